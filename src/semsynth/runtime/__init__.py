@@ -1,0 +1,1 @@
+"""Foundations without any science: errors, atomic files, strict configuration, seeds, progress."""

@@ -1,0 +1,148 @@
+"""Files that are complete or absent, and folders that know what they are."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from semsynth.runtime.errors import UserError
+
+MARKER = ".semsynth.json"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it takes the place of ``path``.
+
+    On any error the temporary file is removed and ``path`` is what it was before.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _as_user_error(error, path) from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _as_user_error(error: OSError, path: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"{path}: the disk is full; free some space and run the command again")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UserError(f"{path}: cannot be written ({error.strerror}); choose another folder")
+    return error
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, all of it or nothing."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, all of it or nothing."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON to ``path``, all of it or nothing."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); was it cut short?") from None
+
+
+def claim_output(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
+    """Make ``folder`` ours, or check that it already is, before anything is written into it.
+
+    A marker file records what the folder is (``kind``) and from what it is made (``key``, JSON
+    values). The same kind and key may go on where an earlier run stopped.
+
+    Raises:
+        UserError: the folder belongs to something else, or was made with other settings.
+    """
+    folder = Path(folder)
+    wanted = json.loads(json.dumps({"kind": kind, "key": dict(key)}))
+    marker = folder / MARKER
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder; choose another output")
+    if marker.exists():
+        _check_same_output(folder, read_json(marker), wanted)
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder}: is not empty and was not made by semsynth; choose another output folder"
+        )
+    write_json(marker, wanted)
+    return folder
+
+
+def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None:
+    kind = found.get("kind") if isinstance(found, dict) else None
+    if kind != wanted["kind"]:
+        raise UserError(
+            f"{folder}: holds {kind or 'something else'!s}, not {wanted['kind']}; "
+            "choose another output folder"
+        )
+    old, new = found.get("key", {}), wanted["key"]
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"{folder}: was made with {name}={old.get(name)!r}, now {new.get(name)!r}; "
+                "choose another output folder or remove this one"
+            )
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_space(folder: str | Path, n_bytes: int, what: str) -> None:
+    """Stop before the work starts if the disk cannot hold ``n_bytes`` more.
+
+    Raises:
+        UserError: less is free on the disk of ``folder``.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < n_bytes:
+        raise UserError(
+            f"{folder}: {what} needs about {n_bytes / 1e9:.2f} GB, "
+            f"the disk has {free / 1e9:.2f} GB free; free some space or choose another folder"
+        )

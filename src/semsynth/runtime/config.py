@@ -1,0 +1,99 @@
+"""Strict configuration: YAML to pydantic models; an unknown key is an error, not a shrug."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semsynth.runtime.errors import UserError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """Base of all configuration: unknown keys are refused, values are not converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        UserError: missing file, broken YAML, or another top level.
+    """
+    path = Path(path)
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: is not valid YAML ({reason})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must be a mapping of keys to values")
+    return value
+
+
+def parse(cls: type[M], mapping: Mapping[str, Any], where: str) -> M:
+    """Check ``mapping`` against ``cls``; ``where`` (a file name) begins the message.
+
+    Raises:
+        UserError: names the first wrong field; for an unknown key, the nearest known one.
+    """
+    try:
+        return cls.model_validate(dict(mapping))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{where}: {_explain(cls, first)}") from None
+
+
+def _explain(cls: type[BaseModel], problem: Any) -> str:
+    location = [part for part in problem["loc"]]
+    name = ".".join(map(str, location))
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(cls, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"unknown key '{name}'{hint}"
+    if problem["type"] == "missing":
+        return f"key '{name}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem.get("input")
+    if name and isinstance(value, str | int | float | bool | list):
+        return f"'{name}' is {value!r}: {message}"
+    return f"'{name}': {message}" if name else message
+
+
+def _keys_at(cls: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return []
+        cls = models[0]
+    return list(cls.model_fields)
+
+
+def set_value(mapping: dict[str, Any], assignment: str) -> None:
+    """Apply ``section.key=value`` (the value in YAML) to a nested mapping in place.
+
+    Raises:
+        UserError: no ``=``, or a path through something that is no section.
+    """
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError(f"--set {assignment}: must be written section.key=value")
+    *sections, key = name.strip().split(".")
+    target = mapping
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {assignment}: '{section}' is no section")
+    target[key.strip()] = yaml.safe_load(text)

@@ -1,0 +1,48 @@
+"""Progress bars on stderr, with the time that is left."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def _is_quiet() -> bool:
+    return os.environ.get("SEMSYNTH_PROGRESS", "") == "0" or int(os.environ.get("RANK", "0")) != 0
+
+
+def progress(
+    items: Iterable[T], desc: str, total: int | None = None, unit: str = "it"
+) -> Iterator[T]:
+    """Iterate over ``items`` behind a bar (only on rank 0; ``SEMSYNTH_PROGRESS=0`` hides it)."""
+    # A log file is no terminal: there, one line every 10 seconds instead of ten a second.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    bar = tqdm(items, desc=desc, total=total, unit=unit, mininterval=interval, disable=_is_quiet())
+    return iter(bar)
+
+
+@contextmanager
+def progress_bar(total: int, desc: str, unit: str = "it", initial: int = 0) -> Iterator[Any]:
+    """Give a bar to ``update(n)`` and ``set_postfix_str(text)`` by hand."""
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(
+        total=total,
+        initial=initial,
+        desc=desc,
+        unit=unit,
+        mininterval=interval,
+        disable=_is_quiet(),
+    ) as bar:
+        yield bar
+
+
+def say(text: str) -> None:
+    """Print a line for the user on stderr without breaking a running bar."""
+    if not _is_quiet():
+        tqdm.write(text, file=sys.stderr)
