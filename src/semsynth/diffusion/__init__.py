@@ -1,0 +1,1 @@
+"""The mathematics of diffusion; takes any denoiser, knows no network and no data."""
