@@ -1,0 +1,1 @@
+"""Networks alone: the SPADE U-Net, the codecs, and the official names of its weights."""

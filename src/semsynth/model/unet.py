@@ -1,0 +1,311 @@
+"""The denoising U-Net of SDM: a plain encoder, SPADE in the middle and the decoder.
+
+Architecture: SDM (arXiv 2207.00050, section 3.2) on guided-diffusion's U-Net (arXiv 2105.05233).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from semsynth.model.spade import (
+    Attention,
+    Modulation,
+    ResBlock,
+    SpadeNorm,
+    norm_groups,
+    timestep_embedding,
+)
+from semsynth.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All that the network needs of a mask, computed once by ``SemanticUNet.encode``.
+
+    Attributes:
+        modulations: gamma and beta of every SPADE norm, in the order of the forward pass.
+    """
+
+    modulations: tuple[Modulation, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the memory that the stored maps take, in bytes."""
+        return sum(t.numel() * t.element_size() for pair in self.modulations for t in pair)
+
+    def repeat(self, times: int) -> Condition:
+        """Return the condition with each of its masks repeated ``times`` times in a row."""
+        return Condition(
+            tuple(
+                (gamma.repeat_interleave(times, 0), beta.repeat_interleave(times, 0))
+                for gamma, beta in self.modulations
+            )
+        )
+
+
+class Stage(nn.Module):
+    """A residual block, attention after it where the level has it, and a doubling of the size."""
+
+    def __init__(
+        self, block: ResBlock, attention: Attention | None = None, up: ResBlock | None = None
+    ) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+        self.up = up
+
+    def spade_norms(self) -> tuple[SpadeNorm, ...]:
+        """Return the stage's SPADE norms in the order of use."""
+        return self.block.spade_norms() + (self.up.spade_norms() if self.up else ())
+
+    def forward(
+        self, x_BCHW: Tensor, embedding_BE: Tensor, modulations: tuple[Modulation, ...] = ()
+    ) -> Tensor:
+        """Run the stage; ``modulations`` are those of ``spade_norms``."""
+        h: Tensor = self.block(x_BCHW, embedding_BE, modulations[:2])
+        if self.attention is not None:
+            h = self.attention(h)
+        if self.up is not None:
+            h = self.up(h, embedding_BE, modulations[2:])
+        return h
+
+
+class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """The semantic diffusion network, with its condition in two steps.
+
+    ``condition = unet.encode(label_map)`` holds all that depends on the mask alone;
+    ``unet(x, t, condition)`` is one pass, ``unet.guided(...)`` a classifier-free guided one.
+
+    Args:
+        in_channels: channels of the (codec's) picture.
+        out_channels: the same, or twice as many where the variance is learned.
+        label_channels: condition channels: classes, plus one for an instance edge map.
+        base_channels: width of the first level.
+        channel_mult: width of each level as a multiple of ``base_channels``.
+        blocks_per_level: residual blocks of a level in the encoder (one more in the decoder).
+        attention_factors: the down-sampling factors that have attention.
+        head_channels: width of an attention head.
+        spade_hidden: width of the hidden layer of SPADE.
+        dropout: share of activations dropped in residual blocks.
+        label_patch: label map pixels per latent pixel, along one side. Each patch's labels stand
+            side by side as condition channels (space to depth), so that classes thinner than a
+            latent pixel still count. 1 is the paper's network.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 6,
+        label_channels: int = 151,
+        base_channels: int = 256,
+        channel_mult: Sequence[float] = (1, 1, 2, 2, 4, 4),
+        blocks_per_level: int = 2,
+        attention_factors: Sequence[int] = (8, 16, 32),
+        head_channels: int = 64,
+        spade_hidden: int = 128,
+        dropout: float = 0.0,
+        label_patch: int = 1,
+    ) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False
+        self.channels = in_channels
+        self.label_channels = label_channels
+        self.label_patch = label_patch
+        self.factor = 2 ** (len(channel_mult) - 1)
+        widths = [int(mult * base_channels) for mult in channel_mult]
+        self.widths = widths
+        embedding = 4 * base_channels
+        self.base_channels = base_channels
+        self.time_in = nn.Linear(base_channels, embedding)
+        self.time_out = nn.Linear(embedding, embedding)
+        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+
+        def attention(width: int, factor: int) -> Attention | None:
+            return Attention(width, head_channels) if factor in attention_factors else None
+
+        spade = (label_channels * label_patch**2, spade_hidden)
+        skips = self._build_encoder(blocks_per_level, embedding, dropout, attention)
+        self.middle1 = ResBlock(widths[-1], widths[-1], embedding, dropout, spade)
+        self.middle_attention = Attention(widths[-1], head_channels)
+        self.middle2 = ResBlock(widths[-1], widths[-1], embedding, dropout, spade)
+        self._build_decoder(skips, blocks_per_level, (embedding, dropout, spade), attention)
+        self.norm_out = nn.GroupNorm(norm_groups(widths[0]), widths[0])
+        self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def _build_encoder(
+        self, blocks: int, embedding: int, dropout: float, attention: Any
+    ) -> list[int]:
+        stages: list[Stage] = []
+        width = self.widths[0]
+        skips = [width]
+        for level, level_width in enumerate(self.widths):
+            for _ in range(blocks):
+                block = ResBlock(width, level_width, embedding, dropout)
+                width = level_width
+                stages.append(Stage(block, attention(width, 2**level)))
+                skips.append(width)
+            if level < len(self.widths) - 1:
+                stages.append(Stage(ResBlock(width, width, embedding, dropout, resample="down")))
+                skips.append(width)
+        self.encoder = nn.ModuleList(stages)
+        return skips
+
+    def _build_decoder(
+        self,
+        skips: list[int],
+        blocks: int,
+        block_args: tuple[int, float, tuple[int, int]],
+        attention: Any,
+    ) -> None:
+        stages: list[Stage] = []
+        levels: list[int] = []
+        width = self.widths[-1]
+        for level in reversed(range(len(self.widths))):
+            for index in range(blocks + 1):
+                block = ResBlock(width + skips.pop(), self.widths[level], *block_args)
+                width = self.widths[level]
+                up = None
+                if level > 0 and index == blocks:
+                    up = ResBlock(width, width, *block_args, resample="up")
+                stages.append(Stage(block, attention(width, 2**level), up))
+                levels.append(level)
+        self.decoder = nn.ModuleList(stages)
+        self.decoder_levels = tuple(levels)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Check that every level can halve a latent of this size.
+
+        Raises:
+            UserError: a side is not a multiple of ``factor``.
+        """
+        if height % self.factor or width % self.factor or min(height, width) < self.factor:
+            raise UserError(
+                f"size {height}x{width} (of the network's input) cannot be halved "
+                f"{self.factor.bit_length() - 1} times; use multiples of {self.factor}"
+            )
+
+    def one_hot(self, channels_BHW: Tensor) -> Tensor:
+        """Return (B, K, H, W) zeros and ones from condition channels.
+
+        Args:
+            channels_BHW: integers; those outside 0..K-1 (unlabelled: -1 or 255) become all zeros.
+        """
+        inside = (channels_BHW >= 0) & (channels_BHW < self.label_channels)
+        safe = torch.where(inside, channels_BHW, torch.zeros_like(channels_BHW)).long()
+        hot = F.one_hot(safe, self.label_channels).permute(0, 3, 1, 2) * inside[:, None]
+        return hot.to(self.dtype)
+
+    def encode(self, label_map: Tensor) -> Condition:
+        """Compute all that depends on the mask alone.
+
+        Args:
+            label_map: condition channels (B, H, W) as integers, or the map itself (B, K, H, W) as
+                floats; H and W are ``label_patch`` times the size of ``x``. All zeros is the
+                null condition.
+        """
+        map_BKHW = label_map if label_map.dim() == 4 else self.one_hot(label_map)
+        if self.label_patch > 1:
+            map_BKHW = F.pixel_unshuffle(map_BKHW, self.label_patch)
+        height, width = map_BKHW.shape[2:]
+        self.check_size(height, width)
+        pyramid = []
+        for level in range(len(self.widths)):
+            size = (height >> level, width >> level)
+            pyramid.append(self._shrink(map_BKHW, size).contiguous())
+        modulations: list[Modulation] = []
+        for norm, level in self._spade_norms():
+            modulations.append(norm.modulation(pyramid[level]))
+        return Condition(tuple(modulations))
+
+    def _shrink(self, map_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
+        # The paper picks one pixel (nearest); with label patches the shares of the classes go on.
+        mode = "nearest" if self.label_patch == 1 else "area"
+        return map_BKHW if map_BKHW.shape[2:] == size else F.interpolate(map_BKHW, size, mode=mode)
+
+    def _spade_norms(self) -> list[tuple[SpadeNorm, int]]:
+        last = len(self.widths) - 1
+        found = [(norm, last) for b in (self.middle1, self.middle2) for norm in b.spade_norms()]
+        for stage, level in zip(self.decoder, self.decoder_levels, strict=True):
+            found += [(norm, level) for norm in stage.block.spade_norms()]
+            if stage.up is not None:
+                # The first norm of a doubling block stands before the doubling.
+                first, second = stage.up.spade_norms()
+                found += [(first, level), (second, level - 1)]
+        return found
+
+    def forward(self, x_BCHW: Tensor, t_B: Tensor, condition: Condition | Tensor) -> Tensor:
+        """Predict the target for noisy ``x`` at timesteps ``t``.
+
+        Args:
+            x_BCHW: the noisy (codec's) picture.
+            t_B: timesteps, 0..T-1.
+            condition: of ``encode``, or a label map for it.
+
+        Returns:
+            (B, out_channels, H, W).
+        """
+        if isinstance(condition, Tensor):
+            condition = self.encode(condition)
+        return self._decode(*self._encode_picture(x_BCHW, t_B), condition)
+
+    def guided(
+        self, x_BCHW: Tensor, t_B: Tensor, condition: Condition, null: Condition, scale: float
+    ) -> Tensor:
+        """Return ``null + scale * (conditional - null)`` (SDM, eq. 9), the variance unguided.
+
+        The encoder never sees the mask, so that both passes share it. Channels beyond the first
+        ``in_channels`` (the learned variance) are those of the conditional pass.
+        """
+        features = self._encode_picture(x_BCHW, t_B)
+        with_mask = self._decode(*features, condition)
+        if scale == 1.0:
+            return with_mask
+        without = self._decode(*features, null)[:, : self.channels]
+        guided = torch.lerp(without, with_mask[:, : self.channels], scale)
+        return torch.cat([guided, with_mask[:, self.channels :]], dim=1)
+
+    def _run(self, module: nn.Module, *args: Any) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(module, *args)  # type: ignore[no-any-return]
+        return module(*args)  # type: ignore[no-any-return]
+
+    def _encode_picture(
+        self, x_BCHW: Tensor, t_B: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        self.check_size(*x_BCHW.shape[2:])
+        embedding = timestep_embedding(t_B, self.base_channels).to(x_BCHW.dtype)
+        embedding = self.time_out(F.silu(self.time_in(embedding)))
+        h = self.conv_in(x_BCHW)
+        skips = [h]
+        for stage in self.encoder:
+            h = self._run(stage, h, embedding)
+            skips.append(h)
+        return h, tuple(skips), embedding
+
+    def _decode(
+        self, h: Tensor, skips: tuple[Tensor, ...], embedding: Tensor, condition: Condition
+    ) -> Tensor:
+        mods = condition.modulations
+        h = self._run(self.middle1, h, embedding, mods[0:2])
+        h = self.middle_attention(h)
+        h = self._run(self.middle2, h, embedding, mods[2:4])
+        used = 4
+        for stage, skip in zip(self.decoder, reversed(skips), strict=True):
+            count = 2 if stage.up is None else 4
+            joined = torch.cat([h, skip], dim=1)
+            h = self._run(stage, joined, embedding, mods[used : used + count])
+            used += count
+        return self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]

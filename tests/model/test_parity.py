@@ -1,0 +1,56 @@
+"""The network computes what the official implementation computes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from official_figures import FOLDER, NAMES, figures, label_map, network
+from torch import Tensor
+
+from semsynth.model.official import official_names
+from semsynth.model.unet import SemanticUNet
+
+
+def assert_close(ours: Tensor, theirs: Tensor, share: float = 1e-5) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= share * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_forward_equals_the_official_network(name: str) -> None:
+    description, tensors = figures(name)
+    unet = network(description)
+    hot = label_map(tensors, "label", unet)
+    t = tensors["in/t"]
+    assert_close(unet(tensors["in/x"], t, hot), tensors["out/forward"])
+    assert_close(unet(tensors["in/x"], t, torch.zeros_like(hot)), tensors["out/forward_null"])
+    wide = label_map(tensors, "label_wide", unet)
+    assert_close(unet(tensors["in/x_wide"], t, wide), tensors["out/forward_wide"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_guided_pass_equals_two_passes(name: str) -> None:
+    description, tensors = figures(name)
+    unet = network(description)
+    hot, x, t = label_map(tensors, "label", unet), tensors["in/x"], tensors["in/t"]
+    with_mask, without = tensors["out/forward"], tensors["out/forward_null"]
+    expected = torch.cat(
+        [without[:, :3] + 1.5 * (with_mask[:, :3] - without[:, :3]), with_mask[:, 3:]], dim=1
+    )
+    null = unet.encode(torch.zeros_like(hot[:1]))
+    assert_close(unet.guided(x, t, unet.encode(hot), null, 1.5), expected)
+
+
+def test_published_network_has_the_published_parameters() -> None:
+    published = json.loads((FOLDER / "published_keys.json").read_text())
+    shapes = published.get("parameters", published)
+    with torch.device("meta"):
+        unet = SemanticUNet()
+    assert sum(p.numel() for p in unet.parameters()) == 660_608_518
+    names = official_names(unet)
+    assert names.keys() == unet.state_dict().keys()
+    assert {o for group in names.values() for o in group} == set(shapes)
