@@ -1,0 +1,70 @@
+# `make demo` and `make test` set themselves up; the second time they start at once.
+#   PYTHON=python3.12   the Python that makes the environment
+#   VENV=.venv          where the environment is
+#   TORCH_INDEX=URL     take torch from this index, for example https://download.pytorch.org/whl/cpu
+#   OUTPUT=demo_output  where the demo writes
+#   ARGS=...            more flags for the demo, or for pytest
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+OUTPUT ?= demo_output
+ARGS ?=
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+SETUP := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test install-dev demo test lint format types contracts bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
+	@sed -n 's/^#   /  /p' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.core  ## the whole pipeline on the built-in data set, ending with a page
+	$(BIN)/semsynth demo --output $(OUTPUT) $(ARGS)
+
+# One thread a worker: two workers with two threads each would fight over two cores.
+test: $(VENV)/.test  ## the tests, without network
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.dev  ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev  ## which room may import which
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.core  ## how fast this machine trains, samples and renders
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+install: $(VENV)/.core  ## the environment for the demo
+install-test: $(VENV)/.test  ## the environment for the tests
+install-dev: $(VENV)/.dev  ## the environment for work on the code
+
+clean:  ## remove the environment and what tools leave behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+
+$(VENV)/.core: $(SETUP)
+	@command -v "$(PYTHON)" >/dev/null || { echo "error: $(PYTHON) is not here; say which Python to use: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), but semsynth needs Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian, Ubuntu: sudo apt install python3-venv)" >&2; exit 2; }
+	"$(PYTHON)" -m venv "$(VENV)"
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --index-url $(TORCH_INDEX) -c constraints.txt torch)
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
+	@touch $@

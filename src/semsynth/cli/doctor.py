@@ -1,0 +1,74 @@
+"""`semsynth doctor`: what this machine can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from semsynth.cli.common import finish, parse
+
+_PACKAGES = ("torch", "diffusers", "accelerate", "transformers", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Show versions, devices, threads and disk of this machine."""
+
+    folder: Path = Path(".")
+    """Folder whose disk is looked at."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb with its flags and return the exit status."""
+    config, as_json = parse(DoctorConfig, argv, "doctor")
+    facts = examine(config)
+    if not as_json:
+        facts = {**facts, **facts.pop("packages"), "devices": "; ".join(facts["devices"])}
+    return finish(facts, as_json)
+
+
+def examine(config: DoctorConfig) -> dict[str, Any]:
+    """Return the facts: versions, devices (the first is what `auto` takes), threads, free disk."""
+    import torch
+
+    from semsynth import __version__
+
+    # The nearest folder that exists: the one asked about may still have to be made.
+    folder = config.folder.resolve()
+    while not folder.is_dir():
+        folder = folder.parent
+    return {
+        "semsynth": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": _devices(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_cores": os.cpu_count() or 1,
+        "disk": str(folder),
+        "disk_free_gb": round(shutil.disk_usage(folder).free / 1e9, 1),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _devices() -> list[str]:
+    import torch
+
+    found = []
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} {facts.name}, {facts.total_memory / 2**30:.0f} GiB")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]

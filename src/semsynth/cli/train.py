@@ -1,0 +1,14 @@
+"""`semsynth train`: trains the generator, then fine-tunes it for guidance."""
+
+from __future__ import annotations
+
+from semsynth.cli.common import finish, parse
+from semsynth.train.config import TrainConfig
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb with its flags and return the exit status."""
+    config, as_json = parse(TrainConfig, argv, "train")
+    from semsynth.train.loop import train
+
+    return finish(train(config), as_json)
