@@ -1,0 +1,1 @@
+"""Labels, raw data sets to prepared ones, and their reading; knows no networks."""
