@@ -1,0 +1,127 @@
+"""Training losses: x0-prediction with the loss of v, and the paper's hybrid loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semsynth.diffusion.schedule import Schedule, at
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The losses of a batch, (B,) each.
+
+    Attributes:
+        total: what is minimised.
+        mse: the squared error of the prediction (weighted for ``sample``).
+        vb: the variational bound's term in bits, zeros where no variance is learned.
+    """
+
+    total: Tensor
+    mse: Tensor
+    vb: Tensor
+
+
+def diffusion_loss(
+    schedule: Schedule,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    x0_BCHW: Tensor,
+    noise_BCHW: Tensor,
+    t_B: Tensor,
+    weight_B1HW: Tensor | None = None,
+) -> Loss:
+    """Return the loss of each picture.
+
+    Args:
+        schedule: the forward process and the target.
+        predict: (x_t, t) to the network's output.
+        x0_BCHW: clean (codec's) pictures.
+        noise_BCHW: standard normal noise.
+        t_B: timesteps, 0..T-1.
+        weight_B1HW: 1 where the picture has content, 0 for padding.
+    """
+    config = schedule.config
+    x_BCHW = schedule.noised(x0_BCHW, noise_BCHW, t_B)
+    output = predict(x_BCHW, t_B).float()
+    prediction = output[:, : x0_BCHW.shape[1]]
+    if config.prediction == "sample":
+        # v = alpha eps - sigma x0, so that |v - v_hat|^2 = |x0 - x0_hat|^2 / sigma^2.
+        sigma2 = np.maximum(1 - schedule.alpha_bar, config.loss_sigma_min**2)
+        error = (prediction - x0_BCHW) ** 2 * at(1 / sigma2, t_B, x0_BCHW)
+    else:
+        error = (prediction - noise_BCHW) ** 2
+    mse = _mean(error, weight_B1HW)
+    if not config.learn_sigma:
+        return Loss(mse, mse, torch.zeros_like(mse))
+    # The bound trains the variance alone: the mean is detached (arXiv 2102.09672, eq. 16).
+    frozen = torch.cat([prediction.detach(), output[:, x0_BCHW.shape[1] :]], dim=1)
+    vb = _mean(variational_bits(schedule, frozen, x0_BCHW, x_BCHW, t_B), weight_B1HW)
+    return Loss(mse + vb, mse, vb)
+
+
+def _mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
+    if weight_B1HW is None:
+        return values_BCHW.flatten(1).mean(1)
+    total = (values_BCHW * weight_B1HW).flatten(1).sum(1)
+    count = weight_B1HW.flatten(1).sum(1) * values_BCHW.shape[1]
+    return total / count.clamp(min=1)
+
+
+def learned_log_variance(schedule: Schedule, raw_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """Return the log variance between the posterior's and beta's (arXiv 2102.09672, eq. 15)."""
+    low = at(schedule.posterior_log_variance, t_B, raw_BCHW)
+    high = at(np.log(schedule.betas), t_B, raw_BCHW)
+    share = (raw_BCHW + 1) / 2
+    return share * high + (1 - share) * low
+
+
+def variational_bits(
+    schedule: Schedule, output: Tensor, x0_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor
+) -> Tensor:
+    """Return the bound's term of every element in bits: KL for t > 0, likelihood for t = 0.
+
+    Args:
+        schedule: the forward process.
+        output: predicted noise and raw variance, (B, 2C, H, W).
+        x0_BCHW: clean pictures in [-1, 1] (8-bit values for t = 0 to mean a likelihood).
+        x_BCHW: x_t.
+        t_B: timesteps.
+    """
+    epsilon, raw = output.chunk(2, dim=1)
+    log_variance = learned_log_variance(schedule, raw, t_B)
+    x0_hat = schedule.x0_from_epsilon(x_BCHW, epsilon, t_B)
+    mean = schedule.posterior_mean(x0_hat, x_BCHW, t_B)
+    true_mean = schedule.posterior_mean(x0_BCHW, x_BCHW, t_B)
+    true_log_variance = at(schedule.posterior_log_variance, t_B, x_BCHW)
+    kl = 0.5 * (
+        -1.0
+        + log_variance
+        - true_log_variance
+        + torch.exp(true_log_variance - log_variance)
+        + (true_mean - mean) ** 2 * torch.exp(-log_variance)
+    )
+    likelihood = -_discretised_log_likelihood(x0_BCHW, mean, 0.5 * log_variance)
+    first = (t_B == 0)[:, None, None, None]
+    return torch.where(first, likelihood, kl) / math.log(2.0)
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    # The tanh approximation, as the official code has it, so that losses can be compared.
+    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-likelihood of 8-bit values scaled to [-1, 1] under a Gaussian (DDPM, eq. 13)."""
+    centred, precision = x - mean, torch.exp(-log_scale)
+    upper = _normal_cdf(precision * (centred + 1.0 / 255.0))
+    lower = _normal_cdf(precision * (centred - 1.0 / 255.0))
+    inside = torch.log((upper - lower).clamp(min=1e-12))
+    below = torch.log(upper.clamp(min=1e-12))
+    above = torch.log((1.0 - lower).clamp(min=1e-12))
+    return torch.where(x < -0.999, below, torch.where(x > 0.999, above, inside))
