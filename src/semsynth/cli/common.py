@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from semsynth.runtime.errors import UserError
 
 Config = TypeVar("Config")
 
-# What the machine refuses and the user can mend; any other OSError is a bug: it keeps its traceback.
+# What a user can mend; any other OSError is a bug and keeps its traceback.
 _USER_ERRNOS = {
     errno.EACCES: "no permission",
     errno.EDQUOT: "disk quota is used up",
@@ -86,7 +87,7 @@ def parse(config: type[Config], argv: Sequence[str], verb: str) -> tuple[Config,
         parsed: Any = tyro.cli(
             command,
             prog=f"semsynth {verb}",
-            description=config.__doc__,
+            description=inspect.cleandoc(config.__doc__ or "").partition("\n\n")[0],
             args=list(argv),
         )
     return parsed.config, parsed.json
