@@ -1,0 +1,1 @@
+"""Label maps to pictures: which ones, with which seeds, and nothing done twice."""

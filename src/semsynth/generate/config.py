@@ -1,0 +1,62 @@
+"""The flags of `semsynth generate` (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semsynth.diffusion.settings import SamplerName, SamplerSettings
+from semsynth.runtime.errors import UserError
+
+MAX_PER_MASK = 1000
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Paint several pictures for each mask of a prepared data set.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    model: Path = Path("./checkpoints/semantic_diffusion_1024/final_model.pth")
+    """The trained generator: the final_model.pth of a run."""
+    data: Path = Path("./data/sidewalk_processed")
+    """Prepared data set whose masks are painted; pictures in it are only shown beside them."""
+    output: Path = Path("./results/generated")
+    """Folder of the samples; run the same command again to go on where it stopped."""
+    split: str = "val"
+    """Which masks: a split that was not trained on."""
+    per_mask: int = 4
+    """Pictures for each mask, 1 to 1000."""
+    limit: int | None = None
+    """Only so many masks, evenly spread over the split; all of them by default."""
+    seed: int = 0
+    """The pictures' seeds are drawn from this one, the mask's name and the picture's number."""
+    sampler: SamplerName = "dpm++"
+    """Diffusers scheduler."""
+    steps: int = 25
+    """Denoising steps, 1 to 1000."""
+    guidance_scale: float = 1.5
+    """How much the mask is insisted on: 1 is no guidance."""
+    batch_size: int = 8
+    """Pictures at a time; changes a picture by at most 1 of 255."""
+    native_size: bool = False
+    """Undo the resizing of `prepare`: write each picture at the size its source had."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 1 <= self.per_mask <= MAX_PER_MASK:
+            raise UserError(f"--per-mask is {self.per_mask}: must be from 1 to {MAX_PER_MASK}")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit is {self.limit}: must be at least 1")
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size is {self.batch_size}: must be at least 1")
+        _ = self.settings
+
+    @property
+    def settings(self) -> SamplerSettings:
+        """The sampler's part of this configuration."""
+        return SamplerSettings(self.sampler, self.steps, self.guidance_scale)

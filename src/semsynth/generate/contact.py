@@ -1,0 +1,94 @@
+"""The contact sheet: for each mask a row of mask, real picture (where there is one), samples."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+MIN_CELL, MAX_CELL = 128, 256
+_GAP, _HEADER, _MARGIN = 6, 22, 12
+_PAPER, _INK = (255, 255, 255), (70, 70, 70)
+
+
+@dataclass(frozen=True)
+class ContactRow:
+    """One mask and what was painted for it; all pictures HWC uint8 RGB.
+
+    Attributes:
+        mask: the coloured mask.
+        real: the real picture, or None for a mask that has none.
+        samples: the generated pictures.
+    """
+
+    mask: np.ndarray
+    real: np.ndarray | None
+    samples: Sequence[np.ndarray]
+
+
+def contact_sheet(rows: Sequence[ContactRow], title: str) -> bytes:
+    """Lay ``rows`` out as one picture.
+
+    Args:
+        rows: at least one row; pictures may differ in size, they are fitted into equal cells.
+        title: a short line for the top.
+
+    Returns:
+        A PNG file's bytes. The column of real pictures is left out when no row has one.
+    """
+    with_real = any(row.real is not None for row in rows)
+    columns = 1 + with_real + max(len(row.samples) for row in rows)
+    names = ["mask", *(["real"] if with_real else [])]
+    names += [f"generated {k}" for k in range(columns - len(names))]
+    height, width = _cell_size(rows[0].mask)
+    sheet = Image.new(
+        "RGB",
+        (
+            2 * _MARGIN + columns * (width + _GAP) - _GAP,
+            2 * _MARGIN + 2 * _HEADER + len(rows) * (height + _GAP) - _GAP,
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=font)
+    for column, name in enumerate(names):
+        left = _MARGIN + column * (width + _GAP)
+        draw.text((left, _MARGIN + _HEADER), name, fill=_INK, font=font)
+    for line, row in enumerate(rows):
+        top = _MARGIN + 2 * _HEADER + line * (height + _GAP)
+        cells = [row.mask, *([row.real] if with_real else []), *row.samples]
+        for column, picture in enumerate(cells):
+            if picture is not None:
+                _paste(sheet, picture, column, top, (height, width), smooth=column > 0)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _cell_size(picture: np.ndarray) -> tuple[int, int]:
+    """Height and width of a cell: the picture's own shape, its longer side within the limits."""
+    longer = max(picture.shape[:2])
+    # A whole factor upwards: small pictures are shown pixel for pixel.
+    scale = MAX_CELL / longer if longer > MAX_CELL else max(1, MIN_CELL // longer)
+    return max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))
+
+
+def _paste(
+    sheet: Image.Image,
+    picture: np.ndarray,
+    column: int,
+    top: int,
+    cell: tuple[int, int],
+    *,
+    smooth: bool,
+) -> None:
+    height, width = cell
+    shrinks = picture.shape[0] > height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    fitted = cv2.resize(picture, (width, height), interpolation=method if smooth else 0)
+    sheet.paste(Image.fromarray(fitted), (_MARGIN + column * (width + _GAP), top))
