@@ -11,4 +11,4 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(PrepareConfig, argv, "prepare")
     from semsynth.data.prepare import prepare
 
-    return finish(prepare(config), as_json)
+    return finish(prepare(config).summary(), as_json)

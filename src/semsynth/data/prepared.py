@@ -154,6 +154,21 @@ class PreparedDataset:
         height, width = self.picture(split, stem).original_size
         return height, width
 
+    def summary(self) -> dict[str, Any]:
+        """Return what a command prints about the data set: JSON values."""
+        info = self.info
+        counts = {split: len(content.stems) for split, content in info.splits.items()}
+        return {
+            "output": str(self.root),
+            "name": info.name,
+            "licence": info.licence,
+            "size": f"{info.width}x{info.height}",
+            "classes": len(self.labels.trainable),
+            "pictures": counts,
+            "summary": ", ".join(f"{count} {split}" for split, count in counts.items()),
+            "excluded": len(info.excluded),
+        }
+
     def read_image(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read a picture: (H, W, 3) uint8 RGB."""
         pixels = _read(self.image_path(split, stem), cv2.IMREAD_COLOR_RGB)

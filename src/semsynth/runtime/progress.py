@@ -28,7 +28,7 @@ def progress(
 
 
 @contextmanager
-def progress_bar(total: int, desc: str, unit: str = "it", initial: int = 0) -> Iterator[Any]:
+def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 0) -> Iterator[Any]:
     """Give a bar to ``update(n)`` and ``set_postfix_str(text)`` by hand."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
     with tqdm(

@@ -1,0 +1,127 @@
+"""Reading other people's pictures and masks: every kind, and one clear line for what is broken."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from semsynth.data.labels import Array, LabelSet
+from semsynth.runtime.errors import UserError
+
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Return height and width, as shown (EXIF rotation applied), from the header alone."""
+    with _opened(path, str(path)) as picture:
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        width, height = picture.size
+        return (width, height) if turned else (height, width)
+
+
+def read_rgb(source: Path | bytes, where: str) -> npt.NDArray[np.uint8]:
+    """Read a picture as it is shown: (H, W, 3) uint8 RGB.
+
+    EXIF rotation is applied; grey, palette and CMYK become RGB, 16-bit grey keeps its upper 8
+    bits, transparency is dropped (the colours below it are kept).
+
+    Args:
+        source: a file, or its bytes.
+        where: what to call it in messages.
+
+    Raises:
+        UserError: not a picture, cut short, or floating point.
+    """
+    with _opened(source, where) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode in _DEEP:
+            deep = np.asarray(picture).astype(np.int64)
+            grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=-1)
+        if picture.mode == "F":
+            raise UserError(f"{where}: floating-point pixels; save it with 8 bits a channel")
+        return np.array(picture.convert("RGB"))
+
+
+def read_ids(source: Path | bytes, where: str) -> Array:
+    """Read a mask: (H, W) integer ids, exactly as stored.
+
+    One channel of 1 to 16 bits, or a palette picture, whose indices are the ids.
+
+    Raises:
+        UserError: not a picture, cut short, lossy, or with several channels.
+    """
+    with _opened(source, where) as opened:
+        _refuse_lossy(opened, where)
+        if opened.mode not in ("1", "L", "P", *_DEEP):
+            raise UserError(
+                f"{where}: has channels {'+'.join(opened.getbands())}, a mask has one channel of "
+                "ids; give each label its color in the labels file and add --colored-masks, or "
+                "save one channel of ids"
+            )
+        scale = _grey_scale(source, opened)
+        ids = np.array(ImageOps.exif_transpose(opened))
+        return ids.astype(np.uint8) if ids.dtype == bool else ids // scale
+
+
+def read_colors(source: Path | bytes, where: str, labels: LabelSet) -> Array:
+    """Read a mask in the colours of ``labels`` (RGB, RGBA or palette): (H, W) ids.
+
+    Raises:
+        UserError: not a picture, cut short, lossy, grey, or a colour belongs to no label.
+    """
+    with _opened(source, where) as opened:
+        _refuse_lossy(opened, where)
+        if opened.mode not in ("RGB", "RGBA", "P"):
+            raise UserError(f"{where}: is not coloured; leave --colored-masks out to read ids")
+        picture = ImageOps.exif_transpose(opened)
+        return labels.decode_colors(np.asarray(picture.convert("RGB")), where)
+
+
+@contextmanager
+def _opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
+    empty = not source if isinstance(source, bytes) else source.is_file() and not _size(source)
+    if empty:
+        raise UserError(f"{where}: is empty (0 bytes); get the file again")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            yield picture
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{where}: is not a picture, or its beginning is damaged") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{where}: is too large to be read safely; make it smaller") from None
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: cannot be read ({reason}); was it cut short?") from None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _refuse_lossy(picture: Image.Image, where: str) -> None:
+    if picture.format in ("JPEG", "MPO"):
+        raise UserError(f"{where}: is a JPEG, which changes ids; export the mask as PNG")
+
+
+def _grey_scale(source: Path | bytes, picture: Image.Image) -> int:
+    # Pillow spreads grey PNGs of 2 and 4 bits over 0..255; ids must come back as stored.
+    if picture.format != "PNG" or picture.mode != "L":
+        return 1
+    if isinstance(source, bytes):
+        header = source[:26]
+    else:
+        with source.open("rb") as file:
+            header = file.read(26)
+    return {2: 85, 4: 17}.get(header[24], 1)

@@ -1,0 +1,90 @@
+"""Bringing pictures of any size to one size, and back.
+
+Pixel centres lie at half-integers in all of it, so an image and its mask stay aligned.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from semsynth.data.labels import Array
+from semsynth.data.layout import Box, Resize
+
+Size = tuple[int, int]
+
+
+def source_box(how: Resize, original: Size, size: Size) -> Box:
+    """Return what is kept of a picture: top, left, height, width in its own pixels.
+
+    All of it but for ``crop``, which keeps the largest centred box of the wanted shape.
+    """
+    height, width = original
+    if how != "crop":
+        return 0, 0, height, width
+    scale = min(height / size[0], width / size[1])
+    kept = (min(height, max(1, round(size[0] * scale))), min(width, max(1, round(size[1] * scale))))
+    return (height - kept[0]) // 2, (width - kept[1]) // 2, *kept
+
+
+def content_box(how: Resize, original: Size, size: Size) -> Box:
+    """Return where the content lies at the wanted size: all of it but for ``pad``."""
+    if how != "pad":
+        return 0, 0, *size
+    scale = min(size[0] / original[0], size[1] / original[1])
+    fitted = [min(s, max(1, round(o * scale))) for s, o in zip(size, original, strict=True)]
+    return (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2, fitted[0], fitted[1]
+
+
+def fit(pixels: Array, how: Resize, size: Size, nearest: bool, fill: int = 0) -> Array:
+    """Bring (H, W) or (H, W, 3) to ``size`` (height, width).
+
+    Args:
+        pixels: an image (uint8), or with ``nearest`` a map of ids (any integers).
+        how: stretch, crop or pad.
+        size: the wanted height and width.
+        nearest: True for ids: values are picked, never mixed.
+        fill: the value of the padding.
+    """
+    original = (pixels.shape[0], pixels.shape[1])
+    top, left, height, width = source_box(how, original, size)
+    pixels = pixels[top : top + height, left : left + width]
+    top, left, height, width = content_box(how, original, size)
+    pixels = _scale(pixels, (height, width), nearest)
+    if (height, width) == size:
+        return pixels
+    padded = np.full((*size, *pixels.shape[2:]), fill, pixels.dtype)
+    padded[top : top + height, left : left + width] = pixels
+    return padded
+
+
+def undo_resize(
+    pixels: Array, how: Resize, original_size: Size, box: Box, nearest: bool = False
+) -> Array:
+    """Bring a prepared (or generated) picture back to the scale of its source.
+
+    The padding is cut away. What ``crop`` had cut off stays lost: the result is then the centred
+    part of the source that was kept, at the source's scale.
+    """
+    top, left, height, width = box
+    content = pixels[top : top + height, left : left + width]
+    kept = source_box(how, original_size, (pixels.shape[0], pixels.shape[1]))
+    return _scale(content, (kept[2], kept[3]), nearest)
+
+
+def _scale(pixels: Array, size: Size, nearest: bool) -> Array:
+    if pixels.shape[:2] == size:
+        return np.ascontiguousarray(pixels)
+    if nearest:
+        rows, columns = (
+            (2 * np.arange(new) + 1) * old // (2 * new)
+            for new, old in zip(size, pixels.shape[:2], strict=True)
+        )
+        return np.ascontiguousarray(pixels[rows[:, None], columns])
+    # Shrinking averages areas (no aliasing), growing interpolates; a side each as it needs.
+    smaller = (min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1]))
+    if pixels.shape[:2] != smaller:
+        pixels = cv2.resize(pixels, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != size:
+        pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_CUBIC)
+    return pixels

@@ -1,0 +1,106 @@
+"""What a source of raw pictures has to offer, and how pictures are split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from semsynth.data.labels import Array, LabelSet
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.rng import derive_seed
+
+
+@dataclass(frozen=True)
+class Record:
+    """One raw picture, not read yet.
+
+    Attributes:
+        stem: its name in the prepared data set, unique within the split.
+        split: train, val, …
+        where: its mask's file or place, for messages.
+        payload: what the source's ``read`` needs; it travels to a worker process.
+    """
+
+    stem: str
+    split: str
+    where: str
+    payload: Any = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One raw picture in memory.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) integer ids.
+        instances: (H, W) integers, equal ones are one object; or None.
+    """
+
+    image: Array
+    mask: Array
+    instances: Array | None = None
+
+
+class Source(Protocol):
+    """A raw data set.
+
+    Attributes:
+        name: short name of the data set.
+        origin: where it comes from, for people.
+        licence: the terms of its pictures.
+        labels: what the ids of its masks mean.
+        total: the number of records, or None where only counting would tell.
+        near_copies: see ``PrepareConfig.near_copies``.
+    """
+
+    name: str
+    origin: str
+    licence: str
+    labels: LabelSet
+    total: int | None
+    near_copies: int
+
+    def records(self) -> Iterator[Record]:
+        """Return the pictures one by one, always in the same order."""
+        ...
+
+    def read(self, record: Record) -> Sample:
+        """Read one picture (in a worker process); UserError names the file that is wrong."""
+        ...
+
+
+def split_by_group(groups: Iterable[str], val_share: float, seed: int) -> dict[str, str]:
+    """Decide for each group whether it is train or val.
+
+    Groups are taken in an order that depends on the seed and their names alone; a group is held
+    out when that brings the held-out share nearer to ``val_share``.
+
+    Args:
+        groups: the group of each picture.
+        val_share: wanted share of val pictures, 0 to 0.5; 0 holds nothing out.
+        seed: another seed, another split.
+
+    Raises:
+        UserError: something is to be held out and all pictures are one group.
+    """
+    sizes = Counter(groups)
+    if val_share <= 0:
+        return dict.fromkeys(sizes, "train")
+    if len(sizes) < 2:
+        raise UserError(
+            f"all pictures belong to one group ({next(iter(sizes), 'none')}), none can be held "
+            "out; give another --group-by or --val-share 0"
+        )
+    order = sorted(sizes, key=lambda group: (derive_seed(seed, "split", group), group))
+    wanted = val_share * sum(sizes.values())
+    held: list[str] = []
+    count = 0
+    for group in order:
+        if abs(count + sizes[group] - wanted) < abs(count - wanted):
+            held.append(group)
+            count += sizes[group]
+    held = held or [min(order, key=lambda group: sizes[group])]
+    return {group: "val" if group in set(held) else "train" for group in sizes}

@@ -1,0 +1,76 @@
+"""CamVid with 11 classes, in the folders of the SegNet tutorial; split by sequence.
+
+Brostow et al., "Semantic object classes in video", 2009. The published train and val folders cut
+one clip in pieces, so neighbouring frames lie on both sides; here both are taken together and a
+whole sequence is held out.
+"""
+
+from __future__ import annotations
+
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import LabelSet
+from semsynth.data.sources.base import Record
+from semsynth.data.sources.files import PairSource, list_pictures, pair_up, require_folder
+from semsynth.runtime.errors import UserError
+
+LABELS = LabelSet.from_names(
+    {
+        0: "Sky",
+        1: "Building",
+        2: "Pole",
+        3: "Road",
+        4: "Pavement",
+        5: "Tree",
+        6: "SignSymbol",
+        7: "Fence",
+        8: "Car",
+        9: "Pedestrian",
+        10: "Bicyclist",
+        11: "Unlabelled",
+    },
+    ignore_id=11,
+    colors={
+        0: (128, 128, 128),
+        1: (128, 0, 0),
+        2: (192, 192, 128),
+        3: (128, 64, 128),
+        4: (60, 40, 222),
+        5: (128, 128, 0),
+        6: (192, 128, 128),
+        7: (64, 64, 128),
+        8: (64, 0, 128),
+        9: (64, 64, 0),
+        10: (0, 128, 192),
+        11: (0, 0, 0),
+    },
+    things=("Car", "Pedestrian", "Bicyclist"),
+)
+LAYOUT = "train/images, train/labels, val/images and val/labels"
+
+
+def open_source(config: PrepareConfig) -> PairSource:
+    """Pair the files of both folders; the stem's first part is the sequence.
+
+    Raises:
+        UserError: the layout is another, files lack partners, or nobody knows the sequence.
+    """
+    root = require_folder(config.data, "--data", LAYOUT)
+    pairs = []
+    for part in ("train", "val"):
+        folder = root / part
+        pairs += pair_up(list_pictures(folder / "images"), list_pictures(folder / "labels"))
+    sequences = sorted({stem.split("_")[0] for stem, _ in pairs})
+    if config.holdout not in sequences:
+        known = ", ".join(sequences)
+        raise UserError(f"--holdout {config.holdout}: no such sequence in {root}; it has {known}")
+    records = [
+        Record(stem, "val" if stem.startswith(f"{config.holdout}_") else "train", str(p.mask), p)
+        for stem, p in sorted(pairs)
+    ]
+    return PairSource(
+        name="camvid",
+        origin="CamVid, 11 classes (SegNet tutorial); cite Brostow et al. 2008, 2009",
+        licence="no licence stated; research use",
+        labels=LABELS,
+        pairs=records,
+    )

@@ -1,0 +1,122 @@
+"""What sources of picture files share: finding, pairing, checking and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
+from semsynth.data.labels import LabelSet
+from semsynth.data.sources.base import Record, Sample
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import progress
+
+EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one picture."""
+
+    image: Path
+    mask: Path
+    instances: Path | None = None
+
+
+@dataclass
+class PairSource:
+    """A source whose records have a ``Pair`` of files as payload."""
+
+    name: str
+    origin: str
+    licence: str
+    labels: LabelSet
+    pairs: Sequence[Record]
+    colored: bool = False
+    near_copies: int = -1
+
+    def __post_init__(self) -> None:
+        """Check all headers before the long work."""
+        self.total: int | None = len(self.pairs)
+        for record in progress(self.pairs, "check", unit="pair"):
+            check_sizes(record.payload)
+
+    def records(self) -> Iterator[Record]:
+        """Return the pictures one by one."""
+        return iter(self.pairs)
+
+    def read(self, record: Record) -> Sample:
+        """Read the files of one picture."""
+        pair: Pair = record.payload
+        image = read_rgb(pair.image, str(pair.image))
+        if self.colored:
+            mask = read_colors(pair.mask, str(pair.mask), self.labels)
+        else:
+            mask = read_ids(pair.mask, str(pair.mask))
+        if pair.instances is None:
+            return Sample(image, mask)
+        return Sample(image, mask, read_ids(pair.instances, str(pair.instances)).astype(np.int32))
+
+
+def require_folder(path: Path | None, flag: str, layout: str) -> Path:
+    """Return ``path``; UserError when it is not given or no folder (``layout``: what it needs)."""
+    if path is None:
+        raise UserError(f"{flag} is missing: the folder with {layout}")
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; {flag} must be the folder with {layout}")
+    return path
+
+
+def list_pictures(folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Return the pictures of a folder by stem; with ``suffix``, those alone and without it.
+
+    Raises:
+        UserError: no such folder, no pictures in it, or two with one stem.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        usable = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+        if not usable or not path.stem.endswith(suffix):
+            continue
+        stem = path.stem.removesuffix(suffix)
+        if stem in found:
+            raise UserError(f"{path}: has the same stem as {found[stem].name}; rename one")
+        found[stem] = path
+    if not found:
+        wanted = f"*{suffix} " if suffix else ""
+        raise UserError(f"{folder}: has no {wanted}pictures ({', '.join(sorted(EXTENSIONS))})")
+    return found
+
+
+def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple[str, Pair]]:
+    """Match images and masks by stem, in the order of the stems.
+
+    Raises:
+        UserError: some have no partner: names the first three and how many.
+    """
+    for what, other, alone in (
+        ("image", "mask", sorted(images.keys() - masks.keys())),
+        ("mask", "image", sorted(masks.keys() - images.keys())),
+    ):
+        if alone:
+            paths = images if what == "image" else masks
+            names = ", ".join(str(paths[stem]) for stem in alone[:3])
+            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+            raise UserError(f"{names}{more}: {what} without {other} of the same stem")
+    return [(stem, Pair(images[stem], masks[stem])) for stem in sorted(images)]
+
+
+def check_sizes(pair: Pair) -> None:
+    """Check that the files of a picture open and have one size; UserError names both."""
+    size = read_size(pair.image)
+    for other in (pair.mask, pair.instances):
+        if other is not None and (found := read_size(other)) != size:
+            raise UserError(
+                f"{pair.image} is {size[1]}x{size[0]} but {other} is {found[1]}x{found[0]}; "
+                "image and mask must have one size"
+            )

@@ -1,0 +1,136 @@
+"""Your own pictures: a folder of images, a folder of masks, and a small YAML file of labels.
+
+The YAML file::
+
+    name: my streets            # optional, as are licence, ignore, color and thing
+    licence: CC BY 4.0
+    ignore: 0                   # the id of pixels that nobody labelled
+    labels:
+      0: unlabelled
+      1: road
+      2: {name: car, color: [0, 0, 142], thing: true}
+
+Where the images and the masks both have folders named train, val or test, these splits are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field
+
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import LabelSet
+from semsynth.data.sources.base import Record, split_by_group
+from semsynth.data.sources.files import PairSource, list_pictures, pair_up, require_folder
+from semsynth.runtime.config import Config, load_yaml, parse
+from semsynth.runtime.errors import UserError
+
+SPLITS = ("train", "val", "test")
+LAYOUT = "images/, masks/ and labels.yaml"
+
+
+class LabelEntry(Config):
+    """A label with more than a name; ``color`` is RGB, 0 to 255."""
+
+    name: str
+    color: list[int] | None = Field(default=None, min_length=3, max_length=3)
+    thing: bool = False
+
+
+class LabelFile(Config):
+    """The YAML file of labels: names (or entries) by id."""
+
+    labels: dict[int, str | LabelEntry] = Field(min_length=1)
+    ignore: int | None = None
+    name: str | None = None
+    licence: str | None = None
+
+
+def read_labels(path: Path) -> tuple[LabelSet, LabelFile]:
+    """Read a YAML file of labels; UserError names the file and the field that is wrong."""
+    parsed = parse(LabelFile, load_yaml(path), str(path))
+    entries = {
+        i: LabelEntry(name=entry) if isinstance(entry, str) else entry
+        for i, entry in parsed.labels.items()
+    }
+    colors = {i: (e.color[0], e.color[1], e.color[2]) for i, e in entries.items() if e.color}
+    things = [entry.name for entry in entries.values() if entry.thing]
+    names = {i: entry.name for i, entry in entries.items()}
+    try:
+        return LabelSet.from_names(names, parsed.ignore, colors, things), parsed
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def open_source(config: PrepareConfig) -> PairSource:
+    """Read the labels, pair the files and split them.
+
+    Raises:
+        UserError: a folder or file is missing, files lack partners, the labels are wrong.
+    """
+    if config.images is None or config.masks is None or config.labels is None:
+        require_folder(config.data, "--data", LAYOUT)
+    base = config.data or Path()
+    images = require_folder(config.images or base / "images", "--images", "the images")
+    masks = require_folder(config.masks or base / "masks", "--masks", "the masks")
+    path = config.labels or base / "labels.yaml"
+    labels, stated = read_labels(path)
+    if config.colored_masks:
+        _require_colors(path, stated)
+    return PairSource(
+        name=stated.name or config.output_folder.name,
+        origin="folders of images and masks",
+        licence=config.licence or stated.licence or "unknown",
+        labels=labels,
+        pairs=_own_splits(images, masks) or _new_split(config, images, masks),
+        colored=config.colored_masks,
+    )
+
+
+def group_of(stem: str, group_by: str | None) -> str:
+    """Return what a picture belongs to: its own stem unless ``group_by`` says otherwise.
+
+    Raises:
+        UserError: ``group_by`` is no number and no regular expression with a group, or does not
+            match the stem.
+    """
+    if group_by is None:
+        return stem
+    if group_by.isdecimal():
+        return "_".join(stem.split("_")[: max(1, int(group_by))])
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UserError(f"--group-by {group_by}: is no regular expression ({error})") from None
+    if not pattern.groups:
+        raise UserError(f"--group-by {group_by}: needs a group in parentheses, such as '^(.*)_'")
+    match = pattern.search(stem)
+    if match is None or match[1] is None:
+        raise UserError(f"--group-by {group_by}: does not match the stem '{stem}'")
+    return match[1]
+
+
+def _own_splits(images: Path, masks: Path) -> list[Record]:
+    records = []
+    for split in SPLITS:
+        if (images / split).is_dir() or (masks / split).is_dir():
+            pairs = pair_up(list_pictures(images / split), list_pictures(masks / split))
+            records += [Record(stem, split, str(pair.mask), pair) for stem, pair in pairs]
+    return records
+
+
+def _new_split(config: PrepareConfig, images: Path, masks: Path) -> list[Record]:
+    pairs = pair_up(list_pictures(images), list_pictures(masks))
+    groups = {stem: group_of(stem, config.group_by) for stem, _ in pairs}
+    sides = split_by_group(groups.values(), config.val_share, config.seed)
+    return [Record(stem, sides[groups[stem]], str(pair.mask), pair) for stem, pair in pairs]
+
+
+def _require_colors(path: Path, stated: LabelFile) -> None:
+    for number, entry in stated.labels.items():
+        if number != stated.ignore and (isinstance(entry, str) or entry.color is None):
+            raise UserError(
+                f"{path}: --colored-masks needs a color for each label; {number} has none"
+            )
