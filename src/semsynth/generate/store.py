@@ -129,12 +129,20 @@ class SampleStore:
     def _record(self, split: str, stem: str, source: str) -> PictureRecord:
         """Make the record of a picture that another process or an earlier run wrote."""
         original, box = self._frame.geometry(split, source)
-        path = self.folder / "masks" / split / f"{stem}.png"
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if mask is None:
-            raise UserError(f"{path}: cannot be read; remove it and run the command again")
-        content = mask[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-        values, counts = np.unique(content, return_counts=True)
-        pixels = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
         info = PictureInfo(original_size=list(original), box=list(box))
-        return PictureRecord(split, stem, info, pixels)
+        return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
+
+
+def record_of(mask_path: Path, split: str, stem: str, info: PictureInfo) -> PictureRecord:
+    """Return what `PreparedWriter` keeps of a picture whose files are there already.
+
+    Raises:
+        UserError: the mask cannot be read.
+    """
+    mask = cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise UserError(f"{mask_path}: cannot be read; remove it and run the command again")
+    top, left, height, width = info.box
+    values, counts = np.unique(mask[top : top + height, left : left + width], return_counts=True)
+    pixels = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
+    return PictureRecord(split, stem, info, pixels)

@@ -1,0 +1,1 @@
+"""The closed loop: generate, filter, mix, and measure what it gained a segmenter."""
