@@ -130,14 +130,16 @@ def _one_line_errors(argv: Sequence[str]) -> Iterator[None]:
 
 def _flatten(box: str) -> str:
     """Make one line of tyro's box: what is wrong, the nearest flag, where the help is."""
-    lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    parts = re.split(r"\n─+\n", "\n".join(lines))
+    # Without UTF-8 on stdout the box is blanks and dashes. The first line is its title.
+    lines = [line.strip(" │╭╮╰╯") for line in box.strip().splitlines()][1:]
+    parts = re.split(r"(?m)^[─-]+$", "\n".join(lines))
+    parts = [part.strip() for part in parts if part.strip()]
     text = " ".join(parts[0].split()).rstrip(".")
     near = [flag for part in parts if part.startswith("Perhaps") for flag in _flags(part)]
     if near:
         text += f" (did you mean {near[0]}?)"
-    program = re.search(r"(\S+ \S+) --help", box)
-    return f"{text}; see `{program[1]} --help`" if program else text
+    program = re.search(r"(\bsemsynth [^─│]*--help)", box)
+    return f"{text}; see `{' '.join(program[1].split())}`" if program else text
 
 
 def _flags(part: str) -> list[str]:

@@ -27,9 +27,9 @@ def _train(argv: list[str]) -> int:
     from semsynth.segment.config import SegmentTrainConfig
 
     config, as_json = parse(SegmentTrainConfig, argv, "segment train")
-    from semsynth.segment.train import train_segmenter
+    from semsynth.segment.train import train
 
-    return finish(train_segmenter(config), as_json)
+    return finish(train(config), as_json)
 
 
 def _score(argv: list[str]) -> int:

@@ -1,0 +1,107 @@
+"""Flags to a dataclass, errors to one line, results to stdout."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from semsynth.cli.common import finish, guard, parse
+from semsynth.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Do it.
+
+    This paragraph is for readers of the code.
+    """
+
+    data_dir: Path
+    """Where from."""
+    count: int = 3
+    """How many."""
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise UserError("--count is negative")
+
+
+def failing(error: BaseException) -> int:
+    def run() -> int:
+        raise error
+
+    return guard(run)
+
+
+@pytest.mark.parametrize("flag", ["--data-dir", "--data_dir"])
+def test_parse_reads_flags_and_json(flag: str) -> None:
+    assert parse(Sample, [flag, "a"], "x") == (Sample(Path("a")), False)
+    assert parse(Sample, [flag, "a", "--json", "--count=5"], "x") == (Sample(Path("a"), 5), True)
+
+
+def test_parse_shows_the_first_paragraph_and_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(Sample, ["--help"], "x")
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    assert "usage: semsynth x" in text
+    assert "Do it." in text and "Where from." in text and "--json" in text
+    assert "readers of the code" not in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "Missing from semsynth x: --data-dir PATH Where from. (required)"),
+        (["--data-dir", "a", "--count", "b"], "Error parsing --count: invalid literal"),
+        (["--data-dir", "a", "--cuont", "4"], "did you mean --count?"),
+        (["--data-dir", "a", "--count", "-1"], "--count is negative"),
+    ],
+)
+def test_parse_says_what_is_wrong_in_one_line(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(Sample, argv, "x")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_path_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/a/long/folder" * 20
+    with pytest.raises(UserError, match=path):
+        parse(Sample, ["--data-dir", "a", path], "x")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("a: is\nwrong"), 2, "error: a: is wrong\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (OSError(errno.ENOSPC, "No space", "x.png"), 2, "error: disk is full: x.png\n"),
+        (PermissionError(errno.EACCES, "denied", "x.png"), 2, "error: no permission: x.png\n"),
+    ],
+)
+def test_guard_prints_one_line(
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(error) == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", line)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "gone")])
+def test_guard_lets_a_bug_through(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        failing(error)
+
+
+def test_finish_prints_values_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"output": "x", "miou": 0.123456, "n": 3, "parts": {"a": 1}}
+    assert finish(result, False) == 0
+    assert capsys.readouterr().out == "output: x\nmiou: 0.1235\nn: 3\n"
+    assert finish(result, True) == 0
+    assert json.loads(capsys.readouterr().out) == result

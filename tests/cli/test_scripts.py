@@ -1,0 +1,100 @@
+"""The scripts of the outline that the project started from: their flags, and what they launch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semsynth.cli import seed
+from semsynth.cli.launch import command
+from semsynth.runtime.errors import UserError
+
+SCRIPTS = {
+    "prepare_dataset.py": "prepare",
+    "train_semantic_diffusion.py": "train",
+    "generate_images.py": "generate",
+    "evaluate_model.py": "evaluate",
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "today"),
+    [
+        ("--output_dir", "--output"),
+        ("--output-dir=a_b", "--output=a_b"),
+        ("--model_path=m", "--model=m"),
+        ("--data_dir", "--data"),
+        ("--guidance_scale", "--guidance-scale"),
+        ("./output_dir", "./output_dir"),
+    ],
+)
+def test_old_flags_become_those_of_today(word: str, today: str) -> None:
+    assert seed.translate(word) == today
+
+
+def test_defaults_stand_back_behind_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(seed, "main", lambda argv: calls.append(argv) or 0)
+    defaults = {"source": "sidewalk", "output": "./d"}
+    assert seed.run("prepare", defaults, []) == 0
+    assert seed.run("prepare", defaults, ["--output_dir", "x", "--width", "64"]) == 0
+    assert seed.run("prepare", defaults, ["--output_dir=x"]) == 0
+    assert calls == [
+        ["prepare", "--source", "sidewalk", "--output", "./d"],
+        ["prepare", "--source", "sidewalk", "--output", "x", "--width", "64"],
+        ["prepare", "--source", "sidewalk", "--output=x"],
+    ]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_short_and_shows_the_help_of_its_verb(script: str, root: Path) -> None:
+    path = root / "scripts" / script
+    assert len(path.read_text().splitlines()) <= 15
+    assert os.access(path, os.X_OK)
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: semsynth {SCRIPTS[script]} " in done.stdout
+
+
+def test_launch_is_one_process_a_gpu() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    assert command(["s.py", "--x", "1"], gpus=4) == [*torchrun, "4", "s.py", "--x", "1"]
+    assert command(["s.py"], gpus=16) == [*torchrun, "8", "s.py"]
+    assert command(["s.py", "--nproc", "16"], gpus=16) == [*torchrun, "16", "s.py"]
+    assert command(["s.py", "--nproc=2", "--x"], gpus=0) == [*torchrun, "2", "s.py", "--x"]
+    assert command(["s.py", "--x"], gpus=0) == [sys.executable, "s.py", "--x"]
+    assert command(["s.py", "--nproc", "1"], gpus=8) == [sys.executable, "s.py"]
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "part"),
+    [
+        (["s.py", "--nproc", "0"], 8, "--nproc"),
+        (["s.py", "--nproc"], 8, "--nproc"),
+        (["s.py", "--nproc=many"], 8, "many"),
+        (["s.py", "--nproc", "9"], 8, "8 GPUs"),
+        ([], 8, "no script"),
+    ],
+)
+def test_launch_refuses_what_cannot_run(words: list[str], gpus: int, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        command(words, gpus)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs bash")
+def test_the_shell_script_says_that_there_is_no_gpu_and_passes_flags_on(root: Path) -> None:
+    script = root / "scripts" / "train_multi_gpu.sh"
+    assert len(script.read_text().splitlines()) <= 15
+    assert os.access(script, os.X_OK)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
+    run = [script, "--recipe", "no_such_recipe"]
+    done = subprocess.run(run, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2, done.stderr
+    first, last = done.stderr.splitlines()
+    assert "no GPU found" in first
+    assert last.startswith("error: ") and "no_such_recipe" in last
