@@ -233,6 +233,9 @@ def _augment(demo: Demo) -> None:
 
 
 def _evaluate(demo: Demo) -> None:
+    report = demo.folder("report")
+    if (report / "report.json").exists() and (report / "report.html").exists():
+        return
     from semsynth.evaluate.config import EvaluateConfig
     from semsynth.evaluate.run import evaluate
 
@@ -241,7 +244,10 @@ def _evaluate(demo: Demo) -> None:
             data=demo.folder("prepared"),
             samples=demo.folder("samples"),
             segmenter=demo.folder("segmenter"),
-            output=demo.folder("report"),
+            output=report,
+            augmentation=demo.folder("augment") / "result" / "augmentation.json",
+            run=demo.folder("run"),
+            download=False,  # nothing of the demo needs a network
             seed=demo.config.seed,
             device=demo.config.device,
         )

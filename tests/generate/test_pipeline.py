@@ -1,0 +1,93 @@
+"""Generating with a real (untrained) network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.data.prepared import PreparedDataset
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.generate.config import GenerateConfig
+from semsynth.generate.run import generate
+from semsynth.model.config import ModelConfig
+from semsynth.pipeline.bundle import Bundle, build_network, save_bundle
+from semsynth.runtime.errors import UserError
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    model = ModelConfig(
+        codec="haar", haar_levels=1, base_channels=32, channel_mult=[1, 2],
+        blocks_per_level=1, attention_factors=[2], head_channels=32, spade_hidden=16,
+    )  # fmt: skip
+    return {"model": model, "diffusion": DiffusionConfig(prediction="sample")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_toy: Callable[..., Any], networks: dict[str, Any]) -> Path:
+    data = write_toy(tmp_path / "prepared", n=2)
+    torch.manual_seed(0)
+    unet, _ = build_network(networks["model"], networks["diffusion"], data.labels.num_channels)
+    for parameter in unet.parameters():  # the last layer of a fresh network is zero
+        torch.nn.init.normal_(parameter, std=0.05)
+    bundle = Bundle(
+        **networks, labels=data.labels, height=16, width=24, weights=unet.state_dict(),
+        facts={"licence": "CC BY-NC 4.0"},
+    )  # fmt: skip
+    save_bundle(tmp_path / "final_model.pth", bundle)
+    return tmp_path
+
+
+def paint(folder: Path, output: str, **flags: Any) -> PreparedDataset:
+    flags = {"steps": STEPS, "batch_size": 3, "device": "cpu", **flags}
+    config = GenerateConfig(
+        model=folder / "final_model.pth", data=folder / "prepared", output=folder / output, **flags
+    )
+    generate(config)
+    return PreparedDataset.open(folder / output)
+
+
+def test_a_picture_does_not_depend_on_what_is_painted_with_it(folder: Path) -> None:
+    whole, few = paint(folder, "whole", per_mask=4), paint(folder, "few", per_mask=2, limit=1)
+    pictures = {s: whole.image_path("val", s).read_bytes() for s in whole.stems("val")}
+    for stem in few.stems("val"):
+        assert few.image_path("val", stem).read_bytes() == pictures[stem]
+    # Lost and painted again: in other places of the batch, beside other pictures.
+    for stem in ("street_0__001", "street_1__001"):
+        whole.image_path("val", stem).unlink()
+    again = paint(folder, "whole", per_mask=4)
+    assert pictures == {s: again.image_path("val", s).read_bytes() for s in again.stems("val")}
+
+
+def test_another_batch_size_changes_a_pixel_by_one_at_most(folder: Path) -> None:
+    one, four = paint(folder, "one", batch_size=1), paint(folder, "four", batch_size=4)
+    for stem in one.stems("val"):
+        difference = one.read_image("val", stem).astype(int) - four.read_image("val", stem)
+        assert np.abs(difference).max() <= 1
+
+
+def test_pictures_of_one_mask_differ(folder: Path) -> None:
+    samples = paint(folder, "samples", per_mask=2)
+    first, second = (samples.read_image("val", f"street_0__{k:03d}") for k in range(2))
+    assert (first != second).mean() > 0.5
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc"])
+def test_every_sampler_paints(folder: Path, sampler: Any) -> None:
+    samples = paint(folder, "samples", per_mask=1, sampler=sampler, limit=1)
+    assert samples.read_image("val", "street_0__000").std() > 1
+
+
+def test_a_broken_checkpoint_leaves_nothing_behind(folder: Path) -> None:
+    checkpoint = folder / "final_model.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(UserError, match="final_model.pth"):
+        paint(folder, "samples")
+    assert not (folder / "samples").exists()
