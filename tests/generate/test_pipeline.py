@@ -88,6 +88,6 @@ def test_every_sampler_paints(folder: Path, sampler: Any) -> None:
 def test_a_broken_checkpoint_leaves_nothing_behind(folder: Path) -> None:
     checkpoint = folder / "final_model.pth"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(UserError, match="final_model.pth"):
+    with pytest.raises(UserError, match=r"final_model\.pth"):
         paint(folder, "samples")
     assert not (folder / "samples").exists()

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from semsynth.diffusion.settings import SAMPLERS, SamplerSettings
+from semsynth.runtime.errors import UserError
+
+
+def test_every_sampler_of_the_design_is_known() -> None:
+    assert set(SAMPLERS) == {"ddpm", "ddim", "dpm++", "unipc"}
+    assert SamplerSettings() == SamplerSettings("dpm++", 25, 1.5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sampler": "euler"},
+        {"steps": 0},
+        {"steps": 1001},
+        {"guidance_scale": -0.1},
+        {"guidance_scale": float("nan")},
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        SamplerSettings(**wrong)
+
+
+def test_command_lines_read_settings_without_torch() -> None:
+    modules = "semsynth.generate.config, semsynth.augment.config, semsynth.demo"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
