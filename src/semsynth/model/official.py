@@ -24,7 +24,9 @@ def _norm(ours: str, theirs: str, norm: torch.nn.Module) -> Iterator[tuple[str, 
 
 def _block(ours: str, theirs: str, block: ResBlock) -> Iterator[tuple[str, tuple[str, ...]]]:
     spade = block.is_spade
-    yield from _norm(f"{ours}.norm1", f"{theirs}.{'in_norm' if spade else 'in_layers.0'}", block.norm1)
+    yield from _norm(
+        f"{ours}.norm1", f"{theirs}.{'in_norm' if spade else 'in_layers.0'}", block.norm1
+    )
     yield from _norm(
         f"{ours}.norm2", f"{theirs}.{'out_norm' if spade else 'out_layers.0'}", block.norm2
     )

@@ -107,7 +107,7 @@ class ResBlock(nn.Module):
         self, x_BCHW: Tensor, embedding_BE: Tensor, modulations: tuple[Modulation, ...] = ()
     ) -> Tensor:
         """Return (B, out_channels, H', W'); ``modulations`` are those of ``spade_norms``."""
-        first, second = (((m,) for m in modulations) if self.is_spade else ((), ()))
+        first, second = ((m,) for m in modulations) if self.is_spade else ((), ())
         h = _resample(F.silu(self.norm1(x_BCHW, *first)), self.resample)
         h = self.conv1(h)
         scale, shift = self.time(F.silu(embedding_BE))[..., None, None].chunk(2, dim=1)

@@ -98,6 +98,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         label_patch: label map pixels per latent pixel, along one side. Each patch's labels stand
             side by side as condition channels (space to depth), so that classes thinner than a
             latent pixel still count. 1 is the paper's network.
+        label_features: channels of a learned convolution of the (patched) label map, which all
+            SPADE norms then share as their input; 0 gives them the map itself, as the paper.
     """
 
     _supports_gradient_checkpointing = True
@@ -116,6 +118,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         spade_hidden: int = 128,
         dropout: float = 0.0,
         label_patch: int = 1,
+        label_features: int = 0,
     ) -> None:
         super().__init__()
         self.gradient_checkpointing = False
@@ -134,7 +137,12 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         def attention(width: int, factor: int) -> Attention | None:
             return Attention(width, head_channels) if factor in attention_factors else None
 
-        spade = (label_channels * label_patch**2, spade_hidden)
+        map_channels = label_channels * label_patch**2
+        self.label_conv: nn.Module = nn.Identity()
+        if label_features:
+            # No bias: the null condition stays all zeros.
+            self.label_conv = nn.Conv2d(map_channels, label_features, 3, padding=1, bias=False)
+        spade = (label_features or map_channels, spade_hidden)
         skips = self._build_encoder(blocks_per_level, embedding, dropout, attention)
         self.middle1 = ResBlock(widths[-1], widths[-1], embedding, dropout, spade)
         self.middle_attention = Attention(widths[-1], head_channels)
@@ -221,6 +229,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             map_BKHW = F.pixel_unshuffle(map_BKHW, self.label_patch)
         height, width = map_BKHW.shape[2:]
         self.check_size(height, width)
+        map_BKHW = self.label_conv(map_BKHW)
         pyramid = []
         for level in range(len(self.widths)):
             size = (height >> level, width >> level)

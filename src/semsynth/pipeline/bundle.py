@@ -1,0 +1,126 @@
+"""``final_model.pth``: everything that generating needs, in one file without code in it."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semsynth.data.labels import LabelSet
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.model.codec import Codec, make_codec
+from semsynth.model.config import ModelConfig
+from semsynth.model.unet import SemanticUNet
+from semsynth.runtime.artifacts import atomic_path
+from semsynth.runtime.config import parse
+from semsynth.runtime.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained generator.
+
+    Attributes:
+        model: configuration of network and codec.
+        diffusion: configuration of the forward process.
+        labels: the label set that it was trained on.
+        height: of its pictures in pixels.
+        width: likewise.
+        weights: the network's (averaged) parameters.
+        facts: recipe, step, data set, licence and versions, as plain values.
+    """
+
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    labels: LabelSet
+    height: int
+    width: int
+    weights: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def build_network(
+    model: ModelConfig, diffusion: DiffusionConfig, label_channels: int
+) -> tuple[SemanticUNet, Codec]:
+    """Return a fresh network and the codec that it works behind."""
+    codec = make_codec(model.codec, model.haar_levels)
+    unet = SemanticUNet(
+        in_channels=codec.channels,
+        out_channels=codec.channels * (2 if diffusion.learn_sigma else 1),
+        label_channels=label_channels,
+        base_channels=model.base_channels,
+        channel_mult=tuple(model.channel_mult),
+        blocks_per_level=model.blocks_per_level,
+        attention_factors=tuple(model.attention_factors),
+        head_channels=model.head_channels,
+        spade_hidden=model.spade_hidden,
+        dropout=model.dropout,
+        label_patch=codec.downscale if model.labels == "patch" else 1,
+        label_features=model.label_features,
+    )
+    return unet, codec
+
+
+def labels_for_network(channels_BHW: Tensor, model: ModelConfig) -> Tensor:
+    """Return condition channels at the size that ``SemanticUNet.encode`` wants.
+
+    All of them where the labels come in patches, else the nearest one of each latent pixel.
+    """
+    if model.labels == "patch" or model.downscale == 1:
+        return channels_BHW
+    return channels_BHW[:, :: model.downscale, :: model.downscale]
+
+
+def save_bundle(path: Path, bundle: Bundle) -> None:
+    """Write ``bundle`` to ``path``, all of it or nothing."""
+    value = {
+        "format": FORMAT,
+        "model": bundle.model.model_dump(mode="json"),
+        "diffusion": bundle.diffusion.model_dump(mode="json"),
+        "labels": bundle.labels.to_json(),
+        "height": bundle.height,
+        "width": bundle.width,
+        "weights": {name: tensor.detach().cpu() for name, tensor in bundle.weights.items()},
+        "facts": bundle.facts,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(value, temporary)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a ``final_model.pth``; never runs code that a file may carry.
+
+    Raises:
+        UserError: missing, cut short, a pickle with code in it, or no model of ours.
+    """
+    if path.is_dir():
+        path = path / "final_model.pth"
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: refused: a pickle with code in it, or no checkpoint at all (nothing was run)"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+        raise UserError(
+            f"{path}: cannot be read: cut short, or not a PyTorch checkpoint; copy it again"
+        ) from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT or "weights" not in value:
+        raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
+    return Bundle(
+        model=parse(ModelConfig, value["model"], f"{path}: model"),
+        diffusion=parse(DiffusionConfig, value["diffusion"], f"{path}: diffusion"),
+        labels=LabelSet.from_json(value["labels"]),
+        height=value["height"],
+        width=value["width"],
+        weights=value["weights"],
+        facts=value["facts"],
+    )

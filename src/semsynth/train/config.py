@@ -1,0 +1,159 @@
+"""Recipes and the command's options, as plain values (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.model.config import ModelConfig
+from semsynth.runtime.config import Config, load_yaml, parse, set_value
+from semsynth.runtime.recipes import recipe_path
+
+
+class PhaseConfig(Config):
+    """One phase of training: an optimizer, its learning rates and the masks' dropout.
+
+    Attributes:
+        steps: optimizer steps of the phase.
+        learning_rate: AdamW's, after the warm-up.
+        lr_schedule: ``constant``, or ``cosine`` down to ``lr_final`` of it.
+        lr_final: the share of ``learning_rate`` at the end of ``cosine``.
+        warmup_steps: steps over which the rate grows from zero.
+        mask_dropout: share of samples whose whole mask becomes the null condition (all zeros).
+    """
+
+    steps: int = Field(ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_final: float = Field(0.05, ge=0, le=1)
+    warmup_steps: int = Field(0, ge=0)
+    mask_dropout: float = Field(0.0, ge=0, le=1)
+
+
+class TrainSection(PhaseConfig):
+    """The first phase, and what holds for both.
+
+    Attributes:
+        batch_size: pictures of a step over all processes.
+        accumulation: micro-batches of a process's share of the batch.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        grad_clip: largest norm of the gradient.
+        ema_decay: decay of the moving average of the weights.
+        ema_warmup: shorten the average early: min(ema_decay, (1 + n) / (10 + n)).
+        flip: mirror half of the pictures.
+        crop: smallest share of a side that a random crop keeps (1: no crops).
+        precision: ``no`` (fp32) or ``bf16``.
+        gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.
+        channels_last: memory layout of convolutions (faster on GPUs with bf16).
+        workers: processes that read pictures (0: in the training process, kept in memory).
+        log_every: steps between lines of metrics.
+        validate_every: steps between validation losses (0: never).
+        preview_every: steps between preview grids (0: never).
+        checkpoint_every: steps between checkpoints; the last step always has one.
+        keep_checkpoints: how many of the newest checkpoints stay.
+    """
+
+    batch_size: int = Field(16, ge=1)
+    accumulation: int = Field(1, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    grad_clip: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    ema_warmup: bool = True
+    flip: bool = True
+    crop: float = Field(1.0, gt=0, le=1)
+    precision: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    channels_last: bool = False
+    workers: int = Field(0, ge=0)
+    log_every: int = Field(50, ge=1)
+    validate_every: int = Field(0, ge=0)
+    preview_every: int = Field(0, ge=0)
+    checkpoint_every: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class FinetuneSection(PhaseConfig):
+    """The second phase: classifier-free guidance, by dropping masks (SDM, section 3.3)."""
+
+    steps: int = Field(0, ge=0)
+    learning_rate: float = Field(2e-5, gt=0)
+    mask_dropout: float = Field(0.2, ge=0, le=1)
+
+
+class Recipe(Config):
+    """All that decides the weights, but the data.
+
+    Attributes:
+        name: of the recipe.
+        about: a line or two for the reader.
+        height: of the pictures, in pixels; the prepared data must have this size.
+        width: likewise.
+        seed: of everything random.
+    """
+
+    name: str
+    about: str = ""
+    height: int = Field(ge=8)
+    width: int = Field(ge=8)
+    seed: int = Field(0, ge=0)
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    train: TrainSection
+    finetune: FinetuneSection = FinetuneSection()
+
+    @property
+    def total_steps(self) -> int:
+        """Return the steps of both phases."""
+        return self.train.steps + self.finetune.steps
+
+    @model_validator(mode="after")
+    def _size_can_be_halved(self) -> Self:
+        multiple = self.model.size_multiple
+        for side in ("height", "width"):
+            value = getattr(self, side)
+            if value % multiple:
+                raise ValueError(
+                    f"{side} {value} cannot be halved as often as the network does: "
+                    f"use a multiple of {multiple}"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train the generator, then fine-tune it with mask dropout; continues where it stopped.
+
+    Attributes:
+        recipe: name of a recipe (streets_demo, camvid, sidewalk_1024, paper_256) or a YAML file.
+        data: folder of 'semsynth prepare'.
+        output: folder of the run; by default checkpoints/ and the name of the recipe.
+        resume: continue an unfinished run in the output folder (--no-resume: refuse it).
+        set: changes of the recipe, as section.key=value.
+        device: auto, cpu, cuda or mps.
+    """
+
+    recipe: str = "sidewalk_1024"
+    data: Path = Path("data/sidewalk_processed")
+    output: Path | None = None
+    resume: bool = True
+    set: tuple[str, ...] = ()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe and apply ``section.key=value`` changes.
+
+    Raises:
+        UserError: unknown recipe, unknown key (the nearest known one is named), wrong value.
+    """
+    path = recipe_path(name_or_path)
+    mapping: dict[str, Any] = load_yaml(path)
+    for change in changes:
+        set_value(mapping, change)
+    return parse(Recipe, mapping, str(path) if not changes else f"{path} with --set")

@@ -1,0 +1,381 @@
+"""The training loop: both phases, resumable at any step to the bit (one process, CPU)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from semsynth import __version__
+from semsynth.data.loading import Batch, Plan, TrainingPictures, batches
+from semsynth.data.prepared import PreparedDataset
+from semsynth.diffusion.objective import Loss, diffusion_loss
+from semsynth.diffusion.schedule import Schedule
+from semsynth.model.codec import Codec
+from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.bundle import Bundle, build_network, labels_for_network, save_bundle
+from semsynth.pipeline.pipeline import SemanticDiffusionPipeline, pick_device
+from semsynth.runtime.artifacts import claim_output, require_space, write_text
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import progress_bar, say
+from semsynth.runtime.rng import derive_seed, numpy_rng
+from semsynth.runtime.torch_rng import torch_generator
+from semsynth.train.config import PhaseConfig, Recipe, TrainConfig, load_recipe
+from semsynth.train.ema import Ema
+from semsynth.train.metrics import Metrics, read_metrics
+from semsynth.train.preview import preview, validation_loss
+from semsynth.train.state import load_latest, save_state
+
+FINAL = "final_model.pth"
+OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
+
+
+@dataclass
+class Run:
+    """All that a running training has in hand."""
+
+    recipe: Recipe
+    folder: Path
+    data: PreparedDataset
+    accelerator: Accelerator
+    unet: Any
+    ema: Ema
+    codec: Codec
+    schedule: Schedule
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @property
+    def plain_unet(self) -> SemanticUNet:
+        """Return the network without Accelerate's wrapper."""
+        return self.accelerator.unwrap_model(self.unet)  # type: ignore[no-any-return]
+
+
+def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dict[str, Any]:
+    """Train by a recipe; continue where an earlier call stopped; write ``final_model.pth``.
+
+    Args:
+        config: recipe, data, output.
+        on_checkpoint: called on rank 0 after each checkpoint with the averaged generator.
+
+    Returns:
+        A summary: the path of the final model, steps, the last losses.
+
+    Raises:
+        UserError: a recipe, data or output that does not fit, or a loss that is not finite.
+    """
+    recipe = load_recipe(config.recipe, config.set)
+    data = PreparedDataset.open(config.data)
+    check_fit(recipe, data)
+    folder = config.output or Path("checkpoints") / recipe.name
+    accelerator = _accelerator(recipe, config.device)
+    if accelerator.is_main_process:
+        _claim(folder, recipe, data, config.resume)
+    accelerator.wait_for_everyone()
+    final = folder / FINAL
+    run = _assemble(recipe, folder, data, accelerator)
+    if run.step >= recipe.total_steps and final.exists():
+        say(f"{final}: already trained ({run.step} steps)")
+    else:
+        _train_to_the_end(run, on_checkpoint)
+        if accelerator.is_main_process:
+            save_bundle(final, _bundle(run))
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    # Accelerate keeps its settings for the life of the process; the next run may have others.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    last = (read_metrics(folder) or [{}])[-1]
+    return {"model": str(final), "steps": recipe.total_steps, "last": last}
+
+
+def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
+    """Check that the recipe can be trained on the data.
+
+    Raises:
+        UserError: another size, or no training pictures.
+    """
+    if (data.height, data.width) != (recipe.height, recipe.width):
+        raise UserError(
+            f"{data.root}: pictures are {data.height}x{data.width}, recipe '{recipe.name}' wants "
+            f"{recipe.height}x{recipe.width}; prepare with --height {recipe.height} "
+            f"--width {recipe.width}, or --set height={data.height} --set width={data.width}"
+        )
+    if "train" not in data.splits() or not data.stems("train"):
+        raise UserError(f"{data.root}: has no pictures in the split 'train'; prepare some")
+    if not data.has_images("train"):
+        raise UserError(f"{data.root}: some masks of the split 'train' have no picture")
+
+
+def _claim(folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool) -> None:
+    decides = recipe.model_dump(mode="json", exclude={"about"})
+    for name in ("workers", "log_every", "keep_checkpoints"):
+        decides["train"].pop(name)
+    key = {"recipe": decides, "data": data.info.name, "labels": data.labels.to_json()}
+    if not resume and any(folder.glob("step_*")):
+        raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
+    claim_output(folder, "run", key)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    write_text(folder / "config.yaml", text)
+
+
+def _accelerator(recipe: Recipe, device: str) -> Accelerator:
+    kind = pick_device(device).type
+    return Accelerator(
+        cpu=kind == "cpu",
+        mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+    )
+
+
+def _assemble(recipe: Recipe, folder: Path, data: PreparedDataset, accelerator: Accelerator) -> Run:
+    world = accelerator.num_processes
+    if recipe.train.batch_size % (world * recipe.train.accumulation):
+        raise UserError(
+            f"train.batch_size {recipe.train.batch_size} must be a multiple of processes x "
+            f"accumulation = {world} x {recipe.train.accumulation}"
+        )
+    torch.manual_seed(derive_seed(recipe.seed, "weights"))
+    unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
+    bytes_each = 4 * sum(p.numel() for p in unet.parameters())
+    require_space(folder, 4 * bytes_each * (recipe.train.keep_checkpoints + 1), "training")
+    if recipe.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if recipe.train.channels_last:
+        unet = unet.to(memory_format=torch.channels_last)
+    unet.to(accelerator.device)
+    ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
+    run = Run(
+        recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
+        _optimizer(recipe, unet),
+    )  # fmt: skip
+    state = load_latest(folder)
+    if state is not None:
+        _restore(run, state)
+    run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
+    return run
+
+
+def _optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
+    section = recipe.train
+    return torch.optim.AdamW(
+        unet.parameters(),
+        lr=section.learning_rate,
+        betas=section.betas,
+        weight_decay=section.weight_decay,
+        fused=True,
+    )
+
+
+def _state(run: Run) -> dict[str, Any]:
+    return {
+        "step": run.step,
+        "model": run.plain_unet.state_dict(),
+        "ema": run.ema.module.state_dict(),
+        "ema_updates": run.ema.updates,
+        "optimizer": run.optimizer.state_dict(),
+    }
+
+
+def _restore(run: Run, state: dict[str, Any]) -> None:
+    run.step = state["step"]
+    run.unet.load_state_dict(state["model"])
+    run.ema.module.load_state_dict(state["ema"])
+    run.ema.updates = state["ema_updates"]
+    run.optimizer.load_state_dict(state["optimizer"])
+    say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
+
+
+def phase_at(recipe: Recipe, step: int) -> tuple[PhaseConfig, int]:
+    """Return the phase that ``step`` belongs to, and the step within it."""
+    if step < recipe.train.steps:
+        return recipe.train, step
+    return recipe.finetune, step - recipe.train.steps
+
+
+def learning_rate(phase: PhaseConfig, step: int) -> float:
+    """Return the learning rate of a phase's step (0-based)."""
+    rate = phase.learning_rate
+    if step < phase.warmup_steps:
+        return rate * (step + 1) / phase.warmup_steps
+    if phase.lr_schedule == "constant":
+        return rate
+    share = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
+    return rate * (phase.lr_final + (1 - phase.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
+    recipe, accelerator = run.recipe, run.accelerator
+    plan = Plan(recipe.seed, recipe.train.batch_size, recipe.train.flip, recipe.train.crop)
+    pictures = TrainingPictures(run.data, "train", plan)
+    shard = (accelerator.process_index, accelerator.num_processes)
+    steps = (run.step, recipe.total_steps)
+    metrics = Metrics(run.folder, run.step) if accelerator.is_main_process else None
+    with progress_bar(recipe.total_steps, "train", "step", initial=run.step) as bar:
+        since, done = time.perf_counter(), 0
+        window: list[Tensor] = []
+        for batch in batches(pictures, steps, recipe.train.workers, shard):
+            window.append(train_step(run, batch))
+            done += 1
+            bar.update(1)
+            if run.step % recipe.train.log_every == 0 or run.step == recipe.total_steps:
+                values = _window_means(run, window)
+                speed = done * recipe.train.batch_size / (time.perf_counter() - since)
+                since, done, window = time.perf_counter(), 0, []
+                bar.set_postfix_str(f"loss {values['loss']:.4f}, {speed:.1f} images/s")
+                if metrics is not None:
+                    metrics.write(run.step, **values, images_per_second=round(speed, 2))
+            _events(run, metrics, window, on_checkpoint)
+    if metrics is not None:
+        metrics.close()
+
+
+def train_step(run: Run, batch: Batch) -> Tensor:
+    """Take one optimizer step; return (loss, mse, vb, gradient norm) on the device."""
+    recipe = run.recipe
+    phase, step_in_phase = phase_at(recipe, run.step)
+    if step_in_phase == 0 and phase is recipe.finetune:
+        # The second phase starts with a fresh optimizer, as the official one; EMA goes on.
+        run.optimizer.state.clear()
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(phase, step_in_phase)
+    run.unet.train()
+    # Dropout draws from the global generator: seeding it here makes the step a function of itself.
+    torch.manual_seed(derive_seed(recipe.seed, "dropout", run.step, run.accelerator.process_index))
+    x0, channels, weight = _to_device(run, batch)
+    noise, t = _noise_and_times(run, len(x0), tuple(x0.shape[1:]))
+    hidden = _dropped_masks(run, len(x0), phase.mask_dropout)
+    channels[hidden] = -1
+    label_map = labels_for_network(channels, recipe.model)
+    sums = torch.zeros(3, device=x0.device)
+    size = len(x0) // recipe.train.accumulation
+    for start in range(0, len(x0), size):
+        part = slice(start, start + size)
+        last = start + size >= len(x0)
+        with nullcontext() if last else run.accelerator.no_sync(run.unet):
+            with run.accelerator.autocast():
+                loss = diffusion_loss(
+                    run.schedule,
+                    lambda x, t, part=part: run.unet(x, t, label_map[part]),
+                    x0[part], noise[part], t[part], None if weight is None else weight[part],
+                )  # fmt: skip
+            run.accelerator.backward(loss.total.mean() * (size / len(x0)))
+        sums += _sums(loss)
+    norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.ema.update(run.plain_unet)
+    run.step += 1
+    return torch.cat([sums / len(x0), norm.detach().reshape(1)])
+
+
+def _sums(loss: Loss) -> Tensor:
+    return torch.stack([loss.total.detach().sum(), loss.mse.detach().sum(), loss.vb.detach().sum()])
+
+
+def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    device = run.accelerator.device
+    pictures = batch.pictures.to(device, non_blocking=True).float() / 127.5 - 1
+    with torch.no_grad():
+        x0 = run.codec.encode(pictures)
+    if run.recipe.train.channels_last:
+        x0 = x0.contiguous(memory_format=torch.channels_last)
+    channels = batch.channels.to(device, non_blocking=True)
+    if batch.content is None:
+        return x0, channels, None
+    # A latent pixel counts where all picture pixels under it are content.
+    padding = (~batch.content).float().to(device)
+    covered = torch.nn.functional.max_pool2d(padding, run.codec.downscale)
+    return x0, channels, 1 - covered
+
+
+def _slots(run: Run) -> range:
+    rank, world = run.accelerator.process_index, run.accelerator.num_processes
+    return range(run.recipe.train.batch_size)[rank::world]
+
+
+def _noise_and_times(run: Run, count: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Noise and timesteps as functions of (seed, step, slot): the same for any processes."""
+    recipe, step, slots = run.recipe, run.step, _slots(run)
+    noise = torch.stack(
+        [
+            torch.randn(shape, generator=torch_generator(recipe.seed, "noise", step, s))
+            for s in slots
+        ]
+    )
+    # Spread evenly over the levels, with one random offset: less variance than independent draws.
+    offset = numpy_rng(recipe.seed, "timesteps", step).random()
+    size = recipe.train.batch_size
+    levels = [((slot + offset) / size) * recipe.diffusion.timesteps for slot in slots]
+    t = torch.tensor(levels, dtype=torch.float64).floor().long()
+    device = run.accelerator.device
+    return noise.to(device), t.clamp(max=recipe.diffusion.timesteps - 1).to(device)
+
+
+def _dropped_masks(run: Run, count: int, share: float) -> Tensor:
+    draws = numpy_rng(run.recipe.seed, "mask dropout", run.step).random(run.recipe.train.batch_size)
+    hidden = [bool(draws[slot] < share) for slot in _slots(run)]
+    return torch.tensor(hidden, device=run.accelerator.device)
+
+
+def _window_means(run: Run, window: list[Tensor]) -> dict[str, float]:
+    means = run.accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
+    names = ("loss", "mse", "vb", "grad_norm")
+    if not all(math.isfinite(value) for value in means):
+        raise UserError(
+            f"{run.folder}: the loss is not finite between steps {run.step - len(window)} and "
+            f"{run.step}; lower train.learning_rate and start again from the last checkpoint"
+        )
+    phase, step_in_phase = phase_at(run.recipe, run.step - 1)
+    values = {name: round(value, 6) for name, value in zip(names, means, strict=True)}
+    return {**values, "lr": learning_rate(phase, step_in_phase)}
+
+
+def _events(
+    run: Run, metrics: Metrics | None, window: list[Tensor], on_checkpoint: OnCheckpoint | None
+) -> None:
+    """Do what is due after a step: validation, preview, checkpoint."""
+    section, step = run.recipe.train, run.step
+    last = step == run.recipe.total_steps
+    is_due = lambda every: bool(every) and (step % every == 0 or last)  # noqa: E731
+    if metrics is None:
+        return
+    if is_due(section.validate_every) and "val" in run.data.splits():
+        loss = validation_loss(run.ema.module, run.codec, run.schedule, run.data, run.recipe)
+        metrics.write(step, validation_loss=round(loss, 6))
+    if is_due(section.preview_every):
+        preview(SemanticDiffusionPipeline(_bundle(run), run.ema.module), run.data, run.folder, step)
+    if is_due(section.checkpoint_every) or step == run.recipe.train.steps:
+        if window:
+            _window_means(run, window)  # never keep a state that is not finite
+        save_state(run.folder, step, _state(run), section.keep_checkpoints)
+        if on_checkpoint is not None:
+            on_checkpoint(step, SemanticDiffusionPipeline(_bundle(run), run.ema.module))
+
+
+def _bundle(run: Run) -> Bundle:
+    facts = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "step": run.step,
+        "dataset": run.data.info.name,
+        "licence": run.data.info.licence,
+        "semsynth": __version__,
+        "torch": str(torch.__version__),
+    }
+    return Bundle(
+        run.recipe.model,
+        run.recipe.diffusion,
+        run.data.labels,
+        run.data.height,
+        run.data.width,
+        run.ema.module.state_dict(),
+        facts,
+    )
