@@ -1,14 +1,9 @@
 #!/usr/bin/env python3
-"""The seed's `evaluate_model.py`: `semsynth evaluate` of what `generate_images.py` wrote."""
+"""The seed's evaluation: `semsynth evaluate` of what `generate_images.py` wrote."""
 
 import sys
 
-from semsynth.cli.seed import run
+from semsynth.cli.seed import evaluate
 
-DEFAULTS = {
-    "samples": "./results/generated",
-    "data": "./data/sidewalk_processed",
-    "output": "./results/report",
-}
 if __name__ == "__main__":
-    sys.exit(run("evaluate", DEFAULTS))
+    sys.exit(evaluate())

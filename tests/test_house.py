@@ -62,6 +62,9 @@ def test_functions_are_short(root: Path) -> None:
 def test_functions_have_few_parameters(root: Path) -> None:
     counts = {}
     for name, node in functions(root):
+        # Diffusers keeps a network's configuration as the parameters of its constructor.
+        if any("register_to_config" in ast.unparse(mark) for mark in node.decorator_list):
+            continue
         names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
         counts[name] = len([a for a in names if a not in ("self", "cls")])
     assert {name: n for name, n in counts.items() if n > MAX_PARAMETERS} == {}

@@ -24,7 +24,7 @@ def python(code: str, *argv: str) -> subprocess.CompletedProcess[str]:
 def test_help_answers_without_heavy_imports(command: list[str]) -> None:
     code = (
         "import sys\nfrom semsynth.cli import main\n"
-        "try:\n    status = main(sys.argv[1:])\nexcept SystemExit as stop:\n    status = stop.code\n"
+        "try:\n status = main(sys.argv[1:])\nexcept SystemExit as stop:\n status = stop.code\n"
         f"print([m for m in {HEAVY} if m in sys.modules], status or 0)"
     )
     done = python(code, *command, "--help")

@@ -50,6 +50,33 @@ def test_defaults_stand_back_behind_what_is_given(monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_the_environment_stands_between_defaults_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(seed, "main", lambda argv: calls.append(argv) or 0)
+    monkeypatch.setenv("SEMSYNTH_SEGMENT_TRAIN_FLAGS", "--data_dir 'a b' --steps 3")
+    assert seed.run("segment train", {"data": "d", "output": "o"}, ["--steps", "4"]) == 0
+    words = ["--output", "o", "--data", "a b", "--steps", "3", "--steps", "4"]
+    assert calls == [["segment", "train", *words]]
+
+
+def test_evaluate_trains_its_judge_once_on_the_same_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(seed, "main", lambda argv: calls.append(argv) or 0)
+    monkeypatch.chdir(tmp_path)
+    assert seed.evaluate(["--data_dir=d"]) == 0
+    judge = ["segment", "train", "--data", "d", "--output", "./checkpoints/segmenter"]
+    assert calls[0] == judge
+    assert calls[1][0] == "evaluate"
+    (tmp_path / "checkpoints/segmenter").mkdir(parents=True)
+    (tmp_path / "checkpoints/segmenter/segmenter.pth").touch()
+    assert seed.evaluate([]) == 0
+    (tmp_path / "checkpoints/segmenter/segmenter.pth").unlink()
+    assert seed.evaluate(["--segmenter", "mine"]) == 0
+    assert [call[0] for call in calls] == ["segment", "evaluate", "evaluate", "evaluate"]
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_is_short_and_shows_the_help_of_its_verb(script: str, root: Path) -> None:
     path = root / "scripts" / script

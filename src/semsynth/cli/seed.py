@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from semsynth.cli import main
 
 _ALIASES = {"--output-dir": "--output", "--model-path": "--model", "--data-dir": "--data"}
+_DATA = "./data/sidewalk_processed"
+_JUDGE = "./checkpoints/segmenter"
 
 
 def run(verb: str, defaults: Mapping[str, str], argv: Sequence[str] | None = None) -> int:
     """Run a verb with the seed's flags.
 
+    Flags in the environment variable `SEMSYNTH_<VERB>_FLAGS` (such as `SEMSYNTH_TRAIN_FLAGS`)
+    come before the user's: so a batch job takes them without a change of the script.
+
     Args:
-        verb: the verb that does the script's work.
+        verb: the verb that does the script's work, `segment train` for one in two words.
         defaults: flags that the script gives where the user does not, `{"output": "./data/x"}`.
         argv: the words after the script's name; the process's own by default.
 
     Returns:
         The exit status of the verb.
     """
-    words = [translate(word) for word in (sys.argv[1:] if argv is None else argv)]
-    given = {word.partition("=")[0] for word in words}
-    missing = {f"--{name}": value for name, value in defaults.items() if f"--{name}" not in given}
-    return main([verb, *(word for pair in missing.items() for word in pair), *words])
+    return main([*verb.split(), *_complete(verb, defaults, argv)])
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Run `semsynth evaluate` on what the other scripts wrote; train its judge where there is none.
+
+    The outline knows no step that trains a segmenter; `semsynth segment train` does it once, on
+    the real training pictures, unless `--segmenter` names one.
+    """
+    defaults = {"samples": "./results/generated", "data": _DATA, "output": "./results/report"}
+    words = _complete("evaluate", defaults, argv)
+    own_judge = "--segmenter" in _flags(words) or {"-h", "--help"} & set(words)
+    if not own_judge and not (Path(_JUDGE) / "segmenter.pth").exists():
+        print("no segmenter yet: training one on the real pictures first", file=sys.stderr)
+        data = {"data": _value(words, "--data"), "output": _JUDGE}
+        if status := run("segment train", data, []):
+            return status
+    return main(["evaluate", *words])
 
 
 def translate(word: str) -> str:
@@ -34,3 +56,27 @@ def translate(word: str) -> str:
     flag, equals, value = word.partition("=")
     flag = flag.replace("_", "-")
     return f"{_ALIASES.get(flag, flag)}{equals}{value}"
+
+
+def _complete(verb: str, defaults: Mapping[str, str], argv: Sequence[str] | None) -> list[str]:
+    """Return the defaults that are not given, the environment's flags, the user's words."""
+    variable = f"SEMSYNTH_{verb.upper().replace(' ', '_')}_FLAGS"
+    given = [*shlex.split(os.environ.get(variable, "")), *(sys.argv[1:] if argv is None else argv)]
+    words = [translate(word) for word in given]
+    flags = _flags(words)
+    missing = [(f"--{name}", value) for name, value in defaults.items() if f"--{name}" not in flags]
+    return [word for pair in missing for word in pair] + words
+
+
+def _flags(words: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words}
+
+
+def _value(words: Sequence[str], flag: str) -> str:
+    """Return the last value that `words` give to a flag, "" where there is none."""
+    found = ""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == flag:
+            found = value if equals else after
+    return found
