@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from semsynth.runtime.artifacts import claim_output, read_json
 from semsynth.runtime.progress import say
@@ -58,8 +58,8 @@ class DemoConfig:
     """Recipe of the generator."""
     seed: int = 0
     """Decides the streets, the pictures and the choices of the experiment."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the networks run."""
     budget: DemoBudget = field(default_factory=DemoBudget)
 
 

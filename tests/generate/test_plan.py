@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from semsynth.generate.plan import plan_shots, spread
 @pytest.mark.parametrize("n", [1, 3, 7, 10])
 def test_spread_is_even_and_in_order(n: int) -> None:
     chosen = spread(range(10), n)
-    gaps = {b - a for a, b in zip(chosen, chosen[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(chosen)}
     assert len(chosen) == n
     assert all(gap >= 1 for gap in gaps) and max(gaps, default=0) - min(gaps, default=0) <= 1
 
