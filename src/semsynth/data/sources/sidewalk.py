@@ -141,7 +141,7 @@ def open_source(config: PrepareConfig) -> RowSource:
     with hub_errors(path):
         labels = _read_labels(path, local)
         total = _count(path)
-    stated = "CC BY-NC 4.0" if config.repo == REPO else "unknown"
+    stated = "CC BY-NC 4.0" if labels == LABELS else "unknown"
     return RowSource(
         path=path,
         licence=config.licence or stated,
