@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
+# What is done within a second needs no bar.
+_DELAY = 1.0
+
 
 def _is_quiet() -> bool:
     return os.environ.get("SEMSYNTH_PROGRESS", "") == "0" or int(os.environ.get("RANK", "0")) != 0
@@ -23,7 +26,15 @@ def progress(
     """Iterate over ``items`` behind a bar (only on rank 0; ``SEMSYNTH_PROGRESS=0`` hides it)."""
     # A log file is no terminal: there, one line every 10 seconds instead of ten a second.
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    bar = tqdm(items, desc=desc, total=total, unit=unit, mininterval=interval, disable=_is_quiet())
+    bar = tqdm(
+        items,
+        desc=desc,
+        total=total,
+        unit=unit,
+        mininterval=interval,
+        delay=_DELAY,
+        disable=_is_quiet(),
+    )
     return iter(bar)
 
 
@@ -37,6 +48,7 @@ def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 
         desc=desc,
         unit=unit,
         mininterval=interval,
+        delay=_DELAY,
         disable=_is_quiet(),
     ) as bar:
         yield bar
