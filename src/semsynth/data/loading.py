@@ -70,7 +70,7 @@ class TrainingPictures(Dataset[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
         if self._order[0] != epoch:
             rng = numpy_rng(self.plan.seed, "order", epoch)
             self._order = (epoch, rng.permutation(len(self.stems)))
-        return self.stems[self._order[1][index]]
+        return self.stems[int(self._order[1][index])]
 
     def read(self, stem: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (H, W, 3) uint8 and (H, W) int16 condition channels."""

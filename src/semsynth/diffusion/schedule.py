@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
 
 
-def make_betas(config: DiffusionConfig) -> np.ndarray:
+def make_betas(config: DiffusionConfig) -> npt.NDArray[np.float64]:
     """Return beta_0 .. beta_{T-1} as float64."""
     steps = config.timesteps
     if config.schedule == "linear":
@@ -21,7 +22,8 @@ def make_betas(config: DiffusionConfig) -> np.ndarray:
     # The angle of a quarter turn: tan(angle) is noise over signal, times the shift.
     angles = np.arctan(config.shift * np.tan(np.linspace(0, 1, steps + 1)[:-1] * np.pi / 2))
     alpha_bar = np.cos(np.append(angles, np.pi / 2)) ** 2
-    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    betas: npt.NDArray[np.float64] = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    return betas
 
 
 class Schedule:
@@ -33,6 +35,7 @@ class Schedule:
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
+        """Compute the coefficients of ``config``'s process."""
         self.config = config
         self.betas = make_betas(config)
         self.alpha_bar = np.cumprod(1 - self.betas)
@@ -64,7 +67,7 @@ class Schedule:
         return weight * x0_BCHW + at(self.posterior_xt, t_B, x_BCHW) * x_BCHW
 
 
-def at(values_T: np.ndarray, t_B: Tensor, like: Tensor) -> Tensor:
+def at(values_T: npt.NDArray[np.float64], t_B: Tensor, like: Tensor) -> Tensor:
     """Return ``values_T[t_B]`` as (B, 1, 1, 1) with the device of ``like``, in float32."""
     picked = torch.from_numpy(values_T).to(like.device)[t_B.long()].float()
     return picked[:, None, None, None]

@@ -66,6 +66,7 @@ class HaarCodec:
     name = "haar"
 
     def __init__(self, levels: int = 2) -> None:
+        """Keep the number of levels, 1 to 5; UserError for another."""
         if not 1 <= levels <= 5:
             raise UserError(f"model.haar_levels is {levels}: must be 1 to 5")
         self.levels = levels

@@ -34,7 +34,7 @@ class ModelConfig(Config):
     base_channels: int = Field(64, ge=8)
     channel_mult: list[float] = Field([1, 2, 3, 4], min_length=1)
     blocks_per_level: int = Field(2, ge=1)
-    attention_factors: list[int] = [4, 8]
+    attention_factors: list[int] = Field([4, 8])
     head_channels: int = Field(32, ge=1)
     spade_hidden: int = Field(128, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -44,12 +44,12 @@ class ModelConfig(Config):
     @property
     def downscale(self) -> int:
         """Return how many picture pixels a latent pixel covers along a side."""
-        return 2**self.haar_levels if self.codec == "haar" else 1
+        return 1 << self.haar_levels if self.codec == "haar" else 1
 
     @property
     def size_multiple(self) -> int:
         """Return what height and width of pictures must be multiples of."""
-        return self.downscale * 2 ** (len(self.channel_mult) - 1)
+        return self.downscale << (len(self.channel_mult) - 1)
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

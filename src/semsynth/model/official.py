@@ -69,12 +69,12 @@ def official_names(unet: SemanticUNet) -> dict[str, tuple[str, ...]]:
     names: dict[str, tuple[str, ...]] = {}
     names.update(_plain("", "", [("time_in", "time_embed.0"), ("time_out", "time_embed.2")]))
     names.update(_plain("", "", [("conv_in", "input_blocks.0.0")]))
-    for index, stage in enumerate(unet.encoder):
+    for index, stage in enumerate(unet.encoder_stages()):
         names.update(_stage(f"encoder.{index}", f"input_blocks.{index + 1}", stage))
     names.update(_block("middle1", "middle_block.0", unet.middle1))
     names.update(_plain("middle_attention", "middle_block.1", ATTENTION))
     names.update(_block("middle2", "middle_block.2", unet.middle2))
-    for index, stage in enumerate(unet.decoder):
+    for index, stage in enumerate(unet.decoder_stages()):
         names.update(_stage(f"decoder.{index}", f"output_blocks.{index}", stage))
     names.update(_plain("", "", [("norm_out", "out.0"), ("conv_out", "out.2")]))
     return names

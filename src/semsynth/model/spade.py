@@ -31,6 +31,7 @@ class SpadeNorm(nn.Module):
     """
 
     def __init__(self, channels: int, condition_channels: int, hidden: int) -> None:
+        """Build the two layers: ``condition_channels`` to ``hidden`` to gamma and beta."""
         super().__init__()
         self.groups = norm_groups(channels)
         self.shared = nn.Conv2d(condition_channels, hidden, 3, padding=1)
@@ -78,6 +79,7 @@ class ResBlock(nn.Module):
         spade: tuple[int, int] | None = None,
         resample: Literal["down", "up"] | None = None,
     ) -> None:
+        """Build the block; see the class for the arguments."""
         super().__init__()
         self.resample: Literal["down", "up"] | None = resample
         self.is_spade = spade is not None
@@ -123,6 +125,7 @@ class Attention(nn.Module):
     """
 
     def __init__(self, channels: int, head_channels: int) -> None:
+        """Build the projections for ``channels // head_channels`` heads."""
         super().__init__()
         self.heads = channels // head_channels
         self.norm = nn.GroupNorm(norm_groups(channels), channels)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from semsynth.model.spade import (
@@ -57,6 +57,7 @@ class Stage(nn.Module):
     def __init__(
         self, block: ResBlock, attention: Attention | None = None, up: ResBlock | None = None
     ) -> None:
+        """Keep the parts; see the class."""
         super().__init__()
         self.block = block
         self.attention = attention
@@ -78,7 +79,7 @@ class Stage(nn.Module):
         return h
 
 
-class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class SemanticUNet(ModelMixin, ConfigMixin):
     """The semantic diffusion network, with its condition in two steps.
 
     ``condition = unet.encode(label_map)`` holds all that depends on the mask alone;
@@ -120,6 +121,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         label_patch: int = 1,
         label_features: int = 0,
     ) -> None:
+        """Build the network; see the class for the arguments."""
         super().__init__()
         self.gradient_checkpointing = False
         self.channels = in_channels
@@ -193,6 +195,14 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.decoder = nn.ModuleList(stages)
         self.decoder_levels = tuple(levels)
 
+    def encoder_stages(self) -> list[Stage]:
+        """Return the encoder's stages in order."""
+        return [stage for stage in self.encoder if isinstance(stage, Stage)]
+
+    def decoder_stages(self) -> list[Stage]:
+        """Return the decoder's stages in order."""
+        return [stage for stage in self.decoder if isinstance(stage, Stage)]
+
     def check_size(self, height: int, width: int) -> None:
         """Check that every level can halve a latent of this size.
 
@@ -247,7 +257,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _spade_norms(self) -> list[tuple[SpadeNorm, int]]:
         last = len(self.widths) - 1
         found = [(norm, last) for b in (self.middle1, self.middle2) for norm in b.spade_norms()]
-        for stage, level in zip(self.decoder, self.decoder_levels, strict=True):
+        for stage, level in zip(self.decoder_stages(), self.decoder_levels, strict=True):
             found += [(norm, level) for norm in stage.block.spade_norms()]
             if stage.up is not None:
                 # The first norm of a doubling block stands before the doubling.
@@ -299,7 +309,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         embedding = self.time_out(F.silu(self.time_in(embedding)))
         h = self.conv_in(x_BCHW)
         skips = [h]
-        for stage in self.encoder:
+        for stage in self.encoder_stages():
             h = self._run(stage, h, embedding)
             skips.append(h)
         return h, tuple(skips), embedding
@@ -312,7 +322,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         h = self.middle_attention(h)
         h = self._run(self.middle2, h, embedding, mods[2:4])
         used = 4
-        for stage, skip in zip(self.decoder, reversed(skips), strict=True):
+        for stage, skip in zip(self.decoder_stages(), reversed(skips), strict=True):
             count = 2 if stage.up is None else 4
             joined = torch.cat([h, skip], dim=1)
             h = self._run(stage, joined, embedding, mods[used : used + count])

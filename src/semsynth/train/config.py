@@ -105,7 +105,7 @@ class Recipe(Config):
     model: ModelConfig
     diffusion: DiffusionConfig
     train: TrainSection
-    finetune: FinetuneSection = FinetuneSection()
+    finetune: FinetuneSection = Field(default_factory=lambda: FinetuneSection.model_validate({}))
 
     @property
     def total_steps(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+
+from semsynth.model.unet import SemanticUNet
 
 
 class Ema:
@@ -16,15 +17,15 @@ class Ema:
         updates: how many updates it has had.
     """
 
-    def __init__(self, module: nn.Module, decay: float, warmup: bool) -> None:
+    def __init__(self, module: SemanticUNet, decay: float, warmup: bool) -> None:
         """Start from the weights of ``module``; see ``TrainSection`` for the arguments."""
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.module: SemanticUNet = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
         self.warmup = warmup
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
+    def update(self, module: SemanticUNet) -> None:
         """Move a step towards the weights of ``module``."""
         decay = self.decay
         if self.warmup:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,14 +260,12 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     size = len(x0) // recipe.train.accumulation
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
+        network = partial(_predict, run.unet, label_map[part])
+        inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
         with nullcontext() if last else run.accelerator.no_sync(run.unet):
             with run.accelerator.autocast():
-                loss = diffusion_loss(
-                    run.schedule,
-                    lambda x, t, part=part: run.unet(x, t, label_map[part]),
-                    x0[part], noise[part], t[part], None if weight is None else weight[part],
-                )  # fmt: skip
+                loss = diffusion_loss(run.schedule, network, *inputs)
             run.accelerator.backward(loss.total.mean() * (size / len(x0)))
         sums += _sums(loss)
     norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
@@ -275,6 +274,10 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     run.ema.update(run.plain_unet)
     run.step += 1
     return torch.cat([sums / len(x0), norm.detach().reshape(1)])
+
+
+def _predict(unet: Any, label_map: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    return unet(x, t, label_map)  # type: ignore[no-any-return]
 
 
 def _sums(loss: Loss) -> Tensor:
@@ -345,7 +348,10 @@ def _events(
     """Do what is due after a step: validation, preview, checkpoint."""
     section, step = run.recipe.train, run.step
     last = step == run.recipe.total_steps
-    is_due = lambda every: bool(every) and (step % every == 0 or last)  # noqa: E731
+
+    def is_due(every: int) -> bool:
+        return bool(every) and (step % every == 0 or last)
+
     if metrics is None:
         return
     if is_due(section.validate_every) and "val" in run.data.splits():

@@ -7,13 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.settings import SamplerSettings
 from semsynth.model.codec import Codec
+from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import write_bytes
@@ -35,7 +36,7 @@ def _spread(stems: list[str], count: int) -> list[str]:
 
 @torch.no_grad()
 def validation_loss(
-    unet: nn.Module, codec: Codec, schedule: Schedule, data: PreparedDataset, recipe: Recipe
+    unet: SemanticUNet, codec: Codec, schedule: Schedule, data: PreparedDataset, recipe: Recipe
 ) -> float:
     """Return the loss on up to 64 pictures of ``val``, each at its fixed timestep and noise."""
     stems = _spread(data.stems("val"), VALIDATION_PICTURES)
