@@ -43,6 +43,8 @@ def noise_tile() -> Floats:
 
 def sample_noise(u: Floats, v: Floats, texels: float) -> Floats:
     """Look the noise up at places (u, v), ``texels`` to the metre: (..., 3), bilinear."""
+    if u.size == 0:  # OpenCV refuses to look up nothing
+        return np.zeros((*u.shape, 3), np.float32)
     scale = texels / TILE
     a, b = u * scale, v * scale
     a -= np.floor(a)
