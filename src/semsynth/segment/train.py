@@ -97,7 +97,7 @@ def _build(config: SegmentTrainConfig, data: PreparedDataset) -> Segmenter:
         "split": config.split,
         "n_train": len(data.stems(config.split)),
         "settings": settings,
-        "versions": {"semsynth": semsynth.__version__, "torch": torch.__version__},
+        "versions": {"semsynth": semsynth.__version__, "torch": str(torch.__version__)},
     }
     info = SegmenterInfo(arch, data.labels, data.height, data.width, data.info.licence, provenance)
     segmenter = Segmenter(info)

@@ -1,0 +1,80 @@
+"""How much several pictures of one mask differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from semsynth.evaluate.config import EvaluateConfig
+from semsynth.evaluate.lpips import SMALLEST_SIDE, Lpips
+from semsynth.evaluate.pairs import Pairs
+from semsynth.evaluate.weights import ALEXNET, LPIPS_ALEX, Unavailable, find
+from semsynth.runtime.progress import progress
+from semsynth.segment.network import pick_device
+
+ONE_SAMPLE = "every mask has one sample only; generate several a mask"
+
+
+def pixel_std_within_mask(pairs: Pairs) -> float:
+    """Return the spread of the samples of one mask, 0 (all equal) to 0.5.
+
+    For each mask with two samples or more, the standard deviation over them (divisor n) of each
+    pixel and channel in 0..1, averaged over the content box; then averaged over the masks.
+
+    Raises:
+        Unavailable: no mask has two samples.
+    """
+    spreads = []
+    for images in _several(pairs, "pixel diversity"):
+        spreads.append((images / 255.0).std(0).mean())
+    return float(np.mean(spreads))
+
+
+def load_lpips(config: EvaluateConfig, pairs: Pairs) -> Lpips:
+    """Load LPIPS.
+
+    Raises:
+        Unavailable: its weights cannot be had, or the pictures are too small for it.
+        UserError: a file that was given is missing or another one.
+    """
+    if min(pairs.data.height, pairs.data.width) < SMALLEST_SIDE:
+        raise Unavailable(f"AlexNet needs pictures of at least {SMALLEST_SIDE} pixels a side")
+    backbone = find(ALEXNET, config.lpips_backbone, config.download)
+    heads = find(LPIPS_ALEX, config.lpips_heads, config.download)
+    return Lpips.from_files(backbone, heads).to(pick_device(config.device))
+
+
+@torch.inference_mode()
+def lpips_within_mask(pairs: Pairs, lpips: Lpips) -> tuple[float, int]:
+    """Return the mean LPIPS of all pairs of samples of one mask, and the number of pairs.
+
+    First the mean of each mask's pairs, then that of the masks.
+
+    Raises:
+        Unavailable: no mask has two samples.
+    """
+    device, means, n = lpips.shift.device, [], 0
+    for images in _several(pairs, "LPIPS"):
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+        levels = lpips.embed(pixels.permute(0, 3, 1, 2).float() / 255)
+        first, second = zip(*combinations(range(len(images)), 2), strict=True)
+        ones, twos = ([x[list(i)] for x in levels] for i in (first, second))
+        distances = lpips.distance(ones, twos)
+        means.append(float(distances.mean()))
+        n += len(distances)
+    return float(np.mean(means)), n
+
+
+def _several(pairs: Pairs, what: str) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the samples (K, H, W, 3) uint8 of each mask that has several, inside its box."""
+    chosen = [stems for stems in pairs.by_mask.values() if len(stems) > 1]
+    if not chosen:
+        raise Unavailable(ONE_SAMPLE)
+    for stems in progress(chosen, what, unit="mask"):
+        top, left, height, width = pairs.samples.content_box(pairs.split, stems[0])
+        images = np.stack([pairs.samples.read_image(pairs.split, stem) for stem in stems])
+        yield images[:, top : top + height, left : left + width]
