@@ -20,13 +20,20 @@ def _is_quiet() -> bool:
     return os.environ.get("SEMSYNTH_PROGRESS", "") == "0" or int(os.environ.get("RANK", "0")) != 0
 
 
+class _Bar(tqdm):
+    """A bar that a new postfix does not print again: in a log file that would be a line each."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
+        super().set_postfix_str(s, refresh)
+
+
 def progress(
     items: Iterable[T], desc: str, total: int | None = None, unit: str = "it"
 ) -> Iterator[T]:
     """Iterate over ``items`` behind a bar (only on rank 0; ``SEMSYNTH_PROGRESS=0`` hides it)."""
     # A log file is no terminal: there, one line every 10 seconds instead of ten a second.
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    bar = tqdm(
+    bar = _Bar(
         items,
         desc=desc,
         total=total,
@@ -42,7 +49,7 @@ def progress(
 def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 0) -> Iterator[Any]:
     """Give a bar to ``update(n)`` and ``set_postfix_str(text)`` by hand."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(
+    with _Bar(
         total=total,
         initial=initial,
         desc=desc,
