@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +94,11 @@ def _opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
     if empty:
         raise UserError(f"{where}: is empty (0 bytes); get the file again")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        # Pillow's warnings (cut-short TIFFs, odd EXIF) end in an error or in a whole picture.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture,
+        ):
             yield picture
     except FileNotFoundError:
         raise UserError(f"{where}: no such file") from None

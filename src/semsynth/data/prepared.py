@@ -219,6 +219,7 @@ class PreparedWriter:
         self.form = form
         self._progress = self.root / f".progress-{shard:05d}.jsonl"
         self._records: dict[tuple[str, str], PictureRecord] = {}
+        self._dropped: set[tuple[str, str]] = set()
         self._reload()
         # A killed run may have cut its last line short: the next one begins on a line of its own.
         if self._progress.exists() and not self._progress.read_bytes().endswith(b"\n"):
@@ -260,6 +261,7 @@ class PreparedWriter:
     def drop(self, split: str, stem: str) -> None:
         """Remove the files of a picture; call it only just before ``finish``."""
         del self._records[split, stem]
+        self._dropped.add((split, stem))
         for folder in FOLDERS:
             for path in (self.root / folder / split).glob(f"{_escape(stem)}.*"):
                 path.unlink()
@@ -333,7 +335,8 @@ class PreparedWriter:
                 # The last line of a killed run may be cut short: that picture is written again.
                 with suppress(json.JSONDecodeError):
                     record = PictureRecord.from_json(json.loads(line))
-                    self._records[record.split, record.stem] = record
+                    if (record.split, record.stem) not in self._dropped:
+                        self._records[record.split, record.stem] = record
 
 
 def _read(path: Path, flags: int) -> Array:

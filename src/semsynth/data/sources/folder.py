@@ -40,9 +40,9 @@ class LabelEntry(Config):
 
 
 class LabelFile(Config):
-    """The YAML file of labels: names (or entries) by id."""
+    """The YAML file of labels: entries by id (a bare name is an entry with a name alone)."""
 
-    labels: dict[int, str | LabelEntry] = Field(min_length=1)
+    labels: dict[int, LabelEntry] = Field(min_length=1)
     ignore: int | None = None
     name: str | None = None
     licence: str | None = None
@@ -50,11 +50,13 @@ class LabelFile(Config):
 
 def read_labels(path: Path) -> tuple[LabelSet, LabelFile]:
     """Read a YAML file of labels; UserError names the file and the field that is wrong."""
-    parsed = parse(LabelFile, load_yaml(path), str(path))
-    entries = {
-        i: LabelEntry(name=entry) if isinstance(entry, str) else entry
-        for i, entry in parsed.labels.items()
-    }
+    stored = load_yaml(path)
+    if isinstance(entries := stored.get("labels"), dict):
+        stored["labels"] = {
+            i: {"name": entry} if isinstance(entry, str) else entry for i, entry in entries.items()
+        }
+    parsed = parse(LabelFile, stored, str(path))
+    entries = parsed.labels
     colors = {i: (e.color[0], e.color[1], e.color[2]) for i, e in entries.items() if e.color}
     things = [entry.name for entry in entries.values() if entry.thing]
     names = {i: entry.name for i, entry in entries.items()}
@@ -130,7 +132,7 @@ def _new_split(config: PrepareConfig, images: Path, masks: Path) -> list[Record]
 
 def _require_colors(path: Path, stated: LabelFile) -> None:
     for number, entry in stated.labels.items():
-        if number != stated.ignore and (isinstance(entry, str) or entry.color is None):
+        if number != stated.ignore and entry.color is None:
             raise UserError(
                 f"{path}: --colored-masks needs a color for each label; {number} has none"
             )

@@ -1,0 +1,130 @@
+"""The label contract: unique colours that can be read back, channels without gaps, ids checked."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from semsynth.data.labels import BLACK, Label, LabelSet, distinct_colors
+from semsynth.runtime.errors import UserError
+
+SET = LabelSet.from_names({0: "none", 1: "road", 7: "car"}, ignore_id=0, things=["car"])
+
+
+@pytest.mark.parametrize("n", [1, 12, 150, 300])
+def test_distinct_colors_are_unique_and_never_black(n: int) -> None:
+    colors = distinct_colors(n)
+    assert len(set(colors)) == n
+    assert BLACK not in colors
+    assert distinct_colors(n)[: n // 2] == colors[: n // 2]
+
+
+def test_distinct_colors_avoid_those_that_are_taken_and_stand_apart() -> None:
+    taken = distinct_colors(20)
+    more = distinct_colors(20, taken)
+    assert not set(taken) & set(more)
+    both = np.array(taken + more, int)
+    distances = np.abs(both[:, None] - both[None]).sum(-1) + 999 * np.eye(40, dtype=int)
+    assert distances.min() >= 60
+
+
+def test_channels_follow_the_ids_and_the_ignored_id_has_none() -> None:
+    assert [label.channel for label in SET.labels] == [None, 0, 1]
+    assert SET.channel_lut().tolist() == [-1, 0, -1, -1, -1, -1, -1, 1]
+    assert SET.num_channels == 2
+    assert [label.name for label in SET.trainable] == ["road", "car"]
+    assert [label.thing for label in SET.labels] == [False, False, True]
+
+
+def test_colours_read_back_exactly() -> None:
+    ids = np.random.default_rng(0).choice([0, 1, 7], (9, 13)).astype(np.uint8)
+    assert (SET.decode_colors(SET.colorize(ids)) == ids).all()
+
+
+def test_an_unknown_colour_is_named() -> None:
+    colored = SET.colorize(np.zeros((4, 4), np.uint8))
+    colored[1, 2] = (1, 2, 3)
+    with pytest.raises(UserError, match=r"m.png: colour \(1, 2, 3\) .*1 such pixels"):
+        SET.decode_colors(colored, "m.png")
+
+
+def test_ids_above_255_are_stored_in_16_bits() -> None:
+    labels = LabelSet.from_names({0: "a", 300: "b"})
+    assert labels.mask_dtype is np.uint16
+    ids = np.array([[0, 300]], np.uint16)
+    assert (labels.decode_colors(labels.colorize(ids)) == ids).all()
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (np.array([[1, 3, 3]], np.uint8), "m.png: ids outside the labels: 3 (2 pixels);"),
+        (np.array([[-1, 1, 1]], np.int32), "m.png: ids outside the labels: -1 (1 pixels);"),
+        (np.array([[70000]], np.int32), "m.png: ids outside the labels: 70000 (1 pixels);"),
+        (np.array([[1.0]]), "m.png: a mask holds integers, not float64"),
+    ],
+)
+def test_wrong_ids_are_named_with_their_pixels(ids: np.ndarray, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        SET.check_ids(ids, "m.png")
+    assert str(caught.value).startswith(said)
+
+
+def test_json_gives_the_same_set_back() -> None:
+    assert LabelSet.from_json(SET.to_json()) == SET
+    with pytest.raises(UserError, match="color"):
+        LabelSet.from_json({"labels": [{"id": 1, "name": "x"}], "ignore_id": None})
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ((Label(1, "a", (1, 1, 1), 0), Label(1, "b", (2, 2, 2), 1)), "id 1 is used twice"),
+        ((Label(1, "a", (1, 1, 1), 0), Label(2, "a", (2, 2, 2), 1)), "name 'a' is used twice"),
+        ((Label(1, "a", (1, 1, 1), 0), Label(2, "b", (1, 1, 1), 1)), "colour .* is used twice"),
+        ((Label(1, "a", (1, 1, 1), 0), Label(2, "b", (2, 2, 2), 2)), "without gaps"),
+        ((Label(70000, "a", (1, 1, 1), 0),), "outside 0..65535"),
+        ((Label(1, "a", (1, 1, 256), 0),), "outside 0..255"),
+        ((Label(1, "a", (1, 1, 1), None),), "none has a channel"),
+    ],
+)
+def test_inconsistent_sets_are_refused(labels: tuple[Label, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LabelSet(labels)
+
+
+def test_padding_gets_an_id_of_its_own_where_nothing_is_ignored() -> None:
+    plain = LabelSet.from_names({0: "a", 1: "b"})
+    padded = plain.with_ignore()
+    assert padded.ignore_id == 255
+    assert padded.num_channels == plain.num_channels
+    assert SET.with_ignore() is SET
+
+
+@pytest.mark.parametrize(
+    ("module", "n", "channels", "ignore", "last"),
+    [
+        ("sidewalk", 35, 34, 0, "void-unclear"),
+        ("camvid", 12, 11, 11, "Unlabelled"),
+        ("cityscapes", 34, 34, 0, "bicycle"),
+        ("ade20k", 151, 151, 0, "flag"),
+        ("street_set", 13, 12, 0, "object-trafficsign"),
+    ],
+)
+def test_presets(module: str, n: int, channels: int, ignore: int, last: str) -> None:
+    labels: LabelSet = import_module(f"semsynth.data.sources.{module}").LABELS
+    assert len(labels.labels) == n
+    assert labels.num_channels == channels
+    assert labels.ignore_id == ignore
+    assert labels.labels[-1].name == last
+    assert labels.by_id[ignore].color == BLACK
+
+
+def test_the_papers_presets_give_the_unlabelled_id_a_channel_as_its_code_does() -> None:
+    ade = import_module("semsynth.data.sources.ade20k").LABELS
+    assert ade.by_id[0].channel == 150
+    assert (ade.by_id[1].name, ade.by_id[1].channel) == ("wall", 0)
+    cityscapes = import_module("semsynth.data.sources.cityscapes").LABELS
+    assert [label.channel for label in cityscapes.labels] == list(range(34))

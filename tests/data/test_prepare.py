@@ -1,0 +1,343 @@
+"""Preparing: the same bytes however it was run, splits without leaks, every source's layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semsynth.data import prepare as prepare_module
+from semsynth.data.config import PrepareConfig
+from semsynth.data.near_copies import copies_of, perceptual_hash
+from semsynth.data.prepare import prepare
+from semsynth.data.prepared import PreparedWriter
+from semsynth.data.sources.base import split_by_group
+from semsynth.data.sources.folder import group_of
+from semsynth.data.sources.sidewalk import COLORS, split_of_row
+from semsynth.runtime.errors import UserError
+
+Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def config_of(raw: Any, output: Path, **options: Any) -> PrepareConfig:
+    base = PrepareConfig(source="folder", data=raw.root, output=output, height=12, width=16)
+    return replace(base, **options)
+
+
+def test_folder(raw: Any, tmp_path: Path, blocks: Blocks) -> None:
+    data = prepare(config_of(raw, tmp_path / "out", height=24, width=32, val_share=0.34))
+    assert {split: len(data.stems(split)) for split in data.splits()} == {"train": 4, "val": 2}
+    assert data.info.name == "blocks"
+    assert data.info.licence == "CC0-1.0"
+    for split in data.splits():
+        for stem in data.stems(split):
+            seed = int(stem[-1])
+            assert (data.read_image(split, stem) == blocks[0](seed)).all()
+            assert (data.read_mask(split, stem) == blocks[1](seed)).all()
+            colored = np.array(Image.open(data.colored_path(split, stem)))
+            assert (data.labels.decode_colors(colored) == blocks[1](seed)).all()
+
+
+def test_groups_stay_together(raw: Any, tmp_path: Path) -> None:
+    for number, rule in enumerate(("1", "^(walk[0-9])")):
+        made = prepare(config_of(raw, tmp_path / f"o{number}", group_by=rule, val_share=0.3))
+        held = {stem.split("_")[0] for stem in made.stems("val")}
+        assert len(held) == 1
+        assert not held & {stem.split("_")[0] for stem in made.stems("train")}
+    with pytest.raises(UserError, match="needs a group"):
+        group_of("a_b", "a_")
+    with pytest.raises(UserError, match="does not match the stem 'a_b'"):
+        group_of("a_b", "x(y)")
+
+
+def test_splits_come_near_the_wanted_share_and_depend_on_names_alone() -> None:
+    groups = [f"g{i % 50}" for i in range(1000)]
+    sides = split_by_group(groups, 0.1, seed=3)
+    assert sum(sides[group] == "val" for group in groups) == 100
+    assert split_by_group(reversed(groups), 0.1, seed=3) == sides
+    assert split_by_group(groups, 0.1, seed=4) != sides
+    assert set(split_by_group(["a", "b"], 0.0, 0).values()) == {"train"}
+    assert sorted(split_by_group(["a"] * 9 + ["b"] * 7, 0.1, 0).items())[1] == ("b", "val")
+    with pytest.raises(UserError, match="one group"):
+        split_by_group(["a", "a"], 0.1, 0)
+
+
+def test_splits_that_the_folders_have_are_kept(raw: Any, tmp_path: Path, blocks: Blocks) -> None:
+    (raw.root / "images").rename(tmp_path / "i")
+    (raw.root / "masks").rename(tmp_path / "m")
+    for split in ("train", "test"):
+        raw.add("same", blocks[0](7), blocks[1](7), split)
+    data = prepare(config_of(raw, tmp_path / "out"))
+    assert {split: data.stems(split) for split in data.splits()} == {
+        "train": ["same"],
+        "test": ["same"],
+    }
+
+
+@pytest.mark.parametrize("how", ["stretch", "crop", "pad"])
+def test_resizing_is_recorded(raw: Any, tmp_path: Path, how: Any) -> None:
+    data = prepare(config_of(raw, tmp_path / "out", resize=how, height=16, width=16))
+    stem = data.stems("train")[0]
+    assert data.info.resize == how
+    assert data.original_size("train", stem) == (24, 32)
+    assert data.content_box("train", stem) == ((2, 0, 12, 16) if how == "pad" else (0, 0, 16, 16))
+    if how == "pad":
+        assert (data.read_mask("train", stem)[:2] == data.labels.ignore_id).all()
+    n = len(data.stems("train"))
+    pixels = sum(data.info.splits["train"].class_pixels.values())
+    assert pixels == n * (192 if how == "pad" else 256)
+
+
+def test_the_number_of_processes_changes_no_byte(
+    raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = prepare(config_of(raw, tmp_path / "one", workers=1))
+    monkeypatch.setattr(prepare_module, "_WORTH_A_POOL", 0)
+    two = prepare(config_of(raw, tmp_path / "two", workers=2))
+    assert contents(one.root) == contents(two.root)
+
+
+def test_stopped_and_started_again_it_gives_the_same_bytes(
+    raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepare(config_of(raw, tmp_path / "whole"))
+    add, calls = PreparedWriter.add, []
+
+    def stop_at_third(self: PreparedWriter, record: Any) -> None:
+        calls.append(record.stem)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        add(self, record)
+
+    monkeypatch.setattr(PreparedWriter, "add", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config_of(raw, tmp_path / "out"))
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    again = prepare(config_of(raw, tmp_path / "out"))
+    assert len(calls) == 3 + 4
+    assert contents(again.root) == contents(whole.root)
+    assert prepare(config_of(raw, tmp_path / "out")).info == whole.info
+    assert len(calls) == 3 + 4
+
+
+def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
+    """SIGKILL at some moment, through the real command with its pool of processes."""
+    words = ["prepare", "--source", "streets", "--height", "16", "--width", "16", "--workers", "2"]
+    words += ["--train-count", "40", "--val-count", "8", "--output"]
+    command = [sys.executable, "-m", "semsynth", *words]
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, str(tmp_path / name)], start_new_session=True)
+
+    process = start("out")
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out" / "images").rglob("*.png"))) < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    runs = [start("out"), start("whole")]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_other_settings_need_another_folder(raw: Any, tmp_path: Path) -> None:
+    prepare(config_of(raw, tmp_path / "out"))
+    with pytest.raises(UserError, match="was made with height=12, now 13"):
+        prepare(config_of(raw, tmp_path / "out", height=13))
+
+
+def test_a_picture_that_went_away_between_two_runs_leaves_nothing(raw: Any, tmp_path: Path) -> None:
+    raw.save("masks/walk2_5.png", np.full((24, 32), 77, np.uint8))
+    with pytest.raises(UserError, match="77"):
+        prepare(config_of(raw, tmp_path / "out"))
+    for folder in ("images", "masks"):
+        (raw.root / folder / "walk2_5.png").unlink()
+        (raw.root / folder / "walk0_0.png").unlink()
+    data = prepare(config_of(raw, tmp_path / "out"))
+    stems = [stem for split in data.splits() for stem in data.stems(split)]
+    assert len(stems) == 4
+    assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 4
+
+
+def test_sidewalk_rows_go_through_load_dataset(
+    hub_copy: Callable[..., Path], tmp_path: Path, blocks: Blocks
+) -> None:
+    names = list(COLORS)
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 35, (24, 32), np.uint8) for _ in range(40)]
+    images = [blocks[0](seed, (96, 128)).repeat(1, 0) for seed in range(40)]
+    masks = [mask.repeat(4, 0).repeat(4, 1) for mask in masks]
+    # A train row beside the border is nearly the same as a held-out one.
+    held = [i for i in range(40) if split_of_row(i, 40, 0.1, 0) == "val"]
+    images[held[0] - 1] = np.clip(images[held[0]].astype(int) + 3, 0, 255).astype(np.uint8)
+    root = hub_copy(images, masks, names)
+    config = PrepareConfig(data=root, output=tmp_path / "out", height=48, width=64, workers=1)
+    data = prepare(config)
+    assert [int(stem[4:]) for stem in data.stems("val")] == held
+    assert data.info.excluded == {
+        f"train/row_{held[0] - 1:06d}": f"near-copy of val/row_{held[0]:06d}"
+    }
+    assert len(data.stems("train")) == 40 - len(held) - 1
+    assert not data.image_path("train", f"row_{held[0] - 1:06d}").exists()
+    assert data.info.licence == "CC BY-NC 4.0"
+    assert data.labels.ignore_id == 0
+    stem = data.stems("train")[3]
+    expected = masks[int(stem[4:])][1::2, 1::2]
+    assert (data.read_mask("train", stem) == expected).all()
+
+
+def test_sidewalk_blocks_of_rows_stay_together() -> None:
+    sides = [split_of_row(row, 1000, 0.1, seed=0) for row in range(1000)]
+    assert sides.count("val") == 100
+    assert sum(a != b for a, b in pairwise(sides)) <= 4
+    assert {split_of_row(row, 30, 0.05, 1) for row in range(30)} == {"train", "val"}
+    assert {split_of_row(row, None, 0.0, 1) for row in range(500)} == {"train"}
+
+
+def test_sidewalk_without_network_or_schema(
+    hub_copy: Callable[..., Path], tmp_path: Path, blocks: Blocks
+) -> None:
+    with pytest.raises(UserError, match=r"cannot be reached.*--data.*--source streets"):
+        prepare(PrepareConfig(output=tmp_path / "out"))
+    root = hub_copy([blocks[0](0)], [blocks[1](0)], ["a", "b", "c"])
+    with pytest.raises(UserError, match="row 0: ids outside the labels: 5"):
+        prepare(PrepareConfig(data=root, output=tmp_path / "out", height=8, width=8))
+    (root / "id2label.json").write_text("[1]")
+    with pytest.raises(UserError, match="must map ids to names"):
+        prepare(PrepareConfig(data=root, output=tmp_path / "out"))
+    (root / "id2label.json").unlink()
+    with pytest.raises(UserError, match=r"id2label.json: no such file"):
+        prepare(PrepareConfig(data=root, output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_gated_data_set_says_what_to_do() -> None:
+    from datasets.exceptions import DatasetNotFoundError
+
+    from semsynth.data.sources.sidewalk import REPO, hub_errors
+
+    with pytest.raises(UserError, match="accept its terms there, then log in"), hub_errors(REPO):
+        raise DatasetNotFoundError("Dataset is a gated dataset on the Hub")
+    with pytest.raises(UserError, match="me/mine: no such data set"), hub_errors("me/mine"):
+        raise DatasetNotFoundError("Dataset 'me/mine' doesn't exist")
+
+
+def test_near_copies() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    picture = picture.repeat(16, 0).repeat(16, 1)
+    other = picture[::-1, ::-1]
+    brighter = np.clip(picture.astype(int) + 10, 0, 255).astype(np.uint8)
+    hashes = [perceptual_hash(p) for p in (other, brighter, np.roll(picture, 1, 1))]
+    assert copies_of(hashes, [perceptual_hash(picture)], 6) == {1: 0, 2: 0}
+    assert copies_of(hashes, [], 6) == {}
+
+
+def test_cityscapes_layout_with_whole_instance_maps(tmp_path: Path, blocks: Blocks) -> None:
+    root = tmp_path / "cs"
+    for split, city in (("train", "ulm"), ("val", "bern")):
+        for kind in ("leftImg8bit", "gtFine"):
+            (root / kind / split / city).mkdir(parents=True)
+        stem = f"{city}_000000_000019"
+        ids = np.where(blocks[1](1) == 5, 26, 7).astype(np.uint8)
+        instances = np.where(ids == 26, 26003, 7).astype(np.uint16)
+        truth = root / "gtFine" / split / city / f"{stem}_gtFine"
+        Image.fromarray(blocks[0](1)).save(
+            root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png"
+        )
+        Image.fromarray(ids).save(f"{truth}_labelIds.png")
+        Image.fromarray(instances).save(f"{truth}_instanceIds.png")
+        Image.fromarray(ids).save(f"{truth}_color.png")
+    config = PrepareConfig(
+        source="cityscapes", data=root, output=tmp_path / "o", height=24, width=32
+    )
+    data = prepare(config)
+    assert data.stems("val") == ["bern_000000_000019"]
+    assert (data.read_instances("train", "ulm_000000_000019") == instances).all()
+    (root / "gtFine/val/bern/bern_000000_000019_gtFine_instanceIds.png").unlink()
+    with pytest.raises(UserError, match="instanceIds"):
+        prepare(replace(config, output=tmp_path / "o2"))
+
+
+def test_ade20k_layout(tmp_path: Path, blocks: Blocks) -> None:
+    for part in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (tmp_path / "ade" / kind / part).mkdir(parents=True)
+        Image.fromarray(blocks[0](1)).save(tmp_path / "ade/images" / part / "ADE_1.jpg")
+        ids = np.full((24, 32), 150, np.uint8)
+        Image.fromarray(ids).save(tmp_path / "ade/annotations" / part / "ADE_1.png")
+    data = prepare(
+        PrepareConfig(
+            source="ade20k", data=tmp_path / "ade", output=tmp_path / "o", height=12, width=16
+        )
+    )
+    assert (data.read_mask("val", "ADE_1") == 150).all()
+    assert data.info.splits["val"].class_shares["flag"] == 1
+
+
+def test_streets_at_any_size(tmp_path: Path) -> None:
+    config = PrepareConfig(
+        source="streets", output=tmp_path / "a", height=16, width=24, train_count=3, val_count=2
+    )
+    data = prepare(config)
+    assert {split: len(data.stems(split)) for split in data.splits()} == {"train": 3, "val": 2}
+    more = prepare(replace(config, output=tmp_path / "b", train_count=4))
+    assert more.stems("val") == data.stems("val")
+    assert not set(more.stems("val")) & set(more.stems("train"))
+    stem = data.stems("val")[0]
+    assert (more.read_image("val", stem) == data.read_image("val", stem)).all()
+
+
+def test_camvid_holds_a_whole_sequence_out(shared: Path, tmp_path: Path) -> None:
+    few = tmp_path / "camvid"
+    for part in ("train", "val"):
+        for kind in ("images", "labels"):
+            (few / part / kind).mkdir(parents=True)
+            for path in sorted((shared / "camvid" / part / kind).iterdir())[::40]:
+                (few / part / kind / path.name).symlink_to(path)
+    config = PrepareConfig(source="camvid", data=few, output=tmp_path / "o", height=24, width=32)
+    data = prepare(config)
+    assert {stem.split("_")[0] for stem in data.stems("val")} == {"0006R0"}
+    assert {stem.split("_")[0] for stem in data.stems("train")} == {"0001TP", "0016E5"}
+    assert data.info.splits["val"].class_shares["Road"] > 0.2
+    with pytest.raises(UserError, match=r"--holdout X: no such sequence .* 0001TP, 0006R0, 0016E5"):
+        prepare(replace(config, holdout="X"))
+
+
+def test_what_a_source_does_not_know_is_refused() -> None:
+    with pytest.raises(UserError, match="--labels is for --source folder, not for camvid"):
+        PrepareConfig(source="camvid", labels=Path("x.yaml"))
+    with pytest.raises(UserError, match="--height is 0: must be from 8 to 8192"):
+        PrepareConfig(height=0)
+
+
+def test_the_record_is_readable(raw: Any, tmp_path: Path) -> None:
+    data = prepare(config_of(raw, tmp_path / "out"))
+    info = json.loads((data.root / "dataset.json").read_text())
+    assert info["format"] == 1
+    assert info["labels"][3] == {
+        "id": 5,
+        "name": "car",
+        "color": [0, 0, 142],
+        "channel": 2,
+        "thing": True,
+    }
+    assert {"semsynth", "numpy"} <= info["versions"].keys()
+    assert data.summary()["pictures"] == {"train": 5, "val": 1}
