@@ -12,39 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .camera import Floats, View
-from .scene import CELL, Z_MAX, Z_MIN, Building, Scene, Side, cells
+from .scene import CELLS, Z_MAX, Z_MIN, Scene, cell, look_up
+from .shadows import shadow
 from .textures import cell_value, sample_noise
 from .weather import rgb
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
-_CELLS = int((Z_MAX - Z_MIN) / CELL)
-
-
-def heights(scene: Scene, sign: int) -> Floats:
-    """Return the height of the front for each cell along one side; 0 where there is a gap."""
-    table = np.zeros(_CELLS, np.float32)
-    for b in scene.side(sign).buildings:
-        table[_cell(b.z0):_cell(b.z1)] = b.height
-    return table
-
-
-def _cell(z: float) -> int:
-    return max(0, min(_CELLS, round((z - Z_MIN) / CELL)))
-
-
-def shadow(scene: Scene, x: Floats, y: Floats | float, z: Floats) -> Floats:
-    """Return how much of the sun reaches the places (x, y, z): 1 is lit, 0 in a house's shade."""
-    sx, sy, sz = scene.weather.sun
-    sign = 1 if sx > 0 else -1
-    if not scene.weather.shadows or abs(sx) < 0.05:
-        return np.ones_like(x)
-    away = (sign * scene.side(sign).front - x) * np.float32(1 / sx)
-    over = y + away * np.float32(sy) - cells(heights(scene, sign), z + away * np.float32(sz))
-    # The sun is no point: the further the edge that casts it, the softer the shadow.
-    lit: Floats = np.clip(over / (0.05 + 0.015 * np.abs(away)) + 0.5, 0, 1)
-    lit[away < 0] = 1
-    return lit
 
 
 @dataclass(frozen=True)
@@ -67,7 +41,8 @@ def lay_fronts(view: View, scene: Scene) -> Fronts:
     depth, across = _meet(view, scene, -scene.left.front, scene.right.front)
     y = scene.camera.height + depth * view.dy
     z = depth * view.dz
-    tall = np.where(view.dx < 0, cells(heights(scene, -1), z), cells(heights(scene, 1), z))
+    tall = np.where(view.dx < 0, look_up(scene.left.heights, z),
+                    look_up(scene.right.heights, z))
     where = np.flatnonzero((y > 0) & (y < tall) & (z > Z_MIN) & (z < min(Z_MAX, scene.end)))
     if where.size == 0:
         return Fronts(where, np.zeros((0, 3), np.float32))
@@ -75,7 +50,8 @@ def lay_fronts(view: View, scene: Scene) -> Fronts:
     on_left = view.dx.ravel()[where] < 0
     footprint = depth * depth / (view.focal * across.ravel()[where])
     texture = sample_noise(*_tall(z, y), 7.0).reshape(-1, 3)[: where.size]
-    color = _front_color(scene, on_left, y, z, footprint) * (1 + _wall_noise(texture, footprint))
+    grid = _grid(scene, on_left, y, z)
+    color = _front_color(scene, grid, y, z, footprint) * (1 + _wall_noise(texture, footprint))
     lit = shadow(scene, np.where(on_left, np.float32(-scene.left.front + 0.02),
                                  np.float32(scene.right.front - 0.02)), y, z)
     w = scene.weather
@@ -85,7 +61,7 @@ def lay_fronts(view: View, scene: Scene) -> Fronts:
     color *= shade + (sunny - shade) * lit[:, None]
     # Close to the ground less of the sky is seen.
     color *= (0.86 + 0.14 * np.clip(y / 2.5, 0, 1))[:, None]
-    color = _lamps(scene, color, on_left, y, z)
+    _lamps(scene, grid, color)
     clear = np.exp(depth * np.float32(-1 / w.haze))[:, None]
     return Fronts(where, color * clear + w.horizon * (1 - clear))
 
@@ -109,11 +85,11 @@ _FIELDS = ("z0", "base", "floor", "floors", "bay", "shop", "brick", "salt")
 
 def _tables(scene: Scene) -> tuple[Ints, Floats]:
     """Return which house stands in each cell (2, cells), and the houses' numbers (n, 20)."""
-    which = np.zeros((2, _CELLS), np.int32)
+    which = np.zeros((2, CELLS), np.int32)
     rows = []
     for k, side in enumerate((scene.left, scene.right)):
         for b in side.buildings:
-            which[k, _cell(b.z0):_cell(b.z1)] = len(rows)
+            which[k, cell(b.z0):cell(b.z1)] = len(rows)
             rows.append([float(getattr(b, name)) for name in _FIELDS] + list(b.window)
                         + b.wall.tolist() + b.trim.tolist() + b.ground.tolist())
     return which, np.array(rows, np.float32)
@@ -136,8 +112,7 @@ class _Grid:
 
 def _grid(scene: Scene, on_left: Bools, y: Floats, z: Floats) -> _Grid:
     which, numbers = _tables(scene)
-    cell = ((np.clip(z, Z_MIN, Z_MAX - CELL) - Z_MIN) * np.float32(1 / CELL)).astype(np.int32)
-    t = numbers[np.where(on_left, which[0][cell], which[1][cell])]
+    t = numbers[np.where(on_left, look_up(which[0], z), look_up(which[1], z))]
     z0, base, floor, floors, bay, shop, _, salt = t[:, :8].T
     wide, low, high = t[:, 8:11].T
     u = (z - z0) / bay
@@ -162,8 +137,7 @@ def _grid(scene: Scene, on_left: Bools, y: Floats, z: Floats) -> _Grid:
                  door, upper)
 
 
-def _front_color(scene: Scene, on_left: Bools, y: Floats, z: Floats, footprint: Floats) -> Floats:
-    g = _grid(scene, on_left, y, z)
+def _front_color(scene: Scene, g: _Grid, y: Floats, z: Floats, footprint: Floats) -> Floats:
     t = g.table
     shop, brick, salt = t[:, 5] > 0, t[:, 6] > 0, t[:, 7].astype(np.int32)
     wall, trim, ground = t[:, 11:14], t[:, 14:17], t[:, 17:20]
@@ -206,18 +180,16 @@ def _doors() -> Floats:
                      (0.45, 0.15, 0.13), (0.55, 0.54, 0.52)], np.float32)
 
 
-def _lamps(scene: Scene, color: Floats, on_left: Bools, y: Floats, z: Floats) -> Floats:
+def _lamps(scene: Scene, g: _Grid, color: Floats) -> None:
     """Light some of the windows when it grows dark."""
     if scene.weather.night <= 0:
-        return color
-    g = _grid(scene, on_left, y, z)
+        return
     salt = g.table[:, 7].astype(np.int32)
     chosen = cell_value(g.column * 3 + 1, g.level * 5 + salt, 9) < scene.weather.night * 0.7
     shop = (g.table[:, 5] > 0) & (g.level < 0)
     on = g.window & (chosen | shop)
-    warm = 0.8 + 0.2 * cell_value(g.column, g.level, 21)
-    color[on] = (warm[:, None] * rgb(0.98, 0.80, 0.48))[on]
-    return color
+    warm = 0.8 + 0.2 * cell_value(g.column[on], g.level[on], 21)
+    color[on] = warm[:, None] * rgb(0.98, 0.80, 0.48)
 
 
 def hedge_pixels(view: View, scene: Scene) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
@@ -225,30 +197,10 @@ def hedge_pixels(view: View, scene: Scene) -> tuple[npt.NDArray[np.intp], Floats
     depth, _ = _meet(view, scene, -scene.left.hedge, scene.right.hedge)
     y = scene.camera.height + depth * view.dy
     z = depth * view.dz
-    tall = np.where(view.dx < 0, cells(hedge_heights(scene.left), z),
-                    cells(hedge_heights(scene.right), z))
+    tall = np.where(view.dx < 0, look_up(scene.left.hedge_heights, z),
+                    look_up(scene.right.hedge_heights, z))
     near = np.flatnonzero((y > 0) & (y < tall + 0.2) & (tall > 0) & (depth > 0))
     z, y, tall = z.ravel()[near], y.ravel()[near], tall.ravel()[near]
     uneven = sample_noise(*_tall(z, y * 0.2), 9.0).reshape(-1, 3)[: near.size, 1]
     kept = y < tall + 0.08 * uneven
     return near[kept], z[kept], y[kept]
-
-
-def hedge_heights(side: Side) -> Floats:
-    """Return the hedge's height for each cell along a side; 0 where there is none."""
-    table = np.zeros(_CELLS, np.float32)
-    for hedge in side.hedges:
-        table[_cell(hedge.z0):_cell(hedge.z1)] = hedge.height
-    return table
-
-
-def corners(b: Building, side: Side, deep: float) -> dict[str, list[tuple[float, float, float]]]:
-    """Return the polygons of a house that are no front: its two end walls and its roof."""
-    x0, x1 = side.sign * side.front, side.sign * (side.front + deep)
-    xm = (x0 + x1) / 2
-    h, top = b.height, b.height + b.roof
-    ends = {}
-    for name, z in (("near", b.z0), ("far", b.z1)):
-        ends[name] = [(x0, 0.0, z), (x0, h, z), (xm, top, z), (x1, h, z), (x1, 0.0, z)]
-    ends["roof"] = [(x0, h, b.z0), (x0, h, b.z1), (xm, top, b.z1), (xm, top, b.z0)]
-    return ends

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .canvas import Canvas
-from .foliage import is_lit
 from .labels import PERSON, POLE, SIGN, UNLABELED
 from .scene import Bin, Lamp, Person, Scene, Sign
+from .shadows import is_lit
 from .weather import Color, rgb
 
 Points = npt.NDArray[np.float64]
@@ -19,6 +19,9 @@ class _Flat:
 
     def __init__(self, canvas: Canvas, scene: Scene, place: tuple[float, float], label: int) -> None:
         self.canvas, self.label = canvas, label
+        self.shapes: list[Points] = []
+        self.colors: list[Color] = []
+        self.labels: list[int] = []
         uv, depth = canvas.view.project([(place[0], 0.0, place[1])])
         self.foot, self.depth = uv[0].astype(np.float64), float(depth[0])
         self.scale = canvas.view.focal / max(self.depth, 1e-3)
@@ -31,37 +34,43 @@ class _Flat:
         self.bright: Color = self.front + w.direct * np.float32(0.6 * side)
         self.dim: Color = self.front * np.float32(1 - 0.18 * side)
 
-    def paint(self, points: npt.ArrayLike, color: Color, light: Color | None = None,
-              label: int | None = None) -> None:
-        """Fill a polygon of (right, up) in metres from the foot."""
-        p = self.foot + np.asarray(points, np.float64) * (self.scale, -self.scale)
-        shaded = color * (self.front if light is None else light)
-        shaded = self.canvas.weather.through_haze(shaded, self.depth)
-        self.canvas.fill(p, shaded, self.label if label is None else label)
+    def paint(self, points: npt.ArrayLike, color: Color, light: Color | None = None) -> None:
+        """Add a polygon of (right, up) in metres from the foot."""
+        self.shapes.append(np.asarray(points, np.float64))
+        self.colors.append(color * (self.front if light is None else light))
+        self.labels.append(self.label)
+
+    def finish(self) -> None:
+        """Fill all polygons in the order in which they were added."""
+        uv = self.foot + np.concatenate(self.shapes) * (self.scale, -self.scale)
+        w = self.canvas.weather
+        clear = np.float32(np.exp(-self.depth / w.haze))
+        colors = np.stack(self.colors) * clear + w.horizon * (1 - clear)
+        self.canvas.fill_each(uv, [len(s) for s in self.shapes], colors, self.labels)
 
     def limb(self, a: tuple[float, float], b: tuple[float, float], widths: tuple[float, float],
              color: Color) -> None:
-        """Fill a limb from ``a`` to ``b``, its two long halves in two lights."""
-        start, end = np.array(a), np.array(b)
-        along = end - start
-        across = np.array([along[1], -along[0]]) / max(float(np.hypot(*along)), 1e-6)
-        if across[0] < 0:
-            across = -across
-        w0, w1 = widths[0] / 2, widths[1] / 2
+        """Add a limb from ``a`` to ``b``, its two long halves in two lights."""
+        (ax, ay), (bx, by) = a, b
+        sign = 1.0 if by >= ay else -1.0
+        length = max(float(np.hypot(bx - ax, by - ay)), 1e-6) * sign * 2
+        x, y = (by - ay) / length, (ax - bx) / length
+        w0, w1 = widths
         left, right = (self.bright, self.dim) if self.right < 0 else (self.dim, self.bright)
-        self.paint([start, start - across * w0, end - across * w1, end], color, left)
-        self.paint([start, start + across * w0, end + across * w1, end], color, right)
+        self.paint([a, (ax - x * w0, ay - y * w0), (bx - x * w1, by - y * w1), b], color, left)
+        self.paint([a, (ax + x * w0, ay + y * w0), (bx + x * w1, by + y * w1), b], color, right)
 
-    def disc(self, centre: tuple[float, float], radii: tuple[float, float], color: Color,
-             label: int | None = None) -> None:
-        """Fill an ellipse."""
-        self.paint(_ellipse(centre, radii), color, None, label)
+    def disc(self, centre: tuple[float, float], radii: tuple[float, float], color: Color) -> None:
+        """Add an ellipse."""
+        self.paint(_ellipse(centre, radii), color)
 
 
-def _ellipse(centre: tuple[float, float], radii: tuple[float, float], n: int = 16) -> Points:
-    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    points: Points = np.stack([centre[0] + radii[0] * np.cos(angle),
-                               centre[1] + radii[1] * np.sin(angle)], axis=1)
+_ANGLE = np.arange(16) * (2 * np.pi / 16)
+_CIRCLE = np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], axis=1)
+
+
+def _ellipse(centre: tuple[float, float], radii: tuple[float, float]) -> Points:
+    points: Points = _CIRCLE * radii + centre
     return points
 
 
@@ -98,6 +107,7 @@ def draw_person(canvas: Canvas, scene: Scene, person: Person) -> None:
     if not person.back:
         top = _ellipse((-0.014 * h * person.side, head + 0.028 * h), (0.061 * h, 0.055 * h))
         f.paint(top[top[:, 1] > head + 0.012 * h], person.hair)
+    f.finish()
 
 
 def _draw_arm(f: _Flat, person: Person, k: int, shoulder: float) -> None:
@@ -121,6 +131,7 @@ def draw_lamp(canvas: Canvas, scene: Scene, lamp: Lamp) -> None:
     t, h = lamp.thick, lamp.tall
     f.limb((0, h), (0, 0), (t * 0.75, t), lamp.color)
     f.limb((0, 0.9), (0, 0), (t * 1.5, t * 1.6), lamp.color)
+    f.finish()
     reach = -np.sign(lamp.x) * lamp.arm
     (a, b), _ = canvas.view.project([(lamp.x, h, lamp.z), (lamp.x + reach, h + 0.25, lamp.z)])
     thick = max(t * 0.6 * f.scale, 1.0)
@@ -140,6 +151,7 @@ def draw_bin(canvas: Canvas, scene: Scene, item: Bin) -> None:
         return
     f.limb((0, 0.95), (0, 0), (0.58, 0.48), item.color)
     f.limb((0, 1.06), (0, 0.95), (0.5, 0.62), item.color * np.float32(0.6))
+    f.finish()
 
 
 RED, BLUE, WHITE = rgb(0.80, 0.07, 0.09), rgb(0.07, 0.24, 0.66), rgb(0.93, 0.93, 0.92)
@@ -155,6 +167,7 @@ def draw_sign(canvas: Canvas, scene: Scene, sign: Sign) -> None:
     f.limb((0, sign.tall + sign.size / 2), (0, 0), (0.13, 0.13), rgb(0.55, 0.56, 0.57))
     f.label = SIGN
     _draw_board(f, sign.kind, (0.0, sign.tall), sign.size / 2)
+    f.finish()
 
 
 def _draw_board(f: _Flat, kind: int, at: tuple[float, float], r: float) -> None:

@@ -6,17 +6,12 @@ import cv2
 import numpy as np
 
 from .canvas import Canvas
-from .facades import hedge_pixels, shadow
+from .facades import hedge_pixels
 from .labels import VEGETATION
 from .scene import Scene, Tree
+from .shadows import is_lit, shadow
 from .textures import crown, noise_tile, sample_noise
 from .weather import rgb
-
-
-def is_lit(scene: Scene, x: float, y: float, z: float) -> float:
-    """Return how much of the sun reaches one place, 0 to 1."""
-    place = (np.array([x], np.float32), np.array([y], np.float32), np.array([z], np.float32))
-    return float(shadow(scene, *place)[0])
 
 
 def draw_tree(canvas: Canvas, scene: Scene, tree: Tree) -> None:
@@ -24,9 +19,10 @@ def draw_tree(canvas: Canvas, scene: Scene, tree: Tree) -> None:
     middle = tree.trunk + 0.8 * tree.tall / 2
     (foot, top), depths = canvas.view.project([(tree.x, 0, tree.z), (tree.x, middle, tree.z)])
     depth = float(depths[0])
-    if depth < 1.2:
+    scale = canvas.view.focal / max(depth, 1e-3)
+    reach = 1.2 * tree.radius * scale
+    if depth < 1.2 or not -reach < foot[0] < canvas.view.width + reach:
         return
-    scale = canvas.view.focal / depth
     _draw_trunk(canvas, scene, tree, foot, top, scale)
     _draw_crown(canvas, scene, tree, top, depth)
 
@@ -104,7 +100,7 @@ def draw_hedges(canvas: Canvas, scene: Scene) -> None:
     u, v = (np.pad(c, (0, pad)).reshape(-1, row) for c in (z, y))
     noise = sample_noise(u, v, 26.0).reshape(-1, 3)[: where.size]
     leaf = 1 + 0.17 * noise[:, 0] + 0.12 * noise[:, 1] + 0.05 * noise[:, 2]
-    on_left = (view_dx(canvas).ravel()[where] < 0)
+    on_left = canvas.view.dx.ravel()[where] < 0
     near, far = w.shade((1, 0.2, 0)), w.shade((-1, 0.2, 0))
     x = np.where(on_left, np.float32(-scene.left.hedge), np.float32(scene.right.hedge))
     lit = shadow(scene, x, y, z)[:, None]
@@ -116,8 +112,3 @@ def draw_hedges(canvas: Canvas, scene: Scene) -> None:
     color = rgb(0.25, 0.37, 0.17) * leaf[:, None] * light
     canvas.image.reshape(-1, 3)[where] = color * clear + w.horizon * (1 - clear)
     canvas.ids.reshape(-1)[where] = VEGETATION
-
-
-def view_dx(canvas: Canvas) -> np.ndarray:
-    """Return the rays' part to the right, one for each pixel."""
-    return canvas.view.dx

@@ -46,7 +46,7 @@ def draw_scene(seed: int, index: int) -> Scene:
     smooth = np.convolve(np.tile(noise, 3), np.hanning(9) / 2, "same")[256:512]
     skyline = np.clip(0.035 + 0.016 * smooth, 0.008, 0.1).astype(np.float32)
     things = populate(rng, camera, left, right, ground, style)
-    behind = trees_behind(rng, left, right, end)
+    behind = trees_behind(rng, left, right, end, closed=style == "town")
     return Scene(camera, weather, left, right, ground, end, style == "town", skyline,
                  tuple(things), tuple(behind))
 

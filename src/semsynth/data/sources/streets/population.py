@@ -11,7 +11,7 @@ import numpy as np
 
 from .camera import Camera, View
 from .figures import SIGN_KINDS
-from .scene import Bin, Car, Ground, Lamp, Person, Side, Sign, Thing, Tree
+from .scene import Bin, Car, Ground, Lamp, Person, Side, Sign, Thing, Tree, look_up
 from .textures import CROWNS
 from .weather import Color, rgb
 
@@ -81,15 +81,20 @@ def draw_tree_at(rng: np.random.Generator, x: float, z: float, *, large: bool = 
     return Tree(x, z, trunk, tall * slim, tall * 1.1, kind, bool(rng.random() < 0.5), color)
 
 
-def trees_behind(rng: np.random.Generator, left: Side, right: Side, end: float) -> list[Tree]:
-    """Return trees in the gardens behind the houses and at the street's end."""
+def trees_behind(rng: np.random.Generator, left: Side, right: Side, end: float, *,
+                 closed: bool) -> list[Tree]:
+    """Return trees behind the houses, where gaps show them, and at the street's end.
+
+    ``closed`` says that houses hide what is behind the end.
+    """
     trees = []
     for side in (left, right):
-        for z in np.arange(2.0, 80.0, 9.0):
-            if rng.random() < 0.6:
-                x = side.sign * (side.front + float(rng.uniform(4, 14)))
-                trees.append(draw_tree_at(rng, x, float(z + rng.uniform(0, 7)), large=True))
-    for x in np.arange(-24, 25, 6.0):
+        gaps = [z for z in np.arange(3.0, 70.0, 3.5) if look_up(side.heights, z) == 0]
+        for z in gaps:
+            if rng.random() < 0.55:
+                x = side.sign * (side.front + float(rng.uniform(4, 12)))
+                trees.append(draw_tree_at(rng, x, float(z + rng.uniform(0, 4)), large=True))
+    for x in () if closed else np.arange(-24, 25, 6.0):
         place = float(x + rng.uniform(-2, 2)), end + float(rng.uniform(2, 12))
         trees.append(draw_tree_at(rng, *place, large=True))
     return trees

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,20 @@ CELL = 0.25
 """Buildings and hedges begin and end on multiples of this (metres along the street)."""
 Z_MIN, Z_MAX = -40.0, 180.0
 """The stretch of street that may hold buildings (the camera is at z = 0)."""
+CELLS = int((Z_MAX - Z_MIN) / CELL)
+"""Entries of a table along the street."""
+Values = npt.NDArray[Any]
+
+
+def cell(z: float) -> int:
+    """Return the number of the cell that begins at ``z``."""
+    return max(0, min(CELLS, round((z - Z_MIN) / CELL)))
+
+
+def look_up(values: Values, z: Floats) -> Values:
+    """Look up a table with one entry for each cell of the street, at ``z``."""
+    index = np.maximum(np.minimum(z, Z_MAX - CELL), Z_MIN) * np.float32(1 / CELL)
+    return values[(index - np.float32(Z_MIN / CELL)).astype(np.int32)]
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,22 @@ class Side:
     def hedge(self) -> float:
         """Distance of the hedge from the middle of the road."""
         return self.walk_end + 0.25
+
+    @cached_property
+    def heights(self) -> Floats:
+        """Height of the fronts for each cell; 0 where there is a gap."""
+        table = np.zeros(CELLS, np.float32)
+        for b in self.buildings:
+            table[cell(b.z0):cell(b.z1)] = b.height
+        return table
+
+    @cached_property
+    def hedge_heights(self) -> Floats:
+        """Height of the hedge for each cell; 0 where there is none."""
+        table = np.zeros(CELLS, np.float32)
+        for hedge in self.hedges:
+            table[cell(hedge.z0):cell(hedge.z1)] = hedge.height
+        return table
 
 
 @dataclass(frozen=True)
@@ -207,14 +239,7 @@ class Scene:
     things: tuple[Thing, ...]
     behind: tuple[Tree, ...]
     """Trees behind the fronts of the houses."""
-    night_seed: int = field(default=0)
 
     def side(self, sign: int) -> Side:
         """Return the left (-1) or the right (1) side."""
         return self.left if sign < 0 else self.right
-
-
-def cells(values: Floats, z: Floats) -> Floats:
-    """Look up a table with one entry for each CELL of the street, at ``z`` (metres)."""
-    index = ((np.clip(z, Z_MIN, Z_MAX - CELL) - Z_MIN) * np.float32(1 / CELL)).astype(np.int32)
-    return values[index]

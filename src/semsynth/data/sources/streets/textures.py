@@ -103,7 +103,9 @@ def crown(kind: int) -> Crown:
     covered = cv2.GaussianBlur((front > -9).astype(np.float32), (0, 0), 2.5)
     grain = noise_tile()[:n, :n]
     shift = np.roll(grain, 97, axis=1)
-    out[..., 0] = covered + 0.16 * grain[..., 1] + 0.10 * shift[..., 0]
+    # Ragged at its edge only: no leaf flies far from the crown.
+    ragged = 0.16 * grain[..., 1] + 0.10 * shift[..., 0]
+    out[..., 0] = covered + np.clip(covered * 4 - 0.6, 0, 1) * ragged
     # Deep between the blobs little light arrives; single leaves catch more or less of it.
     hollow = np.clip(0.75 + 0.45 * (front + 0.35), 0.5, 1.15)
     out[..., 4] *= hollow * (1 + 0.16 * shift[..., 0] + 0.10 * grain[..., 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -118,8 +119,12 @@ def sample_weather(rng: np.random.Generator) -> Weather:
     )
 
 
-def paint_sky(view: View, weather: Weather, rows: int) -> Floats:
-    """Return the sky (rows, width, 3) for the first ``rows`` rows of the picture."""
+def paint_sky(view: View, weather: Weather, finer: int) -> Floats:
+    """Return the sky for the rows of ``view`` above the horizon, each pixel ``finer`` times.
+
+    Clouds have no sharp edges: the sky is painted coarsely and enlarged.
+    """
+    rows = min(view.horizon + 1, view.height)
     dx, dy, dz = view.dx[:rows], view.dy[:rows], view.dz[:rows]
     length = np.sqrt(dx * dx + dy * dy + dz * dz)
     height = np.clip(dy / length, 0, 1)
@@ -140,4 +145,6 @@ def paint_sky(view: View, weather: Weather, rows: int) -> Floats:
         cover = np.clip((thick - edge) * 0.9, 0, 1) * np.clip(height * 9, 0, 1)
         bright = 1 - 0.10 * np.clip(thick - edge - 0.8, 0, 2)
         sky = sky + (weather.cloud * bright[..., None] - sky) * (0.9 * cover)[..., None]
-    return sky.astype(np.float32)
+    if finer == 1:
+        return sky
+    return cv2.resize(sky, None, fx=finer, fy=finer, interpolation=cv2.INTER_LINEAR)
