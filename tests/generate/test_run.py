@@ -195,6 +195,15 @@ def test_an_output_made_from_something_else_is_refused(configure: Configure, fak
         generate(configure("prepared"), fake())
 
 
+def test_a_broken_manifest_is_named_with_its_line(configure: Configure, fake: Fake) -> None:
+    config = configure()
+    generate(config, fake())
+    manifest = config.output / "manifest.jsonl"
+    manifest.write_text(manifest.read_text()[:-9])
+    with pytest.raises(UserError, match=r"manifest\.jsonl: line 6 is broken"):
+        generate(config, fake())
+
+
 @pytest.mark.parametrize(
     "flags",
     [

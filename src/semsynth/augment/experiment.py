@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from semsynth.augment.filter import agreement, ignore_disagreeing, keep_best
 from semsynth.augment.results import CEILING, FILTERED, REAL, SYNTHETIC, summarise
 from semsynth.augment.subset import SPLIT, write_subset
 from semsynth.data.prepared import PreparedDataset
+from semsynth.generate.store import read_manifest
 from semsynth.runtime.artifacts import claim_output, read_json, write_json
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.rng import derive_seed, numpy_rng
@@ -99,11 +99,7 @@ def _check(config: AugmentConfig, data: PreparedDataset, samples: PreparedDatase
 def _sources(samples: PreparedDataset, config: AugmentConfig) -> list[str]:
     """Return the masks that the samples were painted for; none without a manifest."""
     stems = set(samples.stems(config.samples_split))
-    path = samples.root / "manifest.jsonl"
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line["stem"] in stems]
+    lines = [line for line in read_manifest(samples.root) if line["stem"] in stems]
     if any(line["split"] == config.val_split for line in lines):
         raise UserError(
             f"{samples.root}: was painted for masks of '{config.val_split}', which score here; "

@@ -128,9 +128,14 @@ def _checkpoint_hash(config: GenerateConfig) -> str:
 
 
 def _load(config: GenerateConfig) -> Painter:
+    import torch
+
     from semsynth.pipeline import SemanticDiffusionPipeline
 
-    return SemanticDiffusionPipeline.from_checkpoint(config.model, device=config.device)
+    device, local_rank = config.device, os.environ.get("LOCAL_RANK")
+    if device == "auto" and local_rank is not None and torch.cuda.is_available():
+        device = f"cuda:{int(local_rank) % torch.cuda.device_count()}"
+    return SemanticDiffusionPipeline.from_checkpoint(config.model, device=device)
 
 
 def _check_fit(painter: Painter, data: PreparedDataset) -> None:

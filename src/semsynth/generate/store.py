@@ -116,13 +116,9 @@ class SampleStore:
         return self._writer.finish(source["name"], source["source"], source["licence"])
 
     def _read_manifest(self) -> dict[tuple[str, str], dict[str, Any]]:
-        path = self.folder / MANIFEST
-        if not path.exists():
-            return {}
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return {
             (line["split"], line["stem"]): line
-            for line in lines
+            for line in read_manifest(self.folder)
             if (self.folder / "images" / line["split"] / f"{line['stem']}.png").exists()
         }
 
@@ -131,6 +127,30 @@ class SampleStore:
         original, box = self._frame.geometry(split, source)
         info = PictureInfo(original_size=list(original), box=list(box))
         return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
+
+
+def read_manifest(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a folder's ``manifest.jsonl``; none where there is no such file.
+
+    Raises:
+        UserError: a line is broken.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            line = None
+        if not isinstance(line, dict) or not line.keys() >= {"stem", "source", "split"}:
+            raise UserError(
+                f"{path}: line {number} is broken; remove the file and generate again "
+                "(pictures that are there are kept)"
+            )
+        lines.append(line)
+    return lines
 
 
 def record_of(mask_path: Path, split: str, stem: str, info: PictureInfo) -> PictureRecord:
