@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -145,13 +144,23 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     def start(name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*command, str(tmp_path / name)], start_new_session=True)
 
+    def is_alive(group: int) -> bool:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     process = start("out")
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "out" / "images").rglob("*.png"))) < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
+    while is_alive(process.pid):
+        assert time.monotonic() < deadline, "its workers outlive it"
+        time.sleep(0.02)
     assert not (tmp_path / "out" / "dataset.json").exists()
     runs = [start("out"), start("whole")]
     assert [run.wait() for run in runs] == [0, 0]
@@ -220,6 +229,9 @@ def test_sidewalk_without_network_or_schema(
     root = hub_copy([blocks[0](0)], [blocks[1](0)], ["a", "b", "c"])
     with pytest.raises(UserError, match="row 0: ids outside the labels: 5"):
         prepare(PrepareConfig(data=root, output=tmp_path / "out", height=8, width=8))
+    (root / "data" / "train-00000-of-00001.parquet").write_bytes(b"cut")
+    with pytest.raises(UserError, match="hub: cannot be read as a data set"):
+        prepare(PrepareConfig(data=root, output=tmp_path / "out"))
     (root / "id2label.json").write_text("[1]")
     with pytest.raises(UserError, match="must map ids to names"):
         prepare(PrepareConfig(data=root, output=tmp_path / "out"))

@@ -157,6 +157,7 @@ def hub_errors(path: str) -> Iterator[None]:
     """Turn what Hugging Face's libraries raise into one line that says what to do."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub import errors
+    from pyarrow import ArrowException
 
     page = f"https://huggingface.co/datasets/{path}"
     try:
@@ -175,9 +176,14 @@ def hub_errors(path: str) -> Iterator[None]:
         raise UserError(f"{path}: has no id2label.json at its root") from None
     except (ConnectionError, TimeoutError, errors.OfflineModeIsEnabled):
         raise UserError(_no_network(page)) from None
-    except (errors.HfHubHTTPError, errors.HFValidationError, DatasetsError) as error:
+    except (
+        errors.HfHubHTTPError,
+        errors.HFValidationError,
+        DatasetsError,
+        ArrowException,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: Hugging Face answers: {reason}") from None
+        raise UserError(f"{path}: cannot be read as a data set ({reason})") from None
 
 
 def _no_access(page: str) -> str:
