@@ -198,7 +198,7 @@ def test_sidewalk_rows_go_through_load_dataset(
     held = [i for i in range(40) if split_of_row(i, 40, 0.1, 0) == "val"]
     images[held[0] - 1] = np.clip(images[held[0]].astype(int) + 3, 0, 255).astype(np.uint8)
     root = hub_copy(images, masks, names)
-    config = PrepareConfig(data=root, output=tmp_path / "out", height=48, width=64, workers=1)
+    config = PrepareConfig(repo=str(root), output=tmp_path / "out", height=48, width=64, workers=1)
     data = prepare(config)
     assert [int(stem[4:]) for stem in data.stems("val")] == held
     assert data.info.excluded == {

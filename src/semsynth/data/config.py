@@ -44,7 +44,8 @@ class PrepareConfig:
     data: Path | None = None
     """Folder of the raw data. For sidewalk: a local copy of the data set repository."""
     repo: str = "segments/sidewalk-semantic"
-    """Hugging Face data set with columns pixel_values and label and an id2label.json."""
+    """Hugging Face data set (or a local copy) with columns pixel_values and label and an
+    id2label.json."""
     images: Path | None = None
     """Source folder: the images, where they are not in DATA/images."""
     masks: Path | None = None

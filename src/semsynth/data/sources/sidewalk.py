@@ -132,7 +132,11 @@ def open_source(config: PrepareConfig) -> RowSource:
     Raises:
         UserError: no access, no network, no such data set, or another schema.
     """
+    if config.data is not None and config.repo != REPO:
+        raise UserError(f"--data {config.data} and --repo {config.repo}: give one of them")
     local = config.data
+    if local is None and Path(config.repo).is_dir():
+        local = Path(config.repo)
     if local is not None and not local.is_dir():
         raise UserError(
             f"{local}: no such folder; --data must be a copy of the data set repository"
