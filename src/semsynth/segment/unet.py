@@ -22,10 +22,10 @@ def level_widths(width: int, height_px: int, width_px: int) -> list[int]:
     Levels are added until the coarsest one's shorter side is 8 or less, so that it sees the whole
     scene, but at least four.
     """
-    widths = [width, 2 * width, width * 8 // 3, 4 * width]
+    widths = [width, width * 3 // 2, 2 * width, 3 * width]
     side = min(height_px, width_px) // (_FACTOR * 2 ** (len(widths) - 1))
     while side > 8:
-        widths.append(4 * width)
+        widths.append(3 * width)
         side //= 2
     return widths
 
