@@ -10,7 +10,7 @@ import torch
 
 from semsynth.data.labels import LabelSet
 from semsynth.runtime.errors import UserError
-from semsynth.segment.hub import HubNet, segformer_config
+from semsynth.segment import hub
 from semsynth.segment.network import Segmenter, SegmenterInfo, pick_device, unet_arch
 from semsynth.segment.unet import UNet, level_widths
 
@@ -35,21 +35,63 @@ def test_unet_gets_levels_until_it_sees_the_whole_picture() -> None:
     assert len(level_widths(32, 1024, 1024)) == 7
 
 
-def test_hub_network_answers_at_full_size_and_is_rebuilt_from_its_configuration() -> None:
-    config = segformer_config("segformer-tiny", 3)
-    network = HubNet.from_config(config).eval()
-    logits, features = network(torch.rand(1, 3, 32, 48))
+def test_segformer_answers_at_full_size_and_is_rebuilt_from_its_arch() -> None:
+    arch = hub.segformer_arch("segformer-tiny", 3)
+    networks = [hub.build(arch, 3).eval() for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    x = torch.rand(1, 3, 32, 48)
+    (logits, features), (again, _) = (network(x) for network in networks)
     assert logits.shape == (1, 3, 32, 48)
     assert features.shape == (1, 96)
-    again = HubNet.from_config(network.config_dict()).eval()
-    again.load_state_dict(network.state_dict())
-    x = torch.rand(1, 3, 32, 48)
-    torch.testing.assert_close(again(x)[0], network(x)[0])
+    torch.testing.assert_close(again, logits)
 
 
-def test_hub_model_that_cannot_be_had_is_a_user_error(tmp_path: Path) -> None:
+def save_backbone(folder: Path) -> str:
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1])
+    torch.manual_seed(0)
+    ResNetModel(config).half().save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    return str(folder)
+
+
+def test_any_hierarchical_backbone_becomes_a_unet(tmp_path: Path) -> None:
+    arch, network = hub.from_pretrained(save_backbone(tmp_path / "resnet"), 3)
+    assert (arch["kind"], arch["mean"], arch["std"]) == ("backbone", [0.5] * 3, hub.IMAGENET_STD)
+    logits, features = network(torch.rand(2, 3, 40, 72))
+    assert logits.shape == (2, 3, 40, 72)
+    assert features.shape == (2, 8 + 32)
+    assert logits.dtype == torch.float32
+    rebuilt = hub.build(arch, 3).eval()
+    rebuilt.load_state_dict(network.state_dict())
+    x = torch.rand(1, 3, 40, 72)
+    torch.testing.assert_close(rebuilt(x)[0], network.eval()(x)[0])
+
+
+def test_training_leaves_the_backbones_statistics_alone(tmp_path: Path) -> None:
+    _, network = hub.from_pretrained(save_backbone(tmp_path / "resnet"), 3)
+    before = {k: v.clone() for k, v in network.named_buffers()}
+    network.train()(torch.rand(2, 3, 64, 64))
+    assert before
+    assert all(torch.equal(v, before[k]) for k, v in network.named_buffers())
+
+
+def test_models_that_cannot_be_had_or_have_no_maps_are_user_errors(tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTModel
+
     with pytest.raises(UserError, match="init_from"):
-        HubNet.from_pretrained(str(tmp_path / "nothing"), 3)
+        hub.from_pretrained(str(tmp_path / "nothing"), 3)
+    small = ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        image_size=64,
+    )
+    ViTModel(small).save_pretrained(tmp_path / "vit")
+    with pytest.raises(UserError, match="hierarchical"):
+        hub.from_pretrained(str(tmp_path / "vit"), 3)
 
 
 def test_predictions_are_ids_of_classes_and_never_the_ignored_one() -> None:
@@ -119,6 +161,10 @@ def test_weights_of_another_shape_are_a_user_error(tmp_path: Path) -> None:
     content["arch"]["widths"][0] += 8
     torch.save(content, path)
     with pytest.raises(UserError, match="do not fit"):
+        Segmenter.load(path)
+    content["arch"] |= {"kind": "backbone", "config": {"model_type": "unheard-of"}}
+    torch.save(content, path)
+    with pytest.raises(UserError, match="unheard-of"):
         Segmenter.load(path)
 
 

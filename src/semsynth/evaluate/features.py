@@ -11,12 +11,15 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AutoModel
+from transformers.utils import logging
 
 from semsynth.evaluate.config import EvaluateConfig
 from semsynth.evaluate.inception import InceptionV3
 from semsynth.evaluate.weights import INCEPTION, Unavailable, find
 from semsynth.runtime.artifacts import sha256_file
 from semsynth.runtime.errors import UserError
+from semsynth.segment.hub import IMAGENET_MEAN, IMAGENET_STD, preprocessing
 from semsynth.segment.network import pick_device
 
 Array = npt.NDArray[Any]
@@ -62,21 +65,16 @@ def transformers_extractor(source: str, device_name: str) -> Extractor:
     Raises:
         UserError: it cannot be loaded.
     """
-    from transformers import AutoModel
-    from transformers.image_processing_utils import BaseImageProcessor
-    from transformers.utils import logging
-
     # It would list the classifier's weights, which are left out on purpose.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         model = AutoModel.from_pretrained(source, dtype=torch.float32)
-        processor, _ = BaseImageProcessor.get_image_processor_dict(source)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--features {source}: cannot be loaded ({reason})") from None
     device = pick_device(device_name)
-    network = _Pooled(model, processor).to(device).eval()
+    network = _Pooled(model, preprocessing(source)).to(device).eval()
     name = f"fd_{model.config.model_type}"
     return Extractor(name, source, lambda images: _run(network, _to_unit(images, device)))
 
@@ -89,8 +87,8 @@ class _Pooled(nn.Module):
         super().__init__()
         self.model = model
         self.size = _input_size(processor)
-        mean = processor.get("image_mean") or [0.5] * 3
-        std = processor.get("image_std") or [0.5] * 3
+        mean = processor.get("image_mean") or IMAGENET_MEAN
+        std = processor.get("image_std") or IMAGENET_STD
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 

@@ -27,11 +27,14 @@ class SegmentTrainConfig:
         extra_split: Split of the extra folder that is mixed in.
         mix_share: Share of each batch that comes from the extra folder, 0 to 1.
         arch: Network. `unet` learns small pictures from scratch fastest.
-        init_from: Transformers folder or id to start from (nvidia/mit-b0); replaces `arch`.
+        init_from: Transformers folder or id to start from (nvidia/mit-b0), in place of `arch`: a
+            segmentation model, or any hierarchical vision model as the encoder of a U-Net. Far
+            better than from scratch where there are only some hundred pictures.
         width: Channels of the U-Net's finest level; the others grow with it.
         steps: Optimizer steps.
         batch_size: Pictures a step.
-        lr: Highest learning rate (AdamW, one cycle); about 6e-5 with `init_from`.
+        lr: Highest learning rate (AdamW, one cycle).
+        pretrained_lr_share: Learning rate of the weights of `init_from` as a share of `lr`.
         weight_decay: AdamW's weight decay.
         class_balance: Exponent of 1 / class frequency in the loss: 0 none, 1 full.
         seed: Decides initial weights, order and augmentation.
@@ -51,6 +54,7 @@ class SegmentTrainConfig:
     steps: int = 1400
     batch_size: int = 8
     lr: float = 3e-3
+    pretrained_lr_share: float = 0.1
     weight_decay: float = 0.01
     class_balance: float = 0.5
     seed: int = 0

@@ -29,8 +29,9 @@ class SegmenterInfo:
     """What a segmenter is, as plain values.
 
     Attributes:
-        arch: how the network is built: ``kind`` (unet or hub), its options, ``mean`` and ``std``
-            of the pixels (shares of 1, RGB).
+        arch: how the network is built: ``kind`` (unet, or segmentation or backbone of the
+            Transformers library), its options, ``mean`` and ``std`` of the pixels (shares of 1,
+            RGB).
         labels: the labels of the data it was trained on.
         height: of the training pictures in pixels; also ``width``.
         licence: of the training data.
@@ -126,19 +127,15 @@ class Segmenter(nn.Module):
         if path.is_dir():
             path = path / SEGMENTER_FILE
         content = _read(path)
-        segmenter = cls(
-            SegmenterInfo(
-                content["arch"],
-                LabelSet.from_json(content["labels"]),
-                content["height"],
-                content["width"],
-                content["licence"],
-                content["provenance"],
-            )
+        labels = LabelSet.from_json(content["labels"])
+        size = (content["height"], content["width"])
+        info = SegmenterInfo(
+            content["arch"], labels, *size, content["licence"], content["provenance"]
         )
         try:
+            segmenter = cls(info)
             segmenter.load_state_dict(content["state"])
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: its weights do not fit its network ({reason})") from None
         segmenter.sha256 = sha256_file(path)
@@ -170,12 +167,14 @@ def unet_arch(width: int, height_px: int, width_px: int) -> dict[str, Any]:
 
 
 def _build(info: SegmenterInfo) -> nn.Module:
+    classes = len(info.labels.trainable)
     if info.arch["kind"] == "unet":
-        net: nn.Module = UNet(len(info.labels.trainable), list(info.arch["widths"]))
-        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-    from semsynth.segment.hub import HubNet
+        net: nn.Module = UNet(classes, list(info.arch["widths"]))
+    else:
+        from semsynth.segment import hub
 
-    return HubNet.from_config(info.arch["config"])
+        net = hub.build(info.arch, classes)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -78,19 +78,17 @@ def _open_extra(config: SegmentTrainConfig, data: PreparedDataset) -> PreparedDa
 
 def _build(config: SegmentTrainConfig, data: PreparedDataset) -> Segmenter:
     torch.manual_seed(derive_seed(config.seed, "segmenter weights"))
-    arch = unet_arch(config.width, data.height, data.width)
     pretrained = None
     if config.init_from is not None or config.arch != "unet":
         from semsynth.segment import hub
 
         n = len(data.labels.trainable)
         if config.init_from is not None:
-            pretrained = hub.HubNet.from_pretrained(config.init_from, n)
-            values = pretrained.config_dict()
+            arch, pretrained = hub.from_pretrained(config.init_from, n)
         else:
-            values = hub.segformer_config(config.arch, n)
-        arch = {"kind": "hub", "config": values}
-        arch |= {"mean": list(hub.IMAGENET_MEAN), "std": list(hub.IMAGENET_STD)}
+            arch = hub.segformer_arch(config.arch, n)
+    else:
+        arch = unet_arch(config.width, data.height, data.width)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     provenance = {
         "data": data.info.name,
@@ -117,13 +115,14 @@ def _optimise(
     segmenter: Segmenter, batches: Batches, weights: Tensor, config: SegmentTrainConfig
 ) -> float:
     """Train in place and return the last loss."""
-    optimizer = torch.optim.AdamW(
-        segmenter.parameters(), lr=config.lr, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(_groups(segmenter, config), weight_decay=config.weight_decay)
     # At least one step of warm-up and one of decay, however short the training.
     warm_up = max(_WARM_UP, 1.5 / config.steps) if config.steps > 2 else 0.5
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=config.steps + 1, pct_start=warm_up
+        optimizer,
+        [group["lr"] for group in optimizer.param_groups],
+        total_steps=config.steps + 1,
+        pct_start=warm_up,
     )
     weights, value = weights.to(segmenter.device), 0.0
     segmenter.train()
@@ -145,6 +144,19 @@ def _optimise(
             bar.update()
     segmenter.eval()
     return value
+
+
+def _groups(segmenter: Segmenter, config: SegmentTrainConfig) -> list[dict[str, Any]]:
+    """Return the parameters with their learning rates: less for those that were learned before."""
+    if config.init_from is None:
+        return [{"params": list(segmenter.parameters()), "lr": config.lr}]
+    known = segmenter.net.pretrained_parameters()  # type: ignore[operator]
+    ids = {id(parameter) for parameter in known}
+    fresh = [parameter for parameter in segmenter.parameters() if id(parameter) not in ids]
+    return [
+        {"params": fresh, "lr": config.lr},
+        {"params": known, "lr": config.lr * config.pretrained_lr_share},
+    ]
 
 
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

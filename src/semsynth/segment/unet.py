@@ -30,7 +30,8 @@ def level_widths(width: int, height_px: int, width_px: int) -> list[int]:
     return widths
 
 
-def _norm(channels: int) -> nn.Module:
+def normalization(channels: int) -> nn.Module:
+    """Return a group norm with eight groups, or fewer where they do not divide."""
     return nn.GroupNorm(math.gcd(channels, 8), channels)
 
 
@@ -38,7 +39,7 @@ class Block(nn.Module):
     """Two 3x3 convolutions with group norm and a shortcut.
 
     Group norm, since batch statistics of real and synthetic pictures would mix when both are
-    trained on; it also learned faster (docs/log.md).
+    trained on; it also learned faster (CamVid, 400 steps of 16: mIoU 0.298, batch norm 0.281).
     """
 
     def __init__(self, channels: int) -> None:
@@ -46,10 +47,10 @@ class Block(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            _norm(channels),
+            normalization(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            _norm(channels),
+            normalization(channels),
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class UNet(nn.Module):
         steps = list(pairwise(widths))
         self.stem = nn.Sequential(
             nn.Conv2d(3 * _FACTOR**2, widths[0], 3, padding=1, bias=False),
-            _norm(widths[0]),
+            normalization(widths[0]),
             nn.ReLU(inplace=True),
         )
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
