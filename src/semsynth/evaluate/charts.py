@@ -70,8 +70,9 @@ def draw(curves: Sequence[Curve]) -> Markup:
     parts = [_grid(10 ** (low + (high - low) * i / 4), y) for i in range(5)]
     for i in range(5):
         at = right * i / 4
+        anchor = "end" if i == 4 else "middle"
         parts.append(
-            f'<text x="{x(at):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{at:,.0f}</text>'
+            f'<text x="{x(at):.0f}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{at:,.0f}</text>'
         )
     for curve in curves:
         points = zip(curve.steps, curve.values, strict=True)

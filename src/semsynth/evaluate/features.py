@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,9 @@ def transformers_extractor(source: str, device_name: str) -> Extractor:
     device = pick_device(device_name)
     network = _Pooled(model, preprocessing(source)).to(device).eval()
     name = f"fd_{model.config.model_type}"
-    return Extractor(name, source, lambda images: _run(network, _to_unit(images, device)))
+    # A folder's own name: the report must not tell where it lies on this machine.
+    about = Path(source).name if Path(source).is_dir() else source
+    return Extractor(name, about, lambda images: _run(network, _to_unit(images, device)))
 
 
 class _Pooled(nn.Module):
