@@ -12,6 +12,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SEMSYNTH_PROGRESS", "0")
 
+from semsynth.data.config import PrepareConfig
+from semsynth.data.prepare import prepare
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -28,3 +31,21 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs real pictures and weights in ../shared")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data set of 8 + 4 built-in streets at 64x64; tests only read it."""
+    output = tmp_path_factory.mktemp("tiny") / "prepared"
+    prepare(
+        PrepareConfig(
+            source="streets",
+            output=output,
+            height=64,
+            width=64,
+            train_count=8,
+            val_count=4,
+            workers=1,
+        )
+    )
+    return output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -58,9 +60,12 @@ def test_wheel_holds_the_package_the_recipes_and_nothing_else(dist: Path, root: 
     assert "semsynth/py.typed" in names
     sources = {
         f"semsynth/{path.relative_to(root / 'src/semsynth').as_posix()}"
-        for path in (root / "src/semsynth").rglob("*.py")
+        for path in (root / "src/semsynth").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
-    assert {name for name in names if name.endswith(".py")} == sources
+    assert {
+        name for name in names if name.startswith("semsynth/") and "/recipes/" not in name
+    } == sources
     assert {name.split("/")[0] for name in names} == {"semsynth", metadata.split("/")[0]}
     assert facts["Version"] == semsynth.__version__
     assert facts["License-Expression"] == "Apache-2.0"
@@ -95,6 +100,25 @@ def test_recipes_load_from_the_installed_wheel(installed: Path, root: Path, tmp_
     places, names = done.stdout.splitlines()
     assert all(place.startswith(str(installed)) for place in places.split())
     assert {f"{name}.yaml" for name in names.split()} == recipes(root)
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_trains_by_its_own_recipe(
+    installed: Path, tiny_prepared: Path, tmp_path: Path
+) -> None:
+    train = [sys.executable, "-m", "semsynth", "train", "--recipe", "streets_demo", "--json"]
+    flags = ["--data", str(tiny_prepared), "--output", "run", "--device", "cpu"]
+    changes = ["train.steps=2", "train.batch_size=2", "train.warmup_steps=1", "finetune.steps=1"]
+    done = subprocess.run(
+        [*train, *flags, "--set", *changes],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout.splitlines()[-1]), dict)
+    assert (tmp_path / "run" / "final_model.pth").is_file()
 
 
 def test_one_version_everywhere(root: Path) -> None:
