@@ -13,6 +13,8 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 SETUP := pyproject.toml constraints.txt
+# Python compiles what it imports, when it imports it; compiling all of torch at once takes a minute.
+INSTALL := $(BIN)/python -m pip install --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-test install-dev demo test lint format types contracts bench clean
@@ -57,14 +59,14 @@ $(VENV)/.core: $(SETUP)
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), but semsynth needs Python 3.11 to 3.13: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; install it (Debian, Ubuntu: sudo apt install python3-venv)" >&2; exit 2; }
 	"$(PYTHON)" -m venv "$(VENV)"
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --index-url $(TORCH_INDEX) -c constraints.txt torch)
-	$(BIN)/python -m pip install -c constraints.txt -e .
+	$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch)
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	$(INSTALL) -e '.[test]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
+	$(INSTALL) -e '.[test,dev]'
 	@touch $@
