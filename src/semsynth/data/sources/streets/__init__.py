@@ -1,8 +1,8 @@
 """Procedural streets: pictures with exact masks, made from numbers alone.
 
-A small three-dimensional street in perspective: road, kerbs, sidewalks, houses, trees, cars, people,
-lamps and signs, under a sun that casts shadows, in several kinds of weather and times of day. The
-classes are some of those of sidewalk-semantic.
+A small three-dimensional street in perspective: road, kerbs, sidewalks, houses, trees, cars,
+people, lamps and signs, under a sun that casts shadows, in several kinds of weather and times of
+day. The classes are some of those of sidewalk-semantic.
 """
 
 from __future__ import annotations

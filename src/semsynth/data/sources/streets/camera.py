@@ -40,6 +40,7 @@ class View:
     """A camera with a pixel grid: rays for pixels, pixels for points."""
 
     def __init__(self, camera: Camera, height: int, width: int) -> None:
+        """Cast one ray for each of ``height`` x ``width`` pixels."""
         self.camera = camera
         self.height = height
         self.width = width

@@ -19,6 +19,7 @@ class Canvas:
     """Picture (height, width, 3) float32 and ids (height, width) uint8 under one view."""
 
     def __init__(self, view: View, weather: Weather) -> None:
+        """Begin with a black picture without labels."""
         self.view = view
         self.weather = weather
         self.image = np.zeros((view.height, view.width, 3), np.float32)
@@ -29,7 +30,8 @@ class Canvas:
         """Turn pixel coordinates (n, 2) into OpenCV's fixed point."""
         inside = np.maximum(np.minimum(uv, self._limit), -self._limit)
         # Half a pixel: OpenCV counts from the middle of the first pixel, we from its corner.
-        return np.rint(inside * (1 << SHIFT) - (1 << SHIFT - 1)).astype(np.int32)
+        fixed = np.rint(inside * (1 << SHIFT) - (1 << SHIFT - 1))
+        return np.asarray(fixed, np.int32)
 
     def fill(self, uv: npt.ArrayLike, color: Color, label: int) -> None:
         """Fill a polygon of pixel coordinates (n, 2) in picture and ids."""

@@ -86,7 +86,7 @@ _FIELDS = ("z0", "base", "floor", "floors", "bay", "shop", "brick", "salt")
 def _tables(scene: Scene) -> tuple[Ints, Floats]:
     """Return which house stands in each cell (2, cells), and the houses' numbers (n, 20)."""
     which = np.zeros((2, CELLS), np.int32)
-    rows = []
+    rows: list[list[float]] = []
     for k, side in enumerate((scene.left, scene.right)):
         for b in side.buildings:
             which[k, cell(b.z0):cell(b.z1)] = len(rows)

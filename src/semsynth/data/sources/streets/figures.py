@@ -17,7 +17,8 @@ Points = npt.NDArray[np.float64]
 class _Flat:
     """A sheet that stands at one place, faces the camera and is drawn on in metres."""
 
-    def __init__(self, canvas: Canvas, scene: Scene, place: tuple[float, float], label: int) -> None:
+    def __init__(self, canvas: Canvas, scene: Scene, place: tuple[float, float],
+                 label: int) -> None:
         self.canvas, self.label = canvas, label
         self.shapes: list[Points] = []
         self.colors: list[Color] = []
@@ -137,8 +138,8 @@ def draw_lamp(canvas: Canvas, scene: Scene, lamp: Lamp) -> None:
     thick = max(t * 0.6 * f.scale, 1.0)
     w = canvas.weather
     color = w.through_haze(lamp.color * f.front, f.depth)
-    canvas.fill([a + (0, thick / 2), a - (0, thick / 2), b - (0, thick / 2), b + (0, thick / 2)],
-                color, POLE)
+    up = np.array([0.0, thick / 2])
+    canvas.fill([a + up, a - up, b - up, b + up], color, POLE)
     glow = rgb(1.0, 0.93, 0.72) if w.night > 0 else w.through_haze(lamp.color * 1.2, f.depth)
     ends = b + np.array([(-0.45, -0.06), (0.25, -0.10), (0.3, 0.08), (-0.4, 0.1)]) * f.scale
     canvas.fill(ends, glow, POLE)

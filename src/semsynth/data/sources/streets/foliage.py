@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from .camera import Floats
 from .canvas import Canvas
 from .facades import hedge_pixels
 from .labels import VEGETATION
@@ -27,9 +28,10 @@ def draw_tree(canvas: Canvas, scene: Scene, tree: Tree) -> None:
     _draw_crown(canvas, scene, tree, top, depth)
 
 
-def _draw_trunk(canvas: Canvas, scene: Scene, tree: Tree, foot: np.ndarray, top: np.ndarray,
+def _draw_trunk(canvas: Canvas, scene: Scene, tree: Tree, foot: Floats, top: Floats,
                 scale: float) -> None:
-    wide = scale * (0.10 + 0.035 * tree.tall) / 2
+    step = np.array([scale * (0.10 + 0.035 * tree.tall) / 2, 0.0])
+    corners, colors = [], []
     w = canvas.weather
     depth = canvas.view.focal / scale
     right, _, toward = canvas.view.toward(w.sun)
@@ -39,11 +41,12 @@ def _draw_trunk(canvas: Canvas, scene: Scene, tree: Tree, foot: np.ndarray, top:
               (1.0, max(0.0, right) + 0.3 * max(0.0, toward)))
     for end, facing in halves:
         color = bark * (w.ambient * np.float32(0.85) + w.direct * np.float32(lit * facing))
-        quad = [foot + (0, 0), foot + (end * wide * 1.25, 0), top + (end * wide * 0.7, 0), top]
-        canvas.fill(quad, w.through_haze(color, depth), VEGETATION)
+        colors.append(w.through_haze(color, depth))
+        corners += [foot, foot + step * (end * 1.25), top + step * (end * 0.7), top]
+    canvas.fill_each(np.array(corners), [4, 4], np.array(colors), [VEGETATION] * 2)
 
 
-def _draw_crown(canvas: Canvas, scene: Scene, tree: Tree, centre: np.ndarray,
+def _draw_crown(canvas: Canvas, scene: Scene, tree: Tree, centre: Floats,
                 depth: float) -> None:
     """Warp the crown's texture to its place, light it, and lay it over the picture."""
     scale = canvas.view.focal / depth
@@ -64,14 +67,14 @@ def _draw_crown(canvas: Canvas, scene: Scene, tree: Tree, centre: np.ndarray,
                        [0, ay, n / 2 - 0.5 + ay * (y0 + 0.5 - centre[1])]])
     size = (x1 - x0, y1 - y0)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    leaf = np.dstack([cv2.warpAffine(sprite[..., :4], matrix, size, flags=flags),
+    leaf: Floats = np.dstack([cv2.warpAffine(sprite[..., :4], matrix, size, flags=flags),
                       cv2.warpAffine(sprite[..., 4], matrix, size, flags=flags)])
     if half_h > 0.6 * n:
         # Seen from close by: leaves finer than the texture's.
         fine = cv2.warpAffine(noise_tile()[..., 0], matrix * 1.7, size, flags=flags,
                               borderMode=cv2.BORDER_WRAP)
-        leaf[..., 0] += 0.12 * fine
-        leaf[..., 4] *= 1 + 0.10 * fine
+        leaf[..., 0] += np.float32(0.12) * fine
+        leaf[..., 4] *= 1 + np.float32(0.10) * fine
     w = canvas.weather
     right, up, toward = canvas.view.toward(w.sun)
     facing = leaf[..., 1] * flip * right + leaf[..., 2] * up + leaf[..., 3] * toward

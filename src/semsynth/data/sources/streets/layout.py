@@ -21,7 +21,7 @@ _ROOFS = ((0.50, 0.25, 0.18), (0.42, 0.24, 0.20), (0.32, 0.31, 0.33), (0.38, 0.3
 def _pick(rng: np.random.Generator, colors: tuple[tuple[float, float, float], ...],
           spread: float = 0.03) -> Color:
     base = np.array(colors[int(rng.integers(len(colors)))], np.float32)
-    varied: Color = base * np.float32(rng.uniform(0.9, 1.1)) + rng.normal(0, spread, 3)
+    varied = base * rng.uniform(0.9, 1.1) + rng.normal(0, spread, 3)
     return np.clip(varied, 0.03, 0.95).astype(np.float32)
 
 
@@ -52,7 +52,8 @@ def draw_scene(seed: int, index: int) -> Scene:
 
 
 def _draw_side(rng: np.random.Generator, sign: int, kind: str, road: float, walk: float) -> Side:
-    verge = float(rng.uniform(1.0, 2.2)) if rng.random() < (0.35 if kind == "town" else 0.6) else 0.0
+    has_verge = rng.random() < (0.35 if kind == "town" else 0.6)
+    verge = float(rng.uniform(1.0, 2.2)) if has_verge else 0.0
     garden = 0.0
     if kind == "suburb":
         garden = float(rng.uniform(2.5, 6.0))

@@ -6,6 +6,8 @@ the mask gets the class that covers most of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,7 @@ def paint(scene: Scene, height: int, width: int) -> tuple[Bytes, Bytes]:
     canvas = Canvas(scene.camera.at(height * finer, width * finer), scene.weather)
     _paint_far(canvas, scene, finer)
     _paint_near(canvas, scene)
-    image = canvas.image
+    image: npt.NDArray[Any] = canvas.image
     if finer > 1:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     # A soft shoulder keeps sunlit walls from burning out.
@@ -87,10 +89,14 @@ def _paint_ground(canvas: Canvas, scene: Scene, rows: int) -> None:
     flat = lay_ground(canvas.view, scene)
     lit, open_sky = ground_light(canvas, scene, flat.x, flat.z)
     light = scene.weather.shade((0, 1, 0), 0)
-    sunny = scene.weather.shade((0, 1, 0), 1) - light
-    color = flat.albedo * (light * open_sky[..., None] + sunny * lit[..., None])
+    color = light * open_sky[..., None]
+    if scene.weather.shadows:
+        color += (scene.weather.shade((0, 1, 0), 1) - light) * lit[..., None]
+    color *= flat.albedo
     clear = np.exp(flat.depth * np.float32(-1 / scene.weather.haze))[..., None]
-    canvas.image[rows:] = color * clear + scene.weather.horizon * (1 - clear)
+    color *= clear
+    color += scene.weather.horizon * (1 - clear)
+    canvas.image[rows:] = color
     canvas.ids[rows:] = flat.ids
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .camera import Camera, View
 from .figures import SIGN_KINDS
-from .scene import Bin, Car, Ground, Lamp, Person, Side, Sign, Thing, Tree, look_up
+from .scene import Bin, Car, Ground, Lamp, Person, Side, Sign, Thing, Tree, cell
 from .textures import CROWNS
 from .weather import Color, rgb
 
@@ -89,7 +89,7 @@ def trees_behind(rng: np.random.Generator, left: Side, right: Side, end: float, 
     """
     trees = []
     for side in (left, right):
-        gaps = [z for z in np.arange(3.0, 70.0, 3.5) if look_up(side.heights, z) == 0]
+        gaps = [z for z in np.arange(3.0, 70.0, 3.5) if side.heights[cell(z)] == 0]
         for z in gaps:
             if rng.random() < 0.55:
                 x = side.sign * (side.front + float(rng.uniform(4, 12)))

@@ -49,7 +49,7 @@ def ground_light(canvas: Canvas, scene: Scene, x: Floats, z: Floats) -> tuple[Fl
         if footprint is not None:
             _fill(canvas, sky, footprint, 0.45)
     soft = max(3, view.height // 60) | 1
-    sky = cv2.blur(sky[view.horizon:], (soft, max(soft // 2, 1)))
+    sky = np.asarray(cv2.blur(sky[view.horizon:], (soft, max(soft // 2, 1))), np.float32)
     if not scene.weather.shadows:
         return np.zeros_like(sky), sky
     lit = np.ones((view.height, view.width), np.float32)
@@ -57,7 +57,7 @@ def ground_light(canvas: Canvas, scene: Scene, x: Floats, z: Floats) -> tuple[Fl
         for shape in _shapes(scene, thing):
             _fill(canvas, lit, shape, 0.25 if isinstance(thing, Tree) else 0.12)
     sharp = 3 if view.height < 300 else 5
-    lit = cv2.blur(lit[view.horizon:], (sharp, sharp))
+    lit = np.asarray(cv2.blur(lit[view.horizon:], (sharp, sharp)), np.float32)
     return lit * shadow(scene, x, 0.0, z), sky
 
 

@@ -23,7 +23,7 @@ def _blur_wrapped(noise: Floats, sigma: float) -> Floats:
     pad = int(4 * sigma) + 1
     blurred = cv2.GaussianBlur(np.pad(noise, pad, mode="wrap"), (0, 0), sigma)
     inner = blurred[pad:-pad, pad:-pad]
-    return ((inner - inner.mean()) / inner.std()).astype(np.float32)
+    return np.asarray((inner - inner.mean()) / inner.std(), np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -51,7 +51,7 @@ def sample_noise(u: Floats, v: Floats, texels: float) -> Floats:
     b -= np.floor(b)
     a *= TILE
     b *= TILE
-    return cv2.remap(noise_tile(), a, b, cv2.INTER_LINEAR)
+    return np.asarray(cv2.remap(noise_tile(), a, b, cv2.INTER_LINEAR), np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +62,8 @@ def hash_table() -> Floats:
 
 def cell_value(i: npt.NDArray[np.int32], j: npt.NDArray[np.int32], salt: int = 0) -> Floats:
     """Return a fixed number in [0, 1) for each cell (i, j) of a grid."""
-    return hash_table()[(i * 73 + j * 151 + ((i * j) & 63) * 5 + salt) & 1023]
+    values: Floats = hash_table()[(i * 73 + j * 151 + ((i * j) & 63) * 5 + salt) & 1023]
+    return values
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,8 @@ def crown(kind: int) -> Crown:
     # Deep between the blobs little light arrives; single leaves catch more or less of it.
     hollow = np.clip(0.75 + 0.45 * (front + 0.35), 0.5, 1.15)
     out[..., 4] *= hollow * (1 + 0.16 * shift[..., 0] + 0.10 * grain[..., 1])
-    return Crown(
-        tuple(cv2.resize(out, (n >> k, n >> k), interpolation=cv2.INTER_AREA) for k in range(5))
-    )
+    smaller = (cv2.resize(out, (n >> k, n >> k), interpolation=cv2.INTER_AREA) for k in range(5))
+    return Crown(tuple(np.asarray(level, np.float32) for level in smaller))
 
 
 def _blobs(rng: np.random.Generator, *, pointed: bool) -> list[tuple[float, float, float, float]]:

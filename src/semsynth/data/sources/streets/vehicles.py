@@ -76,9 +76,13 @@ class _Builder:
 
     def add(self, along: npt.ArrayLike, up: npt.ArrayLike, across: npt.ArrayLike,
             normal: tuple[float, float, float], paint: int) -> None:
-        """Add a polygon."""
+        """Add a polygon, its corners' shares of length, height and half width apart."""
         a, u, c = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (along, up, across)))
-        self.faces.append((np.stack([a, u, c], 1), normal, paint))
+        self.add_corners(np.stack([a, u, c], 1), normal, paint)
+
+    def add_corners(self, corners: Points, normal: tuple[float, float, float], paint: int) -> None:
+        """Add a polygon of corners (n, 3)."""
+        self.faces.append((corners, normal, paint))
 
     def mesh(self) -> Mesh:
         """Return what was added."""
@@ -112,7 +116,8 @@ def _underside(b: _Builder, shown: float) -> None:
 
 def _lean(up: npt.ArrayLike) -> Points:
     """Above the waist the body leans in: return the share of the half width at a height."""
-    return np.where(np.asarray(up) < 0.7, 1.0, 0.82)
+    lean: Points = np.where(np.asarray(up) < 0.7, 1.0, 0.82)
+    return lean
 
 
 def _strips(b: _Builder, from_front: bool) -> None:
@@ -126,10 +131,10 @@ def _strips(b: _Builder, from_front: bool) -> None:
         length = float(np.hypot(along, up))
         normal = (-up / length, along / length, 0.0)
         quad = np.array([(a0, u0, -c0), (a0, u0, c0), (a1, u1, c1), (a1, u1, -c1)])
-        b.add(*quad.T, normal, _PAINT)
+        b.add_corners(quad, normal, _PAINT)
         if k in b.body.glass:
             middle = quad.mean(axis=0)
-            b.add(*(middle + (quad - middle) * 0.88).T, normal, _GLASS)
+            b.add_corners(middle + (quad - middle) * 0.88, normal, _GLASS)
 
 
 def _end(b: _Builder, *, rear: bool) -> None:
@@ -204,9 +209,9 @@ def _colors(scene: Scene, car: Car, mesh: Mesh, normals: Points) -> Floats:
     colors[glass] = _glass(w.horizon, up)
     if w.night > 0:
         colors[mesh.glows] = albedo[mesh.glows]
-    return colors
+    return np.asarray(colors, np.float32)
 
 
 def _glass(horizon: Color, up: Floats) -> Floats:
-    glass: Floats = rgb(0.07, 0.09, 0.11) + horizon * rgb(0.8, 0.95, 1.05) * (0.22 + 0.25 * up)
-    return glass
+    return np.asarray(
+        rgb(0.07, 0.09, 0.11) + horizon * rgb(0.8, 0.95, 1.05) * (0.22 + 0.25 * up), np.float32)

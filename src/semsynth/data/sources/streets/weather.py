@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -25,20 +25,21 @@ class Weather:
 
     sun: tuple[float, float, float]
     """Unit vector towards the sun (or towards the brightest part of the sky)."""
-    direct: Color
-    ambient: Color
-    zenith: Color
-    horizon: Color
-    cloud: Color
-    cover: float
-    """Share of the sky behind clouds, 0 to 1."""
     haze: float
     """Metres after which 63 per cent of the light is the horizon's."""
-    wet: float
-    """How much the road mirrors, 0 to 1."""
-    night: float
-    """How many lamps and windows are lit, 0 to 1."""
     cloud_shift: float
+    direct: Color = field(default_factory=lambda: rgb(0, 0, 0))
+    """The sun's light; black is no sun and no shadows."""
+    ambient: Color = field(default_factory=lambda: rgb(0.8, 0.8, 0.8))
+    zenith: Color = field(default_factory=lambda: rgb(0.8, 0.8, 0.8))
+    horizon: Color = field(default_factory=lambda: rgb(0.8, 0.8, 0.8))
+    cloud: Color = field(default_factory=lambda: rgb(0.8, 0.8, 0.8))
+    cover: float = 0.0
+    """Share of the sky behind clouds, 0 to 1."""
+    wet: float = 0.0
+    """How much the road mirrors, 0 to 1."""
+    night: float = 0.0
+    """How many lamps and windows are lit, 0 to 1."""
 
     @property
     def shadows(self) -> bool:
@@ -61,62 +62,54 @@ class Weather:
 
 def sample_weather(rng: np.random.Generator) -> Weather:
     """Draw a time of day and a weather; both are moderate: every class stays recognisable."""
-    kind = rng.choice(
-        ["noon", "low", "evening", "dusk", "overcast", "fog", "rain"],
-        p=[0.27, 0.2, 0.12, 0.09, 0.17, 0.06, 0.09],
-    )
-    azimuth = rng.uniform(-np.pi, np.pi)
-    elevation = np.radians(
-        rng.uniform(
-            *{"noon": (45, 68), "low": (28, 45), "evening": (14, 26), "dusk": (8, 14)}.get(
-                str(kind), (50, 70)
-            )
-        )
-    )
-    sun = (
-        float(np.cos(elevation) * np.sin(azimuth)),
-        float(np.sin(elevation)),
-        float(np.cos(elevation) * np.cos(azimuth)),
-    )
-    none = rgb(0, 0, 0)
+    kind = str(rng.choice(list(_KINDS), p=[share for share, _, _ in _KINDS.values()]))
+    _, (lowest, highest), (haze0, haze1) = _KINDS[kind]
+    azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(lowest, highest))
+    level = np.cos(elevation)
+    sun = (float(level * np.sin(azimuth)), float(np.sin(elevation)), float(level * np.cos(azimuth)))
+    haze, shift = float(rng.uniform(haze0, haze1)), float(rng.uniform(0, 500))
+    draw = _fair if kind in ("noon", "low", "evening", "dusk") else _grey
+    return draw(rng, kind, Weather(sun=sun, haze=haze, cloud_shift=shift))
+
+
+_KINDS: dict[str, tuple[float, tuple[float, float], tuple[float, float]]] = {
+    "noon": (0.27, (45, 68), (180, 450)),
+    "low": (0.20, (28, 45), (180, 450)),
+    "evening": (0.12, (14, 26), (120, 250)),
+    "dusk": (0.09, (8, 14), (120, 250)),
+    "overcast": (0.17, (50, 70), (150, 300)),
+    "fog": (0.06, (50, 70), (35, 60)),
+    "rain": (0.09, (50, 70), (90, 180)),
+}
+"""For each kind its share, the sun's elevation in degrees, and the reach of the haze in metres."""
+
+
+def _fair(rng: np.random.Generator, kind: str, base: Weather) -> Weather:
     blue = rgb(0.25, 0.46, 0.78) * np.float32(rng.uniform(0.85, 1.15))
     cover = float(rng.choice([0.0, 0.3, 0.55]))
-    haze, wet, night = float(rng.uniform(180, 450)), 0.0, 0.0
-    if kind in ("noon", "low"):
-        warm = 0.0 if kind == "noon" else 0.06
-        direct, ambient = rgb(0.60, 0.56 - warm / 2, 0.48 - warm), rgb(0.52, 0.56, 0.64)
-        zenith, horizon, cloud = blue, rgb(0.74, 0.83, 0.92), rgb(0.96, 0.96, 0.97)
-    elif kind == "evening":
-        direct, ambient = rgb(0.66, 0.46, 0.26), rgb(0.50, 0.49, 0.55)
-        zenith, horizon, cloud = blue * 0.85, rgb(0.96, 0.80, 0.60), rgb(0.98, 0.82, 0.70)
-        haze = float(rng.uniform(120, 250))
-    elif kind == "dusk":
-        direct, ambient, night = none, rgb(0.48, 0.45, 0.56), float(rng.uniform(0.4, 0.75))
-        zenith, horizon, cloud = rgb(0.26, 0.28, 0.50), rgb(0.90, 0.60, 0.48), rgb(0.55, 0.42, 0.5)
-        haze = float(rng.uniform(120, 250))
-    else:
-        grey = float(rng.uniform(0.68, 0.84))
-        direct, ambient = none, rgb(0.84, 0.86, 0.88) * np.float32(0.6 + 0.4 * grey)
-        zenith, horizon = rgb(0.88, 0.93, 1.0) * grey, rgb(0.95, 0.97, 1.0) * min(1.12 * grey, 0.93)
-        cloud, cover = rgb(0.90, 0.92, 0.95) * grey * 0.82, float(rng.uniform(0.4, 0.9))
-        haze = float(rng.uniform(150, 300))
-        if kind == "fog":
-            haze, cover = float(rng.uniform(35, 60)), 0.0
-        if kind == "rain":
-            ambient, wet, haze = ambient * np.float32(0.86), 1.0, float(rng.uniform(90, 180))
-    return Weather(
-        sun,
-        direct,
-        ambient,
-        zenith,
-        horizon,
-        cloud,
-        cover,
-        haze,
-        wet,
-        night,
-        float(rng.uniform(0, 500)),
-    )
+    if kind == "evening":
+        return replace(base, cover=cover, direct=rgb(0.66, 0.46, 0.26),
+                       ambient=rgb(0.50, 0.49, 0.55), zenith=blue * np.float32(0.85),
+                       horizon=rgb(0.96, 0.80, 0.60), cloud=rgb(0.98, 0.82, 0.70))
+    if kind == "dusk":
+        return replace(base, cover=cover, ambient=rgb(0.52, 0.49, 0.60),
+                       zenith=rgb(0.26, 0.28, 0.50), horizon=rgb(0.90, 0.60, 0.48),
+                       cloud=rgb(0.55, 0.42, 0.5), night=float(rng.uniform(0.4, 0.75)))
+    warm = 0.0 if kind == "noon" else 0.06
+    return replace(base, cover=cover, direct=rgb(0.60, 0.56 - warm / 2, 0.48 - warm),
+                   ambient=rgb(0.54, 0.58, 0.66), zenith=blue, horizon=rgb(0.74, 0.83, 0.92),
+                   cloud=rgb(0.96, 0.96, 0.97))
+
+
+def _grey(rng: np.random.Generator, kind: str, base: Weather) -> Weather:
+    grey = float(rng.uniform(0.68, 0.84))
+    wet = 1.0 if kind == "rain" else 0.0
+    bright = np.float32((0.6 + 0.4 * grey) * (0.88 if wet else 1.0))
+    return replace(base, wet=wet, cover=0.0 if kind == "fog" else float(rng.uniform(0.4, 0.9)),
+                   ambient=rgb(0.84, 0.86, 0.88) * bright,
+                   zenith=rgb(0.88, 0.93, 1.0) * np.float32(grey),
+                   horizon=rgb(0.95, 0.97, 1.0) * np.float32(min(1.12 * grey, 0.93)),
+                   cloud=rgb(0.90, 0.92, 0.95) * np.float32(0.82 * grey))
 
 
 def paint_sky(view: View, weather: Weather, finer: int) -> Floats:
@@ -147,4 +140,5 @@ def paint_sky(view: View, weather: Weather, finer: int) -> Floats:
         sky = sky + (weather.cloud * bright[..., None] - sky) * (0.9 * cover)[..., None]
     if finer == 1:
         return sky
-    return cv2.resize(sky, None, fx=finer, fy=finer, interpolation=cv2.INTER_LINEAR)
+    large = cv2.resize(sky, None, fx=finer, fy=finer, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large, np.float32)
