@@ -16,7 +16,7 @@ class EvaluateConfig:
         UserError: a value outside its range.
     """
 
-    samples: Path = Path("./results/synthetic")
+    samples: Path = Path("./results/generated")
     """Generated pictures in the prepared layout; each stem is MASK__NNN."""
     data: Path = Path("./data/sidewalk_processed")
     """Prepared data set with the real pictures."""
