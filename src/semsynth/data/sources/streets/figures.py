@@ -135,7 +135,7 @@ def draw_lamp(canvas: Canvas, scene: Scene, lamp: Lamp) -> None:
     f.finish()
     reach = -np.sign(lamp.x) * lamp.arm
     (a, b), _ = canvas.view.project([(lamp.x, h, lamp.z), (lamp.x + reach, h + 0.25, lamp.z)])
-    thick = max(t * 0.6 * f.scale, 1.0)
+    thick = max(t * 0.7 * f.scale, 1.0)
     w = canvas.weather
     color = w.through_haze(lamp.color * f.front, f.depth)
     up = np.array([0.0, thick / 2])
@@ -165,7 +165,7 @@ def draw_sign(canvas: Canvas, scene: Scene, sign: Sign) -> None:
     f = _Flat(canvas, scene, (sign.x, sign.z), POLE)
     if f.depth < 1.2:
         return
-    f.limb((0, sign.tall + sign.size / 2), (0, 0), (0.13, 0.13), rgb(0.55, 0.56, 0.57))
+    f.limb((0, sign.tall + sign.size / 2), (0, 0), (0.17, 0.17), rgb(0.55, 0.56, 0.57))
     f.label = SIGN
     _draw_board(f, sign.kind, (0.0, sign.tall), sign.size / 2)
     f.finish()

@@ -22,12 +22,12 @@ _CAR_COLORS = (
     (0.75, 0.58, 0.16), (0.25, 0.45, 0.62),
 )
 _CLOTHES = (
-    (0.68, 0.13, 0.13), (0.13, 0.20, 0.45), (0.16, 0.16, 0.18), (0.80, 0.62, 0.14),
-    (0.14, 0.42, 0.42), (0.55, 0.20, 0.45), (0.85, 0.84, 0.82), (0.85, 0.40, 0.14),
-    (0.25, 0.40, 0.70), (0.42, 0.12, 0.20),
+    (0.76, 0.14, 0.14), (0.16, 0.26, 0.62), (0.20, 0.20, 0.23), (0.88, 0.68, 0.14),
+    (0.12, 0.50, 0.50), (0.62, 0.22, 0.52), (0.90, 0.88, 0.86), (0.92, 0.44, 0.12),
+    (0.30, 0.48, 0.82), (0.82, 0.34, 0.48),
 )
-_TROUSERS = ((0.13, 0.16, 0.28), (0.10, 0.10, 0.12), (0.22, 0.30, 0.45), (0.40, 0.33, 0.24),
-             (0.25, 0.25, 0.27))
+_TROUSERS = ((0.14, 0.18, 0.38), (0.11, 0.11, 0.13), (0.24, 0.36, 0.60), (0.52, 0.42, 0.28),
+             (0.14, 0.18, 0.38))
 _SKINS = ((0.87, 0.67, 0.55), (0.80, 0.58, 0.44), (0.62, 0.42, 0.30), (0.42, 0.28, 0.20))
 _HAIR = ((0.10, 0.08, 0.07), (0.25, 0.16, 0.10), (0.55, 0.40, 0.22), (0.50, 0.48, 0.46))
 
@@ -125,11 +125,11 @@ def _lamps(rng: np.random.Generator, side: Side, camera: Camera) -> list[Thing]:
     if rng.random() < 0.25:
         return []
     x = side.sign * (side.road + side.curb + 0.35)
-    z, step = float(rng.uniform(4, 13)), float(rng.uniform(13, 20))
+    z, step = float(rng.uniform(4, 12)), float(rng.uniform(10, 15))
     tall, arm = float(rng.uniform(4.8, 7.0)), float(rng.uniform(0.8, 1.8))
-    thick = float(rng.uniform(0.19, 0.26))
+    thick = float(rng.uniform(0.24, 0.32))
     color = _color(rng, ((0.30, 0.31, 0.32), (0.55, 0.56, 0.57), (0.20, 0.27, 0.24)))
-    return [Lamp(x, z + k * step, tall, thick, arm, color) for k in range(3)]
+    return [Lamp(x, z + k * step, tall, thick, arm, color) for k in range(2)]
 
 
 def _car(rng: np.random.Generator, x: float, z: float, heading: float) -> Car:
@@ -184,7 +184,7 @@ def _people(rng: np.random.Generator, view: View, left: Side, right: Side,
     for _ in range(12 * wanted):
         if len(people) == wanted:
             break
-        z = float(rng.uniform(3.5, 15.0) if rng.random() < 0.75 else rng.uniform(8, 24))
+        z = float(rng.uniform(3.2, 9.5) if rng.random() < 0.75 else rng.uniform(7, 16))
         crossing = bool(ground.crosswalks) and rng.random() < 0.3
         if crossing:
             start, stop = ground.crosswalks[0]

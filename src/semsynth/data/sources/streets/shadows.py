@@ -81,7 +81,7 @@ def _shapes(scene: Scene, thing: Thing) -> list[Points]:
     elif isinstance(thing, Lamp):
         solid = [_column(thing, thing.thick, 0.0, thing.tall)]
     elif isinstance(thing, Sign):
-        solid = [_column(thing, 0.12, 0.0, thing.tall),
+        solid = [_column(thing, 0.17, 0.0, thing.tall),
                  _column(thing, thing.size * 0.6, thing.tall - 0.4, thing.tall + 0.4)]
     else:
         solid = [_column(thing, 0.5, 0.0, 1.0)]
