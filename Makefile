@@ -1,5 +1,5 @@
 # `make demo` and `make test` set themselves up; the second time they start at once.
-#   PYTHON=python3.12   the Python that makes the environment
+#   PYTHON=python3.12   the Python that makes the environment (for another one: make clean first)
 #   VENV=.venv          where the environment is
 #   TORCH_INDEX=URL     take torch from this index, for example https://download.pytorch.org/whl/cpu
 #   OUTPUT=demo_output  where the demo writes
