@@ -105,7 +105,7 @@ def _crop(layers: list[np.ndarray], smallest: float, rng: np.random.Generator) -
         return layers
     height, width = layers[0].shape[:2]
     share = rng.uniform(smallest, 1)
-    h, w = round(height * share), round(width * share)
+    h, w = max(1, round(height * share)), max(1, round(width * share))
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     kinds = [cv2.INTER_LINEAR] + [cv2.INTER_NEAREST_EXACT] * (len(layers) - 1)
     cut = [layer[top : top + h, left : left + w] for layer in layers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,11 @@ def labels_for_network(channels_BHW: Tensor, model: ModelConfig) -> Tensor:
 
 
 def save_bundle(path: Path, bundle: Bundle) -> None:
-    """Write ``bundle`` to ``path``, all of it or nothing."""
+    """Write ``bundle`` to ``path``, all of it or nothing.
+
+    Raises:
+        UserError: the disk is full.
+    """
     value = {
         "format": FORMAT,
         "model": bundle.model.model_dump(mode="json"),
@@ -90,7 +94,14 @@ def save_bundle(path: Path, bundle: Bundle) -> None:
         "facts": bundle.facts,
     }
     with atomic_path(path) as temporary:
-        torch.save(value, temporary)
+        try:
+            torch.save(value, temporary)
+        except RuntimeError as error:
+            # torch reports a full disk as a RuntimeError of its zip writer.
+            raise UserError(
+                f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full? "
+                "Run the command again to write it"
+            ) from error
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -113,7 +124,8 @@ def load_bundle(path: Path) -> Bundle:
         raise UserError(
             f"{path}: cannot be read: cut short, or not a PyTorch checkpoint; copy it again"
         ) from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT or "weights" not in value:
+    names = {entry.name for entry in fields(Bundle)}
+    if not isinstance(value, dict) or value.get("format") != FORMAT or not names <= value.keys():
         raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
     return Bundle(
         model=parse(ModelConfig, value["model"], f"{path}: model"),

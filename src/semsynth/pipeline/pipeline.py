@@ -71,7 +71,7 @@ class SemanticDiffusionPipeline:
         unet, _ = build_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
         try:
             unet.load_state_dict(bundle.weights)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: weights do not fit its configuration: {reason}") from None
         file = path / "final_model.pth" if path.is_dir() else path

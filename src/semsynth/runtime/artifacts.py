@@ -116,13 +116,25 @@ def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None
             f"{folder}: holds {kind or 'something else'!s}, not {wanted['kind']}; "
             "choose another output folder"
         )
-    old, new = found.get("key", {}), wanted["key"]
+    old, new = _flat(found.get("key", {})), _flat(wanted["key"])
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise UserError(
                 f"{folder}: was made with {name}={old.get(name)!r}, now {new.get(name)!r}; "
                 "choose another output folder or remove this one"
             )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, ``{"a": {"b": 1}}`` as ``{"a.b": 1}``: to name one field."""
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= (
+            _flat(inner, f"{prefix}{name}.")
+            if isinstance(inner, dict) and inner
+            else {prefix + name: inner}
+        )
+    return flat
 
 
 def sha256_file(path: str | Path) -> str:

@@ -80,6 +80,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     check_fit(recipe, data)
     folder = config.output or Path("checkpoints") / recipe.name
     accelerator = _accelerator(recipe, config.device)
+    _check_batch(recipe, accelerator.num_processes)
     if accelerator.is_main_process:
         _claim(folder, recipe, data, config.resume)
     accelerator.wait_for_everyone()
@@ -137,13 +138,15 @@ def _accelerator(recipe: Recipe, device: str) -> Accelerator:
     )
 
 
-def _assemble(recipe: Recipe, folder: Path, data: PreparedDataset, accelerator: Accelerator) -> Run:
-    world = accelerator.num_processes
+def _check_batch(recipe: Recipe, world: int) -> None:
     if recipe.train.batch_size % (world * recipe.train.accumulation):
         raise UserError(
             f"train.batch_size {recipe.train.batch_size} must be a multiple of processes x "
             f"accumulation = {world} x {recipe.train.accumulation}"
         )
+
+
+def _assemble(recipe: Recipe, folder: Path, data: PreparedDataset, accelerator: Accelerator) -> Run:
     torch.manual_seed(derive_seed(recipe.seed, "weights"))
     unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())

@@ -39,7 +39,7 @@ def save_state(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         write_json(
             temporary / MANIFEST, {"step": step, "sha256": {STATE: sha256_file(temporary / STATE)}}
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UserError) as error:
         # torch reports a full disk as a RuntimeError of its zip writer.
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
