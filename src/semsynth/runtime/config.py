@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,6 +14,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from semsynth.runtime.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class _Yaml(yaml.SafeLoader):
+    """Safe YAML in which ``1e-4`` is a number: YAML 1.1 wants ``1.0e-4``, else reads a string."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 class Config(BaseModel):
@@ -29,7 +39,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Yaml)  # derives from SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -85,7 +95,7 @@ def set_value(mapping: dict[str, Any], assignment: str) -> None:
     """Apply ``section.key=value`` (the value in YAML) to a nested mapping in place.
 
     Raises:
-        UserError: no ``=``, or a path through something that is no section.
+        UserError: no ``=``, a value that is not YAML, or a path through what is no section.
     """
     name, equals, text = assignment.partition("=")
     if not equals:
@@ -96,4 +106,7 @@ def set_value(mapping: dict[str, Any], assignment: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise UserError(f"--set {assignment}: '{section}' is no section")
-    target[key.strip()] = yaml.safe_load(text)
+    try:
+        target[key.strip()] = yaml.load(text, _Yaml)
+    except yaml.YAMLError:
+        raise UserError(f"--set {assignment}: the value is not valid YAML") from None
