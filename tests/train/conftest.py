@@ -72,9 +72,7 @@ def configure(pictures: Path, recipe_file: Path, tmp_path: Path) -> Callable[...
 
     def make(output: str, *changes: str, **options: Any) -> TrainConfig:
         values: dict[str, Any] = {"data": pictures, "device": "cpu", **options}
-        return TrainConfig(
-            recipe=str(recipe_file), output=tmp_path / output, set=changes, **values
-        )
+        return TrainConfig(recipe=str(recipe_file), output=tmp_path / output, set=changes, **values)
 
     return make
 

@@ -49,9 +49,7 @@ def numbers(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def straight(
-    tmp_path_factory: pytest.TempPathFactory, pictures: Path, recipe_file: Path
-) -> Path:
+def straight(tmp_path_factory: pytest.TempPathFactory, pictures: Path, recipe_file: Path) -> Path:
     """The run that nobody interrupts: 6 steps and 4 of fine-tuning."""
     output = tmp_path_factory.mktemp("straight") / "run"
     train(TrainConfig(str(recipe_file), pictures, output, device="cpu"))
