@@ -12,6 +12,7 @@ from torch import Tensor
 
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.settings import SamplerName, SamplerSettings
+from semsynth.runtime.errors import UserError
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x_BCHW, t_B) to the network's (guided) output."""
@@ -36,6 +37,20 @@ def make_scheduler(schedule: Schedule, name: SamplerName) -> Any:
     if name == "unipc":
         return schedulers.UniPCMultistepScheduler(**common)
     return schedulers.DPMSolverMultistepScheduler(**common)
+
+
+def check_steps(schedule: Schedule, settings: SamplerSettings) -> None:
+    """Check that the sampler finds as many different noise levels as it shall take steps.
+
+    Raises:
+        UserError: more steps than levels; multistep solvers also need one to end at.
+    """
+    most = schedule.timesteps - (settings.sampler in ("dpm++", "unipc"))
+    if settings.steps > most:
+        raise UserError(
+            f"steps is {settings.steps}: {settings.sampler} can take at most {most} with a model "
+            f"of {schedule.timesteps} noise levels"
+        )
 
 
 def set_timesteps(scheduler: Any, steps: int) -> None:
@@ -76,7 +91,11 @@ def sample(
         settings: sampler and number of steps (the guidance is the denoiser's matter).
         noise_BCHW: standard normal noise.
         generators: one for each picture, for samplers that add noise.
+
+    Raises:
+        UserError: more steps than noise levels.
     """
+    check_steps(schedule, settings)
     scheduler = make_scheduler(schedule, settings.sampler)
     set_timesteps(scheduler, settings.steps)
     channels = noise_BCHW.shape[1]

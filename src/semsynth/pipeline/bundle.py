@@ -120,7 +120,8 @@ def load_bundle(path: Path) -> Bundle:
         raise UserError(
             f"{path}: refused: a pickle with code in it, or no checkpoint at all (nothing was run)"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except Exception:
+        # Bytes that are no pickle fail in the unpickler in any way that there is (IndexError, ...).
         raise UserError(
             f"{path}: cannot be read: cut short, or not a PyTorch checkpoint; copy it again"
         ) from None

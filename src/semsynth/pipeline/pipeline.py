@@ -104,7 +104,12 @@ class SemanticDiffusionPipeline:
 
     @torch.no_grad()
     def encode(self, mask_BHW: npt.NDArray[Any]) -> Condition:
-        """Compute all that depends on masks of label ids alone, (B, H, W) integers."""
+        """Compute all that depends on masks of label ids alone, (B, H, W) integers.
+
+        Raises:
+            UserError: an id that is none of ``labels``.
+        """
+        self.labels.check_ids(mask_BHW, "masks")
         channels = torch.from_numpy(self._lut[mask_BHW]).to(self.unet.device)
         return self.unet.encode(labels_for_network(channels, self.bundle.model))
 
@@ -131,7 +136,8 @@ class SemanticDiffusionPipeline:
             (B, H, W, 3) uint8 RGB.
 
         Raises:
-            UserError: sides that the network cannot halve, or another number of seeds.
+            UserError: sides that the network cannot halve, an id that is no label, another number
+                of seeds than masks, or more steps than the model has noise levels.
         """
         settings = settings or SamplerSettings()
         if len(seeds) != len(mask_BHW):

@@ -75,7 +75,8 @@ def preview(
     stems = _spread(data.stems(split), PREVIEW_MASKS)
     masks = np.stack([data.read_mask(split, stem) for stem in stems])
     seeds = [derive_seed(0, "preview", stem) for stem in stems]
-    painted = pipeline.generate(masks, seeds, SamplerSettings(steps=PREVIEW_STEPS))
+    steps = min(PREVIEW_STEPS, pipeline.schedule.timesteps - 1)
+    painted = pipeline.generate(masks, seeds, SamplerSettings(steps=steps))
     rows = [[data.labels.colorize(mask) for mask in masks]]
     if data.has_images(split):
         rows.append([data.read_image(split, stem) for stem in stems])
