@@ -1,0 +1,116 @@
+"""Batches as a function of (seed, step)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.data.labels import LabelSet
+from semsynth.data.loading import Plan, TrainingPictures, batches
+from semsynth.data.prepared import PreparedDataset, PreparedFormat, PreparedWriter
+
+SIDE, COUNT = 16, 7
+
+
+@pytest.fixture(scope="module")
+def ramps(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Seven pictures: red grows with the column as the mask's channel does, green is the picture's
+    number, blue grows with the row."""
+    labels = LabelSet.from_names({0: "void"} | {i + 1: f"c{i}" for i in range(SIDE)}, ignore_id=0)
+    folder = tmp_path_factory.mktemp("ramps") / "prepared"
+    writer = PreparedWriter(folder, PreparedFormat(labels, SIDE, SIDE), "prepared", {})
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    for i in range(COUNT):
+        image = np.stack([columns * 16, np.full_like(rows, i), rows * 16], -1).astype(np.uint8)
+        writer.write_pair("train", f"p{i}", image, (columns + 1).astype(np.uint8))
+    return writer.finish("ramps", "here", "none")
+
+
+def samples(data: PreparedDataset, batch: int = 3, **plan: float) -> TrainingPictures:
+    values = {"seed": 5, "batch_size": batch, **plan}
+    return TrainingPictures(data, "train", Plan(**values))  # type: ignore[arg-type]
+
+
+def test_each_sample_once_an_epoch(ramps: PreparedDataset) -> None:
+    pictures = samples(ramps)
+    epochs = [[pictures.stem_at(e * COUNT + i) for i in range(COUNT)] for e in range(4)]
+    assert all(sorted(epoch) == [f"p{i}" for i in range(COUNT)] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    # Whatever order they are asked for in, and another order for another seed.
+    again = samples(ramps)
+    assert [again.stem_at(i) for i in reversed(range(COUNT))] == epochs[0][::-1]
+    other = samples(ramps, seed=6)
+    assert [other.stem_at(i) for i in range(COUNT)] != epochs[0]
+
+
+def test_a_step_has_its_batch_wherever_one_starts(ramps: PreparedDataset) -> None:
+    plan = {"flip": True, "crop": 0.6}
+    whole = list(batches(samples(ramps, **plan), (0, 6)))
+    assert len(whole) == 6
+    for first in (1, 4):
+        rest = list(batches(samples(ramps, **plan), (first, 6)))
+        for a, b in zip(whole[first:], rest, strict=True):
+            assert torch.equal(a.pictures, b.pictures)
+            assert torch.equal(a.channels, b.channels)
+    assert list(batches(samples(ramps), (6, 6))) == []
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_shards_are_the_parts_of_a_batch(world: int, ramps: PreparedDataset) -> None:
+    plan = {"batch": 6, "flip": True, "crop": 0.6}
+    whole = list(batches(samples(ramps, **plan), (0, 3)))
+    for rank in range(world):
+        part = list(batches(samples(ramps, **plan), (0, 3), shard=(rank, world)))
+        for a, b in zip(whole, part, strict=True):
+            assert torch.equal(a.pictures[rank::world], b.pictures)
+            assert torch.equal(a.channels[rank::world], b.channels)
+
+
+def test_untouched_without_variation(ramps: PreparedDataset) -> None:
+    batch = next(batches(samples(ramps, batch=COUNT), (0, 1)))
+    assert batch.pictures.shape == (COUNT, 3, SIDE, SIDE) and batch.pictures.dtype == torch.uint8
+    assert batch.channels.dtype == torch.int16 and batch.content is None
+    assert torch.equal(batch.pictures[:, 0], batch.channels.to(torch.uint8) * 16)
+    assert sorted(batch.pictures[:, 1, 0, 0].tolist()) == list(range(COUNT))
+
+
+def test_flips_turn_image_and_mask(ramps: PreparedDataset) -> None:
+    found = list(batches(samples(ramps, batch=COUNT, flip=True), (0, 30)))
+    pictures = torch.cat([batch.pictures for batch in found])
+    channels = torch.cat([batch.channels for batch in found])
+    assert torch.equal(pictures[:, 0], channels.to(torch.uint8) * 16)
+    flipped = channels[:, 0, 0] == SIDE - 1
+    assert float(flipped.float().mean()) == pytest.approx(0.5, abs=0.12)  # 210 of them
+    rows = torch.arange(SIDE, dtype=torch.uint8) * 16
+    assert torch.equal(pictures[:, 2], rows[None, :, None].expand(len(pictures), SIDE, SIDE))
+
+
+@pytest.mark.parametrize("crop", [0.5, 0.9, 0.01])
+def test_crops_cut_image_and_mask_alike(crop: float, ramps: PreparedDataset) -> None:
+    for batch in batches(samples(ramps, flip=True, crop=crop), (0, 20)):
+        assert batch.pictures.shape == (3, 3, SIDE, SIDE)
+        # A mixed colour lies within half a column of the nearest class.
+        columns = batch.pictures[:, 0].float() / 16
+        assert float((columns - batch.channels.float()).abs().max()) <= 0.5 + 1 / 16
+        assert int(batch.channels.min()) >= 0 and int(batch.channels.max()) < SIDE
+        for picture in batch.channels:
+            seen = len(picture.unique())
+            assert seen >= int(crop * SIDE) or crop < 0.1
+            assert torch.equal(picture, picture[:1].expand(SIDE, SIDE))
+
+
+def test_padding_is_no_content(tmp_path: Path) -> None:
+    labels = LabelSet.from_names({0: "void", 1: "a"}, ignore_id=0)
+    form = PreparedFormat(labels, 8, 8, resize="pad")
+    writer = PreparedWriter(tmp_path / "p", form, "prepared", {})
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, 2:5] = 1
+    image = np.zeros((8, 8, 3), np.uint8)
+    writer.write_pair("train", "a", image, mask, (8, 3), (0, 2, 8, 3))
+    data = writer.finish("padded", "here", "none")
+    for batch in batches(samples(data, flip=True, crop=0.7), (0, 8)):
+        assert batch.content is not None and batch.content.dtype == torch.bool
+        assert torch.equal(batch.content[:, 0], batch.channels >= 0)
