@@ -101,7 +101,7 @@ def test_second_order_is_worth_it() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++", "unipc"])
-@pytest.mark.parametrize("steps", [1, 2, 7, 999])
+@pytest.mark.parametrize("steps", [1, 2, 7, 250])
 def test_any_number_of_steps(sampler: SamplerName, steps: int) -> None:
     for config in CONFIGS.values():
         denoise = Exact(config)
