@@ -31,7 +31,7 @@ class DemoBudget:
     """Streets to train on."""
     val_count: int = 100
     """Streets held out, whose masks are painted."""
-    evaluator_steps: int = 800
+    evaluator_steps: int = 1400
     """Training steps of the segmenter that judges."""
     train_steps: int | None = None
     """Training steps of the generator; the recipe's by default."""
@@ -39,8 +39,10 @@ class DemoBudget:
     """Steps of its fine-tuning for guidance; the recipe's by default."""
     per_mask: int = 3
     """Pictures for each held-out mask."""
-    sampler_steps: int = 20
+    sampler_steps: int = 10
     """Denoising steps of a picture."""
+    guidance_scale: float = 2.0
+    """Classifier-free guidance; docs/log.md has the comparison that chose these two."""
     synthetic_count: int = 160
     """Pictures painted for the augmentation, one for each of so many training masks."""
     real_pictures: int = 20
@@ -209,6 +211,7 @@ def _paint(demo: Demo, split: str, output: Path, limit: int | None, per_mask: in
             limit=limit,
             seed=demo.config.seed,
             steps=demo.config.budget.sampler_steps,
+            guidance_scale=demo.config.budget.guidance_scale,
             batch_size=16,
             device=demo.config.device,
         )

@@ -96,8 +96,14 @@ def test_appearance_tells_some_classes_apart(
     hundred: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:
     def mean(name: str) -> np.ndarray:
-        return np.mean([image[mask == BY_NAME[name]].mean(axis=0) for image, mask in hundred
-                        if (mask == BY_NAME[name]).any()], axis=0)
+        return np.mean(
+            [
+                image[mask == BY_NAME[name]].mean(axis=0)
+                for image, mask in hundred
+                if (mask == BY_NAME[name]).any()
+            ],
+            axis=0,
+        )
 
     for green in ("nature-vegetation", "nature-terrain"):
         assert mean(green).argmax() == 1

@@ -92,6 +92,7 @@ class Recipe(Config):
     Attributes:
         name: of the recipe.
         about: a line or two for the reader.
+        run: name of the run's folder under checkpoints/ (empty: the recipe's name).
         height: of the pictures, in pixels; the prepared data must have this size.
         width: likewise.
         seed: of everything random.
@@ -99,6 +100,7 @@ class Recipe(Config):
 
     name: str
     about: str = ""
+    run: str = ""
     height: int = Field(ge=8)
     width: int = Field(ge=8)
     seed: int = Field(0, ge=0)
@@ -132,7 +134,7 @@ class TrainConfig:
     Attributes:
         recipe: name of a recipe (streets_demo, camvid, sidewalk_1024, paper_256) or a YAML file.
         data: folder of 'semsynth prepare'.
-        output: folder of the run; by default checkpoints/ and the name of the recipe.
+        output: folder of the run; by default checkpoints/ and the name that the recipe gives.
         resume: continue an unfinished run in the output folder (--no-resume: refuse it).
         set: changes of the recipe, as section.key=value.
         device: auto, cpu, cuda or mps.

@@ -78,7 +78,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     recipe = load_recipe(config.recipe, config.set)
     data = PreparedDataset.open(config.data)
     check_fit(recipe, data)
-    folder = config.output or Path("checkpoints") / recipe.name
+    folder = config.output or Path("checkpoints") / (recipe.run or recipe.name)
     accelerator = _accelerator(recipe, config.device)
     _check_batch(recipe, accelerator.num_processes)
     if accelerator.is_main_process:
@@ -119,7 +119,7 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
 
 
 def _claim(folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool) -> None:
-    decides = recipe.model_dump(mode="json", exclude={"about"})
+    decides = recipe.model_dump(mode="json", exclude={"about", "run"})
     for name in ("workers", "log_every", "keep_checkpoints"):
         decides["train"].pop(name)
     key = {"recipe": decides, "data": data.info.name, "labels": data.labels.to_json()}

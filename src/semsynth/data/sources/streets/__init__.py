@@ -17,8 +17,9 @@ from .paint import paint
 __all__ = ["LABELS", "render"]
 
 
-def render(seed: int, index: int, height: int, width: int) -> tuple[
-        npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def render(
+    seed: int, index: int, height: int, width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Paint street number ``index`` of the series ``seed``.
 
     The street is a function of ``seed`` and ``index`` alone (both at least 0): the same bytes for

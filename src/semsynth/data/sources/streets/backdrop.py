@@ -39,8 +39,12 @@ def paint_behind(canvas: Canvas, scene: Scene) -> None:
     if scene.end_houses:
         _paint_end(canvas, scene)
     parts: list[tuple[float, int]] = []
-    houses = [(side, b) for side in (scene.left, scene.right) for b in side.buildings
-              if b.z1 > 1 and b.z0 < scene.end]
+    houses = [
+        (side, b)
+        for side in (scene.left, scene.right)
+        for b in side.buildings
+        if b.z1 > 1 and b.z0 < scene.end
+    ]
     parts += [((b.z0 + b.z1) / 2 + 1.5, k) for k, (_, b) in enumerate(houses)]
     parts += [(tree.z, -1 - k) for k, tree in enumerate(scene.behind)]
     for _, k in sorted(parts, reverse=True):
@@ -60,8 +64,13 @@ def _paint_sides(canvas: Canvas, scene: Scene, side: Side, b: Building) -> None:
         tilt = (-side.sign * 0.55, 0.83, 0.0)
         canvas.fill_world(roof, b.roof_color * w.shade(tilt), BUILDING)
     if b.z0 > 0.5:
-        wall = [(x0, 0.0, b.z0), (x0, h, b.z0), (middle, ridge, b.z0), (x1, h, b.z0),
-                (x1, 0.0, b.z0)]
+        wall = [
+            (x0, 0.0, b.z0),
+            (x0, h, b.z0),
+            (middle, ridge, b.z0),
+            (x1, h, b.z0),
+            (x1, 0.0, b.z0),
+        ]
         canvas.fill_world(wall, b.wall * w.shade((0.0, 0.0, -1.0)) * np.float32(0.94), BUILDING)
 
 
@@ -72,8 +81,9 @@ def _paint_end(canvas: Canvas, scene: Scene) -> None:
     x, z = -42.0, scene.end
     for k, b in enumerate(scene.left.buildings[:3] + scene.right.buildings[:3]):
         wide, h = b.z1 - b.z0, max(b.height, 7.0)
-        canvas.fill_world([(x, 0, z), (x, h, z), (x + wide, h, z), (x + wide, 0, z)],
-                          b.wall * light, BUILDING)
+        canvas.fill_world(
+            [(x, 0, z), (x, h, z), (x + wide, h, z), (x + wide, 0, z)], b.wall * light, BUILDING
+        )
         column, level = np.meshgrid(np.arange(int(wide / b.bay)), np.arange(int((h - 1) / b.floor)))
         left, low = x + (column.ravel() + 0.28) * b.bay, level.ravel() * b.floor + 1.0
         across = left[:, None] + np.array([0, 0, 0.45, 0.45]) * b.bay

@@ -38,8 +38,13 @@ class Canvas:
         points = np.asarray(uv, np.float64)
         self.fill_each(points, [len(points)], color[None], [label])
 
-    def fill_each(self, uv: npt.NDArray[np.floating], sizes: Sequence[int], colors: Floats,
-                  labels: Sequence[int]) -> None:
+    def fill_each(
+        self,
+        uv: npt.NDArray[np.floating],
+        sizes: Sequence[int],
+        colors: Floats,
+        labels: Sequence[int],
+    ) -> None:
         """Fill polygons in turn: ``uv`` (n, 2) holds the corners of all of them, in pixels.
 
         ``sizes`` says how many corners belong to each, ``colors`` (polygons, 3) are final.
@@ -47,13 +52,14 @@ class Canvas:
         fixed = self.corners(uv)
         start = 0
         for size, color, label in zip(sizes, colors.tolist(), labels, strict=True):
-            shape = [fixed[start:start + size]]
+            shape = [fixed[start : start + size]]
             start += size
             cv2.fillPoly(self.image, shape, color, cv2.LINE_8, SHIFT)
             cv2.fillPoly(self.ids, shape, label, cv2.LINE_8, SHIFT)
 
-    def fill_many(self, shapes: Sequence[npt.NDArray[np.floating]], color: Color,
-                  label: int) -> None:
+    def fill_many(
+        self, shapes: Sequence[npt.NDArray[np.floating]], color: Color, label: int
+    ) -> None:
         """Fill several polygons that do not overlap, in one colour."""
         points = [self.corners(uv) for uv in shapes]
         if points:

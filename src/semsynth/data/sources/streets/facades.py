@@ -41,8 +41,7 @@ def lay_fronts(view: View, scene: Scene) -> Fronts:
     depth, across = _meet(view, scene, -scene.left.front, scene.right.front)
     y = scene.camera.height + depth * view.dy
     z = depth * view.dz
-    tall = np.where(view.dx < 0, look_up(scene.left.heights, z),
-                    look_up(scene.right.heights, z))
+    tall = np.where(view.dx < 0, look_up(scene.left.heights, z), look_up(scene.right.heights, z))
     where = np.flatnonzero((y > 0) & (y < tall) & (z > Z_MIN) & (z < min(Z_MAX, scene.end)))
     if where.size == 0:
         return Fronts(where, np.zeros((0, 3), np.float32))
@@ -52,8 +51,14 @@ def lay_fronts(view: View, scene: Scene) -> Fronts:
     texture = sample_noise(*_tall(z, y), 7.0).reshape(-1, 3)[: where.size]
     grid = _grid(scene, on_left, y, z)
     color = _front_color(scene, grid, y, z, footprint) * (1 + _wall_noise(texture, footprint))
-    lit = shadow(scene, np.where(on_left, np.float32(-scene.left.front + 0.02),
-                                 np.float32(scene.right.front - 0.02)), y, z)
+    lit = shadow(
+        scene,
+        np.where(
+            on_left, np.float32(-scene.left.front + 0.02), np.float32(scene.right.front - 0.02)
+        ),
+        y,
+        z,
+    )
     w = scene.weather
     from_left, from_right = w.shade((1, 0, 0), 1), w.shade((-1, 0, 0), 1)
     shade = w.shade((1, 0, 0), 0)
@@ -70,8 +75,10 @@ def _tall(u: Floats, v: Floats) -> tuple[Floats, Floats]:
     """Fold flat arrays into rows: OpenCV looks up no row longer than 32767."""
     row = 4096
     pad = -u.size % row
-    return (np.pad(u, (0, pad)).reshape(-1, row).astype(np.float32),
-            np.pad(v, (0, pad)).reshape(-1, row).astype(np.float32))
+    return (
+        np.pad(u, (0, pad)).reshape(-1, row).astype(np.float32),
+        np.pad(v, (0, pad)).reshape(-1, row).astype(np.float32),
+    )
 
 
 def _wall_noise(texture: Floats, footprint: Floats) -> Floats:
@@ -89,9 +96,14 @@ def _tables(scene: Scene) -> tuple[Ints, Floats]:
     rows: list[list[float]] = []
     for k, side in enumerate((scene.left, scene.right)):
         for b in side.buildings:
-            which[k, cell(b.z0):cell(b.z1)] = len(rows)
-            rows.append([float(getattr(b, name)) for name in _FIELDS] + list(b.window)
-                        + b.wall.tolist() + b.trim.tolist() + b.ground.tolist())
+            which[k, cell(b.z0) : cell(b.z1)] = len(rows)
+            rows.append(
+                [float(getattr(b, name)) for name in _FIELDS]
+                + list(b.window)
+                + b.wall.tolist()
+                + b.trim.tolist()
+                + b.ground.tolist()
+            )
     return which, np.array(rows, np.float32)
 
 
@@ -133,8 +145,9 @@ def _grid(scene: Scene, on_left: Bools, y: Floats, z: Floats) -> _Grid:
     inside = (upper | (level < 0)) & ~door
     window = inside & (across < wide) & (up > low) & (up < high)
     frame = inside & (across < wide + 0.05) & (up > low - 0.05) & (up < high + 0.04) & ~window
-    return _Grid(t, column.astype(np.int32), level.astype(np.int32), across, up, window, frame,
-                 door, upper)
+    return _Grid(
+        t, column.astype(np.int32), level.astype(np.int32), across, up, window, frame, door, upper
+    )
 
 
 def _front_color(scene: Scene, g: _Grid, y: Floats, z: Floats, footprint: Floats) -> Floats:
@@ -145,8 +158,9 @@ def _front_color(scene: Scene, g: _Grid, y: Floats, z: Floats, footprint: Floats
     near = np.clip(1.5 - footprint * 2.2, 0, 1)
     course = np.floor(y * 4).astype(np.int32)
     stone = np.floor(z * 2 + 0.5 * (course & 1)).astype(np.int32)
-    joint = (np.abs(y * 4 - course - 0.5) > 0.42) | (np.abs(z * 2 + 0.5 * (course & 1) - stone
-                                                            - 0.5) > 0.46)
+    joint = (np.abs(y * 4 - course - 0.5) > 0.42) | (
+        np.abs(z * 2 + 0.5 * (course & 1) - stone - 0.5) > 0.46
+    )
     bricks = 0.16 * (cell_value(stone, course) - 0.5) - 0.10 * joint
     color = color * (1 + brick * near * bricks)[:, None]
     cornice = ((g.level >= 0) & (g.up < 0.07)) | (g.level > t[:, 3] - 1) & ~g.upper & (g.level >= 0)
@@ -171,13 +185,30 @@ def _front_color(scene: Scene, g: _Grid, y: Floats, z: Floats, footprint: Floats
 
 
 def _awnings() -> Floats:
-    return np.array([(0.55, 0.16, 0.15), (0.15, 0.33, 0.22), (0.17, 0.22, 0.42),
-                     (0.70, 0.55, 0.20), (0.25, 0.25, 0.27), (0.72, 0.70, 0.66)], np.float32)
+    return np.array(
+        [
+            (0.55, 0.16, 0.15),
+            (0.15, 0.33, 0.22),
+            (0.17, 0.22, 0.42),
+            (0.70, 0.55, 0.20),
+            (0.25, 0.25, 0.27),
+            (0.72, 0.70, 0.66),
+        ],
+        np.float32,
+    )
 
 
 def _doors() -> Floats:
-    return np.array([(0.33, 0.20, 0.13), (0.16, 0.26, 0.20), (0.20, 0.22, 0.30),
-                     (0.45, 0.15, 0.13), (0.55, 0.54, 0.52)], np.float32)
+    return np.array(
+        [
+            (0.33, 0.20, 0.13),
+            (0.16, 0.26, 0.20),
+            (0.20, 0.22, 0.30),
+            (0.45, 0.15, 0.13),
+            (0.55, 0.54, 0.52),
+        ],
+        np.float32,
+    )
 
 
 def _lamps(scene: Scene, g: _Grid, color: Floats) -> None:
@@ -197,8 +228,9 @@ def hedge_pixels(view: View, scene: Scene) -> tuple[npt.NDArray[np.intp], Floats
     depth, _ = _meet(view, scene, -scene.left.hedge, scene.right.hedge)
     y = scene.camera.height + depth * view.dy
     z = depth * view.dz
-    tall = np.where(view.dx < 0, look_up(scene.left.hedge_heights, z),
-                    look_up(scene.right.hedge_heights, z))
+    tall = np.where(
+        view.dx < 0, look_up(scene.left.hedge_heights, z), look_up(scene.right.hedge_heights, z)
+    )
     near = np.flatnonzero((y > 0) & (y < tall + 0.2) & (tall > 0) & (depth > 0))
     z, y, tall = z.ravel()[near], y.ravel()[near], tall.ravel()[near]
     uneven = sample_noise(*_tall(z, y * 0.2), 9.0).reshape(-1, 3)[: near.size, 1]

@@ -17,8 +17,9 @@ Points = npt.NDArray[np.float64]
 class _Flat:
     """A sheet that stands at one place, faces the camera and is drawn on in metres."""
 
-    def __init__(self, canvas: Canvas, scene: Scene, place: tuple[float, float],
-                 label: int) -> None:
+    def __init__(
+        self, canvas: Canvas, scene: Scene, place: tuple[float, float], label: int
+    ) -> None:
         self.canvas, self.label = canvas, label
         self.shapes: list[Points] = []
         self.colors: list[Color] = []
@@ -30,7 +31,8 @@ class _Flat:
         lit = is_lit(scene, place[0], 1.0, place[1])
         self.right, _, toward = canvas.view.toward(w.sun)
         self.front: Color = w.ambient * np.float32(0.92) + w.direct * np.float32(
-            lit * (0.15 + 0.75 * max(0.0, toward)))
+            lit * (0.15 + 0.75 * max(0.0, toward))
+        )
         side = lit * abs(self.right)
         self.bright: Color = self.front + w.direct * np.float32(0.6 * side)
         self.dim: Color = self.front * np.float32(1 - 0.18 * side)
@@ -49,8 +51,13 @@ class _Flat:
         colors = np.stack(self.colors) * clear + w.horizon * (1 - clear)
         self.canvas.fill_each(uv, [len(s) for s in self.shapes], colors, self.labels)
 
-    def limb(self, a: tuple[float, float], b: tuple[float, float], widths: tuple[float, float],
-             color: Color) -> None:
+    def limb(
+        self,
+        a: tuple[float, float],
+        b: tuple[float, float],
+        widths: tuple[float, float],
+        color: Color,
+    ) -> None:
         """Add a limb from ``a`` to ``b``, its two long halves in two lights."""
         (ax, ay), (bx, by) = a, b
         sign = 1.0 if by >= ay else -1.0
@@ -188,8 +195,18 @@ def _draw_board(f: _Flat, kind: int, at: tuple[float, float], r: float) -> None:
         shape([(0.08, -0.3), (0.38, -0.3), (0.38, 0.3), (0.08, 0.3)], BLACK)
     elif kind == 2:  # mandatory direction
         f.disc(at, (r, r), BLUE)
-        shape([(-0.13, -0.6), (0.13, -0.6), (0.13, 0.1), (0.45, 0.1), (0, 0.66), (-0.45, 0.1),
-               (-0.13, 0.1)], WHITE)
+        shape(
+            [
+                (-0.13, -0.6),
+                (0.13, -0.6),
+                (0.13, 0.1),
+                (0.45, 0.1),
+                (0, 0.66),
+                (-0.45, 0.1),
+                (-0.13, 0.1),
+            ],
+            WHITE,
+        )
     elif kind == 3:  # give way
         shape([(-1.1, 0.85), (1.1, 0.85), (0, -1.0)], RED)
         shape([(-0.55, 0.52), (0.55, 0.52), (0, -0.38)], WHITE)

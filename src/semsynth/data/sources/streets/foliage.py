@@ -28,8 +28,9 @@ def draw_tree(canvas: Canvas, scene: Scene, tree: Tree) -> None:
     _draw_crown(canvas, scene, tree, top, depth)
 
 
-def _draw_trunk(canvas: Canvas, scene: Scene, tree: Tree, foot: Floats, top: Floats,
-                scale: float) -> None:
+def _draw_trunk(
+    canvas: Canvas, scene: Scene, tree: Tree, foot: Floats, top: Floats, scale: float
+) -> None:
     step = np.array([scale * (0.10 + 0.035 * tree.tall) / 2, 0.0])
     corners, colors = [], []
     w = canvas.weather
@@ -37,8 +38,10 @@ def _draw_trunk(canvas: Canvas, scene: Scene, tree: Tree, foot: Floats, top: Flo
     right, _, toward = canvas.view.toward(w.sun)
     lit = is_lit(scene, tree.x, 1.2, tree.z)
     bark = rgb(0.34, 0.27, 0.21)
-    halves = ((-1.0, max(0.0, -right) + 0.3 * max(0.0, toward)),
-              (1.0, max(0.0, right) + 0.3 * max(0.0, toward)))
+    halves = (
+        (-1.0, max(0.0, -right) + 0.3 * max(0.0, toward)),
+        (1.0, max(0.0, right) + 0.3 * max(0.0, toward)),
+    )
     for end, facing in halves:
         color = bark * (w.ambient * np.float32(0.85) + w.direct * np.float32(lit * facing))
         colors.append(w.through_haze(color, depth))
@@ -46,8 +49,7 @@ def _draw_trunk(canvas: Canvas, scene: Scene, tree: Tree, foot: Floats, top: Flo
     canvas.fill_each(np.array(corners), [4, 4], np.array(colors), [VEGETATION] * 2)
 
 
-def _draw_crown(canvas: Canvas, scene: Scene, tree: Tree, centre: Floats,
-                depth: float) -> None:
+def _draw_crown(canvas: Canvas, scene: Scene, tree: Tree, centre: Floats, depth: float) -> None:
     """Warp the crown's texture to its place, light it, and lay it over the picture."""
     scale = canvas.view.focal / depth
     half_w, half_h = tree.radius * scale, tree.tall / 2 * scale
@@ -63,16 +65,25 @@ def _draw_crown(canvas: Canvas, scene: Scene, tree: Tree, centre: Floats,
     n = sprite.shape[0]
     flip = -1.0 if tree.mirrored else 1.0
     ax, ay = flip * n / (2 * half_w), n / (2 * half_h)
-    matrix = np.array([[ax, 0, n / 2 - 0.5 + ax * (x0 + 0.5 - centre[0])],
-                       [0, ay, n / 2 - 0.5 + ay * (y0 + 0.5 - centre[1])]])
+    matrix = np.array(
+        [
+            [ax, 0, n / 2 - 0.5 + ax * (x0 + 0.5 - centre[0])],
+            [0, ay, n / 2 - 0.5 + ay * (y0 + 0.5 - centre[1])],
+        ]
+    )
     size = (x1 - x0, y1 - y0)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    leaf: Floats = np.dstack([cv2.warpAffine(sprite[..., :4], matrix, size, flags=flags),
-                      cv2.warpAffine(sprite[..., 4], matrix, size, flags=flags)])
+    leaf: Floats = np.dstack(
+        [
+            cv2.warpAffine(sprite[..., :4], matrix, size, flags=flags),
+            cv2.warpAffine(sprite[..., 4], matrix, size, flags=flags),
+        ]
+    )
     if half_h > 0.6 * n:
         # Seen from close by: leaves finer than the texture's.
-        fine = cv2.warpAffine(noise_tile()[..., 0], matrix * 1.7, size, flags=flags,
-                              borderMode=cv2.BORDER_WRAP)
+        fine = cv2.warpAffine(
+            noise_tile()[..., 0], matrix * 1.7, size, flags=flags, borderMode=cv2.BORDER_WRAP
+        )
         leaf[..., 0] += np.float32(0.12) * fine
         leaf[..., 4] *= 1 + np.float32(0.10) * fine
     w = canvas.weather

@@ -85,8 +85,9 @@ def lay_ground(view: View, scene: Scene) -> Flat:
     return Flat(x, z, depth, albedo, ids)
 
 
-def _mark_road(scene: Scene, x: Floats, z: Floats, ids: npt.NDArray[np.uint8],
-               albedo: Floats) -> None:
+def _mark_road(
+    scene: Scene, x: Floats, z: Floats, ids: npt.NDArray[np.uint8], albedo: Floats
+) -> None:
     g = scene.ground
     road = ids == ROAD
     zo = z + np.float32(g.offset)
@@ -113,8 +114,14 @@ def _mark_road(scene: Scene, x: Floats, z: Floats, ids: npt.NDArray[np.uint8],
     albedo[cover & road] *= np.float32(0.62)
 
 
-def _lay_slabs(scene: Scene, x: Floats, z: Floats, ids: npt.NDArray[np.uint8], albedo: Floats,
-               footprint: Floats) -> None:
+def _lay_slabs(
+    scene: Scene,
+    x: Floats,
+    z: Floats,
+    ids: npt.NDArray[np.uint8],
+    albedo: Floats,
+    footprint: Floats,
+) -> None:
     """Cut the sidewalks into slabs and the kerbs into stones; joints fade with distance."""
     wide, long = scene.ground.slab_size
     i, j = x * np.float32(1 / wide), z * np.float32(1 / long)
@@ -130,5 +137,3 @@ def _lay_slabs(scene: Scene, x: Floats, z: Floats, ids: npt.NDArray[np.uint8], a
     curb = 1 - np.clip(1.4 - footprint * 4, 0, 1) * 0.3 * stone
     factor = np.where(ids == SIDEWALK, factor, np.where(ids == CURB, curb, 1))
     albedo *= factor[..., None]
-
-

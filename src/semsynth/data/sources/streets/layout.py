@@ -10,16 +10,25 @@ from .scene import CELL, Building, Ground, Hedge, Scene, Side
 from .weather import Color, rgb, sample_weather
 
 _WALLS = (
-    (0.80, 0.74, 0.62), (0.86, 0.82, 0.74), (0.74, 0.62, 0.47), (0.66, 0.55, 0.47),
-    (0.82, 0.70, 0.58), (0.70, 0.70, 0.68), (0.62, 0.60, 0.57), (0.80, 0.66, 0.42),
-    (0.72, 0.50, 0.40), (0.58, 0.62, 0.66), (0.84, 0.78, 0.76),
+    (0.80, 0.74, 0.62),
+    (0.86, 0.82, 0.74),
+    (0.74, 0.62, 0.47),
+    (0.66, 0.55, 0.47),
+    (0.82, 0.70, 0.58),
+    (0.70, 0.70, 0.68),
+    (0.62, 0.60, 0.57),
+    (0.80, 0.66, 0.42),
+    (0.72, 0.50, 0.40),
+    (0.58, 0.62, 0.66),
+    (0.84, 0.78, 0.76),
 )
 _BRICKS = ((0.56, 0.29, 0.21), (0.62, 0.37, 0.27), (0.48, 0.27, 0.22), (0.66, 0.48, 0.36))
 _ROOFS = ((0.50, 0.25, 0.18), (0.42, 0.24, 0.20), (0.32, 0.31, 0.33), (0.38, 0.30, 0.26))
 
 
-def _pick(rng: np.random.Generator, colors: tuple[tuple[float, float, float], ...],
-          spread: float = 0.03) -> Color:
+def _pick(
+    rng: np.random.Generator, colors: tuple[tuple[float, float, float], ...], spread: float = 0.03
+) -> Color:
     base = np.array(colors[int(rng.integers(len(colors)))], np.float32)
     varied = base * rng.uniform(0.9, 1.1) + rng.normal(0, spread, 3)
     return np.clip(varied, 0.03, 0.95).astype(np.float32)
@@ -47,8 +56,18 @@ def draw_scene(seed: int, index: int) -> Scene:
     skyline = np.clip(0.035 + 0.016 * smooth, 0.008, 0.1).astype(np.float32)
     things = populate(rng, camera, left, right, ground, style)
     behind = trees_behind(rng, left, right, end, closed=style == "town")
-    return Scene(camera, weather, left, right, ground, end, style == "town", skyline,
-                 tuple(things), tuple(behind))
+    return Scene(
+        camera,
+        weather,
+        left,
+        right,
+        ground,
+        end,
+        style == "town",
+        skyline,
+        tuple(things),
+        tuple(behind),
+    )
 
 
 def _draw_side(rng: np.random.Generator, sign: int, kind: str, road: float, walk: float) -> Side:
@@ -69,8 +88,16 @@ def _draw_side(rng: np.random.Generator, sign: int, kind: str, road: float, walk
             if rng.random() < 0.75:
                 hedges.append(Hedge(z, z + length, float(rng.uniform(0.7, 1.5))))
             z += length + float(rng.integers(6, 18)) * CELL
-    return Side(sign, road, float(rng.uniform(0.32, 0.45)), verge, walk, garden,
-                tuple(_draw_houses(rng, kind)), tuple(hedges))
+    return Side(
+        sign,
+        road,
+        float(rng.uniform(0.32, 0.45)),
+        verge,
+        walk,
+        garden,
+        tuple(_draw_houses(rng, kind)),
+        tuple(hedges),
+    )
 
 
 def _draw_houses(rng: np.random.Generator, kind: str) -> list[Building]:
@@ -87,8 +114,9 @@ def _draw_houses(rng: np.random.Generator, kind: str) -> list[Building]:
     return houses
 
 
-def _draw_house(rng: np.random.Generator, z: float, width: float, bay: float, kind: str,
-                lively: float) -> Building:
+def _draw_house(
+    rng: np.random.Generator, z: float, width: float, bay: float, kind: str, lively: float
+) -> Building:
     suburb = kind == "suburb"
     brick = bool(rng.random() < 0.35)
     wall = _pick(rng, _BRICKS if brick else _WALLS)
@@ -96,25 +124,42 @@ def _draw_house(rng: np.random.Generator, z: float, width: float, bay: float, ki
     trim = rgb(0.88, 0.87, 0.84) if light else wall * np.float32(0.66)
     plain = rng.random() < 0.5
     ground = wall * np.float32(0.93) if plain or suburb else _pick(rng, _WALLS[2:8])
-    window = (float(rng.uniform(0.36, 0.56)), float(rng.uniform(0.22, 0.32)),
-              float(rng.uniform(0.74, 0.86)))
+    window = (
+        float(rng.uniform(0.36, 0.56)),
+        float(rng.uniform(0.22, 0.32)),
+        float(rng.uniform(0.74, 0.86)),
+    )
     floors = int(rng.integers(0, 2)) if suburb else int(rng.integers(1, 5))
     pitched = suburb or rng.random() < 0.45
     return Building(
-        z0=z, z1=z + width,
+        z0=z,
+        z1=z + width,
         base=float(rng.uniform(2.9, 3.3)) if suburb else float(rng.uniform(3.4, 4.2)),
-        floor=float(rng.uniform(2.8, 3.3)), floors=floors, bay=bay, window=window,
-        shop=bool(not suburb and rng.random() < lively), brick=brick,
+        floor=float(rng.uniform(2.8, 3.3)),
+        floors=floors,
+        bay=bay,
+        window=window,
+        shop=bool(not suburb and rng.random() < lively),
+        brick=brick,
         roof=float(rng.uniform(1.8, 3.4)) if pitched else 0.0,
-        wall=wall, trim=trim, ground=ground, roof_color=_pick(rng, _ROOFS),
-        salt=int(rng.integers(0, 500)))
+        wall=wall,
+        trim=trim,
+        ground=ground,
+        roof_color=_pick(rng, _ROOFS),
+        salt=int(rng.integers(0, 500)),
+    )
 
 
 def _draw_camera(rng: np.random.Generator, left: Side, right: Side) -> Camera:
     focal = float(rng.uniform(0.66, 0.88))
     if rng.random() < 0.45:  # from a car in the right lane
-        return Camera(float(rng.uniform(0.6, 2.2)), float(rng.uniform(1.4, 2.0)),
-                      float(rng.normal(0, 0.09)), -float(rng.uniform(0.03, 0.14)), focal)
+        return Camera(
+            float(rng.uniform(0.6, 2.2)),
+            float(rng.uniform(1.4, 2.0)),
+            float(rng.normal(0, 0.09)),
+            -float(rng.uniform(0.03, 0.14)),
+            focal,
+        )
     side = left if rng.random() < 0.5 else right
     along = float(rng.uniform(0.12, 0.6))
     x = side.sign * (side.walk_start + along * side.walk)
@@ -136,10 +181,13 @@ def _draw_ground(rng: np.random.Generator, camera: Camera) -> Ground:
         crosswalks.append((far, far + 4.0))
     green = float(rng.uniform(-0.02, 0.04))
     return Ground(
-        asphalt=asphalt, slab=_pick(rng, slabs, 0.015),
+        asphalt=asphalt,
+        slab=_pick(rng, slabs, 0.015),
         grass=rgb(0.46 + green, 0.56 + green / 2, 0.25),
         curb=rgb(0.80, 0.79, 0.76) * np.float32(rng.uniform(0.92, 1.06)),
         slab_size=sizes[int(rng.integers(len(sizes)))],
         dashes=(9.0, 4.0) if rng.random() < 0.75 else None,
-        edge_lines=bool(rng.random() < 0.35), crosswalks=tuple(crosswalks),
-        offset=float(rng.uniform(0, 30)))
+        edge_lines=bool(rng.random() < 0.35),
+        crosswalks=tuple(crosswalks),
+        offset=float(rng.uniform(0, 30)),
+    )

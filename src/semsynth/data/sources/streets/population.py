@@ -17,17 +17,36 @@ from .weather import Color, rgb
 
 _REFERENCE = 64
 _CAR_COLORS = (
-    (0.80, 0.81, 0.82), (0.60, 0.62, 0.64), (0.14, 0.14, 0.16), (0.28, 0.29, 0.31),
-    (0.62, 0.09, 0.08), (0.10, 0.19, 0.42), (0.86, 0.86, 0.84), (0.12, 0.30, 0.24),
-    (0.75, 0.58, 0.16), (0.25, 0.45, 0.62),
+    (0.80, 0.81, 0.82),
+    (0.60, 0.62, 0.64),
+    (0.14, 0.14, 0.16),
+    (0.28, 0.29, 0.31),
+    (0.62, 0.09, 0.08),
+    (0.10, 0.19, 0.42),
+    (0.86, 0.86, 0.84),
+    (0.12, 0.30, 0.24),
+    (0.75, 0.58, 0.16),
+    (0.25, 0.45, 0.62),
 )
 _CLOTHES = (
-    (0.76, 0.14, 0.14), (0.16, 0.26, 0.62), (0.20, 0.20, 0.23), (0.88, 0.68, 0.14),
-    (0.12, 0.50, 0.50), (0.62, 0.22, 0.52), (0.90, 0.88, 0.86), (0.92, 0.44, 0.12),
-    (0.30, 0.48, 0.82), (0.82, 0.34, 0.48),
+    (0.76, 0.14, 0.14),
+    (0.16, 0.26, 0.62),
+    (0.20, 0.20, 0.23),
+    (0.88, 0.68, 0.14),
+    (0.12, 0.50, 0.50),
+    (0.62, 0.22, 0.52),
+    (0.90, 0.88, 0.86),
+    (0.92, 0.44, 0.12),
+    (0.30, 0.48, 0.82),
+    (0.82, 0.34, 0.48),
 )
-_TROUSERS = ((0.14, 0.18, 0.38), (0.11, 0.11, 0.13), (0.24, 0.36, 0.60), (0.52, 0.42, 0.28),
-             (0.14, 0.18, 0.38))
+_TROUSERS = (
+    (0.14, 0.18, 0.38),
+    (0.11, 0.11, 0.13),
+    (0.24, 0.36, 0.60),
+    (0.52, 0.42, 0.28),
+    (0.14, 0.18, 0.38),
+)
 _SKINS = ((0.87, 0.67, 0.55), (0.80, 0.58, 0.44), (0.62, 0.42, 0.30), (0.42, 0.28, 0.20))
 _HAIR = ((0.10, 0.08, 0.07), (0.25, 0.16, 0.10), (0.55, 0.40, 0.22), (0.50, 0.48, 0.46))
 
@@ -37,8 +56,9 @@ def _color(rng: np.random.Generator, table: tuple[tuple[float, float, float], ..
     return (base * np.float32(rng.uniform(0.88, 1.1))).astype(np.float32)
 
 
-def populate(rng: np.random.Generator, camera: Camera, left: Side, right: Side, ground: Ground,
-             style: str) -> list[Thing]:
+def populate(
+    rng: np.random.Generator, camera: Camera, left: Side, right: Side, ground: Ground, style: str
+) -> list[Thing]:
     """Return everything that stands or moves between the houses."""
     view = camera.at(_REFERENCE, _REFERENCE)
     things: list[Thing] = []
@@ -51,8 +71,13 @@ def populate(rng: np.random.Generator, camera: Camera, left: Side, right: Side, 
     things += _signs(rng, view, left, right)
     if rng.random() < 0.12:
         side = left if rng.random() < 0.5 else right
-        things.append(Bin(side.sign * (side.walk_start + 0.4), float(rng.uniform(5, 14)),
-                          _color(rng, ((0.25, 0.32, 0.27), (0.4, 0.4, 0.42), (0.5, 0.27, 0.1)))))
+        things.append(
+            Bin(
+                side.sign * (side.walk_start + 0.4),
+                float(rng.uniform(5, 14)),
+                _color(rng, ((0.25, 0.32, 0.27), (0.4, 0.4, 0.42), (0.5, 0.27, 0.1))),
+            )
+        )
     return [t for t in things if _clear_of_camera(t, camera)]
 
 
@@ -81,8 +106,9 @@ def draw_tree_at(rng: np.random.Generator, x: float, z: float, *, large: bool = 
     return Tree(x, z, trunk, tall * slim, tall * 1.1, kind, bool(rng.random() < 0.5), color)
 
 
-def trees_behind(rng: np.random.Generator, left: Side, right: Side, end: float, *,
-                 closed: bool) -> list[Tree]:
+def trees_behind(
+    rng: np.random.Generator, left: Side, right: Side, end: float, *, closed: bool
+) -> list[Tree]:
     """Return trees behind the houses, where gaps show them, and at the street's end.
 
     ``closed`` says that houses hide what is behind the end.
@@ -136,8 +162,14 @@ def _car(rng: np.random.Generator, x: float, z: float, heading: float) -> Car:
     body = int(rng.choice([0, 0, 1, 1, 2]))
     long, wide, tall = ((3.9, 1.74, 1.48), (4.5, 1.80, 1.44), (4.8, 1.92, 1.95))[body]
     scale = float(rng.uniform(0.95, 1.06))
-    return Car(x, z, heading + float(rng.normal(0, 0.02)), (long * scale, wide, tall * scale), body,
-               _color(rng, _CAR_COLORS))
+    return Car(
+        x,
+        z,
+        heading + float(rng.normal(0, 0.02)),
+        (long * scale, wide, tall * scale),
+        body,
+        _color(rng, _CAR_COLORS),
+    )
 
 
 def _parked(rng: np.random.Generator, side: Side, camera: Camera) -> list[Thing]:
@@ -155,8 +187,9 @@ def _parked(rng: np.random.Generator, side: Side, camera: Camera) -> list[Thing]
     return cars
 
 
-def _driving(rng: np.random.Generator, camera: Camera, left: Side, right: Side,
-             parked: list[Thing]) -> list[Thing]:
+def _driving(
+    rng: np.random.Generator, camera: Camera, left: Side, right: Side, parked: list[Thing]
+) -> list[Thing]:
     cars: list[Thing] = []
     taken = [(t.x, t.z) for t in parked if isinstance(t, Car)]
     for side, heading in ((left, np.pi), (right, 0.0)):
@@ -177,8 +210,9 @@ def _in_view(view: View, x: float, z: float, wide: float) -> bool:
     return bool(depth[0] > 2 and 2 < uv[0, 0] < view.width - 2 and size >= 2)
 
 
-def _people(rng: np.random.Generator, view: View, left: Side, right: Side,
-            ground: Ground) -> list[Thing]:
+def _people(
+    rng: np.random.Generator, view: View, left: Side, right: Side, ground: Ground
+) -> list[Thing]:
     people: list[Thing] = []
     wanted = int(rng.choice([0, 1, 2, 3, 4, 5], p=[0.12, 0.16, 0.24, 0.22, 0.16, 0.10]))
     for _ in range(12 * wanted):
@@ -200,10 +234,19 @@ def _people(rng: np.random.Generator, view: View, left: Side, right: Side,
 def _person(rng: np.random.Generator, x: float, z: float, crossing: bool) -> Person:
     sideways = crossing or rng.random() < 0.3
     return Person(
-        x, z, float(rng.uniform(1.55, 1.92)), float(rng.uniform(0.12, 0.45) * rng.choice([-1, 1])),
-        int(rng.choice([-1, 1])) if sideways else 0, bool(rng.random() < 0.5),
-        bool(rng.random() < 0.2), bool(rng.random() < 0.3), _color(rng, _SKINS),
-        _color(rng, _HAIR), _color(rng, _CLOTHES), _color(rng, _TROUSERS))
+        x,
+        z,
+        float(rng.uniform(1.55, 1.92)),
+        float(rng.uniform(0.12, 0.45) * rng.choice([-1, 1])),
+        int(rng.choice([-1, 1])) if sideways else 0,
+        bool(rng.random() < 0.5),
+        bool(rng.random() < 0.2),
+        bool(rng.random() < 0.3),
+        _color(rng, _SKINS),
+        _color(rng, _HAIR),
+        _color(rng, _CLOTHES),
+        _color(rng, _TROUSERS),
+    )
 
 
 def _signs(rng: np.random.Generator, view: View, left: Side, right: Side) -> list[Thing]:
@@ -217,6 +260,7 @@ def _signs(rng: np.random.Generator, view: View, left: Side, right: Side) -> lis
         z = float(rng.uniform(4.0, 13.0))
         size = float(rng.uniform(0.80, 1.05))
         if _in_view(view, x, z, size * 0.8) and all(abs(s.z - z) > 1.5 for s in signs):
-            signs.append(Sign(x, z, float(rng.uniform(2.1, 2.7)), size,
-                              int(rng.integers(SIGN_KINDS))))
+            signs.append(
+                Sign(x, z, float(rng.uniform(2.1, 2.7)), size, int(rng.integers(SIGN_KINDS)))
+            )
     return signs

@@ -110,7 +110,7 @@ class Side:
         """Height of the fronts for each cell; 0 where there is a gap."""
         table = np.zeros(CELLS, np.float32)
         for b in self.buildings:
-            table[cell(b.z0):cell(b.z1)] = b.height
+            table[cell(b.z0) : cell(b.z1)] = b.height
         return table
 
     @cached_property
@@ -118,7 +118,7 @@ class Side:
         """Height of the hedge for each cell; 0 where there is none."""
         table = np.zeros(CELLS, np.float32)
         for hedge in self.hedges:
-            table[cell(hedge.z0):cell(hedge.z1)] = hedge.height
+            table[cell(hedge.z0) : cell(hedge.z1)] = hedge.height
         return table
 
 

@@ -49,7 +49,7 @@ def ground_light(canvas: Canvas, scene: Scene, x: Floats, z: Floats) -> tuple[Fl
         if footprint is not None:
             _fill(canvas, sky, footprint, 0.45)
     soft = max(3, view.height // 60) | 1
-    sky = np.asarray(cv2.blur(sky[view.horizon:], (soft, max(soft // 2, 1))), np.float32)
+    sky = np.asarray(cv2.blur(sky[view.horizon :], (soft, max(soft // 2, 1))), np.float32)
     if not scene.weather.shadows:
         return np.zeros_like(sky), sky
     lit = np.ones((view.height, view.width), np.float32)
@@ -57,7 +57,7 @@ def ground_light(canvas: Canvas, scene: Scene, x: Floats, z: Floats) -> tuple[Fl
         for shape in _shapes(scene, thing):
             _fill(canvas, lit, shape, 0.25 if isinstance(thing, Tree) else 0.12)
     sharp = 3 if view.height < 300 else 5
-    lit = np.asarray(cv2.blur(lit[view.horizon:], (sharp, sharp)), np.float32)
+    lit = np.asarray(cv2.blur(lit[view.horizon :], (sharp, sharp)), np.float32)
     return lit * shadow(scene, x, 0.0, z), sky
 
 
@@ -76,13 +76,17 @@ def _shapes(scene: Scene, thing: Thing) -> list[Points]:
     if isinstance(thing, Car):
         solid = [_car(thing)]
     elif isinstance(thing, Person):
-        solid = [_column(thing, 0.36, 0.0, thing.tall * 0.84),
-                 _column(thing, 0.2, thing.tall * 0.84, thing.tall)]
+        solid = [
+            _column(thing, 0.36, 0.0, thing.tall * 0.84),
+            _column(thing, 0.2, thing.tall * 0.84, thing.tall),
+        ]
     elif isinstance(thing, Lamp):
         solid = [_column(thing, thing.thick, 0.0, thing.tall)]
     elif isinstance(thing, Sign):
-        solid = [_column(thing, 0.17, 0.0, thing.tall),
-                 _column(thing, thing.size * 0.6, thing.tall - 0.4, thing.tall + 0.4)]
+        solid = [
+            _column(thing, 0.17, 0.0, thing.tall),
+            _column(thing, thing.size * 0.6, thing.tall - 0.4, thing.tall + 0.4),
+        ]
     else:
         solid = [_column(thing, 0.5, 0.0, 1.0)]
     return [_outline(scene, corners) for corners in solid]
@@ -90,8 +94,9 @@ def _shapes(scene: Scene, thing: Thing) -> list[Points]:
 
 def _column(thing: Thing, wide: float, low: float, high: float) -> Points:
     """Return the corners (8, 3) of an upright box at the thing's place."""
-    return np.array([(thing.x + a * wide, y, thing.z + c * wide)
-                     for y in (low, high) for a, c in _AROUND])
+    return np.array(
+        [(thing.x + a * wide, y, thing.z + c * wide) for y in (low, high) for a, c in _AROUND]
+    )
 
 
 def _car(car: Car) -> Points:
@@ -122,8 +127,9 @@ def _outline(scene: Scene, corners: Points) -> Points:
 def _crown(scene: Scene, tree: Tree) -> Points:
     """Return the ragged outline of the crown's shadow on the ground."""
     angle = np.linspace(0, 2 * np.pi, 36, endpoint=False)
-    ragged = 0.82 + 0.34 * cell_value(np.arange(36, dtype=np.int32),
-                                      np.full(36, tree.kind, np.int32))
+    ragged = 0.82 + 0.34 * cell_value(
+        np.arange(36, dtype=np.int32), np.full(36, tree.kind, np.int32)
+    )
     middle = _cast(scene, np.array([(tree.x, tree.trunk + tree.tall / 2, tree.z)]))[0]
     sx, sy, sz = scene.weather.sun
     level = float(np.hypot(sx, sz))

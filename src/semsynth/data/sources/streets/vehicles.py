@@ -35,23 +35,84 @@ class Body:
 
 
 BODIES = (
-    Body(((-0.5, 0.16), (-0.5, 0.42), (-0.46, 0.54), (-0.20, 0.64), (-0.04, 0.97), (0.10, 1.0),
-          (0.34, 0.96), (0.46, 0.62), (0.5, 0.55), (0.5, 0.16)), (3, 6),
-         (((-0.14, 0.63), (-0.02, 0.90), (0.10, 0.93), (0.10, 0.63)),
-          ((0.13, 0.63), (0.13, 0.93), (0.30, 0.90), (0.38, 0.63))), 0.22, 2.64),
-    Body(((-0.5, 0.18), (-0.5, 0.45), (-0.47, 0.55), (-0.20, 0.65), (-0.06, 0.97), (0.04, 1.0),
-          (0.20, 0.97), (0.34, 0.68), (0.48, 0.64), (0.5, 0.50), (0.5, 0.18)), (3, 6),
-         (((-0.15, 0.65), (-0.04, 0.91), (0.06, 0.93), (0.06, 0.65)),
-          ((0.09, 0.65), (0.09, 0.93), (0.18, 0.91), (0.29, 0.66))), 0.22, 3.1),
-    Body(((-0.5, 0.14), (-0.5, 0.36), (-0.47, 0.46), (-0.34, 0.56), (-0.22, 0.95), (-0.12, 1.0),
-          (0.44, 1.0), (0.49, 0.56), (0.5, 0.48), (0.5, 0.14)), (3, 6),
-         (((-0.29, 0.56), (-0.20, 0.88), (-0.06, 0.91), (-0.06, 0.56)),
-          ((-0.03, 0.56), (-0.03, 0.91), (0.40, 0.91), (0.44, 0.57))), 0.18, 2.46),
+    Body(
+        (
+            (-0.5, 0.16),
+            (-0.5, 0.42),
+            (-0.46, 0.54),
+            (-0.20, 0.64),
+            (-0.04, 0.97),
+            (0.10, 1.0),
+            (0.34, 0.96),
+            (0.46, 0.62),
+            (0.5, 0.55),
+            (0.5, 0.16),
+        ),
+        (3, 6),
+        (
+            ((-0.14, 0.63), (-0.02, 0.90), (0.10, 0.93), (0.10, 0.63)),
+            ((0.13, 0.63), (0.13, 0.93), (0.30, 0.90), (0.38, 0.63)),
+        ),
+        0.22,
+        2.64,
+    ),
+    Body(
+        (
+            (-0.5, 0.18),
+            (-0.5, 0.45),
+            (-0.47, 0.55),
+            (-0.20, 0.65),
+            (-0.06, 0.97),
+            (0.04, 1.0),
+            (0.20, 0.97),
+            (0.34, 0.68),
+            (0.48, 0.64),
+            (0.5, 0.50),
+            (0.5, 0.18),
+        ),
+        (3, 6),
+        (
+            ((-0.15, 0.65), (-0.04, 0.91), (0.06, 0.93), (0.06, 0.65)),
+            ((0.09, 0.65), (0.09, 0.93), (0.18, 0.91), (0.29, 0.66)),
+        ),
+        0.22,
+        3.1,
+    ),
+    Body(
+        (
+            (-0.5, 0.14),
+            (-0.5, 0.36),
+            (-0.47, 0.46),
+            (-0.34, 0.56),
+            (-0.22, 0.95),
+            (-0.12, 1.0),
+            (0.44, 1.0),
+            (0.49, 0.56),
+            (0.5, 0.48),
+            (0.5, 0.14),
+        ),
+        (3, 6),
+        (
+            ((-0.29, 0.56), (-0.20, 0.88), (-0.06, 0.91), (-0.06, 0.56)),
+            ((-0.03, 0.56), (-0.03, 0.91), (0.40, 0.91), (0.44, 0.57)),
+        ),
+        0.18,
+        2.46,
+    ),
 )
 _PAINT, _GLASS = -1, -2
 _DARK, _RUBBER, _RIM, _PLATE, _REAR, _FRONT = range(6)
-_FIXED = np.array([(0.05, 0.05, 0.055), (0.11, 0.11, 0.115), (0.50, 0.51, 0.53),
-                   (0.85, 0.85, 0.80), (0.80, 0.09, 0.07), (0.92, 0.92, 0.86)], np.float32)
+_FIXED = np.array(
+    [
+        (0.05, 0.05, 0.055),
+        (0.11, 0.11, 0.115),
+        (0.50, 0.51, 0.53),
+        (0.85, 0.85, 0.80),
+        (0.80, 0.09, 0.07),
+        (0.92, 0.92, 0.86),
+    ],
+    np.float32,
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +135,14 @@ class _Builder:
         self.body = body
         self.faces: list[tuple[Points, tuple[float, float, float], int]] = []
 
-    def add(self, along: npt.ArrayLike, up: npt.ArrayLike, across: npt.ArrayLike,
-            normal: tuple[float, float, float], paint: int) -> None:
+    def add(
+        self,
+        along: npt.ArrayLike,
+        up: npt.ArrayLike,
+        across: npt.ArrayLike,
+        normal: tuple[float, float, float],
+        paint: int,
+    ) -> None:
         """Add a polygon, its corners' shares of length, height and half width apart."""
         a, u, c = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (along, up, across)))
         self.add_corners(np.stack([a, u, c], 1), normal, paint)
@@ -88,8 +155,13 @@ class _Builder:
         """Return what was added."""
         points, normals, paint = zip(*self.faces, strict=True)
         kinds = np.array(paint)
-        return Mesh(np.concatenate(points), tuple(len(p) for p in points), np.array(normals),
-                    kinds, (kinds == _REAR) | (kinds == _FRONT))
+        return Mesh(
+            np.concatenate(points),
+            tuple(len(p) for p in points),
+            np.array(normals),
+            kinds,
+            (kinds == _REAR) | (kinds == _FRONT),
+        )
 
 
 @lru_cache(maxsize=4 * len(BODIES))
@@ -142,12 +214,18 @@ def _end(b: _Builder, *, rear: bool) -> None:
     a, sign = (0.505, 1.0) if rear else (-0.505, -1.0)
     normal = (sign, 0.0, 0.0)
     b.add(a, [0.12, 0.26, 0.26, 0.12], [-0.98, -0.98, 0.98, 0.98], normal, _RUBBER)
-    b.add(a, [0.30, 0.38, 0.38, 0.30], [-0.28, -0.28, 0.28, 0.28], normal,
-          _PLATE if rear else _RUBBER)
+    b.add(
+        a, [0.30, 0.38, 0.38, 0.30], [-0.28, -0.28, 0.28, 0.28], normal, _PLATE if rear else _RUBBER
+    )
     low, high = (0.36, 0.50) if rear else (0.34, 0.46)
     for end in (-1, 1):
-        b.add(a, [low, high, high, low], np.array([0.60, 0.60, 0.95, 0.95]) * end, normal,
-              _REAR if rear else _FRONT)
+        b.add(
+            a,
+            [low, high, high, low],
+            np.array([0.60, 0.60, 0.95, 0.95]) * end,
+            normal,
+            _REAR if rear else _FRONT,
+        )
 
 
 def _flank(b: _Builder, shown: float) -> None:
@@ -163,8 +241,13 @@ def _flank(b: _Builder, shown: float) -> None:
     for along in (-0.31, 0.31):
         for share, paint in ((1.16, _DARK), (1.0, _RUBBER), (0.6, _RIM)):
             radius = b.body.wheel * share
-            b.add(along + np.cos(angle) * radius / b.body.stretch,
-                  np.maximum(0.21 + np.sin(angle) * radius, 0.0), 1.01 * shown, normal, paint)
+            b.add(
+                along + np.cos(angle) * radius / b.body.stretch,
+                np.maximum(0.21 + np.sin(angle) * radius, 0.0),
+                1.01 * shown,
+                normal,
+                paint,
+            )
 
 
 def draw_car(canvas: Canvas, scene: Scene, car: Car) -> None:
@@ -179,7 +262,7 @@ def draw_car(canvas: Canvas, scene: Scene, car: Car) -> None:
     frame = np.stack([-forward, np.array([0.0, 1.0, 0.0]), right])
     points = place + (mesh.corners * (length, height, width / 2)) @ frame
     uv, depth = canvas.view.project(points)
-    if (depth.min() < NEAR + 0.3 or uv[:, 0].max() < 0 or uv[:, 0].min() > canvas.view.width):
+    if depth.min() < NEAR + 0.3 or uv[:, 0].max() < 0 or uv[:, 0].min() > canvas.view.width:
         return
     normals = mesh.normals @ frame
     starts = np.cumsum((0, *mesh.sizes[:-1]))
@@ -190,8 +273,9 @@ def draw_car(canvas: Canvas, scene: Scene, car: Car) -> None:
     sizes = np.array(mesh.sizes)
     # Undersides face down, but stand for what is dark below the car: always shown.
     shown[:9] = True
-    canvas.fill_each(uv[np.repeat(shown, sizes)], sizes[shown].tolist(), colors[shown],
-                     [CAR] * int(shown.sum()))
+    canvas.fill_each(
+        uv[np.repeat(shown, sizes)], sizes[shown].tolist(), colors[shown], [CAR] * int(shown.sum())
+    )
 
 
 def _colors(scene: Scene, car: Car, mesh: Mesh, normals: Points) -> Floats:
@@ -214,4 +298,5 @@ def _colors(scene: Scene, car: Car, mesh: Mesh, normals: Points) -> Floats:
 
 def _glass(horizon: Color, up: Floats) -> Floats:
     return np.asarray(
-        rgb(0.07, 0.09, 0.11) + horizon * rgb(0.8, 0.95, 1.05) * (0.22 + 0.25 * up), np.float32)
+        rgb(0.07, 0.09, 0.11) + horizon * rgb(0.8, 0.95, 1.05) * (0.22 + 0.25 * up), np.float32
+    )

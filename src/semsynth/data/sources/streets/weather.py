@@ -88,28 +88,50 @@ def _fair(rng: np.random.Generator, kind: str, base: Weather) -> Weather:
     blue = rgb(0.25, 0.46, 0.78) * np.float32(rng.uniform(0.85, 1.15))
     cover = float(rng.choice([0.0, 0.3, 0.55]))
     if kind == "evening":
-        return replace(base, cover=cover, direct=rgb(0.66, 0.46, 0.26),
-                       ambient=rgb(0.50, 0.49, 0.55), zenith=blue * np.float32(0.85),
-                       horizon=rgb(0.96, 0.80, 0.60), cloud=rgb(0.98, 0.82, 0.70))
+        return replace(
+            base,
+            cover=cover,
+            direct=rgb(0.66, 0.46, 0.26),
+            ambient=rgb(0.50, 0.49, 0.55),
+            zenith=blue * np.float32(0.85),
+            horizon=rgb(0.96, 0.80, 0.60),
+            cloud=rgb(0.98, 0.82, 0.70),
+        )
     if kind == "dusk":
-        return replace(base, cover=cover, ambient=rgb(0.52, 0.49, 0.60),
-                       zenith=rgb(0.26, 0.28, 0.50), horizon=rgb(0.90, 0.60, 0.48),
-                       cloud=rgb(0.55, 0.42, 0.5), night=float(rng.uniform(0.4, 0.75)))
+        return replace(
+            base,
+            cover=cover,
+            ambient=rgb(0.52, 0.49, 0.60),
+            zenith=rgb(0.26, 0.28, 0.50),
+            horizon=rgb(0.90, 0.60, 0.48),
+            cloud=rgb(0.55, 0.42, 0.5),
+            night=float(rng.uniform(0.4, 0.75)),
+        )
     warm = 0.0 if kind == "noon" else 0.06
-    return replace(base, cover=cover, direct=rgb(0.60, 0.56 - warm / 2, 0.48 - warm),
-                   ambient=rgb(0.54, 0.58, 0.66), zenith=blue, horizon=rgb(0.74, 0.83, 0.92),
-                   cloud=rgb(0.96, 0.96, 0.97))
+    return replace(
+        base,
+        cover=cover,
+        direct=rgb(0.60, 0.56 - warm / 2, 0.48 - warm),
+        ambient=rgb(0.54, 0.58, 0.66),
+        zenith=blue,
+        horizon=rgb(0.74, 0.83, 0.92),
+        cloud=rgb(0.96, 0.96, 0.97),
+    )
 
 
 def _grey(rng: np.random.Generator, kind: str, base: Weather) -> Weather:
     grey = float(rng.uniform(0.68, 0.84))
     wet = 1.0 if kind == "rain" else 0.0
     bright = np.float32((0.6 + 0.4 * grey) * (0.88 if wet else 1.0))
-    return replace(base, wet=wet, cover=0.0 if kind == "fog" else float(rng.uniform(0.4, 0.9)),
-                   ambient=rgb(0.84, 0.86, 0.88) * bright,
-                   zenith=rgb(0.88, 0.93, 1.0) * np.float32(grey),
-                   horizon=rgb(0.95, 0.97, 1.0) * np.float32(min(1.12 * grey, 0.93)),
-                   cloud=rgb(0.90, 0.92, 0.95) * np.float32(0.82 * grey))
+    return replace(
+        base,
+        wet=wet,
+        cover=0.0 if kind == "fog" else float(rng.uniform(0.4, 0.9)),
+        ambient=rgb(0.84, 0.86, 0.88) * bright,
+        zenith=rgb(0.88, 0.93, 1.0) * np.float32(grey),
+        horizon=rgb(0.95, 0.97, 1.0) * np.float32(min(1.12 * grey, 0.93)),
+        cloud=rgb(0.90, 0.92, 0.95) * np.float32(0.82 * grey),
+    )
 
 
 def paint_sky(view: View, weather: Weather, finer: int) -> Floats:
