@@ -105,3 +105,12 @@ def test_finish_prints_values_or_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "output: x\nmiou: 0.1235\nn: 3\n"
     assert finish(result, True) == 0
     assert json.loads(capsys.readouterr().out) == result
+
+
+def test_a_repeated_list_flag_keeps_all_its_values() -> None:
+    from semsynth.train.config import TrainConfig
+
+    words = ["--set", "a.b=1", "--device", "cpu", "--set=c.d=2", "e.f=3", "--recipe", "x"]
+    config, _ = parse(TrainConfig, words, "train")
+    assert config.set == ("a.b=1", "c.d=2", "e.f=3")
+    assert (config.device, config.recipe) == ("cpu", "x")

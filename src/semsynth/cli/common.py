@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import inspect
 import io
@@ -88,9 +89,29 @@ def parse(config: type[Config], argv: Sequence[str], verb: str) -> tuple[Config,
             command,
             prog=f"semsynth {verb}",
             description=inspect.cleandoc(config.__doc__ or "").partition("\n\n")[0],
-            args=list(argv),
+            args=_join_repeated(config, argv),
         )
     return parsed.config, parsed.json
+
+
+def _join_repeated(config: Any, argv: Sequence[str]) -> list[str]:
+    """Turn `--set a --set b` into `--set a b`: tyro would keep the last one alone."""
+    lists = {
+        f"--{f.name}".replace("_", "-") for f in dataclasses.fields(config) if "..." in str(f.type)
+    }
+    words: list[str] = []
+    joined: dict[str, list[str]] = {}
+    current = words
+    for word in argv:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            flag = flag.replace("_", "-")
+            current = joined.setdefault(flag, []) if flag in lists else words
+            word = value if flag in lists else word
+            if flag in lists and not equals:
+                continue
+        current.append(word)
+    return words + [part for flag, values in joined.items() for part in (flag, *values)]
 
 
 def finish(result: Mapping[str, Any], as_json: bool) -> int:

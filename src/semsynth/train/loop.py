@@ -31,9 +31,10 @@ from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar, say
 from semsynth.runtime.rng import derive_seed, numpy_rng
 from semsynth.runtime.torch_rng import torch_generator
-from semsynth.train.config import PhaseConfig, Recipe, TrainConfig, load_recipe
+from semsynth.train.config import Recipe, TrainConfig, load_recipe
 from semsynth.train.ema import Ema
 from semsynth.train.metrics import Metrics, read_metrics
+from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
 from semsynth.train.state import load_latest, save_state
 
@@ -80,9 +81,26 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     check_fit(recipe, data)
     folder = config.output or Path("checkpoints") / (recipe.run or recipe.name)
     accelerator = _accelerator(recipe, config.device)
+    try:
+        final = _train(recipe, folder, data, accelerator, config.resume, on_checkpoint)
+    finally:
+        # Accelerate keeps its settings for the life of the process; the next run may have others.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    last = (read_metrics(folder) or [{}])[-1]
+    return {"model": str(final), "steps": recipe.total_steps, "last": last}
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    data: PreparedDataset,
+    accelerator: Accelerator,
+    resume: bool,
+    on_checkpoint: OnCheckpoint | None,
+) -> Path:
     _check_batch(recipe, accelerator.num_processes)
     if accelerator.is_main_process:
-        _claim(folder, recipe, data, config.resume)
+        _claim(folder, recipe, data, resume)
     accelerator.wait_for_everyone()
     final = folder / FINAL
     run = _assemble(recipe, folder, data, accelerator)
@@ -94,10 +112,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
             save_bundle(final, _bundle(run))
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    # Accelerate keeps its settings for the life of the process; the next run may have others.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    last = (read_metrics(folder) or [{}])[-1]
-    return {"model": str(final), "steps": recipe.total_steps, "last": last}
+    return final
 
 
 def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
@@ -196,24 +211,6 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     run.ema.updates = state["ema_updates"]
     run.optimizer.load_state_dict(state["optimizer"])
     say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
-
-
-def phase_at(recipe: Recipe, step: int) -> tuple[PhaseConfig, int]:
-    """Return the phase that ``step`` belongs to, and the step within it."""
-    if step < recipe.train.steps:
-        return recipe.train, step
-    return recipe.finetune, step - recipe.train.steps
-
-
-def learning_rate(phase: PhaseConfig, step: int) -> float:
-    """Return the learning rate of a phase's step (0-based)."""
-    rate = phase.learning_rate
-    if step < phase.warmup_steps:
-        return rate * (step + 1) / phase.warmup_steps
-    if phase.lr_schedule == "constant":
-        return rate
-    share = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
-    return rate * (phase.lr_final + (1 - phase.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
@@ -355,6 +352,10 @@ def _events(
     def is_due(every: int) -> bool:
         return bool(every) and (step % every == 0 or last)
 
+    keeps = is_due(section.checkpoint_every) or step == run.recipe.train.steps
+    if keeps and window:
+        # Never keep a state that is not finite. All ranks ask: the mean is over all of them.
+        _window_means(run, window)
     if metrics is None:
         return
     if is_due(section.validate_every) and "val" in run.data.splits():
@@ -362,9 +363,7 @@ def _events(
         metrics.write(step, validation_loss=round(loss, 6))
     if is_due(section.preview_every):
         preview(SemanticDiffusionPipeline(_bundle(run), run.ema.module), run.data, run.folder, step)
-    if is_due(section.checkpoint_every) or step == run.recipe.train.steps:
-        if window:
-            _window_means(run, window)  # never keep a state that is not finite
+    if keeps:
         save_state(run.folder, step, _state(run), section.keep_checkpoints)
         if on_checkpoint is not None:
             on_checkpoint(step, SemanticDiffusionPipeline(_bundle(run), run.ema.module))

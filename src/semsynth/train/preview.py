@@ -24,7 +24,7 @@ from semsynth.runtime.torch_rng import torch_generator
 from semsynth.train.config import Recipe
 
 VALIDATION_PICTURES = 64
-VALIDATION_BATCH = 16
+VALIDATION_BATCH = 4  # gamma and beta of 1024x1024 pictures take 1.4 GB each
 PREVIEW_MASKS = 6
 PREVIEW_STEPS = 20
 
