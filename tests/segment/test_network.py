@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from semsynth.data.labels import LabelSet
+from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.segment import hub
-from semsynth.segment.network import Segmenter, SegmenterInfo, pick_device, unet_arch
+from semsynth.segment.network import Segmenter, SegmenterInfo, unet_arch
 from semsynth.segment.unet import UNet, level_widths
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 300: "car"}, ignore_id=0)

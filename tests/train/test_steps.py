@@ -141,9 +141,8 @@ def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
 
     def drawn(rank: int, world: int) -> tuple[torch.Tensor, ...]:
         run: Any = Run(recipe, *[None] * 2, Part(rank, world), *[None] * 5, step=7)  # type: ignore[arg-type]
-        count = 4 // world
-        noise, t = loop._noise_and_times(run, count, (3, 2, 2))
-        return noise, t, loop._dropped_masks(run, count, 0.5)
+        noise, t = loop._noise_and_times(run, (3, 2, 2))
+        return noise, t, loop._dropped_masks(run, 0.5)
 
     whole = drawn(0, 1)
     for rank in range(2):
@@ -159,7 +158,7 @@ def test_share_of_dropped_masks(recipe: Recipe) -> None:
     dropped = []
     for step in range(2000):
         run.step = step
-        dropped.append(loop._dropped_masks(run, 4, 0.2).float().mean())
+        dropped.append(loop._dropped_masks(run, 0.2).float().mean())
     # 8000 draws: three standard deviations are 0.013.
     assert float(torch.stack(dropped).mean()) == pytest.approx(0.2, abs=0.015)
 

@@ -13,8 +13,8 @@ from semsynth.evaluate.config import EvaluateConfig
 from semsynth.evaluate.lpips import SMALLEST_SIDE, Lpips
 from semsynth.evaluate.pairs import Pairs
 from semsynth.evaluate.weights import ALEXNET, LPIPS_ALEX, Unavailable, find
+from semsynth.runtime.devices import pick_device
 from semsynth.runtime.progress import progress
-from semsynth.segment.network import pick_device
 
 ONE_SAMPLE = "every mask has one sample only; generate several a mask"
 

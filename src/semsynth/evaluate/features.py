@@ -19,9 +19,9 @@ from semsynth.evaluate.config import EvaluateConfig
 from semsynth.evaluate.inception import InceptionV3
 from semsynth.evaluate.weights import INCEPTION, Unavailable, find
 from semsynth.runtime.artifacts import sha256_file
+from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.segment.hub import IMAGENET_MEAN, IMAGENET_STD, preprocessing
-from semsynth.segment.network import pick_device
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

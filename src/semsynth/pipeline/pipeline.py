@@ -19,26 +19,9 @@ from semsynth.model.codec import make_codec
 from semsynth.model.unet import Condition, SemanticUNet
 from semsynth.pipeline.bundle import Bundle, build_network, labels_for_network, load_bundle
 from semsynth.runtime.artifacts import sha256_file
+from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.torch_rng import torch_generator
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of that name; ``auto`` is cuda, then mps, then cpu.
-
-    Raises:
-        UserError: the machine has no such device.
-    """
-    has = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, there in has.items() if there))
-    if not has.get(name.partition(":")[0], False):
-        raise UserError(f"--device {name}: this machine has none; use --device auto")
-    return torch.device(name)
 
 
 class SemanticDiffusionPipeline:

@@ -27,37 +27,32 @@ class _Bar(tqdm):
         super().set_postfix_str(s, refresh)
 
 
-def progress(
-    items: Iterable[T], desc: str, total: int | None = None, unit: str = "it"
-) -> Iterator[T]:
-    """Iterate over ``items`` behind a bar (only on rank 0; ``SEMSYNTH_PROGRESS=0`` hides it)."""
+def _bar(items: Iterable[T] | None, desc: str, total: int | None, unit: str, initial: int) -> _Bar:
     # A log file is no terminal: there, one line every 10 seconds instead of ten a second.
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    bar = _Bar(
+    return _Bar(
         items,
         desc=desc,
         total=total,
         unit=unit,
+        initial=initial,
         mininterval=interval,
         delay=_DELAY,
         disable=_is_quiet(),
     )
-    return iter(bar)
+
+
+def progress(
+    items: Iterable[T], desc: str, total: int | None = None, unit: str = "it"
+) -> Iterator[T]:
+    """Iterate over ``items`` behind a bar (only on rank 0; ``SEMSYNTH_PROGRESS=0`` hides it)."""
+    return iter(_bar(items, desc, total, unit, 0))
 
 
 @contextmanager
 def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 0) -> Iterator[Any]:
     """Give a bar to ``update(n)`` and ``set_postfix_str(text)`` by hand."""
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    with _Bar(
-        total=total,
-        initial=initial,
-        desc=desc,
-        unit=unit,
-        mininterval=interval,
-        delay=_DELAY,
-        disable=_is_quiet(),
-    ) as bar:
+    with _bar(None, desc, total, unit, initial) as bar:
         yield bar
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from semsynth.data.labels import LabelSet
 from semsynth.runtime.artifacts import atomic_path, sha256_file
+from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.segment.config import SEGMENTER_FILE
 from semsynth.segment.unet import UNet, level_widths
@@ -140,24 +141,6 @@ class Segmenter(nn.Module):
             raise UserError(f"{path}: its weights do not fit its network ({reason})") from None
         segmenter.sha256 = sha256_file(path)
         return segmenter.to(pick_device(device)).eval()
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"device {name}: not on this machine; use auto or cpu") from None
-    return device
 
 
 def unet_arch(width: int, height_px: int, width_px: int) -> dict[str, Any]:

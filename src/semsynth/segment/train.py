@@ -13,6 +13,7 @@ from torch import Tensor
 import semsynth
 from semsynth.data.prepared import PreparedDataset
 from semsynth.runtime.artifacts import claim_output, write_json
+from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar
 from semsynth.runtime.rng import derive_seed
@@ -20,7 +21,7 @@ from semsynth.runtime.torch_rng import torch_generator
 from semsynth.segment.augmentation import augment
 from semsynth.segment.batches import UNKNOWN, Batches, Pictures, check_same_labels
 from semsynth.segment.config import SEGMENTER_FILE, SegmentTrainConfig
-from semsynth.segment.network import Segmenter, SegmenterInfo, pick_device, unet_arch
+from semsynth.segment.network import Segmenter, SegmenterInfo, unet_arch
 from semsynth.segment.score import score_split, summary
 
 # The rarest classes are counted as if they had this share: weights stay bounded.

@@ -25,8 +25,9 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.model.codec import Codec
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, build_network, labels_for_network, save_bundle
-from semsynth.pipeline.pipeline import SemanticDiffusionPipeline, pick_device
+from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import claim_output, require_space, write_text
+from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar, say
 from semsynth.runtime.rng import derive_seed, numpy_rng
@@ -252,8 +253,8 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     # Dropout draws from the global generator: seeding it here makes the step a function of itself.
     torch.manual_seed(derive_seed(recipe.seed, "dropout", run.step, run.accelerator.process_index))
     x0, channels, weight = _to_device(run, batch)
-    noise, t = _noise_and_times(run, len(x0), tuple(x0.shape[1:]))
-    hidden = _dropped_masks(run, len(x0), phase.mask_dropout)
+    noise, t = _noise_and_times(run, tuple(x0.shape[1:]))
+    hidden = _dropped_masks(run, phase.mask_dropout)
     channels[hidden] = -1
     label_map = labels_for_network(channels, recipe.model)
     sums = torch.zeros(3, device=x0.device)
@@ -305,7 +306,7 @@ def _slots(run: Run) -> range:
     return range(run.recipe.train.batch_size)[rank::world]
 
 
-def _noise_and_times(run: Run, count: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _noise_and_times(run: Run, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Noise and timesteps as functions of (seed, step, slot): the same for any processes."""
     recipe, step, slots = run.recipe, run.step, _slots(run)
     noise = torch.stack(
@@ -323,7 +324,7 @@ def _noise_and_times(run: Run, count: int, shape: tuple[int, ...]) -> tuple[Tens
     return noise.to(device), t.clamp(max=recipe.diffusion.timesteps - 1).to(device)
 
 
-def _dropped_masks(run: Run, count: int, share: float) -> Tensor:
+def _dropped_masks(run: Run, share: float) -> Tensor:
     draws = numpy_rng(run.recipe.seed, "mask dropout", run.step).random(run.recipe.train.batch_size)
     hidden = [bool(draws[slot] < share) for slot in _slots(run)]
     return torch.tensor(hidden, device=run.accelerator.device)

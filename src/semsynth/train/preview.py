@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from semsynth.data.layout import encode_image
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
@@ -18,7 +18,6 @@ from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import write_bytes
-from semsynth.runtime.errors import UserError
 from semsynth.runtime.rng import derive_seed
 from semsynth.runtime.torch_rng import torch_generator
 from semsynth.train.config import Recipe
@@ -84,9 +83,6 @@ def preview(
     grid = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
     enlarge = max(1, 128 // grid.shape[0] * len(rows))
     grid = grid.repeat(enlarge, 0).repeat(enlarge, 1)
-    ok, encoded = cv2.imencode(".png", grid[..., ::-1])
-    if not ok:
-        raise UserError(f"{run}: the preview of step {step} could not be encoded")
     path = run / "previews" / f"step_{step:07d}.png"
-    write_bytes(path, encoded.tobytes())
+    write_bytes(path, encode_image(grid, "png"))
     return path
