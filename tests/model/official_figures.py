@@ -54,6 +54,7 @@ def network(description: dict[str, Any]) -> SemanticUNet:
         blocks_per_level=config["num_res_blocks"],
         attention_factors=tuple(side // int(r) for r in config["attention_resolutions"].split(",")),
         head_channels=config["num_head_channels"],
+        instance_edges=not config["no_instance"],
     )
     shapes = {name: tuple(shape) for name, shape in description["parameters"].items()}
     load_official(unet, {name: weight(name, shape) for name, shape in shapes.items()})
@@ -63,8 +64,4 @@ def network(description: dict[str, Any]) -> SemanticUNet:
 def label_map(tensors: dict[str, Tensor], key: str, unet: SemanticUNet) -> Tensor:
     """One-hot labels, and the edge map as the last channel where there is one."""
     edges = tensors.get(f"out/{key}/edges")
-    ids = tensors[f"in/{key}"][:, 0].long()
-    hot = unet.one_hot(ids)
-    if edges is not None:
-        hot[:, -1] = edges.view(hot[:, -1].shape).float()
-    return hot
+    return unet.one_hot(tensors[f"in/{key}"][:, 0], None if edges is None else edges[:, 0])

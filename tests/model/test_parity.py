@@ -25,10 +25,12 @@ def test_forward_equals_the_official_network(name: str) -> None:
     unet = network(description)
     hot = label_map(tensors, "label", unet)
     t = tensors["in/t"]
-    assert_close(unet(tensors["in/x"], t, hot), tensors["out/forward"])
-    assert_close(unet(tensors["in/x"], t, torch.zeros_like(hot)), tensors["out/forward_null"])
+    assert_close(unet(tensors["in/x"], t, hot).sample, tensors["out/forward"])
+    assert_close(
+        unet(tensors["in/x"], t, torch.zeros_like(hot)).sample, tensors["out/forward_null"]
+    )
     wide = label_map(tensors, "label_wide", unet)
-    assert_close(unet(tensors["in/x_wide"], t, wide), tensors["out/forward_wide"])
+    assert_close(unet(tensors["in/x_wide"], t, wide).sample, tensors["out/forward_wide"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,7 +44,7 @@ def test_guided_pass_equals_two_passes(name: str) -> None:
         [without[:, :3] + 1.5 * (with_mask[:, :3] - without[:, :3]), with_mask[:, 3:]], dim=1
     )
     null = unet.encode(torch.zeros_like(hot[:1]))
-    assert_close(unet.guided(x, t, unet.encode(hot), null, 1.5), expected)
+    assert_close(unet(x, t, unet.encode(hot), null, 1.5).sample, expected)
 
 
 def test_published_network_has_the_published_parameters() -> None:

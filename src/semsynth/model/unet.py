@@ -5,14 +5,16 @@ Architecture: SDM (arXiv 2207.00050, section 3.2) on guided-diffusion's U-Net (a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from semsynth.model.spade import (
@@ -24,6 +26,10 @@ from semsynth.model.spade import (
     timestep_embedding,
 )
 from semsynth.runtime.errors import UserError
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+# Diffusers moves an offloaded network to its device when `forward` is called, or what is so marked.
+_called_like_forward: Callable[[Method], Method] = apply_forward_hook
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,17 @@ class Condition:
                 for gamma, beta in self.modulations
             )
         )
+
+
+@dataclass
+class UNetOutput(BaseOutput):
+    """What a pass predicts.
+
+    Attributes:
+        sample: (B, out_channels, H, W); channels beyond ``in_channels`` are the learned variance.
+    """
+
+    sample: Tensor
 
 
 class Stage(nn.Module):
@@ -83,7 +100,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):
     """The semantic diffusion network, with its condition in two steps.
 
     ``condition = unet.encode(label_map)`` holds all that depends on the mask alone;
-    ``unet(x, t, condition)`` is one pass, ``unet.guided(...)`` a classifier-free guided one.
+    ``unet(x, t, condition).sample`` is one pass, ``unet(x, t, condition, null, scale).sample`` a
+    classifier-free guided one.
 
     Args:
         in_channels: channels of the (codec's) picture.
@@ -101,6 +119,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             latent pixel still count. 1 is the paper's network.
         label_features: channels of a learned convolution of the (patched) label map, which all
             SPADE norms then share as their input; 0 gives them the map itself, as the paper.
+        instance_edges: the last of ``label_channels`` is the map of the edges of instances.
     """
 
     _supports_gradient_checkpointing = True
@@ -120,12 +139,14 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         dropout: float = 0.0,
         label_patch: int = 1,
         label_features: int = 0,
+        instance_edges: bool = False,
     ) -> None:
         """Build the network; see the class for the arguments."""
         super().__init__()
         self.gradient_checkpointing = False
         self.channels = in_channels
         self.label_channels = label_channels
+        self.instance_edges = instance_edges
         self.label_patch = label_patch
         self.factor = 2 ** (len(channel_mult) - 1)
         widths = [int(mult * base_channels) for mult in channel_mult]
@@ -215,26 +236,44 @@ class SemanticUNet(ModelMixin, ConfigMixin):
                 f"{self.factor.bit_length() - 1} times; use multiples of {self.factor}"
             )
 
-    def one_hot(self, channels_BHW: Tensor) -> Tensor:
-        """Return (B, K, H, W) zeros and ones from condition channels.
+    def one_hot(self, channels_BHW: Tensor, edges_BHW: Tensor | None = None) -> Tensor:
+        """Return the label map, (B, K, H, W): the official ``y``.
 
         Args:
-            channels_BHW: integers; those outside 0..K-1 (unlabelled: -1 or 255) become all zeros.
+            channels_BHW: integers; those outside the classes (unlabelled: -1 or 255) become all
+                zeros.
+            edges_BHW: 1 on the edges of instances, for networks with ``instance_edges`` (None: no
+                edges).
         """
-        inside = (channels_BHW >= 0) & (channels_BHW < self.label_channels)
+        classes = self.label_channels - self.instance_edges
+        inside = (channels_BHW >= 0) & (channels_BHW < classes)
         safe = torch.where(inside, channels_BHW, torch.zeros_like(channels_BHW)).long()
-        hot = F.one_hot(safe, self.label_channels).permute(0, 3, 1, 2) * inside[:, None]
-        return hot.to(self.dtype)
+        hot = (F.one_hot(safe, classes).permute(0, 3, 1, 2) * inside[:, None]).to(self.dtype)
+        if not self.instance_edges:
+            return hot
+        edges = torch.zeros_like(hot[:, :1]) if edges_BHW is None else edges_BHW[:, None].to(hot)
+        return torch.cat([hot, edges], dim=1)
 
-    def encode(self, label_map: Tensor) -> Condition:
+    @_called_like_forward
+    def encode(self, label_map: Tensor, edges_BHW: Tensor | None = None) -> Condition:
         """Compute all that depends on the mask alone.
 
         Args:
             label_map: condition channels (B, H, W) as integers, or the map itself (B, K, H, W) as
                 floats; H and W are ``label_patch`` times the size of ``x``. All zeros is the
                 null condition.
+            edges_BHW: see ``one_hot``; only with integers.
+
+        Raises:
+            UserError: a map of another number of channels, or sides that cannot be halved.
         """
-        map_BKHW = label_map if label_map.dim() == 4 else self.one_hot(label_map)
+        map_BKHW = label_map if label_map.dim() == 4 else self.one_hot(label_map, edges_BHW)
+        if map_BKHW.shape[1] != self.label_channels:
+            raise UserError(
+                f"the label map has {map_BKHW.shape[1]} channels, the network "
+                f"{self.label_channels} (one for each class"
+                f"{', the last for instance edges' if self.instance_edges else ''})"
+            )
         if self.label_patch > 1:
             map_BKHW = F.pixel_unshuffle(map_BKHW, self.label_patch)
         height, width = map_BKHW.shape[2:]
@@ -265,36 +304,49 @@ class SemanticUNet(ModelMixin, ConfigMixin):
                 found += [(first, level), (second, level - 1)]
         return found
 
-    def forward(self, x_BCHW: Tensor, t_B: Tensor, condition: Condition | Tensor) -> Tensor:
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        t_B: Tensor | float,
+        condition: Condition | Tensor,
+        null: Condition | Tensor | None = None,
+        guidance_scale: float = 1.0,
+        guidance_rescale: float = 0.0,
+        return_dict: bool = True,
+    ) -> UNetOutput | tuple[Tensor]:
         """Predict the target for noisy ``x`` at timesteps ``t``.
+
+        With ``null`` the prediction is guided, ``null + scale * (conditional - null)`` (SDM,
+        eq. 9). The encoder never sees the mask, so that both passes share it. Only the first
+        ``in_channels`` are guided; the learned variance is the conditional pass's.
 
         Args:
             x_BCHW: the noisy (codec's) picture.
-            t_B: timesteps, 0..T-1.
+            t_B: timesteps, 0..T-1 (whole or not); a single one holds for all.
             condition: of ``encode``, or a label map for it.
-
-        Returns:
-            (B, out_channels, H, W).
-        """
-        if isinstance(condition, Tensor):
-            condition = self.encode(condition)
-        return self._decode(*self._encode_picture(x_BCHW, t_B), condition)
-
-    def guided(
-        self, x_BCHW: Tensor, t_B: Tensor, condition: Condition, null: Condition, scale: float
-    ) -> Tensor:
-        """Return ``null + scale * (conditional - null)`` (SDM, eq. 9), the variance unguided.
-
-        The encoder never sees the mask, so that both passes share it. Channels beyond the first
-        ``in_channels`` (the learned variance) are those of the conditional pass.
+            null: the same of no mask at all (all zeros).
+            guidance_scale: 1 is no guidance, 0 ignores the mask.
+            guidance_rescale: share, 0..1, in which the guided prediction gets the standard
+                deviation of the conditional one (arXiv 2305.08891, eq. 15 and 16).
+            return_dict: False for a tuple of one tensor.
         """
         features = self._encode_picture(x_BCHW, t_B)
-        with_mask = self._decode(*features, condition)
-        if scale == 1.0:
-            return with_mask
-        without = self._decode(*features, null)[:, : self.channels]
-        guided = torch.lerp(without, with_mask[:, : self.channels], scale)
-        return torch.cat([guided, with_mask[:, self.channels :]], dim=1)
+        output = self._decode(*features, self._encoded(condition))
+        if null is not None and guidance_scale != 1.0:
+            without = self._decode(*features, self._encoded(null))[:, : self.channels]
+            with_mask, variance = output[:, : self.channels], output[:, self.channels :]
+            guided = torch.lerp(without, with_mask, guidance_scale)
+            if guidance_rescale:
+                axes = (1, 2, 3)
+                ratio = with_mask.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+                guided = guided * torch.lerp(torch.ones_like(ratio), ratio, guidance_rescale)
+            output = torch.cat([guided, variance], dim=1)
+        return UNetOutput(sample=output) if return_dict else (output,)
+
+    def _encoded(self, condition: Condition | Tensor) -> Condition:
+        if isinstance(condition, Tensor):
+            return self.encode(condition)
+        return condition
 
     def _run(self, module: nn.Module, *args: Any) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -302,9 +354,10 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         return module(*args)  # type: ignore[no-any-return]
 
     def _encode_picture(
-        self, x_BCHW: Tensor, t_B: Tensor
+        self, x_BCHW: Tensor, t_B: Tensor | float
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         self.check_size(*x_BCHW.shape[2:])
+        t_B = torch.as_tensor(t_B, device=x_BCHW.device).expand(len(x_BCHW))
         embedding = timestep_embedding(t_B, self.base_channels).to(x_BCHW.dtype)
         embedding = self.time_out(F.silu(self.time_in(embedding)))
         h = self.conv_in(x_BCHW)

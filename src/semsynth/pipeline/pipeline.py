@@ -137,7 +137,7 @@ class SemanticDiffusionPipeline:
         noise = draw_noise(shape, generators, self.unet.device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            output = self.unet.guided(x, t, condition, null, settings.guidance_scale)
+            output = self.unet(x, t, condition, null, settings.guidance_scale).sample
             predicts_x0 = self.bundle.diffusion.prediction == "sample"
             return self.codec.clip(output) if predicts_x0 else output
 

@@ -278,7 +278,7 @@ def train_step(run: Run, batch: Batch) -> Tensor:
 
 
 def _predict(unet: Any, label_map: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    return unet(x, t, label_map)  # type: ignore[no-any-return]
+    return unet(x, t, label_map).sample  # type: ignore[no-any-return]
 
 
 def _sums(loss: Loss) -> Tensor:

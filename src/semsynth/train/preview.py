@@ -57,7 +57,7 @@ def validation_loss(
         label_map = labels_for_network(torch.from_numpy(channels).to(device), recipe.model)
 
         def predict(x: Tensor, t: Tensor, label_map: Tensor = label_map) -> Tensor:
-            return unet(x, t, label_map)  # type: ignore[no-any-return]
+            return unet(x, t, label_map).sample  # type: ignore[no-any-return]
 
         loss = diffusion_loss(
             schedule, predict, x0.to(device), noise.to(device), levels.long().to(device)
