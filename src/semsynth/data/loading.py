@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from semsynth.data.edges import instance_edges
+from semsynth.data.labels import Array
 from semsynth.data.prepared import PreparedDataset
+from semsynth.runtime.errors import UserError
 from semsynth.runtime.rng import derive_seed, numpy_rng
 
 CACHE_BYTES = 2_000_000_000
@@ -25,11 +28,13 @@ class Batch:
         pictures: (B, 3, H, W) uint8.
         channels: (B, H, W) int16 condition channels, -1 for unlabelled and padding.
         content: (B, 1, H, W) bool, False for padding; None where nothing is padded.
+        edges: (B, H, W) uint8, 1 at the borders of objects; None unless ``Plan.instances``.
     """
 
     pictures: Tensor
     channels: Tensor
     content: Tensor | None
+    edges: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,27 +46,43 @@ class Plan:
         batch_size: pictures of a step over all processes.
         flip: mirror half of them.
         crop: smallest share of a side that a random crop keeps.
+        instances: whether the batches have the edges of the instances.
     """
 
     seed: int
     batch_size: int
     flip: bool = False
     crop: float = 1.0
+    instances: bool = False
 
 
-class TrainingPictures(Dataset[tuple[np.ndarray, np.ndarray, np.ndarray | None]]):
+@dataclass(frozen=True)
+class TrainingSample:
+    """One varied picture; as in ``Batch``, but channels last and all of it in NumPy."""
+
+    picture: Array
+    channels: Array
+    content: Array | None
+    edges: Array | None
+
+
+class TrainingPictures(Dataset[TrainingSample]):
     """Samples by their global position (step * batch size + slot); each once an epoch."""
 
     def __init__(self, data: PreparedDataset, split: str, plan: Plan) -> None:
-        """Read ``split`` of ``data`` as ``plan`` says."""
+        """Read ``split`` of ``data`` as ``plan`` says.
+
+        Raises:
+            UserError: the plan wants instances and a picture has none.
+        """
         self.data, self.split, self.plan = data, split, plan
         self.stems = data.stems(split)
         self.lut = data.labels.channel_lut()
         self.padded = data.info.resize == "pad"
-        size = len(self.stems) * data.height * data.width * 5
-        self._cache: dict[str, tuple[np.ndarray, np.ndarray]] | None = (
-            {} if size <= CACHE_BYTES else None
-        )
+        if plan.instances:
+            _require_instances(data, split)
+        size = len(self.stems) * data.height * data.width * (7 if plan.instances else 5)
+        self._cache: dict[str, tuple[Array, ...]] | None = {} if size <= CACHE_BYTES else None
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
     def stem_at(self, position: int) -> str:
@@ -72,32 +93,49 @@ class TrainingPictures(Dataset[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
             self._order = (epoch, rng.permutation(len(self.stems)))
         return self.stems[int(self._order[1][index])]
 
-    def read(self, stem: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return (H, W, 3) uint8 and (H, W) int16 condition channels."""
+    def read(self, stem: str) -> tuple[Array, ...]:
+        """Return (H, W, 3) uint8, (H, W) int16 condition channels, (H, W) uint16 instances.
+
+        The instances are there only where the plan wants them.
+        """
         if self._cache is not None and stem in self._cache:
             return self._cache[stem]
         mask = self.data.read_mask(self.split, stem)
-        pair = self.data.read_image(self.split, stem), self.lut[mask]
+        layers: tuple[Array, ...] = (self.data.read_image(self.split, stem), self.lut[mask])
+        if self.plan.instances:
+            layers = (*layers, self.data.read_instances(self.split, stem))
         if self._cache is not None:
-            self._cache[stem] = pair
-        return pair
+            self._cache[stem] = layers
+        return layers
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def __getitem__(self, position: int) -> TrainingSample:
         """Return the varied sample of a global position."""
         stem = self.stem_at(position)
-        picture, channels = self.read(stem)
-        content = None
+        layers = list(self.read(stem))
         if self.padded:
             top, left, height, width = self.data.content_box(self.split, stem)
-            content = np.zeros(channels.shape, np.uint8)
-            content[top : top + height, left : left + width] = 1
+            box = np.zeros(layers[1].shape, np.uint8)
+            box[top : top + height, left : left + width] = 1
+            layers.append(box)
         rng = numpy_rng(self.plan.seed, "variation", position)
-        layers = [picture, channels] if content is None else [picture, channels, content]
-        varied = _crop(layers, self.plan.crop, rng)
+        layers = _crop(layers, self.plan.crop, rng)
         if self.plan.flip and rng.random() < 0.5:
-            varied = [layer[:, ::-1] for layer in varied]
-        varied = [np.ascontiguousarray(layer) for layer in varied]
-        return varied[0], varied[1], varied[2] if content is not None else None
+            layers = [layer[:, ::-1] for layer in layers]
+        layers = [np.ascontiguousarray(layer) for layer in layers]
+        content = layers[-1] if self.padded else None
+        # Edges of the varied instances: an edge that is resized would become thick or thin.
+        edges = instance_edges(layers[2], content) if self.plan.instances else None
+        return TrainingSample(layers[0], layers[1], content, edges)
+
+
+def _require_instances(data: PreparedDataset, split: str) -> None:
+    without = [stem for stem in data.stems(split) if not data.picture(split, stem).instances]
+    if without:
+        raise UserError(
+            f"{data.root}: {len(without)} of the {len(data.stems(split))} pictures in '{split}' "
+            f"have no instance map, the first is '{without[0]}'; train without instance edges, or "
+            "prepare data that have instances"
+        )
 
 
 def _crop(layers: list[np.ndarray], smallest: float, rng: np.random.Generator) -> list[np.ndarray]:
@@ -128,13 +166,16 @@ class _Steps(Sampler[list[int]]):
         return len(self.steps)
 
 
-def _collate(items: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> Batch:
-    pictures = torch.from_numpy(np.stack([item[0] for item in items])).permute(0, 3, 1, 2)
-    channels = torch.from_numpy(np.stack([item[1] for item in items]))
-    if items[0][2] is None:
-        return Batch(pictures, channels, None)
-    content = np.stack([item[2] for item in items if item[2] is not None])
-    return Batch(pictures, channels, torch.from_numpy(content)[:, None].bool())
+def _collate(items: list[TrainingSample]) -> Batch:
+    def stacked(layers: list[Array | None]) -> Tensor | None:
+        present = [layer for layer in layers if layer is not None]
+        return torch.from_numpy(np.stack(present)) if present else None
+
+    pictures = torch.from_numpy(np.stack([item.picture for item in items])).permute(0, 3, 1, 2)
+    channels = torch.from_numpy(np.stack([item.channels for item in items]))
+    content = stacked([item.content for item in items])
+    edges = stacked([item.edges for item in items])
+    return Batch(pictures, channels, None if content is None else content[:, None].bool(), edges)
 
 
 def batches(

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.layout import (
     FOLDERS,
@@ -184,6 +185,13 @@ class PreparedDataset:
         path = self.instances_path(split, stem)
         pixels = self._check_size(_read(path, cv2.IMREAD_UNCHANGED), path)
         return pixels.astype(np.uint16, copy=False)
+
+    def read_edges(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
+        """Read the borders of the instances: (H, W) uint8, 1 for an edge; none at the padding."""
+        content = np.zeros((self.height, self.width), bool)
+        top, left, height, width = self.content_box(split, stem)
+        content[top : top + height, left : left + width] = True
+        return instance_edges(self.read_instances(split, stem), content)
 
     def _check_size(self, pixels: Array, path: Path) -> Array:
         if pixels.shape[:2] != (self.height, self.width):
