@@ -18,6 +18,7 @@ from semsynth.diffusion.objective import diffusion_loss
 from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.errors import UserError
 from semsynth.train import loop
+from semsynth.train import step as step_module
 from semsynth.train.config import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
 from semsynth.train.ema import Ema
 from semsynth.train.loop import Run, learning_rate, phase_at, train
@@ -86,7 +87,7 @@ class Spy:
         self.weight: list[torch.Tensor | None] = []
         self.labels: list[torch.Tensor] = []
         self.optimizer_steps: list[float] = []
-        step, labels = loop.train_step, loop.labels_for_network
+        step, labels = loop.train_step, step_module.labels_for_network
 
         def loss(schedule: Any, predict: Any, x0: Any, noise: Any, t: Any, weight: Any) -> Any:
             self.noise.append(noise)
@@ -104,9 +105,9 @@ class Spy:
             self.labels.append(channels.clone())
             return labels(channels, model)
 
-        monkeypatch.setattr(loop, "diffusion_loss", loss)
+        monkeypatch.setattr(step_module, "diffusion_loss", loss)
         monkeypatch.setattr(loop, "train_step", take)
-        monkeypatch.setattr(loop, "labels_for_network", see)
+        monkeypatch.setattr(step_module, "labels_for_network", see)
 
 
 def test_noise_depends_on_seed_step_and_slot_alone(
@@ -141,8 +142,8 @@ def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
 
     def drawn(rank: int, world: int) -> tuple[torch.Tensor, ...]:
         run: Any = Run(recipe, *[None] * 2, Part(rank, world), *[None] * 5, step=7)  # type: ignore[arg-type]
-        noise, t = loop._noise_and_times(run, (3, 2, 2))
-        return noise, t, loop._dropped_masks(run, 0.5)
+        noise, t = step_module.noise_and_times(run, (3, 2, 2))
+        return noise, t, step_module.dropped_masks(run, 0.5)
 
     whole = drawn(0, 1)
     for rank in range(2):
@@ -158,7 +159,7 @@ def test_share_of_dropped_masks(recipe: Recipe) -> None:
     dropped = []
     for step in range(2000):
         run.step = step
-        dropped.append(loop._dropped_masks(run, 0.2).float().mean())
+        dropped.append(step_module.dropped_masks(run, 0.2).float().mean())
     # 8000 draws: three standard deviations are 0.013.
     assert float(torch.stack(dropped).mean()) == pytest.approx(0.2, abs=0.015)
 

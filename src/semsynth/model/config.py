@@ -27,6 +27,8 @@ class ModelConfig(Config):
             all labels under it) or ``nearest`` (one of them; the paper's, with ``pixel``).
         label_features: channels of a learned convolution of the label map that all SPADE norms
             share as their input (0: each has the map itself, as the paper).
+        instance_edges: one more condition channel, for the edges between objects (the paper's
+            Cityscapes); needs prepared data with instances.
     """
 
     codec: Literal["pixel", "haar"] = "haar"
@@ -40,6 +42,7 @@ class ModelConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     labels: Literal["patch", "nearest"] = "patch"
     label_features: int = Field(0, ge=0)
+    instance_edges: bool = False
 
     @property
     def downscale(self) -> int:

@@ -53,7 +53,7 @@ def build_network(
     unet = SemanticUNet(
         in_channels=codec.channels,
         out_channels=codec.channels * (2 if diffusion.learn_sigma else 1),
-        label_channels=label_channels,
+        label_channels=label_channels + model.instance_edges,
         base_channels=model.base_channels,
         channel_mult=tuple(model.channel_mult),
         blocks_per_level=model.blocks_per_level,
@@ -63,18 +63,19 @@ def build_network(
         dropout=model.dropout,
         label_patch=codec.downscale if model.labels == "patch" else 1,
         label_features=model.label_features,
+        instance_edges=model.instance_edges,
     )
     return unet, codec
 
 
-def labels_for_network(channels_BHW: Tensor, model: ModelConfig) -> Tensor:
-    """Return condition channels at the size that ``SemanticUNet.encode`` wants.
+def labels_for_network(map_BHW: Tensor, model: ModelConfig) -> Tensor:
+    """Return condition channels, or edges, at the size that ``SemanticUNet.encode`` wants.
 
     All of them where the labels come in patches, else the nearest one of each latent pixel.
     """
     if model.labels == "patch" or model.downscale == 1:
-        return channels_BHW
-    return channels_BHW[:, :: model.downscale, :: model.downscale]
+        return map_BHW
+    return map_BHW[:, :: model.downscale, :: model.downscale]
 
 
 def save_bundle(path: Path, bundle: Bundle) -> None:

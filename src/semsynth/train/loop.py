@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +15,27 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from semsynth import __version__
-from semsynth.data.loading import Batch, Plan, TrainingPictures, batches
+from semsynth.data.loading import Plan, TrainingPictures, batches
 from semsynth.data.prepared import PreparedDataset
-from semsynth.diffusion.objective import Loss, diffusion_loss
 from semsynth.diffusion.schedule import Schedule
-from semsynth.model.codec import Codec
 from semsynth.model.unet import SemanticUNet
-from semsynth.pipeline.bundle import Bundle, build_network, labels_for_network, save_bundle
+from semsynth.pipeline.bundle import Bundle, build_network, save_bundle
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import claim_output, require_space, write_text
 from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar, say
-from semsynth.runtime.rng import derive_seed, numpy_rng
-from semsynth.runtime.torch_rng import torch_generator
+from semsynth.runtime.rng import derive_seed
 from semsynth.train.config import Recipe, TrainConfig, load_recipe
 from semsynth.train.ema import Ema
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
 from semsynth.train.state import load_latest, save_state
+from semsynth.train.step import Run, train_step
 
 FINAL = "final_model.pth"
 OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
-
-
-@dataclass
-class Run:
-    """All that a running training has in hand."""
-
-    recipe: Recipe
-    folder: Path
-    data: PreparedDataset
-    accelerator: Accelerator
-    unet: Any
-    ema: Ema
-    codec: Codec
-    schedule: Schedule
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-
-    @property
-    def plain_unet(self) -> SemanticUNet:
-        """Return the network without Accelerate's wrapper."""
-        return self.accelerator.unwrap_model(self.unet)  # type: ignore[no-any-return]
 
 
 def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dict[str, Any]:
@@ -130,6 +104,12 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
         )
     if "train" not in data.splits() or not data.stems("train"):
         raise UserError(f"{data.root}: has no pictures in the split 'train'; prepare some")
+    if recipe.model.instance_edges and not data.has_instances("train"):
+        raise UserError(
+            f"{data.root}: some masks of the split 'train' have no instance map, which recipe "
+            f"'{recipe.name}' wants; prepare a source with instances, or --set "
+            "model.instance_edges=false"
+        )
     if not data.has_images("train"):
         raise UserError(f"{data.root}: some masks of the split 'train' have no picture")
 
@@ -216,7 +196,13 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
 
 def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
     recipe, accelerator = run.recipe, run.accelerator
-    plan = Plan(recipe.seed, recipe.train.batch_size, recipe.train.flip, recipe.train.crop)
+    plan = Plan(
+        recipe.seed,
+        recipe.train.batch_size,
+        recipe.train.flip,
+        recipe.train.crop,
+        recipe.model.instance_edges,
+    )
     pictures = TrainingPictures(run.data, "train", plan)
     shard = (accelerator.process_index, accelerator.num_processes)
     steps = (run.step, recipe.total_steps)
@@ -238,96 +224,6 @@ def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
             _events(run, metrics, window, on_checkpoint)
     if metrics is not None:
         metrics.close()
-
-
-def train_step(run: Run, batch: Batch) -> Tensor:
-    """Take one optimizer step; return (loss, mse, vb, gradient norm) on the device."""
-    recipe = run.recipe
-    phase, step_in_phase = phase_at(recipe, run.step)
-    if step_in_phase == 0 and phase is recipe.finetune:
-        # The second phase starts with a fresh optimizer, as the official one; EMA goes on.
-        run.optimizer.state.clear()
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(phase, step_in_phase)
-    run.unet.train()
-    # Dropout draws from the global generator: seeding it here makes the step a function of itself.
-    torch.manual_seed(derive_seed(recipe.seed, "dropout", run.step, run.accelerator.process_index))
-    x0, channels, weight = _to_device(run, batch)
-    noise, t = _noise_and_times(run, tuple(x0.shape[1:]))
-    hidden = _dropped_masks(run, phase.mask_dropout)
-    channels[hidden] = -1
-    label_map = labels_for_network(channels, recipe.model)
-    sums = torch.zeros(3, device=x0.device)
-    size = len(x0) // recipe.train.accumulation
-    for start in range(0, len(x0), size):
-        part = slice(start, start + size)
-        network = partial(_predict, run.unet, label_map[part])
-        inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
-        last = start + size >= len(x0)
-        with nullcontext() if last else run.accelerator.no_sync(run.unet):
-            with run.accelerator.autocast():
-                loss = diffusion_loss(run.schedule, network, *inputs)
-            run.accelerator.backward(loss.total.mean() * (size / len(x0)))
-        sums += _sums(loss)
-    norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    run.ema.update(run.plain_unet)
-    run.step += 1
-    return torch.cat([sums / len(x0), norm.detach().reshape(1)])
-
-
-def _predict(unet: Any, label_map: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    return unet(x, t, label_map).sample  # type: ignore[no-any-return]
-
-
-def _sums(loss: Loss) -> Tensor:
-    return torch.stack([loss.total.detach().sum(), loss.mse.detach().sum(), loss.vb.detach().sum()])
-
-
-def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-    device = run.accelerator.device
-    pictures = batch.pictures.to(device, non_blocking=True).float() / 127.5 - 1
-    with torch.no_grad():
-        x0 = run.codec.encode(pictures)
-    if run.recipe.train.channels_last:
-        x0 = x0.contiguous(memory_format=torch.channels_last)
-    channels = batch.channels.to(device, non_blocking=True)
-    if batch.content is None:
-        return x0, channels, None
-    # A latent pixel counts where all picture pixels under it are content.
-    padding = (~batch.content).float().to(device)
-    covered = torch.nn.functional.max_pool2d(padding, run.codec.downscale)
-    return x0, channels, 1 - covered
-
-
-def _slots(run: Run) -> range:
-    rank, world = run.accelerator.process_index, run.accelerator.num_processes
-    return range(run.recipe.train.batch_size)[rank::world]
-
-
-def _noise_and_times(run: Run, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Noise and timesteps as functions of (seed, step, slot): the same for any processes."""
-    recipe, step, slots = run.recipe, run.step, _slots(run)
-    noise = torch.stack(
-        [
-            torch.randn(shape, generator=torch_generator(recipe.seed, "noise", step, s))
-            for s in slots
-        ]
-    )
-    # Spread evenly over the levels, with one random offset: less variance than independent draws.
-    offset = numpy_rng(recipe.seed, "timesteps", step).random()
-    size = recipe.train.batch_size
-    levels = [((slot + offset) / size) * recipe.diffusion.timesteps for slot in slots]
-    t = torch.tensor(levels, dtype=torch.float64).floor().long()
-    device = run.accelerator.device
-    return noise.to(device), t.clamp(max=recipe.diffusion.timesteps - 1).to(device)
-
-
-def _dropped_masks(run: Run, share: float) -> Tensor:
-    draws = numpy_rng(run.recipe.seed, "mask dropout", run.step).random(run.recipe.train.batch_size)
-    hidden = [bool(draws[slot] < share) for slot in _slots(run)]
-    return torch.tensor(hidden, device=run.accelerator.device)
 
 
 def _window_means(run: Run, window: list[Tensor]) -> dict[str, float]:

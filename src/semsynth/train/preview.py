@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semsynth.data.edges import instance_edges
 from semsynth.data.layout import encode_image
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.objective import diffusion_loss
@@ -55,9 +56,14 @@ def validation_loss(
         )
         levels = (torch.arange(len(part)) + start + 0.5) / len(stems) * schedule.timesteps
         label_map = labels_for_network(torch.from_numpy(channels).to(device), recipe.model)
+        edges = None
+        if recipe.model.instance_edges:
+            marked = np.stack([instance_edges(data.read_instances("val", stem)) for stem in part])
+            edges = labels_for_network(torch.from_numpy(marked).to(device), recipe.model)
+        hot = unet.one_hot(label_map, edges)
 
-        def predict(x: Tensor, t: Tensor, label_map: Tensor = label_map) -> Tensor:
-            return unet(x, t, label_map).sample  # type: ignore[no-any-return]
+        def predict(x: Tensor, t: Tensor, hot: Tensor = hot) -> Tensor:
+            return unet(x, t, hot).sample  # type: ignore[no-any-return]
 
         loss = diffusion_loss(
             schedule, predict, x0.to(device), noise.to(device), levels.long().to(device)

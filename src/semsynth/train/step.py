@@ -1,0 +1,148 @@
+"""One optimizer step; all that is random in it is a function of (seed, step, slot)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from semsynth.data.loading import Batch
+from semsynth.data.prepared import PreparedDataset
+from semsynth.diffusion.objective import Loss, diffusion_loss
+from semsynth.diffusion.schedule import Schedule
+from semsynth.model.codec import Codec
+from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.bundle import labels_for_network
+from semsynth.runtime.rng import derive_seed, numpy_rng
+from semsynth.runtime.torch_rng import torch_generator
+from semsynth.train.config import Recipe
+from semsynth.train.ema import Ema
+from semsynth.train.phases import learning_rate, phase_at
+
+
+@dataclass
+class Run:
+    """All that a running training has in hand."""
+
+    recipe: Recipe
+    folder: Path
+    data: PreparedDataset
+    accelerator: Accelerator
+    unet: Any
+    ema: Ema
+    codec: Codec
+    schedule: Schedule
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @property
+    def plain_unet(self) -> SemanticUNet:
+        """Return the network without Accelerate's wrapper."""
+        return self.accelerator.unwrap_model(self.unet)  # type: ignore[no-any-return]
+
+
+def train_step(run: Run, batch: Batch) -> Tensor:
+    """Take one optimizer step; return (loss, mse, vb, gradient norm) on the device."""
+    recipe = run.recipe
+    phase, step_in_phase = phase_at(recipe, run.step)
+    if step_in_phase == 0 and phase is recipe.finetune:
+        # The second phase starts with a fresh optimizer, as the official one; EMA goes on.
+        run.optimizer.state.clear()
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(phase, step_in_phase)
+    run.unet.train()
+    # Dropout draws from the global generator: seeding it here makes the step a function of itself.
+    torch.manual_seed(derive_seed(recipe.seed, "dropout", run.step, run.accelerator.process_index))
+    x0, channels, weight = _to_device(run, batch)
+    edges = None if batch.edges is None else batch.edges.to(run.accelerator.device)
+    noise, t = noise_and_times(run, tuple(x0.shape[1:]))
+    hide_masks(channels, edges, dropped_masks(run, phase.mask_dropout))
+    channels = labels_for_network(channels, recipe.model)
+    edges = None if edges is None else labels_for_network(edges, recipe.model)
+    sums = torch.zeros(3, device=x0.device)
+    size = len(x0) // recipe.train.accumulation
+    for start in range(0, len(x0), size):
+        part = slice(start, start + size)
+        # One-hot maps are large: only those of one micro-batch are made at a time.
+        hot = run.plain_unet.one_hot(channels[part], None if edges is None else edges[part])
+        network = partial(_predict, run.unet, hot)
+        inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
+        last = start + size >= len(x0)
+        with nullcontext() if last else run.accelerator.no_sync(run.unet):
+            with run.accelerator.autocast():
+                loss = diffusion_loss(run.schedule, network, *inputs)
+            run.accelerator.backward(loss.total.mean() * (size / len(x0)))
+        sums += _sums(loss)
+    norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.ema.update(run.plain_unet)
+    run.step += 1
+    return torch.cat([sums / len(x0), norm.detach().reshape(1)])
+
+
+def hide_masks(channels_BHW: Tensor, edges_BHW: Tensor | None, hidden_B: Tensor) -> None:
+    """Turn whole masks into the null condition, in place: no labels and no edges."""
+    channels_BHW[hidden_B] = -1
+    if edges_BHW is not None:
+        edges_BHW[hidden_B] = 0
+
+
+def _predict(unet: Any, label_map: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    return unet(x, t, label_map).sample  # type: ignore[no-any-return]
+
+
+def _sums(loss: Loss) -> Tensor:
+    return torch.stack([loss.total.detach().sum(), loss.mse.detach().sum(), loss.vb.detach().sum()])
+
+
+def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    device = run.accelerator.device
+    pictures = batch.pictures.to(device, non_blocking=True).float() / 127.5 - 1
+    with torch.no_grad():
+        x0 = run.codec.encode(pictures)
+    if run.recipe.train.channels_last:
+        x0 = x0.contiguous(memory_format=torch.channels_last)
+    channels = batch.channels.to(device, non_blocking=True)
+    if batch.content is None:
+        return x0, channels, None
+    # A latent pixel counts where all picture pixels under it are content.
+    padding = (~batch.content).float().to(device)
+    covered = torch.nn.functional.max_pool2d(padding, run.codec.downscale)
+    return x0, channels, 1 - covered
+
+
+def _slots(run: Run) -> range:
+    rank, world = run.accelerator.process_index, run.accelerator.num_processes
+    return range(run.recipe.train.batch_size)[rank::world]
+
+
+def noise_and_times(run: Run, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Noise and timesteps as functions of (seed, step, slot): the same for any processes."""
+    recipe, step, slots = run.recipe, run.step, _slots(run)
+    noise = torch.stack(
+        [
+            torch.randn(shape, generator=torch_generator(recipe.seed, "noise", step, s))
+            for s in slots
+        ]
+    )
+    # Spread evenly over the levels, with one random offset: less variance than independent draws.
+    offset = numpy_rng(recipe.seed, "timesteps", step).random()
+    size = recipe.train.batch_size
+    levels = [((slot + offset) / size) * recipe.diffusion.timesteps for slot in slots]
+    t = torch.tensor(levels, dtype=torch.float64).floor().long()
+    device = run.accelerator.device
+    return noise.to(device), t.clamp(max=recipe.diffusion.timesteps - 1).to(device)
+
+
+def dropped_masks(run: Run, share: float) -> Tensor:
+    """Return (B,) bool: which of this process's masks are dropped, ``share`` of them on average."""
+    draws = numpy_rng(run.recipe.seed, "mask dropout", run.step).random(run.recipe.train.batch_size)
+    hidden = [bool(draws[slot] < share) for slot in _slots(run)]
+    return torch.tensor(hidden, device=run.accelerator.device)
