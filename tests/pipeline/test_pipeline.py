@@ -154,9 +154,7 @@ def pipe() -> SemanticDiffusionPipeline:
 
 
 def wrap(bundle: Bundle) -> SemanticDiffusionPipeline:
-    unet, _ = build_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
-    unet.load_state_dict(bundle.weights)
-    return SemanticDiffusionPipeline(bundle, unet.eval())
+    return SemanticDiffusionPipeline.from_bundle(bundle)
 
 
 EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}

@@ -121,10 +121,9 @@ def _rank() -> tuple[int, int]:
 
 
 def _checkpoint_hash(config: GenerateConfig) -> str:
-    model = config.model / "final_model.pth" if config.model.is_dir() else config.model
-    if not model.is_file():
-        raise UserError(f"{model}: no such checkpoint; train one with 'semsynth train'")
-    return sha256_file(model)
+    from semsynth.pipeline.folder import checkpoint_sha256
+
+    return checkpoint_sha256(config.model)
 
 
 def _load(config: GenerateConfig) -> Painter:

@@ -68,6 +68,23 @@ def build_network(
     return unet, codec
 
 
+def load_network(bundle: Bundle) -> SemanticUNet:
+    """Return the bundle's network in evaluation mode, with the bundle's own tensors (no copy).
+
+    Raises:
+        UserError: the weights do not fit the configuration.
+    """
+    with torch.device("meta"):
+        unet, _ = build_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
+    try:
+        unet.load_state_dict(bundle.weights, assign=True)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"weights do not fit the configuration: {reason}") from None
+    unet.eval()
+    return unet
+
+
 def labels_for_network(map_BHW: Tensor, model: ModelConfig) -> Tensor:
     """Return condition channels, or edges, at the size that ``SemanticUNet.encode`` wants.
 

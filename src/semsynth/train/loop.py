@@ -259,11 +259,13 @@ def _events(
         loss = validation_loss(run.ema.module, run.codec, run.schedule, run.data, run.recipe)
         metrics.write(step, validation_loss=round(loss, 6))
     if is_due(section.preview_every):
-        preview(SemanticDiffusionPipeline(_bundle(run), run.ema.module), run.data, run.folder, step)
+        preview(
+            SemanticDiffusionPipeline.wrap(_bundle(run), run.ema.module), run.data, run.folder, step
+        )
     if keeps:
         save_state(run.folder, step, _state(run), section.keep_checkpoints)
         if on_checkpoint is not None:
-            on_checkpoint(step, SemanticDiffusionPipeline(_bundle(run), run.ema.module))
+            on_checkpoint(step, SemanticDiffusionPipeline.wrap(_bundle(run), run.ema.module))
 
 
 def _bundle(run: Run) -> Bundle:
