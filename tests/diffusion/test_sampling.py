@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.sampling import draw_noise, sample
+from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.sampling import draw_noise, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule, at
 from semsynth.diffusion.settings import SamplerName, SamplerSettings
 from semsynth.runtime.errors import UserError
@@ -35,7 +36,7 @@ class Exact:
         self.schedule = Schedule(config)
         self.seen: list[int] = []
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, scale: float = 1.0, rescale: float = 0.0) -> Tensor:
         self.seen.append(int(t[0]))
         alpha_bar = at(self.schedule.alpha_bar, t, x)
         alpha, variance = alpha_bar.sqrt(), 1 - alpha_bar
@@ -56,8 +57,20 @@ def draw(
     denoise = Exact(config)
     generators = [torch_generator(seed, "picture") for seed in seeds]
     noise = draw_noise(SHAPE, generators, torch.device("cpu"))
-    settings = SamplerSettings(sampler=sampler, steps=steps)
-    return noise, sample(denoise, denoise.schedule, settings, noise, generators), denoise
+    return noise, run(denoise, sampler, steps, noise, generators), denoise
+
+
+def run(
+    network: Exact,
+    sampler: SamplerName,
+    steps: int,
+    noise: Tensor,
+    generators: list[torch.Generator],
+) -> Tensor:
+    scheduler = make_scheduler(network.schedule.config, sampler)
+    set_timesteps(scheduler, steps)
+    denoise = Denoiser(network, network.schedule, None, SamplerSettings())
+    return sample(denoise, scheduler, noise, generators)
 
 
 @each_config
@@ -107,7 +120,7 @@ def test_any_number_of_steps(sampler: SamplerName, steps: int) -> None:
         denoise = Exact(config)
         generators = [torch_generator(0)]
         noise = draw_noise((3, 2, 2), generators, torch.device("cpu"))
-        x = sample(denoise, denoise.schedule, SamplerSettings(sampler, steps), noise, generators)
+        x = run(denoise, sampler, steps, noise, generators)
         assert bool(x.isfinite().all()) and float(x.abs().max()) < 2
         assert denoise.seen[0] == 999
         assert (np.diff(denoise.seen) < 0).all()

@@ -11,18 +11,24 @@ from semsynth.runtime.errors import UserError
 
 
 def test_every_sampler_of_the_design_is_known() -> None:
-    assert set(SAMPLERS) == {"ddpm", "ddim", "dpm++", "unipc"}
+    assert set(SAMPLERS) == {"ddpm", "ddim", "dpm++", "unipc", "euler"}
     assert SamplerSettings() == SamplerSettings("dpm++", 25, 1.5)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"sampler": "euler"},
+        {"sampler": "dpm"},
         {"steps": 0},
         {"steps": 1001},
         {"guidance_scale": -0.1},
         {"guidance_scale": float("nan")},
+        {"guidance_rescale": 1.1},
+        {"guidance_rescale": float("nan")},
+        {"guidance_interval": (0.5, 0.4)},
+        {"guidance_interval": (0.0, 1.1)},
+        {"guidance_interval": (float("nan"), 1.0)},
+        {"guidance_interval": (0.0,)},
     ],
 )
 def test_values_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:

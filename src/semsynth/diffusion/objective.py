@@ -1,4 +1,4 @@
-"""Training losses: x0-prediction with the loss of v, and the paper's hybrid loss."""
+"""Training losses: the squared error of any prediction, weighted, and the paper's hybrid loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semsynth.diffusion.schedule import Schedule, at
+from semsynth.diffusion.conversions import target, to_x0
+from semsynth.diffusion.schedule import Array, Schedule, at
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Loss:
 
     Attributes:
         total: what is minimised.
-        mse: the squared error of the prediction (weighted for ``sample``).
+        mse: the squared error of the prediction, weighted by ``loss_weights``.
         vb: the variational bound's term in bits, zeros where no variance is learned.
     """
 
@@ -43,19 +44,19 @@ def diffusion_loss(
         predict: (x_t, t) to the network's output.
         x0_BCHW: clean (codec's) pictures.
         noise_BCHW: standard normal noise.
-        t_B: timesteps, 0..T-1.
+        t_B: timesteps, 0..T-1; for ``schedule: flow`` any number from 0 to T.
         weight_B1HW: 1 where the picture has content, 0 for padding.
     """
     config = schedule.config
-    x_BCHW = schedule.noised(x0_BCHW, noise_BCHW, t_B)
+    alpha, sigma = schedule.coefficients(t_B, x0_BCHW)
+    x_BCHW = alpha * x0_BCHW + sigma * noise_BCHW
     output = predict(x_BCHW, t_B).float()
     prediction = output[:, : x0_BCHW.shape[1]]
-    if config.prediction == "sample":
-        # v = alpha eps - sigma x0, so that |v - v_hat|^2 = |x0 - x0_hat|^2 / sigma^2.
-        sigma2 = np.maximum(1 - schedule.alpha_bar, config.loss_sigma_min**2)
-        error = (prediction - x0_BCHW) ** 2 * at(1 / sigma2, t_B, x0_BCHW)
-    else:
-        error = (prediction - noise_BCHW) ** 2
+    wanted = target(config.prediction, x0_BCHW, noise_BCHW, alpha, sigma)
+    error = (prediction - wanted) ** 2
+    weights_T = loss_weights(schedule)
+    if weights_T is not None:
+        error = error * at(weights_T, t_B, x0_BCHW)
     mse = _mean(error, weight_B1HW)
     if not config.learn_sigma:
         return Loss(mse, mse, torch.zeros_like(mse))
@@ -63,6 +64,25 @@ def diffusion_loss(
     frozen = torch.cat([prediction.detach(), output[:, x0_BCHW.shape[1] :]], dim=1)
     vb = _mean(variational_bits(schedule, frozen, x0_BCHW, x_BCHW, t_B), weight_B1HW)
     return Loss(mse + vb, mse, vb)
+
+
+def loss_weights(schedule: Schedule) -> Array | None:
+    """Return the weight of the prediction's squared error at each level, (T,); None for 1."""
+    config = schedule.config
+    weights: Array | None = None
+    if config.min_snr_gamma is not None:
+        # arXiv 2303.09556, section 3.4: min(SNR, gamma) on the error of x0, where
+        # |eps - eps_hat|^2 = SNR |x0 - x0_hat|^2 and |v - v_hat|^2 = (SNR + 1) |x0 - x0_hat|^2.
+        snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+        weights = np.minimum(snr, config.min_snr_gamma)
+        if config.prediction == "epsilon":
+            weights = weights / snr
+        elif config.prediction == "v_prediction":
+            weights = weights / (snr + 1)
+    elif config.prediction == "sample":
+        # v = alpha eps - sigma x0, so that |v - v_hat|^2 = |x0 - x0_hat|^2 / sigma^2.
+        weights = 1 / np.maximum(1 - schedule.alpha_bar, config.loss_sigma_min**2)
+    return weights
 
 
 def _mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
@@ -95,7 +115,7 @@ def variational_bits(
     """
     epsilon, raw = output.chunk(2, dim=1)
     log_variance = learned_log_variance(schedule, raw, t_B)
-    x0_hat = schedule.x0_from_epsilon(x_BCHW, epsilon, t_B)
+    x0_hat = to_x0("epsilon", x_BCHW, epsilon, *schedule.coefficients(t_B, x_BCHW))
     mean = schedule.posterior_mean(x0_hat, x_BCHW, t_B)
     true_mean = schedule.posterior_mean(x0_BCHW, x_BCHW, t_B)
     true_log_variance = at(schedule.posterior_log_variance, t_B, x_BCHW)

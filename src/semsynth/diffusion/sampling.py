@@ -2,69 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import diffusers
-import numpy as np
 import torch
 from torch import Tensor
 
-from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.settings import SamplerName, SamplerSettings
-from semsynth.runtime.errors import UserError
+from semsynth.diffusion.config import Prediction
+from semsynth.diffusion.conversions import from_x0
+from semsynth.diffusion.guidance import Estimate, Level
+from semsynth.diffusion.schedulers import (
+    check_scheduler,
+    is_flow,
+    make_scheduler,
+    set_timesteps,
+)
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(x_BCHW, t_B) to the network's (guided) output."""
+__all__ = ["check_scheduler", "draw_noise", "make_scheduler", "sample", "set_timesteps"]
 
+Denoise = Callable[[Tensor, Level], Estimate]
+"""(x_BCHW, where it stands) to the picture behind it; a ``Denoiser``, or anything like it."""
 
-def make_scheduler(schedule: Schedule, name: SamplerName) -> Any:
-    """Return the Diffusers scheduler of that name for this forward process."""
-    config = schedule.config
-    common: dict[str, Any] = {
-        "num_train_timesteps": config.timesteps,
-        "trained_betas": schedule.betas.astype(np.float32),
-        "prediction_type": config.prediction,
-    }
-    # Our denoiser clips x0 itself where it predicts x0; for noise the scheduler has to.
-    clip = config.prediction == "epsilon"
-    schedulers: Any = diffusers  # its classes carry no types
-    if name == "ddpm":
-        variance = "learned_range" if config.learn_sigma else "fixed_small"
-        return schedulers.DDPMScheduler(**common, clip_sample=clip, variance_type=variance)
-    if name == "ddim":
-        return schedulers.DDIMScheduler(**common, clip_sample=clip, timestep_spacing="trailing")
-    if name == "unipc":
-        return schedulers.UniPCMultistepScheduler(**common)
-    return schedulers.DPMSolverMultistepScheduler(**common)
+OnStep = Callable[[int, Any, Tensor], Tensor | None]
+"""(number of the step, its timestep, x after it) to another x, or None to go on with this one."""
 
-
-def check_steps(schedule: Schedule, settings: SamplerSettings) -> None:
-    """Check that the sampler finds as many different noise levels as it shall take steps.
-
-    Raises:
-        UserError: more steps than levels; multistep solvers also need one to end at.
-    """
-    most = schedule.timesteps - (settings.sampler in ("dpm++", "unipc"))
-    if settings.steps > most:
-        raise UserError(
-            f"steps is {settings.steps}: {settings.sampler} can take at most {most} with a model "
-            f"of {schedule.timesteps} noise levels"
-        )
-
-
-def set_timesteps(scheduler: Any, steps: int) -> None:
-    """Prepare ``scheduler`` for ``steps`` steps; the first is always at full noise.
-
-    Ancestral sampling gets its timesteps as a list: given only their number, Diffusers takes
-    differences of T // steps, which do not fit unless steps divides T.
-    """
-    if type(scheduler).__name__ == "DDPMScheduler":
-        last = scheduler.config["num_train_timesteps"] - 1
-        spaced = np.linspace(0, last, steps) if steps > 1 else np.array([last])
-        scheduler.set_timesteps(timesteps=[int(t) for t in spaced.round()[::-1]])
-    else:
-        scheduler.set_timesteps(steps)
+# Schedulers that cannot be told x0; all of them know v.
+_WITHOUT_X0 = {
+    "DPMSolverSDEScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "PNDMScheduler",
+}
 
 
 def draw_noise(
@@ -77,33 +49,78 @@ def draw_noise(
 @torch.no_grad()
 def sample(
     denoise: Denoise,
-    schedule: Schedule,
-    settings: SamplerSettings,
+    scheduler: Any,
     noise_BCHW: Tensor,
     generators: Sequence[torch.Generator],
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Run the reverse process from ``noise_BCHW`` and return x_0, (B, C, H, W).
 
     Args:
-        denoise: the guided denoiser; its output is what ``schedule.config.prediction`` says, with
-            the learned variance behind it where there is one.
-        schedule: the forward process that the denoiser was trained for.
-        settings: sampler and number of steps (the guidance is the denoiser's matter).
-        noise_BCHW: standard normal noise.
-        generators: one for each picture, for samplers that add noise.
-
-    Raises:
-        UserError: more steps than noise levels.
+        denoise: a ``Denoiser``.
+        scheduler: of Diffusers, fresh from ``set_timesteps`` (its own or ours), and passed by
+            ``check_scheduler``.
+        noise_BCHW: standard normal noise, float32.
+        generators: one for each picture, for schedulers that add noise.
+        on_step: called after each step.
     """
-    check_steps(schedule, settings)
-    scheduler = make_scheduler(schedule, settings.sampler)
-    set_timesteps(scheduler, settings.steps)
-    channels = noise_BCHW.shape[1]
-    keeps_variance = settings.sampler == "ddpm" and schedule.config.learn_sigma
-    extra = {"generator": list(generators)} if settings.sampler == "ddpm" else {}
-    x: Tensor = noise_BCHW * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        output = denoise(x, t.to(x.device).expand(len(x)))
-        output = output if keeps_variance else output[:, :channels]
-        x = scheduler.step(output, t, x, **extra).prev_sample
+    accepted = inspect.signature(scheduler.step).parameters
+    extra = {"generator": list(generators)} if "generator" in accepted else {}
+    learns = str(scheduler.config.get("variance_type")).startswith("learned")
+    keeps_variance = learns and type(scheduler).__name__.startswith("DDPM")
+    if hasattr(scheduler, "set_begin_index"):
+        # Else it looks for the first timestep, and takes the second of two that are equal.
+        scheduler.set_begin_index(0)
+    x = noise_BCHW * getattr(scheduler, "init_noise_sigma", 1.0)
+    with _told(scheduler) as kind:
+        for index, t in enumerate(scheduler.timesteps):
+            level = level_at(scheduler, index)
+            scaled = scheduler.scale_model_input(x, t) if _scales(scheduler) else x
+            estimate = denoise(scaled, level)
+            output = from_x0(kind, scaled, estimate.x0, level.alpha, level.sigma)
+            if keeps_variance and estimate.variance is not None:
+                output = torch.cat([output, estimate.variance], dim=1)
+            x = scheduler.step(output, t, x, **extra).prev_sample
+            if on_step is not None:
+                changed = on_step(index, t, x)
+                x = x if changed is None else changed
     return x
+
+
+def _scales(scheduler: Any) -> bool:
+    return hasattr(scheduler, "scale_model_input")
+
+
+def level_at(scheduler: Any, index: int) -> Level:
+    """Return the noise level of a step, with the scheduler's own coefficients."""
+    t = float(scheduler.timesteps[index])
+    if is_flow(scheduler):
+        sigma = float(scheduler.sigmas[index])
+        # Some schedulers round their timesteps.
+        return Level(sigma * scheduler.config["num_train_timesteps"], 1 - sigma, sigma)
+    if hasattr(scheduler, "sigmas"):
+        sigma = float(scheduler.sigmas[index])
+        alpha = (1 + sigma**2) ** -0.5
+        return Level(t, alpha, sigma * alpha)
+    alpha_bar = float(scheduler.alphas_cumprod[int(t)])
+    return Level(t, alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
+
+
+@contextmanager
+def _told(scheduler: Any) -> Iterator[Prediction]:
+    """Let the scheduler take pictures (or v) that are clipped already; say which of the two.
+
+    Whatever the network predicts: a scheduler that is told the noise divides by alpha, which near
+    pure noise is as good as zero, and clips (if at all) to the limits of pixels.
+    """
+    if is_flow(scheduler):
+        yield "flow_prediction"
+        return
+    kind: Prediction = "v_prediction" if type(scheduler).__name__ in _WITHOUT_X0 else "sample"
+    changes = {"prediction_type": kind, "clip_sample": False}
+    before = {name: scheduler.config[name] for name in changes if name in scheduler.config}
+    scheduler.register_to_config(**{name: changes[name] for name in before})
+    try:
+        yield kind
+    finally:
+        scheduler.register_to_config(**before)

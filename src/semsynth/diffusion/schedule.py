@@ -1,6 +1,7 @@
-"""The variance-preserving forward process, in float64.
+"""The forward process ``x_t = alpha_t x_0 + sigma_t eps``, in float64.
 
-``x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps`` (DDPM, arXiv 2006.11239, eq. 4).
+Either variance preserving at T levels (DDPM, arXiv 2006.11239, eq. 4), or the straight line of
+rectified flow (arXiv 2209.03003).
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
 
+Array = npt.NDArray[np.float64]
 
-def make_betas(config: DiffusionConfig) -> npt.NDArray[np.float64]:
-    """Return beta_0 .. beta_{T-1} as float64."""
+
+def make_betas(config: DiffusionConfig) -> Array:
+    """Return beta_0 .. beta_{T-1} of a variance-preserving process.
+
+    Before ``zero_terminal_snr`` acts: it is in this form that Diffusers' schedulers want them.
+    """
     steps = config.timesteps
     if config.schedule == "linear":
         scale = 1000 / steps
@@ -22,22 +28,39 @@ def make_betas(config: DiffusionConfig) -> npt.NDArray[np.float64]:
     # The angle of a quarter turn: tan(angle) is noise over signal, times the shift.
     angles = np.arctan(config.shift * np.tan(np.linspace(0, 1, steps + 1)[:-1] * np.pi / 2))
     alpha_bar = np.cos(np.append(angles, np.pi / 2)) ** 2
-    betas: npt.NDArray[np.float64] = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    betas: Array = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
     return betas
 
 
+def zero_terminal(betas: Array) -> Array:
+    """Return betas whose last level has no signal (arXiv 2305.08891, algorithm 1)."""
+    signal = np.sqrt(np.cumprod(1 - betas))
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    alpha_bar = signal**2
+    rescaled: Array = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+    return rescaled
+
+
 class Schedule:
-    """The coefficients of the forward process and of its posterior, one for each timestep.
+    """The coefficients of the forward process, and of its posterior.
 
     Attributes:
-        betas: (T,) float64 array.
-        alpha_bar: (T,) float64 array, the share of signal power left.
+        config: what it was made from.
+        betas: (T,) float64 array. Like all that follows not for ``schedule: flow``, whose levels
+            are continuous.
+        alpha_bar: (T,) float64 array, the share of signal power left: alpha^2.
+        posterior_log_variance: of q(x_{t-1} | x_t, x_0).
+        posterior_x0: the weight of x_0 in its mean.
+        posterior_xt: the weight of x_t.
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
         """Compute the coefficients of ``config``'s process."""
         self.config = config
-        self.betas = make_betas(config)
+        if config.schedule == "flow":
+            return
+        betas = make_betas(config)
+        self.betas = zero_terminal(betas) if config.zero_terminal_snr else betas
         self.alpha_bar = np.cumprod(1 - self.betas)
         before = np.append(1.0, self.alpha_bar[:-1])
         variance = self.betas * (1 - before) / (1 - self.alpha_bar)
@@ -49,17 +72,27 @@ class Schedule:
     @property
     def timesteps(self) -> int:
         """Return the number of noise levels T."""
-        return len(self.betas)
+        return self.config.timesteps
+
+    def coefficients(self, t_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma as (B, 1, 1, 1) on the device of ``like``, in float32.
+
+        Args:
+            t_B: timesteps: 0..T-1, or any number from 0 to T for ``flow``.
+            like: says the device.
+        """
+        if self.config.schedule == "flow":
+            share = (t_B.double() / self.timesteps).to(like.device).float()[:, None, None, None]
+            return 1 - share, share
+        return (
+            at(np.sqrt(self.alpha_bar), t_B, like),
+            at(np.sqrt(1 - self.alpha_bar), t_B, like),
+        )
 
     def noised(self, x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
-        """Return x_t, (B, C, H, W), for timesteps 0..T-1."""
-        signal = at(np.sqrt(self.alpha_bar), t_B, x0_BCHW)
-        return signal * x0_BCHW + at(np.sqrt(1 - self.alpha_bar), t_B, x0_BCHW) * noise_BCHW
-
-    def x0_from_epsilon(self, x_BCHW: Tensor, epsilon_BCHW: Tensor, t_B: Tensor) -> Tensor:
-        """Return the x_0 that x_t and its noise imply."""
-        scale = at(np.sqrt(1 / self.alpha_bar), t_B, x_BCHW)
-        return scale * x_BCHW - at(np.sqrt(1 / self.alpha_bar - 1), t_B, x_BCHW) * epsilon_BCHW
+        """Return x_t, (B, C, H, W); timesteps as for ``coefficients``."""
+        alpha, sigma = self.coefficients(t_B, x0_BCHW)
+        return alpha * x0_BCHW + sigma * noise_BCHW
 
     def posterior_mean(self, x0_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor) -> Tensor:
         """Return the mean of q(x_{t-1} | x_t, x_0) (DDPM, eq. 7)."""
@@ -67,7 +100,7 @@ class Schedule:
         return weight * x0_BCHW + at(self.posterior_xt, t_B, x_BCHW) * x_BCHW
 
 
-def at(values_T: npt.NDArray[np.float64], t_B: Tensor, like: Tensor) -> Tensor:
+def at(values_T: Array, t_B: Tensor, like: Tensor) -> Tensor:
     """Return ``values_T[t_B]`` as (B, 1, 1, 1) with the device of ``like``, in float32."""
-    picked = torch.from_numpy(values_T).to(like.device)[t_B.long()].float()
+    picked = torch.from_numpy(values_T).to(like.device)[t_B.to(like.device).long()].float()
     return picked[:, None, None, None]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.sampling import draw_noise, make_scheduler, sample
+from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.sampling import draw_noise, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.settings import SamplerSettings
 from semsynth.model.codec import make_codec
@@ -103,7 +104,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         """Return a pipeline around a network that already has its weights."""
         pipe = cls(
             unet,
-            make_scheduler(Schedule(bundle.diffusion), "dpm++"),
+            make_scheduler(bundle.diffusion, "dpm++"),
             labels=bundle.labels.to_json(),
             model=bundle.model.model_dump(mode="json"),
             diffusion=bundle.diffusion.model_dump(mode="json"),
@@ -257,11 +258,14 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         shape = (self.codec.channels, height // scale, width // scale)
         noise = draw_noise(shape, generators, self._execution_device)
 
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            output: Tensor = self.unet(x, t, condition, null, settings.guidance_scale).sample
-            return self.codec.clip(output) if self._diffusion.prediction == "sample" else output
+        def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
+            output: Tensor = self.unet(x, t, condition, null, guidance_scale, rescale).sample
+            return output
 
-        latent = sample(denoise, self.schedule, settings, noise, generators)
+        scheduler = make_scheduler(self._diffusion, settings.sampler)
+        set_timesteps(scheduler, settings.steps)
+        denoise = Denoiser(network, self.schedule, self.codec.clip, settings)
+        latent = sample(denoise, scheduler, noise, generators)
         pictures = self.codec.decode(latent).clamp(-1, 1)
         pixels = ((pictures + 1) * 127.5).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,97 @@
+"""A network as a denoiser: guidance, its interval, and clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from semsynth.diffusion.conversions import to_x0
+from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.settings import SamplerSettings
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where a sampler stands: at ``x = alpha x0 + sigma eps``.
+
+    Attributes:
+        t: what the network is told, 0..T.
+        alpha: the signal's coefficient.
+        sigma: the noise's.
+    """
+
+    t: float
+    alpha: float
+    sigma: float
+
+
+class Estimate(NamedTuple):
+    """What a denoiser says of x.
+
+    Attributes:
+        x0: the picture behind it, (B, C, H, W).
+        variance: the learned variance as the network gives it, None where it has none.
+    """
+
+    x0: Tensor
+    variance: Tensor | None = None
+
+
+Network = Callable[[Tensor, Tensor, float, float], Tensor]
+"""(x_BCHW, t_B, guidance scale, guidance rescale) to the guided prediction, with the learned
+variance behind it where there is one; as ``SemanticUNet.forward`` has it."""
+
+
+class Denoiser:
+    """What ``sample`` draws with: x and its noise level to the picture behind it."""
+
+    def __init__(
+        self,
+        network: Network,
+        schedule: Schedule,
+        clip: Callable[[Tensor], Tensor] | None,
+        settings: SamplerSettings,
+    ) -> None:
+        """Keep the parts.
+
+        Args:
+            network: the trained network with its conditions; x comes in float32.
+            schedule: the forward process that it was trained for.
+            clip: puts a latent back to where pictures are (``codec.clip``), None for no limits.
+            settings: for the guidance's scale, rescaling and interval.
+        """
+        self.network = network
+        self.schedule = schedule
+        self.clip = clip
+        self.settings = settings
+
+    def scale_at(self, t: float) -> float:
+        """Return the guidance scale at timestep ``t``: 1 outside the interval.
+
+        arXiv 2404.07724, eq. 6, with the interval in shares of the levels rather than in sigma.
+        """
+        low, high = self.settings.guidance_interval
+        inside = low <= t / self.schedule.timesteps <= high
+        return self.settings.guidance_scale if inside else 1.0
+
+    def __call__(self, x_BCHW: Tensor, level: Level) -> Estimate:
+        """Estimate the picture behind x, after guidance, clipped."""
+        whole = float(level.t).is_integer() and self.schedule.config.schedule != "flow"
+        t_B = torch.full(
+            (len(x_BCHW),),
+            level.t,
+            dtype=torch.int64 if whole else torch.float32,
+            device=x_BCHW.device,
+        )
+        scale = self.scale_at(level.t)
+        output = self.network(x_BCHW, t_B, scale, self.settings.guidance_rescale).float()
+        channels = x_BCHW.shape[1]
+        prediction, rest = output[:, :channels], output[:, channels:]
+        x0 = to_x0(self.schedule.config.prediction, x_BCHW, prediction, level.alpha, level.sigma)
+        if self.clip is not None:
+            x0 = self.clip(x0)
+        return Estimate(x0, rest if rest.shape[1] else None)
