@@ -1,7 +1,22 @@
-"""A trained generator as one object: from a label map to pictures."""
+"""A trained generator as one object: from a label map to pictures.
+
+The pipeline loads on first use: command lines read the plain values of this room without torch.
+"""
 
 from __future__ import annotations
 
-from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 
 __all__ = ["SemanticDiffusionPipeline"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the pipeline on first use; AttributeError for any other name."""
+    if name not in __all__:
+        raise AttributeError(f"module 'semsynth.pipeline' has no attribute {name!r}")
+    from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
+
+    return SemanticDiffusionPipeline
