@@ -16,6 +16,7 @@ from semsynth.data.loading import Batch
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.objective import Loss, diffusion_loss
 from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.times import timesteps
 from semsynth.model.codec import Codec
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
@@ -135,10 +136,9 @@ def noise_and_times(run: Run, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     # Spread evenly over the levels, with one random offset: less variance than independent draws.
     offset = numpy_rng(recipe.seed, "timesteps", step).random()
     size = recipe.train.batch_size
-    levels = [((slot + offset) / size) * recipe.diffusion.timesteps for slot in slots]
-    t = torch.tensor(levels, dtype=torch.float64).floor().long()
+    t = timesteps(recipe.diffusion, [(slot + offset) / size for slot in slots])
     device = run.accelerator.device
-    return noise.to(device), t.clamp(max=recipe.diffusion.timesteps - 1).to(device)
+    return noise.to(device), t.to(device)
 
 
 def dropped_masks(run: Run, share: float) -> Tensor:
