@@ -37,7 +37,7 @@ from semsynth.train.loop import train
 from semsynth.train.step import Run, dropped_masks, noise_and_times
 
 CLASSES = 3
-# Two channels in each group of GroupNorm: with one, its bias before it has no gradient but rounding,
+# Two channels in each group of GroupNorm: with one, a bias before it has no gradient but rounding,
 # of which AdamW makes whole steps.
 OFFICIAL = (
     "model.base_channels=64", "model.head_channels=64", "model.channel_mult=[1,1]",
