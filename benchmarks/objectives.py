@@ -1,0 +1,148 @@
+"""Compare training objectives at equal compute: same network, data, steps, seed and sampler steps.
+
+    python benchmarks/objectives.py --data prepared --segmenter segmenter --output out
+
+Colour drift is measured against the real pictures of the same masks, in 8-bit levels:
+``drift``, how far the mean colour of all generated pictures is from that of all real ones;
+``spread``, the deviation of single pictures' mean colours over that of the real ones (more than 1:
+pictures drift off on their own; less: they are all alike); ``class_drift``, the mean over classes
+of the distance of their mean colours.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.cli.common import finish, guard, parse
+from semsynth.data.prepared import PreparedDataset
+from semsynth.evaluate.config import EvaluateConfig
+from semsynth.evaluate.run import evaluate
+from semsynth.generate.config import GenerateConfig
+from semsynth.generate.run import generate
+from semsynth.runtime.errors import UserError
+from semsynth.train.config import TrainConfig
+from semsynth.train.loop import train
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "epsilon, linear": ("prediction=epsilon", "schedule=linear"),
+    "epsilon, cosine": ("prediction=epsilon",),
+    "epsilon, cosine, min-SNR": ("prediction=epsilon", "min_snr_gamma=5.0"),
+    "v, cosine": ("prediction=v_prediction",),
+    "v, cosine, zero SNR": ("prediction=v_prediction", "zero_terminal_snr=true"),
+    "x0, cosine": ("prediction=sample",),
+    "x0, cosine, zero SNR": ("prediction=sample", "zero_terminal_snr=true"),
+    "x0, cosine, min-SNR": ("prediction=sample", "min_snr_gamma=5.0"),
+    "x0, cosine, shift 2": ("prediction=sample", "shift=2.0"),
+    "x0, linear": ("prediction=sample", "schedule=linear"),
+    "flow, logit-normal": (
+        "prediction=flow_prediction", "schedule=flow", "times=logit_normal",
+    ),
+    "flow, uniform": ("prediction=flow_prediction", "schedule=flow"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ObjectivesConfig:
+    """Train the same network with each objective and score its pictures."""
+
+    data: Path
+    """Prepared data set with train and val."""
+    segmenter: Path
+    """The judge: a segmenter trained on real pictures."""
+    output: Path
+    """Folder of runs, samples and objectives.json; what is done is not done again."""
+    recipe: str = "streets_demo"
+    """Recipe whose network and steps are used."""
+    arms: tuple[str, ...] = tuple(ARMS)
+    """Which objectives."""
+    set: tuple[str, ...] = ()
+    """Changes of the recipe, as section.key=value."""
+    sampler: str = "dpm++"
+    """Diffusers scheduler (all objectives know dpm++, unipc and euler)."""
+    steps: int = 20
+    """Sampler steps."""
+    guidance_scale: float = 1.5
+    """Guidance."""
+    per_mask: int = 2
+    """Pictures for each mask."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the arms that are not done yet and print the table."""
+    config, as_json = parse(ObjectivesConfig, argv, "objectives")
+    unknown = sorted(set(config.arms) - set(ARMS))
+    if unknown:
+        raise UserError(f"--arms {unknown[0]}: unknown; known are {'; '.join(ARMS)}")
+    rows = {arm: run_arm(config, arm) for arm in config.arms}
+    print(f"{'objective':28} {'mIoU':>6} {'distance':>9} {'drift':>6} {'spread':>7} {'class':>6}")
+    for arm, row in rows.items():
+        numbers = [row[k] for k in ("miou", "fd_segmenter", "drift", "spread", "class_drift")]
+        print(f"{arm:28} {numbers[0]:6.3f} {numbers[1]:9.2f} " + "".join(
+            f" {number:6.2f}" for number in numbers[2:]))  # fmt: skip
+    return finish({"arms": rows}, as_json)
+
+
+def run_arm(config: ObjectivesConfig, arm: str) -> dict[str, float]:
+    """Train, paint and score one objective; return its numbers."""
+    folder = config.output / arm.replace(", ", "_").replace(" ", "-")
+    done = folder / "result.json"
+    if done.exists():
+        return dict(json.loads(done.read_text()))
+    changes = tuple(f"diffusion.{change}" for change in ARMS[arm]) + config.set
+    train(TrainConfig(config.recipe, config.data, folder / "run", set=changes))
+    painted = GenerateConfig(
+        folder / "run" / "final_model.pth", config.data, folder / "samples",
+        per_mask=config.per_mask, sampler=config.sampler, steps=config.steps,  # type: ignore[arg-type]
+        guidance_scale=config.guidance_scale,
+    )  # fmt: skip
+    generate(painted)
+    report = evaluate(
+        EvaluateConfig(
+            samples=painted.output, data=config.data, output=folder / "report",
+            segmenter=config.segmenter, download=False,
+        )
+    )  # fmt: skip
+    metrics = report["metrics"]
+    row = {
+        "miou": metrics["semantic_consistency"]["miou"],
+        "fd_segmenter": metrics["frechet"]["fd_segmenter"]["value"],
+        **colour_drift(PreparedDataset.open(painted.output), PreparedDataset.open(config.data)),
+    }
+    done.write_text(json.dumps(row))
+    return row
+
+
+def colour_drift(samples: PreparedDataset, data: PreparedDataset) -> dict[str, float]:
+    """Return drift, spread and class_drift of generated pictures; see the module."""
+    made, real = _colours(samples), _colours(data)
+    spread = made[0].std(0).mean() / real[0].std(0).mean()
+    both = (made[2] > 0) & (real[2] > 0)
+    means = [sums[both] / counts[both, None] for _, sums, counts in (made, real)]
+    return {
+        "drift": float(np.linalg.norm(made[0].mean(0) - real[0].mean(0))),
+        "spread": float(spread),
+        "class_drift": float(np.linalg.norm(means[0] - means[1], axis=1).mean()),
+    }
+
+
+def _colours(data: PreparedDataset) -> tuple[npt.NDArray[np.float64], ...]:
+    """Mean colour of each picture (N, 3); sum of colours (K, 3) and pixels (K,) of each class."""
+    size = data.labels.max_id + 1
+    pictures, sums, counts = [], np.zeros((size, 3)), np.zeros(size)
+    for stem in data.stems("val"):
+        image = data.read_image("val", stem).reshape(-1, 3).astype(np.float64)
+        mask = data.read_mask("val", stem).reshape(-1)
+        pictures.append(image.mean(0))
+        counts += np.bincount(mask, minlength=size)
+        sums += np.stack([np.bincount(mask, image[:, c], size) for c in range(3)], axis=1)
+    return np.stack(pictures), sums, counts
+
+
+if __name__ == "__main__":
+    sys.exit(guard(lambda: main(sys.argv[1:])))
