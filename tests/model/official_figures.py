@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from semsynth.model.official import load_official
 from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.bundle import load_network
+from semsynth.pipeline.exchange_config import ImportConfig
+from semsynth.pipeline.official import Origin, describe, with_weights
 
 FOLDER = Path(__file__).parents[1] / "parity"
 NAMES = ("paper_tiny", "instance_tiny")
@@ -42,23 +44,26 @@ def figures(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, load_file(FOLDER / f"{name}.safetensors")
 
 
+def state(description: dict[str, Any]) -> dict[str, Tensor]:
+    """The official state dict."""
+    shapes = {name: tuple(shape) for name, shape in description["parameters"].items()}
+    return {name: weight(name, shape) for name, shape in shapes.items()}
+
+
 def network(description: dict[str, Any]) -> SemanticUNet:
+    """The network as `semsynth import` makes it: its configuration comes from the shapes."""
     config = description["config"]
     side = config["image_size"]
-    unet = SemanticUNet(
-        in_channels=3,
-        out_channels=6,
-        label_channels=config["num_classes"] + (not config["no_instance"]),
-        base_channels=config["num_channels"],
-        channel_mult=tuple(int(m) for m in config["channel_mult"].split(",")),
-        blocks_per_level=config["num_res_blocks"],
-        attention_factors=tuple(side // int(r) for r in config["attention_resolutions"].split(",")),
+    flags = ImportConfig(
+        Path("figures.pt"),
+        Path(),
+        instances=not config["no_instance"],
         head_channels=config["num_head_channels"],
-        instance_edges=not config["no_instance"],
+        size=str(side),
     )
-    shapes = {name: tuple(shape) for name, shape in description["parameters"].items()}
-    load_official(unet, {name: weight(name, shape) for name, shape in shapes.items()})
-    return unet.eval()
+    official = state(description)
+    bundle = with_weights(describe(official, flags, Origin()), official, "figures.pt")
+    return load_network(bundle)
 
 
 def label_map(tensors: dict[str, Tensor], key: str, unet: SemanticUNet) -> Tensor:

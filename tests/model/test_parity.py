@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from official_figures import FOLDER, NAMES, figures, label_map, network
+from official_figures import NAMES, figures, label_map, network
 from torch import Tensor
-
-from semsynth.model.official import official_names
-from semsynth.model.unet import SemanticUNet
 
 
 def assert_close(ours: Tensor, theirs: Tensor, share: float = 1e-5) -> None:
@@ -45,14 +40,3 @@ def test_guided_pass_equals_two_passes(name: str) -> None:
     )
     null = unet.encode(torch.zeros_like(hot[:1]))
     assert_close(unet(x, t, unet.encode(hot), null, 1.5).sample, expected)
-
-
-def test_published_network_has_the_published_parameters() -> None:
-    published = json.loads((FOLDER / "published_keys.json").read_text())
-    shapes = published.get("parameters", published)
-    with torch.device("meta"):
-        unet = SemanticUNet()
-    assert sum(p.numel() for p in unet.parameters()) == 660_608_518
-    names = official_names(unet)
-    assert names.keys() == unet.state_dict().keys()
-    assert {o for group in names.values() for o in group} == set(shapes)

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `semsynth --help` and `semsynth VERB --h
 from __future__ import annotations
 
 import difflib
+import keyword
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -20,6 +21,8 @@ VERBS: dict[str, str] = {
     "evaluate": "score generated pictures and write a report",
     "segment": "train a segmenter, or score it on a data set",
     "augment": "measure what synthetic pictures add to a segmenter",
+    "import": "turn a checkpoint of the official SDM code into a Diffusers folder",
+    "export": "write a model as a Diffusers folder, a .pth, or for the official SDM code",
     "demo": "run the whole pipeline on the built-in data set",
     "doctor": "show versions, devices, threads and disk of this machine",
 }
@@ -64,5 +67,6 @@ def _find(verb: str) -> Callable[[list[str]], int]:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"the verbs are {', '.join(VERBS)}"
         raise UserError(f"unknown verb `{verb}`: {hint}")
-    run: Callable[[list[str]], int] = import_module(f"semsynth.cli.{verb}").main
+    file = f"{verb}_" if keyword.iskeyword(verb) else verb
+    run: Callable[[list[str]], int] = import_module(f"semsynth.cli.{file}").main
     return run

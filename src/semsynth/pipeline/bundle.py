@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.artifacts import atomic_path
 from semsynth.runtime.config import parse
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.torch_files import load_torch_file
 
 FORMAT = 1
 
@@ -68,14 +68,19 @@ def build_network(
     return unet, codec
 
 
+def meta_network(bundle: Bundle) -> SemanticUNet:
+    """Return the bundle's network without storage: its names and shapes."""
+    with torch.device("meta"):
+        return build_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)[0]
+
+
 def load_network(bundle: Bundle) -> SemanticUNet:
     """Return the bundle's network in evaluation mode, with the bundle's own tensors (no copy).
 
     Raises:
         UserError: the weights do not fit the configuration.
     """
-    with torch.device("meta"):
-        unet, _ = build_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
+    unet = meta_network(bundle)
     try:
         unet.load_state_dict(bundle.weights, assign=True)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -132,17 +137,7 @@ def load_bundle(path: Path) -> Bundle:
         path = path / "final_model.pth"
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: refused: a pickle with code in it, or no checkpoint at all (nothing was run)"
-        ) from None
-    except Exception:
-        # Bytes that are no pickle fail in the unpickler in any way that there is (IndexError, ...).
-        raise UserError(
-            f"{path}: cannot be read: cut short, or not a PyTorch checkpoint; copy it again"
-        ) from None
+    value = load_torch_file(path)
     names = {entry.name for entry in fields(Bundle)}
     if not isinstance(value, dict) or value.get("format") != FORMAT or not names <= value.keys():
         raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
