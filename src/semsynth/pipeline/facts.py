@@ -1,0 +1,31 @@
+"""What a model's facts say: plain values that travel with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Facts = Mapping[str, Any]
+
+
+def licence(facts: Facts) -> str:
+    """Return the licence of the training data, ``unknown`` where nobody said."""
+    return str(facts.get("licence") or "unknown").strip() or "unknown"
+
+
+def knows_licence(facts: Facts) -> bool:
+    """Whether anybody said what may be done with the training data."""
+    return licence(facts).casefold() not in ("unknown", "none", "-", "?")
+
+
+def saw_dropped_masks(facts: Facts) -> bool:
+    """Whether training ever hid masks, without which guidance has nothing to lead away from.
+
+    True where the facts do not tell, as with the authors' checkpoints, which did.
+    """
+    recipe = facts.get("recipe") or {}
+    train, finetune = recipe.get("train"), recipe.get("finetune") or {}
+    if train is None or train.get("mask_dropout", 0) > 0:
+        return True
+    reached = facts.get("step", train["steps"] + 1) > train["steps"]
+    return bool(reached and finetune.get("steps", 0) and finetune.get("mask_dropout", 0) > 0)

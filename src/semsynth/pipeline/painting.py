@@ -1,0 +1,331 @@
+"""From masks to pictures: a Diffusers pipeline's ``__call__``, and ``generate`` for the package."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from semsynth.data.edges import instance_edges
+from semsynth.data.labels import Array, LabelSet
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
+from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.settings import SamplerSettings
+from semsynth.model.codec import make_codec
+from semsynth.model.config import ModelConfig
+from semsynth.model.unet import Condition, SemanticUNet
+from semsynth.pipeline.bundle import labels_for_network
+from semsynth.pipeline.draws import (
+    Generators,
+    OutputType,
+    check_output_type,
+    make_generators,
+    start_noise,
+    to_output,
+    to_pixels,
+)
+from semsynth.pipeline.facts import licence, saw_dropped_masks
+from semsynth.pipeline.familiar import Familiar, refuse_arguments
+from semsynth.pipeline.folder import MODEL_INDEX
+from semsynth.pipeline.inputs import Mask, read_instances, read_masks
+from semsynth.pipeline.steps import Callback, Interrupted, StepEnd, check_callback
+from semsynth.runtime.config import parse
+from semsynth.runtime.errors import UserError
+
+DEFAULT_GUIDANCE = SamplerSettings().guidance_scale
+
+
+class PaintingPipeline(Familiar, DiffusionPipeline):
+    """The parts of ``SemanticDiffusionPipeline`` that paint."""
+
+    unet: SemanticUNet
+    scheduler: Any  # Diffusers' schedulers share no typed interface
+
+    model_cpu_offload_seq = "unet"
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(
+        self,
+        unet: SemanticUNet,
+        scheduler: SchedulerMixin,
+        labels: dict[str, Any] | None = None,
+        model: dict[str, Any] | None = None,
+        diffusion: dict[str, Any] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """Put the parts together; the plain values are those of ``Bundle`` as JSON.
+
+        Diffusers takes arguments without a default for networks, so all others have one; only
+        ``facts`` may be left out.
+
+        Raises:
+            UserError: a value that is missing or wrong.
+        """
+        super().__init__()
+        if labels is None or model is None or diffusion is None or not height or not width:
+            raise UserError(
+                "a SemanticDiffusionPipeline needs labels, model, diffusion, height and width; "
+                "load one with from_pretrained or from_checkpoint, or use from_bundle"
+            )
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(
+            labels=labels,
+            model=model,
+            diffusion=diffusion,
+            height=height,
+            width=width,
+            facts=facts or {},
+        )
+        self._labels = LabelSet.from_json(labels)
+        self._model = parse(ModelConfig, model, f"{MODEL_INDEX}: model")
+        self._diffusion = parse(DiffusionConfig, diffusion, f"{MODEL_INDEX}: diffusion")
+        self.codec = make_codec(self._model.codec, self._model.haar_levels)
+        self.schedule = Schedule(self._diffusion)
+        self.checkpoint_sha256 = ""
+        self._lut = self._labels.channel_lut()
+
+    @property
+    def labels(self) -> LabelSet:
+        """The label set that the generator was trained on."""
+        return self._labels
+
+    @property
+    def height(self) -> int:
+        """Height of the pictures that it was trained on, in pixels."""
+        return int(self.config["height"])
+
+    @property
+    def width(self) -> int:
+        """Width of the pictures that it was trained on, in pixels."""
+        return int(self.config["width"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the training: recipe, step, data set, licence, versions."""
+        return dict(self.config["facts"])
+
+    @property
+    def licence(self) -> str:
+        """Licence of the data that it was trained on, ``unknown`` where nobody said."""
+        return licence(self.facts)
+
+    @property
+    def recipe_name(self) -> str:
+        """Name of the recipe that it was trained by."""
+        return str(self.facts.get("recipe", {}).get("name", ""))
+
+    @torch.no_grad()
+    def encode(self, mask_BHW: Array, edges_BHW: Array | None = None) -> Condition:
+        """Compute all that depends on masks alone.
+
+        Args:
+            mask_BHW: integer label ids.
+            edges_BHW: 1 at the borders of instances, for a model with ``instance_edges`` (None:
+                no borders).
+
+        Raises:
+            UserError: an id that is none of ``labels``.
+        """
+        self.labels.check_ids(mask_BHW, "masks")
+        return self._encode(self._lut[mask_BHW], edges_BHW)
+
+    def _encode(self, channels_BHW: Array, edges_BHW: Array | None) -> Condition:
+        def fitted(values_BHW: Array) -> Tensor:
+            values = torch.from_numpy(np.ascontiguousarray(values_BHW))
+            return labels_for_network(values.to(self._execution_device), self._model)
+
+        edges = None if edges_BHW is None else fitted(edges_BHW)
+        return self._plain_unet.encode(fitted(channels_BHW), edges)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        mask_BHW: npt.NDArray[Any],
+        seeds: Sequence[int],
+        settings: SamplerSettings | None = None,
+        edges_BHW: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Paint a picture for each mask, with a sampler chosen by name.
+
+        Args:
+            mask_BHW: integer label ids.
+            seeds: one for each mask; a picture depends on its own alone.
+            settings: sampler, steps and guidance.
+            edges_BHW: see ``encode``.
+
+        Returns:
+            (B, H, W, 3) uint8 RGB.
+
+        Raises:
+            UserError: sides that the network cannot halve, an id that is no label, another number
+                of seeds than masks, or more steps than the model has noise levels.
+        """
+        settings = settings or SamplerSettings()
+        if len(seeds) != len(mask_BHW):
+            raise UserError(f"{len(mask_BHW)} masks but {len(seeds)} seeds; give one for each")
+        self._check_masks(mask_BHW, edges_BHW)
+        self._check_guidance(settings.guidance_scale)
+        scheduler = make_scheduler(self._diffusion, settings.sampler)
+        set_timesteps(scheduler, settings.steps)
+        generators = make_generators(None, list(seeds), len(seeds))
+        noise = self._noise(mask_BHW, generators)
+        condition = self.encode(mask_BHW, edges_BHW)
+        latent = self._sample(condition, (scheduler, settings), (noise, generators))
+        self.maybe_free_model_hooks()
+        return to_pixels(self._decode(latent))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        mask: Mask | None = None,
+        num_images: int = 1,
+        num_inference_steps: int = 25,
+        guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        generator: Generators = None,
+        seeds: Sequence[int] | int | None = None,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        latents: Tensor | None = None,
+        instances: Mask | None = None,
+        **unknown: Any,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Paint pictures of masks with ``scheduler``; see the class for the arguments.
+
+        Raises:
+            UserError: an argument that is wrong or not for this pipeline, before any work.
+        """
+        refuse_arguments(unknown, CALL_ARGUMENTS)
+        check_output_type(output_type)
+        _check_counts(num_images, num_inference_steps)
+        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if guidance_scale is None:
+            guidance_scale = DEFAULT_GUIDANCE if saw_dropped_masks(self.facts) else 1.0
+        settings = SamplerSettings(
+            steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            guidance_interval=guidance_interval,
+        )
+        check_scheduler(self._diffusion, self.scheduler)
+        masks, edges = self._read(mask, instances)
+        self._check_guidance(guidance_scale)
+        count = len(masks) * num_images
+        generators = make_generators(generator, seeds, count)
+        masks_N = np.repeat(masks, num_images, axis=0)
+        noise = self._noise(masks_N, generators, latents)
+        set_timesteps(self.scheduler, num_inference_steps)
+        condition = self.encode(masks, edges).repeat(num_images)
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+            step = StepEnd(self, callback_on_step_end, bar)
+            x0 = self._sample(condition, (self.scheduler, settings), (noise, generators), step)
+        images = x0 if output_type == "latent" else to_output(self._decode(x0), output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    @property
+    def _plain_unet(self) -> SemanticUNet:
+        # torch.compile wraps a network; `encode` is only on the one inside.
+        return getattr(self.unet, "_orig_mod", self.unet)  # type: ignore[return-value]
+
+    def _read(self, mask: Mask | None, instances: Mask | None) -> tuple[Array, Array | None]:
+        if mask is None:
+            raise UserError("mask= is missing: a picture, array or path of label ids or colours")
+        masks = read_masks(mask, self.labels)
+        edges = None
+        if instances is not None:
+            edges = instance_edges(read_instances(instances, masks.shape))
+        self._check_masks(masks, edges)
+        height, width = masks.shape[1:]
+        if (height, width) != (self.height, self.width):
+            _warn(
+                f"masks of {height}x{width}, the model was trained on {self.height}x{self.width}: "
+                "things keep the size in pixels that they had there"
+            )
+        if edges is None and self._model.instance_edges:
+            _warn("the model was trained with the edges of instances; instances= is missing")
+        return masks, edges
+
+    def _check_masks(self, masks: Array, edges: Array | None) -> None:
+        height, width = masks.shape[1:]
+        multiple = self._model.size_multiple
+        if height % multiple or width % multiple:
+            raise UserError(f"masks of {height}x{width}: sides must be multiples of {multiple}")
+        if edges is not None and not self._model.instance_edges:
+            raise UserError("instances: this model was trained without them (instance_edges)")
+
+    def _check_guidance(self, scale: float) -> None:
+        if scale != 1.0 and not saw_dropped_masks(self.facts):
+            _warn(
+                f"guidance_scale is {scale:g}, but the model never saw dropped masks: what it "
+                "paints without a mask is arbitrary; use 1, or train with mask_dropout"
+            )
+
+    def _noise(
+        self,
+        masks: Array,
+        generators: list[torch.Generator],
+        latents: Tensor | None = None,
+    ) -> Tensor:
+        scale = self.codec.downscale
+        height, width = masks.shape[1:]
+        shape = (len(generators), self.codec.channels, height // scale, width // scale)
+        return start_noise(shape, generators, latents, self._execution_device)
+
+    def _sample(
+        self,
+        condition: Condition,
+        how: tuple[Any, SamplerSettings],
+        noise: tuple[Tensor, list[torch.Generator]],
+        on_step: StepEnd | None = None,
+    ) -> Tensor:
+        """Return x0, (N, C, H, W) float32."""
+        scheduler, settings = how
+        noise_BCHW, generators = noise
+        null = None
+        if settings.guidance_scale != 1.0:
+            height, width = (side * self.codec.downscale for side in noise_BCHW.shape[2:])
+            null = self._encode(np.full((1, height, width), -1, np.int16), None)
+
+        def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
+            x = x.to(self._plain_unet.dtype)
+            output: Tensor = self.unet(x, t, condition, null, guidance_scale, rescale).sample
+            return output
+
+        denoise = Denoiser(network, self.schedule, self.codec.clip, settings)
+        try:
+            return sample(denoise, scheduler, noise_BCHW, generators, on_step)
+        except Interrupted as stopped:
+            return stopped.latents
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        return self.codec.decode(latent).clamp(-1, 1)
+
+
+def _check_counts(num_images: Any, num_inference_steps: Any) -> None:
+    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} is {value!r}: must be a whole number of at least 1")
+
+
+def _warn(text: str) -> None:
+    # Above this function: its caller, `no_grad`'s wrapper and the user's line, at least.
+    warnings.warn(text, stacklevel=4)
+
+
+CALL_ARGUMENTS = tuple(inspect.signature(PaintingPipeline.__call__).parameters)[1:-1]
