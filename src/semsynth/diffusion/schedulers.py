@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import diffusers
@@ -90,8 +91,12 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
 
 def is_flow(scheduler: Any) -> bool:
     """Whether a scheduler's path is the straight one of rectified flow."""
-    named = type(scheduler).__name__.startswith("FlowMatch")
-    return named or bool(scheduler.config.get("use_flow_sigmas"))
+    kind = type(scheduler)
+    if kind.__name__.startswith("FlowMatch"):
+        return True
+    # `from_config` hands on settings that a class knows nothing of.
+    known = "use_flow_sigmas" in inspect.signature(kind.__init__).parameters
+    return known and bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def check_scheduler(config: DiffusionConfig, scheduler: Any) -> None:
@@ -102,6 +107,10 @@ def check_scheduler(config: DiffusionConfig, scheduler: Any) -> None:
     """
     name, settings = type(scheduler).__name__, scheduler.config
     remedy = f"{name}.from_config(pipe.scheduler.config)"
+    step = getattr(scheduler, "step", None)
+    needed = [] if step is None else list(inspect.signature(step).parameters.values())[3:]
+    if step is None or "Inverse" in name or any(p.default is p.empty for p in needed):
+        raise UserError(f"{name} does not draw pictures from noise alone; use another scheduler")
     if config.schedule == "flow":
         if not is_flow(scheduler):
             raise UserError(
