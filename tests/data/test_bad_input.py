@@ -85,7 +85,9 @@ def test_rgb_masks_say_how_to_convert_and_can_be_read_by_their_colours(
     colored = lut[np.zeros((24, 32), int)]
     colored[3, 4] = (1, 1, 1)
     raw.save("masks/walk0_1.png", colored)
-    assert "masks/walk0_1.png: colour (1, 1, 1) belongs to no label" in refused("--colored-masks")
+    assert "masks/walk0_1.png: colour (1, 1, 1) (1 pixels) belongs to no" in refused(
+        "--colored-masks"
+    )
 
 
 def test_palette_and_16_bit_masks_are_read_as_ids(

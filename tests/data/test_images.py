@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
+from semsynth.data.images import ids_from_picture, read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
 from semsynth.runtime.errors import UserError
 
@@ -95,6 +95,9 @@ def test_grey_png_of_few_bits_is_not_spread(tmp_path: Path, bits: int) -> None:
     )
     assert (read_ids(path, "m") == ids).all()
     assert (read_ids(path.read_bytes(), "m") == ids).all()
+    labels = LabelSet.from_names({i: f"c{i}" for i in range(8)})
+    with Image.open(path) as picture:
+        assert (ids_from_picture(picture, labels) == ids).all()
 
 
 def test_palette_masks_are_read_as_indices(tmp_path: Path) -> None:
@@ -111,6 +114,68 @@ def test_coloured_masks(tmp_path: Path) -> None:
         read_ids(path, "m")
     with pytest.raises(UserError, match="m: is not coloured"):
         read_colors(save(tmp_path / "g.png", Image.fromarray(IDS)), "m", labels)
+
+
+LABELS = LabelSet.from_names({0: "a", 1: "b", 2: "c", 3: "d", 40_000: "e"})
+
+
+def with_alpha(rgb: np.ndarray, alpha: int) -> Image.Image:
+    layer = np.full((*rgb.shape[:2], 1), 255, np.uint8)
+    layer[0, :3] = alpha
+    return Image.fromarray(np.concatenate([rgb, layer], -1))
+
+
+def test_every_picture_of_a_mask_gives_its_ids(tmp_path: Path) -> None:
+    deep = IDS.astype(np.uint16)
+    deep[0, 0] = 40_000
+    palette = Image.fromarray(IDS).convert("P")
+    palette.putpalette([9, 9, 9] * 256)
+    colored = LABELS.colorize(deep)
+    for picture, ids in (
+        (Image.fromarray(IDS), IDS),
+        (Image.fromarray(IDS > 0), IDS > 0),
+        (palette, IDS),
+        (Image.fromarray(deep), deep),
+        (Image.fromarray(deep.astype(np.int32)), deep),
+        (Image.fromarray(colored), deep),
+        (with_alpha(colored, 255), deep),
+    ):
+        assert (ids_from_picture(picture, LABELS) == ids).all(), picture.mode
+        name = tmp_path / "m.tif"
+        picture.save(name)
+        with Image.open(name) as opened:
+            assert (ids_from_picture(opened, LABELS) == ids).all(), picture.mode
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (Image.fromarray(IDS.astype(np.float32)), r"m: has mode F \(F\); a mask is one channel"),
+        (Image.new("LA", (4, 4)), r"m: has mode LA \(L\+A\)"),
+        (Image.new("CMYK", (4, 4)), "m: has mode CMYK"),
+        (with_alpha(LABELS.colorize(IDS), 254), "m: 3 pixels are transparent"),
+        (Image.fromarray(IDS + np.uint8(200)), "m: ids outside the labels: 200"),
+        (Image.fromarray(IDS.astype(np.int32) - 9), "m: ids outside the labels: -9"),
+        (Image.fromarray(RGB), r"m: colour .* belongs to no label.* nearest label is '"),
+    ],
+)
+def test_what_is_no_mask_is_told(picture: Image.Image, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ids_from_picture(picture, LABELS, "m")
+
+
+def test_masks_cut_short_or_lossy_are_told(tmp_path: Path) -> None:
+    whole = save(tmp_path / "m.png", Image.fromarray(GREY)).read_bytes()
+    (tmp_path / "m.png").write_bytes(whole[:-30])
+    with (
+        Image.open(tmp_path / "m.png") as picture,
+        pytest.raises(UserError, match="m: cannot be read"),
+    ):
+        ids_from_picture(picture, LABELS, "m")
+    for pixels in (IDS, LABELS.colorize(IDS)):
+        name = save(tmp_path / "m.jpg", Image.fromarray(pixels))
+        with Image.open(name) as picture, pytest.raises(UserError, match="m: is a JPEG"):
+            ids_from_picture(picture, LABELS, "m")
 
 
 def test_lossy_masks_are_refused(tmp_path: Path) -> None:

@@ -43,11 +43,27 @@ def test_colours_read_back_exactly() -> None:
     assert (SET.decode_colors(SET.colorize(ids)) == ids).all()
 
 
-def test_an_unknown_colour_is_named() -> None:
-    colored = SET.colorize(np.zeros((4, 4), np.uint8))
-    colored[1, 2] = (1, 2, 3)
-    with pytest.raises(UserError, match=r"m.png: colour \(1, 2, 3\) .*1 such pixels"):
+def test_an_unknown_colour_is_named_with_its_pixels_and_the_nearest_label() -> None:
+    colored = SET.colorize(np.full((4, 4), 7, np.uint8))
+    near = tuple(part - 1 if part > 127 else part + 1 for part in SET.by_id[7].color)
+    colored[1, 2:] = near
+    with pytest.raises(UserError) as caught:
         SET.decode_colors(colored, "m.png")
+    assert str(caught.value).startswith(
+        f"m.png: colour {near} (2 pixels) belongs to no label; "
+        f"the nearest label is 'car' {SET.by_id[7].color};"
+    )
+    colored[0, 0] = (1, 2, 3)
+    with pytest.raises(UserError, match=r"\(2 pixels\) .* and 1 other such colours; .* 'car'"):
+        SET.decode_colors(colored, "m.png")
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (2, 4, 4, 3)])
+def test_what_is_no_coloured_mask_is_told(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"m.png: colours are \(H, W, 3\) uint8, this is"):
+        SET.decode_colors(np.zeros(shape, np.uint8), "m.png")
+    with pytest.raises(UserError, match="float32"):
+        SET.decode_colors(np.zeros((4, 4, 3), np.float32), "m.png")
 
 
 def test_ids_above_255_are_stored_in_16_bits() -> None:

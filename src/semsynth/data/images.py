@@ -18,6 +18,7 @@ from semsynth.data.labels import Array, LabelSet
 from semsynth.runtime.errors import UserError
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_ONE_CHANNEL = ("1", "L", "P", *_DEEP)
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
@@ -62,16 +63,13 @@ def read_ids(source: Path | bytes, where: str) -> Array:
         UserError: not a picture, cut short, lossy, or with several channels.
     """
     with _opened(source, where) as opened:
-        _refuse_lossy(opened, where)
-        if opened.mode not in ("1", "L", "P", *_DEEP):
+        if opened.mode not in _ONE_CHANNEL:
             raise UserError(
                 f"{where}: has channels {'+'.join(opened.getbands())}, a mask has one channel of "
                 "ids; give each label its color in the labels file and add --colored-masks, or "
                 "save one channel of ids"
             )
-        scale = _grey_scale(source, opened)
-        ids = np.array(ImageOps.exif_transpose(opened))
-        return ids.astype(np.uint8) if ids.dtype == bool else ids // scale
+        return _stored_ids(opened, where)
 
 
 def read_colors(source: Path | bytes, where: str, labels: LabelSet) -> Array:
@@ -81,11 +79,62 @@ def read_colors(source: Path | bytes, where: str, labels: LabelSet) -> Array:
         UserError: not a picture, cut short, lossy, grey, or a colour belongs to no label.
     """
     with _opened(source, where) as opened:
-        _refuse_lossy(opened, where)
         if opened.mode not in ("RGB", "RGBA", "P"):
             raise UserError(f"{where}: is not coloured; leave --colored-masks out to read ids")
-        picture = ImageOps.exif_transpose(opened)
-        return labels.decode_colors(np.asarray(picture.convert("RGB")), where)
+        return _decoded(opened, where, labels)
+
+
+def read_mask(source: Path | bytes, labels: LabelSet, where: str) -> Array:
+    """Read a mask of ids or in the colours of ``labels``, by its mode: ``ids_from_picture``."""
+    with _opened(source, where) as opened:
+        return ids_from_picture(opened, labels, where)
+
+
+def ids_from_picture(picture: Image.Image, labels: LabelSet, where: str = "mask") -> Array:
+    """Return the ids (H, W) of a mask that somebody has opened with Pillow.
+
+    One channel (modes 1, L, P, I;16, I) holds ids, a palette's indices among them; RGB, or RGBA
+    without transparent pixels, holds the colours of ``labels``. EXIF rotation is applied.
+
+    Args:
+        picture: the mask; one opened from a file may still be unread.
+        labels: the labels whose ids or colours it has.
+        where: what to call it in messages.
+
+    Raises:
+        UserError: another mode, lossy, transparent pixels, ids or colours that no label has.
+    """
+    with _readable(where):
+        if picture.mode in _ONE_CHANNEL:
+            ids = _stored_ids(picture, where)
+            labels.check_ids(ids, where)
+            return ids
+        if picture.mode not in ("RGB", "RGBA"):
+            raise UserError(
+                f"{where}: has mode {picture.mode} ({'+'.join(picture.getbands())}); a mask is one "
+                "channel of ids (L, P, I;16) or the labels' colours (RGB)"
+            )
+        if picture.mode == "RGBA":
+            clear = int((np.asarray(picture)[..., 3] != 255).sum())
+            if clear:
+                raise UserError(
+                    f"{where}: {clear} pixels are transparent; save it as RGB, each pixel in the "
+                    "colour of its label"
+                )
+        return _decoded(picture, where, labels)
+
+
+def _stored_ids(picture: Image.Image, where: str) -> Array:
+    _refuse_lossy(picture, where)
+    scale = _grey_scale(picture)
+    ids = np.array(ImageOps.exif_transpose(picture))
+    return ids.astype(np.uint8) if ids.dtype == bool else ids // scale
+
+
+def _decoded(picture: Image.Image, where: str, labels: LabelSet) -> Array:
+    _refuse_lossy(picture, where)
+    shown = ImageOps.exif_transpose(picture)
+    return labels.decode_colors(np.asarray(shown.convert("RGB")), where)
 
 
 @contextmanager
@@ -93,13 +142,19 @@ def _opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
     empty = not source if isinstance(source, bytes) else source.is_file() and not _size(source)
     if empty:
         raise UserError(f"{where}: is empty (0 bytes); get the file again")
+    # Pillow's warnings (cut-short TIFFs, odd EXIF) end in an error or in a whole picture.
+    with (
+        _readable(where),
+        warnings.catch_warnings(action="ignore"),
+        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture,
+    ):
+        yield picture
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
     try:
-        # Pillow's warnings (cut-short TIFFs, odd EXIF) end in an error or in a whole picture.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture,
-        ):
-            yield picture
+        yield
     except FileNotFoundError:
         raise UserError(f"{where}: no such file") from None
     except UnidentifiedImageError:
@@ -120,13 +175,9 @@ def _refuse_lossy(picture: Image.Image, where: str) -> None:
         raise UserError(f"{where}: is a JPEG, which changes ids; export the mask as PNG")
 
 
-def _grey_scale(source: Path | bytes, picture: Image.Image) -> int:
-    # Pillow spreads grey PNGs of 2 and 4 bits over 0..255; ids must come back as stored.
-    if picture.format != "PNG" or picture.mode != "L":
-        return 1
-    if isinstance(source, bytes):
-        header = source[:26]
-    else:
-        with source.open("rb") as file:
-            header = file.read(26)
-    return {2: 85, 4: 17}.get(header[24], 1)
+def _grey_scale(picture: Image.Image) -> int:
+    # Pillow spreads grey PNGs of 2 and 4 bits over 0..255; ids must come back as stored. How it
+    # is going to read a file it says in ``tile``, until it has read it.
+    for tile in getattr(picture, "tile", ()):
+        return {"L;2": 85, "L;4": 17}.get(str(tile.args), 1)
+    return 1

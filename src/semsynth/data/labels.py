@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -146,8 +147,13 @@ class LabelSet:
         """Read a coloured mask (H, W, 3) uint8 RGB back as ids (H, W), exactly.
 
         Raises:
-            UserError: a colour belongs to no label (``where`` begins the message).
+            UserError: not such an array, or a colour belongs to no label: names the most frequent
+                one, how many pixels have it, and the nearest label.
         """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise UserError(
+                f"{where}: colours are (H, W, 3) uint8, this is {image.shape} {image.dtype}"
+            )
         by_code = {_code(label.color): label.id for label in self.labels}
         codes = np.array(sorted(by_code), np.int64)
         pixels = image.astype(np.int64)
@@ -155,14 +161,20 @@ class LabelSet:
         place = np.minimum(np.searchsorted(codes, pixels), len(codes) - 1)
         unknown = codes[place] != pixels
         if unknown.any():
-            code = int(pixels[unknown][0])
-            color = (code >> 16, code >> 8 & 255, code & 255)
-            raise UserError(
-                f"{where}: colour {color} belongs to no label ({int(unknown.sum())} such pixels); "
-                "JPEG or smoothed masks cannot be read"
-            )
+            raise UserError(f"{where}: {self._unknown_color(pixels[unknown])}")
         ids = np.array([by_code[code] for code in codes.tolist()], self.mask_dtype)
         return ids[place]
+
+    def _unknown_color(self, codes: Array) -> str:
+        values, counts = np.unique(codes, return_counts=True)
+        code = int(values[counts.argmax()])
+        color = (code >> 16, code >> 8 & 255, code & 255)
+        near = min(self.labels, key=lambda label: math.dist(label.color, color))
+        others = f", and {len(values) - 1} other such colours" if len(values) > 1 else ""
+        return (
+            f"colour {color} ({counts.max()} pixels) belongs to no label{others}; the nearest "
+            f"label is '{near.name}' {near.color}; JPEG or smoothed masks cannot be read"
+        )
 
     def check_ids(self, ids: Array, where: str) -> None:
         """Check that every pixel is the id of a label.
