@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from official_figures import FOLDER, figures, state
@@ -164,6 +165,29 @@ def test_other_networks() -> None:
     assert "--use_scale_shift_norm False" in refused(narrow)
     half = {n: s for n, s in shapes.items() if "input" in n or "output_blocks.0" in n}
     assert "f.pt: " in refused(half)
+
+
+def test_no_shapes_break_the_reading() -> None:
+    """Whatever the shapes are, there is a network or one line that says why there is none."""
+    rng = np.random.default_rng(0)
+    names = list(tiny())
+    for _ in range(60):
+        shapes = tiny()
+        for name in rng.choice(names, rng.integers(1, len(names))).tolist():
+            match rng.integers(4):
+                case 0:
+                    shapes.pop(name, None)
+                case 1:
+                    shapes[name] = tuple(rng.integers(0, 9, rng.integers(0, 5)).tolist())
+                case 2:
+                    shapes[name] = (3,) * len(shapes.get(name, ()))
+                case _:
+                    shapes[name.replace("blocks.1", "blocks.2").replace(".0.", ".1.")] = (4, 4)
+        try:
+            found = infer_network(shapes, "f.pt")
+            found.model_config(1, False, "f.pt")
+        except UserError as error:
+            assert str(error).startswith("f.pt: ")
 
 
 @pytest.mark.parametrize("head_channels", [0, 24, 128])

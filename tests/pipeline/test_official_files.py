@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from official_figures import figures, label_map, state
+from safetensors import SafetensorError
 from torch import Tensor
 
 from semsynth.cli import main
@@ -135,6 +137,28 @@ def test_an_output_of_somebody_else(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main(["import", str(file), "--output", str(tmp_path / output), *FLAGS]) == 2
         assert "choose another output" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["diary.txt", "mine", "official.pt"]
+
+
+@pytest.mark.parametrize("what", ["full", "safetensors", "interrupted"])
+def test_nothing_is_left_of_a_folder_that_could_not_be_written(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = save(tmp_path / "official.pt", paper_state())
+
+    def fail(self: SemanticDiffusionPipeline, folder: Path) -> None:
+        (folder / "half.bin").write_bytes(b"half")
+        if what == "interrupted":
+            raise KeyboardInterrupt
+        if what == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(SemanticDiffusionPipeline, "save_pretrained", fail)
+    words = ["import", str(file), "--output", str(tmp_path / "out"), *FLAGS]
+    assert main(words) == (130 if what == "interrupted" else 2)
+    if what != "interrupted":
+        assert "disk" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pt"]
 
 
 def test_values_that_are_refused(refused: Refused) -> None:

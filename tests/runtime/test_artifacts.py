@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from semsynth.runtime.artifacts import (
+    atomic_folder,
     atomic_path,
     claim_output,
     read_json,
@@ -123,4 +124,29 @@ def test_space_is_asked_for_before_the_work(tmp_path: Path) -> None:
     require_space(tmp_path / "not/yet", 1, "a byte")
     with pytest.raises(UserError, match=r"training needs about 1000000000\.00 GB"):
         require_space(tmp_path / "not/yet", 10**18, "training")
+    assert only(tmp_path) == []
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a"
+    with atomic_folder(target) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "b.txt").write_text("b")
+        assert not target.exists()
+    assert (target / "inner" / "b.txt").read_text() == "b"
+    assert target.stat().st_mode & 0o777 == 0o755
+    assert only(tmp_path / "deep") == ["a"]
+    with pytest.raises(UserError, match="exists and is not empty"), atomic_folder(target):
+        pass
+    (tmp_path / "empty").mkdir()
+    with atomic_folder(tmp_path / "empty") as temporary:
+        (temporary / "c").touch()
+    assert only(tmp_path / "empty") == ["c"]
+
+
+@pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt()], ids=["bug", "ctrl_c"])
+def test_an_error_leaves_no_folder(failure: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(type(failure)), atomic_folder(tmp_path / "a") as temporary:
+        (temporary / "half").touch()
+        raise failure
     assert only(tmp_path) == []

@@ -94,7 +94,8 @@ def infer_network(shapes: Shapes, where: str) -> OfficialNetwork:
     )
     maps = [shape[1] for shape in _shapes(shapes, r"mlp_shared\.0\.weight$", 4)]
     gammas = [shape[1] for shape in _shapes(shapes, r"mlp_(?:gamma|beta)\.weight$", 4)]
-    times = [shape[1] for shape in _shapes(shapes, r"emb_layers\.1\.weight$", 2)]
+    # The time embedding is four times as wide as the base.
+    bases = [shape[1] // 4 for shape in _shapes(shapes, r"emb_layers\.1\.weight$", 2)]
     # One or two keys alone tell these: without them, the published values, so that a file that
     # lacks them is refused for the keys that it lacks.
     picture = [*shapes.get("input_blocks.0.0.weight", ())[1:2], 3]
@@ -103,7 +104,7 @@ def infer_network(shapes: Shapes, where: str) -> OfficialNetwork:
         in_channels=picture[0],
         out_channels=_most(output, "the output channels", where),
         label_channels=_most(maps, "the label channels", where),
-        base_channels=_most(times, "the width of the time embedding", where) // 4,
+        base_channels=_most(bases, "the base width", where),
         widths=widths,
         blocks_per_level=period - 1,
         attention_levels=tuple(_attention_levels(shapes, period, levels)),

@@ -16,7 +16,7 @@ from semsynth.pipeline.official import SideFile, is_written, write_folder
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import atomic_path, require_space, write_json
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.progress import say
+from semsynth.runtime.progress import growing, say
 
 # What the official code cannot be told: the hidden width of SPADE, and multiples that are not
 # whole (but those of its 512x512 network).
@@ -56,8 +56,8 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
     if config.to == "official":
         check_official(bundle, str(config.model))
     require_space(config.output.parent, n_bytes, "the model")
-    say(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")
     if config.to == "pth":
+        say(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")
         pipe.save_checkpoint(config.output)
         return result
     flags = official_flags(bundle)
@@ -136,6 +136,7 @@ def official_flags(bundle: Bundle) -> str:
 def write_official(bundle: Bundle, path: Path, side_file: Path, flags: str) -> None:
     """Write a plain state dict in the official order, and what has no room in it beside it."""
     state = to_official(meta_network(bundle), bundle.weights)
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     side = SideFile(
         **bundle.labels.to_json(),
         name=str(bundle.facts.get("dataset", "")),
@@ -148,7 +149,7 @@ def write_official(bundle: Bundle, path: Path, side_file: Path, flags: str) -> N
     )
     write_json(side_file, side.model_dump(mode="json"))
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, growing(temporary, n_bytes, "writing"):
             torch.save(state, temporary)
     except RuntimeError as error:
         # torch reports a full disk as a RuntimeError of its zip writer.

@@ -32,7 +32,7 @@ from semsynth.runtime.artifacts import (
 )
 from semsynth.runtime.config import Config, parse
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.progress import progress, progress_bar, say
+from semsynth.runtime.progress import growing, progress, progress_bar, say
 from semsynth.runtime.torch_files import load_torch_file
 
 KIND = "diffusers"
@@ -244,13 +244,15 @@ def write_folder(bundle: Bundle, folder: Path, key: Mapping[str, Any]) -> None:
     """
     n_bytes = sum(t.numel() * t.element_size() for t in bundle.weights.values())
     with atomic_folder(folder) as temporary:
-        say(f"{folder}: writing {n_bytes / 1e9:.2f} GB")
         try:
-            SemanticDiffusionPipeline.from_bundle(bundle).save_pretrained(temporary)
+            with growing(temporary, n_bytes, "writing"):
+                SemanticDiffusionPipeline.from_bundle(bundle).save_pretrained(temporary)
         except SafetensorError as error:
             raise UserError(
                 f"{folder}: could not be written ({error}); is the disk full?"
             ) from error
+        for file in temporary.rglob("*.safetensors"):
+            file.chmod(0o644)  # as all other files; safetensors leaves them to the owner alone
         write_json(temporary / MARKER, {"kind": KIND, "key": dict(key)})
 
 
@@ -285,8 +287,9 @@ def _check_values(state: Mapping[str, Tensor], where: str) -> None:
         raise UserError(f"{where}: weights must be fp32, fp16 or bf16: {some(strange)}")
     broken = []
     for name, tensor in progress(state.items(), "checking", unit="tensor"):
-        wrong = tensor.numel() - int(tensor.isfinite().sum())
-        if wrong:
+        finite = tensor.isfinite()
+        if not finite.all():
+            wrong = int((~finite).sum())
             broken.append(f"{name} ({wrong} of {tensor.numel()} values)")
     if broken:
         raise UserError(f"{where}: NaN or infinite weights in {some(broken)}; copy the file again")

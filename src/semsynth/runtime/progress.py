@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -54,6 +56,34 @@ def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 
     """Give a bar to ``update(n)`` and ``set_postfix_str(text)`` by hand."""
     with _bar(None, desc, total, unit, initial) as bar:
         yield bar
+
+
+@contextmanager
+def growing(path: Path, n_bytes: int, desc: str) -> Iterator[None]:
+    """Show a bar of how large ``path`` is, while a library writes it in one call.
+
+    Args:
+        path: file or folder, looked at twice a second.
+        n_bytes: its size in the end.
+        desc: what the bar is called.
+    """
+    done = Event()
+
+    def watch(bar: Any) -> None:
+        while not done.wait(0.5):
+            with suppress(FileNotFoundError):  # one that was just renamed
+                files = path.rglob("*") if path.is_dir() else [path]
+                size = sum(file.stat().st_size for file in files if file.is_file())
+                bar.update((size >> 20) - bar.n)
+
+    with progress_bar(n_bytes >> 20, desc, "MB") as bar:
+        watcher = Thread(target=watch, args=(bar,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
 
 def say(text: str) -> None:
