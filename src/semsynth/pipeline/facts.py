@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from semsynth.diffusion.settings import SamplerSettings
+
 Facts = Mapping[str, Any]
+DEFAULT_GUIDANCE = SamplerSettings().guidance_scale
 
 
 def licence(facts: Facts) -> str:

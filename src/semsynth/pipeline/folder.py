@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +11,20 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from semsynth.runtime.artifacts import read_json, sha256_file
+from semsynth.runtime.artifacts import read_json, sha256_file, write_json
 from semsynth.runtime.errors import UserError
 
 MODEL_INDEX = "model_index.json"
 FINAL = "final_model.pth"
+NETWORK = "unet/config.json"
+_DECIDES = ("labels", "model", "diffusion", "height", "width")
 
 
 def checkpoint_sha256(path: str | Path) -> str:
     """Return what a checkpoint is known by: the hash of all that decides its pictures.
 
-    Of a file, its own. Of a Diffusers folder, that of the names and contents of
-    ``model_index.json`` and of the network's weights and configuration; the scheduler is not
-    among them, since samplers are chosen by name.
+    Of a file, its own. Of a Diffusers folder, that of weights and configurations; neither facts
+    are among them nor the scheduler, since samplers are chosen by name.
 
     Raises:
         UserError: there is no checkpoint.
@@ -33,9 +35,12 @@ def checkpoint_sha256(path: str | Path) -> str:
         if not file.is_file():
             raise UserError(f"{file}: no such checkpoint; train one with 'semsynth train'")
         return sha256_file(file)
-    files = [path / MODEL_INDEX, *sorted((path / "unet").glob("*"))]
-    lines = [f"{sha256_file(file)} {file.relative_to(path).as_posix()}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    index, network = read_json(path / MODEL_INDEX), read_json(path / NETWORK)
+    decides = {name: index.get(name) for name in _DECIDES}
+    decides |= {"unet": {k: v for k, v in network.items() if not k.startswith("_")}}
+    weights = [file for file in sorted((path / "unet").glob("*")) if file.suffix != ".json"]
+    decides |= {"weights": {file.name: sha256_file(file) for file in weights}}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def check_folder(name: str, class_name: str) -> None:
@@ -71,3 +76,27 @@ def readable(name: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{name}: cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def writable(name: str) -> Iterator[None]:
+    """Turn what Diffusers and safetensors raise when they cannot write into one line.
+
+    Raises:
+        UserError: says what was wrong.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{name}: could not be written ({reason}); is the disk full?") from error
+
+
+def tidy(folder: Path) -> None:
+    """Take out of what Diffusers wrote the paths of this machine, and let others read it."""
+    for file in (folder / MODEL_INDEX, folder / NETWORK):
+        value = read_json(file)
+        if value.pop("_name_or_path", None) is not None:
+            write_json(file, value)
+    for file in (folder / "unet").iterdir():
+        file.chmod(0o644)  # safetensors leaves its files to their owner alone

@@ -34,15 +34,13 @@ from semsynth.pipeline.draws import (
     to_output,
     to_pixels,
 )
-from semsynth.pipeline.facts import licence, saw_dropped_masks
+from semsynth.pipeline.facts import DEFAULT_GUIDANCE, licence, saw_dropped_masks
 from semsynth.pipeline.familiar import Familiar, refuse_arguments
 from semsynth.pipeline.folder import MODEL_INDEX
 from semsynth.pipeline.inputs import Mask, read_instances, read_masks
 from semsynth.pipeline.steps import Callback, Interrupted, StepEnd, check_callback
 from semsynth.runtime.config import parse
 from semsynth.runtime.errors import UserError
-
-DEFAULT_GUIDANCE = SamplerSettings().guidance_scale
 
 
 class PaintingPipeline(Familiar, DiffusionPipeline):
@@ -95,6 +93,16 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         self.schedule = Schedule(self._diffusion)
         self.checkpoint_sha256 = ""
         self._lut = self._labels.channel_lut()
+        self._check_network()
+
+    def _check_network(self) -> None:
+        channels = self._labels.num_channels + self._model.instance_edges
+        found = self._plain_unet.config
+        if (found["label_channels"], found["in_channels"]) != (channels, self.codec.channels):
+            raise UserError(
+                f"the network has {found['label_channels']} condition and {found['in_channels']} "
+                f"picture channels, labels and model ask for {channels} and {self.codec.channels}"
+            )
 
     @property
     def labels(self) -> LabelSet:

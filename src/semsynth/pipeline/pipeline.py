@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from semsynth.diffusion.sampling import make_scheduler
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, load_bundle, load_network, save_bundle
-from semsynth.pipeline.folder import MODEL_INDEX, check_folder, checkpoint_sha256, readable
+from semsynth.pipeline.card import has_card, write_card
+from semsynth.pipeline.folder import (
+    MODEL_INDEX,
+    check_folder,
+    checkpoint_sha256,
+    readable,
+    tidy,
+    writable,
+)
+from semsynth.pipeline.hub import check_publishable, fetch, publish, split_options
 from semsynth.pipeline.painting import PaintingPipeline
+from semsynth.pipeline.scores import read_scores
+from semsynth.runtime.artifacts import atomic_folder, require_space
 from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 
@@ -107,6 +120,66 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         with readable(name):
             return super().from_pretrained(name, **kwargs)  # type: ignore[no-any-return]
 
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
+        """Fetch a repository of the Hub and return its folder; options as ``from_pretrained``."""
+        folder = fetch(pretrained_model_name, kwargs)
+        check_folder(folder, cls.__name__)
+        return folder
+
+    def save_pretrained(
+        self, save_directory: str | Path, *args: Any, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Write a Diffusers folder, with a model card where the facts suffice for one.
+
+        Args:
+            save_directory: the folder; a new one appears whole or not at all.
+            args: see Diffusers, as for kwargs: ``safe_serialization``, ``variant``,
+                ``max_shard_size``.
+            push_to_hub: see ``push_to_hub``; ``repo_id`` is the folder's name by default.
+
+        Raises:
+            UserError: the folder cannot be written, or there is too little space.
+        """
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise UserError(f"{folder}: is a file; save_pretrained needs a folder")
+        if push_to_hub:
+            check_publishable(self.facts)
+        options, repository = split_options(kwargs), kwargs.pop("repo_id", folder.name)
+        require_space(folder, _n_bytes(self._plain_unet), "the model")
+        name = (repository,) if push_to_hub else ()
+        with nullcontext(folder) if folder.exists() else atomic_folder(folder) as place:
+            with writable(str(folder)):
+                super().save_pretrained(place, *args, **kwargs)
+            tidy(place)
+            if has_card(self.facts):
+                write_card(self, place, *name)
+        if push_to_hub:
+            publish(self, folder, repository, options)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Publish the model with its card; options as in Diffusers.
+
+        Raises:
+            UserError: the licence of the data is unknown, before anything is sent.
+        """
+        check_publishable(self.facts)
+        options = split_options(kwargs)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **kwargs)
+            write_card(self, Path(folder), repo_id)
+            return publish(self, Path(folder), repo_id, options)
+
+    def add_scores(self, report: str | Path) -> None:
+        """Take the scores of a ``report.json`` of `semsynth evaluate` into the facts.
+
+        Raises:
+            UserError: it is no report, or one of another checkpoint.
+        """
+        scores = read_scores(report, self.checkpoint_sha256)
+        self.register_to_config(facts={**self.facts, "scores": scores})
+
     def save_checkpoint(self, path: str | Path) -> None:
         """Write ``final_model.pth``: the pipeline but its scheduler, in one file."""
         save_bundle(Path(path), self.bundle)
@@ -123,3 +196,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             weights=self._plain_unet.state_dict(),
             facts=self.config["facts"],
         )
+
+
+def _n_bytes(network: SemanticUNet) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
