@@ -7,21 +7,26 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
-from official_figures import figures, label_map, state
+from official_figures import FOLDER, figures, label_map, state
 from safetensors import SafetensorError
 from torch import Tensor
 
 from semsynth.cli import main
 from semsynth.data.labels import LabelSet
+from semsynth.data.presets import PRESETS, preset_labels, preset_licence
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.config import ModelConfig
 from semsynth.pipeline import SemanticDiffusionPipeline
 from semsynth.pipeline.bundle import Bundle, build_network, load_bundle, save_bundle
+from semsynth.pipeline.exchange_config import DatasetName, ImportConfig
+from semsynth.pipeline.official import describe, read_origin
 from semsynth.runtime.artifacts import sha256_file
+from semsynth.runtime.errors import UserError
+from semsynth.train.config import load_recipe
 
 LABELS = LabelSet.from_names({0: "void", 7: "road", 2: "sky", 9: "car"}, ignore_id=0)
 FLAGS = ("--head-channels", "16", "--size", "32")
@@ -116,6 +121,57 @@ def test_instance_edges(tmp_path: Path) -> None:
         ours = pipe.unet(tensors["in/x"], tensors["in/t"], hot).sample
     theirs = tensors["out/forward"]
     assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def published(label_channels: int = 151) -> State:
+    """The published network's state dict without storage, for another number of channels."""
+    shapes = json.loads((FOLDER / "published_keys.json").read_text())
+    for name, shape in shapes.items():
+        if name.endswith("mlp_shared.0.weight"):
+            shape[1] = label_channels
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def describe_published(label_channels: int, **flags: Any) -> Bundle:
+    config = ImportConfig(Path("f.pt"), Path("out"), **flags)
+    return describe(published(label_channels), config, read_origin(config))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "channels", "edges", "size"),
+    [
+        ("ade20k", 151, False, (256, 256)),
+        ("cityscapes", 36, True, (256, 512)),
+        ("celebamask", 20, True, (256, 256)),
+        ("celebamask", 19, False, (256, 256)),
+        ("cocostuff", 183, False, (256, 256)),
+    ],
+)
+def test_the_published_data_sets(
+    dataset: DatasetName, channels: int, edges: bool, size: tuple[int, int]
+) -> None:
+    bundle = describe_published(channels, dataset=dataset)
+    assert bundle.labels == preset_labels(dataset)
+    assert bundle.labels.num_channels == channels - edges
+    assert bundle.model.instance_edges == edges
+    assert (bundle.height, bundle.width) == size
+    assert bundle.facts == {"dataset": dataset, "licence": preset_licence(dataset)}
+    paper = load_recipe("paper_256")
+    assert bundle.model == paper.model.model_copy(update={"instance_edges": edges})
+    process = {"prediction", "schedule", "timesteps", "learn_sigma", "shift", "zero_terminal_snr"}
+    assert bundle.diffusion.model_dump(include=process) == paper.diffusion.model_dump(
+        include=process
+    )
+
+
+def test_another_data_set_than_it_was_trained_on() -> None:
+    for dataset, made in (("cityscapes", 35), ("celebamask", 19), ("cocostuff", 183)):
+        message = f"has 151 channels, but --dataset {dataset} makes {made}: {made} classes$"
+        with pytest.raises(UserError, match=message):
+            describe_published(151, dataset=dataset)
+    with pytest.raises(UserError, match="makes 152: 151 classes and the edges of instances"):
+        describe_published(151, dataset="ade20k", instances=True)
+    assert set(get_args(DatasetName)) == set(PRESETS)
 
 
 def test_the_same_command_again(imported: Path, capsys: pytest.CaptureFixture[str]) -> None:

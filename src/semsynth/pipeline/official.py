@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semsynth import __version__
 from semsynth.data.labels import LabelSet
+from semsynth.data.presets import preset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.official import from_official
 from semsynth.model.official_shapes import OfficialNetwork, check_keys, infer_network, some
@@ -37,7 +38,6 @@ from semsynth.runtime.torch_files import load_torch_file
 
 KIND = "diffusers"
 HEAD_CHANNELS = 64  # of all published networks
-SIZES = {"cityscapes": (256, 512)}  # the published one; the others are 256x256
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PREFIX = "module."  # torch's DistributedDataParallel puts it before every key
 CHUNK = 1 << 24
@@ -205,19 +205,17 @@ def read_origin(config: ImportConfig) -> Origin:
         UserError: no such data set or file, or a file without labels.
     """
     if config.dataset is not None:
-        from semsynth.data.presets import preset_labels, preset_licence
-
-        facts = {"dataset": config.dataset, "licence": preset_licence(config.dataset)}
-        size = SIZES.get(config.dataset, (256, 256))
-        return Origin(preset_labels(config.dataset), size, facts=facts)
+        known = preset(config.dataset)
+        facts = {"dataset": config.dataset, "licence": known.licence}
+        return Origin(known.labels, (known.height, known.width), facts=facts)
     if config.labels is None:
         return Origin()
     path = config.labels / "dataset.json" if config.labels.is_dir() else config.labels
     value = read_json(path)
     if not isinstance(value, dict) or "labels" not in value:
         raise UserError(f"{path}: has no labels; give a prepared data set or its dataset.json")
-    known = {name: value[name] for name in SideFile.model_fields if name in value}
-    side = parse(SideFile, known, str(path))
+    entries = {name: value[name] for name in SideFile.model_fields if name in value}
+    side = parse(SideFile, entries, str(path))
     labels = LabelSet.from_json({"labels": side.labels, "ignore_id": side.ignore_id})
     facts = {**side.facts, "dataset": side.name, "licence": side.licence}
     return Origin(labels, (side.height, side.width), side.head_channels, facts)
