@@ -52,11 +52,18 @@ class FakePainter:
     width: int = WIDTH
     checkpoint_sha256: str = "c" * 64
     licence: str = "CC BY-NC 4.0"
+    instance_edges: bool = False
     stop_after: int | None = None
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
 
-    def generate(self, mask_BHW: Array, seeds: Sequence[int], settings: SamplerSettings) -> Array:
+    def generate(
+        self,
+        mask_BHW: Array,
+        seeds: Sequence[int],
+        settings: SamplerSettings,
+        edges_BHW: Array | None = None,
+    ) -> Array:
         if self.stop_after is not None and len(self.shapes) >= self.stop_after:
             raise KeyboardInterrupt
         self.shapes.append(mask_BHW.shape)

@@ -212,7 +212,7 @@ def test_a_broken_manifest_is_named_with_its_line(configure: Configure, fake: Fa
         {"batch_size": 0},
         {"steps": 0},
         {"guidance_scale": -1.0},
-        {"sampler": "euler"},
+        {"sampler": "heun"},
     ],
 )
 def test_flags_out_of_range_are_refused(flags: dict[str, Any]) -> None:

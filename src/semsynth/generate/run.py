@@ -48,7 +48,17 @@ class Painter(Protocol):
     def licence(self) -> str:
         """The licence that its training data put on it."""
 
-    def generate(self, mask_BHW: Array, seeds: Sequence[int], settings: SamplerSettings) -> Array:
+    @property
+    def instance_edges(self) -> bool:
+        """Whether it wants the edges between objects."""
+
+    def generate(
+        self,
+        mask_BHW: Array,
+        seeds: Sequence[int],
+        settings: SamplerSettings,
+        edges_BHW: Array | None = None,
+    ) -> Array:
         """Paint label ids, one seed a mask: (B, H, W, 3) uint8 RGB."""
 
 
@@ -80,7 +90,7 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     if store.is_complete(shots):
         return _summary(config, shots, n_new=0, finished=True)
     painter = painter or _load(config)
-    _check_fit(painter, data)
+    _check_fit(painter, data, config.split)
     missing = [shot for shot in shots[rank::world_size] if not store.has(shot)]
     n_bytes = 4 * frame.form.height * frame.form.width  # PNGs of noise are no smaller than pixels
     require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} pictures")
@@ -109,7 +119,11 @@ def _paint(
             # same bytes whichever pictures are still to be painted.
             filled = [*batch, *[batch[-1]] * (size - len(batch))]
             masks = np.stack([data.read_mask(shot.split, shot.source) for shot in filled])
-            images = painter.generate(masks, [shot.seed for shot in filled], config.settings)
+            edges = None
+            if painter.instance_edges:
+                edges = np.stack([data.read_edges(shot.split, shot.source) for shot in filled])
+            seeds = [shot.seed for shot in filled]
+            images = painter.generate(masks, seeds, config.settings, edges)
             for shot, image in zip(batch, images, strict=False):
                 store.write(shot, image)
             bar.update(len(batch))
@@ -137,13 +151,18 @@ def _load(config: GenerateConfig) -> Painter:
     return SemanticDiffusionPipeline.from_checkpoint(config.model, device=device)
 
 
-def _check_fit(painter: Painter, data: PreparedDataset) -> None:
+def _check_fit(painter: Painter, data: PreparedDataset, split: str) -> None:
     check_same_labels(painter.labels, data.labels, str(data.root))
     if (painter.height, painter.width) != (data.height, data.width):
         raise UserError(
             f"{data.root}: masks are {data.width}x{data.height} (width x height), the model "
             f"paints {painter.width}x{painter.height}; run 'semsynth prepare' with "
             f"--height {painter.height} --width {painter.width}"
+        )
+    if painter.instance_edges and not data.has_instances(split):
+        raise UserError(
+            f"{data.root}: masks of split '{split}' have no instance maps, whose edges the model "
+            "was trained with; prepare data that have instances"
         )
 
 

@@ -120,6 +120,16 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         return int(self.config["width"])
 
     @property
+    def instance_edges(self) -> bool:
+        """Whether the edges between objects are a part of its condition."""
+        return self._model.instance_edges
+
+    @property
+    def default_guidance(self) -> float:
+        """The guidance scale of ``pipe(mask)``: 1 for a model that never saw dropped masks."""
+        return DEFAULT_GUIDANCE if saw_dropped_masks(self.facts) else 1.0
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What is known of the training: recipe, step, data set, licence, versions."""
         return dict(self.config["facts"])
@@ -223,7 +233,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         _check_counts(num_images, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         if guidance_scale is None:
-            guidance_scale = DEFAULT_GUIDANCE if saw_dropped_masks(self.facts) else 1.0
+            guidance_scale = self.default_guidance
         settings = SamplerSettings(
             steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -265,7 +275,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
                 f"masks of {height}x{width}, the model was trained on {self.height}x{self.width}: "
                 "things keep the size in pixels that they had there"
             )
-        if edges is None and self._model.instance_edges:
+        if edges is None and self.instance_edges:
             _warn("the model was trained with the edges of instances; instances= is missing")
         return masks, edges
 
@@ -274,7 +284,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         multiple = self._model.size_multiple
         if height % multiple or width % multiple:
             raise UserError(f"masks of {height}x{width}: sides must be multiples of {multiple}")
-        if edges is not None and not self._model.instance_edges:
+        if edges is not None and not self.instance_edges:
             raise UserError("instances: this model was trained without them (instance_edges)")
 
     def _check_guidance(self, scale: float) -> None:

@@ -81,7 +81,11 @@ def preview(
     masks = np.stack([data.read_mask(split, stem) for stem in stems])
     seeds = [derive_seed(0, "preview", stem) for stem in stems]
     steps = min(PREVIEW_STEPS, pipeline.schedule.timesteps - 1)
-    painted = pipeline.generate(masks, seeds, SamplerSettings(steps=steps))
+    edges = None
+    if pipeline.instance_edges and data.has_instances(split):
+        edges = np.stack([data.read_edges(split, stem) for stem in stems])
+    settings = SamplerSettings(steps=steps, guidance_scale=pipeline.default_guidance)
+    painted = pipeline.generate(masks, seeds, settings, edges)
     rows = [[data.labels.colorize(mask) for mask in masks]]
     if data.has_images(split):
         rows.append([data.read_image(split, stem) for stem in stems])
