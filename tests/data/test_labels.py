@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import import_module
 
 import numpy as np
 import pytest
 
 from semsynth.data.labels import BLACK, Label, LabelSet, distinct_colors
+from semsynth.data.presets import PRESETS, preset, preset_labels, preset_licence
 from semsynth.runtime.errors import UserError
 
 SET = LabelSet.from_names({0: "none", 1: "road", 7: "car"}, ignore_id=0, things=["car"])
@@ -124,8 +127,9 @@ def test_padding_gets_an_id_of_its_own_where_nothing_is_ignored() -> None:
     [
         ("sidewalk", 35, 34, 0, "void-unclear"),
         ("camvid", 12, 11, 11, "Unlabelled"),
-        ("cityscapes", 34, 34, 0, "bicycle"),
+        ("cityscapes", 35, 35, 0, "license plate"),
         ("ade20k", 151, 151, 0, "flag"),
+        ("cocostuff", 183, 183, 255, "unlabeled"),
         ("street_set", 13, 12, 0, "object-trafficsign"),
     ],
 )
@@ -139,8 +143,34 @@ def test_presets(module: str, n: int, channels: int, ignore: int, last: str) -> 
 
 
 def test_the_papers_presets_give_the_unlabelled_id_a_channel_as_its_code_does() -> None:
-    ade = import_module("semsynth.data.sources.ade20k").LABELS
+    ade = preset_labels("ade20k")
     assert ade.by_id[0].channel == 150
-    assert (ade.by_id[1].name, ade.by_id[1].channel) == ("wall", 0)
-    cityscapes = import_module("semsynth.data.sources.cityscapes").LABELS
-    assert [label.channel for label in cityscapes.labels] == list(range(34))
+    assert ade.channel_lut().tolist() == [150, *range(150)]
+    assert (ade.by_id[1].name, ade.by_id[1].color) == ("wall", (120, 120, 120))
+    assert ade.by_id[7].color == (140, 140, 140) != ade.by_id[49].color
+    cityscapes = preset_labels("cityscapes")
+    assert cityscapes.channel_lut().tolist() == list(range(35))
+    faces = preset_labels("celebamask")
+    assert faces.channel_lut().tolist() == list(range(19))
+    assert faces.ignore_id is None
+    assert [faces.names[i] for i in (0, 1, 13, 18)] == ["background", "skin", "hair", "cloth"]
+    coco = preset_labels("cocostuff")
+    assert coco.channel_lut().tolist() == [*range(182), *[-1] * 73, 182]
+    assert [coco.names[i] for i in (0, 90, 91, 181)] == ["person", "hair brush", "banner", "wood"]
+    assert sum(label.thing for label in coco.labels) == 91
+
+
+def test_presets_without_data() -> None:
+    sizes = {name: (p.height, p.width, p.instances) for name in PRESETS if (p := preset(name))}
+    assert sizes == {
+        "ade20k": (256, 256, False),
+        "celebamask": (256, 256, True),
+        "cityscapes": (256, 512, True),
+        "cocostuff": (256, 256, False),
+    }
+    assert all("non-commercial" in preset_licence(name) for name in ("ade20k", "celebamask"))
+    with pytest.raises(UserError, match=r"'coco': no preset .*; there are ade20k, celebamask"):
+        preset_labels("coco")
+    code = "import sys; from semsynth.data.presets import preset; preset('cocostuff')"
+    code += "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

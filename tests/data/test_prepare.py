@@ -262,48 +262,6 @@ def test_near_copies() -> None:
     assert copies_of(hashes, [], 6) == {}
 
 
-def test_cityscapes_layout_with_whole_instance_maps(tmp_path: Path, blocks: Blocks) -> None:
-    root = tmp_path / "cs"
-    for split, city in (("train", "ulm"), ("val", "bern")):
-        for kind in ("leftImg8bit", "gtFine"):
-            (root / kind / split / city).mkdir(parents=True)
-        stem = f"{city}_000000_000019"
-        ids = np.where(blocks[1](1) == 5, 26, 7).astype(np.uint8)
-        instances = np.where(ids == 26, 26003, 7).astype(np.uint16)
-        truth = root / "gtFine" / split / city / f"{stem}_gtFine"
-        Image.fromarray(blocks[0](1)).save(
-            root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png"
-        )
-        Image.fromarray(ids).save(f"{truth}_labelIds.png")
-        Image.fromarray(instances).save(f"{truth}_instanceIds.png")
-        Image.fromarray(ids).save(f"{truth}_color.png")
-    config = PrepareConfig(
-        source="cityscapes", data=root, output=tmp_path / "o", height=24, width=32
-    )
-    data = prepare(config)
-    assert data.stems("val") == ["bern_000000_000019"]
-    assert (data.read_instances("train", "ulm_000000_000019") == instances).all()
-    (root / "gtFine/val/bern/bern_000000_000019_gtFine_instanceIds.png").unlink()
-    with pytest.raises(UserError, match="instanceIds"):
-        prepare(replace(config, output=tmp_path / "o2"))
-
-
-def test_ade20k_layout(tmp_path: Path, blocks: Blocks) -> None:
-    for part in ("training", "validation"):
-        for kind in ("images", "annotations"):
-            (tmp_path / "ade" / kind / part).mkdir(parents=True)
-        Image.fromarray(blocks[0](1)).save(tmp_path / "ade/images" / part / "ADE_1.jpg")
-        ids = np.full((24, 32), 150, np.uint8)
-        Image.fromarray(ids).save(tmp_path / "ade/annotations" / part / "ADE_1.png")
-    data = prepare(
-        PrepareConfig(
-            source="ade20k", data=tmp_path / "ade", output=tmp_path / "o", height=12, width=16
-        )
-    )
-    assert (data.read_mask("val", "ADE_1") == 150).all()
-    assert data.info.splits["val"].class_shares["flag"] == 1
-
-
 def test_streets_at_any_size(tmp_path: Path) -> None:
     config = PrepareConfig(
         source="streets", output=tmp_path / "a", height=16, width=24, train_count=3, val_count=2

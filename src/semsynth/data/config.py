@@ -8,11 +8,27 @@ from typing import Literal
 
 from semsynth.runtime.errors import UserError
 
-SourceName = Literal["sidewalk", "streets", "folder", "camvid", "cityscapes", "ade20k"]
+Way = Literal["stretch", "crop", "pad"]
+# "paper": as the official code of the paper, another way for each split; pictures say which.
+Resize = Literal["stretch", "crop", "pad", "paper"]
+SourceName = Literal[
+    "sidewalk", "streets", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"
+]
+
+# Height, width and resize where no flags say them; the paper's four data sets as its code has them.
+DEFAULTS: dict[str, tuple[int, int, Resize]] = {
+    "ade20k": (256, 256, "paper"),
+    "celebamask": (256, 256, "paper"),
+    "cityscapes": (256, 512, "paper"),
+    "cocostuff": (256, 256, "paper"),
+    "camvid": (352, 480, "stretch"),
+}
+_OTHERS: tuple[int, int, Resize] = (1024, 1024, "stretch")
+_PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
 
 # Flags that only some sources know: given to another they would be ignored silently.
 _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
-    "data": ("sidewalk", "folder", "camvid", "cityscapes", "ade20k"),
+    "data": ("sidewalk", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"),
     "repo": ("sidewalk",),
     "images": ("folder",),
     "masks": ("folder",),
@@ -22,6 +38,7 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "licence": ("folder", "sidewalk"),
     "val_share": ("folder", "sidewalk"),
     "holdout": ("camvid",),
+    "instances": ("cityscapes",),
     "train_count": ("streets",),
     "val_count": ("streets",),
 }
@@ -37,7 +54,8 @@ class PrepareConfig:
 
     source: SourceName = "sidewalk"
     """Where pictures come from: sidewalk (Hugging Face), streets (built in, nothing is
-    downloaded), folder (your own pictures and masks), camvid, cityscapes, ade20k (as published)."""
+    downloaded), folder (your own pictures and masks), and as published: camvid, cityscapes, ade20k,
+    celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
     output: Path | None = None
     """Folder of the prepared data; run the same command again to go on where it stopped.
     ./data/SOURCE_processed by default."""
@@ -54,14 +72,19 @@ class PrepareConfig:
     """Source folder: YAML file of the labels, where it is not DATA/labels.yaml."""
     colored_masks: bool = False
     """Source folder: masks are in the colours that the labels file gives, not ids."""
-    height: int = 1024
-    """Height of the prepared pictures in pixels."""
-    width: int = 1024
-    """Width of the prepared pictures in pixels."""
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
-    """stretch to the size, crop the centre to its shape first, or pad around all of it."""
+    height: int | None = None
+    """Height of the prepared pictures in pixels. By default 256 for cityscapes, ade20k, celebamask
+    and cocostuff, 352 for camvid, else 1024."""
+    width: int | None = None
+    """Width of the prepared pictures in pixels. By default 512 for cityscapes, 256 for ade20k,
+    celebamask and cocostuff, 480 for camvid, else 1024."""
+    resize: Resize | None = None
+    """stretch to the size, crop the centre to its shape first, or pad around all of it. paper (the
+    default of cityscapes, ade20k, celebamask and cocostuff): as the official code of the paper,
+    which stretches, but crops the training pictures of all but cityscapes."""
     image_format: Literal["auto", "jpg", "png"] = "auto"
-    """auto: jpg (quality 95, full colour) where a side has 512 pixels or more, else png."""
+    """auto: png for --resize paper, else jpg (quality 95, full colour) where a side has 512 pixels
+    or more, and png where none has."""
     val_share: float = 0.1
     """Share of pictures that are held out, 0 to 0.5, for sources without splits of their own."""
     group_by: str | None = None
@@ -69,6 +92,9 @@ class PrepareConfig:
     n parts of the stem between underscores. Else a regular expression: its first group."""
     holdout: str = "0006R0"
     """Source camvid: the sequence that is held out."""
+    instances: Literal["whole", "clipped"] = "whole"
+    """Source cityscapes: whole keeps the 16-bit ids of the instances; clipped makes all ids above
+    255 one, as the official code of the paper does. For checkpoints of its authors only."""
     near_copies: int | None = None
     """Leave out training pictures whose perceptual hash (64 bits) differs from a held-out one's in
     at most so many bits; -1 keeps all. 6 for sidewalk, -1 elsewhere by default."""
@@ -86,8 +112,8 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, value, least, most in (
-            ("height", self.height, 8, 8192),
-            ("width", self.width, 8, 8192),
+            ("height", self.size[0], 8, 8192),
+            ("width", self.size[1], 8, 8192),
             ("val-share", self.val_share, 0, 0.5),
             ("near-copies", self.near_copies or 0, -1, 64),
             ("train-count", self.train_count, 1, 1_000_000),
@@ -104,6 +130,32 @@ class PrepareConfig:
                     f"--{flag} is for --source {' or '.join(known)}, not for {self.source}"
                 )
 
+        if self.resize == "paper" and self.source not in _PAPER:
+            raise UserError(
+                f"--resize paper is for --source {', '.join(_PAPER)}, not for {self.source}; take "
+                "stretch, crop or pad"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the prepared pictures."""
+        height, width, _ = DEFAULTS.get(self.source, _OTHERS)
+        return (
+            height if self.height is None else self.height,
+            width if self.width is None else self.width,
+        )
+
+    @property
+    def resizing(self) -> Resize:
+        """How pictures are brought to the size."""
+        return self.resize or DEFAULTS.get(self.source, _OTHERS)[2]
+
+    def way(self, split: str) -> Way:
+        """Return how the pictures of a split are brought to the size."""
+        if self.resizing != "paper":
+            return self.resizing
+        return "crop" if split == "train" and self.source != "cityscapes" else "stretch"
+
     @property
     def output_folder(self) -> Path:
         """Where the prepared data go."""
@@ -112,6 +164,6 @@ class PrepareConfig:
     @property
     def file_format(self) -> Literal["jpg", "png"]:
         """The format of the prepared images."""
-        if self.image_format == "auto":
-            return "jpg" if max(self.height, self.width) >= 512 else "png"
-        return self.image_format
+        if self.image_format != "auto":
+            return self.image_format
+        return "jpg" if max(self.size) >= 512 and self.resizing != "paper" else "png"

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from semsynth.data.config import Resize, Way
 from semsynth.data.labels import Array, LabelSet
 from semsynth.runtime.artifacts import write_bytes
 from semsynth.runtime.config import Config
@@ -19,7 +20,6 @@ from semsynth.runtime.errors import UserError
 FORMAT = 1
 INFO = "dataset.json"
 FOLDERS = ("images", "masks", "colored_masks", "instances")
-Resize = Literal["stretch", "crop", "pad"]
 ImageFormat = Literal["jpg", "png"]
 Box = tuple[int, int, int, int]
 
@@ -53,12 +53,14 @@ class PictureInfo(Config):
         box: top, left, height, width in pixels of the prepared picture.
         image: whether there is an image (or a mask alone).
         instances: whether there is an instance map.
+        resize: how it was resized, where not as the data set says.
     """
 
     original_size: list[int]
     box: list[int]
     image: bool = True
     instances: bool = False
+    resize: Way | None = None
 
 
 class DatasetInfo(Config):
@@ -104,6 +106,7 @@ class Picture:
         original_size: height and width before resizing; None: as it is.
         box: top, left, height, width of the content; None: all of it.
         instances: (H, W) integers below 65536, or None.
+        resize: how it was brought to this size, where not as the data set's others.
     """
 
     image: Array | None
@@ -111,6 +114,7 @@ class Picture:
     original_size: tuple[int, int] | None = None
     box: Box | None = None
     instances: Array | None = None
+    resize: Way | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,7 @@ def write_picture(
         box=list(box),
         image=picture.image is not None,
         instances=picture.instances is not None,
+        resize=picture.resize,
     )
     content = mask[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
     values, counts = np.unique(content, return_counts=True)

@@ -18,7 +18,8 @@ from typing import Any
 
 import cv2
 
-from semsynth.data.config import PrepareConfig
+from semsynth.data.config import PrepareConfig, Way
+from semsynth.data.labels import Array
 from semsynth.data.near_copies import copies_of, perceptual_hash
 from semsynth.data.prepared import (
     Picture,
@@ -28,7 +29,7 @@ from semsynth.data.prepared import (
     PreparedWriter,
     write_picture,
 )
-from semsynth.data.resize import content_box, fit
+from semsynth.data.resize import content_box, fit, paper_fit
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Record, Source
 from semsynth.runtime.artifacts import require_space
@@ -43,6 +44,7 @@ _WORTH_A_POOL = 24
 class _Job:
     """What a worker process needs besides the record."""
 
+    config: PrepareConfig
     source: Source
     form: PreparedFormat
     root: Path
@@ -56,18 +58,24 @@ class _Job:
         original = (sample.mask.shape[0], sample.mask.shape[1])
         if sample.image.shape[:2] != original:
             raise UserError(f"{record.where}: image and mask must have one size")
-        how, size = self.form.resize, (self.form.height, self.form.width)
-        instances = sample.instances
+        how, size = self.config.way(record.split), (self.form.height, self.form.width)
         picture = Picture(
-            image=fit(sample.image, how, size, nearest=False),
-            mask=fit(sample.mask, how, size, nearest=True, fill=labels.ignore_id or 0),
+            image=self._fit(sample.image, how, nearest=False),
+            mask=self._fit(sample.mask, how, nearest=True),
             original_size=original,
             box=content_box(how, original, size),
-            instances=None if instances is None else fit(instances, how, size, nearest=True),
+            instances=None if sample.instances is None else self._fit(sample.instances, how, True),
+            resize=how if self.form.resize == "paper" else None,
         )
         written = write_picture(self.root, self.form, record.split, record.stem, picture)
         bits = perceptual_hash(sample.image) if self.hashed else None
         return replace(written, print_bits=bits)
+
+    def _fit(self, pixels: Array, how: Way, nearest: bool) -> Array:
+        size = (self.form.height, self.form.width)
+        if self.form.resize == "paper":
+            return paper_fit(pixels, how, size, nearest)
+        return fit(pixels, how, size, nearest, self.form.labels.ignore_id or 0)
 
 
 def prepare(config: PrepareConfig) -> PreparedDataset:
@@ -80,8 +88,8 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
         UserError: something is wrong with the configuration, a raw file or the output folder.
     """
     source = open_source(config)
-    labels = source.labels.with_ignore() if config.resize == "pad" else source.labels
-    form = PreparedFormat(labels, config.height, config.width, config.resize, config.file_format)
+    labels = source.labels.with_ignore() if config.resizing == "pad" else source.labels
+    form = PreparedFormat(labels, *config.size, config.resizing, config.file_format)
     writer = PreparedWriter(config.output_folder, form, "prepared", _key(config, form))
     if writer.is_finished:
         writer.tidy()
@@ -91,7 +99,9 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     if source.total is not None:
         require_space(writer.root, source.total * _bytes_each(form), "the prepared data set")
     try:
-        wanted = _write_all(_Job(source, form, writer.root, near >= 0), writer, config.workers)
+        wanted = _write_all(
+            _Job(config, source, form, writer.root, near >= 0), writer, config.workers
+        )
     except UserError:
         # Where nothing was done yet nothing is worth keeping: other settings may come next.
         if not writer.records():
@@ -216,6 +226,10 @@ def _key(config: PrepareConfig, form: PreparedFormat) -> dict[str, Any]:
         for name, value in asdict(config).items()
         if name not in ("output", "workers")
     }
+    key |= {"height": form.height, "width": form.width, "resize": form.resize}
+    # Folders of before there was a choice stay valid.
+    if config.instances == "whole":
+        del key["instances"]
     stored = json.dumps(form.labels.to_json()).encode()
     return {**key, "label_set": hashlib.sha256(stored).hexdigest()[:16]}
 

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.data.config import Way
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.layout import (
@@ -154,6 +155,13 @@ class PreparedDataset:
         """Return height and width of the raw picture."""
         height, width = self.picture(split, stem).original_size
         return height, width
+
+    def way(self, split: str, stem: str) -> Way:
+        """Return how the raw picture was brought to the size; UserError where nobody knows."""
+        way = self.picture(split, stem).resize or self.info.resize
+        if way == "paper":
+            raise UserError(f"{self.root}: does not say how '{stem}' was resized")
+        return way
 
     def summary(self) -> dict[str, Any]:
         """Return what a command prints about the data set: JSON values."""

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from semsynth.data.config import Way
 from semsynth.data.labels import Array
-from semsynth.data.layout import Box, Resize
+from semsynth.data.layout import Box
 
 Size = tuple[int, int]
 
 
-def source_box(how: Resize, original: Size, size: Size) -> Box:
+def source_box(how: Way, original: Size, size: Size) -> Box:
     """Return what is kept of a picture: top, left, height, width in its own pixels.
 
     All of it but for ``crop``, which keeps the largest centred box of the wanted shape.
@@ -27,7 +29,7 @@ def source_box(how: Resize, original: Size, size: Size) -> Box:
     return (height - kept[0]) // 2, (width - kept[1]) // 2, *kept
 
 
-def content_box(how: Resize, original: Size, size: Size) -> Box:
+def content_box(how: Way, original: Size, size: Size) -> Box:
     """Return where the content lies at the wanted size: all of it but for ``pad``."""
     if how != "pad":
         return 0, 0, *size
@@ -36,7 +38,7 @@ def content_box(how: Resize, original: Size, size: Size) -> Box:
     return (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2, fitted[0], fitted[1]
 
 
-def fit(pixels: Array, how: Resize, size: Size, nearest: bool, fill: int = 0) -> Array:
+def fit(pixels: Array, how: Way, size: Size, nearest: bool, fill: int = 0) -> Array:
     """Bring (H, W) or (H, W, 3) to ``size`` (height, width).
 
     Args:
@@ -58,8 +60,39 @@ def fit(pixels: Array, how: Resize, size: Size, nearest: bool, fill: int = 0) ->
     return padded
 
 
+def paper_fit(pixels: Array, how: Way, size: Size, nearest: bool) -> Array:
+    """Bring (H, W) or (H, W, 3) to ``size`` with the filters of the paper's official code.
+
+    An image is halved by means of 2x2 while its shorter side has twice the wanted pixels or more,
+    then resized by a bicubic filter; ids are picked by nearest from the original. ``crop`` resizes
+    until the picture just covers the size, then cuts out the centre.
+
+    Args:
+        pixels: an image (uint8), or with ``nearest`` a map of ids (integers below 2 ** 31).
+        how: stretch or crop.
+        size: the wanted height and width.
+        nearest: True for ids.
+    """
+    height, width = pixels.shape[:2]
+    image = Image.fromarray(pixels.astype(np.int32) if nearest else pixels)
+    while min(height, width) >= 2 * min(size):
+        height, width = height // 2, width // 2
+        if not nearest:
+            image = image.resize((width, height), Image.Resampling.BOX)
+    if how == "crop":
+        scale = max(size[0] / height, size[1] / width)
+        height, width = round(height * scale), round(width * scale)
+    else:
+        height, width = size
+    kind = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+    resized = np.asarray(image.resize((width, height), kind))
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    cut = resized[top : top + size[0], left : left + size[1]]
+    return np.ascontiguousarray(cut.astype(pixels.dtype))
+
+
 def undo_resize(
-    pixels: Array, how: Resize, original_size: Size, box: Box, nearest: bool = False
+    pixels: Array, how: Way, original_size: Size, box: Box, nearest: bool = False
 ) -> Array:
     """Bring a prepared (or generated) picture back to the scale of its source.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from semsynth.data.config import Way
 from semsynth.data.labels import Array
 from semsynth.data.prepared import Box, Picture, PreparedDataset, PreparedFormat
 from semsynth.data.resize import source_box, undo_resize
@@ -43,17 +44,21 @@ class Frame:
         mask = self._data.read_mask(split, source)
         original, box = self.geometry(split, source)
         if self._native:
-            how, content = self._data.info.resize, self._data.content_box(split, source)
+            how, content = self._data.way(split, source), self._data.content_box(split, source)
             image = undo_resize(image, how, original, content)
             mask = undo_resize(mask, how, original, content, nearest=True)
-        return Picture(image, mask, original, box)
+        return Picture(image, mask, original, box, resize=self.way(split, source))
+
+    def way(self, split: str, source: str) -> Way | None:
+        """Return how a mask's source was resized, where not as all sources were."""
+        return None if self._native else self._data.picture(split, source).resize
 
 
 def _native_size(data: PreparedDataset, split: str) -> tuple[int, int]:
     """Return the size of the sources; of what was kept of them, where they were cropped."""
     size, sizes = (data.height, data.width), set()
     for stem in data.stems(split):
-        _, _, *kept = source_box(data.info.resize, data.original_size(split, stem), size)
+        _, _, *kept = source_box(data.way(split, stem), data.original_size(split, stem), size)
         sizes.add(tuple(kept))
     if len(sizes) > 1:
         raise UserError(

@@ -125,7 +125,8 @@ class SampleStore:
     def _record(self, split: str, stem: str, source: str) -> PictureRecord:
         """Make the record of a picture that another process or an earlier run wrote."""
         original, box = self._frame.geometry(split, source)
-        info = PictureInfo(original_size=list(original), box=list(box))
+        way = self._frame.way(split, source)
+        info = PictureInfo(original_size=list(original), box=list(box), resize=way)
         return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
 
 

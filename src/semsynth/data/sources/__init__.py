@@ -16,7 +16,9 @@ from semsynth.data.sources.base import Source
 SOURCES = {
     "ade20k": "semsynth.data.sources.ade20k",
     "camvid": "semsynth.data.sources.camvid",
+    "celebamask": "semsynth.data.sources.celebamask",
     "cityscapes": "semsynth.data.sources.cityscapes",
+    "cocostuff": "semsynth.data.sources.cocostuff",
     "folder": "semsynth.data.sources.folder",
     "sidewalk": "semsynth.data.sources.sidewalk",
     "streets": "semsynth.data.sources.street_set",

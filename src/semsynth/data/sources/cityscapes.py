@@ -1,7 +1,8 @@
-"""Cityscapes as published: leftImg8bit and gtFine, all 34 label ids, 16-bit instance maps.
+"""Cityscapes as published: leftImg8bit and gtFine, all label ids, 16-bit instance maps.
 
 Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", 2016. As in the
-official code of the paper every id has a channel, the unlabelled 0 too.
+official code of the paper every id has a channel, the unlabelled 0 too. Its network has 35: one
+for license plates, whose published id is -1 and which the masks therefore never show.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Record
+from semsynth.data.sources.base import Record, Sample
 from semsynth.data.sources.files import (
     Pair,
     PairSource,
@@ -57,6 +60,7 @@ CLASSES: dict[int, tuple[str, tuple[int, int, int] | None]] = {
     31: ("train", (0, 80, 100)),
     32: ("motorcycle", (0, 0, 230)),
     33: ("bicycle", (119, 11, 32)),
+    34: ("license plate", None),
 }
 LABELS = replace(
     LabelSet.from_names(
@@ -66,7 +70,18 @@ LABELS = replace(
     ),
     ignore_id=0,
 )
+LICENCE = "Cityscapes terms: non-commercial research"
 LAYOUT = "leftImg8bit/{train,val}/CITY and gtFine/{train,val}/CITY"
+
+
+class ClippedSource(PairSource):
+    """Cityscapes with instance ids as an 8-bit reading makes them: all above 255 are one."""
+
+    def read(self, record: Record) -> Sample:
+        """Read the files of one picture."""
+        sample = super().read(record)
+        assert sample.instances is not None, "every picture of Cityscapes has a map"
+        return replace(sample, instances=np.minimum(sample.instances, 255))
 
 
 def open_source(config: PrepareConfig) -> PairSource:
@@ -77,10 +92,11 @@ def open_source(config: PrepareConfig) -> PairSource:
     """
     root = require_folder(config.data, "--data", LAYOUT)
     records = [record for split in ("train", "val") for record in _split(root, split)]
-    return PairSource(
+    kind = ClippedSource if config.instances == "clipped" else PairSource
+    return kind(
         name="cityscapes",
         origin="Cityscapes, fine annotations (Cordts et al. 2016)",
-        licence="Cityscapes terms: non-commercial research",
+        licence=LICENCE,
         labels=LABELS,
         pairs=records,
     )

@@ -48,8 +48,7 @@ class StreetSource:
 
     def read(self, record: Record) -> Sample:
         """Render one street."""
-        config = self.config
-        return Sample(*render(config.seed, record.payload, config.height, config.width))
+        return Sample(*render(self.config.seed, record.payload, *self.config.size))
 
 
 def open_source(config: PrepareConfig) -> StreetSource:

@@ -1,0 +1,201 @@
+"""CelebAMask-HQ as published: faces, and a picture for each part of each face.
+
+Lee et al., "MaskGAN: towards diverse and interactive facial image manipulation", 2020. The parts
+are laid over each other in the published order, later ones on top. Whole masks are read too: in
+CelebAMask-HQ-mask, where the published script writes them, or in train/{images,labels} and
+test/{images,labels}, as the official code of the paper wants them.
+
+As in the official code of the paper there are 19 classes, the background among them, and the
+objects whose edges the network sees are the parts themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from semsynth.data.config import PrepareConfig
+from semsynth.data.images import read_ids, read_rgb
+from semsynth.data.labels import Array, Color, LabelSet
+from semsynth.data.sources.base import Record, Sample
+from semsynth.data.sources.files import list_pictures, pair_up, require_folder
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import progress
+
+# Ids in this order: the name of a part's files, our name, the published colour.
+PARTS: tuple[tuple[str, str, Color], ...] = (
+    ("", "background", (0, 0, 0)),
+    ("skin", "skin", (204, 0, 0)),
+    ("nose", "nose", (76, 153, 0)),
+    ("eye_g", "eyeglasses", (204, 204, 0)),
+    ("l_eye", "left eye", (51, 51, 255)),
+    ("r_eye", "right eye", (204, 0, 204)),
+    ("l_brow", "left brow", (0, 255, 255)),
+    ("r_brow", "right brow", (255, 204, 204)),
+    ("l_ear", "left ear", (102, 51, 0)),
+    ("r_ear", "right ear", (255, 0, 0)),
+    ("mouth", "mouth", (102, 204, 0)),
+    ("u_lip", "upper lip", (255, 255, 0)),
+    ("l_lip", "lower lip", (0, 0, 153)),
+    ("hair", "hair", (0, 0, 204)),
+    ("hat", "hat", (255, 51, 153)),
+    ("ear_r", "earring", (0, 204, 204)),
+    ("neck_l", "necklace", (0, 51, 0)),
+    ("neck", "neck", (255, 153, 51)),
+    ("cloth", "cloth", (0, 204, 0)),
+)
+LABELS = LabelSet.from_names(
+    {i: name for i, (_, name, _) in enumerate(PARTS)},
+    colors={i: color for i, (_, _, color) in enumerate(PARTS)},
+)
+LICENCE = "CelebAMask-HQ terms: non-commercial research and education, no redistribution"
+MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+LAYOUT = f"CelebA-HQ-img, CelebAMask-HQ-mask-anno and {MAPPING}"
+# The published split: by the number of the picture in CelebA.
+FIRST_VAL, FIRST_TEST = 162_771, 182_638
+
+
+@dataclass(frozen=True)
+class Face:
+    """The files of one face: a whole mask, or its parts by id, lower ones first."""
+
+    image: Path
+    mask: Path | None = None
+    parts: tuple[tuple[int, Path], ...] = ()
+
+
+@dataclass
+class FaceSource:
+    """The faces; their pictures have twice the side of their masks."""
+
+    faces: list[Record]
+    name: str = "celebamask"
+    origin: str = "CelebAMask-HQ (Lee et al. 2020)"
+    licence: str = LICENCE
+    near_copies: int = -1
+
+    def __post_init__(self) -> None:
+        """Set what follows from the faces."""
+        self.labels = LABELS
+        self.total: int | None = len(self.faces)
+
+    def records(self) -> Iterator[Record]:
+        """Return the faces one by one."""
+        return iter(self.faces)
+
+    def read(self, record: Record) -> Sample:
+        """Read a face and lay its parts together, at the size of its picture."""
+        face: Face = record.payload
+        image = read_rgb(face.image, str(face.image))
+        mask = _merge(face.parts) if face.mask is None else read_ids(face.mask, str(face.mask))
+        # Whole steps: each id of the mask is repeated, so nearest resizing picks the same ones.
+        steps = [a // b for a, b in zip(image.shape, mask.shape, strict=False)]
+        mask = mask.repeat(max(1, steps[0]), 0).repeat(max(1, steps[1]), 1)
+        if mask.shape != image.shape[:2]:
+            raise UserError(
+                f"{record.where}: the mask does not fit its picture {face.image} "
+                f"({image.shape[1]}x{image.shape[0]}), which must be as large, or 2 or 3 … times"
+            )
+        return Sample(image, mask, mask)
+
+
+def open_source(config: PrepareConfig) -> FaceSource:
+    """Find the faces, their masks or parts, and the published split.
+
+    Raises:
+        UserError: the layout is another, faces lack masks, or nobody knows their split.
+    """
+    root = require_folder(config.data, "--data", LAYOUT)
+    if (root / "CelebAMask-HQ").is_dir():
+        root = root / "CelebAMask-HQ"
+    if (root / "train").is_dir() or (root / "test").is_dir():
+        return FaceSource(_in_split_folders(root))
+    images = list_pictures(require_folder(root / "CelebA-HQ-img", "--data", LAYOUT))
+    splits = _read_splits(root / MAPPING)
+    whole = root / "CelebAMask-HQ-mask"
+    if whole.is_dir():
+        pairs = pair_up(images, list_pictures(whole))
+        faces = {stem: Face(pair.image, pair.mask) for stem, pair in pairs}
+    else:
+        faces = _by_parts(images, root / "CelebAMask-HQ-mask-anno")
+    records = []
+    for stem, face in faces.items():
+        number = _number(images[stem], stem)
+        if number not in splits:
+            raise UserError(f"{images[stem]}: is not in {root / MAPPING}")
+        where = str(face.mask or face.image)
+        records.append(Record(f"{number:05d}", splits[number], where, face))
+    return FaceSource(sorted(records, key=lambda record: record.stem))
+
+
+def _in_split_folders(root: Path) -> list[Record]:
+    records = []
+    for split, part in (("train", "train"), ("val", "test")):
+        images = list_pictures(root / part / "images")
+        masks = list_pictures(root / part / "labels")
+        records += [
+            Record(stem, split, str(pair.mask), Face(pair.image, pair.mask))
+            for stem, pair in pair_up(images, masks)
+        ]
+    return records
+
+
+def _by_parts(images: dict[str, Path], folder: Path) -> dict[str, Face]:
+    require_folder(folder, "--data", LAYOUT)
+    ids = {part: number for number, (part, _, _) in enumerate(PARTS) if part}
+    parts: dict[int, list[tuple[int, Path]]] = {}
+    for path in progress(sorted(folder.rglob("*.png")), "list", unit="part"):
+        number, _, part = path.stem.partition("_")
+        if part not in ids:
+            raise UserError(f"{path}: '{part}' is no part; there are {', '.join(ids)}")
+        parts.setdefault(_number(path, number), []).append((ids[part], path))
+    faces = {}
+    for stem, image in images.items():
+        own = parts.get(_number(image, stem))
+        if own is None:
+            raise UserError(f"{image}: image without parts in {folder}")
+        faces[stem] = Face(image, None, tuple(sorted(own)))
+    return faces
+
+
+def _merge(parts: Sequence[tuple[int, Path]]) -> Array:
+    """Lay parts over each other, in this order: (H, W) uint8 ids, 0 where there is none."""
+    mask: Array | None = None
+    for number, path in parts:
+        covered = read_rgb(path, str(path)).any(-1)
+        if mask is None:
+            mask = np.zeros(covered.shape, np.uint8)
+        if covered.shape != mask.shape:
+            raise UserError(f"{path}: has another size than {parts[0][1]}")
+        mask[covered] = number
+    assert mask is not None, "a face has at least one part"
+    return mask
+
+
+def _number(path: Path, stem: str) -> int:
+    if not stem.isdecimal():
+        raise UserError(f"{path}: its name must begin with the number of the face")
+    return int(stem)
+
+
+def _read_splits(path: Path) -> dict[int, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        raise UserError(
+            f"{path}: is missing or no text; it says which faces are for tests"
+        ) from None
+    splits = {}
+    for count, line in enumerate(lines[1:], 2):
+        try:
+            number, original = (int(word) for word in line.split()[:2])
+        except ValueError:
+            raise UserError(
+                f"{path}: line {count} must have two numbers, idx and orig_idx"
+            ) from None
+        held = "test" if original >= FIRST_TEST else "val"
+        splits[number] = held if original >= FIRST_VAL else "train"
+    return splits
