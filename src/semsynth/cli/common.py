@@ -11,11 +11,12 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, make_dataclass
 from typing import Annotated, Any, TypeVar
 
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import SemsynthWarning, UserError
 
 Config = TypeVar("Config")
 
@@ -38,6 +39,7 @@ def guard(run: Callable[[], int]) -> int:
         `run`'s own exit status; 2 after a user's error, 130 after Ctrl-C, 141 when the reader of
         stdout has gone. Any other exception is a bug and passes through with its traceback.
     """
+    warnings.formatwarning = _one_line
     try:
         status = run()
         sys.stdout.flush()
@@ -55,6 +57,18 @@ def guard(run: Callable[[], int]) -> int:
             raise
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{_USER_ERRNOS[error.errno]}{where}", 2)
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    # Where in our code a warning of ours arose helps nobody; of another's it may.
+    where = "" if issubclass(category, SemsynthWarning) else f" ({filename}:{lineno})"
+    return f"warning: {message}{where}\n"
 
 
 def parse(config: type[Config], argv: Sequence[str], verb: str) -> tuple[Config, bool]:

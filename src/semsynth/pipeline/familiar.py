@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import SemsynthWarning, UserError
 
 _NO_TEXT = "what is painted says the mask; there is no text"
 _NO_VAE = "it works on pixels, or on a transform of them without weights; there is no VAE"
@@ -105,5 +105,6 @@ def _nothing_to_do(what: str) -> None:
     warnings.warn(
         f"{what}: nothing to do; attention is PyTorch's scaled_dot_product_attention, which never "
         "holds the whole matrix",
+        SemsynthWarning,
         stacklevel=4,
     )

@@ -79,6 +79,20 @@ def readable(name: str) -> Iterator[None]:
 
 
 @contextmanager
+def without_bar() -> Iterator[None]:
+    """Load without Diffusers' bar, which counts two components."""
+    from diffusers.utils import logging  # loads torch, which what reads a hash can do without
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def writable(name: str) -> Iterator[None]:
     """Turn what Diffusers and safetensors raise when they cannot write into one line.
 

@@ -40,7 +40,7 @@ from semsynth.pipeline.folder import MODEL_INDEX
 from semsynth.pipeline.inputs import Mask, read_instances, read_masks
 from semsynth.pipeline.steps import Callback, Interrupted, StepEnd, check_callback
 from semsynth.runtime.config import parse
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import SemsynthWarning, UserError
 
 
 class PaintingPipeline(Familiar, DiffusionPipeline):
@@ -343,7 +343,7 @@ def _check_counts(num_images: Any, num_inference_steps: Any) -> None:
 
 def _warn(text: str) -> None:
     # Above this function: its caller, `no_grad`'s wrapper and the user's line, at least.
-    warnings.warn(text, stacklevel=4)
+    warnings.warn(text, SemsynthWarning, stacklevel=4)
 
 
 CALL_ARGUMENTS = tuple(inspect.signature(PaintingPipeline.__call__).parameters)[1:-1]

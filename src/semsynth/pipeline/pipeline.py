@@ -18,6 +18,7 @@ from semsynth.pipeline.folder import (
     checkpoint_sha256,
     readable,
     tidy,
+    without_bar,
     writable,
 )
 from semsynth.pipeline.hub import check_publishable, fetch, publish, split_options
@@ -99,7 +100,8 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         path = Path(path)
         if (path / MODEL_INDEX).is_file():
             where = pick_device(device)
-            pipe: Self = cls.from_pretrained(path).to(where)
+            with without_bar():
+                pipe: Self = cls.from_pretrained(path).to(where)
             pipe.checkpoint_sha256 = checkpoint_sha256(path)
             return pipe
         bundle = load_bundle(path)

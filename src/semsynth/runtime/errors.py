@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exception and the warning that a user is meant to read."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class UserError(Exception):
     The message is one line that says what is wrong, where, and what to do. Commands print it as
     ``error: <message>`` on stderr and exit with status 2, without a traceback.
     """
+
+
+class SemsynthWarning(UserWarning):
+    """Something that works, but perhaps not as the user thinks; the message is one line."""
