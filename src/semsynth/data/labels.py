@@ -118,6 +118,12 @@ class LabelSet:
         return sum(label.channel is not None for label in self.labels)
 
     @property
+    def unlabelled_channel(self) -> int:
+        """The condition channel of pixels that nobody labelled; -1 where they have none."""
+        channel = None if self.ignore_id is None else self.by_id[self.ignore_id].channel
+        return -1 if channel is None else channel
+
+    @property
     def max_id(self) -> int:
         """The largest id."""
         return max(self.by_id)

@@ -1,0 +1,143 @@
+"""Partial masks: within their bounds, reproducible, and each way does what it says."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from skimage.measure import label as connected
+
+from semsynth.data.presets import preset_labels
+from semsynth.runtime.rng import numpy_rng
+from semsynth.train import mask_dropout
+from semsynth.train.mask_dropout import drop_regions, dropped_pixels
+
+# 64x64: 16 squares of 7 classes, and a bar that nobody labelled.
+MASK = (np.arange(16).reshape(4, 4) % 7).repeat(16, 0).repeat(16, 1).astype(np.int16)
+MASK[:, 60:] = -1
+LABELLED = MASK >= 0
+
+
+def draws(count: int, share: float, mask: np.ndarray = MASK, unlabelled: int = -1) -> np.ndarray:
+    return np.stack(
+        [dropped_pixels(mask, numpy_rng(0, "t", i), share, unlabelled) for i in range(count)]
+    )
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_at_most_the_share_goes_and_something_stays(share: float) -> None:
+    dropped = draws(200, share)
+    assert not (dropped & ~LABELLED).any()
+    shares = dropped.sum((1, 2)) / LABELLED.sum()
+    assert shares.max() <= share
+    assert (dropped.sum((1, 2)) < LABELLED.sum()).all()
+    # The bound is uniform from 0; shapes stay somewhat below it.
+    assert 0.3 * share < shares.mean() < 0.52 * share
+    assert shares.max() > 0.85 * share
+
+
+def test_nothing_goes_where_nothing_may_or_nothing_is() -> None:
+    assert not draws(8, 0.0).any()
+    assert not draws(8, 0.9, np.full((8, 8), -1, np.int16)).any()
+    assert not draws(8, 0.9, np.full((8, 8), 3, np.int16), unlabelled=3).any()
+    for share in (1.0, -0.1):
+        with pytest.raises(ValueError, match="share is"):
+            draws(1, share)
+
+
+def test_the_same_generator_gives_the_same_mask() -> None:
+    assert np.array_equal(draws(20, 0.9), draws(20, 0.9))
+    assert len({picture.tobytes() for picture in draws(20, 0.9)}) > 15
+
+
+@pytest.mark.parametrize("unlabelled", [-1, 6])
+def test_dropped_pixels_get_the_unlabelled_channel_and_no_others_change(unlabelled: int) -> None:
+    for i in range(20):
+        dropped = dropped_pixels(MASK, numpy_rng(1, i), 0.9, unlabelled)
+        partial = drop_regions(MASK, numpy_rng(1, i), 0.9, unlabelled)
+        assert partial.dtype == np.int16
+        assert (partial[dropped] == unlabelled).all()
+        assert (partial[~dropped] == MASK[~dropped]).all()
+        assert not dropped[(MASK == -1) | (unlabelled == MASK)].any()
+
+
+def forced(monkeypatch: pytest.MonkeyPatch, way: int, labelling: bool = False) -> list[np.ndarray]:
+    """Draw with one of the four ways; for shapes, erasing or labelling."""
+
+    class Fixed:
+        def __init__(self, seed: int) -> None:
+            self._rng, self._asked = np.random.default_rng(seed), False
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._rng, name)
+
+        def integers(self, low: int, high: int | None = None) -> int:
+            if not self._asked:
+                self._asked = True
+                return way
+            return int(self._rng.integers(low, high))
+
+        def random(self) -> float:
+            return 0.9 if labelling else 0.1
+
+    return [dropped_pixels(MASK, Fixed(i), 0.95) for i in range(40)]  # type: ignore[arg-type]
+
+
+def test_classes_go_as_wholes(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = set()
+    for dropped in forced(monkeypatch, 0):
+        gone = {c for c in range(7) if dropped[c == MASK].any()}
+        assert all(dropped[c == MASK].all() for c in gone)
+        counts.add(len(gone))
+    assert counts >= {1, 3, 5, 6}  # down to one class that is labelled
+
+
+def test_segments_go_as_wholes(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = connected(MASK + 1, background=0, connectivity=1)
+    assert segments.max() == 16
+    split = False
+    for dropped in forced(monkeypatch, 1):
+        gone = {s for s in range(1, 17) if dropped[segments == s].any()}
+        assert all(dropped[segments == s].all() for s in gone)
+        split |= any(0 < dropped[c == MASK].mean() < 1 for c in range(7))
+    assert split  # of one class some segments, and others not
+
+
+@pytest.mark.parametrize("way", [2, 3])
+@pytest.mark.parametrize("labelling", [False, True])
+def test_shapes_are_large_and_few(
+    way: int, labelling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    borders = pixels = 0
+    for dropped in forced(monkeypatch, way, labelling):
+        shapes = ~dropped & LABELLED if labelling else dropped
+        borders += sum(int((a != b).sum()) for a, b in pairwise(shapes))
+        pixels += int(shapes.sum())
+    # Far fewer borders than pixels: areas, not noise.
+    assert borders < 0.3 * pixels
+
+
+def test_a_box_is_a_box_and_a_stroke_holds_together() -> None:
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        box = mask_dropout._box((40, 90), rng, 1.0)
+        rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
+        if len(rows):
+            assert box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        stroke = mask_dropout._stroke((40, 90), rng, 1.0)
+        assert connected(stroke, connectivity=2).max() <= 2  # it may leave the picture and return
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2), (16, 16)])
+def test_any_size_ends(shape: tuple[int, int]) -> None:
+    mask = np.arange(shape[0] * shape[1], dtype=np.int16).reshape(shape)
+    dropped = draws(60, 0.99, mask)
+    assert (dropped.sum((1, 2)) < mask.size).all()
+
+
+def test_presets_say_what_unlabelled_is() -> None:
+    found = {name: preset_labels(name).unlabelled_channel for name in ("ade20k", "celebamask")}
+    assert found == {"ade20k": 150, "celebamask": -1}
+    assert preset_labels("cityscapes").unlabelled_channel == 0
+    assert preset_labels("cocostuff").unlabelled_channel == 182
