@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from skimage.measure import label as connected
 
+from semsynth.data.loading import Plan, TrainingPictures
+from semsynth.data.prepared import PreparedDataset
 from semsynth.data.presets import preset_labels
 from semsynth.runtime.rng import numpy_rng
 from semsynth.train import mask_dropout
-from semsynth.train.mask_dropout import drop_regions, dropped_pixels
+from semsynth.train.config import TrainConfig, chosen_recipe, load_recipe
+from semsynth.train.loop import train
+from semsynth.train.mask_dropout import drop_regions, dropped_pixels, partial_masks
 
 # 64x64: 16 squares of 7 classes, and a bar that nobody labelled.
 MASK = (np.arange(16).reshape(4, 4) % 7).repeat(16, 0).repeat(16, 1).astype(np.int16)
@@ -141,3 +147,34 @@ def test_presets_say_what_unlabelled_is() -> None:
     assert found == {"ade20k": 150, "celebamask": -1}
     assert preset_labels("cityscapes").unlabelled_channel == 0
     assert preset_labels("cocostuff").unlabelled_channel == 182
+
+
+def test_a_run_hides_regions_where_the_phase_says_so(pictures: Path, recipe_file: Path) -> None:
+    changes = ("finetune.region_dropout=0.5", "finetune.steps=100", "train.flip=false")
+    recipe = load_recipe(str(recipe_file), changes)
+    data = PreparedDataset.open(pictures)
+    plan = Plan(recipe.seed, recipe.train.batch_size)
+    whole = TrainingPictures(data, "train", plan)
+    partial = TrainingPictures(data, "train", plan, partial_masks(recipe, -1))
+    first = recipe.train.steps * recipe.train.batch_size
+    changed = []
+    for position in range(first + 400):
+        before, after = whole[position].channels, partial[position].channels
+        assert (after[before != after] == -1).all()
+        changed.append(not np.array_equal(before, after))
+    assert not any(changed[:first])
+    # 400 draws: three standard deviations are 0.075; a drawn bound may allow nothing.
+    assert 0.35 < np.mean(changed[first:]) < 0.58
+
+
+def test_the_flag_adds_regions_to_fine_tuning(
+    configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    assert chosen_recipe(configure("a")).finetune.region_dropout == 0
+    config = configure("a", mask_dropout="region")
+    assert chosen_recipe(config).finetune.region_dropout == 0.5
+    assert chosen_recipe(config).train.region_dropout == 0
+    own = configure("a", "finetune.region_dropout=0.2", mask_dropout="region")
+    assert chosen_recipe(own).finetune.region_dropout == 0.2
+    train(config)
+    assert "region_dropout: 0.5" in (tmp_path / "a/config.yaml").read_text()

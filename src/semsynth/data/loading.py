@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -66,18 +66,25 @@ class TrainingSample:
     edges: Array | None
 
 
+Hide = Callable[[int, Array], Array]
+"""(position of the sample, (H, W) channels) to the pixels that become unlabelled, (H, W) bool."""
+
+
 class TrainingPictures(Dataset[TrainingSample]):
     """Samples by their global position (step * batch size + slot); each once an epoch."""
 
-    def __init__(self, data: PreparedDataset, split: str, plan: Plan) -> None:
-        """Read ``split`` of ``data`` as ``plan`` says.
+    def __init__(
+        self, data: PreparedDataset, split: str, plan: Plan, hide: Hide | None = None
+    ) -> None:
+        """Read ``split`` of ``data`` as ``plan`` says, with masks partly hidden by ``hide``.
 
         Raises:
             UserError: the plan wants instances and a picture has none.
         """
-        self.data, self.split, self.plan = data, split, plan
+        self.data, self.split, self.plan, self.hide = data, split, plan, hide
         self.stems = data.stems(split)
         self.lut = data.labels.channel_lut()
+        self.unlabelled = np.int16(data.labels.unlabelled_channel)
         self.padded = data.info.resize == "pad"
         if plan.instances:
             _require_instances(data, split)
@@ -125,6 +132,12 @@ class TrainingPictures(Dataset[TrainingSample]):
         content = layers[-1] if self.padded else None
         # Edges of the varied instances: an edge that is resized would become thick or thin.
         edges = instance_edges(layers[2], content) if self.plan.instances else None
+        if self.hide is not None:
+            hidden = self.hide(position, layers[1])
+            # A copy: the layers may be the cached ones.
+            layers[1] = np.where(hidden, self.unlabelled, layers[1])
+            if edges is not None:
+                edges[hidden] = 0
         return TrainingSample(layers[0], layers[1], content, edges)
 
 

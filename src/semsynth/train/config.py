@@ -24,6 +24,8 @@ class PhaseConfig(Config):
         lr_final: the share of ``learning_rate`` at the end of ``cosine``.
         warmup_steps: steps over which the rate grows from zero.
         mask_dropout: share of samples whose whole mask becomes the null condition (all zeros).
+        region_dropout: share of samples whose mask loses classes or regions, which become
+            unlabelled: for masks that people paint or edit, which are partial.
     """
 
     steps: int = Field(ge=0)
@@ -32,6 +34,7 @@ class PhaseConfig(Config):
     lr_final: float = Field(0.05, ge=0, le=1)
     warmup_steps: int = Field(0, ge=0)
     mask_dropout: float = Field(0.0, ge=0, le=1)
+    region_dropout: float = Field(0.0, ge=0, le=1)
 
 
 class TrainSection(PhaseConfig):
@@ -136,6 +139,9 @@ class TrainConfig:
         data: folder of 'semsynth prepare'.
         output: folder of the run; by default checkpoints/ and the name that the recipe gives.
         resume: continue an unfinished run in the output folder (--no-resume: refuse it).
+        mask_dropout: what fine-tuning drops: whole masks (the paper), or for region in half of
+            the samples also classes and regions (finetune.region_dropout, where the recipe has
+            none).
         set: changes of the recipe, as section.key=value.
         device: auto, cpu, cuda or mps.
     """
@@ -144,8 +150,21 @@ class TrainConfig:
     data: Path = Path("data/sidewalk_processed")
     output: Path | None = None
     resume: bool = True
+    mask_dropout: Literal["whole", "region"] = "whole"
     set: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+REGION_DROPOUT = 0.5
+
+
+def chosen_recipe(config: TrainConfig) -> Recipe:
+    """Return the recipe that the options choose; UserError as ``load_recipe``."""
+    recipe = load_recipe(config.recipe, config.set)
+    if config.mask_dropout == "region" and not recipe.finetune.region_dropout:
+        changed = recipe.finetune.model_copy(update={"region_dropout": REGION_DROPOUT})
+        recipe = recipe.model_copy(update={"finetune": changed})
+    return recipe
 
 
 def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:

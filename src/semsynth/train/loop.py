@@ -26,8 +26,9 @@ from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar, say
 from semsynth.runtime.rng import derive_seed
-from semsynth.train.config import Recipe, TrainConfig, load_recipe
+from semsynth.train.config import Recipe, TrainConfig, chosen_recipe
 from semsynth.train.ema import Ema
+from semsynth.train.mask_dropout import partial_masks
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
@@ -51,7 +52,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     Raises:
         UserError: a recipe, data or output that does not fit, or a loss that is not finite.
     """
-    recipe = load_recipe(config.recipe, config.set)
+    recipe = chosen_recipe(config)
     data = PreparedDataset.open(config.data)
     check_fit(recipe, data)
     folder = config.output or Path("checkpoints") / (recipe.run or recipe.name)
@@ -203,7 +204,8 @@ def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
         recipe.train.crop,
         recipe.model.instance_edges,
     )
-    pictures = TrainingPictures(run.data, "train", plan)
+    hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
+    pictures = TrainingPictures(run.data, "train", plan, hide)
     shard = (accelerator.process_index, accelerator.num_processes)
     steps = (run.step, recipe.total_steps)
     metrics = Metrics(run.folder, run.step) if accelerator.is_main_process else None

@@ -13,6 +13,7 @@ strokes   strokes of a round brush are erased, or nothing but strokes is labelle
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -20,11 +21,44 @@ import numpy.typing as npt
 from skimage.measure import label as connected
 
 from semsynth.data.labels import Array
+from semsynth.runtime.rng import numpy_rng
+from semsynth.train.config import Recipe
+from semsynth.train.phases import phase_at
 
 Pixels = npt.NDArray[np.bool_]
 
+# The most that a mask may lose: something must be left to be obeyed.
+MOST = 0.9
 # The last erasing shape is tried at ever smaller scales until it fits.
 _SMALLEST_SCALE = 1 / 64
+
+
+@dataclass(frozen=True)
+class PartialMasks:
+    """Which pixels of a sample's mask are hidden: a function of (seed, position in the run)."""
+
+    recipe: Recipe
+    unlabelled: int
+
+    def __call__(self, position: int, channels: Array) -> Pixels:
+        """Return (H, W) bool for the sample at ``position`` (step * batch size + slot)."""
+        phase, _ = phase_at(self.recipe, position // self.recipe.train.batch_size)
+        rng = numpy_rng(self.recipe.seed, "mask regions", position)
+        if rng.random() >= phase.region_dropout:
+            return np.zeros(channels.shape, bool)
+        return dropped_pixels(channels, rng, MOST, self.unlabelled)
+
+
+def partial_masks(recipe: Recipe, unlabelled: int) -> PartialMasks | None:
+    """Return what hides parts of masks, or None for a recipe that wants whole ones.
+
+    Args:
+        recipe: for the shares of both phases, batch size and seed.
+        unlabelled: ``LabelSet.unlabelled_channel``.
+    """
+    if not (recipe.train.region_dropout or recipe.finetune.region_dropout):
+        return None
+    return PartialMasks(recipe, unlabelled)
 
 
 def drop_regions(
