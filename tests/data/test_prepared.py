@@ -155,3 +155,15 @@ def test_jpeg_keeps_a_smooth_picture(tmp_path: Path) -> None:
     data = finish(writer)
     assert data.image_path("train", "a").suffix == ".jpg"
     assert np.abs(data.read_image("train", "a").astype(int) - image).mean() < 2
+
+
+def test_folders_of_earlier_versions_are_read(tiny_prepared: Path, tmp_path: Path) -> None:
+    info = json.loads((tiny_prepared / "dataset.json").read_text())
+    for pictures in info["pictures"].values():
+        for picture in pictures.values():
+            del picture["resize"]
+    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    data = PreparedDataset.open(tmp_path)
+    stem = data.stems("train")[0]
+    assert data.way("train", stem) == "stretch"
+    assert not data.has_instances("train")
