@@ -61,25 +61,6 @@ def partial_masks(recipe: Recipe, unlabelled: int) -> PartialMasks | None:
     return PartialMasks(recipe, unlabelled)
 
 
-def drop_regions(
-    channels: Array, rng: np.random.Generator, share: float, unlabelled: int = -1
-) -> Array:
-    """Return a copy of a mask with a part of it turned into ``unlabelled``.
-
-    See ``dropped_pixels`` for what is dropped. Edges of instances vanish where it says so.
-
-    Args:
-        channels: (H, W) int16 condition channels, -1 where nothing is labelled.
-        rng: decides everything.
-        share: the most that may go: a share of the labelled pixels, 0 to below 1.
-        unlabelled: what unlabelled pixels have: -1, or the channel that a preset gives them
-            (``LabelSet.unlabelled_channel``).
-    """
-    return np.where(
-        dropped_pixels(channels, rng, share, unlabelled), channels.dtype.type(unlabelled), channels
-    )
-
-
 def dropped_pixels(
     channels: Array, rng: np.random.Generator, share: float, unlabelled: int = -1
 ) -> Pixels:
@@ -89,7 +70,14 @@ def dropped_pixels(
     chances, and for boxes and strokes with equal chances erasing or labelling. Classes, segments
     and erasing shapes are dropped in random order, each where the bound allows it; labelling
     shapes are added until no more than the bound is without one. So at most ``share`` of the
-    labelled pixels are dropped, and something stays labelled. Arguments as of ``drop_regions``.
+    labelled pixels are dropped, and something stays labelled.
+
+    Args:
+        channels: (H, W) int16 condition channels, -1 where nothing is labelled.
+        rng: decides everything.
+        share: the most that may go: a share of the labelled pixels, 0 to below 1.
+        unlabelled: what unlabelled pixels have: -1, or the channel that a preset gives them
+            (``LabelSet.unlabelled_channel``).
 
     Raises:
         ValueError: ``share`` is outside [0, 1).
