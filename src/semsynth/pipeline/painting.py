@@ -327,9 +327,15 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
 
         denoise = Denoiser(network, self.schedule, self.codec.clip, settings)
         try:
-            return sample(denoise, scheduler, noise_BCHW, generators, on_step)
+            x0 = sample(denoise, scheduler, noise_BCHW, generators, on_step)
         except Interrupted as stopped:
-            return stopped.latents
+            x0 = stopped.latents
+        if not x0.isfinite().all():
+            raise UserError(
+                f"{type(scheduler).__name__} with {settings.steps} steps gave values that are not "
+                "finite; take more steps, another scheduler, or bfloat16 in place of float16"
+            )
+        return x0
 
     def _decode(self, latent: Tensor) -> Tensor:
         return self.codec.decode(latent).clamp(-1, 1)
