@@ -61,7 +61,7 @@ def test_the_same_generator_gives_the_same_mask() -> None:
 def test_only_labelled_pixels_are_dropped(unlabelled: int) -> None:
     dropped = draws(20, 0.9, unlabelled=unlabelled)
     assert dropped.any()
-    assert not dropped[:, (MASK == -1) | (MASK == unlabelled)].any()
+    assert not dropped[:, np.isin(MASK, (-1, unlabelled))].any()
 
 
 def forced(monkeypatch: pytest.MonkeyPatch, way: int, labelling: bool = False) -> list[np.ndarray]:
