@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.prepared import PreparedDataset
+from semsynth.data.layout import Picture, write_picture
+from semsynth.data.prepared import PreparedDataset, PreparedFormat, PreparedWriter
 from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.settings import SamplerSettings
 from semsynth.generate.config import GenerateConfig
 from semsynth.generate.run import generate
 from semsynth.model.config import ModelConfig
-from semsynth.pipeline.bundle import Bundle, build_network, save_bundle
+from semsynth.pipeline import SemanticDiffusionPipeline
+from semsynth.pipeline.bundle import Bundle, build_network, load_bundle, save_bundle
+from semsynth.pipeline.folder import checkpoint_sha256
 from semsynth.runtime.errors import UserError
 
 STEPS = 3
@@ -45,12 +51,12 @@ def folder(tmp_path: Path, write_toy: Callable[..., Any], networks: dict[str, An
     return tmp_path
 
 
-def paint(folder: Path, output: str, **flags: Any) -> PreparedDataset:
+def paint(
+    folder: Path, output: str, model: str = "final_model.pth", **flags: Any
+) -> PreparedDataset:
     flags = {"steps": STEPS, "batch_size": 3, "device": "cpu", **flags}
-    config = GenerateConfig(
-        model=folder / "final_model.pth", data=folder / "prepared", output=folder / output, **flags
-    )
-    generate(config)
+    data = flags.pop("data", folder / "prepared")
+    generate(GenerateConfig(model=folder / model, data=data, output=folder / output, **flags))
     return PreparedDataset.open(folder / output)
 
 
@@ -91,3 +97,53 @@ def test_a_broken_checkpoint_leaves_nothing_behind(folder: Path) -> None:
     with pytest.raises(UserError, match=r"final_model\.pth"):
         paint(folder, "samples")
     assert not (folder / "samples").exists()
+
+
+def test_a_diffusers_folder_paints_the_same(folder: Path) -> None:
+    bundle = load_bundle(folder / "final_model.pth")
+    SemanticDiffusionPipeline.from_bundle(bundle).save_pretrained(folder / "diffusers")
+    a, b = paint(folder, "a", per_mask=1), paint(folder, "b", "diffusers", per_mask=1)
+    for stem in a.stems("val"):
+        assert a.image_path("val", stem).read_bytes() == b.image_path("val", stem).read_bytes()
+    with pytest.raises(UserError, match=r"was made with checkpoint='"):
+        paint(folder, "a", "diffusers", per_mask=1)
+    lines = (folder / "b" / "manifest.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["checkpoint"] == checkpoint_sha256(folder / "diffusers")
+
+
+def test_edges_of_instances_are_a_part_of_the_mask(
+    folder: Path, networks: dict[str, Any], write_toy: Callable[..., Any]
+) -> None:
+    model = networks["model"].model_copy(update={"instance_edges": True})
+    bundle = load_bundle(folder / "final_model.pth")
+    unet, _ = build_network(model, bundle.diffusion, bundle.labels.num_channels)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    bundle = replace(bundle, model=model, weights=unet.state_dict())
+    save_bundle(folder / "edges.pth", bundle)
+    with pytest.raises(UserError, match="masks of split 'val' have no instance maps"):
+        paint(folder, "nothing", "edges.pth")
+    assert not (folder / "nothing").exists()
+
+    plain = PreparedDataset.open(folder / "prepared")
+    form = PreparedFormat(plain.labels, plain.height, plain.width)
+    writer = PreparedWriter(folder / "objects", form, "prepared", {})
+    mask = plain.read_mask("val", "street_0")
+    for stem, objects in (("one", np.zeros_like(mask)), ("two", (mask == 7).astype(np.uint8))):
+        picture = Picture(None, mask, mask.shape, instances=objects)
+        writer.add(write_picture(writer.root, form, "val", stem, picture))
+    writer.finish("objects", "made here", "CC0-1.0")
+    samples = paint(folder, "samples", "edges.pth", data=folder / "objects", per_mask=1)
+    pipe = SemanticDiffusionPipeline.from_checkpoint(folder / "edges.pth", "cpu")
+    lines = [json.loads(line) for line in (folder / "samples" / "manifest.jsonl").open()]
+    seeds = [line["seed"] for line in lines]
+    objects = PreparedDataset.open(folder / "objects")
+    edges = np.stack([objects.read_edges("val", stem) for stem in ("one", "two")])
+    assert edges[0].max() == 0 and edges[1].max() == 1
+    settings = SamplerSettings(steps=STEPS)
+    expected = pipe.generate(np.stack([mask, mask]), seeds, settings, edges)
+    for stem, image in zip(("one__000", "two__000"), expected, strict=True):
+        assert np.abs(samples.read_image("val", stem).astype(int) - image).max() <= 1
+    without = pipe.generate(np.stack([mask, mask]), seeds, settings)
+    assert np.array_equal(without[0], expected[0])
+    assert not np.array_equal(without[1], expected[1])

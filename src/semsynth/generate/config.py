@@ -20,7 +20,7 @@ class GenerateConfig:
     """
 
     model: Path = Path("./checkpoints/semantic_diffusion_1024/final_model.pth")
-    """The trained generator: the final_model.pth of a run."""
+    """The trained generator: the final_model.pth of a run, or a Diffusers folder."""
     data: Path = Path("./data/sidewalk_processed")
     """Prepared data set whose masks are painted; pictures in it are only shown beside them."""
     output: Path = Path("./results/generated")
