@@ -54,6 +54,20 @@ def test_the_card_says_the_facts(new_pipe: Any) -> None:
     assert ModelCard(card).data.license == "cc-by-nc-4.0"
 
 
+def test_the_example_runs(
+    new_pipe: Any, new_masks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipe = new_pipe(facts=FACTS)
+    pipe.save_pretrained("model")
+    Image.fromarray(pipe.labels.colorize(new_masks(1)[0])).save("mask.png")
+    code = model_card(pipe, "model").split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) == 6
+    exec(code.replace('"cuda"', '"cpu"'))
+    with Image.open("picture.png") as picture:
+        assert picture.size == (24, 16)
+
+
 @pytest.mark.parametrize(
     ("stated", "license", "name"),
     [
