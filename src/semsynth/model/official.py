@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semsynth.model.spade import Attention, ResBlock, SpadeNorm
-from semsynth.model.unet import SemanticUNet, Stage
+from semsynth.model.spade import ResBlock, SpadeNorm, Stage
+from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.progress import progress
 
 Shape = tuple[int, ...]

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Modulation = tuple[Tensor, Tensor]
-"""Gamma and beta of one norm, each (B or 1, C, H, W)."""
+from semsynth.model.condition import Entry, Modulation, modulate
 
 
 def norm_groups(channels: int) -> int:
@@ -33,21 +32,22 @@ class SpadeNorm(nn.Module):
     def __init__(self, channels: int, condition_channels: int, hidden: int) -> None:
         """Build the two layers: ``condition_channels`` to ``hidden`` to gamma and beta."""
         super().__init__()
+        self.channels = channels
         self.groups = norm_groups(channels)
         self.shared = nn.Conv2d(condition_channels, hidden, 3, padding=1)
         # One convolution gives gamma (first half) and beta (second half): the same numbers as
         # the two of the official code in one pass over the hidden map.
         self.gamma_beta = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
 
-    def modulation(self, condition_BKHW: Tensor) -> Modulation:
-        """Return gamma and beta, (B, C, H, W) each, for a condition at this norm's size."""
-        gamma, beta = self.gamma_beta(F.relu(self.shared(condition_BKHW))).chunk(2, dim=1)
-        return gamma, beta
+    def modulation(self, map_MKHW: Tensor) -> Modulation:
+        """Return 1 + gamma and beta, (M, C, H, W) each, for label maps at this norm's size."""
+        gamma, beta = self.gamma_beta(F.relu(self.shared(map_MKHW))).chunk(2, dim=1)
+        return 1 + gamma, beta
 
-    def forward(self, x_BCHW: Tensor, modulation: Modulation) -> Tensor:
+    def forward(self, x_BCHW: Tensor, entry: Entry) -> Tensor:
         """Normalise ``x_BCHW`` and apply gamma and beta."""
-        gamma, beta = modulation
-        return torch.addcmul(beta, F.group_norm(x_BCHW, self.groups), 1 + gamma)
+        modulation = self.modulation(entry) if isinstance(entry, Tensor) else entry
+        return modulate(F.group_norm(x_BCHW, self.groups), modulation)
 
 
 def _resample(x_BCHW: Tensor, how: Literal["down", "up"] | None) -> Tensor:
@@ -106,10 +106,10 @@ class ResBlock(nn.Module):
         return tuple(n for n in (self.norm1, self.norm2) if isinstance(n, SpadeNorm))
 
     def forward(
-        self, x_BCHW: Tensor, embedding_BE: Tensor, modulations: tuple[Modulation, ...] = ()
+        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry, ...] = ()
     ) -> Tensor:
-        """Return (B, out_channels, H', W'); ``modulations`` are those of ``spade_norms``."""
-        first, second = ((m,) for m in modulations) if self.is_spade else ((), ())
+        """Return (B, out_channels, H', W'); ``entries`` are those of ``spade_norms``."""
+        first, second = ((entry,) for entry in entries) if self.is_spade else ((), ())
         h = _resample(F.silu(self.norm1(x_BCHW, *first)), self.resample)
         h = self.conv1(h)
         scale, shift = self.time(F.silu(embedding_BE))[..., None, None].chunk(2, dim=1)
@@ -143,6 +143,34 @@ class Attention(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         out = self.out(attended).transpose(1, 2).reshape(batch, channels, height, width)
         return x_BCHW + out  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """A residual block, attention after it where the level has it, and a doubling of the size."""
+
+    def __init__(
+        self, block: ResBlock, attention: Attention | None = None, up: ResBlock | None = None
+    ) -> None:
+        """Keep the parts; see the class."""
+        super().__init__()
+        self.block = block
+        self.attention = attention
+        self.up = up
+
+    def spade_norms(self) -> tuple[SpadeNorm, ...]:
+        """Return the stage's SPADE norms in the order of use."""
+        return self.block.spade_norms() + (self.up.spade_norms() if self.up else ())
+
+    def forward(
+        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry, ...] = ()
+    ) -> Tensor:
+        """Run the stage; ``entries`` are those of ``spade_norms``."""
+        h: Tensor = self.block(x_BCHW, embedding_BE, entries[:2])
+        if self.attention is not None:
+            h = self.attention(h)
+        if self.up is not None:
+            h = self.up(h, embedding_BE, entries[2:])
+        return h
 
 
 def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:

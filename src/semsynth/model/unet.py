@@ -17,11 +17,12 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from semsynth.model.condition import Condition, Entry
 from semsynth.model.spade import (
     Attention,
-    Modulation,
     ResBlock,
     SpadeNorm,
+    Stage,
     norm_groups,
     timestep_embedding,
 )
@@ -30,31 +31,6 @@ from semsynth.runtime.errors import UserError
 Method = TypeVar("Method", bound=Callable[..., Any])
 # Diffusers moves an offloaded network to its device when `forward` is called, or what is so marked.
 _called_like_forward: Callable[[Method], Method] = apply_forward_hook
-
-
-@dataclass(frozen=True)
-class Condition:
-    """All that the network needs of a mask, computed once by ``SemanticUNet.encode``.
-
-    Attributes:
-        modulations: gamma and beta of every SPADE norm, in the order of the forward pass.
-    """
-
-    modulations: tuple[Modulation, ...]
-
-    @property
-    def n_bytes(self) -> int:
-        """Return the memory that the stored maps take, in bytes."""
-        return sum(t.numel() * t.element_size() for pair in self.modulations for t in pair)
-
-    def repeat(self, times: int) -> Condition:
-        """Return the condition with each of its masks repeated ``times`` times in a row."""
-        return Condition(
-            tuple(
-                (gamma.repeat_interleave(times, 0), beta.repeat_interleave(times, 0))
-                for gamma, beta in self.modulations
-            )
-        )
 
 
 @dataclass
@@ -66,34 +42,6 @@ class UNetOutput(BaseOutput):
     """
 
     sample: Tensor
-
-
-class Stage(nn.Module):
-    """A residual block, attention after it where the level has it, and a doubling of the size."""
-
-    def __init__(
-        self, block: ResBlock, attention: Attention | None = None, up: ResBlock | None = None
-    ) -> None:
-        """Keep the parts; see the class."""
-        super().__init__()
-        self.block = block
-        self.attention = attention
-        self.up = up
-
-    def spade_norms(self) -> tuple[SpadeNorm, ...]:
-        """Return the stage's SPADE norms in the order of use."""
-        return self.block.spade_norms() + (self.up.spade_norms() if self.up else ())
-
-    def forward(
-        self, x_BCHW: Tensor, embedding_BE: Tensor, modulations: tuple[Modulation, ...] = ()
-    ) -> Tensor:
-        """Run the stage; ``modulations`` are those of ``spade_norms``."""
-        h: Tensor = self.block(x_BCHW, embedding_BE, modulations[:2])
-        if self.attention is not None:
-            h = self.attention(h)
-        if self.up is not None:
-            h = self.up(h, embedding_BE, modulations[2:])
-        return h
 
 
 class SemanticUNet(ModelMixin, ConfigMixin):
@@ -255,14 +203,18 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         return torch.cat([hot, edges], dim=1)
 
     @_called_like_forward
-    def encode(self, label_map: Tensor, edges_BHW: Tensor | None = None) -> Condition:
-        """Compute all that depends on the mask alone.
+    def encode(
+        self, label_map: Tensor, edges_BHW: Tensor | None = None, keep: int | None = None
+    ) -> Condition:
+        """Compute what depends on the mask alone.
 
         Args:
             label_map: condition channels (B, H, W) as integers, or the map itself (B, K, H, W) as
                 floats; H and W are ``label_patch`` times the size of ``x``. All zeros is the
                 null condition.
             edges_BHW: see ``one_hot``; only with integers.
+            keep: the most bytes of gammas and betas to keep; those that do not fit are computed
+                in each pass, wide norms first (they save the least time a byte). None keeps all.
 
         Raises:
             UserError: a map of another number of channels, or sides that cannot be halved.
@@ -283,10 +235,50 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         for level in range(len(self.widths)):
             size = (height >> level, width >> level)
             pyramid.append(self._shrink(map_BKHW, size).contiguous())
-        modulations: list[Modulation] = []
+        kept = self._kept(len(map_BKHW), (height, width), keep)
+        entries: list[Entry] = []
+        for index, (norm, level) in enumerate(self._spade_norms()):
+            at_level = pyramid[level]
+            entries.append(norm.modulation(at_level) if index in kept else at_level)
+        return Condition(tuple(entries))
+
+    @_called_like_forward
+    def encode_null(self, height: int, width: int) -> Condition:
+        """Return the condition of no mask for latents of this size; it takes next to no memory.
+
+        The same numbers as ``encode`` gives for all zeros: constant but for the rim that zero
+        padding makes (``condition.spread``).
+        """
+        self.check_size(height, width)
+        entries: list[Entry] = []
         for norm, level in self._spade_norms():
-            modulations.append(norm.modulation(pyramid[level]))
-        return Condition(tuple(modulations))
+            size = [min(3, side >> level) for side in (height, width)]
+            weight = norm.shared.weight
+            entries.append(norm.modulation(weight.new_zeros(1, weight.shape[1], *size)))
+        return Condition(tuple(entries))
+
+    def condition_bytes(self, masks: int, height: int, width: int) -> list[int]:
+        """Return the bytes of gamma and beta of each SPADE norm for latents of this size."""
+        each = 2 * masks * torch.empty(0, dtype=self.dtype).element_size()
+        return [
+            each * norm.channels * (height >> level) * (width >> level)
+            for norm, level in self._spade_norms()
+        ]
+
+    def _kept(self, masks: int, size: tuple[int, int], keep: int | None) -> set[int]:
+        """Return the indices of the norms whose modulations fit into ``keep`` bytes."""
+        sizes = self.condition_bytes(masks, *size)
+        if keep is None:
+            return set(range(len(sizes)))
+        norms = self._spade_norms()
+        kept = set()
+        # Computing takes hidden x (K + 2 C) products a pixel, keeping 2 C numbers: narrow first.
+        for index in sorted(range(len(sizes)), key=lambda i: (norms[i][0].channels, i)):
+            if sizes[index] > keep:
+                break
+            keep -= sizes[index]
+            kept.add(index)
+        return kept
 
     def _shrink(self, map_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
         # The paper picks one pixel (nearest); with label patches the shares of the classes go on.
@@ -345,7 +337,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):
 
     def _encoded(self, condition: Condition | Tensor) -> Condition:
         if isinstance(condition, Tensor):
-            return self.encode(condition)
+            # For one pass only: each norm computes its own when it comes to it.
+            return self.encode(condition, keep=0)
         return condition
 
     def _run(self, module: nn.Module, *args: Any) -> Tensor:
@@ -370,14 +363,14 @@ class SemanticUNet(ModelMixin, ConfigMixin):
     def _decode(
         self, h: Tensor, skips: tuple[Tensor, ...], embedding: Tensor, condition: Condition
     ) -> Tensor:
-        mods = condition.modulations
-        h = self._run(self.middle1, h, embedding, mods[0:2])
+        entries = condition.entries
+        h = self._run(self.middle1, h, embedding, entries[0:2])
         h = self.middle_attention(h)
-        h = self._run(self.middle2, h, embedding, mods[2:4])
+        h = self._run(self.middle2, h, embedding, entries[2:4])
         used = 4
         for stage, skip in zip(self.decoder_stages(), reversed(skips), strict=True):
             count = 2 if stage.up is None else 4
             joined = torch.cat([h, skip], dim=1)
-            h = self._run(stage, joined, embedding, mods[used : used + count])
+            h = self._run(stage, joined, embedding, entries[used : used + count])
             used += count
         return self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]

@@ -22,8 +22,9 @@ from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample,
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.settings import SamplerSettings
 from semsynth.model.codec import make_codec
+from semsynth.model.condition import Condition
 from semsynth.model.config import ModelConfig
-from semsynth.model.unet import Condition, SemanticUNet
+from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.pipeline.draws import (
     Generators,
@@ -248,7 +249,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         masks_N = np.repeat(masks, num_images, axis=0)
         noise = self._noise(masks_N, generators, latents)
         set_timesteps(self.scheduler, num_inference_steps)
-        condition = self.encode(masks, edges).repeat(num_images)
+        condition = self.encode(masks, edges)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             step = StepEnd(self, callback_on_step_end, bar)
             x0 = self._sample(condition, (self.scheduler, settings), (noise, generators), step)
@@ -317,8 +318,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         noise_BCHW, generators = noise
         null = None
         if settings.guidance_scale != 1.0:
-            height, width = (side * self.codec.downscale for side in noise_BCHW.shape[2:])
-            null = self._encode(np.full((1, height, width), -1, np.int16), None)
+            null = self._plain_unet.encode_null(*noise_BCHW.shape[2:])
 
         def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
             x = x.to(self._plain_unet.dtype)

@@ -1,0 +1,78 @@
+"""What the network needs of a mask, in the forms in which it can be kept.
+
+Gamma and beta of every SPADE norm depend on the label map alone: half of a pass is spent on them,
+and they are the same in all steps, for all pictures of a mask, on both sides of guidance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Modulation = tuple[Tensor, Tensor]
+"""1 + gamma and beta of one norm, each (M, C, H, W) for M masks; or, of the null condition, with
+sides of 3 at the most: the rim, and one pixel for all within (see ``spread``)."""
+
+Entry = Modulation | Tensor
+"""A modulation, or what it is computed from when it is used: the label map (M, K, H, W) at the
+norm's size."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All that the network needs of masks, computed once by ``SemanticUNet.encode``.
+
+    With M masks, a batch of M n pictures has n of the first mask, then n of the second, ….
+
+    Attributes:
+        entries: one for each SPADE norm, in the order of the forward pass.
+    """
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the memory that it takes, in bytes; maps that norms share count once."""
+        parts = {
+            id(part): part.numel() * part.element_size()
+            for entry in self.entries
+            for part in ((entry,) if isinstance(entry, Tensor) else entry)
+        }
+        return sum(parts.values())
+
+    def take(self, index_N: Tensor) -> Condition:
+        """Return the condition of the masks with these indices, copied."""
+        return Condition(
+            tuple(
+                entry[index_N]
+                if isinstance(entry, Tensor)
+                else (entry[0][index_N], entry[1][index_N])
+                for entry in self.entries
+            )
+        )
+
+
+def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
+    """Return ``x * (1 + gamma) + beta``, for B pictures of M masks (see ``Condition``)."""
+    scale, shift = (spread(part, x_BCHW.shape[2:]) for part in modulation)
+    masks = len(scale)
+    if masks in (1, len(x_BCHW)):
+        return torch.addcmul(shift, x_BCHW, scale)
+    grouped = x_BCHW.unflatten(0, (masks, -1))
+    return torch.addcmul(shift[:, None], grouped, scale[:, None]).flatten(0, 1)
+
+
+def spread(part_MCHW: Tensor, size: torch.Size) -> Tensor:
+    """Return a map at its full size: its rows and columns but the outer ones are repeated.
+
+    Two 3x3 convolutions with zero padding of a map that is zero everywhere (the first gives its
+    bias everywhere) differ from a constant in the outermost rows and columns only.
+    """
+    for axis, side in zip((2, 3), size, strict=True):
+        if part_MCHW.shape[axis] != side:
+            places = torch.ones(side, dtype=torch.int64, device=part_MCHW.device)
+            places[0], places[-1] = 0, 2
+            part_MCHW = part_MCHW.index_select(axis, places)
+    return part_MCHW

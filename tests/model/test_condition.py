@@ -1,0 +1,65 @@
+"""What is kept of a mask gives the numbers of what is computed in each pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_unet import CLASSES, inputs, network
+from torch import Tensor
+
+FORMS: list[dict[str, Any]] = [{}, {"label_patch": 2, "label_features": 6}]
+
+
+@pytest.mark.parametrize("changes", FORMS)
+@pytest.mark.parametrize("size", [(2, 2), (2, 4), (4, 6), (8, 8), (10, 24)])
+@torch.no_grad()
+def test_no_mask_in_short_is_all_zeros(size: tuple[int, int], changes: dict[str, Any]) -> None:
+    unet = network(**changes)
+    patch = changes.get("label_patch", 1)
+    x, t, labels = inputs(*size, patch)
+    zeros = torch.zeros(2, CLASSES, size[0] * patch, size[1] * patch)
+    short, full = unet.encode_null(*size), unet.encode(zeros)
+    torch.testing.assert_close(unet(x, t, short).sample, unet(x, t, full).sample)
+    condition = unet.encode(labels)
+    guided = [unet(x, t, condition, null, 2.0).sample for null in (short, full)]
+    torch.testing.assert_close(*guided)
+
+
+@torch.no_grad()
+def test_no_mask_in_short_does_not_grow() -> None:
+    unet = network()
+    assert unet.encode_null(64, 96).n_bytes == unet.encode_null(8, 8).n_bytes
+    assert unet.encode_null(64, 96).n_bytes * 100 < unet.encode(torch.zeros(1, 64, 96)).n_bytes
+
+
+@pytest.mark.parametrize("changes", FORMS)
+@torch.no_grad()
+def test_keeping_a_part_changes_nothing(changes: dict[str, Any]) -> None:
+    unet = network(**changes)
+    x, t, labels = inputs(8, 8, changes.get("label_patch", 1))
+    sizes = unet.condition_bytes(2, 8, 8)
+    expected = unet(x, t, unet.encode(labels)).sample
+    for keep in (0, min(sizes), sum(sizes) // 2, sum(sizes) - 1, sum(sizes)):
+        condition = unet.encode(labels, keep=keep)
+        kept = [entry for entry in condition.entries if not isinstance(entry, Tensor)]
+        n_bytes = sum(part.numel() * 4 for pair in kept for part in pair)
+        assert n_bytes <= keep and (n_bytes == keep or keep not in (0, sum(sizes)))
+        torch.testing.assert_close(unet(x, t, condition).sample, expected)
+    assert unet.encode(labels).n_bytes == sum(sizes)
+
+
+@pytest.mark.parametrize("keep", [None, 0, 5000])
+@torch.no_grad()
+def test_pictures_of_a_mask_share_it(keep: int | None) -> None:
+    unet = network()
+    x, t, labels = inputs(8, 8)
+    x, t = torch.cat([x, x.flip(0), -x]), torch.cat([t, t, t])
+    shared = unet(x, t, unet.encode(labels, keep=keep)).sample
+    assert torch.equal(unet.encode(labels).take(torch.tensor([1])).entries[0][0],
+                       unet.encode(labels).entries[0][0][1:])  # fmt: skip
+    single = unet(x, t, unet.encode(labels.repeat_interleave(3, 0))).sample
+    torch.testing.assert_close(shared, single)
+    chosen = unet.encode(labels, keep=keep).take(torch.tensor([0, 0, 0, 1, 1, 1]))
+    torch.testing.assert_close(unet(x, t, chosen).sample, single)
