@@ -99,6 +99,14 @@ def test_a_model_without_guidance_is_not_advised_to_use_it(new_pipe: Any) -> Non
     assert "guidance_scale=1.0" in card and "never saw dropped masks" in card
 
 
+@pytest.mark.parametrize("steps", [0, 9])
+def test_partial_masks(steps: int, new_pipe: Any) -> None:
+    recipe = RECIPE | {"finetune": {"steps": steps, "region_dropout": 0.5, "mask_dropout": 0.2}}
+    card = model_card(new_pipe(facts=FACTS | {"recipe": recipe}))
+    assert ("It was trained on whole masks" in card) == (steps == 0)
+    assert ("region_dropout 0.5" in card) == (steps == 9)
+
+
 REPORT = {
     "dataset": "toys", "split": "val", "n_masks": 5, "n_generated": 20, "metrics": {
         "semantic_consistency": {"miou": 0.5, "miou_real": 0.75, "pixel_accuracy": 0.9},

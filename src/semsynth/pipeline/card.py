@@ -19,6 +19,7 @@ from semsynth.pipeline.facts import (
     knows_licence,
     licence,
     saw_dropped_masks,
+    saw_partial_masks,
 )
 
 README, LEGEND = "README.md", "labels.png"
@@ -30,6 +31,7 @@ _HUB_LICENCE = re.compile(
     r"cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.[05]|mit|apache-2\.0|bsd-[23]-clause|odbl|unlicense"
 )
 _ROW, _WIDE = 18, 320
+_TOLD = ("steps", "batch_size", "learning_rate", "mask_dropout", "region_dropout", "ema_decay")
 
 
 def has_card(facts: Facts) -> bool:
@@ -172,8 +174,7 @@ def _training(facts: Facts, bundle: Any) -> Iterator[tuple[str, str]]:
     for phase in ("train", "finetune"):
         section = recipe.get(phase) or {}
         if section.get("steps"):
-            shown = ("steps", "batch_size", "learning_rate", "mask_dropout", "ema_decay")
-            told = [f"{key} {section[key]}" for key in shown if key in section]
+            told = [f"{key} {section[key]}" for key in _TOLD if key in section]
             yield f"recipe, {phase}", ", ".join(told)
     for library in ("semsynth", "torch"):
         if library in facts:
@@ -203,6 +204,11 @@ def _limits(pipe: Any, facts: Facts) -> str:
         "the data's places, weather and biases; it may repeat pictures that it was trained on.",
         "There are no text prompts. Texts, faces and number plates are not legible.",
     ]
+    if not saw_partial_masks(facts):
+        limits.append(
+            "It was trained on whole masks: where parts are unlabelled that were labelled in its "
+            "data, its pictures are worse."
+        )
     if not saw_dropped_masks(facts):
         limits.append("It never saw dropped masks: guidance_scale other than 1 is arbitrary.")
     return "\n".join(f"- {limit}" for limit in limits)

@@ -32,3 +32,10 @@ def saw_dropped_masks(facts: Facts) -> bool:
         return True
     reached = facts.get("step", train["steps"] + 1) > train["steps"]
     return bool(reached and finetune.get("steps", 0) and finetune.get("mask_dropout", 0) > 0)
+
+
+def saw_partial_masks(facts: Facts) -> bool:
+    """Whether training ever hid classes or regions of masks; False where facts do not tell."""
+    recipe = facts.get("recipe") or {}
+    phases = (recipe.get("train") or {}, recipe.get("finetune") or {})
+    return any(phase.get("region_dropout", 0) and phase.get("steps", 0) for phase in phases)
