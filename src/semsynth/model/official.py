@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semsynth.model.spade import ResBlock, SpadeNorm, Stage
+from semsynth.model.spade import Attention, ResBlock, SpadeNorm, Stage
 from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.progress import progress
 
