@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from semsynth.generate.config import GenerateConfig
     from semsynth.generate.run import generate as generate_images
     from semsynth.pipeline import SemanticDiffusionPipeline
-    from semsynth.runtime.errors import UserError
+    from semsynth.runtime.errors import SemsynthWarning, UserError
     from semsynth.segment.network import Segmenter
     from semsynth.train.config import TrainConfig
     from semsynth.train.loop import train as train_semantic_diffusion
@@ -39,6 +39,7 @@ _LAZY = {
     "SamplerSettings": ("semsynth.diffusion.settings", "SamplerSettings"),
     "Segmenter": ("semsynth.segment.network", "Segmenter"),
     "SemanticDiffusionPipeline": ("semsynth.pipeline", "SemanticDiffusionPipeline"),
+    "SemsynthWarning": ("semsynth.runtime.errors", "SemsynthWarning"),
     "TrainConfig": ("semsynth.train.config", "TrainConfig"),
     "UserError": ("semsynth.runtime.errors", "UserError"),
     "evaluate_model": ("semsynth.evaluate.run", "evaluate"),
@@ -57,6 +58,7 @@ __all__ = [
     "SamplerSettings",
     "Segmenter",
     "SemanticDiffusionPipeline",
+    "SemsynthWarning",
     "TrainConfig",
     "UserError",
     "__version__",

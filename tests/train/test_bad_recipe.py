@@ -58,8 +58,9 @@ def test_a_change_may_be_any_yaml_that_fits(recipe_file: Path) -> None:
     [
         (("height=32", "width=64"), r"pictures are 16x16, recipe 'tiny' wants 32x64"),
         (("train.accumulation=3",), r"batch_size 4 must be a multiple"),
+        (("model.instance_edges=true",), r"have no instance map, which recipe 'tiny' wants"),
     ],
-    ids=["size", "accumulation"],
+    ids=["size", "accumulation", "instances"],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(
     changes: tuple[str, ...], message: str, configure: Configure, tmp_path: Path

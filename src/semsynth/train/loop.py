@@ -105,12 +105,13 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
         )
     if "train" not in data.splits() or not data.stems("train"):
         raise UserError(f"{data.root}: has no pictures in the split 'train'; prepare some")
-    if recipe.model.instance_edges and not data.has_instances("train"):
-        raise UserError(
-            f"{data.root}: some masks of the split 'train' have no instance map, which recipe "
-            f"'{recipe.name}' wants; prepare a source with instances, or --set "
-            "model.instance_edges=false"
-        )
+    for split in data.splits() if recipe.model.instance_edges else ():
+        if not data.has_instances(split):
+            raise UserError(
+                f"{data.root}: some masks of the split '{split}' have no instance map, which "
+                f"recipe '{recipe.name}' wants; prepare a source with instances, or --set "
+                "model.instance_edges=false"
+            )
     if not data.has_images("train"):
         raise UserError(f"{data.root}: some masks of the split 'train' have no picture")
 
@@ -257,7 +258,8 @@ def _events(
         _window_means(run, window)
     if metrics is None:
         return
-    if is_due(section.validate_every) and "val" in run.data.splits():
+    held_out = "val" in run.data.splits() and run.data.has_images("val")
+    if is_due(section.validate_every) and held_out:
         loss = validation_loss(run.ema.module, run.codec, run.schedule, run.data, run.recipe)
         metrics.write(step, validation_loss=round(loss, 6))
     if is_due(section.preview_every):
