@@ -100,6 +100,10 @@ def level_at(scheduler: Any, index: int) -> Level:
         return Level(sigma * scheduler.config["num_train_timesteps"], 1 - sigma, sigma)
     if hasattr(scheduler, "sigmas"):
         sigma = float(scheduler.sigmas[index])
+        if hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order:
+            # KDPM2 takes every other look at a level in between (its ancestral form counts so).
+            ancestral = type(scheduler).__name__ == "KDPM2AncestralDiscreteScheduler"
+            sigma = float(scheduler.sigmas_interpol[index - ancestral])
         alpha = (1 + sigma**2) ** -0.5
         return Level(t, alpha, sigma * alpha)
     alpha_bar = float(scheduler.alphas_cumprod[int(t)])

@@ -51,9 +51,10 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
         common["variance_type"] = "learned_range" if config.learn_sigma else "fixed_small"
     if name in ("ddpm", "ddim"):
         common["clip_sample"] = False  # the denoiser clips, by the codec
-    if name == "ddim":
-        # The official code's levels for its schedule; others start at the last level.
-        common["timestep_spacing"] = "leading" if config.schedule == "linear" else "trailing"
+    if name == "ddim" and config.schedule == "linear":
+        common["timestep_spacing"] = "leading"  # the official code's levels
+    elif name in ("ddim", "euler"):
+        common["timestep_spacing"] = "trailing"  # from the last level on, whole levels only
     return kinds[name](**common)
 
 
@@ -65,7 +66,8 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
     of T // steps, which do not fit unless steps divides T.
 
     Raises:
-        UserError: more steps than the scheduler finds levels for.
+        UserError: more steps than the scheduler finds levels for, or a setting of its levels that
+            cannot be.
     """
     name, config = type(scheduler).__name__, scheduler.config
     levels = config["num_train_timesteps"]
@@ -86,7 +88,15 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
             f"steps is {steps}: ddim needs a divisor of {levels} with this model; the sampler "
             "euler is the same method and takes any number"
         )
-    scheduler.set_timesteps(steps)
+    try:
+        scheduler.set_timesteps(steps)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{name} cannot take {steps} steps: {str(error).splitlines()[0]}") from None
+    if is_flow(scheduler) and float(scheduler.sigmas[0]) > 1:
+        raise UserError(
+            f"{name} mixes the levels of a flow with those of a diffusion: make it without "
+            "use_karras_sigmas and the like"
+        )
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -147,14 +157,15 @@ def _check_levels(config: DiffusionConfig, scheduler: Any, remedy: str) -> None:
     name = type(scheduler).__name__
     if not hasattr(scheduler, "alphas_cumprod"):
         raise UserError(f"{name} is not for variance-preserving diffusion, as this model is")
-    if config.zero_terminal_snr and not scheduler.config.get("rescale_betas_zero_snr"):
-        raise UserError(
-            f"{name} does not start at pure noise (rescale_betas_zero_snr), as this model does: "
-            "use DPMSolverMultistepScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler, "
-            "DDIMScheduler or DDPMScheduler, made with from_config(pipe.scheduler.config)"
-        )
     signal = np.sqrt(np.asarray(scheduler.alphas_cumprod, dtype=np.float64))
-    if np.abs(signal - np.sqrt(Schedule(config).alpha_bar)).max() > 1e-3:
+    wrong = np.abs(signal - np.sqrt(Schedule(config).alpha_bar)) > 1e-3
+    if config.zero_terminal_snr and wrong.any() and not wrong[0] and signal[-1] > 1e-3:
+        raise UserError(
+            f"{name} does not start at pure noise, as this model does: use one with "
+            "rescale_betas_zero_snr, as DPMSolverMultistepScheduler or DDIMScheduler, made with "
+            "from_config(pipe.scheduler.config)"
+        )
+    if wrong.any():
         raise UserError(f"{name} has other noise levels than this model: make it with {remedy}")
     if scheduler.config.get("variance_type") == "learned_range" and not config.learn_sigma:
         raise UserError(

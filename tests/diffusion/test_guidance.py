@@ -1,0 +1,59 @@
+"""Where guidance acts, and what the network is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gaussian import CONFIGS
+from torch import Tensor
+
+from semsynth.diffusion.guidance import Denoiser, Level
+from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.settings import SamplerSettings
+
+
+class Recorder:
+    """Predicts a constant and keeps what it was asked."""
+
+    def __init__(self, channels: int = 3) -> None:
+        self.channels = channels
+        self.asked: list[tuple[float, float]] = []
+        self.times: list[Tensor] = []
+
+    def __call__(self, x: Tensor, t: Tensor, scale: float, rescale: float) -> Tensor:
+        self.asked.append((scale, rescale))
+        self.times.append(t)
+        return torch.full((len(x), self.channels, *x.shape[2:]), 2.0, dtype=torch.bfloat16)
+
+
+def test_guidance_acts_inside_its_interval() -> None:
+    network = Recorder()
+    settings = SamplerSettings(
+        guidance_scale=3.0, guidance_rescale=0.7, guidance_interval=(0.2, 0.8)
+    )
+    denoise = Denoiser(network, Schedule(CONFIGS["sample"]), None, settings)
+    for t in (0, 199, 200, 500.5, 800, 801, 999):
+        denoise(torch.zeros(1, 3, 2, 2), Level(t, 0.5, 0.75**0.5))
+    assert [scale for scale, _ in network.asked] == [1, 1, 3, 3, 3, 1, 1]
+    assert {rescale for _, rescale in network.asked} == {0.7}
+
+
+@pytest.mark.parametrize(("t", "dtype"), [(7.0, torch.int64), (7.5, torch.float32)])
+def test_whole_times_are_integers(t: float, dtype: torch.dtype) -> None:
+    for name, wanted in (("sample", dtype), ("flow", torch.float32)):
+        network = Recorder()
+        denoise = Denoiser(network, Schedule(CONFIGS[name]), None, SamplerSettings())
+        denoise(torch.zeros(4, 3, 2, 2), Level(t, 0.5, 0.5))
+        assert network.times[0].dtype == wanted
+        assert network.times[0].tolist() == [t] * 4
+
+
+def test_pictures_are_clipped_and_the_variance_goes_along() -> None:
+    schedule = Schedule(CONFIGS["paper"])
+    denoise = Denoiser(Recorder(6), schedule, lambda x: x.clamp(-1, 1), SamplerSettings())
+    estimate = denoise(torch.zeros(2, 3, 2, 2), Level(999, 0.006, 1.0))
+    assert estimate.x0.dtype == torch.float32 and float(estimate.x0.max()) == -1
+    assert estimate.variance is not None and estimate.variance.shape == (2, 3, 2, 2)
+    free = Denoiser(Recorder(3), schedule, None, SamplerSettings())
+    estimate = free(torch.zeros(2, 3, 2, 2), Level(999, 0.5, 0.25))
+    assert float(estimate.x0.max()) == -1.0 and estimate.variance is None
