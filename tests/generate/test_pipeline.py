@@ -85,7 +85,7 @@ def test_pictures_of_one_mask_differ(folder: Path) -> None:
     assert (first != second).mean() > 0.5
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc", "euler"])
 def test_every_sampler_paints(folder: Path, sampler: Any) -> None:
     samples = paint(folder, "samples", per_mask=1, sampler=sampler, limit=1)
     assert samples.read_image("val", "street_0__000").std() > 1
@@ -147,3 +147,13 @@ def test_edges_of_instances_are_a_part_of_the_mask(
     without = pipe.generate(np.stack([mask, mask]), seeds, settings)
     assert np.array_equal(without[0], expected[0])
     assert not np.array_equal(without[1], expected[1])
+
+
+def test_guidance_is_rescaled_and_kept_to_its_interval(folder: Path) -> None:
+    def image(name: str, **changes: Any) -> np.ndarray:
+        samples = paint(folder, name, per_mask=1, limit=1, guidance_scale=4.0, **changes)
+        return samples.read_image("val", "street_0__000").astype(int)
+
+    plain = image("plain")
+    assert np.abs(image("rescaled", guidance_rescale=0.7) - plain).max() > 0
+    assert np.abs(image("part", guidance_interval=(0.3, 0.6)) - plain).max() > 0

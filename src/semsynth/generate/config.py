@@ -39,6 +39,10 @@ class GenerateConfig:
     """Denoising steps, 1 to 1000."""
     guidance_scale: float = 1.5
     """How much the mask is insisted on: 1 is no guidance."""
+    guidance_rescale: float = 0.0
+    """Against too much contrast by guidance, 0 to 1."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """The noise levels with guidance, from 0 (the picture) to 1 (noise)."""
     batch_size: int = 8
     """Pictures at a time; changes a picture by at most 1 of 255."""
     native_size: bool = False
@@ -59,4 +63,10 @@ class GenerateConfig:
     @property
     def settings(self) -> SamplerSettings:
         """The sampler's part of this configuration."""
-        return SamplerSettings(self.sampler, self.steps, self.guidance_scale)
+        return SamplerSettings(
+            self.sampler,
+            self.steps,
+            self.guidance_scale,
+            self.guidance_rescale,
+            self.guidance_interval,
+        )

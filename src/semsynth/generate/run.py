@@ -167,11 +167,17 @@ def _check_fit(painter: Painter, data: PreparedDataset, split: str) -> None:
 
 
 def _settings(config: GenerateConfig) -> dict[str, Any]:
-    return {
+    settings: dict[str, Any] = {
         "sampler": config.sampler,
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
     }
+    # Said only where they act, so that folders from before they existed can go on.
+    if config.guidance_rescale:
+        settings["guidance_rescale"] = config.guidance_rescale
+    if config.guidance_interval != (0.0, 1.0):
+        settings["guidance_interval"] = list(config.guidance_interval)
+    return settings
 
 
 def _key(config: GenerateConfig, checkpoint: str) -> dict[str, Any]:
