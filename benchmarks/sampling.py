@@ -1,0 +1,171 @@
+"""Quality against the number of denoising steps, by sampler and its settings.
+
+    python benchmarks/sampling.py --model final_model.pth --data prepared --segmenter segmenter \
+        --output out
+
+Every arm paints the same masks with the same seeds; semantic consistency (mIoU of a judge) and
+Fréchet distances to the real pictures say how good they are. A guided step is two passes of the
+decoder and one of the encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.cli.common import finish, guard, parse
+from semsynth.data.labels import LabelSet
+from semsynth.diffusion.settings import SamplerSettings
+from semsynth.evaluate.config import EvaluateConfig
+from semsynth.evaluate.run import evaluate
+from semsynth.generate.config import GenerateConfig
+from semsynth.generate.run import generate
+from semsynth.pipeline import SemanticDiffusionPipeline
+from semsynth.runtime.errors import UserError
+
+STEPS = (5, 8, 12, 20, 50, 250, 1000)
+
+Schedulers: Any = diffusers
+# Name: the scheduler, its settings, and the steps that are tried.
+SAMPLERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
+    "dpm++ 2M": ("DPMSolverMultistepScheduler", {}, (5, 8, 12, 20, 50)),
+    "dpm++ 2M, trailing": (
+        "DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}, (5, 8, 12, 20),
+    ),
+    "dpm++ 2M, Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, (8, 12, 20)),
+    "dpm++ 2M, SDE": (
+        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, (12, 20, 50),
+    ),
+    "dpm++ 3M": ("DPMSolverMultistepScheduler", {"solver_order": 3}, (8, 12, 20)),
+    "unipc": ("UniPCMultistepScheduler", {}, (5, 8, 12, 20)),
+    "ddim": ("DDIMScheduler", {"timestep_spacing": "trailing"}, (5, 8, 12, 20, 50)),
+    "ddpm": ("DDPMScheduler", {"variance_type": "fixed_small"}, (20, 50, 250, 1000)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Paint the same masks with each sampler and number of steps, and score the pictures."""
+
+    model: Path
+    """The generator: final_model.pth or a Diffusers folder."""
+    data: Path
+    """Prepared data set whose held-out masks are painted."""
+    segmenter: Path
+    """The judge."""
+    output: Path
+    """Folder of samples and sampling.json; what is done is not done again."""
+    samplers: tuple[str, ...] = tuple(SAMPLERS)
+    """Which samplers."""
+    steps: tuple[int, ...] = STEPS
+    """Which numbers of steps, of those that a sampler is tried with."""
+    features: tuple[str, ...] = ()
+    """Vision models for further Fréchet distances."""
+    guidance_scale: float = 1.5
+    """Guidance."""
+    masks: int = 86
+    """Masks that are painted."""
+    per_mask: int = 3
+    """Pictures of each."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+
+
+class Painter:
+    """The pipeline with another scheduler, as `generate` wants it."""
+
+    def __init__(self, pipe: SemanticDiffusionPipeline, scheduler: Any) -> None:
+        """Give ``pipe`` the scheduler."""
+        self.pipe = pipe
+        pipe.scheduler = scheduler
+        pipe.set_progress_bar_config(disable=True)
+        self.labels: LabelSet = pipe.labels
+        self.height, self.width = pipe.height, pipe.width
+        self.licence, self.checkpoint_sha256 = pipe.licence, pipe.checkpoint_sha256
+        self.instance_edges = pipe.instance_edges
+
+    def generate(
+        self,
+        mask_BHW: npt.NDArray[Any],
+        seeds: Sequence[int],
+        settings: SamplerSettings,
+        edges_BHW: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Paint; see ``SemanticDiffusionPipeline.generate``."""
+        if edges_BHW is not None:
+            raise UserError("this benchmark is for models without instance edges")
+        (images,) = self.pipe(
+            mask_BHW,
+            seeds=list(seeds),
+            output_type="np",
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            return_dict=False,
+        )
+        return np.rint(images * 255).astype(np.uint8)  # type: ignore[no-any-return]
+
+
+def main(argv: list[str]) -> int:
+    """Run the arms that are not done yet and print the table."""
+    config, as_json = parse(SamplingConfig, argv, "sampling")
+    arms = [
+        (name, steps)
+        for name in config.samplers
+        for steps in SAMPLERS[name][2]
+        if steps in config.steps
+    ]
+    rows = [run_arm(config, name, steps) for name, steps in arms]
+    print(f"{'sampler':22} {'steps':>5} {'s/picture':>9} {'mIoU':>6}  distances")
+    for row in rows:
+        distances = ", ".join(f"{key} {row[key]:.4g}" for key in row if key.startswith("fd_"))
+        print(f"{row['sampler']:22} {row['steps']:5} {row['seconds']:9.3f} {row['miou']:6.3f}  "
+              f"{distances}")  # fmt: skip
+    return finish({"arms": rows}, as_json)
+
+
+def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
+    """Paint and score one arm; return its numbers."""
+    folder = config.output / f"{name.replace(', ', '_').replace(' ', '-')}_{steps}"
+    done = folder / "result.json"
+    if done.exists():
+        return dict(json.loads(done.read_text()))
+    pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, config.device)
+    kind, settings, _ = SAMPLERS[name]
+    scheduler = getattr(Schedulers, kind).from_config(pipe.scheduler.config, **settings)
+    painted = GenerateConfig(
+        config.model, config.data, folder / "samples", per_mask=config.per_mask,
+        limit=config.masks, steps=steps, guidance_scale=config.guidance_scale,
+    )  # fmt: skip
+    start = time.perf_counter()
+    made = generate(painted, Painter(pipe, scheduler))
+    seconds = (time.perf_counter() - start) / max(1, made["n_new"])
+    report = evaluate(
+        EvaluateConfig(
+            samples=painted.output, data=config.data, output=folder / "report",
+            segmenter=config.segmenter, features=config.features, download=False,
+        )
+    )  # fmt: skip
+    metrics = report["metrics"]
+    row = {
+        "sampler": name,
+        "steps": steps,
+        "pictures": made["n_generated"],
+        "seconds": round(seconds, 4),
+        "miou": metrics["semantic_consistency"]["miou"],
+        **{key: value["value"] for key, value in metrics["frechet"].items()},
+    }
+    done.write_text(json.dumps(row))
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(guard(lambda: main(sys.argv[1:])))
