@@ -30,7 +30,16 @@ Configure = Callable[..., TrainConfig]
         (("width=30", "height=32"), r"width 30 cannot be halved.*multiple of 4"),
         (("model.head_channels=24",), r"head_channels 24 does not divide"),
         (("diffusion.learn_sigma=true",), r"learn_sigma needs prediction: epsilon"),
+        (
+            ("diffusion.prediction=epsilon", "diffusion.learn_sigma=true", "model.codec=haar"),
+            r"learn_sigma needs model.codec: pixel",
+        ),
         (("diffusion.schedule=linear", "diffusion.shift=2.0"), r"shift needs schedule: cosine"),
+        (("diffusion.schedule=flow",), r"schedule: flow need each other"),
+        (
+            ("diffusion.prediction=epsilon", "diffusion.zero_terminal_snr=true"),
+            r"zero_terminal_snr cannot be with prediction: epsilon",
+        ),
         (("train.steps",), r"section.key=value"),
         (("name.steps=3",), r"'name' is no section"),
     ],

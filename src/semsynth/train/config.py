@@ -129,6 +129,13 @@ class Recipe(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _learned_variance_is_of_pixels(self) -> Self:
+        # Its bound takes x0 for 8-bit values in [-1, 1] (DDPM, arXiv 2006.11239, eq. 13).
+        if self.diffusion.learn_sigma and self.model.codec != "pixel":
+            raise ValueError("diffusion.learn_sigma needs model.codec: pixel")
+        return self
+
 
 @dataclass(frozen=True)
 class TrainConfig:
