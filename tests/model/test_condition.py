@@ -9,6 +9,8 @@ import torch
 from test_unet import CLASSES, inputs, network
 from torch import Tensor
 
+from semsynth.model.condition import Condition
+
 FORMS: list[dict[str, Any]] = [{}, {"label_patch": 2, "label_features": 6}]
 
 
@@ -57,9 +59,9 @@ def test_pictures_of_a_mask_share_it(keep: int | None) -> None:
     x, t, labels = inputs(8, 8)
     x, t = torch.cat([x, x.flip(0), -x]), torch.cat([t, t, t])
     shared = unet(x, t, unet.encode(labels, keep=keep)).sample
-    assert torch.equal(unet.encode(labels).take(torch.tensor([1])).entries[0][0],
-                       unet.encode(labels).entries[0][0][1:])  # fmt: skip
     single = unet(x, t, unet.encode(labels.repeat_interleave(3, 0))).sample
     torch.testing.assert_close(shared, single)
-    chosen = unet.encode(labels, keep=keep).take(torch.tensor([0, 0, 0, 1, 1, 1]))
-    torch.testing.assert_close(unet(x, t, chosen).sample, single)
+    parts = [unet.encode(labels[i : i + 1], keep=keep and keep // 2) for i in range(2)]
+    stacked = Condition.stack(parts)
+    assert stacked.n_bytes == sum(part.n_bytes for part in parts)
+    torch.testing.assert_close(unet(x, t, stacked).sample, single)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from semsynth.diffusion.settings import SamplerName, SamplerSettings
 from semsynth.runtime.errors import UserError
@@ -47,6 +48,9 @@ class GenerateConfig:
     """Pictures at a time; changes a picture by at most 1 of 255."""
     native_size: bool = False
     """Undo the resizing of `prepare`: write each picture at the size its source had."""
+    cache: Literal["auto", "full", "off"] = "auto"
+    """Keep what depends on a mask alone over all steps: auto, as much as fits into half of the
+    free memory; full, all of it; off, none. Pictures differ by rounding at most."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 

@@ -19,7 +19,7 @@ from semsynth.generate.plan import Shot, check_same_labels, plan_shots, spread
 from semsynth.generate.store import SampleStore
 from semsynth.runtime.artifacts import require_space, sha256_file, write_bytes
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.progress import progress_bar
+from semsynth.runtime.progress import progress_bar, say
 
 CONTACT_SHEET = "contact_sheet.png"
 _CONTACT_ROWS, _CONTACT_SAMPLES = 12, 6
@@ -148,7 +148,10 @@ def _load(config: GenerateConfig) -> Painter:
     device, local_rank = config.device, os.environ.get("LOCAL_RANK")
     if device == "auto" and local_rank is not None and torch.cuda.is_available():
         device = f"cuda:{int(local_rank) % torch.cuda.device_count()}"
-    return SemanticDiffusionPipeline.from_checkpoint(config.model, device=device)
+    pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, device=device)
+    pipe.cache = config.cache
+    say(pipe.describe_cache(-(-config.batch_size // config.per_mask)))
+    return pipe
 
 
 def _check_fit(painter: Painter, data: PreparedDataset, split: str) -> None:

@@ -6,6 +6,7 @@ and they are the same in all steps, for all pictures of a mask, on both sides of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,16 +43,23 @@ class Condition:
         }
         return sum(parts.values())
 
-    def take(self, index_N: Tensor) -> Condition:
-        """Return the condition of the masks with these indices, copied."""
-        return Condition(
-            tuple(
-                entry[index_N]
-                if isinstance(entry, Tensor)
-                else (entry[0][index_N], entry[1][index_N])
-                for entry in self.entries
-            )
-        )
+    @classmethod
+    def stack(cls, parts: Sequence[Condition]) -> Condition:
+        """Return the condition of the masks of several conditions of one network, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        entries: list[Entry] = []
+        joined: dict[tuple[int, ...], Tensor] = {}
+        for row in zip(*(part.entries for part in parts), strict=True):
+            if isinstance(row[0], Tensor):
+                # Norms of one level share their map: it is joined once.
+                key = tuple(id(tensor) for tensor in row)
+                joined.setdefault(key, torch.cat([t for t in row if isinstance(t, Tensor)]))
+                entries.append(joined[key])
+            else:
+                scales, shifts = zip(*row, strict=True)
+                entries.append((torch.cat(scales), torch.cat(shifts)))
+        return cls(tuple(entries))
 
 
 def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:

@@ -235,7 +235,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         for level in range(len(self.widths)):
             size = (height >> level, width >> level)
             pyramid.append(self._shrink(map_BKHW, size).contiguous())
-        kept = self._kept(len(map_BKHW), (height, width), keep)
+        kept = self.kept(len(map_BKHW), (height, width), keep)
         entries: list[Entry] = []
         for index, (norm, level) in enumerate(self._spade_norms()):
             at_level = pyramid[level]
@@ -265,8 +265,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             for norm, level in self._spade_norms()
         ]
 
-    def _kept(self, masks: int, size: tuple[int, int], keep: int | None) -> set[int]:
-        """Return the indices of the norms whose modulations fit into ``keep`` bytes."""
+    def kept(self, masks: int, size: tuple[int, int], keep: int | None) -> set[int]:
+        """Return the indices of the SPADE norms whose gammas and betas fit into ``keep`` bytes."""
         sizes = self.condition_bytes(masks, *size)
         if keep is None:
             return set(range(len(sizes)))

@@ -26,6 +26,7 @@ from semsynth.model.condition import Condition
 from semsynth.model.config import ModelConfig
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
+from semsynth.pipeline.caching import Cache, describe, encode_masks, keep_bytes, pictures_a_mask
 from semsynth.pipeline.draws import (
     Generators,
     OutputType,
@@ -93,6 +94,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         self.codec = make_codec(self._model.codec, self._model.haar_levels)
         self.schedule = Schedule(self._diffusion)
         self.checkpoint_sha256 = ""
+        self.cache: Cache = "auto"
         self._lut = self._labels.channel_lut()
         self._check_network()
 
@@ -158,15 +160,20 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
             UserError: an id that is none of ``labels``.
         """
         self.labels.check_ids(mask_BHW, "masks")
-        return self._encode(self._lut[mask_BHW], edges_BHW)
 
-    def _encode(self, channels_BHW: Array, edges_BHW: Array | None) -> Condition:
         def fitted(values_BHW: Array) -> Tensor:
             values = torch.from_numpy(np.ascontiguousarray(values_BHW))
             return labels_for_network(values.to(self._execution_device), self._model)
 
         edges = None if edges_BHW is None else fitted(edges_BHW)
-        return self._plain_unet.encode(fitted(channels_BHW), edges)
+        keep = keep_bytes(self.cache, self._execution_device)
+        return encode_masks(self._plain_unet, fitted(self._lut[mask_BHW]), edges, keep)
+
+    def describe_cache(self, masks: int) -> str:
+        """Return a line on how much memory the conditions of so many masks take."""
+        size = (self.height // self.codec.downscale, self.width // self.codec.downscale)
+        keep = keep_bytes(self.cache, self._execution_device)
+        return describe(self._plain_unet, masks, size, keep)
 
     @torch.no_grad()
     def generate(
@@ -200,7 +207,9 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         set_timesteps(scheduler, settings.steps)
         generators = make_generators(None, list(seeds), len(seeds))
         noise = self._noise(mask_BHW, generators)
-        condition = self.encode(mask_BHW, edges_BHW)
+        each = pictures_a_mask(mask_BHW, edges_BHW)
+        edges = None if edges_BHW is None else edges_BHW[::each]
+        condition = self.encode(mask_BHW[::each], edges)
         latent = self._sample(condition, (scheduler, settings), (noise, generators))
         self.maybe_free_model_hooks()
         return to_pixels(self._decode(latent))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psutil
 import torch
 
 from semsynth.runtime.errors import UserError
@@ -23,3 +26,39 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name}: not on this machine; use auto or cpu") from None
     return device
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory of ``device`` that is free, in bytes; a container's limit counts."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        # What PyTorch has reserved and does not use can be had too.
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + reserved
+    return min(int(psutil.virtual_memory().available), job_free_bytes())
+
+
+def job_free_bytes(
+    cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return what the limits of this process's job leave, in bytes (2**62 where there are none).
+
+    A job of a batch system is killed at its own limit, however much the node has left. Linux tells
+    it in control groups (version 2), one within the other.
+    """
+    free = 2**62
+    try:
+        inside = cgroup.read_text().rpartition("::")[2].strip().strip("/")
+    except OSError:
+        return free
+    for folder in (root / inside, *(root / inside).parents):
+        try:
+            limit = (folder / "memory.max").read_text().strip()
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            used = int((folder / "memory.current").read_text())
+        except (OSError, ValueError):
+            continue
+        if limit.isdigit():
+            # Pages of files that nobody needs are given up first.
+            free = min(free, max(0, int(limit) - used + int(stat.get("inactive_file", 0))))
+    return free

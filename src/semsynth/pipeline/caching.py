@@ -1,0 +1,71 @@
+"""How much of a condition is kept, and for how many masks."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semsynth.data.labels import Array
+from semsynth.model.condition import Condition
+from semsynth.model.unet import SemanticUNet
+from semsynth.runtime.devices import free_bytes
+from semsynth.runtime.errors import UserError
+
+Cache = Literal["auto", "full", "off"]
+"""Gammas and betas of masks: ``auto`` keeps what fits into half of the memory that is free,
+``full`` all of them, ``off`` none (each pass computes its own)."""
+
+AUTO_SHARE = 0.5
+
+
+def keep_bytes(cache: Cache, device: torch.device) -> int | None:
+    """Return how many bytes of conditions to keep; None for no limit.
+
+    Raises:
+        UserError: ``cache`` is none of ``Cache``.
+    """
+    if cache not in get_args(Cache):
+        raise UserError(f"cache is {cache!r}: must be one of {', '.join(get_args(Cache))}")
+    if cache == "auto":
+        return int(AUTO_SHARE * free_bytes(device))
+    return 0 if cache == "off" else None
+
+
+def describe(unet: SemanticUNet, masks: int, size: tuple[int, int], keep: int | None) -> str:
+    """Return a line on what is kept of so many masks, for latents of ``size``."""
+    sizes = unet.condition_bytes(masks, *size)
+    kept = unet.kept(masks, size, keep)
+    what = f"{sum(sizes[i] for i in kept) / 1e9:.2f} of {sum(sizes) / 1e9:.2f} GB"
+    return f"condition cache: {what} of {masks} masks, {len(kept)} of {len(sizes)} norms"
+
+
+def pictures_a_mask(*maps_BHW: Array | None) -> int:
+    """Return n where each run of n pictures has the same mask and edges, as large as it can be."""
+    given = [maps for maps in maps_BHW if maps is not None]
+    count = len(given[0])
+    new = [any((maps[i] != maps[i - 1]).any() for maps in given) for i in range(1, count)]
+    starts = np.flatnonzero([True, *new])
+    lengths = np.diff([*starts, count])
+    return int(np.gcd.reduce(lengths))
+
+
+def encode_masks(
+    unet: SemanticUNet, channels_MHW: Tensor, edges_MHW: Tensor | None, keep: int | None
+) -> Condition:
+    """Encode masks one by one, so that the numbers do not depend on which masks there are.
+
+    (Kernels of several shapes round differently.) Arguments as of ``SemanticUNet.encode``;
+    ``keep`` is for all of them.
+    """
+    count = len(channels_MHW)
+    each = None if keep is None else keep // count
+    parts = [
+        unet.encode(
+            channels_MHW[i : i + 1], None if edges_MHW is None else edges_MHW[i : i + 1], each
+        )
+        for i in range(count)
+    ]
+    return Condition.stack(parts)

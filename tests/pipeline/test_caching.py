@@ -1,0 +1,64 @@
+"""What is kept of masks: how much, for which, and that it changes no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.pipeline import caching
+from semsynth.pipeline.caching import keep_bytes, pictures_a_mask
+from semsynth.runtime.errors import UserError
+
+
+def test_runs_of_equal_masks() -> None:
+    masks = np.arange(3)[:, None, None] * np.ones((3, 2, 2), int)
+    assert pictures_a_mask(masks) == 1
+    assert pictures_a_mask(masks[[0, 0, 1, 1]]) == 2
+    assert pictures_a_mask(masks[[0, 0, 0, 0, 1, 1]]) == 2
+    assert pictures_a_mask(masks[[0, 0, 1]]) == 1
+    assert pictures_a_mask(masks[[2, 2, 2]]) == 3
+    assert pictures_a_mask(masks[[2, 2, 2]], masks[[0, 1, 1]]) == 1
+    assert pictures_a_mask(masks[[2, 2, 2]], None) == 3
+
+
+def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "free_bytes", lambda device: 1000)
+    cpu = torch.device("cpu")
+    assert [keep_bytes(cache, cpu) for cache in ("auto", "full", "off")] == [500, None, 0]
+    with pytest.raises(UserError, match="cache is 'some'"):
+        keep_bytes("some", cpu)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cache", ["full", "off", "some"])
+def test_what_is_kept_changes_no_picture(
+    cache: str,
+    new_pipe: Callable[..., Any],
+    new_masks: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipe = new_pipe()
+    masks, seeds = new_masks(2).repeat(3, 0), range(6)
+    expected = pipe.generate(masks, seeds)
+    pipe.cache = "auto" if cache == "some" else cache
+    if cache == "some":
+        sizes = pipe.unet.condition_bytes(2, 8, 12)
+        monkeypatch.setattr(caching, "free_bytes", lambda device: sum(sizes))  # half is kept
+        assert f"{len(pipe.unet.kept(2, (8, 12), sum(sizes) // 2))} of {len(sizes)} norms" in (
+            pipe.describe_cache(2)
+        )
+    painted = pipe.generate(masks, seeds)
+    assert np.abs(painted.astype(int) - expected).max() <= 1
+
+
+def test_bytes_do_not_depend_on_which_masks_are_beside(
+    new_pipe: Callable[..., Any], new_masks: Callable[..., np.ndarray]
+) -> None:
+    pipe = new_pipe()
+    masks = new_masks(4)
+    together = pipe.generate(masks[[0, 0, 1, 1]], [1, 2, 3, 4])
+    others = pipe.generate(masks[[0, 2, 1, 3]], [1, 9, 3, 8])
+    assert np.array_equal(together[[0, 2]], others[[0, 2]])
