@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Modulation = tuple[Tensor, Tensor]
@@ -70,6 +71,46 @@ def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
         return torch.addcmul(shift, x_BCHW, scale)
     grouped = x_BCHW.unflatten(0, (masks, -1))
     return torch.addcmul(shift[:, None], grouped, scale[:, None]).flatten(0, 1)
+
+
+def modulated_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
+    """Return ``GroupNorm(x) * (1 + gamma) + beta``."""
+    sides = modulation[0].shape[2:]
+    if sides == (3, 3) != x_BCHW.shape[2:] and not torch.is_grad_enabled():
+        return _short_norm(x_BCHW, groups, modulation)
+    return modulate(F.group_norm(x_BCHW, groups), modulation)
+
+
+def _short_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
+    """As ``modulated_norm``, of a modulation that is constant within: a plain GroupNorm does it.
+
+    Only the outermost rows and columns are computed again, with their own gammas and betas.
+    """
+    batch, channels, height, width = x_BCHW.shape
+    scale, shift = (part[0].to(x_BCHW.dtype) for part in modulation)
+    within = (scale[:, 1, 1].contiguous(), shift[:, 1, 1].contiguous())
+    out, mean, rstd = torch.native_group_norm(
+        x_BCHW, *within, batch, channels, height * width, groups, 1e-5
+    )
+    mean_BC1, rstd_BC1 = (
+        part.repeat_interleave(channels // groups, 1)[..., None].to(x_BCHW.dtype)
+        for part in (mean, rstd)
+    )
+    for axis, side in ((2, height), (3, width)):
+        along = width if axis == 2 else height
+        for place in (0, side - 1):
+            row = 0 if place == 0 else 2
+            scales, shifts = (_line(part.select(axis - 1, row), along) for part in (scale, shift))
+            line = (x_BCHW.select(axis, place) - mean_BC1) * rstd_BC1
+            out.select(axis, place).copy_(torch.addcmul(shifts, line, scales))
+    return out
+
+
+def _line(ends_C3: Tensor, length: int) -> Tensor:
+    """Return (C, length): first, middle …, last."""
+    return torch.cat(
+        [ends_C3[:, :1], ends_C3[:, 1:2].expand(-1, length - 2), ends_C3[:, 2:]], dim=1
+    )
 
 
 def spread(part_MCHW: Tensor, size: torch.Size) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.model.condition import Entry, Modulation, modulate
+from semsynth.model.condition import Entry, Modulation, modulated_norm
 
 
 def norm_groups(channels: int) -> int:
@@ -47,7 +47,7 @@ class SpadeNorm(nn.Module):
     def forward(self, x_BCHW: Tensor, entry: Entry) -> Tensor:
         """Normalise ``x_BCHW`` and apply gamma and beta."""
         modulation = self.modulation(entry) if isinstance(entry, Tensor) else entry
-        return modulate(F.group_norm(x_BCHW, self.groups), modulation)
+        return modulated_norm(x_BCHW, self.groups, modulation)
 
 
 def _resample(x_BCHW: Tensor, how: Literal["down", "up"] | None) -> Tensor:
