@@ -11,6 +11,7 @@ import torch
 
 from semsynth.pipeline import caching
 from semsynth.pipeline.caching import keep_bytes, pictures_a_mask
+from semsynth.runtime import precision
 from semsynth.runtime.errors import UserError
 
 
@@ -62,3 +63,25 @@ def test_bytes_do_not_depend_on_which_masks_are_beside(
     together = pipe.generate(masks[[0, 0, 1, 1]], [1, 2, 3, 4])
     others = pipe.generate(masks[[0, 2, 1, 3]], [1, 9, 3, 8])
     assert np.array_equal(together[[0, 2]], others[[0, 2]])
+
+
+def test_bfloat16_is_near(
+    new_pipe: Callable[..., Any],
+    new_masks: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "cpu_gain", lambda: 2.0)
+    pipe = new_pipe()
+    masks, seeds = new_masks(2), [1, 2]
+    expected = pipe.generate(masks, seeds)
+    size = sum(pipe.unet.condition_bytes(1, 8, 12))
+    assert pipe.encode(masks[:1]).n_bytes == size
+    assert pipe.set_precision("auto") == "bf16"
+    condition = pipe.encode(masks[:1])
+    assert condition.n_bytes == size // 2
+    short = pipe.generate(masks, seeds)
+    # Three digits of a number: some levels of 255.
+    assert 0 < np.abs(short.astype(int) - expected).mean() < 4
+    assert next(pipe.unet.parameters()).dtype == torch.float32
+    assert pipe.set_precision("no") == "no"
+    assert np.array_equal(pipe.generate(masks, seeds), expected)

@@ -48,6 +48,9 @@ class GenerateConfig:
     """Pictures at a time; changes a picture by at most 1 of 255."""
     native_size: bool = False
     """Undo the resizing of `prepare`: write each picture at the size its source had."""
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    """Compute in bfloat16: auto, where that is faster (measured once on a CPU); bf16, where the
+    device is made for it; no, never."""
     cache: Literal["auto", "full", "off"] = "auto"
     """Keep what depends on a mask alone over all steps: auto, as much as fits into half of the
     free memory; full, all of it; off, none. Pictures differ by rounding at most."""

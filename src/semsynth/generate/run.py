@@ -150,6 +150,7 @@ def _load(config: GenerateConfig) -> Painter:
         device = f"cuda:{int(local_rank) % torch.cuda.device_count()}"
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, device=device)
     pipe.cache = config.cache
+    pipe.set_precision(config.precision)
     say(pipe.describe_cache(-(-config.batch_size // config.per_mask)))
     return pipe
 
@@ -180,6 +181,8 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
         settings["guidance_rescale"] = config.guidance_rescale
     if config.guidance_interval != (0.0, 1.0):
         settings["guidance_interval"] = list(config.guidance_interval)
+    if config.precision != "auto":
+        settings["precision"] = config.precision
     return settings
 
 

@@ -259,7 +259,10 @@ class SemanticUNet(ModelMixin, ConfigMixin):
 
     def condition_bytes(self, masks: int, height: int, width: int) -> list[int]:
         """Return the bytes of gamma and beta of each SPADE norm for latents of this size."""
-        each = 2 * masks * torch.empty(0, dtype=self.dtype).element_size()
+        kind = self.device.type
+        mixed = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if mixed else self.dtype
+        each = 2 * masks * dtype.itemsize
         return [
             each * norm.channels * (height >> level) * (width >> level)
             for norm, level in self._spade_norms()

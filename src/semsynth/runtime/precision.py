@@ -1,0 +1,96 @@
+"""Which precision is fastest on a device: known of GPUs, measured once on CPUs and remembered."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semsynth.runtime.artifacts import read_json, write_json
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import say
+
+Precision = Literal["no", "bf16"]
+
+# Faster by less is not worth other numbers.
+WORTH = 1.2
+
+
+def resolve_precision(wanted: Literal["auto", "no", "bf16"], device: torch.device) -> Precision:
+    """Return the precision to compute in; ``auto`` is the fastest on ``device``."""
+    if wanted == "no":
+        return "no"
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if wanted == "bf16" and not native:
+            say(f"{torch.cuda.get_device_name(device)} has no bfloat16: computing in float32")
+        return "bf16" if native else "no"
+    if device.type != "cpu":
+        if wanted == "bf16":
+            say(f"bfloat16 is not used on {device.type}: computing in float32")
+        return "no"
+    gain = cpu_gain()
+    if wanted == "bf16" and gain < WORTH:
+        say(f"bfloat16 is {gain:.2f} times as fast as float32 on this CPU: computing in float32")
+    return "bf16" if gain >= WORTH else "no"
+
+
+def cpu_gain() -> float:
+    """Return how many times faster this CPU convolves in bfloat16 than in float32.
+
+    Measured once for a CPU, a number of threads and a version of PyTorch, and remembered in the
+    user's cache folder, so that the choice is the same in every run.
+    """
+    file = cache_file()
+    key = f"{_cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    known: dict[str, float] = {}
+    if file.exists():
+        try:
+            known = dict(read_json(file))
+        except (UserError, TypeError, ValueError):
+            known = {}  # a damaged cache is measured again
+    if key not in known:
+        known[key] = round(measure(), 3)
+        try:
+            write_json(file, known)
+        except (OSError, UserError) as error:
+            say(f"warning: {file} could not be written ({error}): measured again next time")
+    return known[key]
+
+
+def cache_file() -> Path:
+    """Return where the measurements are remembered."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "semsynth" / "bfloat16.json"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@torch.no_grad()
+def measure(repeats: int = 7) -> float:
+    """Time a typical convolution both ways, in turns; return the ratio of the best times."""
+    last = torch.channels_last
+    x, weight = torch.randn(4, 96, 32, 32), torch.randn(96, 96, 3, 3)
+    short = (x.bfloat16().to(memory_format=last), weight.bfloat16().to(memory_format=last))
+
+    def seconds(x: Tensor, weight: Tensor) -> float:
+        start = time.perf_counter()
+        F.conv2d(x, weight, padding=1)
+        return time.perf_counter() - start
+
+    times = [(seconds(x, weight), seconds(*short)) for _ in range(repeats)]
+    return min(t[0] for t in times) / min(t[1] for t in times)
