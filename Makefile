@@ -44,8 +44,9 @@ types: $(VENV)/.dev  ## mypy, strict
 contracts: $(VENV)/.dev  ## which room may import which
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.core  ## how fast this machine trains, samples and renders
-	$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(VENV)/.core  ## each optimisation against the plain path, then pictures/s of each stage
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+	$(BIN)/python benchmarks/run.py
 
 install: $(VENV)/.core  ## the environment for the demo
 install-test: $(VENV)/.test  ## the environment for the tests

@@ -35,15 +35,20 @@ ARMS: dict[str, tuple[str, ...]] = {
     "epsilon, cosine, min-SNR": ("prediction=epsilon", "min_snr_gamma=5.0"),
     "v, cosine": ("prediction=v_prediction",),
     "v, cosine, zero SNR": ("prediction=v_prediction", "zero_terminal_snr=true"),
-    "x0, cosine": ("prediction=sample",),
-    "x0, cosine, zero SNR": ("prediction=sample", "zero_terminal_snr=true"),
+    "x0, cosine, at most 100, zero SNR": (
+        "prediction=sample", "zero_terminal_snr=true", "loss_sigma_min=0.1",
+    ),
     "x0, cosine, min-SNR": ("prediction=sample", "min_snr_gamma=5.0"),
-    # The weight of x0's error in the loss of v, SNR + 1, with an upper limit of 10, 5, 2.5.
+    # The weight of x0's error in the loss of v, SNR + 1, with an upper limit.
+    "x0, cosine, at most 100": ("prediction=sample", "loss_sigma_min=0.1"),
     "x0, cosine, at most 10": ("prediction=sample", "loss_sigma_min=0.316"),
     "x0, cosine, at most 5": ("prediction=sample", "loss_sigma_min=0.447"),
-    "x0, cosine, at most 2.5": ("prediction=sample", "loss_sigma_min=0.632"),
-    "x0, cosine, shift 2": ("prediction=sample", "shift=2.0"),
-    "x0, linear": ("prediction=sample", "schedule=linear"),
+    "x0, cosine, at most 100, shift 2": (
+        "prediction=sample", "shift=2.0", "loss_sigma_min=0.1",
+    ),
+    "x0, linear, at most 100": (
+        "prediction=sample", "schedule=linear", "loss_sigma_min=0.1",
+    ),
     "flow, logit-normal": (
         "prediction=flow_prediction", "schedule=flow", "times=logit_normal",
     ),

@@ -126,9 +126,11 @@ def test_min_snr_is_one_weight_on_x0_whatever_is_predicted() -> None:
 
 def test_the_default_weight_of_x0_is_the_loss_of_v() -> None:
     """Where the noise is more than ``loss_sigma_min``."""
-    for t in (100.0, 500.0, 998.0):
+    for t in (250.0, 500.0, 998.0):
         x0, v = (float(losses(CONFIGS[name], t).total.mean()) for name in ("sample", "v"))
         assert x0 == pytest.approx(v, rel=1e-3)
+    weights = loss_weights(Schedule(CONFIGS["sample"]))
+    assert weights is not None and weights.max() == weights[0] == pytest.approx(10, rel=2e-3)
 
 
 def test_padding_does_not_count() -> None:

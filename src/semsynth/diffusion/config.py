@@ -28,7 +28,8 @@ class DiffusionConfig(Config):
         zero_terminal_snr: the last level is pure noise (arXiv 2305.08891, algorithm 1).
         learn_sigma: the variance is learned with the hybrid loss (only with ``epsilon``).
         loss_sigma_min: with ``sample``, the squared error is divided by max(sigma, this)^2, which
-            is the loss of v-prediction, bounded.
+            is the loss of v-prediction, SNR + 1, bounded: by 10 as it stands (measured:
+            docs/results/objectives.md).
         min_snr_gamma: weight the squared error of x0 by min(SNR, this) instead (arXiv 2303.09556,
             section 3.4; 5 in the paper), and that of the noise or v accordingly.
         times: how training draws noise levels: ``uniform``, or ``logit_normal`` (arXiv 2403.03206,
@@ -43,7 +44,7 @@ class DiffusionConfig(Config):
     shift: float = Field(1.0, gt=0)
     zero_terminal_snr: bool = False
     learn_sigma: bool = False
-    loss_sigma_min: float = Field(0.1, gt=0, le=1)
+    loss_sigma_min: float = Field(0.316, gt=0, le=1)
     min_snr_gamma: float | None = Field(None, gt=0)
     times: Literal["uniform", "logit_normal"] = "uniform"
     logit_mean: float = 0.0
