@@ -38,8 +38,8 @@ def describe(unet: SemanticUNet, masks: int, size: tuple[int, int], keep: int | 
     """Return a line on what is kept of so many masks, for latents of ``size``."""
     sizes = unet.condition_bytes(masks, *size)
     kept = unet.kept(masks, size, keep)
-    what = f"{sum(sizes[i] for i in kept) / 1e9:.2f} of {sum(sizes) / 1e9:.2f} GB"
-    return f"condition cache: {what} of {masks} masks, {len(kept)} of {len(sizes)} norms"
+    what = f"{sum(sizes[i] for i in kept) / 1e6:.0f} of {sum(sizes) / 1e6:.0f} MB"
+    return f"condition cache: {what} for {masks} masks, {len(kept)} of {len(sizes)} norms"
 
 
 def pictures_a_mask(*maps_BHW: Array | None) -> int:
