@@ -18,7 +18,7 @@ from semsynth.data.labels import Array, LabelSet
 from semsynth.runtime.errors import UserError
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_ONE_CHANNEL = ("1", "L", "P", *_DEEP)
+ONE_CHANNEL = ("1", "L", "P", *_DEEP)
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
@@ -63,7 +63,7 @@ def read_ids(source: Path | bytes, where: str) -> Array:
         UserError: not a picture, cut short, lossy, or with several channels.
     """
     with _opened(source, where) as opened:
-        if opened.mode not in _ONE_CHANNEL:
+        if opened.mode not in ONE_CHANNEL:
             raise UserError(
                 f"{where}: has channels {'+'.join(opened.getbands())}, a mask has one channel of "
                 "ids; give each label its color in the labels file and add --colored-masks, or "
@@ -105,7 +105,7 @@ def ids_from_picture(picture: Image.Image, labels: LabelSet, where: str = "mask"
         UserError: another mode, lossy, transparent pixels, ids or colours that no label has.
     """
     with _readable(where):
-        if picture.mode in _ONE_CHANNEL:
+        if picture.mode in ONE_CHANNEL:
             ids = _stored_ids(picture, where)
             labels.check_ids(ids, where)
             return ids

@@ -14,6 +14,7 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.codec import Codec, make_codec
 from semsynth.model.config import ModelConfig
 from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.folder import FINAL
 from semsynth.runtime.artifacts import atomic_path
 from semsynth.runtime.config import parse
 from semsynth.runtime.errors import UserError
@@ -134,7 +135,7 @@ def load_bundle(path: Path) -> Bundle:
         UserError: missing, cut short, a pickle with code in it, or no model of ours.
     """
     if path.is_dir():
-        path = path / "final_model.pth"
+        path = path / FINAL
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
     value = load_torch_file(path)

@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semsynth.data.images import ids_from_picture, read_ids, read_mask
+from semsynth.data.images import ONE_CHANNEL, ids_from_picture, read_ids, read_mask
 from semsynth.data.labels import Array, LabelSet
 from semsynth.runtime.errors import UserError
 
 Single = Image.Image | Array | torch.Tensor | str | os.PathLike[str]
 Mask = Single | Sequence[Single]
 """A picture, array or path; an array may hold several masks, and so may a list or tuple."""
-
-_ONE_CHANNEL = ("1", "L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 def read_masks(mask: Mask, labels: LabelSet) -> Array:
@@ -59,7 +57,7 @@ def read_instances(instances: Mask, shape: tuple[int, ...]) -> Array:
 
     def single(value: Any, where: str) -> Array:
         if isinstance(value, Image.Image):
-            if value.mode not in _ONE_CHANNEL:
+            if value.mode not in ONE_CHANNEL:
                 raise UserError(f"{where}: has mode {value.mode}; instances are one channel")
             return np.asarray(value)[None]
         if isinstance(value, str | os.PathLike):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,18 +28,18 @@ from semsynth.runtime.artifacts import (
     claim_output,
     read_json,
     require_space,
+    sha256_file,
     write_json,
 )
 from semsynth.runtime.config import Config, parse
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.progress import growing, progress, progress_bar, say
+from semsynth.runtime.progress import growing, progress, say
 from semsynth.runtime.torch_files import load_torch_file
 
 KIND = "diffusers"
 HEAD_CHANNELS = 64  # of all published networks
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PREFIX = "module."  # torch's DistributedDataParallel puts it before every key
-CHUNK = 1 << 24
 
 
 class SideFile(Config):
@@ -101,7 +100,7 @@ def import_official(config: ImportConfig) -> dict[str, Any]:
     state = read_state(config.file)
     parameters = sum(tensor.numel() for tensor in state.values())
     bundle = describe(state, config, origin)
-    sha256 = _hash(config.file)
+    sha256 = sha256_file(config.file)
     facts = {"imported_from": "official", "source_file": config.file.name, "source_sha256": sha256}
     facts |= {"semsynth": __version__, "torch": str(torch.__version__)}
     bundle = replace(bundle, facts={**bundle.facts, **facts})
@@ -249,8 +248,6 @@ def write_folder(bundle: Bundle, folder: Path, key: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{folder}: could not be written ({error}); is the disk full?"
             ) from error
-        for file in temporary.rglob("*.safetensors"):
-            file.chmod(0o644)  # as all other files; safetensors leaves them to the owner alone
         write_json(temporary / MARKER, {"kind": KIND, "key": dict(key)})
 
 
@@ -291,13 +288,3 @@ def _check_values(state: Mapping[str, Tensor], where: str) -> None:
             broken.append(f"{name} ({wrong} of {tensor.numel()} values)")
     if broken:
         raise UserError(f"{where}: NaN or infinite weights in {some(broken)}; copy the file again")
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    total = path.stat().st_size
-    with path.open("rb") as file, progress_bar(total >> 20, "hashing", "MB") as bar:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            bar.update(len(chunk) >> 20)
-    return digest.hexdigest()

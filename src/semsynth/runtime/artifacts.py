@@ -9,13 +9,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import progress_bar
 
 MARKER = ".semsynth.json"
+LARGE = 1 << 30  # bytes; hashing fewer takes a second
+CHUNK = 1 << 24
 
 
 @contextmanager
@@ -168,9 +171,15 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file as 64 hexadecimal digits, with a bar for a large one."""
+    digest, size = hashlib.sha256(), Path(path).stat().st_size
+    shown = progress_bar(size >> 20, "hashing", "MB") if size > LARGE else nullcontext()
+    with Path(path).open("rb") as file, shown as bar:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            if bar is not None:
+                bar.update(len(chunk) >> 20)
+    return digest.hexdigest()
 
 
 def require_space(folder: str | Path, n_bytes: int, what: str) -> None:

@@ -20,6 +20,7 @@ from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, build_network, save_bundle
+from semsynth.pipeline.folder import FINAL
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import claim_output, require_space, write_text
 from semsynth.runtime.devices import pick_device
@@ -35,7 +36,6 @@ from semsynth.train.preview import preview, validation_loss
 from semsynth.train.state import load_latest, save_state
 from semsynth.train.step import Run, train_step
 
-FINAL = "final_model.pth"
 OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semsynth.data.edges import instance_edges
 from semsynth.data.layout import encode_image
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.objective import diffusion_loss
@@ -58,7 +57,7 @@ def validation_loss(
         label_map = labels_for_network(torch.from_numpy(channels).to(device), recipe.model)
         edges = None
         if recipe.model.instance_edges:
-            marked = np.stack([instance_edges(data.read_instances("val", stem)) for stem in part])
+            marked = np.stack([data.read_edges("val", stem) for stem in part])
             edges = labels_for_network(torch.from_numpy(marked).to(device), recipe.model)
         hot = unet.one_hot(label_map, edges)
 
