@@ -10,14 +10,19 @@ from test_unet import CLASSES, inputs, network
 from torch import Tensor
 
 from semsynth.model.condition import Condition
+from semsynth.model.unet import NULL_NUMBERS
 
 FORMS: list[dict[str, Any]] = [{}, {"label_patch": 2, "label_features": 6}]
 
 
 @pytest.mark.parametrize("changes", FORMS)
 @pytest.mark.parametrize("size", [(2, 2), (2, 4), (4, 6), (8, 8), (10, 24)])
+@pytest.mark.parametrize("whole", [0, 1000, 2**19])
 @torch.no_grad()
-def test_no_mask_in_short_is_all_zeros(size: tuple[int, int], changes: dict[str, Any]) -> None:
+def test_no_mask_in_short_is_all_zeros(
+    size: tuple[int, int], changes: dict[str, Any], whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsynth.model.unet.NULL_NUMBERS", whole)
     unet = network(**changes)
     patch = changes.get("label_patch", 1)
     x, t, labels = inputs(*size, patch)
@@ -30,8 +35,13 @@ def test_no_mask_in_short_is_all_zeros(size: tuple[int, int], changes: dict[str,
 
 
 @torch.no_grad()
-def test_no_mask_in_short_does_not_grow() -> None:
+def test_no_mask_in_short_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     unet = network()
+    largest = 2 * 4 * max(norm.channels for norm, _ in unet._spade_norms())
+    assert unet.encode_null(512, 512).n_bytes < len(unet._spade_norms()) * (
+        8 * NULL_NUMBERS + 9 * largest
+    )
+    monkeypatch.setattr("semsynth.model.unet.NULL_NUMBERS", 0)
     assert unet.encode_null(64, 96).n_bytes == unet.encode_null(8, 8).n_bytes
     assert unet.encode_null(64, 96).n_bytes * 100 < unet.encode(torch.zeros(1, 64, 96)).n_bytes
 
@@ -65,3 +75,13 @@ def test_pictures_of_a_mask_share_it(keep: int | None) -> None:
     stacked = Condition.stack(parts)
     assert stacked.n_bytes == sum(part.n_bytes for part in parts)
     torch.testing.assert_close(unet(x, t, stacked).sample, single)
+
+
+@torch.no_grad()
+def test_what_is_kept_owns_its_memory_and_nothing_else() -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        unet = network().to(memory_format=layout)
+        condition = unet.encode(inputs(8, 8)[2])
+        parts = [part for entry in condition.entries for part in entry]
+        assert condition.n_bytes == sum(part.untyped_storage().nbytes() for part in parts)
+        assert all(part.is_contiguous(memory_format=layout) for part in parts)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from semsynth.model.norms import EPS, group_norm
 
 Modulation = tuple[Tensor, Tensor]
 """1 + gamma and beta of one norm, each (M, C, H, W) for M masks; or, of the null condition, with
@@ -78,7 +79,7 @@ def modulated_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tenso
     sides = modulation[0].shape[2:]
     if sides == (3, 3) != x_BCHW.shape[2:] and not torch.is_grad_enabled():
         return _short_norm(x_BCHW, groups, modulation)
-    return modulate(F.group_norm(x_BCHW, groups), modulation)
+    return modulate(group_norm(x_BCHW, groups), modulation)
 
 
 def _short_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
@@ -90,7 +91,7 @@ def _short_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
     scale, shift = (part[0].to(x_BCHW.dtype) for part in modulation)
     within = (scale[:, 1, 1].contiguous(), shift[:, 1, 1].contiguous())
     out, mean, rstd = torch.native_group_norm(
-        x_BCHW, *within, batch, channels, height * width, groups, 1e-5
+        x_BCHW, *within, batch, channels, height * width, groups, EPS
     )
     mean_BC1, rstd_BC1 = (
         part.repeat_interleave(channels // groups, 1)[..., None].to(x_BCHW.dtype)
@@ -113,15 +114,26 @@ def _line(ends_C3: Tensor, length: int) -> Tensor:
     )
 
 
+def dense(modulation: Modulation) -> Modulation:
+    """Return a modulation to keep: beta is a view of what gamma was a part of, here its own.
+
+    Otherwise the memory of gamma stays with it, and with channels_last it is read in strips.
+    """
+    scale, shift = modulation
+    return scale, torch.empty_like(scale).copy_(shift)
+
+
 def spread(part_MCHW: Tensor, size: torch.Size) -> Tensor:
     """Return a map at its full size: its rows and columns but the outer ones are repeated.
 
     Two 3x3 convolutions with zero padding of a map that is zero everywhere (the first gives its
     bias everywhere) differ from a constant in the outermost rows and columns only.
     """
+    contiguous = part_MCHW.is_contiguous()
+    layout = torch.contiguous_format if contiguous else torch.channels_last
     for axis, side in zip((2, 3), size, strict=True):
         if part_MCHW.shape[axis] != side:
             places = torch.ones(side, dtype=torch.int64, device=part_MCHW.device)
             places[0], places[-1] = 0, 2
             part_MCHW = part_MCHW.index_select(axis, places)
-    return part_MCHW
+    return part_MCHW.contiguous(memory_format=layout)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.model.condition import Entry, Modulation, modulated_norm
+from semsynth.model.norms import GroupNorm
 
 
 def norm_groups(channels: int) -> int:
@@ -86,7 +87,7 @@ class ResBlock(nn.Module):
 
         def norm(channels: int) -> nn.Module:
             if spade is None:
-                return nn.GroupNorm(norm_groups(channels), channels)
+                return GroupNorm(norm_groups(channels), channels)
             return SpadeNorm(channels, *spade)
 
         self.norm1 = norm(in_channels)
@@ -128,7 +129,7 @@ class Attention(nn.Module):
         """Build the projections for ``channels // head_channels`` heads."""
         super().__init__()
         self.heads = channels // head_channels
-        self.norm = nn.GroupNorm(norm_groups(channels), channels)
+        self.norm = GroupNorm(norm_groups(channels), channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         nn.init.zeros_(self.out.weight)

@@ -17,7 +17,8 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from semsynth.model.condition import Condition, Entry
+from semsynth.model.condition import Condition, Entry, dense, spread
+from semsynth.model.norms import GroupNorm
 from semsynth.model.spade import (
     Attention,
     ResBlock,
@@ -29,6 +30,9 @@ from semsynth.model.spade import (
 from semsynth.runtime.errors import UserError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+# The null condition's maps up to this size are kept whole: below it, mending the rim of a plain
+# GroupNorm takes longer than a map that is read (`python benchmarks/kernels.py`).
+NULL_NUMBERS = 2**19
 # Diffusers moves an offloaded network to its device when `forward` is called, or what is so marked.
 _called_like_forward: Callable[[Method], Method] = apply_forward_hook
 
@@ -119,7 +123,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         self.middle_attention = Attention(widths[-1], head_channels)
         self.middle2 = ResBlock(widths[-1], widths[-1], embedding, dropout, spade)
         self._build_decoder(skips, blocks_per_level, (embedding, dropout, spade), attention)
-        self.norm_out = nn.GroupNorm(norm_groups(widths[0]), widths[0])
+        self.norm_out = GroupNorm(norm_groups(widths[0]), widths[0])
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
@@ -239,7 +243,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         entries: list[Entry] = []
         for index, (norm, level) in enumerate(self._spade_norms()):
             at_level = pyramid[level]
-            entries.append(norm.modulation(at_level) if index in kept else at_level)
+            entries.append(dense(norm.modulation(at_level)) if index in kept else at_level)
         return Condition(tuple(entries))
 
     @_called_like_forward
@@ -254,7 +258,11 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         for norm, level in self._spade_norms():
             size = [min(3, side >> level) for side in (height, width)]
             weight = norm.shared.weight
-            entries.append(norm.modulation(weight.new_zeros(1, weight.shape[1], *size)))
+            parts = norm.modulation(weight.new_zeros(1, weight.shape[1], *size))
+            whole = torch.Size((height >> level, width >> level))
+            if norm.channels * whole.numel() <= NULL_NUMBERS:
+                parts = (spread(parts[0], whole), spread(parts[1], whole))
+            entries.append(dense(parts))
         return Condition(tuple(entries))
 
     def condition_bytes(self, masks: int, height: int, width: int) -> list[int]:
