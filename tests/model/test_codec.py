@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semsynth.model.codec import Codec, HaarCodec, PixelCodec, make_codec
+from semsynth.model.codec import Codec, HaarCodec, PixelCodec, make_codec, open_codec
+from semsynth.model.config import ModelConfig
 from semsynth.runtime.errors import UserError
 
 CODECS = [PixelCodec(), *(HaarCodec(levels) for levels in (1, 2, 3, 5))]
@@ -24,6 +25,40 @@ def test_decoding_undoes_encoding(codec: Codec) -> None:
     assert latent.shape == (2, codec.channels, 64 // codec.downscale, 96 // codec.downscale)
     torch.testing.assert_close(codec.decode(latent), x, rtol=0, atol=1e-12)
     torch.testing.assert_close(codec.encode(codec.decode(latent)), latent, rtol=0, atol=1e-12)
+
+
+def haar_by_levels(x: torch.Tensor, levels: int) -> torch.Tensor:
+    """The definition, one level after the other; trained models know this order of channels."""
+    for _ in range(levels):
+        (a, b), (c, d) = [(x[..., i::2, 0::2], x[..., i::2, 1::2]) for i in (0, 1)]
+        x = torch.cat((a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d), dim=1) * 0.5
+    return x
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 5])
+def test_all_levels_at_once_are_one_after_the_other(levels: int) -> None:
+    x = picture().double()
+    expected = haar_by_levels(x, levels)
+    torch.testing.assert_close(HaarCodec(levels).encode(x), expected, rtol=0, atol=1e-12)
+    rounded = HaarCodec(levels).encode(x.float())
+    torch.testing.assert_close(rounded.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_large_picture_comes_back_to_the_pixel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (1, 3, 1024, 1024), generator=generator)
+    codec = HaarCodec()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = codec.decode(codec.encode(pixels / 127.5 - 1))
+    assert torch.equal(((found + 1) * 127.5).round().long(), pixels)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_layout_in_memory_changes_nothing(layout: torch.memory_format) -> None:
+    codec, x = HaarCodec(2), picture().double()
+    latent = codec.encode(x.to(memory_format=layout))
+    assert torch.equal(latent, codec.encode(x))
+    assert torch.equal(codec.decode(latent.to(memory_format=layout)), codec.decode(latent))
 
 
 @each_codec
@@ -62,10 +97,19 @@ def test_clipping_is_that_of_the_picture(codec: Codec) -> None:
     torch.testing.assert_close(codec.clip(inside), inside, rtol=0, atol=1e-12)
 
 
+def test_a_configuration_knows_the_size_of_its_latents() -> None:
+    for values in ({"codec": "pixel"}, {"haar_levels": 1}, {"haar_levels": 3}):
+        model = ModelConfig.model_validate(values)
+        codec = open_codec(model)
+        assert (codec.channels, codec.downscale) == (model.latent_channels, model.downscale)
+    keys = [codec.key for codec in CODECS]
+    assert all(keys.count(key) == 1 for key in keys)
+
+
 def test_unknown_codecs_are_refused() -> None:
     assert make_codec("haar", 3).channels == 192
     with pytest.raises(UserError, match="known: pixel, haar"):
-        make_codec("vae")
+        make_codec("jpeg")
     for levels in (0, 6):
         with pytest.raises(UserError, match="haar_levels"):
             HaarCodec(levels)

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from semsynth.runtime.config import Config
+
+
+class VaeConfig(Config):
+    """A Diffusers autoencoder; its weights are no part of the model's.
+
+    Attributes:
+        source: folder, or OWNER/NAME (or OWNER/NAME/FOLDER) of the Hugging Face Hub.
+        channels: of its latents; checked when it is loaded, as ``downscale``.
+        downscale: picture pixels along a side of a latent pixel.
+        sha256: of its weights and the scale of its latents; training fills it in, and another
+            autoencoder is refused from then on (empty: any is taken).
+    """
+
+    source: str = Field(min_length=1)
+    channels: int = Field(4, ge=1)
+    downscale: int = Field(8, ge=1)
+    sha256: str = ""
 
 
 class ModelConfig(Config):
     """Width, depth and codec of the U-Net.
 
     Attributes:
-        codec: ``pixel``, or ``haar`` (an orthonormal Haar transform: a quarter of the positions
-            and four times the channels for each level, exactly invertible).
+        codec: ``pixel``, ``haar`` (an orthonormal Haar transform: a quarter of the positions and
+            four times the channels for each level, exactly invertible), or ``vae``.
         haar_levels: levels of ``haar``.
+        vae: the autoencoder of ``vae``: its values, or its source alone.
         base_channels: width of the first level (multiples of 32 give the paper's GroupNorm).
         channel_mult: width of each level as a multiple of ``base_channels``.
         blocks_per_level: residual blocks of a level in the encoder.
@@ -31,8 +49,9 @@ class ModelConfig(Config):
             Cityscapes); needs prepared data with instances.
     """
 
-    codec: Literal["pixel", "haar"] = "haar"
+    codec: Literal["pixel", "haar", "vae"] = "haar"
     haar_levels: int = Field(2, ge=1, le=5)
+    vae: VaeConfig | None = None
     base_channels: int = Field(64, ge=8)
     channel_mult: list[float] = Field([1, 2, 3, 4], min_length=1)
     blocks_per_level: int = Field(2, ge=1)
@@ -47,12 +66,32 @@ class ModelConfig(Config):
     @property
     def downscale(self) -> int:
         """Return how many picture pixels a latent pixel covers along a side."""
+        if self.vae is not None:
+            return self.vae.downscale
         return 1 << self.haar_levels if self.codec == "haar" else 1
+
+    @property
+    def latent_channels(self) -> int:
+        """Return the channels of a latent pixel."""
+        return self.vae.channels if self.vae is not None else 3 * self.downscale**2
 
     @property
     def size_multiple(self) -> int:
         """Return what height and width of pictures must be multiples of."""
         return self.downscale << (len(self.channel_mult) - 1)
+
+    @field_validator("vae", mode="before")
+    @classmethod
+    def _source_alone(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _autoencoder_where_used(self) -> Self:
+        if self.codec == "vae" and self.vae is None:
+            raise ValueError("codec 'vae' needs model.vae: a folder or a Hub id (OWNER/NAME)")
+        if self.codec != "vae" and self.vae is not None:
+            raise ValueError(f"vae is given, but codec is '{self.codec}'; set codec to 'vae'")
+        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

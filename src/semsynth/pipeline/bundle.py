@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.model.codec import Codec, make_codec
+from semsynth.model.codec import Codec, open_codec
 from semsynth.model.config import ModelConfig
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.folder import FINAL
@@ -49,11 +49,22 @@ class Bundle:
 def build_network(
     model: ModelConfig, diffusion: DiffusionConfig, label_channels: int
 ) -> tuple[SemanticUNet, Codec]:
-    """Return a fresh network and the codec that it works behind."""
-    codec = make_codec(model.codec, model.haar_levels)
-    unet = SemanticUNet(
-        in_channels=codec.channels,
-        out_channels=codec.channels * (2 if diffusion.learn_sigma else 1),
+    """Return a fresh network and the codec that it works behind.
+
+    Raises:
+        UserError: an autoencoder that cannot be loaded, or is another than the model's.
+    """
+    return fresh_network(model, diffusion, label_channels), open_codec(model)
+
+
+def fresh_network(
+    model: ModelConfig, diffusion: DiffusionConfig, label_channels: int
+) -> SemanticUNet:
+    """Return a network with fresh weights; its codec's are not needed for that."""
+    channels = model.latent_channels
+    unet: SemanticUNet = SemanticUNet(
+        in_channels=channels,
+        out_channels=channels * (2 if diffusion.learn_sigma else 1),
         label_channels=label_channels + model.instance_edges,
         base_channels=model.base_channels,
         channel_mult=tuple(model.channel_mult),
@@ -62,17 +73,17 @@ def build_network(
         head_channels=model.head_channels,
         spade_hidden=model.spade_hidden,
         dropout=model.dropout,
-        label_patch=codec.downscale if model.labels == "patch" else 1,
+        label_patch=model.downscale if model.labels == "patch" else 1,
         label_features=model.label_features,
         instance_edges=model.instance_edges,
     )
-    return unet, codec
+    return unet
 
 
 def meta_network(bundle: Bundle) -> SemanticUNet:
     """Return the bundle's network without storage: its names and shapes."""
     with torch.device("meta"):
-        return build_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)[0]
+        return fresh_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
 
 
 def load_network(bundle: Bundle) -> SemanticUNet:

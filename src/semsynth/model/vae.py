@@ -1,0 +1,257 @@
+"""The codec of a Diffusers autoencoder (AutoencoderKL, AutoencoderTiny, AutoencoderDC, ...)."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError
+from torch import Tensor
+
+from semsynth.model.config import VaeConfig
+from semsynth.runtime.artifacts import read_json
+from semsynth.runtime.errors import UserError
+
+CONFIG = "config.json"
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model-[0-9]*.safetensors")
+# Pictures of more pixels go through in tiles with blended seams: the Stable Diffusion decoder
+# takes about 5 GB for 1024x1024 in one piece.
+TILED_ABOVE = 1024 * 1024
+TILE = 512
+# Pictures of more pixels go through one after the other.
+ALONE_ABOVE = 512 * 512
+# Large enough for the coarsest ones (DC-AE f128).
+_PROBE = 128
+
+
+class VaeCodec:
+    """Latents of an autoencoder, brought to about unit variance as its configuration says.
+
+    Latents are (z - shift) * factor. ``factor`` is ``scaling_factor``, over ``latents_std`` where
+    there is one; ``shift`` is ``latents_mean`` or ``shift_factor`` (Diffusers' pipelines of Stable
+    Diffusion, SDXL, SD3 and Flux; DC-AE has a factor alone).
+
+    z is the mode of the posterior, in training too, so that latents are a function of the picture
+    and can be kept on disk. A draw would differ little: published posteriors are narrow, for their
+    KL penalty has a weight of 1e-6 (arXiv 2112.10752, G).
+
+    The weights are frozen and always float32, under autocast too: published decoders overflow in
+    float16 (``force_upcast``), and a picture is decoded once, where the U-Net runs many times.
+    They go where the tensors are that come in.
+
+    Attributes:
+        vae: the network; no part of the U-Net's weights.
+        source: where it came from.
+        sha256: of weights, class and scale, whatever format the file has.
+    """
+
+    name = "vae"
+
+    def __init__(self, vae: ModelMixin, source: str) -> None:
+        """Wrap an autoencoder and find out its latents' size by encoding a small picture.
+
+        Raises:
+            UserError: it does not take RGB pictures, or does not say the scale of its latents.
+        """
+        self.vae, self.source = vae.float().eval().requires_grad_(False), source
+        self._shift, self._factor = _scale(vae.config, source)
+        _set_tile(self.vae)
+        try:
+            with torch.no_grad():
+                size = tuple(self._latent(torch.zeros(1, 3, _PROBE, _PROBE)).shape)
+            # They must broadcast to the channels.
+            torch.broadcast_shapes(size, self._shift.shape, self._factor.shape)
+            _, self.channels, height, _ = size
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{source}: does not encode RGB pictures: {reason}") from None
+        self.downscale = _PROBE // height
+        self.sha256 = _sha256(self.vae, self._shift, self._factor)
+        self.key: dict[str, Any] = {"codec": self.name, "sha256": self.sha256}
+
+    def encode(self, picture_B3HW: Tensor) -> Tensor:
+        """Return the latent, (B, channels, H / downscale, W / downscale) float32."""
+        self._prepare(picture_B3HW, 1)
+        with torch.autocast(picture_B3HW.device.type, enabled=False):
+            latent = self._latent(picture_B3HW.float())
+            return (latent - self._shift) * self._factor
+
+    def decode(self, latent_BCHW: Tensor) -> Tensor:
+        """Return the picture, (B, 3, H, W) float32, not yet clipped to [-1, 1]."""
+        self._prepare(latent_BCHW, self.downscale)
+        with torch.autocast(latent_BCHW.device.type, enabled=False):
+            picture: Tensor = self.vae.decode(
+                latent_BCHW.float() / self._factor + self._shift
+            ).sample
+        return picture
+
+    def clip(self, latent_BCHW: Tensor) -> Tensor:
+        """Return the latent itself.
+
+        Latents have no bounds, as in the published latent models; clipping the picture behind
+        them would take a pass through the whole autoencoder in every step.
+        """
+        return latent_BCHW
+
+    def _latent(self, picture_B3HW: Tensor) -> Tensor:
+        output = self.vae.encode(picture_B3HW)
+        if hasattr(output, "latent_dist"):
+            output = output.latent_dist.mode()
+        else:
+            output = output.latents if hasattr(output, "latents") else output.latent
+        return output  # type: ignore[no-any-return]
+
+    def _prepare(self, x: Tensor, scale: int) -> None:
+        """Go where ``x`` is, and choose how much of it goes through at a time."""
+        if self._shift.device != x.device:
+            self.vae.to(x.device)
+            self._shift, self._factor = self._shift.to(x.device), self._factor.to(x.device)
+        pixels = x.shape[-2] * x.shape[-1] * scale**2
+        if hasattr(self.vae, "use_slicing"):
+            self.vae.use_slicing = pixels > ALONE_ABOVE
+        # Diffusers' tiles of AutoencoderTiny are for 4 channels and a factor of 8 alone; it takes
+        # little memory in one piece.
+        if hasattr(self.vae, "use_tiling") and not isinstance(self.vae, AutoencoderTiny):
+            self.vae.use_tiling = pixels > TILED_ABOVE
+
+
+def open_vae(config: VaeConfig) -> VaeCodec:
+    """Load the autoencoder that a model works behind.
+
+    Raises:
+        UserError: it cannot be loaded, has other latents than the model expects, or is not the
+            one that the model was trained behind.
+    """
+    codec = load_vae(config.source)
+    if (codec.channels, codec.downscale) != (config.channels, config.downscale):
+        raise UserError(
+            f"model.vae {config.source}: its latents have {codec.channels} channels and cover "
+            f"{codec.downscale} pixels a side, the model wants {config.channels} and "
+            f"{config.downscale}; set model.vae.channels and model.vae.downscale, or use another"
+        )
+    if config.sha256 not in ("", codec.sha256):
+        raise UserError(
+            f"model.vae {config.source}: is not the autoencoder that the model was trained behind "
+            f"(SHA-256 {codec.sha256[:12]}, not {config.sha256[:12]}); put that one there"
+        )
+    return codec
+
+
+def load_vae(source: str) -> VaeCodec:
+    """Load an autoencoder by the class that its ``config.json`` names; remembers the last two.
+
+    Args:
+        source: folder, or OWNER/NAME or OWNER/NAME/FOLDER of the Hugging Face Hub.
+
+    Raises:
+        UserError: nothing is there, the Hub cannot be reached, or it is no autoencoder.
+    """
+    return _load((Path(source) if Path(source).is_dir() else _fetch(source)).resolve(), source)
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, source: str) -> VaeCodec:
+    if not (folder / CONFIG).is_file():
+        inside = folder / "vae"
+        hint = f"; did you mean {source}/vae?" if (inside / CONFIG).is_file() else ""
+        raise UserError(f"{source}: is no autoencoder of Diffusers (it has no {CONFIG}){hint}")
+    config = read_json(folder / CONFIG)
+    name = str(config.get("_class_name")) if isinstance(config, dict) else "nothing"
+    known = not name.startswith("_") and hasattr(diffusers, name)
+    found = getattr(diffusers, name) if known else None
+    if found is None or not (hasattr(found, "encode") and hasattr(found, "decode")):
+        raise UserError(
+            f"{source}: is no autoencoder of Diffusers {diffusers.__version__} "
+            f"({CONFIG} names '{name}')"
+        )
+    try:
+        vae, info = found.from_pretrained(
+            folder, torch_dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source}: cannot be loaded: {reason}") from None
+    if info["missing_keys"]:
+        # Diffusers would leave them as they were drawn, with a warning.
+        raise UserError(
+            f"{source}: its file of weights lacks {sorted(info['missing_keys'])[0]} "
+            f"and {len(info['missing_keys']) - 1} more; copy it again"
+        )
+    return VaeCodec(vae, source)
+
+
+def _fetch(source: str) -> Path:
+    """Return the folder of an autoencoder of the Hub, from the cache or the network."""
+    parts = source.split("/")
+    if len(parts) < 2 or source.startswith(("/", ".", "~")) or Path(source).exists():
+        raise UserError(
+            f"{source}: no such folder (an autoencoder of the Hub is OWNER/NAME or "
+            "OWNER/NAME/FOLDER)"
+        )
+    name, inside = "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:])
+    files = [f"{inside}{file}" for file in ("*.json", *_WEIGHTS)]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files)).joinpath(*parts[2:])
+    except HFValidationError:
+        raise UserError(f"{source}: no such folder, and no name of the Hub") from None
+    except GatedRepoError:
+        raise UserError(
+            f"{source}: its terms must be accepted first: see https://huggingface.co/{name}, then "
+            "log in with 'hf auth login'"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(f"{source}: no such folder, and nothing of that name on the Hub") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{source}: no such folder, and the Hub cannot be reached ({reason}); fetch it where "
+            f"there is a network: hf download {name}"
+        ) from None
+
+
+def _scale(config: Any, source: str) -> tuple[Tensor, Tensor]:
+    """Return shift and factor of the latents, (1, C, 1, 1) or (1, 1, 1, 1) float32."""
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    scaling = config.get("scaling_factor")
+    if scaling is None and deviation is None:
+        raise UserError(
+            f"{source}: does not say the scale of its latents; write scaling_factor (1 over their "
+            f"standard deviation) into its {CONFIG}"
+        )
+    shift = config.get("shift_factor") or 0.0 if mean is None else mean
+    factor = torch.tensor(1.0 if scaling is None else scaling)
+    if deviation is not None:
+        factor = factor / torch.tensor(deviation)
+    return torch.tensor(shift).float().view(1, -1, 1, 1), factor.float().view(1, -1, 1, 1)
+
+
+def _set_tile(vae: ModelMixin) -> None:
+    # By default its tiles have the size of its training pictures, which may be very small.
+    # AutoencoderDC's are of this size already.
+    if isinstance(vae, AutoencoderKL):
+        vae.tile_sample_min_size = TILE
+        vae.tile_latent_min_size = TILE >> (len(vae.config.block_out_channels) - 1)
+
+
+def _sha256(vae: ModelMixin, *scale: Tensor) -> str:
+    digest = hashlib.sha256(type(vae).__name__.encode())
+    state = dict(vae.state_dict()) | {f"scale {i}": x for i, x in enumerate(scale)}
+    for name in sorted(state):
+        values: np.ndarray[Any, Any] = state[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {values.shape} {values.dtype}".encode())
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
