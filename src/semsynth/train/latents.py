@@ -1,0 +1,191 @@
+"""Latents of the training pictures, computed once and kept on disk, with their mirror images.
+
+An autoencoder would otherwise take longer than the U-Net's step. A folder is of one data set, one
+codec and one size, and refuses any other::
+
+    .semsynth.json          the key: dataset.json's and the codec's hashes, size, mirrored, dtype
+    <split>/<stem>.npy      (1 or 2, C, h, w): the picture and, where mirrored, its mirror image
+
+Files are whole or absent, so a run that was killed goes on with those that are missing, and several
+processes may share the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from semsynth.data.layout import INFO
+from semsynth.data.prepared import PreparedDataset
+from semsynth.model.codec import Codec
+from semsynth.runtime.artifacts import claim_output, require_space, sha256_file, write_bytes
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import progress
+from semsynth.train.config import Recipe
+
+FORMAT = 1
+Kept = Literal["float16", "float32"]
+_PIXELS_AT_A_TIME = 8 * 512 * 512
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """What a cache is of.
+
+    Attributes:
+        data: the prepared data set.
+        codec: from pictures to latents.
+        mirrored: whether the mirror images are there too; an autoencoder's latents of them are
+            not its mirrored latents.
+        dtype: of the files. float16 is fine for latents of unit variance: its rounding, at most
+            1/2048 of a value, is far below 8-bit pixels'.
+    """
+
+    data: PreparedDataset
+    codec: Codec
+    mirrored: bool = True
+    dtype: Kept = "float16"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the latents; JSON values."""
+        return {
+            "format": FORMAT,
+            "dataset": self.data.info.name,
+            "dataset_sha256": sha256_file(self.data.root / INFO),
+            "codec": dict(self.codec.key),
+            "height": self.data.height,
+            "width": self.data.width,
+            "mirrored": self.mirrored,
+            "dtype": self.dtype,
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Where the cache is by default: beside the data, one folder for each key."""
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        return self.data.root.with_name(f"{self.data.root.name}_latents") / digest[:12]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a file: versions, channels, height, width."""
+        scale = self.codec.downscale
+        size = (self.data.height // scale, self.data.width // scale)
+        return (1 + self.mirrored, self.codec.channels, *size)
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The finished latents of a split; ``read`` may be called from any process."""
+
+    folder: Path
+    split: str
+    shape: tuple[int, int, int, int]
+
+    def read(self, stem: str, mirrored: bool = False) -> npt.NDArray[np.float32]:
+        """Return the latent of a picture or of its mirror image, (C, h, w) float32.
+
+        Raises:
+            UserError: the file is missing or damaged, or there are no mirror images.
+        """
+        path = self._path(stem)
+        if mirrored and self.shape[0] < 2:
+            raise UserError(f"{self.folder}: has no latents of mirrored pictures (train.flip)")
+        try:
+            both = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            both = None
+        if both is None or both.shape != self.shape:
+            raise UserError(f"{path}: is missing or damaged; remove it and run the command again")
+        return np.asarray(both[int(mirrored)], np.float32)
+
+    def _path(self, stem: str) -> Path:
+        return self.folder / self.split / f"{stem}.npy"
+
+    def missing(self, stems: list[str]) -> list[str]:
+        """Return those of ``stems`` that are not there."""
+        return [stem for stem in stems if not self._path(stem).is_file()]
+
+    def write(self, stem: str, latents: npt.NDArray[Any]) -> None:
+        """Keep the latents of a picture, all or nothing."""
+        buffer = io.BytesIO()
+        np.save(buffer, latents, allow_pickle=False)
+        write_bytes(self._path(stem), buffer.getvalue())
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check that a recipe can be trained from kept latents, before any are computed.
+
+    Raises:
+        UserError: it trains on random crops.
+    """
+    if recipe.train.crop < 1:
+        raise UserError(
+            f"recipe '{recipe.name}': train.crop is {recipe.train.crop:g}, and random crops have "
+            "no latents on disk; set train.crop=1 or train without the cache"
+        )
+
+
+def cache_latents(
+    latents: LatentSet,
+    split: str,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> LatentCache:
+    """Compute the latents of a split that are not on disk yet, and return the cache.
+
+    Args:
+        latents: of what.
+        split: which pictures.
+        device: where the codec computes.
+        folder: where the cache is (None: ``latents.folder``).
+        shard: (rank, world): which of the pictures this process computes. Others' may still be
+            missing on return: wait for all processes before reading.
+
+    Raises:
+        UserError: the folder is of another data set, codec or size; pictures are missing; too
+            little space; or latents that are not finite.
+    """
+    data, folder = latents.data, folder or latents.folder
+    if not data.has_images(split):
+        raise UserError(f"{data.root}: some masks of the split '{split}' have no picture")
+    claim_output(folder, "latents", latents.key)
+    cache = LatentCache(folder, split, latents.shape)
+    missing = cache.missing(data.stems(split)[shard[0] :: shard[1]])
+    if not missing:
+        return cache
+    each = int(np.prod(latents.shape)) * np.dtype(latents.dtype).itemsize
+    require_space(folder, each * len(missing) * shard[1], "the cache of latents")
+    size = max(1, _PIXELS_AT_A_TIME // (data.height * data.width))
+    parts = [missing[i : i + size] for i in range(0, len(missing), size)]
+    for part in progress(parts, f"latents of {split}", unit="batch"):
+        pictures = np.stack([data.read_image(split, stem) for stem in part])
+        for stem, found in zip(part, _encode(latents, pictures, device), strict=True):
+            if not np.isfinite(found).all():
+                raise UserError(
+                    f"{data.image_path(split, stem)}: its latent is not finite in "
+                    f"{latents.dtype}; use another autoencoder, or float32"
+                )
+            cache.write(stem, found)
+    return cache
+
+
+@torch.no_grad()
+def _encode(
+    latents: LatentSet, pictures_BHW3: npt.NDArray[np.uint8], device: torch.device | str
+) -> npt.NDArray[Any]:
+    """Return (B, versions, C, h, w) in the dtype of the files."""
+    pixels = torch.from_numpy(pictures_BHW3).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    versions = [pixels, pixels.flip(-1)] if latents.mirrored else [pixels]
+    found = torch.stack([latents.codec.encode(version) for version in versions], dim=1)
+    kept: npt.NDArray[Any] = found.to(getattr(torch, latents.dtype)).cpu().numpy()
+    return kept
