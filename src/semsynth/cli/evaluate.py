@@ -7,6 +7,8 @@ from typing import Any
 from semsynth.cli.common import finish, parse
 from semsynth.evaluate.config import EvaluateConfig
 
+WORST_CLASSES = 5
+
 
 def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
@@ -16,7 +18,8 @@ def main(argv: list[str]) -> int:
     report = evaluate(config)
     if as_json:
         return finish(report, as_json)
-    return finish({**headline(report), "page": str(config.output / "report.html")}, as_json)
+    lines = codec_headline(report) if config.codec_only else headline(report)
+    return finish({**lines, "page": str(config.output / "report.html")}, as_json)
 
 
 def headline(report: dict[str, Any]) -> dict[str, Any]:
@@ -33,4 +36,18 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     }
     for name, metric in {**measured, **metrics.get("frechet", {})}.items():
         lines[name] = metric["value"]
+    return {**lines, **{f"{name} is missing": why for name, why in report["missing"].items()}}
+
+
+def codec_headline(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what a codec costs: over all classes, in those that suffer most, and in pixels."""
+    consistency = report["metrics"]["semantic_consistency"]
+    reconstruction = report["metrics"]["reconstruction"]
+    lines = {name: consistency[name] for name in ("miou", "miou_real")}
+    for name, entry in list(consistency["per_class"].items())[:WORST_CLASSES]:
+        if entry["cost"] > 0:
+            lines[f"iou of {name}"] = f"{entry['iou']:.3f} (real {entry['iou_real']:.3f})"
+    if "psnr" in reconstruction:
+        lines["psnr"] = f"{reconstruction['psnr']:.2f} dB"
+    lines["largest error of 255"] = reconstruction["largest_error"]
     return {**lines, **{f"{name} is missing": why for name, why in report["missing"].items()}}

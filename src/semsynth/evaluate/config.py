@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from semsynth.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score generated pictures and write report.json and report.html.
+    """Score generated pictures, or a codec alone, and write report.json and report.html.
 
     Raises:
         UserError: a value outside its range.
@@ -48,6 +49,14 @@ class EvaluateConfig:
     """Pictures at a time."""
     seed: int = 0
     """Decides the shuffling of the masks, the subsets of KID and the masks shown."""
+    codec_only: bool = False
+    """Say what a codec alone costs: the split's real pictures go through it and back."""
+    codec: Literal["haar", "pixel"] | None = None
+    """Codec of --codec-only: haar (also when nothing else is given) or pixel."""
+    vae: str | None = None
+    """Codec of --codec-only: a Diffusers autoencoder, a folder or OWNER/NAME of the Hub."""
+    model: Path | None = None
+    """Codec of --codec-only: that of a trained model, final_model.pth or a Diffusers folder."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 
@@ -56,3 +65,8 @@ class EvaluateConfig:
         for name, value in (("rows", self.rows), ("batch-size", self.batch_size)):
             if value < 1:
                 raise UserError(f"--{name} is {value}: must be at least 1")
+        given = [name for name in ("codec", "vae", "model") if getattr(self, name) is not None]
+        if given and not self.codec_only:
+            raise UserError(f"--{given[0]}: is for --codec-only, which is not given")
+        if len(given) > 1:
+            raise UserError(f"--{given[0]} and --{given[1]} are both given; choose one")

@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.data.labels import LabelSet
 from semsynth.data.layout import ImageFormat, encode_image
 from semsynth.evaluate import charts
 from semsynth.evaluate.config import EvaluateConfig
@@ -60,9 +61,12 @@ def gallery(pairs: Pairs, painter: MeanColours | None, rows: int, seed: int) -> 
         for k, sample in enumerate(pairs.by_mask[stem][:MOST_SAMPLES]):
             cells.append((f"sample {k + 1}", data_uri(pairs.samples.read_image(split, sample))))
         table.append((stem, cells))
-    labels = pairs.data.labels
-    legend = [(label.name, "#{:02x}{:02x}{:02x}".format(*label.color)) for label in labels.labels]
-    return Gallery(table, legend)
+    return Gallery(table, legend(pairs.data.labels))
+
+
+def legend(labels: LabelSet) -> list[tuple[str, str]]:
+    """Return name and colour of each class, the colour as in CSS."""
+    return [(label.name, "#{:02x}{:02x}{:02x}".format(*label.color)) for label in labels.labels]
 
 
 def data_uri(image: Array) -> str:
@@ -78,28 +82,40 @@ def data_uri(image: Array) -> str:
 
 def render(report: Mapping[str, Any], shown: Gallery, curves: Sequence[charts.Curve] = ()) -> str:
     """Return the page; it refers to nothing outside itself."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"share": _share, "number": _number, "points": _points}
-    template = environment.from_string(
-        files("semsynth.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
     consistency = report["metrics"]["semantic_consistency"]
     ceiling = consistency["miou_real"]
-    return template.render(
+    return fill_template(
+        "report.html.j2",
+        shown,
         report=report,
         consistency=consistency,
         ratio=consistency["miou"] / ceiling if ceiling else None,
         frechet=report["metrics"]["frechet"].get(SEGMENTER),
         distances=_distances(report),
         classes=_classes(consistency),
-        colours=dict(shown.legend),
-        gallery=shown,
-        columns=max((len(cells) for _, cells in shown.rows), default=0),
         curves=charts.draw(curves) if curves else None,
         curves_legend=charts.legend(curves),
         augmentation=report.get("augmentation"),
+    )
+
+
+def fill_template(name: str, shown: Gallery, **values: Any) -> str:
+    """Return the page of a template of this folder, with its gallery."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(
+            lambda file: files("semsynth.evaluate").joinpath(file).read_text(encoding="utf-8")
+        ),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"share": _share, "number": _number, "points": _points}
+    return environment.get_template(name).render(
+        colours=dict(shown.legend),
+        gallery=shown,
+        columns=max((len(cells) for _, cells in shown.rows), default=0),
+        **values,
     )
 
 

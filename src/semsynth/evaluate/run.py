@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
-import semsynth
 from semsynth.data.prepared import PreparedDataset
 from semsynth.evaluate import diversity
 from semsynth.evaluate.charts import read_curves
+from semsynth.evaluate.codec import evaluate_codec
 from semsynth.evaluate.config import EvaluateConfig
 from semsynth.evaluate.controls import MeanColours, derangement
-from semsynth.evaluate.distances import kernel_distance
-from semsynth.evaluate.features import FID, Extractor, extractors
-from semsynth.evaluate.intervals import miou_interval
-from semsynth.evaluate.measure import SEGMENTER, Item, Judge, Measured, frechet
+from semsynth.evaluate.features import Extractor, extractors
+from semsynth.evaluate.measure import SEGMENTER, Item, Judge, Measured
 from semsynth.evaluate.pairs import Pairs, open_pairs
 from semsynth.evaluate.report import write_report
+from semsynth.evaluate.scores import (
+    consistency,
+    distance_entry,
+    frechet_distances,
+    inception_scores,
+    summary,
+    versions,
+)
 from semsynth.evaluate.weights import Unavailable
 from semsynth.runtime.artifacts import claim_output, read_json
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.rng import numpy_rng
 from semsynth.segment.batches import check_same_labels
 from semsynth.segment.network import Segmenter
-from semsynth.segment.scores import ConfusionMatrix
 
 FORMAT = 1
 Json = dict[str, Any]
-_TOO_FEW = "needs at least two pictures in each set"
 
 
 def evaluate(config: EvaluateConfig) -> Json:
@@ -41,6 +44,8 @@ def evaluate(config: EvaluateConfig) -> Json:
         UserError: samples, data or segmenter are missing or do not belong together, a file that
             was named cannot be used, or the output belongs to something else.
     """
+    if config.codec_only:
+        return evaluate_codec(config)
     pairs = open_pairs(config)
     segmenter = Segmenter.load(config.segmenter, config.device)
     check_same_labels(pairs.data.labels, segmenter.labels, str(pairs.data.root), "the segmenter")
@@ -54,10 +59,10 @@ def evaluate(config: EvaluateConfig) -> Json:
     painter = _painter(pairs.data, config.train_split, missing)
     painted = None if painter is None else _measure_painted(judge, pairs, painter)
 
-    metrics: Json = {"semantic_consistency": _consistency(real, generated, segmenter, config)}
-    metrics |= _inception_scores(real, generated, reference, found, config, missing)
+    metrics: Json = {"semantic_consistency": consistency(real, generated, segmenter, config.seed)}
+    metrics |= inception_scores(real, generated, reference, found, config.seed, missing)
     metrics |= _lpips(config, pairs, missing)
-    metrics["frechet"] = _frechet(generated, real, reference, judge, missing)
+    metrics["frechet"] = frechet_distances(generated, real, reference, judge, missing)
     report: Json = {
         "format": FORMAT,
         "dataset": pairs.data.info.name,
@@ -130,100 +135,6 @@ def _measure_painted(judge: Judge, pairs: Pairs, painter: MeanColours) -> Measur
     return judge.measure(items(), len(pairs.masks), "mean colours")
 
 
-def _consistency(
-    real: Measured, generated: Measured, segmenter: Segmenter, config: EvaluateConfig
-) -> Json:
-    """Return the scores of the samples and of the real pictures under one segmenter."""
-    names = segmenter.labels.names
-    ours, ceiling = generated.matrix, real.matrix
-    per_class = {
-        names[i]: {"iou": round(iou, 6), "iou_real": _round(ceiling.per_class.get(i))}
-        for i, iou in ours.per_class.items()
-    }
-    trained = segmenter.info.provenance
-    return {
-        "miou": round(ours.miou, 6),
-        "miou_real": round(ceiling.miou, 6),
-        "miou_interval": _interval(generated, config.seed),
-        "miou_real_interval": _interval(real, config.seed),
-        "pixel_accuracy": round(ours.pixel_accuracy, 6),
-        "pixel_accuracy_real": round(ceiling.pixel_accuracy, 6),
-        "per_class": per_class,
-        "evaluator": {
-            "sha256": segmenter.sha256,
-            "kind": segmenter.info.arch["kind"],
-            "trained_on": {key: trained.get(key) for key in ("data", "split", "n_train", "steps")},
-            "miou_val": trained.get("miou"),
-        },
-    }
-
-
-def _interval(measured: Measured, seed: int) -> list[float] | None:
-    found = miou_interval([measured.own[i] for i in sorted(measured.own)], seed)
-    return None if found is None else [round(value, 6) for value in found]
-
-
-def _inception_scores(
-    real: Measured,
-    generated: Measured,
-    reference: Measured | None,
-    found: list[Extractor],
-    config: EvaluateConfig,
-    missing: dict[str, str],
-) -> Json:
-    """Return FID and KID where Inception-v3 is among the features."""
-    about = {extractor.name: extractor.about for extractor in found}
-    if FID not in about:
-        return {}
-    value = _distance_entry(generated, real, reference, FID)
-    if value is None:
-        missing |= {"fid": _TOO_FEW, "kid": _TOO_FEW}
-        return {}
-    kid = kernel_distance(real.features[FID], generated.features[FID], config.seed)
-    counts = {"n_real": real.n, "n_generated": generated.n, "features": about[FID]}
-    return {
-        "fid": {**value, "features": about[FID]},
-        "kid": {
-            "value": round(kid.mean, 8),
-            "std": round(kid.std, 8),
-            "subsets": kid.subsets,
-            "subset_size": kid.subset_size,
-            **counts,
-        },
-    }
-
-
-def _frechet(
-    generated: Measured,
-    real: Measured,
-    reference: Measured | None,
-    judge: Judge,
-    missing: dict[str, str],
-) -> Json:
-    """Return the distances on all features but Inception-v3's, by name."""
-    entries = {
-        name: _distance_entry(generated, real, reference, name)
-        for name in judge.feature_names
-        if name != FID
-    }
-    missing |= {name: _TOO_FEW for name, entry in entries.items() if entry is None}
-    return {name: entry for name, entry in entries.items() if entry is not None}
-
-
-def _distance_entry(
-    pictures: Measured, real: Measured, reference: Measured | None, name: str
-) -> Json | None:
-    value = frechet(pictures, real, name)
-    if value is None:
-        return None
-    entry: Json = {"value": round(value, 6), "n_real": real.n, "n_generated": pictures.n}
-    entry["dimensions"] = int(pictures.features[name].shape[1])
-    floor = None if reference is None else frechet(reference, real, name)
-    if floor is not None and reference is not None:
-        entry["real_training_pictures"] = {"value": round(floor, 6), "n": reference.n}
-    return entry
-
-
 def _lpips(config: EvaluateConfig, pairs: Pairs, missing: dict[str, str]) -> Json:
     try:
         value, n = diversity.lpips_within_mask(pairs, diversity.load_lpips(config, pairs))
@@ -243,22 +154,18 @@ def _controls(
 ) -> Json:
     controls: Json = {}
     if real.n > 1:
-        controls["shuffled_masks"] = _scores(generated.other)
+        controls["shuffled_masks"] = summary(generated.other)
     else:
         missing["shuffled_masks"] = "needs at least two masks"
     if painted is not None:
         distances = {
-            name: _distance_entry(painted, real, None, name) for name in judge.feature_names
+            name: distance_entry(painted, real, None, name) for name in judge.feature_names
         }
         controls["mean_colours"] = {
-            **_scores(painted.matrix),
+            **summary(painted.matrix),
             "frechet": {name: entry for name, entry in distances.items() if entry is not None},
         }
     return controls
-
-
-def _scores(matrix: ConfusionMatrix) -> Json:
-    return {"miou": round(matrix.miou, 6), "pixel_accuracy": round(matrix.pixel_accuracy, 6)}
 
 
 def _diversity(pairs: Pairs, missing: dict[str, str]) -> Json:
@@ -272,7 +179,6 @@ def _diversity(pairs: Pairs, missing: dict[str, str]) -> Json:
 def _provenance(
     pairs: Pairs, config: EvaluateConfig, found: list[Extractor], painter: MeanColours | None
 ) -> Json:
-    packages = ("torch", "transformers", "numpy")
     features = {SEGMENTER: "the evaluating segmenter: means of its coarsest and its last features"}
     features |= {extractor.name: extractor.about for extractor in found}
     return {
@@ -291,9 +197,5 @@ def _provenance(
             f"'{config.train_split}'",
             "intervals": "95%, moving-block bootstrap over the masks, 1000 draws",
         },
-        "versions": {"semsynth": semsynth.__version__} | {p: version(p) for p in packages},
+        "versions": versions(),
     }
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
