@@ -134,6 +134,17 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
+def claim_latents(latents: LatentSet, folder: Path | None = None) -> Path:
+    """Make a folder (None: ``latents.folder``) that of the latents, before anything is computed.
+
+    Of several processes one has to do this before the others call ``cache_latents``.
+
+    Raises:
+        UserError: the folder is of another data set, codec or size.
+    """
+    return claim_output(folder or latents.folder, "latents", latents.key)
+
+
 def cache_latents(
     latents: LatentSet,
     split: str,
@@ -155,10 +166,10 @@ def cache_latents(
         UserError: the folder is of another data set, codec or size; pictures are missing; too
             little space; or latents that are not finite.
     """
-    data, folder = latents.data, folder or latents.folder
+    data = latents.data
     if not data.has_images(split):
         raise UserError(f"{data.root}: some masks of the split '{split}' have no picture")
-    claim_output(folder, "latents", latents.key)
+    folder = claim_latents(latents, folder)
     cache = LatentCache(folder, split, latents.shape)
     missing = cache.missing(data.stems(split)[shard[0] :: shard[1]])
     if not missing:
