@@ -12,10 +12,13 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, ModelMixin, UNet2DModel
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from semsynth.data.labels import LabelSet
+from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model import vae as module
 from semsynth.model.codec import open_codec
 from semsynth.model.config import ModelConfig, VaeConfig
 from semsynth.model.vae import VaeCodec, load_vae, open_vae
+from semsynth.pipeline.bundle import Bundle, load_bundle, save_bundle
 from semsynth.runtime.config import parse
 from semsynth.runtime.errors import UserError
 
@@ -157,6 +160,20 @@ def test_a_model_knows_its_autoencoder(save: Save) -> None:
         open_vae(known.model_copy(update={"source": wide}))
 
 
+def test_an_autoencoder_beside_the_model_is_found(save: Save, tmp_path: Path) -> None:
+    source = save(make_kl())
+    values = {"source": source, "downscale": 2, "sha256": load_vae(source).sha256}
+    model = ModelConfig.model_validate({"codec": "vae", "vae": values})
+    labels = LabelSet.from_names({0: "road"}, None)
+    path = tmp_path / "moved" / "final_model.pth"
+    save_bundle(path, Bundle(model, DiffusionConfig(), labels, 16, 16, {}))
+    assert load_bundle(path).model == model
+    Path(source).rename(tmp_path / "moved" / "vae")
+    found = load_bundle(path).model.vae
+    assert found is not None and found.source == str(tmp_path / "moved" / "vae")
+    assert open_vae(found).sha256 == found.sha256
+
+
 def test_a_source_alone_is_a_configuration() -> None:
     model = parse(ModelConfig, {"codec": "vae", "vae": "owner/name"}, "recipe")
     assert model.vae == VaeConfig(source="owner/name", channels=4, downscale=8)
@@ -184,7 +201,7 @@ def test_what_is_no_autoencoder_is_refused(save: Save, tmp_path: Path) -> None:
     config = json.loads((silent / "config.json").read_text())
     (silent / "config.json").write_text(json.dumps({**config, "scaling_factor": None}))
     cases = {
-        str(tmp_path / "nothing"): r"no such folder \(an autoencoder of the Hub is OWNER/NAME",
+        str(tmp_path / "nothing"): r"no such folder; .* \(one of the Hub is OWNER/NAME",
         "nothing": "no such folder",
         str(tmp_path / "empty"): r"is no autoencoder of Diffusers \(it has no config\.json\)",
         str(tmp_path / "pipeline"): r"did you mean .*pipeline/vae\?",

@@ -28,7 +28,7 @@ from semsynth.evaluate.scores import consistency, frechet_distances, versions
 from semsynth.model.codec import Codec, make_codec, open_codec
 from semsynth.model.config import ModelConfig
 from semsynth.model.vae import VaeCodec, load_vae
-from semsynth.pipeline.bundle import load_bundle
+from semsynth.pipeline.bundle import load_bundle, with_own_vae
 from semsynth.pipeline.draws import to_pixels
 from semsynth.pipeline.folder import MODEL_INDEX
 from semsynth.runtime.artifacts import claim_output, read_json, write_json, write_text
@@ -184,7 +184,7 @@ def _model_of(path: Path) -> ModelConfig:
     model = index.get("model") if isinstance(index, dict) else None
     if not isinstance(model, dict):
         raise UserError(f"{path}: is no model of semsynth ({MODEL_INDEX} has no 'model')")
-    return parse(ModelConfig, model, f"{path / MODEL_INDEX}: model")
+    return with_own_vae(parse(ModelConfig, model, f"{path / MODEL_INDEX}: model"), path)
 
 
 def _check_size(data: PreparedDataset, codec: Codec) -> None:

@@ -117,8 +117,8 @@ class VaeCodec:
 
     def _prepare(self, x: Tensor, scale: int) -> None:
         """Go where ``x`` is, and choose how much of it goes through at a time."""
-        if self._shift.device != x.device:
-            self.vae.to(x.device)
+        if self._shift.device != x.device or self.vae.dtype != torch.float32:
+            self.vae.to(x.device, torch.float32)
             self._shift, self._factor = self._shift.to(x.device), self._factor.to(x.device)
         pixels = x.shape[-2] * x.shape[-1] * scale**2
         if hasattr(self.vae, "use_slicing"):
@@ -146,7 +146,8 @@ def open_vae(config: VaeConfig) -> VaeCodec:
     if config.sha256 not in ("", codec.sha256):
         raise UserError(
             f"model.vae {config.source}: is not the autoencoder that the model was trained behind "
-            f"(SHA-256 {codec.sha256[:12]}, not {config.sha256[:12]}); put that one there"
+            f"(SHA-256 {codec.sha256[:12]}, not {config.sha256[:12]}); put that one there, or "
+            "into a folder 'vae' beside the model"
         )
     return codec
 
@@ -199,8 +200,8 @@ def _fetch(source: str) -> Path:
     parts = source.split("/")
     if len(parts) < 2 or source.startswith(("/", ".", "~")) or Path(source).exists():
         raise UserError(
-            f"{source}: no such folder (an autoencoder of the Hub is OWNER/NAME or "
-            "OWNER/NAME/FOLDER)"
+            f"{source}: no such folder; a model finds its autoencoder also in a folder 'vae' "
+            "beside it (one of the Hub is OWNER/NAME or OWNER/NAME/FOLDER)"
         )
     name, inside = "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:])
     files = [f"{inside}{file}" for file in ("*.json", *_WEIGHTS)]

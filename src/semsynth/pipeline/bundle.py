@@ -14,6 +14,7 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.codec import Codec, open_codec
 from semsynth.model.config import ModelConfig
 from semsynth.model.unet import SemanticUNet
+from semsynth.model.vae import CONFIG
 from semsynth.pipeline.folder import FINAL
 from semsynth.runtime.artifacts import atomic_path
 from semsynth.runtime.config import parse
@@ -21,6 +22,7 @@ from semsynth.runtime.errors import UserError
 from semsynth.runtime.torch_files import load_torch_file
 
 FORMAT = 1
+VAE = "vae"
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,9 @@ def load_bundle(path: Path) -> Bundle:
     names = {entry.name for entry in fields(Bundle)}
     if not isinstance(value, dict) or value.get("format") != FORMAT or not names <= value.keys():
         raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
+    model = parse(ModelConfig, value["model"], f"{path}: model")
     return Bundle(
-        model=parse(ModelConfig, value["model"], f"{path}: model"),
+        model=with_own_vae(model, path.parent),
         diffusion=parse(DiffusionConfig, value["diffusion"], f"{path}: diffusion"),
         labels=LabelSet.from_json(value["labels"]),
         height=value["height"],
@@ -162,3 +165,16 @@ def load_bundle(path: Path) -> Bundle:
         weights=value["weights"],
         facts=value["facts"],
     )
+
+
+def with_own_vae(model: ModelConfig, folder: Path) -> ModelConfig:
+    """Return the configuration, its autoencoder from ``folder``/vae where one is there.
+
+    So a model and its autoencoder can move to another machine together. That it is the same one is
+    checked when it is loaded.
+    """
+    own = folder / VAE
+    if model.vae is None or not (own / CONFIG).is_file():
+        return model
+    vae = model.vae.model_copy(update={"source": str(own)})
+    return model.model_copy(update={"vae": vae})
