@@ -24,6 +24,17 @@ norm's size."""
 
 
 @dataclass(frozen=True)
+class Passes:
+    """The entries of one norm for several passes that run as one batch.
+
+    Attributes:
+        entries: one for each pass; the batch has all pictures of the first, then of the second, ….
+    """
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
 class Condition:
     """All that the network needs of masks, computed once by ``SemanticUNet.encode``.
 
@@ -74,8 +85,12 @@ def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
     return torch.addcmul(shift[:, None], grouped, scale[:, None]).flatten(0, 1)
 
 
-def modulated_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
-    """Return ``GroupNorm(x) * (1 + gamma) + beta``."""
+def modulated_norm(x_BCHW: Tensor, groups: int, *modulations: Modulation) -> Tensor:
+    """Return ``GroupNorm(x) * (1 + gamma) + beta``; of several modulations (see ``Passes``)."""
+    if len(modulations) > 1:
+        parts = group_norm(x_BCHW, groups).chunk(len(modulations))
+        return torch.cat([modulate(*each) for each in zip(parts, modulations, strict=True)])
+    (modulation,) = modulations
     sides = modulation[0].shape[2:]
     if sides == (3, 3) != x_BCHW.shape[2:] and not torch.is_grad_enabled():
         return _short_norm(x_BCHW, groups, modulation)

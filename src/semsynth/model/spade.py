@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.model.condition import Entry, Modulation, modulated_norm
+from semsynth.model.condition import Entry, Modulation, Passes, modulated_norm
 from semsynth.model.norms import GroupNorm
 
 
@@ -45,10 +45,11 @@ class SpadeNorm(nn.Module):
         gamma, beta = self.gamma_beta(F.relu(self.shared(map_MKHW))).chunk(2, dim=1)
         return 1 + gamma, beta
 
-    def forward(self, x_BCHW: Tensor, entry: Entry) -> Tensor:
+    def forward(self, x_BCHW: Tensor, entry: Entry | Passes) -> Tensor:
         """Normalise ``x_BCHW`` and apply gamma and beta."""
-        modulation = self.modulation(entry) if isinstance(entry, Tensor) else entry
-        return modulated_norm(x_BCHW, self.groups, modulation)
+        entries = entry.entries if isinstance(entry, Passes) else (entry,)
+        modulations = (self.modulation(e) if isinstance(e, Tensor) else e for e in entries)
+        return modulated_norm(x_BCHW, self.groups, *modulations)
 
 
 def _resample(x_BCHW: Tensor, how: Literal["down", "up"] | None) -> Tensor:
@@ -107,7 +108,7 @@ class ResBlock(nn.Module):
         return tuple(n for n in (self.norm1, self.norm2) if isinstance(n, SpadeNorm))
 
     def forward(
-        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry, ...] = ()
+        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry | Passes, ...] = ()
     ) -> Tensor:
         """Return (B, out_channels, H', W'); ``entries`` are those of ``spade_norms``."""
         first, second = ((entry,) for entry in entries) if self.is_spade else ((), ())
@@ -163,7 +164,7 @@ class Stage(nn.Module):
         return self.block.spade_norms() + (self.up.spade_norms() if self.up else ())
 
     def forward(
-        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry, ...] = ()
+        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry | Passes, ...] = ()
     ) -> Tensor:
         """Run the stage; ``entries`` are those of ``spade_norms``."""
         h: Tensor = self.block(x_BCHW, embedding_BE, entries[:2])

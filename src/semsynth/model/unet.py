@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from semsynth.model.condition import Condition, Entry, dense, spread
+from semsynth.model.condition import Condition, Entry, Passes, dense, spread
 from semsynth.model.norms import GroupNorm
 from semsynth.model.spade import (
     Attention,
@@ -33,6 +34,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 # The null condition's maps up to this size are kept whole: below it, mending the rim of a plain
 # GroupNorm takes longer than a map that is read (`python benchmarks/kernels.py`).
 NULL_NUMBERS = 2**19
+# Passes of guidance go through maps of at most so many numbers (of all passes) as one batch.
+JOINT_NUMBERS = 2**19
 # Diffusers moves an offloaded network to its device when `forward` is called, or what is so marked.
 _called_like_forward: Callable[[Method], Method] = apply_forward_hook
 
@@ -334,17 +337,21 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             return_dict: False for a tuple of one tensor.
         """
         features = self._encode_picture(x_BCHW, t_B)
-        output = self._decode(*features, self._encoded(condition))
-        if null is not None and guidance_scale != 1.0:
-            without = self._decode(*features, self._encoded(null))[:, : self.channels]
-            with_mask, variance = output[:, : self.channels], output[:, self.channels :]
-            guided = torch.lerp(without, with_mask, guidance_scale)
-            if guidance_rescale:
-                axes = (1, 2, 3)
-                ratio = with_mask.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
-                guided = guided * torch.lerp(torch.ones_like(ratio), ratio, guidance_rescale)
-            output = torch.cat([guided, variance], dim=1)
+        if null is None or guidance_scale == 1.0:
+            (output,) = self._decode(*features, self._encoded(condition))
+        else:
+            passes = self._decode(*features, self._encoded(condition), self._encoded(null))
+            output = self._guided(*passes, guidance_scale, guidance_rescale)
         return UNetOutput(sample=output) if return_dict else (output,)
+
+    def _guided(self, output: Tensor, without: Tensor, scale: float, rescale: float) -> Tensor:
+        with_mask, variance = output[:, : self.channels], output[:, self.channels :]
+        guided = torch.lerp(without[:, : self.channels], with_mask, scale)
+        if rescale:
+            axes = (1, 2, 3)
+            ratio = with_mask.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+            guided = guided * torch.lerp(torch.ones_like(ratio), ratio, rescale)
+        return torch.cat([guided, variance], dim=1)
 
     def _encoded(self, condition: Condition | Tensor) -> Condition:
         if isinstance(condition, Tensor):
@@ -372,16 +379,54 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         return h, tuple(skips), embedding
 
     def _decode(
-        self, h: Tensor, skips: tuple[Tensor, ...], embedding: Tensor, condition: Condition
+        self, h: Tensor, skips: tuple[Tensor, ...], embedding: Tensor, *conditions: Condition
+    ) -> tuple[Tensor, ...]:
+        """Return the output of each condition's pass; small maps of all passes are one batch."""
+        count, skips = len(conditions), skips[::-1]
+        parts: tuple[Tensor, ...] = (h,) * count
+        together = 0
+        if count > 1 and _joining_pays(h):
+            fitting = sum(count * skip.numel() <= JOINT_NUMBERS for skip in skips)
+            together = 1 + fitting if fitting else 0
+        if together:
+            rows = zip(*(condition.entries for condition in conditions), strict=True)
+            groups = self._groups([Passes(row) for row in rows])
+            wide = [torch.cat([skip] * count) for skip in skips[: together - 1]]
+            h, time = torch.cat(parts), torch.cat([embedding] * count)
+            parts = self._climb(h, time, groups[:together], wide).chunk(count)
+        outputs = []
+        for part, condition in zip(parts, conditions, strict=True):
+            groups = self._groups(condition.entries)
+            last = self._climb(part, embedding, groups, skips, start=together)
+            outputs.append(self.conv_out(F.silu(self.norm_out(last))))
+        return tuple(outputs)
+
+    def _groups(self, entries: Sequence[Entry | Passes]) -> list[tuple[Entry | Passes, ...]]:
+        """Return the entries of the middle and of each stage of the decoder."""
+        rest = iter(entries)
+        sizes = [4, *(len(stage.spade_norms()) for stage in self.decoder_stages())]
+        return [tuple(islice(rest, size)) for size in sizes]
+
+    def _climb(
+        self,
+        h: Tensor,
+        embedding: Tensor,
+        groups: Sequence[tuple[Entry | Passes, ...]],
+        skips: Sequence[Tensor],
+        start: int = 0,
     ) -> Tensor:
-        entries = condition.entries
-        h = self._run(self.middle1, h, embedding, entries[0:2])
-        h = self.middle_attention(h)
-        h = self._run(self.middle2, h, embedding, entries[2:4])
-        used = 4
-        for stage, skip in zip(self.decoder_stages(), reversed(skips), strict=True):
-            count = 2 if stage.up is None else 4
-            joined = torch.cat([h, skip], dim=1)
-            h = self._run(stage, joined, embedding, entries[used : used + count])
-            used += count
-        return self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]
+        """Run the middle (group 0) and then the decoder's stages, as far as there are groups."""
+        if start == 0:
+            h = self._run(self.middle1, h, embedding, groups[0][:2])
+            h = self.middle_attention(h)
+            h = self._run(self.middle2, h, embedding, groups[0][2:])
+        stages = self.decoder_stages()
+        for index in range(max(start, 1), len(groups)):
+            joined = torch.cat([h, skips[index - 1]], dim=1)
+            h = self._run(stages[index - 1], joined, embedding, groups[index])
+        return h
+
+
+def _joining_pays(h: Tensor) -> bool:
+    # Not in float32 on a CPU: there arithmetic takes nearly all of the time.
+    return h.device.type != "cpu" or h.dtype != torch.float32
