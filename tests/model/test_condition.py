@@ -10,7 +10,7 @@ from test_unet import CLASSES, inputs, network
 from torch import Tensor
 
 from semsynth.model.condition import Condition
-from semsynth.model.unet import NULL_NUMBERS
+from semsynth.model.encoding import NULL_NUMBERS
 
 FORMS: list[dict[str, Any]] = [{}, {"label_patch": 2, "label_features": 6}]
 
@@ -22,7 +22,7 @@ FORMS: list[dict[str, Any]] = [{}, {"label_patch": 2, "label_features": 6}]
 def test_no_mask_in_short_is_all_zeros(
     size: tuple[int, int], changes: dict[str, Any], whole: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semsynth.model.unet.NULL_NUMBERS", whole)
+    monkeypatch.setattr("semsynth.model.encoding.NULL_NUMBERS", whole)
     unet = network(**changes)
     patch = changes.get("label_patch", 1)
     x, t, labels = inputs(*size, patch)
@@ -41,7 +41,7 @@ def test_no_mask_in_short_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None
     assert unet.encode_null(512, 512).n_bytes < len(unet._spade_norms()) * (
         8 * NULL_NUMBERS + 9 * largest
     )
-    monkeypatch.setattr("semsynth.model.unet.NULL_NUMBERS", 0)
+    monkeypatch.setattr("semsynth.model.encoding.NULL_NUMBERS", 0)
     assert unet.encode_null(64, 96).n_bytes == unet.encode_null(8, 8).n_bytes
     assert unet.encode_null(64, 96).n_bytes * 100 < unet.encode(torch.zeros(1, 64, 96)).n_bytes
 
@@ -85,3 +85,18 @@ def test_what_is_kept_owns_its_memory_and_nothing_else() -> None:
         parts = [part for entry in condition.entries for part in entry]
         assert condition.n_bytes == sum(part.untyped_storage().nbytes() for part in parts)
         assert all(part.is_contiguous(memory_format=layout) for part in parts)
+
+
+@pytest.mark.parametrize("numbers", [0, 4000, 2**30])
+@torch.no_grad()
+def test_both_sides_of_guidance_in_one_batch(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = network(channel_mult=(1, 1, 2), out_channels=6)
+    x, t, labels = inputs(12, 8)
+    sides = (unet.encode(labels[:1]), unet.encode_null(12, 8))
+    alone = [unet(x, t, side).sample for side in sides]
+    monkeypatch.setattr("semsynth.model.unet.JOINT_NUMBERS", numbers)
+    monkeypatch.setattr("semsynth.model.unet._joining_pays", lambda h: True)
+    for entries in (sides, (labels[:1], torch.full_like(labels[:1], -1))):
+        together = unet(x, t, *entries, 0.0).sample, unet(x, t, *entries, 1.0 + 1e-9).sample
+        torch.testing.assert_close(together[0][:, :3], alone[1][:, :3])
+        torch.testing.assert_close(together[1], alone[0])
