@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.diffusion.settings import SamplerSettings
 from semsynth.pipeline import caching
 from semsynth.pipeline.caching import keep_bytes, pictures_a_mask
 from semsynth.runtime import precision
 from semsynth.runtime.errors import UserError
+
+PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 
 def test_runs_of_equal_masks() -> None:
@@ -85,3 +88,24 @@ def test_bfloat16_is_near(
     assert next(pipe.unet.parameters()).dtype == torch.float32
     assert pipe.set_precision("no") == "no"
     assert np.array_equal(pipe.generate(masks, seeds), expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("kind", [{}, {"codec": "pixel", **PAPER}])
+def test_the_plain_path_paints_the_same(
+    kind: dict[str, Any],
+    guidance: float,
+    new_pipe: Callable[..., Any],
+    new_masks: Callable[..., np.ndarray],
+) -> None:
+    pipe = new_pipe(edges=True, **kind)
+    masks, seeds = new_masks(2).repeat(2, 0), range(4)
+    edges = (masks > 1).astype(np.uint8)
+    settings = SamplerSettings(steps=4, guidance_scale=guidance, guidance_rescale=0.3)
+    fast = pipe.generate(masks, seeds, settings, edges)
+    pipe.plain = True
+    passes: list[int] = []
+    pipe.unet.register_forward_hook(lambda *_: passes.append(1))
+    plain = pipe.generate(masks, seeds, settings, edges)
+    assert np.abs(plain.astype(int) - fast).max() <= 1
+    assert len(passes) == 4 * (1 if guidance == 1 else 2)

@@ -54,6 +54,10 @@ class GenerateConfig:
     cache: Literal["auto", "full", "off"] = "auto"
     """Keep what depends on a mask alone over all steps: auto, as much as fits into half of the
     free memory; full, all of it; off, none. Pictures differ by rounding at most."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the kernels of norms: auto, on GPUs."""
+    reference: Literal["none", "plain"] = "none"
+    """plain: the official computation without any of our short cuts, to compare with (slow)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 
@@ -65,6 +69,8 @@ class GenerateConfig:
             raise UserError(f"--limit is {self.limit}: must be at least 1")
         if self.batch_size < 1:
             raise UserError(f"--batch-size is {self.batch_size}: must be at least 1")
+        if self.reference == "plain" and self.precision == "bf16":
+            raise UserError("--reference plain computes in float32; drop --precision bf16")
         _ = self.settings
 
     @property

@@ -149,8 +149,12 @@ def _load(config: GenerateConfig) -> Painter:
     if device == "auto" and local_rank is not None and torch.cuda.is_available():
         device = f"cuda:{int(local_rank) % torch.cuda.device_count()}"
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, device=device)
+    if config.reference == "plain":
+        pipe.plain = True
+        return pipe
     pipe.cache = config.cache
     pipe.set_precision(config.precision)
+    pipe.set_compile(config.compile)
     say(pipe.describe_cache(-(-config.batch_size // config.per_mask)))
     return pipe
 
@@ -183,6 +187,8 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
         settings["guidance_interval"] = list(config.guidance_interval)
     if config.precision != "auto":
         settings["precision"] = config.precision
+    if config.reference != "none":
+        settings["reference"] = config.reference
     return settings
 
 

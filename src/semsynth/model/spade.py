@@ -7,6 +7,7 @@ K channels of the condition (one per class).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,6 +16,10 @@ from torch import Tensor, nn
 
 from semsynth.model.condition import Entry, Modulation, Passes, modulated_norm
 from semsynth.model.norms import GroupNorm
+
+Fused = Callable[[nn.Module, Tensor, Entry | Passes | None, Modulation | None], Tensor | None]
+"""(norm, x_BCHW, its entry, the time's scale and shift) to the activated map, or None where it
+cannot; see ``fused``."""
 
 
 def norm_groups(channels: int) -> int:
@@ -85,6 +90,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample: Literal["down", "up"] | None = resample
         self.is_spade = spade is not None
+        self.fused: Fused | None = None
 
         def norm(channels: int) -> nn.Module:
             if spade is None:
@@ -111,13 +117,28 @@ class ResBlock(nn.Module):
         self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry | Passes, ...] = ()
     ) -> Tensor:
         """Return (B, out_channels, H', W'); ``entries`` are those of ``spade_norms``."""
-        first, second = ((entry,) for entry in entries) if self.is_spade else ((), ())
-        h = _resample(F.silu(self.norm1(x_BCHW, *first)), self.resample)
+        first, second = entries if self.is_spade else (None, None)
+        h = _resample(self._activated(self.norm1, x_BCHW, first), self.resample)
         h = self.conv1(h)
         scale, shift = self.time(F.silu(embedding_BE))[..., None, None].chunk(2, dim=1)
-        h = torch.addcmul(shift, self.norm2(h, *second), 1 + scale)
-        h = self.conv2(self.dropout(F.silu(h)))
+        h = self._activated(self.norm2, h, second, (1 + scale, shift))
+        h = self.conv2(self.dropout(h))
         return h + self.skip(_resample(x_BCHW, self.resample))  # type: ignore[no-any-return]
+
+    def _activated(
+        self,
+        norm: nn.Module,
+        x_BCHW: Tensor,
+        entry: Entry | Passes | None,
+        time: Modulation | None = None,
+    ) -> Tensor:
+        """Return SiLU of the norm, with the time's scale and shift in between where given."""
+        if self.fused is not None:
+            done = self.fused(norm, x_BCHW, entry, time)
+            if done is not None:
+                return done
+        h = norm(x_BCHW) if entry is None else norm(x_BCHW, entry)
+        return F.silu(h if time is None else torch.addcmul(time[1], h, time[0]))
 
 
 class Attention(nn.Module):

@@ -24,6 +24,7 @@ from semsynth.diffusion.settings import SamplerSettings
 from semsynth.model.codec import make_codec
 from semsynth.model.condition import Condition
 from semsynth.model.config import ModelConfig
+from semsynth.model.reference import plain_pass
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.pipeline.caching import Cache, describe, encode_masks, keep_bytes, pictures_a_mask
@@ -97,6 +98,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         self.checkpoint_sha256 = ""
         self.cache: Cache = "auto"
         self.precision: Precision = "no"
+        self.plain = False
         self._lut = self._labels.channel_lut()
         self._check_network()
 
@@ -150,8 +152,8 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         return str(self.facts.get("recipe", {}).get("name", ""))
 
     @torch.no_grad()
-    def encode(self, mask_BHW: Array, edges_BHW: Array | None = None) -> Condition:
-        """Compute all that depends on masks alone.
+    def encode(self, mask_BHW: Array, edges_BHW: Array | None = None) -> Condition | Tensor:
+        """Compute all that depends on masks alone (with ``plain``, the label map, (B, K, H, W)).
 
         Args:
             mask_BHW: integer label ids.
@@ -168,6 +170,8 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
             return labels_for_network(values.to(self._execution_device), self._model)
 
         edges = None if edges_BHW is None else fitted(edges_BHW)
+        if self.plain:
+            return self._plain_unet.one_hot(fitted(self._lut[mask_BHW]), edges)
         keep = keep_bytes(self.cache, self._execution_device)
         with self._autocast():
             return encode_masks(self._plain_unet, fitted(self._lut[mask_BHW]), edges, keep)
@@ -340,7 +344,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
 
     def _sample(
         self,
-        condition: Condition,
+        condition: Condition | Tensor,
         how: tuple[Any, SamplerSettings],
         noise: tuple[Tensor, list[torch.Generator]],
         on_step: StepEnd | None = None,
@@ -349,12 +353,14 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         scheduler, settings = how
         noise_BCHW, generators = noise
         null = None
-        if settings.guidance_scale != 1.0:
+        if settings.guidance_scale != 1.0 and not self.plain:
             with self._autocast():
                 null = self._plain_unet.encode_null(*noise_BCHW.shape[2:])
 
         def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
             x = x.to(self._plain_unet.dtype)
+            if isinstance(condition, Tensor):
+                return plain_pass(self._plain_unet, x, t, condition, guidance_scale, rescale)
             if self.precision == "bf16":
                 x = x.contiguous(memory_format=torch.channels_last)
             with self._autocast():

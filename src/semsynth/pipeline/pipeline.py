@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from semsynth.diffusion.sampling import make_scheduler
+from semsynth.model.fused import Compile, fuse
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, load_bundle, load_network, save_bundle
 from semsynth.pipeline.card import has_card, write_card
@@ -62,8 +63,13 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             ``pipe.scheduler = X.from_config(pipe.scheduler.config)``.
         schedule: the forward process that the network was trained on.
         codec: from pictures to what the network sees, and back.
+        plain: paint by the official computation, straightforwardly (``model.reference``).
         checkpoint_sha256: of what it was loaded from, empty for one in training.
     """
+
+    def set_compile(self, wanted: Compile) -> bool:
+        """Compile the norms' kernels (``model.fused``), ``auto`` on GPUs; return whether it is."""
+        return fuse(self._plain_unet, wanted, self._execution_device)
 
     @classmethod
     def wrap(cls, bundle: Bundle, unet: SemanticUNet, sha256: str = "") -> Self:
