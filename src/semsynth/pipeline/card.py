@@ -168,6 +168,8 @@ def _training(facts: Facts, bundle: Any) -> Iterator[tuple[str, str]]:
         yield "instances", "the edges between objects are a condition channel"
     if _is_official(facts):
         yield "weights", f"the authors' `{facts.get('source_file', '')}`, imported"
+    if "from" in facts:
+        yield "started from", f"a model of {facts['from']['dataset']}"
     if "step" in facts:
         yield "steps", f"{facts['step']:,}"
     recipe: Mapping[str, Any] = facts.get("recipe") or {}

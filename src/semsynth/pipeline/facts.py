@@ -21,6 +21,16 @@ def knows_licence(facts: Facts) -> bool:
     return licence(facts).casefold() not in ("unknown", "none", "-", "?")
 
 
+def joint_licence(*licences: str) -> str:
+    """Return the terms of a model that learnt from several data sets: all of them hold.
+
+    ``unknown`` if those of one are, so that nobody takes the rest for the whole.
+    """
+    if not all(knows_licence({"licence": text}) for text in licences):
+        return "unknown"
+    return "; ".join(dict.fromkeys(part for text in licences for part in text.split("; ")))
+
+
 def saw_dropped_masks(facts: Facts) -> bool:
     """Whether training ever hid masks, without which guidance has nothing to lead away from.
 

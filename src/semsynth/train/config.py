@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import tyro.conf
 from pydantic import Field, model_validator
 
 from semsynth.diffusion.config import DiffusionConfig
@@ -145,6 +146,11 @@ class TrainConfig:
         recipe: name of a recipe (streets_demo, camvid, sidewalk_1024, paper_256) or a YAML file.
         data: folder of 'semsynth prepare'.
         output: folder of the run; by default checkpoints/ and the name that the recipe gives.
+        from_checkpoint: start from the weights of another model: a final_model.pth, the folder of
+            a run, or a Diffusers folder; of another data set, size or codec, but of the same
+            network. A run that was started so goes on without the flag.
+        label_map: for --from, a YAML file of lines 'label of the data: label of the model' where
+            the names differ (or: a list of labels, their mean).
         resume: continue an unfinished run in the output folder (--no-resume: refuse it).
         mask_dropout: what fine-tuning drops: whole masks (the paper), or for region in half of
             the samples also classes and regions (finetune.region_dropout, where the recipe has
@@ -156,6 +162,8 @@ class TrainConfig:
     recipe: str = "sidewalk_1024"
     data: Path = Path("data/sidewalk_processed")
     output: Path | None = None
+    from_checkpoint: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    label_map: Path | None = None
     resume: bool = True
     mask_dropout: Literal["whole", "region"] = "whole"
     set: tuple[str, ...] = ()

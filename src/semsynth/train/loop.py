@@ -33,6 +33,7 @@ from semsynth.train.mask_dropout import partial_masks
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
+from semsynth.train.start import Start, starting_point
 from semsynth.train.state import load_latest, save_state
 from semsynth.train.step import Run, train_step
 
@@ -56,9 +57,10 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     data = PreparedDataset.open(config.data)
     check_fit(recipe, data)
     folder = config.output or Path("checkpoints") / (recipe.run or recipe.name)
+    start = starting_point(config, folder, recipe, data)
     accelerator = _accelerator(recipe, config.device)
     try:
-        final = _train(recipe, folder, data, accelerator, config.resume, on_checkpoint)
+        final = _train(recipe, folder, data, accelerator, config.resume, on_checkpoint, start)
     finally:
         # Accelerate keeps its settings for the life of the process; the next run may have others.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -73,13 +75,14 @@ def _train(
     accelerator: Accelerator,
     resume: bool,
     on_checkpoint: OnCheckpoint | None,
+    start: Start | None,
 ) -> Path:
     _check_batch(recipe, accelerator.num_processes)
     if accelerator.is_main_process:
-        _claim(folder, recipe, data, resume)
+        _claim(folder, recipe, data, resume, start)
     accelerator.wait_for_everyone()
     final = folder / FINAL
-    run = _assemble(recipe, folder, data, accelerator)
+    run = _assemble(recipe, folder, data, accelerator, start)
     if run.step >= recipe.total_steps and final.exists():
         say(f"{final}: already trained ({run.step} steps)")
     else:
@@ -116,14 +119,20 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
         raise UserError(f"{data.root}: some masks of the split 'train' have no picture")
 
 
-def _claim(folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool) -> None:
+def _claim(
+    folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool, start: Start | None
+) -> None:
     decides = recipe.model_dump(mode="json", exclude={"about", "run"})
     for name in ("workers", "log_every", "keep_checkpoints"):
         decides["train"].pop(name)
     key = {"recipe": decides, "data": data.info.name, "labels": data.labels.to_json()}
+    if start is not None:
+        key["from"] = start.key
     if not resume and any(folder.glob("step_*")):
         raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
     claim_output(folder, "run", key)
+    if start is not None:
+        start.save(folder)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_text(folder / "config.yaml", text)
 
@@ -144,11 +153,20 @@ def _check_batch(recipe: Recipe, world: int) -> None:
         )
 
 
-def _assemble(recipe: Recipe, folder: Path, data: PreparedDataset, accelerator: Accelerator) -> Run:
+def _assemble(
+    recipe: Recipe,
+    folder: Path,
+    data: PreparedDataset,
+    accelerator: Accelerator,
+    start: Start | None,
+) -> Run:
     torch.manual_seed(derive_seed(recipe.seed, "weights"))
     unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())
     require_space(folder, 4 * bytes_each * (recipe.train.keep_checkpoints + 1), "training")
+    state = load_latest(folder)
+    if state is None and start is not None:
+        start.begin(unet, recipe, data)
     if recipe.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if recipe.train.channels_last:
@@ -157,9 +175,8 @@ def _assemble(recipe: Recipe, folder: Path, data: PreparedDataset, accelerator: 
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
     run = Run(
         recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
-        _optimizer(recipe, unet),
+        _optimizer(recipe, unet), start=start,
     )  # fmt: skip
-    state = load_latest(folder)
     if state is not None:
         _restore(run, state)
     run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
@@ -281,6 +298,8 @@ def _bundle(run: Run) -> Bundle:
         "semsynth": __version__,
         "torch": str(torch.__version__),
     }
+    if run.start is not None:
+        facts = run.start.with_licence(facts)
     return Bundle(
         run.recipe.model,
         run.recipe.diffusion,

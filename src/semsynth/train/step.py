@@ -25,6 +25,7 @@ from semsynth.runtime.torch_rng import torch_generator
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.phases import learning_rate, phase_at
+from semsynth.train.start import Start
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Run:
     schedule: Schedule
     optimizer: torch.optim.Optimizer
     step: int = 0
+    start: Start | None = None
 
     @property
     def plain_unet(self) -> SemanticUNet:

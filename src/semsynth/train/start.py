@@ -1,0 +1,150 @@
+"""``--from``: the model that a run starts from, and what the run remembers of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from semsynth.data.prepared import PreparedDataset
+from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.bundle import Bundle, load_bundle
+from semsynth.pipeline.facts import joint_licence, licence
+from semsynth.pipeline.folder import MODEL_INDEX, checkpoint_sha256
+from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
+from semsynth.runtime.artifacts import read_json, write_json
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import say
+from semsynth.train.config import Recipe, TrainConfig
+from semsynth.train.label_match import LabelMatch, match_labels, read_label_map
+from semsynth.train.transfer import carry_over, check_body
+
+FILE = "from.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run's starting point.
+
+    Attributes:
+        path: where it was found; no part of the run's key.
+        sha256: of ``checkpoint_sha256``.
+        labels: ours to theirs; labels that correspond to nothing are absent.
+        facts: what is known of it, for the facts of the run's models.
+    """
+
+    path: str
+    sha256: str
+    labels: dict[str, list[str]]
+    facts: dict[str, Any]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the first weights, besides recipe and labels; JSON values."""
+        return {"sha256": self.sha256, "labels": self.labels}
+
+    def save(self, run: Path) -> None:
+        """Keep it in the run's folder, so that the run goes on without ``--from``."""
+        write_json(run / FILE, asdict(self))
+
+    def begin(self, unet: SemanticUNet, recipe: Recipe, data: PreparedDataset) -> None:
+        """Give a fresh network the weights, and say what was carried over and what was not.
+
+        Raises:
+            UserError: the file is not there any more, or is another one now.
+        """
+        path = Path(self.path)
+        if not path.exists() or checkpoint_sha256(path) != self.sha256:
+            raise UserError(
+                f"{path}: what this run starts from is not there any more (SHA-256 "
+                f"{self.sha256[:12]}); give the place of the same file with --from"
+            )
+        source = _load(path)
+        match = match_labels(data.labels, source.labels, self._map(data))
+        carried = carry_over(unet, source, recipe.model, recipe.diffusion, match)
+        for line in _told(self, source, match, recipe):
+            say(f"from {path}: {line}")
+        say(f"from {path}: {carried.parameters:,} parameters carried over")
+        for name, reason in _by_layer(carried.fresh).items():
+            say(f"from {path}: fresh: {name} ({reason})")
+        if carried.dropped:
+            say(f"from {path}: not used: {', '.join(carried.dropped)}")
+
+    def _map(self, data: PreparedDataset) -> dict[str, list[str]]:
+        names = [label.name for label in data.labels.labels if label.channel is not None]
+        return {name: self.labels.get(name, []) for name in names}
+
+    def with_licence(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return a model's facts with this start, under the terms of both data sets."""
+        both = joint_licence(licence(facts), licence(self.facts))
+        return {**facts, "licence": both, "from": self.facts}
+
+
+def starting_point(
+    config: TrainConfig, run: Path, recipe: Recipe, data: PreparedDataset
+) -> Start | None:
+    """Return what the run starts from: as the options say, or as it is known in its folder.
+
+    Raises:
+        UserError: no model of ours, another network, or a wrong label map.
+    """
+    if config.from_checkpoint is None:
+        if config.label_map is not None:
+            raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
+        return Start(**read_json(run / FILE)) if (run / FILE).exists() else None
+    path = config.from_checkpoint
+    source = _load(path)
+    check_body(source.model, recipe.model, str(path))
+    given = None if config.label_map is None else read_label_map(config.label_map)
+    match = match_labels(data.labels, source.labels, given, str(config.label_map))
+    facts = {
+        "file": path.name,
+        "sha256": checkpoint_sha256(path),
+        "dataset": source.facts.get("dataset", "unknown"),
+        "licence": licence(source.facts),
+        "height": source.height,
+        "width": source.width,
+        "labels": match.names,
+        "averaged": match.alone,
+    }
+    if "from" in source.facts:
+        facts["from"] = source.facts["from"]
+    return Start(str(path.resolve()), facts["sha256"], match.names, facts)
+
+
+def _load(path: Path) -> Bundle:
+    if (path / MODEL_INDEX).is_file():
+        return SemanticDiffusionPipeline.from_checkpoint(path, "cpu").bundle
+    try:
+        return load_bundle(path)
+    except UserError as error:
+        hint = ""
+        if path.suffix in (".pt", ".pth") and "is not a final_model.pth" in str(error):
+            hint = "; a checkpoint of the official code goes through `semsynth import` first"
+        raise UserError(f"--from {error}{hint}") from None
+
+
+def _told(start: Start, source: Bundle, match: LabelMatch, recipe: Recipe) -> list[str]:
+    steps = f", {source.facts['step']:,} steps" if "step" in source.facts else ""
+    size = f"{source.height}x{source.width}"
+    lines = [f"a model of {start.facts['dataset']}, {size}{steps}; {start.facts['licence']}"]
+    pairs = [
+        mine if theirs == [mine] else f"{mine} < {' + '.join(theirs)}"
+        for mine, theirs in match.names.items()
+    ]
+    lines.append(f"labels carried over: {', '.join(pairs) or 'none'}")
+    if match.alone:
+        lines.append(f"labels that start from the mean of all of theirs: {', '.join(match.alone)}")
+    if match.unused:
+        lines.append(f"labels of theirs that nothing starts from: {', '.join(match.unused)}")
+    theirs, ours = source.diffusion, recipe.diffusion
+    if (theirs.schedule, theirs.shift) != (ours.schedule, ours.shift):
+        lines.append(
+            f"another noise level at each timestep: schedule {theirs.schedule}, shift "
+            f"{theirs.shift:g} there, {ours.schedule}, {ours.shift:g} here"
+        )
+    return lines
+
+
+def _by_layer(fresh: dict[str, str]) -> dict[str, str]:
+    return {name.rsplit(".", 1)[0]: reason for name, reason in fresh.items()}
