@@ -120,7 +120,8 @@ class MaskEncoder:
     def condition_bytes(self, masks: int, height: int, width: int) -> list[int]:
         """Return the bytes of gamma and beta of each SPADE norm for latents of this size."""
         kind = self.device.type
-        mixed = torch.is_autocast_enabled(kind)
+        # PyTorch knows no autocast of the meta device, where networks are counted.
+        mixed = kind != "meta" and torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if mixed else self.dtype
         each = 2 * masks * dtype.itemsize
         return [

@@ -1,0 +1,49 @@
+"""What a step of a recipe takes, counted without taking one."""
+
+from __future__ import annotations
+
+import torch
+
+from semsynth.model.flops import NetworkFlops, network_flops
+from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.bundle import fresh_network
+from semsynth.runtime.peaks import find_peak
+from semsynth.train.config import Recipe
+
+
+def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
+    """Return the recipe's network without storage, for ``label_channels`` classes."""
+    with torch.device("meta"):
+        return fresh_network(recipe.model, recipe.diffusion, label_channels)
+
+
+def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
+    """Return the FLOPs for one picture of the recipe's size."""
+    side = recipe.model.downscale
+    unet = meta_unet(recipe, label_channels)
+    return network_flops(unet, recipe.height // side, recipe.width // side)
+
+
+def step_flops(recipe: Recipe, label_channels: int) -> int:
+    """Return the FLOPs of an optimizer step over all processes, as MFU counts them.
+
+    Forward and backward pass of ``train.batch_size`` pictures. What gradient checkpointing computes
+    again does not count (PaLM, arXiv 2204.02311, appendix B); nor do the optimizer and the average.
+
+    Args:
+        recipe: the recipe.
+        label_channels: classes with a condition channel (``labels.num_channels``), without the one
+            of instance edges.
+    """
+    return recipe.train.batch_size * recipe_flops(recipe, label_channels).training
+
+
+def peak_flops(device: torch.device, recipe: Recipe) -> float | None:
+    """Return what ``device`` can do at the most, in FLOP/s, in the recipe's precision.
+
+    None for CPUs and for GPUs that are not in ``runtime.peaks``: then there is no MFU to print.
+    """
+    if device.type != "cuda":
+        return None
+    peak = find_peak(torch.cuda.get_device_name(device))
+    return None if peak is None else peak.flops(recipe.train.precision)
