@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from semsynth.data.prepared import PreparedDataset
 from semsynth.model.codec import HaarCodec
 from semsynth.runtime.errors import UserError
 from semsynth.train import latents as module
-from semsynth.train.config import TrainConfig, load_recipe
-from semsynth.train.latents import LatentSet, cache_latents, check_recipe
+from semsynth.train.latents import LatentSet, cache_latents
 
 
 class Counting(HaarCodec):
@@ -136,10 +134,3 @@ def test_values_beyond_float16_are_refused(data: PreparedDataset, tmp_path: Path
     with pytest.raises(UserError, match="not finite in float16"):
         cache_latents(LatentSet(data, Wild(1)), "val", folder=tmp_path / "c")
     assert not list((tmp_path / "c").rglob("*.npy"))
-
-
-def test_crops_have_no_latents(configure: Callable[..., TrainConfig]) -> None:
-    config = configure("run")
-    check_recipe(load_recipe(config.recipe))
-    with pytest.raises(UserError, match=r"train\.crop is 0\.8, and random crops"):
-        check_recipe(load_recipe(config.recipe, ("train.crop=0.8",)))

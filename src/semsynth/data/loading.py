@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +13,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
 from semsynth.data.prepared import PreparedDataset
+from semsynth.data.variation import Plan, vary
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.rng import derive_seed, numpy_rng
+
+__all__ = ["Batch", "Plan", "TrainingPictures", "TrainingSample", "batches"]
 
 CACHE_BYTES = 2_000_000_000
 
@@ -25,35 +27,20 @@ class Batch:
     """Pictures of a step.
 
     Attributes:
-        pictures: (B, 3, H, W) uint8.
+        pictures: (B, 3, H, W) uint8; (B, 0, H, W) where there are latents.
         channels: (B, H, W) int16 condition channels, -1 for unlabelled and padding.
         content: (B, 1, H, W) bool, False for padding; None where nothing is padded.
         edges: (B, H, W) uint8, 1 at the borders of objects; None unless ``Plan.instances``.
+        varied: (B, 7) float32: what was done to them (``variation.AUGMENTATIONS``).
+        latents: (B, C, h, w) float32, where they were computed before; else None.
     """
 
     pictures: Tensor
     channels: Tensor
     content: Tensor | None
     edges: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which samples a step has, and how they are varied.
-
-    Attributes:
-        seed: of the order and of the variations.
-        batch_size: pictures of a step over all processes.
-        flip: mirror half of them.
-        crop: smallest share of a side that a random crop keeps.
-        instances: whether the batches have the edges of the instances.
-    """
-
-    seed: int
-    batch_size: int
-    flip: bool = False
-    crop: float = 1.0
-    instances: bool = False
+    varied: Tensor | None = None
+    latents: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,24 +51,36 @@ class TrainingSample:
     channels: Array
     content: Array | None
     edges: Array | None
+    varied: Array
+    latent: Array | None = None
 
 
 Hide = Callable[[int, Array], Array]
 """(position of the sample, (H, W) channels) to the pixels that become unlabelled, (H, W) bool."""
+Latents = Callable[[str, bool], Array]
+"""(stem, whether it is mirrored) to the latent of a picture, (C, h, w) float32."""
 
 
 class TrainingPictures(Dataset[TrainingSample]):
     """Samples by their global position (step * batch size + slot); each once an epoch."""
 
     def __init__(
-        self, data: PreparedDataset, split: str, plan: Plan, hide: Hide | None = None
+        self,
+        data: PreparedDataset,
+        split: str,
+        plan: Plan,
+        hide: Hide | None = None,
+        latents: Latents | None = None,
     ) -> None:
         """Read ``split`` of ``data`` as ``plan`` says, with masks partly hidden by ``hide``.
+
+        With ``latents`` pictures are not read, and may be mirrored at the most.
 
         Raises:
             UserError: the plan wants instances and a picture has none.
         """
-        self.data, self.split, self.plan, self.hide = data, split, plan, hide
+        self.data, self.split, self.plan = data, split, plan
+        self.hide, self.latents = hide, latents
         self.stems = data.stems(split)
         self.lut = data.labels.channel_lut()
         self.unlabelled = np.int16(data.labels.unlabelled_channel)
@@ -103,12 +102,15 @@ class TrainingPictures(Dataset[TrainingSample]):
     def read(self, stem: str) -> tuple[Array, ...]:
         """Return (H, W, 3) uint8, (H, W) int16 condition channels, (H, W) uint16 instances.
 
-        The instances are there only where the plan wants them.
+        The instances are there only where the plan wants them; with latents the picture is empty.
         """
         if self._cache is not None and stem in self._cache:
             return self._cache[stem]
         mask = self.data.read_mask(self.split, stem)
-        layers: tuple[Array, ...] = (self.data.read_image(self.split, stem), self.lut[mask])
+        picture = np.empty((*mask.shape, 0), np.uint8)
+        if self.latents is None:
+            picture = self.data.read_image(self.split, stem)
+        layers: tuple[Array, ...] = (picture, self.lut[mask])
         if self.plan.instances:
             layers = (*layers, self.data.read_instances(self.split, stem))
         if self._cache is not None:
@@ -119,16 +121,12 @@ class TrainingPictures(Dataset[TrainingSample]):
         """Return the varied sample of a global position."""
         stem = self.stem_at(position)
         layers = list(self.read(stem))
+        top, left, height, width = self.data.content_box(self.split, stem)
         if self.padded:
-            top, left, height, width = self.data.content_box(self.split, stem)
             box = np.zeros(layers[1].shape, np.uint8)
             box[top : top + height, left : left + width] = 1
             layers.append(box)
-        rng = numpy_rng(self.plan.seed, "variation", position)
-        layers = _crop(layers, self.plan.crop, rng)
-        if self.plan.flip and rng.random() < 0.5:
-            layers = [layer[:, ::-1] for layer in layers]
-        layers = [np.ascontiguousarray(layer) for layer in layers]
+        layers, varied = vary(layers, self.plan, position, (top, left, height, width))
         content = layers[-1] if self.padded else None
         # Edges of the varied instances: an edge that is resized would become thick or thin.
         edges = instance_edges(layers[2], content) if self.plan.instances else None
@@ -138,7 +136,8 @@ class TrainingPictures(Dataset[TrainingSample]):
             layers[1] = np.where(hidden, self.unlabelled, layers[1])
             if edges is not None:
                 edges[hidden] = 0
-        return TrainingSample(layers[0], layers[1], content, edges)
+        latent = None if self.latents is None else self.latents(stem, bool(varied[0]))
+        return TrainingSample(layers[0], layers[1], content, edges, varied, latent)
 
 
 def _require_instances(data: PreparedDataset, split: str) -> None:
@@ -149,21 +148,6 @@ def _require_instances(data: PreparedDataset, split: str) -> None:
             f"have no instance map, the first is '{without[0]}'; train without instance edges, or "
             "prepare data that have instances"
         )
-
-
-def _crop(layers: list[np.ndarray], smallest: float, rng: np.random.Generator) -> list[np.ndarray]:
-    if smallest >= 1:
-        return layers
-    height, width = layers[0].shape[:2]
-    share = rng.uniform(smallest, 1)
-    h, w = max(1, round(height * share)), max(1, round(width * share))
-    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    kinds = [cv2.INTER_LINEAR] + [cv2.INTER_NEAREST_EXACT] * (len(layers) - 1)
-    cut = [layer[top : top + h, left : left + w] for layer in layers]
-    return [
-        cv2.resize(layer, (width, height), interpolation=kind)
-        for layer, kind in zip(cut, kinds, strict=True)
-    ]
 
 
 class _Steps(Sampler[list[int]]):
@@ -188,7 +172,14 @@ def _collate(items: list[TrainingSample]) -> Batch:
     channels = torch.from_numpy(np.stack([item.channels for item in items]))
     content = stacked([item.content for item in items])
     edges = stacked([item.edges for item in items])
-    return Batch(pictures, channels, None if content is None else content[:, None].bool(), edges)
+    return Batch(
+        pictures,
+        channels,
+        None if content is None else content[:, None].bool(),
+        edges,
+        stacked([item.varied for item in items]),
+        stacked([item.latent for item in items]),
+    )
 
 
 def batches(

@@ -47,6 +47,8 @@ class ModelConfig(Config):
             share as their input (0: each has the map itself, as the paper).
         instance_edges: one more condition channel, for the edges between objects (the paper's
             Cityscapes); needs prepared data with instances.
+        augment_condition: the network is told how a training picture was varied (flip, scale and
+            place of the crop, colours), so that its own are as they are without.
     """
 
     codec: Literal["pixel", "haar", "vae"] = "haar"
@@ -62,6 +64,7 @@ class ModelConfig(Config):
     labels: Literal["patch", "nearest"] = "patch"
     label_features: int = Field(0, ge=0)
     instance_edges: bool = False
+    augment_condition: bool = False
 
     @property
     def downscale(self) -> int:

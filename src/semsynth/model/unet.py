@@ -68,6 +68,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         label_features: channels of a learned convolution of the (patched) label map, which all
             SPADE norms then share as their input; 0 gives them the map itself, as the paper.
         instance_edges: the last of ``label_channels`` is the map of the edges of instances.
+        augment_channels: numbers that tell how a training picture was varied (0: it is not told).
     """
 
     _supports_gradient_checkpointing = True
@@ -88,6 +89,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         label_patch: int = 1,
         label_features: int = 0,
         instance_edges: bool = False,
+        augment_channels: int = 0,
     ) -> None:
         """Build the network; see the class for the arguments."""
         super().__init__()
@@ -123,6 +125,10 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+        if augment_channels:
+            # No bias: all zeros, as in sampling, have no effect, so that they need not be given.
+            self.augment_in = nn.Linear(augment_channels, embedding, bias=False)
+            nn.init.zeros_(self.augment_in.weight)
 
     def _build_encoder(
         self, blocks: int, embedding: int, dropout: float, attention: Any
@@ -193,6 +199,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         guidance_scale: float = 1.0,
         guidance_rescale: float = 0.0,
         return_dict: bool = True,
+        varied_BA: Tensor | None = None,
     ) -> UNetOutput | tuple[Tensor]:
         """Predict the target for noisy ``x`` at timesteps ``t``.
 
@@ -209,8 +216,9 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             guidance_rescale: share, 0..1, in which the guided prediction gets the standard
                 deviation of the conditional one (arXiv 2305.08891, eq. 15 and 16).
             return_dict: False for a tuple of one tensor.
+            varied_BA: in training, how the pictures were varied, (B, ``augment_channels``).
         """
-        features = self._encode_picture(x_BCHW, t_B)
+        features = self._encode_picture(x_BCHW, t_B, varied_BA)
         if null is None or guidance_scale == 1.0:
             (output,) = self._decode(*features, self._encoded(condition))
         else:
@@ -240,12 +248,15 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         return module(*args)  # type: ignore[no-any-return]
 
     def _encode_picture(
-        self, x_BCHW: Tensor, t_B: Tensor | float
+        self, x_BCHW: Tensor, t_B: Tensor | float, varied_BA: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         self.check_size(*x_BCHW.shape[2:])
         t_B = torch.as_tensor(t_B, device=x_BCHW.device).expand(len(x_BCHW))
         embedding = timestep_embedding(t_B, self.base_channels).to(x_BCHW.dtype)
-        embedding = self.time_out(F.silu(self.time_in(embedding)))
+        embedding = self.time_in(embedding)
+        if varied_BA is not None:
+            embedding = embedding + self.augment_in(varied_BA.to(embedding.dtype))
+        embedding = self.time_out(F.silu(embedding))
         h = self.conv_in(x_BCHW)
         skips = [h]
         for stage in self.encoder_stages():

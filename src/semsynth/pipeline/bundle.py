@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from semsynth.data.labels import LabelSet
+from semsynth.data.variation import AUGMENTATIONS
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.codec import Codec, open_codec
 from semsynth.model.config import ModelConfig
@@ -78,6 +79,7 @@ def fresh_network(
         label_patch=model.downscale if model.labels == "patch" else 1,
         label_features=model.label_features,
         instance_edges=model.instance_edges,
+        augment_channels=len(AUGMENTATIONS) if model.augment_condition else 0,
     )
     return unet
 

@@ -50,7 +50,18 @@ class TrainSection(PhaseConfig):
         ema_decay: decay of the moving average of the weights.
         ema_warmup: shorten the average early: min(ema_decay, (1 + n) / (10 + n)).
         flip: mirror half of the pictures.
-        crop: smallest share of a side that a random crop keeps (1: no crops).
+        crop: smallest share of a side that a random crop keeps; it is enlarged to the whole (1: no
+            crops).
+        crop_size: height and width of what a step sees of a picture, cut out at a random place
+            without resizing; the pictures may then be larger than what fits into memory, and
+            the model paints their whole size. Validation takes the middle of the pictures.
+        scale: with ``crop_size``, by how much pictures are enlarged before they are cut, at least
+            and at most.
+        color: standard deviation of random brightness, contrast and saturation; needs
+            ``model.augment_condition``.
+        augment: share of the samples that crop, scale and color change.
+        cache_latents: with codec ``vae``, compute the latents of all pictures once and keep them
+            beside the data; excludes crops and color.
         precision: ``no`` (fp32) or ``bf16``.
         gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.
         channels_last: memory layout of convolutions (faster on GPUs with bf16).
@@ -71,6 +82,11 @@ class TrainSection(PhaseConfig):
     ema_warmup: bool = True
     flip: bool = True
     crop: float = Field(1.0, gt=0, le=1)
+    crop_size: tuple[int, int] | None = Field(None, strict=False)
+    scale: tuple[float, float] = Field((1.0, 1.0), strict=False)
+    color: float = Field(0.0, ge=0, le=1)
+    augment: float = Field(1.0, ge=0, le=1)
+    cache_latents: bool = False
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     channels_last: bool = False
@@ -127,6 +143,58 @@ class Recipe(Config):
                 raise ValueError(
                     f"{side} {value} cannot be halved as often as the network does: "
                     f"use a multiple of {multiple}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> Self:
+        train = self.train
+        low, high = train.scale
+        if not 0 < low <= high:
+            raise ValueError(f"train.scale is [{low}, {high}]: least and most, both above 0")
+        if train.crop_size is None:
+            if (low, high) != (1, 1):
+                raise ValueError("train.scale needs train.crop_size (or use train.crop)")
+            return self
+        if train.crop < 1:
+            raise ValueError("train.crop and train.crop_size exclude each other: set crop to 1")
+        multiple = self.model.size_multiple
+        for crop, side, name in zip(
+            train.crop_size, (self.height, self.width), ("height", "width"), strict=True
+        ):
+            if crop < 1 or crop % multiple:
+                raise ValueError(f"train.crop_size: {crop} is no multiple of {multiple}")
+            if round(crop / low) > side:
+                raise ValueError(
+                    f"train.crop_size {crop} at scale {low:g} is {round(crop / low)} pixels of a "
+                    f"picture, more than its {name} {side}; the least scale is {crop / side:.3g}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_does_not_leak(self) -> Self:
+        if self.train.color and not self.model.augment_condition:
+            raise ValueError(
+                "train.color would be in the generated pictures too, unless "
+                "model.augment_condition is true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _latents_can_be_kept(self) -> Self:
+        train = self.train
+        if not train.cache_latents:
+            return self
+        if self.model.codec != "vae":
+            raise ValueError(
+                f"train.cache_latents is for codec 'vae'; '{self.model.codec}' is computed faster "
+                "than it is read"
+            )
+        for name, without in (("crop", 1), ("crop_size", None), ("color", 0)):
+            if getattr(train, name) != without:
+                raise ValueError(
+                    f"train.{name} is {getattr(train, name)}, and varied pictures have no latents "
+                    "on disk; set train.cache_latents=false, or vary by flips alone"
                 )
         return self
 

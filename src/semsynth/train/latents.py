@@ -29,7 +29,6 @@ from semsynth.model.codec import Codec
 from semsynth.runtime.artifacts import claim_output, require_space, sha256_file, write_bytes
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress
-from semsynth.train.config import Recipe
 
 FORMAT = 1
 Kept = Literal["float16", "float32"]
@@ -119,19 +118,6 @@ class LatentCache:
         buffer = io.BytesIO()
         np.save(buffer, latents, allow_pickle=False)
         write_bytes(self._path(stem), buffer.getvalue())
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Check that a recipe can be trained from kept latents, before any are computed.
-
-    Raises:
-        UserError: it trains on random crops.
-    """
-    if recipe.train.crop < 1:
-        raise UserError(
-            f"recipe '{recipe.name}': train.crop is {recipe.train.crop:g}, and random crops have "
-            "no latents on disk; set train.crop=1 or train without the cache"
-        )
 
 
 def claim_latents(latents: LatentSet, folder: Path | None = None) -> Path:

@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from semsynth import __version__
-from semsynth.data.loading import Plan, TrainingPictures, batches
+from semsynth.data.loading import batches
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.unet import SemanticUNet
@@ -27,15 +27,16 @@ from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar, say
 from semsynth.runtime.rng import derive_seed
+from semsynth.train.batches import training_pictures, with_codec_hash
 from semsynth.train.config import Recipe, TrainConfig, chosen_recipe
 from semsynth.train.ema import Ema
-from semsynth.train.mask_dropout import partial_masks
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
 from semsynth.train.start import Start, starting_point
 from semsynth.train.state import load_latest, save_state
 from semsynth.train.step import Run, train_step
+from semsynth.train.validation import watched
 
 OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
 
@@ -53,7 +54,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     Raises:
         UserError: a recipe, data or output that does not fit, or a loss that is not finite.
     """
-    recipe = chosen_recipe(config)
+    recipe = with_codec_hash(chosen_recipe(config))
     data = PreparedDataset.open(config.data)
     check_fit(recipe, data)
     folder = config.output or Path("checkpoints") / (recipe.run or recipe.name)
@@ -215,15 +216,7 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
 
 def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
     recipe, accelerator = run.recipe, run.accelerator
-    plan = Plan(
-        recipe.seed,
-        recipe.train.batch_size,
-        recipe.train.flip,
-        recipe.train.crop,
-        recipe.model.instance_edges,
-    )
-    hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
-    pictures = TrainingPictures(run.data, "train", plan, hide)
+    pictures = training_pictures(run)
     shard = (accelerator.process_index, accelerator.num_processes)
     steps = (run.step, recipe.total_steps)
     metrics = Metrics(run.folder, run.step) if accelerator.is_main_process else None
@@ -278,7 +271,7 @@ def _events(
     held_out = "val" in run.data.splits() and run.data.has_images("val")
     if is_due(section.validate_every) and held_out:
         loss = validation_loss(run.ema.module, run.codec, run.schedule, run.data, run.recipe)
-        metrics.write(step, validation_loss=round(loss, 6))
+        metrics.write(step, **watched(read_metrics(run.folder), step, round(loss, 6)))
     if is_due(section.preview_every):
         preview(
             SemanticDiffusionPipeline.wrap(_bundle(run), run.ema.module), run.data, run.folder, step

@@ -64,6 +64,7 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     torch.manual_seed(derive_seed(recipe.seed, "dropout", run.step, run.accelerator.process_index))
     x0, channels, weight = _to_device(run, batch)
     edges = None if batch.edges is None else batch.edges.to(run.accelerator.device)
+    varied = _told(run, batch)
     noise, t = noise_and_times(run, tuple(x0.shape[1:]))
     hide_masks(channels, edges, dropped_masks(run, phase.mask_dropout))
     channels = labels_for_network(channels, recipe.model)
@@ -74,7 +75,8 @@ def train_step(run: Run, batch: Batch) -> Tensor:
         part = slice(start, start + size)
         # One-hot maps are large: only those of one micro-batch are made at a time.
         hot = run.plain_unet.one_hot(channels[part], None if edges is None else edges[part])
-        network = partial(_predict, run.unet, hot)
+        told = None if varied is None else varied[part]
+        network = partial(_predict, run.unet, hot, told)
         inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
         with nullcontext() if last else run.accelerator.no_sync(run.unet):
@@ -97,8 +99,14 @@ def hide_masks(channels_BHW: Tensor, edges_BHW: Tensor | None, hidden_B: Tensor)
         edges_BHW[hidden_B] = 0
 
 
-def _predict(unet: Any, label_map: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    return unet(x, t, label_map).sample  # type: ignore[no-any-return]
+def _predict(unet: Any, hot: Tensor, varied: Tensor | None, x: Tensor, t: Tensor) -> Tensor:
+    return unet(x, t, hot, varied_BA=varied).sample  # type: ignore[no-any-return]
+
+
+def _told(run: Run, batch: Batch) -> Tensor | None:
+    if batch.varied is None or not run.recipe.model.augment_condition:
+        return None
+    return batch.varied.to(run.accelerator.device, non_blocking=True)
 
 
 def _sums(loss: Loss) -> Tensor:
@@ -107,9 +115,12 @@ def _sums(loss: Loss) -> Tensor:
 
 def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
     device = run.accelerator.device
-    pictures = batch.pictures.to(device, non_blocking=True).float() / 127.5 - 1
-    with torch.no_grad():
-        x0 = run.codec.encode(pictures)
+    if batch.latents is not None:
+        x0 = batch.latents.to(device, non_blocking=True)
+    else:
+        pictures = batch.pictures.to(device, non_blocking=True).float() / 127.5 - 1
+        with torch.no_grad():
+            x0 = run.codec.encode(pictures)
     if run.recipe.train.channels_last:
         x0 = x0.contiguous(memory_format=torch.channels_last)
     channels = batch.channels.to(device, non_blocking=True)

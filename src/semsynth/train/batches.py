@@ -1,0 +1,65 @@
+"""What a run reads: its pictures, or their latents, varied as the recipe says."""
+
+from __future__ import annotations
+
+from semsynth.data.loading import Latents, TrainingPictures
+from semsynth.data.variation import Plan
+from semsynth.model.vae import open_vae
+from semsynth.train.config import Recipe
+from semsynth.train.latents import LatentSet, cache_latents, claim_latents
+from semsynth.train.mask_dropout import partial_masks
+from semsynth.train.step import Run
+
+
+def training_plan(recipe: Recipe) -> Plan:
+    """Return which samples the steps have, and how they are varied."""
+    train = recipe.train
+    return Plan(
+        seed=recipe.seed,
+        batch_size=train.batch_size,
+        flip=train.flip,
+        crop=train.crop,
+        instances=recipe.model.instance_edges,
+        crop_size=train.crop_size,
+        scale=train.scale,
+        color=train.color,
+        augment=train.augment,
+    )
+
+
+def training_pictures(run: Run) -> TrainingPictures:
+    """Return the samples of a run; all processes call it, and share in computing latents.
+
+    Raises:
+        UserError: see ``cache_latents``; or instances are missing.
+    """
+    recipe = run.recipe
+    hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
+    latents = _kept_latents(run) if recipe.train.cache_latents else None
+    return TrainingPictures(run.data, "train", training_plan(recipe), hide, latents)
+
+
+def _kept_latents(run: Run) -> Latents:
+    accelerator = run.accelerator
+    wanted = LatentSet(run.data, run.codec, mirrored=run.recipe.train.flip)
+    if accelerator.is_main_process:
+        claim_latents(wanted)
+    accelerator.wait_for_everyone()
+    shard = (accelerator.process_index, accelerator.num_processes)
+    cache = cache_latents(wanted, "train", accelerator.device, shard=shard)
+    accelerator.wait_for_everyone()
+    return cache.read
+
+
+def with_codec_hash(recipe: Recipe) -> Recipe:
+    """Return the recipe with the hash of its autoencoder, so that another one is refused later.
+
+    Raises:
+        UserError: it cannot be loaded, or is another than the recipe names.
+    """
+    vae = recipe.model.vae
+    if vae is None:
+        return recipe
+    found = vae.model_copy(update={"sha256": open_vae(vae).sha256})
+    model = recipe.model.model_copy(update={"vae": found})
+    return recipe.model_copy(update={"model": model})
