@@ -121,8 +121,11 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         self.middle_attention = Attention(widths[-1], head_channels)
         self.middle2 = ResBlock(widths[-1], widths[-1], embedding, dropout, spade)
         self._build_decoder(skips, blocks_per_level, (embedding, dropout, spade), attention)
-        self.norm_out = GroupNorm(norm_groups(widths[0]), widths[0])
-        self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        self._build_end(out_channels, embedding, augment_channels)
+
+    def _build_end(self, out_channels: int, embedding: int, augment_channels: int) -> None:
+        self.norm_out = GroupNorm(norm_groups(self.widths[0]), self.widths[0])
+        self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
         if augment_channels:
