@@ -122,7 +122,7 @@ def test_processes_share_the_work_and_the_last_writes_the_lists(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     first = generate(shared, fake())
-    assert (first["n_new"], first["finished"]) == (3, False)
+    assert (first["n_new"], first["n_missing"], first["finished"]) == (2, 4, False)
     monkeypatch.setenv("RANK", "0")
     assert generate(shared, fake())["finished"]
     assert contents(shared.output) == contents(alone.output)

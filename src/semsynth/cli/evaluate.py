@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     from semsynth.evaluate.run import evaluate
 
     report = evaluate(config)
-    if as_json:
+    if as_json or not report.get("finished", True):
         return finish(report, as_json)
     lines = codec_headline(report) if config.codec_only else headline(report)
     return finish({**lines, "page": str(config.output / "report.html")}, as_json)

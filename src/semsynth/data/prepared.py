@@ -215,7 +215,7 @@ class PreparedWriter:
     """Writes a prepared folder picture by picture; ``finish`` makes it whole.
 
     Killed and started again with the same ``key`` it knows what is ``done``. Several processes
-    may fill one folder, each with a ``shard`` number of its own; one of them finishes.
+    may fill one folder, each with a list of its own (``shard`` names it); any may finish.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class PreparedWriter:
         form: PreparedFormat,
         kind: str = "prepared",
         key: Mapping[str, Any] | None = None,
-        shard: int = 0,
+        shard: str = "00000",
     ) -> None:
         """Claim ``folder`` and read what earlier runs left.
 
@@ -233,7 +233,7 @@ class PreparedWriter:
         """
         self.root = claim_output(folder, kind, key or {})
         self.form = form
-        self._progress = self.root / f".progress-{shard:05d}.jsonl"
+        self._progress = self.root / f".progress-{shard}.jsonl"
         self._records: dict[tuple[str, str], PictureRecord] = {}
         self._dropped: set[tuple[str, str]] = set()
         self._reload()
@@ -347,7 +347,11 @@ class PreparedWriter:
 
     def _reload(self) -> None:
         for path in sorted(self.root.glob(".progress-*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except FileNotFoundError:
+                continue  # another process has just finished the folder
+            for line in lines:
                 # The last line of a killed run may be cut short: that picture is written again.
                 with suppress(json.JSONDecodeError):
                     record = PictureRecord.from_json(json.loads(line))

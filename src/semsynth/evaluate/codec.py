@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     claim_output(config.output, "codec_report", {})
     stems = data.stems(config.split)
     judge = Judge(segmenter, (), config.batch_size)
-    real = judge.measure(_items(trip, False), len(stems), "real pictures")
-    rebuilt = judge.measure(_items(trip, True), len(stems), "through the codec")
+    real = judge.measure(_pictures(trip, False), len(stems), "real pictures")
+    rebuilt = judge.measure(_pictures(trip, True), len(stems), "through the codec")
     missing: dict[str, str] = {}
     report: Json = {
         "format": 1,
@@ -167,14 +167,19 @@ class Trip:
         return np.ascontiguousarray(to_pixels(picture.clamp(-1, 1))[0])
 
 
-def _items(trip: Trip, rebuilt: bool) -> Iterator[Item]:
+def _pictures(trip: Trip, rebuilt: bool) -> Callable[[int], Item]:
     data, split = trip.data, trip.split
-    for number, stem in enumerate(data.stems(split)):
+    stems = data.stems(split)
+
+    def picture(number: int) -> Item:
+        stem = stems[number]
         image, box = data.read_image(split, stem), data.content_box(split, stem)
         if rebuilt:
             real, image = image, trip.through(image)
             trip.errors.add(stem, real, image, box)
-        yield Item(image, number, (data.read_mask(split, stem), box))
+        return Item(image, number, (data.read_mask(split, stem), box))
+
+    return picture
 
 
 def _model_of(path: Path) -> ModelConfig:

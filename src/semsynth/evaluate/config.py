@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.shards import parse_shard
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class EvaluateConfig:
     """Codec of --codec-only: a Diffusers autoencoder, a folder or OWNER/NAME of the Hub."""
     model: Path | None = None
     """Codec of --codec-only: that of a trained model, final_model.pth or a Diffusers folder."""
+    shard: str | None = None
+    """K/N: look at the K-th of N parts of the pictures, K from 1 to N. By default torchrun, srun
+    and job arrays say which part is whose. The last process to finish writes the report."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 
@@ -65,6 +69,8 @@ class EvaluateConfig:
         for name, value in (("rows", self.rows), ("batch-size", self.batch_size)):
             if value < 1:
                 raise UserError(f"--{name} is {value}: must be at least 1")
+        if self.shard is not None:
+            parse_shard(self.shard)
         given = [name for name in ("codec", "vae", "model") if getattr(self, name) is not None]
         if given and not self.codec_only:
             raise UserError(f"--{given[0]}: is for --codec-only, which is not given")

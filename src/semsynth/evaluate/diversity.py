@@ -15,23 +15,26 @@ from semsynth.evaluate.pairs import Pairs
 from semsynth.evaluate.weights import ALEXNET, LPIPS_ALEX, Unavailable, find
 from semsynth.runtime.devices import pick_device
 from semsynth.runtime.progress import progress
+from semsynth.runtime.shards import ALL, Shard
 
 ONE_SAMPLE = "every mask has one sample only; generate several a mask"
 
 
-def pixel_std_within_mask(pairs: Pairs) -> float:
-    """Return the spread of the samples of one mask, 0 (all equal) to 0.5.
+def pixel_std_within_mask(pairs: Pairs, shard: Shard = ALL) -> dict[int, float]:
+    """Return the spread of the samples of each mask, 0 (all equal) to 0.5, by the mask's number.
 
     For each mask with two samples or more, the standard deviation over them (divisor n) of each
-    pixel and channel in 0..1, averaged over the content box; then averaged over the masks.
+    pixel and channel in 0..1, averaged over the content box.
+
+    Args:
+        pairs: the samples.
+        shard: which of the masks this process looks at.
 
     Raises:
         Unavailable: no mask has two samples.
     """
-    spreads = []
-    for images in _several(pairs, "pixel diversity"):
-        spreads.append((images / 255.0).std(0).mean())
-    return float(np.mean(spreads))
+    several = _several(pairs, "pixel diversity", shard)
+    return {number: float((images / 255.0).std(0).mean()) for number, images in several}
 
 
 def load_lpips(config: EvaluateConfig, pairs: Pairs) -> Lpips:
@@ -49,32 +52,31 @@ def load_lpips(config: EvaluateConfig, pairs: Pairs) -> Lpips:
 
 
 @torch.inference_mode()
-def lpips_within_mask(pairs: Pairs, lpips: Lpips) -> tuple[float, int]:
-    """Return the mean LPIPS of all pairs of samples of one mask, and the number of pairs.
+def lpips_within_mask(
+    pairs: Pairs, lpips: Lpips, shard: Shard = ALL
+) -> dict[int, tuple[float, int]]:
+    """Return the mean LPIPS of all pairs of samples of each mask, and the number of pairs.
 
-    First the mean of each mask's pairs, then that of the masks.
-
-    Raises:
-        Unavailable: no mask has two samples.
+    Arguments, order and errors as of ``pixel_std_within_mask``.
     """
-    device, means, n = lpips.shift.device, [], 0
-    for images in _several(pairs, "LPIPS"):
+    device, means = lpips.shift.device, {}
+    for number, images in _several(pairs, "LPIPS", shard):
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         levels = lpips.embed(pixels.permute(0, 3, 1, 2).float() / 255)
         first, second = zip(*combinations(range(len(images)), 2), strict=True)
         ones, twos = ([x[list(i)] for x in levels] for i in (first, second))
         distances = lpips.distance(ones, twos)
-        means.append(float(distances.mean()))
-        n += len(distances)
-    return float(np.mean(means)), n
+        means[number] = (float(distances.mean()), len(distances))
+    return means
 
 
-def _several(pairs: Pairs, what: str) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the samples (K, H, W, 3) uint8 of each mask that has several, inside its box."""
-    chosen = [stems for stems in pairs.by_mask.values() if len(stems) > 1]
+def _several(pairs: Pairs, what: str, shard: Shard) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Yield number and samples (K, H, W, 3) uint8 of each mask that has several, in its box."""
+    by_mask = enumerate(pairs.by_mask.values())
+    chosen = [(number, stems) for number, stems in by_mask if len(stems) > 1]
     if not chosen:
         raise Unavailable(ONE_SAMPLE)
-    for stems in progress(chosen, what, unit="mask"):
+    for number, stems in progress(shard.of(chosen), what, unit="mask"):
         top, left, height, width = pairs.samples.content_box(pairs.split, stems[0])
         images = np.stack([pairs.samples.read_image(pairs.split, stem) for stem in stems])
-        yield images[:, top : top + height, left : left + width]
+        yield number, images[:, top : top + height, left : left + width]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+import semsynth
+from semsynth.data.layout import INFO
 from semsynth.data.prepared import PreparedDataset
 from semsynth.evaluate import diversity
-from semsynth.evaluate.charts import read_curves
+from semsynth.evaluate.charts import Curve, read_curves
 from semsynth.evaluate.codec import evaluate_codec
 from semsynth.evaluate.config import EvaluateConfig
 from semsynth.evaluate.controls import MeanColours, derangement
 from semsynth.evaluate.features import Extractor, extractors
 from semsynth.evaluate.measure import SEGMENTER, Item, Judge, Measured
-from semsynth.evaluate.pairs import Pairs, open_pairs
-from semsynth.evaluate.report import write_report
+from semsynth.evaluate.pairs import MANIFEST, Pairs, open_pairs
+from semsynth.evaluate.parts import Findings, PartStore
+from semsynth.evaluate.report import REPORT_JSON, write_report
 from semsynth.evaluate.scores import (
     consistency,
     distance_entry,
@@ -24,9 +29,11 @@ from semsynth.evaluate.scores import (
     versions,
 )
 from semsynth.evaluate.weights import Unavailable
-from semsynth.runtime.artifacts import claim_output, read_json
+from semsynth.runtime.artifacts import claim_output, read_json, sha256_file
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import say
 from semsynth.runtime.rng import numpy_rng
+from semsynth.runtime.shards import Shard, this_shard
 from semsynth.segment.batches import check_same_labels
 from semsynth.segment.network import Segmenter
 
@@ -37,72 +44,166 @@ Json = dict[str, Any]
 def evaluate(config: EvaluateConfig) -> Json:
     """Do what `semsynth evaluate` says.
 
+    Several processes may share the work (``runtime.shards``): each looks at its part of the
+    pictures, and the one that finds all parts measured writes the report (``evaluate.parts``).
+
     Returns:
-        The content of report.json (docs/design.md, Report).
+        The content of report.json (docs/design.md, Report); ``finished`` (False), ``output`` and
+        ``missing_parts`` while other processes' parts are missing.
 
     Raises:
         UserError: samples, data or segmenter are missing or do not belong together, a file that
             was named cannot be used, or the output belongs to something else.
     """
+    shard = this_shard(config.shard)
     if config.codec_only:
-        return evaluate_codec(config)
+        # A pass over one split, which is soon done: the first process does it.
+        return evaluate_codec(config) if shard.index == 0 else _unfinished(config, [Shard(0)])
     pairs = open_pairs(config)
     segmenter = Segmenter.load(config.segmenter, config.device)
     check_same_labels(pairs.data.labels, segmenter.labels, str(pairs.data.root), "the segmenter")
     augmentation = None if config.augmentation is None else read_json(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
     found, missing = extractors(config)
+    judge = Judge(segmenter, found, config.batch_size, shard)
+    key = _key(config, pairs, judge, augmentation, curves)
+    parts = PartStore(config.output, key, segmenter.labels)
+    if shard.count > 1 and (report := _written(config, parts)) is not None:
+        return report
     claim_output(config.output, "report", {})
-    judge = Judge(segmenter, found, config.batch_size)
-    real, generated = _measure_pairs(judge, pairs, config.seed)
-    reference = _measure_training(judge, pairs, config)
     painter = _painter(pairs.data, config.train_split, missing)
-    painted = None if painter is None else _measure_painted(judge, pairs, painter)
-
-    metrics: Json = {"semantic_consistency": consistency(real, generated, segmenter, config.seed)}
-    metrics |= inception_scores(real, generated, reference, found, config.seed, missing)
-    metrics |= _lpips(config, pairs, missing)
-    metrics["frechet"] = frechet_distances(generated, real, reference, judge, missing)
-    report: Json = {
-        "format": FORMAT,
-        "dataset": pairs.data.info.name,
-        "checkpoint": pairs.made.get("checkpoint"),
-        "n_masks": real.n,
-        "n_generated": generated.n,
-        "metrics": metrics,
-        "controls": _controls(generated, painted, real, judge, missing),
-        "diversity": _diversity(pairs, missing),
-        "missing": missing,
+    findings = _found(judge, parts, lambda: _measure(judge, pairs, painter, config))
+    if findings is None:
+        # Of two that finish at one moment the other may have written it, and removed the parts.
+        return _written(config, parts) or _unfinished(config, parts.missing(shard.count))
+    report = {
+        **_scores(findings, judge, config.seed, missing),
         **_provenance(pairs, config, found, painter),
+        "inputs_sha256": parts.digest,
     }
     if augmentation is not None:
         report["augmentation"] = augmentation
     write_report(report, pairs, painter, config, curves)
+    parts.remove()
     return report
 
 
-def _measure_pairs(judge: Judge, pairs: Pairs, seed: int) -> tuple[Measured, Measured]:
+def _key(
+    config: EvaluateConfig, pairs: Pairs, judge: Judge, augmentation: Any, curves: list[Curve]
+) -> Json:
+    """Return what decides the report."""
+    manifest = pairs.samples.root / MANIFEST
+    paths = (pairs.samples.image_path(pairs.split, stem) for stem, _ in pairs.shots)
+    return {
+        "semsynth": semsynth.__version__,
+        "data": sha256_file(pairs.data.root / INFO),
+        "samples": sha256_file(pairs.samples.root / INFO),
+        "manifest": sha256_file(manifest) if manifest.exists() else None,
+        # The lists of two systems' samples may be alike.
+        "sizes": [path.stat().st_size if path.exists() else 0 for path in paths],
+        "segmenter": judge.segmenter.sha256,
+        "features": {extractor.name: extractor.about for extractor in judge.extractors},
+        "lpips": [bool(config.lpips_backbone), bool(config.lpips_heads), config.download],
+        "augmentation": augmentation,
+        "curves": repr(curves),
+        **{name: getattr(config, name) for name in ("split", "train_split", "seed", "rows")},
+        "batch_size": config.batch_size,
+    }
+
+
+def _written(config: EvaluateConfig, parts: PartStore) -> Json | None:
+    """Return the report if it is of just this evaluation."""
+    path = config.output / REPORT_JSON
+    report = read_json(path) if path.exists() else None
+    same = isinstance(report, dict) and report.get("inputs_sha256") == parts.digest
+    return report if same else None
+
+
+def _unfinished(config: EvaluateConfig, missing: list[Shard]) -> Json:
+    names = [str(shard) for shard in missing]
+    say(
+        f"{config.output}: this part is done; the report is written with the last one "
+        f"(missing: {', '.join(names)}; should its process have died, run it again)"
+    )
+    return {"finished": False, "output": str(config.output), "missing_parts": names}
+
+
+def _found(judge: Judge, parts: PartStore, measure: Callable[[], Findings]) -> Findings | None:
+    """Return what all processes found; None where one of them is not done."""
+    if judge.shard.count == 1:
+        return measure()
+    if parts.read(judge.shard) is None:
+        parts.write(judge.shard, measure())
+    return parts.add_up(judge.shard.count)
+
+
+def _measure(
+    judge: Judge, pairs: Pairs, painter: MeanColours | None, config: EvaluateConfig
+) -> Findings:
+    """Look at this process's part of all pictures."""
+    sets = _measure_pairs(judge, pairs, config.seed)
+    reference = _measure_training(judge, pairs, config)
+    if reference is not None:
+        sets["training"] = reference
+    if painter is not None:
+        sets["painted"] = _measure_painted(judge, pairs, painter)
+    found = Findings(sets)
+    try:
+        lpips = diversity.load_lpips(config, pairs)
+        found.lpips.update(diversity.lpips_within_mask(pairs, lpips, judge.shard))
+    except Unavailable as reason:
+        found.missing["lpips_diversity"] = str(reason)
+    try:
+        found.spreads.update(diversity.pixel_std_within_mask(pairs, judge.shard))
+    except Unavailable as reason:
+        found.missing["pixel_std_within_mask"] = str(reason)
+    return found
+
+
+def _scores(findings: Findings, judge: Judge, seed: int, missing: dict[str, str]) -> Json:
+    """Return the entries of the report that were measured."""
+    real, generated = findings.sets["real"], findings.sets["generated"]
+    reference, painted = findings.sets.get("training"), findings.sets.get("painted")
+    missing |= findings.missing
+    found = list(judge.extractors)
+    metrics: Json = {"semantic_consistency": consistency(real, generated, judge.segmenter, seed)}
+    metrics |= inception_scores(real, generated, reference, found, seed, missing)
+    metrics |= _lpips(findings)
+    metrics["frechet"] = frechet_distances(generated, real, reference, judge, missing)
+    return {
+        "format": FORMAT,
+        "n_masks": real.n,
+        "n_generated": generated.n,
+        "metrics": metrics,
+        "controls": _controls(generated, painted, real, judge, missing),
+        "diversity": _diversity(findings),
+        "missing": missing,
+    }
+
+
+def _measure_pairs(judge: Judge, pairs: Pairs, seed: int) -> dict[str, Measured]:
     """Measure the real pictures of the masks, and the samples against own and other masks."""
     data, samples, split = pairs.data, pairs.samples, pairs.split
-    masks = pairs.masks
+    masks, shots = pairs.masks, pairs.shots
     number = {mask: i for i, mask in enumerate(masks)}
     partner = derangement(len(masks), seed) if len(masks) > 1 else None
 
     def own(folder: PreparedDataset, stem: str) -> tuple[Any, Any]:
         return folder.read_mask(split, stem), folder.content_box(split, stem)
 
-    def real_items() -> Iterator[Item]:
-        for i, mask in enumerate(masks):
-            yield Item(data.read_image(split, mask), i, own(data, mask))
+    def real(i: int) -> Item:
+        return Item(data.read_image(split, masks[i]), i, own(data, masks[i]))
 
-    def sample_items() -> Iterator[Item]:
-        for stem, mask in pairs.shots:
-            i = number[mask]
-            other = None if partner is None else own(data, masks[partner[i]])
-            yield Item(samples.read_image(split, stem), i, own(samples, stem), other)
+    def sample(i: int) -> Item:
+        stem, mask = shots[i]
+        group = number[mask]
+        other = None if partner is None else own(data, masks[partner[group]])
+        return Item(samples.read_image(split, stem), group, own(samples, stem), other)
 
-    real = judge.measure(real_items(), len(masks), "real pictures")
-    return real, judge.measure(sample_items(), len(pairs.shots), "generated pictures")
+    return {
+        "real": judge.measure(real, len(masks), "real pictures"),
+        "generated": judge.measure(sample, len(shots), "generated pictures"),
+    }
 
 
 def _measure_training(judge: Judge, pairs: Pairs, config: EvaluateConfig) -> Measured | None:
@@ -111,9 +212,13 @@ def _measure_training(judge: Judge, pairs: Pairs, config: EvaluateConfig) -> Mea
     if split not in data.splits() or split == config.split or not data.has_images(split):
         return None
     stems = data.stems(split)
-    order = numpy_rng(config.seed, "reference").permutation(len(stems))[: len(pairs.shots)]
-    items = (Item(data.read_image(split, stems[i])) for i in sorted(order.tolist()))
-    return judge.measure(items, len(order), "training pictures")
+    chosen = numpy_rng(config.seed, "reference").permutation(len(stems))[: len(pairs.shots)]
+    order = sorted(chosen.tolist())
+
+    def picture(i: int) -> Item:
+        return Item(data.read_image(split, stems[order[i]]))
+
+    return judge.measure(picture, len(order), "training pictures")
 
 
 def _painter(data: PreparedDataset, split: str, missing: dict[str, str]) -> MeanColours | None:
@@ -125,24 +230,23 @@ def _painter(data: PreparedDataset, split: str, missing: dict[str, str]) -> Mean
 
 
 def _measure_painted(judge: Judge, pairs: Pairs, painter: MeanColours) -> Measured:
-    data, split = pairs.data, pairs.split
+    data, split, masks = pairs.data, pairs.split, pairs.masks
 
-    def items() -> Iterator[Item]:
-        for i, stem in enumerate(pairs.masks):
-            mask = data.read_mask(split, stem)
-            yield Item(painter.paint(mask), i, (mask, data.content_box(split, stem)))
+    def picture(i: int) -> Item:
+        mask = data.read_mask(split, masks[i])
+        return Item(painter.paint(mask), i, (mask, data.content_box(split, masks[i])))
 
-    return judge.measure(items(), len(pairs.masks), "mean colours")
+    return judge.measure(picture, len(masks), "mean colours")
 
 
-def _lpips(config: EvaluateConfig, pairs: Pairs, missing: dict[str, str]) -> Json:
-    try:
-        value, n = diversity.lpips_within_mask(pairs, diversity.load_lpips(config, pairs))
-    except Unavailable as reason:
-        missing["lpips_diversity"] = str(reason)
+def _lpips(findings: Findings) -> Json:
+    """Return the mean over the masks of the mean over each mask's pairs."""
+    if not findings.lpips:
         return {}
+    means, counts = zip(*(findings.lpips[i] for i in sorted(findings.lpips)), strict=True)
     about = "LPIPS v0.1, AlexNet; mean over the pairs of samples of one mask"
-    return {"lpips_diversity": {"value": round(value, 6), "n_pairs": n, "features": about}}
+    value = round(float(np.mean(means)), 6)
+    return {"lpips_diversity": {"value": value, "n_pairs": sum(counts), "features": about}}
 
 
 def _controls(
@@ -168,12 +272,11 @@ def _controls(
     return controls
 
 
-def _diversity(pairs: Pairs, missing: dict[str, str]) -> Json:
-    try:
-        return {"pixel_std_within_mask": round(diversity.pixel_std_within_mask(pairs), 6)}
-    except Unavailable as reason:
-        missing["pixel_std_within_mask"] = str(reason)
+def _diversity(findings: Findings) -> Json:
+    if not findings.spreads:
         return {}
+    spreads = [findings.spreads[i] for i in sorted(findings.spreads)]
+    return {"pixel_std_within_mask": round(float(np.mean(spreads)), 6)}
 
 
 def _provenance(
@@ -182,6 +285,8 @@ def _provenance(
     features = {SEGMENTER: "the evaluating segmenter: means of its coarsest and its last features"}
     features |= {extractor.name: extractor.about for extractor in found}
     return {
+        "dataset": pairs.data.info.name,
+        "checkpoint": pairs.made.get("checkpoint"),
         "split": config.split,
         "image_size": [pairs.data.height, pairs.data.width],
         "seed": config.seed,

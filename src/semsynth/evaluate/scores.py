@@ -64,7 +64,7 @@ def inception_scores(
     if value is None:
         missing |= {"fid": _TOO_FEW, "kid": _TOO_FEW}
         return {}
-    kid = kernel_distance(real.features[FID], generated.features[FID], seed)
+    kid = kernel_distance(real.features(FID), generated.features(FID), seed)
     counts = {"n_real": real.n, "n_generated": generated.n, "features": about[FID]}
     return {
         "fid": {**value, "features": about[FID]},
@@ -103,7 +103,7 @@ def distance_entry(
     if value is None:
         return None
     entry: Json = {"value": round(value, 6), "n_real": real.n, "n_generated": pictures.n}
-    entry["dimensions"] = int(pictures.features[name].shape[1])
+    entry["dimensions"] = len(pictures.stats[name].total)
     floor = None if reference is None else frechet(reference, real, name)
     if floor is not None and reference is not None:
         entry["real_training_pictures"] = {"value": round(floor, 6), "n": reference.n}

@@ -8,6 +8,7 @@ from typing import Literal
 
 from semsynth.diffusion.settings import SamplerName, SamplerSettings
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.shards import parse_shard
 
 MAX_PER_MASK = 1000
 
@@ -58,6 +59,10 @@ class GenerateConfig:
     """Compile the kernels of norms: auto, on GPUs."""
     reference: Literal["none", "plain"] = "none"
     """plain: the official computation without any of our short cuts, to compare with (slow)."""
+    shard: str | None = None
+    """K/N: paint the K-th of N parts, K from 1 to N. By default torchrun, srun and job arrays say
+    which part is whose; where nobody does, all of it. The last process to finish writes the
+    lists."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 
@@ -72,6 +77,8 @@ class GenerateConfig:
         if self.reference == "plain" and self.precision == "bf16":
             raise UserError("--reference plain computes in float32; drop --precision bf16")
         _ = self.settings
+        if self.shard is not None:
+            parse_shard(self.shard)
 
     @property
     def settings(self) -> SamplerSettings:

@@ -63,6 +63,11 @@ def spread(items: Sequence[T], n: int | None) -> list[T]:
     return [items[i * len(items) // n] for i in range(n)]
 
 
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Cut ``items`` into pieces of ``size``; the last may be shorter."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
 def check_same_labels(model: LabelSet, data: LabelSet, where: str) -> None:
     """Check that a model's conditions mean what the masks of ``where`` say.
 

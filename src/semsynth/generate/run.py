@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,11 +14,15 @@ from semsynth.diffusion.settings import SamplerSettings
 from semsynth.generate.config import GenerateConfig
 from semsynth.generate.contact import ContactRow, contact_sheet
 from semsynth.generate.frame import Frame
-from semsynth.generate.plan import Shot, check_same_labels, plan_shots, spread
+from semsynth.generate.plan import Shot, check_same_labels, chunks, plan_shots, spread
 from semsynth.generate.store import SampleStore
 from semsynth.runtime.artifacts import require_space, sha256_file, write_bytes
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar, say
+from semsynth.runtime.shards import Shard, this_shard
+
+if TYPE_CHECKING:
+    from semsynth.pipeline import SemanticDiffusionPipeline
 
 CONTACT_SHEET = "contact_sheet.png"
 _CONTACT_ROWS, _CONTACT_SAMPLES = 12, 6
@@ -66,8 +69,8 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     """Paint ``config.per_mask`` pictures for each mask and write them in the prepared layout.
 
     A picture depends on checkpoint, mask, seed and sampler settings alone. What is already there
-    is not painted again. Several processes may share the work (``RANK``, ``WORLD_SIZE``); the
-    last of them to finish writes the lists.
+    is not painted again. Several processes may share the work (``runtime.shards``), at one time
+    or one after the other; the one that finds all pictures there writes the lists.
 
     Args:
         config: what to paint, and where to.
@@ -75,33 +78,59 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
 
     Returns:
         JSON values: output, n_masks, n_generated (all that were asked for), n_new (painted now),
-        finished (False while other processes are still at work), contact_sheet.
+        n_missing (left to other processes), finished, contact_sheet.
 
     Raises:
         UserError: no such checkpoint, data set or split; labels or size of the two differ; the
             output belongs to something else; the disk is too small.
     """
+    shard = this_shard(config.shard)
     data = PreparedDataset.open(config.data)
     shots = plan_shots(config, data)
     checkpoint = painter.checkpoint_sha256 if painter else _checkpoint_hash(config)
     frame = Frame(data, config.native_size, config.split)
-    rank, world_size = _rank()
-    store = SampleStore(config.output, frame, _key(config, checkpoint), rank)
+    store = SampleStore(config.output, frame, _key(config, checkpoint))
     if store.is_complete(shots):
-        return _summary(config, shots, n_new=0, finished=True)
-    painter = painter or _load(config)
+        return _summary(config, store, shots, n_new=0, finished=True)
+    pipe = None if painter else _load(config)
+    painter = painter or pipe
+    assert painter is not None, "either was given or loaded"
     _check_fit(painter, data, config.split)
-    missing = [shot for shot in shots[rank::world_size] if not store.has(shot)]
+    batches = _batches(shots, store, config.batch_size, shard)
+    missing = [shot for batch in batches for shot in batch if not store.has(shot)]
     n_bytes = 4 * frame.form.height * frame.form.width  # PNGs of noise are no smaller than pixels
     require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} pictures")
-    store.open()
-    _paint(config, painter, data, store, missing)
+    store.open(shard)
+    if pipe is not None:
+        # `auto` may choose otherwise on another node, or beside other tasks: the first one counts.
+        pipe.use_precision(store.agree("precision", pipe.precision))
+    n_new = _paint(config, painter, data, store, batches)
     finished = all(store.has(shot) for shot in shots)
     if finished:
-        made = {**_settings(config), "checkpoint": checkpoint}
-        samples = store.finish(shots, made, _source(painter, data))
-        write_bytes(config.output / CONTACT_SHEET, _contact_sheet(config, data, samples, shots))
-    return _summary(config, shots, n_new=len(missing), finished=finished)
+        store.list_all(shots, {**_settings(config), "checkpoint": checkpoint})
+        write_bytes(config.output / CONTACT_SHEET, _contact_sheet(config, data, store, shots))
+        store.finish(_source(painter, data))
+    return _summary(config, store, shots, n_new, finished)
+
+
+def _batches(
+    shots: Sequence[Shot], store: SampleStore, size: int, shard: Shard
+) -> list[Sequence[Shot]]:
+    """Return a process's part of the work.
+
+    Kernels depend on the shape and perhaps on what else is in a batch: the plan is cut into
+    batches first, and they are dealt out, so that a picture has the same bytes whoever paints it.
+    What an earlier run has listed is left out, for all processes alike.
+    """
+    listed = store.listed()
+    new = [shot for shot in shots if (shot.split, shot.stem) not in listed]
+    mine = shard.of(list(chunks(new, size)))
+    lost = [
+        shot
+        for shot in shard.of(shots)
+        if (shot.split, shot.stem) in listed and not store.has(shot)
+    ]
+    return [*mine, *chunks(lost, size)]
 
 
 def _paint(
@@ -109,29 +138,27 @@ def _paint(
     painter: Painter,
     data: PreparedDataset,
     store: SampleStore,
-    shots: Sequence[Shot],
-) -> None:
-    size = config.batch_size
-    with progress_bar(len(shots), "generating", unit="picture") as bar:
-        for start in range(0, len(shots), size):
-            batch = shots[start : start + size]
-            # Kernels depend on the shape: a short batch is filled up, so that a picture has the
-            # same bytes whichever pictures are still to be painted.
-            filled = [*batch, *[batch[-1]] * (size - len(batch))]
-            masks = np.stack([data.read_mask(shot.split, shot.source) for shot in filled])
-            edges = None
-            if painter.instance_edges:
-                edges = np.stack([data.read_edges(shot.split, shot.source) for shot in filled])
-            seeds = [shot.seed for shot in filled]
-            images = painter.generate(masks, seeds, config.settings, edges)
-            for shot, image in zip(batch, images, strict=False):
-                store.write(shot, image)
+    batches: Sequence[Sequence[Shot]],
+) -> int:
+    """Paint those batches of which pictures are missing; return how many were."""
+    n_new, total = 0, sum(map(len, batches))
+    with progress_bar(total, "generating", unit="picture") as bar:
+        for batch in batches:
+            missing = [shot for shot in batch if not store.has(shot)]
+            if missing:
+                # All of a batch is painted for one picture of it, and a short one filled up.
+                filled = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
+                masks = np.stack([data.read_mask(shot.split, shot.source) for shot in filled])
+                edges = None
+                if painter.instance_edges:
+                    edges = np.stack([data.read_edges(shot.split, shot.source) for shot in filled])
+                seeds = [shot.seed for shot in filled]
+                images = painter.generate(masks, seeds, config.settings, edges)
+                for shot, image in zip(batch, images, strict=False):
+                    store.write(shot, image)
+                n_new += len(missing)
             bar.update(len(batch))
-
-
-def _rank() -> tuple[int, int]:
-    """Return the number of this process and how many share the work (as torchrun sets them)."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return n_new
 
 
 def _checkpoint_hash(config: GenerateConfig) -> str:
@@ -140,15 +167,10 @@ def _checkpoint_hash(config: GenerateConfig) -> str:
     return checkpoint_sha256(config.model)
 
 
-def _load(config: GenerateConfig) -> Painter:
-    import torch
-
+def _load(config: GenerateConfig) -> SemanticDiffusionPipeline:
     from semsynth.pipeline import SemanticDiffusionPipeline
 
-    device, local_rank = config.device, os.environ.get("LOCAL_RANK")
-    if device == "auto" and local_rank is not None and torch.cuda.is_available():
-        device = f"cuda:{int(local_rank) % torch.cuda.device_count()}"
-    pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, device=device)
+    pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, device=config.device)
     if config.reference == "plain":
         pipe.plain = True
         return pipe
@@ -213,20 +235,20 @@ def _source(painter: Painter, data: PreparedDataset) -> dict[str, str]:
 
 
 def _contact_sheet(
-    config: GenerateConfig, data: PreparedDataset, samples: PreparedDataset, shots: Sequence[Shot]
+    config: GenerateConfig, data: PreparedDataset, store: SampleStore, shots: Sequence[Shot]
 ) -> bytes:
     by_source: dict[str, list[Shot]] = {}
     for shot in shots:
         by_source.setdefault(shot.source, []).append(shot)
     rows = []
     for source in spread(list(by_source), _CONTACT_ROWS):
-        shown = by_source[source][:_CONTACT_SAMPLES]
+        shown = [store.read(shot) for shot in by_source[source][:_CONTACT_SAMPLES]]
         has_real = data.picture(config.split, source).image
         rows.append(
             ContactRow(
-                mask=data.labels.colorize(samples.read_mask(config.split, shown[0].stem)),
+                mask=data.labels.colorize(shown[0][0]),
                 real=data.read_image(config.split, source) if has_real else None,
-                samples=[samples.read_image(config.split, shot.stem) for shot in shown],
+                samples=[image for _, image in shown],
             )
         )
     title = (
@@ -237,13 +259,20 @@ def _contact_sheet(
 
 
 def _summary(
-    config: GenerateConfig, shots: Sequence[Shot], n_new: int, finished: bool
+    config: GenerateConfig, store: SampleStore, shots: Sequence[Shot], n_new: int, finished: bool
 ) -> dict[str, Any]:
+    n_missing = 0 if finished else sum(not store.has(shot) for shot in shots)
+    if not finished:
+        say(
+            f"{config.output}: {n_missing} of {len(shots)} pictures are left to other processes; "
+            "the last of them writes dataset.json (should one have died, run the command again)"
+        )
     return {
         "output": str(config.output),
         "n_masks": len({shot.source for shot in shots}),
         "n_generated": len(shots),
         "n_new": n_new,
+        "n_missing": n_missing,
         "finished": finished,
         "contact_sheet": str(config.output / CONTACT_SHEET) if finished else None,
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -14,14 +15,15 @@ from semsynth.data.labels import Array
 from semsynth.data.layout import INFO, PictureInfo
 from semsynth.data.prepared import (
     PictureRecord,
-    PreparedDataset,
     PreparedWriter,
 )
 from semsynth.generate.frame import Frame
 from semsynth.generate.plan import Shot
-from semsynth.runtime.artifacts import claim_output, write_text
+from semsynth.runtime.artifacts import claim_output, write_first, write_text
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.shards import Shard
 
+T = TypeVar("T")
 MANIFEST = "manifest.jsonl"
 KIND = "samples"
 
@@ -30,22 +32,21 @@ class SampleStore:
     """Samples in the prepared layout, with a ``manifest.jsonl`` that says how each was made.
 
     A file that is there is whole (it was moved into place), so the files themselves say what is
-    done; the manifest follows from the plan.
+    done, whichever process made them; the manifest follows from the plan. Each process keeps a
+    list of what it wrote, and the one that finds everything there merges them.
     """
 
-    def __init__(self, folder: Path, frame: Frame, key: Mapping[str, Any], shard: int) -> None:
+    def __init__(self, folder: Path, frame: Frame, key: Mapping[str, Any]) -> None:
         """Look at ``folder``; nothing is written before ``open``.
 
         Args:
             folder: where the samples are.
             frame: their size and shape.
             key: what they are made from; another key needs another folder.
-            shard: the number of this process among those that share the work.
         """
         self.folder = folder
         self._frame = frame
         self._key = key
-        self._shard = shard
 
     def has(self, shot: Shot) -> bool:
         """Whether all files of a picture are there."""
@@ -64,39 +65,58 @@ class SampleStore:
         if not (self.folder / INFO).exists():
             return False
         claim_output(self.folder, KIND, self._key)
-        listed = self._read_manifest()
+        listed = self.listed()
         return all((shot.split, shot.stem) in listed and self.has(shot) for shot in shots)
 
-    def open(self) -> None:
-        """Claim the folder; UserError when it belongs to something else."""
+    def open(self, shard: Shard) -> None:
+        """Claim the folder for a process's part; UserError when it belongs to something else."""
         claim_output(self.folder, KIND, self._key)
-        self._writer = PreparedWriter(
-            self.folder, self._frame.form, KIND, self._key, shard=self._shard
-        )
+        # One started twice is two processes: no two ever write to one list.
+        name = f"{shard.index:05d}-{secrets.token_hex(4)}"
+        self._writer = PreparedWriter(self.folder, self._frame.form, KIND, self._key, name)
+
+    def agree(self, name: str, value: T) -> T:
+        """Return the value that the first process of this folder had; it is kept with it."""
+        agreed: T = write_first(self.folder / f".{name}.json", value)
+        return agreed
+
+    def listed(self) -> set[tuple[str, str]]:
+        """Return split and stem of what an earlier, finished run listed; files may be lost."""
+        return {(line["split"], line["stem"]) for line in read_manifest(self.folder)}
 
     def write(self, shot: Shot, image: Array) -> None:
-        """Write one painted picture (H, W, 3) uint8 RGB with its mask."""
+        """Write one painted picture (H, W, 3) uint8 RGB with its mask, unless it is there."""
+        if self.has(shot):
+            return
         picture = self._frame.picture(shot.split, shot.source, image)
-        self._writer.write_pair(
-            shot.split,
-            shot.stem,
-            picture.image,
-            picture.mask,
-            picture.original_size,
-            picture.box,
-        )
+        try:
+            self._writer.write_pair(
+                shot.split,
+                shot.stem,
+                picture.image,
+                picture.mask,
+                picture.original_size,
+                picture.box,
+            )
+        except FileNotFoundError:
+            # Another process had the same picture, and has just finished the folder and tidied it.
+            if not self.has(shot):
+                raise
 
-    def finish(
-        self, shots: Sequence[Shot], made: Mapping[str, Any], source: Mapping[str, str]
-    ) -> PreparedDataset:
-        """Write the manifest, and last of all ``dataset.json``.
+    def read(self, shot: Shot) -> tuple[Array, Array]:
+        """Return mask (H, W) and picture (H, W, 3) uint8 RGB of a shot that is there."""
+        name = f"{shot.split}/{shot.stem}.png"
+        mask = read_picture(self.folder / "masks" / name, cv2.IMREAD_UNCHANGED)
+        return mask, read_picture(self.folder / "images" / name, cv2.IMREAD_COLOR_RGB)
+
+    def list_all(self, shots: Sequence[Shot], made: Mapping[str, Any]) -> None:
+        """Write the manifest of all processes' pictures.
 
         Pictures that an earlier run with the same key made and listed stay listed.
 
         Args:
             shots: all that were asked for; their files are there.
             made: what the manifest says of each of them besides stem, source, split and seed.
-            source: name, source and licence for ``dataset.json``.
         """
         listed = self._read_manifest()
         for shot in shots:
@@ -113,7 +133,15 @@ class SampleStore:
                 self._writer.add(self._record(split, stem, line["source"]))
         lines = [json.dumps(listed[name]) for name in sorted(listed)]
         write_text(self.folder / MANIFEST, "\n".join(lines) + "\n")
-        return self._writer.finish(source["name"], source["source"], source["licence"])
+
+    def finish(self, source: Mapping[str, str]) -> None:
+        """Write ``dataset.json``, after everything else; ``source``: its name, source, licence."""
+        try:
+            self._writer.finish(source["name"], source["source"], source["licence"])
+        except FileNotFoundError:
+            # Another process does the same at this moment, and tidied our half-written one away.
+            if not (self.folder / INFO).exists():
+                raise
 
     def _read_manifest(self) -> dict[tuple[str, str], dict[str, Any]]:
         return {
@@ -160,10 +188,20 @@ def record_of(mask_path: Path, split: str, stem: str, info: PictureInfo) -> Pict
     Raises:
         UserError: the mask cannot be read.
     """
-    mask = cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
-    if mask is None:
-        raise UserError(f"{mask_path}: cannot be read; remove it and run the command again")
+    mask = read_picture(mask_path, cv2.IMREAD_UNCHANGED)
     top, left, height, width = info.box
     values, counts = np.unique(mask[top : top + height, left : left + width], return_counts=True)
     pixels = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
     return PictureRecord(split, stem, info, pixels)
+
+
+def read_picture(path: Path, flags: int) -> Array:
+    """Read a picture of the folder as OpenCV's ``flags`` say.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    pixels = cv2.imread(str(path), flags)
+    if pixels is None:
+        raise UserError(f"{path}: cannot be read; remove it and run the command again")
+    return pixels

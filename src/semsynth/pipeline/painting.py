@@ -180,16 +180,19 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         """Compute in bfloat16 where that is faster; the weights stay as they are.
 
         Args:
-            precision: ``no``; ``bf16``, where the device is made for it; ``auto``, where it is
-                faster.
+            precision: ``no``; ``bf16``, where the device is made for it; ``auto``, where faster.
 
         Returns:
             What is used.
         """
-        self.precision = resolve_precision(precision, self._execution_device)
-        layout = torch.contiguous_format if self.precision == "no" else torch.channels_last
-        self._plain_unet.to(memory_format=layout)
+        self.use_precision(resolve_precision(precision, self._execution_device))
         return self.precision
+
+    def use_precision(self, precision: Precision) -> None:
+        """Compute in this precision, whatever is faster here."""
+        self.precision = precision
+        layout = torch.contiguous_format if precision == "no" else torch.channels_last
+        self._plain_unet.to(memory_format=layout)
 
     def _autocast(self) -> torch.autocast:
         kind = self._execution_device.type

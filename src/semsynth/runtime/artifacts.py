@@ -102,6 +102,35 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_first(path: str | Path, value: Any) -> Any:
+    """Write ``value`` as JSON unless ``path`` is there already; return what is there now.
+
+    Of several processes that do so at once, all get the value of the same one.
+    """
+    path = Path(path)
+    if not path.exists():
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # A temporary folder beside it: its name says whose it is, should this process be killed.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+                write_text(Path(folder) / path.name, text)
+                _move_first(Path(folder) / path.name, path)
+        except OSError as error:
+            raise _as_user_error(error, path) from error
+    return read_json(path)
+
+
+def _move_first(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without hard links: of two at the same moment the later one stays.
+        os.replace(temporary, path)
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
@@ -131,14 +160,14 @@ def claim_output(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
     marker = folder / MARKER
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder; choose another output")
-    if marker.exists():
-        _check_same_output(folder, read_json(marker), wanted)
-        return folder
-    if folder.exists() and any(folder.iterdir()):
+    # A marker that another process is just writing is no stranger's file.
+    found = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = [name for name in found if not name.startswith(f".{MARKER}.")]
+    if others and not marker.exists():
         raise UserError(
             f"{folder}: is not empty and was not made by semsynth; choose another output folder"
         )
-    write_json(marker, wanted)
+    _check_same_output(folder, write_first(marker, wanted), wanted)
     return folder
 
 

@@ -8,17 +8,22 @@ import psutil
 import torch
 
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.shards import local_rank
 
 
 def pick_device(name: str) -> torch.device:
     """Return the device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Of several processes of a launch on one machine each has a GPU of its own, as far as they go.
 
     Raises:
         UserError: there is no such device here.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            rank = local_rank()
+            own = "cuda" if rank is None else f"cuda:{rank % torch.cuda.device_count()}"
+            return torch.device(own)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

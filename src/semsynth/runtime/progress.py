@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from semsynth.runtime.shards import process_rank
+
 T = TypeVar("T")
 
 # What is done within a second needs no bar.
@@ -19,7 +21,7 @@ _DELAY = 1.0
 
 
 def _is_quiet() -> bool:
-    return os.environ.get("SEMSYNTH_PROGRESS", "") == "0" or int(os.environ.get("RANK", "0")) != 0
+    return os.environ.get("SEMSYNTH_PROGRESS", "") == "0" or process_rank()[0] != 0
 
 
 class _Bar(tqdm):
@@ -47,7 +49,10 @@ def _bar(items: Iterable[T] | None, desc: str, total: int | None, unit: str, ini
 def progress(
     items: Iterable[T], desc: str, total: int | None = None, unit: str = "it"
 ) -> Iterator[T]:
-    """Iterate over ``items`` behind a bar (only on rank 0; ``SEMSYNTH_PROGRESS=0`` hides it)."""
+    """Iterate over ``items`` behind a bar.
+
+    Of one launch's processes the first alone has bars; ``SEMSYNTH_PROGRESS=0`` hides all of them.
+    """
     return iter(_bar(items, desc, total, unit, 0))
 
 
