@@ -65,8 +65,7 @@ def losses(config: DiffusionConfig, t: float, off: float = 0.0) -> Loss:
 
 
 def weight(config: DiffusionConfig, t: float) -> float:
-    weights = loss_weights(Schedule(config))
-    return 1.0 if weights is None else float(weights[int(t)])
+    return float(loss_weights(Schedule(config))[int(t)])
 
 
 WEIGHTED = {
@@ -111,7 +110,7 @@ def test_min_snr_weights_are_their_formula() -> None:
         for prediction, weights in wanted.items():
             config = DiffusionConfig.model_validate({**made, "prediction": prediction})
             found = loss_weights(Schedule(config))
-            assert found is not None and np.isfinite(found).all()
+            assert np.isfinite(found).all()
             np.testing.assert_allclose(found, weights, rtol=1e-12)
 
 
@@ -130,7 +129,7 @@ def test_the_default_weight_of_x0_is_the_loss_of_v() -> None:
         x0, v = (float(losses(CONFIGS[name], t).total.mean()) for name in ("sample", "v"))
         assert x0 == pytest.approx(v, rel=1e-3)
     weights = loss_weights(Schedule(CONFIGS["sample"]))
-    assert weights is not None and weights.max() == weights[0] == pytest.approx(10, rel=2e-3)
+    assert weights.max() == weights[0] == pytest.approx(10, rel=2e-3)
 
 
 def test_padding_does_not_count() -> None:

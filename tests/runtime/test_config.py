@@ -87,3 +87,12 @@ def test_files_that_are_no_mapping(text: str, tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_yaml(tmp_path / "nothing.yaml")
+
+
+def test_words_of_yaml_1_1_stay_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: [no, on, off, yes, true, False, 1e-3, 'true']")
+    assert load_yaml(path) == {"a": ["no", "on", "off", "yes", True, False, 1e-3, "true"]}
+    mapping: dict[str, Any] = {}
+    set_value(mapping, "train.precision=no")
+    assert mapping == {"train": {"precision": "no"}}

@@ -40,6 +40,7 @@ RECIPE: dict[str, Any] = {
         "ema_decay": 0.9,
         "log_every": 2,
         "checkpoint_every": 2,
+        "precision": "no",
     },
     "finetune": {"steps": 4, "learning_rate": 1e-4},
 }

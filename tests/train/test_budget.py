@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semsynth.train.budget import meta_unet, peak_flops, recipe_flops, step_flops
+from semsynth.train import budget
+from semsynth.train.budget import (
+    Throughput,
+    in_words,
+    meta_unet,
+    peak_flops,
+    recipe_flops,
+    step_flops,
+)
 from semsynth.train.config import load_recipe
 
 
@@ -34,4 +42,16 @@ def test_a_step_is_all_pictures_of_the_batch_however_it_is_cut() -> None:
 
 
 def test_a_cpu_has_no_peak_to_compare_with() -> None:
-    assert peak_flops(torch.device("cpu"), load_recipe("streets_demo")) is None
+    assert peak_flops(torch.device("cpu"), "bf16") is None
+
+
+def test_the_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, cpu = load_recipe("streets_demo"), torch.device("cpu")
+    plain = Throughput(recipe, 12, [cpu], "no").values(100, 8.0)
+    assert plain == {"images_per_second": 12.5} and in_words(plain) == "12.5 images/s"
+    picture = step_flops(recipe, 12) / recipe.train.batch_size
+    monkeypatch.setattr(budget, "peak_flops", lambda device, precision: 50 * picture)
+    # Two devices could do 100 pictures a second.
+    values = Throughput(recipe, 12, [cpu, cpu], "no").values(100, 4.0)
+    assert values == {"images_per_second": 25.0, "mfu": 0.25}
+    assert in_words(values) == "25.0 images/s, MFU 25.0%"

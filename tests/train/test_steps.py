@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from semsynth.data.loading import Batch, Plan, TrainingPictures, batches
 from semsynth.data.prepared import PreparedDataset, PreparedFormat, PreparedWriter
 from semsynth.diffusion.objective import diffusion_loss
 from semsynth.model.unet import SemanticUNet
+from semsynth.runtime import precision
 from semsynth.runtime.errors import UserError
 from semsynth.train import loop
 from semsynth.train import step as step_module
@@ -298,3 +300,30 @@ def test_a_loss_that_is_not_finite_stops(
     for path in kept:
         state = torch.load(path, weights_only=True)
         assert all(bool(w.isfinite().all()) for w in state["model"].values())
+
+
+def test_in_bfloat16_where_that_is_faster(
+    configure: Configure, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = []
+    monkeypatch.setattr(loop, "fuse", lambda unet, *_: networks.append(unet))
+    for name, gain, kind in (("a", 1.0, "auto"), ("b", 2.0, "no"), ("c", 2.0, "auto")):
+        monkeypatch.setattr(precision, "cpu_gain", partial(float, gain))
+        train(configure(name, f"train.precision={kind}", "train.steps=2", "finetune.steps=0"))
+    exact, asked, short = (weights(configure(name).output) for name in "abc")
+    assert all(torch.equal(exact[name], asked[name]) for name in exact)
+    assert any(not torch.equal(exact[name], short[name]) for name in exact)
+    # Two steps move every weight by two learning rates at the most, whatever the rounding.
+    assert all((exact[name] - short[name]).abs().max() < 5e-3 for name in exact)
+    last = torch.channels_last
+    assert [n.conv_in.weight.is_contiguous(memory_format=last) for n in networks] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("levels", [0, 1])
+def test_recomputing_changes_nothing(
+    levels: int, configure: Configure, assert_same_weights: Callable[[Path, Path], None]
+) -> None:
+    again = ("train.gradient_checkpointing=true", f"train.checkpoint_levels={levels}")
+    for name, changes in (("plain", ()), ("again", again)):
+        train(configure(name, "train.steps=2", "finetune.steps=1", *changes))
+    assert_same_weights(configure("plain").output, configure("again").output)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.conversions import target, to_x0
-from semsynth.diffusion.schedule import Array, Schedule, at
+from semsynth.diffusion.schedule import Array, Schedule
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ def diffusion_loss(
     prediction = output[:, : x0_BCHW.shape[1]]
     wanted = target(config.prediction, x0_BCHW, noise_BCHW, alpha, sigma)
     error = (prediction - wanted) ** 2
-    weights_T = loss_weights(schedule)
-    if weights_T is not None:
-        error = error * at(weights_T, t_B, x0_BCHW)
+    if has_weights(config):
+        error = error * schedule.at("loss", lambda: loss_weights(schedule), t_B, x0_BCHW)
     mse = _mean(error, weight_B1HW)
     if not config.learn_sigma:
         return Loss(mse, mse, torch.zeros_like(mse))
@@ -66,10 +66,15 @@ def diffusion_loss(
     return Loss(mse + vb, mse, vb)
 
 
-def loss_weights(schedule: Schedule) -> Array | None:
-    """Return the weight of the prediction's squared error at each level, (T,); None for 1."""
+def has_weights(config: DiffusionConfig) -> bool:
+    """Whether the levels of noise count differently in the loss (else ``loss_weights`` are 1)."""
+    return config.min_snr_gamma is not None or config.prediction == "sample"
+
+
+def loss_weights(schedule: Schedule) -> Array:
+    """Return the weight of the prediction's squared error at each level, (T,)."""
     config = schedule.config
-    weights: Array | None = None
+    weights: Array = np.ones(config.timesteps)
     if config.min_snr_gamma is not None:
         # arXiv 2303.09556, section 3.4: min(SNR, gamma) on the error of x0, where
         # |eps - eps_hat|^2 = SNR |x0 - x0_hat|^2 and |v - v_hat|^2 = (SNR + 1) |x0 - x0_hat|^2.
@@ -93,10 +98,15 @@ def _mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
     return total / count.clamp(min=1)
 
 
+def posterior_log_variance(schedule: Schedule, t_B: Tensor, like: Tensor) -> Tensor:
+    """Return the log variance of q(x_{t-1} | x_t, x_0), (B, 1, 1, 1)."""
+    return schedule.at("posterior_log_variance", lambda: schedule.posterior_log_variance, t_B, like)
+
+
 def learned_log_variance(schedule: Schedule, raw_BCHW: Tensor, t_B: Tensor) -> Tensor:
     """Return the log variance between the posterior's and beta's (arXiv 2102.09672, eq. 15)."""
-    low = at(schedule.posterior_log_variance, t_B, raw_BCHW)
-    high = at(np.log(schedule.betas), t_B, raw_BCHW)
+    low = posterior_log_variance(schedule, t_B, raw_BCHW)
+    high = schedule.at("log_betas", lambda: np.log(schedule.betas), t_B, raw_BCHW)
     share = (raw_BCHW + 1) / 2
     return share * high + (1 - share) * low
 
@@ -118,7 +128,7 @@ def variational_bits(
     x0_hat = to_x0("epsilon", x_BCHW, epsilon, *schedule.coefficients(t_B, x_BCHW))
     mean = schedule.posterior_mean(x0_hat, x_BCHW, t_B)
     true_mean = schedule.posterior_mean(x0_BCHW, x_BCHW, t_B)
-    true_log_variance = at(schedule.posterior_log_variance, t_B, x_BCHW)
+    true_log_variance = posterior_log_variance(schedule, t_B, x_BCHW)
     kl = 0.5 * (
         -1.0
         + log_variance

@@ -6,6 +6,8 @@ rectified flow (arXiv 2209.03003).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -57,6 +59,7 @@ class Schedule:
     def __init__(self, config: DiffusionConfig) -> None:
         """Compute the coefficients of ``config``'s process."""
         self.config = config
+        self._tables: dict[tuple[str, torch.device], Tensor] = {}
         if config.schedule == "flow":
             return
         betas = make_betas(config)
@@ -85,8 +88,8 @@ class Schedule:
             share = (t_B.double() / self.timesteps).to(like.device).float()[:, None, None, None]
             return 1 - share, share
         return (
-            at(np.sqrt(self.alpha_bar), t_B, like),
-            at(np.sqrt(1 - self.alpha_bar), t_B, like),
+            self.at("alpha", lambda: np.sqrt(self.alpha_bar), t_B, like),
+            self.at("sigma", lambda: np.sqrt(1 - self.alpha_bar), t_B, like),
         )
 
     def noised(self, x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
@@ -96,11 +99,17 @@ class Schedule:
 
     def posterior_mean(self, x0_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor) -> Tensor:
         """Return the mean of q(x_{t-1} | x_t, x_0) (DDPM, eq. 7)."""
-        weight = at(self.posterior_x0, t_B, x_BCHW)
-        return weight * x0_BCHW + at(self.posterior_xt, t_B, x_BCHW) * x_BCHW
+        weight = self.at("posterior_x0", lambda: self.posterior_x0, t_B, x_BCHW)
+        rest = self.at("posterior_xt", lambda: self.posterior_xt, t_B, x_BCHW)
+        return weight * x0_BCHW + rest * x_BCHW
 
+    def at(self, name: str, values_T: Callable[[], Array], t_B: Tensor, like: Tensor) -> Tensor:
+        """Return ``values_T()[t_B]`` as (B, 1, 1, 1) with the device of ``like``, in float32.
 
-def at(values_T: Array, t_B: Tensor, like: Tensor) -> Tensor:
-    """Return ``values_T[t_B]`` as (B, 1, 1, 1) with the device of ``like``, in float32."""
-    picked = torch.from_numpy(values_T).to(like.device)[t_B.to(like.device).long()].float()
-    return picked[:, None, None, None]
+        The values go to a device once, under their name: a copy in each step of training would
+        make the processor wait for the device.
+        """
+        key = (name, like.device)
+        if key not in self._tables:
+            self._tables[key] = torch.from_numpy(values_T().astype(np.float32)).to(like.device)
+        return self._tables[key][t_B.to(like.device).long()][:, None, None, None]

@@ -69,6 +69,10 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             SPADE norms then share as their input; 0 gives them the map itself, as the paper.
         instance_edges: the last of ``label_channels`` is the map of the edges of instances.
         augment_channels: numbers that tell how a training picture was varied (0: it is not told).
+
+    Attributes:
+        checkpoint_levels: with ``enable_gradient_checkpointing``, of how many levels, the largest
+            first, activations are recomputed; all by default.
     """
 
     _supports_gradient_checkpointing = True
@@ -93,7 +97,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
     ) -> None:
         """Build the network; see the class for the arguments."""
         super().__init__()
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing, self.checkpoint_levels = False, len(channel_mult)
         self.channels = in_channels
         self.label_channels = label_channels
         self.instance_edges = instance_edges
@@ -137,6 +141,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         self, blocks: int, embedding: int, dropout: float, attention: Any
     ) -> list[int]:
         stages: list[Stage] = []
+        levels: list[int] = []
         width = self.widths[0]
         skips = [width]
         for level, level_width in enumerate(self.widths):
@@ -148,7 +153,9 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             if level < len(self.widths) - 1:
                 stages.append(Stage(ResBlock(width, width, embedding, dropout, resample="down")))
                 skips.append(width)
+            levels += [level] * (len(stages) - len(levels))
         self.encoder = nn.ModuleList(stages)
+        self.encoder_levels = tuple(levels)
         return skips
 
     def _build_decoder(
@@ -245,8 +252,9 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             return self.encode(condition, keep=0)
         return condition
 
-    def _run(self, module: nn.Module, *args: Any) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
+    def _run(self, level: int, module: nn.Module, *args: Any) -> Tensor:
+        recompute = self.gradient_checkpointing and level < self.checkpoint_levels
+        if recompute and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(module, *args)  # type: ignore[no-any-return]
         return module(*args)  # type: ignore[no-any-return]
 
@@ -262,8 +270,8 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         embedding = self.time_out(F.silu(embedding))
         h = self.conv_in(x_BCHW)
         skips = [h]
-        for stage in self.encoder_stages():
-            h = self._run(stage, h, embedding)
+        for level, stage in zip(self.encoder_levels, self.encoder_stages(), strict=True):
+            h = self._run(level, stage, h, embedding)
             skips.append(h)
         return h, tuple(skips), embedding
 
@@ -306,13 +314,15 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
     ) -> Tensor:
         """Run the middle (group 0) and then the decoder's stages, as far as there are groups."""
         if start == 0:
-            h = self._run(self.middle1, h, embedding, groups[0][:2])
+            last = len(self.widths) - 1
+            h = self._run(last, self.middle1, h, embedding, groups[0][:2])
             h = self.middle_attention(h)
-            h = self._run(self.middle2, h, embedding, groups[0][2:])
+            h = self._run(last, self.middle2, h, embedding, groups[0][2:])
         stages = self.decoder_stages()
         for index in range(max(start, 1), len(groups)):
             joined = torch.cat([h, skips[index - 1]], dim=1)
-            h = self._run(stages[index - 1], joined, embedding, groups[index])
+            level = self.decoder_levels[index - 1]
+            h = self._run(level, stages[index - 1], joined, embedding, groups[index])
         return h
 
 

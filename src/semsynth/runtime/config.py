@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,9 +17,20 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Yaml(yaml.SafeLoader):
-    """Safe YAML in which ``1e-4`` is a number: YAML 1.1 wants ``1.0e-4``, else reads a string."""
+    """Safe YAML 1.2 in what matters: ``1e-4`` is a number, ``no``, ``on`` and ``off`` are words.
+
+    YAML 1.1 wants ``1.0e-4``, and takes those words for booleans.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, shape) for tag, shape in pairs if tag != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*[eE][-+]?\d+$"), list("-+0123456789")
 )

@@ -8,6 +8,7 @@ from semsynth.model.flops import NetworkFlops, network_flops
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import fresh_network
 from semsynth.runtime.peaks import find_peak
+from semsynth.runtime.precision import Precision
 from semsynth.train.config import Recipe
 
 
@@ -38,12 +39,38 @@ def step_flops(recipe: Recipe, label_channels: int) -> int:
     return recipe.train.batch_size * recipe_flops(recipe, label_channels).training
 
 
-def peak_flops(device: torch.device, recipe: Recipe) -> float | None:
-    """Return what ``device`` can do at the most, in FLOP/s, in the recipe's precision.
+def peak_flops(device: torch.device, precision: Precision) -> float | None:
+    """Return what ``device`` can do at the most, in FLOP/s, in that precision.
 
     None for CPUs and for GPUs that are not in ``runtime.peaks``: then there is no MFU to print.
     """
     if device.type != "cuda":
         return None
     peak = find_peak(torch.cuda.get_device_name(device))
-    return None if peak is None else peak.flops(recipe.train.precision)
+    return None if peak is None else peak.flops(precision)
+
+
+class Throughput:
+    """Images a second, and where the device's peak is known the share of it that they use (MFU)."""
+
+    def __init__(
+        self, recipe: Recipe, label_channels: int, devices: list[torch.device], precision: Precision
+    ) -> None:
+        """Count the FLOPs of a picture where they can be used (seconds)."""
+        peak = peak_flops(devices[0], precision)
+        self._most: float | None = None
+        if peak is not None:
+            picture = step_flops(recipe, label_channels) / recipe.train.batch_size
+            self._most = len(devices) * peak / picture
+
+    def values(self, images: int, seconds: float) -> dict[str, float]:
+        """Return what to log of ``images`` of all processes in ``seconds``."""
+        speed = images / seconds
+        values = {"images_per_second": round(speed, 2)}
+        return values if self._most is None else {**values, "mfu": round(speed / self._most, 4)}
+
+
+def in_words(values: dict[str, float]) -> str:
+    """Return what ``Throughput.values`` says, for a line on the terminal."""
+    text = f"{values['images_per_second']:.1f} images/s"
+    return f"{text}, MFU {values['mfu']:.1%}" if "mfu" in values else text

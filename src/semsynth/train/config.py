@@ -62,9 +62,12 @@ class TrainSection(PhaseConfig):
         augment: share of the samples that crop, scale and color change.
         cache_latents: with codec ``vae``, compute the latents of all pictures once and keep them
             beside the data; excludes crops and color.
-        precision: ``no`` (fp32) or ``bf16``.
+        precision: ``auto`` (bf16 where that is faster), ``no`` (fp32) or ``bf16``.
         gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.
-        channels_last: memory layout of convolutions (faster on GPUs with bf16).
+        checkpoint_levels: of how many levels, the largest first, activations are recomputed (0:
+            of all); most of the memory is the first one's or two's.
+        channels_last: memory layout of convolutions; ``auto``: with bf16, where it is faster.
+        compile: ``auto`` (the kernels of norms, on GPUs), ``on`` or ``off``.
         workers: processes that read pictures (0: in the training process, kept in memory).
         log_every: steps between lines of metrics.
         validate_every: steps between validation losses (0: never).
@@ -87,9 +90,11 @@ class TrainSection(PhaseConfig):
     color: float = Field(0.0, ge=0, le=1)
     augment: float = Field(1.0, ge=0, le=1)
     cache_latents: bool = False
-    precision: Literal["no", "bf16"] = "no"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     gradient_checkpointing: bool = False
-    channels_last: bool = False
+    checkpoint_levels: int = Field(0, ge=0)
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     workers: int = Field(0, ge=0)
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(0, ge=0)

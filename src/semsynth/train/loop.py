@@ -12,12 +12,14 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from semsynth import __version__
 from semsynth.data.loading import batches
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.schedule import Schedule
+from semsynth.model.fused import fuse
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, build_network, save_bundle
 from semsynth.pipeline.folder import FINAL
@@ -25,9 +27,11 @@ from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import claim_output, require_space, write_text
 from semsynth.runtime.devices import pick_device
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.precision import Precision, resolve_precision
 from semsynth.runtime.progress import progress_bar, say
 from semsynth.runtime.rng import derive_seed
 from semsynth.train.batches import training_pictures, with_codec_hash
+from semsynth.train.budget import Throughput, in_words
 from semsynth.train.config import Recipe, TrainConfig, chosen_recipe
 from semsynth.train.ema import Ema
 from semsynth.train.metrics import Metrics, read_metrics
@@ -59,7 +63,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     check_fit(recipe, data)
     folder = config.output or Path("checkpoints") / (recipe.run or recipe.name)
     start = starting_point(config, folder, recipe, data)
-    accelerator = _accelerator(recipe, config.device)
+    accelerator = Accelerator(cpu=pick_device(config.device).type == "cpu")
     try:
         final = _train(recipe, folder, data, accelerator, config.resume, on_checkpoint, start)
     finally:
@@ -138,14 +142,6 @@ def _claim(
     write_text(folder / "config.yaml", text)
 
 
-def _accelerator(recipe: Recipe, device: str) -> Accelerator:
-    kind = pick_device(device).type
-    return Accelerator(
-        cpu=kind == "cpu",
-        mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
-    )
-
-
 def _check_batch(recipe: Recipe, world: int) -> None:
     if recipe.train.batch_size % (world * recipe.train.accumulation):
         raise UserError(
@@ -170,18 +166,28 @@ def _assemble(
         start.begin(unet, recipe, data)
     if recipe.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    if recipe.train.channels_last:
-        unet = unet.to(memory_format=torch.channels_last)
+        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
     unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
     run = Run(
         recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
-        _optimizer(recipe, unet), start=start,
+        _optimizer(recipe, unet), _precision(recipe, accelerator), start=start,
     )  # fmt: skip
+    for network in (unet, ema.module) if run.channels_last else ():
+        network.to(memory_format=torch.channels_last)
+    fuse(unet, recipe.train.compile, accelerator.device)
     if state is not None:
         _restore(run, state)
     run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
     return run
+
+
+def _precision(recipe: Recipe, accelerator: Accelerator) -> Precision:
+    # Measured on a CPU: one process decides, so that all compute alike.
+    chosen: list[Precision] = ["no"]
+    if accelerator.is_main_process:
+        chosen = [resolve_precision(recipe.train.precision, accelerator.device)]
+    return broadcast_object_list(chosen)[0]  # type: ignore[no-any-return]
 
 
 def _optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
@@ -220,6 +226,8 @@ def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
     shard = (accelerator.process_index, accelerator.num_processes)
     steps = (run.step, recipe.total_steps)
     metrics = Metrics(run.folder, run.step) if accelerator.is_main_process else None
+    devices = [accelerator.device] * accelerator.num_processes
+    throughput = Throughput(recipe, run.data.labels.num_channels, devices, run.precision)
     with progress_bar(recipe.total_steps, "train", "step", initial=run.step) as bar:
         since, done = time.perf_counter(), 0
         window: list[Tensor] = []
@@ -229,11 +237,13 @@ def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
             bar.update(1)
             if run.step % recipe.train.log_every == 0 or run.step == recipe.total_steps:
                 values = _window_means(run, window)
-                speed = done * recipe.train.batch_size / (time.perf_counter() - since)
+                speed = throughput.values(
+                    done * recipe.train.batch_size, time.perf_counter() - since
+                )
                 since, done, window = time.perf_counter(), 0, []
-                bar.set_postfix_str(f"loss {values['loss']:.4f}, {speed:.1f} images/s")
+                bar.set_postfix_str(f"loss {values['loss']:.4f}, {in_words(speed)}")
                 if metrics is not None:
-                    metrics.write(run.step, **values, images_per_second=round(speed, 2))
+                    metrics.write(run.step, **values, **speed)
             _events(run, metrics, window, on_checkpoint)
     if metrics is not None:
         metrics.close()

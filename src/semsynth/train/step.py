@@ -20,6 +20,7 @@ from semsynth.diffusion.times import timesteps
 from semsynth.model.codec import Codec
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
+from semsynth.runtime.precision import Precision
 from semsynth.runtime.rng import derive_seed, numpy_rng
 from semsynth.runtime.torch_rng import torch_generator
 from semsynth.train.config import Recipe
@@ -41,6 +42,7 @@ class Run:
     codec: Codec
     schedule: Schedule
     optimizer: torch.optim.Optimizer
+    precision: Precision = "no"
     step: int = 0
     start: Start | None = None
 
@@ -48,6 +50,17 @@ class Run:
     def plain_unet(self) -> SemanticUNet:
         """Return the network without Accelerate's wrapper."""
         return self.accelerator.unwrap_model(self.unet)  # type: ignore[no-any-return]
+
+    @property
+    def channels_last(self) -> bool:
+        """Return whether convolutions have the channels innermost."""
+        wanted = self.recipe.train.channels_last
+        return self.precision == "bf16" if wanted == "auto" else wanted
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the network computes."""
+        kind = self.accelerator.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def train_step(run: Run, batch: Batch) -> Tensor:
@@ -62,13 +75,15 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     run.unet.train()
     # Dropout draws from the global generator: seeding it here makes the step a function of itself.
     torch.manual_seed(derive_seed(recipe.seed, "dropout", run.step, run.accelerator.process_index))
-    x0, channels, weight = _to_device(run, batch)
-    edges = None if batch.edges is None else batch.edges.to(run.accelerator.device)
+    hide_masks(batch.channels, batch.edges, dropped_masks(run, phase.mask_dropout))
+    x0, weight = _to_device(run, batch)
     varied = _told(run, batch)
     noise, t = noise_and_times(run, tuple(x0.shape[1:]))
-    hide_masks(channels, edges, dropped_masks(run, phase.mask_dropout))
-    channels = labels_for_network(channels, recipe.model)
-    edges = None if edges is None else labels_for_network(edges, recipe.model)
+    channels, edges = (
+        None if part is None else moved(labels_for_network(part, recipe.model), x0.device)
+        for part in (batch.channels, batch.edges)
+    )
+    assert channels is not None
     sums = torch.zeros(3, device=x0.device)
     size = len(x0) // recipe.train.accumulation
     for start in range(0, len(x0), size):
@@ -80,7 +95,7 @@ def train_step(run: Run, batch: Batch) -> Tensor:
         inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
         with nullcontext() if last else run.accelerator.no_sync(run.unet):
-            with run.accelerator.autocast():
+            with run.autocast():
                 loss = diffusion_loss(run.schedule, network, *inputs)
             run.accelerator.backward(loss.total.mean() * (size / len(x0)))
         sums += _sums(loss)
@@ -113,23 +128,30 @@ def _sums(loss: Loss) -> Tensor:
     return torch.stack([loss.total.detach().sum(), loss.mse.detach().sum(), loss.vb.detach().sum()])
 
 
-def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return ``tensor`` on ``device``, without waiting for what the device is doing."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Return the latents and the weights of their pixels (None: all count)."""
     device = run.accelerator.device
     if batch.latents is not None:
-        x0 = batch.latents.to(device, non_blocking=True)
+        x0 = moved(batch.latents, device)
     else:
-        pictures = batch.pictures.to(device, non_blocking=True).float() / 127.5 - 1
+        pictures = moved(batch.pictures, device).float() / 127.5 - 1
         with torch.no_grad():
             x0 = run.codec.encode(pictures)
-    if run.recipe.train.channels_last:
+    if run.channels_last:
         x0 = x0.contiguous(memory_format=torch.channels_last)
-    channels = batch.channels.to(device, non_blocking=True)
     if batch.content is None:
-        return x0, channels, None
+        return x0, None
     # A latent pixel counts where all picture pixels under it are content.
-    padding = (~batch.content).float().to(device)
+    padding = 1 - moved(batch.content, device).float()
     covered = torch.nn.functional.max_pool2d(padding, run.codec.downscale)
-    return x0, channels, 1 - covered
+    return x0, 1 - covered
 
 
 def _slots(run: Run) -> range:
@@ -151,11 +173,14 @@ def noise_and_times(run: Run, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     size = recipe.train.batch_size
     t = timesteps(recipe.diffusion, [(slot + offset) / size for slot in slots])
     device = run.accelerator.device
-    return noise.to(device), t.to(device)
+    return moved(noise, device), moved(t, device)
 
 
 def dropped_masks(run: Run, share: float) -> Tensor:
-    """Return (B,) bool: which of this process's masks are dropped, ``share`` of them on average."""
+    """Return (B,) bool: which of this process's masks are dropped, ``share`` of them on average.
+
+    On the CPU, as the masks are at that time.
+    """
     draws = numpy_rng(run.recipe.seed, "mask dropout", run.step).random(run.recipe.train.batch_size)
     hidden = [bool(draws[slot] < share) for slot in _slots(run)]
-    return torch.tensor(hidden, device=run.accelerator.device)
+    return torch.tensor(hidden)
