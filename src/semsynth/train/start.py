@@ -62,13 +62,12 @@ class Start:
         source = _load(path)
         match = match_labels(data.labels, source.labels, self._map(data))
         carried = carry_over(unet, source, recipe.model, recipe.diffusion, match)
-        for line in _told(self, source, match, recipe):
-            say(f"from {path}: {line}")
-        say(f"from {path}: {carried.parameters:,} parameters carried over")
-        for name, reason in _by_layer(carried.fresh).items():
-            say(f"from {path}: fresh: {name} ({reason})")
+        lines = _told(self, source, match, recipe)
+        lines.append(f"{carried.parameters:,} parameters carried over")
+        lines += [f"fresh: {name} ({why})" for name, why in _by_layer(carried.fresh).items()]
         if carried.dropped:
-            say(f"from {path}: not used: {', '.join(carried.dropped)}")
+            lines.append(f"not used: {', '.join(carried.dropped)}")
+        say(f"from {path}: " + "\n  ".join(lines))
 
     def _map(self, data: PreparedDataset) -> dict[str, list[str]]:
         names = [label.name for label in data.labels.labels if label.channel is not None]
