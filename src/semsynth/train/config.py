@@ -139,6 +139,11 @@ class Recipe(Config):
         """Return the steps of both phases."""
         return self.train.steps + self.finetune.steps
 
+    @property
+    def step_size(self) -> tuple[int, int]:
+        """Return height and width of what a step sees of a picture."""
+        return self.train.crop_size or (self.height, self.width)
+
     @model_validator(mode="after")
     def _size_can_be_halved(self) -> Self:
         multiple = self.model.size_multiple

@@ -46,7 +46,7 @@ def validation_loss(
     stems = _spread(data.stems("val"), VALIDATION_PICTURES)
     device = next(unet.parameters()).device
     lut = data.labels.channel_lut()
-    cut = partial(_middle, size=recipe.train.crop_size or (data.height, data.width))
+    cut = partial(_middle, size=recipe.step_size)
     total = 0.0
     for start in range(0, len(stems), VALIDATION_BATCH):
         part = stems[start : start + VALIDATION_BATCH]
