@@ -121,7 +121,7 @@ def _predict(unet: Any, hot: Tensor, varied: Tensor | None, x: Tensor, t: Tensor
 def _told(run: Run, batch: Batch) -> Tensor | None:
     if batch.varied is None or not run.recipe.model.augment_condition:
         return None
-    return batch.varied.to(run.accelerator.device, non_blocking=True)
+    return moved(batch.varied, run.accelerator.device)
 
 
 def _sums(loss: Loss) -> Tensor:
