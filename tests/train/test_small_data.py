@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.schedule import Schedule
+from semsynth.model.official import from_official, to_official
 from semsynth.pipeline import SemanticDiffusionPipeline
-from semsynth.pipeline.bundle import build_network, load_bundle
+from semsynth.pipeline.bundle import build_network, load_bundle, load_network, meta_network
 from semsynth.runtime.errors import UserError
 from semsynth.train import step as step_module
 from semsynth.train.config import TrainConfig, load_recipe
@@ -204,3 +206,38 @@ def test_rising_validation_is_said(
     assert lines[-1] == {
         "step": 14, "validation_loss": 3, "best_validation_loss": 2, "best_step": 9,
     }  # fmt: skip
+
+
+def test_from_small_pictures_to_crops_of_large_ones(
+    configure: Configure, wide: Path, tmp_path: Path,
+    assert_same_weights: Callable[[Path, Path], None],
+) -> None:  # fmt: skip
+    train(configure("small", *SHORT))
+    start = tmp_path / "small"
+    none = ("train.steps=0", "finetune.steps=0")
+    train(configure("large", *none, *CROPS, data=wide, from_checkpoint=start))
+    assert_same_weights(start, tmp_path / "large")
+    bundle = load_bundle(tmp_path / "large")
+    assert (bundle.height, bundle.width) == (32, 48)
+    assert (bundle.facts["from"]["height"], bundle.facts["from"]["width"]) == (16, 16)
+
+
+def test_the_official_code_loses_nothing_that_is_told(configure: Configure, tmp_path: Path) -> None:
+    """In sampling nothing is told, so an official file needs no place for it."""
+    paper = (
+        "model.codec=pixel", "model.labels=nearest", "model.spade_hidden=128",
+        "model.base_channels=32", "model.head_channels=32", "diffusion.prediction=epsilon",
+        "diffusion.learn_sigma=true", "diffusion.schedule=linear",
+    )  # fmt: skip
+    train(configure("run", *SHORT, *TOLD, *paper))
+    bundle = load_bundle(tmp_path / "run")
+    assert "augment_in.weight" in bundle.weights
+    state = to_official(meta_network(bundle), bundle.weights)
+    plain = replace(bundle, model=bundle.model.model_copy(update={"augment_condition": False}))
+    back = from_official(meta_network(plain), state)
+    assert back.keys() == bundle.weights.keys() - {"augment_in.weight"}
+    x, t, label_map = torch.randn(1, 3, 16, 16), torch.tensor([300]), torch.ones(1, 16, 16).long()
+    with torch.no_grad():
+        expected = load_network(bundle)(x, t, label_map).sample
+        found = load_network(replace(plain, weights=back))(x, t, label_map).sample
+    assert torch.equal(found, expected)
