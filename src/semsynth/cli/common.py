@@ -36,8 +36,9 @@ def guard(run: Callable[[], int]) -> int:
     """Call `run` and turn what a user can mend into one line on stderr.
 
     Returns:
-        `run`'s own exit status; 2 after a user's error, 130 after Ctrl-C, 141 when the reader of
-        stdout has gone. Any other exception is a bug and passes through with its traceback.
+        `run`'s own exit status; 2 after a user's error (75 and 76 after some: `runtime.errors`),
+        130 after Ctrl-C, 141 when the reader of stdout has gone. Any other exception is a bug and
+        passes through with its traceback.
     """
     warnings.formatwarning = _one_line
     try:
@@ -45,7 +46,7 @@ def guard(run: Callable[[], int]) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        return _fail(str(error), 2)
+        return _fail(str(error), error.status)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:

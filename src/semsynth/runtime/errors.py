@@ -1,14 +1,33 @@
-"""The exception and the warning that a user is meant to read."""
+"""The exceptions and the warning that a user is meant to read, and the exit statuses they give."""
 
 from __future__ import annotations
+
+# EX_TEMPFAIL of sysexits.h: the run stopped itself with a checkpoint; start it again.
+REQUEUE_STATUS = 75
+# A process died or hung: the machine may be at fault; started again, the run goes on.
+LOST_STATUS = 76
 
 
 class UserError(Exception):
     """A mistake or a state of the machine that the user can mend.
 
     The message is one line that says what is wrong, where, and what to do. Commands print it as
-    ``error: <message>`` on stderr and exit with status 2, without a traceback.
+    ``error: <message>`` on stderr and exit with ``status``, without a traceback.
     """
+
+    status = 2
+
+
+class Preempted(UserError):
+    """The run was told to stop, or its time is nearly up: it wrote a checkpoint and ended."""
+
+    status = REQUEUE_STATUS
+
+
+class ProcessLost(UserError):
+    """A process of the job died or hung; the message names its rank, host and step."""
+
+    status = LOST_STATUS
 
 
 class SemsynthWarning(UserWarning):

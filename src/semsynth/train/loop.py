@@ -39,6 +39,7 @@ from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
 from semsynth.train.start import Start, starting_point
 from semsynth.train.state import load_latest, save_state
+from semsynth.train.status import Status, started
 from semsynth.train.step import Run, train_step
 from semsynth.train.validation import watched
 
@@ -91,9 +92,18 @@ def _train(
     if run.step >= recipe.total_steps and final.exists():
         say(f"{final}: already trained ({run.step} steps)")
     else:
-        _train_to_the_end(run, on_checkpoint)
-        if accelerator.is_main_process:
-            save_bundle(final, _bundle(run))
+        told = started(folder, run.step, recipe.total_steps, accelerator.num_processes)
+        try:
+            _train_to_the_end(run, told, on_checkpoint)
+            if accelerator.is_main_process:
+                save_bundle(final, _bundle(run))
+                told.state = "finished"
+        except Exception as error:
+            told.state, told.reason = "failed", " ".join(str(error).split())
+            raise
+        finally:
+            if accelerator.is_main_process:
+                told.write(folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return final
@@ -220,7 +230,7 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
 
 
-def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
+def _train_to_the_end(run: Run, told: Status, on_checkpoint: OnCheckpoint | None) -> None:
     recipe, accelerator = run.recipe, run.accelerator
     pictures = training_pictures(run)
     shard = (accelerator.process_index, accelerator.num_processes)
@@ -231,22 +241,36 @@ def _train_to_the_end(run: Run, on_checkpoint: OnCheckpoint | None) -> None:
     with progress_bar(recipe.total_steps, "train", "step", initial=run.step) as bar:
         since, done = time.perf_counter(), 0
         window: list[Tensor] = []
+        if metrics is not None:
+            told.write(run.folder)
         for batch in batches(pictures, steps, recipe.train.workers, shard):
             window.append(train_step(run, batch))
             done += 1
             bar.update(1)
             if run.step % recipe.train.log_every == 0 or run.step == recipe.total_steps:
                 values = _window_means(run, window)
-                speed = throughput.values(
-                    done * recipe.train.batch_size, time.perf_counter() - since
-                )
+                seconds = time.perf_counter() - since
+                speed = throughput.values(done * recipe.train.batch_size, seconds)
                 since, done, window = time.perf_counter(), 0, []
                 bar.set_postfix_str(f"loss {values['loss']:.4f}, {in_words(speed)}")
                 if metrics is not None:
                     metrics.write(run.step, **values, **speed)
+                    _tell(run, told, values["loss"], speed["images_per_second"], seconds)
             _events(run, metrics, window, on_checkpoint)
+            if run.step % recipe.train.checkpoint_every == 0:
+                told.last_checkpoint = run.step
     if metrics is not None:
         metrics.close()
+
+
+def _tell(run: Run, told: Status, loss: float, speed: float, seconds: float) -> None:
+    told.step, told.loss = run.step, loss
+    told.images_per_second = round(speed, 2)
+    left = (told.total_steps - run.step) * run.recipe.train.batch_size
+    told.seconds_left, told.seconds_between = round(left / speed, 1), round(seconds, 3)
+    if run.accelerator.device.type == "cuda":
+        told.gpu_memory = torch.cuda.max_memory_reserved(run.accelerator.device)
+    told.write(run.folder)
 
 
 def _window_means(run: Run, window: list[Tensor]) -> dict[str, float]:
