@@ -103,6 +103,14 @@ def test_without_a_checkpoint_of_its_own_it_needs_the_file(
     assert_same_weights(tmp_path / "straight", run)
 
 
+def test_a_damaged_memory_is_named(configure: Configure, source: Path, tmp_path: Path) -> None:
+    stop_at(configure("run", from_checkpoint=source), 2)
+    (tmp_path / "run" / "from.json").write_text('{"path": "there"}')
+    with pytest.raises(UserError, match=r"from\.json: is not what"):
+        train(configure("run"))
+    train(configure("run", from_checkpoint=source))
+
+
 def test_another_start_is_another_run(configure: Configure, source: Path, tmp_path: Path) -> None:
     stop_at(configure("run", from_checkpoint=source), 2)
     bundle = load_bundle(source)

@@ -90,7 +90,7 @@ def starting_point(
     if config.from_checkpoint is None:
         if config.label_map is not None:
             raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
-        return Start(**read_json(run / FILE)) if (run / FILE).exists() else None
+        return _remembered(run / FILE)
     path = config.from_checkpoint
     source = _load(path)
     check_body(source.model, recipe.model, str(path))
@@ -109,6 +109,15 @@ def starting_point(
     if "from" in source.facts:
         facts["from"] = source.facts["from"]
     return Start(str(path.resolve()), facts["sha256"], match.names, facts)
+
+
+def _remembered(path: Path) -> Start | None:
+    if not path.exists():
+        return None
+    try:
+        return Start(**read_json(path))
+    except TypeError:
+        raise UserError(f"{path}: is not what 'semsynth train --from' wrote; give --from") from None
 
 
 def _load(path: Path) -> Bundle:
