@@ -47,6 +47,10 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     ),
     "dpm++ 3M": ("DPMSolverMultistepScheduler", {"solver_order": 3}, (8, 12, 20)),
     "unipc": ("UniPCMultistepScheduler", {}, (5, 8, 12, 20)),
+    "unipc, trailing": (
+        "UniPCMultistepScheduler", {"timestep_spacing": "trailing"}, (5, 8, 12, 20),
+    ),
+    "deis": ("DEISMultistepScheduler", {"timestep_spacing": "trailing"}, (5, 8, 12)),
     "ddim": ("DDIMScheduler", {"timestep_spacing": "trailing"}, (5, 8, 12, 20, 50)),
     "ddpm": ("DDPMScheduler", {"variance_type": "fixed_small"}, (20, 50, 250, 1000)),
 }  # fmt: skip
@@ -72,9 +76,9 @@ class SamplingConfig:
     """Vision models for further Fréchet distances."""
     guidance_scale: float = 1.5
     """Guidance."""
-    masks: int = 86
+    masks: int = 64
     """Masks that are painted."""
-    per_mask: int = 3
+    per_mask: int = 4
     """Pictures of each."""
     device: str = "auto"
     """auto, cpu, cuda."""
@@ -87,6 +91,7 @@ class Painter:
         """Give ``pipe`` the scheduler."""
         self.pipe = pipe
         pipe.scheduler = scheduler
+        pipe.set_precision("auto")
         pipe.set_progress_bar_config(disable=True)
         self.labels: LabelSet = pipe.labels
         self.height, self.width = pipe.height, pipe.width

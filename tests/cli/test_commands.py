@@ -85,6 +85,9 @@ def test_doctor_prints_one_json_object(capsys: pytest.CaptureFixture[str], tmp_p
     assert facts["devices"][-1] == "cpu"
     assert facts["disk"] == str(tmp_path)
     assert facts["packages"]["torch"] != "missing"
+    assert facts["precision"].startswith(("bfloat16 by", "float32 by"))
+    assert facts["condition_cache"].startswith("up to ")
+    assert facts["compiled_norms"].startswith(("yes", "no: "))
 
 
 def test_doctor_without_json_prints_a_line_a_fact(capsys: pytest.CaptureFixture[str]) -> None:
