@@ -113,3 +113,15 @@ def test_unknown_codecs_are_refused() -> None:
     for levels in (0, 6):
         with pytest.raises(UserError, match="haar_levels"):
             HaarCodec(levels)
+
+
+@pytest.mark.parametrize(("period", "band"), [(4, 0), (2, 1), (1, 2)])
+def test_bands_are_the_sizes_of_details(period: int, band: int) -> None:
+    """A chessboard with fields of 1, 2 and 4 pixels is all in one band."""
+    codec = HaarCodec(2)
+    rows, columns = torch.arange(8)[:, None] // period, torch.arange(8) // period
+    board = ((rows + columns) % 2).float() * 2 - 1
+    energy = codec.encode(board.expand(1, 3, 8, 8)).square().sum((0, 2, 3))
+    shares = torch.zeros(3).index_add(0, codec.band_C, energy) / energy.sum()
+    torch.testing.assert_close(shares, torch.eye(3)[band])
+    assert torch.bincount(HaarCodec(3).band_C).tolist() == [3, 9, 36, 144]

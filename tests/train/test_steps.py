@@ -24,6 +24,7 @@ from semsynth.train import step as step_module
 from semsynth.train.config import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
 from semsynth.train.ema import Ema
 from semsynth.train.loop import Run, learning_rate, phase_at, train
+from semsynth.train.metrics import read_metrics
 
 Configure = Callable[..., TrainConfig]
 Weights = Callable[[Path], dict[str, torch.Tensor]]
@@ -91,11 +92,12 @@ class Spy:
         self.optimizer_steps: list[float] = []
         step, labels = loop.train_step, step_module.labels_for_network
 
-        def loss(schedule: Any, predict: Any, x0: Any, noise: Any, t: Any, weight: Any) -> Any:
+        def loss(*args: Any) -> Any:
+            _, _, _, noise, t, weight, _ = args
             self.noise.append(noise)
             self.t.append(t)
             self.weight.append(weight)
-            return diffusion_loss(schedule, predict, x0, noise, t, weight)
+            return diffusion_loss(*args)
 
         def take(run: Run, batch: Batch) -> torch.Tensor:
             result = step(run, batch)
@@ -327,3 +329,23 @@ def test_recomputing_changes_nothing(
     for name, changes in (("plain", ()), ("again", again)):
         train(configure(name, "train.steps=2", "finetune.steps=1", *changes))
     assert_same_weights(configure("plain").output, configure("again").output)
+
+
+def test_bands_add_up_to_the_loss(configure: Configure) -> None:
+    train(configure("plain", "finetune.steps=0"))
+    # One level of Haar: four equal channels each, of which one is coarse.
+    train(configure("fine", "finetune.steps=0", "train.band_weights=[1, 3]"))
+    plain, fine = (read_metrics(configure(name).output)[0] for name in ("plain", "fine"))
+    for line in (plain, fine):
+        assert line["mse_band_0"] + line["mse_band_1"] == pytest.approx(line["mse"], abs=2e-6)
+    # The first steps have all but the same weights: the mean of 1, 3, 3, 3 is 2.5.
+    assert fine["mse_band_0"] == pytest.approx(plain["mse_band_0"] / 2.5, rel=0.05)
+    assert fine["mse_band_1"] == pytest.approx(plain["mse_band_1"] * 3 / 2.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "changes", [["train.band_weights=[1]"], ["model.codec=pixel", "train.band_weights=[1, 1]"]]
+)
+def test_weights_of_bands_that_are_not_there(changes: list[str], configure: Configure) -> None:
+    with pytest.raises(UserError, match=r"train.band_weights has \d numbers: codec haar takes 2"):
+        train(configure("a", *changes))

@@ -23,11 +23,13 @@ class Loss:
         total: what is minimised.
         mse: the squared error of the prediction, weighted by ``loss_weights``.
         vb: the variational bound's term in bits, zeros where no variance is learned.
+        mse_C: what each channel adds to the mean of ``mse``, (C,), without gradients.
     """
 
     total: Tensor
     mse: Tensor
     vb: Tensor
+    mse_C: Tensor
 
 
 def diffusion_loss(
@@ -37,6 +39,7 @@ def diffusion_loss(
     noise_BCHW: Tensor,
     t_B: Tensor,
     weight_B1HW: Tensor | None = None,
+    weight_C: Tensor | None = None,
 ) -> Loss:
     """Return the loss of each picture.
 
@@ -47,6 +50,7 @@ def diffusion_loss(
         noise_BCHW: standard normal noise.
         t_B: timesteps, 0..T-1; for ``schedule: flow`` any number from 0 to T.
         weight_B1HW: 1 where the picture has content, 0 for padding.
+        weight_C: of the channels' squared errors (None: all 1).
     """
     config = schedule.config
     alpha, sigma = schedule.coefficients(t_B, x0_BCHW)
@@ -57,13 +61,17 @@ def diffusion_loss(
     error = (prediction - wanted) ** 2
     if has_weights(config):
         error = error * schedule.at("loss", lambda: loss_weights(schedule), t_B, x0_BCHW)
+    if weight_C is not None:
+        error = error * weight_C[:, None, None]
     mse = _mean(error, weight_B1HW)
+    seen = error.detach() if weight_B1HW is None else error.detach() * weight_B1HW
+    mse_C = seen.mean((0, 2, 3)) / error.shape[1]
     if not config.learn_sigma:
-        return Loss(mse, mse, torch.zeros_like(mse))
+        return Loss(mse, mse, torch.zeros_like(mse), mse_C)
     # The bound trains the variance alone: the mean is detached (arXiv 2102.09672, eq. 16).
     frozen = torch.cat([prediction.detach(), output[:, x0_BCHW.shape[1] :]], dim=1)
     vb = _mean(variational_bits(schedule, frozen, x0_BCHW, x_BCHW, t_B), weight_B1HW)
-    return Loss(mse + vb, mse, vb)
+    return Loss(mse + vb, mse, vb, mse_C)
 
 
 def has_weights(config: DiffusionConfig) -> bool:

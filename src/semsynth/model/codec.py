@@ -24,12 +24,14 @@ class Codec(Protocol):
         channels: of the latent.
         downscale: picture pixels along a side of a latent pixel.
         key: JSON values; two codecs with equal keys have equal latents.
+        band_C: (channels,) int64, the band that a channel belongs to: 0 is the coarsest.
     """
 
     name: str
     channels: int
     downscale: int
     key: dict[str, Any]
+    band_C: Tensor
 
     def encode(self, picture_B3HW: Tensor) -> Tensor:
         """Return the latent, (B, channels, H / downscale, W / downscale)."""
@@ -57,6 +59,7 @@ class PixelCodec:
     def __init__(self) -> None:
         """Nothing to choose."""
         self.key: dict[str, Any] = {"codec": self.name}
+        self.band_C = torch.zeros(self.channels, dtype=torch.int64)
 
     def encode(self, picture_B3HW: Tensor) -> Tensor:
         """Return the picture itself."""
@@ -90,6 +93,7 @@ class HaarCodec:
         self.channels = 3 * 4**levels
         self.downscale = 2**levels
         self.key = {"codec": self.name, "levels": levels}
+        self.band_C = torch.tensor([_band(c // 3, levels) for c in range(self.channels)])
         self._bases: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def encode(self, picture_B3HW: Tensor) -> Tensor:
@@ -124,6 +128,16 @@ class HaarCodec:
         # the transform would no longer be exact.
         with torch.autocast(x_BNP.device.type, enabled=False):
             return torch.matmul(matrix, x_BNP)
+
+
+def _band(index: int, levels: int) -> int:
+    """Return 0 for the means, else 1 + the level, from the coarsest, of a band's finest details."""
+    # A base-4 digit for each level, the first (finest) one last; 0 is the mean.
+    for level in range(levels, 0, -1):
+        index, digit = divmod(index, 4)
+        if digit:
+            return level
+    return 0
 
 
 def haar_basis(levels: int) -> Tensor:

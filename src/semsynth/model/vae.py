@@ -82,6 +82,7 @@ class VaeCodec:
         self.downscale = _PROBE // height
         self.sha256 = _sha256(self.vae, self._shift, self._factor)
         self.key: dict[str, Any] = {"codec": self.name, "sha256": self.sha256}
+        self.band_C = torch.zeros(self.channels, dtype=torch.int64)
 
     def encode(self, picture_B3HW: Tensor) -> Tensor:
         """Return the latent, (B, channels, H / downscale, W / downscale) float32."""

@@ -46,6 +46,8 @@ class TrainSection(PhaseConfig):
         accumulation: micro-batches of a process's share of the batch.
         weight_decay: AdamW's.
         betas: AdamW's.
+        band_weights: with codec ``haar``, how much the squared errors of its bands count, the
+            coarsest first (levels + 1 numbers; empty: all the same, as in pixels).
         grad_clip: largest norm of the gradient.
         ema_decay: decay of the moving average of the weights.
         ema_warmup: shorten the average early: min(ema_decay, (1 + n) / (10 + n)).
@@ -80,6 +82,7 @@ class TrainSection(PhaseConfig):
     accumulation: int = Field(1, ge=1)
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    band_weights: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
     grad_clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     ema_warmup: bool = True
@@ -206,6 +209,16 @@ class Recipe(Config):
                     f"train.{name} is {getattr(train, name)}, and varied pictures have no latents "
                     "on disk; set train.cache_latents=false, or vary by flips alone"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> Self:
+        given, bands = len(self.train.band_weights), self.model.haar_levels + 1
+        if given and (self.model.codec != "haar" or given != bands):
+            raise ValueError(
+                f"train.band_weights has {given} numbers: codec haar takes {bands} with "
+                f"haar_levels {self.model.haar_levels}, the others none"
+            )
         return self
 
     @model_validator(mode="after")

@@ -40,7 +40,7 @@ from semsynth.train.preview import preview, validation_loss
 from semsynth.train.start import Start, starting_point
 from semsynth.train.state import load_latest, save_state
 from semsynth.train.status import Status, started
-from semsynth.train.step import Run, train_step
+from semsynth.train.step import Run, step_names, train_step
 from semsynth.train.validation import watched
 
 OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
@@ -275,7 +275,7 @@ def _tell(run: Run, told: Status, loss: float, speed: float, seconds: float) -> 
 
 def _window_means(run: Run, window: list[Tensor]) -> dict[str, float]:
     means = run.accelerator.reduce(torch.stack(window).mean(0), "mean").tolist()
-    names = ("loss", "mse", "vb", "grad_norm")
+    names = step_names(run)
     if not all(math.isfinite(value) for value in means):
         raise UserError(
             f"{run.folder}: the loss is not finite between steps {run.step - len(window)} and "

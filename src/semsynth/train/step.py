@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,21 @@ class Run:
         wanted = self.recipe.train.channels_last
         return self.precision == "bf16" if wanted == "auto" else wanted
 
+    @cached_property
+    def bands(self) -> Tensor | None:
+        """The band of each of the codec's channels, on the device; None where it has only one."""
+        band_C = self.codec.band_C
+        return band_C.to(self.accelerator.device) if int(band_C.max()) else None
+
+    @cached_property
+    def channel_weights(self) -> Tensor | None:
+        """The weights of the channels' errors, on the device, of mean 1; None for all the same."""
+        wanted = self.recipe.train.band_weights
+        if not wanted:
+            return None
+        weights = torch.tensor(wanted)[self.codec.band_C]
+        return (weights / weights.mean()).to(self.accelerator.device)
+
     def autocast(self) -> torch.autocast:
         """Return the context in which the network computes."""
         kind = self.accelerator.device.type
@@ -64,7 +79,7 @@ class Run:
 
 
 def train_step(run: Run, batch: Batch) -> Tensor:
-    """Take one optimizer step; return (loss, mse, vb, gradient norm) on the device."""
+    """Take one optimizer step; return the numbers of ``step_names`` on the device."""
     recipe = run.recipe
     phase, step_in_phase = phase_at(recipe, run.step)
     if step_in_phase == 0 and phase is recipe.finetune:
@@ -84,7 +99,8 @@ def train_step(run: Run, batch: Batch) -> Tensor:
         for part in (batch.channels, batch.edges)
     )
     assert channels is not None
-    sums = torch.zeros(3, device=x0.device)
+    names = step_names(run)
+    sums = torch.zeros(len(names) - 1, device=x0.device)
     size = len(x0) // recipe.train.accumulation
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
@@ -96,9 +112,9 @@ def train_step(run: Run, batch: Batch) -> Tensor:
         last = start + size >= len(x0)
         with nullcontext() if last else run.accelerator.no_sync(run.unet):
             with run.autocast():
-                loss = diffusion_loss(run.schedule, network, *inputs)
+                loss = diffusion_loss(run.schedule, network, *inputs, run.channel_weights)
             run.accelerator.backward(loss.total.mean() * (size / len(x0)))
-        sums += _sums(loss)
+        sums += _sums(run, loss)
     norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -124,8 +140,22 @@ def _told(run: Run, batch: Batch) -> Tensor | None:
     return moved(batch.varied, run.accelerator.device)
 
 
-def _sums(loss: Loss) -> Tensor:
-    return torch.stack([loss.total.detach().sum(), loss.mse.detach().sum(), loss.vb.detach().sum()])
+def step_names(run: Run) -> tuple[str, ...]:
+    """Return what a step tells: the losses, what each band of the codec adds to mse, the gradient.
+
+    The bands are there where the codec has several, the coarsest first.
+    """
+    bands = int(run.codec.band_C.max()) + 1
+    return ("loss", "mse", "vb", *(f"mse_band_{i}" for i in range(bands) if bands > 1), "grad_norm")
+
+
+def _sums(run: Run, loss: Loss) -> Tensor:
+    parts = [part.detach().sum()[None] for part in (loss.total, loss.mse, loss.vb)]
+    band_C = run.bands
+    if band_C is not None:
+        bands = torch.zeros(int(run.codec.band_C.max()) + 1, device=band_C.device)
+        parts.append(bands.index_add(0, band_C, loss.mse_C) * len(loss.mse))
+    return torch.cat(parts)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
