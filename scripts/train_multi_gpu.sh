@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=semsynth
-#SBATCH --nodes=1 --ntasks-per-node=1 --cpus-per-task=64 --mem=0
-#SBATCH --gpus-per-node=8
-#SBATCH --time=48:00:00 --requeue
-#SBATCH --output=%x_%j.log
-# Train on all GPUs of one machine (8 at the most; --nproc N for another number); run it as it is, or
-# with sbatch. Started again, it goes on where it stopped. Further flags go to the training.
+#SBATCH --job-name=semsynth --output=%x_%j.log --open-mode=append
+#SBATCH --nodes=1 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=8 --mem=0
+#SBATCH --time=48:00:00 --requeue --signal=B:USR1@120
+# Train on all the GPUs that this place has: on this machine (`--nproc N` for fewer), inside an
+# allocation of salloc, or as `sbatch scripts/train_multi_gpu.sh`, whose own flags override the above
+# (`sbatch --nodes=2 --partition=gpu scripts/train_multi_gpu.sh`). Started again, or requeued after a
+# preemption, it goes on where it stopped. Further flags go to the training. docs/cluster.md
 set -eo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
-has() { python3 -c 'import importlib.util as u; exit(not u.find_spec("semsynth"))' 2>/dev/null; }
-has || { [ -d .venv ] && PATH="$PWD/.venv/bin:$PATH"; } || true
-has || { command -v conda >&2 && eval "$(conda shell.bash hook)" && conda activate sdm-training; } || true
-has || { echo "error: semsynth is not installed here; see README.md, Set-up" >&2; exit 2; }
+here=$(dirname "$0")/..; [ -f "$here/scripts/environment.sh" ] || here=${SLURM_SUBMIT_DIR:-.}
+cd "$here" && [ -f scripts/environment.sh ] || { echo "error: sbatch it from the repository" >&2; exit 2; }
+. scripts/environment.sh
+# This process becomes the launcher, so that SLURM's signal for the batch script arrives there.
 exec python3 -m semsynth.cli.launch scripts/train_semantic_diffusion.py "$@"

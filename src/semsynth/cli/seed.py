@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semsynth.cli import main
+from semsynth.cli.common import guard
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.shards import process_rank
 
 _ALIASES = {"--output-dir": "--output", "--model-path": "--model", "--data-dir": "--data"}
 _DATA = "./data/sidewalk_processed"
@@ -38,10 +41,19 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     The outline knows no step that trains a segmenter; `semsynth segment train` does it once, on
     the real training pictures, unless `--segmenter` names one.
     """
+    return guard(lambda: _evaluate(argv))
+
+
+def _evaluate(argv: Sequence[str] | None) -> int:
     defaults = {"samples": "./results/generated", "data": _DATA, "output": "./results/report"}
     words = _complete("evaluate", defaults, argv)
     own_judge = "--segmenter" in _flags(words) or {"-h", "--help"} & set(words)
     if not own_judge and not (Path(_JUDGE) / "segmenter.pth").exists():
+        if process_rank()[1] > 1:
+            raise UserError(
+                f"{_JUDGE}: no segmenter yet; several processes cannot train it side by side: run "
+                f"`semsynth segment train --data {_value(words, '--data')} --output {_JUDGE}` first"
+            )
         print("no segmenter yet: training one on the real pictures first", file=sys.stderr)
         data = {"data": _value(words, "--data"), "output": _JUDGE}
         if status := run("segment train", data, []):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from semsynth.cli.common import finish, parse
+from semsynth.runtime.shards import process_rank
 from semsynth.train.config import TrainConfig
 
 
@@ -11,4 +12,6 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(TrainConfig, argv, "train")
     from semsynth.train.loop import train
 
-    return finish(train(config), as_json)
+    result = train(config)
+    # Of several processes one prints.
+    return finish(result, as_json) if process_rank()[0] == 0 else 0
