@@ -17,6 +17,8 @@ from semsynth.runtime.errors import UserError
 VERBS: dict[str, str] = {
     "prepare": "turn a source of pictures and masks into a prepared data set",
     "train": "train the generator, then fine-tune it for guidance",
+    "submit": "submit a training to a SLURM cluster",
+    "status": "say where a training is: step, loss, time left, last checkpoint",
     "generate": "paint several pictures for each mask",
     "evaluate": "score generated pictures and write a report",
     "segment": "train a segmenter, or score it on a data set",

@@ -211,6 +211,25 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def require_writable(folder: str | Path) -> None:
+    """Stop before the work starts if ``folder`` could not be made or written into.
+
+    Raises:
+        UserError: a file is in its place, or the disk or its rights do not allow it.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        # Asked by doing: access(2) answers for other rules than those of a network's disk.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}: {existing}); choose another folder"
+        ) from None
+
+
 def require_space(folder: str | Path, n_bytes: int, what: str) -> None:
     """Stop before the work starts if the disk cannot hold ``n_bytes`` more.
 

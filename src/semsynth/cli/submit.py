@@ -1,0 +1,165 @@
+"""`semsynth submit`: a training as a SLURM job: the script is written, shown and submitted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from semsynth.cli.common import finish, parse
+from semsynth.runtime.artifacts import require_writable, write_text
+from semsynth.runtime.errors import UserError
+from semsynth.train.config import Recipe, TrainConfig, chosen_recipe
+
+_TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}")
+_MEMORY = re.compile(r"\d+[KMGT]?")
+
+SCRIPT = """\
+#!/usr/bin/env bash
+# Written by `semsynth submit`. `sbatch` it again whenever it ended early: it goes on from there.
+{options}
+# Requeued after a preemption or a lost node. Two minutes before its time is up it is told, writes
+# a checkpoint and is requeued. This process becomes the launcher, which gets that signal.
+#SBATCH --requeue --open-mode=append --signal=B:USR1@120
+cd {folder}
+exec {python} -m semsynth.cli.launch --nproc {processes} \\
+  -m semsynth train {flags}
+"""
+
+
+@dataclass(frozen=True)
+class SubmitConfig:
+    """Submit a training to SLURM, after all that can be checked before it waits in the queue.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    recipe: str = "sidewalk_1024"
+    """Name of a recipe or a YAML file."""
+    data: Path = Path("data/sidewalk_processed")
+    """Folder of `semsynth prepare`, on a disk that the nodes see."""
+    output: Path | None = None
+    """Folder of the run, likewise; by default checkpoints/ and the name that the recipe gives.
+    The script and the job's log lie beside it."""
+    mask_dropout: Literal["whole", "region"] = "whole"
+    """What fine-tuning drops; as in `semsynth train`."""
+    set: tuple[str, ...] = ()
+    """Changes of the recipe, as section.key=value."""
+    nodes: int = 1
+    """Machines."""
+    gpus: int = 8
+    """GPUs of each machine, with a process each; 0: none, and one process a machine."""
+    cpus: int = 8
+    """CPU cores of each process; train.workers of the recipe read pictures on them."""
+    memory: str = "0"
+    """Memory of each machine, such as 200G; 0: all of it."""
+    time: str = "48:00:00"
+    """Time limit, as sbatch takes it; when it is up and the work is not done, it is requeued."""
+    partition: str = ""
+    """SLURM's partition; by default the cluster's."""
+    account: str = ""
+    """The account that pays; by default yours."""
+    mail: str = ""
+    """Address for mails about begin, end, failure and requeueing."""
+    dry_run: bool = False
+    """Print the script, write and submit nothing."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} is {getattr(self, name)}: must be at least {least}")
+        if not _TIME.fullmatch(self.time):
+            raise UserError(f"--time {self.time}: must be as 30 (minutes), 48:00:00 or 2-12:00:00")
+        if not _MEMORY.fullmatch(self.memory):
+            raise UserError(f"--memory {self.memory}: must be as 200G, or 0 for all of it")
+
+    @property
+    def training(self) -> TrainConfig:
+        """The flags of the training."""
+        return TrainConfig(
+            self.recipe, self.data, self.output, mask_dropout=self.mask_dropout, set=self.set
+        )
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb with its flags and return the exit status."""
+    config, as_json = parse(SubmitConfig, argv, "submit")
+    if shutil.which("sbatch") is None and not config.dry_run:
+        raise UserError("sbatch: not found; run this on a machine of the cluster, or --dry-run")
+    recipe = chosen_recipe(config.training)
+    run = config.output or Path("checkpoints") / (recipe.run or recipe.name)
+    _check(config, recipe, run)
+    text = script(config, run)
+    if config.dry_run:
+        print(text, end="")
+        return 0
+    file = run.with_name(f"{run.name}.sbatch")
+    write_text(file, text)
+    print(text, file=sys.stderr)
+    done = subprocess.run(["sbatch", "--parsable", file], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"sbatch refused {file}: {' '.join(done.stderr.split())}")
+    job = done.stdout.strip().partition(";")[0]
+    log = str(_log(run)).replace("%j", job)
+    return finish({"job": job, "script": str(file), "log": log, "run": str(run)}, as_json)
+
+
+def script(config: SubmitConfig, run: Path) -> str:
+    """Return the batch script of a training into the folder ``run``."""
+    processes = config.gpus or 1
+    values = {
+        "job-name": run.name,
+        "nodes": config.nodes,
+        "ntasks-per-node": processes,
+        "gpus-per-node": config.gpus or None,
+        "cpus-per-task": config.cpus,
+        "mem": config.memory,
+        "time": config.time,
+        "partition": config.partition,
+        "account": config.account,
+        "mail-user": config.mail,
+        "mail-type": config.mail and "BEGIN,END,FAIL,REQUEUE",
+        "output": _log(run),
+    }
+    options = [
+        f"#SBATCH --{name}={value}" for name, value in values.items() if value not in ("", None)
+    ]
+    flags = ["--recipe", config.recipe, "--data", str(config.data), "--output", str(run)]
+    if config.mask_dropout != "whole":
+        flags += ["--mask-dropout", config.mask_dropout]
+    flags += ["--set", *config.set] if config.set else []
+    return SCRIPT.format(
+        options="\n".join(options),
+        folder=shlex.quote(str(Path.cwd())),
+        python=shlex.quote(sys.executable),
+        processes=processes,
+        flags=shlex.join(flags),
+    )
+
+
+def _log(run: Path) -> Path:
+    return run.with_name(f"{run.name}_%j.log").absolute()
+
+
+def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
+    world = config.nodes * (config.gpus or 1)
+    share = world * recipe.train.accumulation
+    if recipe.train.batch_size % share:
+        raise UserError(
+            f"train.batch_size {recipe.train.batch_size} must be a multiple of processes x "
+            f"accumulation = {world} x {recipe.train.accumulation}; "
+            f"--set train.batch_size={-(-recipe.train.batch_size // share) * share}"
+        )
+    from semsynth.data.prepared import PreparedDataset
+    from semsynth.train.loop import check_fit
+
+    check_fit(recipe, PreparedDataset.open(config.data))
+    for folder in (run, run.parent):
+        require_writable(folder)

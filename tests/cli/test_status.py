@@ -1,0 +1,141 @@
+"""`semsynth status RUN`: what is said of a run that goes on, ended, waits, or was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from semsynth.cli import main
+from semsynth.cli.status import judge
+from semsynth.runtime.artifacts import claim_output, write_json
+from semsynth.train.status import STATUS, Status, read_status
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return claim_output(tmp_path / "run", "run", {})
+
+
+def write(run: Path, **values: Any) -> Status:
+    """A status of this process, in the middle of a training."""
+    facts = {
+        "step": 600, "total_steps": 1350, "loss": 0.0234, "images_per_second": 31.4,
+        "seconds_left": 5025.0, "last_checkpoint": 500, "restarts": 2, "world": 2, "job": "",
+        "host": platform.node(), "pid": os.getpid(), "seconds_between": 4.0,
+    }  # fmt: skip
+    status = Status(**{**facts, **values})
+    status.write(run)
+    return status
+
+
+def age(run: Path, seconds: float) -> None:
+    """Make the last word old, by the clock of the disk."""
+    then = time.time() - seconds
+    os.utime(run / STATUS, (then, then))
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_people_read_lines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(run, gpu_memory=3 * 2**30)
+    assert main(["status", str(run)]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["run"] == f"{run}: running"
+    assert lines["step"] == "600 of 1350 (44%)"
+    assert lines["loss"] == "0.0234" and lines["speed"] == "31.4 images/s"
+    assert lines["time left"] == "1 h 23 min"
+    assert lines["last checkpoint"] == "step 500" and lines["restarts"] == "2"
+    assert lines["GPU memory"].startswith("3.0 GiB")
+
+
+def test_programs_read_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(run, loss=None)
+    assert main(["status", str(run), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["state"] == "running" and facts["step"] == 600 and facts["loss"] is None
+    assert {"images_per_second", "seconds_left", "gpu_memory", "world"} <= facts.keys()
+
+
+def test_a_killed_run_does_not_count_as_running(run: Path) -> None:
+    status = write(run, pid=gone())
+    assert judge(run, status)[0] == "stopped"
+    # another process has got its number since
+    status = write(run)
+    status.updated = psutil.Process().create_time() - 100
+    assert judge(run, status)[0] == "stopped"
+
+
+def test_a_run_elsewhere_is_judged_by_the_age_of_its_word_alone(run: Path) -> None:
+    # Its clock is a year ahead or behind: nobody looks at it.
+    for offset in (-3e7, 3e7):
+        status = write(run, host="elsewhere", pid=1)
+        status.updated += offset
+        write_json(run / STATUS, {**vars(status)})
+        found = read_status(run)
+        assert found is not None and judge(run, found)[0] == "running"
+    age(run, 3000)
+    state, reason = judge(run, found)
+    assert state == "stalled" and "50 min" in reason and "elsewhere" in reason
+
+
+def test_a_slow_run_has_more_time_to_speak(run: Path) -> None:
+    status = write(run, seconds_between=600.0)
+    age(run, 3000)
+    assert judge(run, status)[0] == "running"
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "preempted"])
+def test_what_a_run_said_of_its_end_stands(run: Path, state: str) -> None:
+    status = write(run, state=state, reason="because", pid=gone())
+    age(run, 1e6)
+    assert judge(run, status) == (state, "because")
+
+
+@pytest.mark.parametrize(
+    ("state", "answer", "expected"),
+    [
+        ("preempted", "PENDING", "waiting"),
+        ("preempted", "RUNNING", "starting"),
+        ("preempted", "", "preempted"),
+        ("running", "", "stopped"),
+        ("running", "RUNNING", "running"),
+        ("finished", "", "finished"),
+    ],
+)
+def test_slurm_is_asked_about_the_job(
+    run: Path, state: str, answer: str, expected: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With the answers that `squeue` gives; the real one is asked in tests/cluster."""
+    program = tmp_path / "bin/squeue"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "{answer}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    status = write(run, state=state, job="17", host="elsewhere")
+    assert judge(run, status)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("nowhere", "no such folder"), (".", "is no run"), ("run", "not said")]
+)
+def test_what_is_no_run_is_named(
+    run: Path, name: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", str(run.parent / name)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and part in error and error.count("\n") == 1

@@ -1,0 +1,116 @@
+"""`semsynth submit`: what it writes, and what it refuses before anything waits in a queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from semsynth.cli import main
+
+RECIPE = {
+    "name": "tiny",
+    "height": 64,
+    "width": 64,
+    "model": {"codec": "haar", "haar_levels": 2, "base_channels": 32, "channel_mult": [1, 2]},
+    "diffusion": {},
+    "train": {"steps": 2, "batch_size": 32},
+}
+
+
+@pytest.fixture
+def words(tmp_path: Path, tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A submission that could be made, but for `sbatch`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    return ["submit", "--recipe", "tiny.yaml", "--data", str(tiny_prepared), "--output", "runs/a b"]
+
+
+def options(text: str) -> dict[str, str]:
+    return dict(re.findall(r"--([\w-]+)=(\S+)", "\n".join(re.findall(r"#SBATCH (.*)", text))))
+
+
+def test_a_dry_run_prints_the_script_and_leaves_nothing(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--nodes", "2", "--partition", "gpu", "--account", "us", "--mail", "me@example.org"]
+    assert main([*words, *more, "--set", "train.accumulation=2", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    found = options(text)
+    assert found["nodes"] == "2" and found["ntasks-per-node"] == found["gpus-per-node"] == "8"
+    assert found["partition"] == "gpu" and found["account"] == "us"
+    assert found["mail-user"] == "me@example.org"
+    assert found["signal"] == "B:USR1@120" and "--requeue" in text
+    last = shlex.split(text[text.index("exec ") :].replace("\\\n", ""))
+    assert last[:6] == ["exec", sys.executable, "-m", "semsynth.cli.launch", "--nproc", "8"]
+    assert last[6:9] == ["-m", "semsynth", "train"]
+    assert last[-4:] == ["--output", "runs/a b", "--set", "train.accumulation=2"]
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+def test_nothing_is_asked_for_that_was_not_said(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--gpus", "0", "--dry-run"]) == 0
+    found = options(capsys.readouterr().out)
+    assert not {"partition", "account", "mail-user", "gpus-per-node"} & set(found)
+    assert found["ntasks-per-node"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        (["--recipe", "no_such"], "no_such"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--gpus", "5"], "train.batch_size=35"),
+        (["--nodes", "0"], "--nodes is 0"),
+        (["--time", "2 days"], "--time 2 days"),
+        (["--memory", "lots"], "--memory lots"),
+        (["--set", "height=128"], "64x64"),
+        (["--output", "/proc/nowhere/run"], "cannot be written"),
+        (["--output", "tiny.yaml/run"], "cannot be written"),
+        (["--set", "train.stepz=1"], "stepz"),
+    ],
+)
+def test_what_cannot_run_does_not_wait_in_a_queue(
+    words: list[str], more: list[str], part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, *more, "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and part in error, error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+def test_without_sbatch_nothing_else_is_looked_at(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    assert main([*words, "--data", "nowhere"]) == 2
+    assert "sbatch: not found" in capsys.readouterr().err
+
+
+def test_sbatch_is_given_the_script_and_its_number_is_told(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The number as real SLURM prints it; the real one is in tests/cluster."""
+    program = tmp_path / "bin/sbatch"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" >asked.txt\necho "17;cluster"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    assert main([*words, "--json"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert result["job"] == "17" and result["log"] == str(tmp_path / "runs/a b_17.log")
+    script = Path(result["script"])
+    assert script == Path("runs/a b.sbatch") and script.read_text() in shown.err
+    assert (tmp_path / "asked.txt").read_text().split(None, 1)[1].strip() == str(script)
