@@ -77,7 +77,10 @@ def test_sdist_holds_what_a_user_needs_to_test_it(dist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {"Makefile", "constraints.txt", "LICENSE", "README.md", "tests/conftest.py"}
-    assert needed | {"scripts/train_multi_gpu.sh", "recipes/streets_demo.yaml"} <= names
+    assert (
+        needed | {"scripts/train_multi_gpu.sh", "slurm/train.sh", "recipes/streets_demo.yaml"}
+        <= names
+    )
     assert not any(name.startswith((".venv", "shared", "demo_output")) for name in names)
 
 
@@ -149,3 +152,17 @@ def test_the_conda_environment_is_the_same_package(root: Path) -> None:
     *conda, pip = environment["dependencies"]
     assert [name.split("=")[0] for name in conda] == ["python", "pip"]
     assert pip == {"pip": ["-c constraints.txt", "-e .[track]"]}
+
+
+def test_pip_takes_condas_part_of_the_environment(root: Path, tmp_path: Path) -> None:
+    """Conda writes those lines into a file beside environment.yml and gives it to pip."""
+    (*_, part) = yaml.safe_load((root / "environment.yml").read_text())["dependencies"]
+    (tmp_path / "requirements.txt").write_text("\n".join(part["pip"]) + "\n")
+    # A copy of what the lines name, so that nothing is written into the repository.
+    for name in ("constraints.txt", "pyproject.toml", "README.md", "LICENSE", "src", "recipes"):
+        (tmp_path / name).symlink_to(root / name)
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-index"]
+    words = [*pip, "--no-build-isolation", "--upgrade", "--requirement", "requirements.txt"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"Would install semsynth-{semsynth.__version__}" in done.stdout

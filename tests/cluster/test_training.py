@@ -1,0 +1,129 @@
+"""`sbatch scripts/train_multi_gpu.sh` on a real SLURM: cut short, and the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from local_slurm import Slurm
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1")
+
+
+class Job:
+    """One training in the queue."""
+
+    def __init__(self, slurm: Slurm, root: Path, folder: Path, flags: list[str]) -> None:
+        self.slurm, self.root, self.run, self.log = slurm, root, folder / "run", folder / "log"
+        self.words = ["scripts/train_multi_gpu.sh", *flags, "--output", str(self.run)]
+        self.submit()
+
+    def submit(self) -> None:
+        options = [*TWO_NODES, "--mem=0", "--time=10", f"--output={self.log}"]
+        self.number = self.slurm.sbatch(*options, *self.words, cwd=self.root)
+
+    def wait_for_checkpoint(self) -> None:
+        end = time.monotonic() + 120
+        while not (self.run / "latest").exists():
+            assert time.monotonic() < end, self.text()
+            time.sleep(0.1)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else "no log yet"
+
+    def ends(self, *states: str, restarts: int = 0) -> None:
+        try:
+            self.slurm.wait_for(self.number, *states, restarts=restarts)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()}") from None
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(run / "final_model.pth", weights_only=True)["weights"])
+
+
+def assert_same(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
+
+
+@pytest.fixture
+def job(slurm: Slurm, root: Path, tmp_path: Path, flags: list[str]) -> Job:
+    return Job(slurm, root, tmp_path, flags)
+
+
+def test_a_signal_before_the_end_requeues_it(job: Job, straight: Path) -> None:
+    """What `--signal=B:USR1@120` does, at a moment that nobody chose."""
+    job.wait_for_checkpoint()
+    job.slurm.run("scancel", "--batch", "--signal=USR1", job.number)
+    sent = time.monotonic()
+    job.ends("RUNNING", "COMPLETED", restarts=1)
+    print(f"signal to running again: {time.monotonic() - sent:.1f} s")
+    job.ends("COMPLETED", restarts=1)
+    assert job.text().count("requeueing job") == 1
+    assert_same(job.run, straight)
+
+
+def test_a_more_urgent_job_takes_the_nodes_for_a_while(job: Job, straight: Path) -> None:
+    """SLURM's own preemption: SIGTERM to all tasks, a time of grace, requeued behind the other."""
+    job.wait_for_checkpoint()
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null")
+    other = job.slurm.sbatch(*urgent, "--wrap", "sleep 1", cwd=job.root)
+    job.slurm.wait_for(other, "COMPLETED")
+    job.ends("COMPLETED", restarts=1)
+    print(job.text())
+    assert_same(job.run, straight)
+
+
+def test_a_task_killed_by_the_machine_ends_the_job(job: Job, straight: Path) -> None:
+    """SIGKILL of one of two: the job fails, a line names it; submitted again, it goes on."""
+    job.wait_for_checkpoint()
+    words = ["pgrep", "-f", f"train_semantic_diffusion.py .*--output {job.run}$"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    tasks = {environ(pid).get("RANK"): int(pid) for pid in found}
+    os.kill(tasks["1"], signal.SIGKILL)
+    killed = time.monotonic()
+    job.ends("FAILED")
+    print(f"SIGKILL to the end of the job: {time.monotonic() - killed:.1f} s")
+    assert re.search(r"srun: error: node2: task 1: Killed", job.text()), job.text()
+    print(job.text())
+    job.submit()
+    job.ends("COMPLETED")
+    assert_same(job.run, straight)
+
+
+def test_scancel_is_the_end(job: Job) -> None:
+    """Who cancels a job does not want it back."""
+    job.wait_for_checkpoint()
+    job.slurm.run("scancel", job.number)
+    job.ends("CANCELLED")
+    assert job.slurm.facts(job.number)["Restarts"] == "0"
+    print(job.text())
+
+
+def environ(pid: str) -> dict[str, str]:
+    """The environment of a process (Linux, as SLURM)."""
+    words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def test_submit_writes_a_script_that_slurm_runs_on_two_nodes(
+    slurm: Slurm, flags: list[str], straight: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "semsynth", "submit", *flags[:4], "--output", "run", "--json"]
+    size = ["--nodes", "2", "--gpus", "1", "--cpus", "1", "--time", "10", "--partition", "main"]
+    result = json.loads(slurm.run(*words, *size, cwd=tmp_path))
+    slurm.wait_for(result["job"], "COMPLETED")
+    assert "on node[1-2]: 2 processes" in Path(result["log"]).read_text()
+    assert_same(tmp_path / "run", straight)
