@@ -17,7 +17,7 @@ SETUP := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-dev demo test lint format types contracts bench clean
+.PHONY: help install install-test install-dev demo test lint format types contracts bench gpu clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ contracts: $(VENV)/.dev  ## which room may import which
 bench: $(VENV)/.core  ## each optimisation against the plain path, then pictures/s of each stage
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 	$(BIN)/python benchmarks/run.py
+
+gpu: $(VENV)/.test  ## what waits for a GPU, in pieces of under ten minutes (ARGS="--camvid FOLDER")
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 install: $(VENV)/.core  ## the environment for the demo
 install-test: $(VENV)/.test  ## the environment for the tests

@@ -1,0 +1,123 @@
+"""All that waits for a GPU (docs/log.md, Left for a GPU), in pieces of under ten minutes.
+
+    make gpu ARGS="--camvid CAMVID"         # the pieces that are not done yet, one after the other
+    make gpu ARGS="--camvid CAMVID --only camvid-train"
+
+A piece that runs out of its time is stopped as a batch system would stop it, and goes on where it
+was the next time; so the whole may be spread over as many short visits to a GPU as it takes.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semsynth.cli.common import finish, guard, parse
+from semsynth.runtime.artifacts import write_json, write_text
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import say
+
+GRACE = 60.0  # seconds that a stopped command has for its checkpoint
+
+
+@dataclass(frozen=True)
+class GpuConfig:
+    """Run what waits for a GPU, piece by piece."""
+
+    camvid: Path | None = None
+    """CamVid as `semsynth prepare --source camvid` takes it; its pieces are left out without."""
+    mobilenet: str = "google/mobilenet_v2_1.0_224"
+    """MobileNetV2 of Transformers, for the judge and a Fréchet distance: Hub id or folder."""
+    only: tuple[str, ...] = ()
+    """Pieces to run; those that are not done yet by default."""
+    minutes: float = 9.0
+    """The most that a piece may take at a time."""
+    device: str = "cuda"
+    """cuda; cpu to try the commands."""
+    output: Path = Path("gpu_results")
+    """Where all of it is kept; a file NAME.done says that a piece is done."""
+
+
+def pieces(config: GpuConfig) -> dict[str, list[list[str]]]:
+    """Return the commands of each piece, in order."""
+    out, device = config.output, ["--device", config.device]
+    python, semsynth = sys.executable, [sys.executable, "-m", "semsynth"]
+    camvid, run, judge = (str(out / name) for name in ("camvid_480", "camvid_run", "judge"))
+    streets, samples = str(out / "streets_1024"), str(out / "camvid_samples")
+    made: dict[str, list[list[str]]] = {}
+    if config.camvid is not None:
+        made["camvid-train"] = [
+            [*semsynth, "prepare", "--source", "camvid", "--data", str(config.camvid),
+             "--height", "352", "--width", "480", "--output", camvid],
+            [*semsynth, "train", "--recipe", "camvid_480", "--data", camvid, "--output", run,
+             *device],
+        ]  # fmt: skip
+        made["camvid-score"] = [
+            [*semsynth, "segment", "train", "--data", camvid, "--output", judge,
+             "--init-from", config.mobilenet, "--steps", "2000", *device],
+            [*semsynth, "generate", "--model", f"{run}/final_model.pth", "--data", camvid,
+             "--output", samples, "--per-mask", "2", *device],
+            [*semsynth, "evaluate", "--samples", samples, "--data", camvid, "--segmenter", judge,
+             "--features", config.mobilenet, "--output", str(out / "camvid_report"), *device],
+        ]  # fmt: skip
+    made["speed"] = [[python, "benchmarks/speed.py", "--output", str(out / "speed.json"), *device]]
+    made["tests"] = [[python, "-m", "pytest", "-q", "-k", "cuda or accelerator or offload"]]
+    made["sidewalk-steps"] = [
+        [*semsynth, "prepare", "--source", "streets", "--height", "1024", "--width", "1024",
+         "--train-count", "64", "--val-count", "8", "--output", streets],
+        [*semsynth, "train", "--recipe", "sidewalk_1024", "--data", streets, "--output",
+         str(out / "sidewalk_steps"), "--set", "train.steps=40", "train.batch_size=4",
+         "train.warmup_steps=10", "train.log_every=10", "train.validate_every=20",
+         "train.preview_every=0", "finetune.steps=0", *device],
+    ]  # fmt: skip
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run the pieces that are left, and say which are done."""
+    config, as_json = parse(GpuConfig, argv, "gpu")
+    made = pieces(config)
+    for name in config.only:
+        if name not in made:
+            raise UserError(f"--only {name}: the pieces are {', '.join(made)}")
+    config.output.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
+    for name in config.only or made:
+        done = config.output / f"{name}.done"
+        if done.exists() and not config.only:
+            results[name] = "done before"
+            continue
+        results[name] = run_piece(name, made[name], config.minutes * 60)
+        if results[name] == "done":
+            write_text(done, "")
+        write_json(config.output / "pieces.json", results)
+    return finish(results, as_json)
+
+
+def run_piece(name: str, commands: list[list[str]], seconds: float) -> str:
+    """Run the commands of a piece within its time; return how it ended."""
+    end = time.monotonic() + seconds
+    for command in commands:
+        say(f"{name}: {' '.join(command[1:])}")
+        with subprocess.Popen(command) as process:
+            try:
+                process.wait(max(1.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(GRACE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                return "out of time; run it again to go on"
+        if process.returncode:
+            return f"failed with status {process.returncode}: {' '.join(command[1:4])}"
+    return "done"
+
+
+if __name__ == "__main__":
+    sys.exit(guard(lambda: main(sys.argv[1:])))
