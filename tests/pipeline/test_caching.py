@@ -13,7 +13,7 @@ from semsynth.diffusion.settings import SamplerSettings
 from semsynth.pipeline import caching
 from semsynth.pipeline.caching import keep_bytes, pictures_a_mask
 from semsynth.runtime import precision
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import SemsynthWarning, UserError
 
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
@@ -32,9 +32,11 @@ def test_runs_of_equal_masks() -> None:
 def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching, "free_bytes", lambda device: 1000)
     cpu = torch.device("cpu")
-    assert [keep_bytes(cache, cpu) for cache in ("auto", "full", "off")] == [500, None, 0]
+    assert [keep_bytes(cache, cpu, 900) for cache in ("auto", "full", "off")] == [500, 900, 0]
+    with pytest.warns(SemsynthWarning, match="keeping what fits into half of that, as auto does"):
+        assert keep_bytes("full", cpu, 1001) == 500
     with pytest.raises(UserError, match="cache is 'some'"):
-        keep_bytes("some", cpu)  # type: ignore[arg-type]
+        keep_bytes("some", cpu, 900)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cache", ["full", "off", "some"])

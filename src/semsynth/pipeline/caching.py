@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from semsynth.data.labels import Array
 from semsynth.model.condition import Condition
 from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.devices import free_bytes
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import SemsynthWarning, UserError
 
 Cache = Literal["auto", "full", "off"]
 """Gammas and betas of masks: ``auto`` keeps what fits into half of the memory that is free,
@@ -21,17 +22,30 @@ Cache = Literal["auto", "full", "off"]
 AUTO_SHARE = 0.5
 
 
-def keep_bytes(cache: Cache, device: torch.device) -> int | None:
-    """Return how many bytes of conditions to keep; None for no limit.
+def keep_bytes(cache: Cache, device: torch.device, needed: int) -> int:
+    """Return how many bytes of conditions to keep, of ``needed`` for all of them.
+
+    ``full`` falls back to the rule of ``auto`` where all of them are more than is free: that is
+    said, and nothing has been allocated yet.
 
     Raises:
         UserError: ``cache`` is none of ``Cache``.
     """
     if cache not in get_args(Cache):
         raise UserError(f"cache is {cache!r}: must be one of {', '.join(get_args(Cache))}")
-    if cache == "auto":
-        return int(AUTO_SHARE * free_bytes(device))
-    return 0 if cache == "off" else None
+    if cache == "off":
+        return 0
+    free = free_bytes(device)
+    if cache == "full" and needed <= free:
+        return needed
+    if cache == "full":
+        warnings.warn(
+            f"cache full: gammas and betas take {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free: "
+            "keeping what fits into half of that, as auto does",
+            SemsynthWarning,
+            stacklevel=3,
+        )
+    return int(AUTO_SHARE * free)
 
 
 def describe(unet: SemanticUNet, masks: int, size: tuple[int, int], keep: int | None) -> str:

@@ -108,3 +108,10 @@ def _nothing_to_do(what: str) -> None:
         SemsynthWarning,
         stacklevel=4,
     )
+
+
+def check_counts(num_images: Any, num_inference_steps: Any) -> None:
+    """Check that both are whole numbers of at least 1; UserError names the one that is not."""
+    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} is {value!r}: must be a whole number of at least 1")

@@ -38,7 +38,7 @@ from semsynth.pipeline.draws import (
     to_pixels,
 )
 from semsynth.pipeline.facts import DEFAULT_GUIDANCE, licence, saw_dropped_masks
-from semsynth.pipeline.familiar import Familiar, refuse_arguments
+from semsynth.pipeline.familiar import Familiar, check_counts, refuse_arguments
 from semsynth.pipeline.folder import MODEL_INDEX
 from semsynth.pipeline.inputs import Mask, read_instances, read_masks
 from semsynth.pipeline.steps import Callback, Interrupted, StepEnd, check_callback
@@ -172,9 +172,14 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         edges = None if edges_BHW is None else fitted(edges_BHW)
         if self.plain:
             return self._plain_unet.one_hot(fitted(self._lut[mask_BHW]), edges)
-        keep = keep_bytes(self.cache, self._execution_device)
         with self._autocast():
+            keep = self._keep(len(mask_BHW), mask_BHW.shape[1:])
             return encode_masks(self._plain_unet, fitted(self._lut[mask_BHW]), edges, keep)
+
+    def _keep(self, masks: int, size: tuple[int, ...]) -> int:
+        height, width = (side // self.codec.downscale for side in size)
+        needed = sum(self._plain_unet.condition_bytes(masks, height, width))
+        return keep_bytes(self.cache, self._execution_device, needed)
 
     def set_precision(self, precision: Literal["auto", "no", "bf16"]) -> Precision:
         """Compute in bfloat16 where that is faster; the weights stay as they are.
@@ -201,8 +206,8 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
     def describe_cache(self, masks: int) -> str:
         """Return a line on how much memory the conditions of so many masks take."""
         size = (self.height // self.codec.downscale, self.width // self.codec.downscale)
-        keep = keep_bytes(self.cache, self._execution_device)
         with self._autocast():
+            keep = self._keep(masks, (self.height, self.width))
             return describe(self._plain_unet, masks, size, keep)
 
     @torch.no_grad()
@@ -270,7 +275,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         """
         refuse_arguments(unknown, CALL_ARGUMENTS)
         check_output_type(output_type)
-        _check_counts(num_images, num_inference_steps)
+        check_counts(num_images, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         if guidance_scale is None:
             guidance_scale = self.default_guidance
@@ -384,12 +389,6 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
 
     def _decode(self, latent: Tensor) -> Tensor:
         return self.codec.decode(latent).clamp(-1, 1)
-
-
-def _check_counts(num_images: Any, num_inference_steps: Any) -> None:
-    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} is {value!r}: must be a whole number of at least 1")
 
 
 def _warn(text: str) -> None:
