@@ -28,7 +28,7 @@ demo: $(VENV)/.core  ## the whole pipeline on the built-in data set, ending with
 
 # One thread a worker: two workers with two threads each would fight over two cores.
 test: $(VENV)/.test  ## the tests, without network
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -12,7 +12,8 @@ from local_slurm import Slurm
 from semsynth.generate.config import GenerateConfig
 from semsynth.generate.run import generate
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+# One worker: a second one would start a SLURM, and train the undisturbed run, of its own.
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 
 def edited(root: Path, folder: Path, name: str, **values: object) -> Path:

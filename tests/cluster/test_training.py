@@ -15,7 +15,8 @@ import pytest
 import torch
 from local_slurm import Slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+# One worker: a second one would start a SLURM, and train the undisturbed run, of its own.
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1")
 
@@ -72,6 +73,11 @@ def test_a_signal_before_the_end_requeues_it(job: Job, straight: Path) -> None:
     print(f"signal to running again: {time.monotonic() - sent:.1f} s")
     job.ends("COMPLETED", restarts=1)
     assert job.text().count("requeueing job") == 1
+    words = [sys.executable, "-m", "semsynth", "status", job.run, "--json"]
+    status = json.loads(job.slurm.run(*words))
+    assert (status["state"], status["restarts"]) == ("finished", 1)
+    assert (status["world"], status["job"]) == (2, job.number)
+    assert status["step"] == status["total_steps"]
     assert_same(job.run, straight)
 
 
