@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from semsynth.cli.common import finish, parse
+from semsynth.runtime.preemption import listening
 from semsynth.runtime.shards import process_rank
 from semsynth.train.config import TrainConfig
 
 
 def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
-    config, as_json = parse(TrainConfig, argv, "train")
-    from semsynth.train.loop import train
+    # A signal may come while torch is being imported.
+    with listening():
+        config, as_json = parse(TrainConfig, argv, "train")
+        from semsynth.train.loop import train
 
-    result = train(config)
-    # Of several processes one prints.
-    return finish(result, as_json) if process_rank()[0] == 0 else 0
+        result = train(config)
+        # Of several processes one prints.
+        return finish(result, as_json) if process_rank()[0] == 0 else 0

@@ -15,6 +15,7 @@ from semsynth.data.labels import Array
 from semsynth.data.prepared import PreparedDataset
 from semsynth.data.variation import Plan, vary
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.preemption import ignore_in_worker
 from semsynth.runtime.rng import derive_seed, numpy_rng
 
 __all__ = ["Batch", "Plan", "TrainingPictures", "TrainingSample", "batches"]
@@ -204,6 +205,7 @@ def batches(
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
+        worker_init_fn=ignore_in_worker,
         generator=torch.Generator().manual_seed(derive_seed(pictures.plan.seed, "workers")),
     )
     return iter(loader)

@@ -76,6 +76,9 @@ class TrainSection(PhaseConfig):
         preview_every: steps between preview grids (0: never).
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep_checkpoints: how many of the newest checkpoints stay.
+        keep_every: checkpoints of steps that are multiples of it stay too (0: none).
+        stall_minutes: a process that is silent, or steps that do not go on, for so long end the
+            job; the first step, validation, previews and checkpoints may take six times as long.
     """
 
     batch_size: int = Field(16, ge=1)
@@ -104,6 +107,8 @@ class TrainSection(PhaseConfig):
     preview_every: int = Field(0, ge=0)
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+    keep_every: int = Field(0, ge=0)
+    stall_minutes: float = Field(10.0, gt=0)
 
 
 class FinetuneSection(PhaseConfig):

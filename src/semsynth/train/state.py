@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from semsynth.runtime.artifacts import read_json, sha256_file, write_json, write
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import say
 
+FORMAT = 1
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
 
 
@@ -21,24 +23,26 @@ def step_folder(run: Path, step: int) -> Path:
     return run / f"step_{step:07d}"
 
 
-def save_state(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+def save_state(run: Path, step: int, state: dict[str, Any], keep: int, keep_every: int = 0) -> Path:
     """Write a checkpoint; it counts from the moment its folder has its name.
 
-    Everything is written into a temporary folder, the manifest last, and renamed. Older
-    checkpoints beyond the newest ``keep`` are removed afterwards.
+    Everything is written into a temporary folder, the manifest last, brought to the disk (fsync)
+    and renamed. Then older checkpoints are removed, but for the newest ``keep`` and those whose
+    step is a multiple of ``keep_every`` (0: none).
 
     Raises:
         UserError: the disk is full; older checkpoints are as they were.
     """
     final = step_folder(run, step)
     temporary = run / f".{final.name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         torch.save(state, temporary / STATE)
-        write_json(
-            temporary / MANIFEST, {"step": step, "sha256": {STATE: sha256_file(temporary / STATE)}}
-        )
+        _to_disk(temporary / STATE)
+        digest = {STATE: sha256_file(temporary / STATE)}
+        write_json(temporary / MANIFEST, {"format": FORMAT, "step": step, "sha256": digest})
+        _to_disk(temporary)
     except (OSError, RuntimeError, UserError) as error:
         # torch reports a full disk as a RuntimeError of its zip writer.
         shutil.rmtree(temporary, ignore_errors=True)
@@ -48,34 +52,76 @@ def save_state(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         ) from error
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
+    _to_disk(run)
     write_text(run / LATEST, final.name + "\n")
     for old in complete_checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if not keep_every or _step(old) % keep_every:
+            remove(old)
     return final
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint, the manifest first: one that is half gone is no checkpoint."""
+    with suppress(FileNotFoundError):
+        (folder / MANIFEST).unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
     """Return the folders with a manifest, oldest first."""
-    return sorted(path.parent for path in run.glob(f"step_*/{MANIFEST}"))
+    return sorted((path.parent for path in run.glob(f"step_*/{MANIFEST}")), key=_step)
 
 
-def load_latest(run: Path) -> dict[str, Any] | None:
-    """Return the newest complete state on the CPU, or None for a fresh run.
+def newest(run: Path) -> Path | None:
+    """Return the newest checkpoint that matches its checksum, or None for a fresh run.
 
-    A checkpoint that does not match its checksum is set aside with a warning, and the one before
-    it is used.
+    Others are set aside with a warning, and what an interrupted process left is removed: one
+    process does this before all read.
+
+    Raises:
+        UserError: the newest one is of a later version of semsynth.
     """
+    unfinished = [left for left in run.glob("step_*") if not (left / MANIFEST).exists()]
+    for left in (*run.glob(".step_*.partial"), *unfinished):
+        remove(left)
     for folder in reversed(complete_checkpoints(run)):
-        try:
-            expected = read_json(folder / MANIFEST)["sha256"][STATE]
-            if sha256_file(folder / STATE) == expected:
-                state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-                return dict(state)
-            reason = "does not match its checksum"
-        except (UserError, KeyError, TypeError, OSError) as error:
-            reason = f"cannot be read ({error})"
+        reason = _damage(folder)
+        if not reason:
+            return folder
         aside = folder.with_name(f"corrupt_{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         say(f"warning: {folder} {reason}; set aside as {aside.name}, using the one before it")
     return None
+
+
+def _damage(folder: Path) -> str:
+    try:
+        manifest = read_json(folder / MANIFEST)
+        version = manifest.get("format", 1)
+        expected = manifest["sha256"][STATE] if version <= FORMAT else ""
+        if version <= FORMAT:
+            return "" if sha256_file(folder / STATE) == expected else "does not match its checksum"
+    except (UserError, KeyError, TypeError, AttributeError, OSError) as error:
+        return f"cannot be read ({error})"
+    raise UserError(
+        f"{folder}: is a checkpoint of format {version}, this semsynth reads up to {FORMAT}; "
+        "update semsynth, or train into another folder"
+    )
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Return the state of a checkpoint that ``newest`` has checked, on the CPU."""
+    return dict(torch.load(folder / STATE, map_location="cpu", weights_only=True))

@@ -1,0 +1,108 @@
+"""What the processes of a job tell each other, and the user, when something goes wrong."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from semsynth.data.loading import TrainingPictures
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.progress import log_line
+from semsynth.train.step import Run
+from semsynth.train.watch import Watch
+
+T = TypeVar("T")
+NAMED = 8
+_CONNECTION = re.compile(
+    r"connection (closed|reset|refused)|gloo|nccl|broken pipe|timed out|process ?group", re.I
+)
+
+
+def together(accelerator: Accelerator, error: UserError) -> BaseException:
+    """Return what to raise where all processes found the same: one of them says it."""
+    return error if accelerator.is_main_process else SystemExit(error.status)
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Let rank 0 work, and give the result to all; where it fails, all end and it says why."""
+    answer: list[Any] = [None, False]
+    error: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            answer[0] = work()
+        except Exception as found:
+            error, answer[1] = found, True
+    broadcast_object_list(answer)
+    if error is not None:
+        raise error
+    if answer[1]:
+        raise SystemExit(UserError.status)
+    return answer[0]  # type: ignore[no-any-return]
+
+
+def translate(error: BaseException, run: Run, watch: Watch) -> BaseException:
+    """Return what to raise for an error of the training: one line where it can be said in one."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(_out_of_memory(run, error))
+    several = run.accelerator.num_processes > 1
+    if several and isinstance(error, RuntimeError) and _CONNECTION.search(str(error)):
+        return watch.explain(error)
+    if not isinstance(error, UserError | SystemExit):
+        log_line("".join(traceback.format_exception(error)))
+    return error
+
+
+def _out_of_memory(run: Run, error: BaseException) -> str:
+    train, device = run.recipe.train, run.accelerator.device
+    where = str(device)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        where = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
+    share = train.batch_size // run.accelerator.num_processes
+    ways = []
+    if share > train.accumulation:
+        ways.append(f"train.accumulation={min(share, 2 * train.accumulation)} (the same result)")
+    if not train.gradient_checkpointing:
+        ways.append("train.gradient_checkpointing=true (the same result, slower)")
+    ways.append(f"a train.batch_size below {train.batch_size}")
+    detail = str(error).splitlines()[0] if str(error) else ""
+    return (
+        f"out of GPU memory at step {run.step} on rank {run.accelerator.process_index} ({where}); "
+        f"--set {', or '.join(ways)}; `semsynth plan` says what fits ({detail})"
+    )
+
+
+def not_finite(run: Run, pictures: TrainingPictures, window: list[Tensor]) -> UserError:
+    """Return the error of a window of steps whose means are not finite; all processes call it.
+
+    Args:
+        run: at the last step of the window.
+        pictures: to name them.
+        window: the numbers of ``step_names`` of this process, a tensor for each step.
+    """
+    accelerator, batch = run.accelerator, run.recipe.train.batch_size
+    every: Tensor = accelerator.gather(torch.stack(window)[None]).cpu()
+    every = every.reshape(accelerator.num_processes, len(window), -1)
+    bad = ~torch.isfinite(every)
+    index = int(bad.any(0).any(-1).nonzero()[0])
+    step = run.step - len(window) + index
+    # The gradient's norm is everybody's; a loss is that of a process's own pictures.
+    ranks = bad[:, index, :3].any(-1).nonzero().flatten().tolist()
+    ranks = ranks or list(range(accelerator.num_processes))
+    slots = [slot for slot in range(batch) if slot % accelerator.num_processes in ranks]
+    stems = [pictures.stem_at(step * batch + slot) for slot in slots]
+    names = ", ".join(stems[:NAMED]) + (f" and {len(stems) - NAMED} more" * (len(stems) > NAMED))
+    what = "loss" if bad[:, index, :3].any() else "gradient"
+    log_line(f"the {what} of step {step} is not finite; its pictures: {', '.join(stems)}")
+    return UserError(
+        f"{run.folder}: the {what} of step {step} is not finite, in the pictures {names}; started "
+        "again, the run would come to the same: look at these pictures, or start another with a "
+        "lower train.learning_rate; the last checkpoint is from before"
+    )

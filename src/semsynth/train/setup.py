@@ -1,0 +1,198 @@
+"""From options to a run in hand: what must fit, whose folder it is, weights, optimizer, state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from semsynth import __version__
+from semsynth.data.prepared import PreparedDataset
+from semsynth.diffusion.schedule import Schedule
+from semsynth.model.fused import fuse
+from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.bundle import Bundle, build_network
+from semsynth.runtime.artifacts import claim_output, require_space, write_text
+from semsynth.runtime.errors import UserError
+from semsynth.runtime.precision import Precision, resolve_precision
+from semsynth.runtime.progress import say
+from semsynth.runtime.rng import derive_seed
+from semsynth.train.config import Recipe
+from semsynth.train.ema import Ema
+from semsynth.train.failures import on_main
+from semsynth.train.start import Start
+from semsynth.train.state import complete_checkpoints, load_state, newest
+from semsynth.train.step import Run
+
+# What may change while a run goes on: it decides nothing about the weights.
+_FREE = ("workers", "log_every", "keep_checkpoints", "keep_every", "stall_minutes")
+
+
+def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
+    """Check that the recipe can be trained on the data.
+
+    Raises:
+        UserError: another size, or no training pictures.
+    """
+    if (data.height, data.width) != (recipe.height, recipe.width):
+        raise UserError(
+            f"{data.root}: pictures are {data.height}x{data.width}, recipe '{recipe.name}' wants "
+            f"{recipe.height}x{recipe.width}; prepare with --height {recipe.height} "
+            f"--width {recipe.width}, or --set height={data.height} --set width={data.width}"
+        )
+    if "train" not in data.splits() or not data.stems("train"):
+        raise UserError(f"{data.root}: has no pictures in the split 'train'; prepare some")
+    for split in data.splits() if recipe.model.instance_edges else ():
+        if not data.has_instances(split):
+            raise UserError(
+                f"{data.root}: some masks of the split '{split}' have no instance map, which "
+                f"recipe '{recipe.name}' wants; prepare a source with instances, or --set "
+                "model.instance_edges=false"
+            )
+    if not data.has_images("train"):
+        raise UserError(f"{data.root}: some masks of the split 'train' have no picture")
+
+
+def claim(
+    folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool, start: Start | None
+) -> None:
+    """Make the folder the run's own, or check that it is.
+
+    Raises:
+        UserError: it is another run's: says what differs.
+    """
+    decides = recipe.model_dump(mode="json", exclude={"about", "run"})
+    for name in _FREE:
+        decides["train"].pop(name)
+    key = {"recipe": decides, "data": data.info.name, "labels": data.labels.to_json()}
+    if start is not None:
+        key["from"] = start.key
+    if not resume and any(folder.glob("step_*")):
+        raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
+    claim_output(folder, "run", key)
+    if start is not None:
+        start.save(folder)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    write_text(folder / "config.yaml", text)
+
+
+def check_batch(recipe: Recipe, world: int) -> None:
+    """Check that the batch can be shared by ``world`` processes.
+
+    Raises:
+        UserError: names the nearest batch sizes and numbers of processes that can.
+    """
+    batch, accumulation = recipe.train.batch_size, recipe.train.accumulation
+    unit = world * accumulation
+    if batch % unit == 0:
+        return
+    sizes = [str(size) for size in (batch // unit * unit, -(-batch // unit) * unit) if size]
+    fits = [n for n in range(1, batch + 1) if batch % (n * accumulation) == 0]
+    below, above = [n for n in fits if n < world][-1:], [n for n in fits if n > world][:1]
+    counts = [str(n) for n in (*below, *above)]
+    raise UserError(
+        f"train.batch_size {batch} must be a multiple of processes x accumulation = {world} x "
+        f"{accumulation}; with {world} processes use train.batch_size={' or '.join(sizes)}"
+        + (f", or run {' or '.join(counts)} processes" if counts else ", or less accumulation")
+    )
+
+
+def assemble(
+    recipe: Recipe,
+    folder: Path,
+    data: PreparedDataset,
+    accelerator: Accelerator,
+    start: Start | None,
+) -> Run:
+    """Build all that a run has in hand, as its newest checkpoint was; all processes call it."""
+    torch.manual_seed(derive_seed(recipe.seed, "weights"))
+    unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
+    bytes_each = 4 * sum(p.numel() for p in unet.parameters())
+    more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
+    require_space(folder, 4 * bytes_each * more, "training")
+    found = on_main(accelerator, lambda: newest(folder))
+    state = None if found is None else load_state(found)
+    if state is None and start is not None:
+        start.begin(unet, recipe, data)
+    if recipe.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
+    unet.to(accelerator.device)
+    ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
+    run = Run(
+        recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
+        _optimizer(recipe, unet), _precision(recipe, accelerator), start=start,
+    )  # fmt: skip
+    for network in (unet, ema.module) if run.channels_last else ():
+        network.to(memory_format=torch.channels_last)
+    fuse(unet, recipe.train.compile, accelerator.device)
+    if state is not None:
+        _restore(run, state)
+    run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
+    return run
+
+
+def _precision(recipe: Recipe, accelerator: Accelerator) -> Precision:
+    # Measured on a CPU: one process decides, so that all compute alike.
+    chosen: list[Precision] = ["no"]
+    if accelerator.is_main_process:
+        chosen = [resolve_precision(recipe.train.precision, accelerator.device)]
+    return broadcast_object_list(chosen)[0]  # type: ignore[no-any-return]
+
+
+def _optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
+    section = recipe.train
+    return torch.optim.AdamW(
+        unet.parameters(),
+        lr=section.learning_rate,
+        betas=section.betas,
+        weight_decay=section.weight_decay,
+        fused=True,
+    )
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """Return what a checkpoint holds; the tensors are the run's own."""
+    return {
+        "step": run.step,
+        "model": run.plain_unet.state_dict(),
+        "ema": run.ema.module.state_dict(),
+        "ema_updates": run.ema.updates,
+        "optimizer": run.optimizer.state_dict(),
+    }
+
+
+def _restore(run: Run, state: dict[str, Any]) -> None:
+    run.step = state["step"]
+    run.unet.load_state_dict(state["model"])
+    run.ema.module.load_state_dict(state["ema"])
+    run.ema.updates = state["ema_updates"]
+    run.optimizer.load_state_dict(state["optimizer"])
+    say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
+
+
+def averaged(run: Run) -> Bundle:
+    """Return the averaged network with all that is needed to use it."""
+    facts = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "step": run.step,
+        "dataset": run.data.info.name,
+        "licence": run.data.info.licence,
+        "semsynth": __version__,
+        "torch": str(torch.__version__),
+    }
+    if run.start is not None:
+        facts = run.start.with_licence(facts)
+    return Bundle(
+        run.recipe.model,
+        run.recipe.diffusion,
+        run.data.labels,
+        run.data.height,
+        run.data.width,
+        run.ema.module.state_dict(),
+        facts,
+    )
