@@ -79,4 +79,5 @@ class Stopping:
         return _TIME if self._deadline is not None and now + margin > self._deadline else _GO
 
     def _in_words(self, verdict: int) -> str:
-        return requested() or _REASONS[verdict]
+        # What this process alone knows is not agreed yet.
+        return (requested() or _REASONS[verdict]) if verdict != _GO else ""

@@ -1,0 +1,83 @@
+"""Jobs of several real processes (gloo, CPU) for the tests of this folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SERVER = Path(__file__).with_name("rank_server.py")
+
+
+class Job:
+    """Processes that train; leave it to end them all."""
+
+    def __init__(self, server: subprocess.Popen[str], logs: Path) -> None:
+        self._server, self._logs = server, logs
+        self.pids: list[int] = json.loads(self._line())
+        self._statuses: list[int] | None = None
+
+    def _line(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline()
+
+    def signal(self, number: signal.Signals, *ranks: int) -> None:
+        for rank in ranks or range(len(self.pids)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pids[rank], number)
+
+    def wait(self) -> list[int]:
+        """Return the exit statuses, once all have ended; negative where a signal did it."""
+        if self._statuses is None:
+            self._statuses = json.loads(self._line())
+        return self._statuses
+
+    def said(self, rank: int = 0) -> str:
+        return (self._logs / f"{rank}.txt").read_text()
+
+
+class Jobs:
+    """Starts jobs, one at a time."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "SEMSYNTH_PROGRESS": "0"}
+        self._server = subprocess.Popen(
+            [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env=environment,
+        )  # fmt: skip
+
+    def start(self, world: int, *arguments: str, **environment: str) -> Job:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        logs = Path(tempfile.mkdtemp())
+        job = {
+            "world": world, "arguments": [*arguments, "--device", "cpu"], "logs": str(logs),
+            "port": port, "environment": environment,
+        }  # fmt: skip
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        return Job(self._server, logs)
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for what another process does; pytest's own limit is the end of it."""
+    for _ in range(6000):
+        if happened():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within five minutes")

@@ -1,0 +1,138 @@
+"""Several processes (gloo): the same losses however it is cut, killed, stopped and lost ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs import Jobs, until
+
+from semsynth.runtime.errors import LOST_STATUS, REQUEUE_STATUS
+from semsynth.train.metrics import read_metrics
+from semsynth.train.status import read_status
+
+Same = Callable[[Path, Path], None]
+# Dropout inside the network draws by process.
+CUT = ("model.dropout=0.0", "train.log_every=1", "train.checkpoint_every=2")
+LONG = ("train.steps=60", "finetune.steps=20", "train.checkpoint_every=4")
+
+
+@pytest.fixture(scope="module")
+def jobs() -> Iterator[Jobs]:
+    server = Jobs()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def words(recipe_file: Path, pictures: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    def make(output: str, *changes: str) -> list[str]:
+        places = ["--data", str(pictures), "--output", str(tmp_path / output)]
+        return ["--recipe", str(recipe_file), *places, "--set", *changes]
+
+    return make
+
+
+def losses(run: Path) -> list[list[float]]:
+    return [[line["loss"], line["mse"], line["grad_norm"]] for line in read_metrics(run)]
+
+
+def test_the_same_losses_however_it_is_cut(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+    for world in (1, 2, 4):
+        assert jobs.start(world, *words(f"on{world}", *CUT)).wait() == [0] * world
+    one = losses(tmp_path / "on1")
+    assert len(one) == 10
+    for world in (2, 4):
+        for mine, theirs in zip(losses(tmp_path / f"on{world}"), one, strict=True):
+            assert mine == pytest.approx(theirs, rel=2e-4, abs=1e-5)
+    # Stopped on two, continued on four, then on one: the same stream.
+    job = jobs.start(2, *words("mixed", *CUT))
+    until(lambda: (tmp_path / "mixed/latest").exists())
+    job.signal(signal.SIGTERM, 1)
+    assert job.wait() in ([REQUEUE_STATUS] * 2, [0, 0])
+    assert jobs.start(4, *words("mixed", *CUT)).wait() == [0] * 4
+    mixed = losses(tmp_path / "mixed")
+    assert len(mixed) == 10
+    for mine, theirs in zip(mixed, one, strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-4, abs=1e-5)
+
+
+def test_two_processes_killed_again_and_again(
+    jobs: Jobs, words: Any, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    assert jobs.start(2, *words("straight", *LONG)).wait() == [0, 0]
+    for _ in range(3):
+        job = jobs.start(2, *words("killed", *LONG))
+        status = read_status(tmp_path / "killed")
+        before = 0 if status is None else status.restarts + 1
+        until(lambda: _restarts(tmp_path / "killed") >= before or _ended(job.pids))  # noqa: B023
+        time.sleep(random.random())
+        job.signal(signal.SIGKILL)
+        job.wait()
+    assert jobs.start(2, *words("killed", *LONG)).wait() == [0, 0]
+    assert_same_weights(tmp_path / "killed", tmp_path / "straight")
+
+
+def _restarts(run: Path) -> int:
+    status = read_status(run)
+    return -1 if status is None else status.restarts
+
+
+def _ended(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_to_one_stops_all_with_a_checkpoint(
+    name: str, jobs: Jobs, words: Any, tmp_path: Path
+) -> None:
+    changes = ("train.steps=100000", "train.checkpoint_every=100000", "train.log_every=5")
+    job = jobs.start(2, *words("run", *changes, "train.workers=1"))
+    until(lambda: (read_status(tmp_path / "run") or _Nothing).step >= 5)
+    job.signal(signal.Signals[name], 1)
+    assert job.wait() == [REQUEUE_STATUS] * 2
+    status = read_status(tmp_path / "run")
+    assert status is not None and status.state == "preempted"
+    assert status.step == status.last_checkpoint and status.step % 100000
+    assert f"stopped at step {status.step} of" in job.said(0) and "error" not in job.said(1)
+    assert "Traceback" not in job.said(0) + job.said(1)
+
+
+class _Nothing:
+    step = -1
+
+
+def test_a_stopped_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+    changes = ("train.steps=100000", "train.log_every=5", "train.stall_minutes=0.1")
+    job = jobs.start(2, *words("run", *changes))
+    until(lambda: (read_status(tmp_path / "run") or _Nothing).step >= 5)
+    job.signal(signal.SIGSTOP, 1)
+    assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
+    errors = [line for line in job.said(0).splitlines() if line.startswith("error")]
+    assert len(errors) == 1 and errors[0].startswith(f"error: rank 1 on {os.uname().nodename}")
+    assert "step" in errors[0] and "Traceback" not in job.said(0)
+    status = read_status(tmp_path / "run")
+    assert status is not None and status.state == "failed" and "rank 1" in status.reason
+
+
+def test_a_dead_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+    job = jobs.start(2, *words("run", "train.steps=100000", "train.log_every=5"))
+    until(lambda: (read_status(tmp_path / "run") or _Nothing).step >= 5)
+    job.signal(signal.SIGKILL, 1)
+    assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
+    assert "error: rank 1 on" in job.said(0) and "died (step" in job.said(0)
+    assert "Traceback" not in job.said(0)
+
+
+def test_a_batch_that_cannot_be_shared(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+    job = jobs.start(3, *words("run"))
+    assert job.wait() == [2, 2, 2]
+    assert "train.batch_size=3 or 6, or run 2 or 4 processes" in job.said(0)
+    assert job.said(1) == job.said(2) == ""
+    assert not (tmp_path / "run").exists()
