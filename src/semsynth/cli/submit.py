@@ -158,7 +158,7 @@ def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
             f"--set train.batch_size={-(-recipe.train.batch_size // share) * share}"
         )
     from semsynth.data.prepared import PreparedDataset
-    from semsynth.train.loop import check_fit
+    from semsynth.train.setup import check_fit
 
     check_fit(recipe, PreparedDataset.open(config.data))
     for folder in (run, run.parent):
