@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from semsynth.model.unet import SemanticUNet
@@ -22,12 +23,14 @@ class NetworkFlops:
 
     Attributes:
         training: forward and backward pass, the mask's part included; nothing twice.
+        recomputed: what gradient checkpointing adds to that.
         condition: ``unet.encode``, once a mask.
         single: a pass with a condition that was kept.
         guided: a guided pass with conditions that were kept.
     """
 
     training: int
+    recomputed: int
     condition: int
     single: int
     guided: int
@@ -37,32 +40,51 @@ def network_flops(unet: SemanticUNet, height: int, width: int) -> NetworkFlops:
     """Count a network on the meta device.
 
     Args:
-        unet: on the meta device; its checkpointing has no effect here.
+        unet: on the meta device.
         height: of the network's input (the latent).
         width: likewise.
 
     Raises:
         UserError: a size that the network cannot halve.
     """
-    patch = unet.label_patch
-    hot = torch.empty(1, unet.label_channels, height * patch, width * patch, device="meta")
-    x = torch.empty(1, unet.channels, height, width, device="meta")
-    t = torch.zeros(1, device="meta")
-    recomputes, unet.gradient_checkpointing = unet.gradient_checkpointing, False
-    try:
-        training = count_flops(lambda: unet(x, t, hot).sample.sum().backward())
+    training = training_flops(unet, height, width)
+    recomputed = training_flops(unet, height, width, checkpointing=True) - training
+    x, t, hot = _inputs(unet, height, width)
+    with torch.no_grad():
+        kept = unet.encode(hot)
+        null = unet.encode_null(height, width)
+        return NetworkFlops(
+            training=training,
+            recomputed=recomputed,
+            condition=count_flops(lambda: unet.encode(hot)),
+            single=count_flops(lambda: unet(x, t, kept)),
+            guided=count_flops(lambda: unet(x, t, kept, null, 1.5)),
+        )
+
+
+def training_flops(
+    unet: SemanticUNet, height: int, width: int, checkpointing: bool = False
+) -> int:
+    """Return the FLOPs of a forward and backward pass of one picture; see ``network_flops``.
+
+    Args:
+        unet: on the meta device; whether it has checkpointing switched on does not matter.
+        height: of the network's input.
+        width: likewise.
+        checkpointing: count with gradient checkpointing, so with what it computes again.
+    """
+    before = unet.gradient_checkpointing
+    x, t, hot = _inputs(unet, height, width)
+
+    def train() -> None:
+        unet(x, t, hot).sample.sum().backward()
         unet.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            kept = unet.encode(hot)
-            null = unet.encode_null(height, width)
-            return NetworkFlops(
-                training=training,
-                condition=count_flops(lambda: unet.encode(hot)),
-                single=count_flops(lambda: unet(x, t, kept)),
-                guided=count_flops(lambda: unet(x, t, kept, null, 1.5)),
-            )
+
+    try:
+        _checkpoint(unet, checkpointing)
+        return count_flops(train)
     finally:
-        unet.gradient_checkpointing = recomputes
+        _checkpoint(unet, before)
 
 
 def count_flops(run: Callable[[], Any]) -> int:
@@ -70,3 +92,17 @@ def count_flops(run: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())
+
+
+def _inputs(unet: SemanticUNet, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    patch = unet.label_patch
+    hot = torch.empty(1, unet.label_channels, height * patch, width * patch, device="meta")
+    x = torch.empty(1, unet.channels, height, width, device="meta")
+    return x, torch.zeros(1, device="meta"), hot
+
+
+def _checkpoint(unet: SemanticUNet, on: bool) -> None:
+    if on:
+        unet.enable_gradient_checkpointing()
+    else:
+        unet.disable_gradient_checkpointing()

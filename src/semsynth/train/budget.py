@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from semsynth.model.flops import NetworkFlops, network_flops
+from semsynth.model.flops import NetworkFlops, network_flops, training_flops
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import fresh_network
 from semsynth.runtime.peaks import find_peak
 from semsynth.runtime.precision import Precision
 from semsynth.train.config import Recipe
+from semsynth.train.preview import PREVIEW_MASKS, PREVIEW_STEPS, VALIDATION_PICTURES
 
 
 def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
@@ -20,9 +21,12 @@ def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
 
 def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
     """Return the FLOPs for one picture of the recipe's size."""
-    side = recipe.model.downscale
-    unet = meta_unet(recipe, label_channels)
-    return network_flops(unet, recipe.height // side, recipe.width // side)
+    return network_flops(meta_unet(recipe, label_channels), *latent_size(recipe))
+
+
+def latent_size(recipe: Recipe) -> tuple[int, int]:
+    """Return height and width of what the network works on."""
+    return recipe.height // recipe.model.downscale, recipe.width // recipe.model.downscale
 
 
 def step_flops(recipe: Recipe, label_channels: int) -> int:
@@ -36,7 +40,20 @@ def step_flops(recipe: Recipe, label_channels: int) -> int:
         label_channels: classes with a condition channel (``labels.num_channels``), without the one
             of instance edges.
     """
-    return recipe.train.batch_size * recipe_flops(recipe, label_channels).training
+    unet = meta_unet(recipe, label_channels)
+    return recipe.train.batch_size * training_flops(unet, *latent_size(recipe))
+
+
+def watching_flops(recipe: Recipe, flops: NetworkFlops) -> int:
+    """Return the FLOPs of all validations and previews of a run, which one process does."""
+    section, steps = recipe.train, recipe.total_steps
+    validation = VALIDATION_PICTURES * (flops.condition + flops.single)
+    preview = PREVIEW_MASKS * (flops.condition + PREVIEW_STEPS * flops.guided)
+    validations, previews = (
+        -(-steps // every) if every else 0
+        for every in (section.validate_every, section.preview_every)
+    )
+    return validations * validation + previews * preview
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:

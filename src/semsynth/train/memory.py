@@ -1,0 +1,211 @@
+"""The memory of a training step, followed through one that allocates nothing.
+
+PyTorch runs the real network, loss and backward pass on tensors without storage (FakeTensorMode),
+and ``LiveBytes`` adds up what is alive. So checkpointing, autocast's copies and the order in which
+memory comes and goes are those of the code that trains, not of a formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from semsynth.diffusion.objective import diffusion_loss
+from semsynth.diffusion.schedule import Schedule
+from semsynth.model.unet import SemanticUNet
+from semsynth.pipeline.bundle import labels_for_network
+from semsynth.runtime.live_bytes import LiveBytes
+from semsynth.train.budget import meta_unet
+from semsynth.train.config import Recipe
+from semsynth.train.preview import VALIDATION_BATCH
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes of tensors of one process at the moment of a step when there are most.
+
+    Attributes:
+        weights: float32, whatever the precision is.
+        optimizer: AdamW's two moments, float32.
+        ema: the averaged weights, float32.
+        buckets: DistributedDataParallel's copy of the gradients; 0 for one process.
+        gradients: at that moment: while activations are at their most, few or none are there.
+        activations: all else: what is saved for the backward pass, autocast's copies, the inputs,
+            and what is computed at that moment.
+        saved: what stands at the end of the forward pass; no part of the sum.
+    """
+
+    weights: int
+    optimizer: int
+    ema: int
+    buckets: int
+    gradients: int
+    activations: int
+    saved: int
+
+    @property
+    def state(self) -> int:
+        """Return what is there all the time."""
+        return self.weights + self.optimizer + self.ema + self.buckets
+
+    @property
+    def total(self) -> int:
+        """Return the most that there is at a time."""
+        return self.state + self.gradients + self.activations
+
+
+def step_memory(
+    recipe: Recipe, label_channels: int, pictures: int, world: int = 1, cuda: bool = True
+) -> StepMemory:
+    """Return the memory of the recipe's training.
+
+    Args:
+        recipe: its ``batch_size`` does not matter, ``pictures`` do.
+        label_channels: classes with a condition channel.
+        pictures: of a micro-batch of one process.
+        world: processes.
+        cuda: autocast as on a GPU (norms in float32) or as on a CPU (norms in bfloat16).
+
+    Returns:
+        The largest of: a micro-batch, the optimizer's step, a validation.
+    """
+    accumulation = recipe.train.accumulation
+    with _fake(recipe, label_channels, cuda) as unet:
+        sizes = 4 * sum(p.numel() for p in unet.parameters())
+        trained = _follow(unet, recipe, pictures, accumulation)
+    state = StepMemory(sizes, 2 * sizes, sizes, sizes if world > 1 else 0, 0, 0, 0)
+    kinds = [replace(state, **trained), replace(state, gradients=sizes, saved=trained["saved"])]
+    if recipe.train.validate_every:
+        with _fake(recipe, label_channels, cuda) as unet, torch.no_grad():
+            validated = _follow(unet.eval(), recipe, VALIDATION_BATCH, 0)
+        kinds.append(replace(state, **{**validated, "saved": trained["saved"]}))
+    return max(kinds, key=lambda kind: kind.total)
+
+
+def largest_batch(fits: Callable[[int], float], limit: float, most: int = 1 << 14) -> int:
+    """Return the largest n of which ``fits(n)`` is at most ``limit``; 0 where not even 1 is.
+
+    Args:
+        fits: memory of n pictures, which grows with n, nearly in proportion; it takes seconds.
+        limit: in the same unit.
+        most: no more than so many.
+    """
+    low, high = 0, most + 1
+    known: list[tuple[int, float]] = []
+    guess = 1
+    while high - low > 1:
+        guess = min(max(guess, low + 1), high - 1)
+        taken = fits(guess)
+        low, high = (guess, high) if taken <= limit else (low, guess)
+        known = [*known[-1:], (guess, taken)]
+        guess = _line_meets(known, limit) if len(known) > 1 else guess + 1
+    return low
+
+
+def _line_meets(known: list[tuple[int, float]], limit: float) -> int:
+    (n, taken), (m, more) = sorted(known)
+    slope = (more - taken) / (m - n) if m > n else 0.0
+    return m + int((limit - more) // slope) if slope > 0 else 2 * m
+
+
+@contextmanager
+def _fake(recipe: Recipe, label_channels: int, cuda: bool) -> Iterator[SemanticUNet]:
+    """Give the recipe's network as tensors that say they are on a CPU and have no storage."""
+    unet = meta_unet(recipe, label_channels)
+    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in unet.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                dense = torch.empty(parameter.shape)
+                shaped = dense.contiguous(memory_format=layout) if dense.dim() == 4 else dense
+                setattr(module, name, nn.Parameter(shaped))
+        if recipe.train.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        with _casts_of_cuda() if cuda else nullcontext():
+            yield unet.train()
+
+
+def _follow(
+    unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
+) -> dict[str, int]:
+    """Return the parts of ``StepMemory`` that a micro-batch decides; 0 micro-batches: no backward.
+
+    As ``train_step`` and ``validation_loss`` do it, one after the other.
+    """
+    model, schedule, training = recipe.model, Schedule(recipe.diffusion), accumulation > 0
+    live = LiveBytes()
+    live.ignore(list(unet.parameters()))
+    side = model.downscale
+    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    share = pictures * max(1, accumulation)
+    with live:
+        if accumulation > 1:  # the gradients of the micro-batches before it
+            for parameter in unet.parameters():
+                parameter.grad = torch.empty_like(parameter)
+                live.mark(parameter.grad)
+        size = (model.latent_channels, recipe.height // side, recipe.width // side)
+        x0 = torch.empty(share, *size).contiguous(memory_format=layout)
+        noise, t = torch.empty(share, *size), torch.zeros(share, dtype=torch.int64)
+        channels = torch.zeros(share, recipe.height, recipe.width, dtype=torch.int16)
+        edges = torch.zeros_like(channels) if model.instance_edges else None
+        hot = unet.one_hot(
+            labels_for_network(channels[:pictures], model),
+            None if edges is None else labels_for_network(edges[:pictures], model),
+        )
+        for parameter in unet.parameters():
+            if training:
+                parameter.register_post_accumulate_grad_hook(lambda p: _mark(live, p))
+        part = slice(0, pictures)
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            return unet(x, t, hot).sample  # type: ignore[no-any-return]
+
+        short = training and recipe.train.precision == "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=short):
+            loss = diffusion_loss(schedule, predict, x0[part], noise[part], t[part]).total.mean()
+        saved = live.now - live.marked
+        if training:
+            loss.backward()
+    return {
+        "gradients": live.marked_at_peak,
+        "activations": live.peak - live.marked_at_peak,
+        "saved": saved,
+    }
+
+
+def _mark(live: LiveBytes, parameter: Tensor) -> None:
+    if parameter.grad is not None:
+        live.mark(parameter.grad)
+
+
+@contextmanager
+def _casts_of_cuda() -> Iterator[None]:
+    """Make a CPU's autocast cast as CUDA's does: norms in float32, addcmul in the widest type.
+
+    Of the operations that the two treat differently these are the ones that the network has
+    ("CUDA ops that autocast to float32" and "that promote", PyTorch's documentation of amp).
+    """
+    library = torch.library.Library("aten", "IMPL")
+
+    def widened(operation: Any, always: bool) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            floats = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+            if always or any(a.dtype == torch.float32 for a in floats):
+                args = tuple(a.float() if isinstance(a, Tensor) else a for a in args)
+            with torch.autocast("cpu", enabled=False):
+                return operation(*args, **options)
+
+        return run
+
+    library.impl("group_norm", widened(torch.group_norm, True), "AutocastCPU")
+    library.impl("addcmul", widened(torch.addcmul, False), "AutocastCPU")
+    try:
+        yield
+    finally:
+        library._destroy()
