@@ -34,7 +34,7 @@ def test_help_answers_without_heavy_imports(command: list[str]) -> None:
 
 
 def test_every_verb_has_a_file_and_every_file_of_a_verb_is_listed() -> None:
-    helpers = {"__init__", "common", "launch", "seed", "slurm"}
+    helpers = {"__init__", "common", "launch", "plan_text", "seed", "slurm"}
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - helpers
     assert files - {"import_"} | {"import"} == set(VERBS)  # a module cannot be named by a keyword
 

@@ -32,7 +32,7 @@ def test_a_convolution_as_by_hand() -> None:
 
 def test_the_parts_of_a_network() -> None:
     unet = tiny()
-    flops = network_flops(unet, 16, 16)
+    flops = network_flops(unet, (16, 16))
     # Once more for the gradients of the weights, and once for those of what they are applied to,
     # but for the first layers, whose input (picture, label map) needs none.
     whole = flops.condition + flops.single
@@ -42,7 +42,7 @@ def test_the_parts_of_a_network() -> None:
 
 
 def test_four_times_the_pixels_take_four_times_the_masks_part_and_more_attention() -> None:
-    small, large = (network_flops(tiny(), side, side) for side in (16, 32))
+    small, large = (network_flops(tiny(), (side, side)) for side in (16, 32))
     # All of the mask's part is convolutions; attention grows with the square of the pixels.
     assert large.condition == 4 * small.condition
     assert large.single > 4 * small.single
@@ -51,6 +51,10 @@ def test_four_times_the_pixels_take_four_times_the_masks_part_and_more_attention
 def test_recomputed_work_does_not_count() -> None:
     unet = tiny()
     unet.enable_gradient_checkpointing()
-    assert network_flops(unet, 16, 16) == network_flops(tiny(), 16, 16)
+    flops = network_flops(unet, (16, 16))
+    assert flops == network_flops(tiny(), (16, 16))
     assert unet.gradient_checkpointing
+    # Stages are computed again, the first and last convolutions and the embedding are not.
+    assert 0.7 * (flops.condition + flops.single) < flops.recomputed
+    assert flops.recomputed < flops.condition + flops.single
     assert all(parameter.grad is None for parameter in unet.parameters())

@@ -16,6 +16,7 @@ from semsynth.runtime.errors import UserError
 
 VERBS: dict[str, str] = {
     "prepare": "turn a source of pictures and masks into a prepared data set",
+    "plan": "say what a recipe will take: memory, batch that fits, hours, disk",
     "train": "train the generator, then fine-tune it for guidance",
     "submit": "submit a training to a SLURM cluster",
     "status": "say where a training is: step, loss, time left, last checkpoint",

@@ -36,23 +36,25 @@ class NetworkFlops:
     guided: int
 
 
-def network_flops(unet: SemanticUNet, height: int, width: int) -> NetworkFlops:
+def network_flops(
+    unet: SemanticUNet, trained: tuple[int, int], painted: tuple[int, int] | None = None
+) -> NetworkFlops:
     """Count a network on the meta device.
 
     Args:
         unet: on the meta device.
-        height: of the network's input (the latent).
-        width: likewise.
+        trained: height and width of the network's input (the latent) in training.
+        painted: those of what it paints; the same by default.
 
     Raises:
         UserError: a size that the network cannot halve.
     """
-    training = training_flops(unet, height, width)
-    recomputed = training_flops(unet, height, width, checkpointing=True) - training
-    x, t, hot = _inputs(unet, height, width)
+    training = training_flops(unet, trained)
+    recomputed = training_flops(unet, trained, checkpointing=True) - training
+    x, t, hot = _inputs(unet, painted or trained)
     with torch.no_grad():
         kept = unet.encode(hot)
-        null = unet.encode_null(height, width)
+        null = unet.encode_null(*x.shape[2:])
         return NetworkFlops(
             training=training,
             recomputed=recomputed,
@@ -62,19 +64,16 @@ def network_flops(unet: SemanticUNet, height: int, width: int) -> NetworkFlops:
         )
 
 
-def training_flops(
-    unet: SemanticUNet, height: int, width: int, checkpointing: bool = False
-) -> int:
+def training_flops(unet: SemanticUNet, size: tuple[int, int], checkpointing: bool = False) -> int:
     """Return the FLOPs of a forward and backward pass of one picture; see ``network_flops``.
 
     Args:
         unet: on the meta device; whether it has checkpointing switched on does not matter.
-        height: of the network's input.
-        width: likewise.
+        size: height and width of the network's input.
         checkpointing: count with gradient checkpointing, so with what it computes again.
     """
     before = unet.gradient_checkpointing
-    x, t, hot = _inputs(unet, height, width)
+    x, t, hot = _inputs(unet, size)
 
     def train() -> None:
         unet(x, t, hot).sample.sum().backward()
@@ -94,8 +93,8 @@ def count_flops(run: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def _inputs(unet: SemanticUNet, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    patch = unet.label_patch
+def _inputs(unet: SemanticUNet, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    (height, width), patch = size, unet.label_patch
     hot = torch.empty(1, unet.label_channels, height * patch, width * patch, device="meta")
     x = torch.empty(1, unet.channels, height, width, device="meta")
     return x, torch.zeros(1, device="meta"), hot

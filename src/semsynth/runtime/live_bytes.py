@@ -44,9 +44,7 @@ class LiveBytes(TorchDispatchMode):
             self._marks.add(key)
             self.marked += self._sizes[key]
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and look at what it returned."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
@@ -72,4 +70,3 @@ class LiveBytes(TorchDispatchMode):
         if key in self._marks:
             self._marks.remove(key)
             self.marked -= size
-

@@ -20,13 +20,20 @@ def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
 
 
 def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
-    """Return the FLOPs for one picture of the recipe's size."""
-    return network_flops(meta_unet(recipe, label_channels), *latent_size(recipe))
+    """Return the FLOPs for one picture: trained at the size of its crops, painted at the whole."""
+    unet = meta_unet(recipe, label_channels)
+    return network_flops(unet, latent_size(recipe), latent_size(recipe, painted=True))
 
 
-def latent_size(recipe: Recipe) -> tuple[int, int]:
-    """Return height and width of what the network works on."""
-    return recipe.height // recipe.model.downscale, recipe.width // recipe.model.downscale
+def trained_size(recipe: Recipe) -> tuple[int, int]:
+    """Return height and width in pixels of what is trained on: pictures, or crops of them."""
+    return recipe.train.crop_size or (recipe.height, recipe.width)
+
+
+def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
+    """Return height and width of what the network works on, in training or in painting."""
+    height, width = (recipe.height, recipe.width) if painted else trained_size(recipe)
+    return height // recipe.model.downscale, width // recipe.model.downscale
 
 
 def step_flops(recipe: Recipe, label_channels: int) -> int:
@@ -41,7 +48,7 @@ def step_flops(recipe: Recipe, label_channels: int) -> int:
             of instance edges.
     """
     unet = meta_unet(recipe, label_channels)
-    return recipe.train.batch_size * training_flops(unet, *latent_size(recipe))
+    return recipe.train.batch_size * training_flops(unet, latent_size(recipe))
 
 
 def watching_flops(recipe: Recipe, flops: NetworkFlops) -> int:

@@ -21,7 +21,7 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.runtime.live_bytes import LiveBytes
-from semsynth.train.budget import meta_unet
+from semsynth.train.budget import latent_size, meta_unet, trained_size
 from semsynth.train.config import Recipe
 from semsynth.train.preview import VALIDATION_BATCH
 
@@ -88,22 +88,23 @@ def step_memory(
     return max(kinds, key=lambda kind: kind.total)
 
 
-def largest_batch(fits: Callable[[int], float], limit: float, most: int = 1 << 14) -> int:
-    """Return the largest n of which ``fits(n)`` is at most ``limit``; 0 where not even 1 is.
+def largest_batch(
+    taken: Callable[[int], float], limit: float, start: int = 1, most: int = 1 << 14
+) -> int:
+    """Return the largest n of which ``taken(n)`` is at most ``limit``; 0 where not even 1 is.
 
     Args:
-        fits: memory of n pictures, which grows with n, nearly in proportion; it takes seconds.
+        taken: memory of n pictures, which grows with n, nearly in proportion; it takes seconds.
         limit: in the same unit.
+        start: where to look first.
         most: no more than so many.
     """
-    low, high = 0, most + 1
+    low, high, guess = 0, most + 1, start
     known: list[tuple[int, float]] = []
-    guess = 1
     while high - low > 1:
         guess = min(max(guess, low + 1), high - 1)
-        taken = fits(guess)
-        low, high = (guess, high) if taken <= limit else (low, guess)
-        known = [*known[-1:], (guess, taken)]
+        known = [*known[-1:], (guess, taken(guess))]
+        low, high = (guess, high) if known[-1][1] <= limit else (low, guess)
         guess = _line_meets(known, limit) if len(known) > 1 else guess + 1
     return low
 
@@ -131,9 +132,7 @@ def _fake(recipe: Recipe, label_channels: int, cuda: bool) -> Iterator[SemanticU
             yield unet.train()
 
 
-def _follow(
-    unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
-) -> dict[str, int]:
+def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int) -> dict[str, int]:
     """Return the parts of ``StepMemory`` that a micro-batch decides; 0 micro-batches: no backward.
 
     As ``train_step`` and ``validation_loss`` do it, one after the other.
@@ -141,7 +140,6 @@ def _follow(
     model, schedule, training = recipe.model, Schedule(recipe.diffusion), accumulation > 0
     live = LiveBytes()
     live.ignore(list(unet.parameters()))
-    side = model.downscale
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     share = pictures * max(1, accumulation)
     with live:
@@ -149,10 +147,10 @@ def _follow(
             for parameter in unet.parameters():
                 parameter.grad = torch.empty_like(parameter)
                 live.mark(parameter.grad)
-        size = (model.latent_channels, recipe.height // side, recipe.width // side)
-        x0 = torch.empty(share, *size).contiguous(memory_format=layout)
-        noise, t = torch.empty(share, *size), torch.zeros(share, dtype=torch.int64)
-        channels = torch.zeros(share, recipe.height, recipe.width, dtype=torch.int16)
+        size = (share, model.latent_channels, *latent_size(recipe))
+        x0 = torch.empty(size).contiguous(memory_format=layout)
+        noise, t = torch.empty(size), torch.zeros(share, dtype=torch.int64)
+        channels = torch.zeros(share, *trained_size(recipe), dtype=torch.int16)
         edges = torch.zeros_like(channels) if model.instance_edges else None
         hot = unet.one_hot(
             labels_for_network(channels[:pictures], model),

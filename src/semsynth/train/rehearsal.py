@@ -7,23 +7,27 @@ optimizer, average.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
 import torch
+from accelerate.state import AcceleratorState
 
 from semsynth.data.loading import Batch
 from semsynth.data.prepared import PreparedDataset
+from semsynth.data.variation import AUGMENTATIONS
 from semsynth.diffusion.schedule import Schedule
+from semsynth.model.codec import PixelCodec, open_codec
 from semsynth.model.flops import training_flops
-from semsynth.pipeline.bundle import build_network, labels_for_network
+from semsynth.pipeline.bundle import fresh_network, labels_for_network
 from semsynth.pipeline.caching import encode_masks
 from semsynth.runtime.devices import free_bytes
 from semsynth.runtime.precision import resolve_precision
-from semsynth.train.budget import latent_size, meta_unet
+from semsynth.train.budget import latent_size, meta_unet, trained_size
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.loop import make_accelerator, make_optimizer
@@ -70,13 +74,10 @@ def rehearse(
     """Take a few steps, or say why none can be taken here.
 
     Args:
-        recipe: the recipe; its autoencoder, where it has one, is opened.
+        recipe: the recipe.
         label_channels: classes with a condition channel.
         pictures: of a micro-batch.
         device: where.
-
-    Raises:
-        UserError: an autoencoder that cannot be loaded.
     """
     small, share = _affordable(recipe, label_channels, pictures, device)
     needed = step_memory(small, label_channels, small.train.batch_size, 1, device.type == "cuda")
@@ -86,17 +87,17 @@ def rehearse(
             f"a step of {small.train.batch_size} at {small.height}x{small.width} needs "
             f"{needed.total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on {device}"
         )
-    run = _practice(small, label_channels, device)
-    batch = _random_batch(small, label_channels)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    step = _seconds(lambda: train_step(run, batch), device)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    for parameter in run.plain_unet.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    update = _seconds(lambda: _update(run), device)
+    batch = random_batch(small, label_channels)
+    with practice_run(small, label_channels, device) as run:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        step = _seconds(lambda: train_step(run, batch), device)
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        for parameter in run.plain_unet.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        update = _seconds(lambda: _update(run), device)
+        encode, guided = _painting(run, device)
     area = small.height * small.width / (recipe.height * recipe.width)
-    encode, guided = _painting(run, device)
     return Rehearsal(
         small.train.batch_size,
         small.height,
@@ -115,26 +116,28 @@ def _affordable(
 ) -> tuple[Recipe, float]:
     """Return the recipe with as many and as large pictures as this device does in seconds."""
     unet = meta_unet(recipe, label_channels)
-    each = whole = training_flops(unet, *latent_size(recipe))
-    height, width, step = recipe.height, recipe.width, recipe.model.size_multiple
+    each = whole = training_flops(unet, latent_size(recipe))
+    (height, width), step, count = trained_size(recipe), recipe.model.size_multiple, pictures
+    side = recipe.model.downscale
     if device.type == "cpu":
         while each > CPU_FLOPS and not (height % (2 * step) or width % (2 * step)):
             height, width = height // 2, width // 2
-            side = recipe.model.downscale
-            each = training_flops(unet, height // side, width // side)
+            each = training_flops(unet, (height // side, width // side))
         count = max(1, min(pictures, int(CPU_FLOPS // each)))
-    else:
-        count = pictures
-    changed = recipe.train.model_copy(update={"batch_size": count, "accumulation": 1})
+    changes = {"batch_size": count, "accumulation": 1, "crop_size": None}
+    changed = recipe.train.model_copy(update=changes)
     small = recipe.model_copy(update={"height": height, "width": width, "train": changed})
     return small, count * each / (pictures * whole)
 
 
-def _practice(recipe: Recipe, label_channels: int, device: torch.device) -> Run:
-    """Return a run without a folder and without data: steps touch neither."""
+@contextmanager
+def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> Iterator[Run]:
+    """Give a run without a folder and without data: steps touch neither."""
     accelerator = make_accelerator(recipe, str(device))
     torch.manual_seed(recipe.seed)
-    unet, codec = build_network(recipe.model, recipe.diffusion, label_channels)
+    unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
+    # Latents of an autoencoder come as such, as in training: it is not needed.
+    codec = open_codec(recipe.model) if recipe.model.vae is None else PixelCodec()
     if recipe.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if recipe.train.channels_last:
@@ -146,21 +149,31 @@ def _practice(recipe: Recipe, label_channels: int, device: torch.device) -> Run:
     schedule = Schedule(recipe.diffusion)
     run = Run(recipe, Path(), nothing, accelerator, unet, ema, codec, schedule, optimizer)
     run.unet, run.optimizer = accelerator.prepare(unet, optimizer)
-    return run
+    try:
+        yield run
+    finally:
+        # As after a training: the next one in this process may have another precision.
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def _random_batch(recipe: Recipe, label_channels: int) -> Batch:
+def random_batch(recipe: Recipe, label_channels: int) -> Batch:
+    """Return a whole batch of the recipe, of random pictures and masks."""
     generator = torch.Generator().manual_seed(0)
     count, height, width = recipe.train.batch_size, recipe.height, recipe.width
 
     def draw(high: int, *shape: int) -> torch.Tensor:
         return torch.randint(0, high, shape, generator=generator)
 
+    latents = None
+    if recipe.model.vae is not None:
+        latents = torch.randn(count, recipe.model.latent_channels, *latent_size(recipe))
     return Batch(
-        draw(256, count, 3, height, width).byte(),
+        draw(256, count, 0 if latents is not None else 3, height, width).byte(),
         draw(label_channels, count, height, width).short(),
         None,
         draw(2, count, height, width).byte() if recipe.model.instance_edges else None,
+        torch.zeros(count, len(AUGMENTATIONS)),
+        latents,
     )
 
 
@@ -176,7 +189,7 @@ def _painting(run: Run, device: torch.device) -> tuple[float, float]:
     recipe, unet = run.recipe, run.ema.module
     short = resolve_precision("auto", device) == "bf16"
     unet.to(memory_format=torch.channels_last if short else torch.contiguous_format)
-    batch = _random_batch(recipe, unet.label_channels - recipe.model.instance_edges)
+    batch = random_batch(recipe, unet.label_channels - recipe.model.instance_edges)
     channels = labels_for_network(batch.channels[:1].to(device), recipe.model)
     height, width = latent_size(recipe)
     x = torch.randn(1, unet.channels, height, width, device=device)

@@ -1,0 +1,142 @@
+"""The plan as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_PARTS = {
+    "weights": "weights (fp32)",
+    "optimizer": "optimizer (AdamW, fp32)",
+    "ema": "EMA (fp32)",
+    "ddp_buckets": "DDP buckets",
+    "gradients": "gradients, at the peak",
+    "activations": "activations, at the peak",
+    "overhead": "overhead (assumed)",
+}
+
+
+def text(plan: Mapping[str, Any]) -> str:
+    """Return the plan in some forty lines."""
+    parts = [_head(plan), _arithmetic(plan), _memory(plan), _time(plan), _disk(plan)]
+    advice = plan["advice"] or ["nothing"]
+    parts.append("What to change\n" + "\n".join(f"  {line}" for line in advice))
+    return "\n\n".join(parts)
+
+
+def _head(plan: Mapping[str, Any]) -> str:
+    trained = "x".join(map(str, reversed(plan["trained_size"])))
+    cut = f" on {plan['gpus'] or 1} x {plan['pictures_at_a_time']} x {plan['accumulation']}"
+    gpus = plan["gpus"]
+    where = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "this CPU"
+    return (
+        f"{plan['recipe']}: {plan['width']}x{plan['height']}, trained on {trained}, "
+        f"{plan['classes']} classes, {plan['precision'] if plan['precision'] != 'no' else 'fp32'}\n"
+        f"{plan['parameters']:,} parameters; batch {plan['batch_size']}{cut} "
+        f"(processes x pictures x accumulation), {where}"
+    )
+
+
+def _arithmetic(plan: Mapping[str, Any]) -> str:
+    flops, painting = plan["flops"], plan["painting"]
+    again = flops["recomputed_picture"]
+    more = f", and {_flops(again)} again for checkpointing" if again else ""
+    return (
+        "Arithmetic\n"
+        f"  training  {_flops(flops['training_picture'])} a picture{more}; "
+        f"{_flops(flops['training_step'])} a step\n"
+        f"  painting  {_flops(flops['condition'])} a mask, {_flops(flops['guided_step'])} a guided "
+        f"step; {_flops(flops['painted_picture'])} a picture of {painting['steps']} steps"
+    )
+
+
+def _memory(plan: Mapping[str, Any]) -> str:
+    memory = plan["memory"]
+    columns = (memory["plain"], memory["checkpointing"])
+    recipe = int(plan["gradient_checkpointing"])
+    heads = [
+        f"{name}{'*' if index == recipe else ''}"
+        for index, name in enumerate(("plain", "checkpointing"))
+    ]
+    what = "Memory of a GPU, GB" if plan["gpus"] else "Memory of the process, GB"
+    lines = [_row(what, *heads) + "     (* the recipe)"]
+    for key, name in _PARTS.items():
+        if any(column[key] for column in columns):
+            lines.append(_row(f"  {name}", *(_gb(column[key]) for column in columns)))
+    totals = _row("  total", *(_gb(column["total"]) for column in columns))
+    lines.append(f"{totals}     of {_gb(memory['limit'])}")
+    lines.append(_row("", *("fits" if column["fits"] else "TOO MUCH" for column in columns)))
+    most = (str(column["largest_batch"]) for column in columns)
+    lines.append(_row("  most pictures at a time", *most))
+    return "\n".join(lines)
+
+
+def _row(name: str, plain: str, checkpointing: str) -> str:
+    return f"{name:<28}{plain:>10}{checkpointing:>16}"
+
+
+def _time(plan: Mapping[str, Any]) -> str:
+    painted = f"{plan['painting']['pictures']} pictures"
+    head = f"  {'':<24}{'images/s':>10}{'MFU':>7}{'training':>12}{painted:>17}"
+    lines, notes = [], []
+    for row in plan["time"]:
+        if row["source"] == "not measured":
+            notes.append(f"  not measured: {row['reason']}")
+            continue
+        mfu = f"{row['mfu']:.0%}" if row["mfu"] else "-"
+        small = "memory_gb" in row and plan["memory"]["used"]["total"] > row["memory_gb"] * 1e9
+        lines.append(
+            f"  {row['device']:<24}{row['images_per_second']:>10.1f}{mfu:>7}"
+            f"{_time_words(row['training_s']):>12}{_time_words(row['painting_s']):>17}"
+            + (f"  too small ({row['memory_gb']} GB)" if small else "")
+        )
+        notes.append(f"  {_source(row, plan)}")
+    notes = list(dict.fromkeys(notes))
+    return "\n".join(["Time", head, *lines, *notes] if lines else ["Time", *notes])
+
+
+def _source(row: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    several = ", times 0.95 for several GPUs (assumed)" if plan["gpus"] > 1 else ""
+    if row["source"] == "estimate":
+        share = plan["assumed"]["utilisation"]
+        return (
+            f"ESTIMATE, not measured: {share:.0%} of the peak of the data sheet (--utilisation), "
+            f"recomputation included{several}"
+        )
+    timed = row["timed"]
+    what = f"steps of {timed['pictures']} at {timed['width']}x{timed['height']}"
+    reading = "; reading of pictures not included"
+    if row["source"] == "measured":
+        return f"measured: real {what}{several}{reading}"
+    return (
+        f"EXTRAPOLATED by FLOPs from {what}, {timed['share']:.1%} of the recipe's{several}{reading}"
+    )
+
+
+def _disk(plan: Mapping[str, Any]) -> str:
+    disk = plan["disk"]
+    return (
+        f"Disk  {_gb(disk['total'])} GB at the most: {_gb(disk['checkpoint'])} a checkpoint, "
+        f"{_gb(disk['final_model'])} the final model"
+    )
+
+
+def _gb(n_bytes: float) -> str:
+    gigabytes = n_bytes / 1e9
+    return f"{gigabytes:.1f}" if gigabytes >= 10 else f"{gigabytes:.2f}"
+
+
+def _flops(count: float) -> str:
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}FLOP"
+    return f"{count / 1e6:.3g} MFLOP"
+
+
+def _time_words(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    hours = seconds / 3600
+    if hours < 1:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} days"
