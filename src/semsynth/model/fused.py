@@ -61,7 +61,11 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def activate(
-    norm: nn.Module, x_BCHW: Tensor, entry: Entry | Passes | None, time: Modulation | None
+    norm: nn.Module,
+    x_BCHW: Tensor,
+    entry: Entry | Passes | None,
+    time: Modulation | None,
+    kernel: Callable[..., Tensor] | None = None,
 ) -> Tensor | None:
     """Return what a residual block makes of ``x`` by the compiled kernel; None where it cannot.
 
@@ -70,6 +74,7 @@ def activate(
         x_BCHW: the map.
         entry: of the SPADE norm, see ``condition``.
         time: see ``norm_silu``.
+        kernel: in place of the compiled ``norm_silu``.
     """
     if isinstance(entry, Passes):
         count = len(entry.entries)
@@ -77,7 +82,7 @@ def activate(
             [None] * count if time is None else zip(*(t.chunk(count) for t in time), strict=True)
         )
         rows = zip(x_BCHW.chunk(count), entry.entries, times, strict=True)
-        parts = [activate(norm, x, each, t) for x, each, t in rows]
+        parts = [activate(norm, x, each, t, kernel) for x, each, t in rows]
         done = [part for part in parts if part is not None]
         return torch.cat(done) if len(done) == count else None
     if entry is None:
@@ -94,7 +99,7 @@ def activate(
     kind = x_BCHW.device.type
     mixed = torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if mixed else x_BCHW.dtype
-    return _compiled()(x_BCHW, groups, modulation, time, dtype)
+    return (kernel or _compiled())(x_BCHW, groups, modulation, time, dtype)
 
 
 def fuse(unet: SemanticUNet, wanted: Compile, device: torch.device) -> bool:

@@ -8,7 +8,7 @@ from semsynth.model.flops import NetworkFlops, network_flops, training_flops
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import fresh_network
 from semsynth.runtime.peaks import find_peak
-from semsynth.runtime.precision import Precision
+from semsynth.runtime.precision import Precision, resolve_precision
 from semsynth.train.config import Recipe
 from semsynth.train.preview import PREVIEW_MASKS, PREVIEW_STEPS, VALIDATION_PICTURES
 
@@ -16,7 +16,23 @@ from semsynth.train.preview import PREVIEW_MASKS, PREVIEW_STEPS, VALIDATION_PICT
 def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
     """Return the recipe's network without storage, for ``label_channels`` classes."""
     with torch.device("meta"):
-        return fresh_network(recipe.model, recipe.diffusion, label_channels)
+        unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
+    unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
+    return unet
+
+
+def settled(recipe: Recipe, cuda: bool) -> Recipe:
+    """Return the recipe with what ``auto`` means on GPUs with bfloat16, or on this CPU."""
+    precision, layout = recipe.train.precision, recipe.train.channels_last
+    if not cuda:
+        precision = resolve_precision(precision, torch.device("cpu"))
+    elif precision == "auto":
+        precision = "bf16"
+    changes = {
+        "precision": precision,
+        "channels_last": precision == "bf16" if layout == "auto" else layout,
+    }
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
 
 
 def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
@@ -25,14 +41,9 @@ def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
     return network_flops(unet, latent_size(recipe), latent_size(recipe, painted=True))
 
 
-def trained_size(recipe: Recipe) -> tuple[int, int]:
-    """Return height and width in pixels of what is trained on: pictures, or crops of them."""
-    return recipe.train.crop_size or (recipe.height, recipe.width)
-
-
 def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
     """Return height and width of what the network works on, in training or in painting."""
-    height, width = (recipe.height, recipe.width) if painted else trained_size(recipe)
+    height, width = (recipe.height, recipe.width) if painted else recipe.step_size
     return height // recipe.model.downscale, width // recipe.model.downscale
 
 

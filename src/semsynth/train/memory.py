@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
+from semsynth.model.condition import Modulation
+from semsynth.model.fused import activate
+from semsynth.model.spade import ResBlock
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.runtime.live_bytes import LiveBytes
-from semsynth.train.budget import latent_size, meta_unet, trained_size
+from semsynth.train.budget import latent_size, meta_unet, settled
 from semsynth.train.config import Recipe
 from semsynth.train.preview import VALIDATION_BATCH
 
@@ -75,7 +79,7 @@ def step_memory(
     Returns:
         The largest of: a micro-batch, the optimizer's step, a validation.
     """
-    accumulation = recipe.train.accumulation
+    recipe, accumulation = settled(recipe, cuda), recipe.train.accumulation
     with _fake(recipe, label_channels, cuda) as unet:
         sizes = 4 * sum(p.numel() for p in unet.parameters())
         trained = _follow(unet, recipe, pictures, accumulation)
@@ -128,6 +132,9 @@ def _fake(recipe: Recipe, label_channels: int, cuda: bool) -> Iterator[SemanticU
                 setattr(module, name, nn.Parameter(shaped))
         if recipe.train.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
+        for block in unet.modules() if cuda and recipe.train.compile != "off" else ():
+            if isinstance(block, ResBlock):
+                block.fused = partial(activate, kernel=_kernel)
         with _casts_of_cuda() if cuda else nullcontext():
             yield unet.train()
 
@@ -150,7 +157,7 @@ def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
         size = (share, model.latent_channels, *latent_size(recipe))
         x0 = torch.empty(size).contiguous(memory_format=layout)
         noise, t = torch.empty(size), torch.zeros(share, dtype=torch.int64)
-        channels = torch.zeros(share, *trained_size(recipe), dtype=torch.int16)
+        channels = torch.zeros(share, *recipe.step_size, dtype=torch.int16)
         edges = torch.zeros_like(channels) if model.instance_edges else None
         hot = unet.one_hot(
             labels_for_network(channels[:pictures], model),
@@ -207,3 +214,30 @@ def _casts_of_cuda() -> Iterator[None]:
         yield
     finally:
         library._destroy()
+
+
+class _Kernel(torch.autograd.Function):
+    """The memory of ``fused.norm_silu`` as compiled: it keeps its arguments, and nothing between.
+
+    torch.compile computes single elements again in the backward pass rather than keep them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BCHW: Tensor, dtype: torch.dtype, *factors: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BCHW, *factors)
+        return torch.empty_like(x_BCHW, dtype=dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x_BCHW, *factors = ctx.saved_tensors
+        return torch.empty_like(x_BCHW), None, *(torch.empty_like(part) for part in factors)
+
+
+def _kernel(
+    x_BCHW: Tensor,
+    groups: int,
+    modulation: Modulation,
+    time: Modulation | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    return _Kernel.apply(x_BCHW, dtype, *modulation, *(time or ()))  # type: ignore[no-any-return,no-untyped-call]

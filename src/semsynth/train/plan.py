@@ -9,12 +9,13 @@ import torch
 
 from semsynth.model.flops import NetworkFlops
 from semsynth.runtime.peaks import Peak
+from semsynth.runtime.precision import Precision
 from semsynth.runtime.progress import progress_bar
 from semsynth.train.budget import (
     meta_unet,
     peak_flops,
     recipe_flops,
-    trained_size,
+    settled,
     watching_flops,
 )
 from semsynth.train.config import Recipe
@@ -74,6 +75,7 @@ def make_plan(
     Raises:
         UserError: a batch that cannot be shared by the GPUs.
     """
+    recipe = settled(recipe, hardware.cuda)
     check_batch(recipe, hardware.gpus)
     pictures = recipe.train.batch_size // (hardware.gpus * recipe.train.accumulation)
     parameters = sum(p.numel() for p in meta_unet(recipe, label_channels).parameters())
@@ -98,7 +100,7 @@ def make_plan(
         "recipe": recipe.name,
         "height": recipe.height,
         "width": recipe.width,
-        "trained_size": list(trained_size(recipe)),
+        "trained_size": list(recipe.step_size),
         "classes": label_channels,
         "precision": recipe.train.precision,
         "gpus": hardware.gpus if hardware.cuda else 0,
@@ -181,7 +183,7 @@ def _times(
     recomputed = flops.recomputed if section.gradient_checkpointing else 0
     share = section.batch_size / hardware.gpus
     for peak in hardware.peaks:
-        fast = peak.flops(section.precision)
+        fast = peak.flops(_computed(section.precision))
         # Without bfloat16 it is emulated, at float32's rate at the best.
         rate = hardware.utilisation * (fast or peak.fp32_tflops * 1e12)
         paint = hardware.utilisation * (peak.flops("bf16") or peak.fp32_tflops * 1e12)
@@ -219,7 +221,7 @@ def _measured(
     step = (passes + measured.update_s) / _scaling(hardware)
     # Validations and previews are passes too: as fast as the training's, by FLOPs.
     rate = micro * flops.training / measured.step_s
-    peak = peak_flops(device, recipe) if device is not None else None
+    peak = peak_flops(device, _computed(section.precision)) if device is not None else None
     return {
         "source": "measured" if measured.share == 1 else "extrapolated",
         "device": _name(device),
@@ -238,6 +240,10 @@ def _measured(
         * (measured.encode_s + painting.steps * measured.guided_s)
         / hardware.gpus,
     }
+
+
+def _computed(precision: str) -> Precision:
+    return "bf16" if precision == "bf16" else "no"
 
 
 def _scaling(hardware: Hardware) -> float:

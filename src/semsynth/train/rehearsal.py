@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, cast
 
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from semsynth.data.loading import Batch
@@ -23,14 +24,15 @@ from semsynth.data.variation import AUGMENTATIONS
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.codec import PixelCodec, open_codec
 from semsynth.model.flops import training_flops
+from semsynth.model.fused import fuse
 from semsynth.pipeline.bundle import fresh_network, labels_for_network
 from semsynth.pipeline.caching import encode_masks
 from semsynth.runtime.devices import free_bytes
 from semsynth.runtime.precision import resolve_precision
-from semsynth.train.budget import latent_size, meta_unet, trained_size
+from semsynth.train.budget import latent_size, meta_unet, settled
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
-from semsynth.train.loop import make_accelerator, make_optimizer
+from semsynth.train.loop import make_optimizer
 from semsynth.train.memory import step_memory
 from semsynth.train.step import Run, train_step
 
@@ -79,6 +81,7 @@ def rehearse(
         pictures: of a micro-batch.
         device: where.
     """
+    recipe = settled(recipe, device.type == "cuda")
     small, share = _affordable(recipe, label_channels, pictures, device)
     needed = step_memory(small, label_channels, small.train.batch_size, 1, device.type == "cuda")
     free = free_bytes(device)
@@ -117,7 +120,7 @@ def _affordable(
     """Return the recipe with as many and as large pictures as this device does in seconds."""
     unet = meta_unet(recipe, label_channels)
     each = whole = training_flops(unet, latent_size(recipe))
-    (height, width), step, count = trained_size(recipe), recipe.model.size_multiple, pictures
+    (height, width), step, count = recipe.step_size, recipe.model.size_multiple, pictures
     side = recipe.model.downscale
     if device.type == "cpu":
         while each > CPU_FLOPS and not (height % (2 * step) or width % (2 * step)):
@@ -133,22 +136,25 @@ def _affordable(
 @contextmanager
 def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> Iterator[Run]:
     """Give a run without a folder and without data: steps touch neither."""
-    accelerator = make_accelerator(recipe, str(device))
+    accelerator = Accelerator(cpu=device.type == "cpu")
     torch.manual_seed(recipe.seed)
     unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
     # Latents of an autoencoder come as such, as in training: it is not needed.
     codec = open_codec(recipe.model) if recipe.model.vae is None else PixelCodec()
     if recipe.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    if recipe.train.channels_last:
-        unet = unet.to(memory_format=torch.channels_last)
+        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
     unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
-    optimizer = make_optimizer(recipe, unet)
-    nothing = cast(PreparedDataset, None)
-    schedule = Schedule(recipe.diffusion)
-    run = Run(recipe, Path(), nothing, accelerator, unet, ema, codec, schedule, optimizer)
-    run.unet, run.optimizer = accelerator.prepare(unet, optimizer)
+    run = Run(
+        recipe, Path(), cast(PreparedDataset, None), accelerator, unet, ema, codec,
+        Schedule(recipe.diffusion), make_optimizer(recipe, unet),
+        resolve_precision(recipe.train.precision, accelerator.device),
+    )  # fmt: skip
+    for network in (unet, ema.module) if run.channels_last else ():
+        network.to(memory_format=torch.channels_last)
+    fuse(unet, recipe.train.compile, accelerator.device)
+    run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
     try:
         yield run
     finally:
