@@ -27,7 +27,7 @@ from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.settings import SamplerSettings
-from semsynth.model.flops import network_flops
+from semsynth.model.flops import training_flops
 from semsynth.model.fused import fuse
 from semsynth.model.reference import plain_pass
 from semsynth.model.unet import SemanticUNet
@@ -246,7 +246,7 @@ def training(name: str, where: Where) -> dict[str, Any]:
     if peak is not None:
         with torch.device("meta"):
             unet: SemanticUNet = SemanticUNet(**case.options)
-        flops = case.batch * network_flops(unet, case.side, case.side).training
+        flops = case.batch * training_flops(unet, (case.side, case.side))
         row["mfu"] = round(flops / row["fast_s"] / peak, 4)
     return row
 

@@ -17,6 +17,8 @@ SMALL = (
     "model.channel_mult=[1]",
     "train.batch_size=4",
     "train.validate_every=0",
+    "train.precision=no",
+    "train.channels_last=false",
 )
 
 
@@ -77,9 +79,15 @@ def test_activations_grow_with_the_pictures_and_checkpointing_makes_them_few() -
 
 
 def test_autocast_saves_less_on_a_cpu_than_on_cuda_whose_norms_are_float32() -> None:
-    short = small("train.precision=bf16")
+    short = small("train.precision=bf16", "train.compile=off")
     assert memory(short).saved < 0.8 * memory(short, cuda=True).saved
-    assert memory(small(), cuda=True) == memory(small())
+    plain = small("train.compile=off")
+    assert memory(plain, cuda=True) == memory(plain)
+
+
+def test_compiled_norms_keep_less() -> None:
+    kept = [memory(small(f"train.compile={c}"), cuda=True).saved for c in ("auto", "off")]
+    assert kept[0] < 0.8 * kept[1]
 
 
 def test_a_validation_can_be_the_most() -> None:

@@ -240,4 +240,4 @@ def _kernel(
     time: Modulation | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    return _Kernel.apply(x_BCHW, dtype, *modulation, *(time or ()))  # type: ignore[no-any-return,no-untyped-call]
+    return _Kernel.apply(x_BCHW, dtype, *modulation, *(time or ()))  # type: ignore[no-any-return]
