@@ -87,7 +87,7 @@ def test_autocast_saves_less_on_a_cpu_than_on_cuda_whose_norms_are_float32() -> 
 
 def test_compiled_norms_keep_less() -> None:
     kept = [memory(small(f"train.compile={c}"), cuda=True).saved for c in ("auto", "off")]
-    assert kept[0] < 0.8 * kept[1]
+    assert kept[0] < kept[1]
 
 
 def test_a_validation_can_be_the_most() -> None:
