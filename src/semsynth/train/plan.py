@@ -19,9 +19,9 @@ from semsynth.train.budget import (
     watching_flops,
 )
 from semsynth.train.config import Recipe
-from semsynth.train.loop import check_batch
 from semsynth.train.memory import StepMemory, largest_batch, step_memory
 from semsynth.train.rehearsal import Rehearsal, rehearse
+from semsynth.train.setup import check_batch
 
 # Assumed, and printed as such: what is no tensor. CUDA's context, its kernels and the workspaces of
 # cuBLAS and cuDNN; NCCL's buffers; blocks that PyTorch's allocator holds and cannot use. On a CPU

@@ -32,8 +32,8 @@ from semsynth.runtime.precision import resolve_precision
 from semsynth.train.budget import latent_size, meta_unet, settled
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
-from semsynth.train.loop import make_optimizer
 from semsynth.train.memory import step_memory
+from semsynth.train.setup import make_optimizer
 from semsynth.train.step import Run, train_step
 
 WARM_UP, STEPS = 1, 3

@@ -125,7 +125,7 @@ def assemble(
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
     run = Run(
         recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
-        _optimizer(recipe, unet), _precision(recipe, accelerator), start=start,
+        make_optimizer(recipe, unet), _precision(recipe, accelerator), start=start,
     )  # fmt: skip
     for network in (unet, ema.module) if run.channels_last else ():
         network.to(memory_format=torch.channels_last)
@@ -144,7 +144,8 @@ def _precision(recipe: Recipe, accelerator: Accelerator) -> Precision:
     return broadcast_object_list(chosen)[0]  # type: ignore[no-any-return]
 
 
-def _optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
+    """Return the recipe's AdamW, fused."""
     section = recipe.train
     return torch.optim.AdamW(
         unet.parameters(),
