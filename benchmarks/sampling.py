@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +36,7 @@ from semsynth.generate.run import generate
 from semsynth.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.errors import UserError
 
+CONSISTENCY = ("miou", "miou_interval", "miou_real")
 STEPS = (5, 8, 12, 20, 50, 250, 1000)
 
 Schedulers: Any = diffusers
@@ -129,12 +134,36 @@ def main(argv: list[str]) -> int:
         if steps in config.steps
     ]
     rows = [run_arm(config, name, steps) for name, steps in arms]
-    print(f"{'sampler':22} {'steps':>5} {'s/picture':>9} {'mIoU':>6}  distances")
+    print(f"{'sampler':22} {'steps':>5} {'mIoU':>6} {'95% interval':>16}  distances")
     for row in rows:
         distances = ", ".join(f"{key} {row[key]:.4g}" for key in row if key.startswith("fd_"))
-        print(f"{row['sampler']:22} {row['steps']:5} {row['seconds']:9.3f} {row['miou']:6.3f}  "
+        low, high = row["miou_interval"]
+        print(f"{row['sampler']:22} {row['steps']:5} {row['miou']:6.3f} {low:8.3f} {high:7.3f}  "
               f"{distances}")  # fmt: skip
-    return finish({"arms": rows}, as_json)
+    plot(rows, config.output / "sampling.png")
+    return finish({"arms": rows, "plot": str(config.output / "sampling.png")}, as_json)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw consistency and the judge's Fréchet distance against the evaluations of the network."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for name in dict.fromkeys(row["sampler"] for row in rows):
+        arm = sorted((row for row in rows if row["sampler"] == name), key=lambda row: row["steps"])
+        steps = [row["steps"] for row in arm]
+        for axis, key in zip(axes, ("miou", "fd_segmenter"), strict=True):
+            axis.plot(steps, [row[key] for row in arm], marker="o", markersize=4, label=name)
+    axes[0].axhline(rows[0]["miou_real"], color="0.5", linestyle="--", label="real pictures")
+    for axis, title in zip(
+        axes, ("mIoU of the judge", "Fréchet distance on its features"), strict=True
+    ):
+        axis.set_xscale("log")
+        axis.set_xticks(STEPS, [str(n) for n in STEPS])
+        axis.minorticks_off()
+        axis.set_xlabel("network evaluations (guided)")
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
 
 
 def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
@@ -165,7 +194,7 @@ def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
         "steps": steps,
         "pictures": made["n_generated"],
         "seconds": round(seconds, 4),
-        "miou": metrics["semantic_consistency"]["miou"],
+        **{key: metrics["semantic_consistency"][key] for key in CONSISTENCY},
         **{key: value["value"] for key, value in metrics["frechet"].items()},
     }
     done.write_text(json.dumps(row))
