@@ -31,7 +31,7 @@ from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import build_network
-from semsynth.train import loop
+from semsynth.train import setup
 from semsynth.train.config import TrainConfig, load_recipe
 from semsynth.train.loop import train
 from semsynth.train.step import Run, dropped_masks, noise_and_times
@@ -125,7 +125,7 @@ def test_both_phases_equal_the_official_loop(
         start.append(copy.deepcopy(unet))
         return unet, codec
 
-    monkeypatch.setattr(loop, "build_network", build)
+    monkeypatch.setattr(setup, "build_network", build)
     dropped = [bool(m) for s in range(3, 7) for m in drops(recipe, s)]
     assert any(dropped) and not all(dropped)
     train(config)

@@ -247,7 +247,10 @@ class _Training:
         held_out = "val" in run.data.splits() and run.data.has_images("val")
         if is_due(section.validate_every) and held_out:
             self._slow("validation")
-            loss = validation_loss(run.ema.module, run.codec, run.schedule, run.data, run.recipe)
+            with run.autocast():
+                loss = validation_loss(
+                    run.ema.module, run.codec, run.schedule, run.data, run.recipe
+                )
             self.metrics.write(step, **watched(read_metrics(run.folder), step, round(loss, 6)))
         if is_due(section.preview_every):
             self._slow("preview")
@@ -265,7 +268,10 @@ class _Training:
             self._tell(doing)
 
     def _pipeline(self) -> SemanticDiffusionPipeline:
-        return SemanticDiffusionPipeline.wrap(averaged(self.run), self.run.ema.module)
+        pipe = SemanticDiffusionPipeline.wrap(averaged(self.run), self.run.ema.module)
+        if self.run.precision == "bf16":
+            pipe.use_precision("bf16")
+        return pipe
 
     def _check_finite(self) -> None:
         # Never keep a state that is not finite. All ranks ask: the mean is over all of them.
