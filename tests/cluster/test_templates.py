@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,21 @@ def test_the_training_template_asks_for_what_is_set_at_its_top(
     assert (facts["Partition"], facts["MinMemoryNode"]) == ("urgent", "500M")
     assert (facts["TimeLimit"], facts["Restarts"]) == ("00:05:00", "0")
     assert "no_such" in (tmp_path / f"train_{job}.log").read_text()
+
+
+@pytest.mark.parametrize("words", [["salloc"], ["srun"], ["srun", "--ntasks-per-node=2"]], ids=str)
+def test_the_script_finds_itself_in_an_allocation_or_in_a_task(
+    words: list[str], slurm: Slurm, root: Path
+) -> None:
+    """`salloc SCRIPT` starts tasks, `srun SCRIPT` is in one; a user's error is told once a task."""
+    tasks = 4 if len(words) > 1 else 2
+    line = [*words, "--nodes=2", "--gpus-per-node=2", "--mem=0", "scripts/train_multi_gpu.sh"]
+    nproc = ["--nproc=1"] if words == ["salloc"] else []
+    done = subprocess.run(
+        [*line, *nproc, "--recipe", "no_such"], capture_output=True, text=True, cwd=root,
+        env=slurm.env,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert re.search(rf"launch: {tasks} processes meet at 127\.0\.0\.1:\d+\n", done.stderr)
+    assert ("on node[1-2]: 2 processes" in done.stderr) == (words == ["salloc"])
+    assert len(re.findall(r"(?m)^error: .*no_such", done.stderr)) == tasks, done.stderr

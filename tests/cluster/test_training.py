@@ -72,6 +72,9 @@ def test_a_signal_before_the_end_requeues_it(job: Job, straight: Path) -> None:
     job.ends("RUNNING", "COMPLETED", restarts=1)
     print(f"signal to running again: {time.monotonic() - sent:.1f} s")
     job.ends("COMPLETED", restarts=1)
+    stopped = re.search(r"stopped at step (\d+) of \d+, with a checkpoint \(SIGUSR1\)", job.text())
+    assert stopped, job.text()
+    assert f"continuing at step {stopped[1]} of" in job.text()
     assert job.text().count("requeueing job") == 1
     words = [sys.executable, "-m", "semsynth", "status", job.run, "--json"]
     status = json.loads(job.slurm.run(*words))
@@ -88,7 +91,7 @@ def test_a_more_urgent_job_takes_the_nodes_for_a_while(job: Job, straight: Path)
     other = job.slurm.sbatch(*urgent, "--wrap", "sleep 1", cwd=job.root)
     job.slurm.wait_for(other, "COMPLETED")
     job.ends("COMPLETED", restarts=1)
-    print(job.text())
+    assert "with a checkpoint (SIGTERM)" in job.text(), job.text()
     assert_same(job.run, straight)
 
 
@@ -102,8 +105,8 @@ def test_a_task_killed_by_the_machine_ends_the_job(job: Job, straight: Path) -> 
     killed = time.monotonic()
     job.ends("FAILED")
     print(f"SIGKILL to the end of the job: {time.monotonic() - killed:.1f} s")
-    assert re.search(r"srun: error: node2: task 1: Killed", job.text()), job.text()
-    print(job.text())
+    assert "srun: error: node2: task 1: Killed" in job.text()
+    assert re.search(r"(?m)^error: rank 1 on .* died", job.text()), job.text()
     job.submit()
     job.ends("COMPLETED")
     assert_same(job.run, straight)
@@ -115,7 +118,7 @@ def test_scancel_is_the_end(job: Job) -> None:
     job.slurm.run("scancel", job.number)
     job.ends("CANCELLED")
     assert job.slurm.facts(job.number)["Restarts"] == "0"
-    print(job.text())
+    assert "requeueing" not in job.text()
 
 
 def environ(pid: str) -> dict[str, str]:

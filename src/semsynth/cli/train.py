@@ -5,7 +5,7 @@ from __future__ import annotations
 from semsynth.cli.common import finish, parse
 from semsynth.runtime.preemption import listening
 from semsynth.runtime.shards import process_rank
-from semsynth.train.config import TrainConfig
+from semsynth.train.config import TrainConfig, chosen_recipe
 
 
 def main(argv: list[str]) -> int:
@@ -13,6 +13,7 @@ def main(argv: list[str]) -> int:
     # A signal may come while torch is being imported.
     with listening():
         config, as_json = parse(TrainConfig, argv, "train")
+        chosen_recipe(config)  # its mistakes are told before torch takes its seconds
         from semsynth.train.loop import train
 
         result = train(config)
