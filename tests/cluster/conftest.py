@@ -48,6 +48,7 @@ def slurm() -> Iterator[Slurm]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{SEARCH}",
         "SLURM_CONF": str(folder / "slurm.conf"),
         "OMP_NUM_THREADS": "1",
+        "SEMSYNTH_PROGRESS": "",  # the logs are looked at
         "MASTER_ADDR": "127.0.0.1",  # the nodes' names have no addresses
     }
     folder.chmod(0o755)
