@@ -80,7 +80,7 @@ class Slurm:
         """What `scontrol show job` says."""
         return dict(re.findall(r"(\w+)=(\S*)", self.run("scontrol", "show", "job", "-o", job)))
 
-    def wait_for(self, job: str, *states: str, restarts: int = 0, seconds: float = 150) -> None:
+    def wait_for(self, job: str, *states: str, restarts: int = 0, seconds: float = 400) -> None:
         """Wait until the job is in one of the states, restarted at least so often."""
         end = time.monotonic() + seconds
         while True:

@@ -34,7 +34,7 @@ class Job:
         self.number = self.slurm.sbatch(*options, *self.words, cwd=self.root)
 
     def wait_for_checkpoint(self) -> None:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 400
         while not (self.run / "latest").exists():
             assert time.monotonic() < end, self.text()
             time.sleep(0.1)

@@ -15,7 +15,7 @@ from semsynth.runtime.errors import REQUEUE_STATUS, UserError
 
 # Seconds that the other tasks have after the first one ended. Not `--kill-on-bad-exit`: that would
 # kill rank 0 in the middle of the checkpoint for which the others have already left.
-WAIT = 60
+WAIT = 120
 # The shell that `salloc` opens on a node is a step of this number (SLURM_INTERACTIVE_STEP).
 _INTERACTIVE_STEP = "4294967290"
 # Statuses with which a training leaves that is not done: it wrote a checkpoint, or the signal came
