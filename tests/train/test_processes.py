@@ -15,6 +15,7 @@ from jobs import Jobs, until
 
 from semsynth.runtime.errors import LOST_STATUS, REQUEUE_STATUS
 from semsynth.train.metrics import read_metrics
+from semsynth.train.state import newest
 from semsynth.train.status import read_status
 
 Same = Callable[[Path, Path], None]
@@ -136,3 +137,32 @@ def test_a_batch_that_cannot_be_shared(jobs: Jobs, words: Any, tmp_path: Path) -
     assert "train.batch_size=3 or 6, or run 2 or 4 processes" in job.said(0)
     assert job.said(1) == job.said(2) == ""
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_thirty_kills_over_one_run(
+    jobs: Jobs, words: Any, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    """At any moment: while it starts, in a step, while a checkpoint is written."""
+    changes = ("train.steps=240", "finetune.steps=60", "train.checkpoint_every=3")
+    assert jobs.start(1, *words("straight", *changes)).wait() == [0]
+    run, kills, writing = tmp_path / "killed", 0, 0
+    while kills < 30:
+        job = jobs.start(1, *words("killed", *changes))
+        before = _restarts(run)
+        if kills % 5:  # every fifth dies while it starts
+            until(lambda: _restarts(run) > before or _ended(job.pids))  # noqa: B023
+        time.sleep(random.random())
+        job.signal(signal.SIGKILL)
+        if job.wait() != [-signal.SIGKILL]:
+            break
+        kills += 1
+        writing += any(run.glob(".step_*.partial"))
+        told = read_status(run)
+        if told is not None and told.last_checkpoint:
+            found = newest(run)
+            assert found is not None and int(found.name[5:]) >= told.last_checkpoint
+    assert jobs.start(1, *words("killed", *changes)).wait() == [0]
+    assert_same_weights(run, tmp_path / "straight")
+    print(f"{kills} kills, {writing} of them while a checkpoint was written: the same weights")
+    assert kills == 30

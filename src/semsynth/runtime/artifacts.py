@@ -17,6 +17,7 @@ from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar
 
 MARKER = ".semsynth.json"
+_NAMED = 3  # differences that a message tells
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
 CHUNK = 1 << 24
 
@@ -179,12 +180,14 @@ def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None
             "choose another output folder"
         )
     old, new = _flat(found.get("key", {})), _flat(wanted["key"])
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            raise UserError(
-                f"{folder}: was made with {name}={old.get(name)!r}, now {new.get(name)!r}; "
-                "choose another output folder or remove this one"
-            )
+    other = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if other:
+        told = [f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in other[:_NAMED]]
+        more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
+        raise UserError(
+            f"{folder}: was made with {'; '.join(told)}{more}; "
+            "choose another output folder or remove this one"
+        )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,6 +24,11 @@ def snapshot(value: Any) -> Any:
     return value
 
 
+def snapshot_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a training's state that nothing changes any more; the training waits."""
+    return {key: snapshot(value) for key, value in state.items()}
+
+
 class Checkpoints:
     """Writes one checkpoint at a time; what goes wrong is raised in the loop.
 
@@ -48,7 +53,7 @@ class Checkpoints:
         """
         start = time.perf_counter()
         self.wait()
-        copied = snapshot(state)
+        copied = snapshot_state(state)
         self._thread = Thread(target=self._write, args=(step, copied), name="checkpoint")
         self._thread.start()
         self.blocked_seconds += time.perf_counter() - start

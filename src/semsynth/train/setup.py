@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from pydantic import ValidationError
 
 from semsynth import __version__
 from semsynth.data.prepared import PreparedDataset
@@ -16,7 +18,15 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.model.fused import fuse
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, build_network
-from semsynth.runtime.artifacts import claim_output, require_space, write_text
+from semsynth.pipeline.folder import FINAL
+from semsynth.runtime.artifacts import (
+    MARKER,
+    claim_output,
+    read_json,
+    require_space,
+    write_json,
+    write_text,
+)
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.precision import Precision, resolve_precision
 from semsynth.runtime.progress import say
@@ -65,19 +75,50 @@ def claim(
     Raises:
         UserError: it is another run's: says what differs.
     """
-    decides = recipe.model_dump(mode="json", exclude={"about", "run"})
-    for name in _FREE:
-        decides["train"].pop(name)
-    key = {"recipe": decides, "data": data.info.name, "labels": data.labels.to_json()}
+    stems = "\n".join(data.stems("train"))
+    key = {
+        "recipe": _decides(recipe),
+        "data": data.info.name,
+        "pictures": hashlib.sha256(stems.encode()).hexdigest()[:12],
+        "labels": data.labels.to_json(),
+    }
     if start is not None:
         key["from"] = start.key
     if not resume and any(folder.glob("step_*")):
         raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
-    claim_output(folder, "run", key)
+    _complete(folder, key)
+    try:
+        claim_output(folder, "run", key)
+    except UserError as error:
+        hint = f"; or start another from its model: --from {folder} --output ANOTHER"
+        raise UserError(f"{error}{hint * (folder / FINAL).exists()}") from None
     if start is not None:
         start.save(folder)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_text(folder / "config.yaml", text)
+
+
+def _decides(recipe: Recipe) -> dict[str, Any]:
+    values = recipe.model_dump(mode="json", exclude={"about", "run"})
+    for name in _FREE:
+        values["train"].pop(name)
+    return values
+
+
+def _complete(folder: Path, key: dict[str, Any]) -> None:
+    """Give the marker of an older version's run what it did not know yet, at its default."""
+    marker = folder / MARKER
+    found = read_json(marker) if marker.exists() else {}
+    then = found.get("key", {}) if isinstance(found, dict) else {}
+    if found == {} or found.get("kind") != "run" or "recipe" not in then:
+        return
+    try:
+        recipe = _decides(Recipe.model_validate(then["recipe"]))
+    except ValidationError:
+        return  # the difference is told as it is
+    complete = {**found, "key": {"pictures": key["pictures"], **then, "recipe": recipe}}
+    if complete != found:
+        write_json(marker, complete)
 
 
 def check_batch(recipe: Recipe, world: int) -> None:
