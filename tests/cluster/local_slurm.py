@@ -66,7 +66,7 @@ class Slurm:
     def run(self, *words: str | Path, cwd: Path | None = None, **env: str) -> str:
         """Run a command of SLURM and return what it printed."""
         done = subprocess.run(
-            list(map(str, words)), capture_output=True, text=True, timeout=60, cwd=cwd,
+            list(map(str, words)), capture_output=True, text=True, timeout=300, cwd=cwd,
             env={**self.env, **env},
         )  # fmt: skip
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
