@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(config: BenchConfig, folder: Path) -> dict[str, float | str]:
-    """Return pictures a second of rendering (all cores), training and painting (25 steps)."""
+    """Return pictures a second of rendering (all cores), training and painting (20 steps)."""
     recipe = load_recipe(config.recipe)
     data, run = folder / "data", folder / "run"
     street = PrepareConfig(

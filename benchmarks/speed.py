@@ -64,7 +64,7 @@ CASES = {
     "sample published 256x256, batch 1": Case(256, 1, {}),
 }  # fmt: skip
 SMALL, MIDDLE, PUBLISHED = CASES
-PICTURE = "a picture: 25 steps of dpm++ against 1,000, " + SMALL.partition(", ")[2]
+PICTURE = "a picture: 20 steps of dpm++ against 1,000, " + SMALL.partition(", ")[2]
 TRAINING = "train 64x64, 12 classes, 32 channels, batch 4"
 TRAINING_LARGE = "train published 256x256, batch 8"
 # The ratios that were asked for.
@@ -171,7 +171,7 @@ def fast_network(case: Case, where: Where) -> SemanticUNet:
 
 @torch.no_grad()
 def sampling(name: str, where: Where) -> dict[str, Any]:
-    """Time a guided step; the mask is encoded beforehand in the fast path, as in 25 steps."""
+    """Time a guided step; the mask is encoded beforehand in the fast path, as in 20 steps."""
     case = CASES[name]
     fast_unet = fast_network(case, where)
     # The published network takes 2.6 GB: one copy serves both, in the layout of the fast path.

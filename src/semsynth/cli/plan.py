@@ -49,7 +49,7 @@ class PlanConfig:
     """Classes with a condition channel, without --data; known for the recipes that are shipped."""
     pictures: int = 1000
     """Pictures to be painted afterwards."""
-    steps: int = 25
+    steps: int = 20
     """Denoising steps of a painted picture."""
     measure: bool = True
     """Time some real steps on this machine, where the plan is for it."""

@@ -33,7 +33,7 @@ class SamplerSettings:
     """
 
     sampler: SamplerName = "dpm++"
-    steps: int = 25
+    steps: int = 20
     guidance_scale: float = 1.5
     guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)

@@ -37,7 +37,7 @@ class GenerateConfig:
     """The pictures' seeds are drawn from this one, the mask's name and the picture's number."""
     sampler: SamplerName = "dpm++"
     """Diffusers scheduler."""
-    steps: int = 25
+    steps: int = 20
     """Denoising steps, 1 to 1000."""
     guidance_scale: float = 1.5
     """How much the mask is insisted on: 1 is no guidance."""

@@ -125,7 +125,7 @@ from semsynth import SemanticDiffusionPipeline
 
 pipe = SemanticDiffusionPipeline.from_pretrained("{name}")
 pipe.to("cuda")
-pictures = pipe("mask.png", num_images=4, num_inference_steps=25, guidance_scale={scale}).images
+pictures = pipe("mask.png", num_images=4, num_inference_steps=20, guidance_scale={scale}).images
 pictures[0].save("picture.png")
 ```"""
 

@@ -254,7 +254,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         self,
         mask: Mask | None = None,
         num_images: int = 1,
-        num_inference_steps: int = 25,
+        num_inference_steps: int = 20,
         guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
