@@ -171,7 +171,7 @@ def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
         def predict(x: Tensor, t: Tensor) -> Tensor:
             return unet(x, t, hot).sample  # type: ignore[no-any-return]
 
-        short = training and recipe.train.precision == "bf16"
+        short = recipe.train.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16, enabled=short):
             loss = diffusion_loss(schedule, predict, x0[part], noise[part], t[part]).total.mean()
         saved = live.now - live.marked
