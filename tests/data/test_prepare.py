@@ -311,3 +311,36 @@ def test_the_record_is_readable(raw: Any, tmp_path: Path) -> None:
     }
     assert {"semsynth", "numpy"} <= info["versions"].keys()
     assert data.summary()["pictures"] == {"train": 5, "val": 1}
+
+
+def test_masks_of_another_size_are_resized_only_when_asked(raw: Any, tmp_path: Path) -> None:
+    half = (np.arange(12)[:, None] + np.arange(16) > 12).astype(np.uint8) + 1
+    raw.save("masks/walk0_0.png", half)
+    config = config_of(raw, tmp_path / "out", height=24, width=32, val_share=0.0, workers=1)
+    with pytest.raises(UserError, match=r"is 32x24 but .* is 16x12; .* \(--resize-masks"):
+        prepare(config)
+    data = prepare(replace(config, resize_masks=True))
+    assert np.array_equal(data.read_mask("train", "walk0_0"), half.repeat(2, 0).repeat(2, 1))
+    raw.save("masks/walk0_0.png", half[:, :12])
+    with pytest.raises(UserError, match="would stretch it"):
+        prepare(replace(config, resize_masks=True, output=tmp_path / "other"))
+    with pytest.raises(UserError, match="--resize-masks is for --source folder"):
+        PrepareConfig(source="streets", resize_masks=True)
+
+
+def test_a_size_that_networks_cannot_halve_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    sizes = {"odd": (72, 100), "even": (64, 96)}
+    for name, (height, width) in sizes.items():
+        prepare(
+            PrepareConfig(
+                source="streets", output=tmp_path / name, height=height, width=width,
+                train_count=1, val_count=0, workers=1,
+            )
+        )  # fmt: skip
+    told = capsys.readouterr().err
+    assert "72x100 (height x width) are no multiples of 32" in told
+    assert "the nearest such size is 64x96" in told
+    assert "64x96 (height" not in told

@@ -70,3 +70,13 @@ def test_a_picture_of_the_wanted_size_is_not_touched() -> None:
     image = np.random.default_rng(3).integers(0, 256, (9, 11, 3), np.uint8)
     for how in HOWS:
         assert (fit(image, how, (9, 11), nearest=False) == image).all()
+
+
+def test_16_to_9_is_kept_without_stretching() -> None:
+    for how in HOWS:
+        assert source_box(how, (1080, 1920), (576, 1024)) == (0, 0, 1080, 1920)
+        assert content_box(how, (1080, 1920), (576, 1024)) == (0, 0, 576, 1024)
+    ids = np.zeros((1080, 1920), np.uint8)
+    ids[150:300, 150:300] = 1  # a square stays one
+    rows, columns = np.nonzero(fit(ids, "stretch", (576, 1024), nearest=True))
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (80, 80)

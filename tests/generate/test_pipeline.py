@@ -72,6 +72,24 @@ def test_a_picture_does_not_depend_on_what_is_painted_with_it(folder: Path) -> N
     assert pictures == {s: again.image_path("val", s).read_bytes() for s in again.stems("val")}
 
 
+def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    form = PreparedFormat(PreparedDataset.open(folder / "prepared").labels, 18, 37)
+    writer = PreparedWriter(folder / "wide", form)
+    mask = np.where(np.arange(37) < 20, 1, 2).astype(np.uint8)[None].repeat(18, 0)
+    for stem in ("a", "b"):
+        writer.write_pair("val", stem, None, mask)
+    writer.finish("wide", "made here", "CC0-1.0")
+    samples = paint(folder, "wide_samples", data=folder / "wide", per_mask=1)
+    assert samples.read_image("val", "a__000").shape == (18, 37, 3)
+    assert np.array_equal(samples.read_mask("val", "a__000"), mask)
+    told = capsys.readouterr().err
+    assert told.count("masks of 18x37 (height x width), the model was trained on 16x24") == 1
+    assert told.count("multiples of 4: painted at 20x40, the rest unlabelled and cut off") == 1
+
+
 def test_another_batch_size_changes_a_pixel_by_one_at_most(folder: Path) -> None:
     one, four = paint(folder, "one", batch_size=1), paint(folder, "four", batch_size=4)
     for stem in one.stems("val"):

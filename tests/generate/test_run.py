@@ -135,6 +135,21 @@ def test_masks_without_pictures_are_enough(tmp_path: Path, fake: Fake, write_toy
     assert PreparedDataset.open(config.output).has_images("val")
 
 
+def test_small_masks_are_enlarged_or_painted_when_asked(configure: Configure, fake: Fake) -> None:
+    painter = fake(height=48, width=48)
+    config = configure("enlarged", small_masks="enlarge", per_mask=1)
+    generate(config, painter)
+    assert painter.shapes == [(4, 32, 48)]  # as large as fits, of the same shape
+    samples, data = PreparedDataset.open(config.output), PreparedDataset.open(config.data)
+    doubled = data.read_mask("val", "street_0").repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(samples.read_mask("val", "street_0__000"), doubled)
+    assert samples.content_box("val", "street_0__000") == (0, 0, 32, 48)
+    assert samples.original_size("val", "street_0__000") == (32, 48)
+    own = fake(height=48, width=48)
+    generate(configure("own", small_masks="paint", per_mask=1), own)
+    assert own.shapes == [(4, 16, 24)]
+
+
 def test_native_size_undoes_the_resizing(configure: Configure, fake: Fake) -> None:
     config = configure(native_size=True, per_mask=1)
     generate(config, fake())
@@ -171,7 +186,7 @@ def test_contact_sheet_shows_the_pictures(configure: Configure, fake: Fake) -> N
 @pytest.mark.parametrize(
     ("difference", "message"),
     [
-        ({"height": 32}, "masks are 24x16 .* paints 24x32"),
+        ({"height": 32, "width": 48}, "masks are 24x16 .* paints 48x32.*--small-masks enlarge"),
         ({"labels": LabelSet.from_names({1: "road"})}, "label 0 is 'void'"),
         ({"labels": LabelSet.from_names(NAMES | {1: "street"}, 0)}, "1 is 'road' .* 'street'"),
         ({"labels": LabelSet.from_names(NAMES)}, "label 0 is 'void' .no channel.*channel 0"),

@@ -17,6 +17,7 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model import vae as module
 from semsynth.model.codec import open_codec
 from semsynth.model.config import ModelConfig, VaeConfig
+from semsynth.model.tiles import decode_tiled
 from semsynth.model.vae import VaeCodec, load_vae, open_vae
 from semsynth.pipeline.bundle import Bundle, load_bundle, save_bundle
 from semsynth.runtime.config import parse
@@ -130,6 +131,42 @@ def test_large_pictures_go_through_in_tiles(save: Save, monkeypatch: pytest.Monk
         assert codec.decode(torch.zeros(1, 4, side // 2, side // 2)).shape[-2:] == (side, side)
         assert max(seen) == largest
     assert len(seen) > 1
+
+
+def test_tiles_of_ours_give_the_picture_of_one_piece(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    codec = load_vae(save(make_tiny()))
+    z = torch.randn(2, 4, 70, 41)
+    whole = codec.decode(z)
+    sizes: list[int] = []
+    codec.vae.decoder.register_forward_pre_hook(lambda _, x: sizes.append(x[0].shape[-2]))
+    monkeypatch.setattr(module, "TILED_ABOVE", 64 * 64)
+    # Three stages of a block of three convolutions, and one at each end: at most 13 latent pixels.
+    monkeypatch.setattr(module, "OWN_TILE", 4 * 36)
+    monkeypatch.setattr(module, "MARGIN", 4 * 13)
+    monkeypatch.setattr(module, "RAMP", 4 * 4)
+    tiled = codec.decode(z)
+    assert len(sizes) > 3 and max(sizes) == 36
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+def test_seams_of_tiles_are_blended() -> None:
+    """Of a decoder that gives another brightness in each tile, no step is larger than a ramp's."""
+    calls: list[int] = []
+
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return torch.full((1, 3, z.shape[2] * 2, z.shape[3] * 2), float(len(calls) % 2))
+
+    picture = decode_tiled(decode, torch.zeros(1, 4, 50, 64), tile=24, margin=3, ramp=8)
+    assert len(calls) == 4 * 5
+    steps = [picture.diff(dim=axis).abs().max() for axis in (2, 3)]
+    assert picture.min() >= 0 and picture.max() <= 1
+    assert max(steps) <= 1.01 / 16
+    one = decode_tiled(lambda z: z[:, :3] + 0.0, torch.arange(192.0).view(1, 3, 8, 8), 9, 1, 1)
+    assert torch.equal(one, torch.arange(192.0).view(1, 3, 8, 8))
 
 
 def test_the_hash_is_of_the_weights_not_of_the_file(save: Save, tmp_path: Path) -> None:

@@ -277,7 +277,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"mask": with_pixel(5)}, r"ids outside the labels: 5 \(2 pixels\)"),
     ({"mask": with_pixel(-1)}, r"ids outside the labels: -1 \(2 pixels\)"),
     ({"mask": [np.ones((16, 24), int), with_pixel(77)]}, r"mask 1: ids .* 77 \(2 pixels\)"),
-    ({"mask": np.ones((16, 22), int)}, "masks of 16x22: sides must be multiples of 4"),
     ({"mask": np.ones((16, 24))}, "mask: is float64; a mask holds integer label ids"),
     ({"mask": torch.ones(1, 3, 16, 24)}, "mask: is float32; .* argmax"),
     ({"mask": np.ones((2, 3, 4, 5, 6), int)}, "mask: has shape"),
@@ -328,9 +327,21 @@ def test_what_is_wrong_is_said_in_a_line(wrong: dict[str, Any], message: str, pi
     assert "\n" not in str(error.value)
 
 
+def test_any_size_with_one_warning(pipe: Any) -> None:
+    mask = np.ones((18, 22), np.uint8)
+    with pytest.warns(SemsynthWarning, match=r"multiples of 4: painted at 20x24") as told:
+        image = pipe(mask, seeds=[3], **FAST).images[0]
+    assert image.size == (22, 18)
+    assert len([w for w in told if "20x24" in str(w.message)]) == 1
+    with pytest.warns(SemsynthWarning):
+        latent = pipe(mask, seeds=[3], output_type="latent", **FAST).images
+    assert latent.shape[2:] == (10, 12)
+
+
 def test_what_other_pipelines_have(pipe: Any) -> None:
-    for name in ("vae", "text_encoder", "load_lora_weights", "enable_vae_slicing"):
+    for name in ("text_encoder", "load_lora_weights", "enable_vae_slicing"):
         assert not hasattr(pipe, name)
+    assert pipe.vae is None
     with pytest.raises(AttributeError, match=r"has no load_lora_weights: .*adapters"):
         pipe.load_lora_weights("x")
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):

@@ -183,8 +183,19 @@ def test_other_sizes_than_trained_on(pipe: SemanticDiffusionPipeline) -> None:
     settings = SamplerSettings(steps=2)
     assert pipe.generate(masks(1, 32, 8), [0], settings).shape == (1, 32, 8, 3)
     for height, width in ((16, 22), (18, 24)):
-        with pytest.raises(UserError, match=rf"{height}x{width}: sides must be multiples of 4"):
-            pipe.generate(masks(1, height, width), [0], settings)
+        assert pipe.generate(masks(1, height, width), [0], settings).shape == (1, height, width, 3)
+
+
+def test_a_side_that_cannot_be_halved_is_filled_up_with_unlabelled_pixels(
+    pipe: SemanticDiffusionPipeline,
+) -> None:
+    settings = SamplerSettings(steps=2)
+    odd = masks(2, 14, 21)
+    whole = np.pad(odd, ((0, 0), (0, 2), (0, 3)), constant_values=0)  # 0 is ignored
+    painted = pipe.generate(odd, [4, 5], settings)
+    assert np.array_equal(painted, pipe.generate(whole, [4, 5], settings)[:, :14, :21])
+    other = np.pad(odd, ((0, 0), (0, 2), (0, 3)), constant_values=1)
+    assert not np.array_equal(painted, pipe.generate(other, [4, 5], settings)[:, :14, :21])
 
 
 def test_a_seed_for_each_mask(pipe: SemanticDiffusionPipeline) -> None:

@@ -26,8 +26,8 @@ Configure = Callable[..., TrainConfig]
         (("train.flip=1",), r"'train.flip' is 1"),
         (("train.betas=[0.9]",), r"train.betas"),
         (("model.codec=jpeg",), r"'model.codec' is 'jpeg'"),
-        (("height=18",), r"height 18 cannot be halved.*multiple of 4"),
-        (("width=30", "height=32"), r"width 30 cannot be halved.*multiple of 4"),
+        (("height=18",), r"18x16 .*cannot be halved.*multiples of 4; the nearest size is 16x16"),
+        (("width=30", "height=32"), r"32x30 .*multiples of 4; the nearest size is 32x32"),
         (("model.head_channels=24",), r"head_channels 24 does not divide"),
         (("diffusion.learn_sigma=true",), r"learn_sigma needs prediction: epsilon"),
         (

@@ -36,6 +36,7 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "colored_masks": ("folder",),
     "group_by": ("folder",),
     "licence": ("folder", "sidewalk"),
+    "resize_masks": ("folder",),
     "val_share": ("folder", "sidewalk"),
     "holdout": ("camvid",),
     "instances": ("cityscapes",),
@@ -82,6 +83,9 @@ class PrepareConfig:
     """stretch to the size, crop the centre to its shape first, or pad around all of it. paper (the
     default of cityscapes, ade20k, celebamask and cocostuff): as the official code of the paper,
     which stretches, but crops the training pictures of all but cityscapes."""
+    resize_masks: bool = False
+    """Source folder: bring masks (and instances) that are smaller or larger than their picture to
+    its size, by nearest. Without it they are refused."""
     image_format: Literal["auto", "jpg", "png"] = "auto"
     """auto: png for --resize paper, else jpg (quality 95, full colour) where a side has 512 pixels
     or more, and png where none has."""

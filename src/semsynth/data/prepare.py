@@ -38,6 +38,8 @@ from semsynth.runtime.progress import progress_bar, say
 
 # A pool takes a second to start: fewer pictures are done sooner without one.
 _WORTH_A_POOL = 24
+# Codec and levels of most recipes' networks together.
+_HALVED = 32
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
         writer.tidy()
         say(f"{writer.root}: is already prepared")
         return PreparedDataset.open(writer.root)
+    _say_nearest(form)
     near = source.near_copies if config.near_copies is None else config.near_copies
     if source.total is not None:
         require_space(writer.root, source.total * _bytes_each(form), "the prepared data set")
@@ -111,6 +114,18 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
         if (record.split, record.stem) not in wanted:
             writer.drop(record.split, record.stem)
     return writer.finish(source.name, source.origin, source.licence, _excluded(writer, near))
+
+
+def _say_nearest(form: PreparedFormat) -> None:
+    """Say which size most networks can halve, where this one is none."""
+    size = (form.height, form.width)
+    near = tuple(round(side / _HALVED) * _HALVED for side in size)
+    if near != size and min(size) >= 2 * _HALVED:
+        say(
+            f"{form.height}x{form.width} (height x width) are no multiples of {_HALVED}: networks "
+            "that halve them five times, as most do, cannot be trained on it; the nearest such "
+            f"size is {near[0]}x{near[1]} (masks that are only painted may have any size)"
+        )
 
 
 def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tuple[str, str]]:
@@ -230,6 +245,8 @@ def _key(config: PrepareConfig, form: PreparedFormat) -> dict[str, Any]:
     # Folders of before there was a choice stay valid.
     if config.instances == "whole":
         del key["instances"]
+    if not config.resize_masks:
+        del key["resize_masks"]
     stored = json.dumps(form.labels.to_json()).encode()
     return {**key, "label_set": hashlib.sha256(stored).hexdigest()[:16]}
 

@@ -49,6 +49,10 @@ class GenerateConfig:
     """Pictures at a time; changes a picture by at most 1 of 255."""
     native_size: bool = False
     """Undo the resizing of `prepare`: write each picture at the size its source had."""
+    small_masks: Literal["refuse", "enlarge", "paint"] = "refuse"
+    """Masks that are smaller than the model's pictures on both sides: refuse them; enlarge them,
+    by nearest, until they are as large; paint them at their own size. Other sizes are painted as
+    they are."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Compute in bfloat16: auto, where that is faster (measured once on a CPU); bf16, where the
     device is made for it; no, never."""

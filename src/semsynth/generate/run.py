@@ -13,7 +13,7 @@ from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.settings import SamplerSettings
 from semsynth.generate.config import GenerateConfig
 from semsynth.generate.contact import ContactRow, contact_sheet
-from semsynth.generate.frame import Frame
+from semsynth.generate.frame import Frame, enlarged
 from semsynth.generate.plan import Shot, check_same_labels, chunks, plan_shots, spread
 from semsynth.generate.store import SampleStore
 from semsynth.runtime.artifacts import require_space, sha256_file, write_bytes
@@ -88,29 +88,36 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     data = PreparedDataset.open(config.data)
     shots = plan_shots(config, data)
     checkpoint = painter.checkpoint_sha256 if painter else _checkpoint_hash(config)
-    frame = Frame(data, config.native_size, config.split)
+    # How large masks become is told by the model alone.
+    pipe = _load(config) if painter is None and config.small_masks == "enlarge" else None
+    frame = _frame(config, data, painter or pipe)
     store = SampleStore(config.output, frame, _key(config, checkpoint))
     if store.is_complete(shots):
         return _summary(config, store, shots, n_new=0, finished=True)
-    pipe = None if painter else _load(config)
-    painter = painter or pipe
-    assert painter is not None, "either was given or loaded"
-    _check_fit(painter, data, config.split)
+    if painter is None:
+        painter = pipe = pipe or _load(config)
+    _check_fit(painter, data, config)
     batches = _batches(shots, store, config.batch_size, shard)
     missing = [shot for batch in batches for shot in batch if not store.has(shot)]
     n_bytes = 4 * frame.form.height * frame.form.width  # PNGs of noise are no smaller than pixels
     require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} pictures")
     store.open(shard)
     if pipe is not None:
-        # `auto` may choose otherwise on another node, or beside other tasks: the first one counts.
-        pipe.use_precision(store.agree("precision", pipe.precision))
-    n_new = _paint(config, painter, data, store, batches)
+        _settle(pipe, store, frame, config)
+    n_new = _paint(config, painter, frame, store, batches)
     finished = all(store.has(shot) for shot in shots)
     if finished:
         store.list_all(shots, {**_settings(config), "checkpoint": checkpoint})
         write_bytes(config.output / CONTACT_SHEET, _contact_sheet(config, data, store, shots))
         store.finish(_source(painter, data))
     return _summary(config, store, shots, n_new, finished)
+
+
+def _frame(config: GenerateConfig, data: PreparedDataset, painter: Painter | None) -> Frame:
+    size = None
+    if config.small_masks == "enlarge" and painter is not None:
+        size = enlarged((data.height, data.width), (painter.height, painter.width))
+    return Frame(data, config.native_size, config.split, size)
 
 
 def _batches(
@@ -136,7 +143,7 @@ def _batches(
 def _paint(
     config: GenerateConfig,
     painter: Painter,
-    data: PreparedDataset,
+    frame: Frame,
     store: SampleStore,
     batches: Sequence[Sequence[Shot]],
 ) -> int:
@@ -148,10 +155,10 @@ def _paint(
             if missing:
                 # All of a batch is painted for one picture of it, and a short one filled up.
                 filled = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
-                masks = np.stack([data.read_mask(shot.split, shot.source) for shot in filled])
+                masks = np.stack([frame.mask(shot.split, shot.source) for shot in filled])
                 edges = None
                 if painter.instance_edges:
-                    edges = np.stack([data.read_edges(shot.split, shot.source) for shot in filled])
+                    edges = np.stack([frame.edges(shot.split, shot.source) for shot in filled])
                 seeds = [shot.seed for shot in filled]
                 images = painter.generate(masks, seeds, config.settings, edges)
                 for shot, image in zip(batch, images, strict=False):
@@ -177,17 +184,30 @@ def _load(config: GenerateConfig) -> SemanticDiffusionPipeline:
     pipe.cache = config.cache
     pipe.set_precision(config.precision)
     pipe.set_compile(config.compile)
-    say(pipe.describe_cache(-(-config.batch_size // config.per_mask)))
     return pipe
 
 
-def _check_fit(painter: Painter, data: PreparedDataset, split: str) -> None:
+def _settle(
+    pipe: SemanticDiffusionPipeline, store: SampleStore, frame: Frame, config: GenerateConfig
+) -> None:
+    """Agree with other processes on what ``auto`` may choose otherwise, and say what is done."""
+    pipe.use_precision(store.agree("precision", pipe.precision))
+    if text := pipe.describe_size(*frame.size):
+        say(text)
+    if config.reference == "none":
+        say(pipe.describe_cache(-(-config.batch_size // config.per_mask), frame.size))
+
+
+def _check_fit(painter: Painter, data: PreparedDataset, config: GenerateConfig) -> None:
+    split = config.split
     check_same_labels(painter.labels, data.labels, str(data.root))
-    if (painter.height, painter.width) != (data.height, data.width):
+    small = data.height < painter.height and data.width < painter.width
+    if small and config.small_masks == "refuse":
         raise UserError(
             f"{data.root}: masks are {data.width}x{data.height} (width x height), the model "
             f"paints {painter.width}x{painter.height}; run 'semsynth prepare' with "
-            f"--height {painter.height} --width {painter.width}"
+            f"--height {painter.height} --width {painter.width}, or say --small-masks enlarge "
+            "(nearest) or paint"
         )
     if painter.instance_edges and not data.has_instances(split):
         raise UserError(
@@ -221,6 +241,7 @@ def _key(config: GenerateConfig, checkpoint: str) -> dict[str, Any]:
         "data": sha256_file(config.data / INFO),
         "seed": config.seed,
         "native_size": config.native_size,
+        **({"small_masks": "enlarge"} if config.small_masks == "enlarge" else {}),
         **_settings(config),
     }
 

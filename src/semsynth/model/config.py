@@ -83,6 +83,12 @@ class ModelConfig(Config):
         """Return what height and width of pictures must be multiples of."""
         return self.downscale << (len(self.channel_mult) - 1)
 
+    def nearest_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size nearest to this one whose sides the network can halve."""
+        multiple = self.size_multiple
+        near = (max(multiple, round(side / multiple) * multiple) for side in (height, width))
+        return next(near), next(near)
+
     @field_validator("vae", mode="before")
     @classmethod
     def _source_alone(cls, value: Any) -> Any:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semsynth.model.config import VaeConfig
+from semsynth.model.tiles import decode_tiled
 from semsynth.runtime.artifacts import read_json
 from semsynth.runtime.errors import UserError
 
@@ -32,6 +33,9 @@ _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model-[0-9
 # takes about 5 GB for 1024x1024 in one piece.
 TILED_ABOVE = 1024 * 1024
 TILE = 512
+# Tiles of classes that have none of their own: side, how far the published AutoencoderTiny looks
+# around a pixel (so that its tiles give the picture of one piece), and the blended strip.
+OWN_TILE, MARGIN, RAMP = 768, 152, 32
 # Pictures of more pixels go through one after the other.
 ALONE_ABOVE = 512 * 512
 # Large enough for the coarsest ones (DC-AE f128).
@@ -93,12 +97,18 @@ class VaeCodec:
 
     def decode(self, latent_BCHW: Tensor) -> Tensor:
         """Return the picture, (B, 3, H, W) float32, not yet clipped to [-1, 1]."""
-        self._prepare(latent_BCHW, self.downscale)
+        pixels = self._prepare(latent_BCHW, self.downscale)
+        z = latent_BCHW.float() / self._factor + self._shift
+
+        def decode(z: Tensor) -> Tensor:
+            picture: Tensor = self.vae.decode(z).sample
+            return picture
+
         with torch.autocast(latent_BCHW.device.type, enabled=False):
-            picture: Tensor = self.vae.decode(
-                latent_BCHW.float() / self._factor + self._shift
-            ).sample
-        return picture
+            if pixels <= TILED_ABOVE or _tiles_itself(self.vae):
+                return decode(z)
+            tile, margin, ramp = (max(1, n // self.downscale) for n in (OWN_TILE, MARGIN, RAMP))
+            return decode_tiled(decode, z, tile, margin, ramp)
 
     def clip(self, latent_BCHW: Tensor) -> Tensor:
         """Return the latent itself.
@@ -116,18 +126,23 @@ class VaeCodec:
             output = output.latents if hasattr(output, "latents") else output.latent
         return output  # type: ignore[no-any-return]
 
-    def _prepare(self, x: Tensor, scale: int) -> None:
-        """Go where ``x`` is, and choose how much of it goes through at a time."""
+    def _prepare(self, x: Tensor, scale: int) -> int:
+        """Go where ``x`` is; choose how much goes through at a time; return a picture's pixels."""
         if self._shift.device != x.device or self.vae.dtype != torch.float32:
             self.vae.to(x.device, torch.float32)
             self._shift, self._factor = self._shift.to(x.device), self._factor.to(x.device)
         pixels = x.shape[-2] * x.shape[-1] * scale**2
         if hasattr(self.vae, "use_slicing"):
             self.vae.use_slicing = pixels > ALONE_ABOVE
-        # Diffusers' tiles of AutoencoderTiny are for 4 channels and a factor of 8 alone; it takes
-        # little memory in one piece.
-        if hasattr(self.vae, "use_tiling") and not isinstance(self.vae, AutoencoderTiny):
+        if _tiles_itself(self.vae):
             self.vae.use_tiling = pixels > TILED_ABOVE
+        return pixels
+
+
+def _tiles_itself(vae: ModelMixin) -> bool:
+    # Diffusers' tiles of AutoencoderTiny are for 4 channels and a factor of 8 alone, and crop the
+    # others' pictures.
+    return hasattr(vae, "use_tiling") and not isinstance(vae, AutoencoderTiny)
 
 
 def open_vae(config: VaeConfig) -> VaeCodec:
@@ -137,16 +152,26 @@ def open_vae(config: VaeConfig) -> VaeCodec:
         UserError: it cannot be loaded, has other latents than the model expects, or is not the
             one that the model was trained behind.
     """
-    codec = load_vae(config.source)
+    return _checked(load_vae(config.source), config, f"model.vae {config.source}")
+
+
+def wrap_vae(vae: ModelMixin, config: VaeConfig, where: str) -> VaeCodec:
+    """Return the codec of an autoencoder that is loaded already; errors as of ``open_vae``."""
+    if not (hasattr(vae, "encode") and hasattr(vae, "decode")):
+        raise UserError(f"{where}: a {type(vae).__name__} is no autoencoder of Diffusers")
+    return _checked(VaeCodec(vae, where), config, where)
+
+
+def _checked(codec: VaeCodec, config: VaeConfig, where: str) -> VaeCodec:
     if (codec.channels, codec.downscale) != (config.channels, config.downscale):
         raise UserError(
-            f"model.vae {config.source}: its latents have {codec.channels} channels and cover "
+            f"{where}: its latents have {codec.channels} channels and cover "
             f"{codec.downscale} pixels a side, the model wants {config.channels} and "
             f"{config.downscale}; set model.vae.channels and model.vae.downscale, or use another"
         )
     if config.sha256 not in ("", codec.sha256):
         raise UserError(
-            f"model.vae {config.source}: is not the autoencoder that the model was trained behind "
+            f"{where}: is not the autoencoder that the model was trained behind "
             f"(SHA-256 {codec.sha256[:12]}, not {config.sha256[:12]}); put that one there, or "
             "into a folder 'vae' beside the model"
         )

@@ -16,14 +16,13 @@ from semsynth.model.codec import Codec, open_codec
 from semsynth.model.config import ModelConfig
 from semsynth.model.unet import SemanticUNet
 from semsynth.model.vae import CONFIG
-from semsynth.pipeline.folder import FINAL
+from semsynth.pipeline.folder import FINAL, VAE
 from semsynth.runtime.artifacts import atomic_path
 from semsynth.runtime.config import parse
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.torch_files import load_torch_file
 
 FORMAT = 1
-VAE = "vae"
 
 
 @dataclass(frozen=True)

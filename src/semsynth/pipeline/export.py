@@ -8,13 +8,15 @@ from typing import Any
 import torch
 
 from semsynth.diffusion.config import DiffusionConfig
+from semsynth.model.codec import open_codec
 from semsynth.model.official import to_official
-from semsynth.pipeline.bundle import Bundle, meta_network
+from semsynth.pipeline.bundle import Bundle, meta_network, with_own_vae
 from semsynth.pipeline.exchange_config import ExportConfig
 from semsynth.pipeline.facts import licence
+from semsynth.pipeline.folder import VAE, writable
 from semsynth.pipeline.official import SideFile, is_written, write_folder
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
-from semsynth.runtime.artifacts import atomic_path, require_space, write_json
+from semsynth.runtime.artifacts import atomic_folder, atomic_path, require_space, write_json
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import growing, say
 
@@ -59,10 +61,27 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
     if config.to == "pth":
         say(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")
         pipe.save_checkpoint(config.output)
+        if pipe.vae is not None:
+            result["vae"] = str(_write_vae(pipe, config.output.parent / VAE))
         return result
     flags = official_flags(bundle)
     write_official(bundle, config.output, side_file, flags)
     return {**result, "labels": str(side_file), "flags": flags}
+
+
+def _write_vae(pipe: SemanticDiffusionPipeline, folder: Path) -> Path:
+    """Write the autoencoder to where a ``final_model.pth`` beside it finds it.
+
+    Raises:
+        UserError: another one is there, or it cannot be written.
+    """
+    if (folder / "config.json").is_file():
+        open_codec(with_own_vae(pipe.bundle.model, folder.parent))
+        return folder
+    assert pipe.vae is not None, "the caller asks"
+    with atomic_folder(folder) as temporary, writable(str(folder)):
+        pipe.vae.save_pretrained(temporary)
+    return folder
 
 
 def check_official(bundle: Bundle, where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from semsynth.runtime.errors import SemsynthWarning, UserError
 
 _NO_TEXT = "what is painted says the mask; there is no text"
-_NO_VAE = "it works on pixels, or on a transform of them without weights; there is no VAE"
+_ALWAYS_TILED = "an autoencoder (pipe.vae) takes large pictures in tiles, several one by one"
 _NO_ADAPTERS = "its network has no adapters; train with 'semsynth train'"
 
 _ARGUMENTS = {
@@ -40,18 +40,17 @@ _ARGUMENTS = {
 }
 
 _ATTRIBUTES = {
-    "vae": _NO_VAE,
-    "vae_scale_factor": f"{_NO_VAE}; see pipe.codec.downscale",
-    "image_processor": f"{_NO_VAE}; see output_type",
+    "vae_scale_factor": "see pipe.codec.downscale",
+    "image_processor": "see output_type",
     "text_encoder": _NO_TEXT,
     "tokenizer": _NO_TEXT,
     "encode_prompt": _NO_TEXT,
     "safety_checker": "it paints the classes of its data alone, and none was made for it",
     "transformer": "its network is pipe.unet",
-    "enable_vae_slicing": _NO_VAE,
-    "disable_vae_slicing": _NO_VAE,
-    "enable_vae_tiling": _NO_VAE,
-    "disable_vae_tiling": _NO_VAE,
+    "enable_vae_slicing": _ALWAYS_TILED,
+    "disable_vae_slicing": _ALWAYS_TILED,
+    "enable_vae_tiling": _ALWAYS_TILED,
+    "disable_vae_tiling": _ALWAYS_TILED,
     "load_lora_weights": _NO_ADAPTERS,
     "load_ip_adapter": _NO_ADAPTERS,
     "load_textual_inversion": _NO_TEXT,

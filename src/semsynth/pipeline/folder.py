@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -16,6 +17,7 @@ from semsynth.runtime.errors import UserError
 
 MODEL_INDEX = "model_index.json"
 FINAL = "final_model.pth"
+VAE = "vae"
 NETWORK = "unet/config.json"
 _DECIDES = ("labels", "model", "diffusion", "height", "width")
 
@@ -108,9 +110,23 @@ def writable(name: str) -> Iterator[None]:
 
 def tidy(folder: Path) -> None:
     """Take out of what Diffusers wrote the paths of this machine, and let others read it."""
-    for file in (folder / MODEL_INDEX, folder / NETWORK):
-        value = read_json(file)
-        if value.pop("_name_or_path", None) is not None:
+    for file in (folder / MODEL_INDEX, folder / NETWORK, folder / VAE / "config.json"):
+        value = read_json(file) if file.is_file() else {}
+        changed = value.pop("_name_or_path", None) is not None
+        if file.name == MODEL_INDEX:
+            recipe = value.get("facts", {}).get("recipe", {})
+            changed |= any([_name_own_vae(part) for part in (value, recipe)])
+        if changed:
             write_json(file, value)
-    for file in (folder / "unet").iterdir():
-        file.chmod(0o644)  # safetensors leaves its files to their owner alone
+    for name in ("unet", VAE):
+        for file in (folder / name).glob("*"):
+            file.chmod(0o644)  # safetensors leaves its files to their owner alone
+
+
+def _name_own_vae(value: Any) -> bool:
+    """Let a model's autoencoder be the one in its folder; return whether it has one."""
+    vae = (value.get("model") or {}).get("vae")
+    if vae is None:
+        return False
+    vae["source"] = VAE
+    return True

@@ -149,10 +149,11 @@ def describe(state: Mapping[str, Tensor], config: ImportConfig, origin: Origin) 
     instances = _has_edges(found, config, origin.labels)
     model = found.model_config(config.head_channels or origin.head_channels, instances, where)
     height, width = config.height_width or origin.size
-    if height % model.size_multiple or width % model.size_multiple:
+    near = model.nearest_size(height, width)
+    if near != (height, width):
         raise UserError(
             f"--size {height}x{width}: sides must be multiples of {model.size_multiple} for the "
-            f"network in {where}"
+            f"network in {where}; the nearest size is {near[0]}x{near[1]}"
         )
     diffusion = DiffusionConfig(
         prediction="epsilon", schedule="linear", learn_sigma=found.learn_sigma

@@ -5,29 +5,24 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers import ImagePipelineOutput
 from torch import Tensor
 
 from semsynth.data.edges import instance_edges
-from semsynth.data.labels import Array, LabelSet
-from semsynth.diffusion.config import DiffusionConfig
+from semsynth.data.labels import Array
 from semsynth.diffusion.guidance import Denoiser
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
-from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.settings import SamplerSettings
-from semsynth.model.codec import make_codec
 from semsynth.model.condition import Condition
-from semsynth.model.config import ModelConfig
 from semsynth.model.reference import plain_pass
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
-from semsynth.pipeline.caching import Cache, describe, encode_masks, keep_bytes, pictures_a_mask
+from semsynth.pipeline.caching import describe, encode_masks, keep_bytes, pictures_a_mask
 from semsynth.pipeline.draws import (
     Generators,
     OutputType,
@@ -37,126 +32,25 @@ from semsynth.pipeline.draws import (
     to_output,
     to_pixels,
 )
-from semsynth.pipeline.facts import DEFAULT_GUIDANCE, licence, saw_dropped_masks
-from semsynth.pipeline.familiar import Familiar, check_counts, refuse_arguments
-from semsynth.pipeline.folder import MODEL_INDEX
+from semsynth.pipeline.facts import saw_dropped_masks
+from semsynth.pipeline.familiar import check_counts, refuse_arguments
 from semsynth.pipeline.inputs import Mask, read_instances, read_masks
+from semsynth.pipeline.parts import PipelineParts
+from semsynth.pipeline.sizes import cut_back, fill_up, told, whole_size
 from semsynth.pipeline.steps import Callback, Interrupted, StepEnd, check_callback
-from semsynth.runtime.config import parse
 from semsynth.runtime.errors import SemsynthWarning, UserError
-from semsynth.runtime.precision import Precision, resolve_precision
 
 
-class PaintingPipeline(Familiar, DiffusionPipeline):
+class PaintingPipeline(PipelineParts):
     """The parts of ``SemanticDiffusionPipeline`` that paint."""
-
-    unet: SemanticUNet
-    scheduler: Any  # Diffusers' schedulers share no typed interface
-
-    model_cpu_offload_seq = "unet"
-    _callback_tensor_inputs = ("latents",)
-
-    def __init__(
-        self,
-        unet: SemanticUNet,
-        scheduler: SchedulerMixin,
-        labels: dict[str, Any] | None = None,
-        model: dict[str, Any] | None = None,
-        diffusion: dict[str, Any] | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        facts: dict[str, Any] | None = None,
-    ) -> None:
-        """Put the parts together; the plain values are those of ``Bundle`` as JSON.
-
-        Diffusers takes arguments without a default for networks, so all others have one; only
-        ``facts`` may be left out.
-
-        Raises:
-            UserError: a value that is missing or wrong.
-        """
-        super().__init__()
-        if labels is None or model is None or diffusion is None or not height or not width:
-            raise UserError(
-                "a SemanticDiffusionPipeline needs labels, model, diffusion, height and width; "
-                "load one with from_pretrained or from_checkpoint, or use from_bundle"
-            )
-        self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(
-            labels=labels,
-            model=model,
-            diffusion=diffusion,
-            height=height,
-            width=width,
-            facts=facts or {},
-        )
-        self._labels = LabelSet.from_json(labels)
-        self._model = parse(ModelConfig, model, f"{MODEL_INDEX}: model")
-        self._diffusion = parse(DiffusionConfig, diffusion, f"{MODEL_INDEX}: diffusion")
-        self.codec = make_codec(self._model.codec, self._model.haar_levels)
-        self.schedule = Schedule(self._diffusion)
-        self.checkpoint_sha256 = ""
-        self.cache: Cache = "auto"
-        self.precision: Precision = "no"
-        self.plain = False
-        self._lut = self._labels.channel_lut()
-        self._check_network()
-
-    def _check_network(self) -> None:
-        channels = self._labels.num_channels + self._model.instance_edges
-        found = self._plain_unet.config
-        if (found["label_channels"], found["in_channels"]) != (channels, self.codec.channels):
-            raise UserError(
-                f"the network has {found['label_channels']} condition and {found['in_channels']} "
-                f"picture channels, labels and model ask for {channels} and {self.codec.channels}"
-            )
-
-    @property
-    def labels(self) -> LabelSet:
-        """The label set that the generator was trained on."""
-        return self._labels
-
-    @property
-    def height(self) -> int:
-        """Height of the pictures that it was trained on, in pixels."""
-        return int(self.config["height"])
-
-    @property
-    def width(self) -> int:
-        """Width of the pictures that it was trained on, in pixels."""
-        return int(self.config["width"])
-
-    @property
-    def instance_edges(self) -> bool:
-        """Whether the edges between objects are a part of its condition."""
-        return self._model.instance_edges
-
-    @property
-    def default_guidance(self) -> float:
-        """The guidance scale of ``pipe(mask)``: 1 for a model that never saw dropped masks."""
-        return DEFAULT_GUIDANCE if saw_dropped_masks(self.facts) else 1.0
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What is known of the training: recipe, step, data set, licence, versions."""
-        return dict(self.config["facts"])
-
-    @property
-    def licence(self) -> str:
-        """Licence of the data that it was trained on, ``unknown`` where nobody said."""
-        return licence(self.facts)
-
-    @property
-    def recipe_name(self) -> str:
-        """Name of the recipe that it was trained by."""
-        return str(self.facts.get("recipe", {}).get("name", ""))
 
     @torch.no_grad()
     def encode(self, mask_BHW: Array, edges_BHW: Array | None = None) -> Condition | Tensor:
         """Compute all that depends on masks alone (with ``plain``, the label map, (B, K, H, W)).
 
         Args:
-            mask_BHW: integer label ids.
+            mask_BHW: integer label ids; filled up with unlabelled pixels where the network could
+                not halve their sides.
             edges_BHW: 1 at the borders of instances, for a model with ``instance_edges`` (None:
                 no borders).
 
@@ -165,50 +59,37 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         """
         self.labels.check_ids(mask_BHW, "masks")
 
-        def fitted(values_BHW: Array) -> Tensor:
-            values = torch.from_numpy(np.ascontiguousarray(values_BHW))
+        def fitted(values_BHW: Array, rest: int) -> Tensor:
+            whole = fill_up(values_BHW, self._model.size_multiple, rest)
+            values = torch.from_numpy(np.ascontiguousarray(whole))
             return labels_for_network(values.to(self._execution_device), self._model)
 
-        edges = None if edges_BHW is None else fitted(edges_BHW)
+        channels = fitted(self._lut[mask_BHW], self.labels.unlabelled_channel)
+        edges = None if edges_BHW is None else fitted(edges_BHW, 0)
         if self.plain:
-            return self._plain_unet.one_hot(fitted(self._lut[mask_BHW]), edges)
+            return self._plain_unet.one_hot(channels, edges)
         with self._autocast():
-            keep = self._keep(len(mask_BHW), mask_BHW.shape[1:])
-            return encode_masks(self._plain_unet, fitted(self._lut[mask_BHW]), edges, keep)
+            keep = self._keep(len(mask_BHW), self._latent_size(mask_BHW.shape[1:]))
+            return encode_masks(self._plain_unet, channels, edges, keep)
 
-    def _keep(self, masks: int, size: tuple[int, ...]) -> int:
-        height, width = (side // self.codec.downscale for side in size)
-        needed = sum(self._plain_unet.condition_bytes(masks, height, width))
+    def _latent_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        height, width = whole_size((size[0], size[1]), self._model.size_multiple)
+        return height // self.codec.downscale, width // self.codec.downscale
+
+    def _keep(self, masks: int, latent_size: tuple[int, int]) -> int:
+        needed = sum(self._plain_unet.condition_bytes(masks, *latent_size))
         return keep_bytes(self.cache, self._execution_device, needed)
 
-    def set_precision(self, precision: Literal["auto", "no", "bf16"]) -> Precision:
-        """Compute in bfloat16 where that is faster; the weights stay as they are.
+    def describe_size(self, height: int, width: int) -> str:
+        """Return a line on what becomes of masks of this size; empty for the trained one."""
+        return told((height, width), (self.height, self.width), self._model.size_multiple)
 
-        Args:
-            precision: ``no``; ``bf16``, where the device is made for it; ``auto``, where faster.
-
-        Returns:
-            What is used.
-        """
-        self.use_precision(resolve_precision(precision, self._execution_device))
-        return self.precision
-
-    def use_precision(self, precision: Precision) -> None:
-        """Compute in this precision, whatever is faster here."""
-        self.precision = precision
-        layout = torch.contiguous_format if precision == "no" else torch.channels_last
-        self._plain_unet.to(memory_format=layout)
-
-    def _autocast(self) -> torch.autocast:
-        kind = self._execution_device.type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def describe_cache(self, masks: int) -> str:
+    def describe_cache(self, masks: int, size: tuple[int, int] | None = None) -> str:
         """Return a line on how much memory the conditions of so many masks take."""
-        size = (self.height // self.codec.downscale, self.width // self.codec.downscale)
+        latent_size = self._latent_size(size or (self.height, self.width))
         with self._autocast():
-            keep = self._keep(masks, (self.height, self.width))
-            return describe(self._plain_unet, masks, size, keep)
+            keep = self._keep(masks, latent_size)
+            return describe(self._plain_unet, masks, latent_size, keep)
 
     @torch.no_grad()
     def generate(
@@ -230,13 +111,13 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
             (B, H, W, 3) uint8 RGB.
 
         Raises:
-            UserError: sides that the network cannot halve, an id that is no label, another number
-                of seeds than masks, or more steps than the model has noise levels.
+            UserError: an id that is no label, another number of seeds than masks, or more steps
+                than the model has noise levels.
         """
         settings = settings or SamplerSettings()
         if len(seeds) != len(mask_BHW):
             raise UserError(f"{len(mask_BHW)} masks but {len(seeds)} seeds; give one for each")
-        self._check_masks(mask_BHW, edges_BHW)
+        self._check_edges(edges_BHW)
         self._check_guidance(settings.guidance_scale)
         scheduler = make_scheduler(self._diffusion, settings.sampler)
         set_timesteps(scheduler, settings.steps)
@@ -247,7 +128,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         condition = self.encode(mask_BHW[::each], edges)
         latent = self._sample(condition, (scheduler, settings), (noise, generators))
         self.maybe_free_model_hooks()
-        return to_pixels(self._decode(latent))
+        return to_pixels(self._decode(latent, mask_BHW))
 
     @torch.no_grad()
     def __call__(
@@ -297,7 +178,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             step = StepEnd(self, callback_on_step_end, bar)
             x0 = self._sample(condition, (self.scheduler, settings), (noise, generators), step)
-        images = x0 if output_type == "latent" else to_output(self._decode(x0), output_type)
+        images = x0 if output_type == "latent" else to_output(self._decode(x0, masks), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -313,22 +194,14 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         edges = None
         if instances is not None:
             edges = instance_edges(read_instances(instances, masks.shape))
-        self._check_masks(masks, edges)
-        height, width = masks.shape[1:]
-        if (height, width) != (self.height, self.width):
-            _warn(
-                f"masks of {height}x{width}, the model was trained on {self.height}x{self.width}: "
-                "things keep the size in pixels that they had there"
-            )
+        self._check_edges(edges)
+        if text := self.describe_size(masks.shape[1], masks.shape[2]):
+            _warn(text)
         if edges is None and self.instance_edges:
             _warn("the model was trained with the edges of instances; instances= is missing")
         return masks, edges
 
-    def _check_masks(self, masks: Array, edges: Array | None) -> None:
-        height, width = masks.shape[1:]
-        multiple = self._model.size_multiple
-        if height % multiple or width % multiple:
-            raise UserError(f"masks of {height}x{width}: sides must be multiples of {multiple}")
+    def _check_edges(self, edges: Array | None) -> None:
         if edges is not None and not self.instance_edges:
             raise UserError("instances: this model was trained without them (instance_edges)")
 
@@ -345,9 +218,7 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
         generators: list[torch.Generator],
         latents: Tensor | None = None,
     ) -> Tensor:
-        scale = self.codec.downscale
-        height, width = masks.shape[1:]
-        shape = (len(generators), self.codec.channels, height // scale, width // scale)
+        shape = (len(generators), self.codec.channels, *self._latent_size(masks.shape[1:]))
         return start_noise(shape, generators, latents, self._execution_device)
 
     def _sample(
@@ -387,8 +258,9 @@ class PaintingPipeline(Familiar, DiffusionPipeline):
             )
         return x0
 
-    def _decode(self, latent: Tensor) -> Tensor:
-        return self.codec.decode(latent).clamp(-1, 1)
+    def _decode(self, latent: Tensor, masks: Array) -> Tensor:
+        picture = cut_back(self.codec.decode(latent), (masks.shape[1], masks.shape[2]))
+        return picture.clamp(-1, 1)
 
 
 def _warn(text: str) -> None:

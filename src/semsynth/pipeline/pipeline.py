@@ -8,6 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import torch
+from diffusers import ModelMixin
+
 from semsynth.diffusion.sampling import make_scheduler
 from semsynth.model.fused import Compile, fuse
 from semsynth.model.unet import SemanticUNet
@@ -15,6 +18,7 @@ from semsynth.pipeline.bundle import Bundle, load_bundle, load_network, save_bun
 from semsynth.pipeline.card import has_card, write_card
 from semsynth.pipeline.folder import (
     MODEL_INDEX,
+    VAE,
     check_folder,
     checkpoint_sha256,
     readable,
@@ -41,7 +45,8 @@ class SemanticDiffusionPipeline(PaintingPipeline):
 
     - ``mask``: label ids or their colours, as a PIL picture (L, P or 16 bits; RGB), an array or
       tensor ((H, W), (B, H, W); colours (H, W, 3) uint8), a path, or a list of these. Pictures
-      have the size of their masks: any multiple of ``size_multiple``.
+      have the size of their masks, whatever it is: where the network could not halve a side, it
+      is filled up with unlabelled pixels, which are cut off again.
     - ``num_images``: pictures of each mask; those of one mask follow each other.
     - ``num_inference_steps``: steps of ``scheduler``.
     - ``guidance_scale``: 1 is none, 0 ignores the mask; by default 1.5, or 1 for a model that
@@ -50,7 +55,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
     - ``generator``: of noise, one or one for each picture, which then depends on its own alone.
     - ``seeds``: in its place, an integer for each picture, as for ``generate``.
     - ``output_type``: ``pil``; ``np`` or ``pt`` for float32 of 0 to 1, (N, H, W, 3) or
-      (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``).
+      (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``, filled up).
     - ``return_dict``: False for a tuple instead of an output with ``.images``.
     - ``callback_on_step_end``: called with (pipe, step, timestep, {"latents": x}) after each
       step; may return {"latents": other}, or set ``pipe._interrupt``.
@@ -62,7 +67,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         scheduler: what ``pipe(mask)`` samples with. Any of Diffusers' will do:
             ``pipe.scheduler = X.from_config(pipe.scheduler.config)``.
         schedule: the forward process that the network was trained on.
-        codec: from pictures to what the network sees, and back.
+        vae: the autoencoder of a model with codec ``vae``, else None; a folder has it in ``vae``.
         plain: paint by the official computation, straightforwardly (``model.reference``).
         checkpoint_sha256: of what it was loaded from, empty for one in training.
     """
@@ -72,8 +77,17 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         return fuse(self._plain_unet, wanted, self._execution_device)
 
     @classmethod
-    def wrap(cls, bundle: Bundle, unet: SemanticUNet, sha256: str = "") -> Self:
-        """Return a pipeline around a network that already has its weights."""
+    def wrap(
+        cls,
+        bundle: Bundle,
+        unet: SemanticUNet,
+        sha256: str = "",
+        vae: ModelMixin | None = None,
+    ) -> Self:
+        """Return a pipeline around a network that already has its weights.
+
+        ``vae``: its autoencoder; None where it has none, or to load it from where the model says.
+        """
         pipe = cls(
             unet,
             make_scheduler(bundle.diffusion, "dpm++"),
@@ -83,6 +97,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             height=bundle.height,
             width=bundle.width,
             facts=bundle.facts,
+            vae=vae,
         )
         pipe.checkpoint_sha256 = sha256
         return pipe
@@ -125,6 +140,10 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         """
         name = os.fspath(pretrained_model_name_or_path)
         check_folder(name, cls.__name__)
+        for key in ("dtype", "torch_dtype"):
+            if isinstance(kwargs.get(key), torch.dtype) and (Path(name) / VAE).is_dir():
+                # Its hash is that of its float32 weights, and so are its computations.
+                kwargs[key] = {VAE: torch.float32, "default": kwargs[key]}
         with readable(name):
             return super().from_pretrained(name, **kwargs)  # type: ignore[no-any-return]
 
@@ -155,7 +174,8 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         if push_to_hub:
             check_publishable(self.facts)
         options, repository = split_options(kwargs), kwargs.pop("repo_id", folder.name)
-        require_space(folder, _n_bytes(self._plain_unet), "the model")
+        n_bytes = _n_bytes(self._plain_unet) + (0 if self.vae is None else _n_bytes(self.vae))
+        require_space(folder, n_bytes, "the model")
         name = (repository,) if push_to_hub else ()
         with nullcontext(folder) if folder.exists() else atomic_folder(folder) as place:
             with writable(str(folder)):
@@ -206,5 +226,5 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         )
 
 
-def _n_bytes(network: SemanticUNet) -> int:
+def _n_bytes(network: ModelMixin) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())

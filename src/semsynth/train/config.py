@@ -154,14 +154,13 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _size_can_be_halved(self) -> Self:
-        multiple = self.model.size_multiple
-        for side in ("height", "width"):
-            value = getattr(self, side)
-            if value % multiple:
-                raise ValueError(
-                    f"{side} {value} cannot be halved as often as the network does: "
-                    f"use a multiple of {multiple}"
-                )
+        height, width = self.model.nearest_size(self.height, self.width)
+        if (height, width) != (self.height, self.width):
+            raise ValueError(
+                f"{self.height}x{self.width} (height x width) cannot be halved as often as the "
+                f"network does: it wants multiples of {self.model.size_multiple}; the nearest size "
+                f"is {height}x{width}"
+            )
         return self
 
     @model_validator(mode="after")

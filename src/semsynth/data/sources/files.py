@@ -10,6 +10,7 @@ import numpy as np
 
 from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
+from semsynth.data.resize import fit
 from semsynth.data.sources.base import Record, Sample
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress
@@ -37,12 +38,13 @@ class PairSource:
     pairs: Sequence[Record]
     colored: bool = False
     near_copies: int = -1
+    resize_masks: bool = False
 
     def __post_init__(self) -> None:
         """Check all headers before the long work."""
         self.total: int | None = len(self.pairs)
         for record in progress(self.pairs, "check", unit="pair"):
-            check_sizes(record.payload)
+            check_sizes(record.payload, self.resize_masks)
 
     def records(self) -> Iterator[Record]:
         """Return the pictures one by one."""
@@ -56,9 +58,14 @@ class PairSource:
             mask = read_colors(pair.mask, str(pair.mask), self.labels)
         else:
             mask = read_ids(pair.mask, str(pair.mask))
-        if pair.instances is None:
-            return Sample(image, mask)
-        return Sample(image, mask, read_ids(pair.instances, str(pair.instances)).astype(np.int32))
+        instances = None
+        if pair.instances is not None:
+            instances = read_ids(pair.instances, str(pair.instances)).astype(np.int32)
+        if self.resize_masks:
+            size = (image.shape[0], image.shape[1])
+            mask = fit(mask, "stretch", size, nearest=True)
+            instances = None if instances is None else fit(instances, "stretch", size, nearest=True)
+        return Sample(image, mask, instances)
 
 
 def require_folder(path: Path | None, flag: str, layout: str) -> Path:
@@ -111,12 +118,20 @@ def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple
     return [(stem, Pair(images[stem], masks[stem])) for stem in sorted(images)]
 
 
-def check_sizes(pair: Pair) -> None:
-    """Check that the files of a picture open and have one size; UserError names both."""
+def check_sizes(pair: Pair, resize_masks: bool = False) -> None:
+    """Check that the files of a picture open and have one size; UserError names both.
+
+    With ``resize_masks`` one shape is enough (a pixel may be lost to rounding).
+    """
     size = read_size(pair.image)
     for other in (pair.mask, pair.instances):
-        if other is not None and (found := read_size(other)) != size:
+        if other is None or (found := read_size(other)) == size:
+            continue
+        sizes = f"{pair.image} is {size[1]}x{size[0]} but {other} is {found[1]}x{found[0]}"
+        if not resize_masks:
             raise UserError(
-                f"{pair.image} is {size[1]}x{size[0]} but {other} is {found[1]}x{found[0]}; "
-                "image and mask must have one size"
+                f"{sizes}; image and mask must have one size (--resize-masks brings masks of a "
+                "source folder to it, by nearest)"
             )
+        if abs(found[0] * size[1] - found[1] * size[0]) > max(*found, *size):
+            raise UserError(f"{sizes}: --resize-masks would stretch it; they must have one shape")

@@ -88,6 +88,7 @@ def open_source(config: PrepareConfig) -> PairSource:
         labels=labels,
         pairs=_own_splits(images, masks) or _new_split(config, images, masks),
         colored=config.colored_masks,
+        resize_masks=config.resize_masks,
     )
 
 

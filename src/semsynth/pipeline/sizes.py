@@ -1,0 +1,45 @@
+"""Masks of any size: filled up with unlabelled pixels to what the network halves, and cut back."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from semsynth.data.labels import Array
+
+Size = tuple[int, int]
+
+
+def whole_size(size: Size, multiple: int) -> Size:
+    """Return the smallest size of at least ``size`` whose sides are multiples of ``multiple``."""
+    height, width = (side + -side % multiple for side in size)
+    return height, width
+
+
+def fill_up(maps_BHW: Array, multiple: int, value: int) -> Array:
+    """Return maps at their ``whole_size``: rows below and columns to the right are ``value``."""
+    height, width = whole_size((maps_BHW.shape[1], maps_BHW.shape[2]), multiple)
+    pads = ((0, 0), (0, height - maps_BHW.shape[1]), (0, width - maps_BHW.shape[2]))
+    return np.pad(maps_BHW, pads, constant_values=value) if any(map(any, pads)) else maps_BHW
+
+
+def cut_back(pictures_BCHW: Tensor, size: Size) -> Tensor:
+    """Return pictures without what ``fill_up`` had added to maps of ``size``."""
+    return pictures_BCHW[..., : size[0], : size[1]]
+
+
+def told(size: Size, trained: Size, multiple: int) -> str:
+    """Return a line on what becomes of masks of ``size``; empty where they are as in training."""
+    if size == trained:
+        return ""
+    text = (
+        f"masks of {size[0]}x{size[1]} (height x width), the model was trained on "
+        f"{trained[0]}x{trained[1]}: things keep the size in pixels that they had there"
+    )
+    whole = whole_size(size, multiple)
+    if whole == size:
+        return text
+    return (
+        f"{text}; the network wants multiples of {multiple}: painted at {whole[0]}x{whole[1]}, the "
+        "rest unlabelled and cut off again"
+    )
