@@ -33,7 +33,7 @@ def told(size: Size, trained: Size, multiple: int) -> str:
     if size == trained:
         return ""
     text = (
-        f"masks of {size[0]}x{size[1]} (height x width), the model was trained on "
+        f"masks of {size[0]}x{size[1]}, the model was trained on "
         f"{trained[0]}x{trained[1]}: things keep the size in pixels that they had there"
     )
     whole = whole_size(size, multiple)
