@@ -334,7 +334,7 @@ def test_any_size_with_one_warning(pipe: Any) -> None:
     assert image.shape == (18, 22, 3)
     assert len([w for w in told if "20x24" in str(w.message)]) == 1
     with pytest.warns(SemsynthWarning):
-        latent = pipe(mask, seeds=[3], output_type="latent", **FAST).images
+        latent = pipe(mask, seeds=[3], **FAST | {"output_type": "latent"}).images
     assert latent.shape[2:] == (10, 12)
 
 
