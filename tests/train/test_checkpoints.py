@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_names_step_and_pictures(
         stems.extend(self.pictures.stem_at(position) for position in range(16, 20))
 
     monkeypatch.setattr(loop._Training, "__init__", keep)
-    with pytest.raises(UserError, match="loss of step 4 is not finite") as error:
+    with pytest.raises(UserError, match="loss of step 5 is not finite") as error:
         train(configure("run"))
     assert ", ".join(stems) in str(error.value)
     assert names(tmp_path / "run") == [2, 4]

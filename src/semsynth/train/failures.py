@@ -92,7 +92,7 @@ def not_finite(run: Run, pictures: TrainingPictures, window: list[Tensor]) -> Us
     every = every.reshape(accelerator.num_processes, len(window), -1)
     bad = ~torch.isfinite(every)
     index = int(bad.any(0).any(-1).nonzero()[0])
-    step = run.step - len(window) + index
+    step = run.step - len(window) + index  # from 0, as the order of the pictures; bars count from 1
     # The gradient's norm is everybody's; a loss is that of a process's own pictures.
     ranks = bad[:, index, :3].any(-1).nonzero().flatten().tolist()
     ranks = ranks or list(range(accelerator.num_processes))
@@ -100,9 +100,9 @@ def not_finite(run: Run, pictures: TrainingPictures, window: list[Tensor]) -> Us
     stems = [pictures.stem_at(step * batch + slot) for slot in slots]
     names = ", ".join(stems[:NAMED]) + (f" and {len(stems) - NAMED} more" * (len(stems) > NAMED))
     what = "loss" if bad[:, index, :3].any() else "gradient"
-    log_line(f"the {what} of step {step} is not finite; its pictures: {', '.join(stems)}")
+    log_line(f"the {what} of step {step + 1} is not finite; its pictures: {', '.join(stems)}")
     return UserError(
-        f"{run.folder}: the {what} of step {step} is not finite, in the pictures {names}; started "
-        "again, the run would come to the same: look at these pictures, or start another with a "
-        "lower train.learning_rate; the last checkpoint is from before"
+        f"{run.folder}: the {what} of step {step + 1} is not finite, in the pictures {names}; "
+        "started again, the run would come to the same: look at these pictures, or start another "
+        "with a lower train.learning_rate; the last checkpoint is from before"
     )
