@@ -69,6 +69,18 @@ def test_shards_are_the_parts_of_a_batch(world: int, ramps: PreparedDataset) -> 
             assert torch.equal(a.channels[rank::world], b.channels)
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_each_sample_once_an_epoch_across_ranks(world: int, ramps: PreparedDataset) -> None:
+    size, epochs = 4, 4  # 4 does not divide the 7 pictures: a batch spans two epochs
+    seen = np.full((epochs * COUNT // size, size), -1)
+    for rank in range(world):
+        parts = batches(samples(ramps, size), (0, len(seen)), shard=(rank, world))
+        for row, part in zip(seen, parts, strict=True):
+            row[rank::world] = part.pictures[:, 1, 0, 0].numpy()  # green is the picture's number
+    for epoch in seen.reshape(epochs, COUNT):
+        assert sorted(epoch) == list(range(COUNT))
+
+
 def test_untouched_without_variation(ramps: PreparedDataset) -> None:
     batch = next(batches(samples(ramps, batch=COUNT), (0, 1)))
     assert batch.pictures.shape == (COUNT, 3, SIDE, SIDE) and batch.pictures.dtype == torch.uint8

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         UserError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -45,8 +48,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise _as_user_error(error, path) from error
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -112,8 +115,8 @@ def write_first(path: str | Path, value: Any) -> Any:
     if not path.exists():
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # A temporary folder beside it: its name says whose it is, should this process be killed.
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
                 write_text(Path(folder) / path.name, text)
                 _move_first(Path(folder) / path.name, path)

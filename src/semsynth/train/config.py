@@ -244,6 +244,10 @@ class TrainConfig:
         from_checkpoint: start from the weights of another model: a final_model.pth, the folder of
             a run, or a Diffusers folder; of another data set, size or codec, but of the same
             network. A run that was started so goes on without the flag.
+        fork: start a new run, in an output folder of its own, from the newest checkpoint of another
+            run (finished, stopped, or still going on) of another recipe or data set, with the same
+            labels and network: its weights and their average; optimizer, steps and the order of
+            pictures begin anew. The same command continues the new run.
         label_map: for --from, a YAML file of lines 'label of the data: label of the model' where
             the names differ (or: a list of labels, their mean).
         resume: continue an unfinished run in the output folder (--no-resume: refuse it).
@@ -258,6 +262,7 @@ class TrainConfig:
     data: Path = Path("data/sidewalk_processed")
     output: Path | None = None
     from_checkpoint: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    fork: Path | None = None
     label_map: Path | None = None
     resume: bool = True
     mask_dropout: Literal["whole", "region"] = "whole"

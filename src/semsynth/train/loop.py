@@ -29,6 +29,7 @@ from semsynth.train.budget import Throughput, in_words
 from semsynth.train.checkpoints import Checkpoints
 from semsynth.train.config import Recipe, TrainConfig, chosen_recipe
 from semsynth.train.failures import not_finite, on_main, together, translate
+from semsynth.train.fork import fork
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
@@ -97,14 +98,16 @@ def _train(
         check_batch(recipe, world)
     except UserError as error:
         raise together(accelerator, error) from None
+    on_main(accelerator, lambda: fork(config, folder, recipe, data))
     start = starting_point(config, folder, recipe, data)
-    on_main(accelerator, lambda: claim(folder, recipe, data, config.resume, start))
+    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
+    on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
     run = assemble(recipe, folder, data, accelerator, start)
     if run.step >= recipe.total_steps and final.exists():
         say(f"{final}: already trained ({run.step} steps)")
         return final
     told = started(folder, run.step, recipe.total_steps, world)
-    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes)
+    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes, run.step)
     with logging_to(folder / "logs" / f"rank_{rank:04d}.log"):
         log_line(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
         try:

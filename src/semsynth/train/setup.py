@@ -90,12 +90,18 @@ def claim(
     try:
         claim_output(folder, "run", key)
     except UserError as error:
-        hint = f"; or start another from its model: --from {folder} --output ANOTHER"
-        raise UserError(f"{error}{hint * (folder / FINAL).exists()}") from None
+        raise UserError(f"{error}{_way_on(folder)}") from None
     if start is not None:
         start.save(folder)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_text(folder / "config.yaml", text)
+
+
+def _way_on(folder: Path) -> str:
+    if complete_checkpoints(folder):
+        return f"; or start another from its newest checkpoint: --fork {folder} --output ANOTHER"
+    hint = f"; or start another from its model: --from {folder} --output ANOTHER"
+    return hint * (folder / FINAL).exists()
 
 
 def _decides(recipe: Recipe) -> dict[str, Any]:
@@ -205,6 +211,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "ema": run.ema.module.state_dict(),
         "ema_updates": run.ema.updates,
         "optimizer": run.optimizer.state_dict(),
+        "facts": _facts(run),
     }
 
 
@@ -213,12 +220,26 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     run.unet.load_state_dict(state["model"])
     run.ema.module.load_state_dict(state["ema"])
     run.ema.updates = state["ema_updates"]
+    if "optimizer" not in state:  # a fork: the optimizer begins anew
+        return
     run.optimizer.load_state_dict(state["optimizer"])
     say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
 
 
 def averaged(run: Run) -> Bundle:
     """Return the averaged network with all that is needed to use it."""
+    return Bundle(
+        run.recipe.model,
+        run.recipe.diffusion,
+        run.data.labels,
+        run.data.height,
+        run.data.width,
+        run.ema.module.state_dict(),
+        _facts(run),
+    )
+
+
+def _facts(run: Run) -> dict[str, Any]:
     facts = {
         "recipe": run.recipe.model_dump(mode="json"),
         "step": run.step,
@@ -227,14 +248,4 @@ def averaged(run: Run) -> Bundle:
         "semsynth": __version__,
         "torch": str(torch.__version__),
     }
-    if run.start is not None:
-        facts = run.start.with_licence(facts)
-    return Bundle(
-        run.recipe.model,
-        run.recipe.diffusion,
-        run.data.labels,
-        run.data.height,
-        run.data.width,
-        run.ema.module.state_dict(),
-        facts,
-    )
+    return facts if run.start is None else run.start.with_licence(facts)

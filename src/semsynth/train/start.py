@@ -1,4 +1,4 @@
-"""``--from``: the model that a run starts from, and what the run remembers of it."""
+"""``--from``, ``--fork``: the model that a run starts from, and what the run remembers of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.data.prepared import PreparedDataset
+from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, load_bundle
 from semsynth.pipeline.facts import joint_licence, licence
@@ -31,12 +32,14 @@ class Start:
         sha256: of ``checkpoint_sha256``.
         labels: ours to theirs; labels that correspond to nothing are absent.
         facts: what is known of it, for the facts of the run's models.
+        fork: of ``--fork``: the run has a checkpoint of step 0, and ``path`` is a run's folder.
     """
 
     path: str
     sha256: str
     labels: dict[str, list[str]]
     facts: dict[str, Any]
+    fork: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
@@ -54,6 +57,11 @@ class Start:
             UserError: the file is not there any more, or is another one now.
         """
         path = Path(self.path)
+        if self.fork:
+            raise UserError(
+                f"the run was forked from {path} and has no intact checkpoint any more; remove "
+                "its folder and fork again"
+            )
         if not path.exists() or checkpoint_sha256(path) != self.sha256:
             raise UserError(
                 f"{path}: what this run starts from is not there any more (SHA-256 "
@@ -90,7 +98,7 @@ def starting_point(
     if config.from_checkpoint is None:
         if config.label_map is not None:
             raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
-        return _remembered(run / FILE)
+        return remembered(run)
     path = config.from_checkpoint
     source = _load(path)
     check_body(source.model, recipe.model, str(path))
@@ -111,7 +119,13 @@ def starting_point(
     return Start(str(path.resolve()), facts["sha256"], match.names, facts)
 
 
-def _remembered(path: Path) -> Start | None:
+def remembered(run: Path) -> Start | None:
+    """Return what the run in ``run`` started from, as its folder says; None: from nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run / FILE
     if not path.exists():
         return None
     try:
@@ -145,13 +159,17 @@ def _told(start: Start, source: Bundle, match: LabelMatch, recipe: Recipe) -> li
         lines.append(f"labels that start from the mean of all of theirs: {', '.join(match.alone)}")
     if match.unused:
         lines.append(f"labels of theirs that nothing starts from: {', '.join(match.unused)}")
-    theirs, ours = source.diffusion, recipe.diffusion
-    if (theirs.schedule, theirs.shift) != (ours.schedule, ours.shift):
-        lines.append(
-            f"another noise level at each timestep: schedule {theirs.schedule}, shift "
-            f"{theirs.shift:g} there, {ours.schedule}, {ours.shift:g} here"
-        )
-    return lines
+    return lines + noise_levels(source.diffusion, recipe.diffusion)
+
+
+def noise_levels(theirs: DiffusionConfig, ours: DiffusionConfig) -> list[str]:
+    """Return a line where a timestep is another noise level now; weights adapt to that."""
+    if (theirs.schedule, theirs.shift) == (ours.schedule, ours.shift):
+        return []
+    return [
+        f"another noise level at each timestep: schedule {theirs.schedule}, shift "
+        f"{theirs.shift:g} there, {ours.schedule}, {ours.shift:g} here"
+    ]
 
 
 def _by_layer(fresh: dict[str, str]) -> dict[str, str]:

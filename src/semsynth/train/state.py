@@ -107,6 +107,28 @@ def newest(run: Path) -> Path | None:
     return None
 
 
+def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
+    """Return name, SHA-256 and state of the newest intact checkpoint of a run; None: there is none.
+
+    Others may be training the run: nothing in its folder is changed.
+
+    Raises:
+        UserError: the newest one is of a later version of semsynth.
+    """
+    passed: set[Path] = set()
+    # Again while there are others: the run may go on, and remove one that is being read for newer.
+    while folders := [folder for folder in complete_checkpoints(run) if folder not in passed]:
+        folder = folders[-1]
+        reason = _damage(folder)
+        if not reason:
+            with suppress(FileNotFoundError):
+                return folder.name, sha256_file(folder / STATE), load_state(folder)
+        elif folder.exists():
+            say(f"warning: {folder} {reason}; using the one before it")
+        passed.add(folder)
+    return None
+
+
 def _damage(folder: Path) -> str:
     try:
         manifest = read_json(folder / MANIFEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,16 +46,22 @@ def check_body(source: ModelConfig, model: ModelConfig, where: str) -> None:
         ours, theirs = getattr(model, name), getattr(source, name)
         if ours != theirs:
             differs[name] = (theirs, ours)
-    ours, theirs = _attention(model), _attention(source)
+    ours, theirs = attention_levels(model), attention_levels(source)
     if ours != theirs:
         differs["attention_factors"] = (theirs, ours)
     if differs:
-        told = "; ".join(f"model.{n} is {a}, the recipe's {b}" for n, (a, b) in differs.items())
-        mend = " ".join(f"model.{n}={str(a).replace(' ', '')}" for n, (a, _) in differs.items())
-        raise UserError(
-            f"--from {where}: is another network: {told}; choose a recipe of the same one, or "
-            f"--set {mend}"
+        raise another_network(
+            f"--from {where}", {f"model.{name}": pair for name, pair in differs.items()}
         )
+
+
+def another_network(where: str, differs: dict[str, tuple[Any, Any]]) -> UserError:
+    """Return the error of settings (theirs, ours) that decide what weights mean."""
+    told = "; ".join(f"{name} is {a}, the recipe's {b}" for name, (a, b) in differs.items())
+    mend = " ".join(f"{name}={str(a).replace(' ', '')}" for name, (a, _) in differs.items())
+    return UserError(
+        f"{where}: is another network: {told}; choose a recipe of the same one, or --set {mend}"
+    )
 
 
 def carry_over(
@@ -119,13 +126,14 @@ def _meta(source: Bundle) -> SemanticUNet:
         return fresh_network(source.model, source.diffusion, source.labels.num_channels)
 
 
-def _attention(model: ModelConfig) -> list[int]:
+def attention_levels(model: ModelConfig) -> list[int]:
+    """Return the down-sampling factors that have attention; others name no level."""
     return [2**i for i in range(len(model.channel_mult)) if 2**i in model.attention_factors]
 
 
 def _ends(source: Bundle, model: ModelConfig, diffusion: DiffusionConfig) -> dict[str, str]:
     """Return the parameters of the first and last convolution that stay fresh, and why."""
-    ours, theirs = _codec(model), _codec(source.model)
+    ours, theirs = codec_name(model), codec_name(source.model)
     kinds = ("weight", "bias")
     if ours != theirs:
         why = f"codec {theirs} there, {ours} here"
@@ -136,7 +144,8 @@ def _ends(source: Bundle, model: ModelConfig, diffusion: DiffusionConfig) -> dic
     return {}
 
 
-def _codec(model: ModelConfig) -> str:
+def codec_name(model: ModelConfig) -> str:
+    """Return what two codecs that give the same latents share."""
     if model.vae is not None:
         # One without a hash was not trained behind yet: its source is all that is known.
         return f"vae {model.vae.sha256[:12] or model.vae.source}"

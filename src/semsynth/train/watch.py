@@ -33,6 +33,8 @@ FOLDER = ".ranks"
 SLOW = 6
 SLOWLY = ("first step", "validation", "preview", "checkpoint")
 PATIENT = ("preparing", "finished")  # may take any time; only death is noticed
+# After a step, until the next one has ended; what rank 0 alone does is before these.
+ORDER = ("", "waiting for pictures", "first step", "step")
 EXPLAIN_SECONDS = 30.0
 
 
@@ -61,7 +63,9 @@ class _Seen:
 class Watch:
     """The thread of one process."""
 
-    def __init__(self, run: Path, rank: int, world: int, stall_seconds: float) -> None:
+    def __init__(
+        self, run: Path, rank: int, world: int, stall_seconds: float, step: int = 0
+    ) -> None:
         """Say that this process is there; ``start`` once all have done so.
 
         Args:
@@ -69,10 +73,11 @@ class Watch:
             rank: of this process.
             world: processes.
             stall_seconds: after which silence, or steps that do not go on, end the job.
+            step: where the training starts.
         """
         self._folder, self._run, self._stall = run / FOLDER, run, stall_seconds
         process = psutil.Process()
-        self.me = Beat(rank, platform.node(), process.pid, process.create_time())
+        self.me = Beat(rank, platform.node(), process.pid, process.create_time(), step=step)
         self._others = [r for r in (range(world) if rank < 2 else range(2)) if r != rank]
         self._seen: dict[int, _Seen] = {rank: _Seen(replace(self.me))}
         self._every = min(5.0, stall_seconds / 8)
@@ -123,7 +128,7 @@ class Watch:
             lost_line = f"{_name(self.me)} lost the others at step {self.me.step} ({text})"
             return ProcessLost(f"{lost_line}; the run goes on from its last checkpoint")
         if self._reports([beat.rank for beat in lost]):
-            return ProcessLost(_line(lost[0], "died"))
+            return ProcessLost(_line(self._as_far(lost[0]), "died"))
         return SystemExit(LOST_STATUS)
 
     def _loop(self) -> None:
@@ -178,18 +183,24 @@ class Watch:
         silent = [s.beat for s in everyone if s.silent > self._stall and not _is_over(s.beat)]
         if silent:
             how = f"has not been heard of for {_minutes(self._stall)}"
-            self._exit(_line(silent[0], how), [beat.rank for beat in silent])
+            self._exit(_line(self._as_far(silent[0]), how), [beat.rank for beat in silent])
         limit = max(self._limit(seen.beat) for seen in everyone)
         if min(seen.idle for seen in everyone) > limit:
             # All wait; the one that has come least far is the one that is waited for.
-            last = min(everyone, key=lambda seen: (seen.beat.step, seen.beat.progress)).beat
+            last = min(everyone, key=lambda seen: _reached(seen.beat)).beat
             how = f"hangs in '{last.doing}' for {_minutes(limit)}"
+            if len({_reached(seen.beat) for seen in everyone}) < min(2, len(everyone)):
+                how += ", as all do: logs/ has where each one is"
             self._exit(_line(last, how), [])
 
     def _limit(self, beat: Beat) -> float:
         if beat.doing in PATIENT:
             return float("inf")
         return self._stall * (SLOW if beat.doing in SLOWLY else 1)
+
+    def _as_far(self, lost: Beat) -> Beat:
+        # Its last word is up to some seconds old; this process waits in the step where it was lost.
+        return replace(lost, step=max(lost.step, self.me.step))
 
     def _reports(self, lost: list[int]) -> bool:
         """Return whether this process has the word: the lowest rank that is left."""
@@ -216,6 +227,11 @@ class Watch:
         for rank in lost or []:
             _kill_here(self._seen[rank].beat)
         os._exit(LOST_STATUS)
+
+
+def _reached(beat: Beat) -> tuple[int, int]:
+    """Return how far a process has come; what it does after a step is counted on that step."""
+    return beat.step, ORDER.index(beat.doing) if beat.doing in ORDER else 0
 
 
 def _is_over(beat: Beat) -> bool:
