@@ -40,6 +40,8 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
         return
     if config.from_checkpoint is not None:
         raise UserError("--fork and --from: a run has one start; leave out one of them")
+    if config.label_map is not None:
+        raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
     where, run = f"--fork {source}", source.resolve()
     if folder.resolve() == run:
         raise UserError(f"{where}: is the output folder itself; choose another with --output")
