@@ -1,5 +1,8 @@
 """Starts jobs of several processes quickly: imports everything once, then forks each rank.
 
+With ``HANGS_IN`` (``read``, ``train_step``) and ``HANGS_ON`` in its environment, that rank hangs
+there from step 8 on: alive, but it comes no further.
+
 A line of JSON in (world, arguments of ``semsynth train``, folder of the logs, port, environment);
 a line with the process ids out; then a line with the exit statuses (negative: the signal).
 """
@@ -9,11 +12,26 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import semsynth.train.loop  # noqa: F401
+import semsynth.train.loop as loop
 from semsynth.cli import main
+
+
+def hang_in(where: str) -> None:
+    owner: Any = loop if where == "train_step" else loop.TrainingPictures
+    name = "train_step" if where == "train_step" else "__getitem__"
+    plain = getattr(owner, name)
+
+    def hang(first: Any, second: Any) -> Any:
+        step = first.step if where == "train_step" else second // first.plan.batch_size
+        while step >= 8:
+            time.sleep(1)
+        return plain(first, second)
+
+    setattr(owner, name, hang)
 
 
 def become(rank: int, job: dict[str, Any]) -> None:
@@ -25,6 +43,8 @@ def become(rank: int, job: dict[str, Any]) -> None:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": job["port"]}
         os.environ.update({name: str(value) for name, value in (numbers | address).items()})
     os.environ.update(job["environment"])
+    if os.environ.get("HANGS_ON") == str(rank):
+        hang_in(os.environ["HANGS_IN"])
     status = 1
     try:
         status = main(["train", *job["arguments"]])

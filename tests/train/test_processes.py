@@ -122,6 +122,31 @@ def test_a_stopped_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> N
     assert status is not None and status.state == "failed" and "rank 1" in status.reason
 
 
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        # What it alone does: the others wait for it in the step.
+        ("read", "rank 1 on {host} hangs in 'waiting for pictures' for 6 seconds (step"),
+        # All are in the same step; who came last to it, nobody can tell.
+        ("train_step", "hangs in 'step' for 6 seconds, as all do: logs/ has where each one is"),
+    ],
+)
+def test_a_process_that_hangs_is_named(
+    where: str, told: str, jobs: Jobs, words: Any, tmp_path: Path
+) -> None:
+    changes = ("train.steps=100000", "train.log_every=5", "train.stall_minutes=0.1")
+    hang = {"HANGS_IN": where, "HANGS_ON": "1"}
+    job = jobs.start(2, *words("run", *changes, "train.workers=0"), **hang)
+    assert job.wait() == [LOST_STATUS] * 2
+    said = job.said(0) + job.said(1)
+    errors = [line for line in said.splitlines() if line.startswith("error")]
+    assert len(errors) == 1 and told.format(host=os.uname().nodename) in errors[0]
+    status = read_status(tmp_path / "run")
+    assert status is not None and status.state == "failed" and status.reason in errors[0]
+    log = (tmp_path / "run/logs/rank_0001.log").read_text()
+    assert "rank_server.py" in log and " in hang\n" in log  # the stack says where
+
+
 def test_a_dead_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     job = jobs.start(2, *words("run", "train.steps=100000", "train.log_every=5"))
     until(lambda: (read_status(tmp_path / "run") or _Nothing).step >= 5)
