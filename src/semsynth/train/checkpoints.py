@@ -51,8 +51,8 @@ class Checkpoints:
         Raises:
             UserError: the one before could not be written.
         """
-        start = time.perf_counter()
         self.wait()
+        start = time.perf_counter()
         copied = snapshot_state(state)
         self._thread = Thread(target=self._write, args=(step, copied), name="checkpoint")
         self._thread.start()
@@ -79,7 +79,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until the last one is on the disk; raises as ``check``."""
+        start = time.perf_counter()
         self.close()
+        self.blocked_seconds += time.perf_counter() - start
         self.check()
 
     def close(self) -> None:

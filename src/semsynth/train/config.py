@@ -65,6 +65,8 @@ class TrainSection(PhaseConfig):
         cache_latents: with codec ``vae``, compute the latents of all pictures once and keep them
             beside the data; excludes crops and color.
         precision: ``auto`` (bf16 where that is faster), ``no`` (fp32) or ``bf16``.
+        sharding: ``full``: each of several processes holds a share of weights, gradients, optimizer
+            and average (FSDP2), for networks too large for one GPU; ``none``: all of it (DDP).
         gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.
         checkpoint_levels: of how many levels, the largest first, activations are recomputed (0:
             of all); most of the memory is the first one's or two's.
@@ -97,6 +99,7 @@ class TrainSection(PhaseConfig):
     augment: float = Field(1.0, ge=0, le=1)
     cache_latents: bool = False
     precision: Literal["auto", "no", "bf16"] = "auto"
+    sharding: Literal["none", "full"] = "none"
     gradient_checkpointing: bool = False
     checkpoint_levels: int = Field(0, ge=0)
     channels_last: bool | Literal["auto"] = "auto"

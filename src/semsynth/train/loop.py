@@ -17,6 +17,7 @@ from torch import Tensor
 
 from semsynth.data.loading import TrainingPictures, batches
 from semsynth.data.prepared import PreparedDataset
+from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import save_bundle
 from semsynth.pipeline.folder import FINAL
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
@@ -33,7 +34,15 @@ from semsynth.train.fork import fork
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_loss
-from semsynth.train.setup import assemble, averaged, check_batch, check_fit, claim, state_of
+from semsynth.train.setup import (
+    assemble,
+    averaged,
+    check_batch,
+    check_fit,
+    claim,
+    state_of,
+    whole_ema,
+)
 from semsynth.train.start import starting_point
 from semsynth.train.status import Status, started
 from semsynth.train.step import Run, step_names, train_step
@@ -114,8 +123,9 @@ def _train(
             accelerator.wait_for_everyone()
             watch.start()
             _Training(run, told, watch, on_checkpoint).to_the_end()
+            ema = whole_ema(run)
             if accelerator.is_main_process:
-                save_bundle(final, averaged(run))
+                save_bundle(final, averaged(run, ema))
                 told.state = "finished"
             accelerator.wait_for_everyone()
         except BaseException as error:
@@ -245,33 +255,33 @@ class _Training:
         if keeps:
             self._check_finite()
             self.kept = step
-        if self.metrics is None:
-            return
         held_out = "val" in run.data.splits() and run.data.has_images("val")
-        if is_due(section.validate_every) and held_out:
+        validates = is_due(section.validate_every) and held_out
+        previews = is_due(section.preview_every)
+        if not (validates or previews or keeps):
+            return
+        ema = whole_ema(run)
+        if validates and self.metrics is not None:
             self._slow("validation")
             with run.autocast():
-                loss = validation_loss(
-                    run.ema.module, run.codec, run.schedule, run.data, run.recipe
-                )
+                loss = validation_loss(ema, run.codec, run.schedule, run.data, run.recipe)
             self.metrics.write(step, **watched(read_metrics(run.folder), step, round(loss, 6)))
-        if is_due(section.preview_every):
+        if previews and self.main:
             self._slow("preview")
-            preview(self._pipeline(), run.data, run.folder, step)
+            preview(self._pipeline(ema), run.data, run.folder, step)
         if keeps:
-            self._slow("checkpoint")
-            self._save()
-            if self.on_checkpoint is not None:
-                self.checkpoints.wait()
-                self.on_checkpoint(step, self._pipeline())
+            self._save(ema)
+        if keeps and self.main and self.on_checkpoint is not None:
+            self.checkpoints.wait()
+            self.on_checkpoint(step, self._pipeline(ema))
 
     def _slow(self, doing: str) -> None:
         self.watch.mark(self.run.step, doing)
         if doing != "checkpoint":
             self._tell(doing)
 
-    def _pipeline(self) -> SemanticDiffusionPipeline:
-        pipe = SemanticDiffusionPipeline.wrap(averaged(self.run), self.run.ema.module)
+    def _pipeline(self, ema: SemanticUNet) -> SemanticDiffusionPipeline:
+        pipe = SemanticDiffusionPipeline.wrap(averaged(self.run, ema), ema)
         if self.run.precision == "bf16":
             pipe.use_precision("bf16")
         return pipe
@@ -281,18 +291,21 @@ class _Training:
         if self.window:
             self._window_means()
 
-    def _save(self) -> None:
-        self.checkpoints.save(self.run.step, state_of(self.run))
-        self.stopping.checkpoint_seconds = self.checkpoints.seconds
+    def _save(self, ema: SemanticUNet) -> None:
+        """Begin a checkpoint; all processes give their shares, rank 0 writes."""
+        self._slow("checkpoint")
+        self.checkpoints.wait()  # so that there are never two states in memory and one on its way
+        state = state_of(self.run, ema)
+        if self.main:
+            self.checkpoints.save(self.run.step, state)
+            self.stopping.checkpoint_seconds = self.checkpoints.seconds
 
     def _preempt(self, reason: str) -> None:
         """Keep the state, wait for the disk, and end; all ranks come here at the same step."""
         run = self.run
         if run.step != self.kept:
             self._check_finite()
-            if self.main:
-                self.watch.mark(run.step, "checkpoint")
-                self._save()
+            self._save(whole_ema(run))
         if self.main:
             self.checkpoints.wait()
             self._tell()

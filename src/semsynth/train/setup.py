@@ -34,12 +34,13 @@ from semsynth.runtime.rng import derive_seed
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.failures import on_main
+from semsynth.train.sharding import gathered, in_shares, is_shared, shard, whole_average
 from semsynth.train.start import Start
 from semsynth.train.state import complete_checkpoints, load_state, newest
 from semsynth.train.step import Run
 
 # What may change while a run goes on: it decides nothing about the weights.
-_FREE = ("workers", "log_every", "keep_checkpoints", "keep_every", "stall_minutes")
+_FREE = ("workers", "log_every", "keep_checkpoints", "keep_every", "stall_minutes", "sharding")
 
 
 def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
@@ -162,24 +163,33 @@ def assemble(
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     require_space(folder, 4 * bytes_each * more, "training")
     found = on_main(accelerator, lambda: newest(folder))
-    state = None if found is None else load_state(found)
+    shared = is_shared(recipe, accelerator)
+    state = None if found is None else load_state(found, mapped=shared)
     if state is None and start is not None:
         start.begin(unet, recipe, data)
     if recipe.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
-    unet.to(accelerator.device)
+    if not shared:  # shares are moved as they are made
+        unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
+    if state is not None:
+        unet.load_state_dict(state["model"])
+        ema.module.load_state_dict(state["ema"])
+    for network in (ema.module, unet) if shared else ():
+        shard(network, accelerator.device)
     run = Run(
         recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
         make_optimizer(recipe, unet), _precision(recipe, accelerator), start=start,
     )  # fmt: skip
-    for network in (unet, ema.module) if run.channels_last else ():
+    # Shares have one layout only; the convolutions follow the pictures' all the same.
+    for network in (unet, ema.module) if run.channels_last and not shared else ():
         network.to(memory_format=torch.channels_last)
     fuse(unet, recipe.train.compile, accelerator.device)
     if state is not None:
         _restore(run, state)
-    run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
+    if not shared:
+        run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
     return run
 
 
@@ -203,38 +213,50 @@ def make_optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
     )
 
 
-def state_of(run: Run) -> dict[str, Any]:
-    """Return what a checkpoint holds; the tensors are the run's own."""
+def whole_ema(run: Run) -> SemanticUNet:
+    """Return the averaged network for rank 0; all processes call it, see ``whole_average``."""
+    channels = run.data.labels.num_channels
+    return whole_average(run.ema.module, run.recipe, channels, run.accelerator)
+
+
+def state_of(run: Run, ema: SemanticUNet) -> dict[str, Any]:
+    """Return what a checkpoint holds; all processes call it, and rank 0's is complete.
+
+    The tensors are the run's own, or copies on the CPU where the run is in shares.
+
+    Args:
+        run: after a step.
+        ema: of ``whole_ema``.
+    """
+    keep = run.accelerator.is_main_process
     return {
         "step": run.step,
-        "model": run.plain_unet.state_dict(),
-        "ema": run.ema.module.state_dict(),
+        "model": gathered(run.plain_unet.state_dict(), keep),
+        "ema": ema.state_dict(),
         "ema_updates": run.ema.updates,
-        "optimizer": run.optimizer.state_dict(),
+        "optimizer": gathered(run.optimizer.state_dict(), keep),
         "facts": _facts(run),
     }
 
 
 def _restore(run: Run, state: dict[str, Any]) -> None:
     run.step = state["step"]
-    run.unet.load_state_dict(state["model"])
-    run.ema.module.load_state_dict(state["ema"])
     run.ema.updates = state["ema_updates"]
     if "optimizer" not in state:  # a fork: the optimizer begins anew
         return
-    run.optimizer.load_state_dict(state["optimizer"])
+    run.optimizer.load_state_dict(in_shares(state["optimizer"], run.optimizer))
     say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
 
 
-def averaged(run: Run) -> Bundle:
-    """Return the averaged network with all that is needed to use it."""
+def averaged(run: Run, ema: SemanticUNet) -> Bundle:
+    """Return the averaged network (of ``whole_ema``) with all that is needed to use it."""
     return Bundle(
         run.recipe.model,
         run.recipe.diffusion,
         run.data.labels,
         run.data.height,
         run.data.width,
-        run.ema.module.state_dict(),
+        ema.state_dict(),
         _facts(run),
     )
 

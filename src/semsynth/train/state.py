@@ -144,6 +144,12 @@ def _damage(folder: Path) -> str:
     )
 
 
-def load_state(folder: Path) -> dict[str, Any]:
-    """Return the state of a checkpoint that ``newest`` has checked, on the CPU."""
-    return dict(torch.load(folder / STATE, map_location="cpu", weights_only=True))
+def load_state(folder: Path, mapped: bool = False) -> dict[str, Any]:
+    """Return the state of a checkpoint that ``newest`` has checked, on the CPU.
+
+    Args:
+        folder: of the checkpoint.
+        mapped: read a tensor when it is used; processes of a node then share the memory.
+    """
+    path = folder / STATE
+    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))

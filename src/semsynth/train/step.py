@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from semsynth.data.loading import Batch
 from semsynth.data.prepared import PreparedDataset
@@ -116,6 +117,7 @@ def train_step(run: Run, batch: Batch) -> Tensor:
             run.accelerator.backward(loss.total.mean() * (size / len(x0)))
         sums += _sums(run, loss)
     norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.ema.update(run.plain_unet)
