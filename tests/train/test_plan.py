@@ -103,3 +103,8 @@ def test_a_plan_for_this_machine_times_real_steps() -> None:
     assert row["training_s"] == pytest.approx(1350 * row["step_s"])
     assert row["images_per_second"] == pytest.approx(2 / row["step_s"])
     assert row["mfu"] is None
+
+
+def test_no_plan_of_a_state_in_shares() -> None:
+    with pytest.raises(UserError, match="none the plan says"):
+        plan("train.sharding=full")

@@ -71,6 +71,8 @@ def _out_of_memory(run: Run, error: BaseException) -> str:
         ways.append(f"train.accumulation={min(share, 2 * train.accumulation)} (the same result)")
     if not train.gradient_checkpointing:
         ways.append("train.gradient_checkpointing=true (the same result, slower)")
+    if run.accelerator.num_processes > 1 and train.sharding == "none":
+        ways.append("train.sharding=full (the same result, more to send)")
     ways.append(f"a train.batch_size below {train.batch_size}")
     detail = str(error).splitlines()[0] if str(error) else ""
     return (

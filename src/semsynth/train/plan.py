@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from semsynth.model.flops import NetworkFlops
+from semsynth.runtime.errors import UserError
 from semsynth.runtime.peaks import Peak
 from semsynth.runtime.precision import Precision
 from semsynth.runtime.progress import progress_bar
@@ -73,8 +74,13 @@ def make_plan(
     """Return the plan as JSON values; bytes, FLOPs and seconds without prefixes.
 
     Raises:
-        UserError: a batch that cannot be shared by the GPUs.
+        UserError: a batch that cannot be shared by the GPUs, or a state in shares.
     """
+    if recipe.train.sharding == "full" and hardware.gpus > 1:
+        raise UserError(
+            "train.sharding=full: what it takes has not been measured yet, so there is no plan; "
+            "with --set train.sharding=none the plan says what each GPU needs without it"
+        )
     recipe = settled(recipe, hardware.cuda)
     check_batch(recipe, hardware.gpus)
     pictures = recipe.train.batch_size // (hardware.gpus * recipe.train.accumulation)

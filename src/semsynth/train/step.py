@@ -76,7 +76,10 @@ class Run:
     def autocast(self) -> torch.autocast:
         """Return the context in which the network computes."""
         kind = self.accelerator.device.type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
+        # The cache would keep a cast copy of every weight, those of other blocks' shares too.
+        cache = self.recipe.train.sharding == "none"
+        short = self.precision == "bf16"
+        return torch.autocast(kind, torch.bfloat16, enabled=short, cache_enabled=cache)
 
 
 def train_step(run: Run, batch: Batch) -> Tensor:
