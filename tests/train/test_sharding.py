@@ -110,3 +110,11 @@ def test_continued_without_and_begun_without(train: Any, one: Path, shared: Path
     assert_alike(train("alone", 1, SHARES, after=shared), one)
     assert_alike(train("whole", 2, after=shared), one)
     assert_alike(train("into_shares", 2, SHARES, after=one), one)
+
+
+def test_bf16(train: Any) -> None:
+    short = ("train.precision=bf16", "train.validate_every=0")
+    runs = train("one_bf16", 1, *short), train("shared_bf16", 2, SHARES, *short)
+    mine, theirs = (numbers(run) for run in runs)
+    for line, expected in zip(mine, theirs, strict=True):
+        assert line == pytest.approx(expected, rel=0.05, abs=1e-3)
