@@ -96,5 +96,5 @@ def whole_average(
         return average
     network = meta_unet(recipe, label_channels)
     network.load_state_dict(weights, assign=True)
-    network.to(accelerator.device)
-    return network.eval().requires_grad_(False)
+    network.to(accelerator.device).eval().requires_grad_(False)
+    return network
