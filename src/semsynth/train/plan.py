@@ -68,6 +68,14 @@ class Painting:
     steps: int
 
 
+def _check_whole(recipe: Recipe, hardware: Hardware) -> None:
+    if recipe.train.sharding == "full" and hardware.gpus > 1:
+        raise UserError(
+            "train.sharding=full: what it takes has not been measured yet, so there is no plan; "
+            "with --set train.sharding=none the plan says what each GPU needs without it"
+        )
+
+
 def make_plan(
     recipe: Recipe, label_channels: int, hardware: Hardware, painting: Painting
 ) -> dict[str, Any]:
@@ -76,11 +84,7 @@ def make_plan(
     Raises:
         UserError: a batch that cannot be shared by the GPUs, or a state in shares.
     """
-    if recipe.train.sharding == "full" and hardware.gpus > 1:
-        raise UserError(
-            "train.sharding=full: what it takes has not been measured yet, so there is no plan; "
-            "with --set train.sharding=none the plan says what each GPU needs without it"
-        )
+    _check_whole(recipe, hardware)
     recipe = settled(recipe, hardware.cuda)
     check_batch(recipe, hardware.gpus)
     pictures = recipe.train.batch_size // (hardware.gpus * recipe.train.accumulation)
