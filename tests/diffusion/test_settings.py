@@ -12,7 +12,7 @@ from semsynth.runtime.errors import UserError
 
 def test_every_sampler_of_the_design_is_known() -> None:
     assert set(SAMPLERS) == {"ddpm", "ddim", "dpm++", "unipc", "euler"}
-    assert SamplerSettings() == SamplerSettings("dpm++", 25, 1.5)
+    assert SamplerSettings() == SamplerSettings("dpm++", 20, 1.5)
 
 
 @pytest.mark.parametrize(
