@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -112,3 +113,10 @@ def test_each_task_has_a_gpu_or_is_told() -> None:
     assert slurm.task_environment(bound)["LOCAL_RANK"] == "0"
     with pytest.raises(UserError, match=r"task 9.*1 GPUs"):
         slurm.task_environment({**bound, "SLURM_GPUS_ON_NODE": "1"})
+
+
+def test_a_port_that_is_taken_is_not_chosen() -> None:
+    first = slurm.free_port({"SLURM_JOB_ID": "12"})
+    with socket.socket() as other:
+        other.bind(("", first))
+        assert slurm.free_port({"SLURM_JOB_ID": "12"}) != first

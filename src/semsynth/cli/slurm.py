@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from semsynth.runtime.errors import REQUEUE_STATUS, UserError
@@ -57,8 +58,7 @@ def task_environment(env: Mapping[str, str]) -> dict[str, str]:
             f"task {env['SLURM_PROCID']} is number {local} on its node, which has {gpus} GPUs for "
             "this job; ask for as many GPUs as tasks a node (--gpus-per-node, --ntasks-per-node)"
         )
-    # Ports below 30000 are not handed out by the system; jobs on one node get different ones.
-    port = 10_000 + (int(env["SLURM_JOB_ID"]) * 7 + int(env["SLURM_STEP_ID"])) % 20_000
+    port = _ports(int(env["SLURM_JOB_ID"]) * 7 + int(env["SLURM_STEP_ID"]))[0]
     several = int(env.get("SLURM_STEP_NUM_NODES", "1")) > 1
     found = {
         "RANK": env["SLURM_PROCID"],
@@ -73,6 +73,24 @@ def task_environment(env: Mapping[str, str]) -> dict[str, str]:
         found[name] = env.get(name, found[name])
     _check_address(found["MASTER_ADDR"])
     return found
+
+
+def _ports(number: int) -> list[int]:
+    # Ports below 30000 are seldom handed out by the system; jobs on one node try different ones.
+    return [10_000 + (number + 101 * i) % 20_000 for i in range(100)]
+
+
+def free_port(env: Mapping[str, str]) -> int:
+    """Return a port for MASTER_PORT that is free here: on the job's first node, in a batch script.
+
+    Else something else on that node may have the port that the tasks would agree on by themselves.
+    """
+    ports = _ports(int(env["SLURM_JOB_ID"]) * 7)
+    for port in ports:
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("", port))
+            return port
+    return ports[0]
 
 
 def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> list[str]:
