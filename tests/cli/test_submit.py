@@ -70,7 +70,7 @@ def test_nothing_is_asked_for_that_was_not_said(
     [
         (["--recipe", "no_such"], "no_such"),
         (["--data", "nowhere"], "nowhere"),
-        (["--gpus", "5"], "train.batch_size=35"),
+        (["--gpus", "5"], "train.batch_size=30 or 35"),
         (["--nodes", "0"], "--nodes is 0"),
         (["--time", "2 days"], "--time 2 days"),
         (["--memory", "lots"], "--memory lots"),

@@ -14,7 +14,7 @@ from typing import Literal
 from semsynth.cli.common import finish, parse
 from semsynth.runtime.artifacts import require_writable, write_text
 from semsynth.runtime.errors import UserError
-from semsynth.train.config import Recipe, TrainConfig, chosen_recipe
+from semsynth.train.config import Recipe, TrainConfig, chosen_recipe, run_folder
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}")
 _MEMORY = re.compile(r"\d+[KMGT]?")
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     if shutil.which("sbatch") is None and not config.dry_run:
         raise UserError("sbatch: not found; run this on a machine of the cluster, or --dry-run")
     recipe = chosen_recipe(config.training)
-    run = config.output or Path("checkpoints") / (recipe.run or recipe.name)
+    run = run_folder(config.training, recipe)
     _check(config, recipe, run)
     text = script(config, run)
     if config.dry_run:
@@ -149,17 +149,10 @@ def _log(run: Path) -> Path:
 
 
 def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
-    world = config.nodes * (config.gpus or 1)
-    share = world * recipe.train.accumulation
-    if recipe.train.batch_size % share:
-        raise UserError(
-            f"train.batch_size {recipe.train.batch_size} must be a multiple of processes x "
-            f"accumulation = {world} x {recipe.train.accumulation}; "
-            f"--set train.batch_size={-(-recipe.train.batch_size // share) * share}"
-        )
     from semsynth.data.prepared import PreparedDataset
-    from semsynth.train.setup import check_fit
+    from semsynth.train.setup import check_batch, check_fit
 
+    check_batch(recipe, config.nodes * (config.gpus or 1))
     check_fit(recipe, PreparedDataset.open(config.data))
     for folder in (run, run.parent):
         require_writable(folder)

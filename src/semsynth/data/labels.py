@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import UserError, some
 
 Color = tuple[int, int, int]
 Array = npt.NDArray[Any]
@@ -112,6 +112,12 @@ class LabelSet:
         """All labels but the ignored one."""
         return tuple(label for label in self.labels if label.id != self.ignore_id)
 
+    @cached_property
+    def channels(self) -> dict[str, int]:
+        """The condition channels by name, in their order; labels without one are absent."""
+        pairs = [(label.channel, label.name) for label in self.labels if label.channel is not None]
+        return {name: channel for channel, name in sorted(pairs)}
+
     @property
     def num_channels(self) -> int:
         """The number of channels of the network's condition."""
@@ -201,10 +207,9 @@ class LabelSet:
             for value, count in zip(values, counts, strict=True)
             if int(value) not in self.by_id
         ]
-        shown = ", ".join(f"{value} ({count} pixels)" for value, count in wrong[:5])
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        shown = some([f"{value} ({count} pixels)" for value, count in wrong], 5)
         raise UserError(
-            f"{where}: ids outside the labels: {shown}{more}; add them to the labels or mend the "
+            f"{where}: ids outside the labels: {shown}; add them to the labels or mend the "
             f"mask (labels have {min(self.by_id)} to {self.max_id})"
         )
 

@@ -17,10 +17,9 @@ from semsynth.model.config import ModelConfig
 from semsynth.model.official import Shape, official_shapes
 from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.config import parse
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import UserError, some
 
 Shapes = Mapping[str, Shape]
-SHOWN = 10
 # Parts of a residual block, plain or with SPADE; those of attention are norm, qkv, proj_out.
 _RESIDUAL = r"(?:in_norm|in_layers|emb_layers|out_norm|out_layers|skip_connection)\."
 _ATTENTION = r"(?:norm|qkv|proj_out)\."
@@ -134,12 +133,6 @@ def check_keys(unet: SemanticUNet, shapes: Shapes, where: str) -> None:
             f"{where}: does not fit the SDM network of {len(wanted)} keys that most of its shapes "
             f"say; keys {'; '.join(problems)}"
         )
-
-
-def some(names: list[str]) -> str:
-    """Return the first ten names, and how many more there are."""
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
 
 
 def _check_kind(shapes: Shapes, where: str) -> None:

@@ -17,7 +17,7 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.presets import preset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.official import from_official
-from semsynth.model.official_shapes import OfficialNetwork, check_keys, infer_network, some
+from semsynth.model.official_shapes import OfficialNetwork, check_keys, infer_network
 from semsynth.pipeline.bundle import Bundle, meta_network
 from semsynth.pipeline.exchange_config import ImportConfig
 from semsynth.pipeline.facts import licence
@@ -32,7 +32,7 @@ from semsynth.runtime.artifacts import (
     write_json,
 )
 from semsynth.runtime.config import Config, parse
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import UserError, some
 from semsynth.runtime.progress import growing, progress, say
 from semsynth.runtime.torch_files import load_torch_file
 

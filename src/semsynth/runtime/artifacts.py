@@ -13,11 +13,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import UserError, some
 from semsynth.runtime.progress import progress_bar
 
 MARKER = ".semsynth.json"
-_NAMED = 3  # differences that a message tells
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
 CHUNK = 1 << 24
 
@@ -185,10 +184,9 @@ def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None
     old, new = _flat(found.get("key", {})), _flat(wanted["key"])
     other = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if other:
-        told = [f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in other[:_NAMED]]
-        more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
+        told = [f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in other]
         raise UserError(
-            f"{folder}: was made with {'; '.join(told)}{more}; "
+            f"{folder}: was made with {some(told, 3, '; ')}; "
             "choose another output folder or remove this one"
         )
 

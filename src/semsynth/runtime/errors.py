@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # EX_TEMPFAIL of sysexits.h: the run stopped itself with a checkpoint; start it again.
 REQUEUE_STATUS = 75
 # A process died or hung: the machine may be at fault; started again, the run goes on.
@@ -32,3 +34,9 @@ class ProcessLost(UserError):
 
 class SemsynthWarning(UserWarning):
     """Something that works, but perhaps not as the user thinks; the message is one line."""
+
+
+def some(names: Sequence[str], most: int = 10, between: str = ", ") -> str:
+    """Return the first ``most`` of them, for a message, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + rest

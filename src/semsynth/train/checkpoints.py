@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import torch
-
-from semsynth.train.state import save_state
-
-
-def snapshot(value: Any) -> Any:
-    """Return a copy of nested mappings and lists with all tensors on the CPU, none shared."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: snapshot(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(snapshot(inner) for inner in value)
-    return value
+from semsynth.train.state import each_tensor, save_state
 
 
 def snapshot_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a training's state that nothing changes any more; the training waits."""
-    return {key: snapshot(value) for key, value in state.items()}
+    """Return a copy of a training's state on the CPU, none of its tensors shared.
+
+    Nothing changes it any more; the training waits.
+    """
+    copied: dict[str, Any] = each_tensor(state, lambda part: part.detach().to("cpu", copy=True))
+    return copied
 
 
 class Checkpoints:

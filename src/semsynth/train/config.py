@@ -285,6 +285,11 @@ def chosen_recipe(config: TrainConfig) -> Recipe:
     return recipe
 
 
+def run_folder(config: TrainConfig, recipe: Recipe) -> Path:
+    """Return the folder of the run that the options and their recipe name."""
+    return config.output or Path("checkpoints") / (recipe.run or recipe.name)
+
+
 def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe and apply ``section.key=value`` changes.
 

@@ -13,13 +13,12 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from semsynth.data.loading import TrainingPictures
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import UserError, some
 from semsynth.runtime.progress import log_line
 from semsynth.train.step import Run
 from semsynth.train.watch import Watch
 
 T = TypeVar("T")
-NAMED = 8
 _CONNECTION = re.compile(
     r"connection (closed|reset|refused)|gloo|nccl|broken pipe|timed out|process ?group", re.I
 )
@@ -100,11 +99,11 @@ def not_finite(run: Run, pictures: TrainingPictures, window: list[Tensor]) -> Us
     ranks = ranks or list(range(accelerator.num_processes))
     slots = [slot for slot in range(batch) if slot % accelerator.num_processes in ranks]
     stems = [pictures.stem_at(step * batch + slot) for slot in slots]
-    names = ", ".join(stems[:NAMED]) + (f" and {len(stems) - NAMED} more" * (len(stems) > NAMED))
     what = "loss" if bad[:, index, :3].any() else "gradient"
     log_line(f"the {what} of step {step + 1} is not finite; its pictures: {', '.join(stems)}")
     return UserError(
-        f"{run.folder}: the {what} of step {step + 1} is not finite, in the pictures {names}; "
-        "started again, the run would come to the same: look at these pictures, or start another "
-        "with a lower train.learning_rate; the last checkpoint is from before"
+        f"{run.folder}: the {what} of step {step + 1} is not finite, in the pictures "
+        f"{some(stems, 8)}; started again, the run would come to the same: look at these "
+        "pictures, or start another with a lower train.learning_rate; the last checkpoint is from "
+        "before"
     )

@@ -12,15 +12,13 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.prepared import PreparedDataset
 from semsynth.pipeline.facts import knows_licence, licence
 from semsynth.runtime.artifacts import MARKER, atomic_folder, read_json, require_space
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import UserError, some
 from semsynth.runtime.progress import say
 from semsynth.train.config import Recipe, TrainConfig
 from semsynth.train.setup import claim
 from semsynth.train.start import Start, noise_levels, remembered
 from semsynth.train.state import newest_of_another, save_state
 from semsynth.train.transfer import another_network, attention_levels, codec_name
-
-_NAMED = 3  # labels that a message tells
 
 
 def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset) -> None:
@@ -112,21 +110,15 @@ def _decides(recipe: Recipe, codec: bool) -> dict[str, Any]:
 
 def _check_labels(where: str, theirs: LabelSet, ours: LabelSet) -> list[str]:
     """Return the names by channel, which are the same in both."""
-    old, new = _by_channel(theirs), _by_channel(ours)
+    old, new = list(theirs.channels), list(ours.channels)
     pairs = enumerate(zip_longest(old, new, fillvalue="nothing"))
     other = [f"channel {i} is {a} there, {b} here" for i, (a, b) in pairs if a != b]
     if other:
-        more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
         raise UserError(
-            f"{where}: has other labels: {'; '.join(other[:_NAMED])}{more}; --from starts from a "
+            f"{where}: has other labels: {some(other, 3, '; ')}; --from starts from a "
             "finished model of other labels"
         )
     return new
-
-
-def _by_channel(labels: LabelSet) -> list[str]:
-    found = {label.channel: label.name for label in labels.labels if label.channel is not None}
-    return [found[channel] for channel in sorted(found)]
 
 
 def _start(

@@ -69,7 +69,7 @@ def match_labels(
     Raises:
         UserError: a name in ``given`` that there is not; the nearest one is named.
     """
-    own, other = _channels(ours), _channels(theirs)
+    own, other = ours.channels, theirs.channels
     found: dict[int, list[int]] = {}
     for mine, names in (given or {}).items():
         channel = own[_known(mine, own, f"{where}: '{mine}'", "the data")]
@@ -88,11 +88,6 @@ def match_labels(
         [mine_of[i] for i, group in enumerate(channels) if not group],
         [name for name, channel in other.items() if channel not in used],
     )
-
-
-def _channels(labels: LabelSet) -> dict[str, int]:
-    pairs = [(label.channel, label.name) for label in labels.labels if label.channel is not None]
-    return {name: channel for channel, name in sorted(pairs)}
 
 
 def _plain(name: str) -> str:

@@ -28,7 +28,7 @@ from semsynth.runtime.progress import log_line, logging_to, progress_bar, say
 from semsynth.train.batches import training_pictures, with_codec_hash
 from semsynth.train.budget import Throughput, in_words
 from semsynth.train.checkpoints import Checkpoints
-from semsynth.train.config import Recipe, TrainConfig, chosen_recipe
+from semsynth.train.config import Recipe, TrainConfig, chosen_recipe, run_folder
 from semsynth.train.failures import not_finite, on_main, together, translate
 from semsynth.train.fork import fork
 from semsynth.train.metrics import Metrics, read_metrics
@@ -75,7 +75,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         recipe = with_codec_hash(chosen_recipe(config))
         data = PreparedDataset.open(config.data)
         check_fit(recipe, data)
-        folder = config.output or Path("checkpoints") / (recipe.run or recipe.name)
+        folder = run_folder(config, recipe)
         accelerator = _accelerator(config, recipe)
         try:
             final = _train(config, recipe, folder, data, accelerator, on_checkpoint)

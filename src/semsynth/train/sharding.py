@@ -7,7 +7,6 @@ those of DistributedDataParallel, to rounding, and so are all files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.progress import say
 from semsynth.train.budget import meta_unet
 from semsynth.train.config import Recipe
+from semsynth.train.state import each_tensor
 
 
 def is_shared(recipe: Recipe, accelerator: Accelerator) -> bool:
@@ -52,14 +52,14 @@ def gathered(value: Any, keep: bool) -> Any:
         value: of a ``state_dict``.
         keep: whether this process wants them; else there is None in their place.
     """
-    if isinstance(value, DTensor):
-        full: Tensor = value.full_tensor()
+
+    def whole(part: Tensor) -> Tensor | None:
+        if not isinstance(part, DTensor):
+            return part
+        full: Tensor = part.full_tensor()
         return full.detach().cpu() if keep else None
-    if isinstance(value, Mapping):
-        return {key: gathered(inner, keep) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(gathered(inner, keep) for inner in value)
-    return value
+
+    return each_tensor(value, whole)
 
 
 def in_shares(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

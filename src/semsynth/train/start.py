@@ -78,8 +78,7 @@ class Start:
         say(f"from {path}: " + "\n  ".join(lines))
 
     def _map(self, data: PreparedDataset) -> dict[str, list[str]]:
-        names = [label.name for label in data.labels.labels if label.channel is not None]
-        return {name: self.labels.get(name, []) for name in names}
+        return {name: self.labels.get(name, []) for name in data.labels.channels}
 
     def with_licence(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Return a model's facts with this start, under the terms of both data sets."""

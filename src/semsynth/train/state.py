@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,17 @@ from semsynth.runtime.progress import say
 
 FORMAT = 1
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
+
+
+def each_tensor(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """Return nested mappings and lists anew, with ``change`` of their tensors; the rest stays."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: each_tensor(inner, change) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(each_tensor(inner, change) for inner in value)
+    return value
 
 
 def step_folder(run: Path, step: int) -> Path:

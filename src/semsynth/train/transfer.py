@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.config import ModelConfig
 from semsynth.model.unet import SemanticUNet
-from semsynth.pipeline.bundle import Bundle, fresh_network
+from semsynth.pipeline.bundle import Bundle, meta_network
 from semsynth.runtime.errors import UserError
 from semsynth.train.label_match import LabelMatch
 
@@ -92,7 +92,7 @@ def carry_over(
         diffusion: what ``unet`` will be trained for.
         match: of their labels and ours.
     """
-    old = _meta(source)
+    old = meta_network(source)
     columns = {name for name in label_readers(unet) if name in label_readers(old)}
     reason = _ends(source, model, diffusion)
     state = unet.state_dict()
@@ -119,11 +119,6 @@ def label_readers(unet: SemanticUNet) -> list[str]:
     if isinstance(unet.label_conv, nn.Conv2d):
         return ["label_conv.weight"]
     return [name for name, _ in unet.named_parameters() if name.endswith(".shared.weight")]
-
-
-def _meta(source: Bundle) -> SemanticUNet:
-    with torch.device("meta"):
-        return fresh_network(source.model, source.diffusion, source.labels.num_channels)
 
 
 def attention_levels(model: ModelConfig) -> list[int]:

@@ -12,7 +12,7 @@ from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import fit
 from semsynth.data.sources.base import Record, Sample
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import UserError, some
 from semsynth.runtime.progress import progress
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -112,9 +112,8 @@ def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple
     ):
         if alone:
             paths = images if what == "image" else masks
-            names = ", ".join(str(paths[stem]) for stem in alone[:3])
-            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-            raise UserError(f"{names}{more}: {what} without {other} of the same stem")
+            names = some([str(paths[stem]) for stem in alone], 3)
+            raise UserError(f"{names}: {what} without {other} of the same stem")
     return [(stem, Pair(images[stem], masks[stem])) for stem in sorted(images)]
 
 
