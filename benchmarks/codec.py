@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -15,7 +14,7 @@ from torch import Tensor
 from semsynth.cli.common import finish, guard, parse
 from semsynth.model.codec import Codec, HaarCodec
 from semsynth.model.vae import load_vae
-from semsynth.runtime.devices import pick_device
+from semsynth.runtime.devices import pick_device, seconds
 from semsynth.runtime.errors import UserError
 
 
@@ -68,7 +67,7 @@ def measure(config: CodecBenchConfig) -> dict[str, Any]:
     for run in runs.values():
         run()
     rounds = [
-        {name: _seconds(run, device) for name, run in runs.items()} for _ in range(config.rounds)
+        {name: seconds(run, device) for name, run in runs.items()} for _ in range(config.rounds)
     ]
     times = {name: median(found[name] for found in rounds) for name in runs}
     both = times["encode_s"] + times["decode_s"]
@@ -103,14 +102,6 @@ def decode_by_levels(x: Tensor, levels: int) -> Tensor:
         rows = [torch.stack(corners[i : i + 2], dim=-1).flatten(-2) for i in (0, 2)]
         x = torch.stack(rows, dim=-2).flatten(-3, -2) * 0.5
     return x
-
-
-def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

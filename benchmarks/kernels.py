@@ -9,7 +9,6 @@ Each line: the way that was not taken and the one that was, in turns, medians, a
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -24,7 +23,7 @@ from semsynth.model.condition import dense, modulate, modulated_norm
 from semsynth.model.fused import _compiled, norm_silu
 from semsynth.model.norms import EPS, group_norm
 from semsynth.model.spade import SpadeNorm
-from semsynth.runtime.devices import pick_device
+from semsynth.runtime.devices import pick_device, seconds
 
 Way = Callable[[], object]
 LAST = torch.channels_last
@@ -141,7 +140,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run both in turns, the first round to warm up."""
     other(), chosen()
-    times = [(_seconds(other, device), _seconds(chosen, device)) for _ in range(rounds)]
+    times = [(seconds(other, device), seconds(chosen, device)) for _ in range(rounds)]
     slow, quick = (median(pair[i] for pair in times) for i in (0, 1))
     return {
         "name": name,
@@ -149,14 +148,6 @@ def compare(
         "chosen_ms": round(quick * 1e3, 4),
         "ratio": round(slow / quick, 3),
     }
-
-
-def _seconds(run: Way, device: torch.device) -> float:
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ device.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +31,9 @@ from semsynth.model.fused import fuse
 from semsynth.model.reference import plain_pass
 from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.artifacts import write_json
-from semsynth.runtime.devices import pick_device
+from semsynth.runtime.devices import pick_device, seconds
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.precision import Precision, resolve_precision
+from semsynth.runtime.precision import Precision, autocast, memory_format, resolve_precision
 from semsynth.runtime.progress import say
 from semsynth.train.budget import peak_flops
 from semsynth.train.ema import Ema
@@ -107,13 +106,11 @@ class Where:
     @property
     def layout(self) -> torch.memory_format:
         """Of the fast path."""
-        return torch.channels_last if self.precision == "bf16" else torch.contiguous_format
+        return memory_format(self.precision)
 
     def autocast(self, fast: bool) -> torch.autocast:
         """Return the context of the fast or the plain path."""
-        kind = self.device.type
-        short = self.precision == "bf16" and (fast or kind == "cuda")
-        return torch.autocast(kind, torch.bfloat16, enabled=short)
+        return autocast(self.device, self.precision if fast or self.device.type == "cuda" else "no")
 
 
 def main(argv: list[str]) -> int:
@@ -225,16 +222,9 @@ def picture(where: Where, plain_step: float) -> dict[str, Any]:
                 set_timesteps(scheduler, settings.steps)
                 return sample(denoise, scheduler, x, generators)
 
-        times.append(_seconds(paint, where.device))
-    quick, slow = median(times[1:]), PLAIN_STEPS * plain_step
-    return {
-        "name": PICTURE,
-        "device": str(where.device),
-        "plain_s": round(slow, 5),
-        "fast_s": round(quick, 5),
-        "ratio": round(slow / quick, 3),
-        "max_abs_diff": None,
-    }
+        times.append(seconds(paint, where.device))
+    row = _row(PICTURE, where, PLAIN_STEPS * plain_step, median(times[1:]))
+    return {**row, "max_abs_diff": None}
 
 
 def training(name: str, where: Where) -> dict[str, Any]:
@@ -291,25 +281,23 @@ def compare(
     first, second = plain(), fast()
     times: list[tuple[float, float]] = []
     for _ in range(where.rounds):
-        times.append((_seconds(plain, where.device), _seconds(fast, where.device)))
+        times.append((seconds(plain, where.device), seconds(fast, where.device)))
     slow, quick = median(t[0] for t in times), median(t[1] for t in times)
     return {
-        "name": name,
-        "device": str(where.device),
-        "plain_s": round(slow, 5),
-        "fast_s": round(quick, 5),
-        "ratio": round(slow / quick, 3),
+        **_row(name, where, slow, quick),
         "max_abs_diff": float((first - second).abs().max()),
         "max_abs": float(first.abs().max()),
     }
 
 
-def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def _row(name: str, where: Where, plain_s: float, fast_s: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "device": str(where.device),
+        "plain_s": round(plain_s, 5),
+        "fast_s": round(fast_s, 5),
+        "ratio": round(plain_s / fast_s, 3),
+    }
 
 
 def _words(precision: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from semsynth.model.condition import Condition, Entry, dense, spread
 from semsynth.model.spade import ResBlock, SpadeNorm, Stage
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.precision import computed_dtype
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 # The null condition's maps up to this size are kept whole: below it, mending the rim of a plain
@@ -119,11 +120,7 @@ class MaskEncoder:
 
     def condition_bytes(self, masks: int, height: int, width: int) -> list[int]:
         """Return the bytes of gamma and beta of each SPADE norm for latents of this size."""
-        kind = self.device.type
-        # PyTorch knows no autocast of the meta device, where networks are counted.
-        mixed = kind != "meta" and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if mixed else self.dtype
-        each = 2 * masks * dtype.itemsize
+        each = 2 * masks * computed_dtype(self.device, self.dtype).itemsize
         return [
             each * norm.channels * (height >> level) * (width >> level)
             for norm, level in self._spade_norms()

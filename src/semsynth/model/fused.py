@@ -22,6 +22,7 @@ from semsynth.model.norms import EPS, GroupNorm
 from semsynth.model.spade import ResBlock, SpadeNorm
 from semsynth.model.unet import SemanticUNet
 from semsynth.runtime.errors import SemsynthWarning
+from semsynth.runtime.precision import computed_dtype
 
 Compile = Literal["auto", "on", "off"]
 """``auto``: on GPUs; ``on``: also on a CPU; ``off``: never."""
@@ -96,9 +97,7 @@ def activate(
     scale = modulation[0]
     if scale.shape[2:] not in (x_BCHW.shape[2:], (1, 1)) or len(scale) not in (1, len(x_BCHW)):
         return None
-    kind = x_BCHW.device.type
-    mixed = torch.is_autocast_enabled(kind)
-    dtype = torch.get_autocast_dtype(kind) if mixed else x_BCHW.dtype
+    dtype = computed_dtype(x_BCHW.device, x_BCHW.dtype)
     return (kernel or _compiled())(x_BCHW, groups, modulation, time, dtype)
 
 

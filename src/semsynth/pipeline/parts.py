@@ -21,7 +21,7 @@ from semsynth.pipeline.familiar import Familiar
 from semsynth.pipeline.folder import MODEL_INDEX
 from semsynth.runtime.config import parse
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.precision import Precision, resolve_precision
+from semsynth.runtime.precision import Precision, autocast, memory_format, resolve_precision
 
 
 class PipelineParts(Familiar, DiffusionPipeline):
@@ -178,9 +178,7 @@ class PipelineParts(Familiar, DiffusionPipeline):
     def use_precision(self, precision: Precision) -> None:
         """Compute in this precision, whatever is faster here."""
         self.precision = precision
-        layout = torch.contiguous_format if precision == "no" else torch.channels_last
-        self._plain_unet.to(memory_format=layout)
+        self._plain_unet.to(memory_format=memory_format(precision))
 
     def _autocast(self) -> torch.autocast:
-        kind = self._execution_device.type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self._execution_device, self.precision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -31,6 +33,15 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name}: not on this machine; use auto or cpu") from None
     return device
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Return how long ``run`` takes, until ``device`` has done what it was told."""
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def free_bytes(device: torch.device) -> int:

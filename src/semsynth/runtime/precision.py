@@ -41,6 +41,28 @@ def resolve_precision(wanted: Literal["auto", "no", "bf16"], device: torch.devic
     return "bf16" if gain >= WORTH else "no"
 
 
+def autocast(device: torch.device, precision: Precision, cache: bool = True) -> torch.autocast:
+    """Return the context in which a network computes in ``precision``.
+
+    ``cache``: keep the casts of weights until it ends.
+    """
+    short = precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=short, cache_enabled=cache)
+
+
+def computed_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Return in what ``dtype`` is computed on ``device`` now, inside of ``autocast`` or not."""
+    kind = device.type
+    # PyTorch knows no autocast of the meta device, where networks are counted.
+    mixed = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if mixed else dtype
+
+
+def memory_format(precision: Precision) -> torch.memory_format:
+    """Return the layout of weights and maps that is fastest in ``precision``."""
+    return torch.channels_last if precision == "bf16" else torch.contiguous_format
+
+
 def cpu_gain() -> float:
     """Return how many times faster this CPU convolves in bfloat16 than in float32.
 

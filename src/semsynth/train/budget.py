@@ -23,14 +23,14 @@ def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
 
 def settled(recipe: Recipe, cuda: bool) -> Recipe:
     """Return the recipe with what ``auto`` means on GPUs with bfloat16, or on this CPU."""
-    precision, layout = recipe.train.precision, recipe.train.channels_last
+    precision = recipe.train.precision
     if not cuda:
         precision = resolve_precision(precision, torch.device("cpu"))
     elif precision == "auto":
         precision = "bf16"
     changes = {
         "precision": precision,
-        "channels_last": precision == "bf16" if layout == "auto" else layout,
+        "channels_last": recipe.train.has_channels_last(precision),
     }
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
 

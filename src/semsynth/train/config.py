@@ -113,6 +113,10 @@ class TrainSection(PhaseConfig):
     keep_every: int = Field(0, ge=0)
     stall_minutes: float = Field(10.0, gt=0)
 
+    def has_channels_last(self, precision: str) -> bool:
+        """Return what ``channels_last`` means in a precision that is no longer ``auto``."""
+        return precision == "bf16" if self.channels_last == "auto" else self.channels_last
+
 
 class FinetuneSection(PhaseConfig):
     """The second phase: classifier-free guidance, by dropping masks (SDM, section 3.3)."""

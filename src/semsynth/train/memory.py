@@ -25,6 +25,7 @@ from semsynth.model.spade import ResBlock
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.runtime.live_bytes import LiveBytes
+from semsynth.runtime.precision import Precision, autocast
 from semsynth.train.budget import latent_size, meta_unet, settled
 from semsynth.train.config import Recipe
 from semsynth.train.preview import VALIDATION_BATCH
@@ -171,8 +172,8 @@ def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
         def predict(x: Tensor, t: Tensor) -> Tensor:
             return unet(x, t, hot).sample  # type: ignore[no-any-return]
 
-        short = recipe.train.precision == "bf16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=short):
+        precision: Precision = "bf16" if recipe.train.precision == "bf16" else "no"
+        with autocast(torch.device("cpu"), precision):
             loss = diffusion_loss(schedule, predict, x0[part], noise[part], t[part]).total.mean()
         saved = live.now - live.marked
         if training:

@@ -6,7 +6,6 @@ optimizer, average.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,16 +23,15 @@ from semsynth.data.variation import AUGMENTATIONS
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.codec import PixelCodec, open_codec
 from semsynth.model.flops import training_flops
-from semsynth.model.fused import fuse
 from semsynth.pipeline.bundle import fresh_network, labels_for_network
 from semsynth.pipeline.caching import encode_masks
-from semsynth.runtime.devices import free_bytes
-from semsynth.runtime.precision import resolve_precision
+from semsynth.runtime.devices import free_bytes, seconds
+from semsynth.runtime.precision import autocast, memory_format, resolve_precision
 from semsynth.train.budget import latent_size, meta_unet, settled
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.memory import step_memory
-from semsynth.train.setup import make_optimizer
+from semsynth.train.setup import lay_out, make_optimizer, recompute
 from semsynth.train.step import Run, train_step
 
 WARM_UP, STEPS = 1, 3
@@ -141,9 +139,7 @@ def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> I
     unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
     # Latents of an autoencoder come as such, as in training: it is not needed.
     codec = open_codec(recipe.model) if recipe.model.vae is None else PixelCodec()
-    if recipe.train.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
+    recompute(unet, recipe)
     unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
     run = Run(
@@ -151,9 +147,7 @@ def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> I
         Schedule(recipe.diffusion), make_optimizer(recipe, unet),
         resolve_precision(recipe.train.precision, accelerator.device),
     )  # fmt: skip
-    for network in (unet, ema.module) if run.channels_last else ():
-        network.to(memory_format=torch.channels_last)
-    fuse(unet, recipe.train.compile, accelerator.device)
+    lay_out(run)
     run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
     try:
         yield run
@@ -193,15 +187,16 @@ def _update(run: Run) -> None:
 def _painting(run: Run, device: torch.device) -> tuple[float, float]:
     """Return seconds to encode one mask, and of one picture's guided pass."""
     recipe, unet = run.recipe, run.ema.module
-    short = resolve_precision("auto", device) == "bf16"
-    unet.to(memory_format=torch.channels_last if short else torch.contiguous_format)
+    precision = resolve_precision("auto", device)
+    layout = memory_format(precision)
+    unet.to(memory_format=layout)
     batch = random_batch(recipe, unet.label_channels - recipe.model.instance_edges)
     channels = labels_for_network(batch.channels[:1].to(device), recipe.model)
     height, width = latent_size(recipe)
     x = torch.randn(1, unet.channels, height, width, device=device)
-    x = x.contiguous(memory_format=torch.channels_last) if short else x
+    x = x.contiguous(memory_format=layout)
     t = torch.full((1,), 500, device=device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=short):
+    with autocast(device, precision):
         kept = encode_masks(unet, channels, None, None)
         null = unet.encode_null(height, width)
         encode = _seconds(lambda: encode_masks(unet, channels, None, None), device)
@@ -210,11 +205,5 @@ def _painting(run: Run, device: torch.device) -> tuple[float, float]:
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
     """Return the median of some calls, after others that warm up."""
-    times = []
-    for _ in range(WARM_UP + STEPS):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+    times = [seconds(run, device) for _ in range(WARM_UP + STEPS)]
     return median(times[WARM_UP:])

@@ -167,9 +167,7 @@ def assemble(
     state = None if found is None else load_state(found, mapped=shared)
     if state is None and start is not None:
         start.begin(unet, recipe, data)
-    if recipe.train.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
+    recompute(unet, recipe)
     if not shared:  # shares are moved as they are made
         unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
@@ -182,15 +180,27 @@ def assemble(
         recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
         make_optimizer(recipe, unet), _precision(recipe, accelerator), start=start,
     )  # fmt: skip
-    # Shares have one layout only; the convolutions follow the pictures' all the same.
-    for network in (unet, ema.module) if run.channels_last and not shared else ():
-        network.to(memory_format=torch.channels_last)
-    fuse(unet, recipe.train.compile, accelerator.device)
+    lay_out(run, shared)
     if state is not None:
         _restore(run, state)
     if not shared:
         run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
     return run
+
+
+def recompute(unet: SemanticUNet, recipe: Recipe) -> None:
+    """Switch gradient checkpointing on where the recipe wants it, on its levels."""
+    if recipe.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
+
+
+def lay_out(run: Run, shared: bool = False) -> None:
+    """Give a run's networks, not wrapped yet, their layout in memory and their kernels."""
+    # Shares have one layout only; the convolutions follow the pictures' all the same.
+    for network in (run.unet, run.ema.module) if run.channels_last and not shared else ():
+        network.to(memory_format=torch.channels_last)
+    fuse(run.unet, run.recipe.train.compile, run.accelerator.device)
 
 
 def _precision(recipe: Recipe, accelerator: Accelerator) -> Precision:

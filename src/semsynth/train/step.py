@@ -21,7 +21,7 @@ from semsynth.diffusion.times import timesteps
 from semsynth.model.codec import Codec
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
-from semsynth.runtime.precision import Precision
+from semsynth.runtime.precision import Precision, autocast
 from semsynth.runtime.rng import derive_seed, numpy_rng
 from semsynth.runtime.torch_rng import torch_generator
 from semsynth.train.config import Recipe
@@ -55,8 +55,7 @@ class Run:
     @property
     def channels_last(self) -> bool:
         """Return whether convolutions have the channels innermost."""
-        wanted = self.recipe.train.channels_last
-        return self.precision == "bf16" if wanted == "auto" else wanted
+        return self.recipe.train.has_channels_last(self.precision)
 
     @cached_property
     def bands(self) -> Tensor | None:
@@ -75,11 +74,9 @@ class Run:
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the network computes."""
-        kind = self.accelerator.device.type
         # The cache would keep a cast copy of every weight, those of other blocks' shares too.
         cache = self.recipe.train.sharding == "none"
-        short = self.precision == "bf16"
-        return torch.autocast(kind, torch.bfloat16, enabled=short, cache_enabled=cache)
+        return autocast(self.accelerator.device, self.precision, cache)
 
 
 def train_step(run: Run, batch: Batch) -> Tensor:
