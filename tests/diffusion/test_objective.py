@@ -162,3 +162,13 @@ def test_padding_does_not_count() -> None:
 def test_what_does_not_fit_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DiffusionConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_channels_add_up_to_the_loss(padded: bool) -> None:
+    schedule = Schedule(CONFIGS["sample"])
+    g = torch.Generator().manual_seed(0)
+    x0, noise, seen = (torch.randn((4, 3, 8, 8), generator=g) for _ in range(3))
+    weight = (torch.rand((4, 1, 8, 8), generator=g) < 0.5).float() if padded else None
+    loss = diffusion_loss(schedule, lambda x, t: seen, x0, noise, torch.arange(4) * 200, weight)
+    torch.testing.assert_close(loss.mse_C.sum(), loss.mse.mean())

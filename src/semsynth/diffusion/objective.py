@@ -63,14 +63,14 @@ def diffusion_loss(
         error = error * schedule.at("loss", lambda: loss_weights(schedule), t_B, x0_BCHW)
     if weight_C is not None:
         error = error * weight_C[:, None, None]
-    mse = _mean(error, weight_B1HW)
-    seen = error.detach() if weight_B1HW is None else error.detach() * weight_B1HW
-    mse_C = seen.mean((0, 2, 3)) / error.shape[1]
+    mse_BC = _mean(error, weight_B1HW)
+    mse, mse_C = mse_BC.mean(1), mse_BC.detach().mean(0) / error.shape[1]
     if not config.learn_sigma:
         return Loss(mse, mse, torch.zeros_like(mse), mse_C)
     # The bound trains the variance alone: the mean is detached (arXiv 2102.09672, eq. 16).
     frozen = torch.cat([prediction.detach(), output[:, x0_BCHW.shape[1] :]], dim=1)
-    vb = _mean(variational_bits(schedule, frozen, x0_BCHW, x_BCHW, t_B), weight_B1HW)
+    bits = variational_bits(schedule, frozen, x0_BCHW, x_BCHW, t_B)
+    vb = _mean(bits, weight_B1HW).mean(1)
     return Loss(mse + vb, mse, vb, mse_C)
 
 
@@ -99,11 +99,11 @@ def loss_weights(schedule: Schedule) -> Array:
 
 
 def _mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
+    """Return the mean over the pixels that count, (B, C)."""
     if weight_B1HW is None:
-        return values_BCHW.flatten(1).mean(1)
-    total = (values_BCHW * weight_B1HW).flatten(1).sum(1)
-    count = weight_B1HW.flatten(1).sum(1) * values_BCHW.shape[1]
-    return total / count.clamp(min=1)
+        return values_BCHW.mean((2, 3))
+    total = (values_BCHW * weight_B1HW).sum((2, 3))
+    return total / weight_B1HW.sum((2, 3)).clamp(min=1)
 
 
 def posterior_log_variance(schedule: Schedule, t_B: Tensor, like: Tensor) -> Tensor:

@@ -58,10 +58,14 @@ class Run:
         return self.recipe.train.has_channels_last(self.precision)
 
     @cached_property
+    def n_bands(self) -> int:
+        """How many bands the codec has."""
+        return int(self.codec.band_C.max()) + 1
+
+    @cached_property
     def bands(self) -> Tensor | None:
         """The band of each of the codec's channels, on the device; None where it has only one."""
-        band_C = self.codec.band_C
-        return band_C.to(self.accelerator.device) if int(band_C.max()) else None
+        return self.codec.band_C.to(self.accelerator.device) if self.n_bands > 1 else None
 
     @cached_property
     def channel_weights(self) -> Tensor | None:
@@ -147,15 +151,15 @@ def step_names(run: Run) -> tuple[str, ...]:
 
     The bands are there where the codec has several, the coarsest first.
     """
-    bands = int(run.codec.band_C.max()) + 1
-    return ("loss", "mse", "vb", *(f"mse_band_{i}" for i in range(bands) if bands > 1), "grad_norm")
+    bands = [f"mse_band_{i}" for i in range(run.n_bands)]
+    return ("loss", "mse", "vb", *(bands if run.n_bands > 1 else ()), "grad_norm")
 
 
 def _sums(run: Run, loss: Loss) -> Tensor:
     parts = [part.detach().sum()[None] for part in (loss.total, loss.mse, loss.vb)]
     band_C = run.bands
     if band_C is not None:
-        bands = torch.zeros(int(run.codec.band_C.max()) + 1, device=band_C.device)
+        bands = torch.zeros(run.n_bands, device=band_C.device)
         parts.append(bands.index_add(0, band_C, loss.mse_C) * len(loss.mse))
     return torch.cat(parts)
 
