@@ -1,4 +1,4 @@
-"""Jobs of several real processes (gloo, CPU) for the tests of this folder."""
+"""Runs that are broken off, and jobs of several real processes (gloo, CPU), for these tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,28 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semsynth.train.config import TrainConfig
+from semsynth.train.loop import train
 
 SERVER = Path(__file__).with_name("rank_server.py")
+
+
+def stop_at(config: TrainConfig, step: int) -> None:
+    """Train in this process, and break off after the checkpoint of a step."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(reached: int, _: Any) -> None:
+        if reached == step:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(config, stop)
 
 
 class Job:

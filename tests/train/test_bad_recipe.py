@@ -40,10 +40,17 @@ Configure = Callable[..., TrainConfig]
             ("diffusion.prediction=epsilon", "diffusion.zero_terminal_snr=true"),
             r"zero_terminal_snr cannot be with prediction: epsilon",
         ),
+        (("train.crop_size=[10, 16]",), r"crop_size: 10 is no multiple of 4"),
+        (("train.crop_size=[20, 16]",), r"20 at scale 1 is 20 pixels.*height 16.*1.25"),
+        (("train.crop_size=[8, 12]", "train.scale=[0.5, 1]"), r"width 16; the least scale is 0.75"),
+        (("train.scale=[0.5, 1]",), r"scale needs train.crop_size"),
+        (("train.scale=[1, 0.5]",), r"train.scale is \[1.0, 0.5\]"),
+        (("train.crop_size=[8, 8]", "train.crop=0.5"), r"exclude each other"),
+        (("train.color=0.1",), r"train.color would be in the generated pictures too"),
         (("train.steps",), r"section.key=value"),
         (("name.steps=3",), r"'name' is no section"),
     ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )
 def test_a_wrong_value_is_named(
     changes: tuple[str, ...], message: str, configure: Configure, tmp_path: Path

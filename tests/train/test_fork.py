@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from jobs import stop_at
 
 from semsynth.data.prepared import PreparedDataset
 from semsynth.pipeline.bundle import load_bundle
@@ -22,18 +23,6 @@ from semsynth.train.state import load_state, save_state
 Configure = Callable[..., TrainConfig]
 Same = Callable[[Path, Path], None]
 SLOWER = "train.learning_rate=0.0005"
-
-
-def stop_at(config: TrainConfig, step: int) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(reached: int, _: Any) -> None:
-        if reached == step:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(config, stop)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from jobs import stop_at
 
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepared import PreparedDataset
@@ -41,18 +42,6 @@ def source(configure: Configure, tmp_path: Path) -> Path:
     weights = {name: w + 0.05 * torch.randn_like(w) for name, w in bundle.weights.items()}
     save_bundle(path, replace(bundle, weights=weights))
     return path
-
-
-def stop_at(config: TrainConfig, step: int) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(reached: int, _: Any) -> None:
-        if reached == step:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(config, stop)
 
 
 def test_the_same_network_starts_with_the_same_weights(

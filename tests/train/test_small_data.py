@@ -18,7 +18,6 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.model.official import from_official, to_official
 from semsynth.pipeline import SemanticDiffusionPipeline
 from semsynth.pipeline.bundle import build_network, load_bundle, load_network, meta_network
-from semsynth.runtime.errors import UserError
 from semsynth.train import step as step_module
 from semsynth.train.config import TrainConfig, load_recipe
 from semsynth.train.loop import read_metrics, train
@@ -101,28 +100,6 @@ def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path:
     found = validation_loss(unet, codec, schedule, data, recipe)
     middles: Any = Middles
     assert found == validation_loss(unet, codec, schedule, middles, small)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (("train.crop_size=[10, 16]",), r"crop_size: 10 is no multiple of 4"),
-        (("train.crop_size=[20, 16]",), r"20 at scale 1 is 20 pixels.*height 16.*1.25"),
-        (("train.crop_size=[8, 12]", "train.scale=[0.5, 1]"), r"width 16; the least scale is 0.75"),
-        (("train.scale=[0.5, 1]",), r"scale needs train.crop_size"),
-        (("train.scale=[1, 0.5]",), r"train.scale is \[1.0, 0.5\]"),
-        (("train.crop_size=[8, 8]", "train.crop=0.5"), r"exclude each other"),
-        (("train.color=0.1",), r"train.color would be in the generated pictures too"),
-    ],
-    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
-)
-def test_crops_that_cannot_be(
-    changes: tuple[str, ...], message: str, configure: Configure, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        train(configure("run", *changes))
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_network_is_told_and_starts_as_if_it_were_not(

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepared import PreparedDataset
-from semsynth.pipeline.facts import knows_licence, licence
+from semsynth.pipeline.facts import knows_licence
 from semsynth.runtime.artifacts import MARKER, atomic_folder, read_json, require_space
 from semsynth.runtime.errors import UserError, some
 from semsynth.runtime.progress import say
 from semsynth.train.config import Recipe, TrainConfig
 from semsynth.train.setup import claim
-from semsynth.train.start import Start, noise_levels, remembered
+from semsynth.train.start import Start, known, noise_levels, remembered
 from semsynth.train.state import newest_of_another, save_state
 from semsynth.train.transfer import another_network, attention_levels, codec_name
 
@@ -36,10 +36,6 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
     source = config.fork
     if source is None:
         return
-    if config.from_checkpoint is not None:
-        raise UserError("--fork and --from: a run has one start; leave out one of them")
-    if config.label_map is not None:
-        raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
     where, run = f"--fork {source}", source.resolve()
     if folder.resolve() == run:
         raise UserError(f"{where}: is the output folder itself; choose another with --output")
@@ -124,19 +120,15 @@ def _check_labels(where: str, theirs: LabelSet, ours: LabelSet) -> list[str]:
 def _start(
     run: Path, name: str, digest: str, state: dict[str, Any], recipe: Recipe, names: list[str]
 ) -> Start:
-    about = state.get("facts", {})  # checkpoints of older versions have none
     labels = {name: [name] for name in names}
-    facts = {
-        "file": name,
-        "sha256": digest,
-        "step": state["step"],
-        "dataset": about.get("dataset", "unknown"),
-        "licence": licence(about),
-        "height": recipe.height,
-        "width": recipe.width,
-        "labels": labels,
-        "averaged": [],
-    }
-    if "from" in about:
-        facts["from"] = about["from"]
+    facts = known(
+        state.get("facts", {}),  # checkpoints of older versions have none
+        file=name,
+        sha256=digest,
+        step=state["step"],
+        height=recipe.height,
+        width=recipe.width,
+        labels=labels,
+        averaged=[],
+    )
     return Start(str(run), digest, labels, facts, fork=True)

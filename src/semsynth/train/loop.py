@@ -43,7 +43,7 @@ from semsynth.train.setup import (
     state_of,
     whole_ema,
 )
-from semsynth.train.start import starting_point
+from semsynth.train.start import check_start, starting_point
 from semsynth.train.status import Status, started
 from semsynth.train.step import Run, step_names, train_step
 from semsynth.train.stopping import Stopping
@@ -72,6 +72,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         SystemExit: on other ranks than the one that raises one of these.
     """
     with listening():
+        check_start(config)
         recipe = with_codec_hash(chosen_recipe(config))
         data = PreparedDataset.open(config.data)
         check_fit(recipe, data)

@@ -10,7 +10,7 @@ from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, load_bundle
-from semsynth.pipeline.facts import joint_licence, licence
+from semsynth.pipeline.facts import Facts, joint_licence, licence
 from semsynth.pipeline.folder import MODEL_INDEX, checkpoint_sha256
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.artifacts import read_json, write_json
@@ -86,6 +86,14 @@ class Start:
         return {**facts, "licence": both, "from": self.facts}
 
 
+def check_start(config: TrainConfig) -> None:
+    """Check that the options name one start at the most; UserError says which to leave out."""
+    if config.fork is not None and config.from_checkpoint is not None:
+        raise UserError("--fork and --from: a run has one start; leave out one of them")
+    if config.label_map is not None and config.from_checkpoint is None:
+        raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
+
+
 def starting_point(
     config: TrainConfig, run: Path, recipe: Recipe, data: PreparedDataset
 ) -> Start | None:
@@ -95,27 +103,32 @@ def starting_point(
         UserError: no model of ours, another network, or a wrong label map.
     """
     if config.from_checkpoint is None:
-        if config.label_map is not None:
-            raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
         return remembered(run)
     path = config.from_checkpoint
     source = _load(path)
     check_body(source.model, recipe.model, str(path))
     given = None if config.label_map is None else read_label_map(config.label_map)
     match = match_labels(data.labels, source.labels, given, str(config.label_map))
-    facts = {
-        "file": path.name,
-        "sha256": checkpoint_sha256(path),
-        "dataset": source.facts.get("dataset", "unknown"),
-        "licence": licence(source.facts),
-        "height": source.height,
-        "width": source.width,
-        "labels": match.names,
-        "averaged": match.alone,
-    }
-    if "from" in source.facts:
-        facts["from"] = source.facts["from"]
-    return Start(str(path.resolve()), facts["sha256"], match.names, facts)
+    digest = checkpoint_sha256(path)
+    facts = known(
+        source.facts,
+        file=path.name,
+        sha256=digest,
+        height=source.height,
+        width=source.width,
+        labels=match.names,
+        averaged=match.alone,
+    )
+    return Start(str(path.resolve()), digest, match.names, facts)
+
+
+def known(theirs: Facts, **more: Any) -> dict[str, Any]:
+    """Return what a run remembers of a model with the facts ``theirs``, and ``more``.
+
+    Data and licence are "unknown" where they do not say; what that model started from stays known.
+    """
+    facts = {**more, "dataset": theirs.get("dataset", "unknown"), "licence": licence(theirs)}
+    return {**facts, "from": theirs["from"]} if "from" in theirs else facts
 
 
 def remembered(run: Path) -> Start | None:
