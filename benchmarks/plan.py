@@ -32,7 +32,9 @@ CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "128 wide at 256x256, bf16": (
         "sidewalk_1024", 34, (*WIDE, "train.gradient_checkpointing=false"),
     ),
-    "the same, checkpointing": ("sidewalk_1024", 34, WIDE),
+    "the same, checkpointing": (
+        "sidewalk_1024", 34, (*WIDE, "train.gradient_checkpointing=true"),
+    ),
     "the same, fp32": (
         "sidewalk_1024", 34,
         (*WIDE, *LONG, "train.gradient_checkpointing=false"),

@@ -170,14 +170,19 @@ def test_thirty_kills_over_one_run(
 ) -> None:
     """At any moment: while it starts, in a step, while a checkpoint is written."""
     changes = ("train.steps=240", "finetune.steps=60", "train.checkpoint_every=3")
-    assert jobs.start(1, *words("straight", *changes)).wait() == [0]
+    straight = jobs.start(1, *words("straight", *changes))
+    until(lambda: _restarts(tmp_path / "straight") >= 0)
+    begun = time.monotonic()
+    assert straight.wait() == [0]
+    # Thirty lives get two fifths of the run on average, on a fast machine and on a slow one.
+    life = (time.monotonic() - begun) / 30
     run, kills, writing = tmp_path / "killed", 0, 0
     while kills < 30:
         job = jobs.start(1, *words("killed", *changes))
         before = _restarts(run)
         if kills % 5:  # every fifth dies while it starts
             until(lambda: _restarts(run) > before or _ended(job.pids))  # noqa: B023
-        time.sleep(random.random())
+        time.sleep(life * random.random())
         job.signal(signal.SIGKILL)
         if job.wait() != [-signal.SIGKILL]:
             break

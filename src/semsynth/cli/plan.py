@@ -79,13 +79,13 @@ def main(argv: list[str]) -> int:
     recipe = load_recipe(config.recipe, config.set)
     channels = label_channels(config, recipe)
     from semsynth.cli.plan_text import text
-    from semsynth.train.plan import Painting, make_plan
+    from semsynth.train.plan import SCALING, Painting, make_plan
 
     hardware = hardware_of(config)
     painting = Painting(config.pictures, config.steps)
     plan = make_plan(recipe, channels, hardware, painting)
     plan["painting"] = {"pictures": config.pictures, "steps": config.steps}
-    plan["assumed"] = {"utilisation": config.utilisation}
+    plan["assumed"] = {"utilisation": config.utilisation, "scaling": SCALING}
     if as_json:
         return finish(plan, as_json)
     print(text(plan))

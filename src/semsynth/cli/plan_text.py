@@ -96,7 +96,8 @@ def _time(plan: Mapping[str, Any]) -> str:
 
 
 def _source(row: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    several = ", times 0.95 for several GPUs (assumed)" if plan["gpus"] > 1 else ""
+    scaling = plan["assumed"]["scaling"]
+    several = f", times {scaling:g} for several GPUs (assumed)" if plan["gpus"] > 1 else ""
     if row["source"] == "estimate":
         share = plan["assumed"]["utilisation"]
         return (
