@@ -19,8 +19,7 @@ from semsynth.train.state import newest
 from semsynth.train.status import read_status
 
 Same = Callable[[Path, Path], None]
-# Dropout inside the network draws by process.
-CUT = ("model.dropout=0.0", "train.log_every=1", "train.checkpoint_every=2")
+CUT = ("train.log_every=1", "train.checkpoint_every=2")
 LONG = ("train.steps=60", "finetune.steps=20", "train.checkpoint_every=4")
 
 

@@ -16,9 +16,9 @@ from semsynth.train.state import complete_checkpoints, load_state, remove, step_
 
 # Both phases, an optimizer that begins anew, micro-batches, gradients that are clipped.
 CHANGES = (
-    "model.dropout=0.0", "train.steps=4", "finetune.steps=2", "train.accumulation=2",
-    "train.grad_clip=0.5", "train.gradient_checkpointing=true", "train.log_every=1",
-    "train.checkpoint_every=2", "train.keep_checkpoints=9", "train.validate_every=3",
+    "train.steps=4", "finetune.steps=2", "train.accumulation=2", "train.grad_clip=0.5",
+    "train.gradient_checkpointing=true", "train.log_every=1", "train.checkpoint_every=2",
+    "train.keep_checkpoints=9", "train.validate_every=3",
 )  # fmt: skip
 SHARES = "train.sharding=full"
 

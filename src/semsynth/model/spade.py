@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.model.condition import Entry, Modulation, Passes, modulated_norm
+from semsynth.model.dropout import SampleDropout
 from semsynth.model.norms import GroupNorm
 
 Fused = Callable[[nn.Module, Tensor, Entry | Passes | None, Modulation | None], Tensor | None]
@@ -101,7 +102,7 @@ class ResBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time = nn.Linear(embedding, 2 * out_channels)
         self.norm2 = norm(out_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SampleDropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from semsynth.diffusion.objective import Loss, diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.times import timesteps
 from semsynth.model.codec import Codec
+from semsynth.model.dropout import seed_dropout
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.runtime.precision import Precision, autocast
@@ -93,8 +94,6 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(phase, step_in_phase)
     run.unet.train()
-    # Dropout draws from the global generator: seeding it here makes the step a function of itself.
-    torch.manual_seed(derive_seed(recipe.seed, "dropout", run.step, run.accelerator.process_index))
     hide_masks(batch.channels, batch.edges, dropped_masks(run, phase.mask_dropout))
     x0, weight = _to_device(run, batch)
     varied = _told(run, batch)
@@ -104,14 +103,15 @@ def train_step(run: Run, batch: Batch) -> Tensor:
         for part in (batch.channels, batch.edges)
     )
     assert channels is not None
-    names = step_names(run)
-    sums = torch.zeros(len(names) - 1, device=x0.device)
+    dropout_seeds = [derive_seed(recipe.seed, "dropout", run.step, slot) for slot in _slots(run)]
+    sums = torch.zeros(len(step_names(run)) - 1, device=x0.device)
     size = len(x0) // recipe.train.accumulation
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
         # One-hot maps are large: only those of one micro-batch are made at a time.
         hot = run.plain_unet.one_hot(channels[part], None if edges is None else edges[part])
         told = None if varied is None else varied[part]
+        seed_dropout(run.plain_unet, dropout_seeds[part])
         network = partial(_predict, run.unet, hot, told)
         inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
