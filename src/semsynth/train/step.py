@@ -111,7 +111,8 @@ def train_step(run: Run, batch: Batch) -> Tensor:
         # One-hot maps are large: only those of one micro-batch are made at a time.
         hot = run.plain_unet.one_hot(channels[part], None if edges is None else edges[part])
         told = None if varied is None else varied[part]
-        seed_dropout(run.plain_unet, dropout_seeds[part])
+        if recipe.model.dropout:
+            seed_dropout(run.plain_unet, dropout_seeds[part])
         network = partial(_predict, run.unet, hot, told)
         inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
