@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.runtime.rng import derive_seed
@@ -26,7 +25,7 @@ class SampleDropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, ...) with the share dropped and the rest enlarged to the same mean."""
         if not self.training or not self.p or self.seeds is None:
-            return F.dropout(input, self.p, self.training)
+            return super().forward(input)
         if len(self.seeds) != len(input):
             raise ValueError(f"{len(self.seeds)} seeds for {len(input)} samples")
         kept = torch.empty(input.shape, dtype=input.dtype, device=input.device)
