@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
@@ -115,8 +114,9 @@ def test_each_task_has_a_gpu_or_is_told() -> None:
         slurm.task_environment({**bound, "SLURM_GPUS_ON_NODE": "1"})
 
 
-def test_a_port_that_is_taken_is_not_chosen() -> None:
-    first = slurm.free_port({"SLURM_JOB_ID": "12"})
-    with socket.socket() as other:
-        other.bind(("", first))
-        assert slurm.free_port({"SLURM_JOB_ID": "12"}) != first
+def test_two_jobs_of_one_number_do_not_meet() -> None:
+    """Two clusters on one machine, say: neither listens yet when the other looks for a port."""
+    with slurm.meeting_port({"SLURM_JOB_ID": "12"}) as first:
+        assert 10_000 <= first < 30_000
+        with slurm.meeting_port({"SLURM_JOB_ID": "12"}) as second:
+            assert second != first

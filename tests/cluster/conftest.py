@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
-from local_slurm import CONF, PROGRAMS, SEARCH, Slurm, free_ports, start_all, wait_until_idle
+from local_slurm import CONF, PROGRAMS, SEARCH, Slurm, start_all, wait_until_idle
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
+from semsynth.runtime.ports import reserved_port
 
 SIDE, STEPS = 16, 80
 RECIPE = {
@@ -61,7 +63,9 @@ def slurm() -> Iterator[Slurm]:
     for number in (0, 1):
         (folder / f"gpu{number}").touch()
     host, user = socket.gethostname().partition(".")[0], getpass.getuser()
-    conf = CONF.format(folder=folder, host=host, user=user, ports=free_ports(3))
+    held = ExitStack()
+    ports = [held.enter_context(reserved_port()) for _ in range(3)]
+    conf = CONF.format(folder=folder, host=host, user=user, ports=ports)
     (folder / "slurm.conf").write_text(conf)
     daemons = start_all(folder, env)
     cluster = Slurm(folder, env)
@@ -77,6 +81,7 @@ def slurm() -> Iterator[Slurm]:
                 daemon.wait(10)
             except subprocess.TimeoutExpired:
                 daemon.kill()
+        held.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -94,16 +93,6 @@ class Slurm:
         """The ends of the daemons' logs, for a test that failed."""
         texts = [path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log"))]
         return "\n".join("\n".join(text.splitlines()[-20:]) for text in texts)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def start(words: list[str | Path], env: dict[str, str]) -> subprocess.Popen[bytes]:

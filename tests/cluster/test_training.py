@@ -36,8 +36,9 @@ class Job:
     def wait_for_checkpoint(self) -> None:
         end = time.monotonic() + 400
         while not (self.run / "latest").exists():
-            assert time.monotonic() < end, self.text()
-            time.sleep(0.1)
+            over = self.slurm.facts(self.number)["JobState"] == "FAILED"
+            assert not over and time.monotonic() < end, self.text()
+            time.sleep(0.2)
 
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else "no log yet"

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from semsynth.runtime.ports import reserved_port
 from semsynth.train.config import TrainConfig
 from semsynth.train.loop import train
 
@@ -73,11 +73,11 @@ class Jobs:
             [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True, env=environment,
         )  # fmt: skip
+        self._ports = contextlib.ExitStack()
 
     def start(self, world: int, *arguments: str, **environment: str) -> Job:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        self._ports.close()
+        port = self._ports.enter_context(reserved_port())
         logs = Path(tempfile.mkdtemp())
         job = {
             "world": world, "arguments": [*arguments, "--device", "cpu"], "logs": str(logs),
@@ -90,6 +90,7 @@ class Jobs:
 
     def close(self) -> None:
         assert self._server.stdin is not None
+        self._ports.close()
         self._server.stdin.close()
         self._server.wait()
 

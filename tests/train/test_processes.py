@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 from jobs import Jobs, until
 
-from semsynth.runtime.errors import LOST_STATUS, REQUEUE_STATUS
+from semsynth.runtime.errors import LOST_STATUS, REQUEUE_STATUS, ProcessLost
+from semsynth.train.failures import while_starting
 from semsynth.train.metrics import read_metrics
 from semsynth.train.state import newest
 from semsynth.train.status import read_status
@@ -153,6 +155,29 @@ def test_a_dead_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None
     assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
     assert "error: rank 1 on" in job.said(0) and "died (step" in job.said(0)
     assert "Traceback" not in job.said(0)
+
+
+def test_a_port_that_another_server_has(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+    with socket.create_server(("", 0)) as other:
+        port = str(other.getsockname()[1])
+        job = jobs.start(2, *words("run"), MASTER_PORT=port)
+        until(lambda: "error: " in job.said(0))
+        job.signal(signal.SIGKILL, 1)  # it waits for the stranger's answer
+    assert job.wait() == [2, -signal.SIGKILL]
+    assert f"something else has port {port}" in job.said(0)
+    assert "Traceback" not in job.said(0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_that_is_lost_while_the_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
+    assert while_starting(lost) is lost  # one process has nobody to lose
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    found = while_starting(lost)
+    assert isinstance(found, ProcessLost) and "rank 1 on" in str(found)
+    bug = RuntimeError("shapes (2, 3) and (4, 5) do not match")
+    assert while_starting(bug) is bug
 
 
 def test_a_batch_that_cannot_be_shared(jobs: Jobs, words: Any, tmp_path: Path) -> None:

@@ -81,10 +81,11 @@ def main(argv: list[str]) -> int:
         os.execv(sys.executable, [sys.executable, *words])
     if where == "job":
         line = slurm.srun(os.environ, *_take_nproc(argv))
-        os.environ.setdefault("MASTER_PORT", str(slurm.free_port(os.environ)))
         tasks = line[line.index("--ntasks") + 1]
         _say(f"job {{SLURM_JOB_ID}} on {{SLURM_JOB_NODELIST}}: {tasks} processes", os.environ)
-        return slurm.supervise(line, os.environ["SLURM_JOB_ID"])
+        with slurm.meeting_port(os.environ) as port:
+            os.environ.setdefault("MASTER_PORT", str(port))
+            return slurm.supervise(line, os.environ["SLURM_JOB_ID"])
     import torch
 
     gpus = torch.cuda.device_count()

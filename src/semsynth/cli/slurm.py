@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from semsynth.runtime.errors import REQUEUE_STATUS, UserError
+from semsynth.runtime.ports import reserved_port
 
 # Seconds that the other tasks have after the first one ended. Not `--kill-on-bad-exit`: that would
 # kill rank 0 in the middle of the checkpoint for which the others have already left.
@@ -80,17 +81,16 @@ def _ports(number: int) -> list[int]:
     return [10_000 + (number + 101 * i) % 20_000 for i in range(100)]
 
 
-def free_port(env: Mapping[str, str]) -> int:
-    """Return a port for MASTER_PORT that is free here: on the job's first node, in a batch script.
+@contextmanager
+def meeting_port(env: Mapping[str, str]) -> Iterator[int]:
+    """Give a port for MASTER_PORT that is free here, and keep it from others meanwhile.
 
-    Else something else on that node may have the port that the tasks would agree on by themselves.
+    Here is the job's first node, in a batch script; the tasks would agree on a port by themselves,
+    but something else on that node may have it, or take it before rank 0 listens there, and a
+    rank that meets a stranger there waits for ever.
     """
-    ports = _ports(int(env["SLURM_JOB_ID"]) * 7)
-    for port in ports:
-        with socket.socket() as found, suppress(OSError):
-            found.bind(("", port))
-            return port
-    return ports[0]
+    with reserved_port([*_ports(int(env["SLURM_JOB_ID"]) * 7), 0]) as port:
+        yield port
 
 
 def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> list[str]:

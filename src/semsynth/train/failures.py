@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import traceback
 from collections.abc import Callable
@@ -11,9 +13,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
+from torch.distributed import DistError, DistNetworkError
 
 from semsynth.data.loading import TrainingPictures
-from semsynth.runtime.errors import UserError, some
+from semsynth.runtime.errors import ProcessLost, UserError, some
 from semsynth.runtime.progress import log_line
 from semsynth.train.step import Run
 from semsynth.train.watch import Watch
@@ -44,6 +47,23 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
     if answer[1]:
         raise SystemExit(UserError.status)
     return answer[0]  # type: ignore[no-any-return]
+
+
+def while_starting(error: RuntimeError) -> BaseException:
+    """Return what to raise for an error from before the watch; in one line if it is the others."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return error
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    me = f"rank {os.environ.get('RANK', '0')} on {platform.node()}"
+    if isinstance(error, DistNetworkError) and "EADDRINUSE" in text:
+        port = os.environ.get("MASTER_PORT")
+        return UserError(
+            f"{me}: something else has port {port}, where the processes were to meet; "
+            "export MASTER_PORT=<another> and start again"
+        )
+    if isinstance(error, DistError) or _CONNECTION.search(text):
+        return ProcessLost(f"{me} lost the others while the run was starting ({text}); start again")
+    return error
 
 
 def translate(error: BaseException, run: Run, watch: Watch) -> BaseException:

@@ -29,7 +29,7 @@ from semsynth.train.batches import training_pictures, with_codec_hash
 from semsynth.train.budget import Throughput, in_words
 from semsynth.train.checkpoints import Checkpoints
 from semsynth.train.config import Recipe, TrainConfig, chosen_recipe, run_folder
-from semsynth.train.failures import not_finite, on_main, together, translate
+from semsynth.train.failures import not_finite, on_main, together, translate, while_starting
 from semsynth.train.fork import fork
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
@@ -77,9 +77,12 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         data = PreparedDataset.open(config.data)
         check_fit(recipe, data)
         folder = run_folder(config, recipe)
-        accelerator = _accelerator(config, recipe)
         try:
+            accelerator = _accelerator(config, recipe)
             final = _train(config, recipe, folder, data, accelerator, on_checkpoint)
+        except RuntimeError as error:
+            raised = while_starting(error)
+            raise raised from (None if raised is error else error)
         finally:
             # Accelerate keeps its settings for the life of the process; the next run may have
             # others.
