@@ -53,7 +53,8 @@ def test_a_signal_at_an_awkward_moment(
 ) -> None:  # fmt: skip
     train(configure("straight", *CHECKED))
     signal_in(monkeypatch, owner, name, call)
-    with pytest.raises(Preempted, match=r"stopped at step \d of 10.*SIGTERM"):
+    where = r"at step \d of 10, with a checkpoint" if steps != {0} else "before the first step"
+    with pytest.raises(Preempted, match=rf"stopped {where} \(SIGTERM\)"):
         train(configure("run", *CHECKED))
     monkeypatch.undo()
     run = tmp_path / "run"

@@ -316,8 +316,10 @@ class _Training:
         self.told.step = run.step
         # Nobody leaves before the checkpoint is there: a launcher ends all when one has ended.
         run.accelerator.wait_for_everyone()
+        where = f"at step {run.step} of {run.recipe.total_steps}, with a checkpoint"
+        if run.step == 0:
+            where = "before the first step"
         error = Preempted(
-            f"{run.folder}: stopped at step {run.step} of {run.recipe.total_steps}, with a "
-            f"checkpoint ({reason}); the same command goes on from there"
+            f"{run.folder}: stopped {where} ({reason}); the same command goes on from there"
         )
         raise together(run.accelerator, error)
