@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semsynth.model.norms import EPS, group_norm
+from semsynth.model.norms import group_norm, group_norm_with_moments
 
 Modulation = tuple[Tensor, Tensor]
 """1 + gamma and beta of one norm, each (M, C, H, W) for M masks; or, of the null condition, with
@@ -102,14 +102,12 @@ def _short_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
 
     Only the outermost rows and columns are computed again, with their own gammas and betas.
     """
-    batch, channels, height, width = x_BCHW.shape
+    channels, height, width = x_BCHW.shape[1:]
     scale, shift = (part[0].to(x_BCHW.dtype) for part in modulation)
     within = (scale[:, 1, 1].contiguous(), shift[:, 1, 1].contiguous())
-    out, mean, rstd = torch.native_group_norm(
-        x_BCHW, *within, batch, channels, height * width, groups, EPS
-    )
+    out, mean, rstd = group_norm_with_moments(x_BCHW, groups, *within)
     mean_BC1, rstd_BC1 = (
-        part.repeat_interleave(channels // groups, 1)[..., None].to(x_BCHW.dtype)
+        part.repeat_interleave(channels // groups, 1)[..., None].to(out.dtype)
         for part in (mean, rstd)
     )
     for axis, side in ((2, height), (3, width)):

@@ -37,18 +37,37 @@ def norm_silu(
 ) -> Tensor:
     """Return ``silu(time of (GroupNorm(x) * scale + shift))`` in ``dtype``; float32 within.
 
+    In the memory format of ``x``: PyTorch's own GroupNorm gives NCHW on a GPU whatever it gets, and
+    each convolution would turn its input round.
+
     Args:
         x_BCHW: the map.
         groups: of GroupNorm.
-        modulation: scale and shift, which broadcast to (B, C, H, W).
+        modulation: scale and shift for M masks, as ``condition.Modulation``, or (1, C, 1, 1).
         time: another scale and shift, (B, C, 1, 1), or None.
         dtype: of the result.
     """
-    h = F.group_norm(x_BCHW.float(), groups, eps=EPS)
-    h = h * modulation[0].float() + modulation[1].float()
+    grouped = x_BCHW.float().unflatten(1, (groups, -1))
+    var, mean = torch.var_mean(grouped, (2, 3, 4), correction=0, keepdim=True)
+    h = ((grouped - mean) * (var + EPS).rsqrt()).flatten(1, 2)
+    scale, shift = (_for_pictures(part, x_BCHW) for part in modulation)
+    h = h * scale + shift
     if time is not None:
         h = h * time[0].float() + time[1].float()
     return F.silu(h).to(dtype)
+
+
+def _for_pictures(part_MCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+    """Return a scale or shift that broadcasts to ``x``; compiled, it is read where it is used."""
+    for axis in (2, 3):
+        side = x_BCHW.shape[axis]
+        if part_MCHW.shape[axis] not in (1, side):  # the rim and one pixel, see `spread`
+            place = torch.arange(side, device=x_BCHW.device)
+            part_MCHW = part_MCHW.index_select(axis, 1 - (place == 0).int() + (place == side - 1))
+    masks, pictures = len(part_MCHW), len(x_BCHW)
+    if masks not in (1, pictures):
+        part_MCHW = part_MCHW.repeat_interleave(pictures // masks, 0)
+    return part_MCHW.float()
 
 
 VARIANTS = 64
@@ -67,8 +86,8 @@ def activate(
     entry: Entry | Passes | None,
     time: Modulation | None,
     kernel: Callable[..., Tensor] | None = None,
-) -> Tensor | None:
-    """Return what a residual block makes of ``x`` by the compiled kernel; None where it cannot.
+) -> Tensor:
+    """Return what a residual block makes of ``x`` before its convolution, by the compiled kernel.
 
     Args:
         norm: SPADE or plain.
@@ -83,9 +102,7 @@ def activate(
             [None] * count if time is None else zip(*(t.chunk(count) for t in time), strict=True)
         )
         rows = zip(x_BCHW.chunk(count), entry.entries, times, strict=True)
-        parts = [activate(norm, x, each, t, kernel) for x, each, t in rows]
-        done = [part for part in parts if part is not None]
-        return torch.cat(done) if len(done) == count else None
+        return torch.cat([activate(norm, x, each, t, kernel) for x, each, t in rows])
     if entry is None:
         plain = cast(GroupNorm, norm)
         groups = plain.num_groups
@@ -94,9 +111,6 @@ def activate(
         spade = cast(SpadeNorm, norm)
         groups = spade.groups
         modulation = spade.modulation(entry) if isinstance(entry, Tensor) else entry
-    scale = modulation[0]
-    if scale.shape[2:] not in (x_BCHW.shape[2:], (1, 1)) or len(scale) not in (1, len(x_BCHW)):
-        return None
     dtype = computed_dtype(x_BCHW.device, x_BCHW.dtype)
     return (kernel or _compiled())(x_BCHW, groups, modulation, time, dtype)
 

@@ -18,21 +18,33 @@ def group_norm(
     x_BCHW: Tensor, groups: int, weight_C: Tensor | None = None, bias_C: Tensor | None = None
 ) -> Tensor:
     """Return GroupNorm of ``x``, in its memory format; as ``torch.nn.functional.group_norm``."""
-    if not _is_slow(x_BCHW, groups):
+    channels_last = x_BCHW.is_contiguous(memory_format=torch.channels_last)
+    if not channels_last or x_BCHW.is_contiguous() or _has_kernel(x_BCHW, groups):
         return F.group_norm(x_BCHW, groups, weight_C, bias_C, EPS)
     out = F.group_norm(x_BCHW.contiguous(), groups, weight_C, bias_C, EPS)
     return out.contiguous(memory_format=torch.channels_last)
 
 
-def _is_slow(x_BCHW: Tensor, groups: int) -> bool:
+def group_norm_with_moments(
+    x_BCHW: Tensor, groups: int, weight_C: Tensor, bias_C: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``group_norm``, and the mean and 1 / deviation of the groups, (B, groups) each."""
+    batch, channels, height, width = x_BCHW.shape
+    if x_BCHW.device.type == "cpu":
+        area = height * width
+        return torch.native_group_norm(x_BCHW, weight_C, bias_C, batch, channels, area, groups, EPS)
+    # Elsewhere that function refuses channels_last.
+    out = group_norm(x_BCHW, groups, weight_C, bias_C)
+    grouped = x_BCHW.float().unflatten(1, (groups, -1))
+    var, mean = torch.var_mean(grouped, (2, 3, 4), correction=0)
+    return out, mean, (var + EPS).rsqrt()
+
+
+def _has_kernel(x_BCHW: Tensor, groups: int) -> bool:
+    """Return whether there is a good kernel for this map in channels_last: on CPUs alone."""
     _, channels, height, width = x_BCHW.shape
-    return (
-        x_BCHW.device.type == "cpu"
-        and height * width < _MAP
-        and channels // groups < _STRIP
-        and x_BCHW.is_contiguous(memory_format=torch.channels_last)
-        and not x_BCHW.is_contiguous()
-    )
+    large = height * width >= _MAP or channels // groups >= _STRIP
+    return x_BCHW.device.type == "cpu" and large
 
 
 class GroupNorm(nn.GroupNorm):

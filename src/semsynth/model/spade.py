@@ -18,9 +18,8 @@ from semsynth.model.condition import Entry, Modulation, Passes, modulated_norm
 from semsynth.model.dropout import SampleDropout
 from semsynth.model.norms import GroupNorm
 
-Fused = Callable[[nn.Module, Tensor, Entry | Passes | None, Modulation | None], Tensor | None]
-"""(norm, x_BCHW, its entry, the time's scale and shift) to the activated map, or None where it
-cannot; see ``fused``."""
+Fused = Callable[[nn.Module, Tensor, Entry | Passes | None, Modulation | None], Tensor]
+"""(norm, x_BCHW, its entry, the time's scale and shift) to the activated map; see ``fused``."""
 
 
 def norm_groups(channels: int) -> int:
@@ -135,9 +134,7 @@ class ResBlock(nn.Module):
     ) -> Tensor:
         """Return SiLU of the norm, with the time's scale and shift in between where given."""
         if self.fused is not None:
-            done = self.fused(norm, x_BCHW, entry, time)
-            if done is not None:
-                return done
+            return self.fused(norm, x_BCHW, entry, time)
         h = norm(x_BCHW) if entry is None else norm(x_BCHW, entry)
         return F.silu(h if time is None else torch.addcmul(time[1], h, time[0]))
 
