@@ -11,9 +11,10 @@ import torch
 
 from semsynth.diffusion.settings import SamplerSettings
 from semsynth.pipeline import caching
-from semsynth.pipeline.caching import keep_bytes, pictures_a_mask
+from semsynth.pipeline.caching import encode_masks, keep_bytes, pictures_a_mask
 from semsynth.runtime import precision
 from semsynth.runtime.errors import SemsynthWarning, UserError
+from semsynth.runtime.live_bytes import LiveBytes
 
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
@@ -32,9 +33,9 @@ def test_runs_of_equal_masks() -> None:
 def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching, "free_bytes", lambda device: 1000)
     cpu = torch.device("cpu")
-    assert [keep_bytes(cache, cpu, 900) for cache in ("auto", "full", "off")] == [500, 900, 0]
-    with pytest.warns(SemsynthWarning, match="keeping what fits into half of that, as auto does"):
-        assert keep_bytes("full", cpu, 1001) == 500
+    assert [keep_bytes(cache, cpu, 800) for cache in ("auto", "full", "off")] == [500, 800, 0]
+    with pytest.warns(SemsynthWarning, match="80%: keeping what fits into half, as auto does"):
+        assert keep_bytes("full", cpu, 801) == 500
     with pytest.raises(UserError, match="cache is 'some'"):
         keep_bytes("some", cpu, 900)  # type: ignore[arg-type]
 
@@ -58,6 +59,31 @@ def test_what_is_kept_changes_no_picture(
         )
     painted = pipe.generate(masks, seeds)
     assert np.abs(painted.astype(int) - expected).max() <= 1
+
+
+@torch.no_grad()
+def test_masks_are_encoded_once_and_never_kept_twice(
+    new_pipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet = new_pipe().unet
+    masks = torch.randint(0, 2, (4, 8, 12))[[0, 1, 1, 2]]
+    calls: list[int] = []
+    plain = unet.encode
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(unet, "encode", counted)
+    live = LiveBytes()
+    live.ignore(list(unet.parameters()))
+    with live:
+        found = encode_masks(unet, masks, None, None)
+    assert len(calls) == 3
+    for mine, wanted in zip(found.entries, plain(masks).entries, strict=True):
+        torch.testing.assert_close(mine, wanted)
+    most = max(part.nbytes for entry in found.entries for part in entry)
+    assert live.peak < found.n_bytes + 4 * most
 
 
 def test_bytes_do_not_depend_on_which_masks_are_beside(

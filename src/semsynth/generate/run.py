@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -97,7 +98,7 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     if painter is None:
         painter = pipe = pipe or _load(config)
     _check_fit(painter, data, config)
-    batches = _batches(shots, store, config.batch_size, shard)
+    batches = _batches(shots, store, _batch_size(config), shard)
     missing = [shot for batch in batches for shot in batch if not store.has(shot)]
     n_bytes = 4 * frame.form.height * frame.form.width  # PNGs of noise are no smaller than pixels
     require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} pictures")
@@ -140,6 +141,12 @@ def _batches(
     return [*mine, *chunks(lost, size)]
 
 
+def _batch_size(config: GenerateConfig) -> int:
+    """Return how many pictures are painted at once: whole masks, where several fit."""
+    size, each = config.batch_size, config.per_mask
+    return size - size % each if size > each else size
+
+
 def _paint(
     config: GenerateConfig,
     painter: Painter,
@@ -154,7 +161,7 @@ def _paint(
             missing = [shot for shot in batch if not store.has(shot)]
             if missing:
                 # All of a batch is painted for one picture of it, and a short one filled up.
-                filled = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
+                filled = [*batch, *[batch[-1]] * (_batch_size(config) - len(batch))]
                 masks = np.stack([frame.mask(shot.split, shot.source) for shot in filled])
                 edges = None
                 if painter.instance_edges:
@@ -195,7 +202,8 @@ def _settle(
     if text := pipe.describe_size(*frame.size):
         say(text)
     if config.reference == "none":
-        say(pipe.describe_cache(-(-config.batch_size // config.per_mask), frame.size))
+        size = _batch_size(config)
+        say(pipe.describe_cache(size // math.gcd(size, config.per_mask), frame.size))
 
 
 def _check_fit(painter: Painter, data: PreparedDataset, config: GenerateConfig) -> None:

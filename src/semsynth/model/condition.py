@@ -6,7 +6,6 @@ and they are the same in all steps, for all pictures of a mask, on both sides of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,20 +56,29 @@ class Condition:
         return sum(parts.values())
 
     @classmethod
-    def stack(cls, parts: Sequence[Condition]) -> Condition:
-        """Return the condition of the masks of several conditions of one network, in order."""
+    def stack(cls, parts: list[Condition]) -> Condition:
+        """Return the condition of the masks of several conditions of one network, in order.
+
+        ``parts`` is emptied, and each norm's tensors are let go as soon as they are joined: all of
+        them twice would be twice the memory.
+        """
         if len(parts) == 1:
-            return parts[0]
+            return parts.pop()
+        left = [list(reversed(part.entries)) for part in parts]
+        parts.clear()
         entries: list[Entry] = []
-        joined: dict[tuple[int, ...], Tensor] = {}
-        for row in zip(*(part.entries for part in parts), strict=True):
+        # Norms of one level share their map: it is joined once (and kept, so that its id is its).
+        maps: dict[tuple[int, ...], tuple[Tensor, list[Entry]]] = {}
+        while left[0]:
+            row = [of_mask.pop() for of_mask in left]
             if isinstance(row[0], Tensor):
-                # Norms of one level share their map: it is joined once.
                 key = tuple(id(tensor) for tensor in row)
-                joined.setdefault(key, torch.cat([t for t in row if isinstance(t, Tensor)]))
-                entries.append(joined[key])
+                if key not in maps:
+                    maps[key] = torch.cat([t for t in row if isinstance(t, Tensor)]), row
+                entries.append(maps[key][0])
             else:
                 scales, shifts = zip(*row, strict=True)
+                del row
                 entries.append((torch.cat(scales), torch.cat(shifts)))
         return cls(tuple(entries))
 

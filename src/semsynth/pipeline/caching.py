@@ -20,13 +20,15 @@ Cache = Literal["auto", "full", "off"]
 ``full`` all of them, ``off`` none (each pass computes its own)."""
 
 AUTO_SHARE = 0.5
+# What `full` may take of the memory that is free: the pass itself needs some.
+FULL_SHARE = 0.8
 
 
 def keep_bytes(cache: Cache, device: torch.device, needed: int) -> int:
     """Return how many bytes of conditions to keep, of ``needed`` for all of them.
 
-    ``full`` falls back to the rule of ``auto`` where all of them are more than is free: that is
-    said, and nothing has been allocated yet.
+    ``full`` falls back to the rule of ``auto`` where all of them are more than ``FULL_SHARE`` of
+    what is free: that is said, and nothing has been allocated yet.
 
     Raises:
         UserError: ``cache`` is none of ``Cache``.
@@ -36,12 +38,12 @@ def keep_bytes(cache: Cache, device: torch.device, needed: int) -> int:
     if cache == "off":
         return 0
     free = free_bytes(device)
-    if cache == "full" and needed <= free:
+    if cache == "full" and needed <= FULL_SHARE * free:
         return needed
     if cache == "full":
         warnings.warn(
-            f"cache full: gammas and betas take {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free: "
-            "keeping what fits into half of that, as auto does",
+            f"cache full: gammas and betas take {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free, "
+            f"of which they get {FULL_SHARE:.0%}: keeping what fits into half, as auto does",
             SemsynthWarning,
             stacklevel=3,
         )
@@ -71,15 +73,17 @@ def encode_masks(
 ) -> Condition:
     """Encode masks one by one, so that the numbers do not depend on which masks there are.
 
-    (Kernels of several shapes round differently.) Arguments as of ``SemanticUNet.encode``;
-    ``keep`` is for all of them.
+    (Kernels of several shapes round differently.) One that is the same as the one before it is not
+    encoded again. Arguments as of ``SemanticUNet.encode``; ``keep`` is for all of them.
     """
     count = len(channels_MHW)
     each = None if keep is None else keep // count
-    parts = [
-        unet.encode(
-            channels_MHW[i : i + 1], None if edges_MHW is None else edges_MHW[i : i + 1], each
-        )
-        for i in range(count)
-    ]
+    parts: list[Condition] = []
+    for i in range(count):
+        edges = None if edges_MHW is None else edges_MHW[i : i + 1]
+        given = (channels_MHW, edges_MHW)
+        if i and all(part is None or torch.equal(part[i], part[i - 1]) for part in given):
+            parts.append(parts[-1])
+        else:
+            parts.append(unet.encode(channels_MHW[i : i + 1], edges, each))
     return Condition.stack(parts)
