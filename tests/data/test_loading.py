@@ -126,3 +126,16 @@ def test_padding_is_no_content(tmp_path: Path) -> None:
     for batch in batches(samples(data, flip=True, crop=0.7), (0, 8)):
         assert batch.content is not None and batch.content.dtype == torch.bool
         assert torch.equal(batch.content[:, 0], batch.channels >= 0)
+
+
+def test_a_batch_is_pinned_whole(ramps: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader's thread pins what has such a method; tensors of a CPU-only PyTorch have not."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    pictures = samples(ramps)
+    pictures.noise = lambda position: np.full((2, 1, 1), position, np.float32)
+    (batch,) = batches(pictures, (0, 1))
+    pinned = torch.utils.data._utils.pin_memory.pin_memory(batch)
+    for name, part in vars(batch).items():
+        there = vars(pinned)[name]
+        assert (there is None) if part is None else torch.equal(there, part) and there is not part
+    assert batch.noise is not None and batch.noise[:, 0, 0, 0].tolist() == [0, 1, 2]

@@ -32,9 +32,10 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import build_network
 from semsynth.train import setup
+from semsynth.train.batches import noise_at
 from semsynth.train.config import TrainConfig, load_recipe
 from semsynth.train.loop import train
-from semsynth.train.step import Run, dropped_masks, noise_and_times
+from semsynth.train.step import Run, dropped_masks, step_times
 
 CLASSES = 3
 # Two channels in each group of GroupNorm: with one, a bias before it has no gradient but rounding,
@@ -100,7 +101,9 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
         if second:
             y = y * (~dropped_masks(run, 0.5)).float()[:, None, None, None]
         x0 = batch.pictures.float() / 127.5 - 1
-        noise, t = noise_and_times(run, tuple(x0.shape[1:]))
+        positions = range(step * size, (step + 1) * size)
+        noise = torch.stack([torch.from_numpy(noise_at(recipe, i)) for i in positions])
+        t = step_times(run)
         loss = diffusion_loss(schedule, lambda x, t, y=y: unet(x, t, y).sample, x0, noise, t)
         optimizer.zero_grad()
         loss.total.mean().backward()

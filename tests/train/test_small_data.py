@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from semsynth.data.config import PrepareConfig
+from semsynth.data.loading import Batch
 from semsynth.data.prepare import prepare
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.official import from_official, to_official
 from semsynth.pipeline import SemanticDiffusionPipeline
 from semsynth.pipeline.bundle import build_network, load_bundle, load_network, meta_network
+from semsynth.train import loop
 from semsynth.train import step as step_module
 from semsynth.train.config import TrainConfig, load_recipe
 from semsynth.train.loop import read_metrics, train
@@ -49,16 +51,17 @@ def test_steps_see_crops_and_the_model_paints_the_whole(
     configure: Configure, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = []
-    draw = step_module.noise_and_times
+    step = loop.train_step
 
-    def seen(run: Any, shape: tuple[int, ...]) -> Any:
-        shapes.append(shape)
-        return draw(run, shape)
+    def seen(run: Any, batch: Batch) -> Any:
+        assert batch.noise is not None
+        shapes.append((tuple(batch.channels.shape[1:]), tuple(batch.noise.shape[1:])))
+        return step(run, batch)
 
-    monkeypatch.setattr(step_module, "noise_and_times", seen)
+    monkeypatch.setattr(loop, "train_step", seen)
     often = ("train.validate_every=3", "train.preview_every=3")
     train(configure("run", *SHORT, *CROPS, *often, data=wide))
-    assert shapes == [(12, 8, 12)] * 3
+    assert shapes == [((16, 24), (12, 8, 12))] * 3
     bundle = load_bundle(tmp_path / "run")
     assert (bundle.height, bundle.width) == (32, 48)
     pipe = SemanticDiffusionPipeline.from_checkpoint(tmp_path / "run", "cpu")

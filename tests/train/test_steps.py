@@ -146,8 +146,7 @@ def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
 
     def drawn(rank: int, world: int) -> tuple[torch.Tensor, ...]:
         run: Any = Run(recipe, *[None] * 2, Part(rank, world), *[None] * 5, step=7)  # type: ignore[arg-type]
-        noise, t = step_module.noise_and_times(run, (3, 2, 2))
-        return noise, t, step_module.dropped_masks(run, 0.5)
+        return step_module.step_times(run), step_module.dropped_masks(run, 0.5)
 
     whole = drawn(0, 1)
     for rank in range(2):

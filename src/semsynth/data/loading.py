@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Batch:
         edges: (B, H, W) uint8, 1 at the borders of objects; None unless ``Plan.instances``.
         varied: (B, 7) float32: what was done to them (``variation.AUGMENTATIONS``).
         latents: (B, C, h, w) float32, where they were computed before; else None.
+        noise: (B, C, h, w) float32, of the size of the latents; None unless it is asked for.
     """
 
     pictures: Tensor
@@ -42,6 +44,15 @@ class Batch:
     edges: Tensor | None = None
     varied: Tensor | None = None
     latents: Tensor | None = None
+    noise: Tensor | None = None
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory from which a GPU can copy by itself; the loader calls it."""
+        parts: dict[str, Tensor | None] = vars(self)
+        pinned: dict[str, Any] = {
+            name: part.pin_memory() for name, part in parts.items() if part is not None
+        }
+        return replace(self, **pinned)
 
 
 @dataclass(frozen=True)
@@ -54,12 +65,16 @@ class TrainingSample:
     edges: Array | None
     varied: Array
     latent: Array | None = None
+    noise: Array | None = None
 
 
 Hide = Callable[[int, Array], Array]
 """(position of the sample, (H, W) channels) to the pixels that become unlabelled, (H, W) bool."""
 Latents = Callable[[str, bool], Array]
 """(stem, whether it is mirrored) to the latent of a picture, (C, h, w) float32."""
+Noise = Callable[[int], Array]
+"""Position of the sample to its noise, (C, h, w) float32. Drawn here, beside the steps: for large
+pictures that takes as long as a step on a GPU."""
 
 
 class TrainingPictures(Dataset[TrainingSample]):
@@ -72,6 +87,7 @@ class TrainingPictures(Dataset[TrainingSample]):
         plan: Plan,
         hide: Hide | None = None,
         latents: Latents | None = None,
+        noise: Noise | None = None,
     ) -> None:
         """Read ``split`` of ``data`` as ``plan`` says, with masks partly hidden by ``hide``.
 
@@ -81,7 +97,7 @@ class TrainingPictures(Dataset[TrainingSample]):
             UserError: the plan wants instances and a picture has none.
         """
         self.data, self.split, self.plan = data, split, plan
-        self.hide, self.latents = hide, latents
+        self.hide, self.latents, self.noise = hide, latents, noise
         self.stems = data.stems(split)
         self.lut = data.labels.channel_lut()
         self.unlabelled = np.int16(data.labels.unlabelled_channel)
@@ -138,7 +154,8 @@ class TrainingPictures(Dataset[TrainingSample]):
             if edges is not None:
                 edges[hidden] = 0
         latent = None if self.latents is None else self.latents(stem, bool(varied[0]))
-        return TrainingSample(layers[0], layers[1], content, edges, varied, latent)
+        noise = None if self.noise is None else self.noise(position)
+        return TrainingSample(layers[0], layers[1], content, edges, varied, latent, noise)
 
 
 def _require_instances(data: PreparedDataset, split: str) -> None:
@@ -180,6 +197,7 @@ def _collate(items: list[TrainingSample]) -> Batch:
         edges,
         stacked([item.varied for item in items]),
         stacked([item.latent for item in items]),
+        stacked([item.noise for item in items]),
     )
 
 

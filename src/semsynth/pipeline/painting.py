@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from semsynth.pipeline.parts import PipelineParts
 from semsynth.pipeline.sizes import cut_back, fill_up, told, whole_size
 from semsynth.pipeline.steps import Callback, Interrupted, StepEnd, check_callback
 from semsynth.runtime.errors import SemsynthWarning, UserError
+from semsynth.runtime.precision import keep_casts
 
 
 class PaintingPipeline(PipelineParts):
@@ -248,7 +250,8 @@ class PaintingPipeline(PipelineParts):
 
         denoise = Denoiser(network, self.schedule, self.codec.clip, settings)
         try:
-            x0 = sample(denoise, scheduler, noise_BCHW, generators, on_step)
+            with self._kept_casts():
+                x0 = sample(denoise, scheduler, noise_BCHW, generators, on_step)
         except Interrupted as stopped:
             x0 = stopped.latents
         if not x0.isfinite().all():
@@ -257,6 +260,11 @@ class PaintingPipeline(PipelineParts):
                 "finite; take more steps, another scheduler, or bfloat16 in place of float16"
             )
         return x0
+
+    def _kept_casts(self) -> AbstractContextManager[object]:
+        # Sequential offloading brings new weights in each pass: the casts of the old ones are lost.
+        moving = any(hasattr(module, "_hf_hook") for module in self._plain_unet.modules())
+        return nullcontext() if moving else keep_casts(self._execution_device)
 
     def _decode(self, latent: Tensor, masks: Array) -> Tensor:
         picture = cut_back(self.codec.decode(latent), (masks.shape[1], masks.shape[2]))

@@ -37,11 +37,16 @@ def pick_device(name: str) -> torch.device:
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
     """Return how long ``run`` takes, until ``device`` has done what it was told."""
-    start = time.perf_counter()
+    start = clock(device)
     run()
+    return clock(device) - start
+
+
+def clock(device: torch.device) -> float:
+    """Return the time in seconds, once ``device`` has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return time.perf_counter()
 
 
 def free_bytes(device: torch.device) -> int:

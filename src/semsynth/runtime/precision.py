@@ -50,6 +50,14 @@ def autocast(device: torch.device, precision: Precision, cache: bool = True) -> 
     return torch.autocast(device.type, torch.bfloat16, enabled=short, cache_enabled=cache)
 
 
+def keep_casts(device: torch.device) -> torch.autocast:
+    """Return a context between whose passes in ``autocast`` the casts of weights are kept.
+
+    They go when the outermost context ends: each pass alone would cast all weights anew.
+    """
+    return torch.autocast(device.type, enabled=False)
+
+
 def computed_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Return in what ``dtype`` is computed on ``device`` now, inside of ``autocast`` or not."""
     kind = device.type

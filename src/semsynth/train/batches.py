@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
+
+from semsynth.data.labels import Array
 from semsynth.data.loading import Latents, TrainingPictures
 from semsynth.data.variation import Plan
 from semsynth.model.vae import open_vae
+from semsynth.runtime.torch_rng import torch_generator
+from semsynth.train.budget import latent_size
 from semsynth.train.config import Recipe
 from semsynth.train.latents import LatentSet, cache_latents, claim_latents
 from semsynth.train.mask_dropout import partial_masks
@@ -36,7 +43,16 @@ def training_pictures(run: Run) -> TrainingPictures:
     recipe = run.recipe
     hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
     latents = _kept_latents(run) if recipe.train.cache_latents else None
-    return TrainingPictures(run.data, "train", training_plan(recipe), hide, latents)
+    noise = partial(noise_at, recipe)
+    return TrainingPictures(run.data, "train", training_plan(recipe), hide, latents, noise)
+
+
+def noise_at(recipe: Recipe, position: int) -> Array:
+    """Return the noise of a sample, (C, h, w) float32: a function of (seed, step, slot)."""
+    step, slot = divmod(position, recipe.train.batch_size)
+    shape = (recipe.model.latent_channels, *latent_size(recipe))
+    generator = torch_generator(recipe.seed, "noise", step, slot)
+    return torch.randn(shape, generator=generator).numpy()
 
 
 def _kept_latents(run: Run) -> Latents:

@@ -21,7 +21,7 @@ from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import save_bundle
 from semsynth.pipeline.folder import FINAL
 from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
-from semsynth.runtime.devices import pick_device
+from semsynth.runtime.devices import clock, pick_device
 from semsynth.runtime.errors import Preempted, UserError
 from semsynth.runtime.preemption import listening
 from semsynth.runtime.progress import log_line, logging_to, progress_bar, say
@@ -171,6 +171,8 @@ class _Training:
         self.throughput = Throughput(recipe, channels, devices, run.precision)
         self.window: list[Tensor] = []
         self.since, self.done = time.perf_counter(), 0
+        self.apart = 0.0  # seconds since then that were no steps
+        self.from_log: tuple[float, int] | None = None  # when the first line came, at which step
 
     def to_the_end(self) -> None:
         try:
@@ -191,7 +193,7 @@ class _Training:
         shard = (accelerator.process_index, accelerator.num_processes)
         steps = (run.step, recipe.total_steps)
         self.watch.mark(run.step, "first step")
-        self.since, self.done = time.perf_counter(), 0
+        self.since, self.done, self.apart = time.perf_counter(), 0, 0.0
         with progress_bar(recipe.total_steps, "train", "step", initial=run.step) as bar:
             for batch in batches(self.pictures, steps, recipe.train.workers, shard):
                 if self.done or run.step > steps[0]:
@@ -213,17 +215,22 @@ class _Training:
         """Write a line of the log; return it in words."""
         run, told = self.run, self.told
         values = self._window_means()
-        seconds = time.perf_counter() - self.since
-        speed = self.throughput.values(self.done * run.recipe.train.batch_size, seconds)
-        done, self.window, self.done = self.done, [], 0
+        now = time.perf_counter()
+        seconds = now - self.since
+        images = self.done * run.recipe.train.batch_size
+        speed = self.throughput.values(images, seconds - self.apart)
+        done, self.window, self.done, self.apart = self.done, [], 0, 0.0
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
         log_line(f"step {run.step} of {told.total_steps}, {words}")
         if self.metrics is not None:
             self.metrics.write(run.step, **values, **speed)
             told.step, told.loss, told.doing = run.step, values["loss"], "train"
             told.images_per_second = speed["images_per_second"]
-            left = told.total_steps - run.step
-            told.seconds_left = round(left * seconds / done, 1)
+            # All since the first line, validation too; before it there is only this one.
+            then, step = self.from_log or (self.since, run.step - done)
+            each = (now - then) / (run.step - step)
+            told.seconds_left = round((told.total_steps - run.step) * each, 1)
+            self.from_log = self.from_log or (now, run.step)
             told.seconds_between = round(seconds, 3)
             if run.accelerator.device.type == "cuda":
                 told.gpu_memory = torch.cuda.max_memory_reserved(run.accelerator.device)
@@ -264,6 +271,7 @@ class _Training:
         previews = is_due(section.preview_every)
         if not (validates or previews or keeps):
             return
+        begun = clock(run.accelerator.device)
         ema = whole_ema(run)
         if validates and self.metrics is not None:
             self._slow("validation")
@@ -278,6 +286,7 @@ class _Training:
         if keeps and self.main and self.on_checkpoint is not None:
             self.checkpoints.wait()
             self.on_checkpoint(step, self._pipeline(ema))
+        self.apart += clock(run.accelerator.device) - begun
 
     def _slow(self, doing: str) -> None:
         self.watch.mark(self.run.step, doing)

@@ -164,9 +164,8 @@ def random_batch(recipe: Recipe, label_channels: int) -> Batch:
     def draw(high: int, *shape: int) -> torch.Tensor:
         return torch.randint(0, high, shape, generator=generator)
 
-    latents = None
-    if recipe.model.vae is not None:
-        latents = torch.randn(count, recipe.model.latent_channels, *latent_size(recipe))
+    noise = torch.randn(count, recipe.model.latent_channels, *latent_size(recipe))
+    latents = None if recipe.model.vae is None else torch.randn_like(noise)
     return Batch(
         draw(256, count, 0 if latents is not None else 3, height, width).byte(),
         draw(label_channels, count, height, width).short(),
@@ -174,6 +173,7 @@ def random_batch(recipe: Recipe, label_channels: int) -> Batch:
         draw(2, count, height, width).byte() if recipe.model.instance_edges else None,
         torch.zeros(count, len(AUGMENTATIONS)),
         latents,
+        noise,
     )
 
 

@@ -24,7 +24,6 @@ from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.runtime.precision import Precision, autocast
 from semsynth.runtime.rng import derive_seed, numpy_rng
-from semsynth.runtime.torch_rng import torch_generator
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.phases import learning_rate, phase_at
@@ -97,7 +96,8 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     hide_masks(batch.channels, batch.edges, dropped_masks(run, phase.mask_dropout))
     x0, weight = _to_device(run, batch)
     varied = _told(run, batch)
-    noise, t = noise_and_times(run, tuple(x0.shape[1:]))
+    assert batch.noise is not None
+    noise, t = moved(batch.noise, x0.device), moved(step_times(run), x0.device)
     channels, edges = (
         None if part is None else moved(labels_for_network(part, recipe.model), x0.device)
         for part in (batch.channels, batch.edges)
@@ -196,21 +196,12 @@ def _slots(run: Run) -> range:
     return range(run.recipe.train.batch_size)[rank::world]
 
 
-def noise_and_times(run: Run, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Noise and timesteps as functions of (seed, step, slot): the same for any processes."""
-    recipe, step, slots = run.recipe, run.step, _slots(run)
-    noise = torch.stack(
-        [
-            torch.randn(shape, generator=torch_generator(recipe.seed, "noise", step, s))
-            for s in slots
-        ]
-    )
+def step_times(run: Run) -> Tensor:
+    """Return this process's timesteps, (B,), a function of (seed, step, slot); on the CPU."""
+    recipe, size = run.recipe, run.recipe.train.batch_size
     # Spread evenly over the levels, with one random offset: less variance than independent draws.
-    offset = numpy_rng(recipe.seed, "timesteps", step).random()
-    size = recipe.train.batch_size
-    t = timesteps(recipe.diffusion, [(slot + offset) / size for slot in slots])
-    device = run.accelerator.device
-    return moved(noise, device), moved(t, device)
+    offset = numpy_rng(recipe.seed, "timesteps", run.step).random()
+    return timesteps(recipe.diffusion, [(slot + offset) / size for slot in _slots(run)])
 
 
 def dropped_masks(run: Run, share: float) -> Tensor:
