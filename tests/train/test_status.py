@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from semsynth.runtime.errors import UserError
-from semsynth.train.config import TrainConfig
+from semsynth.train import loop
+from semsynth.train.config import TrainConfig, load_recipe
 from semsynth.train.loop import train
 from semsynth.train.metrics import read_metrics
 from semsynth.train.status import STATUS, read_status
@@ -43,6 +45,35 @@ def test_a_run_tells_where_it_is(configure: Configure, tmp_path: Path) -> None:
     assert finished is not None and finished.state == "finished"
     assert (finished.step, finished.last_checkpoint, finished.seconds_left) == (10, 10, 0)
     assert finished.loss == read_metrics(run)[-1]["loss"]
+
+
+def test_speed_is_of_steps_and_the_time_left_of_all(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a step takes a second, and validation a hundred."""
+    now = [0.0]
+
+    def taking(name: str, seconds: float) -> None:
+        plain = getattr(loop, name)
+
+        def timed(*arguments: Any) -> Any:
+            now[0] += seconds
+            return plain(*arguments)
+
+        monkeypatch.setattr(loop, name, timed)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(loop, "clock", lambda device: now[0])
+    taking("train_step", 1.0)
+    taking("validation_loss", 100.0)
+    left = []
+    often = ("train.log_every=1", "train.validate_every=2", "train.checkpoint_every=1")
+    config = configure("run", *often)
+    train(config, lambda step, _: left.append(read_status(config.output).seconds_left))  # type: ignore[union-attr]
+    speeds = {line["images_per_second"] for line in read_metrics(config.output) if "loss" in line}
+    assert speeds == {load_recipe(config.recipe).train.batch_size}
+    # One second a step is all that is known at first; then every second step is validated too.
+    assert left[0] == 9 and left[2] == 7 * (102 / 2) and left[-1] == 0
 
 
 def test_keys_of_later_versions_are_passed_over_and_formats_are_not(tmp_path: Path) -> None:
