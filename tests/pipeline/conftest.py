@@ -16,6 +16,7 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.model.config import ModelConfig
 from semsynth.pipeline import SemanticDiffusionPipeline
 from semsynth.pipeline.bundle import Bundle, build_network
+from semsynth.runtime import precision
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
 FACTS = {"licence": "CC BY 4.0", "dataset": "toys", "step": 7, "recipe": {"name": "tiny"}}
@@ -75,3 +76,9 @@ def new_pipe() -> Callable[..., Any]:
 def new_masks() -> Callable[..., np.ndarray]:
     """Makes (count, height, width) masks of ids 0, 1, 2 and 9."""
     return make_masks
+
+
+@pytest.fixture(autouse=True)
+def float32_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers on all CPUs; tests of bfloat16 say so."""
+    monkeypatch.setattr(precision, "cpu_gain", lambda: 1.0)

@@ -21,7 +21,6 @@ from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample,
 from semsynth.diffusion.settings import SamplerSettings
 from semsynth.model.condition import Condition
 from semsynth.model.reference import plain_pass
-from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.pipeline.caching import describe, encode_masks, keep_bytes, pictures_a_mask
 from semsynth.pipeline.draws import (
@@ -184,11 +183,6 @@ class PaintingPipeline(PipelineParts):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    @property
-    def _plain_unet(self) -> SemanticUNet:
-        # torch.compile wraps a network; `encode` is only on the one inside.
-        return getattr(self.unet, "_orig_mod", self.unet)  # type: ignore[return-value]
-
     def _read(self, mask: Mask | None, instances: Mask | None) -> tuple[Array, Array | None]:
         if mask is None:
             raise UserError("mask= is missing: a picture, array or path of label ids or colours")
@@ -238,11 +232,13 @@ class PaintingPipeline(PipelineParts):
             with self._autocast():
                 null = self._plain_unet.encode_null(*noise_BCHW.shape[2:])
 
+        short = self.precision == "bf16"
+
         def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
             x = x.to(self._plain_unet.dtype)
             if isinstance(condition, Tensor):
                 return plain_pass(self._plain_unet, x, t, condition, guidance_scale, rescale)
-            if self.precision == "bf16":
+            if short:
                 x = x.contiguous(memory_format=torch.channels_last)
             with self._autocast():
                 output: Tensor = self.unet(x, t, condition, null, guidance_scale, rescale).sample
@@ -263,8 +259,7 @@ class PaintingPipeline(PipelineParts):
 
     def _kept_casts(self) -> AbstractContextManager[object]:
         # Sequential offloading brings new weights in each pass: the casts of the old ones are lost.
-        moving = any(hasattr(module, "_hf_hook") for module in self._plain_unet.modules())
-        return nullcontext() if moving else keep_casts(self._execution_device)
+        return nullcontext() if self._is_moving() else keep_casts(self._execution_device)
 
     def _decode(self, latent: Tensor, masks: Array) -> Tensor:
         picture = cut_back(self.codec.decode(latent), (masks.shape[1], masks.shape[2]))

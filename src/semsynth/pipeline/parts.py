@@ -13,6 +13,7 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.codec import Codec, open_codec
 from semsynth.model.config import ModelConfig
+from semsynth.model.fused import Compile, fuse
 from semsynth.model.unet import SemanticUNet
 from semsynth.model.vae import wrap_vae
 from semsynth.pipeline.caching import Cache
@@ -22,6 +23,8 @@ from semsynth.pipeline.folder import MODEL_INDEX
 from semsynth.runtime.config import parse
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.precision import Precision, autocast, memory_format, resolve_precision
+
+Wanted = Literal["auto", "no", "bf16"]
 
 
 class PipelineParts(Familiar, DiffusionPipeline):
@@ -77,8 +80,11 @@ class PipelineParts(Familiar, DiffusionPipeline):
         self.schedule = Schedule(self._diffusion)
         self.checkpoint_sha256 = ""
         self.cache: Cache = "auto"
-        self.precision: Precision = "no"
         self.plain = False
+        self._wanted: Wanted | None = "auto"
+        self._compile: Compile = "auto"
+        self._precision: Precision = "no"
+        self._settled_on: tuple[torch.device, torch.dtype, bool] | None = None
         self._lut = self._labels.channel_lut()
         self._check_network()
 
@@ -163,22 +169,53 @@ class PipelineParts(Familiar, DiffusionPipeline):
         """Name of the recipe that it was trained by."""
         return str(self.facts.get("recipe", {}).get("name", ""))
 
-    def set_precision(self, precision: Literal["auto", "no", "bf16"]) -> Precision:
+    @property
+    def precision(self) -> Precision:
+        """What is computed in: the fastest here, unless ``set_precision`` says otherwise.
+
+        Decided when it is first asked for on a device; the norms' kernels are compiled, or not,
+        and the weights laid out with it. A network that is not in float32 computes in its own type.
+        """
+        device, dtype = self._execution_device, self._plain_unet.dtype
+        if self._settled_on != (device, dtype, self.plain):
+            self._settled_on = (device, dtype, self.plain)
+            if self._wanted is not None:
+                own = self.plain or dtype != torch.float32
+                self._precision = "no" if own else resolve_precision(self._wanted, device)
+            fuse(self._plain_unet, "off" if self.plain else self._compile, device)
+            if device.type != "meta" and not self._is_moving():
+                self._plain_unet.to(memory_format=memory_format(self._precision))
+        return self._precision
+
+    def set_precision(self, precision: Wanted) -> Precision:
         """Compute in bfloat16 where that is faster; the weights stay as they are.
 
         Args:
-            precision: ``no``; ``bf16``, where the device is made for it; ``auto``, where faster.
+            precision: ``no``; ``bf16``, where the device is made for it; ``auto`` (the default),
+                where faster.
 
         Returns:
             What is used.
         """
-        self.use_precision(resolve_precision(precision, self._execution_device))
+        self._wanted, self._settled_on = precision, None
         return self.precision
 
     def use_precision(self, precision: Precision) -> None:
         """Compute in this precision, whatever is faster here."""
-        self.precision = precision
-        self._plain_unet.to(memory_format=memory_format(precision))
+        self._wanted, self._precision, self._settled_on = None, precision, None
+
+    def set_compile(self, wanted: Compile) -> None:
+        """Compile the norms' kernels (``model.fused``); by default ``auto``, on GPUs."""
+        self._compile, self._settled_on = wanted, None
+
+    @property
+    def _plain_unet(self) -> SemanticUNet:
+        # torch.compile wraps a network; `encode` is only on the one inside.
+        return getattr(self.unet, "_orig_mod", self.unet)  # type: ignore[return-value]
+
+    def _is_moving(self) -> bool:
+        """Return whether offloading brings the network's weights when they are needed."""
+        return any(hasattr(module, "_hf_hook") for module in self._plain_unet.modules())
 
     def _autocast(self) -> torch.autocast:
         return autocast(self._execution_device, self.precision)

@@ -12,7 +12,6 @@ import torch
 from diffusers import ModelMixin
 
 from semsynth.diffusion.sampling import make_scheduler
-from semsynth.model.fused import Compile, fuse
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import Bundle, load_bundle, load_network, save_bundle
 from semsynth.pipeline.card import has_card, write_card
@@ -71,10 +70,6 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         plain: paint by the official computation, straightforwardly (``model.reference``).
         checkpoint_sha256: of what it was loaded from, empty for one in training.
     """
-
-    def set_compile(self, wanted: Compile) -> bool:
-        """Compile the norms' kernels (``model.fused``), ``auto`` on GPUs; return whether it is."""
-        return fuse(self._plain_unet, wanted, self._execution_device)
 
     @classmethod
     def wrap(

@@ -295,8 +295,8 @@ class _Training:
 
     def _pipeline(self, ema: SemanticUNet) -> SemanticDiffusionPipeline:
         pipe = SemanticDiffusionPipeline.wrap(averaged(self.run, ema), ema)
-        if self.run.precision == "bf16":
-            pipe.use_precision("bf16")
+        pipe.use_precision(self.run.precision)
+        pipe.set_compile(self.run.recipe.train.compile)
         return pipe
 
     def _check_finite(self) -> None:
