@@ -135,11 +135,28 @@ def test_masks_without_pictures_are_enough(tmp_path: Path, fake: Fake, write_toy
     assert PreparedDataset.open(config.output).has_images("val")
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"per_mask": 3, "batch_size": 8}, {6}),  # whole masks
+        ({"per_mask": 1, "batch_size": 2}, {2}),  # three masks: the second batch is filled up
+        ({"per_mask": 1, "batch_size": 8}, {3}),  # no more than there are
+        ({"per_mask": 5, "batch_size": 4}, {4}),
+    ],
+)
+def test_pictures_at_once(
+    options: dict[str, int], sizes: set[int], configure: Configure, fake: Fake
+) -> None:
+    painter = fake()
+    generate(configure("run", **options), painter)
+    assert {shape[0] for shape in painter.shapes} == sizes
+
+
 def test_small_masks_are_enlarged_or_painted_when_asked(configure: Configure, fake: Fake) -> None:
     painter = fake(height=48, width=48)
     config = configure("enlarged", small_masks="enlarge", per_mask=1)
     generate(config, painter)
-    assert painter.shapes == [(4, 32, 48)]  # as large as fits, of the same shape
+    assert painter.shapes == [(3, 32, 48)]  # all of them; as large as fits, of the same shape
     samples, data = PreparedDataset.open(config.output), PreparedDataset.open(config.data)
     doubled = data.read_mask("val", "street_0").repeat(2, 0).repeat(2, 1)
     assert np.array_equal(samples.read_mask("val", "street_0__000"), doubled)
@@ -147,7 +164,7 @@ def test_small_masks_are_enlarged_or_painted_when_asked(configure: Configure, fa
     assert samples.original_size("val", "street_0__000") == (32, 48)
     own = fake(height=48, width=48)
     generate(configure("own", small_masks="paint", per_mask=1), own)
-    assert own.shapes == [(4, 16, 24)]
+    assert own.shapes == [(3, 16, 24)]
 
 
 def test_native_size_undoes_the_resizing(configure: Configure, fake: Fake) -> None:

@@ -98,14 +98,15 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     if painter is None:
         painter = pipe = pipe or _load(config)
     _check_fit(painter, data, config)
-    batches = _batches(shots, store, _batch_size(config), shard)
+    size = _batch_size(config, len(shots))
+    batches = _batches(shots, store, size, shard)
     missing = [shot for batch in batches for shot in batch if not store.has(shot)]
     n_bytes = 4 * frame.form.height * frame.form.width  # PNGs of noise are no smaller than pixels
     require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} pictures")
     store.open(shard)
     if pipe is not None:
-        _settle(pipe, store, frame, config)
-    n_new = _paint(config, painter, frame, store, batches)
+        _settle(pipe, store, frame, config, size)
+    n_new = _paint(config, painter, frame, store, batches, size)
     finished = all(store.has(shot) for shot in shots)
     if finished:
         store.list_all(shots, {**_settings(config), "checkpoint": checkpoint})
@@ -141,9 +142,9 @@ def _batches(
     return [*mine, *chunks(lost, size)]
 
 
-def _batch_size(config: GenerateConfig) -> int:
-    """Return how many pictures are painted at once: whole masks, where several fit."""
-    size, each = config.batch_size, config.per_mask
+def _batch_size(config: GenerateConfig, count: int) -> int:
+    """Return how many of ``count`` pictures are painted at once: whole masks, where several fit."""
+    size, each = min(config.batch_size, count), config.per_mask
     return size - size % each if size > each else size
 
 
@@ -153,6 +154,7 @@ def _paint(
     frame: Frame,
     store: SampleStore,
     batches: Sequence[Sequence[Shot]],
+    size: int,
 ) -> int:
     """Paint those batches of which pictures are missing; return how many were."""
     n_new, total = 0, sum(map(len, batches))
@@ -161,7 +163,7 @@ def _paint(
             missing = [shot for shot in batch if not store.has(shot)]
             if missing:
                 # All of a batch is painted for one picture of it, and a short one filled up.
-                filled = [*batch, *[batch[-1]] * (_batch_size(config) - len(batch))]
+                filled = [*batch, *[batch[-1]] * (size - len(batch))]
                 masks = np.stack([frame.mask(shot.split, shot.source) for shot in filled])
                 edges = None
                 if painter.instance_edges:
@@ -195,14 +197,17 @@ def _load(config: GenerateConfig) -> SemanticDiffusionPipeline:
 
 
 def _settle(
-    pipe: SemanticDiffusionPipeline, store: SampleStore, frame: Frame, config: GenerateConfig
+    pipe: SemanticDiffusionPipeline,
+    store: SampleStore,
+    frame: Frame,
+    config: GenerateConfig,
+    size: int,
 ) -> None:
     """Agree with other processes on what ``auto`` may choose otherwise, and say what is done."""
     pipe.use_precision(store.agree("precision", pipe.precision))
     if text := pipe.describe_size(*frame.size):
         say(text)
     if config.reference == "none":
-        size = _batch_size(config)
         say(pipe.describe_cache(size // math.gcd(size, config.per_mask), frame.size))
 
 
