@@ -84,7 +84,7 @@ def test_each_sample_once_an_epoch_across_ranks(world: int, ramps: PreparedDatas
 def test_untouched_without_variation(ramps: PreparedDataset) -> None:
     batch = next(batches(samples(ramps, batch=COUNT), (0, 1)))
     assert batch.pictures.shape == (COUNT, 3, SIDE, SIDE) and batch.pictures.dtype == torch.uint8
-    assert batch.channels.dtype == torch.int16 and batch.content is None
+    assert batch.channels.dtype == torch.int8 and batch.content is None
     assert torch.equal(batch.pictures[:, 0], batch.channels.to(torch.uint8) * 16)
     assert sorted(batch.pictures[:, 1, 0, 0].tolist()) == list(range(COUNT))
 
@@ -139,3 +139,14 @@ def test_a_batch_is_pinned_whole(ramps: PreparedDataset, monkeypatch: pytest.Mon
         there = vars(pinned)[name]
         assert (there is None) if part is None else torch.equal(there, part) and there is not part
     assert batch.noise is not None and batch.noise[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("classes", "kind"), [(127, np.int8), (128, np.int8), (129, np.int16)])
+def test_channels_travel_as_bytes_where_they_fit(classes: int, kind: type, tmp_path: Path) -> None:
+    labels = LabelSet.from_names({i: f"c{i}" for i in range(classes)})
+    writer = PreparedWriter(tmp_path / "p", PreparedFormat(labels, 4, 4), "prepared", {})
+    mask = np.full((4, 4), classes - 1, np.uint8)
+    writer.write_pair("train", "a", np.zeros((4, 4, 3), np.uint8), mask)
+    pictures = samples(writer.finish("many", "here", "none"), 1)
+    channels = pictures[0].channels
+    assert channels.dtype == kind and (channels == classes - 1).all()

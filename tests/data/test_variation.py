@@ -63,7 +63,7 @@ def test_scales_are_told_and_masks_stay_integers(places: PreparedDataset) -> Non
         assert shown == pytest.approx(8 / scale, abs=1.01)
         columns = sample.picture[..., 0].astype(float) / 4
         assert np.abs(columns / 2 - 0.25 - sample.channels).max() <= 0.75 + 0.5 / scale
-        assert sample.channels.dtype == np.int16
+        assert sample.channels.dtype == np.int8
     assert min(seen) < 0.6 and max(seen) > 1.8
     assert np.mean(np.log2(seen)) == pytest.approx(0, abs=0.12)
 

@@ -30,7 +30,8 @@ class Batch:
 
     Attributes:
         pictures: (B, 3, H, W) uint8; (B, 0, H, W) where there are latents.
-        channels: (B, H, W) int16 condition channels, -1 for unlabelled and padding.
+        channels: (B, H, W) condition channels, -1 for unlabelled and padding; int8 where there are
+            at most 128 of them, else int16.
         content: (B, 1, H, W) bool, False for padding; None where nothing is padded.
         edges: (B, H, W) uint8, 1 at the borders of objects; None unless ``Plan.instances``.
         varied: (B, 7) float32: what was done to them (``variation.AUGMENTATIONS``).
@@ -99,12 +100,14 @@ class TrainingPictures(Dataset[TrainingSample]):
         self.data, self.split, self.plan = data, split, plan
         self.hide, self.latents, self.noise = hide, latents, noise
         self.stems = data.stems(split)
-        self.lut = data.labels.channel_lut()
-        self.unlabelled = np.int16(data.labels.unlabelled_channel)
+        lut = data.labels.channel_lut()
+        self.lut: Array = lut.astype(np.int8) if data.labels.num_channels <= 128 else lut
+        self.unlabelled = self.lut.dtype.type(data.labels.unlabelled_channel)
         self.padded = data.info.resize == "pad"
         if plan.instances:
             _require_instances(data, split)
-        size = len(self.stems) * data.height * data.width * (7 if plan.instances else 5)
+        pixel = 3 + self.lut.itemsize + 2 * plan.instances
+        size = len(self.stems) * data.height * data.width * pixel
         self._cache: dict[str, tuple[Array, ...]] | None = {} if size <= CACHE_BYTES else None
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
@@ -117,7 +120,7 @@ class TrainingPictures(Dataset[TrainingSample]):
         return self.stems[int(self._order[1][index])]
 
     def read(self, stem: str) -> tuple[Array, ...]:
-        """Return (H, W, 3) uint8, (H, W) int16 condition channels, (H, W) uint16 instances.
+        """Return (H, W, 3) uint8, (H, W) condition channels, (H, W) uint16 instances.
 
         The instances are there only where the plan wants them; with latents the picture is empty.
         """

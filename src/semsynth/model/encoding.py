@@ -50,10 +50,11 @@ class MaskEncoder:
             edges_BHW: 1 on the edges of instances, for networks with ``instance_edges`` (None: no
                 edges).
         """
-        classes = self.label_channels - self.instance_edges
-        inside = (channels_BHW >= 0) & (channels_BHW < classes)
-        safe = torch.where(inside, channels_BHW, torch.zeros_like(channels_BHW)).long()
-        hot = (F.one_hot(safe, classes).permute(0, 3, 1, 2) * inside[:, None]).to(self.dtype)
+        classes = torch.arange(
+            self.label_channels - self.instance_edges, device=channels_BHW.device
+        )
+        # Not F.one_hot, which takes eight bytes a number.
+        hot = (channels_BHW[..., None] == classes).permute(0, 3, 1, 2).to(self.dtype)
         if not self.instance_edges:
             return hot
         edges = torch.zeros_like(hot[:, :1]) if edges_BHW is None else edges_BHW[:, None].to(hot)

@@ -73,7 +73,7 @@ def dropped_pixels(
     labelled pixels are dropped, and something stays labelled.
 
     Args:
-        channels: (H, W) int16 condition channels, -1 where nothing is labelled.
+        channels: (H, W) condition channels, -1 where nothing is labelled.
         rng: decides everything.
         share: the most that may go: a share of the labelled pixels, 0 to below 1.
         unlabelled: what unlabelled pixels have: -1, or the channel that a preset gives them
