@@ -8,8 +8,8 @@ on with the command at which it was; training, generating and the table of speed
 what else there is takes minutes and starts over. So the whole may be spread over as many short
 visits to a GPU as it takes.
 
-Status 1: a piece failed. 75: one is left to do, run it again. (`make` turns both into 2, and prints
-them.)
+Status 1: a piece failed. 75: none failed, but one is not done, run it again. (`make` itself ends
+with 2 then, and prints which it was.)
 """
 
 from __future__ import annotations
