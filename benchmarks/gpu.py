@@ -3,26 +3,35 @@
     make gpu ARGS="--camvid CAMVID"         # the pieces that are not done yet, one after the other
     make gpu ARGS="--camvid CAMVID --only camvid-train"
 
-A piece that runs out of its time is stopped as a batch system would stop it, and goes on where it
-was the next time; so the whole may be spread over as many short visits to a GPU as it takes.
+A piece that runs out of its time is stopped as a batch system would stop it. The next time it goes
+on with the command at which it was; training, generating and the table of speeds go on within it,
+what else there is takes minutes and starts over. So the whole may be spread over as many short
+visits to a GPU as it takes.
+
+Status 1: a piece failed. 75: none failed, but one is not done, run it again. (`make` itself ends
+with 2 then, and prints which it was.)
 """
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from semsynth.cli.common import finish, guard, parse
 from semsynth.runtime.artifacts import write_json, write_text
-from semsynth.runtime.errors import UserError
+from semsynth.runtime.errors import REQUEUE_STATUS, UserError
 from semsynth.runtime.progress import say
 
 GRACE = 60.0  # seconds that a stopped command has for its checkpoint
+DONE, FAILED, LATE = "done", "failed", "out of time; run it again to go on"
+NEEDS = {"camvid-score": "camvid-train"}
 
 
 @dataclass(frozen=True)
@@ -34,13 +43,13 @@ class GpuConfig:
     mobilenet: str = "google/mobilenet_v2_1.0_224"
     """MobileNetV2 of Transformers, for the judge and a Fréchet distance: Hub id or folder."""
     only: tuple[str, ...] = ()
-    """Pieces to run; those that are not done yet by default."""
+    """Pieces to run, once more where they are done; those that are not done yet by default."""
     minutes: float = 9.0
     """The most that a piece may take at a time."""
     device: str = "cuda"
     """cuda; cpu to try the commands."""
     output: Path = Path("gpu_results")
-    """Where all of it is kept; a file NAME.done says that a piece is done."""
+    """Where all of it is kept; a file NAME.done has those commands of a piece that are done."""
 
 
 def pieces(config: GpuConfig) -> dict[str, list[list[str]]]:
@@ -85,24 +94,45 @@ def main(argv: list[str]) -> int:
     for name in config.only:
         if name not in made:
             raise UserError(f"--only {name}: the pieces are {', '.join(made)}")
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("no CUDA device on this machine; --device cpu tries the commands")
     config.output.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
+    results: dict[str, str] = {}
     for name in config.only or made:
-        done = config.output / f"{name}.done"
-        if done.exists() and not config.only:
-            results[name] = "done before"
-            continue
-        results[name] = run_piece(name, made[name], config.minutes * 60)
-        if results[name] == "done":
-            write_text(done, "")
+        results[name] = _result(name, made, config)
         write_json(config.output / "pieces.json", results)
-    return finish(results, as_json)
+    finish(results, as_json)
+    failed = [name for name, result in results.items() if result.startswith(FAILED)]
+    if failed:
+        print(f"error: failed: {', '.join(failed)}", file=sys.stderr)
+        return 1
+    return 0 if all(result.startswith(DONE) for result in results.values()) else REQUEUE_STATUS
 
 
-def run_piece(name: str, commands: list[list[str]], seconds: float) -> str:
-    """Run the commands of a piece within its time; return how it ended."""
+def _result(name: str, made: dict[str, list[list[str]]], config: GpuConfig) -> str:
+    def marks(name: str) -> Path:
+        return config.output / f"{name}.done"
+
+    need = NEEDS.get(name)
+    if need is not None and not config.only and left(made[need], marks(need)):
+        return f"waits for {need}"
+    if not left(made[name], marks(name)):
+        if not config.only:
+            return f"{DONE} before"
+        marks(name).unlink()
+    return run_piece(name, made[name], config.minutes * 60, marks(name))
+
+
+def left(commands: list[list[str]], marks: Path) -> list[list[str]]:
+    """Return the commands that ``marks``, a line for each that is done, does not have."""
+    done = marks.read_text().splitlines() if marks.exists() else []
+    return [command for command in commands if shlex.join(command) not in done]
+
+
+def run_piece(name: str, commands: list[list[str]], seconds: float, marks: Path) -> str:
+    """Run the commands of a piece that are left within its time; return how it ended."""
     end = time.monotonic() + seconds
-    for command in commands:
+    for command in left(commands, marks):
         say(f"{name}: {' '.join(command[1:])}")
         with subprocess.Popen(command) as process:
             try:
@@ -113,10 +143,14 @@ def run_piece(name: str, commands: list[list[str]], seconds: float) -> str:
                     process.wait(GRACE)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                return "out of time; run it again to go on"
+                return LATE
+        if process.returncode == REQUEUE_STATUS:
+            return LATE
         if process.returncode:
-            return f"failed with status {process.returncode}: {' '.join(command[1:4])}"
-    return "done"
+            return f"{FAILED} with status {process.returncode}: {' '.join(command[1:4])}"
+        before = marks.read_text() if marks.exists() else ""
+        write_text(marks, f"{before}{shlex.join(command)}\n")
+    return DONE
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@ Plain is the official computation, straightforwardly (``model.reference``): ever
 and beta anew, guidance is two whole passes, float32, NCHW; in training also AdamW and the average
 of the weights one tensor after another. On a GPU it computes in bfloat16 as well, so that the ratio
 is not that of the number formats. Fast is what `semsynth generate` and `semsynth train` do on this
-device.
+device. Each has a network of its own: layout and kernels of the fast one are no part of the plain.
+
+Stopped before its end, it goes on with the rows that are left (see ``begun``).
 """
 
 from __future__ import annotations
 
+import copy
+import gc
+import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+import semsynth
 from semsynth.cli.common import finish, guard, parse
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import Denoiser
@@ -30,10 +36,16 @@ from semsynth.model.flops import training_flops
 from semsynth.model.fused import fuse
 from semsynth.model.reference import plain_pass
 from semsynth.model.unet import SemanticUNet
-from semsynth.runtime.artifacts import write_json
+from semsynth.runtime.artifacts import read_json, write_json
 from semsynth.runtime.devices import pick_device, seconds
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.precision import Precision, autocast, memory_format, resolve_precision
+from semsynth.runtime.precision import (
+    Precision,
+    autocast,
+    cpu_name,
+    memory_format,
+    resolve_precision,
+)
 from semsynth.runtime.progress import say
 from semsynth.train.budget import peak_flops
 from semsynth.train.ema import Ema
@@ -44,32 +56,50 @@ PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=Tru
 
 @dataclass(frozen=True)
 class Case:
-    """A network and the size of its pictures."""
+    """A network, the size of its pictures, how many, and of how many masks (None: each its own)."""
 
     side: int
     batch: int
     options: dict[str, Any]
+    masks: int | None = None
 
 
-CASES = {
-    "sample 64x64, 12 classes, 32 channels, batch 4": Case(
-        64, 4, {"label_channels": 12, "base_channels": 32, "channel_mult": (1, 2, 3, 4),
-                "attention_factors": (4, 8), "head_channels": 32},
-    ),
-    "sample 128x128, 35 classes, 64 channels, batch 1": Case(
-        128, 1, {"label_channels": 35, "base_channels": 64, "channel_mult": (1, 1, 2, 3, 4),
-                 "attention_factors": (8, 16), "head_channels": 64},
-    ),
-    "sample published 256x256, batch 1": Case(256, 1, {}),
+SMALL_NETWORK: dict[str, Any] = {
+    "label_channels": 12, "base_channels": 32, "channel_mult": (1, 2, 3, 4),
+    "attention_factors": (4, 8), "head_channels": 32,
 }  # fmt: skip
-SMALL, MIDDLE, PUBLISHED = CASES
+MIDDLE_NETWORK: dict[str, Any] = {
+    "label_channels": 35, "base_channels": 64, "channel_mult": (1, 1, 2, 3, 4),
+    "attention_factors": (8, 16), "head_channels": 64,
+}  # fmt: skip
+SMALL = "sample 64x64, 12 classes, 32 channels, batch 4"
+# What `semsynth generate` does by default: 8 pictures at a time, 4 of each mask.
+SMALL_MANY = "sample 64x64, 12 classes, 32 channels, 8 pictures of 2 masks"
 PICTURE = "a picture: 20 steps of dpm++ against 1,000, " + SMALL.partition(", ")[2]
+MIDDLE = "sample 128x128, 35 classes, 64 channels, batch 1"
+PUBLISHED = "sample published 256x256, batch 1"
+PUBLISHED_MANY = "sample published 256x256, 8 pictures of 2 masks"
 TRAINING = "train 64x64, 12 classes, 32 channels, batch 4"
-TRAINING_LARGE = "train published 256x256, batch 8"
+# What a GPU of `paper_256` has. Both paths are there at once, to take turns: 54 GB by the plan
+# (`train.memory.step_memory`), where 8 pictures would take 85.
+TRAINING_LARGE = "train published 256x256, batch 4"
+CASES = {
+    SMALL: Case(64, 4, SMALL_NETWORK),
+    SMALL_MANY: Case(64, 8, SMALL_NETWORK, masks=2),
+    MIDDLE: Case(128, 1, MIDDLE_NETWORK),
+    PUBLISHED: Case(256, 1, {}),
+    PUBLISHED_MANY: Case(256, 8, {}, masks=2),
+    TRAINING: Case(64, 4, SMALL_NETWORK),
+    TRAINING_LARGE: Case(256, 4, {}),
+}
 # The ratios that were asked for.
 ASKED = {
     "cpu": {SMALL: 4.5, MIDDLE: 4.0, PUBLISHED: 2.2, PICTURE: 150.0, TRAINING: 1.4},
-    "cuda": {SMALL: 4.0, MIDDLE: 4.0, PUBLISHED: 4.0, PICTURE: 150.0, TRAINING_LARGE: 2.0},
+    "cuda": {
+        **dict.fromkeys((SMALL, SMALL_MANY, MIDDLE, PUBLISHED, PUBLISHED_MANY), 4.0),
+        PICTURE: 150.0,
+        TRAINING_LARGE: 2.0,
+    },
 }
 PLAIN_STEPS = 1000
 
@@ -81,13 +111,15 @@ class SpeedConfig:
     rounds: int = 5
     """Timed rounds; plain and fast take turns, medians count."""
     published: bool = True
-    """Also the published network (660 M parameters, some minutes on a CPU; two rounds)."""
+    """Also the published network (660 M parameters; on a CPU two rounds, some minutes, 10 GB)."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Of the fast path."""
     device: str = "auto"
     """auto, cpu, cuda."""
     output: Path = Path("benchmarks/results/latest.json")
-    """The numbers, as a list."""
+    """The numbers, as a list; until all are there, in a file beside it that ends in .part.json."""
+    fresh: bool = False
+    """Measure all, also what a run that was stopped has left in that file."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -119,21 +151,80 @@ def main(argv: list[str]) -> int:
     device = pick_device(config.device)
     where = Where(device, resolve_precision(config.precision, device), config.rounds)
     say(f"{device}, {torch.get_num_threads()} threads, fast path in {_words(where.precision)}")
-    names = [SMALL, PICTURE, MIDDLE, *([PUBLISHED] if config.published else []), TRAINING]
-    if device.type == "cuda" and config.published:
-        names.append(TRAINING_LARGE)
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        few = "published" in name and device.type == "cpu"
-        here = replace(where, rounds=min(where.rounds, 2)) if few else where
-        if name == PICTURE:
-            rows.append(picture(here, plain_step=rows[0]["plain_s"]))
-        else:
-            rows.append((training if name.startswith("train") else sampling)(name, here))
-        rows[-1]["asked"] = ASKED.get(device.type, {}).get(name)
-        _show(rows[-1])
-        write_json(config.output, rows)
+    part, key = config.output.with_suffix(".part.json"), _key(where)
+    names = _names(config, device)
+    left = [] if config.fresh else begun(part, key)
+    rows = [row for row in left if row["name"] in names]
+    if rows:
+        say(f"{part}: {len(rows)} of {len(names)} rows are done; --fresh measures them again")
+    done = [row["name"] for row in rows]
+    for name in (name for name in names if name not in done):
+        row = _measured(name, where, rows)
+        rows += [] if row is None else [row]
+        write_json(part, {"key": key, "rows": rows})
+    for row in rows:
+        _show(row)
+    write_json(config.output, rows)
+    part.unlink(missing_ok=True)
     return finish({"output": str(config.output), "rows": rows}, as_json)
+
+
+def _names(config: SpeedConfig, device: torch.device) -> list[str]:
+    gpu = device.type == "cuda"
+    published = [PUBLISHED, *([PUBLISHED_MANY, TRAINING_LARGE] if gpu else [])]
+    return [SMALL, SMALL_MANY, PICTURE, MIDDLE, TRAINING, *(published if config.published else [])]
+
+
+def _measured(name: str, where: Where, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the row of a case; None where the GPU's memory does not hold it."""
+    kind = where.device.type
+    if "published" in name and kind == "cpu":
+        where = replace(where, rounds=min(where.rounds, 2))
+    try:
+        if name == PICTURE:
+            (plain,) = [row["plain_s"] for row in rows if row["name"] == SMALL]
+            row = picture(where, plain)
+        else:
+            row = (training if name.startswith("train") else sampling)(name, where)
+    except torch.OutOfMemoryError:
+        say(f"{name}: does not fit into the memory of {where.device}, left out")
+        return None
+    finally:
+        gc.collect()
+        if kind == "cuda":
+            torch.cuda.empty_cache()
+    row["asked"] = ASKED.get(kind, {}).get(name)
+    say(f"{name}: {row['ratio']:.2f}x")
+    return row
+
+
+def begun(part: Path, key: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that a run of the same ``key`` left when it was stopped."""
+    if not part.exists():
+        return []
+    try:
+        left = read_json(part)
+    except UserError:
+        return []
+    same = isinstance(left, dict) and left.get("key") == key
+    return list(left["rows"]) if same else []
+
+
+def _key(where: Where) -> dict[str, Any]:
+    """Return what must be the same for two rows to stand in one table."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for file in sorted(Path(semsynth.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    gpu = where.device.type == "cuda"
+    return {
+        "code": digest.hexdigest(),
+        "torch": str(torch.__version__),
+        "device": str(where.device),
+        "processor": torch.cuda.get_device_name(where.device) if gpu else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "precision": where.precision,
+        "rounds": where.rounds,
+    }
 
 
 def network(case: Case, device: torch.device) -> SemanticUNet:
@@ -148,31 +239,29 @@ def network(case: Case, device: torch.device) -> SemanticUNet:
 
 
 def inputs(case: Case, unet: SemanticUNet) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x, t and a mask of blocks on the network's device."""
+    """Return x, t and masks of blocks on the network's device."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(case.batch, 3, case.side, case.side, generator=generator)
-    blocks = torch.randint(
-        0, unet.label_channels, (case.batch, case.side // 8, case.side // 8), generator=generator
-    )
+    size = (case.masks or case.batch, case.side // 8, case.side // 8)
+    blocks = torch.randint(0, unet.label_channels, size, generator=generator)
     mask = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
     return x.to(unet.device), torch.full((case.batch,), 500, device=unet.device), mask.to(x.device)
 
 
-def fast_network(case: Case, where: Where) -> SemanticUNet:
-    """Return the network as `semsynth generate` runs it."""
-    unet = network(case, where.device)
-    unet.to(memory_format=where.layout)
-    fuse(unet, "auto", where.device)
-    return unet
+def fast_network(unet: SemanticUNet, where: Where) -> SemanticUNet:
+    """Return a copy of the network as `semsynth generate` runs it."""
+    fast: SemanticUNet = copy.deepcopy(unet)
+    fast.to(memory_format=where.layout)
+    fuse(fast, "auto", where.device)
+    return fast
 
 
 @torch.no_grad()
 def sampling(name: str, where: Where) -> dict[str, Any]:
     """Time a guided step; the mask is encoded beforehand in the fast path, as in 20 steps."""
     case = CASES[name]
-    fast_unet = fast_network(case, where)
-    # The published network takes 2.6 GB: one copy serves both, in the layout of the fast path.
-    unet = fast_unet if "published" in name else network(case, where.device)
+    unet = network(case, where.device)
+    fast_unet = fast_network(unet, where)
     x, t, mask = inputs(case, unet)
     hot = unet.one_hot(mask)
     with where.autocast(True):
@@ -201,7 +290,7 @@ def picture(where: Where, plain_step: float) -> dict[str, Any]:
     docs/results/sampling.md, by ``benchmarks/sampling.py``.
     """
     case, settings = CASES[SMALL], SamplerSettings()
-    unet = fast_network(case, where)
+    unet = fast_network(network(case, where.device), where)
     x, _, mask = inputs(case, unet)
     config = DiffusionConfig.model_validate({})
     schedule, scheduler = Schedule(config), make_scheduler(config, settings.sampler)
@@ -229,7 +318,7 @@ def picture(where: Where, plain_step: float) -> dict[str, Any]:
 
 def training(name: str, where: Where) -> dict[str, Any]:
     """Time an optimizer step with the paper's loss."""
-    case = CASES[SMALL] if name == TRAINING else replace(CASES[PUBLISHED], batch=8)
+    case = CASES[name]
     fast = _training_step(case, where, fast=True)
     row = compare(name, _training_step(case, where, fast=False), fast, where)
     peak = peak_flops(where.device, where.precision)

@@ -16,10 +16,12 @@ from semsynth.data.layout import Picture, write_picture
 from semsynth.data.prepared import PreparedDataset, PreparedFormat, PreparedWriter
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.settings import SamplerSettings
+from semsynth.generate import run
 from semsynth.generate.config import GenerateConfig
 from semsynth.generate.run import generate
 from semsynth.model.config import ModelConfig
-from semsynth.pipeline import SemanticDiffusionPipeline
+from semsynth.model.reference import plain_pass
+from semsynth.pipeline import SemanticDiffusionPipeline, painting
 from semsynth.pipeline.bundle import Bundle, build_network, load_bundle, save_bundle
 from semsynth.pipeline.folder import checkpoint_sha256
 from semsynth.runtime.errors import UserError
@@ -175,3 +177,34 @@ def test_guidance_is_rescaled_and_kept_to_its_interval(folder: Path) -> None:
     plain = image("plain")
     assert np.abs(image("rescaled", guidance_rescale=0.7) - plain).max() > 0
     assert np.abs(image("part", guidance_interval=(0.3, 0.6)) - plain).max() > 0
+
+
+def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(folder / "final_model.pth")
+    last = {
+        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in bundle.weights.items()
+    }
+    save_bundle(folder / "last.pth", replace(bundle, weights=last))
+
+    def is_nchw(unet: torch.nn.Module) -> bool:
+        return all(p.stride() == torch.empty(p.shape).stride() for p in unet.parameters())
+
+    assert not is_nchw(SemanticDiffusionPipeline.from_checkpoint(folder / "last.pth", "cpu").unet)
+    config = GenerateConfig(
+        model=folder / "last.pth", data=folder / "prepared", output=folder / "plain",
+        device="cpu", reference="plain",
+    )  # fmt: skip
+    assert is_nchw(run._load(config).unet)
+
+    painted = []
+
+    def plain(unet: torch.nn.Module, *args: Any) -> torch.Tensor:
+        painted.append(is_nchw(unet))
+        return plain_pass(unet, *args)
+
+    monkeypatch.setattr(painting, "plain_pass", plain)
+    paint(folder, "plain", "last.pth", per_mask=1, limit=1, reference="plain")
+    assert painted and all(painted)

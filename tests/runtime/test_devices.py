@@ -1,13 +1,15 @@
-"""Free memory: a job's limit counts, and files that nobody needs do not."""
+"""Free memory: a job's limit counts, and files that nobody needs do not; devices by name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import psutil
+import pytest
 import torch
 
-from semsynth.runtime.devices import free_bytes, job_free_bytes
+from semsynth.runtime.devices import free_bytes, job_free_bytes, pick_device
+from semsynth.runtime.errors import UserError
 
 
 def group(folder: Path, limit: str, used: int, files: int) -> None:
@@ -39,3 +41,8 @@ def test_no_limits(tmp_path: Path) -> None:
 
 def test_this_machine() -> None:
     assert 0 < free_bytes(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+def test_a_device_without_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--device meta: networks run on cpu, cuda, mps, xpu"):
+        pick_device("meta")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,15 @@ def test_measured_once_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         cpu_gain()
 
 
-def test_a_damaged_memory_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache_file().parent.mkdir()
-    cache_file().write_text("{")
+@pytest.mark.parametrize(
+    "left", ["{", "[1.5]", "null", *(f'{{"KEY": {v}}}' for v in ("null", '"1.5"', "NaN", "true"))]
+)
+def test_a_damaged_memory_is_replaced(left: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "measure", lambda: 1.7)
-    assert cpu_gain() == 1.7
+    cpu_gain()
+    (key,) = json.loads(cache_file().read_text())
+    cache_file().write_text(left.replace("KEY", key))
+    assert resolve_precision("auto", CPU) == "bf16" and cpu_gain() == 1.7
     monkeypatch.setattr(precision, "measure", lambda: 9.9)
     assert cpu_gain() == 1.7
 

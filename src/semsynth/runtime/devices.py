@@ -12,6 +12,9 @@ import torch
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.shards import local_rank
 
+# Where networks can run; `meta`, say, is a device without any numbers.
+KINDS = ("cpu", "cuda", "mps", "xpu")
+
 
 def pick_device(name: str) -> torch.device:
     """Return the device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU.
@@ -19,7 +22,7 @@ def pick_device(name: str) -> torch.device:
     Of several processes of a launch on one machine each has a GPU of its own, as far as they go.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: there is no such device here, or networks cannot run on it.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -32,6 +35,8 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name}: not on this machine; use auto or cpu") from None
+    if device.type not in KINDS:
+        raise UserError(f"--device {name}: networks run on {', '.join(KINDS)}; use auto or cpu")
     return device
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -78,13 +79,8 @@ def cpu_gain() -> float:
     user's cache folder, so that the choice is the same in every run.
     """
     file = cache_file()
-    key = f"{_cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    known: dict[str, float] = {}
-    if file.exists():
-        try:
-            known = dict(read_json(file))
-        except (UserError, TypeError, ValueError):
-            known = {}  # a damaged cache is measured again
+    key = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    known = _known(file)
     if key not in known:
         known[key] = round(measure(), 3)
         try:
@@ -94,13 +90,30 @@ def cpu_gain() -> float:
     return known[key]
 
 
+def _known(file: Path) -> dict[str, float]:
+    """Return what is remembered; what is damaged is not, and so is measured again."""
+    try:
+        found = read_json(file)
+    except (OSError, UserError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    # A bool is an int, and JSON as Python reads it has NaN and infinity.
+    return {
+        name: float(gain)
+        for name, gain in found.items()
+        if type(gain) in (int, float) and 0 < gain < math.inf
+    }
+
+
 def cache_file() -> Path:
     """Return where the measurements are remembered."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "semsynth" / "bfloat16.json"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the name of this machine's CPU model."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
