@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
 from semsynth.data.labels import LabelSet
@@ -33,6 +34,7 @@ from semsynth.evaluate.config import EvaluateConfig
 from semsynth.evaluate.run import evaluate
 from semsynth.generate.config import GenerateConfig
 from semsynth.generate.run import generate
+from semsynth.model.codec import Codec
 from semsynth.pipeline import SemanticDiffusionPipeline
 from semsynth.runtime.errors import UserError
 
@@ -40,6 +42,7 @@ CONSISTENCY = ("miou", "miou_interval", "miou_real")
 STEPS = (5, 8, 12, 20, 50, 250, 1000)
 
 Schedulers: Any = diffusers
+Clip = Callable[[Tensor], Tensor]
 # Name: the scheduler, its settings, and the steps that are tried.
 SAMPLERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "dpm++ 2M": ("DPMSolverMultistepScheduler", {}, (5, 8, 12, 20, 50)),
@@ -51,6 +54,8 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
         "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, (12, 20, 50),
     ),
     "dpm++ 3M": ("DPMSolverMultistepScheduler", {"solver_order": 3}, (8, 12, 20)),
+    "dpm++ 2M, unclipped": ("DPMSolverMultistepScheduler", {}, (20,)),
+    "dpm++ 2M, dynamic clip": ("DPMSolverMultistepScheduler", {}, (20,)),
     "unipc": ("UniPCMultistepScheduler", {}, (5, 8, 12, 20)),
     "unipc, trailing": (
         "UniPCMultistepScheduler", {"timestep_spacing": "trailing"}, (5, 8, 12, 20),
@@ -59,6 +64,26 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "ddim": ("DDIMScheduler", {"timestep_spacing": "trailing"}, (5, 8, 12, 20, 50)),
     "ddpm": ("DDPMScheduler", {"variance_type": "fixed_small"}, (20, 50, 250, 1000)),
 }  # fmt: skip
+
+
+def unclipped(codec: Codec) -> Clip:
+    """Return what leaves x0 as the network predicts it."""
+    return lambda x0_BCHW: x0_BCHW
+
+
+def dynamic_clip(codec: Codec, share: float = 0.995) -> Clip:
+    """Return Imagen's dynamic thresholding (arXiv 2205.11487, 2.3), of the picture behind x0."""
+
+    def clip(x0_BCHW: Tensor) -> Tensor:
+        picture = codec.decode(x0_BCHW)
+        most = picture.abs().flatten(1).quantile(share, dim=1).clamp(min=1)[:, None, None, None]
+        return codec.encode(picture.clamp(-most, most) / most)
+
+    return clip
+
+
+# How else x0 is clipped than by the codec.
+CLIPS = {"dpm++ 2M, unclipped": unclipped, "dpm++ 2M, dynamic clip": dynamic_clip}
 
 
 @dataclass(frozen=True)
@@ -174,6 +199,8 @@ def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
         return dict(json.loads(done.read_text()))
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, config.device)
     kind, settings, _ = SAMPLERS[name]
+    if name in CLIPS:
+        pipe.codec.clip = CLIPS[name](pipe.codec)  # type: ignore[method-assign]
     scheduler = getattr(Schedulers, kind).from_config(pipe.scheduler.config, **settings)
     painted = GenerateConfig(
         config.model, config.data, folder / "samples", per_mask=config.per_mask,
