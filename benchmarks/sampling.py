@@ -200,7 +200,7 @@ def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, config.device)
     kind, settings, _ = SAMPLERS[name]
     if name in CLIPS:
-        pipe.codec.clip = CLIPS[name](pipe.codec)  # type: ignore[method-assign]
+        pipe.codec.clip = CLIPS[name](pipe.codec)  # type: ignore[method-assign, assignment]
     scheduler = getattr(Schedulers, kind).from_config(pipe.scheduler.config, **settings)
     painted = GenerateConfig(
         config.model, config.data, folder / "samples", per_mask=config.per_mask,
