@@ -150,7 +150,7 @@ def test_latents_of_pictures_that_changed_are_computed_again(
     codec = Counting()
     again = cache_latents(LatentSet(PreparedDataset.open(tmp_path / "own"), codec), "train")
     assert again.folder == first.folder and codec.encoded == 2 * len(changed)
-    said = f"2 pictures of 'train' have changed .* the first is '{changed[0]}'"
+    said = f"2 of 6 pictures of 'train' have changed .* the first is '{changed[0]}'"
     assert re.search(said, capsys.readouterr().err)
     for stem, before in kept.items():
         sign = -1 if stem in changed else 1  # the transform is linear

@@ -207,8 +207,8 @@ def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
     changed = [stem for stem in hashes if kept[stem] not in (None, hashes[stem])]
     if changed:
         say(
-            f"{cache.folder}: {len(changed)} pictures of '{cache.split}' have changed since their "
-            f"latents were computed, the first is '{changed[0]}': they are computed again"
+            f"{cache.folder}: {len(changed)} of {len(hashes)} pictures of '{cache.split}' have "
+            f"changed since their latents were computed, the first is '{changed[0]}': computed again"
         )
     return [stem for stem in hashes if kept[stem] != hashes[stem]]
 
