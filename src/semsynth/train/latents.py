@@ -208,7 +208,8 @@ def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
     if changed:
         say(
             f"{cache.folder}: {len(changed)} of {len(hashes)} pictures of '{cache.split}' have "
-            f"changed since their latents were computed, the first is '{changed[0]}': computed again"
+            f"changed since their latents were computed, the first is '{changed[0]}'; "
+            "computed again"
         )
     return [stem for stem in hashes if kept[stem] != hashes[stem]]
 
