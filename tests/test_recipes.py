@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from official_figures import FOLDER
 
 from semsynth.data.sources import ade20k
 from semsynth.diffusion.schedule import Schedule
+from semsynth.model.official_shapes import infer_network
 from semsynth.pipeline.bundle import build_network
+from semsynth.runtime.errors import UserError
 from semsynth.runtime.recipes import recipe_names
 from semsynth.train.config import load_recipe
+from semsynth.train.transfer import check_body
 
 SIDEWALK_CHANNELS = 34  # 35 labels; the unlabelled one has no channel
 
@@ -34,6 +39,25 @@ def test_a_recipe_can_be_read_and_is_named_like_its_file(name: str) -> None:
 
 def test_the_papers_recipe_has_the_published_network() -> None:
     assert parameters("paper_256", ade20k.LABELS.num_channels) == 660_608_518
+
+
+HAAR = (
+    "height=1024", "width=1024", "model.codec=haar", "model.labels=patch",
+    "diffusion.prediction=sample", "diffusion.learn_sigma=false", "diffusion.schedule=cosine",
+)  # fmt: skip
+
+
+def test_which_recipes_take_the_authors_network() -> None:
+    """As README and docs/results/transfer.md say."""
+    keys = json.loads((FOLDER / "published_keys.json").read_text())
+    shapes = {name: tuple(shape) for name, shape in keys.items()}
+    theirs = infer_network(shapes, "f.pt").model_config(64, False, "f.pt")
+    check_body(theirs, load_recipe("paper_256").model, "f.pt")
+    check_body(theirs, load_recipe("paper_256", HAAR).model, "f.pt")
+    assert load_recipe("paper_256", ("width=448",)).width == 448
+    for name in ("camvid_480", "sidewalk_1024", "sidewalk_1024_latent"):
+        with pytest.raises(UserError, match="is another network"):
+            check_body(theirs, load_recipe(name).model, "f.pt")
 
 
 def test_the_papers_recipe_has_the_published_objective() -> None:

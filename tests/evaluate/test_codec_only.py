@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from diffusers import AutoencoderTiny
 from semsynth.cli import main
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.evaluate.codec import Errors, _worst_window
+from semsynth.evaluate.codec import Errors, Trip, _worst_window
 from semsynth.evaluate.config import EvaluateConfig
 from semsynth.evaluate.run import evaluate
+from semsynth.model.codec import HaarCodec
 from semsynth.model.config import ModelConfig
 from semsynth.pipeline.bundle import Bundle, build_network, save_bundle
-from semsynth.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -148,11 +149,34 @@ def test_flags_that_do_not_fit(
     assert "psnr is missing" in capsys.readouterr().out
 
 
-def test_a_size_that_the_codec_cannot_divide(config: EvaluateConfig, tmp_path: Path) -> None:
+def test_sizes_that_the_codec_cannot_divide_are_filled_up_and_cut_back(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
     network = AutoencoderTiny(
         encoder_block_out_channels=(8,) * 5, decoder_block_out_channels=(8,) * 5,
         num_encoder_blocks=(1,) * 5, num_decoder_blocks=(1,) * 5,
     )  # fmt: skip
     network.save_pretrained(tmp_path / "coarse")
-    with pytest.raises(UserError, match=r"24x32, .* by 16; prepare with --height 32 --width 32"):
-        evaluate(replace(config, vae=str(tmp_path / "coarse")))
+    report = evaluate(replace(config, vae=str(tmp_path / "coarse")))
+    assert report["image_size"] == [24, 32]
+    assert report["codec"]["encoded_size"] == [32, 32]
+    assert report["codec"]["latent"] == [4, 2, 2]
+    assert report["codec"]["values_per_latent_value"] == 3 * 24 * 32 / 16
+
+
+@pytest.mark.parametrize("size", [(67, 121), (3, 5), (64, 64)])
+def test_what_was_filled_up_is_nowhere_in_the_numbers(size: tuple[int, int], data: Any) -> None:
+    class Seen(HaarCodec):
+        def encode(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
+            self.whole = picture_B3HW
+            return super().encode(picture_B3HW)
+
+    codec = Seen(2)
+    trip = Trip(data, "val", codec, torch.device("cpu"))
+    real = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    assert np.array_equal(trip.through(real), real)
+    height, width = (side + -side % 4 for side in size)
+    assert codec.whole.shape == (1, 3, height, width)
+    # The last row and column go on: no border that the codec would have to encode.
+    last = codec.whole[:, :, size[0] - 1 :, size[1] - 1 :]
+    assert torch.equal(last, last[..., :1, :1].expand_as(last))

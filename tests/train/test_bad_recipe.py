@@ -41,6 +41,7 @@ Configure = Callable[..., TrainConfig]
             r"zero_terminal_snr cannot be with prediction: epsilon",
         ),
         (("train.crop_size=[10, 16]",), r"crop_size: 10 is no multiple of 4"),
+        (("height=18", "train.crop_size=[18, 16]"), r"crop_size: 18 is no multiple of 4"),
         (("train.crop_size=[20, 16]",), r"20 at scale 1 is 20 pixels.*height 16.*1.25"),
         (("train.crop_size=[8, 12]", "train.scale=[0.5, 1]"), r"width 16; the least scale is 0.75"),
         (("train.scale=[0.5, 1]",), r"scale needs train.crop_size"),

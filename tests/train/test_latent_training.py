@@ -20,7 +20,7 @@ from semsynth.runtime.errors import UserError
 from semsynth.train import loop
 from semsynth.train.config import TrainConfig, load_recipe
 from semsynth.train.latents import LatentSet
-from semsynth.train.loop import train
+from semsynth.train.loop import read_metrics, train
 
 Configure = Callable[..., TrainConfig]
 SHORT = ("train.steps=4", "finetune.steps=0")
@@ -100,6 +100,32 @@ def test_latents_are_computed_once(
     train(configure("two", *SHORT, *behind(vae), data=own_data))
     assert sum(encoded) == 2 * len(PreparedDataset.open(own_data).stems("train"))
     assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+def test_validation_has_its_latents_too(
+    configure: Configure, vae: Path, own_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    encode = VaeCodec.encode
+
+    def counted(self: VaeCodec, picture: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(picture))
+        return encode(self, picture)
+
+    monkeypatch.setattr(VaeCodec, "encode", counted)
+    often = (*SHORT, "train.validate_every=1")
+    kept, made = configure("kept", *often, *behind(vae), data=own_data), configure(
+        "made", *often, *behind(vae, False), data=own_data
+    )  # fmt: skip
+    train(kept)
+    assert sum(encoded) == 2 * (6 + 2)
+    train(made)
+    losses = [
+        [line["validation_loss"] for line in read_metrics(c.output) if "validation_loss" in line]
+        for c in (kept, made)
+    ]
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # float16 on the disk
 
 
 def test_a_run_knows_its_autoencoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.data.layout import encode_image
 from semsynth.data.prepared import PreparedDataset
 from semsynth.model.codec import HaarCodec
 from semsynth.runtime.errors import UserError
@@ -69,7 +71,7 @@ def test_a_killed_run_goes_on(
     folder, stems = tmp_path / "cache", data.stems("train")
     with pytest.raises(KeyboardInterrupt):
         cache_latents(LatentSet(data, Counting(stop_after=5)), "train", folder=folder)
-    assert len(list(folder.glob("train/*.npy"))) == 2
+    assert len(list(folder.glob("train/*.safetensors"))) == 2
     codec = Counting()
     cache = cache_latents(LatentSet(data, codec), "train", folder=folder)
     assert codec.encoded == 2 * (len(stems) - 2)
@@ -83,7 +85,7 @@ def test_processes_share_the_work(data: PreparedDataset, tmp_path: Path) -> None
     for rank in range(3):
         cache = cache_latents(LatentSet(data, codec), "train", "cpu", tmp_path / "c", (rank, 3))
     assert codec.encoded == 2 * len(data.stems("train"))
-    assert not cache.missing(data.stems("train"))
+    assert all(cache.read(stem).any() for stem in data.stems("train"))
 
 
 def test_another_data_set_or_codec_is_refused_and_named(
@@ -119,11 +121,57 @@ def test_damaged_files_are_named(data: PreparedDataset, tmp_path: Path) -> None:
     stem = data.stems("val")[0]
     with pytest.raises(UserError, match="no latents of mirrored pictures"):
         cache.read(stem, True)
-    path = tmp_path / "c" / "val" / f"{stem}.npy"
-    for content in (b"", path.read_bytes()[:-5], b"something else"):
+    path = tmp_path / "c" / "val" / f"{stem}.safetensors"
+    whole = path.read_bytes()
+    for content in (b"", whole[:-5], b"something else"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"\.npy: is missing or damaged"):
+        with pytest.raises(UserError, match=r"\.safetensors: is missing or damaged"):
             cache.read(stem)
+    cache_latents(LatentSet(data, HaarCodec(1), mirrored=False), "val", folder=tmp_path / "c")
+    assert path.read_bytes() == whole
+
+
+def test_latents_of_pictures_that_changed_are_computed_again(
+    data: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """dataset.json, and so the folder of the cache, is the same for pictures of other pixels."""
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    shutil.copytree(data.root, tmp_path / "own")
+    own = PreparedDataset.open(tmp_path / "own")
+    first = cache_latents(LatentSet(own, HaarCodec(1)), "train")
+    kept = {stem: first.read(stem) for stem in own.stems("train")}
+    changed = own.stems("train")[2:4]
+    for stem in changed:
+        own.image_path("train", stem).write_bytes(
+            encode_image(255 - own.read_image("train", stem), "png")
+        )
+    assert "changed" not in capsys.readouterr().err
+    codec = Counting()
+    again = cache_latents(LatentSet(PreparedDataset.open(tmp_path / "own"), codec), "train")
+    assert again.folder == first.folder and codec.encoded == 2 * len(changed)
+    said = f"2 of 6 pictures of 'train' have changed .* the first is '{changed[0]}'"
+    assert re.search(said, capsys.readouterr().err)
+    for stem, before in kept.items():
+        sign = -1 if stem in changed else 1  # the transform is linear
+        np.testing.assert_allclose(again.read(stem), sign * before, rtol=0, atol=2 / 2048)
+    cache_latents(LatentSet(own, codec), "train")
+    assert codec.encoded == 2 * len(changed)
+
+
+def test_some_pictures_of_a_split(data: PreparedDataset, tmp_path: Path) -> None:
+    codec = Counting()
+    stems = data.stems("train")[1:4]
+    cache = cache_latents(LatentSet(data, codec), "train", folder=tmp_path / "c", stems=stems)
+    assert codec.encoded == 2 * len(stems) and cache.read(stems[-1], True).any()
+
+
+def test_a_picture_that_is_not_there(data: PreparedDataset, tmp_path: Path) -> None:
+    shutil.copytree(data.root, tmp_path / "own")
+    own = PreparedDataset.open(tmp_path / "own")
+    own.image_path("val", own.stems("val")[0]).unlink()
+    with pytest.raises(UserError, match=r"no such file; prepare the data again"):
+        cache_latents(LatentSet(own, HaarCodec(1)), "val")
 
 
 def test_values_beyond_float16_are_refused(data: PreparedDataset, tmp_path: Path) -> None:

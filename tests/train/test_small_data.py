@@ -78,7 +78,7 @@ def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path:
     data = PreparedDataset.open(wide)
 
     class Middles:
-        labels, height, width = data.labels, 16, 24
+        labels, info, height, width = data.labels, data.info, 16, 24
         stems = staticmethod(data.stems)
 
         @staticmethod

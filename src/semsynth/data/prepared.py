@@ -151,6 +151,13 @@ class PreparedDataset:
         top, left, height, width = self.picture(split, stem).box
         return top, left, height, width
 
+    def content(self, split: str, stem: str) -> npt.NDArray[np.bool_]:
+        """Return where the content lies: (H, W), False for padding."""
+        content = np.zeros((self.height, self.width), bool)
+        top, left, height, width = self.content_box(split, stem)
+        content[top : top + height, left : left + width] = True
+        return content
+
     def original_size(self, split: str, stem: str) -> tuple[int, int]:
         """Return height and width of the raw picture."""
         height, width = self.picture(split, stem).original_size
@@ -196,10 +203,7 @@ class PreparedDataset:
 
     def read_edges(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read the borders of the instances: (H, W) uint8, 1 for an edge; none at the padding."""
-        content = np.zeros((self.height, self.width), bool)
-        top, left, height, width = self.content_box(split, stem)
-        content[top : top + height, left : left + width] = True
-        return instance_edges(self.read_instances(split, stem), content)
+        return instance_edges(self.read_instances(split, stem), self.content(split, stem))
 
     def _check_size(self, pixels: Array, path: Path) -> Array:
         if pixels.shape[:2] != (self.height, self.width):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from skimage.metrics import peak_signal_noise_ratio
+from torch.nn.functional import pad
 
 from semsynth.data.prepared import Box, PreparedDataset
 from semsynth.evaluate.config import EvaluateConfig
@@ -31,6 +32,7 @@ from semsynth.model.vae import VaeCodec, load_vae
 from semsynth.pipeline.bundle import load_bundle, with_own_vae
 from semsynth.pipeline.draws import to_pixels
 from semsynth.pipeline.folder import MODEL_INDEX
+from semsynth.pipeline.sizes import cut_back, whole_size
 from semsynth.runtime.artifacts import claim_output, read_json, write_json, write_text
 from semsynth.runtime.config import parse
 from semsynth.runtime.devices import pick_device
@@ -54,14 +56,12 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
         ``metrics.semantic_consistency``, whose ``per_class`` begins with what suffers most.
 
     Raises:
-        UserError: data, segmenter or codec are missing or do not belong together, or a size that
-            the codec cannot divide.
+        UserError: data, segmenter or codec are missing or do not belong together.
     """
     data = PreparedDataset.open(config.data)
     if not data.has_images(config.split) or not data.stems(config.split):
         raise UserError(f"{data.root}: split '{config.split}' has masks without pictures")
     codec = chosen_codec(config)
-    _check_size(data, codec)
     trip = Trip(data, config.split, codec, pick_device(config.device))
     segmenter = Segmenter.load(config.segmenter, config.device)
     check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
@@ -161,9 +161,17 @@ class Trip:
 
     @torch.no_grad()
     def through(self, image_HW3: Pixels) -> Pixels:
-        """Return what comes back of a picture."""
+        """Return what comes back of a picture.
+
+        Sides that the codec does not divide are filled up as in painting, and cut back. The rest
+        repeats the last row and column: a border of one colour would be an edge to encode.
+        """
+        size = (image_HW3.shape[0], image_HW3.shape[1])
+        height, width = whole_size(size, self.codec.downscale)
         pixels = torch.from_numpy(image_HW3).to(self.device).permute(2, 0, 1)[None]
-        picture = self.codec.decode(self.codec.encode(pixels.float() / 127.5 - 1))
+        rest = (0, width - size[1], 0, height - size[0])
+        whole = pad(pixels.float() / 127.5 - 1, rest, mode="replicate")
+        picture = cut_back(self.codec.decode(self.codec.encode(whole)), size)
         return np.ascontiguousarray(to_pixels(picture.clamp(-1, 1))[0])
 
 
@@ -192,23 +200,15 @@ def _model_of(path: Path) -> ModelConfig:
     return with_own_vae(parse(ModelConfig, model, f"{path / MODEL_INDEX}: model"), path)
 
 
-def _check_size(data: PreparedDataset, codec: Codec) -> None:
-    scale = codec.downscale
-    if data.height % scale or data.width % scale:
-        near = [max(scale, round(side / scale) * scale) for side in (data.height, data.width)]
-        raise UserError(
-            f"{data.root}: pictures are {data.height}x{data.width}, and the codec divides them by "
-            f"{scale}; prepare with --height {near[0]} --width {near[1]}"
-        )
-
-
 def _describe(codec: Codec, data: PreparedDataset, config: EvaluateConfig) -> Json:
-    size = (data.height // codec.downscale, data.width // codec.downscale)
+    whole = whole_size((data.height, data.width), codec.downscale)
+    size = (whole[0] // codec.downscale, whole[1] // codec.downscale)
     values = codec.channels * size[0] * size[1]
     return {
         **codec.key,
         "source": codec.source if isinstance(codec, VaeCodec) else None,
         "model": None if config.model is None else str(config.model),
+        "encoded_size": list(whole),
         "latent": [codec.channels, *size],
         "downscale": codec.downscale,
         "values_per_latent_value": round(3 * data.height * data.width / values, 4),

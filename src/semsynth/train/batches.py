@@ -15,6 +15,7 @@ from semsynth.train.budget import latent_size
 from semsynth.train.config import Recipe
 from semsynth.train.latents import LatentSet, cache_latents, claim_latents
 from semsynth.train.mask_dropout import partial_masks
+from semsynth.train.preview import validation_stems
 from semsynth.train.step import Run
 
 
@@ -42,7 +43,7 @@ def training_pictures(run: Run) -> TrainingPictures:
     """
     recipe = run.recipe
     hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
-    latents = _kept_latents(run) if recipe.train.cache_latents else None
+    latents = _kept_latents(run, "train") if recipe.train.cache_latents else None
     noise = partial(noise_at, recipe)
     return TrainingPictures(run.data, "train", training_plan(recipe), hide, latents, noise)
 
@@ -55,14 +56,30 @@ def noise_at(recipe: Recipe, position: int) -> Array:
     return torch.randn(shape, generator=generator).numpy()
 
 
-def _kept_latents(run: Run) -> Latents:
+def held_out_latents(run: Run) -> Latents | None:
+    """Return the latents of the pictures that validation looks at; None: it encodes them itself.
+
+    All processes call it, and share in computing them.
+
+    Raises:
+        UserError: see ``cache_latents``.
+    """
+    train, data = run.recipe.train, run.data
+    if not (train.cache_latents and train.validate_every):
+        return None
+    if "val" not in data.splits() or not data.has_images("val"):
+        return None
+    return _kept_latents(run, "val", validation_stems(data))
+
+
+def _kept_latents(run: Run, split: str, stems: list[str] | None = None) -> Latents:
     accelerator = run.accelerator
     wanted = LatentSet(run.data, run.codec, mirrored=run.recipe.train.flip)
     if accelerator.is_main_process:
         claim_latents(wanted)
     accelerator.wait_for_everyone()
     shard = (accelerator.process_index, accelerator.num_processes)
-    cache = cache_latents(wanted, "train", accelerator.device, shard=shard)
+    cache = cache_latents(wanted, split, accelerator.device, shard=shard, stems=stems)
     accelerator.wait_for_everyone()
     return cache.read
 

@@ -7,6 +7,7 @@ import torch
 from semsynth.model.flops import NetworkFlops, network_flops, training_flops
 from semsynth.model.unet import SemanticUNet
 from semsynth.pipeline.bundle import fresh_network
+from semsynth.pipeline.sizes import whole_size
 from semsynth.runtime.peaks import find_peak
 from semsynth.runtime.precision import Precision, resolve_precision
 from semsynth.train.config import Recipe
@@ -43,7 +44,9 @@ def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
 
 def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
     """Return height and width of what the network works on, in training or in painting."""
-    height, width = (recipe.height, recipe.width) if painted else recipe.step_size
+    height, width = recipe.step_size
+    if painted:
+        height, width = whole_size((recipe.height, recipe.width), recipe.model.size_multiple)
     return height // recipe.model.downscale, width // recipe.model.downscale
 
 

@@ -55,8 +55,8 @@ class TrainSection(PhaseConfig):
         crop: smallest share of a side that a random crop keeps; it is enlarged to the whole (1: no
             crops).
         crop_size: height and width of what a step sees of a picture, cut out at a random place
-            without resizing; the pictures may then be larger than what fits into memory, and
-            the model paints their whole size. Validation takes the middle of the pictures.
+            without resizing; the pictures may then be larger than what fits into memory, and of
+            any size, and the model paints their whole size. Validation takes their middles.
         scale: with ``crop_size``, by how much pictures are enlarged before they are cut, at least
             and at most.
         color: standard deviation of random brightness, contrast and saturation; needs
@@ -161,6 +161,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _size_can_be_halved(self) -> Self:
+        if self.train.crop_size is not None:
+            return self  # only crops go through the network; what it paints is filled up
         height, width = self.model.nearest_size(self.height, self.width)
         if (height, width) != (self.height, self.width):
             raise ValueError(

@@ -1,20 +1,22 @@
-"""Latents of the training pictures, computed once and kept on disk, with their mirror images.
+"""Latents of pictures, computed once and kept on disk, with their mirror images.
 
 An autoencoder would otherwise take longer than the U-Net's step. A folder is of one data set, one
 codec and one size, and refuses any other::
 
-    .semsynth.json          the key: dataset.json's and the codec's hashes, size, mirrored, dtype
-    <split>/<stem>.npy      (1 or 2, C, h, w): the picture and, where mirrored, its mirror image
+    .semsynth.json              the key: hashes of dataset.json and codec, size, mirrored, dtype
+    <split>/<stem>.safetensors  (1 or 2, C, h, w): the picture and, where mirrored, its mirror
+                                image; beside them the hash of the picture's file
 
 Files are whole or absent, so a run that was killed goes on with those that are missing, and several
-processes may share the work.
+processes may share the work. ``dataset.json`` says nothing of the pictures' pixels: a file whose
+picture is another one by now is computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +24,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from semsynth.data.layout import INFO
 from semsynth.data.prepared import PreparedDataset
 from semsynth.model.codec import Codec
 from semsynth.runtime.artifacts import claim_output, require_space, sha256_file, write_bytes
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.progress import progress
+from semsynth.runtime.progress import progress, say
 
-FORMAT = 1
+FORMAT = 2
 Kept = Literal["float16", "float32"]
 _PIXELS_AT_A_TIME = 8 * 512 * 512
+_LATENTS, _PICTURE = "latents", "picture_sha256"
 
 
 @dataclass(frozen=True)
@@ -98,26 +103,32 @@ class LatentCache:
         path = self._path(stem)
         if mirrored and self.shape[0] < 2:
             raise UserError(f"{self.folder}: has no latents of mirrored pictures (train.flip)")
+        version = int(mirrored)
         try:
-            both = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            both = None
-        if both is None or both.shape != self.shape:
-            raise UserError(f"{path}: is missing or damaged; remove it and run the command again")
-        return np.asarray(both[int(mirrored)], np.float32)
+            with safe_open(path, "numpy") as file:
+                kept = file.get_slice(_LATENTS)
+                if tuple(kept.get_shape()) == self.shape:
+                    return np.asarray(kept[version : version + 1][0], np.float32)
+        except (OSError, SafetensorError):
+            pass
+        raise UserError(f"{path}: is missing or damaged; run the command again")
+
+    def picture_hash(self, stem: str) -> str | None:
+        """Return the hash of the picture whose latents are there; None: missing or damaged."""
+        try:
+            with safe_open(self._path(stem), "numpy") as file:
+                found: str | None = (file.metadata() or {}).get(_PICTURE)
+                return found
+        except (OSError, SafetensorError):
+            return None
+
+    def write(self, stem: str, latents: npt.NDArray[Any], picture_hash: str) -> None:
+        """Keep the latents of a picture, all or nothing."""
+        data = save({_LATENTS: np.ascontiguousarray(latents)}, metadata={_PICTURE: picture_hash})
+        write_bytes(self._path(stem), data)
 
     def _path(self, stem: str) -> Path:
-        return self.folder / self.split / f"{stem}.npy"
-
-    def missing(self, stems: list[str]) -> list[str]:
-        """Return those of ``stems`` that are not there."""
-        return [stem for stem in stems if not self._path(stem).is_file()]
-
-    def write(self, stem: str, latents: npt.NDArray[Any]) -> None:
-        """Keep the latents of a picture, all or nothing."""
-        buffer = io.BytesIO()
-        np.save(buffer, latents, allow_pickle=False)
-        write_bytes(self._path(stem), buffer.getvalue())
+        return self.folder / self.split / f"{stem}.safetensors"
 
 
 def claim_latents(latents: LatentSet, folder: Path | None = None) -> Path:
@@ -137,8 +148,11 @@ def cache_latents(
     device: torch.device | str = "cpu",
     folder: Path | None = None,
     shard: tuple[int, int] = (0, 1),
+    stems: Sequence[str] | None = None,
 ) -> LatentCache:
     """Compute the latents of a split that are not on disk yet, and return the cache.
+
+    Those of pictures that have changed since are computed again, which is said.
 
     Args:
         latents: of what.
@@ -147,6 +161,7 @@ def cache_latents(
         folder: where the cache is (None: ``latents.folder``).
         shard: (rank, world): which of the pictures this process computes. Others' may still be
             missing on return: wait for all processes before reading.
+        stems: of these pictures of the split alone (None: of all).
 
     Raises:
         UserError: the folder is of another data set, codec or size; pictures are missing; too
@@ -157,7 +172,9 @@ def cache_latents(
         raise UserError(f"{data.root}: some masks of the split '{split}' have no picture")
     folder = claim_latents(latents, folder)
     cache = LatentCache(folder, split, latents.shape)
-    missing = cache.missing(data.stems(split)[shard[0] :: shard[1]])
+    own = list(data.stems(split) if stems is None else stems)[shard[0] :: shard[1]]
+    hashes = {stem: _hash(data, split, stem) for stem in progress(own, f"hashes of {split}")}
+    missing = _to_compute(cache, hashes)
     if not missing:
         return cache
     each = int(np.prod(latents.shape)) * np.dtype(latents.dtype).itemsize
@@ -172,8 +189,29 @@ def cache_latents(
                     f"{data.image_path(split, stem)}: its latent is not finite in "
                     f"{latents.dtype}; use another autoencoder, or float32"
                 )
-            cache.write(stem, found)
+            cache.write(stem, found, hashes[stem])
     return cache
+
+
+def _hash(data: PreparedDataset, split: str, stem: str) -> str:
+    path = data.image_path(split, stem)
+    try:
+        return sha256_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; prepare the data again") from None
+
+
+def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
+    """Return the stems whose latents are not there, or are those of another picture."""
+    kept = {stem: cache.picture_hash(stem) for stem in hashes}
+    changed = [stem for stem in hashes if kept[stem] not in (None, hashes[stem])]
+    if changed:
+        say(
+            f"{cache.folder}: {len(changed)} of {len(hashes)} pictures of '{cache.split}' have "
+            f"changed since their latents were computed, the first is '{changed[0]}'; "
+            "computed again"
+        )
+    return [stem for stem in hashes if kept[stem] != hashes[stem]]
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from semsynth.runtime.devices import clock, pick_device
 from semsynth.runtime.errors import Preempted, UserError
 from semsynth.runtime.preemption import listening
 from semsynth.runtime.progress import log_line, logging_to, progress_bar, say
-from semsynth.train.batches import training_pictures, with_codec_hash
+from semsynth.train.batches import held_out_latents, training_pictures, with_codec_hash
 from semsynth.train.budget import Throughput, in_words
 from semsynth.train.checkpoints import Checkpoints
 from semsynth.train.config import Recipe, TrainConfig, chosen_recipe, run_folder
@@ -33,7 +33,7 @@ from semsynth.train.failures import not_finite, on_main, together, translate, wh
 from semsynth.train.fork import fork
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.phases import learning_rate, phase_at
-from semsynth.train.preview import preview, validation_loss
+from semsynth.train.preview import preview, validation_batch, validation_loss
 from semsynth.train.setup import (
     assemble,
     averaged,
@@ -165,6 +165,7 @@ class _Training:
         timeout = timedelta(minutes=section.stall_minutes * (SLOW + 1))
         self.stopping = Stopping(accelerator.process_index, world, timeout)
         self.pictures: TrainingPictures = training_pictures(run)
+        self.held_out = held_out_latents(run)
         self.metrics = Metrics(run.folder, run.step) if self.main else None
         devices = [accelerator.device] * world
         channels = run.data.labels.num_channels
@@ -276,7 +277,8 @@ class _Training:
         if validates and self.metrics is not None:
             self._slow("validation")
             with run.autocast():
-                loss = validation_loss(ema, run.codec, run.schedule, run.data, run.recipe)
+                how = (self.held_out, validation_batch(run.recipe, run.accelerator.num_processes))
+                loss = validation_loss(ema, run.codec, run.schedule, run.data, run.recipe, *how)
             self.metrics.write(step, **watched(read_metrics(run.folder), step, round(loss, 6)))
         if previews and self.main:
             self._slow("preview")

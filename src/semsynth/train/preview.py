@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from semsynth.data.labels import Array
 from semsynth.data.layout import encode_image
+from semsynth.data.loading import Latents
 from semsynth.data.prepared import PreparedDataset
 from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
@@ -23,9 +24,12 @@ from semsynth.runtime.artifacts import write_bytes
 from semsynth.runtime.rng import derive_seed
 from semsynth.runtime.torch_rng import torch_generator
 from semsynth.train.config import Recipe
+from semsynth.train.step import content_weight
 
 VALIDATION_PICTURES = 64
-VALIDATION_BATCH = 4  # gamma and beta of 1024x1024 pictures take 1.4 GB each
+# The most at a time, where a micro-batch of training is no smaller: gamma and beta of 1024x1024
+# pictures take 1.4 GB each.
+VALIDATION_BATCH = 4
 PREVIEW_MASKS = 6
 PREVIEW_STEPS = 20
 
@@ -35,51 +39,92 @@ def _spread(stems: list[str], count: int) -> list[str]:
     return [stems[i] for i in picks]
 
 
+def validation_stems(data: PreparedDataset) -> list[str]:
+    """Return the up to 64 pictures of ``val`` whose loss is watched."""
+    return _spread(data.stems("val"), VALIDATION_PICTURES)
+
+
+def validation_batch(recipe: Recipe, world: int) -> int:
+    """Return how many pictures are validated at a time: of no more memory than training takes."""
+    micro_batch = recipe.train.batch_size // (world * recipe.train.accumulation)
+    return max(1, min(VALIDATION_BATCH, micro_batch))
+
+
 @torch.no_grad()
 def validation_loss(
-    unet: SemanticUNet, codec: Codec, schedule: Schedule, data: PreparedDataset, recipe: Recipe
+    unet: SemanticUNet,
+    codec: Codec,
+    schedule: Schedule,
+    data: PreparedDataset,
+    recipe: Recipe,
+    latents: Latents | None = None,
+    at_once: int = VALIDATION_BATCH,
 ) -> float:
     """Return the loss on up to 64 pictures of ``val``, each at its fixed timestep and noise.
 
-    With ``train.crop_size`` on their middles, which take no more memory than training does.
+    With ``train.crop_size`` on their middles, which take no more memory than training does. As in
+    training padding does not count.
+
+    Args:
+        unet: the network; all is computed on its device.
+        codec: of the pictures; not used with ``latents``.
+        schedule: the forward process.
+        data: has pictures for ``val``.
+        recipe: of the run.
+        latents: of the whole pictures of ``validation_stems``, computed before.
+        at_once: pictures in a pass; nothing but rounding depends on it.
     """
-    stems = _spread(data.stems("val"), VALIDATION_PICTURES)
+    stems = validation_stems(data)
     device = next(unet.parameters()).device
-    lut = data.labels.channel_lut()
-    cut = partial(_middle, size=recipe.step_size)
     total = 0.0
-    for start in range(0, len(stems), VALIDATION_BATCH):
-        part = stems[start : start + VALIDATION_BATCH]
-        pictures = np.stack([cut(data.read_image("val", stem)) for stem in part])
-        channels = np.stack([lut[cut(data.read_mask("val", stem))] for stem in part])
-        x0 = codec.encode(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        noise = torch.stack(
-            [
-                torch.randn(x0.shape[1:], generator=torch_generator(recipe.seed, "validation", s))
-                for s in part
-            ]
-        )
+    for start in range(0, len(stems), at_once):
+        part = stems[start : start + at_once]
+        if latents is None:
+            # On the device already: an autoencoder goes where its pictures are.
+            pictures = _middles(part, data.read_image, recipe).to(device).permute(0, 3, 1, 2)
+            x0 = codec.encode(pictures.float() / 127.5 - 1)
+        else:
+            x0 = torch.from_numpy(np.stack([latents(stem, False) for stem in part])).to(device)
+        generators = [torch_generator(recipe.seed, "validation", stem) for stem in part]
+        noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators])
         levels = (torch.arange(len(part)) + start + 0.5) / len(stems) * schedule.timesteps
-        label_map = labels_for_network(torch.from_numpy(channels).to(device), recipe.model)
-        edges = None
-        if recipe.model.instance_edges:
-            marked = np.stack([cut(data.read_edges("val", stem)) for stem in part])
-            edges = labels_for_network(torch.from_numpy(marked).to(device), recipe.model)
-        hot = unet.one_hot(label_map, edges)
+        weight = None
+        if data.info.resize == "pad":
+            content = _middles(part, data.content, recipe).to(device)
+            weight = content_weight(content[:, None], codec.downscale)
+        hot = _label_maps(unet, data, recipe, part)
 
         def predict(x: Tensor, t: Tensor, hot: Tensor = hot) -> Tensor:
             return unet(x, t, hot).sample  # type: ignore[no-any-return]
 
-        loss = diffusion_loss(
-            schedule, predict, x0.to(device), noise.to(device), levels.long().to(device)
-        )
-        total += float(loss.total.sum())
+        inputs = (x0, noise.to(device), levels.long().to(device), weight)
+        total += float(diffusion_loss(schedule, predict, *inputs).total.sum())
     return total / len(stems)
 
 
-def _middle(pixels: Array, size: tuple[int, int]) -> Array:
-    top, left = ((whole - part) // 2 for whole, part in zip(pixels.shape, size, strict=False))
-    return pixels[top : top + size[0], left : left + size[1]]
+def _middles(part: list[str], read: Callable[[str, str], Array], recipe: Recipe) -> Tensor:
+    """Return the middles of what ``read`` says of pictures of ``val``, as large as a step's."""
+    layers = []
+    for stem in part:
+        whole = read("val", stem)
+        top, left = ((n - m) // 2 for n, m in zip(whole.shape, recipe.step_size, strict=False))
+        layers.append(whole[top : top + recipe.step_size[0], left : left + recipe.step_size[1]])
+    return torch.from_numpy(np.stack(layers))
+
+
+def _label_maps(
+    unet: SemanticUNet, data: PreparedDataset, recipe: Recipe, part: list[str]
+) -> Tensor:
+    lut, device = data.labels.channel_lut(), next(unet.parameters()).device
+
+    def read_channels(split: str, stem: str) -> Array:
+        return lut[data.read_mask(split, stem)]
+
+    def for_network(read: Callable[[str, str], Array]) -> Tensor:
+        return labels_for_network(_middles(part, read, recipe).to(device), recipe.model)
+
+    edges = for_network(data.read_edges) if recipe.model.instance_edges else None
+    return unet.one_hot(for_network(read_channels), edges)
 
 
 def preview(
@@ -88,18 +133,20 @@ def preview(
     """Write ``previews/step_*.png``: a row each of masks, real pictures, generated ones."""
     split = "val" if "val" in data.splits() else "train"
     stems = _spread(data.stems(split), PREVIEW_MASKS)
-    masks = np.stack([data.read_mask(split, stem) for stem in stems])
+    masks = [data.read_mask(split, stem) for stem in stems]
     seeds = [derive_seed(0, "preview", stem) for stem in stems]
     steps = min(PREVIEW_STEPS, pipeline.schedule.timesteps - 1)
-    edges = None
-    if pipeline.instance_edges and data.has_instances(split):
-        edges = np.stack([data.read_edges(split, stem) for stem in stems])
     settings = SamplerSettings(steps=steps, guidance_scale=pipeline.default_guidance)
-    painted = pipeline.generate(masks, seeds, settings, edges)
+    has_edges = pipeline.instance_edges and data.has_instances(split)
+    painted = []
+    # One after the other: six whole pictures at once may take more memory than training does.
+    for stem, mask, seed in zip(stems, masks, seeds, strict=True):
+        edges = data.read_edges(split, stem)[None] if has_edges else None
+        painted.append(pipeline.generate(mask[None], [seed], settings, edges)[0])
     rows = [[data.labels.colorize(mask) for mask in masks]]
     if data.has_images(split):
         rows.append([data.read_image(split, stem) for stem in stems])
-    rows.append(list(painted))
+    rows.append(painted)
     grid = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
     enlarge = max(1, 128 // grid.shape[0] * len(rows))
     grid = grid.repeat(enlarge, 0).repeat(enlarge, 1)

@@ -185,10 +185,19 @@ def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor | None]:
         x0 = x0.contiguous(memory_format=torch.channels_last)
     if batch.content is None:
         return x0, None
-    # A latent pixel counts where all picture pixels under it are content.
-    padding = 1 - moved(batch.content, device).float()
-    covered = torch.nn.functional.max_pool2d(padding, run.codec.downscale)
-    return x0, 1 - covered
+    return x0, content_weight(moved(batch.content, device), run.codec.downscale)
+
+
+def content_weight(content_B1HW: Tensor, downscale: int) -> Tensor:
+    """Return the weights of latent pixels in the loss, (B, 1, H / downscale, W / downscale).
+
+    A latent pixel counts where all picture pixels under it are content.
+
+    Args:
+        content_B1HW: bool, False for padding.
+        downscale: of the codec.
+    """
+    return 1 - torch.nn.functional.max_pool2d(1 - content_B1HW.float(), downscale)
 
 
 def _slots(run: Run) -> range:
