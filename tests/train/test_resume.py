@@ -240,3 +240,36 @@ def test_another_recipe_is_named_in_a_line(configure: Configure, tmp_path: Path)
     message = str(error.value)
     assert "learning_rate" in message and "0.5" in message and "0.001" in message
     assert "mask_dropout" not in message and len(message) < 400
+
+
+def test_a_disk_that_does_not_answer_costs_no_checkpoint(
+    configure: Configure, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    assert_same_weights: Same,
+) -> None:  # fmt: skip
+    train_until(configure("run"), 6)
+
+    def fails(_: Path) -> str:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("semsynth.train.state.sha256_file", fails)
+    with pytest.raises(UserError, match=r"step_0000006: cannot be read now \(Stale") as error:
+        train(configure("run"))
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    kept = sorted(path.name for path in (tmp_path / "run").glob("*step_*"))
+    assert kept == ["step_0000004", "step_0000006"]
+    train(configure("run"))
+    assert_same_weights(tmp_path / "run", straight)
+
+
+def test_a_run_of_which_nothing_is_intact_does_not_begin_again(
+    configure: Configure, tmp_path: Path
+) -> None:
+    train_until(configure("run"), 6)
+    for step in (4, 6):
+        (tmp_path / f"run/step_{step:07d}/state.pt").write_bytes(b"cut")
+    for _ in range(2):  # nor at the second try
+        with pytest.raises(UserError, match="none of its checkpoints is intact") as error:
+            train(configure("run"))
+        assert "step_0000004 does not match its checksum" in str(error.value)
+        assert "\n" not in str(error.value)

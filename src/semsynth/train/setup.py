@@ -34,6 +34,7 @@ from semsynth.runtime.rng import derive_seed
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.failures import on_main
+from semsynth.train.owner import Owner
 from semsynth.train.sharding import gathered, in_shares, is_shared, shard, whole_average
 from semsynth.train.start import Start
 from semsynth.train.state import complete_checkpoints, load_state, newest
@@ -151,18 +152,19 @@ def check_batch(recipe: Recipe, world: int) -> None:
 
 def assemble(
     recipe: Recipe,
-    folder: Path,
     data: PreparedDataset,
     accelerator: Accelerator,
     start: Start | None,
+    owner: Owner,
 ) -> Run:
     """Build all that a run has in hand, as its newest checkpoint was; all processes call it."""
+    folder = owner.run
     torch.manual_seed(derive_seed(recipe.seed, "weights"))
     unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     require_space(folder, 4 * bytes_each * more, "training")
-    found = on_main(accelerator, lambda: newest(folder))
+    found = on_main(accelerator, lambda: newest(folder, owner))
     shared = is_shared(recipe, accelerator)
     state = None if found is None else load_state(found, mapped=shared)
     if state is None and start is not None:
