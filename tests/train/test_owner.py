@@ -1,4 +1,4 @@
-"""Two jobs in one run folder: the later one is refused, or the earlier one stops; nothing is lost."""
+"""Two jobs in one run folder: one is refused, or stops, and nothing is lost."""
 
 from __future__ import annotations
 

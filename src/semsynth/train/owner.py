@@ -155,9 +155,8 @@ def _last_word(run: Path) -> tuple[_Record, Beat] | None:
     with suppress(OSError), tempfile.TemporaryFile(dir=run):
         pass  # a network's disk may show a folder as it was, until something is made in it
     there = _read(run)
-    if there is None:
-        # A version without owners has its beats in the folder itself.
-        beat = last_beat(run, "")
-        there = beat and _Record("", beat.host, beat.pid, beat.started)
-        return None if there is None or beat is None else (there, beat)
-    return there, last_beat(run, there.token) or Beat(0, there.host, there.pid, there.started)
+    # A version without owners has its beats in the folder itself.
+    beat = last_beat(run, there.token if there is not None else "")
+    if there is not None:
+        return there, beat or Beat(0, there.host, there.pid, there.started)
+    return None if beat is None else (_Record("", beat.host, beat.pid, beat.started), beat)
