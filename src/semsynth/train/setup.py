@@ -295,6 +295,11 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     if "optimizer" not in state:  # a fork: the optimizer begins anew
         return
     run.optimizer.load_state_dict(in_shares(state["optimizer"], run.optimizer))
+    for weight, known in run.optimizer.state.items():
+        for name, value in known.items():
+            # The fused AdamW goes through memory, whatever the layout: it must be the weight's.
+            if value.shape == weight.shape and value.stride() != weight.stride():
+                known[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
     say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
 
 
