@@ -44,7 +44,7 @@ from semsynth.train.setup import (
     state_of,
     whole_ema,
 )
-from semsynth.train.start import check_start, starting_point
+from semsynth.train.start import Start, check_start, starting_point
 from semsynth.train.status import Status, started
 from semsynth.train.step import Run, step_names, train_step
 from semsynth.train.stopping import Stopping
@@ -113,12 +113,7 @@ def _train(
         check_batch(recipe, world)
     except UserError as error:
         raise together(accelerator, error) from None
-    on_main(accelerator, lambda: check_alone(folder))
-    on_main(accelerator, lambda: fork(config, folder, recipe, data))
-    start = starting_point(config, folder, recipe, data)
-    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
-    on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
-    owner = on_main(accelerator, lambda: take(folder))
+    owner, start = _claimed(config, recipe, folder, data, accelerator)
     run = assemble(recipe, data, accelerator, start, owner)
     if run.step >= recipe.total_steps and final.exists():
         say(f"{final}: already trained ({run.step} steps)")
@@ -152,6 +147,22 @@ def _train(
                 told.write(folder)
     accelerator.end_training()
     return final
+
+
+def _claimed(
+    config: TrainConfig,
+    recipe: Recipe,
+    folder: Path,
+    data: PreparedDataset,
+    accelerator: Accelerator,
+) -> tuple[Owner, Start | None]:
+    """Make the folder this job's; return what it starts from too. All processes call it."""
+    on_main(accelerator, lambda: check_alone(folder))
+    on_main(accelerator, lambda: fork(config, folder, recipe, data))
+    start = starting_point(config, folder, recipe, data)
+    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
+    on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
+    return on_main(accelerator, lambda: take(folder)), start
 
 
 class _Training:

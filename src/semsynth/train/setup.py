@@ -89,7 +89,7 @@ def claim(
     check_claim(folder, recipe, data, start)
     key = _key(recipe, data, start)
     completed = _completed(folder, key)
-    if completed is not None:
+    if completed is not None and completed != read_json(folder / MARKER):
         write_json(folder / MARKER, completed)
     claim_output(folder, "run", key)
     if start is not None:
