@@ -14,6 +14,12 @@ import pytest
 import yaml
 
 from semsynth.cli import main
+from semsynth.cli.submit import SubmitConfig, script
+from semsynth.data.prepared import PreparedDataset
+from semsynth.train.config import chosen_recipe
+from semsynth.train.setup import claim
+from semsynth.train.state import save_state
+from semsynth.train.status import Status
 
 RECIPE = {
     "name": "tiny",
@@ -34,7 +40,9 @@ def words(tmp_path: Path, tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def options(text: str) -> dict[str, str]:
-    return dict(re.findall(r"--([\w-]+)=(\S+)", "\n".join(re.findall(r"#SBATCH (.*)", text))))
+    """The options as sbatch reads them: words as a shell's."""
+    words = shlex.split("\n".join(re.findall(r"#SBATCH (.*)", text)))
+    return dict(re.findall(r"--([\w-]+)=(.+)", "\n".join(words)))
 
 
 def test_a_dry_run_prints_the_script_and_leaves_nothing(
@@ -48,6 +56,7 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(
     assert found["partition"] == "gpu" and found["account"] == "us"
     assert found["mail-user"] == "me@example.org"
     assert found["signal"] == "B:USR1@120" and "--requeue" in text
+    assert found["job-name"] == "a b" and found["output"] == f"{tmp_path}/runs/a b_%j.log"
     last = shlex.split(text[text.index("exec ") :].replace("\\\n", ""))
     assert last[:6] == ["exec", sys.executable, "-m", "semsynth.cli.launch", "--nproc", "8"]
     assert last[6:9] == ["-m", "semsynth", "train"]
@@ -78,6 +87,10 @@ def test_nothing_is_asked_for_that_was_not_said(
         (["--output", "/proc/nowhere/run"], "cannot be written"),
         (["--output", "tiny.yaml/run"], "cannot be written"),
         (["--set", "train.stepz=1"], "stepz"),
+        (["--from", "nowhere"], "--from nowhere"),
+        (["--fork", "nowhere"], "--fork nowhere: is no folder of a run"),
+        (["--fork", "nowhere", "--from", "nowhere"], "a run has one start"),
+        (["--label-map", "tiny.yaml"], "is for --from"),
     ],
 )
 def test_what_cannot_run_does_not_wait_in_a_queue(
@@ -95,6 +108,62 @@ def test_without_sbatch_nothing_else_is_looked_at(
     monkeypatch.setenv("PATH", os.devnull)
     assert main([*words, "--data", "nowhere"]) == 2
     assert "sbatch: not found" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run(words: list[str], tmp_path: Path) -> Path:
+    """A run of the recipe, which has a checkpoint that nobody reads here."""
+    config = SubmitConfig(recipe="tiny.yaml", data=Path(words[4]))
+    folder = tmp_path / "runs/there"
+    data = PreparedDataset.open(config.data)
+    claim(folder, chosen_recipe(config.training), data, True, None)
+    save_state(folder, 1, {"step": 1}, keep=1)
+    return folder
+
+
+def test_another_run_in_the_folder_does_not_wait_in_a_queue(
+    words: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = [*words, "--output", str(run), "--dry-run"]
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main([*again, "--set", "train.accumulation=2"]) == 0
+    assert main([*again, "--set", "train.learning_rate=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "learning_rate=0.0001, now 0.5" in error and f"--fork {run} --output" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_where_a_run_starts_from_is_passed_on(
+    words: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--fork", str(run), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert shlex.split(text[text.index("--recipe") :])[-2:] == ["--fork", str(run)]
+    start = {"from_checkpoint": Path("m.pth"), "label_map": Path("a b.yaml")}
+    text = script(SubmitConfig(**start), run)  # type: ignore[arg-type]
+    assert shlex.split(text)[-4:] == ["--from", "m.pth", "--label-map", "a b.yaml"]
+
+
+@pytest.mark.parametrize(("state", "status"), [("PENDING", 2), ("RUNNING", 2), ("", 0)])
+def test_a_run_whose_job_is_in_the_queue_is_not_submitted_again(
+    state: str, status: int, words: list[str], run: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    program = tmp_path / "bin/squeue"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho {state}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    Status(state="preempted", job="31").write(run)
+    assert main([*words, "--output", str(run), "--dry-run"]) == status
+    error = capsys.readouterr().err
+    assert (f"{run}: job 31 is {state} and trains in this folder" in error) == bool(status)
+
+
+def test_what_slurm_would_read_otherwise_is_protected() -> None:
+    text = script(SubmitConfig(), Path('/runs/50% "a" \\b'))
+    lines = re.findall(r"#SBATCH --(?:job-name|output)=(.*)", text)
+    assert lines == [r'"50% \"a\" \\b"', r'"/runs/50%% \"a\" \\b_%j.log"']
 
 
 def test_sbatch_is_given_the_script_and_its_number_is_told(

@@ -131,9 +131,15 @@ def environ(pid: str) -> dict[str, str]:
 def test_submit_writes_a_script_that_slurm_runs_on_two_nodes(
     slurm: Slurm, flags: list[str], straight: Path, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-m", "semsynth", "submit", *flags[:4], "--output", "run", "--json"]
+    words = [sys.executable, "-m", "semsynth", "submit", *flags[:4], "--output", "a run", "--json"]
     size = ["--nodes", "2", "--gpus", "1", "--cpus", "1", "--time", "10", "--partition", "main"]
     result = json.loads(slurm.run(*words, *size, cwd=tmp_path))
+    while not (tmp_path / "a run/status.json").exists():
+        assert slurm.facts(result["job"])["JobState"] != "FAILED"
+        time.sleep(0.2)
+    with pytest.raises(AssertionError, match=f"job {result['job']} is RUNNING and trains in this"):
+        slurm.run(*words, *size, cwd=tmp_path)
     slurm.wait_for(result["job"], "COMPLETED")
+    assert Path(result["log"]) == tmp_path / f"a run_{result['job']}.log"
     assert "on node[1-2]: 2 processes" in Path(result["log"]).read_text()
-    assert_same(tmp_path / "run", straight)
+    assert_same(tmp_path / "a run", straight)

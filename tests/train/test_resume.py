@@ -240,3 +240,108 @@ def test_another_recipe_is_named_in_a_line(configure: Configure, tmp_path: Path)
     message = str(error.value)
     assert "learning_rate" in message and "0.5" in message and "0.001" in message
     assert "mask_dropout" not in message and len(message) < 400
+
+
+def test_a_disk_that_does_not_answer_costs_no_checkpoint(
+    configure: Configure, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    assert_same_weights: Same,
+) -> None:  # fmt: skip
+    train_until(configure("run"), 6)
+
+    def fails(_: Path) -> str:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("semsynth.train.state.sha256_file", fails)
+    with pytest.raises(UserError, match=r"step_0000006: cannot be read now \(Stale") as error:
+        train(configure("run"))
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    kept = sorted(path.name for path in (tmp_path / "run").glob("*step_*"))
+    assert kept == ["step_0000004", "step_0000006"]
+    train(configure("run"))
+    assert_same_weights(tmp_path / "run", straight)
+
+
+def test_a_run_of_which_nothing_is_intact_does_not_begin_again(
+    configure: Configure, tmp_path: Path
+) -> None:
+    train_until(configure("run"), 6)
+    for step in (4, 6):
+        (tmp_path / f"run/step_{step:07d}/state.pt").write_bytes(b"cut")
+    for _ in range(2):  # nor at the second try
+        with pytest.raises(UserError, match="none of its checkpoints is intact") as error:
+            train(configure("run"))
+        assert "step_0000004 does not match its checksum" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_what_does_not_decide_the_weights_may_change(
+    configure: Configure, straight: Path, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    """Saving memory in the middle of a run, after it ran out of it, gives the same but rounding."""
+    rhythm = ("train.checkpoint_every=3", "train.validate_every=2", "train.preview_every=4")
+    for name, changes in (
+        ("rhythm", (*rhythm, "train.log_every=1", "train.stall_minutes=5")),
+        ("memory", ("train.accumulation=2", "train.gradient_checkpointing=true")),
+        ("layout", ("train.channels_last=true", "train.checkpoint_levels=1", "train.compile=off")),
+    ):
+        train_until(configure(name), 4)
+        train(configure(name, *changes))
+        if name != "rhythm":  # whose lines are of other steps
+            mine, theirs = numbers(tmp_path / name), numbers(straight)
+            assert [line["loss"] for line in mine] == pytest.approx(
+                [line["loss"] for line in theirs], rel=2e-4
+            )
+    assert_same_weights(tmp_path / "rhythm", straight)
+    with pytest.raises(UserError, match="batch_size"):
+        train(configure("memory", "train.batch_size=8"))
+
+
+def test_a_folder_of_an_older_version_that_told_them_goes_on(
+    configure: Configure, straight: Path, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    train_until(configure("run"), 4)
+    marker = tmp_path / "run/.semsynth.json"
+    found = json.loads(marker.read_text())
+    found["key"]["recipe"]["train"] |= {"accumulation": 2, "checkpoint_every": 2}
+    marker.write_text(json.dumps(found))
+    train(configure("run"))
+    assert_same_weights(tmp_path / "run", straight)
+
+
+def test_the_precision_of_the_first_start_stays(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    assert_same_weights: Same, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """`auto` is decided by the machine; a run that moves to another one is not."""
+
+    def machine(gain: float) -> None:
+        monkeypatch.setattr("semsynth.runtime.precision.cpu_gain", lambda: gain)
+
+    machine(2.0)
+    train(configure("straight", "train.precision=auto"))
+    for gain in (2.0, 1.0):
+        machine(gain)
+        train_until(configure("moved", "train.precision=auto"), 2 if gain == 2 else 8)
+    path = tmp_path / "moved/step_0000008/state.pt"
+    assert torch.load(path, weights_only=True)["precision"] == "bf16"
+    train(configure("moved", "train.precision=auto"))
+    assert_same_weights(tmp_path / "moved", tmp_path / "straight")
+    # Where it cannot be, a line says so.
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    monkeypatch.setattr("semsynth.train.setup.can_compute", lambda *_: False)
+    (tmp_path / "moved/final_model.pth").unlink()
+    train(configure("moved", "train.precision=auto"))
+    assert "was trained in bf16, which this cpu cannot" in capsys.readouterr().err
+
+
+def test_damaged_lines_of_the_log_are_dropped(
+    configure: Configure, straight: Path, tmp_path: Path
+) -> None:
+    """A machine that went down leaves zero bytes where its last lines were."""
+    train_until(configure("run"), 4)
+    with (tmp_path / "run/metrics.jsonl").open("ab") as file:
+        file.write(b"\0" * 40 + b"\n" + b"\xff[1]\n" + b"{}\n" + b"\0" * 7)
+    train(configure("run"))
+    assert numbers(tmp_path / "run") == numbers(straight)
+    assert b"\0" not in (tmp_path / "run/metrics.jsonl").read_bytes()

@@ -69,7 +69,7 @@ def judge(run: Path, status: Status) -> tuple[str, str]:
     """
     if status.state in ("finished", "failed"):
         return status.state, status.reason
-    job = _ask_slurm(status.job)
+    job = ask_slurm(status.job)
     if job == "PENDING":
         return "waiting", f"job {status.job} is in SLURM's queue"
     if status.state == "preempted":
@@ -112,7 +112,7 @@ def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, An
     return lines
 
 
-def _ask_slurm(job: str) -> str | None:
+def ask_slurm(job: str) -> str | None:
     """Return the job's state in SLURM's words, "" for one that is no more, None for no answer."""
     if not job or shutil.which("squeue") is None:
         return None

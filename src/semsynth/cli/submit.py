@@ -7,14 +7,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro.conf
 
 from semsynth.cli.common import finish, parse
+from semsynth.cli.status import ask_slurm
 from semsynth.runtime.artifacts import require_writable, write_text
 from semsynth.runtime.errors import UserError
 from semsynth.train.config import Recipe, TrainConfig, chosen_recipe, run_folder
+from semsynth.train.status import read_status
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}")
 _MEMORY = re.compile(r"\d+[KMGT]?")
@@ -47,6 +52,12 @@ class SubmitConfig:
     output: Path | None = None
     """Folder of the run, likewise; by default checkpoints/ and the name that the recipe gives.
     The script and the job's log lie beside it."""
+    from_checkpoint: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Start from the weights of another model; as in `semsynth train`."""
+    fork: Path | None = None
+    """Start a new run from the newest checkpoint of another one; as in `semsynth train`."""
+    label_map: Path | None = None
+    """For --from, where names of labels differ; as in `semsynth train`."""
     mask_dropout: Literal["whole", "region"] = "whole"
     """What fine-tuning drops; as in `semsynth train`."""
     set: tuple[str, ...] = ()
@@ -84,7 +95,14 @@ class SubmitConfig:
     def training(self) -> TrainConfig:
         """The flags of the training."""
         return TrainConfig(
-            self.recipe, self.data, self.output, mask_dropout=self.mask_dropout, set=self.set
+            self.recipe,
+            self.data,
+            self.output,
+            from_checkpoint=self.from_checkpoint,
+            fork=self.fork,
+            label_map=self.label_map,
+            mask_dropout=self.mask_dropout,
+            set=self.set,
         )
 
 
@@ -107,7 +125,7 @@ def main(argv: list[str]) -> int:
     if done.returncode:
         raise UserError(f"sbatch refused {file}: {' '.join(done.stderr.split())}")
     job = done.stdout.strip().partition(";")[0]
-    log = str(_log(run)).replace("%j", job)
+    log = str(_log(run, job))
     return finish({"job": job, "script": str(file), "log": log, "run": str(run)}, as_json)
 
 
@@ -126,12 +144,18 @@ def script(config: SubmitConfig, run: Path) -> str:
         "account": config.account,
         "mail-user": config.mail,
         "mail-type": config.mail and "BEGIN,END,FAIL,REQUEUE",
-        "output": _log(run),
+        # In this path alone SLURM replaces what follows a %.
+        "output": _log(Path(str(run).replace("%", "%%")), "%j"),
     }
     options = [
-        f"#SBATCH --{name}={value}" for name, value in values.items() if value not in ("", None)
+        f"#SBATCH --{name}={_quoted(str(value))}"
+        for name, value in values.items()
+        if value not in ("", None)
     ]
     flags = ["--recipe", config.recipe, "--data", str(config.data), "--output", str(run)]
+    places = (("from", config.from_checkpoint), ("fork", config.fork))
+    for name, path in (*places, ("label-map", config.label_map)):
+        flags += [f"--{name}", str(path)] if path is not None else []
     if config.mask_dropout != "whole":
         flags += ["--mask-dropout", config.mask_dropout]
     flags += ["--set", *config.set] if config.set else []
@@ -144,15 +168,44 @@ def script(config: SubmitConfig, run: Path) -> str:
     )
 
 
-def _log(run: Path) -> Path:
-    return run.with_name(f"{run.name}_%j.log").absolute()
+def _quoted(value: str) -> str:
+    """Return a value as sbatch reads it: in double quotes, where a backslash protects."""
+    if re.fullmatch(r"[\w@%+=:,./-]*", value):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+
+
+def _log(run: Path, job: str) -> Path:
+    return run.with_name(f"{run.name}_{job}.log").absolute()
 
 
 def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
+    """Check what the job would, and that no other job is about to train in its folder."""
     from semsynth.data.prepared import PreparedDataset
-    from semsynth.train.setup import check_batch, check_fit
+    from semsynth.train.batches import with_codec_hash
+    from semsynth.train.fork import check_fork
+    from semsynth.train.setup import check_batch, check_claim, check_fit
+    from semsynth.train.start import check_start, starting_point
 
+    check_start(config.training)
     check_batch(recipe, config.nodes * (config.gpus or 1))
-    check_fit(recipe, PreparedDataset.open(config.data))
+    data = PreparedDataset.open(config.data)
+    check_fit(recipe, data)
     for folder in (run, run.parent):
         require_writable(folder)
+    recipe = with_codec_hash(recipe)
+    check_fork(config.training, run, recipe, data)
+    check_claim(run, recipe, data, starting_point(config.training, run, recipe, data))
+    _check_no_other_job(run)
+
+
+def _check_no_other_job(run: Path) -> None:
+    status = None
+    with suppress(UserError):  # a damaged file stops no training either
+        status = read_status(run)
+    state = ask_slurm(status.job) if status is not None else None
+    if status is not None and state and not state.startswith("COMPLET"):
+        raise UserError(
+            f"{run}: job {status.job} is {state} and trains in this folder: wait for it, or "
+            f"`scancel {status.job}`, or give another --output"
+        )

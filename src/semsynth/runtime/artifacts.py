@@ -159,19 +159,42 @@ def claim_output(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
         UserError: the folder belongs to something else, or was made with other settings.
     """
     folder = Path(folder)
-    wanted = json.loads(json.dumps({"kind": kind, "key": dict(key)}))
+    check_output(folder, kind, key)
+    wanted = _wanted(kind, key)
+    _check_same_output(folder, write_first(folder / MARKER, wanted), wanted)
+    return folder
+
+
+def check_output(folder: str | Path, kind: str, key: Mapping[str, Any], found: Any = None) -> None:
+    """Check that ``claim_output`` would have the folder; nothing is changed.
+
+    Args:
+        folder: to be claimed.
+        kind: of ``claim_output``.
+        key: likewise.
+        found: what its marker is taken to say; None: what it says.
+
+    Raises:
+        UserError: as ``claim_output``.
+    """
+    folder = Path(folder)
     marker = folder / MARKER
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder; choose another output")
     # A marker that another process is just writing is no stranger's file.
-    found = [path.name for path in folder.iterdir()] if folder.exists() else []
-    others = [name for name in found if not name.startswith(f".{MARKER}.")]
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = [name for name in names if not name.startswith(f".{MARKER}.")]
     if others and not marker.exists():
         raise UserError(
             f"{folder}: is not empty and was not made by semsynth; choose another output folder"
         )
-    _check_same_output(folder, write_first(marker, wanted), wanted)
-    return folder
+    if marker.exists():
+        known = read_json(marker) if found is None else found
+        _check_same_output(folder, known, _wanted(kind, key))
+
+
+def _wanted(kind: str, key: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps({"kind": kind, "key": dict(key)}))  # type: ignore[no-any-return]
 
 
 def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None:

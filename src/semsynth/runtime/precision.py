@@ -42,6 +42,14 @@ def resolve_precision(wanted: Literal["auto", "no", "bf16"], device: torch.devic
     return "bf16" if gain >= WORTH else "no"
 
 
+def can_compute(precision: Precision, device: torch.device) -> bool:
+    """Return whether ``device`` computes in ``precision`` at all, faster or not."""
+    if precision == "no" or device.type == "cpu":
+        return True
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(native)
+
+
 def autocast(device: torch.device, precision: Precision, cache: bool = True) -> torch.autocast:
     """Return the context in which a network computes in ``precision``.
 

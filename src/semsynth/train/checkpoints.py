@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from semsynth.train.owner import Owner
 from semsynth.train.state import each_tensor, save_state
 
 
@@ -28,9 +29,16 @@ class Checkpoints:
         blocked_seconds: how long the training waited for all of them.
     """
 
-    def __init__(self, run: Path, keep: int, keep_every: int, last: int | None) -> None:
-        """Write into ``run`` and keep what ``save_state`` says."""
-        self._run, self._keep, self._keep_every = run, keep, keep_every
+    def __init__(
+        self,
+        run: Path,
+        keep: int,
+        keep_every: int,
+        last: int | None,
+        owner: Owner | None = None,
+    ) -> None:
+        """Write into ``run`` as ``owner``, and keep what ``save_state`` says."""
+        self._run, self._keep, self._keep_every, self._owner = run, keep, keep_every, owner
         self._thread: Thread | None = None
         self._error: BaseException | None = None
         self.last, self.seconds, self.blocked_seconds = last, 0.0, 0.0
@@ -51,7 +59,7 @@ class Checkpoints:
     def _write(self, step: int, state: dict[str, Any]) -> None:
         start = time.perf_counter()
         try:
-            save_state(self._run, step, state, self._keep, self._keep_every)
+            save_state(self._run, step, state, self._keep, self._keep_every, self._owner)
         except BaseException as error:
             self._error = error
             return
@@ -61,7 +69,7 @@ class Checkpoints:
         """Raise what went wrong in the thread, as soon as the loop comes by.
 
         Raises:
-            UserError: the disk is full.
+            UserError: the disk is full, or another job has the folder.
         """
         if self._error is not None:
             error, self._error = self._error, None

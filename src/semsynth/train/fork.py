@@ -17,7 +17,7 @@ from semsynth.runtime.progress import say
 from semsynth.train.config import Recipe, TrainConfig
 from semsynth.train.setup import claim
 from semsynth.train.start import Start, known, noise_levels, remembered
-from semsynth.train.state import newest_of_another, save_state
+from semsynth.train.state import complete_checkpoints, newest_of_another, save_state
 from semsynth.train.transfer import another_network, attention_levels, codec_name
 
 
@@ -33,28 +33,15 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
         UserError: no run, no checkpoint, another network or other labels (says what differs), or
             an output folder that holds something else.
     """
-    source = config.fork
-    if source is None:
+    fits = check_fork(config, folder, recipe, data)
+    if config.fork is None or fits is None:
         return
-    where, run = f"--fork {source}", source.resolve()
-    if folder.resolve() == run:
-        raise UserError(f"{where}: is the output folder itself; choose another with --output")
-    if folder.is_dir() and any(folder.iterdir()):
-        before = remembered(folder)
-        if config.resume and before is not None and before.fork and before.path == str(run):
-            return
-        raise UserError(
-            f"{folder}: is not empty, so nothing is forked into it; choose another with --output "
-            "(or leave out --fork, to continue the run in it)"
-        )
-    theirs, labels = _of_run(where, source)
-    _check_same(where, theirs, recipe)
-    names = _check_labels(where, labels, data.labels)
+    (theirs, names), source, where = fits, config.fork, f"--fork {config.fork}"
     found = newest_of_another(source)
     if found is None:
-        raise UserError(f"{where}: has no complete checkpoint yet; wait for its first one")
+        raise _no_checkpoint(where)
     name, digest, state = found
-    start = _start(run, name, digest, state, theirs, names)
+    start = _start(source.resolve(), name, digest, state, theirs, names)
     kept = {part: state[part] for part in ("model", "ema", "ema_updates")}
     weights = [*state["model"].values(), *state["ema"].values()]
     require_space(folder, sum(w.numel() * w.element_size() for w in weights), "a fork")
@@ -65,6 +52,40 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
     if not knows_licence(start.facts):
         said.append("its checkpoint does not say the licence of its data: that of both is unknown")
     say("\n  ".join(said + noise_levels(theirs.diffusion, recipe.diffusion)))
+
+
+def check_fork(
+    config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset
+) -> tuple[Recipe, list[str]] | None:
+    """Check all that can be without reading weights; raises as ``fork``, and changes nothing.
+
+    Returns:
+        The other run's recipe and the names of the labels by channel; None: nothing is to be done.
+    """
+    source = config.fork
+    if source is None:
+        return None
+    where, run = f"--fork {source}", source.resolve()
+    if folder.resolve() == run:
+        raise UserError(f"{where}: is the output folder itself; choose another with --output")
+    if folder.is_dir() and any(folder.iterdir()):
+        before = remembered(folder)
+        if config.resume and before is not None and before.fork and before.path == str(run):
+            return None
+        raise UserError(
+            f"{folder}: is not empty, so nothing is forked into it; choose another with --output "
+            "(or leave out --fork, to continue the run in it)"
+        )
+    theirs, labels = _of_run(where, source)
+    _check_same(where, theirs, recipe)
+    names = _check_labels(where, labels, data.labels)
+    if not complete_checkpoints(source):
+        raise _no_checkpoint(where)
+    return theirs, names
+
+
+def _no_checkpoint(where: str) -> UserError:
+    return UserError(f"{where}: has no complete checkpoint yet; wait for its first one")
 
 
 def _of_run(where: str, source: Path) -> tuple[Recipe, LabelSet]:

@@ -32,6 +32,7 @@ from semsynth.train.config import Recipe, TrainConfig, chosen_recipe, run_folder
 from semsynth.train.failures import not_finite, on_main, together, translate, while_starting
 from semsynth.train.fork import fork
 from semsynth.train.metrics import Metrics, read_metrics
+from semsynth.train.owner import Owner, check_alone, release, take
 from semsynth.train.phases import learning_rate, phase_at
 from semsynth.train.preview import preview, validation_batch, validation_loss
 from semsynth.train.setup import (
@@ -43,7 +44,7 @@ from semsynth.train.setup import (
     state_of,
     whole_ema,
 )
-from semsynth.train.start import check_start, starting_point
+from semsynth.train.start import Start, check_start, starting_point
 from semsynth.train.status import Status, started
 from semsynth.train.step import Run, step_names, train_step
 from semsynth.train.stopping import Stopping
@@ -87,6 +88,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
             # Accelerate keeps its settings for the life of the process; the next run may have
             # others.
             AcceleratorState._reset_state(reset_partial_state=True)
+            release(folder)
     last = (read_metrics(folder) or [{}])[-1]
     return {"model": str(final), "steps": recipe.total_steps, "last": last}
 
@@ -111,24 +113,23 @@ def _train(
         check_batch(recipe, world)
     except UserError as error:
         raise together(accelerator, error) from None
-    on_main(accelerator, lambda: fork(config, folder, recipe, data))
-    start = starting_point(config, folder, recipe, data)
-    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
-    on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
-    run = assemble(recipe, folder, data, accelerator, start)
+    owner, start = _claimed(config, recipe, folder, data, accelerator)
+    run = assemble(recipe, data, accelerator, start, owner)
     if run.step >= recipe.total_steps and final.exists():
         say(f"{final}: already trained ({run.step} steps)")
         return final
+    on_main(accelerator, owner.begin)
     told = started(folder, run.step, recipe.total_steps, world)
-    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes, run.step)
+    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes, run.step, owner.token)
     with logging_to(folder / "logs" / f"rank_{rank:04d}.log"):
         log_line(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
         try:
             accelerator.wait_for_everyone()
             watch.start()
-            _Training(run, told, watch, on_checkpoint).to_the_end()
+            _Training(run, told, watch, owner, on_checkpoint).to_the_end()
             ema = whole_ema(run)
             if accelerator.is_main_process:
+                owner.check()
                 save_bundle(final, averaged(run, ema))
                 told.state = "finished"
             accelerator.wait_for_everyone()
@@ -142,25 +143,47 @@ def _train(
             raise raised from (None if raised is error else error)
         finally:
             watch.stop()
-            if accelerator.is_main_process:
+            if accelerator.is_main_process and owner.holds():
                 told.write(folder)
     accelerator.end_training()
     return final
+
+
+def _claimed(
+    config: TrainConfig,
+    recipe: Recipe,
+    folder: Path,
+    data: PreparedDataset,
+    accelerator: Accelerator,
+) -> tuple[Owner, Start | None]:
+    """Make the folder this job's; return what it starts from too. All processes call it."""
+    on_main(accelerator, lambda: check_alone(folder))
+    on_main(accelerator, lambda: fork(config, folder, recipe, data))
+    start = starting_point(config, folder, recipe, data)
+    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
+    on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
+    return on_main(accelerator, lambda: take(folder)), start
 
 
 class _Training:
     """The loop and what it has at hand."""
 
     def __init__(
-        self, run: Run, told: Status, watch: Watch, on_checkpoint: OnCheckpoint | None
+        self,
+        run: Run,
+        told: Status,
+        watch: Watch,
+        owner: Owner,
+        on_checkpoint: OnCheckpoint | None,
     ) -> None:
         self.run, self.told, self.watch, self.on_checkpoint = run, told, watch, on_checkpoint
+        self.owner = owner
         recipe, accelerator = run.recipe, run.accelerator
         section, world = recipe.train, accelerator.num_processes
         self.main = accelerator.is_main_process
         self.kept = run.step  # the newest step of which there is a checkpoint, on all ranks
         self.checkpoints = Checkpoints(
-            run.folder, section.keep_checkpoints, section.keep_every, run.step or None
+            run.folder, section.keep_checkpoints, section.keep_every, run.step or None, owner
         )
         timeout = timedelta(minutes=section.stall_minutes * (SLOW + 1))
         self.stopping = Stopping(accelerator.process_index, world, timeout)
@@ -224,6 +247,7 @@ class _Training:
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
         log_line(f"step {run.step} of {told.total_steps}, {words}")
         if self.metrics is not None:
+            self.owner.check()
             self.metrics.write(run.step, **values, **speed)
             told.step, told.loss, told.doing = run.step, values["loss"], "train"
             told.images_per_second = speed["images_per_second"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from semsynth.runtime.artifacts import write_text
+from semsynth.runtime.progress import say
 
 
 class Metrics:
@@ -16,9 +18,10 @@ class Metrics:
     def __init__(self, run: Path, start_step: int) -> None:
         """Open the log of ``run`` for steps after ``start_step``."""
         self.path = run / "metrics.jsonl"
-        kept = [
-            line for line in _complete_lines(self.path) if json.loads(line)["step"] <= start_step
-        ]
+        lines, damaged = _read(self.path)
+        if damaged:
+            say(f"warning: {self.path}: {damaged} damaged lines are dropped")
+        kept = [json.dumps(line) for line in lines if line["step"] <= start_step]
         write_text(self.path, "".join(line + "\n" for line in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._board: Any = None
@@ -43,13 +46,24 @@ class Metrics:
             self._board.close()
 
 
-def _complete_lines(path: Path) -> list[str]:
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines that can be read, and how many cannot.
+
+    What follows the last newline was cut off by a crash; after one of a whole machine there may be
+    zero bytes in between.
+    """
     if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return lines[:-1]  # what follows the last newline was cut off by a crash
+        return [], 0
+    known: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    for line in lines:
+        with suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict) and isinstance(found.get("step"), int):
+                known.append(found)
+    return known, len(lines) - len(known)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's ``metrics.jsonl``."""
-    return [json.loads(line) for line in _complete_lines(run / "metrics.jsonl")]
+    """Return the lines of a run's ``metrics.jsonl``, but for damaged ones."""
+    return _read(run / "metrics.jsonl")[0]

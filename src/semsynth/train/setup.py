@@ -21,6 +21,7 @@ from semsynth.pipeline.bundle import Bundle, build_network
 from semsynth.pipeline.folder import FINAL
 from semsynth.runtime.artifacts import (
     MARKER,
+    check_output,
     claim_output,
     read_json,
     require_space,
@@ -28,19 +29,26 @@ from semsynth.runtime.artifacts import (
     write_text,
 )
 from semsynth.runtime.errors import UserError
-from semsynth.runtime.precision import Precision, resolve_precision
+from semsynth.runtime.precision import Precision, can_compute, resolve_precision
 from semsynth.runtime.progress import say
 from semsynth.runtime.rng import derive_seed
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.failures import on_main
+from semsynth.train.owner import Owner
 from semsynth.train.sharding import gathered, in_shares, is_shared, shard, whole_average
 from semsynth.train.start import Start
 from semsynth.train.state import complete_checkpoints, load_state, newest
 from semsynth.train.step import Run
 
-# What may change while a run goes on: it decides nothing about the weights.
-_FREE = ("workers", "log_every", "keep_checkpoints", "keep_every", "stall_minutes", "sharding")
+# What may change while a run goes on: it decides nothing about the weights, or their rounding
+# alone. Not `precision`, whose rounding is learnt with, nor `cache_latents`, which keeps float16.
+_FREE = (
+    *("accumulation", "gradient_checkpointing", "checkpoint_levels", "sharding"),
+    *("channels_last", "compile", "workers", "stall_minutes"),
+    *("log_every", "validate_every", "preview_every", "checkpoint_every"),
+    *("keep_checkpoints", "keep_every"),
+)
 
 
 def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
@@ -76,6 +84,34 @@ def claim(
     Raises:
         UserError: it is another run's: says what differs.
     """
+    if not resume and any(folder.glob("step_*")):
+        raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
+    check_claim(folder, recipe, data, start)
+    key = _key(recipe, data, start)
+    completed = _completed(folder, key)
+    if completed is not None and completed != read_json(folder / MARKER):
+        write_json(folder / MARKER, completed)
+    claim_output(folder, "run", key)
+    if start is not None:
+        start.save(folder)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    write_text(folder / "config.yaml", text)
+
+
+def check_claim(folder: Path, recipe: Recipe, data: PreparedDataset, start: Start | None) -> None:
+    """Check that the folder is free, or the run's own; nothing is changed.
+
+    Raises:
+        UserError: it is another run's: says what differs.
+    """
+    key = _key(recipe, data, start)
+    try:
+        check_output(folder, "run", key, _completed(folder, key))
+    except UserError as error:
+        raise UserError(f"{error}{_way_on(folder)}") from None
+
+
+def _key(recipe: Recipe, data: PreparedDataset, start: Start | None) -> dict[str, Any]:
     stems = "\n".join(data.stems("train"))
     key = {
         "recipe": _decides(recipe),
@@ -83,19 +119,7 @@ def claim(
         "pictures": hashlib.sha256(stems.encode()).hexdigest()[:12],
         "labels": data.labels.to_json(),
     }
-    if start is not None:
-        key["from"] = start.key
-    if not resume and any(folder.glob("step_*")):
-        raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
-    _complete(folder, key)
-    try:
-        claim_output(folder, "run", key)
-    except UserError as error:
-        raise UserError(f"{error}{_way_on(folder)}") from None
-    if start is not None:
-        start.save(folder)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    write_text(folder / "config.yaml", text)
+    return key if start is None else {**key, "from": start.key}
 
 
 def _way_on(folder: Path) -> str:
@@ -112,20 +136,21 @@ def _decides(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _complete(folder: Path, key: dict[str, Any]) -> None:
-    """Give the marker of an older version's run what it did not know yet, at its default."""
+def _completed(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the marker of an older version's run with what it did not know, at its default.
+
+    Settings that decide nothing any more are left out. None: it is no run that we understand.
+    """
     marker = folder / MARKER
     found = read_json(marker) if marker.exists() else {}
     then = found.get("key", {}) if isinstance(found, dict) else {}
     if found == {} or found.get("kind") != "run" or "recipe" not in then:
-        return
+        return None
     try:
         recipe = _decides(Recipe.model_validate(then["recipe"]))
     except ValidationError:
-        return  # the difference is told as it is
-    complete = {**found, "key": {"pictures": key["pictures"], **then, "recipe": recipe}}
-    if complete != found:
-        write_json(marker, complete)
+        return None  # the difference is told as it is
+    return {**found, "key": {"pictures": key["pictures"], **then, "recipe": recipe}}
 
 
 def check_batch(recipe: Recipe, world: int) -> None:
@@ -151,18 +176,19 @@ def check_batch(recipe: Recipe, world: int) -> None:
 
 def assemble(
     recipe: Recipe,
-    folder: Path,
     data: PreparedDataset,
     accelerator: Accelerator,
     start: Start | None,
+    owner: Owner,
 ) -> Run:
     """Build all that a run has in hand, as its newest checkpoint was; all processes call it."""
+    folder = owner.run
     torch.manual_seed(derive_seed(recipe.seed, "weights"))
     unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     require_space(folder, 4 * bytes_each * more, "training")
-    found = on_main(accelerator, lambda: newest(folder))
+    found = on_main(accelerator, lambda: newest(folder, owner))
     shared = is_shared(recipe, accelerator)
     state = None if found is None else load_state(found, mapped=shared)
     if state is None and start is not None:
@@ -176,9 +202,12 @@ def assemble(
         ema.module.load_state_dict(state["ema"])
     for network in (ema.module, unet) if shared else ():
         shard(network, accelerator.device)
+    # What `auto` was at first; not there in a fork and in checkpoints of older versions.
+    before = None if state is None else state.get("precision")
+    precision = _precision(folder, recipe, accelerator, before)
     run = Run(
         recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
-        make_optimizer(recipe, unet), _precision(recipe, accelerator), start=start,
+        make_optimizer(recipe, unet), precision, start=start,
     )  # fmt: skip
     lay_out(run, shared)
     if state is not None:
@@ -203,11 +232,21 @@ def lay_out(run: Run, shared: bool = False) -> None:
     fuse(run.unet, run.recipe.train.compile, run.accelerator.device)
 
 
-def _precision(recipe: Recipe, accelerator: Accelerator) -> Precision:
+def _precision(run: Path, recipe: Recipe, accelerator: Accelerator, before: Any) -> Precision:
+    """Return what to compute in: with ``auto``, as ``before``, the run's own, where that works."""
     # Measured on a CPU: one process decides, so that all compute alike.
     chosen: list[Precision] = ["no"]
+    wanted, device = recipe.train.precision, accelerator.device
     if accelerator.is_main_process:
-        chosen = [resolve_precision(recipe.train.precision, accelerator.device)]
+        if wanted != "auto" or before is None:
+            chosen = [resolve_precision(wanted, device)]
+        elif can_compute(before, device):
+            chosen = [before]
+        else:
+            say(
+                f"warning: {run}: was trained in {before}, which this {device.type} cannot; it "
+                "goes on in float32, and will not end with the same weights to the bit"
+            )
     return broadcast_object_list(chosen)[0]  # type: ignore[no-any-return]
 
 
@@ -245,6 +284,7 @@ def state_of(run: Run, ema: SemanticUNet) -> dict[str, Any]:
         "ema": ema.state_dict(),
         "ema_updates": run.ema.updates,
         "optimizer": gathered(run.optimizer.state_dict(), keep),
+        "precision": run.precision,
         "facts": _facts(run),
     }
 
@@ -255,6 +295,11 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     if "optimizer" not in state:  # a fork: the optimizer begins anew
         return
     run.optimizer.load_state_dict(in_shares(state["optimizer"], run.optimizer))
+    for weight, known in run.optimizer.state.items():
+        for name, value in known.items():
+            # The fused AdamW goes through memory, whatever the layout: it must be the weight's.
+            if value.shape == weight.shape and value.stride() != weight.stride():
+                known[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
     say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
 
 

@@ -29,6 +29,7 @@ from semsynth.runtime.progress import log_line, log_stream
 from semsynth.train.status import read_status
 
 FOLDER = ".ranks"
+EVERY_SECONDS = 5.0  # between two beats, at the most
 # These take longer than a step: a hang in them is told this many times later.
 SLOW = 6
 SLOWLY = ("first step", "validation", "preview", "checkpoint")
@@ -64,7 +65,13 @@ class Watch:
     """The thread of one process."""
 
     def __init__(
-        self, run: Path, rank: int, world: int, stall_seconds: float, step: int = 0
+        self,
+        run: Path,
+        rank: int,
+        world: int,
+        stall_seconds: float,
+        step: int = 0,
+        owner: str = "",
     ) -> None:
         """Say that this process is there; ``start`` once all have done so.
 
@@ -74,13 +81,14 @@ class Watch:
             world: processes.
             stall_seconds: after which silence, or steps that do not go on, end the job.
             step: where the training starts.
+            owner: the job's token: beats of another job in the same folder are not ours.
         """
-        self._folder, self._run, self._stall = run / FOLDER, run, stall_seconds
+        self._folder, self._run, self._stall = run / FOLDER / owner, run, stall_seconds
         process = psutil.Process()
         self.me = Beat(rank, platform.node(), process.pid, process.create_time(), step=step)
         self._others = [r for r in (range(world) if rank < 2 else range(2)) if r != rank]
         self._seen: dict[int, _Seen] = {rank: _Seen(replace(self.me))}
-        self._every = min(5.0, stall_seconds / 8)
+        self._every = min(EVERY_SECONDS, stall_seconds / 8)
         self._stop = Event()
         self._thread = Thread(target=self._loop, name="watch", daemon=True)
         self._write()
@@ -148,7 +156,7 @@ class Watch:
             write_text(self._path(self.me.rank), json.dumps(asdict(self.me)))
 
     def _path(self, rank: int) -> Path:
-        return self._folder / f"rank_{rank:04d}.json"
+        return self._folder / _file(rank)
 
     def _look(self, passed: float) -> None:
         for rank in (self.me.rank, *self._others):
@@ -166,10 +174,7 @@ class Watch:
             before.beat = found
 
     def _read(self, rank: int) -> Beat | None:
-        try:
-            return Beat(**json.loads(self._path(rank).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        return _read(self._path(rank))
 
     def _others_seen(self) -> list[_Seen]:
         return [self._seen[rank] for rank in self._others if rank in self._seen]
@@ -275,3 +280,24 @@ def _kill_here(beat: Beat) -> None:
     with suppress(psutil.Error, OSError):
         if beat.host == platform.node() and _same(psutil.Process(beat.pid), beat):
             os.kill(beat.pid, signal.SIGKILL)
+
+
+def _file(rank: int) -> str:
+    return f"rank_{rank:04d}.json"
+
+
+def _read(path: Path) -> Beat | None:
+    try:
+        return Beat(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def last_beat(run: Path, owner: str) -> Beat | None:
+    """Return the last word of rank 0 of the job with this token; None where there is none."""
+    return _read(run / FOLDER / owner / _file(0))
+
+
+def has_ended(beat: Beat) -> bool:
+    """Return whether a process said that it ended, or was of this host and is gone."""
+    return bool(beat.failed) or _is_over(beat) or _is_gone(beat)
