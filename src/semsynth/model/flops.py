@@ -24,6 +24,7 @@ class NetworkFlops:
     Attributes:
         training: forward and backward pass, the mask's part included; nothing twice.
         recomputed: what gradient checkpointing adds to that.
+        forward: the forward pass alone, the mask's part included, at the size of training.
         condition: ``unet.encode``, once a mask.
         single: a pass with a condition that was kept.
         guided: a guided pass with conditions that were kept.
@@ -31,6 +32,7 @@ class NetworkFlops:
 
     training: int
     recomputed: int
+    forward: int
     condition: int
     single: int
     guided: int
@@ -51,6 +53,7 @@ def network_flops(
     """
     training = training_flops(unet, trained)
     recomputed = training_flops(unet, trained, checkpointing=True) - training
+    small = _inputs(unet, trained)
     x, t, hot = _inputs(unet, painted or trained)
     with torch.no_grad():
         kept = unet.encode(hot)
@@ -58,6 +61,7 @@ def network_flops(
         return NetworkFlops(
             training=training,
             recomputed=recomputed,
+            forward=count_flops(lambda: unet(*small)),
             condition=count_flops(lambda: unet.encode(hot)),
             single=count_flops(lambda: unet(x, t, kept)),
             guided=count_flops(lambda: unet(x, t, kept, null, 1.5)),
