@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from semsynth.model.flops import NetworkFlops, network_flops, training_flops
 from semsynth.model.unet import SemanticUNet
+from semsynth.model.vae_config import vae_costs
 from semsynth.pipeline.bundle import fresh_network
 from semsynth.runtime.peaks import find_peak
 from semsynth.runtime.precision import Precision, resolve_precision
@@ -62,16 +65,61 @@ def step_flops(recipe: Recipe, label_channels: int) -> int:
     return recipe.train.batch_size * training_flops(unet, latent_size(recipe))
 
 
-def watching_flops(recipe: Recipe, flops: NetworkFlops) -> int:
-    """Return the FLOPs of all validations and previews of a run, which one process does."""
-    section, steps = recipe.train, recipe.total_steps
-    validation = VALIDATION_PICTURES * (flops.condition + flops.single)
-    preview = PREVIEW_MASKS * (flops.condition + PREVIEW_STEPS * flops.guided)
+@dataclass(frozen=True)
+class CodecFlops:
+    """FLOPs of a recipe's autoencoder for one picture; it computes in float32 always.
+
+    Attributes:
+        known: False where its configuration is not at hand: then all else is 0. Without an
+            autoencoder it is True, and all else is 0 too.
+        seen: to encode what a step sees of a picture, which validation does too.
+        encode: to encode a whole picture, as for the cache of latents.
+        decode: to decode a whole latent.
+        parameters: of the autoencoder.
+    """
+
+    known: bool = True
+    seen: int = 0
+    encode: int = 0
+    decode: int = 0
+    parameters: int = 0
+
+
+def codec_flops(recipe: Recipe) -> CodecFlops:
+    """Count the recipe's autoencoder; the other codecs take next to nothing.
+
+    Raises:
+        UserError: what the recipe names is no autoencoder, or one of other latents.
+    """
+    vae = recipe.model.vae
+    if vae is None:
+        return CodecFlops()
+    whole = vae_costs(vae, recipe.height, recipe.width)
+    seen = whole if recipe.train.crop_size is None else vae_costs(vae, *recipe.step_size)
+    if whole is None or seen is None:
+        return CodecFlops(known=False)
+    return CodecFlops(True, seen.encode, whole.encode, whole.decode, whole.parameters)
+
+
+def watching_flops(
+    recipe: Recipe, flops: NetworkFlops, codec: CodecFlops | None = None
+) -> tuple[int, int]:
+    """Return the FLOPs of all validations and previews of a run, which one process does.
+
+    Of the network and of the autoencoder. Validation takes what a step sees of a picture; a
+    preview paints whole ones.
+    """
+    section, steps, codec = recipe.train, recipe.total_steps, codec or CodecFlops()
     validations, previews = (
         -(-steps // every) if every else 0
         for every in (section.validate_every, section.preview_every)
     )
-    return validations * validation + previews * preview
+    pictures, painted = VALIDATION_PICTURES * validations, PREVIEW_MASKS * previews
+    preview = flops.condition + PREVIEW_STEPS * flops.guided
+    return (
+        pictures * flops.forward + painted * preview,
+        pictures * codec.seen + painted * codec.decode,
+    )
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:
