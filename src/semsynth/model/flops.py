@@ -54,18 +54,21 @@ def network_flops(
     training = training_flops(unet, trained)
     recomputed = training_flops(unet, trained, checkpointing=True) - training
     small = _inputs(unet, trained)
-    x, t, hot = _inputs(unet, painted or trained)
     with torch.no_grad():
-        kept = unet.encode(hot)
-        null = unet.encode_null(*x.shape[2:])
-        return NetworkFlops(
-            training=training,
-            recomputed=recomputed,
-            forward=count_flops(lambda: unet(*small)),
-            condition=count_flops(lambda: unet.encode(hot)),
-            single=count_flops(lambda: unet(x, t, kept)),
-            guided=count_flops(lambda: unet(x, t, kept, null, 1.5)),
-        )
+        forward = count_flops(lambda: unet(*small))
+    return NetworkFlops(training, recomputed, forward, *painting_flops(unet, painted or trained))
+
+
+@torch.no_grad()
+def painting_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return the FLOPs of a mask, of a pass and of a guided pass; see ``network_flops``."""
+    x, t, hot = _inputs(unet, size)
+    kept, null = unet.encode(hot), unet.encode_null(*size)
+    return (
+        count_flops(lambda: unet.encode(hot)),
+        count_flops(lambda: unet(x, t, kept)),
+        count_flops(lambda: unet(x, t, kept, null, 1.5)),
+    )
 
 
 def training_flops(unet: SemanticUNet, size: tuple[int, int], checkpointing: bool = False) -> int:

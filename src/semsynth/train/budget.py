@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -24,6 +25,11 @@ def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
     return unet
 
 
+def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
+    """Return the recipe with changes of its section ``train``."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+
+
 def settled(recipe: Recipe, cuda: bool) -> Recipe:
     """Return the recipe with what ``auto`` means on GPUs with bfloat16, or on this CPU."""
     precision = recipe.train.precision
@@ -35,7 +41,7 @@ def settled(recipe: Recipe, cuda: bool) -> Recipe:
         "precision": precision,
         "channels_last": recipe.train.has_channels_last(precision),
     }
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+    return with_changes(recipe, **changes)
 
 
 def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:

@@ -1,8 +1,9 @@
 """The memory of a run, followed through a step and a preview that allocate nothing.
 
 PyTorch runs the real network, loss and backward pass on tensors without storage (FakeTensorMode),
-the autoencoder and the painting of a picture likewise, and ``LiveBytes`` adds up what is alive. So checkpointing, autocast's copies and the order in which
-memory comes and goes are those of the code that trains, not of a formula.
+the autoencoder and the painting of a picture likewise, and ``LiveBytes`` adds up what is alive. So
+checkpointing, autocast's copies and the order in which memory comes and goes are those of the code
+that trains, not of a formula.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def step_memory(
         trained = _follow(unet, recipe, pictures, accumulation)
     state = replace(state, saved=trained["saved"])
     kinds = [
-        replace(state, **trained),
-        replace(state, gradients=state.weights, moment="optimizer"),
+        replace(state, moment="training", **trained),
+        replace(state, moment="optimizer", gradients=state.weights),
     ]
     if state.autoencoder:
         with _fake(recipe, label_channels, cuda):
@@ -111,7 +112,7 @@ def step_memory(
         with _fake(recipe, label_channels, cuda) as unet, torch.no_grad():
             validated = _follow(unet.eval(), recipe, min(VALIDATION_BATCH, pictures), 0)
         validated["saved"] = trained["saved"]
-        kinds.append(replace(state, **validated, moment="validation"))
+        kinds.append(replace(state, moment="validation", **validated))
     return max(kinds, key=lambda kind: kind.total)
 
 
@@ -266,7 +267,9 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
     """
     model, device = recipe.model, torch.device("cpu")
     unet.eval().requires_grad_(False)
-    codec = make_codec(model.codec, model.haar_levels) if model.vae is None else fresh_vae(model.vae)
+    codec = (
+        make_codec(model.codec, model.haar_levels) if model.vae is None else fresh_vae(model.vae)
+    )
     precision: Precision = "bf16" if recipe.train.precision == "bf16" else "no"
     layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
     live = _live(codec, unet)
