@@ -134,7 +134,7 @@ def test_painting_is_timed_at_the_painted_size_or_said_to_be_extrapolated(
     (row,) = make_plan(recipe, 12, hardware, Painting(100, 10))["time"]
     assert row["painting_source"] == "extrapolated"
     assert row["painting_timed"]["height"] == 128
-    assert row["painting_timed"]["share"] == pytest.approx(0.25, rel=0.05)
+    assert 0.05 < row["painting_timed"]["share"] < 0.3  # attention grows with the area squared
 
 
 def test_a_whole_preview_of_crops_is_the_peak_and_is_named() -> None:

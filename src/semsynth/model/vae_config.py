@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def fresh_vae(config: VaeConfig) -> VaeCodec | None:
     return checked(codec, any_weights, f"model.vae {config.source}")
 
 
+@lru_cache
 @torch.no_grad()
 def vae_costs(config: VaeConfig, height: int, width: int) -> VaeCosts | None:
     """Count an autoencoder without storage, in the tiles that it would take.

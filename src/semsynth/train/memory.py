@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
@@ -23,6 +23,7 @@ from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.codec import Codec, make_codec
 from semsynth.model.condition import Modulation
+from semsynth.model.config import VaeConfig
 from semsynth.model.fused import activate
 from semsynth.model.spade import ResBlock
 from semsynth.model.unet import SemanticUNet
@@ -104,9 +105,11 @@ def step_memory(
         replace(state, moment="training", **trained),
         replace(state, moment="optimizer", gradients=state.weights),
     ]
-    if state.autoencoder:
-        with _fake(recipe, label_channels, cuda):
-            encoded = _encoding(recipe, pictures * accumulation)
+    if state.autoencoder and recipe.model.vae is not None:
+        size, count = recipe.step_size, pictures * accumulation
+        if recipe.train.cache_latents:
+            count = max(1, _PIXELS_AT_A_TIME // (size[0] * size[1]))
+        encoded = _encoding(recipe.model.vae, count, size)
         kinds.append(replace(state, activations=encoded, moment="encoding"))
     if recipe.train.validate_every:
         with _fake(recipe, label_channels, cuda) as unet, torch.no_grad():
@@ -143,8 +146,7 @@ def preview_memory(
 def _state(recipe: Recipe, unet: SemanticUNet, world: int) -> StepMemory:
     """Return what is there all the time; in FakeTensorMode."""
     sizes = 4 * sum(parameter.numel() for parameter in unet.parameters())
-    codec = None if recipe.model.vae is None else fresh_vae(recipe.model.vae)
-    autoencoder = 0 if codec is None else 4 * sum(p.numel() for p in codec.vae.parameters())
+    autoencoder = 0 if recipe.model.vae is None else _vae_bytes(recipe.model.vae)
     return StepMemory(sizes, 2 * sizes, sizes, autoencoder, buckets=sizes if world > 1 else 0)
 
 
@@ -240,19 +242,23 @@ def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
     }
 
 
+@lru_cache
+def _vae_bytes(vae: VaeConfig) -> int:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        codec = fresh_vae(vae)
+    return 0 if codec is None else 4 * sum(p.numel() for p in codec.vae.parameters())
+
+
+@lru_cache
 @torch.no_grad()
-def _encoding(recipe: Recipe, share: int) -> int:
-    """Return the most bytes while an autoencoder encodes: a batch, or a part of the cache."""
-    assert recipe.model.vae is not None
-    codec = fresh_vae(recipe.model.vae)
-    assert codec is not None
-    height, width = recipe.step_size
-    if recipe.train.cache_latents:
-        share = max(1, _PIXELS_AT_A_TIME // (height * width))
-    live = _live(codec, None)
-    with live:
-        pictures = torch.empty(share, 3, height, width, dtype=torch.uint8)
-        codec.encode(pictures.float() / 127.5 - 1)
+def _encoding(vae: VaeConfig, count: int, size: tuple[int, int]) -> int:
+    """Return the most bytes while an autoencoder encodes so many pictures, given together."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        codec = fresh_vae(vae)
+        assert codec is not None
+        live = _live(codec, None)
+        with live:
+            codec.encode(torch.empty(count, 3, *size, dtype=torch.uint8).float() / 127.5 - 1)
     return live.peak
 
 
