@@ -16,7 +16,7 @@ from semsynth.model.vae_config import KL_F8, vae_costs
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.peaks import Peak
 from semsynth.train import rehearsal
-from semsynth.train.budget import recipe_flops, watching_flops
+from semsynth.train.budget import recipe_flops
 from semsynth.train.config import load_recipe
 from semsynth.train.hardware import CONTEXT, SCALING, Hardware
 from semsynth.train.plan import make_plan
@@ -157,14 +157,17 @@ def test_a_whole_preview_of_crops_is_the_peak_and_is_named() -> None:
 
 
 def test_validation_is_counted_at_what_a_step_sees_and_previews_whole() -> None:
-    recipe = load_recipe("streets_demo", ("height=512", "width=512", "train.preview_every=0"))
-    crops = load_recipe("streets_demo", ("train.preview_every=0",))
-    small = recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"crop_size": (64, 64)})}
+    large = ("train.precision=no", "height=512", "width=512", "train.crop_size=[64,64]")
+    (validated, shown, quiet) = (
+        plan(*large, *more)["time"][1]["training_s"]
+        for more in (("train.validate_every=10",), ("train.preview_every=10",), ())
     )
-    network, codec = watching_flops(small, recipe_flops(small, 12))
-    assert (network, codec) == watching_flops(crops, recipe_flops(crops, 12))
-    assert 40 * network < watching_flops(recipe, recipe_flops(recipe, 12))[0]
+    recipe = load_recipe("streets_demo", (*SMALL, *large))
+    flops, rate = recipe_flops(recipe, 12), 0.5 * 50e12
+    assert validated - quiet == pytest.approx(135 * 64 * flops.forward / rate)
+    assert flops.forward < flops.training / 2 < flops.guided / 20  # of crops, and of the whole
+    painted = flops.condition + 20 * flops.guided
+    assert shown - quiet == pytest.approx(135 * 6 * painted / rate)
 
 
 LATENT = ("model.codec=vae", "model.vae.source=stabilityai/sd-vae-ft-mse", "train.crop=1")

@@ -14,7 +14,7 @@ from semsynth.pipeline.bundle import fresh_network
 from semsynth.runtime.peaks import find_peak
 from semsynth.runtime.precision import Precision, resolve_precision
 from semsynth.train.config import Recipe
-from semsynth.train.preview import PREVIEW_MASKS, PREVIEW_STEPS, VALIDATION_PICTURES
+from semsynth.train.preview import PREVIEW_MASKS, VALIDATION_PICTURES
 
 
 def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
@@ -107,25 +107,17 @@ def codec_flops(recipe: Recipe) -> CodecFlops:
     return CodecFlops(True, seen.encode, whole.encode, whole.decode, whole.parameters)
 
 
-def watching_flops(
-    recipe: Recipe, flops: NetworkFlops, codec: CodecFlops | None = None
-) -> tuple[int, int]:
-    """Return the FLOPs of all validations and previews of a run, which one process does.
+def watched_pictures(recipe: Recipe) -> tuple[int, int]:
+    """Return how many pictures all validations and all previews of a run take: one process does.
 
-    Of the network and of the autoencoder. Validation takes what a step sees of a picture; a
-    preview paints whole ones.
+    Validation looks at what a step sees of a picture; a preview paints whole ones.
     """
-    section, steps, codec = recipe.train, recipe.total_steps, codec or CodecFlops()
+    section, steps = recipe.train, recipe.total_steps
     validations, previews = (
         -(-steps // every) if every else 0
         for every in (section.validate_every, section.preview_every)
     )
-    pictures, painted = VALIDATION_PICTURES * validations, PREVIEW_MASKS * previews
-    preview = flops.condition + PREVIEW_STEPS * flops.guided
-    return (
-        pictures * flops.forward + painted * preview,
-        pictures * codec.seen + painted * codec.decode,
-    )
+    return VALIDATION_PICTURES * validations, PREVIEW_MASKS * previews
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:

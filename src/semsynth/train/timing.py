@@ -10,9 +10,10 @@ import torch
 from semsynth.model.flops import NetworkFlops
 from semsynth.runtime.peaks import Peak
 from semsynth.runtime.precision import Precision
-from semsynth.train.budget import CodecFlops, peak_flops, watching_flops
+from semsynth.train.budget import CodecFlops, peak_flops, watched_pictures
 from semsynth.train.config import Recipe
 from semsynth.train.hardware import SCALING, Hardware
+from semsynth.train.preview import PREVIEW_STEPS
 from semsynth.train.rehearsal import Rehearsal
 
 
@@ -59,13 +60,15 @@ class _Speed:
 
     Attributes:
         step: of an optimizer step of its share of the batch, encoding included.
-        network: FLOP/s for validations and previews.
+        validated: of a picture of a validation.
+        previewed: of a picture of a preview.
         codec: FLOP/s of the autoencoder.
-        painted: seconds of a picture, decoded.
+        painted: seconds of a picture afterwards, decoded.
     """
 
     step: float
-    network: float
+    validated: float
+    previewed: float
     codec: float
     painted: float
 
@@ -92,8 +95,13 @@ def _estimated(work: Work, hardware: Hardware, peak: Peak) -> _Speed:
     recomputed = flops.recomputed if section.gradient_checkpointing else 0
     share = section.batch_size / hardware.gpus
     step = share * ((flops.training + recomputed) / rate + work.encoded_in_steps / slow)
-    network = flops.condition + work.painting.steps * flops.guided
-    return _Speed(step, rate, slow, network / fast + codec.decode / slow)
+    validated = flops.forward / rate + codec.seen / slow
+    decode = codec.decode / slow
+    previewed, painted = (
+        (flops.condition + steps * flops.guided) / speed + decode
+        for steps, speed in ((PREVIEW_STEPS, rate), (work.painting.steps, fast))
+    )
+    return _Speed(step, validated, previewed, slow, painted)
 
 
 def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, Any]:
@@ -104,11 +112,15 @@ def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, 
     painting = measured.painting
     coded = painting.picture_s + painting.decode_s
     codec_rate = (codec.encode + codec.decode) / coded if coded else 1.0
-    # Validations and previews are passes too: as fast as the training's, by FLOPs.
+    # Validations are passes too: as fast as the training's, by FLOPs.
     encoding = micro * work.encoded_in_steps / codec_rate
     rate = micro * work.flops.training / max(0.1 * measured.step_s, measured.step_s - encoding)
-    painted = painting.encode_s + work.painting.steps * painting.guided_s + painting.decode_s
-    speed = _Speed(passes + measured.update_s, rate, codec_rate, painted)
+    validated = work.flops.forward / rate + codec.seen / codec_rate
+    previewed, painted = (
+        painting.encode_s + steps * painting.guided_s + painting.decode_s
+        for steps in (PREVIEW_STEPS, work.painting.steps)
+    )
+    speed = _Speed(passes + measured.update_s, validated, previewed, codec_rate, painted)
     peak = peak_flops(device, _computed(section.precision)) if device is not None else None
     return {
         "source": "measured" if measured.share == 1 else "extrapolated",
@@ -133,9 +145,9 @@ def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, 
 def _row(work: Work, hardware: Hardware, speed: _Speed, peak: float | None) -> dict[str, Any]:
     recipe, gpus, codec = work.recipe, hardware.gpus, work.codec
     step = speed.step / (SCALING if gpus > 1 else 1.0)
-    network, coded = watching_flops(recipe, work.flops, codec)
+    validated, previewed = watched_pictures(recipe)
     latents = work.encoded * codec.encode / speed.codec / gpus
-    watched = network / speed.network + coded / speed.codec
+    watched = validated * speed.validated + previewed * speed.previewed
     share = recipe.train.batch_size / gpus
     return {
         "step_s": step,
