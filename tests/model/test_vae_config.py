@@ -19,9 +19,8 @@ def test_the_published_one_by_its_name_alone() -> None:
         assert find_config(name) is not None
     costs = vae_costs(VaeConfig(source=KL_F8_NAMES[0]), 256, 256)
     assert costs is not None and costs.parameters == 83_653_863
-    # A convolution of 3x3 is some 4.9 TFLOP at 1024x1024, a sixteenth at 256x256, and attention
-    # that grows with the square of the area.
-    assert 0.25 < costs.encode / 1e12 < 4.88 / 16 < 1 / 3
+    # At 1024x1024 it is 4.88 TFLOP; attention grows with the square of the area.
+    assert 0.25 < costs.encode / 1e12 < 4.88 / 16
     assert costs.decode > 2 * costs.encode
 
 
