@@ -16,7 +16,7 @@ from semsynth.model.vae_config import KL_F8, vae_costs
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.peaks import Peak
 from semsynth.train import rehearsal
-from semsynth.train.budget import recipe_flops
+from semsynth.train.budget import recipe_flops, with_changes
 from semsynth.train.config import load_recipe
 from semsynth.train.hardware import CONTEXT, SCALING, Hardware
 from semsynth.train.plan import make_plan
@@ -168,6 +168,18 @@ def test_validation_is_counted_at_what_a_step_sees_and_previews_whole() -> None:
     assert flops.forward < flops.training / 2 < flops.guided / 20  # of crops, and of the whole
     painted = flops.condition + 20 * flops.guided
     assert shown - quiet == pytest.approx(135 * 6 * painted / rate)
+
+
+def test_crops_of_pictures_that_the_network_cannot_halve_are_painted_filled_up() -> None:
+    crops = load_recipe("streets_demo", (*SMALL, "train.crop_size=[32,32]", "train.batch_size=2"))
+    odd = crops.model_copy(update={"height": 50, "width": 63})
+    odd = with_changes(odd, preview_every=10)
+    whole = with_changes(crops.model_copy(update={"height": 52, "width": 64}), preview_every=10)
+    hardware = Hardware(False, 1, 1e9, (), 0.5, torch.device("cpu"))
+    made, filled = (make_plan(r, 12, hardware, Painting(1, 2)) for r in (odd, whole))
+    assert made["flops"] == filled["flops"]
+    assert made["memory"]["plain"] == filled["memory"]["plain"]
+    assert made["time"][0]["painting_timed"] == {"height": 52, "width": 64, "share": 1.0}
 
 
 LATENT = ("model.codec=vae", "model.vae.source=stabilityai/sd-vae-ft-mse", "train.crop=1")

@@ -11,6 +11,7 @@ from semsynth.model.flops import NetworkFlops, network_flops, training_flops
 from semsynth.model.unet import SemanticUNet
 from semsynth.model.vae_config import vae_costs
 from semsynth.pipeline.bundle import fresh_network
+from semsynth.pipeline.sizes import whole_size
 from semsynth.runtime.peaks import find_peak
 from semsynth.runtime.precision import Precision, resolve_precision
 from semsynth.train.config import Recipe
@@ -52,8 +53,16 @@ def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
 
 def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
     """Return height and width of what the network works on, in training or in painting."""
-    height, width = (recipe.height, recipe.width) if painted else recipe.step_size
+    height, width = recipe.step_size
+    if painted:
+        height, width = whole_size((recipe.height, recipe.width), recipe.model.size_multiple)
     return height // recipe.model.downscale, width // recipe.model.downscale
+
+
+def painted_size(recipe: Recipe) -> tuple[int, int]:
+    """Return height and width of what is painted, before what was filled up is cut off again."""
+    height, width = latent_size(recipe, painted=True)
+    return height * recipe.model.downscale, width * recipe.model.downscale
 
 
 def step_flops(recipe: Recipe, label_channels: int) -> int:
@@ -100,7 +109,7 @@ def codec_flops(recipe: Recipe) -> CodecFlops:
     vae = recipe.model.vae
     if vae is None:
         return CodecFlops()
-    whole = vae_costs(vae, recipe.height, recipe.width)
+    whole = vae_costs(vae, *painted_size(recipe))
     seen = whole if recipe.train.crop_size is None else vae_costs(vae, *recipe.step_size)
     if whole is None or seen is None:
         return CodecFlops(known=False)

@@ -32,7 +32,7 @@ from semsynth.pipeline.bundle import labels_for_network
 from semsynth.pipeline.caching import AUTO_SHARE, encode_masks
 from semsynth.runtime.live_bytes import LiveBytes
 from semsynth.runtime.precision import Precision, autocast, keep_casts
-from semsynth.train.budget import latent_size, meta_unet, settled
+from semsynth.train.budget import latent_size, meta_unet, painted_size, settled
 from semsynth.train.config import Recipe
 from semsynth.train.latents import _PIXELS_AT_A_TIME
 from semsynth.train.preview import VALIDATION_BATCH
@@ -280,7 +280,7 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
     layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
     live = _live(codec, unet)
     with live:
-        channels = torch.zeros(1, recipe.height, recipe.width, dtype=torch.int16)
+        channels = torch.zeros(1, *painted_size(recipe), dtype=torch.int16)
         labels = labels_for_network(channels, model)
         edges = labels if model.instance_edges else None
         size = latent_size(recipe, painted=True)

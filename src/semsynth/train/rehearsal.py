@@ -28,9 +28,17 @@ from semsynth.model.vae import VaeCodec
 from semsynth.model.vae_config import find_config, fresh_vae
 from semsynth.pipeline.bundle import fresh_network, labels_for_network
 from semsynth.pipeline.caching import encode_masks
+from semsynth.pipeline.sizes import whole_size
 from semsynth.runtime.devices import free_bytes, seconds
 from semsynth.runtime.precision import autocast, memory_format, resolve_precision
-from semsynth.train.budget import codec_flops, latent_size, meta_unet, settled, with_changes
+from semsynth.train.budget import (
+    codec_flops,
+    latent_size,
+    meta_unet,
+    painted_size,
+    settled,
+    with_changes,
+)
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
 from semsynth.train.memory import preview_memory, step_memory
@@ -165,9 +173,9 @@ def _sized(recipe: Recipe, size: tuple[int, int]) -> Recipe:
 
 
 def _half(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return half of a size, None where the network could not halve that any more."""
-    step, (height, width) = 2 * recipe.model.size_multiple, size
-    return None if height % step or width % step else (height // 2, width // 2)
+    """Return half of a size, or a little more for the network; None where that is no less."""
+    half = whole_size((-(-size[0] // 2), -(-size[1] // 2)), recipe.model.size_multiple)
+    return None if half == size else half
 
 
 @contextmanager
@@ -272,7 +280,7 @@ def _paintable(
         codec = codec_flops(sized)
         return condition, guided, codec.encode, codec.decode
 
-    painted = _sized(recipe, (recipe.height, recipe.width))
+    painted = _sized(recipe, painted_size(recipe))
     taken = whole = flops(painted)
     while (not cuda and max(taken) > CPU_FLOPS) or preview_memory(
         painted, channels, 1, cuda

@@ -50,7 +50,7 @@ class Work:
 
     @property
     def encoded_in_steps(self) -> int:
-        """FLOPs of the autoencoder for a picture of a step."""
+        """FLOPs of the autoencoder for a picture of a step, or of a validation."""
         return 0 if self.recipe.train.cache_latents else self.codec.seen
 
 
@@ -95,7 +95,7 @@ def _estimated(work: Work, hardware: Hardware, peak: Peak) -> _Speed:
     recomputed = flops.recomputed if section.gradient_checkpointing else 0
     share = section.batch_size / hardware.gpus
     step = share * ((flops.training + recomputed) / rate + work.encoded_in_steps / slow)
-    validated = flops.forward / rate + codec.seen / slow
+    validated = flops.forward / rate + work.encoded_in_steps / slow
     decode = codec.decode / slow
     previewed, painted = (
         (flops.condition + steps * flops.guided) / speed + decode
@@ -115,7 +115,7 @@ def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, 
     # Validations are passes too: as fast as the training's, by FLOPs.
     encoding = micro * work.encoded_in_steps / codec_rate
     rate = micro * work.flops.training / max(0.1 * measured.step_s, measured.step_s - encoding)
-    validated = work.flops.forward / rate + codec.seen / codec_rate
+    validated = work.flops.forward / rate + work.encoded_in_steps / codec_rate
     previewed, painted = (
         painting.encode_s + steps * painting.guided_s + painting.decode_s
         for steps in (PREVIEW_STEPS, work.painting.steps)
