@@ -88,8 +88,8 @@ def memory(name: str) -> dict[str, Any]:
     import torch
 
     from semsynth.train.config import load_recipe
+    from semsynth.train.hardware import PROCESS
     from semsynth.train.memory import step_memory
-    from semsynth.train.plan import PROCESS
     from semsynth.train.rehearsal import practice_run, random_batch
     from semsynth.train.step import train_step
 

@@ -46,6 +46,29 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 GPUs" in text and "TOO MUCH" in text
     assert "ESTIMATE, not measured: 25% of the peak" in text
     assert "take GPUs with more memory" in text
+    assert "the peak is in" in text and "autoencoder" not in text
+
+
+def test_an_autoencoder_that_cannot_be_counted_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    behind = ["model.codec=vae", "model.vae.source=someone/unknown", "train.preview_every=0"]
+    assert main(["plan", *SMALL, *behind, "--gpus", "1", "--gpu", "L40S", "--classes", "5"]) == 0
+    text = capsys.readouterr().out
+    assert "without the autoencoder: the configuration of someone/unknown is not on this" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("  L40S")]
+    assert row.endswith("  without the autoencoder")
+
+
+def test_an_autoencoder_and_its_cache_of_latents_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    behind = ["model.codec=vae", "model.vae.source=stabilityai/sd-vae-ft-mse"]
+    more = ["train.cache_latents=true", "train.preview_every=0"]
+    where = ["--gpus", "1", "--gpu", "L40S", "--classes", "5"]
+    assert main(["plan", *SMALL, *behind, *more, *where]) == 0
+    text = capsys.readouterr().out
+    assert "once for latents of 2,000 (1,000 pictures: assumed; --data PREPARED counts" in text
+    assert "autoencoder (fp32)" in text and "GB at the most" in text and "the latents" in text
+    assert "of training, once, the cache of latents: " in text
 
 
 def test_json_has_the_same(capsys: pytest.CaptureFixture[str]) -> None:

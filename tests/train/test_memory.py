@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from torch.profiler import ProfilerActivity, profile
 
+from semsynth.data.labels import LabelSet
+from semsynth.diffusion.settings import SamplerSettings
+from semsynth.pipeline.bundle import Bundle
+from semsynth.pipeline.pipeline import SemanticDiffusionPipeline
 from semsynth.train.config import Recipe, load_recipe
-from semsynth.train.memory import StepMemory, largest_batch, step_memory
+from semsynth.train.memory import StepMemory, largest_batch, preview_memory, step_memory
 from semsynth.train.rehearsal import practice_run, random_batch
 from semsynth.train.step import train_step
 
@@ -24,6 +33,29 @@ SMALL = (
 
 def small(*changes: str) -> Recipe:
     return load_recipe("streets_demo", (*SMALL, *changes))
+
+
+def allocated(run: Callable[[], object]) -> int:
+    """Return the most bytes that PyTorch held meanwhile, beyond what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    now = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small autoencoder as Diffusers saves it: 4 channels, half the side."""
+    folder = tmp_path_factory.mktemp("vae")
+    AutoencoderKL(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
 
 
 def memory(recipe: Recipe, pictures: int = 4, world: int = 1, cuda: bool = False) -> StepMemory:
@@ -45,13 +77,7 @@ def test_it_is_what_pytorch_allocates_in_a_real_step(changes: tuple[str, ...]) -
     batch = random_batch(recipe, 12)
     with practice_run(recipe, 12, torch.device("cpu")) as run:
         train_step(run, batch)  # now the optimizer has its moments
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            train_step(run, batch)
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    now = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
+        most = allocated(lambda: train_step(run, batch))
     planned = memory(recipe, 4 // recipe.train.accumulation)
     assert most == pytest.approx(planned.gradients + planned.activations, rel=0.05)
 
@@ -90,12 +116,63 @@ def test_compiled_norms_keep_less() -> None:
     assert kept[0] < kept[1]
 
 
-def test_a_validation_can_be_the_most() -> None:
-    changes = ("train.gradient_checkpointing=true", "train.accumulation=4")
-    without = memory(small(*changes), 1)
-    watched = memory(small(*changes, "train.validate_every=10"), 1)
-    assert watched.total >= without.total
-    assert watched.saved == without.saved
+def test_a_validation_takes_no_more_pictures_at_a_time_than_a_step() -> None:
+    changes = ("train.gradient_checkpointing=true", "train.validate_every=10")
+    for pictures in (1, 4, 8):
+        recipe = small(*changes)
+        watched = memory(recipe, pictures)
+        without = memory(small(changes[0]), pictures)
+        assert watched.total >= without.total and watched.saved == without.saved
+        # A validation keeps nothing for a backward pass: never much more than a step.
+        assert watched.activations < 2 * without.activations
+
+
+@pytest.mark.parametrize("codec", ["pixel", "haar", "haar bf16", "vae"])
+def test_a_preview_is_what_pytorch_allocates_while_a_whole_picture_is_painted(
+    codec: str, vae: Path
+) -> None:
+    behind = {
+        "pixel": ("model.codec=pixel",),
+        "vae": ("model.codec=vae", f"model.vae.source={vae}", "model.vae.downscale=2"),
+        "haar bf16": ("train.precision=bf16", "train.channels_last=true"),
+    }
+    size = ("height=128", "width=128", "train.crop_size=[32,32]")
+    recipe = small(*size, *behind.get(codec, ()))
+    with practice_run(recipe, 12, torch.device("cpu")) as run:
+        labels = LabelSet.from_names({i: f"class {i}" for i in range(12)})
+        bundle = Bundle(recipe.model, recipe.diffusion, labels, 128, 128, {})
+        pipe = SemanticDiffusionPipeline.wrap(bundle, run.ema.module)
+        pipe.use_precision(run.precision)
+        settings = SamplerSettings(steps=3, guidance_scale=1.5)
+        masks = np.random.default_rng(0).integers(0, 12, (1, 128, 128))
+        if codec == "vae":
+            pipe.codec.decode(torch.zeros(1, 4, 8, 8))  # its tiles are chosen by now
+        most = allocated(lambda: pipe.generate(masks, [1], settings))
+    planned = preview_memory(recipe, 12, cuda=False)
+    assert planned.moment == "preview"
+    assert most == pytest.approx(planned.activations, rel=0.1)
+    # Far more than a step on crops.
+    assert planned.activations > 2 * memory(recipe, 1).activations
+
+
+def test_a_preview_keeps_less_of_its_condition_where_memory_is_small() -> None:
+    recipe = small("height=128", "width=128", "train.crop_size=[32,32]")
+    whole = preview_memory(recipe, 12, cuda=False)
+    tight = preview_memory(recipe, 12, cuda=False, limit=whole.state + 5e6)
+    assert tight.activations < whole.activations
+
+
+def test_an_autoencoder_is_in_memory_and_encodes_where_latents_are_not_kept(vae: Path) -> None:
+    changes = ("model.codec=vae", f"model.vae.source={vae}", "model.vae.downscale=2")
+    with_it = memory(small(*changes))
+    network = AutoencoderKL.from_pretrained(vae)
+    assert with_it.autoencoder == 4 * sum(p.numel() for p in network.parameters())
+    assert with_it.state == 4 * with_it.weights + with_it.autoencoder
+    # Encoding takes all of a share at once, its micro-batches go one by one.
+    parts = ("train.accumulation=16", "train.gradient_checkpointing=true")
+    many = memory(small(*changes, *parts), 1)
+    assert many.moment == "encoding"
+    assert many.activations == pytest.approx(memory(small(*changes, *parts), 2).activations / 2)
 
 
 @pytest.mark.parametrize("start", [1, 7, 500])

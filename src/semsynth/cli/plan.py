@@ -13,7 +13,7 @@ from semsynth.runtime.peaks import PEAKS, Peak, find_peak
 from semsynth.train.config import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from semsynth.train.plan import Hardware
+    from semsynth.train.hardware import Hardware
 
 # Recipes that are not named after the data set that they are for.
 _DATA = {"paper": "ade20k"}
@@ -44,7 +44,7 @@ class PlanConfig:
     utilisation: float = 0.25
     """For a card that is not at hand: the share of its peak that is taken as reached."""
     data: Path | None = None
-    """Prepared data set, which says how many classes there are."""
+    """Prepared data set, which says how many classes and training pictures there are."""
     classes: int | None = None
     """Classes with a condition channel, without --data; known for the recipes that are shipped."""
     pictures: int = 1000
@@ -79,11 +79,13 @@ def main(argv: list[str]) -> int:
     recipe = load_recipe(config.recipe, config.set)
     channels = label_channels(config, recipe)
     from semsynth.cli.plan_text import text
-    from semsynth.train.plan import SCALING, Painting, make_plan
+    from semsynth.train.hardware import SCALING
+    from semsynth.train.plan import make_plan
+    from semsynth.train.timing import Painting
 
     hardware = hardware_of(config)
     painting = Painting(config.pictures, config.steps)
-    plan = make_plan(recipe, channels, hardware, painting)
+    plan = make_plan(recipe, channels, hardware, painting, training_pictures(config))
     plan["painting"] = {"pictures": config.pictures, "steps": config.steps}
     plan["assumed"] = {"utilisation": config.utilisation, "scaling": SCALING}
     if as_json:
@@ -117,12 +119,22 @@ def label_channels(config: PlanConfig, recipe: Recipe) -> int:
     return channels
 
 
+def training_pictures(config: PlanConfig) -> int | None:
+    """Return how many training pictures --data has; None without it."""
+    if config.data is None:
+        return None
+    from semsynth.data.prepared import PreparedDataset
+
+    data = PreparedDataset.open(config.data)
+    return len(data.stems("train")) if "train" in data.splits() else 0
+
+
 def hardware_of(config: PlanConfig) -> Hardware:
     """Return what to plan for: named GPUs, those of this machine, or its CPU."""
     import torch
 
     from semsynth.runtime.devices import free_bytes, pick_device
-    from semsynth.train.plan import Hardware
+    from semsynth.train.hardware import Hardware
 
     device = pick_device(config.device)
     named = config.gpu is not None or config.memory is not None or config.gpus is not None

@@ -9,6 +9,7 @@ _PARTS = {
     "weights": "weights (fp32)",
     "optimizer": "optimizer (AdamW, fp32)",
     "ema": "EMA (fp32)",
+    "autoencoder": "autoencoder (fp32)",
     "ddp_buckets": "DDP buckets",
     "gradients": "gradients, at the peak",
     "activations": "activations, at the peak",
@@ -47,7 +48,31 @@ def _arithmetic(plan: Mapping[str, Any]) -> str:
         f"{_flops(flops['training_step'])} a step\n"
         f"  painting  {_flops(flops['condition'])} a mask, {_flops(flops['guided_step'])} a guided "
         f"step; {_flops(flops['painted_picture'])} a picture of {painting['steps']} steps"
+        + _autoencoder(plan)
     )
+
+
+def _autoencoder(plan: Mapping[str, Any]) -> str:
+    """Return a line on what the autoencoder adds; empty for the other codecs."""
+    found, flops, latents = plan["autoencoder"], plan["flops"], plan["latents"]
+    if found is None:
+        return ""
+    if not found["known"]:
+        return (
+            f"\n  without the autoencoder: the configuration of {found['source']} is not on this "
+            "machine;\n  fetch it (hf download), or give its folder as model.vae.source"
+        )
+    parts = []
+    if flops["encoded_picture"]:
+        parts.append(f"{_flops(flops['encoded_picture'])} to encode a picture, in every step")
+    if latents["encoded"]:
+        source = "assumed; --data PREPARED counts them" if latents["assumed"] else "--data"
+        parts.append(
+            f"{_flops(flops['encoded_once'])} once for latents of {latents['encoded']:,} "
+            f"({latents['pictures']:,} pictures: {source})"
+        )
+    parts.append(f"{_flops(flops['decoded_picture'])} to decode one")
+    return f"\n  autoencoder, fp32  {'; '.join(parts)}"
 
 
 def _memory(plan: Mapping[str, Any]) -> str:
@@ -63,6 +88,7 @@ def _memory(plan: Mapping[str, Any]) -> str:
     for key, name in _PARTS.items():
         if any(column[key] for column in columns):
             lines.append(_row(f"  {name}", *(_gb(column[key]) for column in columns)))
+    lines.append(_row("  the peak is in", *(column["peak"] for column in columns)))
     totals = _row("  total", *(_gb(column["total"]) for column in columns))
     lines.append(f"{totals}     of {_gb(memory['limit'])}")
     lines.append(_row("", *("fits" if column["fits"] else "TOO MUCH" for column in columns)))
@@ -78,7 +104,7 @@ def _row(name: str, plain: str, checkpointing: str) -> str:
 def _time(plan: Mapping[str, Any]) -> str:
     painted = f"{plan['painting']['pictures']} pictures"
     head = f"  {'':<24}{'images/s':>10}{'MFU':>7}{'training':>12}{painted:>17}"
-    lines, notes = [], []
+    lines, notes, filling = [], [], []
     for row in plan["time"]:
         if row["source"] == "not measured":
             notes.append(f"  not measured: {row['reason']}")
@@ -89,9 +115,14 @@ def _time(plan: Mapping[str, Any]) -> str:
             f"  {row['device']:<24}{row['images_per_second']:>10.1f}{mfu:>7}"
             f"{_time_words(row['training_s']):>12}{_time_words(row['painting_s']):>17}"
             + (f"  too small ({row['memory_gb']} GB)" if small else "")
+            + ("  without the autoencoder" if row["without_autoencoder"] else "")
         )
         notes.append(f"  {_source(row, plan)}")
+        if row["latents_s"]:
+            filling.append(f"{_time_words(row['latents_s'])} on {row['device']}")
     notes = list(dict.fromkeys(notes))
+    if filling:
+        notes.append(f"  of training, once, the cache of latents: {', '.join(filling)}")
     return "\n".join(["Time", head, *lines, *notes] if lines else ["Time", *notes])
 
 
@@ -108,10 +139,16 @@ def _source(row: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     what = f"steps of {timed['pictures']} at {timed['width']}x{timed['height']}"
     reading = "; reading of pictures not included"
     if row["source"] == "measured":
-        return f"measured: real {what}{several}{reading}"
-    return (
-        f"EXTRAPOLATED by FLOPs from {what}, {timed['share']:.1%} of the recipe's{several}{reading}"
-    )
+        training = f"measured: real {what}{several}{reading}"
+    else:
+        share = f"{timed['share']:.1%} of the recipe's"
+        training = f"EXTRAPOLATED by FLOPs from {what}, {share}{several}{reading}"
+    painted = row["painting_timed"]
+    what = f"a picture of {painted['width']}x{painted['height']}"
+    if row["painting_source"] == "measured":
+        return f"{training}\n  painting measured: {what}"
+    share = f"{painted['share']:.1%} of the recipe's"
+    return f"{training}\n  painting EXTRAPOLATED by FLOPs from {what}, {share}"
 
 
 def _disk(plan: Mapping[str, Any]) -> str:
@@ -119,6 +156,7 @@ def _disk(plan: Mapping[str, Any]) -> str:
     return (
         f"Disk  {_gb(disk['total'])} GB at the most: {_gb(disk['checkpoint'])} a checkpoint, "
         f"{_gb(disk['final_model'])} the final model"
+        + (f", {_gb(disk['latents'])} the latents" if disk["latents"] else "")
     )
 
 

@@ -24,6 +24,7 @@ class NetworkFlops:
     Attributes:
         training: forward and backward pass, the mask's part included; nothing twice.
         recomputed: what gradient checkpointing adds to that.
+        forward: the forward pass alone, the mask's part included, at the size of training.
         condition: ``unet.encode``, once a mask.
         single: a pass with a condition that was kept.
         guided: a guided pass with conditions that were kept.
@@ -31,6 +32,7 @@ class NetworkFlops:
 
     training: int
     recomputed: int
+    forward: int
     condition: int
     single: int
     guided: int
@@ -51,17 +53,22 @@ def network_flops(
     """
     training = training_flops(unet, trained)
     recomputed = training_flops(unet, trained, checkpointing=True) - training
-    x, t, hot = _inputs(unet, painted or trained)
+    small = _inputs(unet, trained)
     with torch.no_grad():
-        kept = unet.encode(hot)
-        null = unet.encode_null(*x.shape[2:])
-        return NetworkFlops(
-            training=training,
-            recomputed=recomputed,
-            condition=count_flops(lambda: unet.encode(hot)),
-            single=count_flops(lambda: unet(x, t, kept)),
-            guided=count_flops(lambda: unet(x, t, kept, null, 1.5)),
-        )
+        forward = count_flops(lambda: unet(*small))
+    return NetworkFlops(training, recomputed, forward, *painting_flops(unet, painted or trained))
+
+
+@torch.no_grad()
+def painting_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return the FLOPs of a mask, of a pass and of a guided pass; see ``network_flops``."""
+    x, t, hot = _inputs(unet, size)
+    kept, null = unet.encode(hot), unet.encode_null(*size)
+    return (
+        count_flops(lambda: unet.encode(hot)),
+        count_flops(lambda: unet(x, t, kept)),
+        count_flops(lambda: unet(x, t, kept, null, 1.5)),
+    )
 
 
 def training_flops(unet: SemanticUNet, size: tuple[int, int], checkpointing: bool = False) -> int:

@@ -65,13 +65,17 @@ class VaeCodec:
 
     name = "vae"
 
-    def __init__(self, vae: ModelMixin, source: str) -> None:
+    def __init__(self, vae: ModelMixin, source: str, hashed: bool = True) -> None:
         """Wrap an autoencoder and find out its latents' size by encoding a small picture.
+
+        ``hashed``: False for one without weights of its own (``model.vae_config``).
 
         Raises:
             UserError: it does not take RGB pictures, or does not say the scale of its latents.
         """
-        self.vae, self.source = vae.float().eval().requires_grad_(False), source
+        if any(tensor.dtype != torch.float32 for tensor in vae.state_dict().values()):
+            vae = vae.float()  # which tensors without storage do not bear
+        self.vae, self.source = vae.eval().requires_grad_(False), source
         self._shift, self._factor = _scale(vae.config, source)
         _set_tile(self.vae)
         try:
@@ -84,7 +88,7 @@ class VaeCodec:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{source}: does not encode RGB pictures: {reason}") from None
         self.downscale = _PROBE // height
-        self.sha256 = _sha256(self.vae, self._shift, self._factor)
+        self.sha256 = _sha256(self.vae, self._shift, self._factor) if hashed else ""
         self.key: dict[str, Any] = {"codec": self.name, "sha256": self.sha256}
         self.band_C = torch.zeros(self.channels, dtype=torch.int64)
 
@@ -152,17 +156,18 @@ def open_vae(config: VaeConfig) -> VaeCodec:
         UserError: it cannot be loaded, has other latents than the model expects, or is not the
             one that the model was trained behind.
     """
-    return _checked(load_vae(config.source), config, f"model.vae {config.source}")
+    return checked(load_vae(config.source), config, f"model.vae {config.source}")
 
 
 def wrap_vae(vae: ModelMixin, config: VaeConfig, where: str) -> VaeCodec:
     """Return the codec of an autoencoder that is loaded already; errors as of ``open_vae``."""
     if not (hasattr(vae, "encode") and hasattr(vae, "decode")):
         raise UserError(f"{where}: a {type(vae).__name__} is no autoencoder of Diffusers")
-    return _checked(VaeCodec(vae, where), config, where)
+    return checked(VaeCodec(vae, where), config, where)
 
 
-def _checked(codec: VaeCodec, config: VaeConfig, where: str) -> VaeCodec:
+def checked(codec: VaeCodec, config: VaeConfig, where: str) -> VaeCodec:
+    """Return the codec; UserError where it is not what the configuration says."""
     if (codec.channels, codec.downscale) != (config.channels, config.downscale):
         raise UserError(
             f"{where}: its latents have {codec.channels} channels and cover "
@@ -196,15 +201,7 @@ def _load(folder: Path, source: str) -> VaeCodec:
         inside = folder / "vae"
         hint = f"; did you mean {source}/vae?" if (inside / CONFIG).is_file() else ""
         raise UserError(f"{source}: is no autoencoder of Diffusers (it has no {CONFIG}){hint}")
-    config = read_json(folder / CONFIG)
-    name = str(config.get("_class_name")) if isinstance(config, dict) else "nothing"
-    known = not name.startswith("_") and hasattr(diffusers, name)
-    found = getattr(diffusers, name) if known else None
-    if found is None or not (hasattr(found, "encode") and hasattr(found, "decode")):
-        raise UserError(
-            f"{source}: is no autoencoder of Diffusers {diffusers.__version__} "
-            f"({CONFIG} names '{name}')"
-        )
+    found = autoencoder_class(read_json(folder / CONFIG), source)
     try:
         vae, info = found.from_pretrained(
             folder, torch_dtype=torch.float32, output_loading_info=True
@@ -219,6 +216,19 @@ def _load(folder: Path, source: str) -> VaeCodec:
             f"and {len(info['missing_keys']) - 1} more; copy it again"
         )
     return VaeCodec(vae, source)
+
+
+def autoencoder_class(config: Any, source: str) -> Any:
+    """Return the class that the values of a ``config.json`` name; UserError for another thing."""
+    name = str(config.get("_class_name")) if isinstance(config, dict) else "nothing"
+    known = not name.startswith("_") and hasattr(diffusers, name)
+    found = getattr(diffusers, name) if known else None
+    if found is None or not (hasattr(found, "encode") and hasattr(found, "decode")):
+        raise UserError(
+            f"{source}: is no autoencoder of Diffusers {diffusers.__version__} "
+            f"({CONFIG} names '{name}')"
+        )
+    return found
 
 
 def _fetch(source: str) -> Path:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
 from semsynth.model.flops import NetworkFlops, network_flops, training_flops
 from semsynth.model.unet import SemanticUNet
+from semsynth.model.vae_config import vae_costs
 from semsynth.pipeline.bundle import fresh_network
 from semsynth.pipeline.sizes import whole_size
 from semsynth.runtime.peaks import find_peak
 from semsynth.runtime.precision import Precision, resolve_precision
 from semsynth.train.config import Recipe
-from semsynth.train.preview import PREVIEW_MASKS, PREVIEW_STEPS, VALIDATION_PICTURES
+from semsynth.train.preview import PREVIEW_MASKS, VALIDATION_PICTURES
 
 
 def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
@@ -20,6 +24,11 @@ def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
         unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
     unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
     return unet
+
+
+def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
+    """Return the recipe with changes of its section ``train``."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
 
 
 def settled(recipe: Recipe, cuda: bool) -> Recipe:
@@ -33,7 +42,7 @@ def settled(recipe: Recipe, cuda: bool) -> Recipe:
         "precision": precision,
         "channels_last": recipe.train.has_channels_last(precision),
     }
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+    return with_changes(recipe, **changes)
 
 
 def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
@@ -48,6 +57,12 @@ def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
     if painted:
         height, width = whole_size((recipe.height, recipe.width), recipe.model.size_multiple)
     return height // recipe.model.downscale, width // recipe.model.downscale
+
+
+def painted_size(recipe: Recipe) -> tuple[int, int]:
+    """Return height and width of what is painted, before what was filled up is cut off again."""
+    height, width = latent_size(recipe, painted=True)
+    return height * recipe.model.downscale, width * recipe.model.downscale
 
 
 def step_flops(recipe: Recipe, label_channels: int) -> int:
@@ -65,16 +80,53 @@ def step_flops(recipe: Recipe, label_channels: int) -> int:
     return recipe.train.batch_size * training_flops(unet, latent_size(recipe))
 
 
-def watching_flops(recipe: Recipe, flops: NetworkFlops) -> int:
-    """Return the FLOPs of all validations and previews of a run, which one process does."""
+@dataclass(frozen=True)
+class CodecFlops:
+    """FLOPs of a recipe's autoencoder for one picture; it computes in float32 always.
+
+    Attributes:
+        known: False where its configuration is not at hand: then all else is 0. Without an
+            autoencoder it is True, and all else is 0 too.
+        seen: to encode what a step sees of a picture, which validation does too.
+        encode: to encode a whole picture, as for the cache of latents.
+        decode: to decode a whole latent.
+        parameters: of the autoencoder.
+    """
+
+    known: bool = True
+    seen: int = 0
+    encode: int = 0
+    decode: int = 0
+    parameters: int = 0
+
+
+def codec_flops(recipe: Recipe) -> CodecFlops:
+    """Count the recipe's autoencoder; the other codecs take next to nothing.
+
+    Raises:
+        UserError: what the recipe names is no autoencoder, or one of other latents.
+    """
+    vae = recipe.model.vae
+    if vae is None:
+        return CodecFlops()
+    whole = vae_costs(vae, *painted_size(recipe))
+    seen = whole if recipe.train.crop_size is None else vae_costs(vae, *recipe.step_size)
+    if whole is None or seen is None:
+        return CodecFlops(known=False)
+    return CodecFlops(True, seen.encode, whole.encode, whole.decode, whole.parameters)
+
+
+def watched_pictures(recipe: Recipe) -> tuple[int, int]:
+    """Return how many pictures all validations and all previews of a run take: one process does.
+
+    Validation looks at what a step sees of a picture; a preview paints whole ones.
+    """
     section, steps = recipe.train, recipe.total_steps
-    validation = VALIDATION_PICTURES * (flops.condition + flops.single)
-    preview = PREVIEW_MASKS * (flops.condition + PREVIEW_STEPS * flops.guided)
     validations, previews = (
         -(-steps // every) if every else 0
         for every in (section.validate_every, section.preview_every)
     )
-    return validations * validation + previews * preview
+    return VALIDATION_PICTURES * validations, PREVIEW_MASKS * previews
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:

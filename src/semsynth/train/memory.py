@@ -1,17 +1,19 @@
-"""The memory of a training step, followed through one that allocates nothing.
+"""The memory of a run, followed through a step and a preview that allocate nothing.
 
 PyTorch runs the real network, loss and backward pass on tensors without storage (FakeTensorMode),
-and ``LiveBytes`` adds up what is alive. So checkpointing, autocast's copies and the order in which
-memory comes and goes are those of the code that trains, not of a formula.
+the autoencoder and the painting of a picture likewise, and ``LiveBytes`` adds up what is alive. So
+checkpointing, autocast's copies and the order in which memory comes and goes are those of the code
+that trains, not of a formula.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,45 +21,58 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from semsynth.diffusion.objective import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
+from semsynth.model.codec import Codec, make_codec
 from semsynth.model.condition import Modulation
+from semsynth.model.config import VaeConfig
 from semsynth.model.fused import activate
 from semsynth.model.spade import ResBlock
 from semsynth.model.unet import SemanticUNet
+from semsynth.model.vae_config import fresh_vae
 from semsynth.pipeline.bundle import labels_for_network
+from semsynth.pipeline.caching import AUTO_SHARE, encode_masks
 from semsynth.runtime.live_bytes import LiveBytes
-from semsynth.runtime.precision import Precision, autocast
-from semsynth.train.budget import latent_size, meta_unet, settled
+from semsynth.runtime.precision import Precision, autocast, keep_casts
+from semsynth.train.budget import latent_size, meta_unet, painted_size, settled
 from semsynth.train.config import Recipe
+from semsynth.train.latents import _PIXELS_AT_A_TIME
 from semsynth.train.preview import VALIDATION_BATCH
+
+Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]
+GUIDANCE = 1.5
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of tensors of one process at the moment of a step when there are most.
+    """Bytes of tensors of one process at the moment when there are most.
 
     Attributes:
         weights: float32, whatever the precision is.
         optimizer: AdamW's two moments, float32.
         ema: the averaged weights, float32.
+        autoencoder: its weights, float32; 0 for another codec, or where nothing is known of it.
         buckets: DistributedDataParallel's copy of the gradients; 0 for one process.
         gradients: at that moment: while activations are at their most, few or none are there.
         activations: all else: what is saved for the backward pass, autocast's copies, the inputs,
             and what is computed at that moment.
-        saved: what stands at the end of the forward pass; no part of the sum.
+        saved: what stands at the end of a step's forward pass; no part of the sum.
+        moment: which one it is: ``training`` (forward and backward pass of a micro-batch),
+            ``optimizer`` (its step), ``encoding`` (by an autoencoder), ``validation``, ``preview``.
     """
 
     weights: int
     optimizer: int
     ema: int
-    buckets: int
-    gradients: int
-    activations: int
-    saved: int
+    autoencoder: int = 0
+    buckets: int = 0
+    gradients: int = 0
+    activations: int = 0
+    saved: int = 0
+    moment: Moment = "training"
 
     @property
     def state(self) -> int:
         """Return what is there all the time."""
-        return self.weights + self.optimizer + self.ema + self.buckets
+        return self.weights + self.optimizer + self.ema + self.autoencoder + self.buckets
 
     @property
     def total(self) -> int:
@@ -68,7 +83,7 @@ class StepMemory:
 def step_memory(
     recipe: Recipe, label_channels: int, pictures: int, world: int = 1, cuda: bool = True
 ) -> StepMemory:
-    """Return the memory of the recipe's training.
+    """Return the memory of the recipe's training, but for previews (``preview_memory``).
 
     Args:
         recipe: its ``batch_size`` does not matter, ``pictures`` do.
@@ -78,19 +93,61 @@ def step_memory(
         cuda: autocast as on a GPU (norms in float32) or as on a CPU (norms in bfloat16).
 
     Returns:
-        The largest of: a micro-batch, the optimizer's step, a validation.
+        The largest of: a micro-batch, the optimizer's step, a validation (of no more pictures at
+        a time than a micro-batch has), encoding by an autoencoder.
     """
     recipe, accumulation = settled(recipe, cuda), recipe.train.accumulation
     with _fake(recipe, label_channels, cuda) as unet:
-        sizes = 4 * sum(p.numel() for p in unet.parameters())
+        state = _state(recipe, unet, world)
         trained = _follow(unet, recipe, pictures, accumulation)
-    state = StepMemory(sizes, 2 * sizes, sizes, sizes if world > 1 else 0, 0, 0, 0)
-    kinds = [replace(state, **trained), replace(state, gradients=sizes, saved=trained["saved"])]
+    state = replace(state, saved=trained["saved"])
+    kinds = [
+        replace(state, moment="training", **trained),
+        replace(state, moment="optimizer", gradients=state.weights),
+    ]
+    if state.autoencoder and recipe.model.vae is not None:
+        size, count = recipe.step_size, pictures * accumulation
+        if recipe.train.cache_latents:
+            count = max(1, _PIXELS_AT_A_TIME // (size[0] * size[1]))
+        encoded = _encoding(recipe.model.vae, count, size)
+        kinds.append(replace(state, activations=encoded, moment="encoding"))
     if recipe.train.validate_every:
         with _fake(recipe, label_channels, cuda) as unet, torch.no_grad():
-            validated = _follow(unet.eval(), recipe, VALIDATION_BATCH, 0)
-        kinds.append(replace(state, **{**validated, "saved": trained["saved"]}))
+            validated = _follow(unet.eval(), recipe, min(VALIDATION_BATCH, pictures), 0)
+        validated["saved"] = trained["saved"]
+        kinds.append(replace(state, moment="validation", **validated))
     return max(kinds, key=lambda kind: kind.total)
+
+
+def preview_memory(
+    recipe: Recipe,
+    label_channels: int,
+    world: int = 1,
+    cuda: bool = True,
+    limit: float = math.inf,
+) -> StepMemory:
+    """Return the memory of painting one whole picture, guided, in the midst of training.
+
+    Args:
+        recipe: the pictures' size is its own, not that of its crops.
+        label_channels: see ``step_memory``, as for ``world`` and ``cuda``.
+        world: processes.
+        cuda: autocast as on a GPU.
+        limit: of the device. Of what the state leaves of it, a condition may take half.
+    """
+    recipe = settled(recipe, cuda)
+    with _fake(recipe, label_channels, cuda) as unet:
+        state = _state(recipe, unet, world)
+        free = max(0.0, limit - state.state)
+        keep = None if math.isinf(free) else int(AUTO_SHARE * free)
+        return replace(state, activations=_painting(unet, recipe, keep), moment="preview")
+
+
+def _state(recipe: Recipe, unet: SemanticUNet, world: int) -> StepMemory:
+    """Return what is there all the time; in FakeTensorMode."""
+    sizes = 4 * sum(parameter.numel() for parameter in unet.parameters())
+    autoencoder = 0 if recipe.model.vae is None else _vae_bytes(recipe.model.vae)
+    return StepMemory(sizes, 2 * sizes, sizes, autoencoder, buckets=sizes if world > 1 else 0)
 
 
 def largest_batch(
@@ -183,6 +240,77 @@ def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
         "activations": live.peak - live.marked_at_peak,
         "saved": saved,
     }
+
+
+@lru_cache
+def _vae_bytes(vae: VaeConfig) -> int:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        codec = fresh_vae(vae)
+    return 0 if codec is None else 4 * sum(p.numel() for p in codec.vae.parameters())
+
+
+@lru_cache
+@torch.no_grad()
+def _encoding(vae: VaeConfig, count: int, size: tuple[int, int]) -> int:
+    """Return the most bytes while an autoencoder encodes so many pictures, given together."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        codec = fresh_vae(vae)
+        assert codec is not None
+        live = _live(codec, None)
+        with live:
+            codec.encode(torch.empty(count, 3, *size, dtype=torch.uint8).float() / 127.5 - 1)
+    return live.peak
+
+
+@torch.no_grad()
+def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
+    """Return the most bytes while one whole picture is painted, as ``preview`` does it.
+
+    Args:
+        unet: the network, which becomes as its average is: without gradients.
+        recipe: what it is of.
+        keep: see ``SemanticUNet.encode``.
+    """
+    model, device = recipe.model, torch.device("cpu")
+    unet.eval().requires_grad_(False)
+    codec = (
+        make_codec(model.codec, model.haar_levels) if model.vae is None else fresh_vae(model.vae)
+    )
+    precision: Precision = "bf16" if recipe.train.precision == "bf16" else "no"
+    layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
+    live = _live(codec, unet)
+    with live:
+        channels = torch.zeros(1, *painted_size(recipe), dtype=torch.int16)
+        labels = labels_for_network(channels, model)
+        edges = labels if model.instance_edges else None
+        size = latent_size(recipe, painted=True)
+        shape = (1, model.latent_channels, *size)
+        # The noise, x, and what DPM-Solver++ remembers of two steps.
+        held = [torch.empty(shape) for _ in range(4)]
+        t = torch.zeros(1, dtype=torch.int64)
+        with autocast(device, precision):
+            condition = encode_masks(unet, labels, edges, keep)
+            null = unet.encode_null(*size)
+        with keep_casts(device):
+            for _ in range(2):  # in the second pass all weights have been cast
+                x = held[0].contiguous(memory_format=layout)
+                with autocast(device, precision):
+                    output = unet(x, t, condition, null, GUIDANCE).sample.float()
+                x0 = output[:, : model.latent_channels] - x
+                x0 = x0 if codec is None else codec.clip(x0)
+                del output, x
+        del null, held
+        if codec is not None:
+            codec.decode(x0).clamp(-1, 1)
+    return live.peak
+
+
+def _live(codec: Codec | None, unet: SemanticUNet | None) -> LiveBytes:
+    live = LiveBytes()
+    for network in (getattr(codec, "vae", None), unet):
+        if network is not None:
+            live.ignore(list(network.parameters()))
+    return live
 
 
 def _mark(live: LiveBytes, parameter: Tensor) -> None:

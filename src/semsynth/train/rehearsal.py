@@ -22,15 +22,26 @@ from semsynth.data.prepared import PreparedDataset
 from semsynth.data.variation import AUGMENTATIONS
 from semsynth.diffusion.schedule import Schedule
 from semsynth.model.codec import PixelCodec, open_codec
-from semsynth.model.flops import training_flops
+from semsynth.model.flops import painting_flops, training_flops
+from semsynth.model.unet import SemanticUNet
+from semsynth.model.vae import VaeCodec
+from semsynth.model.vae_config import find_config, fresh_vae
 from semsynth.pipeline.bundle import fresh_network, labels_for_network
 from semsynth.pipeline.caching import encode_masks
+from semsynth.pipeline.sizes import whole_size
 from semsynth.runtime.devices import free_bytes, seconds
 from semsynth.runtime.precision import autocast, memory_format, resolve_precision
-from semsynth.train.budget import latent_size, meta_unet, settled
+from semsynth.train.budget import (
+    codec_flops,
+    latent_size,
+    meta_unet,
+    painted_size,
+    settled,
+    with_changes,
+)
 from semsynth.train.config import Recipe
 from semsynth.train.ema import Ema
-from semsynth.train.memory import step_memory
+from semsynth.train.memory import preview_memory, step_memory
 from semsynth.train.setup import lay_out, make_optimizer, recompute
 from semsynth.train.step import Run, train_step
 
@@ -38,6 +49,31 @@ WARM_UP, STEPS = 1, 3
 # Steps that take longer on a CPU, some ten seconds, are made smaller.
 CPU_FLOPS = 5e11
 GUIDANCE = 1.5
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What a picture was painted in, and what it says of a whole one.
+
+    Attributes:
+        height: of the picture that was painted.
+        width: likewise.
+        share: FLOPs of its guided pass over those of a whole picture's; less than 1: all times
+            are extrapolated by FLOPs.
+        encode_s: seconds to encode one mask.
+        guided_s: seconds of a guided pass, in the precision that sampling takes.
+        picture_s: seconds of the autoencoder to encode a picture; 0 without one, or where nothing
+            is known of it.
+        decode_s: likewise, to decode a latent.
+    """
+
+    height: int
+    width: int
+    share: float
+    encode_s: float
+    guided_s: float
+    picture_s: float = 0.0
+    decode_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +86,10 @@ class Rehearsal:
         width: likewise.
         share: FLOPs of the timed step over those of a whole micro-batch; less than 1: ``step_s``
             is extrapolated by FLOPs.
-        step_s: seconds of an optimizer step of one micro-batch.
+        step_s: seconds of an optimizer step of one micro-batch; encoding by an autoencoder is in
+            it where the recipe keeps no latents.
         update_s: those of them that do not depend on the pictures: clipping, optimizer, average.
-        encode_s: seconds to encode one mask.
-        guided_s: seconds of a guided pass of one picture, in the precision that sampling takes.
+        painting: what painting takes.
         peak_bytes: most memory of a timed step; None where it was not measured (CPUs).
     """
 
@@ -63,8 +99,7 @@ class Rehearsal:
     share: float
     step_s: float
     update_s: float
-    encode_s: float
-    guided_s: float
+    painting: Painted
     peak_bytes: int | None
 
 
@@ -97,8 +132,7 @@ def rehearse(
         for parameter in run.plain_unet.parameters():
             parameter.grad = torch.zeros_like(parameter)
         update = _seconds(lambda: _update(run), device)
-        encode, guided = _painting(run, device)
-    area = small.height * small.width / (recipe.height * recipe.width)
+        painting = _painting(run, recipe, device)
     return Rehearsal(
         small.train.batch_size,
         small.height,
@@ -106,8 +140,7 @@ def rehearse(
         share,
         update + max(0.0, step - update) / share,
         update,
-        encode / area,
-        guided / area,
+        painting,
         peak,
     )
 
@@ -117,18 +150,32 @@ def _affordable(
 ) -> tuple[Recipe, float]:
     """Return the recipe with as many and as large pictures as this device does in seconds."""
     unet = meta_unet(recipe, label_channels)
-    each = whole = training_flops(unet, latent_size(recipe))
-    (height, width), step, count = recipe.step_size, recipe.model.size_multiple, pictures
-    side = recipe.model.downscale
+
+    def flops(size: tuple[int, int]) -> int:
+        sized = _sized(recipe, size)
+        encoded = 0 if recipe.train.cache_latents else codec_flops(sized).seen
+        return encoded + training_flops(unet, latent_size(sized))
+
+    size, count = recipe.step_size, pictures
+    each = whole = flops(size)
     if device.type == "cpu":
-        while each > CPU_FLOPS and not (height % (2 * step) or width % (2 * step)):
-            height, width = height // 2, width // 2
-            each = training_flops(unet, (height // side, width // side))
+        while each > CPU_FLOPS and (half := _half(recipe, size)) is not None:
+            size, each = half, flops(half)
         count = max(1, min(pictures, int(CPU_FLOPS // each)))
-    changes = {"batch_size": count, "accumulation": 1, "crop_size": None}
-    changed = recipe.train.model_copy(update=changes)
-    small = recipe.model_copy(update={"height": height, "width": width, "train": changed})
+    small = with_changes(_sized(recipe, size), batch_size=count, accumulation=1)
     return small, count * each / (pictures * whole)
+
+
+def _sized(recipe: Recipe, size: tuple[int, int]) -> Recipe:
+    """Return the recipe for whole pictures of another size."""
+    sized = recipe.model_copy(update={"height": size[0], "width": size[1]})
+    return with_changes(sized, crop_size=None)
+
+
+def _half(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return half of a size, or a little more for the network; None where that is no less."""
+    half = whole_size((-(-size[0] // 2), -(-size[1] // 2)), recipe.model.size_multiple)
+    return None if half == size else half
 
 
 @contextmanager
@@ -137,8 +184,9 @@ def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> I
     accelerator = Accelerator(cpu=device.type == "cpu")
     torch.manual_seed(recipe.seed)
     unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
-    # Latents of an autoencoder come as such, as in training: it is not needed.
-    codec = open_codec(recipe.model) if recipe.model.vae is None else PixelCodec()
+    # An autoencoder as it is drawn takes as long as one that was trained, and no download.
+    vae = recipe.model.vae
+    codec = open_codec(recipe.model) if vae is None else fresh_vae(vae) or PixelCodec()
     recompute(unet, recipe)
     unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
@@ -165,7 +213,9 @@ def random_batch(recipe: Recipe, label_channels: int) -> Batch:
         return torch.randint(0, high, shape, generator=generator)
 
     noise = torch.randn(count, recipe.model.latent_channels, *latent_size(recipe))
-    latents = None if recipe.model.vae is None else torch.randn_like(noise)
+    vae = recipe.model.vae
+    kept = vae is not None and (recipe.train.cache_latents or find_config(vae.source) is None)
+    latents = torch.randn_like(noise) if kept else None
     return Batch(
         draw(256, count, 0 if latents is not None else 3, height, width).byte(),
         draw(label_channels, count, height, width).short(),
@@ -184,23 +234,65 @@ def _update(run: Run) -> None:
 
 
 @torch.no_grad()
-def _painting(run: Run, device: torch.device) -> tuple[float, float]:
-    """Return seconds to encode one mask, and of one picture's guided pass."""
-    recipe, unet = run.recipe, run.ema.module
+def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
+    """Time a mask, a guided pass and the autoencoder on a picture that is as large as can be."""
+    unet = run.ema.module
+    painted, shares = _paintable(recipe, unet, device)
     precision = resolve_precision("auto", device)
     layout = memory_format(precision)
     unet.to(memory_format=layout)
-    batch = random_batch(recipe, unet.label_channels - recipe.model.instance_edges)
-    channels = labels_for_network(batch.channels[:1].to(device), recipe.model)
-    height, width = latent_size(recipe)
+    one = with_changes(painted, batch_size=1)
+    batch = random_batch(one, unet.label_channels - recipe.model.instance_edges)
+    channels = labels_for_network(batch.channels.to(device), recipe.model)
+    height, width = latent_size(painted)
     x = torch.randn(1, unet.channels, height, width, device=device)
+    coded = (0.0, 0.0)
+    if isinstance(run.codec, VaeCodec):
+        codec, latent = run.codec, x
+        picture = torch.randn(1, 3, painted.height, painted.width, device=device)
+        coded = (
+            _seconds(lambda: codec.encode(picture), device) / shares[2],
+            _seconds(lambda: codec.decode(latent), device) / shares[3],
+        )
     x = x.contiguous(memory_format=layout)
     t = torch.full((1,), 500, device=device)
     with autocast(device, precision):
         kept = encode_masks(unet, channels, None, None)
         null = unet.encode_null(height, width)
         encode = _seconds(lambda: encode_masks(unet, channels, None, None), device)
-        return encode, _seconds(lambda: unet(x, t, kept, null, GUIDANCE), device)
+        guided = _seconds(lambda: unet(x, t, kept, null, GUIDANCE), device)
+    sides = (painted.height, painted.width)
+    return Painted(*sides, shares[1], encode / shares[0], guided / shares[1], *coded)
+
+
+def _paintable(
+    recipe: Recipe, unet: SemanticUNet, device: torch.device
+) -> tuple[Recipe, tuple[float, ...]]:
+    """Return the recipe with pictures as large as can be painted here, in seconds on a CPU.
+
+    And what they take of a whole picture's FLOPs: the mask, a guided pass, encoding, decoding.
+    """
+    channels = unet.label_channels - recipe.model.instance_edges
+    counted, cuda = meta_unet(recipe, channels), device.type == "cuda"
+
+    def flops(sized: Recipe) -> tuple[int, ...]:
+        condition, _, guided = painting_flops(counted, latent_size(sized))
+        codec = codec_flops(sized)
+        return condition, guided, codec.encode, codec.decode
+
+    painted = _sized(recipe, painted_size(recipe))
+    taken = whole = flops(painted)
+    while (not cuda and max(taken) > CPU_FLOPS) or preview_memory(
+        painted, channels, 1, cuda
+    ).activations > free_bytes(device):
+        half = _half(recipe, (painted.height, painted.width))
+        if half is None:
+            break
+        painted = _sized(recipe, half)
+        taken = flops(painted)
+    return painted, tuple(
+        part / all_of_it if all_of_it else 1.0 for part, all_of_it in zip(taken, whole, strict=True)
+    )
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
