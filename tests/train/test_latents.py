@@ -67,7 +67,7 @@ def test_nothing_is_computed_twice(data: PreparedDataset, tmp_path: Path) -> Non
 def test_a_killed_run_goes_on(
     data: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PIXELS_AT_A_TIME", 1)
+    monkeypatch.setattr(module, "PIXELS_AT_A_TIME", 1)
     folder, stems = tmp_path / "cache", data.stems("train")
     with pytest.raises(KeyboardInterrupt):
         cache_latents(LatentSet(data, Counting(stop_after=5)), "train", folder=folder)

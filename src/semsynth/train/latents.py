@@ -36,7 +36,7 @@ from semsynth.runtime.progress import progress, say
 
 FORMAT = 2
 Kept = Literal["float16", "float32"]
-_PIXELS_AT_A_TIME = 8 * 512 * 512
+PIXELS_AT_A_TIME = 8 * 512 * 512
 _LATENTS, _PICTURE = "latents", "picture_sha256"
 
 
@@ -179,7 +179,7 @@ def cache_latents(
         return cache
     each = int(np.prod(latents.shape)) * np.dtype(latents.dtype).itemsize
     require_space(folder, each * len(missing) * shard[1], "the cache of latents")
-    size = max(1, _PIXELS_AT_A_TIME // (data.height * data.width))
+    size = max(1, PIXELS_AT_A_TIME // (data.height * data.width))
     parts = [missing[i : i + size] for i in range(0, len(missing), size)]
     for part in progress(parts, f"latents of {split}", unit="batch"):
         pictures = np.stack([data.read_image(split, stem) for stem in part])

@@ -34,7 +34,7 @@ from semsynth.runtime.live_bytes import LiveBytes
 from semsynth.runtime.precision import Precision, autocast, keep_casts
 from semsynth.train.budget import latent_size, meta_unet, painted_size, settled
 from semsynth.train.config import Recipe
-from semsynth.train.latents import _PIXELS_AT_A_TIME
+from semsynth.train.latents import PIXELS_AT_A_TIME
 from semsynth.train.preview import VALIDATION_BATCH
 
 Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]
@@ -108,7 +108,7 @@ def step_memory(
     if state.autoencoder and recipe.model.vae is not None:
         size, count = recipe.step_size, pictures * accumulation
         if recipe.train.cache_latents:
-            count = max(1, _PIXELS_AT_A_TIME // (size[0] * size[1]))
+            count = max(1, PIXELS_AT_A_TIME // (size[0] * size[1]))
         encoded = _encoding(recipe.model.vae, count, size)
         kinds.append(replace(state, activations=encoded, moment="encoding"))
     if recipe.train.validate_every:
