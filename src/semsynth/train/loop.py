@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from semsynth.data.loading import TrainingPictures, batches
@@ -44,6 +43,7 @@ from semsynth.train.setup import (
     whole_ema,
 )
 from semsynth.train.start import check_start, starting_point
+from semsynth.train.starting import MEETING_SECONDS, Starting, meet
 from semsynth.train.status import Status, started
 from semsynth.train.step import Run, step_names, train_step
 from semsynth.train.stopping import Stopping
@@ -77,13 +77,15 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         data = PreparedDataset.open(config.data)
         check_fit(recipe, data)
         folder = run_folder(config, recipe)
+        starting = Starting()
         try:
-            accelerator = _accelerator(config, recipe)
-            final = _train(config, recipe, folder, data, accelerator, on_checkpoint)
+            accelerator = _accelerator(config, recipe, starting)
+            final = _train(config, recipe, folder, data, accelerator, starting, on_checkpoint)
         except RuntimeError as error:
             raised = while_starting(error)
             raise raised from (None if raised is error else error)
         finally:
+            starting.over()
             # Accelerate keeps its settings for the life of the process; the next run may have
             # others.
             AcceleratorState._reset_state(reset_partial_state=True)
@@ -91,11 +93,12 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     return {"model": str(final), "steps": recipe.total_steps, "last": last}
 
 
-def _accelerator(config: TrainConfig, recipe: Recipe) -> Accelerator:
+def _accelerator(config: TrainConfig, recipe: Recipe, starting: Starting) -> Accelerator:
+    device = pick_device(config.device)
     # The watch comes first, and names who is missing; this is for a process whose watch hangs too.
-    timeout = timedelta(minutes=recipe.train.stall_minutes * (SLOW + 1))
-    cpu = pick_device(config.device).type == "cpu"
-    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
+    meet(device, timedelta(minutes=recipe.train.stall_minutes * (SLOW + 1)), starting)
+    starting.begin("preparing", max(MEETING_SECONDS, 60 * recipe.train.stall_minutes))
+    return Accelerator(cpu=device.type == "cpu")
 
 
 def _train(
@@ -104,6 +107,7 @@ def _train(
     folder: Path,
     data: PreparedDataset,
     accelerator: Accelerator,
+    starting: Starting,
     on_checkpoint: OnCheckpoint | None,
 ) -> Path:
     rank, world, final = accelerator.process_index, accelerator.num_processes, folder / FINAL
@@ -115,17 +119,20 @@ def _train(
     start = starting_point(config, folder, recipe, data)
     resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
     on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
-    run = assemble(recipe, folder, data, accelerator, start)
-    if run.step >= recipe.total_steps and final.exists():
-        say(f"{final}: already trained ({run.step} steps)")
-        return final
-    told = started(folder, run.step, recipe.total_steps, world)
-    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes, run.step)
+    told = started(folder, 0, recipe.total_steps, world)
+    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes)
     with logging_to(folder / "logs" / f"rank_{rank:04d}.log"):
         log_line(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
         try:
             accelerator.wait_for_everyone()
+            starting.over()
             watch.start()
+            run = assemble(recipe, folder, data, accelerator, start)
+            watch.me.step = told.step = run.step
+            if run.step >= recipe.total_steps and final.exists():
+                say(f"{final}: already trained ({run.step} steps)")
+                return final
+            told.last_checkpoint = run.step or None
             _Training(run, told, watch, on_checkpoint).to_the_end()
             ema = whole_ema(run)
             if accelerator.is_main_process:
@@ -133,16 +140,15 @@ def _train(
                 told.state = "finished"
             accelerator.wait_for_everyone()
         except BaseException as error:
-            raised = translate(error, run, watch)
-            text = " ".join(str(raised).split()) or type(raised).__name__
+            raised = translate(error, recipe, accelerator, watch)
             told.state = "preempted" if isinstance(raised, Preempted) else "failed"
-            told.reason = text
-            log_line(f"stopped at step {run.step}: {text}")
-            watch.fail(text)
+            told.reason = watch.fail(raised)
+            log_line(f"stopped at step {watch.me.step}: {told.reason}")
             raise raised from (None if raised is error else error)
         finally:
             watch.stop()
-            if accelerator.is_main_process:
+            # A run that was finished before is left as it was.
+            if accelerator.is_main_process and told.state != "running":
                 told.write(folder)
     accelerator.end_training()
     return final
@@ -175,6 +181,8 @@ class _Training:
     def to_the_end(self) -> None:
         try:
             self._steps()
+            if self.main:
+                self.watch.mark(self.run.step, "checkpoint")
             self.checkpoints.wait()
             self.told.last_checkpoint = self.checkpoints.last
         finally:
