@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from jobs import stop_at
 
 from semsynth.runtime.errors import Preempted, UserError
 from semsynth.runtime.preemption import seconds_left
@@ -152,12 +153,14 @@ def test_out_of_memory_before_the_first_step_is_told_in_a_line_too(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
+    stop_at(configure("run"), 4)
     monkeypatch.setattr(loop, "assemble", full)
     with pytest.raises(UserError, match=r"before the first step on rank 0 on .*plan") as error:
         train(configure("run"))
     assert "accumulation" not in str(error.value)  # no batch is there yet
     status = read_status(tmp_path / "run")
     assert status is not None and (status.state, status.reason) == ("failed", str(error.value))
+    assert status.last_checkpoint == 4
 
 
 def test_a_near_time_limit_stops_the_run_with_a_checkpoint(

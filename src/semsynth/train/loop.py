@@ -119,7 +119,13 @@ def _train(
     start = starting_point(config, folder, recipe, data)
     resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
     on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
-    told = started(folder, 0, recipe.total_steps, world)
+    run = None
+    if on_main(accelerator, final.exists):  # a run that was finished is left as it is
+        run = assemble(recipe, folder, data, accelerator, start)
+        if run.step >= recipe.total_steps:
+            say(f"{final}: already trained ({run.step} steps)")
+            return final
+    told = started(folder, recipe.total_steps, world)
     watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes)
     with logging_to(folder / "logs" / f"rank_{rank:04d}.log"):
         log_line(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
@@ -127,11 +133,8 @@ def _train(
             accelerator.wait_for_everyone()
             starting.over()
             watch.start()
-            run = assemble(recipe, folder, data, accelerator, start)
+            run = run or assemble(recipe, folder, data, accelerator, start)
             watch.me.step = told.step = run.step
-            if run.step >= recipe.total_steps and final.exists():
-                say(f"{final}: already trained ({run.step} steps)")
-                return final
             told.last_checkpoint = run.step or None
             _Training(run, told, watch, on_checkpoint).to_the_end()
             ema = whole_ema(run)
@@ -147,8 +150,7 @@ def _train(
             raise raised from (None if raised is error else error)
         finally:
             watch.stop()
-            # A run that was finished before is left as it was.
-            if accelerator.is_main_process and told.state != "running":
+            if accelerator.is_main_process:
                 told.write(folder)
     accelerator.end_training()
     return final

@@ -220,8 +220,8 @@ class Watch:
             if not self._mute:
                 line = (
                     f"warning: {_name(self.me)} cannot write its sign of life ({error}); is the "
-                    "disk full? The training goes on until its next checkpoint, and meanwhile this "
-                    "process watches over no other"
+                    "disk full? The training goes on as far as it can, and meanwhile this process "
+                    "watches over no other"
                 )
                 print(line, file=sys.stderr, flush=True)
                 log_line(line)
