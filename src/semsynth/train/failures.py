@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.distributed import DistError, DistNetworkError
 
 from semsynth.data.loading import TrainingPictures
-from semsynth.runtime.errors import ProcessLost, UserError, some
+from semsynth.runtime.errors import Preempted, ProcessLost, UserError, some
+from semsynth.runtime.preemption import requested
 from semsynth.runtime.progress import log_line
 from semsynth.train.config import Recipe
 from semsynth.train.step import Run
@@ -64,6 +65,8 @@ def while_starting(error: RuntimeError) -> BaseException:
             "export MASTER_PORT=<another> and start again"
         )
     if isinstance(error, DistError) or _CONNECTION.search(text):
+        if requested():  # the others were told too, and have ended sooner
+            return Preempted(f"{me} stopped before the first step ({requested()}); start again")
         return ProcessLost(f"{me} lost the others while the run was starting ({text}); start again")
     return error
 

@@ -134,8 +134,7 @@ def _train(
             starting.over()
             watch.start()
             run = run or assemble(recipe, folder, data, accelerator, start)
-            watch.me.step = told.step = run.step
-            told.last_checkpoint = run.step or None
+            watch.me.step = run.step
             _Training(run, told, watch, on_checkpoint).to_the_end()
             ema = whole_ema(run)
             if accelerator.is_main_process:
@@ -144,9 +143,7 @@ def _train(
             accelerator.wait_for_everyone()
         except BaseException as error:
             raised = translate(error, recipe, accelerator, watch)
-            told.state = "preempted" if isinstance(raised, Preempted) else "failed"
-            told.reason = watch.fail(raised)
-            log_line(f"stopped at step {watch.me.step}: {told.reason}")
+            _note(raised, told, watch)
             raise raised from (None if raised is error else error)
         finally:
             watch.stop()
@@ -154,6 +151,13 @@ def _train(
                 told.write(folder)
     accelerator.end_training()
     return final
+
+
+def _note(raised: BaseException, told: Status, watch: Watch) -> None:
+    """Tell status, log and the other processes why this one ends."""
+    told.state = "preempted" if isinstance(raised, Preempted) else "failed"
+    told.reason = watch.fail(raised)
+    log_line(f"stopped at step {watch.me.step}: {told.reason}")
 
 
 class _Training:
@@ -166,6 +170,7 @@ class _Training:
         recipe, accelerator = run.recipe, run.accelerator
         section, world = recipe.train, accelerator.num_processes
         self.main = accelerator.is_main_process
+        told.step, told.last_checkpoint = run.step, run.step or None
         self.kept = run.step  # the newest step of which there is a checkpoint, on all ranks
         self.checkpoints = Checkpoints(
             run.folder, section.keep_checkpoints, section.keep_every, run.step or None

@@ -15,11 +15,10 @@ import faulthandler
 import json
 import os
 import platform
-import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Literal
@@ -35,6 +34,7 @@ from semsynth.runtime.errors import (
 )
 from semsynth.runtime.preemption import out_of_grace, requested
 from semsynth.runtime.progress import log_line, log_stream
+from semsynth.train.beats import Beat, is_gone, is_over, kill_here, name_of, reached
 from semsynth.train.status import read_status
 
 FOLDER = ".ranks"
@@ -42,8 +42,6 @@ FOLDER = ".ranks"
 SLOW = 6
 SLOWLY = ("first step", "validation", "preview", "checkpoint")
 PATIENT = ("preparing", "finished")  # may take any time; only death is noticed
-# After a step, until the next one has ended; what rank 0 alone does is before these.
-ORDER = ("", "waiting for pictures", "first step", "step")
 # How long a connection that broke is looked into: six beats.
 EXPLAIN_SECONDS = 30.0
 # A process of another node is lost after so much silence: 18 beats, since a network's disk may show
@@ -53,28 +51,6 @@ FAR_SECONDS = 90.0
 HURRIED_BEATS = 3.5
 # A beat is written over the one before, on the same block: so it can be on a disk that is full.
 BLOCK = 4096
-
-
-@dataclass
-class Beat:
-    """What a process says of itself; ``beat`` and ``progress`` only ever grow.
-
-    The last word: why it ``failed``, with which ``status``, whether it ``said`` so, and which ranks
-    it found ``lost`` and leaves to the lowest rank to tell.
-    """
-
-    rank: int
-    host: str
-    pid: int
-    started: float
-    beat: int = 0
-    progress: int = 0
-    step: int = 0
-    doing: str = "preparing"
-    failed: str = ""
-    status: int = 0
-    said: bool = True
-    lost: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -130,7 +106,7 @@ class Watch:
         if isinstance(error, SystemExit):
             reason, status = "ended", error.code
         elif not isinstance(error, UserError):
-            reason = f"{_name(self.me)}: {type(error).__name__} at step {self.me.step}: {reason}"
+            reason = f"{name_of(self.me)}: {type(error).__name__} at step {self.me.step}: {reason}"
         if isinstance(error, LeftToAnother):
             reason, self.me.said, self.me.lost = error.reason, error.said, error.lost
         self._last_word(reason, status if isinstance(status, int) else 1)
@@ -165,12 +141,12 @@ class Watch:
             if not counts and time.monotonic() - begun > window / 3:
                 counts = {s.beat.rank: s.beat.beat for s in self._others_seen()}
             time.sleep(0.2)
-        last = [s.beat for s in self._others_seen() if not s.beat.failed and not _is_over(s.beat)]
+        last = [s.beat for s in self._others_seen() if not s.beat.failed and not is_over(s.beat)]
         lost = [beat for beat in last if beat.beat == counts.get(beat.rank) and not self._mute]
         if lost:
             return self._left(self._line(lost[0], "died, or its node did"), lost)
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        line = f"{_name(self.me)} lost the others at step {self.me.step} ({text})"
+        line = f"{name_of(self.me)} lost the others at step {self.me.step} ({text})"
         return self._left(f"{line}; the run goes on from its last checkpoint", [])
 
     def _found(self) -> BaseException | None:
@@ -219,7 +195,7 @@ class Watch:
         except OSError as error:
             if not self._mute:
                 line = (
-                    f"warning: {_name(self.me)} cannot write its sign of life ({error}); is the "
+                    f"warning: {name_of(self.me)} cannot write its sign of life ({error}); is the "
                     "disk full? The training goes on as far as it can, and meanwhile this process "
                     "watches over no other"
                 )
@@ -228,7 +204,7 @@ class Watch:
             self._mute = True
             return False
         if self._mute:
-            log_line(f"{_name(self.me)} can write its sign of life again")
+            log_line(f"{name_of(self.me)} can write its sign of life again")
         self._mute = False
         return True
 
@@ -279,9 +255,9 @@ class Watch:
         limit = max(self._limit(seen.beat) for seen in everyone)
         if min(seen.idle for seen in everyone) > limit:
             # All wait; the one that has come least far is the one that is waited for.
-            last = min(everyone, key=lambda seen: _reached(seen.beat)).beat
+            last = min(everyone, key=lambda seen: reached(seen.beat)).beat
             how = f"hangs in '{last.doing}' for {_minutes(limit)}"
-            if len({_reached(seen.beat) for seen in everyone}) < min(2, len(everyone)):
+            if len({reached(seen.beat) for seen in everyone}) < min(2, len(everyone)):
                 how += ", as all do: logs/ has where each one is"
             self._exit(self._line(last, how), [])
 
@@ -292,7 +268,7 @@ class Watch:
             self._exit(other.failed, [], other.status or UserError.status, said=True)
             return
         silent = [s.beat for s in self._others_seen() if s.silent > HURRIED_BEATS * self._every]
-        lost = [beat for beat in silent if not beat.failed and not _is_over(beat)]
+        lost = [beat for beat in silent if not beat.failed and not is_over(beat)]
         if not other.lost and lost:  # it knows less than this process, which watches more
             self._exit(self._line(lost[0], "died, or its node did"), lost)
         lost = [s.beat for s in self._others_seen() if s.beat.rank in other.lost]
@@ -300,7 +276,7 @@ class Watch:
 
     def _patience(self, beat: Beat) -> float:
         """Return after how much silence a process is lost."""
-        if _is_over(beat):
+        if is_over(beat):
             return float("inf")
         # On this host it would be seen to be dead. A checkpoint may keep a disk from all else.
         if beat.host == self.me.host or beat.doing == "checkpoint":
@@ -310,10 +286,10 @@ class Watch:
         return min(far, self._stall)
 
     def _has_died(self, beat: Beat) -> bool:
-        if beat.failed or _is_over(beat) or not _is_gone(beat):
+        if beat.failed or is_over(beat) or not is_gone(beat):
             return False
         last = self._read(beat.rank)  # what it said before it went
-        return last is not None and not (last.failed or _is_over(last))
+        return last is not None and not (last.failed or is_over(last))
 
     def _limit(self, beat: Beat) -> float:
         if beat.doing in PATIENT:
@@ -324,7 +300,7 @@ class Watch:
         # Its last word is up to some seconds old; this process waits in the step where it was lost.
         step = max(beat.step, self.me.step)
         return (
-            f"{_name(beat)} {how} (step {step}, process {beat.pid}); "
+            f"{name_of(beat)} {how} (step {step}, process {beat.pid}); "
             "the run goes on from its last checkpoint when it is started again"
         )
 
@@ -359,7 +335,7 @@ class Watch:
             print(f"error: {line}", file=sys.stderr, flush=True)
             log_line(f"error: {line}")
             for beat in lost:
-                _kill_here(beat)
+                kill_here(beat)
         else:
             time.sleep(3 * self._every)  # the one that has the word goes first
         os._exit(status)
@@ -372,42 +348,5 @@ class Watch:
                 told.write(self._run)
 
 
-def _reached(beat: Beat) -> tuple[int, int]:
-    """Return how far a process has come; what it does after a step is counted on that step."""
-    return beat.step, ORDER.index(beat.doing) if beat.doing in ORDER else 0
-
-
-def _is_over(beat: Beat) -> bool:
-    return beat.doing == "finished"
-
-
-def _name(beat: Beat) -> str:
-    return f"rank {beat.rank} on {beat.host}"
-
-
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
-
-
-def _is_gone(beat: Beat) -> bool:
-    """Return whether a process of this host is dead; of another host, nothing is known at once."""
-    if beat.host != platform.node():
-        return False
-    try:
-        process = psutil.Process(beat.pid)
-        return process.status() == psutil.STATUS_ZOMBIE or not _same(process, beat)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
-
-
-def _same(process: psutil.Process, beat: Beat) -> bool:
-    return bool(abs(process.create_time() - beat.started) < 1)
-
-
-def _kill_here(beat: Beat) -> None:
-    """End a process of this job that is stopped or hangs, where it is on this host."""
-    with suppress(psutil.Error, OSError):
-        if beat.host == platform.node() and _same(psutil.Process(beat.pid), beat):
-            os.kill(beat.pid, signal.SIGKILL)
