@@ -81,8 +81,12 @@ def test_other_numbers_of_processes() -> None:
     assert "--overcommit" in slurm.srun({**JOB, "SLURM_JOB_CPUS_PER_NODE": "1(x2)"}, 8, ["s.py"])
     with pytest.raises(UserError, match="8 GPUs a node"):
         slurm.srun(JOB, 9, ["s.py"])
-    with pytest.raises(UserError, match="--gpus-per-node"):
-        slurm.srun({**JOB, "SLURM_GPUS": "12"}, None, ["s.py"])
+    for wanted in ("12", "a100:12", "a100:8,v100:4"):
+        with pytest.raises(UserError, match=f"has {wanted} GPUs.*--gpus-per-node"):
+            slurm.srun({**JOB, "SLURM_GPUS": wanted}, None, ["s.py"])
+    for wanted in ("16", "a100:16", "gpu:a100:16", "a100:8,v100:8"):
+        line = slurm.srun({**JOB, "SLURM_GPUS": wanted}, None, ["s.py"])
+        assert option(line, "--ntasks-per-node") == "8"
 
 
 def test_ranks_are_slurms() -> None:

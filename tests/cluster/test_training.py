@@ -24,14 +24,16 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-pe
 class Job:
     """One training in the queue."""
 
-    def __init__(self, slurm: Slurm, root: Path, folder: Path, flags: list[str]) -> None:
+    def __init__(
+        self, slurm: Slurm, root: Path, folder: Path, flags: list[str], *options: str
+    ) -> None:
         self.slurm, self.root, self.run, self.log = slurm, root, folder / "run", folder / "log"
         self.words = ["scripts/train_multi_gpu.sh", *flags, "--output", str(self.run)]
+        self.options = [*TWO_NODES, "--mem=0", "--time=10", f"--output={self.log}", *options]
         self.submit()
 
     def submit(self) -> None:
-        options = [*TWO_NODES, "--mem=0", "--time=10", f"--output={self.log}"]
-        self.number = self.slurm.sbatch(*options, *self.words, cwd=self.root)
+        self.number = self.slurm.sbatch(*self.options, *self.words, cwd=self.root)
 
     def wait_for_checkpoint(self) -> None:
         end = time.monotonic() + 400
@@ -111,6 +113,20 @@ def test_a_task_killed_by_the_machine_ends_the_job(job: Job, straight: Path) -> 
     job.submit()
     job.ends("COMPLETED")
     assert_same(job.run, straight)
+
+
+def test_a_time_limit_is_kept_without_a_signal(
+    slurm: Slurm, root: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    """`squeue` is asked for it by the training itself; a minute is SLURM's least."""
+    words = [*flags, "--set", "train.steps=1000000"]
+    # SIGURG instead of the script's USR1: nobody hears it.
+    job = Job(slurm, root, tmp_path, words, "--time=1", "--signal=B:URG@1")
+    job.ends("PENDING", "RUNNING", restarts=1)
+    slurm.run("scancel", job.number)
+    told = r"stopped at step \d+ of 1000000, with a checkpoint \(the job's time limit is near\)"
+    assert re.search(told, job.text()), job.text()
+    assert "requeueing job" in job.text() and "TIME LIMIT" not in job.text()
 
 
 def test_scancel_is_the_end(job: Job) -> None:

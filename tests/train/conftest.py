@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from jobs import Jobs
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
@@ -74,6 +75,25 @@ def configure(pictures: Path, recipe_file: Path, tmp_path: Path) -> Callable[...
     def make(output: str, *changes: str, **options: Any) -> TrainConfig:
         values: dict[str, Any] = {"data": pictures, "device": "cpu", **options}
         return TrainConfig(recipe=str(recipe_file), output=tmp_path / output, set=changes, **values)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def jobs() -> Iterator[Jobs]:
+    """Starts trainings of several processes."""
+    server = Jobs()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def words(recipe_file: Path, pictures: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Makes the flags of tiny runs: ``words("a", "train.steps=3")`` for tmp_path/a."""
+
+    def make(output: str, *changes: str) -> list[str]:
+        places = ["--data", str(pictures), "--output", str(tmp_path / output)]
+        return ["--recipe", str(recipe_file), *places, "--set", *changes]
 
     return make
 

@@ -42,14 +42,17 @@ class Job:
 
     def __init__(self, server: subprocess.Popen[str], logs: Path) -> None:
         self._server, self._logs = server, logs
-        self.pids: list[int] = json.loads(self._line())
+        self.pids = self._read("pids")
         self._statuses: list[int] | None = None
 
-    def _line(self) -> str:
+    def _read(self, what: str) -> list[int]:
+        # By name: statuses of a job before that were taken for process ids would be signalled.
         assert self._server.stdout is not None
-        return self._server.stdout.readline()
+        return list(json.loads(self._server.stdout.readline())[what])
 
     def signal(self, number: signal.Signals, *ranks: int) -> None:
+        """Send a signal to some ranks, or to all."""
+        assert self._statuses is None, "the job has ended: its numbers may be others' now"
         for rank in ranks or range(len(self.pids)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pids[rank], number)
@@ -57,8 +60,14 @@ class Job:
     def wait(self) -> list[int]:
         """Return the exit statuses, once all have ended; negative where a signal did it."""
         if self._statuses is None:
-            self._statuses = json.loads(self._line())
+            self._statuses = self._read("statuses")
         return self._statuses
+
+    def end(self) -> None:
+        """End what a test that failed has left."""
+        if self._statuses is None:
+            self.signal(signal.SIGKILL)
+            self.wait()
 
     def said(self, rank: int = 0) -> str:
         return (self._logs / f"{rank}.txt").read_text()
@@ -74,9 +83,10 @@ class Jobs:
             text=True, env=environment,
         )  # fmt: skip
         self._ports = contextlib.ExitStack()
+        self._job: Job | None = None
 
     def start(self, world: int, *arguments: str, **environment: str) -> Job:
-        self._ports.close()
+        self._end()
         port = self._ports.enter_context(reserved_port())
         logs = Path(tempfile.mkdtemp())
         job = {
@@ -86,11 +96,17 @@ class Jobs:
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
-        return Job(self._server, logs)
+        self._job = Job(self._server, logs)
+        return self._job
+
+    def _end(self) -> None:
+        if self._job is not None:
+            self._job.end()
+        self._ports.close()
 
     def close(self) -> None:
         assert self._server.stdin is not None
-        self._ports.close()
+        self._end()
         self._server.stdin.close()
         self._server.wait()
 

@@ -1,7 +1,9 @@
 """Starts jobs of several processes quickly: imports everything once, then forks each rank.
 
-With ``HANGS_IN`` (``read``, ``train_step``) and ``HANGS_ON`` in its environment, that rank hangs
-there from step 8 on: alive, but it comes no further.
+With ``HANGS_IN`` and ``HANGS_ON`` in its environment, that rank hangs there: alive, but it comes no
+further. In ``read`` and ``train_step`` from step 8 on; in ``meet``, ``starting_point`` and
+``assemble`` at once. With ``HOSTS`` each rank believes to be on a host of its own. ``VALUES`` is a
+JSON object of constants that are others: to wait for seconds where users wait for minutes.
 
 A line of JSON in (world, arguments of ``semsynth train``, folder of the logs, port, environment);
 a line with the process ids out; then a line with the exit statuses (negative: the signal).
@@ -9,8 +11,10 @@ a line with the process ids out; then a line with the exit statuses (negative: t
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import platform
 import sys
 import time
 from pathlib import Path
@@ -21,15 +25,16 @@ from semsynth.cli import main
 
 
 def hang_in(where: str) -> None:
-    owner: Any = loop if where == "train_step" else loop.TrainingPictures
-    name = "train_step" if where == "train_step" else "__getitem__"
+    owner: Any = loop.TrainingPictures if where == "read" else loop
+    name = "__getitem__" if where == "read" else where
     plain = getattr(owner, name)
 
-    def hang(first: Any, second: Any) -> Any:
-        step = first.step if where == "train_step" else second // first.plan.batch_size
+    def hang(*words: Any) -> Any:
+        steps = {"train_step": lambda: words[0].step, "read": lambda: words[1] // 4}
+        step = steps[where]() if where in steps else 8
         while step >= 8:
             time.sleep(1)
-        return plain(first, second)
+        return plain(*words)
 
     setattr(owner, name, hang)
 
@@ -43,6 +48,11 @@ def become(rank: int, job: dict[str, Any]) -> None:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": job["port"]}
         os.environ.update({name: str(value) for name, value in (numbers | address).items()})
     os.environ.update(job["environment"])
+    if "HOSTS" in os.environ:
+        platform.node = lambda: f"node{rank}"
+    for place, value in json.loads(os.environ.get("VALUES", "{}")).items():
+        module, name = place.rsplit(".", 1)
+        setattr(importlib.import_module(f"semsynth.{module}"), name, value)
     if os.environ.get("HANGS_ON") == str(rank):
         hang_in(os.environ["HANGS_IN"])
     status = 1
@@ -68,12 +78,12 @@ def serve() -> None:
             if pid == 0:
                 become(rank, job)
             pids.append(pid)
-        print(json.dumps(pids), flush=True)
+        print(json.dumps({"pids": pids}), flush=True)
         statuses = dict.fromkeys(pids, 0)
         for _ in pids:
             pid, status = os.wait()
             statuses[pid] = os.waitstatus_to_exitcode(status)
-        print(json.dumps(list(statuses.values())), flush=True)
+        print(json.dumps({"statuses": list(statuses.values())}), flush=True)
 
 
 if __name__ == "__main__":

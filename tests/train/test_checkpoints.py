@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from jobs import stop_at
 
 from semsynth.runtime.errors import Preempted, UserError
 from semsynth.runtime.preemption import seconds_left
@@ -146,6 +147,22 @@ def test_out_of_memory_says_what_to_do(
         train(configure("run"))
 
 
+def test_out_of_memory_before_the_first_step_is_told_in_a_line_too(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    stop_at(configure("run"), 4)
+    monkeypatch.setattr(loop, "assemble", full)
+    with pytest.raises(UserError, match=r"before the first step on rank 0 on .*plan") as error:
+        train(configure("run"))
+    assert "accumulation" not in str(error.value)  # no batch is there yet
+    status = read_status(tmp_path / "run")
+    assert status is not None and (status.state, status.reason) == ("failed", str(error.value))
+    assert status.last_checkpoint  # what was said of it before still holds
+
+
 def test_a_near_time_limit_stops_the_run_with_a_checkpoint(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_same_weights: Same
 ) -> None:
@@ -168,6 +185,32 @@ def test_a_near_time_limit_stops_the_run_with_a_checkpoint(
     assert status is not None and (status.state, status.last_checkpoint) == ("preempted", 3)
     train(configure("run"))
     assert_same_weights(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("1:30 2:00", 90),
+        ("2-03:04:05 3-00:00:00", 183_845),
+        ("UNLIMITED UNLIMITED", None),
+        ("", None),
+        # This node's clock is wrong: the limit less the age of this process.
+        ("-5:00 20-00:00:00", pytest.approx(20 * 86_400, abs=86_400)),
+        ("21-00:00:00 20-00:00:00", pytest.approx(20 * 86_400, abs=86_400)),
+    ],
+)
+def test_an_older_slurm_is_asked_for_the_time_left(answer: str, left: Any, tmp_path: Path) -> None:
+    """It sets no SLURM_JOB_END_TIME; the real one is asked in tests/cluster."""
+    program = tmp_path / "squeue"
+    program.write_text(f'#!/bin/sh\ntest "$3" = 17 && echo "{answer}"\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
+    assert seconds_left(environment) == left
+    assert seconds_left({**environment, "SLURM_JOB_ID": "18"}) is None
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert seconds_left(environment) is None
+    program.unlink()
+    assert seconds_left({**environment, "PATH": str(tmp_path)}) is None
 
 
 def test_a_clock_that_is_wrong_is_not_believed() -> None:

@@ -21,7 +21,7 @@ from semsynth.train.loop import train
 from semsynth.train.owner import check_alone, take
 from semsynth.train.state import complete_checkpoints, newest
 from semsynth.train.status import read_status
-from semsynth.train.watch import Beat
+from semsynth.train.beats import Beat
 
 Configure = Callable[..., TrainConfig]
 LONG = ("train.steps=100000", "train.log_every=5", "train.checkpoint_every=20")

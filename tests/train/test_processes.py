@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobs import Jobs, until
 
-from semsynth.runtime.errors import LOST_STATUS, REQUEUE_STATUS, ProcessLost
+from semsynth.runtime.errors import REQUEUE_STATUS, ProcessLost
 from semsynth.train.failures import while_starting
 from semsynth.train.metrics import read_metrics
 from semsynth.train.state import newest
@@ -23,22 +21,6 @@ from semsynth.train.status import read_status
 Same = Callable[[Path, Path], None]
 CUT = ("train.log_every=1", "train.checkpoint_every=2")
 LONG = ("train.steps=60", "finetune.steps=20", "train.checkpoint_every=4")
-
-
-@pytest.fixture(scope="module")
-def jobs() -> Iterator[Jobs]:
-    server = Jobs()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def words(recipe_file: Path, pictures: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    def make(output: str, *changes: str) -> list[str]:
-        places = ["--data", str(pictures), "--output", str(tmp_path / output)]
-        return ["--recipe", str(recipe_file), *places, "--set", *changes]
-
-    return make
 
 
 def losses(run: Path) -> list[list[float]]:
@@ -108,65 +90,6 @@ def test_a_signal_to_one_stops_all_with_a_checkpoint(
 
 class _Nothing:
     step = -1
-
-
-def test_a_stopped_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
-    changes = ("train.steps=100000", "train.log_every=5", "train.stall_minutes=0.1")
-    job = jobs.start(2, *words("run", *changes))
-    until(lambda: (read_status(tmp_path / "run") or _Nothing).step >= 5)
-    job.signal(signal.SIGSTOP, 1)
-    assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
-    errors = [line for line in job.said(0).splitlines() if line.startswith("error")]
-    assert len(errors) == 1 and errors[0].startswith(f"error: rank 1 on {os.uname().nodename}")
-    assert "step" in errors[0] and "Traceback" not in job.said(0)
-    status = read_status(tmp_path / "run")
-    assert status is not None and status.state == "failed" and "rank 1" in status.reason
-
-
-@pytest.mark.parametrize(
-    ("where", "told"),
-    [
-        # What it alone does: the others wait for it in the step.
-        ("read", "rank 1 on {host} hangs in 'waiting for pictures' for 6 seconds (step"),
-        # All are in the same step; who came last to it, nobody can tell.
-        ("train_step", "hangs in 'step' for 6 seconds, as all do: logs/ has where each one is"),
-    ],
-)
-def test_a_process_that_hangs_is_named(
-    where: str, told: str, jobs: Jobs, words: Any, tmp_path: Path
-) -> None:
-    changes = ("train.steps=100000", "train.log_every=5", "train.stall_minutes=0.1")
-    hang = {"HANGS_IN": where, "HANGS_ON": "1"}
-    job = jobs.start(2, *words("run", *changes, "train.workers=0"), **hang)
-    assert job.wait() == [LOST_STATUS] * 2
-    said = job.said(0) + job.said(1)
-    errors = [line for line in said.splitlines() if line.startswith("error")]
-    assert len(errors) == 1 and told.format(host=os.uname().nodename) in errors[0]
-    status = read_status(tmp_path / "run")
-    assert status is not None and status.state == "failed" and status.reason in errors[0]
-    log = (tmp_path / "run/logs/rank_0001.log").read_text()
-    assert "rank_server.py" in log and " in hang\n" in log  # the stack says where
-
-
-def test_a_dead_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
-    job = jobs.start(2, *words("run", "train.steps=100000", "train.log_every=5"))
-    until(lambda: (read_status(tmp_path / "run") or _Nothing).step >= 5)
-    job.signal(signal.SIGKILL, 1)
-    assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
-    assert "error: rank 1 on" in job.said(0) and "died (step" in job.said(0)
-    assert "Traceback" not in job.said(0)
-
-
-def test_a_port_that_another_server_has(jobs: Jobs, words: Any, tmp_path: Path) -> None:
-    with socket.create_server(("", 0)) as other:
-        port = str(other.getsockname()[1])
-        job = jobs.start(2, *words("run"), MASTER_PORT=port)
-        until(lambda: "error: " in job.said(0))
-        job.signal(signal.SIGKILL, 1)  # it waits for the stranger's answer
-    assert job.wait() == [2, -signal.SIGKILL]
-    assert f"something else has port {port}" in job.said(0)
-    assert "Traceback" not in job.said(0)
-    assert not (tmp_path / "run").exists()
 
 
 def test_one_that_is_lost_while_the_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:

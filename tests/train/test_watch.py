@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from semsynth.runtime.errors import LOST_STATUS, LeftToAnother, ProcessLost
 from semsynth.train import watch as module
 from semsynth.train.watch import Watch
 
@@ -85,3 +86,49 @@ def test_one_that_is_silent_is_told_with_the_step_of_the_run(
     both[0].mark(12)  # rank 1 has said nothing since the start
     line = verdict(both[0], monkeypatch)
     assert line.startswith("rank 1 on") and "not been heard of" in line and "(step 12" in line
+
+
+def test_one_elsewhere_is_lost_sooner_but_not_in_a_checkpoint(
+    both: tuple[Watch, Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = both
+    mine._stall = 600.0
+    mine.mark(12)
+    other.mark(12)
+    assert mine._patience(other.me) == 600.0  # of this host: it is seen to be alive
+    other.me.host = "elsewhere"
+    assert mine._patience(other.me) == module.FAR_SECONDS
+    monkeypatch.setattr(module, "requested", lambda: "SIGTERM")
+    assert mine._patience(other.me) < 30  # SLURM's SIGKILL comes after so long
+    other.mark(12, "checkpoint")
+    assert mine._patience(other.me) == 600.0
+
+
+def test_one_that_is_silent_while_steps_go_on_is_there(both: tuple[Watch, Watch]) -> None:
+    mine, other = both
+    mine._look(0.0)
+    for step in range(20):
+        mine.mark(step)
+        mine.me.beat += 1
+        mine._look(10.0)
+        mine._judge()
+    assert mine._seen[other.me.rank].silent >= 190
+
+
+def test_what_one_beside_the_lost_process_knows_the_lowest_rank_tells(tmp_path: Path) -> None:
+    watches = [Watch(tmp_path, rank, 3, 60, 10) for rank in range(3)]
+    watches[1].me.pid = 2**30  # there is no such process
+    for watch in watches:
+        watch._write()
+        watch.me.host = f"node{min(1, watch.me.rank)}"
+    # Rank 2 alone is on the host of rank 1, and has not the word.
+    watches[2].me.host = module.platform.node()
+    found = watches[2].explain(RuntimeError("gloo: connection closed"))
+    assert isinstance(found, LeftToAnother) and found.lost == [1] and found.code == LOST_STATUS
+    watches[2].fail(found)
+    beat = watches[1].me
+    beat.host = "elsewhere"  # for rank 0 it is
+    watches[1]._write()
+    told = watches[0].explain(RuntimeError("gloo: connection closed"))
+    assert isinstance(told, ProcessLost) and str(told) == found.reason
+    assert str(told).startswith("rank 1 on ") and "died (step 10" in str(told)

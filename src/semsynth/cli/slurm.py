@@ -16,8 +16,9 @@ from semsynth.runtime.errors import REQUEUE_STATUS, UserError
 from semsynth.runtime.ports import reserved_port
 
 # Seconds that the other tasks have after the first one ended. Not `--kill-on-bad-exit`: that would
-# kill rank 0 in the middle of the checkpoint for which the others have already left.
-WAIT = 120
+# kill rank 0 in the middle of the checkpoint for which the others have already left. Twice what the
+# watch takes to find a process of another node missing (train.watch.FAR_SECONDS): it has the word.
+WAIT = 180
 # The shell that `salloc` opens on a node is a step of this number (SLURM_INTERACTIVE_STEP).
 _INTERACTIVE_STEP = "4294967290"
 # Statuses with which a training leaves that is not done: it wrote a checkpoint, or the signal came
@@ -108,7 +109,7 @@ def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> lis
         raise UserError("srun: not found on this node, though this is a SLURM job; mend the PATH")
     nodes = int(env.get("SLURM_JOB_NUM_NODES", "1"))
     gpus = _gpus_on_node(env) or visible_gpus(env)
-    if gpus and env.get("SLURM_GPUS", str(gpus * nodes)) != str(gpus * nodes):
+    if gpus and _number_of_gpus(env.get("SLURM_GPUS", str(gpus * nodes))) != gpus * nodes:
         raise UserError(
             f"the job has {env['SLURM_GPUS']} GPUs on {nodes} nodes, {gpus} of them here: each "
             "node needs as many; ask for them with --gpus-per-node"
@@ -195,6 +196,12 @@ def visible_gpus(env: Mapping[str, str]) -> int:
 
 def _gpus_on_node(env: Mapping[str, str]) -> int:
     return int(env.get("SLURM_GPUS_ON_NODE", "0"))
+
+
+def _number_of_gpus(wanted: str) -> int:
+    """Return how many `--gpus` asks for: `8`, `a100:8`, `a100:4,v100:4`; a type alone is one."""
+    last = [part.rpartition(":")[2] for part in wanted.split(",")]
+    return sum(int(number) if number.isdecimal() else 1 for number in last)
 
 
 def _check_address(host: str) -> None:

@@ -32,6 +32,23 @@ class ProcessLost(UserError):
     status = LOST_STATUS
 
 
+class LeftToAnother(SystemExit):
+    """This process ends without a word: another one of the job has it.
+
+    Attributes:
+        reason: what is known, in a line.
+        said: whether the other one has said it already.
+        lost: ranks that were found missing; the lowest one that is left says so.
+    """
+
+    def __init__(
+        self, status: int, reason: str, said: bool = True, lost: Sequence[int] = ()
+    ) -> None:
+        """End with ``status``."""
+        super().__init__(status)
+        self.reason, self.said, self.lost = reason, said, list(lost)
+
+
 class SemsynthWarning(UserWarning):
     """Something that works, but perhaps not as the user thinks; the message is one line."""
 

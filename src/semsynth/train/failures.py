@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.distributed import DistError, DistNetworkError
 
 from semsynth.data.loading import TrainingPictures
-from semsynth.runtime.errors import ProcessLost, UserError, some
+from semsynth.runtime.errors import Preempted, ProcessLost, UserError, some
+from semsynth.runtime.preemption import requested
 from semsynth.runtime.progress import log_line
+from semsynth.train.config import Recipe
 from semsynth.train.step import Run
 from semsynth.train.watch import Watch
 
 T = TypeVar("T")
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 _CONNECTION = re.compile(
     r"connection (closed|reset|refused)|gloo|nccl|broken pipe|timed out|process ?group", re.I
 )
@@ -62,15 +65,21 @@ def while_starting(error: RuntimeError) -> BaseException:
             "export MASTER_PORT=<another> and start again"
         )
     if isinstance(error, DistError) or _CONNECTION.search(text):
+        if requested():  # the others were told too, and have ended sooner
+            return Preempted(f"{me} stopped before the first step ({requested()}); start again")
         return ProcessLost(f"{me} lost the others while the run was starting ({text}); start again")
     return error
 
 
-def translate(error: BaseException, run: Run, watch: Watch) -> BaseException:
+def translate(
+    error: BaseException, recipe: Recipe, accelerator: Accelerator, watch: Watch
+) -> BaseException:
     """Return what to raise for an error of the training: one line where it can be said in one."""
     if isinstance(error, torch.OutOfMemoryError):
-        return UserError(_out_of_memory(run, error))
-    several = run.accelerator.num_processes > 1
+        return UserError(_out_of_memory(error, recipe, accelerator, watch))
+    if isinstance(error, RuntimeError) and (worker := _WORKER.search(str(error))):
+        return ProcessLost(_lost_worker(worker[1], recipe, watch))
+    several = accelerator.num_processes > 1
     if several and isinstance(error, RuntimeError) and _CONNECTION.search(str(error)):
         return watch.explain(error)
     if not isinstance(error, UserError | SystemExit):
@@ -78,25 +87,42 @@ def translate(error: BaseException, run: Run, watch: Watch) -> BaseException:
     return error
 
 
-def _out_of_memory(run: Run, error: BaseException) -> str:
-    train, device = run.recipe.train, run.accelerator.device
+def _lost_worker(pid: str, recipe: Recipe, watch: Watch) -> str:
+    workers = recipe.train.workers
+    fewer = f" or --set train.workers={workers // 2}" if workers > 1 else ""
+    return (
+        f"rank {watch.me.rank} on {watch.me.host} lost a process that reads its pictures ({pid}) "
+        f"at step {watch.me.step}; was it killed for main memory? More of it (--mem){fewer} helps; "
+        "the run goes on from its last checkpoint when it is started again"
+    )
+
+
+def _out_of_memory(
+    error: BaseException, recipe: Recipe, accelerator: Accelerator, watch: Watch
+) -> str:
+    train, device = recipe.train, accelerator.device
     where = str(device)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         where = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
-    share = train.batch_size // run.accelerator.num_processes
+    share = train.batch_size // accelerator.num_processes
     ways = []
-    if share > train.accumulation:
+    # Before the first step there is the training's state alone, whatever the batch.
+    preparing = watch.me.doing == "preparing"
+    if share > train.accumulation and not preparing:
         ways.append(f"train.accumulation={min(share, 2 * train.accumulation)} (the same result)")
-    if not train.gradient_checkpointing:
+    if not train.gradient_checkpointing and not preparing:
         ways.append("train.gradient_checkpointing=true (the same result, slower)")
-    if run.accelerator.num_processes > 1 and train.sharding == "none":
+    if accelerator.num_processes > 1 and train.sharding == "none":
         ways.append("train.sharding=full (the same result, more to send)")
-    ways.append(f"a train.batch_size below {train.batch_size}")
+    if not preparing:
+        ways.append(f"a train.batch_size below {train.batch_size}")
     detail = str(error).splitlines()[0] if str(error) else ""
+    when = "before the first step" if preparing else f"at step {watch.me.step}"
+    advice = f"--set {', or '.join(ways)}; " if ways else ""
     return (
-        f"out of GPU memory at step {run.step} on rank {run.accelerator.process_index} ({where}); "
-        f"--set {', or '.join(ways)}; `semsynth plan` says what fits ({detail})"
+        f"out of GPU memory {when} on rank {watch.me.rank} on {watch.me.host} ({where}); "
+        f"{advice}`semsynth plan` says what fits ({detail})"
     )
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from semsynth.data.loading import TrainingPictures, batches
@@ -45,6 +44,7 @@ from semsynth.train.setup import (
     whole_ema,
 )
 from semsynth.train.start import Start, check_start, starting_point
+from semsynth.train.starting import MEETING_SECONDS, Starting, meet
 from semsynth.train.status import Status, started
 from semsynth.train.step import Run, step_names, train_step
 from semsynth.train.stopping import Stopping
@@ -78,13 +78,15 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         data = PreparedDataset.open(config.data)
         check_fit(recipe, data)
         folder = run_folder(config, recipe)
+        starting = Starting()
         try:
-            accelerator = _accelerator(config, recipe)
-            final = _train(config, recipe, folder, data, accelerator, on_checkpoint)
+            accelerator = _accelerator(config, recipe, starting)
+            final = _train(config, recipe, folder, data, accelerator, starting, on_checkpoint)
         except RuntimeError as error:
             raised = while_starting(error)
             raise raised from (None if raised is error else error)
         finally:
+            starting.over()
             # Accelerate keeps its settings for the life of the process; the next run may have
             # others.
             AcceleratorState._reset_state(reset_partial_state=True)
@@ -93,11 +95,12 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     return {"model": str(final), "steps": recipe.total_steps, "last": last}
 
 
-def _accelerator(config: TrainConfig, recipe: Recipe) -> Accelerator:
+def _accelerator(config: TrainConfig, recipe: Recipe, starting: Starting) -> Accelerator:
+    device = pick_device(config.device)
     # The watch comes first, and names who is missing; this is for a process whose watch hangs too.
-    timeout = timedelta(minutes=recipe.train.stall_minutes * (SLOW + 1))
-    cpu = pick_device(config.device).type == "cpu"
-    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
+    meet(device, timedelta(minutes=recipe.train.stall_minutes * (SLOW + 1)), starting)
+    starting.begin("preparing", max(MEETING_SECONDS, 60 * recipe.train.stall_minutes))
+    return Accelerator(cpu=device.type == "cpu")
 
 
 def _train(
@@ -106,6 +109,7 @@ def _train(
     folder: Path,
     data: PreparedDataset,
     accelerator: Accelerator,
+    starting: Starting,
     on_checkpoint: OnCheckpoint | None,
 ) -> Path:
     rank, world, final = accelerator.process_index, accelerator.num_processes, folder / FINAL
@@ -114,18 +118,23 @@ def _train(
     except UserError as error:
         raise together(accelerator, error) from None
     owner, start = _claimed(config, recipe, folder, data, accelerator)
-    run = assemble(recipe, data, accelerator, start, owner)
-    if run.step >= recipe.total_steps and final.exists():
-        say(f"{final}: already trained ({run.step} steps)")
-        return final
+    run = None
+    if on_main(accelerator, final.exists):  # a run that was finished is left as it is
+        run = assemble(recipe, data, accelerator, start, owner)
+        if run.step >= recipe.total_steps:
+            say(f"{final}: already trained ({run.step} steps)")
+            return final
     on_main(accelerator, owner.begin)
-    told = started(folder, run.step, recipe.total_steps, world)
-    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes, run.step, owner.token)
+    told = started(folder, recipe.total_steps, world)
+    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes, owner=owner.token)
     with logging_to(folder / "logs" / f"rank_{rank:04d}.log"):
         log_line(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
         try:
             accelerator.wait_for_everyone()
+            starting.over()
             watch.start()
+            run = run or assemble(recipe, data, accelerator, start, owner)
+            watch.me.step = run.step
             _Training(run, told, watch, owner, on_checkpoint).to_the_end()
             ema = whole_ema(run)
             if accelerator.is_main_process:
@@ -134,12 +143,8 @@ def _train(
                 told.state = "finished"
             accelerator.wait_for_everyone()
         except BaseException as error:
-            raised = translate(error, run, watch)
-            text = " ".join(str(raised).split()) or type(raised).__name__
-            told.state = "preempted" if isinstance(raised, Preempted) else "failed"
-            told.reason = text
-            log_line(f"stopped at step {run.step}: {text}")
-            watch.fail(text)
+            raised = translate(error, recipe, accelerator, watch)
+            _note(raised, told, watch)
             raise raised from (None if raised is error else error)
         finally:
             watch.stop()
@@ -147,6 +152,13 @@ def _train(
                 told.write(folder)
     accelerator.end_training()
     return final
+
+
+def _note(raised: BaseException, told: Status, watch: Watch) -> None:
+    """Tell status, log and the other processes why this one ends."""
+    told.state = "preempted" if isinstance(raised, Preempted) else "failed"
+    told.reason = watch.fail(raised)
+    log_line(f"stopped at step {watch.me.step}: {told.reason}")
 
 
 def _claimed(
@@ -181,6 +193,7 @@ class _Training:
         recipe, accelerator = run.recipe, run.accelerator
         section, world = recipe.train, accelerator.num_processes
         self.main = accelerator.is_main_process
+        told.step, told.last_checkpoint = run.step, run.step or None
         self.kept = run.step  # the newest step of which there is a checkpoint, on all ranks
         self.checkpoints = Checkpoints(
             run.folder, section.keep_checkpoints, section.keep_every, run.step or None, owner
@@ -201,6 +214,8 @@ class _Training:
     def to_the_end(self) -> None:
         try:
             self._steps()
+            if self.main:
+                self.watch.mark(self.run.step, "checkpoint")
             self.checkpoints.wait()
             self.told.last_checkpoint = self.checkpoints.last
         finally:

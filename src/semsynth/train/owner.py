@@ -1,7 +1,7 @@
 """Whose run folder it is: one job trains in it; one that has lost it stops, and destroys nothing.
 
 Rank 0 puts ``.owner.json`` with a random token there when the run starts, and removes it when it
-ends. A job that finds one looks at the beats of its rank 0 (``watch``): a count that grows is a job
+ends. A job that finds one looks at the beats of its rank 0 (``beats``): a count that grows is a job
 that lives. Two that start at the same moment see none of each other yet: the later one has the
 folder, and the other finds that out before its next write. No clocks are compared.
 """
@@ -24,7 +24,7 @@ import psutil
 from semsynth.runtime.artifacts import write_json
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import say
-from semsynth.train.watch import EVERY_SECONDS, FOLDER, Beat, has_ended, last_beat
+from semsynth.train.beats import EVERY_SECONDS, FOLDER, Beat, has_ended, last_beat
 
 FILE = ".owner.json"
 # How many beats are waited for: of a job that was heard of, and of one that may still be reading

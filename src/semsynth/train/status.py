@@ -97,16 +97,19 @@ def read_status(run: Path) -> Status | None:
     return Status(**{name: value for name, value in found.items() if name in names})
 
 
-def started(run: Path, step: int, total_steps: int, world: int) -> Status:
-    """Return the status of a run that starts now; one that was there before counts a restart."""
+def started(run: Path, total_steps: int, world: int) -> Status:
+    """Return the status of a run that starts now; one that was there before counts a restart.
+
+    Until its checkpoint is read, its step and last checkpoint are what it said before.
+    """
     try:
         before = read_status(run)
     except UserError:
         before = None
     return Status(
-        step=step,
+        step=0 if before is None else before.step,
         total_steps=total_steps,
-        last_checkpoint=step or None,
+        last_checkpoint=None if before is None else before.last_checkpoint,
         restarts=0 if before is None else before.restarts + 1,
         host=platform.node(),
         pid=os.getpid(),
