@@ -16,12 +16,12 @@ from jobs import Jobs, until
 
 from semsynth.runtime.errors import UserError
 from semsynth.train import loop, owner
+from semsynth.train.beats import Beat
 from semsynth.train.config import TrainConfig
 from semsynth.train.loop import train
 from semsynth.train.owner import check_alone, take
 from semsynth.train.state import complete_checkpoints, newest
 from semsynth.train.status import read_status
-from semsynth.train.beats import Beat
 
 Configure = Callable[..., TrainConfig]
 LONG = ("train.steps=100000", "train.log_every=5", "train.checkpoint_every=20")
