@@ -37,9 +37,15 @@ def at_step(run: Path, step: int) -> Callable[[], bool]:
     return lambda: status_of(run).step >= step
 
 
+def beat_path(run: Path, rank: int) -> Path:
+    """The file of the one job that trains there."""
+    (folder,) = (run / ".ranks").iterdir()
+    return folder / f"rank_{rank:04d}.json"
+
+
 def beat(run: Path, rank: int, what: str) -> int:
     with contextlib.suppress(OSError, ValueError):  # not there yet, or just being written
-        return int(json.loads((run / f".ranks/rank_{rank:04d}.json").read_text())[what])
+        return int(json.loads(beat_path(run, rank).read_text())[what])
     return -1
 
 
@@ -236,7 +242,7 @@ def test_who_cannot_write_is_not_lost_and_finds_nobody_lost(
     job = jobs.start(2, *words("run", *ENDLESS, "train.stall_minutes=0.1"))
     until(at_step(run, 4))
     for rank in ranks:
-        file = run / f".ranks/rank_{rank:04d}.json"
+        file = beat_path(run, rank)
         file.rename(run / f"{rank}.json")
         file.mkdir()
     until(lambda: all("cannot write its sign of life" in job.said(rank) for rank in ranks))
