@@ -23,7 +23,8 @@ class Metrics:
             say(f"warning: {self.path}: {damaged} damaged lines are dropped")
         kept = [json.dumps(line) for line in lines if line["step"] <= start_step]
         write_text(self.path, "".join(line + "\n" for line in kept))
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)
+        self._waiting = b""  # what a full disk did not take
         self._board: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -31,19 +32,22 @@ class Metrics:
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
 
     def write(self, step: int, **values: float | int | str) -> None:
-        """Add a line."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    self._board.add_scalar(name, value, step)
+        """Add a line; where the disk is full it waits until there is room, and stops nothing."""
+        self._waiting += (json.dumps({"step": step, **values}) + "\n").encode()
+        with suppress(OSError):
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
+            if self._board is not None:
+                for name, value in values.items():
+                    if not isinstance(value, str):
+                        self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        with suppress(OSError):
+            self._file.write(self._waiting)
+            self._file.close()
+            if self._board is not None:
+                self._board.close()
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
