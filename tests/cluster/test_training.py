@@ -15,6 +15,8 @@ import pytest
 import torch
 from local_slurm import Slurm
 
+from semsynth.train.status import read_status
+
 # One worker: a second one would start a SLURM, and train the undisturbed run, of its own.
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
@@ -150,12 +152,16 @@ def test_submit_writes_a_script_that_slurm_runs_on_two_nodes(
     words = [sys.executable, "-m", "semsynth", "submit", *flags[:4], "--output", "a run", "--json"]
     size = ["--nodes", "2", "--gpus", "1", "--cpus", "1", "--time", "10", "--partition", "main"]
     result = json.loads(slurm.run(*words, *size, cwd=tmp_path))
-    while not (tmp_path / "a run/status.json").exists():
-        assert slurm.facts(result["job"])["JobState"] != "FAILED"
-        time.sleep(0.2)
-    with pytest.raises(AssertionError, match=f"job {result['job']} is RUNNING and trains in this"):
-        slurm.run(*words, *size, cwd=tmp_path)
     slurm.wait_for(result["job"], "COMPLETED")
     assert Path(result["log"]) == tmp_path / f"a run_{result['job']}.log"
     assert "on node[1-2]: 2 processes" in Path(result["log"]).read_text()
     assert_same(tmp_path / "a run", straight)
+    # One that is in the queue, or runs: the tiny run may be over before another can be submitted.
+    waiting = slurm.sbatch("--hold", "--output=/dev/null", "--wrap", "true", cwd=tmp_path)
+    told = read_status(tmp_path / "a run")
+    assert told is not None and told.job == result["job"]
+    told.job = waiting
+    told.write(tmp_path / "a run")
+    with pytest.raises(AssertionError, match=f"job {waiting} is PENDING and trains in this"):
+        slurm.run(*words, *size, cwd=tmp_path)
+    slurm.run("scancel", waiting)

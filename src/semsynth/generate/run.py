@@ -189,8 +189,6 @@ def _load(config: GenerateConfig) -> SemanticDiffusionPipeline:
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, device=config.device)
     if config.reference == "plain":
         pipe.plain = True
-        # Weights that were trained in bfloat16 are saved, and loaded, as channels_last.
-        pipe.use_precision("no")
         return pipe
     pipe.cache = config.cache
     pipe.set_precision(config.precision)

@@ -62,16 +62,38 @@ def make_plan(
             memory[name] = needs.table(pictures, checkpointing)
             bar.update(1)
         used = memory["checkpointing" if section.gradient_checkpointing else "plain"]
-        measured: Rehearsal | str = hardware.why_not
-        if hardware.device is not None:
-            measured = (
-                rehearse(recipe, label_channels, pictures, hardware.device)
-                if used["fits"]
-                else "the step does not fit"
-            )
+        measured = _measured(recipe, label_channels, pictures, hardware, used["fits"])
         bar.update(1)
     latents = _latents(recipe, training_pictures)
     work = Work(recipe, flops, codec, latents["encoded"], painting)
+    return {
+        **_settings(recipe, hardware, label_channels, pictures),
+        "parameters": parameters,
+        "autoencoder": _autoencoder(recipe, codec),
+        "flops": _flops(work),
+        "memory": {"limit": int(hardware.memory), "used": used, **memory},
+        "latents": latents,
+        "time": times(work, hardware, measured),
+        "disk": _disk(recipe, parameters, latents["bytes"]),
+        "advice": _advice(needs, memory, flops, codec),
+    }
+
+
+def _measured(
+    recipe: Recipe, label_channels: int, pictures: int, hardware: Hardware, fits: bool
+) -> Rehearsal | str:
+    """Return what a step takes on the machine at hand, or why that is not known."""
+    if hardware.device is None:
+        return hardware.why_not
+    if not fits:
+        return "the step does not fit"
+    return rehearse(recipe, label_channels, pictures, hardware.device)
+
+
+def _settings(
+    recipe: Recipe, hardware: Hardware, label_channels: int, pictures: int
+) -> dict[str, Any]:
+    section = recipe.train
     return {
         "recipe": recipe.name,
         "height": recipe.height,
@@ -84,14 +106,6 @@ def make_plan(
         "accumulation": section.accumulation,
         "pictures_at_a_time": pictures,
         "gradient_checkpointing": section.gradient_checkpointing,
-        "parameters": parameters,
-        "autoencoder": _autoencoder(recipe, codec),
-        "flops": _flops(work),
-        "memory": {"limit": int(hardware.memory), "used": used, **memory},
-        "latents": latents,
-        "time": times(work, hardware, measured),
-        "disk": _disk(recipe, parameters, latents["bytes"]),
-        "advice": _advice(needs, memory, flops, codec),
     }
 
 
