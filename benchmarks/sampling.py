@@ -171,12 +171,14 @@ def main(argv: list[str]) -> int:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw consistency and the judge's Fréchet distance against the evaluations of the network."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for name in dict.fromkeys(row["sampler"] for row in rows):
+    figure, axes = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
+    for i, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
         arm = sorted((row for row in rows if row["sampler"] == name), key=lambda row: row["steps"])
         steps = [row["steps"] for row in arm]
         for axis, key in zip(axes, ("miou", "fd_segmenter"), strict=True):
-            axis.plot(steps, [row[key] for row in arm], marker="o", markersize=4, label=name)
+            values = [row[key] for row in arm]
+            color = plt.get_cmap("tab20")(i % 20)
+            axis.plot(steps, values, marker="o", markersize=4, label=name, color=color)
     axes[0].axhline(rows[0]["miou_real"], color="0.5", linestyle="--", label="real pictures")
     for axis, title in zip(
         axes, ("mIoU of the judge", "Fréchet distance on its features"), strict=True
@@ -187,7 +189,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel("network evaluations (guided)")
         axis.set_title(title)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=130)
 
 
