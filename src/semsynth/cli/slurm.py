@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from semsynth.runtime.errors import REQUEUE_STATUS, UserError
@@ -82,16 +82,14 @@ def _ports(number: int) -> list[int]:
     return [10_000 + (number + 101 * i) % 20_000 for i in range(100)]
 
 
-@contextmanager
-def meeting_port(env: Mapping[str, str]) -> Iterator[int]:
+def meeting_port(env: Mapping[str, str]) -> AbstractContextManager[int]:
     """Give a port for MASTER_PORT that is free here, and keep it from others meanwhile.
 
     Here is the job's first node, in a batch script; the tasks would agree on a port by themselves,
     but something else on that node may have it, or take it before rank 0 listens there, and a
     rank that meets a stranger there waits for ever.
     """
-    with reserved_port([*_ports(int(env["SLURM_JOB_ID"]) * 7), 0]) as port:
-        yield port
+    return reserved_port([*_ports(int(env["SLURM_JOB_ID"]) * 7), 0])
 
 
 def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> list[str]:

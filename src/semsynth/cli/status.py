@@ -6,8 +6,6 @@ import dataclasses
 import os
 import platform
 import re
-import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from tyro.conf import Positional
 from semsynth.cli.common import finish, parse
 from semsynth.runtime.artifacts import MARKER, read_json
 from semsynth.runtime.errors import UserError
+from semsynth.runtime.squeue import ask_squeue
 from semsynth.train.status import STATUS, Status, read_status
 
 # A running training writes at each line of the log. Validation, previews and checkpoints come in
@@ -114,12 +113,8 @@ def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, An
 
 def ask_slurm(job: str) -> str | None:
     """Return the job's state in SLURM's words, "" for one that is no more, None for no answer."""
-    if not job or shutil.which("squeue") is None:
-        return None
-    words = ["squeue", "--noheader", "--jobs", job, "--format=%T"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20)
-    except subprocess.TimeoutExpired:
+    done = ask_squeue(job, "%T", 20) if job else None
+    if done is None:
         return None
     if done.returncode:
         # Another cluster's job may have this number, or the controller may be away.

@@ -143,9 +143,7 @@ class TrainingPictures(Dataset[TrainingSample]):
         layers = list(self.read(stem))
         top, left, height, width = self.data.content_box(self.split, stem)
         if self.padded:
-            box = np.zeros(layers[1].shape, np.uint8)
-            box[top : top + height, left : left + width] = 1
-            layers.append(box)
+            layers.append(self.data.content(self.split, stem).view(np.uint8))
         layers, varied = vary(layers, self.plan, position, (top, left, height, width))
         content = layers[-1] if self.padded else None
         # Edges of the varied instances: an edge that is resized would become thick or thin.

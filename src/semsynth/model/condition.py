@@ -144,6 +144,12 @@ def dense(modulation: Modulation) -> Modulation:
     return scale, torch.empty_like(scale).copy_(shift)
 
 
+def rim_places(side: int, device: torch.device) -> Tensor:
+    """Return where each place of a side is read from: 0, then 1 for all within, then 2."""
+    place = torch.arange(side, device=device)
+    return 1 - (place == 0).int() + (place == side - 1)
+
+
 def spread(part_MCHW: Tensor, size: torch.Size) -> Tensor:
     """Return a map at its full size: its rows and columns but the outer ones are repeated.
 
@@ -154,7 +160,5 @@ def spread(part_MCHW: Tensor, size: torch.Size) -> Tensor:
     layout = torch.contiguous_format if contiguous else torch.channels_last
     for axis, side in zip((2, 3), size, strict=True):
         if part_MCHW.shape[axis] != side:
-            places = torch.ones(side, dtype=torch.int64, device=part_MCHW.device)
-            places[0], places[-1] = 0, 2
-            part_MCHW = part_MCHW.index_select(axis, places)
+            part_MCHW = part_MCHW.index_select(axis, rim_places(side, part_MCHW.device))
     return part_MCHW.contiguous(memory_format=layout)

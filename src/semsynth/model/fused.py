@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.model.condition import Entry, Modulation, Passes
+from semsynth.model.condition import Entry, Modulation, Passes, rim_places
 from semsynth.model.norms import EPS, GroupNorm
 from semsynth.model.spade import ResBlock, SpadeNorm
 from semsynth.model.unet import SemanticUNet
@@ -62,8 +62,7 @@ def _for_pictures(part_MCHW: Tensor, x_BCHW: Tensor) -> Tensor:
     for axis in (2, 3):
         side = x_BCHW.shape[axis]
         if part_MCHW.shape[axis] not in (1, side):  # the rim and one pixel, see `spread`
-            place = torch.arange(side, device=x_BCHW.device)
-            part_MCHW = part_MCHW.index_select(axis, 1 - (place == 0).int() + (place == side - 1))
+            part_MCHW = part_MCHW.index_select(axis, rim_places(side, x_BCHW.device))
     masks, pictures = len(part_MCHW), len(x_BCHW)
     if masks not in (1, pictures):
         part_MCHW = part_MCHW.repeat_interleave(pictures // masks, 0)

@@ -39,7 +39,7 @@ from semsynth.pipeline.parts import PipelineParts
 from semsynth.pipeline.sizes import cut_back, fill_up, told, whole_size
 from semsynth.pipeline.steps import Callback, Interrupted, StepEnd, check_callback
 from semsynth.runtime.errors import SemsynthWarning, UserError
-from semsynth.runtime.precision import keep_casts
+from semsynth.runtime.precision import autocast, keep_casts
 
 
 class PaintingPipeline(PipelineParts):
@@ -232,15 +232,15 @@ class PaintingPipeline(PipelineParts):
             with self._autocast():
                 null = self._plain_unet.encode_null(*noise_BCHW.shape[2:])
 
-        short = self.precision == "bf16"
+        device, precision = self._execution_device, self.precision
 
         def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
             x = x.to(self._plain_unet.dtype)
             if isinstance(condition, Tensor):
                 return plain_pass(self._plain_unet, x, t, condition, guidance_scale, rescale)
-            if short:
+            if precision == "bf16":
                 x = x.contiguous(memory_format=torch.channels_last)
-            with self._autocast():
+            with autocast(device, precision):
                 output: Tensor = self.unet(x, t, condition, null, guidance_scale, rescale).sample
             return output
 

@@ -28,7 +28,7 @@ def resolve_precision(wanted: Literal["auto", "no", "bf16"], device: torch.devic
     if wanted == "no":
         return "no"
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = can_compute("bf16", device)
         if wanted == "bf16" and not native:
             say(f"{torch.cuda.get_device_name(device)} has no bfloat16: computing in float32")
         return "bf16" if native else "no"
@@ -46,8 +46,7 @@ def can_compute(precision: Precision, device: torch.device) -> bool:
     """Return whether ``device`` computes in ``precision`` at all, faster or not."""
     if precision == "no" or device.type == "cpu":
         return True
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(native)
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device, precision: Precision, cache: bool = True) -> torch.autocast:

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import psutil
+
+from semsynth.runtime.squeue import ask_squeue
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # How long a process that was told to stop before its first step may take to get there: less than
@@ -117,12 +118,8 @@ def _ask_slurm(environment: Mapping[str, str]) -> tuple[float, float] | None:
     job = environment.get("SLURM_JOB_ID")
     if not job:
         return None
-    words = ["squeue", "--noheader", "--jobs", job, "--format=%L %l"]
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=_ASKING_SECONDS, env=dict(environment)
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    done = ask_squeue(job, "%L %l", _ASKING_SECONDS, environment)
+    if done is None:
         return None
     found = [_duration(word) for word in done.stdout.split()[:2]]
     if done.returncode or len(found) < 2 or found[0] is None or found[1] is None:

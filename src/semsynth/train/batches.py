@@ -15,7 +15,7 @@ from semsynth.train.budget import latent_size
 from semsynth.train.config import Recipe
 from semsynth.train.latents import LatentSet, cache_latents, claim_latents
 from semsynth.train.mask_dropout import partial_masks
-from semsynth.train.preview import validation_stems
+from semsynth.train.preview import can_validate, validation_stems
 from semsynth.train.step import Run
 
 
@@ -65,9 +65,7 @@ def held_out_latents(run: Run) -> Latents | None:
         UserError: see ``cache_latents``.
     """
     train, data = run.recipe.train, run.data
-    if not (train.cache_latents and train.validate_every):
-        return None
-    if "val" not in data.splits() or not data.has_images("val"):
+    if not (train.cache_latents and train.validate_every and can_validate(data)):
         return None
     return _kept_latents(run, "val", validation_stems(data))
 

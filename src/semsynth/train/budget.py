@@ -45,6 +45,11 @@ def settled(recipe: Recipe, cuda: bool) -> Recipe:
     return with_changes(recipe, **changes)
 
 
+def computed(recipe: Recipe) -> Precision:
+    """Return what a recipe that is ``settled`` computes in."""
+    return "bf16" if recipe.train.precision == "bf16" else "no"
+
+
 def recipe_flops(recipe: Recipe, label_channels: int) -> NetworkFlops:
     """Return the FLOPs for one picture: trained at the size of its crops, painted at the whole."""
     unet = meta_unet(recipe, label_channels)

@@ -33,7 +33,7 @@ from semsynth.train.fork import fork
 from semsynth.train.metrics import Metrics, read_metrics
 from semsynth.train.owner import Owner, check_alone, release, take
 from semsynth.train.phases import learning_rate, phase_at
-from semsynth.train.preview import preview, validation_batch, validation_loss
+from semsynth.train.preview import can_validate, preview, validation_batch, validation_loss
 from semsynth.train.setup import (
     assemble,
     averaged,
@@ -306,8 +306,8 @@ class _Training:
         if keeps:
             self._check_finite()
             self.kept = step
-        held_out = "val" in run.data.splits() and run.data.has_images("val")
-        validates = is_due(section.validate_every) and held_out
+        # In this order: in most steps none is due, and a large split takes a while to look through.
+        validates = is_due(section.validate_every) and can_validate(run.data)
         previews = is_due(section.preview_every)
         if not (validates or previews or keeps):
             return

@@ -30,15 +30,15 @@ from semsynth.model.unet import SemanticUNet
 from semsynth.model.vae_config import fresh_vae
 from semsynth.pipeline.bundle import labels_for_network
 from semsynth.pipeline.caching import AUTO_SHARE, encode_masks
+from semsynth.pipeline.facts import DEFAULT_GUIDANCE
 from semsynth.runtime.live_bytes import LiveBytes
-from semsynth.runtime.precision import Precision, autocast, keep_casts
-from semsynth.train.budget import latent_size, meta_unet, painted_size, settled
+from semsynth.runtime.precision import autocast, keep_casts, memory_format
+from semsynth.train.budget import computed, latent_size, meta_unet, painted_size, settled
 from semsynth.train.config import Recipe
 from semsynth.train.latents import PIXELS_AT_A_TIME
 from semsynth.train.preview import VALIDATION_BATCH
 
 Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]
-GUIDANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,7 @@ def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
         def predict(x: Tensor, t: Tensor) -> Tensor:
             return unet(x, t, hot).sample  # type: ignore[no-any-return]
 
-        precision: Precision = "bf16" if recipe.train.precision == "bf16" else "no"
-        with autocast(torch.device("cpu"), precision):
+        with autocast(torch.device("cpu"), computed(recipe)):
             loss = diffusion_loss(schedule, predict, x0[part], noise[part], t[part]).total.mean()
         saved = live.now - live.marked
         if training:
@@ -276,8 +275,8 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
     codec = (
         make_codec(model.codec, model.haar_levels) if model.vae is None else fresh_vae(model.vae)
     )
-    precision: Precision = "bf16" if recipe.train.precision == "bf16" else "no"
-    layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
+    precision = computed(recipe)
+    layout = memory_format(precision)
     live = _live(codec, unet)
     with live:
         channels = torch.zeros(1, *painted_size(recipe), dtype=torch.int16)
@@ -295,7 +294,7 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
             for _ in range(2):  # in the second pass all weights have been cast
                 x = held[0].contiguous(memory_format=layout)
                 with autocast(device, precision):
-                    output = unet(x, t, condition, null, GUIDANCE).sample.float()
+                    output = unet(x, t, condition, null, DEFAULT_GUIDANCE).sample.float()
                 x0 = output[:, : model.latent_channels] - x
                 x0 = x0 if codec is None else codec.clip(x0)
                 del output, x

@@ -7,7 +7,14 @@ from typing import Any
 from semsynth.model.flops import NetworkFlops
 from semsynth.runtime.errors import UserError
 from semsynth.runtime.progress import progress_bar
-from semsynth.train.budget import CodecFlops, codec_flops, meta_unet, recipe_flops, settled
+from semsynth.train.budget import (
+    CodecFlops,
+    codec_flops,
+    latent_size,
+    meta_unet,
+    recipe_flops,
+    settled,
+)
 from semsynth.train.config import Recipe
 from semsynth.train.fitting import Needs
 from semsynth.train.hardware import Hardware
@@ -121,13 +128,13 @@ def _latents(recipe: Recipe, pictures: int | None) -> dict[str, Any]:
     if not recipe.train.cache_latents:
         return {"pictures": 0, "assumed": False, "encoded": 0, "bytes": 0}
     count = ASSUMED_PICTURES if pictures is None else pictures
-    encoded, side = count * (1 + recipe.train.flip), recipe.model.downscale
-    positions = (recipe.height // side) * (recipe.width // side)
+    encoded = count * (1 + recipe.train.flip)
+    height, width = latent_size(recipe, painted=True)
     return {
         "pictures": count,
         "assumed": pictures is None,
         "encoded": encoded,
-        "bytes": 2 * encoded * recipe.model.latent_channels * positions,  # float16
+        "bytes": 2 * encoded * recipe.model.latent_channels * height * width,  # float16
     }
 
 

@@ -39,6 +39,11 @@ def _spread(stems: list[str], count: int) -> list[str]:
     return [stems[i] for i in picks]
 
 
+def can_validate(data: PreparedDataset) -> bool:
+    """Return whether there are pictures whose loss can be watched."""
+    return "val" in data.splits() and data.has_images("val")
+
+
 def validation_stems(data: PreparedDataset) -> list[str]:
     """Return the up to 64 pictures of ``val`` whose loss is watched."""
     return _spread(data.stems("val"), VALIDATION_PICTURES)

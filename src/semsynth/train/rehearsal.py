@@ -28,6 +28,7 @@ from semsynth.model.vae import VaeCodec
 from semsynth.model.vae_config import find_config, fresh_vae
 from semsynth.pipeline.bundle import fresh_network, labels_for_network
 from semsynth.pipeline.caching import encode_masks
+from semsynth.pipeline.facts import DEFAULT_GUIDANCE
 from semsynth.pipeline.sizes import whole_size
 from semsynth.runtime.devices import free_bytes, seconds
 from semsynth.runtime.precision import autocast, memory_format, resolve_precision
@@ -48,7 +49,6 @@ from semsynth.train.step import Run, train_step
 WARM_UP, STEPS = 1, 3
 # Steps that take longer on a CPU, some ten seconds, are made smaller.
 CPU_FLOPS = 5e11
-GUIDANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
         kept = encode_masks(unet, channels, None, None)
         null = unet.encode_null(height, width)
         encode = _seconds(lambda: encode_masks(unet, channels, None, None), device)
-        guided = _seconds(lambda: unet(x, t, kept, null, GUIDANCE), device)
+        guided = _seconds(lambda: unet(x, t, kept, null, DEFAULT_GUIDANCE), device)
     sides = (painted.height, painted.width)
     return Painted(*sides, shares[1], encode / shares[0], guided / shares[1], *coded)
 

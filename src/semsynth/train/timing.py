@@ -9,8 +9,7 @@ import torch
 
 from semsynth.model.flops import NetworkFlops
 from semsynth.runtime.peaks import Peak
-from semsynth.runtime.precision import Precision
-from semsynth.train.budget import CodecFlops, peak_flops, watched_pictures
+from semsynth.train.budget import CodecFlops, computed, peak_flops, watched_pictures
 from semsynth.train.config import Recipe
 from semsynth.train.hardware import SCALING, Hardware
 from semsynth.train.preview import PREVIEW_STEPS
@@ -78,7 +77,7 @@ def times(work: Work, hardware: Hardware, measured: Rehearsal | str) -> list[dic
     if isinstance(measured, Rehearsal):
         return [_measured(work, hardware, measured)]
     rows: list[dict[str, Any]] = [{"source": "not measured", "reason": measured}]
-    precision = _computed(work.recipe.train.precision)
+    precision = computed(work.recipe)
     for peak in hardware.peaks:
         row = _row(work, hardware, _estimated(work, hardware, peak), peak.flops(precision))
         known = {"source": "estimate", "device": peak.name, "memory_gb": peak.memory_gb}
@@ -91,7 +90,7 @@ def _estimated(work: Work, hardware: Hardware, peak: Peak) -> _Speed:
     slow = hardware.utilisation * peak.fp32_tflops * 1e12
     # Without bfloat16 it is emulated, at float32's rate at the best.
     fast = hardware.utilisation * (peak.flops("bf16") or peak.fp32_tflops * 1e12)
-    rate = fast if _computed(section.precision) == "bf16" else slow
+    rate = fast if computed(work.recipe) == "bf16" else slow
     recomputed = flops.recomputed if section.gradient_checkpointing else 0
     share = section.batch_size / hardware.gpus
     step = share * ((flops.training + recomputed) / rate + work.encoded_in_steps / slow)
@@ -121,7 +120,7 @@ def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, 
         for steps in (PREVIEW_STEPS, work.painting.steps)
     )
     speed = _Speed(passes + measured.update_s, validated, previewed, codec_rate, painted)
-    peak = peak_flops(device, _computed(section.precision)) if device is not None else None
+    peak = peak_flops(device, computed(work.recipe)) if device is not None else None
     return {
         "source": "measured" if measured.share == 1 else "extrapolated",
         "device": _name(device),
@@ -158,10 +157,6 @@ def _row(work: Work, hardware: Hardware, speed: _Speed, peak: float | None) -> d
         "painting_s": work.painting.pictures * speed.painted / gpus,
         "without_autoencoder": not codec.known,
     }
-
-
-def _computed(precision: str) -> Precision:
-    return "bf16" if precision == "bf16" else "no"
 
 
 def _name(device: torch.device | None) -> str:
