@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,10 @@ def test_what_a_run_said_of_its_end_stands(run: Path, state: str) -> None:
     ],
 )
 def test_slurm_is_asked_about_the_job(
-    run: Path, state: str, answer: str, expected: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Path, state: str, answer: str, expected: str, squeue_says: Callable[[str], None]
 ) -> None:  # fmt: skip
     """With the answers that `squeue` gives; the real one is asked in tests/cluster."""
-    program = tmp_path / "bin/squeue"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "{answer}"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    squeue_says(answer)
     status = write(run, state=state, job="17", host="elsewhere")
     assert judge(run, status)[0] == expected
 

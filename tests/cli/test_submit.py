@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,14 +147,10 @@ def test_where_a_run_starts_from_is_passed_on(
 
 @pytest.mark.parametrize(("state", "status"), [("PENDING", 2), ("RUNNING", 2), ("", 0)])
 def test_a_run_whose_job_is_in_the_queue_is_not_submitted_again(
-    state: str, status: int, words: list[str], run: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    state: str, status: int, words: list[str], run: Path, squeue_says: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    program = tmp_path / "bin/squeue"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\necho {state}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    squeue_says(state)
     Status(state="preempted", job="31").write(run)
     assert main([*words, "--output", str(run), "--dry-run"]) == status
     error = capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,15 @@ def assert_same_weights() -> Callable[[Path, Path], None]:
         assert not [name for name in first if not torch.equal(first[name], second[name])]
 
     return compare
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB, in the folder `disk`."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("a small disk needs rights that this machine does not give")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -83,18 +83,24 @@ def test_steps_get_the_latents_of_their_pictures(
     assert 0 < mirrored < 16
 
 
-def test_latents_are_computed_once(
-    configure: Configure, vae: Path, own_data: Path, monkeypatch: pytest.MonkeyPatch,
-    assert_same_weights: Callable[[Path, Path], None], tmp_path: Path,
-) -> None:  # fmt: skip
-    encoded = []
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call of the autoencoder has encoded."""
+    counts: list[int] = []
     encode = VaeCodec.encode
 
     def counted(self: VaeCodec, picture: torch.Tensor) -> torch.Tensor:
-        encoded.append(len(picture))
+        counts.append(len(picture))
         return encode(self, picture)
 
     monkeypatch.setattr(VaeCodec, "encode", counted)
+    return counts
+
+
+def test_latents_are_computed_once(
+    configure: Configure, vae: Path, own_data: Path, encoded: list[int],
+    assert_same_weights: Callable[[Path, Path], None], tmp_path: Path,
+) -> None:  # fmt: skip
     train(configure("one", *SHORT, *behind(vae), data=own_data))
     assert sum(encoded) == 2 * len(PreparedDataset.open(own_data).stems("train"))
     train(configure("two", *SHORT, *behind(vae), data=own_data))
@@ -103,16 +109,8 @@ def test_latents_are_computed_once(
 
 
 def test_validation_has_its_latents_too(
-    configure: Configure, vae: Path, own_data: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, vae: Path, own_data: Path, encoded: list[int]
 ) -> None:
-    encoded = []
-    encode = VaeCodec.encode
-
-    def counted(self: VaeCodec, picture: torch.Tensor) -> torch.Tensor:
-        encoded.append(len(picture))
-        return encode(self, picture)
-
-    monkeypatch.setattr(VaeCodec, "encode", counted)
     often = (*SHORT, "train.validate_every=1")
     kept, made = configure("kept", *often, *behind(vae), data=own_data), configure(
         "made", *often, *behind(vae, False), data=own_data

@@ -7,9 +7,8 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,17 +201,6 @@ def test_a_port_that_another_server_has(jobs: Jobs, words: Any, tmp_path: Path) 
     assert "while it waited in 'meeting the others at 127.0.0.1:" in job.said(1)
     assert "Traceback" not in job.said(0) + job.said(1)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(words, capture_output=True).returncode:
-        pytest.skip("a small disk needs rights that this machine does not give")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_is_not_a_lost_process(jobs: Jobs, words: Any, small_disk: Path) -> None:
