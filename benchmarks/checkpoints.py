@@ -18,8 +18,8 @@ from typing import Any
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
-from semsynth.train import checkpoints, loop
-from semsynth.train.config import TrainConfig, load_recipe
+from semsynth.training.checkpoints import async_writer as checkpoints, loop
+from semsynth.training.recipe import TrainConfig, load_recipe
 
 
 def timed(owner: Any, name: str, clock: Any) -> list[float]:

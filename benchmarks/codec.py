@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.model.codec import Codec, HaarCodec
-from semsynth.model.vae import load_vae
-from semsynth.runtime.devices import pick_device, seconds
-from semsynth.runtime.errors import UserError
+from semsynth.models.codecs.codec import Codec, HaarCodec
+from semsynth.models.codecs.vae import load_vae
+from semsynth.core.devices import pick_device, seconds
+from semsynth.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.runtime.artifacts import write_json, write_text
-from semsynth.runtime.errors import REQUEUE_STATUS, UserError
-from semsynth.runtime.progress import say
+from semsynth.core.files import write_json, write_text
+from semsynth.core.errors import REQUEUE_STATUS, UserError
+from semsynth.core.progress import say
 
 GRACE = 60.0  # seconds that a stopped command has for its checkpoint
 DONE, FAILED, LATE = "done", "failed", "out of time; run it again to go on"

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.runtime.artifacts import require_space
-from semsynth.runtime.errors import UserError
+from semsynth.core.files import require_space
+from semsynth.core.errors import UserError
 
 KEYS = Path(__file__).parents[1] / "tests" / "parity" / "published_keys.json"
 

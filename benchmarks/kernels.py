@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.model.condition import dense, modulate, modulated_norm
-from semsynth.model.fused import _compiled, norm_silu
-from semsynth.model.norms import EPS, group_norm
-from semsynth.model.spade import SpadeNorm
-from semsynth.runtime.devices import pick_device, seconds
+from semsynth.models.sdm.condition import dense, modulate, modulated_norm
+from semsynth.models.sdm.compiled_norms import _compiled, norm_silu
+from semsynth.models.sdm.norms import EPS, group_norm
+from semsynth.models.sdm.blocks import SpadeNorm
+from semsynth.core.devices import pick_device, seconds
 
 Way = Callable[[], object]
 LAST = torch.channels_last

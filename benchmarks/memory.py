@@ -23,10 +23,10 @@ import torch
 
 from semsynth.cli.common import finish, guard, parse
 from semsynth.data.labels import LabelSet
-from semsynth.data.prepared import PreparedFormat, PreparedWriter
-from semsynth.pipeline.bundle import Bundle, fresh_network, save_bundle
-from semsynth.runtime.errors import UserError
-from semsynth.train.config import load_recipe
+from semsynth.data.dataset import PreparedFormat, PreparedWriter
+from semsynth.pipelines.formats.model_file import Bundle, fresh_network, save_bundle
+from semsynth.core.errors import UserError
+from semsynth.training.recipe import load_recipe
 
 
 @dataclass(frozen=True)

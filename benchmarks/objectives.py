@@ -20,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.data.prepared import PreparedDataset
-from semsynth.evaluate.config import EvaluateConfig
-from semsynth.evaluate.run import evaluate
-from semsynth.generate.config import GenerateConfig
-from semsynth.generate.run import generate
-from semsynth.runtime.errors import UserError
-from semsynth.train.config import TrainConfig
-from semsynth.train.loop import train
+from semsynth.data.dataset import PreparedDataset
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.run import evaluate
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.pipelines.generate.run import generate
+from semsynth.core.errors import UserError
+from semsynth.training.recipe import TrainConfig
+from semsynth.training.loop import train
 
 ARMS: dict[str, tuple[str, ...]] = {
     "epsilon, linear": ("prediction=epsilon", "schedule=linear"),

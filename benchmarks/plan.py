@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 WIDE = (
     "height=256", "width=256", "train.crop=1", "train.batch_size=2", "train.validate_every=0",
@@ -87,11 +87,11 @@ def memory(name: str) -> dict[str, Any]:
     """Take real steps and compare; GB."""
     import torch
 
-    from semsynth.train.config import load_recipe
-    from semsynth.train.hardware import PROCESS
-    from semsynth.train.memory import step_memory
-    from semsynth.train.rehearsal import practice_run, random_batch
-    from semsynth.train.step import train_step
+    from semsynth.training.recipe import load_recipe
+    from semsynth.planning.hardware import PROCESS
+    from semsynth.planning.memory import step_memory
+    from semsynth.planning.trial import practice_run, random_batch
+    from semsynth.training.step import train_step
 
     recipe_name, classes, changes = CASES[name]
     recipe = load_recipe(recipe_name, (*changes, "train.validate_every=0"))
@@ -138,10 +138,10 @@ def times(config: BenchConfig, data: Path) -> dict[str, Any]:
     """Plan and train in turns; images a second of both, and the median of their ratios."""
     import torch
 
-    from semsynth.data.prepared import PreparedDataset
-    from semsynth.train.config import TrainConfig, load_recipe
-    from semsynth.train.loop import train
-    from semsynth.train.rehearsal import Rehearsal, rehearse
+    from semsynth.data.dataset import PreparedDataset
+    from semsynth.training.recipe import TrainConfig, load_recipe
+    from semsynth.training.loop import train
+    from semsynth.planning.trial import Rehearsal, rehearse
 
     short = (f"train.steps={config.steps}", f"train.log_every={config.steps}", "finetune.steps=0")
     quiet = ("train.validate_every=0", "train.preview_every=0", "train.warmup_steps=1")

@@ -12,11 +12,11 @@ from pathlib import Path
 from semsynth.cli.common import finish, guard, parse
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
-from semsynth.generate.config import GenerateConfig
-from semsynth.generate.run import generate
-from semsynth.runtime.errors import UserError
-from semsynth.train.config import TrainConfig, load_recipe
-from semsynth.train.loop import train
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.pipelines.generate.run import generate
+from semsynth.core.errors import UserError
+from semsynth.training.recipe import TrainConfig, load_recipe
+from semsynth.training.loop import train
 
 LOG_EVERY = 10
 

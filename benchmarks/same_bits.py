@@ -33,9 +33,9 @@ SMALL = (
 )
 # What a recipe of the paper's kind does: pixels, noise, learned variance, nearest labels.
 PAPER = (
-    *("height=32", "width=32", "model.base_channels=32", "model.channel_mult=[1, 2]"),
-    *("model.blocks_per_level=1", "model.attention_factors=[2]", "model.head_channels=32"),
-    *("model.spade_hidden=16", "train.steps=6", "finetune.steps=2", "train.batch_size=4"),
+    *("height=32", "width=32", "model.base_channels=64", "model.channel_mult=[1, 2]"),
+    *("model.blocks_per_level=1", "model.attention_factors=[2]", "model.head_channels=64"),
+    *("model.spade_hidden=128", "train.steps=6", "finetune.steps=2", "train.batch_size=4"),
     *("train.log_every=1", "train.checkpoint_every=4", "train.precision=no", "train.workers=0"),
     *("train.validate_every=0", "train.preview_every=0", "train.gradient_checkpointing=false"),
 )

@@ -29,14 +29,14 @@ from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
 from semsynth.data.labels import LabelSet
-from semsynth.diffusion.settings import SamplerSettings
-from semsynth.evaluate.config import EvaluateConfig
-from semsynth.evaluate.run import evaluate
-from semsynth.generate.config import GenerateConfig
-from semsynth.generate.run import generate
-from semsynth.model.codec import Codec
-from semsynth.pipeline import SemanticDiffusionPipeline
-from semsynth.runtime.errors import UserError
+from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.run import evaluate
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.pipelines.generate.run import generate
+from semsynth.models.codecs.codec import Codec
+from semsynth.pipelines import SemanticDiffusionPipeline
+from semsynth.core.errors import UserError
 
 CONSISTENCY = ("miou", "miou_interval", "miou_real")
 STEPS = (5, 8, 12, 20, 50, 250, 1000)

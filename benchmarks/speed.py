@@ -28,18 +28,18 @@ import semsynth
 from semsynth.cli.common import finish, guard, parse
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import Denoiser
-from semsynth.diffusion.objective import diffusion_loss
+from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.settings import SamplerSettings
-from semsynth.model.flops import training_flops
-from semsynth.model.fused import fuse
-from semsynth.model.reference import plain_pass
-from semsynth.model.unet import SemanticUNet
-from semsynth.runtime.artifacts import read_json, write_json
-from semsynth.runtime.devices import pick_device, seconds
-from semsynth.runtime.errors import UserError
-from semsynth.runtime.precision import (
+from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.models.flops import training_flops
+from semsynth.models.sdm.compiled_norms import fuse
+from semsynth.models.sdm.reference import plain_pass
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.core.files import read_json, write_json
+from semsynth.core.devices import pick_device, seconds
+from semsynth.core.errors import UserError
+from semsynth.core.precision import (
     Precision,
     autocast,
     cpu_name,
@@ -47,9 +47,9 @@ from semsynth.runtime.precision import (
     memory_format,
     resolve_precision,
 )
-from semsynth.runtime.progress import say
-from semsynth.train.budget import peak_flops
-from semsynth.train.ema import Ema
+from semsynth.core.progress import say
+from semsynth.planning.flops import peak_flops
+from semsynth.training.ema import Ema
 
 GUIDANCE = 1.5
 PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True)

@@ -11,4 +11,4 @@ here=$(dirname "$0")/..; [ -f "$here/scripts/environment.sh" ] || here=${SLURM_S
 cd "$here" && [ -f scripts/environment.sh ] || { echo "error: sbatch it from the repository" >&2; exit 2; }
 . scripts/environment.sh
 # This process becomes the launcher, so that SLURM's signal for the batch script arrives there.
-exec python3 -m semsynth.cli.launch scripts/train_semantic_diffusion.py "$@"
+exec python3 -m semsynth.cli.cluster.launch scripts/train_semantic_diffusion.py "$@"

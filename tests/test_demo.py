@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from semsynth.data.prepared import PreparedDataset
-from semsynth.demo import DemoBudget, DemoConfig, headline, run_demo
-from semsynth.runtime.errors import UserError
+from semsynth.data.dataset import PreparedDataset
+from semsynth.cli.demo_run import DemoBudget, DemoConfig, headline, run_demo
+from semsynth.core.errors import UserError
 
 BUDGET = DemoBudget(
     train_count=16,

@@ -12,11 +12,11 @@ import pytest
 
 from semsynth.cli.common import parse
 from semsynth.data.config import PrepareConfig
-from semsynth.evaluate.config import EvaluateConfig
-from semsynth.generate.config import GenerateConfig
-from semsynth.runtime.errors import UserError
-from semsynth.segment.config import SegmentTrainConfig
-from semsynth.train.config import TrainConfig, load_recipe
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.core.errors import UserError
+from semsynth.segmentation.config import SegmentTrainConfig
+from semsynth.training.recipe import TrainConfig, load_recipe
 
 CONFIGS = {
     "prepare": PrepareConfig, "train": TrainConfig, "generate": GenerateConfig,

@@ -14,7 +14,7 @@ import pytest
 MAX_LINES = 400
 MAX_FUNCTION = 50
 MAX_PARAMETERS = 7
-PIPELINE = ("src/semsynth/pipeline/painting.py", "src/semsynth/pipeline/parts.py")
+PIPELINE = ("src/semsynth/pipelines/painting.py", "src/semsynth/pipelines/parts.py")
 
 # Absolute paths of some machine, and addresses of some machine's files.
 MACHINE = re.compile(r"(?<![\w.~:/])/(?:home|root|work|opt|Users)/\w|file:///")
@@ -67,7 +67,7 @@ def test_functions_have_few_parameters(root: Path) -> None:
         if any("register_to_config" in ast.unparse(mark) for mark in node.decorator_list):
             continue
         # What a pass of a network is called with is Diffusers' list, and how a picture was varied.
-        if name.endswith(" forward") and "model/unet.py" in name:
+        if name.endswith(" forward") and "models/sdm/unet.py" in name:
             continue
         # So does a pipeline, and what it is called with are all the settings of a picture.
         if node.name in ("__init__", "__call__") and name.startswith(PIPELINE):

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from semsynth.model.reference import plain_pass
-from semsynth.model.unet import SemanticUNet
-from semsynth.train.config import Recipe, load_recipe
-from semsynth.train.memory import step_memory
+from semsynth.models.sdm.reference import plain_pass
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.training.recipe import Recipe, load_recipe
+from semsynth.planning.memory import step_memory
 
 H100 = 78 * 2**30  # bytes that an H100 of 80 GB has free
 TINY = {

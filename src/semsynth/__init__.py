@@ -13,39 +13,39 @@ if TYPE_CHECKING:
     from semsynth.data.config import PrepareConfig
     from semsynth.data.labels import Label, LabelSet
     from semsynth.data.prepare import prepare as prepare_dataset
-    from semsynth.data.prepared import PreparedDataset
-    from semsynth.diffusion.settings import SamplerSettings
-    from semsynth.evaluate.config import EvaluateConfig
-    from semsynth.evaluate.run import evaluate as evaluate_model
-    from semsynth.generate.config import GenerateConfig
-    from semsynth.generate.run import generate as generate_images
-    from semsynth.pipeline import SemanticDiffusionPipeline
-    from semsynth.runtime.errors import SemsynthWarning, UserError
-    from semsynth.segment.network import Segmenter
-    from semsynth.train.config import TrainConfig
-    from semsynth.train.loop import train as train_semantic_diffusion
+    from semsynth.data.dataset import PreparedDataset
+    from semsynth.diffusion.sampler_settings import SamplerSettings
+    from semsynth.evaluation.config import EvaluateConfig
+    from semsynth.evaluation.run import evaluate as evaluate_model
+    from semsynth.pipelines.generate.config import GenerateConfig
+    from semsynth.pipelines.generate.run import generate as generate_images
+    from semsynth.pipelines import SemanticDiffusionPipeline
+    from semsynth.core.errors import SemsynthWarning, UserError
+    from semsynth.segmentation.segmenter import Segmenter
+    from semsynth.training.recipe import TrainConfig
+    from semsynth.training.loop import train as train_semantic_diffusion
 
 __version__ = "0.1.0"
 
 # The verbs' functions carry the names of the seed's scripts here: plain `train`, `generate` and
 # `evaluate` are the rooms.
 _LAZY = {
-    "EvaluateConfig": ("semsynth.evaluate.config", "EvaluateConfig"),
-    "GenerateConfig": ("semsynth.generate.config", "GenerateConfig"),
+    "EvaluateConfig": ("semsynth.evaluation.config", "EvaluateConfig"),
+    "GenerateConfig": ("semsynth.pipelines.generate.config", "GenerateConfig"),
     "Label": ("semsynth.data.labels", "Label"),
     "LabelSet": ("semsynth.data.labels", "LabelSet"),
     "PrepareConfig": ("semsynth.data.config", "PrepareConfig"),
-    "PreparedDataset": ("semsynth.data.prepared", "PreparedDataset"),
-    "SamplerSettings": ("semsynth.diffusion.settings", "SamplerSettings"),
-    "Segmenter": ("semsynth.segment.network", "Segmenter"),
-    "SemanticDiffusionPipeline": ("semsynth.pipeline", "SemanticDiffusionPipeline"),
-    "SemsynthWarning": ("semsynth.runtime.errors", "SemsynthWarning"),
-    "TrainConfig": ("semsynth.train.config", "TrainConfig"),
-    "UserError": ("semsynth.runtime.errors", "UserError"),
-    "evaluate_model": ("semsynth.evaluate.run", "evaluate"),
-    "generate_images": ("semsynth.generate.run", "generate"),
+    "PreparedDataset": ("semsynth.data.dataset", "PreparedDataset"),
+    "SamplerSettings": ("semsynth.diffusion.sampler_settings", "SamplerSettings"),
+    "Segmenter": ("semsynth.segmentation.segmenter", "Segmenter"),
+    "SemanticDiffusionPipeline": ("semsynth.pipelines", "SemanticDiffusionPipeline"),
+    "SemsynthWarning": ("semsynth.core.errors", "SemsynthWarning"),
+    "TrainConfig": ("semsynth.training.recipe", "TrainConfig"),
+    "UserError": ("semsynth.core.errors", "UserError"),
+    "evaluate_model": ("semsynth.evaluation.run", "evaluate"),
+    "generate_images": ("semsynth.pipelines.generate.run", "generate"),
     "prepare_dataset": ("semsynth.data.prepare", "prepare"),
-    "train_semantic_diffusion": ("semsynth.train.loop", "train"),
+    "train_semantic_diffusion": ("semsynth.training.loop", "train"),
 }
 
 __all__ = [

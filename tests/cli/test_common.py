@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def test_finish_prints_values_or_json(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_repeated_list_flag_keeps_all_its_values() -> None:
-    from semsynth.train.config import TrainConfig
+    from semsynth.training.recipe import TrainConfig
 
     words = ["--set", "a.b=1", "--device", "cpu", "--set=c.d=2", "e.f=3", "--recipe", "x"]
     config, _ = parse(TrainConfig, words, "train")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset, Features, Image
-from PIL import Image as Picture
+from PIL import Image as PILImage
 
 COMMANDS = [
     "python3 scripts/prepare_dataset.py --output_dir ./data/sidewalk_processed",
@@ -38,7 +38,7 @@ RECIPE = {
 
 def encoded(array: np.ndarray) -> dict[str, bytes]:
     buffer = io.BytesIO()
-    Picture.fromarray(array).save(buffer, "PNG")
+    PILImage.fromarray(array).save(buffer, "PNG")
     return {"bytes": buffer.getvalue()}
 
 

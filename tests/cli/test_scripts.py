@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from semsynth.cli import seed
-from semsynth.cli.launch import command
-from semsynth.runtime.errors import UserError
+from semsynth.cli.cluster.launch import command
+from semsynth.core.errors import UserError
 
 SCRIPTS = {
     "prepare_dataset.py": "prepare",

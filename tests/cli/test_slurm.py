@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from semsynth.cli import slurm
-from semsynth.runtime.errors import UserError
+from semsynth.cli.cluster import slurm
+from semsynth.core.errors import UserError
 
 JOB = {
     "SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_CPUS_PER_NODE": "64(x2)",
@@ -64,7 +64,7 @@ def test_a_task_a_gpu_on_all_nodes() -> None:
     assert line[0] == "srun"
     assert (option(line, "--nodes"), option(line, "--ntasks")) == ("2", "16")
     assert (option(line, "--ntasks-per-node"), option(line, "--cpus-per-task")) == ("8", "8")
-    launch = [sys.executable, "-m", "semsynth.cli.launch"]
+    launch = [sys.executable, "-m", "semsynth.cli.cluster.launch"]
     assert line[line.index(launch[0]) :] == [*launch, "--nproc", "8", "s.py", "--x"]
 
 

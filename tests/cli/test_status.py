@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from semsynth.cli import main
-from semsynth.cli.status import judge
-from semsynth.runtime.artifacts import claim_output, write_json
-from semsynth.train.status import STATUS, Status, read_status
+from semsynth.cli.cluster.status import judge
+from semsynth.core.files import claim_output, write_json
+from semsynth.core.distributed.run_status import STATUS, Status, read_status
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from semsynth.cli import main
-from semsynth.cli.submit import SubmitConfig, script
-from semsynth.data.prepared import PreparedDataset
-from semsynth.train.config import chosen_recipe
-from semsynth.train.setup import claim
-from semsynth.train.state import save_state
-from semsynth.train.status import Status
+from semsynth.cli.cluster.submit import SubmitConfig, script
+from semsynth.data.dataset import PreparedDataset
+from semsynth.training.recipe import chosen_recipe
+from semsynth.training.build import claim
+from semsynth.training.checkpoints.store import save_state
+from semsynth.core.distributed.run_status import Status
 
 RECIPE = {
     "name": "tiny",
@@ -59,7 +59,7 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(
     assert found["signal"] == "B:USR1@120" and "--requeue" in text
     assert found["job-name"] == "a b" and found["output"] == f"{tmp_path}/runs/a b_%j.log"
     last = shlex.split(text[text.index("exec ") :].replace("\\\n", ""))
-    assert last[:6] == ["exec", sys.executable, "-m", "semsynth.cli.launch", "--nproc", "8"]
+    assert last[:6] == ["exec", sys.executable, "-m", "semsynth.cli.cluster.launch", "--nproc", "8"]
     assert last[6:9] == ["-m", "semsynth", "train"]
     assert last[-4:] == ["--output", "runs/a b", "--set", "train.accumulation=2"]
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0

@@ -20,7 +20,7 @@ from local_slurm import CONF, PROGRAMS, SEARCH, Slurm, start_all, wait_until_idl
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
-from semsynth.runtime.ports import reserved_port
+from semsynth.cli.cluster.ports import reserved_port
 
 SIDE, STEPS = 16, 80
 RECIPE = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from local_slurm import Slurm
 
-from semsynth.generate.config import GenerateConfig
-from semsynth.generate.run import generate
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.pipelines.generate.run import generate
 
 # One worker: a second one would start a SLURM, and train the undisturbed run, of its own.
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]

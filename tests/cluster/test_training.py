@@ -15,7 +15,7 @@ import pytest
 import torch
 from local_slurm import Slurm
 
-from semsynth.train.status import read_status
+from semsynth.core.distributed.run_status import read_status
 
 # One worker: a second one would start a SLURM, and train the undisturbed run, of its own.
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]

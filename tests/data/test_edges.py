@@ -11,15 +11,15 @@ from safetensors.numpy import load_file
 
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import LabelSet
-from semsynth.data.loading import Batch, Plan, TrainingPictures, batches
-from semsynth.data.prepared import (
-    Picture,
+from semsynth.data.loader import Batch, Plan, TrainingPictures, batches
+from semsynth.data.dataset import (
+    PreparedSample,
     PreparedDataset,
     PreparedFormat,
     PreparedWriter,
-    write_picture,
+    write_sample,
 )
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 SIDE = 16
 LABELS = LabelSet.from_names({0: "void", 1: "a", 2: "b"}, ignore_id=0)
@@ -80,8 +80,8 @@ def prepared(folder: Path, instances: bool = True, last: bool = True) -> Prepare
         image = np.repeat((blocks * 10).astype(np.uint8)[..., None], 3, -1)
         mask = (blocks % 2 + 1).astype(np.uint8)
         with_map = instances and (last or i < 4)
-        found = Picture(image, mask, None, box, blocks + 26_000 if with_map else None)
-        writer.add(write_picture(writer.root, form, "train", f"p{i}", found))
+        found = PreparedSample(image, mask, None, box, blocks + 26_000 if with_map else None)
+        writer.add(write_sample(writer.root, form, "train", f"p{i}", found))
     return writer.finish("objects", "here", "none")
 
 
@@ -119,8 +119,8 @@ def test_edges_stay_two_pixels_wide_when_a_crop_is_enlarged(tmp_path: Path) -> N
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     mask = np.ones((SIDE, SIDE), np.uint8)
     for i in range(5):
-        found = Picture(image, mask, instances=left_right + 300)
-        writer.add(write_picture(writer.root, writer.form, "train", f"p{i}", found))
+        found = PreparedSample(image, mask, instances=left_right + 300)
+        writer.add(write_sample(writer.root, writer.form, "train", f"p{i}", found))
     seen = set()
     for batch in load(writer.finish("halves", "here", "none"), crop=0.3):
         assert batch.edges is not None

@@ -10,7 +10,7 @@ from PIL import Image
 
 from semsynth.data.images import ids_from_picture, read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 GREY = np.random.default_rng(1).integers(0, 256, (6, 10), np.uint8)

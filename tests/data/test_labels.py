@@ -11,7 +11,7 @@ import pytest
 
 from semsynth.data.labels import BLACK, Label, LabelSet, distinct_colors
 from semsynth.data.presets import PRESETS, preset, preset_labels, preset_licence
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 SET = LabelSet.from_names({0: "none", 1: "road", 7: "car"}, ignore_id=0, things=["car"])
 

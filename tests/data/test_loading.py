@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from semsynth.data.labels import LabelSet
-from semsynth.data.loading import Plan, TrainingPictures, batches
-from semsynth.data.prepared import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.loader import Plan, TrainingPictures, batches
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
 
 SIDE, COUNT = 16, 7
 

@@ -13,10 +13,10 @@ from PIL import Image
 from semsynth.data.config import PrepareConfig
 from semsynth.data.edges import instance_edges
 from semsynth.data.prepare import prepare
-from semsynth.data.prepared import PreparedDataset
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.resize import paper_fit
 from semsynth.data.sources.celebamask import MAPPING, PARTS
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]
 RNG = np.random.default_rng(0)
@@ -331,7 +331,7 @@ def test_sizes_and_resizing_by_source() -> None:
 
 
 def test_paper_pictures_go_back_to_their_size(tmp_path: Path) -> None:
-    from semsynth.generate.frame import Frame
+    from semsynth.pipelines.generate.geometry import Frame
 
     root = tmp_path / "ade"
     for part in ("training", "validation"):
@@ -341,7 +341,7 @@ def test_paper_pictures_go_back_to_their_size(tmp_path: Path) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     sizes = {"train": (32, 32), "val": (32, 96)}
     for split, size in sizes.items():
-        back = Frame(data, True, split).picture(split, "ADE_1", image)
+        back = Frame(data, True, split).sample(split, "ADE_1", image)
         assert back.mask.shape == size and back.resize is None
-        kept = Frame(data, False, split).picture(split, "ADE_1", image)
+        kept = Frame(data, False, split).sample(split, "ADE_1", image)
         assert kept.resize == data.way(split, "ADE_1")

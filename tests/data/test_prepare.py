@@ -19,13 +19,13 @@ from PIL import Image
 
 from semsynth.data import prepare as prepare_module
 from semsynth.data.config import PrepareConfig
-from semsynth.data.near_copies import copies_of, perceptual_hash
+from semsynth.data.near_duplicates import copies_of, perceptual_hash
 from semsynth.data.prepare import prepare
-from semsynth.data.prepared import PreparedWriter
+from semsynth.data.dataset import PreparedWriter
 from semsynth.data.sources.base import split_by_group
 from semsynth.data.sources.folder import group_of
 from semsynth.data.sources.sidewalk import COLORS, split_of_row
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]
 

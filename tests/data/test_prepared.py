@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from semsynth.data.labels import LabelSet
-from semsynth.data.prepared import (
-    Picture,
+from semsynth.data.dataset import (
+    PreparedSample,
     PreparedDataset,
     PreparedFormat,
     PreparedWriter,
-    write_picture,
+    write_sample,
 )
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 LABELS = LabelSet.from_names({0: "none", 1: "road", 2: "sky"}, ignore_id=0)
 FORM = PreparedFormat(LABELS, 8, 12)
@@ -64,7 +64,7 @@ def test_masks_alone_and_instances(tmp_path: Path) -> None:
     writer = PreparedWriter(tmp_path / "d", FORM)
     writer.write_pair("val", "a", None, IDS)
     writer.add(
-        write_picture(writer.root, FORM, "train", "b", Picture(IMAGE, IDS, None, None, objects))
+        write_sample(writer.root, FORM, "train", "b", PreparedSample(IMAGE, IDS, None, None, objects))
     )
     data = finish(writer)
     assert not data.has_images("val")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from semsynth.data.labels import LabelSet
-from semsynth.data.layout import Picture, write_picture
-from semsynth.data.loading import TrainingPictures, TrainingSample, batches
-from semsynth.data.prepared import PreparedDataset, PreparedFormat, PreparedWriter
-from semsynth.data.variation import AUGMENTATIONS, Plan, recoloured, vary
+from semsynth.data.format import PreparedSample, write_sample
+from semsynth.data.loader import TrainingPictures, TrainingSample, batches
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.augment import AUGMENTATIONS, Plan, recoloured, vary
 
 HEIGHT, WIDTH = 24, 32
 
@@ -147,7 +147,7 @@ def test_instances_and_edges_are_cropped_too(tmp_path: Path) -> None:
     image, mask = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8)
     halves = np.repeat(np.arange(2), 8)[None].repeat(16, 0)
     writer.add(
-        write_picture(writer.root, form, "train", "a", Picture(image, mask, instances=halves))
+        write_sample(writer.root, form, "train", "a", PreparedSample(image, mask, instances=halves))
     )
     data = writer.finish("cars", "here", "none")
     for sample in drawn(data, 20, crop_size=(4, 12), instances=True):

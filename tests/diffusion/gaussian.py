@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.conversions import from_x0
+from semsynth.diffusion.parametrization import from_x0
 from semsynth.diffusion.guidance import Estimate, Level
 from semsynth.diffusion.schedule import Schedule
 

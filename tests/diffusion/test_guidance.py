@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semsynth.diffusion.guidance import Denoiser, Level
 from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.settings import SamplerSettings
+from semsynth.diffusion.sampler_settings import SamplerSettings
 
 
 class Recorder:

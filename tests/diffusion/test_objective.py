@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig, Prediction
-from semsynth.diffusion.conversions import from_x0, target, to_x0
-from semsynth.diffusion.objective import Loss, diffusion_loss, loss_weights
+from semsynth.diffusion.parametrization import from_x0, target, to_x0
+from semsynth.diffusion.loss import Loss, diffusion_loss, loss_weights
 from semsynth.diffusion.schedule import Schedule
 
 FLOW = {"prediction": "flow_prediction", "schedule": "flow"}

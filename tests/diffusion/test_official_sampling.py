@@ -21,12 +21,12 @@ from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import Denoiser, Level
-from semsynth.diffusion.objective import learned_log_variance
+from semsynth.diffusion.loss import learned_log_variance
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.settings import SamplerName, SamplerSettings
-from semsynth.model.codec import PixelCodec
-from semsynth.model.unet import SemanticUNet
+from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
+from semsynth.models.codecs.codec import PixelCodec
+from semsynth.models.sdm.unet import SemanticUNet
 
 PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True)
 PASS = 1e-5  # of the largest value: the tolerance of a single pass

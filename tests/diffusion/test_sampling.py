@@ -20,9 +20,9 @@ from semsynth.diffusion.sampling import (
     sample,
     set_timesteps,
 )
-from semsynth.diffusion.settings import SAMPLERS, SamplerName, SamplerSettings
-from semsynth.runtime.errors import UserError
-from semsynth.runtime.torch_rng import torch_generator
+from semsynth.diffusion.sampler_settings import SAMPLERS, SamplerName, SamplerSettings
+from semsynth.core.errors import UserError
+from semsynth.core.torch_rng import torch_generator
 
 SHAPE = (3, 40, 50)
 CASES = [

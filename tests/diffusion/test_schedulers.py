@@ -19,7 +19,7 @@ from semsynth.diffusion.sampling import (
     sample,
     set_timesteps,
 )
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 KARRAS = {"use_karras_sigmas": True}
 DIFFUSION: list[tuple[str, dict[str, Any]]] = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.times import timesteps
+from semsynth.diffusion.timesteps import timesteps
 
 FLOW: dict[str, Any] = {"prediction": "flow_prediction", "schedule": "flow"}
 LOGIT: dict[str, Any] = {"times": "logit_normal", "logit_mean": -0.5, "logit_std": 1.5}

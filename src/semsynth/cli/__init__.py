@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from semsynth.cli.common import guard
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 VERBS: dict[str, str] = {
     "prepare": "turn a source of pictures and masks into a prepared data set",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from semsynth.augment.config import AugmentConfig
+from semsynth.augmentation.config import AugmentConfig
 from semsynth.cli.common import finish, parse
 
 
 def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
     config, as_json = parse(AugmentConfig, argv, "augment")
-    from semsynth.augment.experiment import run_experiment
+    from semsynth.augmentation.experiment import run_experiment
 
     return finish(run_experiment(config), as_json)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, make_dataclass
 from typing import Annotated, Any, TypeVar
 
-from semsynth.runtime.errors import SemsynthWarning, UserError
+from semsynth.core.errors import SemsynthWarning, UserError
 
 Config = TypeVar("Config")
 

@@ -61,8 +61,8 @@ def _speed() -> dict[str, Any]:
     """Return what makes the device that `auto` takes fast, and whether it is used."""
     import torch
 
-    from semsynth.runtime.devices import free_bytes, pick_device
-    from semsynth.runtime.precision import WORTH, cpu_gain, resolve_precision
+    from semsynth.core.devices import free_bytes, pick_device
+    from semsynth.core.precision import WORTH, cpu_gain, resolve_precision
 
     device = pick_device("auto")
     short = resolve_precision("auto", device) == "bf16"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from semsynth.cli.common import finish, parse
-from semsynth.evaluate.config import EvaluateConfig
+from semsynth.evaluation.config import EvaluateConfig
 
 WORST_CLASSES = 5
 
@@ -13,7 +13,7 @@ WORST_CLASSES = 5
 def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
     config, as_json = parse(EvaluateConfig, argv, "evaluate")
-    from semsynth.evaluate.run import evaluate
+    from semsynth.evaluation.run import evaluate
 
     report = evaluate(config)
     if as_json or not report.get("finished", True):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from semsynth.cli.common import finish, parse
-from semsynth.pipeline.exchange_config import ExportConfig
+from semsynth.pipelines.convert.config import ExportConfig
 
 
 def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
     config, as_json = parse(ExportConfig, argv, "export")
-    from semsynth.pipeline.export import export_model
+    from semsynth.pipelines.convert.export import export_model
 
     return finish(export_model(config), as_json)

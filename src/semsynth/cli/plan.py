@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semsynth.cli.common import finish, parse
-from semsynth.runtime.errors import UserError
-from semsynth.runtime.peaks import PEAKS, Peak, find_peak
-from semsynth.train.config import Recipe, load_recipe
+from semsynth.core.errors import UserError
+from semsynth.core.gpu_specs import PEAKS, Peak, find_peak
+from semsynth.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from semsynth.train.hardware import Hardware
+    from semsynth.planning.hardware import Hardware
 
 # Recipes that are not named after the data set that they are for.
 _DATA = {"paper": "ade20k"}
@@ -78,10 +78,10 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(PlanConfig, argv, "plan")
     recipe = load_recipe(config.recipe, config.set)
     channels = label_channels(config, recipe)
-    from semsynth.cli.plan_text import text
-    from semsynth.train.hardware import SCALING
-    from semsynth.train.plan import make_plan
-    from semsynth.train.timing import Painting
+    from semsynth.planning.text import text
+    from semsynth.planning.hardware import SCALING
+    from semsynth.planning.plan import make_plan
+    from semsynth.planning.timing import Painting
 
     hardware = hardware_of(config)
     painting = Painting(config.pictures, config.steps)
@@ -101,7 +101,7 @@ def label_channels(config: PlanConfig, recipe: Recipe) -> int:
         UserError: nothing says how many there are.
     """
     if config.data is not None:
-        from semsynth.data.prepared import PreparedDataset
+        from semsynth.data.dataset import PreparedDataset
 
         return PreparedDataset.open(config.data).labels.num_channels
     if config.classes is not None:
@@ -123,7 +123,7 @@ def training_pictures(config: PlanConfig) -> int | None:
     """Return how many training pictures --data has; None without it."""
     if config.data is None:
         return None
-    from semsynth.data.prepared import PreparedDataset
+    from semsynth.data.dataset import PreparedDataset
 
     data = PreparedDataset.open(config.data)
     return len(data.stems("train")) if "train" in data.splits() else 0
@@ -133,8 +133,8 @@ def hardware_of(config: PlanConfig) -> Hardware:
     """Return what to plan for: named GPUs, those of this machine, or its CPU."""
     import torch
 
-    from semsynth.runtime.devices import free_bytes, pick_device
-    from semsynth.train.hardware import Hardware
+    from semsynth.core.devices import free_bytes, pick_device
+    from semsynth.planning.hardware import Hardware
 
     device = pick_device(config.device)
     named = config.gpu is not None or config.memory is not None or config.gpus is not None

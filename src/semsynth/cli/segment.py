@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semsynth.cli.common import finish, parse
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 _USAGE = """usage: semsynth segment [-h] {train,score} ...
 
@@ -24,18 +24,18 @@ def main(argv: list[str]) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    from semsynth.segment.config import SegmentTrainConfig
+    from semsynth.segmentation.config import SegmentTrainConfig
 
     config, as_json = parse(SegmentTrainConfig, argv, "segment train")
-    from semsynth.segment.train import train
+    from semsynth.segmentation.train import train
 
     return finish(train(config), as_json)
 
 
 def _score(argv: list[str]) -> int:
-    from semsynth.segment.config import SegmentScoreConfig
+    from semsynth.segmentation.config import SegmentScoreConfig
 
     config, as_json = parse(SegmentScoreConfig, argv, "segment score")
-    from semsynth.segment.score import score
+    from semsynth.segmentation.evaluate import score
 
     return finish(score(config), as_json)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from semsynth.cli.common import finish, parse
-from semsynth.runtime.preemption import listening
-from semsynth.runtime.shards import process_rank
-from semsynth.train.config import TrainConfig, chosen_recipe
+from semsynth.core.distributed.preemption import listening
+from semsynth.core.distributed.shards import process_rank
+from semsynth.training.recipe import TrainConfig, chosen_recipe
 
 
 def main(argv: list[str]) -> int:
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     with listening():
         config, as_json = parse(TrainConfig, argv, "train")
         chosen_recipe(config)  # its mistakes are told before torch takes its seconds
-        from semsynth.train.loop import train
+        from semsynth.training.loop import train
 
         result = train(config)
         # Of several processes one prints.

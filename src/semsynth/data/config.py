@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 Way = Literal["stretch", "crop", "pad"]
 # "paper": as the official code of the paper, another way for each split; pictures say which.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from semsynth.data.labels import Array, LabelSet
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 ONE_CHANNEL = ("1", "L", "P", *_DEEP)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.runtime.errors import UserError, some
+from semsynth.core.errors import UserError, some
 
 Color = tuple[int, int, int]
 Array = npt.NDArray[Any]

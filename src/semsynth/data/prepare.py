@@ -20,21 +20,21 @@ import cv2
 
 from semsynth.data.config import PrepareConfig, Way
 from semsynth.data.labels import Array
-from semsynth.data.near_copies import copies_of, perceptual_hash
-from semsynth.data.prepared import (
-    Picture,
+from semsynth.data.near_duplicates import copies_of, perceptual_hash
+from semsynth.data.dataset import (
+    PreparedSample,
     PictureRecord,
     PreparedDataset,
     PreparedFormat,
     PreparedWriter,
-    write_picture,
+    write_sample,
 )
 from semsynth.data.resize import content_box, fit, paper_fit
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Record, Source
-from semsynth.runtime.artifacts import require_space
-from semsynth.runtime.errors import UserError
-from semsynth.runtime.progress import progress_bar, say
+from semsynth.core.files import require_space
+from semsynth.core.errors import UserError
+from semsynth.core.progress import progress_bar, say
 
 # A pool takes a second to start: fewer pictures are done sooner without one.
 _WORTH_A_POOL = 24
@@ -61,7 +61,7 @@ class _Job:
         if sample.image.shape[:2] != original:
             raise UserError(f"{record.where}: image and mask must have one size")
         how, size = self.config.way(record.split), (self.form.height, self.form.width)
-        picture = Picture(
+        fitted = PreparedSample(
             image=self._fit(sample.image, how, nearest=False),
             mask=self._fit(sample.mask, how, nearest=True),
             original_size=original,
@@ -69,7 +69,7 @@ class _Job:
             instances=None if sample.instances is None else self._fit(sample.instances, how, True),
             resize=how if self.form.resize == "paper" else None,
         )
-        written = write_picture(self.root, self.form, record.split, record.stem, picture)
+        written = write_sample(self.root, self.form, record.split, record.stem, fitted)
         bits = perceptual_hash(sample.image) if self.hashed else None
         return replace(written, print_bits=bits)
 

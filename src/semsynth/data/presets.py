@@ -12,7 +12,7 @@ from importlib import import_module
 from semsynth.data.config import DEFAULTS
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources import SOURCES
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 # With instance edges, or without: the official scripts give ADE20K none; to CelebAMask-HQ's faces
 # they give those of the label map. For COCO-Stuff nothing is published.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from semsynth.data.config import Way
 from semsynth.data.labels import Array
-from semsynth.data.layout import Box
+from semsynth.data.format import Box
 
 Size = tuple[int, int]
 

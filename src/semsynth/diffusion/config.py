@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from semsynth.runtime.config import Config
+from semsynth.core.config import Config
 
 Prediction = Literal["sample", "epsilon", "v_prediction", "flow_prediction"]
 

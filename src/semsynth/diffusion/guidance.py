@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from semsynth.diffusion.conversions import to_x0
+from semsynth.diffusion.parametrization import to_x0
 from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.settings import SamplerSettings
+from semsynth.diffusion.sampler_settings import SamplerSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import Prediction
-from semsynth.diffusion.conversions import from_x0
+from semsynth.diffusion.parametrization import from_x0
 from semsynth.diffusion.guidance import Estimate, Level
 from semsynth.diffusion.schedulers import (
     check_scheduler,

@@ -10,8 +10,8 @@ import numpy as np
 
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.schedule import Schedule, make_betas
-from semsynth.diffusion.settings import SamplerName
-from semsynth.runtime.errors import UserError
+from semsynth.diffusion.sampler_settings import SamplerName
+from semsynth.core.errors import UserError
 
 _FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
 

@@ -21,7 +21,7 @@ SOURCES = {
     "cocostuff": "semsynth.data.sources.cocostuff",
     "folder": "semsynth.data.sources.folder",
     "sidewalk": "semsynth.data.sources.sidewalk",
-    "streets": "semsynth.data.sources.street_set",
+    "streets": "semsynth.data.sources.streets",
 }
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from semsynth.data.labels import Array, LabelSet
-from semsynth.runtime.errors import UserError
-from semsynth.runtime.rng import derive_seed
+from semsynth.core.errors import UserError
+from semsynth.core.rng import derive_seed
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Record
 from semsynth.data.sources.files import PairSource, list_pictures, pair_up, require_folder
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 LABELS = LabelSet.from_names(
     {

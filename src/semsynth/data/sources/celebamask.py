@@ -22,8 +22,8 @@ from semsynth.data.images import read_ids, read_rgb
 from semsynth.data.labels import Array, Color, LabelSet
 from semsynth.data.sources.base import Record, Sample
 from semsynth.data.sources.files import list_pictures, pair_up, require_folder
-from semsynth.runtime.errors import UserError
-from semsynth.runtime.progress import progress
+from semsynth.core.errors import UserError
+from semsynth.core.progress import progress
 
 # Ids in this order: the name of a part's files, our name, the published colour.
 PARTS: tuple[tuple[str, str, Color], ...] = (

@@ -22,7 +22,7 @@ from semsynth.data.sources.files import (
     pair_up,
     require_folder,
 )
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 # id: (name, published colour; None where the published one is another label's too).
 CLASSES: dict[int, tuple[str, tuple[int, int, int] | None]] = {

@@ -19,7 +19,7 @@ from semsynth.data.sources.files import (
     pair_up,
     require_folder,
 )
-from semsynth.runtime.errors import UserError
+from semsynth.core.errors import UserError
 
 # In the order of their ids; the first 91 are things.
 NAMES = """

@@ -12,8 +12,8 @@ from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import fit
 from semsynth.data.sources.base import Record, Sample
-from semsynth.runtime.errors import UserError, some
-from semsynth.runtime.progress import progress
+from semsynth.core.errors import UserError, some
+from semsynth.core.progress import progress
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 

@@ -24,8 +24,8 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Record, split_by_group
 from semsynth.data.sources.files import PairSource, list_pictures, pair_up, require_folder
-from semsynth.runtime.config import Config, load_yaml, parse
-from semsynth.runtime.errors import UserError
+from semsynth.core.config import Config, load_yaml, parse
+from semsynth.core.errors import UserError
 
 SPLITS = ("train", "val", "test")
 LAYOUT = "images/, masks/ and labels.yaml"

@@ -17,9 +17,9 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_ids, read_rgb
 from semsynth.data.labels import Color, LabelSet
 from semsynth.data.sources.base import Record, Sample
-from semsynth.runtime.artifacts import read_json
-from semsynth.runtime.errors import UserError
-from semsynth.runtime.rng import derive_seed
+from semsynth.core.files import read_json
+from semsynth.core.errors import UserError
+from semsynth.core.rng import derive_seed
 
 REPO = "segments/sidewalk-semantic"
 IMAGE, MASK = "pixel_values", "label"

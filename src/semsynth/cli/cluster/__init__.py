@@ -1,0 +1,1 @@
+"""Verbs for clusters: launch, submit, status."""

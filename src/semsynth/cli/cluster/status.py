@@ -1,0 +1,152 @@
+"""`semsynth status RUN`: where a training is, from any machine that sees its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from semsynth.cli.common import finish, parse
+from semsynth.core.files import MARKER, read_json
+from semsynth.core.errors import UserError
+from semsynth.core.distributed.squeue import ask_squeue
+from semsynth.core.distributed.run_status import STATUS, Status, read_status
+
+# A running training writes at each line of the log. Validation, previews and checkpoints come in
+# between, so that a run counts as stalled only after many lines' time, and no sooner than minutes.
+_LINES, _LEAST = 20, 300.0
+
+
+@dataclass(frozen=True)
+class StatusConfig:
+    """Say where a training is: step, loss, speed, time left, last checkpoint, restarts, memory."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb with its flags and return the exit status."""
+    config, as_json = parse(StatusConfig, argv, "status")
+    status = _read(config.run)
+    state, reason = judge(config.run, status)
+    facts = {**dataclasses.asdict(status), "state": state, "reason": reason}
+    facts["run"] = str(config.run)
+    return finish(facts if as_json else describe(config.run, status, state, reason), as_json)
+
+
+def _read(run: Path) -> Status:
+    if not run.is_dir():
+        raise UserError(f"{run}: no such folder; give the --output of a training")
+    status = read_status(run)
+    if status is not None:
+        return status
+    marker = run / MARKER
+    if not marker.exists() or read_json(marker).get("kind") != "run":
+        raise UserError(f"{run}: is no run of `semsynth train`; give the --output of a training")
+    raise UserError(f"{run}: the training has not said anything yet ({STATUS} is missing)")
+
+
+def judge(run: Path, status: Status) -> tuple[str, str]:
+    """Return the state of a run and, in a line, what is known about it.
+
+    A run that was killed had no time to say so. What tells: SLURM, the process on this machine,
+    or the age of its last word. The age is measured with one clock, that of the disk: the file's
+    time against that of a file made now. No clock of another node is looked at.
+
+    Returns:
+        The state: one of the run's own (`running`, `preempted`, `failed`, `finished`), `waiting`
+        (in SLURM's queue), `starting` (again, after a preemption), `stopped` (killed without a
+        word) or `stalled` (it should have said something); and the reason, perhaps empty.
+    """
+    if status.state in ("finished", "failed"):
+        return status.state, status.reason
+    job = ask_slurm(status.job)
+    if job == "PENDING":
+        return "waiting", f"job {status.job} is in SLURM's queue"
+    if status.state == "preempted":
+        # One that runs again says so itself, when it has read its checkpoint.
+        return ("starting", f"job {status.job} runs again") if job else ("preempted", status.reason)
+    if job == "":
+        return "stopped", f"job {status.job} has ended without a word: submit it again"
+    if status.host == platform.node() and not _is_alive(status):
+        return "stopped", f"process {status.pid} is gone without a word: start it again"
+    age = _age(run / STATUS)
+    limit = max(_LEAST, _LINES * (status.seconds_between or 0.0))
+    if age is not None and age > limit:
+        last = f"its last word is {_duration(age)} old ({status.doing} at step {status.step})"
+        return "stalled", f"{last}; see its log on {status.host}"
+    return status.state, status.reason
+
+
+def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, Any]:
+    """Return the facts as lines for people."""
+    share = 100 * status.step / status.total_steps if status.total_steps else 0.0
+    lines: dict[str, Any] = {
+        "run": f"{run}: {state}" + (f" ({reason})" if reason else ""),
+        "step": f"{status.step} of {status.total_steps} ({share:.0f}%)",
+    }
+    if state == "running" and status.doing != "train":
+        lines["now"] = status.doing
+    if status.loss is not None:
+        lines["loss"] = f"{status.loss:.4f}"
+    if status.images_per_second is not None:
+        lines["speed"] = f"{status.images_per_second:.1f} images/s"
+    if state == "running" and status.seconds_left is not None:
+        lines["time left"] = _duration(status.seconds_left)
+    at = status.last_checkpoint
+    lines["last checkpoint"] = "none yet" if at is None else f"step {at}"
+    lines["restarts"] = status.restarts
+    if status.gpu_memory is not None:
+        lines["GPU memory"] = f"{status.gpu_memory / 2**30:.1f} GiB at most, on rank 0"
+    job = f", job {status.job}" if status.job else ""
+    lines["where"] = f"{status.world} processes, rank 0 is {status.pid} on {status.host}{job}"
+    return lines
+
+
+def ask_slurm(job: str) -> str | None:
+    """Return the job's state in SLURM's words, "" for one that is no more, None for no answer."""
+    done = ask_squeue(job, "%T", 20) if job else None
+    if done is None:
+        return None
+    if done.returncode:
+        # Another cluster's job may have this number, or the controller may be away.
+        return "" if re.search("Invalid job id", done.stderr) else None
+    return done.stdout.strip()
+
+
+def _is_alive(status: Status) -> bool:
+    import psutil
+
+    try:
+        # A process that is younger than the run's last word is another one with its number.
+        return bool(psutil.Process(status.pid).create_time() <= status.updated + 1)
+    except psutil.Error:
+        return False
+
+
+def _age(file: Path) -> float | None:
+    """Return how old a file is in seconds by the clock of its disk; None where none can tell."""
+    try:
+        with tempfile.TemporaryFile(dir=file.parent) as now:
+            now.write(b"0")
+            now.flush()
+            return os.fstat(now.fileno()).st_mtime - file.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if days >= 2:
+        return f"{int(days)} d {int(hours % 24)} h"
+    if hours >= 1:
+        return f"{int(hours)} h {int(minutes % 60)} min"
+    return f"{int(minutes)} min {int(seconds % 60)} s" if minutes >= 1 else f"{int(seconds)} s"

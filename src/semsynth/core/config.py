@@ -1,0 +1,123 @@
+"""Strict configuration: YAML to pydantic models; an unknown key is an error, not a shrug."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semsynth.core.errors import UserError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Yaml(yaml.SafeLoader):
+    """Safe YAML 1.2 in what matters: ``1e-4`` is a number, ``no``, ``on`` and ``off`` are words.
+
+    YAML 1.1 wants ``1.0e-4``, and takes those words for booleans.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, shape) for tag, shape in pairs if tag != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+class Config(BaseModel):
+    """Base of all configuration: unknown keys are refused, values are not converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        UserError: missing file, broken YAML, or another top level.
+    """
+    path = Path(path)
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Yaml)  # derives from SafeLoader
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: is not valid YAML ({reason})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must be a mapping of keys to values")
+    return value
+
+
+def parse(cls: type[M], mapping: Mapping[str, Any], where: str) -> M:
+    """Check ``mapping`` against ``cls``; ``where`` (a file name) begins the message.
+
+    Raises:
+        UserError: names the first wrong field; for an unknown key, the nearest known one.
+    """
+    try:
+        return cls.model_validate(dict(mapping))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{where}: {_explain(cls, first)}") from None
+
+
+def _explain(cls: type[BaseModel], problem: Any) -> str:
+    location = [part for part in problem["loc"]]
+    name = ".".join(map(str, location))
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(cls, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"unknown key '{name}'{hint}"
+    if problem["type"] == "missing":
+        return f"key '{name}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem.get("input")
+    if name and isinstance(value, str | int | float | bool | list):
+        return f"'{name}' is {value!r}: {message}"
+    return f"'{name}': {message}" if name else message
+
+
+def _keys_at(cls: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return []
+        cls = models[0]
+    return list(cls.model_fields)
+
+
+def set_value(mapping: dict[str, Any], assignment: str) -> None:
+    """Apply ``section.key=value`` (the value in YAML) to a nested mapping in place.
+
+    Raises:
+        UserError: no ``=``, a value that is not YAML, or a path through what is no section.
+    """
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError(f"--set {assignment}: must be written section.key=value")
+    *sections, key = name.strip().split(".")
+    target = mapping
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {assignment}: '{section}' is no section")
+    try:
+        target[key.strip()] = yaml.load(text, _Yaml)
+    except yaml.YAMLError:
+        raise UserError(f"--set {assignment}: the value is not valid YAML") from None

@@ -1,0 +1,1 @@
+"""Processes that work together, and how one job owns a run folder."""

@@ -1,0 +1,274 @@
+"""Files that are complete or absent, and folders that know what they are."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from semsynth.core.errors import UserError, some
+from semsynth.core.progress import progress_bar
+
+MARKER = ".semsynth.json"
+LARGE = 1 << 30  # bytes; hashing fewer takes a second
+CHUNK = 1 << 24
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it takes the place of ``path``.
+
+    On any error the temporary file is removed and ``path`` is what it was before.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _as_user_error(error, path) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder``; on success it takes that place, all at once.
+
+    On any error the temporary folder is removed and nothing stands at ``folder``.
+
+    Raises:
+        UserError: ``folder`` is there and not empty, or the disk is full or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is not empty; choose another output folder")
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise _as_user_error(error, folder) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _as_user_error(error: OSError, path: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"{path}: the disk is full; free some space and run the command again")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UserError(f"{path}: cannot be written ({error.strerror}); choose another folder")
+    return error
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, all of it or nothing."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, all of it or nothing."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON to ``path``, all of it or nothing."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_first(path: str | Path, value: Any) -> Any:
+    """Write ``value`` as JSON unless ``path`` is there already; return what is there now.
+
+    Of several processes that do so at once, all get the value of the same one.
+    """
+    path = Path(path)
+    if not path.exists():
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # A temporary folder beside it: its name says whose it is, should this process be killed.
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+                write_text(Path(folder) / path.name, text)
+                _move_first(Path(folder) / path.name, path)
+        except OSError as error:
+            raise _as_user_error(error, path) from error
+    return read_json(path)
+
+
+def _move_first(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without hard links: of two at the same moment the later one stays.
+        os.replace(temporary, path)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); was it cut short?") from None
+
+
+def claim_output(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
+    """Make ``folder`` ours, or check that it already is, before anything is written into it.
+
+    A marker file records what the folder is (``kind``) and from what it is made (``key``, JSON
+    values). The same kind and key may go on where an earlier run stopped.
+
+    Raises:
+        UserError: the folder belongs to something else, or was made with other settings.
+    """
+    folder = Path(folder)
+    check_output(folder, kind, key)
+    wanted = _wanted(kind, key)
+    _check_same_output(folder, write_first(folder / MARKER, wanted), wanted)
+    return folder
+
+
+def check_output(folder: str | Path, kind: str, key: Mapping[str, Any], found: Any = None) -> None:
+    """Check that ``claim_output`` would have the folder; nothing is changed.
+
+    Args:
+        folder: to be claimed.
+        kind: of ``claim_output``.
+        key: likewise.
+        found: what its marker is taken to say; None: what it says.
+
+    Raises:
+        UserError: as ``claim_output``.
+    """
+    folder = Path(folder)
+    marker = folder / MARKER
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder; choose another output")
+    # A marker that another process is just writing is no stranger's file.
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = [name for name in names if not name.startswith(f".{MARKER}.")]
+    if others and not marker.exists():
+        raise UserError(
+            f"{folder}: is not empty and was not made by semsynth; choose another output folder"
+        )
+    if marker.exists():
+        known = read_json(marker) if found is None else found
+        _check_same_output(folder, known, _wanted(kind, key))
+
+
+def _wanted(kind: str, key: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps({"kind": kind, "key": dict(key)}))  # type: ignore[no-any-return]
+
+
+def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None:
+    kind = found.get("kind") if isinstance(found, dict) else None
+    if kind != wanted["kind"]:
+        raise UserError(
+            f"{folder}: holds {kind or 'something else'!s}, not {wanted['kind']}; "
+            "choose another output folder"
+        )
+    old, new = _flat(found.get("key", {})), _flat(wanted["key"])
+    other = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if other:
+        told = [f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in other]
+        raise UserError(
+            f"{folder}: was made with {some(told, 3, '; ')}; "
+            "choose another output folder or remove this one"
+        )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, ``{"a": {"b": 1}}`` as ``{"a.b": 1}``: to name one field."""
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= (
+            _flat(inner, f"{prefix}{name}.")
+            if isinstance(inner, dict) and inner
+            else {prefix + name: inner}
+        )
+    return flat
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, with a bar for a large one."""
+    digest, size = hashlib.sha256(), Path(path).stat().st_size
+    shown = progress_bar(size >> 20, "hashing", "MB") if size > LARGE else nullcontext()
+    with Path(path).open("rb") as file, shown as bar:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            if bar is not None:
+                bar.update(len(chunk) >> 20)
+    return digest.hexdigest()
+
+
+def require_writable(folder: str | Path) -> None:
+    """Stop before the work starts if ``folder`` could not be made or written into.
+
+    Raises:
+        UserError: a file is in its place, or the disk or its rights do not allow it.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        # Asked by doing: access(2) answers for other rules than those of a network's disk.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}: {existing}); choose another folder"
+        ) from None
+
+
+def require_space(folder: str | Path, n_bytes: int, what: str) -> None:
+    """Stop before the work starts if the disk cannot hold ``n_bytes`` more.
+
+    Raises:
+        UserError: less is free on the disk of ``folder``.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < n_bytes:
+        raise UserError(
+            f"{folder}: {what} needs about {n_bytes / 1e9:.2f} GB, "
+            f"the disk has {free / 1e9:.2f} GB free; free some space or choose another folder"
+        )

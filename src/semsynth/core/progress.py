@@ -1,0 +1,129 @@
+"""Progress bars on stderr, with the time that is left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, TextIO, TypeVar
+
+from tqdm import tqdm
+
+from semsynth.core.distributed.shards import process_rank
+
+T = TypeVar("T")
+
+# What is done within a second needs no bar.
+_DELAY = 1.0
+_log: list[Path] = []
+
+
+def _is_quiet() -> bool:
+    return os.environ.get("SEMSYNTH_PROGRESS", "") == "0" or process_rank()[0] != 0
+
+
+class _Bar(tqdm):
+    """A bar that a new postfix does not print again: in a log file that would be a line each."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
+        super().set_postfix_str(s, refresh)
+
+
+def _bar(items: Iterable[T] | None, desc: str, total: int | None, unit: str, initial: int) -> _Bar:
+    # A log file is no terminal: there, one line every 10 seconds instead of ten a second.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return _Bar(
+        items,
+        desc=desc,
+        total=total,
+        unit=unit,
+        initial=initial,
+        mininterval=interval,
+        delay=_DELAY,
+        disable=_is_quiet(),
+    )
+
+
+def progress(
+    items: Iterable[T], desc: str, total: int | None = None, unit: str = "it"
+) -> Iterator[T]:
+    """Iterate over ``items`` behind a bar.
+
+    Of one launch's processes the first alone has bars; ``SEMSYNTH_PROGRESS=0`` hides all of them.
+    """
+    return iter(_bar(items, desc, total, unit, 0))
+
+
+@contextmanager
+def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 0) -> Iterator[Any]:
+    """Give a bar to ``update(n)`` and ``set_postfix_str(text)`` by hand."""
+    with _bar(None, desc, total, unit, initial) as bar:
+        yield bar
+
+
+@contextmanager
+def growing(path: Path, n_bytes: int, desc: str) -> Iterator[None]:
+    """Show a bar of how large ``path`` is, while a library writes it in one call.
+
+    Args:
+        path: file or folder, looked at twice a second.
+        n_bytes: its size in the end.
+        desc: what the bar is called.
+    """
+    done = Event()
+
+    def watch(bar: Any) -> None:
+        while not done.wait(0.5):
+            with suppress(FileNotFoundError):  # one that was just renamed
+                files = path.rglob("*") if path.is_dir() else [path]
+                size = sum(file.stat().st_size for file in files if file.is_file())
+                bar.update((size >> 20) - bar.n)
+
+    with progress_bar(n_bytes >> 20, desc, "MB") as bar:
+        watcher = Thread(target=watch, args=(bar,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+def say(text: str) -> None:
+    """Print a line for the user on stderr without breaking a running bar; and add it to the log."""
+    if not _is_quiet():
+        tqdm.write(text, file=sys.stderr)
+    log_line(text)
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """While inside, what is said goes into the file ``path`` too, on every rank, with the time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = _log[:]
+    _log[:] = [path]
+    try:
+        yield
+    finally:
+        _log[:] = before
+
+
+def log_line(text: str) -> None:
+    """Add a line to the log alone; a log that cannot be written stops nothing."""
+    with suppress(OSError), log_stream() as file:
+        if file is not None:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+@contextmanager
+def log_stream() -> Iterator[TextIO | None]:
+    """Give the log to add to; None outside of ``logging_to``."""
+    if not _log:
+        yield None
+        return
+    with _log[0].open("a", encoding="utf-8") as file:
+        yield file

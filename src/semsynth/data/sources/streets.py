@@ -1,0 +1,56 @@
+"""The built-in procedural streets as a data set: rendered at the wanted size, no download."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import LabelSet
+from semsynth.data.sources.base import Record, Sample
+from semsynth.streetscenes import LABELS as CLASSES
+from semsynth.streetscenes import render
+
+LABELS = LabelSet.from_names(
+    {number: name for number, name, _ in CLASSES},
+    ignore_id=0,
+    colors={number: color for number, _, color in CLASSES},
+    things=("vehicle-car", "human-person", "object-pole", "object-trafficsign"),
+)
+
+# Far above any training count, so that the held-out streets are the same for every count.
+FIRST_VAL = 1_000_000
+
+
+@dataclass
+class StreetSource:
+    """Streets number 0, 1, … for training, and from ``FIRST_VAL`` on held out."""
+
+    config: PrepareConfig
+    name: str = "streets"
+    origin: str = "procedural streets built into semsynth"
+    licence: str = "CC0-1.0"
+    near_copies: int = -1
+
+    def __post_init__(self) -> None:
+        """Set what follows from the configuration."""
+        self.labels = LABELS
+        self.total: int | None = self.config.train_count + self.config.val_count
+
+    def records(self) -> Iterator[Record]:
+        """Return the numbers of the streets."""
+        for split, first, count in (
+            ("train", 0, self.config.train_count),
+            ("val", FIRST_VAL, self.config.val_count),
+        ):
+            for index in range(first, first + count):
+                yield Record(f"street_{index:07d}", split, f"street {index}", index)
+
+    def read(self, record: Record) -> Sample:
+        """Render one street."""
+        return Sample(*render(self.config.seed, record.payload, *self.config.size))
+
+
+def open_source(config: PrepareConfig) -> StreetSource:
+    """Return the streets of ``config.seed``."""
+    return StreetSource(config)

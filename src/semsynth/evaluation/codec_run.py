@@ -1,0 +1,277 @@
+"""`semsynth evaluate --codec-only`: what a codec alone costs, before any diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch.nn.functional import pad
+
+from semsynth.data.dataset import Box, PreparedDataset
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.accumulate import SEGMENTER, Item, Judge
+from semsynth.evaluation.report.html import (
+    REPORT_HTML,
+    REPORT_JSON,
+    Gallery,
+    data_uri,
+    fill_template,
+    legend,
+)
+from semsynth.evaluation.report.entries import consistency, frechet_distances, versions
+from semsynth.models.codecs.codec import Codec, make_codec, open_codec
+from semsynth.models.config import ModelConfig
+from semsynth.models.codecs.vae import VaeCodec, load_vae
+from semsynth.pipelines.formats.model_file import load_bundle, with_own_vae
+from semsynth.pipelines.outputs import to_pixels
+from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX
+from semsynth.pipelines.padding import cut_back, whole_size
+from semsynth.core.files import claim_output, read_json, write_json, write_text
+from semsynth.core.config import parse
+from semsynth.core.devices import pick_device
+from semsynth.core.errors import UserError
+from semsynth.core.rng import numpy_rng
+from semsynth.segmentation.loader import check_same_labels
+from semsynth.segmentation.segmenter import Segmenter
+
+Json = dict[str, Any]
+Pixels = npt.NDArray[np.uint8]
+# Side in pixels of the part of a large picture that is shown, as it is.
+WINDOW = 256
+_GAIN = 8
+
+
+def evaluate_codec(config: EvaluateConfig) -> Json:
+    """Send the real pictures of a split through a codec and back, and judge what is left.
+
+    Returns:
+        The content of report.json: ``codec``, ``metrics.reconstruction`` (PSNR, errors) and
+        ``metrics.semantic_consistency``, whose ``per_class`` begins with what suffers most.
+
+    Raises:
+        UserError: data, segmenter or codec are missing or do not belong together.
+    """
+    data = PreparedDataset.open(config.data)
+    if not data.has_images(config.split) or not data.stems(config.split):
+        raise UserError(f"{data.root}: split '{config.split}' has masks without pictures")
+    codec = chosen_codec(config)
+    trip = Trip(data, config.split, codec, pick_device(config.device))
+    segmenter = Segmenter.load(config.segmenter, config.device)
+    check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
+    claim_output(config.output, "codec_report", {})
+    stems = data.stems(config.split)
+    judge = Judge(segmenter, (), config.batch_size)
+    real = judge.measure(_pictures(trip, False), len(stems), "real pictures")
+    rebuilt = judge.measure(_pictures(trip, True), len(stems), "through the codec")
+    missing: dict[str, str] = {}
+    report: Json = {
+        "format": 1,
+        "dataset": data.info.name,
+        "checkpoint": None,  # no pictures of a generator
+        "codec": _describe(codec, data, config),
+        "n_masks": real.n,
+        "n_generated": 0,
+        "metrics": {
+            "semantic_consistency": _with_costs(consistency(real, rebuilt, segmenter, config.seed)),
+            "reconstruction": trip.errors.summary(missing),
+            "frechet": frechet_distances(rebuilt, real, None, judge, missing),
+        },
+        "controls": {},
+        "missing": missing,
+        **_provenance(data, config),
+    }
+    shown = _gallery(trip, config.rows, config.seed)
+    page = fill_template("codec.html.j2", shown, report=report, distance=SEGMENTER)
+    write_text(config.output / REPORT_HTML, page)
+    write_json(config.output / REPORT_JSON, report)
+    return report
+
+
+def chosen_codec(config: EvaluateConfig) -> Codec:
+    """Return the codec that the flags choose.
+
+    Raises:
+        UserError: an autoencoder or a model that cannot be loaded.
+    """
+    if config.vae is not None:
+        return load_vae(config.vae)
+    if config.model is not None:
+        return open_codec(_model_of(config.model))
+    return make_codec(config.codec or "haar")
+
+
+@dataclass
+class Errors:
+    """Differences between pictures and what came back, over a split."""
+
+    psnr: dict[str, float] = field(default_factory=dict)
+    squares: float = 0.0
+    values: int = 0
+    largest: int = 0
+
+    def add(self, stem: str, real: Pixels, rebuilt: Pixels, box: Box) -> None:
+        """Count a picture, (H, W, 3), inside its content box."""
+        top, left, height, width = box
+        inside = (slice(top, top + height), slice(left, left + width))
+        real, rebuilt = real[inside], rebuilt[inside]
+        difference = real.astype(np.int32) - rebuilt
+        self.squares += float((difference**2).sum())
+        self.values += difference.size
+        self.largest = max(self.largest, int(np.abs(difference).max()))
+        if difference.any():
+            self.psnr[stem] = float(peak_signal_noise_ratio(real, rebuilt, data_range=255))
+        else:
+            self.psnr[stem] = float("inf")
+
+    def summary(self, missing: dict[str, str]) -> Json:
+        """Return the errors of the split as JSON values; PSNR in dB."""
+        changed = {stem: value for stem, value in self.psnr.items() if np.isfinite(value)}
+        found: Json = {
+            "mse": round(self.squares / self.values, 6),
+            "largest_error": self.largest,
+            "n_unchanged": len(self.psnr) - len(changed),
+        }
+        if not changed:
+            missing["psnr"] = "infinite: all pictures come back unchanged"
+            return found
+        worst = min(changed, key=lambda stem: changed[stem])
+        return {
+            "psnr": round(float(np.mean(list(changed.values()))), 4),
+            "psnr_worst": {"picture": worst, "value": round(changed[worst], 4)},
+            **found,
+        }
+
+
+@dataclass(frozen=True)
+class Trip:
+    """Pictures of a split on their way through a codec."""
+
+    data: PreparedDataset
+    split: str
+    codec: Codec
+    device: torch.device
+    errors: Errors = field(default_factory=Errors)
+
+    @torch.no_grad()
+    def through(self, image_HW3: Pixels) -> Pixels:
+        """Return what comes back of a picture.
+
+        Sides that the codec does not divide are filled up as in painting, and cut back. The rest
+        repeats the last row and column: a border of one colour would be an edge to encode.
+        """
+        size = (image_HW3.shape[0], image_HW3.shape[1])
+        height, width = whole_size(size, self.codec.downscale)
+        pixels = torch.from_numpy(image_HW3).to(self.device).permute(2, 0, 1)[None]
+        rest = (0, width - size[1], 0, height - size[0])
+        whole = pad(pixels.float() / 127.5 - 1, rest, mode="replicate")
+        picture = cut_back(self.codec.decode(self.codec.encode(whole)), size)
+        return np.ascontiguousarray(to_pixels(picture.clamp(-1, 1))[0])
+
+
+def _pictures(trip: Trip, rebuilt: bool) -> Callable[[int], Item]:
+    data, split = trip.data, trip.split
+    stems = data.stems(split)
+
+    def read(number: int) -> Item:
+        stem = stems[number]
+        image, box = data.read_image(split, stem), data.content_box(split, stem)
+        if rebuilt:
+            real, image = image, trip.through(image)
+            trip.errors.add(stem, real, image, box)
+        return Item(image, number, (data.read_mask(split, stem), box))
+
+    return read
+
+
+def _model_of(path: Path) -> ModelConfig:
+    if not (path / MODEL_INDEX).is_file():
+        return load_bundle(path).model
+    index = read_json(path / MODEL_INDEX)
+    model = index.get("model") if isinstance(index, dict) else None
+    if not isinstance(model, dict):
+        raise UserError(f"{path}: is no model of semsynth ({MODEL_INDEX} has no 'model')")
+    return with_own_vae(parse(ModelConfig, model, f"{path / MODEL_INDEX}: model"), path)
+
+
+def _describe(codec: Codec, data: PreparedDataset, config: EvaluateConfig) -> Json:
+    whole = whole_size((data.height, data.width), codec.downscale)
+    size = (whole[0] // codec.downscale, whole[1] // codec.downscale)
+    values = codec.channels * size[0] * size[1]
+    return {
+        **codec.key,
+        "source": codec.source if isinstance(codec, VaeCodec) else None,
+        "model": None if config.model is None else str(config.model),
+        "encoded_size": list(whole),
+        "latent": [codec.channels, *size],
+        "downscale": codec.downscale,
+        "values_per_latent_value": round(3 * data.height * data.width / values, 4),
+    }
+
+
+def _provenance(data: PreparedDataset, config: EvaluateConfig) -> Json:
+    return {
+        "split": config.split,
+        "image_size": [data.height, data.width],
+        "seed": config.seed,
+        "licence": data.info.licence,
+        "protocol": {
+            "psnr": "of 8-bit RGB inside the content box, by picture (scikit-image); mean over the "
+            "pictures that changed",
+            "miou": "pixels summed over all pictures; mean over the classes that the masks have; "
+            "unlabelled pixels and padding are not counted",
+            "intervals": "95%, moving-block bootstrap over the masks, 1000 draws",
+        },
+        "versions": versions(),
+    }
+
+
+def _with_costs(scores: Json) -> Json:
+    """Add what each class loses, and put first what loses most."""
+    costs = {
+        name: {**entry, "cost": round((entry["iou_real"] or 0.0) - entry["iou"], 6)}
+        for name, entry in scores["per_class"].items()
+    }
+    order = sorted(costs, key=lambda name: -costs[name]["cost"])
+    return {
+        **scores,
+        "miou_cost": round(scores["miou_real"] - scores["miou"], 6),
+        "per_class": {name: costs[name] for name in order},
+    }
+
+
+def _gallery(trip: Trip, rows: int, seed: int) -> Gallery:
+    """Show the part that suffers most of pictures that the seed chooses, pixel for pixel."""
+    data, split = trip.data, trip.split
+    stems = data.stems(split)
+    chosen = numpy_rng(seed, "gallery").permutation(len(stems))[:rows]
+    table: list[tuple[str, Sequence[tuple[str, str]]]] = []
+    for stem in (stems[i] for i in sorted(chosen.tolist())):
+        real = data.read_image(split, stem)
+        rebuilt = trip.through(real)
+        difference = cv2.absdiff(real, rebuilt)
+        window = _worst_window(difference)
+        shown = {
+            "mask": data.labels.colorize(data.read_mask(split, stem)),
+            "real": real,
+            "through the codec": rebuilt,
+            f"difference x{_GAIN}": cv2.convertScaleAbs(difference, alpha=_GAIN),
+        }
+        table.append((stem, [(name, data_uri(image[window])) for name, image in shown.items()]))
+    return Gallery(table, legend(data.labels))
+
+
+def _worst_window(difference_HW3: npt.NDArray[Any]) -> tuple[slice, slice]:
+    """Return the rows and columns, at the most WINDOW each, with the largest squared error."""
+    height, width = (min(side, WINDOW) for side in difference_HW3.shape[:2])
+    total = cv2.integral((difference_HW3.astype(np.float64) ** 2).sum(-1))
+    sums = total[height:, width:] - total[:-height, width:]
+    sums = sums - (total[height:, :-width] - total[:-height, :-width])
+    top, left = (int(i) for i in np.unravel_index(int(sums.argmax()), sums.shape))
+    return slice(top, top + height), slice(left, left + width)

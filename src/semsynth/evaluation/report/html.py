@@ -1,0 +1,171 @@
+"""report.json and report.html: the numbers, and one page that explains and shows them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.data.labels import LabelSet
+from semsynth.data.format import ImageFormat, encode_image
+from semsynth.evaluation.report import charts
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.baselines import MeanColours
+from semsynth.evaluation.accumulate import SEGMENTER
+from semsynth.evaluation.pairs import Pairs
+from semsynth.core.files import write_json, write_text
+from semsynth.core.rng import numpy_rng
+
+Array = npt.NDArray[Any]
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+MOST_SAMPLES = 4
+_NONE = "\N{EN DASH}"
+# Larger pictures are shown smaller, and from this side on as JPEG.
+_SHOWN_SIDE = 384
+_PNG_SIDE = 160
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of a few masks as data URIs, a row a mask: (title, [(caption, URI)])."""
+
+    rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    legend: Sequence[tuple[str, str]]
+
+
+def gallery(pairs: Pairs, painter: MeanColours | None, rows: int, seed: int) -> Gallery:
+    """Show ``rows`` masks that the seed chooses: mask, real, mean colours, samples.
+
+    Args:
+        pairs: the pictures.
+        painter: the baseline; None where there is none.
+        rows: how many masks, at the most.
+        seed: decides which.
+    """
+    masks, split = pairs.masks, pairs.split
+    chosen = numpy_rng(seed, "gallery").permutation(len(masks))[:rows]
+    table = []
+    for stem in (masks[i] for i in sorted(chosen.tolist())):
+        mask = pairs.data.read_mask(split, stem)
+        cells = [("mask", data_uri(pairs.data.labels.colorize(mask)))]
+        cells.append(("real", data_uri(pairs.data.read_image(split, stem))))
+        if painter is not None:
+            cells.append(("mean colours", data_uri(painter.paint(mask))))
+        for k, sample in enumerate(pairs.by_mask[stem][:MOST_SAMPLES]):
+            cells.append((f"sample {k + 1}", data_uri(pairs.samples.read_image(split, sample))))
+        table.append((stem, cells))
+    return Gallery(table, legend(pairs.data.labels))
+
+
+def legend(labels: LabelSet) -> list[tuple[str, str]]:
+    """Return name and colour of each class, the colour as in CSS."""
+    return [(label.name, "#{:02x}{:02x}{:02x}".format(*label.color)) for label in labels.labels]
+
+
+def data_uri(image: Array) -> str:
+    """Return a picture (H, W, 3) uint8 RGB as a data URI, made smaller where it is large."""
+    side = max(image.shape[:2])
+    if side > _SHOWN_SIDE:
+        scale = _SHOWN_SIDE / side
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    kind: ImageFormat = "png" if side <= _PNG_SIDE else "jpg"
+    code = base64.b64encode(encode_image(np.ascontiguousarray(image), kind)).decode()
+    return f"data:image/{'png' if kind == 'png' else 'jpeg'};base64,{code}"
+
+
+def render(report: Mapping[str, Any], shown: Gallery, curves: Sequence[charts.Curve] = ()) -> str:
+    """Return the page; it refers to nothing outside itself."""
+    consistency = report["metrics"]["semantic_consistency"]
+    ceiling = consistency["miou_real"]
+    return fill_template(
+        "report.html.j2",
+        shown,
+        report=report,
+        consistency=consistency,
+        ratio=consistency["miou"] / ceiling if ceiling else None,
+        frechet=report["metrics"]["frechet"].get(SEGMENTER),
+        distances=_distances(report),
+        classes=_classes(consistency),
+        curves=charts.draw(curves) if curves else None,
+        curves_legend=charts.legend(curves),
+        augmentation=report.get("augmentation"),
+    )
+
+
+def fill_template(name: str, shown: Gallery, **values: Any) -> str:
+    """Return the page of a template of this folder, with its gallery."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(
+            lambda file: files("semsynth.evaluation").joinpath(file).read_text(encoding="utf-8")
+        ),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"share": _share, "number": _number, "points": _points}
+    return environment.get_template(name).render(
+        colours=dict(shown.legend),
+        gallery=shown,
+        columns=max((len(cells) for _, cells in shown.rows), default=0),
+        **values,
+    )
+
+
+def write_report(
+    report: Mapping[str, Any],
+    pairs: Pairs,
+    painter: MeanColours | None,
+    config: EvaluateConfig,
+    curves: Sequence[charts.Curve],
+) -> None:
+    """Write report.html, and last report.json, to the configured output folder."""
+    shown = gallery(pairs, painter, config.rows, config.seed)
+    write_text(config.output / REPORT_HTML, render(report, shown, curves))
+    write_json(config.output / REPORT_JSON, report)
+
+
+def _classes(consistency: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
+    """Return name, IoU and real IoU of each class, best known by the evaluator first."""
+    rows = [(name, x["iou"], x["iou_real"]) for name, x in consistency["per_class"].items()]
+    return sorted(rows, key=lambda row: -(row[2] or 0.0))
+
+
+def _distances(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each Frechet distance, FID first, with the baseline's beside it."""
+    baseline = report["controls"].get("mean_colours", {}).get("frechet", {})
+    entries = {"fid": report["metrics"].get("fid"), **report["metrics"]["frechet"]}
+    return [
+        {
+            "name": name,
+            "about": report["features"].get(name, ""),
+            "value": entry["value"],
+            "real": entry.get("real_training_pictures", {}).get("value"),
+            "baseline": baseline.get(name, {}).get("value"),
+            "n": f"{entry['n_generated']} / {entry['n_real']}",
+        }
+        for name, entry in entries.items()
+        if entry is not None
+    ]
+
+
+def _share(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.3f}"
+
+
+def _points(value: float) -> str:
+    """Return a difference of shares in points of 100, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""From images to what the network sees, and back."""

@@ -1,0 +1,115 @@
+"""The network and its codec, as plain values (no torch)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from semsynth.core.config import Config
+
+
+class VaeConfig(Config):
+    """A Diffusers autoencoder; its weights are no part of the model's.
+
+    Attributes:
+        source: folder, or OWNER/NAME (or OWNER/NAME/FOLDER) of the Hugging Face Hub.
+        channels: of its latents; checked when it is loaded, as ``downscale``.
+        downscale: picture pixels along a side of a latent pixel.
+        sha256: of its weights and the scale of its latents; training fills it in, and another
+            autoencoder is refused from then on (empty: any is taken).
+    """
+
+    source: str = Field(min_length=1)
+    channels: int = Field(4, ge=1)
+    downscale: int = Field(8, ge=1)
+    sha256: str = ""
+
+
+class ModelConfig(Config):
+    """Width, depth and codec of the U-Net.
+
+    Attributes:
+        codec: ``pixel``, ``haar`` (an orthonormal Haar transform: a quarter of the positions and
+            four times the channels for each level, exactly invertible), or ``vae``.
+        haar_levels: levels of ``haar``.
+        vae: the autoencoder of ``vae``: its values, or its source alone.
+        base_channels: width of the first level (multiples of 32 give the paper's GroupNorm).
+        channel_mult: width of each level as a multiple of ``base_channels``.
+        blocks_per_level: residual blocks of a level in the encoder.
+        attention_factors: down-sampling factors (of the latent) that have attention.
+        head_channels: width of an attention head.
+        spade_hidden: width of SPADE's hidden layer (the paper: 128).
+        dropout: share of activations dropped in residual blocks.
+        labels: how the mask meets a latent smaller than itself: ``patch`` (each latent pixel sees
+            all labels under it) or ``nearest`` (one of them; the paper's, with ``pixel``).
+        label_features: channels of a learned convolution of the label map that all SPADE norms
+            share as their input (0: each has the map itself, as the paper).
+        instance_edges: one more condition channel, for the edges between objects (the paper's
+            Cityscapes); needs prepared data with instances.
+        augment_condition: the network is told how a training picture was varied (flip, scale and
+            place of the crop, colours), so that its own are as they are without.
+    """
+
+    codec: Literal["pixel", "haar", "vae"] = "haar"
+    haar_levels: int = Field(2, ge=1, le=5)
+    vae: VaeConfig | None = None
+    base_channels: int = Field(64, ge=8)
+    channel_mult: list[float] = Field([1, 2, 3, 4], min_length=1)
+    blocks_per_level: int = Field(2, ge=1)
+    attention_factors: list[int] = Field([4, 8])
+    head_channels: int = Field(32, ge=1)
+    spade_hidden: int = Field(128, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    labels: Literal["patch", "nearest"] = "patch"
+    label_features: int = Field(0, ge=0)
+    instance_edges: bool = False
+    augment_condition: bool = False
+
+    @property
+    def downscale(self) -> int:
+        """Return how many picture pixels a latent pixel covers along a side."""
+        if self.vae is not None:
+            return self.vae.downscale
+        return 1 << self.haar_levels if self.codec == "haar" else 1
+
+    @property
+    def latent_channels(self) -> int:
+        """Return the channels of a latent pixel."""
+        return self.vae.channels if self.vae is not None else 3 * self.downscale**2
+
+    @property
+    def size_multiple(self) -> int:
+        """Return what height and width of pictures must be multiples of."""
+        return self.downscale << (len(self.channel_mult) - 1)
+
+    def nearest_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size nearest to this one whose sides the network can halve."""
+        multiple = self.size_multiple
+        near = (max(multiple, round(side / multiple) * multiple) for side in (height, width))
+        return next(near), next(near)
+
+    @field_validator("vae", mode="before")
+    @classmethod
+    def _source_alone(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _autoencoder_where_used(self) -> Self:
+        if self.codec == "vae" and self.vae is None:
+            raise ValueError("codec 'vae' needs model.vae: a folder or a Hub id (OWNER/NAME)")
+        if self.codec != "vae" and self.vae is not None:
+            raise ValueError(f"vae is given, but codec is '{self.codec}'; set codec to 'vae'")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        for level, mult in enumerate(self.channel_mult):
+            width = int(mult * self.base_channels)
+            last = level == len(self.channel_mult) - 1
+            if (last or 2**level in self.attention_factors) and width % self.head_channels:
+                raise ValueError(
+                    f"level {level} is {width} channels wide, which head_channels "
+                    f"{self.head_channels} does not divide"
+                )
+        return self

@@ -1,0 +1,114 @@
+"""FLOPs of the network, counted by PyTorch on tensors without storage.
+
+A multiplication and an addition are two FLOPs. Convolutions, linear layers and attention count;
+norms and other work on single elements do not, as is usual for a share of the peak (MFU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from semsynth.models.sdm.unet import SemanticUNet
+
+
+@dataclass(frozen=True)
+class NetworkFlops:
+    """FLOPs for one picture.
+
+    Attributes:
+        training: forward and backward pass, the mask's part included; nothing twice.
+        recomputed: what gradient checkpointing adds to that.
+        forward: the forward pass alone, the mask's part included, at the size of training.
+        condition: ``unet.encode``, once a mask.
+        single: a pass with a condition that was kept.
+        guided: a guided pass with conditions that were kept.
+    """
+
+    training: int
+    recomputed: int
+    forward: int
+    condition: int
+    single: int
+    guided: int
+
+
+def network_flops(
+    unet: SemanticUNet, trained: tuple[int, int], painted: tuple[int, int] | None = None
+) -> NetworkFlops:
+    """Count a network on the meta device.
+
+    Args:
+        unet: on the meta device.
+        trained: height and width of the network's input (the latent) in training.
+        painted: those of what it paints; the same by default.
+
+    Raises:
+        UserError: a size that the network cannot halve.
+    """
+    training = training_flops(unet, trained)
+    recomputed = training_flops(unet, trained, checkpointing=True) - training
+    small = _inputs(unet, trained)
+    with torch.no_grad():
+        forward = count_flops(lambda: unet(*small))
+    return NetworkFlops(training, recomputed, forward, *painting_flops(unet, painted or trained))
+
+
+@torch.no_grad()
+def painting_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return the FLOPs of a mask, of a pass and of a guided pass; see ``network_flops``."""
+    x, t, hot = _inputs(unet, size)
+    kept, null = unet.encode(hot), unet.encode_null(*size)
+    return (
+        count_flops(lambda: unet.encode(hot)),
+        count_flops(lambda: unet(x, t, kept)),
+        count_flops(lambda: unet(x, t, kept, null, 1.5)),
+    )
+
+
+def training_flops(unet: SemanticUNet, size: tuple[int, int], checkpointing: bool = False) -> int:
+    """Return the FLOPs of a forward and backward pass of one picture; see ``network_flops``.
+
+    Args:
+        unet: on the meta device; whether it has checkpointing switched on does not matter.
+        size: height and width of the network's input.
+        checkpointing: count with gradient checkpointing, so with what it computes again.
+    """
+    before = unet.gradient_checkpointing
+    x, t, hot = _inputs(unet, size)
+
+    def train() -> None:
+        unet(x, t, hot).sample.sum().backward()
+        unet.zero_grad(set_to_none=True)
+
+    try:
+        _checkpoint(unet, checkpointing)
+        return count_flops(train)
+    finally:
+        _checkpoint(unet, before)
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Return the FLOPs of what ``run`` computes."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def _inputs(unet: SemanticUNet, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    (height, width), patch = size, unet.label_patch
+    hot = torch.empty(1, unet.label_channels, height * patch, width * patch, device="meta")
+    x = torch.empty(1, unet.channels, height, width, device="meta")
+    return x, torch.zeros(1, device="meta"), hot
+
+
+def _checkpoint(unet: SemanticUNet, on: bool) -> None:
+    if on:
+        unet.enable_gradient_checkpointing()
+    else:
+        unet.disable_gradient_checkpointing()

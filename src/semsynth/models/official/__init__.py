@@ -1,0 +1,1 @@
+"""The names and shapes of the official SDM weights."""

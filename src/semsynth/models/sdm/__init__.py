@@ -1,0 +1,1 @@
+"""The SDM network: a U-Net with SPADE in the decoder."""

@@ -1,0 +1,203 @@
+"""The blocks of the U-Net: residual blocks with plain or spatially-adaptive normalisation.
+
+Shape suffixes: B batch, C channels, H height, W width, E width of the time embedding,
+K channels of the condition (one per class).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semsynth.models.sdm.condition import Entry, Modulation, Passes, modulated_norm
+from semsynth.models.sdm.dropout import SampleDropout
+from semsynth.models.sdm.norms import GroupNorm
+
+Fused = Callable[[nn.Module, Tensor, Entry | Passes | None, Modulation | None], Tensor]
+"""(norm, x_BCHW, its entry, the time's scale and shift) to the activated map; see ``fused``."""
+
+
+def norm_groups(channels: int) -> int:
+    """Return the number of groups: 32 as in the paper, or the largest divisor of ``channels``."""
+    return math.gcd(32, channels)
+
+
+class SpadeNorm(nn.Module):
+    """Spatially-adaptive group normalisation (SDM, section 3.2; SPADE, arXiv 1903.07291).
+
+    ``GroupNorm(x) * (1 + gamma) + beta`` where gamma and beta are two layers of convolutions of
+    the condition map. They do not depend on the noise level, so they are computed apart, by
+    ``modulation``, once for a mask.
+    """
+
+    def __init__(self, channels: int, condition_channels: int, hidden: int) -> None:
+        """Build the two layers: ``condition_channels`` to ``hidden`` to gamma and beta."""
+        super().__init__()
+        self.channels = channels
+        self.groups = norm_groups(channels)
+        self.shared = nn.Conv2d(condition_channels, hidden, 3, padding=1)
+        # One convolution gives gamma (first half) and beta (second half): the same numbers as
+        # the two of the official code in one pass over the hidden map.
+        self.gamma_beta = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+
+    def modulation(self, map_MKHW: Tensor) -> Modulation:
+        """Return 1 + gamma and beta, (M, C, H, W) each, for label maps at this norm's size."""
+        gamma, beta = self.gamma_beta(F.relu(self.shared(map_MKHW))).chunk(2, dim=1)
+        return 1 + gamma, beta
+
+    def forward(self, x_BCHW: Tensor, entry: Entry | Passes) -> Tensor:
+        """Normalise ``x_BCHW`` and apply gamma and beta."""
+        entries = entry.entries if isinstance(entry, Passes) else (entry,)
+        modulations = (self.modulation(e) if isinstance(e, Tensor) else e for e in entries)
+        return modulated_norm(x_BCHW, self.groups, *modulations)
+
+
+def _resample(x_BCHW: Tensor, how: Literal["down", "up"] | None) -> Tensor:
+    if how == "down":
+        return F.avg_pool2d(x_BCHW, 2)
+    if how == "up":
+        return F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest")
+    return x_BCHW
+
+
+class ResBlock(nn.Module):
+    """A residual block with time scale-shift; its two norms are SPADE in the decoder.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        embedding: width of the time embedding.
+        dropout: share dropped before the second convolution.
+        spade: ``(condition_channels, hidden)`` for SPADE norms, None for plain ones (encoder).
+        resample: halve (average) or double (nearest) the size inside the block.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        dropout: float = 0.0,
+        spade: tuple[int, int] | None = None,
+        resample: Literal["down", "up"] | None = None,
+    ) -> None:
+        """Build the block; see the class for the arguments."""
+        super().__init__()
+        self.resample: Literal["down", "up"] | None = resample
+        self.is_spade = spade is not None
+        self.fused: Fused | None = None
+
+        def norm(channels: int) -> nn.Module:
+            if spade is None:
+                return GroupNorm(norm_groups(channels), channels)
+            return SpadeNorm(channels, *spade)
+
+        self.norm1 = norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(embedding, 2 * out_channels)
+        self.norm2 = norm(out_channels)
+        self.dropout = SampleDropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+        self.skip: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.skip = nn.Conv2d(in_channels, out_channels, 1)
+
+    def spade_norms(self) -> tuple[SpadeNorm, ...]:
+        """Return the SPADE norms in the order in which ``forward`` uses them (none if plain)."""
+        return tuple(n for n in (self.norm1, self.norm2) if isinstance(n, SpadeNorm))
+
+    def forward(
+        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry | Passes, ...] = ()
+    ) -> Tensor:
+        """Return (B, out_channels, H', W'); ``entries`` are those of ``spade_norms``."""
+        first, second = entries if self.is_spade else (None, None)
+        h = _resample(self._activated(self.norm1, x_BCHW, first), self.resample)
+        h = self.conv1(h)
+        scale, shift = self.time(F.silu(embedding_BE))[..., None, None].chunk(2, dim=1)
+        h = self._activated(self.norm2, h, second, (1 + scale, shift))
+        h = self.conv2(self.dropout(h))
+        return h + self.skip(_resample(x_BCHW, self.resample))  # type: ignore[no-any-return]
+
+    def _activated(
+        self,
+        norm: nn.Module,
+        x_BCHW: Tensor,
+        entry: Entry | Passes | None,
+        time: Modulation | None = None,
+    ) -> Tensor:
+        """Return SiLU of the norm, with the time's scale and shift in between where given."""
+        if self.fused is not None:
+            return self.fused(norm, x_BCHW, entry, time)
+        h = norm(x_BCHW) if entry is None else norm(x_BCHW, entry)
+        return F.silu(h if time is None else torch.addcmul(time[1], h, time[0]))
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions, heads of ``head_channels`` (guided-diffusion's layout).
+
+    The rows of ``qkv`` are ordered head by head, and q, k, v within a head ("legacy" order).
+    """
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        """Build the projections for ``channels // head_channels`` heads."""
+        super().__init__()
+        self.heads = channels // head_channels
+        self.norm = GroupNorm(norm_groups(channels), channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return ``x`` plus what was attended to, (B, C, H, W)."""
+        batch, channels, height, width = x_BCHW.shape
+        tokens = self.norm(x_BCHW).flatten(2).transpose(1, 2)
+        qkv = self.qkv(tokens).view(batch, height * width, self.heads, 3, -1)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = self.out(attended).transpose(1, 2).reshape(batch, channels, height, width)
+        return x_BCHW + out  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """A residual block, attention after it where the level has it, and a doubling of the size."""
+
+    def __init__(
+        self, block: ResBlock, attention: Attention | None = None, up: ResBlock | None = None
+    ) -> None:
+        """Keep the parts; see the class."""
+        super().__init__()
+        self.block = block
+        self.attention = attention
+        self.up = up
+
+    def spade_norms(self) -> tuple[SpadeNorm, ...]:
+        """Return the stage's SPADE norms in the order of use."""
+        return self.block.spade_norms() + (self.up.spade_norms() if self.up else ())
+
+    def forward(
+        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry | Passes, ...] = ()
+    ) -> Tensor:
+        """Run the stage; ``entries`` are those of ``spade_norms``."""
+        h: Tensor = self.block(x_BCHW, embedding_BE, entries[:2])
+        if self.attention is not None:
+            h = self.attention(h)
+        if self.up is not None:
+            h = self.up(h, embedding_BE, entries[2:])
+        return h
+
+
+def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Return (B, width): cosines, then sines, of ``t`` at geometric frequencies."""
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=t_B.device)
+    angles = t_B.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return F.pad(embedding, (0, width % 2))

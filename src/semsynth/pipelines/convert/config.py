@@ -1,0 +1,80 @@
+"""The flags of `semsynth import` and `semsynth export` (no torch)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from semsynth.core.errors import UserError
+
+DatasetName = Literal["ade20k", "celebamask", "cityscapes", "cocostuff"]
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Turn a checkpoint of the official SDM code into a Diffusers folder.
+
+    Raises:
+        UserError: a value outside its range, or flags that contradict each other.
+    """
+
+    file: Positional[Path]
+    """State dict (.pt) of the official code; fp16 and fp32 both become fp32."""
+    output: Path
+    """The Diffusers folder; SemanticDiffusionPipeline.from_pretrained reads it."""
+    dataset: DatasetName | None = None
+    """What it was trained on: names, colours and number of the classes, size, licence."""
+    labels: Path | None = None
+    """In place of --dataset: a prepared data set, or the .json that `export --to official` writes
+    beside its file. With neither, the classes are `class 0`, `class 1`, ..."""
+    num_classes: int | None = None
+    """Classes that there must be, without the edge channel; by default as many as the file has."""
+    instances: bool = False
+    """The last channel of the label map is the edges of instances."""
+    head_channels: int | None = None
+    """Width of an attention head, which leaves no trace in the file; by default that of the .json,
+    or 64, as in all published networks."""
+    size: str | None = None
+    """HEIGHTxWIDTH of the pictures that it was trained on; by default that of the data set, or
+    256x256."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.dataset is not None and self.labels is not None:
+            raise UserError("--dataset and --labels both name the classes; give one of them")
+        if self.num_classes is not None and self.num_classes < 1:
+            raise UserError(f"--num-classes is {self.num_classes}: must be at least 1")
+        if self.head_channels is not None and self.head_channels < 1:
+            raise UserError(f"--head-channels is {self.head_channels}: must be at least 1")
+        _ = self.height_width
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """``size`` as numbers."""
+        if self.size is None:
+            return None
+        match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", self.size)
+        if match is None:
+            raise UserError(f"--size {self.size}: must be HEIGHTxWIDTH, like 256x512, or one side")
+        return int(match[1]), int(match[2] or match[1])
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained generator as another kind of file.
+
+    `official` is a state dict for the official SDM code, with a .json beside it that holds what
+    has no room in there: the labels, and the flags to run it with. `diffusers` is a folder, `pth`
+    is a final_model.pth.
+    """
+
+    model: Positional[Path]
+    """final_model.pth, the folder of a run, or a Diffusers folder."""
+    to: Literal["official", "diffusers", "pth"]
+    """What to write."""
+    output: Path
+    """The new file or, for `diffusers`, folder."""

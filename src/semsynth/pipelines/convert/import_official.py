@@ -1,0 +1,291 @@
+"""``semsynth import``: from a state dict of the official SDM code to a Diffusers folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from torch import Tensor
+
+from semsynth import __version__
+from semsynth.data.labels import LabelSet
+from semsynth.data.presets import preset
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.official.names import from_official
+from semsynth.models.official.infer import OfficialNetwork, check_keys, infer_network
+from semsynth.pipelines.formats.model_file import Bundle, meta_network
+from semsynth.pipelines.convert.config import ImportConfig
+from semsynth.pipelines.formats.provenance import licence
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
+from semsynth.core.files import (
+    MARKER,
+    atomic_folder,
+    claim_output,
+    read_json,
+    require_space,
+    sha256_file,
+    write_json,
+)
+from semsynth.core.config import Config, parse
+from semsynth.core.errors import UserError, some
+from semsynth.core.progress import growing, progress, say
+from semsynth.core.safe_load import load_torch_file
+
+KIND = "diffusers"
+HEAD_CHANNELS = 64  # of all published networks
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+PREFIX = "module."  # torch's DistributedDataParallel puts it before every key
+
+
+class SideFile(Config):
+    """What has no room in an official file, as ``export`` writes it beside one.
+
+    A prepared data set's ``dataset.json`` has the same keys, among others.
+
+    Attributes:
+        labels: with ``ignore_id``, as in ``LabelSet.to_json``.
+        name: of the data set.
+        licence: of the data set.
+        height: of the pictures in pixels.
+        width: likewise.
+        head_channels: width of an attention head.
+        facts: as in ``Bundle``.
+        flags: with which the official code builds the network.
+    """
+
+    labels: list[dict[str, Any]]
+    ignore_id: int | None = None
+    name: str = ""
+    licence: str = "unknown"
+    height: int = Field(256, ge=1)
+    width: int = Field(256, ge=1)
+    head_channels: int = Field(HEAD_CHANNELS, ge=1)
+    facts: dict[str, Any] = Field(default_factory=dict)
+    flags: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of the training besides the weights.
+
+    Attributes:
+        labels: None for as many classes as the file has, without names.
+        size: height and width in pixels.
+        head_channels: width of an attention head.
+        facts: as in ``Bundle``.
+    """
+
+    labels: LabelSet | None = None
+    size: tuple[int, int] = (256, 256)
+    head_channels: int = HEAD_CHANNELS
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def import_official(config: ImportConfig) -> dict[str, Any]:
+    """Read an official checkpoint and write it as a Diffusers folder, all of it or nothing.
+
+    Returns:
+        What the file was found to be, and where the folder is.
+
+    Raises:
+        UserError: the file is no official SDM network or does not fit the flags (keys that are
+            missing, unknown, of another shape or not finite are named), or the output is taken.
+    """
+    origin = read_origin(config)
+    state = read_state(config.file)
+    parameters = sum(tensor.numel() for tensor in state.values())
+    bundle = describe(state, config, origin)
+    sha256 = sha256_file(config.file)
+    facts = {"imported_from": "official", "source_file": config.file.name, "source_sha256": sha256}
+    facts |= {"semsynth": __version__, "torch": str(torch.__version__)}
+    bundle = replace(bundle, facts={**bundle.facts, **facts})
+    key = {
+        "source_sha256": sha256,
+        "dataset": config.dataset,
+        "labels": bundle.labels.to_json(),
+        "head_channels": bundle.model.head_channels,
+        "size": [bundle.height, bundle.width],
+    }
+    if not is_written(config.output, key):
+        require_space(config.output, 4 * parameters, "the model")
+        write_folder(with_weights(bundle, state, str(config.file)), config.output, key)
+    return {
+        "output": str(config.output),
+        "parameters": parameters,
+        "classes": bundle.labels.num_channels,
+        "instances": bundle.model.instance_edges,
+        "size": f"{bundle.height}x{bundle.width}",
+        "licence": licence(bundle.facts),
+        "model": bundle.model.model_dump(mode="json"),
+        "source_sha256": sha256,
+    }
+
+
+def describe(state: Mapping[str, Tensor], config: ImportConfig, origin: Origin) -> Bundle:
+    """Return the generator that the names and shapes of a state dict tell, still without weights.
+
+    Args:
+        state: official tensors, of which only the shapes are read (they may be on ``meta``).
+        config: its ``file`` begins the messages.
+        origin: of ``read_origin``.
+
+    Raises:
+        UserError: see ``import_official``.
+    """
+    where = str(config.file)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    found = infer_network(shapes, where)
+    if found.in_channels != 3 or found.out_channels not in (3, 6):
+        raise UserError(
+            f"{where}: has {found.in_channels} channels in (input_blocks.0.0) and "
+            f"{found.out_channels} out (out.2); an SDM network has 3 in, and 3 or 6 (learned "
+            "variance) out"
+        )
+    instances = _has_edges(found, config, origin.labels)
+    model = found.model_config(config.head_channels or origin.head_channels, instances, where)
+    height, width = config.height_width or origin.size
+    near = model.nearest_size(height, width)
+    if near != (height, width):
+        raise UserError(
+            f"--size {height}x{width}: sides must be multiples of {model.size_multiple} for the "
+            f"network in {where}; the nearest size is {near[0]}x{near[1]}"
+        )
+    diffusion = DiffusionConfig(
+        prediction="epsilon", schedule="linear", learn_sigma=found.learn_sigma
+    )
+    classes = found.label_channels - instances
+    labels = origin.labels or LabelSet.from_names({i: f"class {i}" for i in range(classes)})
+    bundle = Bundle(model, diffusion, labels, height, width, {}, origin.facts)
+    check_keys(meta_network(bundle), shapes, where)
+    return bundle
+
+
+def with_weights(bundle: Bundle, state: dict[str, Tensor], where: str) -> Bundle:
+    """Return the bundle of ``describe`` with the weights of ``state``, which is emptied.
+
+    Raises:
+        UserError: weights that are not finite, or no floats of 16 or 32 bits: names them.
+    """
+    _check_values(state, where)
+    return replace(bundle, weights=from_official(meta_network(bundle), state))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict; its tensors stay on the disk until they are used.
+
+    Raises:
+        UserError: cannot be read, carries code, or is something else than names and tensors.
+    """
+    value = load_torch_file(path, mapped=True)
+    if not isinstance(value, dict) or not value:
+        raise UserError(f"{path}: holds {type(value).__name__}, not a state dict")
+    if {"format", "weights", "model"} <= value.keys():
+        raise UserError(f"{path}: is a final_model.pth of semsynth; see `semsynth export` for it")
+    others = [str(name) for name, item in value.items() if not isinstance(item, Tensor)]
+    if others:
+        raise UserError(
+            f"{path}: is no plain state dict: {some(others)} hold no tensors; save the network's "
+            "state dict alone (the official code's ema_0.9999_*.pt is one)"
+        )
+    state = {str(name): item for name, item in value.items()}
+    while all(name.startswith(PREFIX) for name in state):
+        state = {name.removeprefix(PREFIX): item for name, item in state.items()}
+    return state
+
+
+def read_origin(config: ImportConfig) -> Origin:
+    """Return what ``--dataset`` or ``--labels`` say of the training.
+
+    Raises:
+        UserError: no such data set or file, or a file without labels.
+    """
+    if config.dataset is not None:
+        known = preset(config.dataset)
+        facts = {"dataset": config.dataset, "licence": known.licence}
+        return Origin(known.labels, (known.height, known.width), facts=facts)
+    if config.labels is None:
+        return Origin()
+    path = config.labels / "dataset.json" if config.labels.is_dir() else config.labels
+    value = read_json(path)
+    if not isinstance(value, dict) or "labels" not in value:
+        raise UserError(f"{path}: has no labels; give a prepared data set or its dataset.json")
+    entries = {name: value[name] for name in SideFile.model_fields if name in value}
+    side = parse(SideFile, entries, str(path))
+    labels = LabelSet.from_json({"labels": side.labels, "ignore_id": side.ignore_id})
+    facts = {**side.facts, "dataset": side.name, "licence": side.licence}
+    return Origin(labels, (side.height, side.width), side.head_channels, facts)
+
+
+def is_written(folder: Path, key: Mapping[str, Any]) -> bool:
+    """Return whether the same command has already written ``folder``.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    claim_output(folder, KIND, key)
+    say(f"{folder}: is there already, made from the same file with the same flags")
+    return True
+
+
+def write_folder(bundle: Bundle, folder: Path, key: Mapping[str, Any]) -> None:
+    """Write a Diffusers folder that appears when it is whole.
+
+    Raises:
+        UserError: the folder is not empty, or the disk is full.
+    """
+    n_bytes = sum(t.numel() * t.element_size() for t in bundle.weights.values())
+    with atomic_folder(folder) as temporary:
+        try:
+            with growing(temporary, n_bytes, "writing"):
+                SemanticDiffusionPipeline.from_bundle(bundle).save_pretrained(temporary)
+        except SafetensorError as error:
+            raise UserError(
+                f"{folder}: could not be written ({error}); is the disk full?"
+            ) from error
+        write_json(temporary / MARKER, {"kind": KIND, "key": dict(key)})
+
+
+def _has_edges(found: OfficialNetwork, config: ImportConfig, labels: LabelSet | None) -> bool:
+    """Return whether the label map has an edge channel; UserError for another number of classes."""
+    channels, edges = found.label_channels, config.instances
+    expected: list[tuple[str, int]] = []
+    if labels is not None:
+        flag = f"--dataset {config.dataset}" if config.dataset else f"--labels {config.labels}"
+        expected.append((flag, labels.num_channels))
+        # The number of classes is known: what is left over can only be the edges.
+        edges = edges or channels == labels.num_channels + 1
+    if config.num_classes is not None:
+        expected.append(("--num-classes", config.num_classes))
+    for flag, classes in expected:
+        if channels != classes + edges:
+            also = " and the edges of instances" if edges else ""
+            hint = "; if the last is the edges of instances, add --instances"
+            raise UserError(
+                f"{config.file}: its label map has {channels} channels, but {flag} makes "
+                f"{classes + edges}: {classes} classes{also}"
+                f"{hint if channels == classes + 1 else ''}"
+            )
+    if channels <= edges:
+        raise UserError(f"{config.file}: its label map has no channel beside that of the edges")
+    return edges
+
+
+def _check_values(state: Mapping[str, Tensor], where: str) -> None:
+    strange = [f"{n} ({t.dtype})" for n, t in state.items() if t.dtype not in FLOATS]
+    if strange:
+        raise UserError(f"{where}: weights must be fp32, fp16 or bf16: {some(strange)}")
+    broken = []
+    for name, tensor in progress(state.items(), "checking", unit="tensor"):
+        finite = tensor.isfinite()
+        if not finite.all():
+            wrong = int((~finite).sum())
+            broken.append(f"{name} ({wrong} of {tensor.numel()} values)")
+    if broken:
+        raise UserError(f"{where}: NaN or infinite weights in {some(broken)}; copy the file again")

@@ -1,0 +1,1 @@
+"""What a model is on disk: one file, a Diffusers folder, a model card."""

@@ -1,0 +1,132 @@
+"""What a checkpoint on disk is, a Diffusers folder or ``final_model.pth``, and is it whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from semsynth.core.files import read_json, sha256_file, write_json
+from semsynth.core.errors import UserError
+
+MODEL_INDEX = "model_index.json"
+FINAL = "final_model.pth"
+VAE = "vae"
+NETWORK = "unet/config.json"
+_DECIDES = ("labels", "model", "diffusion", "height", "width")
+
+
+def checkpoint_sha256(path: str | Path) -> str:
+    """Return what a checkpoint is known by: the hash of all that decides its pictures.
+
+    Of a file, its own. Of a Diffusers folder, that of weights and configurations; neither facts
+    are among them nor the scheduler, since samplers are chosen by name.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    path = Path(path)
+    if not (path / MODEL_INDEX).is_file():
+        file = path / FINAL if path.is_dir() else path
+        if not file.is_file():
+            raise UserError(f"{file}: no such checkpoint; train one with 'semsynth train'")
+        return sha256_file(file)
+    index, network = read_json(path / MODEL_INDEX), read_json(path / NETWORK)
+    decides = {name: index.get(name) for name in _DECIDES}
+    decides |= {"unet": {k: v for k, v in network.items() if not k.startswith("_")}}
+    weights = [file for file in sorted((path / "unet").glob("*")) if file.suffix != ".json"]
+    decides |= {"weights": {file.name: sha256_file(file) for file in weights}}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def check_folder(name: str, class_name: str) -> None:
+    """Check that ``name`` is a Diffusers folder of ours, if it is on this disk at all.
+
+    Raises:
+        UserError: a file, a folder of something else, or a path to nothing.
+    """
+    has_index = os.path.isfile(os.path.join(name, MODEL_INDEX))
+    if not has_index and (os.path.isfile(name) or os.path.isfile(os.path.join(name, FINAL))):
+        raise UserError(f"{name}: is no Diffusers folder; load it with from_checkpoint")
+    if not os.path.isdir(name):
+        if os.path.exists(name) or name.count("/") != 1 or name.startswith(("/", ".", "~")):
+            raise UserError(f"{name}: no such folder (a repository of the Hub is OWNER/NAME)")
+        return
+    if not has_index:
+        raise UserError(f"{name}: is no Diffusers folder (it has no {MODEL_INDEX})")
+    found = read_json(os.path.join(name, MODEL_INDEX))
+    kind = found.get("_class_name") if isinstance(found, dict) else None
+    if kind != class_name:
+        raise UserError(f"{name}: holds a {kind}, not a {class_name}; load it with its own class")
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what Diffusers raises on a damaged folder into one line.
+
+    Raises:
+        UserError: says what was wrong.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{name}: cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def without_bar() -> Iterator[None]:
+    """Load without Diffusers' bar, which counts two components."""
+    from diffusers.utils import logging  # loads torch, which what reads a hash can do without
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def writable(name: str) -> Iterator[None]:
+    """Turn what Diffusers and safetensors raise when they cannot write into one line.
+
+    Raises:
+        UserError: says what was wrong.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{name}: could not be written ({reason}); is the disk full?") from error
+
+
+def tidy(folder: Path) -> None:
+    """Take out of what Diffusers wrote the paths of this machine, and let others read it."""
+    for file in (folder / MODEL_INDEX, folder / NETWORK, folder / VAE / "config.json"):
+        value = read_json(file) if file.is_file() else {}
+        changed = value.pop("_name_or_path", None) is not None
+        if file.name == MODEL_INDEX:
+            recipe = value.get("facts", {}).get("recipe", {})
+            changed |= any([_name_own_vae(part) for part in (value, recipe)])
+        if changed:
+            write_json(file, value)
+    for name in ("unet", VAE):
+        for file in (folder / name).glob("*"):
+            file.chmod(0o644)  # safetensors leaves its files to their owner alone
+
+
+def _name_own_vae(value: Any) -> bool:
+    """Let a model's autoencoder be the one in its folder; return whether it has one."""
+    vae = (value.get("model") or {}).get("vae")
+    if vae is None:
+        return False
+    vae["source"] = VAE
+    return True

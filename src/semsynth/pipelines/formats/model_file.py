@@ -1,0 +1,181 @@
+"""``final_model.pth``: everything that generating needs, in one file without code in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semsynth.data.labels import LabelSet
+from semsynth.data.augment import AUGMENTATIONS
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.codecs.codec import Codec, open_codec
+from semsynth.models.config import ModelConfig
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.models.codecs.vae import CONFIG
+from semsynth.pipelines.formats.diffusers_folder import FINAL, VAE
+from semsynth.core.files import atomic_path
+from semsynth.core.config import parse
+from semsynth.core.errors import UserError
+from semsynth.core.safe_load import load_torch_file
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained generator.
+
+    Attributes:
+        model: configuration of network and codec.
+        diffusion: configuration of the forward process.
+        labels: the label set that it was trained on.
+        height: of its pictures in pixels.
+        width: likewise.
+        weights: the network's (averaged) parameters.
+        facts: recipe, step, data set, licence and versions, as plain values.
+    """
+
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    labels: LabelSet
+    height: int
+    width: int
+    weights: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def build_network(
+    model: ModelConfig, diffusion: DiffusionConfig, label_channels: int
+) -> tuple[SemanticUNet, Codec]:
+    """Return a fresh network and the codec that it works behind.
+
+    Raises:
+        UserError: an autoencoder that cannot be loaded, or is another than the model's.
+    """
+    return fresh_network(model, diffusion, label_channels), open_codec(model)
+
+
+def fresh_network(
+    model: ModelConfig, diffusion: DiffusionConfig, label_channels: int
+) -> SemanticUNet:
+    """Return a network with fresh weights; its codec's are not needed for that."""
+    channels = model.latent_channels
+    unet: SemanticUNet = SemanticUNet(
+        in_channels=channels,
+        out_channels=channels * (2 if diffusion.learn_sigma else 1),
+        label_channels=label_channels + model.instance_edges,
+        base_channels=model.base_channels,
+        channel_mult=tuple(model.channel_mult),
+        blocks_per_level=model.blocks_per_level,
+        attention_factors=tuple(model.attention_factors),
+        head_channels=model.head_channels,
+        spade_hidden=model.spade_hidden,
+        dropout=model.dropout,
+        label_patch=model.downscale if model.labels == "patch" else 1,
+        label_features=model.label_features,
+        instance_edges=model.instance_edges,
+        augment_channels=len(AUGMENTATIONS) if model.augment_condition else 0,
+    )
+    return unet
+
+
+def meta_network(bundle: Bundle) -> SemanticUNet:
+    """Return the bundle's network without storage: its names and shapes."""
+    with torch.device("meta"):
+        return fresh_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
+
+
+def load_network(bundle: Bundle) -> SemanticUNet:
+    """Return the bundle's network in evaluation mode, with the bundle's own tensors (no copy).
+
+    Raises:
+        UserError: the weights do not fit the configuration.
+    """
+    unet = meta_network(bundle)
+    try:
+        unet.load_state_dict(bundle.weights, assign=True)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"weights do not fit the configuration: {reason}") from None
+    unet.eval()
+    return unet
+
+
+def labels_for_network(map_BHW: Tensor, model: ModelConfig) -> Tensor:
+    """Return condition channels, or edges, at the size that ``SemanticUNet.encode`` wants.
+
+    All of them where the labels come in patches, else the nearest one of each latent pixel.
+    """
+    if model.labels == "patch" or model.downscale == 1:
+        return map_BHW
+    return map_BHW[:, :: model.downscale, :: model.downscale]
+
+
+def save_bundle(path: Path, bundle: Bundle) -> None:
+    """Write ``bundle`` to ``path``, all of it or nothing.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    value = {
+        "format": FORMAT,
+        "model": bundle.model.model_dump(mode="json"),
+        "diffusion": bundle.diffusion.model_dump(mode="json"),
+        "labels": bundle.labels.to_json(),
+        "height": bundle.height,
+        "width": bundle.width,
+        "weights": {name: tensor.detach().cpu() for name, tensor in bundle.weights.items()},
+        "facts": bundle.facts,
+    }
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(value, temporary)
+        except RuntimeError as error:
+            # torch reports a full disk as a RuntimeError of its zip writer.
+            raise UserError(
+                f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full? "
+                "Run the command again to write it"
+            ) from error
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a ``final_model.pth``; never runs code that a file may carry.
+
+    Raises:
+        UserError: missing, cut short, a pickle with code in it, or no model of ours.
+    """
+    if path.is_dir():
+        path = path / FINAL
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
+    value = load_torch_file(path)
+    names = {entry.name for entry in fields(Bundle)}
+    if not isinstance(value, dict) or value.get("format") != FORMAT or not names <= value.keys():
+        raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
+    model = parse(ModelConfig, value["model"], f"{path}: model")
+    return Bundle(
+        model=with_own_vae(model, path.parent),
+        diffusion=parse(DiffusionConfig, value["diffusion"], f"{path}: diffusion"),
+        labels=LabelSet.from_json(value["labels"]),
+        height=value["height"],
+        width=value["width"],
+        weights=value["weights"],
+        facts=value["facts"],
+    )
+
+
+def with_own_vae(model: ModelConfig, folder: Path) -> ModelConfig:
+    """Return the configuration, its autoencoder from ``folder``/vae where one is there.
+
+    So a model and its autoencoder can move to another machine together. That it is the same one is
+    checked when it is loaded.
+    """
+    own = folder / VAE
+    if model.vae is None or not (own / CONFIG).is_file():
+        return model
+    vae = model.vae.model_copy(update={"source": str(own)})
+    return model.model_copy(update={"vae": vae})

@@ -1,0 +1,96 @@
+"""The flags of `semsynth generate` (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
+from semsynth.core.errors import UserError
+from semsynth.core.distributed.shards import parse_shard
+
+MAX_PER_MASK = 1000
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Paint several pictures for each mask of a prepared data set.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    model: Path = Path("./checkpoints/semantic_diffusion_1024/final_model.pth")
+    """The trained generator: the final_model.pth of a run, or a Diffusers folder."""
+    data: Path = Path("./data/sidewalk_processed")
+    """Prepared data set whose masks are painted; pictures in it are only shown beside them."""
+    output: Path = Path("./results/generated")
+    """Folder of the samples; run the same command again to go on where it stopped."""
+    split: str = "val"
+    """Which masks: a split that was not trained on."""
+    per_mask: int = 4
+    """Pictures for each mask, 1 to 1000."""
+    limit: int | None = None
+    """Only so many masks, evenly spread over the split; all of them by default."""
+    seed: int = 0
+    """The pictures' seeds are drawn from this one, the mask's name and the picture's number."""
+    sampler: SamplerName = "dpm++"
+    """Diffusers scheduler."""
+    steps: int = 20
+    """Denoising steps, 1 to 1000."""
+    guidance_scale: float = 1.5
+    """How much the mask is insisted on: 1 is no guidance."""
+    guidance_rescale: float = 0.0
+    """Against too much contrast by guidance, 0 to 1."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """The noise levels with guidance, from 0 (the picture) to 1 (noise)."""
+    batch_size: int = 8
+    """Pictures at a time; changes a picture by at most 1 of 255."""
+    native_size: bool = False
+    """Undo the resizing of `prepare`: write each picture at the size its source had."""
+    small_masks: Literal["refuse", "enlarge", "paint"] = "refuse"
+    """Masks that are smaller than the model's pictures on both sides: refuse them; enlarge them,
+    by nearest, until they are as large; paint them at their own size. Other sizes are painted as
+    they are."""
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    """Compute in bfloat16: auto, where that is faster (measured once on a CPU); bf16, where the
+    device is made for it; no, never."""
+    cache: Literal["auto", "full", "off"] = "auto"
+    """Keep what depends on a mask alone over all steps: auto, as much as fits into half of the
+    free memory; full, all of it; off, none. Pictures differ by rounding at most."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the kernels of norms: auto, on GPUs."""
+    reference: Literal["none", "plain"] = "none"
+    """plain: the official computation without any of our short cuts, to compare with (slow)."""
+    shard: str | None = None
+    """K/N: paint the K-th of N parts, K from 1 to N. By default torchrun, srun and job arrays say
+    which part is whose; where nobody does, all of it. The last process to finish writes the
+    lists."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 1 <= self.per_mask <= MAX_PER_MASK:
+            raise UserError(f"--per-mask is {self.per_mask}: must be from 1 to {MAX_PER_MASK}")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit is {self.limit}: must be at least 1")
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size is {self.batch_size}: must be at least 1")
+        if self.reference == "plain" and self.precision == "bf16":
+            raise UserError("--reference plain computes in float32; drop --precision bf16")
+        _ = self.settings
+        if self.shard is not None:
+            parse_shard(self.shard)
+
+    @property
+    def settings(self) -> SamplerSettings:
+        """The sampler's part of this configuration."""
+        return SamplerSettings(
+            self.sampler,
+            self.steps,
+            self.guidance_scale,
+            self.guidance_rescale,
+            self.guidance_interval,
+        )

@@ -1,0 +1,152 @@
+"""Masks and instance maps as people have them: pictures, arrays, tensors, paths, lists of these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from semsynth.data.images import ONE_CHANNEL, ids_from_picture, read_ids, read_mask
+from semsynth.data.labels import Array, LabelSet
+from semsynth.core.errors import UserError
+
+Single = Image.Image | Array | torch.Tensor | str | os.PathLike[str]
+Mask = Single | Sequence[Single]
+"""A picture, array or path; an array may hold several masks, and so may a list or tuple."""
+
+
+def read_masks(mask: Mask, labels: LabelSet) -> Array:
+    """Return label ids (B, H, W) of one mask or several.
+
+    Args:
+        mask: a PIL picture of ids (one channel) or in the colours of ``labels``; a NumPy array or
+            tensor of ids, (H, W), (B, H, W), (B, 1, H, W) or with a last axis of 1, or of uint8
+            colours, (H, W, 3) or (B, H, W, 3); the path of a picture; or a list of these.
+        labels: whose ids or colours the mask has.
+
+    Raises:
+        UserError: another type, shape or dtype, an id or a colour of no label, a file that cannot
+            be read, or masks of several sizes.
+    """
+
+    def single(value: Any, where: str) -> Array:
+        if isinstance(value, Image.Image):
+            return ids_from_picture(value, labels, where)[None]
+        if isinstance(value, str | os.PathLike):
+            return read_mask(_file(value), labels, os.fspath(value))[None]
+        return _ids_of_array(_array(value, where), labels, where)
+
+    return _several(mask, "mask", single)
+
+
+def read_instances(instances: Mask, shape: tuple[int, ...]) -> Array:
+    """Return instance numbers (B, H, W): equal numbers are one object, whatever the numbers are.
+
+    Args:
+        instances: as a mask, but always numbers: one channel, 8 or 16 bits or more.
+        shape: of the masks that they belong to.
+
+    Raises:
+        UserError: another type or shape than that of the masks, or a file that cannot be read.
+    """
+
+    def single(value: Any, where: str) -> Array:
+        if isinstance(value, Image.Image):
+            if value.mode not in ONE_CHANNEL:
+                raise UserError(f"{where}: has mode {value.mode}; instances are one channel")
+            return np.asarray(value)[None]
+        if isinstance(value, str | os.PathLike):
+            return read_ids(_file(value), os.fspath(value))[None]
+        return _batched(_array(value, where), where)
+
+    found = _several(instances, "instances", single)
+    if found.shape != shape:
+        raise UserError(f"instances: are {_shape(found.shape)}, the masks {_shape(shape)}")
+    return found
+
+
+def _several(value: Any, what: str, single: Callable[[Any, str], Array]) -> Array:
+    if not isinstance(value, list | tuple):
+        return single(value, what)
+    if not value:
+        raise UserError(f"{what}: an empty list; give at least one")
+    found = [single(part, f"{what} {index}") for index, part in enumerate(value)]
+    sizes = {part.shape[1:]: index for index, part in reversed(list(enumerate(found)))}
+    if len(sizes) > 1:
+        first, second = sorted(sizes.items(), key=lambda item: item[1])[:2]
+        raise UserError(
+            f"{what} {first[1]} is {_shape(first[0])}, {what} {second[1]} {_shape(second[0])}: "
+            "those of one call must have one size"
+        )
+    return np.concatenate(found)
+
+
+def _file(value: str | os.PathLike[str]) -> Path:
+    path = Path(value)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the mask's file, or a list of files")
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file; a mask is a picture, an array, or the path of a picture "
+            "(there are no text prompts)"
+        )
+    return path
+
+
+def _array(value: Any, where: str) -> Array:
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point() or value.is_complex():
+            raise UserError(_not_integer(where, str(value.dtype).removeprefix("torch.")))
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray):
+        raise UserError(
+            f"{where}: a {type(value).__name__} is no mask; give a PIL picture, a NumPy array, a "
+            "tensor, the path of a picture, or a list of these"
+        )
+    if value.dtype == bool:
+        value = value.astype(np.uint8)
+    if not np.issubdtype(value.dtype, np.integer):
+        raise UserError(_not_integer(where, str(value.dtype)))
+    if value.size == 0:
+        raise UserError(f"{where}: is empty (shape {value.shape})")
+    array: Array = value
+    return array
+
+
+def _not_integer(where: str, dtype: str) -> str:
+    return (
+        f"{where}: is {dtype}; a mask holds integer label ids (of a segmenter's scores take the "
+        "argmax over the classes)"
+    )
+
+
+def _ids_of_array(array: Array, labels: LabelSet, where: str) -> Array:
+    if array.shape[-1] == 3 and array.dtype == np.uint8 and array.ndim in (3, 4):
+        colors = array.reshape(-1, *array.shape[-2:])
+        return labels.decode_colors(colors, where).reshape(-1, *array.shape[-3:-1])
+    ids = _batched(array, where)
+    labels.check_ids(ids, where)
+    return ids
+
+
+def _batched(array: Array, where: str) -> Array:
+    shape = array.shape
+    if array.ndim == 2:
+        return array[None]
+    if array.ndim == 3:
+        return array[None, ..., 0] if shape[-1] == 1 else array
+    if array.ndim == 4 and 1 in (shape[1], shape[-1]):
+        return array[:, 0] if shape[1] == 1 else array[..., 0]
+    raise UserError(
+        f"{where}: has shape {shape}; ids are (H, W) or (B, H, W), colours (H, W, 3) or "
+        "(B, H, W, 3) uint8"
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,107 @@
+"""The randomness of a call and the form of its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+
+from semsynth.core.errors import UserError
+from semsynth.core.torch_rng import torch_generator
+
+OutputType = Literal["pil", "np", "pt", "latent"]
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+def make_generators(
+    generator: Generators, seeds: Sequence[int] | int | None, count: int
+) -> list[torch.Generator]:
+    """Return one generator for each of ``count`` pictures.
+
+    Args:
+        generator: one that all pictures draw from in turn, or one for each; None draws seeds from
+            PyTorch's global generator, so that ``torch.manual_seed`` decides.
+        seeds: in its place, one for each picture; the picture is that of ``generate``.
+        count: of pictures.
+
+    Raises:
+        UserError: both, or another number of them.
+    """
+    if generator is not None and seeds is not None:
+        raise UserError("generator= and seeds= both say where the noise is from; give one of them")
+    if isinstance(generator, torch.Generator):
+        return [generator] * count
+    if generator is not None:
+        return _one_each(generator, "generators", torch.Generator, count)
+    if seeds is None:
+        seeds = torch.randint(2**62, (count,)).tolist()
+    given = [seeds] if isinstance(seeds, int | np.integer) else seeds
+    numbers = _one_each(given, "seeds", int | np.integer, count)
+    return [torch_generator(int(seed), "picture") for seed in numbers]
+
+
+def _one_each(values: Any, what: str, kind: Any, count: int) -> list[Any]:
+    if not isinstance(values, list | tuple | np.ndarray | range):
+        raise UserError(f"{what}: a {type(values).__name__}; give a list, one for each picture")
+    found = list(values)
+    if not all(isinstance(value, kind) for value in found):
+        raise UserError(f"{what}: give a list of them, one for each picture")
+    if len(found) != count:
+        raise UserError(
+            f"{len(found)} {what} for {count} pictures (masks x num_images); give one for each"
+        )
+    return found
+
+
+def start_noise(
+    shape: tuple[int, int, int, int],
+    generators: list[torch.Generator],
+    latents: Tensor | None,
+    device: torch.device,
+) -> Tensor:
+    """Return (N, C, H, W) float32 standard normal noise: ``latents``, or drawn.
+
+    Raises:
+        UserError: ``latents`` of another shape, or generators of another device.
+    """
+    if latents is not None:
+        if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
+            found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            raise UserError(f"latents: {found}; must be a tensor of {shape}, standard normal noise")
+        return latents.to(device, torch.float32)
+    for kind in {generator.device.type for generator in generators} - {"cpu", device.type}:
+        raise UserError(f"a generator of device '{kind}' for a pipeline on '{device.type}'")
+    if len({generator.device.type for generator in generators}) > 1:
+        raise UserError("generators of several devices; make all of one, best of the cpu")
+    noise: Tensor = randn_tensor(shape, generators, device, torch.float32)
+    return noise
+
+
+def check_output_type(output_type: str) -> None:
+    """Check it before the work; UserError for one that is not of ``OutputType``."""
+    if output_type not in get_args(OutputType):
+        known = ", ".join(get_args(OutputType))
+        raise UserError(f"output_type is {output_type!r}: must be one of {known}")
+
+
+def to_pixels(pictures_B3HW: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return (B, H, W, 3) uint8 of pictures in [-1, 1]."""
+    pixels = ((pictures_B3HW + 1) * 127.5).round().to(torch.uint8)
+    array: np.ndarray[Any, np.dtype[np.uint8]] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return array
+
+
+def to_output(pictures_B3HW: Tensor, output_type: str) -> Any:
+    """Return pictures of [-1, 1] as a list of PIL pictures (``pil``), or with values 0 to 1.
+
+    ``np`` is (B, H, W, 3) on the CPU, ``pt`` (B, 3, H, W) where it was made; both float32.
+    """
+    if output_type == "pil":
+        return [Image.fromarray(pixels) for pixels in to_pixels(pictures_B3HW)]
+    shares = (pictures_B3HW + 1) / 2
+    return shares if output_type == "pt" else shares.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,274 @@
+"""From masks to pictures: a Diffusers pipeline's ``__call__``, and ``generate`` for the package."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import ImagePipelineOutput
+from torch import Tensor
+
+from semsynth.data.edges import instance_edges
+from semsynth.data.labels import Array
+from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
+from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.models.sdm.condition import Condition
+from semsynth.models.sdm.reference import plain_pass
+from semsynth.pipelines.formats.model_file import labels_for_network
+from semsynth.pipelines.condition_cache import describe, encode_masks, keep_bytes, pictures_a_mask
+from semsynth.pipelines.outputs import (
+    Generators,
+    OutputType,
+    check_output_type,
+    make_generators,
+    start_noise,
+    to_output,
+    to_pixels,
+)
+from semsynth.pipelines.formats.provenance import saw_dropped_masks
+from semsynth.pipelines.unsupported import check_counts, refuse_arguments
+from semsynth.pipelines.inputs import Mask, read_instances, read_masks
+from semsynth.pipelines.parts import PipelineParts
+from semsynth.pipelines.padding import cut_back, fill_up, told, whole_size
+from semsynth.pipelines.callbacks import Callback, Interrupted, StepEnd, check_callback
+from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.precision import autocast, keep_casts
+
+
+class PaintingPipeline(PipelineParts):
+    """The parts of ``SemanticDiffusionPipeline`` that paint."""
+
+    @torch.no_grad()
+    def encode(self, mask_BHW: Array, edges_BHW: Array | None = None) -> Condition | Tensor:
+        """Compute all that depends on masks alone (with ``plain``, the label map, (B, K, H, W)).
+
+        Args:
+            mask_BHW: integer label ids; filled up with unlabelled pixels where the network could
+                not halve their sides.
+            edges_BHW: 1 at the borders of instances, for a model with ``instance_edges`` (None:
+                no borders).
+
+        Raises:
+            UserError: an id that is none of ``labels``.
+        """
+        self.labels.check_ids(mask_BHW, "masks")
+
+        def fitted(values_BHW: Array, rest: int) -> Tensor:
+            whole = fill_up(values_BHW, self._model.size_multiple, rest)
+            values = torch.from_numpy(np.ascontiguousarray(whole))
+            return labels_for_network(values.to(self._execution_device), self._model)
+
+        channels = fitted(self._lut[mask_BHW], self.labels.unlabelled_channel)
+        edges = None if edges_BHW is None else fitted(edges_BHW, 0)
+        if self.plain:
+            return self._plain_unet.one_hot(channels, edges)
+        with self._autocast():
+            keep = self._keep(len(mask_BHW), self._latent_size(mask_BHW.shape[1:]))
+            return encode_masks(self._plain_unet, channels, edges, keep)
+
+    def _latent_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        height, width = whole_size((size[0], size[1]), self._model.size_multiple)
+        return height // self.codec.downscale, width // self.codec.downscale
+
+    def _keep(self, masks: int, latent_size: tuple[int, int]) -> int:
+        needed = sum(self._plain_unet.condition_bytes(masks, *latent_size))
+        return keep_bytes(self.cache, self._execution_device, needed)
+
+    def describe_size(self, height: int, width: int) -> str:
+        """Return a line on what becomes of masks of this size; empty for the trained one."""
+        return told((height, width), (self.height, self.width), self._model.size_multiple)
+
+    def describe_cache(self, masks: int, size: tuple[int, int] | None = None) -> str:
+        """Return a line on how much memory the conditions of so many masks take."""
+        latent_size = self._latent_size(size or (self.height, self.width))
+        with self._autocast():
+            keep = self._keep(masks, latent_size)
+            return describe(self._plain_unet, masks, latent_size, keep)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        mask_BHW: npt.NDArray[Any],
+        seeds: Sequence[int],
+        settings: SamplerSettings | None = None,
+        edges_BHW: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Paint a picture for each mask, with a sampler chosen by name.
+
+        Args:
+            mask_BHW: integer label ids.
+            seeds: one for each mask; a picture depends on its own alone.
+            settings: sampler, steps and guidance.
+            edges_BHW: see ``encode``.
+
+        Returns:
+            (B, H, W, 3) uint8 RGB.
+
+        Raises:
+            UserError: an id that is no label, another number of seeds than masks, or more steps
+                than the model has noise levels.
+        """
+        settings = settings or SamplerSettings()
+        if len(seeds) != len(mask_BHW):
+            raise UserError(f"{len(mask_BHW)} masks but {len(seeds)} seeds; give one for each")
+        self._check_edges(edges_BHW)
+        self._check_guidance(settings.guidance_scale)
+        scheduler = make_scheduler(self._diffusion, settings.sampler)
+        set_timesteps(scheduler, settings.steps)
+        generators = make_generators(None, list(seeds), len(seeds))
+        noise = self._noise(mask_BHW, generators)
+        each = pictures_a_mask(mask_BHW, edges_BHW)
+        edges = None if edges_BHW is None else edges_BHW[::each]
+        condition = self.encode(mask_BHW[::each], edges)
+        latent = self._sample(condition, (scheduler, settings), (noise, generators))
+        self.maybe_free_model_hooks()
+        return to_pixels(self._decode(latent, mask_BHW))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        mask: Mask | None = None,
+        num_images: int = 1,
+        num_inference_steps: int = 20,
+        guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        generator: Generators = None,
+        seeds: Sequence[int] | int | None = None,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        latents: Tensor | None = None,
+        instances: Mask | None = None,
+        **unknown: Any,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Paint pictures of masks with ``scheduler``; see the class for the arguments.
+
+        Raises:
+            UserError: an argument that is wrong or not for this pipeline, before any work.
+        """
+        refuse_arguments(unknown, CALL_ARGUMENTS)
+        check_output_type(output_type)
+        check_counts(num_images, num_inference_steps)
+        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if guidance_scale is None:
+            guidance_scale = self.default_guidance
+        settings = SamplerSettings(
+            steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            guidance_interval=guidance_interval,
+        )
+        check_scheduler(self._diffusion, self.scheduler)
+        masks, edges = self._read(mask, instances)
+        self._check_guidance(guidance_scale)
+        count = len(masks) * num_images
+        generators = make_generators(generator, seeds, count)
+        masks_N = np.repeat(masks, num_images, axis=0)
+        noise = self._noise(masks_N, generators, latents)
+        set_timesteps(self.scheduler, num_inference_steps)
+        condition = self.encode(masks, edges)
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+            step = StepEnd(self, callback_on_step_end, bar)
+            x0 = self._sample(condition, (self.scheduler, settings), (noise, generators), step)
+        images = x0 if output_type == "latent" else to_output(self._decode(x0, masks), output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _read(self, mask: Mask | None, instances: Mask | None) -> tuple[Array, Array | None]:
+        if mask is None:
+            raise UserError("mask= is missing: a picture, array or path of label ids or colours")
+        masks = read_masks(mask, self.labels)
+        edges = None
+        if instances is not None:
+            edges = instance_edges(read_instances(instances, masks.shape))
+        self._check_edges(edges)
+        if text := self.describe_size(masks.shape[1], masks.shape[2]):
+            _warn(text)
+        if edges is None and self.instance_edges:
+            _warn("the model was trained with the edges of instances; instances= is missing")
+        return masks, edges
+
+    def _check_edges(self, edges: Array | None) -> None:
+        if edges is not None and not self.instance_edges:
+            raise UserError("instances: this model was trained without them (instance_edges)")
+
+    def _check_guidance(self, scale: float) -> None:
+        if scale != 1.0 and not saw_dropped_masks(self.facts):
+            _warn(
+                f"guidance_scale is {scale:g}, but the model never saw dropped masks: what it "
+                "paints without a mask is arbitrary; use 1, or train with mask_dropout"
+            )
+
+    def _noise(
+        self,
+        masks: Array,
+        generators: list[torch.Generator],
+        latents: Tensor | None = None,
+    ) -> Tensor:
+        shape = (len(generators), self.codec.channels, *self._latent_size(masks.shape[1:]))
+        return start_noise(shape, generators, latents, self._execution_device)
+
+    def _sample(
+        self,
+        condition: Condition | Tensor,
+        how: tuple[Any, SamplerSettings],
+        noise: tuple[Tensor, list[torch.Generator]],
+        on_step: StepEnd | None = None,
+    ) -> Tensor:
+        """Return x0, (N, C, H, W) float32."""
+        scheduler, settings = how
+        noise_BCHW, generators = noise
+        null = None
+        if settings.guidance_scale != 1.0 and not self.plain:
+            with self._autocast():
+                null = self._plain_unet.encode_null(*noise_BCHW.shape[2:])
+
+        device, precision = self._execution_device, self.precision
+
+        def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
+            x = x.to(self._plain_unet.dtype)
+            if isinstance(condition, Tensor):
+                return plain_pass(self._plain_unet, x, t, condition, guidance_scale, rescale)
+            if precision == "bf16":
+                x = x.contiguous(memory_format=torch.channels_last)
+            with autocast(device, precision):
+                output: Tensor = self.unet(x, t, condition, null, guidance_scale, rescale).sample
+            return output
+
+        denoise = Denoiser(network, self.schedule, self.codec.clip, settings)
+        try:
+            with self._kept_casts():
+                x0 = sample(denoise, scheduler, noise_BCHW, generators, on_step)
+        except Interrupted as stopped:
+            x0 = stopped.latents
+        if not x0.isfinite().all():
+            raise UserError(
+                f"{type(scheduler).__name__} with {settings.steps} steps gave values that are not "
+                "finite; take more steps, another scheduler, or bfloat16 in place of float16"
+            )
+        return x0
+
+    def _kept_casts(self) -> AbstractContextManager[object]:
+        # Sequential offloading brings new weights in each pass: the casts of the old ones are lost.
+        return nullcontext() if self._is_moving() else keep_casts(self._execution_device)
+
+    def _decode(self, latent: Tensor, masks: Array) -> Tensor:
+        picture = cut_back(self.codec.decode(latent), (masks.shape[1], masks.shape[2]))
+        return picture.clamp(-1, 1)
+
+
+def _warn(text: str) -> None:
+    # Above this function: its caller, `no_grad`'s wrapper and the user's line, at least.
+    warnings.warn(text, SemsynthWarning, stacklevel=4)
+
+
+CALL_ARGUMENTS = tuple(inspect.signature(PaintingPipeline.__call__).parameters)[1:-1]

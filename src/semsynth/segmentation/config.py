@@ -1,0 +1,90 @@
+"""What `semsynth segment` can be told; free of torch, so that `--help` is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from semsynth.core.errors import UserError
+
+Arch = Literal["unet", "segformer-tiny", "segformer-b0"]
+SEGMENTER_FILE = "segmenter.pth"
+
+
+@dataclass(frozen=True)
+class SegmentTrainConfig:
+    """Train a segmenter on the real training pictures of a prepared data set.
+
+    The file it leaves, `segmenter.pth`, is the evaluator of `semsynth evaluate`.
+
+    Attributes:
+        data: Prepared folder with the pictures to train on.
+        output: Folder to write segmenter.pth and segmenter.json to.
+        split: Split to train on.
+        val_split: Split to score at the end; skipped when the data has no such split.
+        extra: Prepared or samples folder whose pictures are mixed in (for augmentation).
+        extra_split: Split of the extra folder that is mixed in.
+        mix_share: Share of each batch that comes from the extra folder, 0 to 1.
+        arch: Network. `unet` learns small pictures from scratch fastest.
+        init_from: Transformers folder or id to start from (nvidia/mit-b0), in place of `arch`: a
+            segmentation model, or any hierarchical vision model as the encoder of a U-Net. Far
+            better than from scratch where there are only some hundred pictures.
+        width: Channels of the U-Net's finest level; the others grow with it.
+        steps: Optimizer steps.
+        batch_size: Pictures a step.
+        lr: Highest learning rate (AdamW, one cycle).
+        pretrained_lr_share: Learning rate of the weights of `init_from` as a share of `lr`.
+        weight_decay: AdamW's weight decay.
+        class_balance: Exponent of 1 / class frequency in the loss: 0 none, 1 full.
+        seed: Decides initial weights, order and augmentation.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+
+    data: Path = Path("data/sidewalk_processed")
+    output: Path = Path("checkpoints/segmenter")
+    split: str = "train"
+    val_split: str = "val"
+    extra: Path | None = None
+    extra_split: str = "train"
+    mix_share: float = 0.5
+    arch: Arch = "unet"
+    init_from: str | None = None
+    width: int = 32
+    steps: int = 1400
+    batch_size: int = 8
+    lr: float = 3e-3
+    pretrained_lr_share: float = 0.1
+    weight_decay: float = 0.01
+    class_balance: float = 0.5
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot work; UserError names the field."""
+        for name, low in (("steps", 1), ("batch_size", 1), ("width", 4)):
+            if getattr(self, name) < low:
+                raise UserError(f"segment train: {name} must be at least {low}")
+        if self.lr <= 0:
+            raise UserError("segment train: lr must be above 0")
+        if not 0 <= self.mix_share <= 1:
+            raise UserError("segment train: mix_share must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class SegmentScoreConfig:
+    """Score a segmenter on a split of a prepared data set or of samples.
+
+    Attributes:
+        segmenter: segmenter.pth, or the folder that holds it.
+        data: Prepared or samples folder.
+        split: Split to score.
+        batch_size: Pictures at a time.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+
+    segmenter: Path = Path("checkpoints/segmenter")
+    data: Path = Path("data/sidewalk_processed")
+    split: str = "val"
+    batch_size: int = 32
+    device: str = "auto"

@@ -1,0 +1,206 @@
+"""Networks of the Transformers library behind the same face as ``UNet``."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSemanticSegmentation,
+    PreTrainedModel,
+    SegformerConfig,
+)
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils import logging
+
+from semsynth.core.errors import UserError
+from semsynth.segmentation.small_unet import Block, normalization
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+# SegFormer answers at a quarter of its input: smaller pictures than this are enlarged first.
+_SMALLEST_SIDE = 128
+# The decoder's channels at half the size, a quarter, ...
+_WIDTHS = (32, 48, 64, 96, 128)
+_PROBE = 64
+
+
+def segformer_arch(name: str, num_classes: int) -> dict[str, Any]:
+    """Return the ``arch`` of a fresh ``segformer-tiny`` or ``segformer-b0`` (mit-b0's sizes)."""
+    config = SegformerConfig() if name == "segformer-b0" else _tiny_config()
+    return {
+        "kind": "segmentation",
+        "config": {**config.to_dict(), "num_labels": num_classes},
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+    }
+
+
+def _tiny_config() -> SegformerConfig:
+    return SegformerConfig(
+        hidden_sizes=[16, 32, 64, 96],
+        depths=[1, 1, 2, 1],
+        num_attention_heads=[1, 2, 4, 4],
+        decoder_hidden_size=64,
+        drop_path_rate=0.0,
+        classifier_dropout_prob=0.0,
+    )
+
+
+def build(arch: dict[str, Any], num_classes: int) -> nn.Module:
+    """Build the network of an ``arch`` with fresh weights."""
+    values = dict(arch["config"])
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    if arch["kind"] == "segmentation":
+        model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)
+        return SegmentationNet(model)
+    return BackboneUNet(AutoModel.from_config(config, dtype=torch.float32), num_classes)
+
+
+def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.Module]:
+    """Load a folder or an id; return its ``arch`` and the network.
+
+    A segmentation model is taken whole (a head of another number of classes is replaced by a
+    fresh one); any other vision model becomes the encoder of a U-Net.
+
+    Raises:
+        UserError: it cannot be found or downloaded, or has no maps of features.
+    """
+    logging.set_verbosity_error()  # it would list the heads, which are meant to be fresh
+    logging.disable_progress_bar()
+    try:
+        names = AutoConfig.from_pretrained(source).architectures or [""]
+        kind = "segmentation" if "SemanticSegmentation" in names[0] else "backbone"
+        if kind == "segmentation":
+            model = AutoModelForSemanticSegmentation.from_pretrained(
+                source, num_labels=num_classes, ignore_mismatched_sizes=True, dtype=torch.float32
+            )
+            config = {**model.config.to_dict(), "num_labels": num_classes}
+        else:
+            model = AutoModel.from_pretrained(source, dtype=torch.float32)
+            config = model.config.to_dict()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"init_from {source}: cannot be loaded ({reason})") from None
+    pixels = preprocessing(source)
+    arch = {
+        "kind": kind,
+        "config": config,
+        "mean": list(pixels.get("image_mean") or IMAGENET_MEAN),
+        "std": list(pixels.get("image_std") or IMAGENET_STD),
+    }
+    return arch, SegmentationNet(model) if kind == "segmentation" else BackboneUNet(
+        model, num_classes
+    )
+
+
+def preprocessing(source: str) -> dict[str, Any]:
+    """Return the ``preprocessor_config.json`` of a folder or an id; empty when it has none."""
+    try:
+        values: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(source)[0]
+    except OSError:
+        return {}
+    return values
+
+
+class SegmentationNet(nn.Module):
+    """A Transformers semantic segmentation model: pictures to logits of the same size."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Wrap ``model``."""
+        super().__init__()
+        self.model = model
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that a published checkpoint brings: all but the head's."""
+        return list(self.model.base_model.parameters())
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, classes, H, W) and features (B, D): the last hidden state's mean."""
+        height, width = x_BCHW.shape[-2:]
+        scale = _SMALLEST_SIDE / min(height, width)
+        x = x_BCHW
+        if scale > 1:
+            size = (round(height * scale), round(width * scale))
+            x = F.interpolate(x, size=size, mode="bilinear")
+        output = self.model(pixel_values=x, output_hidden_states=True)
+        logits = F.interpolate(output.logits, size=(height, width), mode="bilinear")
+        hidden = output.hidden_states[-1]
+        return logits, hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1)
+
+
+class BackboneUNet(nn.Module):
+    """A U-Net whose encoder is any vision model with maps of features at several sizes.
+
+    The encoder's normalization keeps its published statistics while training: batches are small
+    and may mix real and synthetic pictures.
+    """
+
+    def __init__(self, model: PreTrainedModel, num_classes: int) -> None:
+        """Put a fresh decoder on ``model``; UserError if it has no maps of features."""
+        super().__init__()
+        self.model = model.eval()
+        with torch.no_grad():
+            maps = self._maps(torch.zeros(1, 3, _PROBE, _PROBE))
+        depth = max(maps, default=1).bit_length() - 1
+        if depth < 2 or depth > len(_WIDTHS) or any(s & (s - 1) for s in maps):
+            raise UserError(
+                f"init_from: {model.config.model_type} has no maps of features at halved sizes; "
+                "use a hierarchical model (MobileNet, ResNet, SegFormer, ConvNeXt, Swin, ...)"
+            )
+        self.multiple = 2**depth
+        widths = _WIDTHS[:depth]
+        self.stem = nn.Sequential(
+            nn.Conv2d(12, widths[0], 3, padding=1, bias=False), normalization(widths[0]), nn.ReLU()
+        )
+        self.lateral = nn.ModuleDict(
+            {
+                str(stride): nn.Conv2d(x.shape[1], widths[stride.bit_length() - 2], 1)
+                for stride, x in maps.items()
+            }
+        )
+        pairs = list(pairwise(widths))
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
+        self.decoder = nn.ModuleList(Block(fine) for fine, _ in pairs)
+        self.head = nn.Conv2d(widths[0], 4 * num_classes, 1)
+
+    def _maps(self, x: Tensor) -> dict[int, Tensor]:
+        """Return the last map of features of each stride from 2 on."""
+        states = self.model(pixel_values=x, output_hidden_states=True).hidden_states
+        maps = {x.shape[-1] // h.shape[-1]: h for h in states if h.ndim == 4}
+        return {stride: h for stride, h in maps.items() if stride > 1}
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that a published checkpoint brings."""
+        return list(self.model.parameters())
+
+    def train(self, mode: bool = True) -> BackboneUNet:
+        """Switch the decoder's mode; the encoder stays as in inference."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, classes, H, W) and features (B, D).
+
+        The features are the means over the picture of the encoder's coarsest map and of the last
+        level before the logits.
+        """
+        height, width = x_BCHW.shape[-2:]
+        pad = (0, -width % self.multiple, 0, -height % self.multiple)
+        x = F.pad(x_BCHW, pad, mode="replicate") if any(pad) else x_BCHW
+        maps = self._maps(x)
+        levels = {stride: self.lateral[str(stride)](h) for stride, h in maps.items()}
+        levels[2] = self.stem(F.pixel_unshuffle(x, 2)) + levels.get(2, 0)
+        hidden = levels[self.multiple]
+        for i in reversed(range(len(self.decoder))):
+            hidden = F.interpolate(self.up[i](hidden), scale_factor=2.0, mode="bilinear")
+            hidden = self.decoder[i](hidden + levels.get(2 ** (i + 1), 0))
+        logits = F.pixel_shuffle(self.head(hidden), 2)[..., :height, :width]
+        coarsest = maps[self.multiple]
+        return logits, torch.cat([coarsest.mean((2, 3)), hidden.mean((2, 3))], 1)

@@ -1,0 +1,177 @@
+"""The segmenter: a network, its labels, and one file that holds both."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from semsynth.data.labels import LabelSet
+from semsynth.core.files import atomic_path, sha256_file
+from semsynth.core.devices import pick_device
+from semsynth.core.errors import UserError
+from semsynth.segmentation.config import SEGMENTER_FILE
+from semsynth.segmentation.small_unet import UNet, level_widths
+
+Array = npt.NDArray[Any]
+FORMAT = 1
+_KEYS = {"format", "kind", "arch", "state", "labels", "height", "width", "licence", "provenance"}
+
+
+@dataclass(frozen=True)
+class SegmenterInfo:
+    """What a segmenter is, as plain values.
+
+    Attributes:
+        arch: how the network is built: ``kind`` (unet, or segmentation or backbone of the
+            Transformers library), its options, ``mean`` and ``std`` of the pixels (shares of 1,
+            RGB).
+        labels: the labels of the data it was trained on.
+        height: of the training pictures in pixels; also ``width``.
+        licence: of the training data.
+        provenance: what it was trained on and how, and its scores.
+    """
+
+    arch: dict[str, Any]
+    labels: LabelSet
+    height: int
+    width: int
+    licence: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class Segmenter(nn.Module):
+    """A network that gives each pixel one of the labels (never the ignored one)."""
+
+    mean: Tensor
+    std: Tensor
+    ids: Tensor
+
+    def __init__(self, info: SegmenterInfo) -> None:
+        """Build the network with fresh weights."""
+        super().__init__()
+        self.info = info
+        self.net = _build(info)
+        buffers = {"mean": info.arch["mean"], "std": info.arch["std"]}
+        for name, value in buffers.items():
+            self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
+        ids = torch.tensor([label.id for label in info.labels.trainable])
+        self.register_buffer("ids", ids, persistent=False)
+        self.sha256: str | None = None
+
+    @property
+    def labels(self) -> LabelSet:
+        """The labels it predicts."""
+        return self.info.labels
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.ids.device
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, classes, H, W) and features (B, D) of pictures in 0..1, RGB."""
+        x = (images_BCHW - self.mean) / self.std
+        logits, features = self.net(x.contiguous(memory_format=torch.channels_last))
+        return logits, features
+
+    @torch.inference_mode()
+    def analyse(self, images_BHWC: Array) -> tuple[Array, npt.NDArray[np.float64]]:
+        """Return predicted ids (B, H, W) and features (B, D) of uint8 RGB pictures (B, H, W, 3)."""
+        self.eval()
+        images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self.device)
+        logits, features = self(images.permute(0, 3, 1, 2).float() / 255)
+        ids = self.ids[logits.argmax(1)].cpu().numpy().astype(self.labels.mask_dtype)
+        return ids, features.double().cpu().numpy()
+
+    def predict(self, images_BHWC: Array) -> Array:
+        """Return the predicted ids (B, H, W) of uint8 RGB pictures (B, H, W, 3)."""
+        return self.analyse(images_BHWC)[0]
+
+    def features(self, images_BHWC: Array) -> npt.NDArray[np.float64]:
+        """Return features (B, D) of uint8 RGB pictures (B, H, W, 3): see the network's forward."""
+        return self.analyse(images_BHWC)[1]
+
+    def save(self, path: str | Path) -> Path:
+        """Write one file that ``torch.load(weights_only=True)`` opens; return its path."""
+        info = self.info
+        content = {
+            "format": FORMAT,
+            "kind": "segmenter",
+            "arch": info.arch,
+            "state": {name: value.cpu() for name, value in self.state_dict().items()},
+            "labels": info.labels.to_json(),
+            "height": info.height,
+            "width": info.width,
+            "licence": info.licence,
+            "provenance": info.provenance,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Segmenter:
+        """Read a segmenter from its file, or from the folder that holds ``segmenter.pth``.
+
+        Raises:
+            UserError: missing, cut short, with code in it, or no segmenter.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / SEGMENTER_FILE
+        content = _read(path)
+        labels = LabelSet.from_json(content["labels"])
+        size = (content["height"], content["width"])
+        info = SegmenterInfo(
+            content["arch"], labels, *size, content["licence"], content["provenance"]
+        )
+        try:
+            segmenter = cls(info)
+            segmenter.load_state_dict(content["state"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: its weights do not fit its network ({reason})") from None
+        segmenter.sha256 = sha256_file(path)
+        return segmenter.to(pick_device(device)).eval()
+
+
+def unet_arch(width: int, height_px: int, width_px: int) -> dict[str, Any]:
+    """Return the ``arch`` of a U-Net for pictures of about this size."""
+    widths = level_widths(width, height_px, width_px)
+    return {"kind": "unet", "widths": widths, "mean": [0.45] * 3, "std": [0.25] * 3}
+
+
+def _build(info: SegmenterInfo) -> nn.Module:
+    classes = len(info.labels.trainable)
+    if info.arch["kind"] == "unet":
+        net: nn.Module = UNet(classes, list(info.arch["widths"]))
+    else:
+        from semsynth.segmentation import hub_models as hub
+
+        net = hub.build(info.arch, classes)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such segmenter; make it with 'semsynth segment train'")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise UserError(
+            f"{path}: is no segmenter file (cut short, or with code in it, which is never run); "
+            "make it with 'semsynth segment train'"
+        ) from None
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+        raise UserError(f"{path}: is no segmenter file; make it with 'semsynth segment train'")
+    if content["kind"] != "segmenter" or content["format"] != FORMAT:
+        raise UserError(f"{path}: is another kind or format of file; train the segmenter again")
+    return content

@@ -1,0 +1,155 @@
+"""``--fork``: a new run from the newest checkpoint of another one."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from semsynth.data.labels import LabelSet
+from semsynth.data.dataset import PreparedDataset
+from semsynth.pipelines.formats.provenance import knows_licence
+from semsynth.core.files import MARKER, atomic_folder, read_json, require_space
+from semsynth.core.errors import UserError, some
+from semsynth.core.progress import say
+from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.training.build import claim
+from semsynth.training.init.from_model import Start, known, noise_levels, remembered
+from semsynth.training.checkpoints.store import complete_checkpoints, newest_of_another, save_state
+from semsynth.training.init.transfer import another_network, attention_levels, codec_name
+
+
+def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset) -> None:
+    """Make ``folder`` a run whose checkpoint of step 0 has what another run has learnt.
+
+    That is its weights, their average and how far that has warmed up, as of its newest intact
+    checkpoint; the other run is only read. The folder is there complete or not at all. One that
+    was forked from the same run before stays as it is, however far that run has gone on since.
+    Without ``--fork`` nothing is done.
+
+    Raises:
+        UserError: no run, no checkpoint, another network or other labels (says what differs), or
+            an output folder that holds something else.
+    """
+    fits = check_fork(config, folder, recipe, data)
+    if config.fork is None or fits is None:
+        return
+    (theirs, names), source, where = fits, config.fork, f"--fork {config.fork}"
+    found = newest_of_another(source)
+    if found is None:
+        raise _no_checkpoint(where)
+    name, digest, state = found
+    start = _start(source.resolve(), name, digest, state, theirs, names)
+    kept = {part: state[part] for part in ("model", "ema", "ema_updates")}
+    weights = [*state["model"].values(), *state["ema"].values()]
+    require_space(folder, sum(w.numel() * w.element_size() for w in weights), "a fork")
+    with atomic_folder(folder) as temporary:
+        claim(temporary, recipe, data, True, start)
+        save_state(temporary, 0, {"step": 0, **kept}, keep=1)
+    said = [f"{folder}: forked from {source} at step {state['step']}; {start.facts['licence']}"]
+    if not knows_licence(start.facts):
+        said.append("its checkpoint does not say the licence of its data: that of both is unknown")
+    say("\n  ".join(said + noise_levels(theirs.diffusion, recipe.diffusion)))
+
+
+def check_fork(
+    config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset
+) -> tuple[Recipe, list[str]] | None:
+    """Check all that can be without reading weights; raises as ``fork``, and changes nothing.
+
+    Returns:
+        The other run's recipe and the names of the labels by channel; None: nothing is to be done.
+    """
+    source = config.fork
+    if source is None:
+        return None
+    where, run = f"--fork {source}", source.resolve()
+    if folder.resolve() == run:
+        raise UserError(f"{where}: is the output folder itself; choose another with --output")
+    if folder.is_dir() and any(folder.iterdir()):
+        before = remembered(folder)
+        if config.resume and before is not None and before.fork and before.path == str(run):
+            return None
+        raise UserError(
+            f"{folder}: is not empty, so nothing is forked into it; choose another with --output "
+            "(or leave out --fork, to continue the run in it)"
+        )
+    theirs, labels = _of_run(where, source)
+    _check_same(where, theirs, recipe)
+    names = _check_labels(where, labels, data.labels)
+    if not complete_checkpoints(source):
+        raise _no_checkpoint(where)
+    return theirs, names
+
+
+def _no_checkpoint(where: str) -> UserError:
+    return UserError(f"{where}: has no complete checkpoint yet; wait for its first one")
+
+
+def _of_run(where: str, source: Path) -> tuple[Recipe, LabelSet]:
+    marker = source / MARKER
+    found = read_json(marker) if marker.is_file() else {}
+    if not isinstance(found, dict) or found.get("kind") != "run":
+        raise UserError(f"{where}: is no folder of a run; a model alone goes through --from")
+    try:
+        key = found["key"]
+        return Recipe.model_validate(key["recipe"]), LabelSet.from_json(key["labels"])
+    except (ValidationError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{where}: its {MARKER} cannot be read ({reason}); is it of another version?"
+        ) from None
+
+
+def _check_same(where: str, theirs: Recipe, ours: Recipe) -> None:
+    same_codec = codec_name(theirs.model) == codec_name(ours.model)
+    old, new = _decides(theirs, not same_codec), _decides(ours, not same_codec)
+    differs = {name: (old[name], new[name]) for name in old if old[name] != new[name]}
+    if differs:
+        raise another_network(where, differs)
+
+
+def _decides(recipe: Recipe, codec: bool) -> dict[str, Any]:
+    """Return all settings that decide the shapes of weights, or what they mean."""
+    model = recipe.model.model_dump(exclude={"dropout", "codec", "haar_levels", "vae"})
+    model["attention_factors"] = attention_levels(recipe.model)
+    if codec:
+        model["codec"] = recipe.model.codec
+        model["haar_levels"] = recipe.model.haar_levels
+        model["vae"] = None if recipe.model.vae is None else recipe.model.vae.source
+    told = {f"model.{name}": value for name, value in model.items()}
+    for name in ("prediction", "learn_sigma"):
+        told[f"diffusion.{name}"] = getattr(recipe.diffusion, name)
+    return told
+
+
+def _check_labels(where: str, theirs: LabelSet, ours: LabelSet) -> list[str]:
+    """Return the names by channel, which are the same in both."""
+    old, new = list(theirs.channels), list(ours.channels)
+    pairs = enumerate(zip_longest(old, new, fillvalue="nothing"))
+    other = [f"channel {i} is {a} there, {b} here" for i, (a, b) in pairs if a != b]
+    if other:
+        raise UserError(
+            f"{where}: has other labels: {some(other, 3, '; ')}; --from starts from a "
+            "finished model of other labels"
+        )
+    return new
+
+
+def _start(
+    run: Path, name: str, digest: str, state: dict[str, Any], recipe: Recipe, names: list[str]
+) -> Start:
+    labels = {name: [name] for name in names}
+    facts = known(
+        state.get("facts", {}),  # checkpoints of older versions have none
+        file=name,
+        sha256=digest,
+        step=state["step"],
+        height=recipe.height,
+        width=recipe.width,
+        labels=labels,
+        averaged=[],
+    )
+    return Start(str(run), digest, labels, facts, fork=True)

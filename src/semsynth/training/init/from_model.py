@@ -1,0 +1,188 @@
+"""``--from``, ``--fork``: the model that a run starts from, and what the run remembers of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from semsynth.data.dataset import PreparedDataset
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.model_file import Bundle, load_bundle
+from semsynth.pipelines.formats.provenance import Facts, joint_licence, licence
+from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX, checkpoint_sha256
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
+from semsynth.core.files import read_json, write_json
+from semsynth.core.errors import UserError
+from semsynth.core.progress import say
+from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.training.init.label_match import LabelMatch, match_labels, read_label_map
+from semsynth.training.init.transfer import carry_over, check_body
+
+FILE = "from.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run's starting point.
+
+    Attributes:
+        path: where it was found; no part of the run's key.
+        sha256: of ``checkpoint_sha256``.
+        labels: ours to theirs; labels that correspond to nothing are absent.
+        facts: what is known of it, for the facts of the run's models.
+        fork: of ``--fork``: the run has a checkpoint of step 0, and ``path`` is a run's folder.
+    """
+
+    path: str
+    sha256: str
+    labels: dict[str, list[str]]
+    facts: dict[str, Any]
+    fork: bool = False
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the first weights, besides recipe and labels; JSON values."""
+        return {"sha256": self.sha256, "labels": self.labels}
+
+    def save(self, run: Path) -> None:
+        """Keep it in the run's folder, so that the run goes on without ``--from``."""
+        write_json(run / FILE, asdict(self))
+
+    def begin(self, unet: SemanticUNet, recipe: Recipe, data: PreparedDataset) -> None:
+        """Give a fresh network the weights, and say what was carried over and what was not.
+
+        Raises:
+            UserError: the file is not there any more, or is another one now.
+        """
+        path = Path(self.path)
+        if self.fork:
+            raise UserError(
+                f"the run was forked from {path} and has no intact checkpoint any more; remove "
+                "its folder and fork again"
+            )
+        if not path.exists() or checkpoint_sha256(path) != self.sha256:
+            raise UserError(
+                f"{path}: what this run starts from is not there any more (SHA-256 "
+                f"{self.sha256[:12]}); give the place of the same file with --from"
+            )
+        source = _load(path)
+        match = match_labels(data.labels, source.labels, self._map(data))
+        carried = carry_over(unet, source, recipe.model, recipe.diffusion, match)
+        lines = _told(self, source, match, recipe)
+        lines.append(f"{carried.parameters:,} parameters carried over")
+        lines += [f"fresh: {name} ({why})" for name, why in _by_layer(carried.fresh).items()]
+        if carried.dropped:
+            lines.append(f"not used: {', '.join(carried.dropped)}")
+        say(f"from {path}: " + "\n  ".join(lines))
+
+    def _map(self, data: PreparedDataset) -> dict[str, list[str]]:
+        return {name: self.labels.get(name, []) for name in data.labels.channels}
+
+    def with_licence(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return a model's facts with this start, under the terms of both data sets."""
+        both = joint_licence(licence(facts), licence(self.facts))
+        return {**facts, "licence": both, "from": self.facts}
+
+
+def check_start(config: TrainConfig) -> None:
+    """Check that the options name one start at the most; UserError says which to leave out."""
+    if config.fork is not None and config.from_checkpoint is not None:
+        raise UserError("--fork and --from: a run has one start; leave out one of them")
+    if config.label_map is not None and config.from_checkpoint is None:
+        raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
+
+
+def starting_point(
+    config: TrainConfig, run: Path, recipe: Recipe, data: PreparedDataset
+) -> Start | None:
+    """Return what the run starts from: as the options say, or as it is known in its folder.
+
+    Raises:
+        UserError: no model of ours, another network, or a wrong label map.
+    """
+    if config.from_checkpoint is None:
+        return remembered(run)
+    path = config.from_checkpoint
+    source = _load(path)
+    check_body(source.model, recipe.model, str(path))
+    given = None if config.label_map is None else read_label_map(config.label_map)
+    match = match_labels(data.labels, source.labels, given, str(config.label_map))
+    digest = checkpoint_sha256(path)
+    facts = known(
+        source.facts,
+        file=path.name,
+        sha256=digest,
+        height=source.height,
+        width=source.width,
+        labels=match.names,
+        averaged=match.alone,
+    )
+    return Start(str(path.resolve()), digest, match.names, facts)
+
+
+def known(theirs: Facts, **more: Any) -> dict[str, Any]:
+    """Return what a run remembers of a model with the facts ``theirs``, and ``more``.
+
+    Data and licence are "unknown" where they do not say; what that model started from stays known.
+    """
+    facts = {**more, "dataset": theirs.get("dataset", "unknown"), "licence": licence(theirs)}
+    return {**facts, "from": theirs["from"]} if "from" in theirs else facts
+
+
+def remembered(run: Path) -> Start | None:
+    """Return what the run in ``run`` started from, as its folder says; None: from nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run / FILE
+    if not path.exists():
+        return None
+    try:
+        return Start(**read_json(path))
+    except TypeError:
+        raise UserError(f"{path}: is not what 'semsynth train --from' wrote; give --from") from None
+
+
+def _load(path: Path) -> Bundle:
+    if (path / MODEL_INDEX).is_file():
+        return SemanticDiffusionPipeline.from_checkpoint(path, "cpu").bundle
+    try:
+        return load_bundle(path)
+    except UserError as error:
+        hint = ""
+        if path.suffix in (".pt", ".pth") and "is not a final_model.pth" in str(error):
+            hint = "; a checkpoint of the official code goes through `semsynth import` first"
+        raise UserError(f"--from {error}{hint}") from None
+
+
+def _told(start: Start, source: Bundle, match: LabelMatch, recipe: Recipe) -> list[str]:
+    steps = f", {source.facts['step']:,} steps" if "step" in source.facts else ""
+    size = f"{source.height}x{source.width}"
+    lines = [f"a model of {start.facts['dataset']}, {size}{steps}; {start.facts['licence']}"]
+    pairs = [
+        mine if theirs == [mine] else f"{mine} < {' + '.join(theirs)}"
+        for mine, theirs in match.names.items()
+    ]
+    lines.append(f"labels carried over: {', '.join(pairs) or 'none'}")
+    if match.alone:
+        lines.append(f"labels that start from the mean of all of theirs: {', '.join(match.alone)}")
+    if match.unused:
+        lines.append(f"labels of theirs that nothing starts from: {', '.join(match.unused)}")
+    return lines + noise_levels(source.diffusion, recipe.diffusion)
+
+
+def noise_levels(theirs: DiffusionConfig, ours: DiffusionConfig) -> list[str]:
+    """Return a line where a timestep is another noise level now; weights adapt to that."""
+    if (theirs.schedule, theirs.shift) == (ours.schedule, ours.shift):
+        return []
+    return [
+        f"another noise level at each timestep: schedule {theirs.schedule}, shift "
+        f"{theirs.shift:g} there, {ours.schedule}, {ours.shift:g} here"
+    ]
+
+
+def _by_layer(fresh: dict[str, str]) -> dict[str, str]:
+    return {name.rsplit(".", 1)[0]: reason for name, reason in fresh.items()}

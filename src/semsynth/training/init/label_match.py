@@ -1,0 +1,124 @@
+"""Which labels of one data set correspond to which of another, by their names (no torch)."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from semsynth.data.labels import LabelSet
+from semsynth.core.config import load_yaml
+from semsynth.core.errors import UserError
+
+# Cityscapes' groups, which sidewalk-semantic writes before its names: "flat-road" is "road".
+_GROUP = re.compile(r"^(flat|human|vehicle|construction|object|nature|void)[-_ ]+(?=\w)")
+
+LabelMap = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """The correspondence of two label sets.
+
+    Attributes:
+        channels: for each condition channel of ours those of theirs that it corresponds to; none
+            where nothing does.
+        names: the same in names, without those that have none.
+        alone: ours that correspond to nothing.
+        unused: theirs that nothing corresponds to.
+    """
+
+    channels: tuple[tuple[int, ...], ...]
+    names: dict[str, list[str]]
+    alone: list[str]
+    unused: list[str]
+
+
+def read_label_map(path: Path) -> dict[str, list[str]]:
+    """Read ``ours: theirs`` from YAML; theirs is a name, a list of names, or null for none.
+
+    Raises:
+        UserError: no such file, or values that are no names.
+    """
+    found: dict[str, list[str]] = {}
+    for ours, value in load_yaml(path).items():
+        theirs = [] if value is None else value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) for name in (ours, *theirs)):
+            raise UserError(f"{path}: '{ours}: {value}' must be a name, a list of names, or null")
+        found[ours] = theirs
+    return found
+
+
+def match_labels(
+    ours: LabelSet, theirs: LabelSet, given: LabelMap | None = None, where: str = "--label-map"
+) -> LabelMatch:
+    """Find for each label of ours the labels of theirs that mean the same.
+
+    Those in ``given`` are as it says. The others correspond where the names are equal but for case
+    and punctuation, else where they are so without the group before them (``flat-road`` is
+    ``Road``). Unlabelled pixels correspond to unlabelled ones where both have a channel for them.
+
+    Args:
+        ours: the labels to train on.
+        theirs: the labels of the starting point.
+        given: ours to theirs, for names that differ.
+        where: begins the message of a wrong name in ``given``.
+
+    Raises:
+        UserError: a name in ``given`` that there is not; the nearest one is named.
+    """
+    own, other = ours.channels, theirs.channels
+    found: dict[int, list[int]] = {}
+    for mine, names in (given or {}).items():
+        channel = own[_known(mine, own, f"{where}: '{mine}'", "the data")]
+        found[channel] = [
+            other[_known(name, other, f"{where}: '{name}'", "the starting point")] for name in names
+        ]
+    found |= _by_name(own, other, found)
+    if ours.unlabelled_channel >= 0 and theirs.unlabelled_channel >= 0:
+        found.setdefault(ours.unlabelled_channel, [theirs.unlabelled_channel])
+    back, mine_of = {c: n for n, c in other.items()}, {c: n for n, c in own.items()}
+    channels = tuple(tuple(found.get(channel, ())) for channel in range(ours.num_channels))
+    used = {channel for group in channels for channel in group}
+    return LabelMatch(
+        channels,
+        {mine_of[i]: [back[c] for c in group] for i, group in enumerate(channels) if group},
+        [mine_of[i] for i, group in enumerate(channels) if not group],
+        [name for name, channel in other.items() if channel not in used],
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _without_group(name: str) -> str:
+    return _plain(_GROUP.sub("", name.casefold()))
+
+
+def _by_name(
+    own: Mapping[str, int], other: Mapping[str, int], taken: Mapping[int, list[int]]
+) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for key in (_plain, _without_group):
+        theirs: dict[str, list[int]] = {}
+        for name, channel in other.items():
+            theirs.setdefault(key(name), []).append(channel)
+        for name, channel in own.items():
+            same = theirs.get(key(name), [])
+            # Two that are alike but for their group are no answer.
+            if channel not in taken and channel not in found and len(same) == 1:
+                found[channel] = same
+    return found
+
+
+def _known(name: str, channels: Mapping[str, int], where: str, whose: str) -> str:
+    plain = {_plain(known): known for known in channels}
+    if name in channels:
+        return name
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    near = difflib.get_close_matches(name, channels, n=1, cutoff=0.0)
+    raise UserError(f"{where} is no label of {whose}; did you mean '{near[0]}'?")

@@ -1,0 +1,176 @@
+"""Weights of one network carried over to another: other labels, codec, label patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.config import ModelConfig
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.model_file import Bundle, meta_network
+from semsynth.core.errors import UserError
+from semsynth.training.init.label_match import LabelMatch
+
+# What decides the shapes of all that neither sees labels nor the codec's channels.
+_BODY = ("base_channels", "channel_mult", "blocks_per_level", "head_channels", "spade_hidden",
+         "label_features")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of a starting point's weights.
+
+    Attributes:
+        parameters: how many numbers were taken over, among them those of label columns.
+        fresh: our parameters that have the values of a fresh network, each with the reason.
+        dropped: their parameters that we have no place for.
+    """
+
+    parameters: int
+    fresh: dict[str, str]
+    dropped: list[str]
+
+
+def check_body(source: ModelConfig, model: ModelConfig, where: str) -> None:
+    """Check that two networks differ in what sees labels and the codec's channels alone.
+
+    Raises:
+        UserError: names what differs, and how to set it.
+    """
+    differs = {}
+    for name in _BODY:
+        ours, theirs = getattr(model, name), getattr(source, name)
+        if ours != theirs:
+            differs[name] = (theirs, ours)
+    ours, theirs = attention_levels(model), attention_levels(source)
+    if ours != theirs:
+        differs["attention_factors"] = (theirs, ours)
+    if differs:
+        raise another_network(
+            f"--from {where}", {f"model.{name}": pair for name, pair in differs.items()}
+        )
+
+
+def another_network(where: str, differs: dict[str, tuple[Any, Any]]) -> UserError:
+    """Return the error of settings (theirs, ours) that decide what weights mean."""
+    told = "; ".join(f"{name} is {a}, the recipe's {b}" for name, (a, b) in differs.items())
+    mend = " ".join(f"{name}={str(a).replace(' ', '')}" for name, (a, _) in differs.items())
+    return UserError(
+        f"{where}: is another network: {told}; choose a recipe of the same one, or --set {mend}"
+    )
+
+
+def carry_over(
+    unet: SemanticUNet,
+    source: Bundle,
+    model: ModelConfig,
+    diffusion: DiffusionConfig,
+    match: LabelMatch,
+) -> Carried:
+    """Fill a fresh network with the weights of ``source``, in place.
+
+    What reads the label map has a column for each label (and place in a patch). A label of ours
+    starts from the mean of the columns that ``match`` gives it; one that corresponds to nothing
+    from the mean of all of theirs: it then acts as "some class" does, which the layers above know
+    how to take, where fresh columns would be noise to them. The edges' column is theirs, or zero
+    (no effect) where they had no edges.
+
+    Another label patch: the columns of a patch are shared out by area, so that an area of one
+    class gives the same sum.
+
+    The first and last convolution are carried over where the codecs are the same, and the last
+    only where the networks predict the same.
+
+    Args:
+        unet: with the weights of its initialisation; what cannot be carried keeps them.
+        source: the starting point; ``check_body`` was content with it.
+        model: of ``unet``.
+        diffusion: what ``unet`` will be trained for.
+        match: of their labels and ours.
+    """
+    old = meta_network(source)
+    columns = {name for name in label_readers(unet) if name in label_readers(old)}
+    reason = _ends(source, model, diffusion)
+    state = unet.state_dict()
+    fresh: dict[str, str] = {}
+    count = 0
+    for name, value in state.items():
+        theirs = source.weights.get(name)
+        if name in reason or theirs is None:
+            fresh[name] = reason.get(name, "the starting point has none")
+            continue
+        theirs = theirs.detach().to(value.device, torch.float32)
+        if name in columns:
+            theirs = _columns(theirs, old, unet, match)
+        if name.startswith("conv_out."):
+            rows = min(len(value), len(theirs))  # with or without a learned variance
+            theirs = torch.cat([theirs[:rows], value[rows:]])
+        value.copy_(theirs)
+        count += value.numel()
+    return Carried(count, fresh, sorted(source.weights.keys() - state.keys()))
+
+
+def label_readers(unet: SemanticUNet) -> list[str]:
+    """Return the names of the weights whose columns (axis 1) are those of the label map."""
+    if isinstance(unet.label_conv, nn.Conv2d):
+        return ["label_conv.weight"]
+    return [name for name, _ in unet.named_parameters() if name.endswith(".shared.weight")]
+
+
+def attention_levels(model: ModelConfig) -> list[int]:
+    """Return the down-sampling factors that have attention; others name no level."""
+    return [2**i for i in range(len(model.channel_mult)) if 2**i in model.attention_factors]
+
+
+def _ends(source: Bundle, model: ModelConfig, diffusion: DiffusionConfig) -> dict[str, str]:
+    """Return the parameters of the first and last convolution that stay fresh, and why."""
+    ours, theirs = codec_name(model), codec_name(source.model)
+    kinds = ("weight", "bias")
+    if ours != theirs:
+        why = f"codec {theirs} there, {ours} here"
+        return {f"{end}.{kind}": why for end in ("conv_in", "conv_out") for kind in kinds}
+    if source.diffusion.prediction != diffusion.prediction:
+        why = f"prediction {source.diffusion.prediction} there, {diffusion.prediction} here"
+        return {f"conv_out.{kind}": why for kind in kinds}
+    return {}
+
+
+def codec_name(model: ModelConfig) -> str:
+    """Return what two codecs that give the same latents share."""
+    if model.vae is not None:
+        # One without a hash was not trained behind yet: its source is all that is known.
+        return f"vae {model.vae.sha256[:12] or model.vae.source}"
+    return f"haar ({model.haar_levels} levels)" if model.codec == "haar" else model.codec
+
+
+def _columns(weight: Tensor, old: SemanticUNet, unet: SemanticUNet, match: LabelMatch) -> Tensor:
+    """Return (out, ours x patch^2, kh, kw) of (out, theirs x patch^2, kh, kw)."""
+    out, size = len(weight), weight.shape[2:]
+    by_label = weight.view(out, old.label_channels, old.label_patch, old.label_patch, *size)
+    classes = old.label_channels - old.instance_edges
+    average = by_label[:, :classes].mean(1)
+    parts = [by_label[:, list(group)].mean(1) if group else average for group in match.channels]
+    if unet.instance_edges:
+        edges = by_label[:, -1]
+        parts.append(edges if old.instance_edges else torch.zeros_like(edges))
+    shares = patch_shares(old.label_patch, unet.label_patch).to(weight)
+    ours = torch.einsum("ai,bj,okijyx->okabyx", shares, shares, torch.stack(parts, 1))
+    return ours.reshape(out, -1, *size)
+
+
+def patch_shares(theirs: int, ours: int) -> Tensor:
+    """Return which share of each of ``theirs`` parts of a side falls into each of ``ours``.
+
+    (ours, theirs) float32; the columns sum to 1; the identity for equal numbers.
+    """
+    shares = torch.zeros(ours, theirs)
+    for i in range(ours):
+        for j in range(theirs):
+            # In units of 1 / (ours * theirs) of the side.
+            overlap = min((i + 1) * theirs, (j + 1) * ours) - max(i * theirs, j * ours)
+            shares[i, j] = max(0, overlap) / ours
+    return shares

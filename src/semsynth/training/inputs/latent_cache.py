@@ -1,0 +1,226 @@
+"""Latents of pictures, computed once and kept on disk, with their mirror images.
+
+An autoencoder would otherwise take longer than the U-Net's step. A folder is of one data set, one
+codec and one size, and refuses any other::
+
+    .semsynth.json              the key: hashes of dataset.json and codec, size, mirrored, dtype
+    <split>/<stem>.safetensors  (1 or 2, C, h, w): the picture and, where mirrored, its mirror
+                                image; beside them the hash of the picture's file
+
+Files are whole or absent, so a run that was killed goes on with those that are missing, and several
+processes may share the work. ``dataset.json`` says nothing of the pictures' pixels: a file whose
+picture is another one by now is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from semsynth.data.format import INFO
+from semsynth.data.dataset import PreparedDataset
+from semsynth.models.codecs.codec import Codec
+from semsynth.core.files import claim_output, require_space, sha256_file, write_bytes
+from semsynth.core.errors import UserError
+from semsynth.core.progress import progress, say
+
+FORMAT = 2
+Kept = Literal["float16", "float32"]
+PIXELS_AT_A_TIME = 8 * 512 * 512
+_LATENTS, _PICTURE = "latents", "picture_sha256"
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """What a cache is of.
+
+    Attributes:
+        data: the prepared data set.
+        codec: from pictures to latents.
+        mirrored: whether the mirror images are there too; an autoencoder's latents of them are
+            not its mirrored latents.
+        dtype: of the files. float16 is fine for latents of unit variance: its rounding, at most
+            1/2048 of a value, is far below 8-bit pixels'.
+    """
+
+    data: PreparedDataset
+    codec: Codec
+    mirrored: bool = True
+    dtype: Kept = "float16"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the latents; JSON values."""
+        return {
+            "format": FORMAT,
+            "dataset": self.data.info.name,
+            "dataset_sha256": sha256_file(self.data.root / INFO),
+            "codec": dict(self.codec.key),
+            "height": self.data.height,
+            "width": self.data.width,
+            "mirrored": self.mirrored,
+            "dtype": self.dtype,
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Where the cache is by default: beside the data, one folder for each key."""
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        return self.data.root.with_name(f"{self.data.root.name}_latents") / digest[:12]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a file: versions, channels, height, width."""
+        scale = self.codec.downscale
+        size = (self.data.height // scale, self.data.width // scale)
+        return (1 + self.mirrored, self.codec.channels, *size)
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The finished latents of a split; ``read`` may be called from any process."""
+
+    folder: Path
+    split: str
+    shape: tuple[int, int, int, int]
+
+    def read(self, stem: str, mirrored: bool = False) -> npt.NDArray[np.float32]:
+        """Return the latent of a picture or of its mirror image, (C, h, w) float32.
+
+        Raises:
+            UserError: the file is missing or damaged, or there are no mirror images.
+        """
+        path = self._path(stem)
+        if mirrored and self.shape[0] < 2:
+            raise UserError(f"{self.folder}: has no latents of mirrored pictures (train.flip)")
+        version = int(mirrored)
+        try:
+            with safe_open(path, "numpy") as file:
+                kept = file.get_slice(_LATENTS)
+                if tuple(kept.get_shape()) == self.shape:
+                    return np.asarray(kept[version : version + 1][0], np.float32)
+        except (OSError, SafetensorError):
+            pass
+        raise UserError(f"{path}: is missing or damaged; run the command again")
+
+    def picture_hash(self, stem: str) -> str | None:
+        """Return the hash of the picture whose latents are there; None: missing or damaged."""
+        try:
+            with safe_open(self._path(stem), "numpy") as file:
+                found: str | None = (file.metadata() or {}).get(_PICTURE)
+                return found
+        except (OSError, SafetensorError):
+            return None
+
+    def write(self, stem: str, latents: npt.NDArray[Any], picture_hash: str) -> None:
+        """Keep the latents of a picture, all or nothing."""
+        data = save({_LATENTS: np.ascontiguousarray(latents)}, metadata={_PICTURE: picture_hash})
+        write_bytes(self._path(stem), data)
+
+    def _path(self, stem: str) -> Path:
+        return self.folder / self.split / f"{stem}.safetensors"
+
+
+def claim_latents(latents: LatentSet, folder: Path | None = None) -> Path:
+    """Make a folder (None: ``latents.folder``) that of the latents, before anything is computed.
+
+    Of several processes one has to do this before the others call ``cache_latents``.
+
+    Raises:
+        UserError: the folder is of another data set, codec or size.
+    """
+    return claim_output(folder or latents.folder, "latents", latents.key)
+
+
+def cache_latents(
+    latents: LatentSet,
+    split: str,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
+    stems: Sequence[str] | None = None,
+) -> LatentCache:
+    """Compute the latents of a split that are not on disk yet, and return the cache.
+
+    Those of pictures that have changed since are computed again, which is said.
+
+    Args:
+        latents: of what.
+        split: which pictures.
+        device: where the codec computes.
+        folder: where the cache is (None: ``latents.folder``).
+        shard: (rank, world): which of the pictures this process computes. Others' may still be
+            missing on return: wait for all processes before reading.
+        stems: of these pictures of the split alone (None: of all).
+
+    Raises:
+        UserError: the folder is of another data set, codec or size; pictures are missing; too
+            little space; or latents that are not finite.
+    """
+    data = latents.data
+    if not data.has_images(split):
+        raise UserError(f"{data.root}: some masks of the split '{split}' have no picture")
+    folder = claim_latents(latents, folder)
+    cache = LatentCache(folder, split, latents.shape)
+    own = list(data.stems(split) if stems is None else stems)[shard[0] :: shard[1]]
+    hashes = {stem: _hash(data, split, stem) for stem in progress(own, f"hashes of {split}")}
+    missing = _to_compute(cache, hashes)
+    if not missing:
+        return cache
+    each = int(np.prod(latents.shape)) * np.dtype(latents.dtype).itemsize
+    require_space(folder, each * len(missing) * shard[1], "the cache of latents")
+    size = max(1, PIXELS_AT_A_TIME // (data.height * data.width))
+    parts = [missing[i : i + size] for i in range(0, len(missing), size)]
+    for part in progress(parts, f"latents of {split}", unit="batch"):
+        pictures = np.stack([data.read_image(split, stem) for stem in part])
+        for stem, found in zip(part, _encode(latents, pictures, device), strict=True):
+            if not np.isfinite(found).all():
+                raise UserError(
+                    f"{data.image_path(split, stem)}: its latent is not finite in "
+                    f"{latents.dtype}; use another autoencoder, or float32"
+                )
+            cache.write(stem, found, hashes[stem])
+    return cache
+
+
+def _hash(data: PreparedDataset, split: str, stem: str) -> str:
+    path = data.image_path(split, stem)
+    try:
+        return sha256_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; prepare the data again") from None
+
+
+def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
+    """Return the stems whose latents are not there, or are those of another picture."""
+    kept = {stem: cache.picture_hash(stem) for stem in hashes}
+    changed = [stem for stem in hashes if kept[stem] not in (None, hashes[stem])]
+    if changed:
+        say(
+            f"{cache.folder}: {len(changed)} of {len(hashes)} pictures of '{cache.split}' have "
+            f"changed since their latents were computed, the first is '{changed[0]}'; "
+            "computed again"
+        )
+    return [stem for stem in hashes if kept[stem] != hashes[stem]]
+
+
+@torch.no_grad()
+def _encode(
+    latents: LatentSet, pictures_BHW3: npt.NDArray[np.uint8], device: torch.device | str
+) -> npt.NDArray[Any]:
+    """Return (B, versions, C, h, w) in the dtype of the files."""
+    pixels = torch.from_numpy(pictures_BHW3).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    versions = [pixels, pixels.flip(-1)] if latents.mirrored else [pixels]
+    found = torch.stack([latents.codec.encode(version) for version in versions], dim=1)
+    kept: npt.NDArray[Any] = found.to(getattr(torch, latents.dtype)).cpu().numpy()
+    return kept

@@ -1,0 +1,96 @@
+"""What a run reads: its pictures, or their latents, varied as the recipe says."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from semsynth.data.labels import Array
+from semsynth.data.loader import Latents, TrainingPictures
+from semsynth.data.augment import Plan
+from semsynth.models.codecs.vae import open_vae
+from semsynth.core.torch_rng import torch_generator
+from semsynth.planning.flops import latent_size
+from semsynth.training.recipe import Recipe
+from semsynth.training.inputs.latent_cache import LatentSet, cache_latents, claim_latents
+from semsynth.training.inputs.mask_dropout import partial_masks
+from semsynth.training.preview import can_validate, validation_stems
+from semsynth.training.step import Run
+
+
+def training_plan(recipe: Recipe) -> Plan:
+    """Return which samples the steps have, and how they are varied."""
+    train = recipe.train
+    return Plan(
+        seed=recipe.seed,
+        batch_size=train.batch_size,
+        flip=train.flip,
+        crop=train.crop,
+        instances=recipe.model.instance_edges,
+        crop_size=train.crop_size,
+        scale=train.scale,
+        color=train.color,
+        augment=train.augment,
+    )
+
+
+def training_pictures(run: Run) -> TrainingPictures:
+    """Return the samples of a run; all processes call it, and share in computing latents.
+
+    Raises:
+        UserError: see ``cache_latents``; or instances are missing.
+    """
+    recipe = run.recipe
+    hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
+    latents = _kept_latents(run, "train") if recipe.train.cache_latents else None
+    noise = partial(noise_at, recipe)
+    return TrainingPictures(run.data, "train", training_plan(recipe), hide, latents, noise)
+
+
+def noise_at(recipe: Recipe, position: int) -> Array:
+    """Return the noise of a sample, (C, h, w) float32: a function of (seed, step, slot)."""
+    step, slot = divmod(position, recipe.train.batch_size)
+    shape = (recipe.model.latent_channels, *latent_size(recipe))
+    generator = torch_generator(recipe.seed, "noise", step, slot)
+    return torch.randn(shape, generator=generator).numpy()
+
+
+def held_out_latents(run: Run) -> Latents | None:
+    """Return the latents of the pictures that validation looks at; None: it encodes them itself.
+
+    All processes call it, and share in computing them.
+
+    Raises:
+        UserError: see ``cache_latents``.
+    """
+    train, data = run.recipe.train, run.data
+    if not (train.cache_latents and train.validate_every and can_validate(data)):
+        return None
+    return _kept_latents(run, "val", validation_stems(data))
+
+
+def _kept_latents(run: Run, split: str, stems: list[str] | None = None) -> Latents:
+    accelerator = run.accelerator
+    wanted = LatentSet(run.data, run.codec, mirrored=run.recipe.train.flip)
+    if accelerator.is_main_process:
+        claim_latents(wanted)
+    accelerator.wait_for_everyone()
+    shard = (accelerator.process_index, accelerator.num_processes)
+    cache = cache_latents(wanted, split, accelerator.device, shard=shard, stems=stems)
+    accelerator.wait_for_everyone()
+    return cache.read
+
+
+def with_codec_hash(recipe: Recipe) -> Recipe:
+    """Return the recipe with the hash of its autoencoder, so that another one is refused later.
+
+    Raises:
+        UserError: it cannot be loaded, or is another than the recipe names.
+    """
+    vae = recipe.model.vae
+    if vae is None:
+        return recipe
+    found = vae.model_copy(update={"sha256": open_vae(vae).sha256})
+    model = recipe.model.model_copy(update={"vae": found})
+    return recipe.model_copy(update={"model": model})

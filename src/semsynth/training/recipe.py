@@ -1,0 +1,309 @@
+"""Recipes and the command's options, as plain values (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tyro.conf
+from pydantic import Field, model_validator
+
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.config import ModelConfig
+from semsynth.core.config import Config, load_yaml, parse, set_value
+from semsynth.training.recipe_files import recipe_path
+
+
+class PhaseConfig(Config):
+    """One phase of training: an optimizer, its learning rates and the masks' dropout.
+
+    Attributes:
+        steps: optimizer steps of the phase.
+        learning_rate: AdamW's, after the warm-up.
+        lr_schedule: ``constant``, or ``cosine`` down to ``lr_final`` of it.
+        lr_final: the share of ``learning_rate`` at the end of ``cosine``.
+        warmup_steps: steps over which the rate grows from zero.
+        mask_dropout: share of samples whose whole mask becomes the null condition (all zeros).
+        region_dropout: share of samples whose mask loses classes or regions, which become
+            unlabelled: for masks that people paint or edit, which are partial.
+    """
+
+    steps: int = Field(ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_final: float = Field(0.05, ge=0, le=1)
+    warmup_steps: int = Field(0, ge=0)
+    mask_dropout: float = Field(0.0, ge=0, le=1)
+    region_dropout: float = Field(0.0, ge=0, le=1)
+
+
+class TrainSection(PhaseConfig):
+    """The first phase, and what holds for both.
+
+    Attributes:
+        batch_size: pictures of a step over all processes.
+        accumulation: micro-batches of a process's share of the batch.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        band_weights: with codec ``haar``, how much the squared errors of its bands count, the
+            coarsest first (levels + 1 numbers; empty: all the same, as in pixels).
+        grad_clip: largest norm of the gradient.
+        ema_decay: decay of the moving average of the weights.
+        ema_warmup: shorten the average early: min(ema_decay, (1 + n) / (10 + n)).
+        flip: mirror half of the pictures.
+        crop: smallest share of a side that a random crop keeps; it is enlarged to the whole (1: no
+            crops).
+        crop_size: height and width of what a step sees of a picture, cut out at a random place
+            without resizing; the pictures may then be larger than what fits into memory, and of
+            any size, and the model paints their whole size. Validation takes their middles.
+        scale: with ``crop_size``, by how much pictures are enlarged before they are cut, at least
+            and at most.
+        color: standard deviation of random brightness, contrast and saturation; needs
+            ``model.augment_condition``.
+        augment: share of the samples that crop, scale and color change.
+        cache_latents: with codec ``vae``, compute the latents of all pictures once and keep them
+            beside the data; excludes crops and color.
+        precision: ``auto`` (bf16 where that is faster), ``no`` (fp32) or ``bf16``.
+        sharding: ``full``: each of several processes holds a share of weights, gradients, optimizer
+            and average (FSDP2), for networks too large for one GPU; ``none``: all of it (DDP).
+        gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.
+        checkpoint_levels: of how many levels, the largest first, activations are recomputed (0:
+            of all); most of the memory is the first one's or two's.
+        channels_last: memory layout of convolutions; ``auto``: with bf16, where it is faster.
+        compile: ``auto`` (the kernels of norms, on GPUs), ``on`` or ``off``.
+        workers: processes that read pictures (0: in the training process, kept in memory).
+        log_every: steps between lines of metrics.
+        validate_every: steps between validation losses (0: never).
+        preview_every: steps between preview grids (0: never).
+        checkpoint_every: steps between checkpoints; the last step always has one.
+        keep_checkpoints: how many of the newest checkpoints stay.
+        keep_every: checkpoints of steps that are multiples of it stay too (0: none).
+        stall_minutes: a process that is silent, or steps that do not go on, for so long end the
+            job; the first step, validation, previews and checkpoints may take six times as long.
+    """
+
+    batch_size: int = Field(16, ge=1)
+    accumulation: int = Field(1, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    band_weights: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
+    grad_clip: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    ema_warmup: bool = True
+    flip: bool = True
+    crop: float = Field(1.0, gt=0, le=1)
+    crop_size: tuple[int, int] | None = Field(None, strict=False)
+    scale: tuple[float, float] = Field((1.0, 1.0), strict=False)
+    color: float = Field(0.0, ge=0, le=1)
+    augment: float = Field(1.0, ge=0, le=1)
+    cache_latents: bool = False
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    sharding: Literal["none", "full"] = "none"
+    gradient_checkpointing: bool = False
+    checkpoint_levels: int = Field(0, ge=0)
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    workers: int = Field(0, ge=0)
+    log_every: int = Field(50, ge=1)
+    validate_every: int = Field(0, ge=0)
+    preview_every: int = Field(0, ge=0)
+    checkpoint_every: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    keep_every: int = Field(0, ge=0)
+    stall_minutes: float = Field(10.0, gt=0)
+
+    def has_channels_last(self, precision: str) -> bool:
+        """Return what ``channels_last`` means in a precision that is no longer ``auto``."""
+        return precision == "bf16" if self.channels_last == "auto" else self.channels_last
+
+
+class FinetuneSection(PhaseConfig):
+    """The second phase: classifier-free guidance, by dropping masks (SDM, section 3.3)."""
+
+    steps: int = Field(0, ge=0)
+    learning_rate: float = Field(2e-5, gt=0)
+    mask_dropout: float = Field(0.2, ge=0, le=1)
+
+
+class Recipe(Config):
+    """All that decides the weights, but the data.
+
+    Attributes:
+        name: of the recipe.
+        about: a line or two for the reader.
+        run: name of the run's folder under checkpoints/ (empty: the recipe's name).
+        height: of the pictures, in pixels; the prepared data must have this size.
+        width: likewise.
+        seed: of everything random.
+    """
+
+    name: str
+    about: str = ""
+    run: str = ""
+    height: int = Field(ge=8)
+    width: int = Field(ge=8)
+    seed: int = Field(0, ge=0)
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    train: TrainSection
+    finetune: FinetuneSection = Field(default_factory=lambda: FinetuneSection.model_validate({}))
+
+    @property
+    def total_steps(self) -> int:
+        """Return the steps of both phases."""
+        return self.train.steps + self.finetune.steps
+
+    @property
+    def step_size(self) -> tuple[int, int]:
+        """Return height and width of what a step sees of a picture."""
+        return self.train.crop_size or (self.height, self.width)
+
+    @model_validator(mode="after")
+    def _size_can_be_halved(self) -> Self:
+        if self.train.crop_size is not None:
+            return self  # only crops go through the network; what it paints is filled up
+        height, width = self.model.nearest_size(self.height, self.width)
+        if (height, width) != (self.height, self.width):
+            raise ValueError(
+                f"{self.height}x{self.width} (height x width) cannot be halved as often as the "
+                f"network does: it wants multiples of {self.model.size_multiple}; the nearest size "
+                f"is {height}x{width}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> Self:
+        train = self.train
+        low, high = train.scale
+        if not 0 < low <= high:
+            raise ValueError(f"train.scale is [{low}, {high}]: least and most, both above 0")
+        if train.crop_size is None:
+            if (low, high) != (1, 1):
+                raise ValueError("train.scale needs train.crop_size (or use train.crop)")
+            return self
+        if train.crop < 1:
+            raise ValueError("train.crop and train.crop_size exclude each other: set crop to 1")
+        multiple = self.model.size_multiple
+        for crop, side, name in zip(
+            train.crop_size, (self.height, self.width), ("height", "width"), strict=True
+        ):
+            if crop < 1 or crop % multiple:
+                raise ValueError(f"train.crop_size: {crop} is no multiple of {multiple}")
+            if round(crop / low) > side:
+                raise ValueError(
+                    f"train.crop_size {crop} at scale {low:g} is {round(crop / low)} pixels of a "
+                    f"picture, more than its {name} {side}; the least scale is {crop / side:.3g}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_does_not_leak(self) -> Self:
+        if self.train.color and not self.model.augment_condition:
+            raise ValueError(
+                "train.color would be in the generated pictures too, unless "
+                "model.augment_condition is true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _latents_can_be_kept(self) -> Self:
+        train = self.train
+        if not train.cache_latents:
+            return self
+        if self.model.codec != "vae":
+            raise ValueError(
+                f"train.cache_latents is for codec 'vae'; '{self.model.codec}' is computed faster "
+                "than it is read"
+            )
+        for name, without in (("crop", 1), ("crop_size", None), ("color", 0)):
+            if getattr(train, name) != without:
+                raise ValueError(
+                    f"train.{name} is {getattr(train, name)}, and varied pictures have no latents "
+                    "on disk; set train.cache_latents=false, or vary by flips alone"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> Self:
+        given, bands = len(self.train.band_weights), self.model.haar_levels + 1
+        if given and (self.model.codec != "haar" or given != bands):
+            raise ValueError(
+                f"train.band_weights has {given} numbers: codec haar takes {bands} with "
+                f"haar_levels {self.model.haar_levels}, the others none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learned_variance_is_of_pixels(self) -> Self:
+        # Its bound takes x0 for 8-bit values in [-1, 1] (DDPM, arXiv 2006.11239, eq. 13).
+        if self.diffusion.learn_sigma and self.model.codec != "pixel":
+            raise ValueError("diffusion.learn_sigma needs model.codec: pixel")
+        return self
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train the generator, then fine-tune it with mask dropout; continues where it stopped.
+
+    Attributes:
+        recipe: name of a recipe (streets_demo, camvid, sidewalk_1024, paper_256) or a YAML file.
+        data: folder of 'semsynth prepare'.
+        output: folder of the run; by default checkpoints/ and the name that the recipe gives.
+        from_checkpoint: start from the weights of another model: a final_model.pth, the folder of
+            a run, or a Diffusers folder; of another data set, size or codec, but of the same
+            network. A run that was started so goes on without the flag.
+        fork: start a new run, in an output folder of its own, from the newest checkpoint of another
+            run (finished, stopped, or still going on) of another recipe or data set, with the same
+            labels and network: its weights and their average; optimizer, steps and the order of
+            pictures begin anew. The same command continues the new run.
+        label_map: for --from, a YAML file of lines 'label of the data: label of the model' where
+            the names differ (or: a list of labels, their mean).
+        resume: continue an unfinished run in the output folder (--no-resume: refuse it).
+        mask_dropout: what fine-tuning drops: whole masks (the paper), or for region in half of
+            the samples also classes and regions (finetune.region_dropout, where the recipe has
+            none).
+        set: changes of the recipe, as section.key=value.
+        device: auto, cpu, cuda or mps.
+    """
+
+    recipe: str = "sidewalk_1024"
+    data: Path = Path("data/sidewalk_processed")
+    output: Path | None = None
+    from_checkpoint: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    fork: Path | None = None
+    label_map: Path | None = None
+    resume: bool = True
+    mask_dropout: Literal["whole", "region"] = "whole"
+    set: tuple[str, ...] = ()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+REGION_DROPOUT = 0.5
+
+
+def chosen_recipe(config: TrainConfig) -> Recipe:
+    """Return the recipe that the options choose; UserError as ``load_recipe``."""
+    recipe = load_recipe(config.recipe, config.set)
+    if config.mask_dropout == "region" and not recipe.finetune.region_dropout:
+        changed = recipe.finetune.model_copy(update={"region_dropout": REGION_DROPOUT})
+        recipe = recipe.model_copy(update={"finetune": changed})
+    return recipe
+
+
+def run_folder(config: TrainConfig, recipe: Recipe) -> Path:
+    """Return the folder of the run that the options and their recipe name."""
+    return config.output or Path("checkpoints") / (recipe.run or recipe.name)
+
+
+def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe and apply ``section.key=value`` changes.
+
+    Raises:
+        UserError: unknown recipe, unknown key (the nearest known one is named), wrong value.
+    """
+    path = recipe_path(name_or_path)
+    mapping: dict[str, Any] = load_yaml(path)
+    for change in changes:
+        set_value(mapping, change)
+    return parse(Recipe, mapping, str(path) if not changes else f"{path} with --set")

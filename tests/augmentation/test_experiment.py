@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semsynth.augmentation.config import AugmentConfig
+from semsynth.augmentation.experiment import run_experiment
+from semsynth.data.labels import LabelSet
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.core.errors import UserError
+
+LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky"}, ignore_id=0)
+SIZE = 32
+
+
+def write(folder: Path, split_counts: dict[str, int], suffix: str = "") -> PreparedDataset:
+    """Sky above road at random heights, in noisy colours."""
+    writer = PreparedWriter(folder, PreparedFormat(LABELS, SIZE, SIZE), "prepared", {})
+    for split, n in split_counts.items():
+        for i in range(n):
+            random = np.random.default_rng([i, len(split)])
+            mask = np.full((SIZE, SIZE), 2, np.uint8)
+            mask[random.integers(8, 24) :] = 1
+            image = random.integers(0, 60, (SIZE, SIZE, 3)) + 90 * mask[..., None]
+            writer.write_pair(split, f"{split}_{i}{suffix}", image.astype(np.uint8), mask)
+    return writer.finish("toy", "made here", "CC0")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    write(tmp_path / "prepared", {"train": 6, "val": 4})
+    write(tmp_path / "samples", {"train": 4}, suffix="__000")
+    lines = [
+        {"stem": f"train_{i}__000", "source": f"train_{i}", "split": "train"} for i in range(4)
+    ]
+    manifest = tmp_path / "samples" / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def config(folders: Path, **flags: Any) -> AugmentConfig:
+    flags = {
+        "data": folders / "prepared",
+        "samples": folders / "samples",
+        "output": folders / "out",
+        **{"real_pictures": 3, "trials": 2, "steps": 3, "batch_size": 4, "width": 4},
+        **flags,
+    }
+    return AugmentConfig(**flags)
+
+
+def test_every_arm_is_scored_on_the_same_held_out_pictures(folders: Path) -> None:
+    result = run_experiment(config(folders, keep_share=0.5, ignore_below=0.1))
+    arms = {"real", "real_and_synthetic", "real_and_filtered", "real_and_more_real"}
+    assert set(result["arms"]) == arms
+    assert len(result["trials"]) == 2
+    assert (result["n_real"], result["n_synthetic"], result["n_val"]) == (3, 4, 4)
+    stored = json.loads((folders / "out" / "augmentation.json").read_text())
+    assert stored == {key: value for key, value in result.items() if key != "result"}
+    trial = folders / "out" / "trial_0"
+    assert len(PreparedDataset.open(trial / "pictures_real").stems("train")) == 3
+    assert len(PreparedDataset.open(trial / "pictures_real_and_filtered").stems("train")) == 2
+    chosen = [
+        PreparedDataset.open(folders / f"out/trial_{t}/pictures_real").stems("train")
+        for t in range(2)
+    ]
+    assert chosen[0] != chosen[1]
+
+
+def test_what_was_trained_is_not_trained_again(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_experiment(config(folders, trials=1, ceiling=False))
+    (folders / "out" / "augmentation.json").unlink()
+    monkeypatch.setattr("semsynth.augmentation.experiment.train_segmenter", None)
+    assert run_experiment(config(folders, trials=1, ceiling=False))["arms"] == first["arms"]
+
+
+def test_the_pictures_of_others_are_not_changed(folders: Path) -> None:
+    before = {path: path.read_bytes() for path in (folders / "samples").rglob("*.png")}
+    run_experiment(config(folders, trials=1, ceiling=False, keep_share=0.5, ignore_below=1.0))
+    assert before == {path: path.read_bytes() for path in (folders / "samples").rglob("*.png")}
+
+
+def test_without_a_manifest_the_ceiling_is_missing_with_a_reason(folders: Path) -> None:
+    (folders / "samples" / "manifest.jsonl").unlink()
+    result = run_experiment(config(folders, trials=1))
+    assert "real_and_more_real" not in result["arms"]
+    assert "real_and_more_real" in result["missing"]
+
+
+def test_samples_of_held_out_masks_are_refused(folders: Path) -> None:
+    manifest = folders / "samples" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"split": "train"', '"split": "val"'))
+    with pytest.raises(UserError, match="masks of 'val', which score here"):
+        run_experiment(config(folders))
+    assert not (folders / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"real_pictures": 7}, "has 6 pictures.*asks for 7"),
+        ({"val_split": "test"}, "no split 'test'"),
+        ({"samples_split": "val"}, "no split 'val'"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    folders: Path, flags: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run_experiment(config(folders, **flags))
+    assert not (folders / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"mix_share": 1.5}, {"trials": 0}, {"keep_share": 0.0}, {"real_pictures": 0}, {"steps": 0}],
+)
+def test_flags_out_of_range_are_refused(flags: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(flags)).replace("_", "-")):
+        AugmentConfig(**flags)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semsynth.core.files import (
+    atomic_folder,
+    atomic_path,
+    claim_output,
+    read_json,
+    require_space,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from semsynth.core.errors import UserError
+
+
+def only(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "new/a.json", {"ä": [1, None]})
+    assert read_json(tmp_path / "new/a.json") == {"ä": [1, None]}
+    write_text(tmp_path / "new/a.txt", "é\n")
+    write_bytes(tmp_path / "new/b", b"\0")
+    assert (tmp_path / "new/a.txt").read_bytes() == b"\xc3\xa9\n"
+    assert only(tmp_path / "new") == ["a.json", "a.txt", "b"]
+    assert (tmp_path / "new/b").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt()], ids=["bug", "ctrl_c"])
+def test_an_error_leaves_the_old_file(failure: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(failure)), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert path.read_text() == "old"
+    assert only(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "disk is full"), (errno.EACCES, "cannot be")],
+)
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace"])
+def test_a_full_disk_is_one_line(
+    number: int, message: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(f"semsynth.core.files.{where}", fail)
+    with pytest.raises(UserError, match=rf"a\.txt: .*{message}") as error:
+        write_text(path, "new")
+    assert "\n" not in str(error.value)
+    assert path.read_text() == "old"
+    assert only(tmp_path) == ["a.txt"]
+
+
+def test_a_number_that_json_lacks_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert only(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe"])
+def test_broken_json_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: is not valid JSON") as error:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such file"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+    folder = tmp_path / "deep/out"
+    key = {"size": (1, 2), "recipe": {"train": {"steps": 3, "rate": 0.1}, "name": "a"}}
+    assert claim_output(folder, "run", key) == folder
+    (folder / "work.txt").write_text("")
+    claim_output(folder, "run", key)
+    with pytest.raises(UserError, match="holds run, not samples"):
+        claim_output(folder, "samples", key)
+    other = {"size": (1, 2), "recipe": {"train": {"steps": 4, "rate": 0.1}, "name": "a"}}
+    with pytest.raises(UserError, match=r"made with recipe\.train\.steps=3, now 4; choose"):
+        claim_output(folder, "run", other)
+    with pytest.raises(UserError, match="size"):
+        claim_output(folder, "run", {"recipe": key["recipe"]})
+    assert only(folder) == [".semsynth.json", "work.txt"]
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        claim_output(tmp_path / "file", "run", {})
+    with pytest.raises(UserError, match="not empty"):
+        claim_output(tmp_path, "run", {})
+    assert only(tmp_path) == ["file"]
+    (tmp_path / "empty").mkdir()
+    claim_output(tmp_path / "empty", "run", {})
+    (tmp_path / "empty/.semsynth.json").write_text("[]")
+    with pytest.raises(UserError, match="something else"):
+        claim_output(tmp_path / "empty", "run", {})
+
+
+def test_checksum_of_known_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_file(tmp_path / "a") == expected
+
+
+def test_space_is_asked_for_before_the_work(tmp_path: Path) -> None:
+    require_space(tmp_path / "not/yet", 1, "a byte")
+    with pytest.raises(UserError, match=r"training needs about 1000000000\.00 GB"):
+        require_space(tmp_path / "not/yet", 10**18, "training")
+    assert only(tmp_path) == []
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a"
+    with atomic_folder(target) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "b.txt").write_text("b")
+        assert not target.exists()
+    assert (target / "inner" / "b.txt").read_text() == "b"
+    assert target.stat().st_mode & 0o777 == 0o755
+    assert only(tmp_path / "deep") == ["a"]
+    with pytest.raises(UserError, match="exists and is not empty"), atomic_folder(target):
+        pass
+    (tmp_path / "empty").mkdir()
+    with atomic_folder(tmp_path / "empty") as temporary:
+        (temporary / "c").touch()
+    assert only(tmp_path / "empty") == ["c"]
+
+
+@pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt()], ids=["bug", "ctrl_c"])
+def test_an_error_leaves_no_folder(failure: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(type(failure)), atomic_folder(tmp_path / "a") as temporary:
+        (temporary / "half").touch()
+        raise failure
+    assert only(tmp_path) == []

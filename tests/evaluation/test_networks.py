@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.evaluation.metrics.features import transformers_extractor
+from semsynth.evaluation.metrics.inception import BasicConv2d, InceptionV3, _average
+from semsynth.evaluation.metrics.lpips import Lpips
+from semsynth.evaluation.metrics.weights import ALEXNET, PublicWeights, Unavailable, find, load
+from semsynth.core.errors import UserError
+
+CHANNELS = ((0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3))
+
+
+@pytest.fixture(scope="module")
+def inception() -> InceptionV3:
+    torch.manual_seed(0)
+    return InceptionV3().eval()
+
+
+def test_inception_has_the_published_sizes(inception: InceptionV3) -> None:
+    # torchvision's inception_v3 without the auxiliary head has 23,834,568 parameters, of which
+    # its 1000-way classifier has 2,049,000.
+    body = sum(p.numel() for name, p in inception.named_parameters() if not name.startswith("fc."))
+    assert body == 23_834_568 - 2_049_000
+    assert inception.fc.weight.shape == (1008, 2048)
+    assert sum(isinstance(module, BasicConv2d) for module in inception.modules()) == 94
+
+
+def test_inception_has_the_names_of_the_published_file(inception: InceptionV3) -> None:
+    names = {k for k in inception.state_dict() if not k.endswith("num_batches_tracked")}
+    assert len(names) == 94 * 5 + 2
+    assert names >= {
+        "Conv2d_1a_3x3.conv.weight",
+        "Conv2d_4a_3x3.bn.running_var",
+        "Mixed_5b.branch5x5_2.conv.weight",
+        "Mixed_6a.branch3x3dbl_3.bn.bias",
+        "Mixed_6e.branch7x7dbl_5.conv.weight",
+        "Mixed_7a.branch7x7x3_4.bn.weight",
+        "Mixed_7c.branch3x3dbl_3b.conv.weight",
+        "fc.bias",
+    }
+
+
+def test_inception_gives_2048_numbers_for_any_size(inception: InceptionV3) -> None:
+    with torch.inference_mode():
+        features = inception(torch.rand(1, 3, 40, 64))
+    assert features.shape == (1, 2048)
+
+
+def test_average_pool_does_not_count_the_padding() -> None:
+    assert torch.equal(_average(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
+
+
+def test_inception_reads_a_file_like_the_published_one_and_no_other(
+    inception: InceptionV3, tmp_path: Path
+) -> None:
+    state = inception.state_dict()
+    old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "weights.pth")
+    loaded = InceptionV3.from_file(tmp_path / "weights.pth")
+    assert torch.equal(
+        loaded.Mixed_7c.branch1x1.conv.weight, state["Mixed_7c.branch1x1.conv.weight"]
+    )
+    del old["fc.bias"]
+    torch.save(old, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"is not FID's Inception-v3 \(fc.bias\)"):
+        InceptionV3.from_file(tmp_path / "weights.pth")
+
+
+def alexnet(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights with torchvision's names, the classifier included."""
+    g = torch.Generator().manual_seed(seed)
+    state = {"classifier.6.bias": torch.zeros(1000)}
+    for number, out, channels, kernel in CHANNELS:
+        shape = (out, channels, kernel, kernel)
+        scale = (2 / (channels * kernel**2)) ** 0.5
+        state[f"features.{number}.weight"] = torch.randn(shape, generator=g) * scale
+        state[f"features.{number}.bias"] = torch.randn(out, generator=g) * 0.1
+    return state
+
+
+def heads() -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(1)
+    widths = [out for _, out, _, _ in CHANNELS]
+    return {
+        f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1, generator=g) for i, c in enumerate(widths)
+    }
+
+
+def test_lpips_is_a_distance() -> None:
+    lpips, g = Lpips(alexnet(), heads()), torch.Generator().manual_seed(2)
+    x, y = (torch.rand(3, 3, 64, 48, generator=g) for _ in range(2))
+    with torch.inference_mode():
+        assert torch.equal(lpips(x, x), torch.zeros(3))
+        assert (lpips(x, y) > 0).all()
+        torch.testing.assert_close(lpips(x, y), lpips(y, x))
+        near = lpips(x, (x + 0.02 * y).clamp(0, 1))
+        assert (near < lpips(x, y)).all()
+        torch.testing.assert_close(lpips(x, y)[1:2], lpips(x[1:2], y[1:2]))
+
+
+def test_lpips_weighs_unit_features_by_its_heads() -> None:
+    """With heads of ones each level adds the mean squared distance of unit vectors."""
+    ones = {name: torch.ones_like(value) for name, value in heads().items()}
+    lpips = Lpips(alexnet(), ones)
+    x, y = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).unbind()
+    with torch.inference_mode():
+        levels = [lpips.embed(x), lpips.embed(y)]
+        expected = sum(2 - 2 * (a * b).sum(1).mean() for a, b in zip(*levels, strict=True))
+        assert lpips(x, y).item() == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_lpips_reads_the_published_heads(shared: Path) -> None:
+    path = shared / "weights" / "lpips_heads" / "alex.pth"
+    if not path.exists():
+        pytest.skip("needs the LPIPS heads in ../shared/weights")
+    lpips = Lpips(alexnet(), load(path))
+    assert all((head >= 0).all() and head.abs().sum() > 0 for head in lpips.heads)
+
+
+def test_lpips_refuses_other_weights() -> None:
+    with pytest.raises(UserError, match="LPIPS"):
+        Lpips(alexnet(), {})
+    wrong = alexnet() | {"features.0.weight": torch.zeros(64, 3, 3, 3)}
+    with pytest.raises(UserError, match="LPIPS"):
+        Lpips(wrong, heads())
+
+
+def test_weights_come_from_path_cache_or_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    published = tmp_path / "published.pth"
+    torch.save({"w": torch.ones(2)}, published)
+    import hashlib
+
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    weights = PublicWeights("w.pth", published.as_uri(), digest[:8], "--w")
+    with pytest.raises(Unavailable, match="--w"):
+        find(weights, None, download=False)
+    cached = find(weights, None, download=True)
+    assert torch.equal(load(cached)["w"], torch.ones(2))
+    published.unlink()
+    assert find(weights, None, download=False) == cached
+    with pytest.raises(UserError, match=r"--w .*no such file"):
+        find(weights, published, download=True)
+
+
+def test_a_download_with_another_hash_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = tmp_path / "other.pth"
+    other.write_bytes(b"something else")
+    weights = PublicWeights("w.pth", other.as_uri(), "00000000", "--w")
+    with pytest.raises(Unavailable, match="another hash"):
+        find(weights, None, download=True)
+    assert list((tmp_path / "cache" / "semsynth").iterdir()) == []
+    gone = PublicWeights("w.pth", (tmp_path / "gone").as_uri(), ALEXNET.sha256, "--w")
+    with pytest.raises(Unavailable, match="could not be downloaded"):
+        find(gone, None, download=True)
+
+
+def save_tiny_vit(folder: Path) -> Path:
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=8,
+    )
+    torch.manual_seed(0)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    processor = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": {"height": 32, "width": 32},
+    }
+    processor["image_processor_type"] = "ViTImageProcessor"
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+def test_any_transformers_backbone_gives_features_named_after_it(tmp_path: Path) -> None:
+    extractor = transformers_extractor(str(save_tiny_vit(tmp_path / "vit")), "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), np.uint8)
+    features = extractor.extract(images)
+    assert extractor.name == "fd_vit"
+    assert features.shape == (3, 16)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(extractor.extract(images[1:2]), features[1:2], atol=1e-5)
+
+
+def test_a_backbone_that_cannot_be_had_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--features"):
+        transformers_extractor(str(tmp_path / "nothing"), "cpu")
+
+
+def test_a_real_backbone_tells_streets_from_noise(shared: Path) -> None:
+    import cv2
+
+    from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance
+
+    folder, photos = shared / "weights" / "mobilenet_v2", shared / "camvid" / "val" / "images"
+    if not folder.exists() or not photos.exists():
+        pytest.skip("needs MobileNetV2 and CamVid in ../shared")
+    extractor = transformers_extractor(str(folder), "cpu")
+    assert extractor.name == "fd_mobilenet_v2"
+    paths = sorted(photos.iterdir())[:12]
+    streets = np.stack([cv2.resize(cv2.imread(str(p))[..., ::-1], (128, 96)) for p in paths])
+    noise = np.random.default_rng(0).integers(0, 256, streets.shape, np.uint8)
+    sets = [extractor.extract(x) for x in (streets[::2], streets[1::2], noise)]
+    assert sets[0].shape == (6, 1280)
+    half, other, far = map(GaussianStats.of, sets)
+    assert frechet_distance(half, other) < frechet_distance(half, far) / 2

@@ -1,0 +1,153 @@
+"""Several processes evaluate one folder: the numbers of one, pictures are not gathered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semsynth.evaluation import run
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.metrics.features import FID, Extractor
+from semsynth.evaluation.accumulate import Item, Judge
+from semsynth.evaluation.partial_results import Findings
+from semsynth.evaluation.run import evaluate
+from semsynth.evaluation.report.entries import inception_scores
+from semsynth.core.distributed.shards import Shard
+from semsynth.segmentation.segmenter import Segmenter
+
+BATCH = 2
+
+
+@pytest.fixture
+def config(data, segmenter, make_samples, tmp_path: Path, monkeypatch) -> EvaluateConfig:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return EvaluateConfig(
+        samples=make_samples().root,
+        data=data.root,
+        segmenter=segmenter,
+        output=tmp_path / "alone",
+        download=False,
+        device="cpu",
+        batch_size=BATCH,
+        rows=2,
+    )
+
+
+def close(found: Any, expected: Any) -> None:
+    """Check that two reports are equal, numbers up to the last digit that they show."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            close(found[key], value)
+    elif isinstance(expected, float | list):
+        assert found == pytest.approx(expected, abs=2e-6)
+    else:
+        assert found == expected
+
+
+def only(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("tasks", [2, 3])
+def test_tasks_report_the_numbers_of_one(config: EvaluateConfig, tasks: int) -> None:
+    alone = evaluate(config)
+    shared = replace(config, output=config.output.with_name("shared"))
+    for k in range(tasks, 1, -1):
+        result = evaluate(replace(shared, shard=f"{k}/{tasks}"))
+        assert result["finished"] is False
+        assert result["missing_parts"] == [f"{i}/{tasks}" for i in range(1, k)]
+        assert not (shared.output / "report.json").exists()
+    close(evaluate(replace(shared, shard=f"1/{tasks}")), alone)
+    assert only(shared.output) == only(config.output)
+    written = (shared.output / "report.json").read_text()
+    close(json.loads(written), alone)
+    # One that was started twice comes late, and finds the report.
+    close(evaluate(replace(shared, shard=f"2/{tasks}")), alone)
+    assert (shared.output / "report.json").read_text() == written
+    assert only(shared.output) == only(config.output)
+
+
+def test_more_tasks_than_batches(config: EvaluateConfig) -> None:
+    alone = evaluate(config)
+    shared = replace(config, output=config.output.with_name("shared"))
+    results = [evaluate(replace(shared, shard=f"{k}/8")) for k in range(1, 9)]
+    close(results[-1], alone)
+
+
+def test_a_part_that_is_there_is_not_measured_again(
+    config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(replace(config, shard="1/2"))
+
+    def never(*_: Any) -> None:
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_measure", never)
+        assert evaluate(replace(config, shard="1/2"))["missing_parts"] == ["2/2"]
+    (part,) = config.output.glob(".parts-*/1-of-2.npz")
+    part.write_bytes(part.read_bytes()[:-100])  # a damaged one counts as none
+    assert evaluate(replace(config, shard="2/2"))["missing_parts"] == ["1/2"]
+    assert "metrics" in evaluate(replace(config, shard="1/2"))
+
+
+def test_parts_of_other_samples_are_not_mixed(
+    config: EvaluateConfig, make_samples, noise_painter
+) -> None:
+    evaluate(replace(config, shard="1/2"))
+    other = replace(config, samples=make_samples("noise", paint=noise_painter).root)
+    assert evaluate(replace(other, shard="2/2"))["missing_parts"] == ["1/2"]
+    bad = evaluate(replace(other, shard="1/2"))["metrics"]["semantic_consistency"]["miou"]
+    good = evaluate(replace(config, shard="2/2"))["metrics"]["semantic_consistency"]["miou"]
+    assert bad < good / 2
+
+
+def test_fid_and_kid_of_parts(segmenter: Path) -> None:
+    """KID draws pictures by their number: the rows of all parts are put in order again."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, 11, 24, 32, 3), np.uint8)
+    about = Extractor(FID, "means", lambda x: x.mean((1, 2)).astype(np.float32) / 255)
+    judge = Judge(Segmenter.load(segmenter, "cpu"), [about], BATCH)
+
+    def found(shard: Shard) -> Findings:
+        part = replace(judge, shard=shard)
+        names = zip(("real", "generated"), pictures, strict=True)
+        return Findings({n: part.measure(lambda i, x=x: Item(x[i]), 11, n) for n, x in names})
+
+    labels = judge.segmenter.labels
+    alone = found(Shard())
+    parts = [Findings.from_bytes(found(Shard(i, 3)).to_bytes(), labels) for i in (2, 0, 1)]
+    total = parts[0] + parts[1] + parts[2]
+    scores = [
+        inception_scores(f.sets["real"], f.sets["generated"], None, [about], 0, {})
+        for f in (alone, total)
+    ]
+    close(scores[1], scores[0])
+    assert scores[0]["kid"]["subset_size"] == 11
+    (rows, again) = (f.sets["real"].features(FID) for f in (alone, total))
+    assert np.array_equal(rows, again)
+
+
+@pytest.mark.slow
+def test_torchrun_reports_the_numbers_of_one_process(config: EvaluateConfig) -> None:
+    alone = evaluate(config)
+    shared = replace(config, output=config.output.with_name("ranks"), download=True)
+    words = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in asdict(shared).items()
+        if name in ("samples", "data", "segmenter", "output", "device", "batch_size", "rows")
+    ]
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "semsynth"]
+    command = [sys.executable, "-m", *launch, "evaluate", *words, "--no-download"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    close(json.loads((shared.output / "report.json").read_text()), alone)
+    assert only(shared.output) == only(config.output)

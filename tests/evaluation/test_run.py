@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.cli import main
+from semsynth.evaluation.report.charts import Curve, draw, read_curves
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.report.html import data_uri
+from semsynth.evaluation.run import evaluate
+from semsynth.core.errors import UserError
+
+
+@pytest.fixture
+def config(data, segmenter, make_samples, tmp_path: Path) -> EvaluateConfig:
+    return EvaluateConfig(
+        samples=make_samples().root,
+        data=data.root,
+        segmenter=segmenter,
+        output=tmp_path / "report",
+        download=False,
+        device="cpu",
+        rows=3,
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_report_has_the_fixed_names(config: EvaluateConfig) -> None:
+    report = evaluate(config)
+    assert json.loads((config.output / "report.json").read_text()) == report
+    assert (report["format"], report["dataset"], report["checkpoint"]) == (1, "toy", "c" * 64)
+    assert (report["n_masks"], report["n_generated"]) == (6, 12)
+    consistency = report["metrics"]["semantic_consistency"]
+    assert consistency.keys() >= {"miou", "miou_real", "pixel_accuracy", "pixel_accuracy_real"}
+    assert set(consistency["per_class"]) == {"road", "sky", "car"}
+    assert set(consistency["per_class"]["car"]) == {"iou", "iou_real"}
+    assert consistency["evaluator"]["trained_on"]["n_train"] == 12
+    frechet = report["metrics"]["frechet"]["fd_segmenter"]
+    assert (frechet["n_real"], frechet["n_generated"]) == (6, 12)
+    assert set(report["controls"]) == {"shuffled_masks", "mean_colours"}
+    assert report["diversity"]["pixel_std_within_mask"] > 0
+    assert set(report["missing"]) == {"fid", "kid", "lpips_diversity"}
+    assert not {"fid", "kid", "lpips_diversity"} & report["metrics"].keys()
+
+
+def test_pictures_as_good_as_real_ones_score_like_real_ones(config: EvaluateConfig) -> None:
+    report = evaluate(config)
+    consistency = report["metrics"]["semantic_consistency"]
+    assert consistency["miou_real"] > 0.8
+    assert consistency["miou"] == pytest.approx(consistency["miou_real"], abs=0.05)
+    assert report["controls"]["shuffled_masks"]["miou"] < 0.7 * consistency["miou"]
+
+
+def test_noise_scores_badly(config: EvaluateConfig, make_samples, noise_painter) -> None:
+    good = evaluate(config)
+    samples = make_samples("noise", paint=noise_painter)
+    bad = evaluate(replace(config, samples=samples.root))
+    scores = [r["metrics"]["semantic_consistency"]["miou"] for r in (good, bad)]
+    distances = [r["metrics"]["frechet"]["fd_segmenter"]["value"] for r in (good, bad)]
+    assert scores[1] < scores[0] / 2
+    assert distances[1] > 5 * distances[0]
+
+
+def test_the_same_twice(config: EvaluateConfig) -> None:
+    assert evaluate(config) == evaluate(config)
+
+
+class References(HTMLParser):
+    """Collects what a page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.images = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe")
+        self.images += tag == "img"
+        self.found += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "xlink:href")]
+
+
+def test_page_stands_alone_and_shows_everything(config: EvaluateConfig, tmp_path: Path) -> None:
+    arm = {"miou": 0.4, "std": 0.01, "pixel_accuracy": 0.7, "per_class": {"car": 0.2}}
+    gain = {"miou": -0.012, "std": 0.02, "trials": [-0.012], "per_class": {"car": -0.01}}
+    augmentation = {
+        "arms": {"real": arm, "real_and_synthetic": arm},
+        "gain": {"real_and_synthetic": gain},
+        "n_real": 5,
+        "n_synthetic": 9,
+        "n_val": 6,
+        "trials": [{}],
+    }
+    (tmp_path / "augmentation.json").write_text(json.dumps(augmentation))
+    lines = [{"step": s, "loss": 1 / s, "lr": 0.1} for s in range(1, 9)]
+    lines += [{"step": s, "validation_loss": 2 / s} for s in (4, 8)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"st')
+    report = evaluate(replace(config, augmentation=tmp_path / "augmentation.json", run=tmp_path))
+    assert report["augmentation"] == augmentation
+    page = (config.output / "report.html").read_text()
+    references = References()
+    references.feed(page)
+    assert all(reference.startswith("data:image/") for reference in references.found)
+    assert "url(" not in page
+    assert references.images == 3 * (3 + 2)
+    consistency = report["metrics"]["semantic_consistency"]
+    assert f"{consistency['miou']:.3f}" in page
+    assert f"{consistency['miou_real']:.3f}" in page
+    assert "\N{MINUS SIGN}1.2" in page
+    assert "<polyline" in page
+    assert "--inception" in page
+
+
+def test_names_from_the_data_cannot_break_the_page(config: EvaluateConfig, tmp_path: Path) -> None:
+    path = tmp_path / "samples" / "manifest.jsonl"
+    path.write_text(path.read_text().replace('"ddim"', '"<script>x</script>"'))
+    evaluate(config)
+    assert "<script" not in (config.output / "report.html").read_text()
+
+
+def test_one_mask_with_one_sample_leaves_out_what_cannot_be_said(
+    make_data, segmenter, tmp_path: Path, config: EvaluateConfig
+) -> None:
+    import shutil
+
+    data = make_data("single", n_val=1)
+    samples = tmp_path / "one"
+    shutil.copytree(data.root, samples)
+    info = json.loads((samples / "dataset.json").read_text())
+    info["splits"]["val"]["stems"] = ["val_00__000"]
+    info["pictures"]["val"] = {"val_00__000": info["pictures"]["val"]["val_00"]}
+    (samples / "dataset.json").write_text(json.dumps(info))
+    for kind in ("images", "masks"):
+        (samples / kind / "val" / "val_00.png").rename(samples / kind / "val" / "val_00__000.png")
+    report = evaluate(replace(config, data=data.root, samples=samples))
+    assert report["metrics"]["frechet"] == {}
+    assert report["missing"].keys() >= {"fd_segmenter", "shuffled_masks", "pixel_std_within_mask"}
+    assert report["checkpoint"] is None
+
+
+def test_fid_and_kid_where_the_weights_can_be_had(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semsynth.evaluation.metrics import inception
+
+    monkeypatch.setattr(inception, "SIZE", 80)  # faster than 299
+    torch.manual_seed(0)
+    torch.save(inception.InceptionV3().state_dict(), tmp_path / "inception.pth")
+    report = evaluate(replace(config, inception=tmp_path / "inception.pth"))
+    assert report["metrics"]["fid"]["value"] >= 0
+    assert report["metrics"]["kid"]["subset_size"] == 6
+    assert set(report["missing"]) == {"lpips_diversity"}
+    assert "fid" not in report["metrics"]["frechet"]
+    assert set(report["controls"]["mean_colours"]["frechet"]) == {"fd_segmenter", "fid"}
+
+
+def test_user_errors_are_one_line_and_leave_no_report(
+    config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = {
+        "--samples": tmp_path / "nothing",
+        "--segmenter": tmp_path / "nothing.pth",
+        "--inception": tmp_path / "nothing.pth",
+        "--augmentation": tmp_path / "nothing.json",
+        "--run": tmp_path,
+        "--split": Path("nowhere"),
+    }
+    base = {
+        "--samples": config.samples,
+        "--data": config.data,
+        "--segmenter": config.segmenter,
+        "--output": config.output,
+    }
+    for flag, value in cases.items():
+        words = [f"{k}={v}" for k, v in (base | {flag: value}).items()]
+        assert main(["evaluate", *words, "--no-download", "--device=cpu"]) == 2, flag
+        error = capsys.readouterr().err.strip()
+        assert re.fullmatch(r"error: [^\n]*(nothing|metrics\.jsonl|nowhere)[^\n]*", error), error
+        assert not config.output.exists(), flag
+
+
+def test_a_segmenter_of_other_labels_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
+    content = torch.load(config.segmenter, weights_only=True)
+    content["labels"]["labels"][1]["name"] = "river"
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="'river'"):
+        evaluate(replace(config, segmenter=tmp_path / "other.pth"))
+
+
+def test_large_pictures_are_shown_small() -> None:
+    image = np.zeros((600, 1200, 3), np.uint8)
+    assert data_uri(image).startswith("data:image/jpeg;base64,")
+    assert len(data_uri(image)) < 20_000
+    assert data_uri(image[:64, :64]).startswith("data:image/png;base64,")
+
+
+def test_curves_stay_inside_their_frame(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        read_curves(tmp_path)
+    svg = draw([Curve("loss", [0, 50, 100], [10.0, 0.1, 0.001])])
+    points = re.search(r'points="([^"]+)"', svg)
+    assert points is not None
+    for point in points[1].split():
+        x, y = map(float, point.split(","))
+        assert 0 <= x <= 720
+        assert 0 <= y <= 220

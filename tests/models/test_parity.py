@@ -1,0 +1,45 @@
+"""The network computes what the official implementation computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from official_figures import NAMES, figures, label_map, network
+from torch import Tensor
+
+from semsynth.models.sdm.reference import plain_pass
+
+
+def assert_close(ours: Tensor, theirs: Tensor, share: float = 1e-5) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= share * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_forward_equals_the_official_network(name: str) -> None:
+    description, tensors = figures(name)
+    unet = network(description)
+    hot = label_map(tensors, "label", unet)
+    t = tensors["in/t"]
+    assert_close(unet(tensors["in/x"], t, hot).sample, tensors["out/forward"])
+    assert_close(
+        unet(tensors["in/x"], t, torch.zeros_like(hot)).sample, tensors["out/forward_null"]
+    )
+    wide = label_map(tensors, "label_wide", unet)
+    assert_close(unet(tensors["in/x_wide"], t, wide).sample, tensors["out/forward_wide"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_guided_pass_equals_two_passes(name: str) -> None:
+    description, tensors = figures(name)
+    unet = network(description)
+    hot, x, t = label_map(tensors, "label", unet), tensors["in/x"], tensors["in/t"]
+    with_mask, without = tensors["out/forward"], tensors["out/forward_null"]
+    expected = torch.cat(
+        [without[:, :3] + 1.5 * (with_mask[:, :3] - without[:, :3]), with_mask[:, 3:]], dim=1
+    )
+    null = unet.encode(torch.zeros_like(hot[:1]))
+    assert_close(unet(x, t, unet.encode(hot), null, 1.5).sample, expected)
+    assert_close(plain_pass(unet, x, t, hot, 1.5), expected)

@@ -1,0 +1,179 @@
+"""The network at any size, and its condition in two steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.core.errors import UserError
+
+CLASSES = 5
+
+
+def network(**changes: Any) -> SemanticUNet:
+    """A small network without zero layers (a fresh one gives zeros for everything)."""
+    options: dict[str, Any] = {
+        "in_channels": 3, "out_channels": 3, "label_channels": CLASSES, "base_channels": 16,
+        "channel_mult": (1, 2), "blocks_per_level": 1, "attention_factors": (2,),
+        "head_channels": 16, "spade_hidden": 8,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    unet = SemanticUNet(**{**options, **changes}).eval()
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return unet
+
+
+def inputs(height: int, width: int, patch: int = 1) -> tuple[torch.Tensor, ...]:
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 3, height, width, generator=g)
+    size = (2, height * patch, width * patch)
+    return x, torch.tensor([3, 700]), torch.randint(0, CLASSES, size, generator=g)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "changes"),
+    [
+        (8, 24, {}),
+        (16, 8, {"channel_mult": (1, 1.5, 3), "attention_factors": (), "blocks_per_level": 2}),
+        (6, 10, {"base_channels": 20, "head_channels": 10}),
+        (7, 3, {"channel_mult": (1,), "attention_factors": (1,)}),
+        (4, 4, {"base_channels": 27, "head_channels": 27, "attention_factors": ()}),
+        (4, 6, {"label_patch": 2, "label_features": 12, "out_channels": 6}),
+    ],
+)
+@torch.no_grad()
+def test_any_size_width_and_depth(height: int, width: int, changes: dict[str, Any]) -> None:
+    unet = network(**changes)
+    x, t, labels = inputs(height, width, changes.get("label_patch", 1))
+    output = unet(x, t, labels).sample
+    assert output.shape == (2, changes.get("out_channels", 3), height, width)
+    assert bool(output.isfinite().all()) and float(output.std()) > 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"label_patch": 2, "label_features": 6}])
+@torch.no_grad()
+def test_two_steps_are_one(changes: dict[str, Any]) -> None:
+    unet = network(**changes)
+    x, t, labels = inputs(8, 8, changes.get("label_patch", 1))
+    condition = unet.encode(labels)
+    assert condition.n_bytes > 0
+    torch.testing.assert_close(unet(x, t, condition).sample, unet(x, t, labels).sample)
+    torch.testing.assert_close(unet(x, t, unet.one_hot(labels)).sample, unet(x, t, labels).sample)
+    repeated = unet.encode(labels[:1])
+    torch.testing.assert_close(
+        unet(x, t, repeated).sample, unet(x, t, labels[:1].expand(2, -1, -1)).sample
+    )
+
+
+@torch.no_grad()
+def test_guidance_in_closed_form() -> None:
+    unet = network(out_channels=6)
+    x, t, labels = inputs(8, 8)
+    condition, null = unet.encode(labels), unet.encode(torch.full_like(labels[:1], -1))
+    masked, free = unet(x, t, condition).sample, unet(x, t, null).sample
+    for scale in (0.0, 1.0, 2.5):
+        guided = unet(x, t, condition, null, scale).sample
+        expected = free[:, :3] + scale * (masked[:, :3] - free[:, :3])
+        torch.testing.assert_close(guided[:, :3], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(guided[:, 3:], masked[:, 3:])
+
+
+@torch.no_grad()
+def test_guidance_rescale_keeps_the_deviation() -> None:
+    unet = network()
+    x, t, labels = inputs(8, 8)
+    condition, null = unet.encode(labels), unet.encode(torch.full_like(labels[:1], -1))
+    masked, plain = unet(x, t, condition).sample, unet(x, t, condition, null, 4.0).sample
+    full = unet(x, t, condition, null, 4.0, guidance_rescale=1.0).sample
+    half = unet(x, t, condition, null, 4.0, guidance_rescale=0.5).sample
+    torch.testing.assert_close(full.std((1, 2, 3)), masked.std((1, 2, 3)))
+    torch.testing.assert_close(half, 0.5 * (full + plain))
+
+
+@torch.no_grad()
+def test_edges_are_the_last_channel() -> None:
+    unet = network(label_channels=CLASSES + 1, instance_edges=True)
+    x, t, labels = inputs(8, 8)
+    edges = (labels == 2).to(torch.uint8)
+    hot = unet.one_hot(labels, edges)
+    assert torch.equal(hot[:, -1], edges.float())
+    assert torch.equal(hot[:, :-1].argmax(1), labels)
+    with_edges = unet(x, t, unet.encode(labels, edges)).sample
+    torch.testing.assert_close(with_edges, unet(x, t, hot).sample)
+    assert not torch.equal(with_edges, unet(x, t, labels).sample)
+    # An edge where nothing is labelled stays an edge; the null condition has none.
+    assert float(unet.one_hot(torch.full_like(labels, CLASSES), None).abs().sum()) == 0
+
+
+@torch.no_grad()
+def test_a_timestep_for_all_and_a_tuple() -> None:
+    unet = network()
+    x, t, labels = inputs(8, 8)
+    (one,) = unet(x, 3, labels, return_dict=False)
+    assert torch.equal(one, unet(x, torch.full_like(t, 3), labels).sample)
+
+
+def test_a_map_of_another_number_of_classes() -> None:
+    with pytest.raises(UserError, match=r"has 7 channels, the network 5"):
+        network().encode(torch.zeros(1, 7, 8, 8))
+
+
+@torch.no_grad()
+def test_unlabelled_is_all_zeros() -> None:
+    unet = network()
+    labels = torch.tensor([[[-1, 0], [4, 255]]])
+    hot = unet.one_hot(labels)
+    assert hot.shape == (1, CLASSES, 2, 2)
+    assert hot.sum(1).tolist() == [[[0.0, 1.0], [1.0, 0.0]]]
+    assert (float(hot[0, 0, 0, 1]), float(hot[0, 4, 1, 0])) == (1.0, 1.0)
+    x, t, _ = inputs(8, 8)
+    nothing = unet(x, t, torch.full((2, 8, 8), -1)).sample
+    assert torch.equal(nothing, unet(x, t, torch.zeros(2, CLASSES, 8, 8)).sample)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (5, 2), (3, 7)])
+@torch.no_grad()
+def test_a_patch_shows_every_pixel_under_it(place: tuple[int, int]) -> None:
+    x, t, labels = inputs(4, 4, patch=4)
+    changed = labels.clone()
+    changed[0, place[0], place[1]] = (changed[0, place[0], place[1]] + 1) % CLASSES
+    unet = network(label_patch=4)
+    difference = (unet(x, t, labels).sample - unet(x, t, changed).sample).abs().amax(dim=(1, 2, 3))
+    assert float(difference[0]) > 0
+    assert float(difference[1]) == 0
+
+
+@torch.no_grad()
+def test_pictures_of_a_batch_do_not_mix() -> None:
+    unet = network()
+    x, t, labels = inputs(8, 8)
+    together = unet(x, t, labels).sample
+    for i in range(2):
+        alone = unet(x[i : i + 1], t[i : i + 1], labels[i : i + 1]).sample
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (8, 6), (2, 4)])
+def test_a_size_that_cannot_be_halved(size: tuple[int, int]) -> None:
+    unet = network(channel_mult=(1, 1, 2), attention_factors=())
+    x, t, labels = inputs(*size)
+    message = r"cannot be halved 2 times; use multiples of 4"
+    with pytest.raises(UserError, match=message):
+        unet(x, t, torch.zeros(2, CLASSES, 8, 8))
+    with pytest.raises(UserError, match=message):
+        unet.encode(labels)
+
+
+@torch.no_grad()
+def test_round_trip_through_diffusers(tmp_path: Path) -> None:
+    unet = network(label_patch=2, label_features=4)
+    unet.save_pretrained(tmp_path / "unet")
+    again = SemanticUNet.from_pretrained(tmp_path / "unet")
+    assert (again.config["label_patch"], again.config["label_features"]) == (2, 4)
+    x, t, labels = inputs(4, 8, patch=2)
+    assert torch.equal(again(x, t, labels).sample, unet(x, t, labels).sample)

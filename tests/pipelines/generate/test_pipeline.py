@@ -1,0 +1,211 @@
+"""Generating with a real (untrained) network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.data.format import PreparedSample, write_sample
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.pipelines.generate import run
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.pipelines.generate.run import generate
+from semsynth.models.config import ModelConfig
+from semsynth.models.sdm.reference import plain_pass
+from semsynth.pipelines import SemanticDiffusionPipeline, painting
+from semsynth.pipelines.formats.model_file import Bundle, build_network, load_bundle, save_bundle
+from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.core.errors import UserError
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    model = ModelConfig(
+        codec="haar", haar_levels=1, base_channels=32, channel_mult=[1, 2],
+        blocks_per_level=1, attention_factors=[2], head_channels=32, spade_hidden=16,
+    )  # fmt: skip
+    return {"model": model, "diffusion": DiffusionConfig(prediction="sample")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_toy: Callable[..., Any], networks: dict[str, Any]) -> Path:
+    data = write_toy(tmp_path / "prepared", n=2)
+    torch.manual_seed(0)
+    unet, _ = build_network(networks["model"], networks["diffusion"], data.labels.num_channels)
+    for parameter in unet.parameters():  # the last layer of a fresh network is zero
+        torch.nn.init.normal_(parameter, std=0.05)
+    bundle = Bundle(
+        **networks, labels=data.labels, height=16, width=24, weights=unet.state_dict(),
+        facts={"licence": "CC BY-NC 4.0"},
+    )  # fmt: skip
+    save_bundle(tmp_path / "final_model.pth", bundle)
+    return tmp_path
+
+
+def paint(
+    folder: Path, output: str, model: str = "final_model.pth", **flags: Any
+) -> PreparedDataset:
+    flags = {"steps": STEPS, "batch_size": 3, "device": "cpu", **flags}
+    data = flags.pop("data", folder / "prepared")
+    generate(GenerateConfig(model=folder / model, data=data, output=folder / output, **flags))
+    return PreparedDataset.open(folder / output)
+
+
+def test_a_picture_does_not_depend_on_what_is_painted_with_it(folder: Path) -> None:
+    whole, few = paint(folder, "whole", per_mask=4), paint(folder, "few", per_mask=2, limit=1)
+    pictures = {s: whole.image_path("val", s).read_bytes() for s in whole.stems("val")}
+    for stem in few.stems("val"):
+        assert few.image_path("val", stem).read_bytes() == pictures[stem]
+    # Lost and painted again: in other places of the batch, beside other pictures.
+    for stem in ("street_0__001", "street_1__001"):
+        whole.image_path("val", stem).unlink()
+    again = paint(folder, "whole", per_mask=4)
+    assert pictures == {s: again.image_path("val", s).read_bytes() for s in again.stems("val")}
+
+
+def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    form = PreparedFormat(PreparedDataset.open(folder / "prepared").labels, 18, 37)
+    writer = PreparedWriter(folder / "wide", form)
+    mask = np.where(np.arange(37) < 20, 1, 2).astype(np.uint8)[None].repeat(18, 0)
+    for stem in ("a", "b"):
+        writer.write_pair("val", stem, None, mask)
+    writer.finish("wide", "made here", "CC0-1.0")
+    samples = paint(folder, "wide_samples", data=folder / "wide", per_mask=1)
+    assert samples.read_image("val", "a__000").shape == (18, 37, 3)
+    assert np.array_equal(samples.read_mask("val", "a__000"), mask)
+    told = capsys.readouterr().err
+    assert told.count("masks of 18x37, the model was trained on 16x24") == 1
+    assert told.count("multiples of 4: painted at 20x40, the rest unlabelled and cut off") == 1
+
+
+def test_another_batch_size_changes_a_pixel_by_one_at_most(folder: Path) -> None:
+    one, four = paint(folder, "one", batch_size=1), paint(folder, "four", batch_size=4)
+    for stem in one.stems("val"):
+        difference = one.read_image("val", stem).astype(int) - four.read_image("val", stem)
+        assert np.abs(difference).max() <= 1
+
+
+def test_pictures_of_one_mask_differ(folder: Path) -> None:
+    samples = paint(folder, "samples", per_mask=2)
+    first, second = (samples.read_image("val", f"street_0__{k:03d}") for k in range(2))
+    assert (first != second).mean() > 0.5
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc", "euler"])
+def test_every_sampler_paints(folder: Path, sampler: Any) -> None:
+    samples = paint(folder, "samples", per_mask=1, sampler=sampler, limit=1)
+    assert samples.read_image("val", "street_0__000").std() > 1
+
+
+def test_a_broken_checkpoint_leaves_nothing_behind(folder: Path) -> None:
+    checkpoint = folder / "final_model.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"final_model\.pth"):
+        paint(folder, "samples")
+    assert not (folder / "samples").exists()
+
+
+def test_a_diffusers_folder_paints_the_same(folder: Path) -> None:
+    bundle = load_bundle(folder / "final_model.pth")
+    SemanticDiffusionPipeline.from_bundle(bundle).save_pretrained(folder / "diffusers")
+    a, b = paint(folder, "a", per_mask=1), paint(folder, "b", "diffusers", per_mask=1)
+    for stem in a.stems("val"):
+        assert a.image_path("val", stem).read_bytes() == b.image_path("val", stem).read_bytes()
+    with pytest.raises(UserError, match=r"was made with checkpoint='"):
+        paint(folder, "a", "diffusers", per_mask=1)
+    lines = (folder / "b" / "manifest.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["checkpoint"] == checkpoint_sha256(folder / "diffusers")
+
+
+def test_edges_of_instances_are_a_part_of_the_mask(
+    folder: Path, networks: dict[str, Any], write_toy: Callable[..., Any]
+) -> None:
+    model = networks["model"].model_copy(update={"instance_edges": True})
+    bundle = load_bundle(folder / "final_model.pth")
+    unet, _ = build_network(model, bundle.diffusion, bundle.labels.num_channels)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    bundle = replace(bundle, model=model, weights=unet.state_dict())
+    save_bundle(folder / "edges.pth", bundle)
+    with pytest.raises(UserError, match="masks of split 'val' have no instance maps"):
+        paint(folder, "nothing", "edges.pth")
+    assert not (folder / "nothing").exists()
+
+    plain = PreparedDataset.open(folder / "prepared")
+    form = PreparedFormat(plain.labels, plain.height, plain.width)
+    writer = PreparedWriter(folder / "objects", form, "prepared", {})
+    mask = plain.read_mask("val", "street_0")
+    for stem, objects in (("one", np.zeros_like(mask)), ("two", (mask == 7).astype(np.uint8))):
+        picture = PreparedSample(None, mask, mask.shape, instances=objects)
+        writer.add(write_sample(writer.root, form, "val", stem, picture))
+    writer.finish("objects", "made here", "CC0-1.0")
+    samples = paint(folder, "samples", "edges.pth", data=folder / "objects", per_mask=1)
+    pipe = SemanticDiffusionPipeline.from_checkpoint(folder / "edges.pth", "cpu")
+    lines = [json.loads(line) for line in (folder / "samples" / "manifest.jsonl").open()]
+    seeds = [line["seed"] for line in lines]
+    objects = PreparedDataset.open(folder / "objects")
+    edges = np.stack([objects.read_edges("val", stem) for stem in ("one", "two")])
+    assert edges[0].max() == 0 and edges[1].max() == 1
+    settings = SamplerSettings(steps=STEPS)
+    expected = pipe.generate(np.stack([mask, mask]), seeds, settings, edges)
+    for stem, image in zip(("one__000", "two__000"), expected, strict=True):
+        assert np.abs(samples.read_image("val", stem).astype(int) - image).max() <= 1
+    without = pipe.generate(np.stack([mask, mask]), seeds, settings)
+    assert np.array_equal(without[0], expected[0])
+    assert not np.array_equal(without[1], expected[1])
+
+
+def test_guidance_is_rescaled_and_kept_to_its_interval(folder: Path) -> None:
+    def image(name: str, **changes: Any) -> np.ndarray:
+        samples = paint(folder, name, per_mask=1, limit=1, guidance_scale=4.0, **changes)
+        return samples.read_image("val", "street_0__000").astype(int)
+
+    plain = image("plain")
+    assert np.abs(image("rescaled", guidance_rescale=0.7) - plain).max() > 0
+    assert np.abs(image("part", guidance_interval=(0.3, 0.6)) - plain).max() > 0
+
+
+def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(folder / "final_model.pth")
+    last = {
+        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in bundle.weights.items()
+    }
+    save_bundle(folder / "last.pth", replace(bundle, weights=last))
+
+    def is_nchw(unet: torch.nn.Module) -> bool:
+        return all(p.stride() == torch.empty(p.shape).stride() for p in unet.parameters())
+
+    assert not is_nchw(SemanticDiffusionPipeline.from_checkpoint(folder / "last.pth", "cpu").unet)
+    config = GenerateConfig(
+        model=folder / "last.pth", data=folder / "prepared", output=folder / "plain",
+        device="cpu", reference="plain",
+    )  # fmt: skip
+    pipe = run._load(config)
+    assert pipe.precision == "no" and is_nchw(pipe.unet)
+
+    painted = []
+
+    def plain(unet: torch.nn.Module, *args: Any) -> torch.Tensor:
+        painted.append(is_nchw(unet))
+        return plain_pass(unet, *args)
+
+    monkeypatch.setattr(painting, "plain_pass", plain)
+    paint(folder, "plain", "last.pth", per_mask=1, limit=1, reference="plain")
+    assert painted and all(painted)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from semsynth.data.labels import LabelSet
+from semsynth.data.dataset import PreparedDataset
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.pipelines.generate.run import generate
+from semsynth.core.errors import UserError
+
+Configure = Callable[..., GenerateConfig]
+Fake = Callable[..., Any]
+NAMES = {0: "void", 1: "road", 2: "sky", 7: "car"}
+
+
+@pytest.fixture
+def configure(tmp_path: Path, write_toy: Fake) -> Configure:
+    write_toy(tmp_path / "prepared")
+
+    def make(output: str = "samples", **flags: Any) -> GenerateConfig:
+        flags = {"data": tmp_path / "prepared", "per_mask": 2, "batch_size": 4, **flags}
+        return GenerateConfig(output=tmp_path / output, **flags)
+
+    return make
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_samples_are_a_prepared_data_set_with_a_manifest(configure: Configure, fake: Fake) -> None:
+    config = configure()
+    result = generate(config, fake())
+    assert (result["n_masks"], result["n_generated"], result["n_new"]) == (3, 6, 6)
+    samples, data = PreparedDataset.open(config.output), PreparedDataset.open(config.data)
+    stems = [f"street_{i}__{k:03d}" for i in range(3) for k in range(2)]
+    assert samples.stems("val") == stems
+    assert samples.info.licence == "CC BY-NC 4.0"
+    assert samples.labels == data.labels
+    for stem in stems:
+        source = stem[:-5]
+        assert np.array_equal(samples.read_mask("val", stem), data.read_mask("val", source))
+        assert samples.colored_path("val", stem).exists()
+        assert samples.original_size("val", stem) == (32, 48)
+    lines = [json.loads(line) for line in (config.output / "manifest.jsonl").open()]
+    assert [line["stem"] for line in lines] == stems
+    assert set(lines[0]) == {
+        *("stem", "source", "split", "seed", "sampler", "steps", "guidance_scale", "checkpoint"),
+    }
+    assert len({line["seed"] for line in lines}) == 6
+    assert (config.output / "contact_sheet.png").exists()
+    assert samples.info.splits["val"].class_pixels == {
+        name: 2 * n for name, n in data.info.splits["val"].class_pixels.items()
+    }
+
+
+def test_guidance_that_is_not_plain_is_told(configure: Configure, fake: Fake) -> None:
+    config = configure(guidance_rescale=0.7, guidance_interval=(0.1, 0.8))
+    generate(config, fake())
+    line = json.loads((config.output / "manifest.jsonl").read_text().splitlines()[0])
+    assert line["guidance_rescale"] == 0.7 and line["guidance_interval"] == [0.1, 0.8]
+    assert generate(config, fake())["n_new"] == 0
+    with pytest.raises(UserError, match="guidance_interval"):
+        generate(configure(guidance_rescale=0.7), fake())
+
+
+def test_every_batch_has_the_same_shape(configure: Configure, fake: Fake) -> None:
+    painter = fake()
+    generate(configure(), painter)
+    assert painter.shapes == [(4, 16, 24)] * 2
+
+
+def test_interrupted_and_continued_is_the_same_to_the_byte(
+    configure: Configure, fake: Fake
+) -> None:
+    whole, parts = configure("whole", batch_size=2), configure("parts", batch_size=2)
+    generate(whole, fake())
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            generate(parts, fake(stop_after=1))
+        assert not (parts.output / "dataset.json").exists()
+    painter = fake()
+    assert generate(parts, painter)["n_new"] == 2
+    assert len(painter.shapes) == 1
+    assert contents(parts.output) == contents(whole.output)
+
+
+def test_nothing_is_painted_twice_and_a_lost_file_is_painted_again(
+    configure: Configure, fake: Fake
+) -> None:
+    config = configure()
+    generate(config, fake())
+    before = contents(config.output)
+    assert generate(config, fake(stop_after=0))["n_new"] == 0
+    (config.output / "images/val/street_1__001.png").unlink()
+    assert generate(config, fake())["n_new"] == 1
+    assert contents(config.output) == before
+
+
+def test_more_pictures_a_mask_keep_those_that_are_there(configure: Configure, fake: Fake) -> None:
+    few, many = configure("grown", per_mask=1, limit=2), configure("grown", per_mask=3)
+    generate(few, fake())
+    assert generate(many, fake())["n_new"] == 7
+    at_once = configure("at_once", per_mask=3)
+    generate(at_once, fake())
+    assert contents(many.output) == contents(at_once.output)
+
+
+def test_processes_share_the_work_and_the_last_writes_the_lists(
+    configure: Configure, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, shared = configure("alone"), configure("shared")
+    generate(alone, fake())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    first = generate(shared, fake())
+    assert (first["n_new"], first["n_missing"], first["finished"]) == (2, 4, False)
+    monkeypatch.setenv("RANK", "0")
+    assert generate(shared, fake())["finished"]
+    assert contents(shared.output) == contents(alone.output)
+
+
+def test_masks_without_pictures_are_enough(tmp_path: Path, fake: Fake, write_toy: Fake) -> None:
+    write_toy(tmp_path / "masks", images=False)
+    config = GenerateConfig(data=tmp_path / "masks", output=tmp_path / "out", per_mask=1)
+    generate(config, fake())
+    assert PreparedDataset.open(config.output).has_images("val")
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"per_mask": 3, "batch_size": 8}, {6}),  # whole masks
+        ({"per_mask": 1, "batch_size": 2}, {2}),  # three masks: the second batch is filled up
+        ({"per_mask": 1, "batch_size": 8}, {3}),  # no more than there are
+        ({"per_mask": 5, "batch_size": 4}, {4}),
+    ],
+)
+def test_pictures_at_once(
+    options: dict[str, int], sizes: set[int], configure: Configure, fake: Fake
+) -> None:
+    painter = fake()
+    generate(configure("run", **options), painter)
+    assert {shape[0] for shape in painter.shapes} == sizes
+
+
+def test_small_masks_are_enlarged_or_painted_when_asked(configure: Configure, fake: Fake) -> None:
+    painter = fake(height=48, width=48)
+    config = configure("enlarged", small_masks="enlarge", per_mask=1)
+    generate(config, painter)
+    assert painter.shapes == [(3, 32, 48)]  # all of them; as large as fits, of the same shape
+    samples, data = PreparedDataset.open(config.output), PreparedDataset.open(config.data)
+    doubled = data.read_mask("val", "street_0").repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(samples.read_mask("val", "street_0__000"), doubled)
+    assert samples.content_box("val", "street_0__000") == (0, 0, 32, 48)
+    assert samples.original_size("val", "street_0__000") == (32, 48)
+    own = fake(height=48, width=48)
+    generate(configure("own", small_masks="paint", per_mask=1), own)
+    assert own.shapes == [(3, 16, 24)]
+
+
+def test_native_size_undoes_the_resizing(configure: Configure, fake: Fake) -> None:
+    config = configure(native_size=True, per_mask=1)
+    generate(config, fake())
+    samples, data = PreparedDataset.open(config.output), PreparedDataset.open(config.data)
+    assert samples.read_image("val", "street_0__000").shape == (32, 48, 3)
+    doubled = data.read_mask("val", "street_0").repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(samples.read_mask("val", "street_0__000"), doubled)
+
+
+def test_native_size_needs_sources_of_one_size(tmp_path: Path, fake: Fake, write_toy: Fake) -> None:
+    write_toy(tmp_path / "mixed", original_sizes=((32, 48), (40, 60)))
+    config = GenerateConfig(data=tmp_path / "mixed", output=tmp_path / "out", native_size=True)
+    with pytest.raises(UserError, match="one size"):
+        generate(config, fake())
+
+
+def test_a_licence_of_the_checkpoint_is_added_to_that_of_the_masks(
+    configure: Configure, fake: Fake
+) -> None:
+    config = configure()
+    generate(config, fake(licence="research only"))
+    licence = PreparedDataset.open(config.output).info.licence
+    assert licence == "CC BY-NC 4.0; research only"
+
+
+def test_contact_sheet_shows_the_pictures(configure: Configure, fake: Fake) -> None:
+    config = configure()
+    generate(config, fake())
+    sheet = cv2.imread(str(config.output / "contact_sheet.png"))
+    assert sheet.shape[1] > 4 * 120  # mask, real and two samples, each at least 120 wide
+    assert sheet.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("difference", "message"),
+    [
+        ({"height": 32, "width": 48}, "masks are 24x16 .* paints 48x32.*--small-masks enlarge"),
+        ({"labels": LabelSet.from_names({1: "road"})}, "label 0 is 'void'"),
+        ({"labels": LabelSet.from_names(NAMES | {1: "street"}, 0)}, "1 is 'road' .* 'street'"),
+        ({"labels": LabelSet.from_names(NAMES)}, "label 0 is 'void' .no channel.*channel 0"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(
+    configure: Configure, fake: Fake, difference: dict[str, Any], message: str
+) -> None:
+    config = configure()
+    with pytest.raises(UserError, match=message):
+        generate(config, fake(**difference))
+    assert not config.output.exists()
+
+
+def test_bad_input_is_refused_before_anything_is_written(configure: Configure, fake: Fake) -> None:
+    with pytest.raises(UserError, match="no such checkpoint"):
+        generate(configure(model=Path("nowhere/final_model.pth")))
+    with pytest.raises(UserError, match="no split 'test'"):
+        generate(configure(split="test"), fake())
+    assert not configure().output.exists()
+
+
+def test_an_output_made_from_something_else_is_refused(configure: Configure, fake: Fake) -> None:
+    config = configure()
+    generate(config, fake())
+    with pytest.raises(UserError, match="checkpoint"):
+        generate(config, fake(checkpoint_sha256="d" * 64))
+    with pytest.raises(UserError, match="seed"):
+        generate(configure(seed=1), fake())
+    with pytest.raises(UserError, match="prepared"):
+        generate(configure("prepared"), fake())
+
+
+def test_a_broken_manifest_is_named_with_its_line(configure: Configure, fake: Fake) -> None:
+    config = configure()
+    generate(config, fake())
+    manifest = config.output / "manifest.jsonl"
+    manifest.write_text(manifest.read_text()[:-9])
+    with pytest.raises(UserError, match=r"manifest\.jsonl: line 6 is broken"):
+        generate(config, fake())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"per_mask": 0},
+        {"limit": 0},
+        {"batch_size": 0},
+        {"steps": 0},
+        {"guidance_scale": -1.0},
+        {"guidance_rescale": 2.0},
+        {"guidance_interval": (0.6, 0.4)},
+        {"sampler": "heun"},
+    ],
+)
+def test_flags_out_of_range_are_refused(flags: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(flags)).replace("_", ".")):
+        GenerateConfig(**flags)

@@ -1,0 +1,140 @@
+"""What is kept of masks: how much, for which, and that it changes no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.pipelines import condition_cache as caching
+from semsynth.pipelines.condition_cache import encode_masks, keep_bytes, pictures_a_mask
+from semsynth.core import precision
+from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.planning.live_bytes import LiveBytes
+
+PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
+
+
+def test_runs_of_equal_masks() -> None:
+    masks = np.arange(3)[:, None, None] * np.ones((3, 2, 2), int)
+    assert pictures_a_mask(masks) == 1
+    assert pictures_a_mask(masks[[0, 0, 1, 1]]) == 2
+    assert pictures_a_mask(masks[[0, 0, 0, 0, 1, 1]]) == 2
+    assert pictures_a_mask(masks[[0, 0, 1]]) == 1
+    assert pictures_a_mask(masks[[2, 2, 2]]) == 3
+    assert pictures_a_mask(masks[[2, 2, 2]], masks[[0, 1, 1]]) == 1
+    assert pictures_a_mask(masks[[2, 2, 2]], None) == 3
+
+
+def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "free_bytes", lambda device: 1000)
+    cpu = torch.device("cpu")
+    assert [keep_bytes(cache, cpu, 800) for cache in ("auto", "full", "off")] == [500, 800, 0]
+    with pytest.warns(SemsynthWarning, match="80%: keeping what fits into half, as auto does"):
+        assert keep_bytes("full", cpu, 801) == 500
+    with pytest.raises(UserError, match="cache is 'some'"):
+        keep_bytes("some", cpu, 900)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cache", ["full", "off", "some"])
+def test_what_is_kept_changes_no_picture(
+    cache: str,
+    new_pipe: Callable[..., Any],
+    new_masks: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipe = new_pipe()
+    masks, seeds = new_masks(2).repeat(3, 0), range(6)
+    expected = pipe.generate(masks, seeds)
+    pipe.cache = "auto" if cache == "some" else cache
+    if cache == "some":
+        sizes = pipe.unet.condition_bytes(2, 8, 12)
+        monkeypatch.setattr(caching, "free_bytes", lambda device: sum(sizes))  # half is kept
+        assert f"{len(pipe.unet.kept(2, (8, 12), sum(sizes) // 2))} of {len(sizes)} norms" in (
+            pipe.describe_cache(2)
+        )
+    painted = pipe.generate(masks, seeds)
+    assert np.abs(painted.astype(int) - expected).max() <= 1
+
+
+@torch.no_grad()
+def test_masks_are_encoded_once_and_never_kept_twice(
+    new_pipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet = new_pipe().unet
+    masks = torch.randint(0, 2, (4, 8, 12))[[0, 1, 1, 2]]
+    calls: list[int] = []
+    plain = unet.encode
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(unet, "encode", counted)
+    live = LiveBytes()
+    live.ignore(list(unet.parameters()))
+    with live:
+        found = encode_masks(unet, masks, None, None)
+    assert len(calls) == 3
+    for mine, wanted in zip(found.entries, plain(masks).entries, strict=True):
+        torch.testing.assert_close(mine, wanted)
+    most = max(part.nbytes for entry in found.entries for part in entry)
+    assert live.peak < found.n_bytes + 4 * most
+
+
+def test_bytes_do_not_depend_on_which_masks_are_beside(
+    new_pipe: Callable[..., Any], new_masks: Callable[..., np.ndarray]
+) -> None:
+    pipe = new_pipe()
+    masks = new_masks(4)
+    together = pipe.generate(masks[[0, 0, 1, 1]], [1, 2, 3, 4])
+    others = pipe.generate(masks[[0, 2, 1, 3]], [1, 9, 3, 8])
+    assert np.array_equal(together[[0, 2]], others[[0, 2]])
+
+
+def test_bfloat16_is_near(
+    new_pipe: Callable[..., Any],
+    new_masks: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipe = new_pipe()
+    masks, seeds = new_masks(2), [1, 2]
+    expected = pipe.generate(masks, seeds)
+    size = sum(pipe.unet.condition_bytes(1, 8, 12))
+    assert pipe.precision == "no" and pipe.encode(masks[:1]).n_bytes == size
+    monkeypatch.setattr(precision, "cpu_gain", lambda: 2.0)
+    pipe = new_pipe()  # what is faster is the default
+    assert pipe.precision == "bf16"
+    condition = pipe.encode(masks[:1])
+    assert condition.n_bytes == size // 2
+    short = pipe.generate(masks, seeds)
+    # Three digits of a number: some levels of 255.
+    assert 0 < np.abs(short.astype(int) - expected).mean() < 4
+    assert next(pipe.unet.parameters()).dtype == torch.float32
+    assert pipe.set_precision("no") == "no"
+    assert np.array_equal(pipe.generate(masks, seeds), expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("kind", [{}, {"codec": "pixel", **PAPER}])
+def test_the_plain_path_paints_the_same(
+    kind: dict[str, Any],
+    guidance: float,
+    new_pipe: Callable[..., Any],
+    new_masks: Callable[..., np.ndarray],
+) -> None:
+    pipe = new_pipe(edges=True, **kind)
+    masks, seeds = new_masks(2).repeat(2, 0), range(4)
+    edges = (masks > 1).astype(np.uint8)
+    settings = SamplerSettings(steps=4, guidance_scale=guidance, guidance_rescale=0.3)
+    fast = pipe.generate(masks, seeds, settings, edges)
+    pipe.plain = True
+    passes: list[int] = []
+    pipe.unet.register_forward_hook(lambda *_: passes.append(1))
+    plain = pipe.generate(masks, seeds, settings, edges)
+    assert np.abs(plain.astype(int) - fast).max() <= 1
+    assert len(passes) == 4 * (1 if guidance == 1 else 2)

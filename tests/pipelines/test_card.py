@@ -1,0 +1,223 @@
+"""The model card says the facts; nothing is published while the licence of the data is unknown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers.utils.hub_utils
+import huggingface_hub
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from semsynth import SemanticDiffusionPipeline
+from semsynth.pipelines.formats.model_card import model_card
+from semsynth.core.errors import UserError
+
+RECIPE = {
+    "name": "tiny",
+    "train": {"steps": 40, "batch_size": 4, "learning_rate": 1e-4, "mask_dropout": 0.1},
+    "finetune": {"steps": 0},
+}
+FACTS = {"dataset": "toys", "licence": "CC BY-NC 4.0", "step": 1234, "recipe": RECIPE}
+
+
+def front(card: str) -> dict[str, Any]:
+    return yaml.safe_load(card.split("---")[1])
+
+
+def test_the_card_says_the_facts(new_pipe: Any) -> None:
+    card = model_card(new_pipe(facts=FACTS | {"semsynth": "9.9"}), "me/toys")
+    for text in (
+        "semantic diffusion model of toys (recipe tiny)",
+        "| 9 | car | `#df00ff` | 2 | stuff |",
+        "| 0 | void | `#000000` | none | unlabelled |",
+        "| steps | 1,234 |",
+        "steps 40, batch_size 4, learning_rate 0.0001, mask_dropout 0.1",
+        'from_pretrained("me/toys")',
+        "guidance_scale=1.5",
+        "16x24",
+        "Not measured",
+        "The training data: CC BY-NC 4.0",
+        "semsynth 9.9",
+    ):
+        assert text.lower() in card.lower(), text
+    data = front(card)
+    assert data["license"] == "cc-by-nc-4.0" and "license_name" not in data
+    assert data["library_name"] == "semsynth" and data["pipeline_tag"] == "image-to-image"
+    assert {"diffusers", "toys"} <= set(data["tags"])
+    assert ModelCard(card).data.license == "cc-by-nc-4.0"
+
+
+def test_the_example_runs(
+    new_pipe: Any, new_masks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipe = new_pipe(facts=FACTS)
+    pipe.save_pretrained("model")
+    Image.fromarray(pipe.labels.colorize(new_masks(1)[0])).save("mask.png")
+    code = model_card(pipe, "model").split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) == 6
+    exec(code.replace('"cuda"', '"cpu"'))
+    with Image.open("picture.png") as picture:
+        assert picture.size == (24, 16)
+
+
+@pytest.mark.parametrize(
+    ("stated", "license", "name"),
+    [
+        ("CC0-1.0", "cc0-1.0", None),
+        ("cc0", "cc0-1.0", None),
+        ("CC BY-SA 4.0", "cc-by-sa-4.0", None),
+        ("MIT", "mit", None),
+        (
+            "Cityscapes terms: non-commercial research",
+            "other",
+            "cityscapes-terms-non-commercial-research",
+        ),
+    ],
+)
+def test_licences(stated: str, license: str, name: str | None, new_pipe: Any) -> None:
+    data = front(model_card(new_pipe(facts=FACTS | {"licence": stated})))
+    assert (data["license"], data.get("license_name")) == (license, name)
+
+
+def test_data_sets_of_the_hub(new_pipe: Any) -> None:
+    data = front(model_card(new_pipe(facts=FACTS | {"dataset": "sidewalk"})))
+    assert data["datasets"] == ["segments/sidewalk-semantic"]
+    assert front(model_card(new_pipe(facts=FACTS | {"dataset": "me/x"})))["datasets"] == ["me/x"]
+
+
+def test_a_model_without_guidance_is_not_advised_to_use_it(new_pipe: Any) -> None:
+    recipe = RECIPE | {"train": RECIPE["train"] | {"mask_dropout": 0.0}}
+    card = model_card(new_pipe(facts=FACTS | {"recipe": recipe}))
+    assert "guidance_scale=1.0" in card and "never saw dropped masks" in card
+
+
+@pytest.mark.parametrize("steps", [0, 9])
+def test_partial_masks(steps: int, new_pipe: Any) -> None:
+    recipe = RECIPE | {"finetune": {"steps": steps, "region_dropout": 0.5, "mask_dropout": 0.2}}
+    card = model_card(new_pipe(facts=FACTS | {"recipe": recipe}))
+    assert ("It was trained on whole masks" in card) == (steps == 0)
+    assert ("region_dropout 0.5" in card) == (steps == 9)
+
+
+REPORT = {
+    "dataset": "toys", "split": "val", "n_masks": 5, "n_generated": 20, "metrics": {
+        "semantic_consistency": {"miou": 0.5, "miou_real": 0.75, "pixel_accuracy": 0.9},
+        "fid": {"value": 12.345678, "real_training_pictures": {"value": 3.2, "n": 5}},
+        "frechet": {"segmenter": {"value": 1.5}},
+        "lpips_diversity": {"value": 0.25},
+    },
+}  # fmt: skip
+
+
+def test_scores(new_pipe: Any, tmp_path: Path) -> None:
+    pipe = new_pipe(facts=FACTS)
+    pipe.checkpoint_sha256 = "c" * 64
+    (tmp_path / "report.json").write_text(json.dumps(REPORT | {"checkpoint": "d" * 64}))
+    with pytest.raises(UserError, match=r"is of checkpoint d+, not of this one \(c+\)"):
+        pipe.add_scores(tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps(REPORT | {"checkpoint": "c" * 64}))
+    pipe.add_scores(tmp_path / "report.json")
+    card = model_card(pipe)
+    assert "20 pictures of 5 masks of toys, val." in card
+    for row in (
+        "| mIoU of a segmenter | 50.0% | 75.0% |",
+        "| pixel accuracy | 90.0% |  |",
+        "| FID (lower is better) | 12.35 | 3.2 |",
+        "| Fréchet distance of segmenter features (lower is better) | 1.5 |  |",
+        "| LPIPS between pictures of a mask | 0.250 |  |",
+    ):
+        assert row in card
+    pipe.save_pretrained(tmp_path / "model")
+    loaded = SemanticDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert loaded.facts == pipe.facts
+    (tmp_path / "report.json").write_text("[]")
+    with pytest.raises(UserError, match="is no report"):
+        pipe.add_scores(tmp_path)
+
+
+def test_a_folder_has_its_card(new_pipe: Any, tmp_path: Path) -> None:
+    new_pipe(facts=FACTS).save_pretrained(tmp_path / "model")
+    assert "path/to/this/folder" in (tmp_path / "model" / "README.md").read_text()
+    with Image.open(tmp_path / "model" / "labels.png") as legend:
+        assert {(0, 0, 0), (255, 255, 255), (0, 255, 32), (223, 0, 255)} <= {
+            color for _, color in legend.getcolors(10_000)
+        }
+    new_pipe(facts=FACTS | {"dataset": "cars"}).save_pretrained(tmp_path / "model")
+    assert "of cars" in (tmp_path / "model" / "README.md").read_text()
+    (tmp_path / "model" / "README.md").write_text("My own words.")
+    new_pipe(facts=FACTS).save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "README.md").read_text() == "My own words."
+    for facts in ({"dataset": "toys"}, {"licence": "MIT"}, {**FACTS, "licence": "unknown"}):
+        new_pipe(facts=facts).save_pretrained(tmp_path / "bare")
+        assert not (tmp_path / "bare" / "README.md").exists()
+
+
+Uploads = list[dict[str, Any]]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Uploads]:
+    """The Hub, but its network: what was created and uploaded."""
+    calls: Uploads = []
+
+    def create_repo(name: str, **kwargs: Any) -> Any:
+        calls.append({"create": name, **kwargs})
+        return SimpleNamespace(repo_id=f"me/{name}")
+
+    def upload_folder(**kwargs: Any) -> str:
+        files = {
+            path.relative_to(kwargs["folder_path"]).as_posix(): path.read_bytes()
+            for path in Path(kwargs["folder_path"]).rglob("*")
+            if path.is_file()
+        }
+        calls.append({**kwargs, "files": files})
+        return "https://hub/commit"
+
+    monkeypatch.setattr(huggingface_hub, "create_repo", create_repo)
+    monkeypatch.setattr(diffusers.utils.hub_utils, "upload_folder", upload_folder)
+    return lambda: calls
+
+
+def test_push_to_hub(hub: Callable[[], Uploads], new_pipe: Any) -> None:
+    pipe = new_pipe(facts=FACTS)
+    where = pipe.push_to_hub("toys", private=True, token="t", commit_message="New", variant="fp32")
+    created, sent = hub()
+    assert where == "https://hub/commit"
+    assert created == {"create": "toys", "private": True, "token": "t", "exist_ok": True}
+    assert (sent["repo_id"], sent["token"], sent["commit_message"]) == ("me/toys", "t", "New")
+    assert 'from_pretrained("toys")' in sent["files"]["README.md"].decode()
+    assert {"labels.png", "model_index.json"} <= sent["files"].keys()
+    assert "unet/diffusion_pytorch_model.fp32.safetensors" in sent["files"]
+
+
+def test_saving_may_push(hub: Callable[[], Uploads], new_pipe: Any, tmp_path: Path) -> None:
+    new_pipe(facts=FACTS).save_pretrained(tmp_path / "toys", push_to_hub=True)
+    created, sent = hub()
+    assert created["create"] == "toys" and sent["folder_path"] == tmp_path / "toys"
+    assert "README.md" in sent["files"] and (tmp_path / "toys" / "README.md").exists()
+
+
+@pytest.mark.parametrize("stated", [None, "", "unknown", "Unknown"])
+def test_an_unknown_licence_is_not_published(
+    stated: str | None, hub: Callable[[], Uploads], new_pipe: Any, tmp_path: Path
+) -> None:
+    pipe = new_pipe(facts=FACTS | {"licence": stated})
+    for push in (
+        lambda: pipe.push_to_hub("toys"),
+        lambda: pipe.save_pretrained(tmp_path / "toys", push_to_hub=True),
+    ):
+        with pytest.raises(UserError, match="licence of the training data is unknown") as error:
+            push()
+        assert "\n" not in str(error.value)
+    assert hub() == [] and list(tmp_path.iterdir()) == []
+    pipe.register_to_config(facts={**pipe.facts, "licence": "MIT"})
+    pipe.push_to_hub("toys")
+    assert len(hub()) == 2

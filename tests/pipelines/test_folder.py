@@ -1,0 +1,242 @@
+"""Diffusers folders: round trips bit for bit, the Hub's cache, and what is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+
+from semsynth import SemanticDiffusionPipeline
+from semsynth.pipelines.formats.model_file import Bundle, load_bundle
+from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.core.files import sha256_file
+from semsynth.core.errors import UserError
+
+WEIGHTS = "diffusion_pytorch_model"
+
+
+@pytest.fixture
+def folder(pipe: Any, tmp_path: Path) -> Path:
+    pipe.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def same(a: Bundle, b: Bundle) -> bool:
+    assert a.weights.keys() == b.weights.keys()
+    assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
+    return replace(a, weights={}) == replace(b, weights={})
+
+
+@pytest.mark.parametrize("model", [{}, {"codec": "pixel", "edges": True}])
+def test_pth_to_folder_to_pth(
+    model: dict[str, Any], new_pipe: Any, new_masks: Any, tmp_path: Path
+) -> None:
+    pipe = new_pipe(**model)
+    pipe.save_checkpoint(tmp_path / "a.pth")
+    first = SemanticDiffusionPipeline.from_checkpoint(tmp_path / "a.pth", "cpu")
+    first.save_pretrained(tmp_path / "b")
+    second = SemanticDiffusionPipeline.from_pretrained(tmp_path / "b")
+    second.save_checkpoint(tmp_path / "c.pth")
+    assert same(load_bundle(tmp_path / "a.pth"), load_bundle(tmp_path / "c.pth"))
+    pictures = [p.generate(new_masks(1), [1]) for p in (pipe, first, second)]
+    assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[0], pictures[2])
+
+
+def test_what_is_in_a_folder(folder: Path) -> None:
+    found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    assert found == [
+        "README.md", "labels.png", "model_index.json", "scheduler/scheduler_config.json",
+        "unet/config.json", f"unet/{WEIGHTS}.safetensors",
+    ]  # fmt: skip
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] == "SemanticDiffusionPipeline"
+    assert index["unet"] == ["semsynth.models.sdm.unet", "SemanticUNet"]
+    assert index["facts"]["licence"] == "CC BY 4.0" and index["height"] == 16
+
+
+def test_saving_again_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    """No path of this machine, no order of keys, gets into it."""
+    SemanticDiffusionPipeline.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            other = tmp_path / "again" / file.relative_to(folder)
+            assert other.read_bytes() == file.read_bytes(), file
+    assert os.stat(tmp_path / "again").st_mode & 0o777 == 0o755
+
+
+def test_the_scheduler_is_kept(new_pipe: Any, tmp_path: Path) -> None:
+    pipe = new_pipe()
+    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    pipe.save_pretrained(tmp_path / "model")
+    loaded = SemanticDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert type(loaded.scheduler).__name__ == "EulerDiscreteScheduler"
+    other = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    swapped = SemanticDiffusionPipeline.from_pretrained(tmp_path / "model", scheduler=other)
+    assert swapped.scheduler is other
+
+
+def test_half_precision_and_variants(folder: Path, new_masks: Any) -> None:
+    half = SemanticDiffusionPipeline.from_pretrained(folder, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and half.unet.conv_in.weight.dtype == torch.bfloat16
+    half.set_progress_bar_config(disable=True)
+    assert len(half(new_masks(1), num_inference_steps=2).images) == 1
+    half.save_pretrained(folder, variant="bf16")
+    again = SemanticDiffusionPipeline.from_pretrained(
+        folder, variant="bf16", dtype=torch.bfloat16, low_cpu_mem_usage=False
+    )
+    assert torch.equal(again.unet.conv_in.weight, half.unet.conv_in.weight)
+    whole = SemanticDiffusionPipeline.from_pretrained(folder)
+    assert whole.dtype == torch.float32
+
+
+def test_shards(folder: Path, new_pipe: Any, tmp_path: Path) -> None:
+    new_pipe().save_pretrained(tmp_path / "shards", max_shard_size="500KB")
+    assert len(list((tmp_path / "shards" / "unet").glob("*.safetensors"))) > 1
+    a, b = (SemanticDiffusionPipeline.from_pretrained(p) for p in (folder, tmp_path / "shards"))
+    assert same(a.bundle, b.bundle)
+
+
+def test_the_hash_is_of_what_decides_the_pictures(folder: Path, new_pipe: Any) -> None:
+    first = checkpoint_sha256(folder)
+    pipe = SemanticDiffusionPipeline.from_checkpoint(folder, "cpu")
+    assert pipe.checkpoint_sha256 == first and len(first) == 64
+    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    pipe.register_to_config(facts={"licence": "MIT"})
+    pipe.save_pretrained(folder)
+    assert checkpoint_sha256(folder) == first
+    with torch.no_grad():
+        pipe.unet.conv_in.bias[0] += 1
+    pipe.save_pretrained(folder)
+    assert checkpoint_sha256(folder) != first
+    pipe.save_checkpoint(folder.parent / "final_model.pth")
+    assert checkpoint_sha256(folder.parent) == sha256_file(folder.parent / "final_model.pth")
+
+
+def test_a_bundle_is_not_copied(new_pipe: Any) -> None:
+    bundle = new_pipe().bundle
+    pipe = SemanticDiffusionPipeline.from_bundle(bundle)
+    for name, parameter in pipe.unet.named_parameters():
+        assert parameter.data_ptr() == bundle.weights[name].data_ptr()
+    assert not pipe.unet.training
+
+
+def test_components_make_another_pipeline(pipe: Any, new_masks: Any) -> None:
+    other = SemanticDiffusionPipeline(**pipe.components, **pipe.parameters)
+    assert other.unet is pipe.unet and other.labels == pipe.labels
+    with pytest.raises(UserError, match="needs labels, model, diffusion"):
+        SemanticDiffusionPipeline(**pipe.components)
+    wrong = {**pipe.parameters, "model": {**pipe.parameters["model"], "instance_edges": True}}
+    with pytest.raises(UserError, match=r"has 3 condition and 12 picture channels.* 4 and 12"):
+        SemanticDiffusionPipeline(**pipe.components, **wrong)
+
+
+@pytest.fixture
+def cache(folder: Path, tmp_path: Path) -> Path:
+    """The Hub's cache with the folder as repository me/streets."""
+    repository = tmp_path / "cache" / "models--me--streets"
+    commit = "a" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    return tmp_path / "cache"
+
+
+def test_from_the_hub(cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = SemanticDiffusionPipeline.from_pretrained
+    options = {"cache_dir": cache, "local_files_only": True}
+    assert same(load("me/streets", **options).bundle, load(folder).bundle)
+    with pytest.raises(UserError, match="me/forests: cannot be loaded") as error:
+        load("me/forests", **options)
+    assert "\n" not in str(error.value)
+
+    asked = {}
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **kwargs: asked.update(kwargs) or folder
+    )
+    load("me/streets", revision="v1", token="t")
+    wanted = asked.pop("allow_patterns")
+    assert (asked["revision"], asked["token"]) == ("v1", "t")
+    assert not any(pattern.endswith((".bin", ".py", "/*")) for pattern in wanted)
+    with pytest.raises(UserError, match=r"variant|fp16"):
+        load("me/streets", variant="fp16")
+    assert f"unet/{WEIGHTS}.fp16.safetensors" in asked["allow_patterns"]
+
+
+def refused(path: Path | str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        SemanticDiffusionPipeline.from_pretrained(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_not_a_folder_of_ours(tmp_path: Path, folder: Path, pipe: Any) -> None:
+    refused(tmp_path / "nothing", "no such folder")
+    refused("./a/b", "no such folder")
+    refused(tmp_path, "has no model_index.json")
+    pipe.save_checkpoint(tmp_path / "run" / "final_model.pth")
+    refused(tmp_path / "run", "load it with from_checkpoint")
+    refused(tmp_path / "run" / "final_model.pth", "load it with from_checkpoint")
+    index = folder / "model_index.json"
+    value = json.loads(index.read_text())
+    index.write_text(json.dumps(value | {"_class_name": "StableDiffusionPipeline"}))
+    refused(folder, "holds a StableDiffusionPipeline")
+    index.write_text("{")
+    refused(folder, "is not valid JSON")
+
+
+def test_a_broken_folder(folder: Path) -> None:
+    weights = folder / "unet" / f"{WEIGHTS}.safetensors"
+    content = weights.read_bytes()
+    for cut in (0, 100, len(content) // 2, len(content) - 1):
+        weights.write_bytes(content[:cut])
+        refused(folder, "cannot be loaded")
+    weights.unlink()
+    refused(folder, "cannot be loaded")
+    weights.write_bytes(content)
+    index = folder / "model_index.json"
+    value = json.loads(index.read_text())
+    for name, wrong, message in (
+        ("model", value["model"] | {"colour": 1}, "unknown key 'colour'"),
+        ("labels", {"labels": []}, "labels"),
+        ("labels", None, "needs labels"),
+        ("diffusion", {"prediction": "x"}, "prediction"),
+        ("unet", ["os", "system"], "cannot be loaded"),
+    ):
+        index.write_text(json.dumps(value | {name: wrong}))
+        with pytest.raises(UserError, match=message):
+            SemanticDiffusionPipeline.from_pretrained(folder)
+
+
+def test_pickled_code_is_never_run(folder: Path, tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "hacked"),)
+
+    (folder / "unet" / f"{WEIGHTS}.safetensors").unlink()
+    torch.save({"conv_in.weight": Hostile()}, folder / "unet" / f"{WEIGHTS}.bin")
+    refused(folder, "cannot be loaded")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_folder_appears_whole_or_not_at_all(
+    new_pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    pipe = new_pipe()
+    monkeypatch.setattr(pipe.scheduler, "save_pretrained", fail)
+    with pytest.raises(UserError, match="the disk is full"):
+        pipe.save_pretrained(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        pipe.save_pretrained(tmp_path / "file")

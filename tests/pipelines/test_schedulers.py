@@ -1,0 +1,161 @@
+"""Any Diffusers scheduler paints, and all of them the same picture where steps are many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from semsynth.models.sdm.unet import UNetOutput
+from semsynth.core.errors import UserError
+
+DETERMINISTIC = (
+    "DDIMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
+)  # fmt: skip
+ANCESTRAL = (
+    "DDPMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler", "SASolverScheduler",
+    "TCDScheduler",
+)  # fmt: skip
+MOST_USED = (
+    "DDIMScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler", "UniPCMultistepScheduler",
+)  # fmt: skip
+FLOW = (
+    "DEISMultistepScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler", "UniPCMultistepScheduler",
+)  # fmt: skip
+
+MODELS: dict[str, dict[str, Any]] = {
+    "sample": {},
+    "epsilon": {
+        "codec": "pixel", "prediction": "epsilon", "learn_sigma": True, "schedule": "linear",
+    },
+    "v": {"prediction": "v_prediction", "zero_terminal_snr": True},
+    "flow": {"prediction": "flow_prediction", "schedule": "flow"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipes() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def get(pipes: dict[str, Any], new_pipe: Any) -> Any:
+    def get(model: str, scheduler: str, **changes: Any) -> Any:
+        if model not in pipes:
+            pipes[model] = new_pipe(**MODELS[model])
+            pipes[model].first = pipes[model].scheduler.config
+        pipe = pipes[model]
+        pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.first, **changes)
+        return pipe
+
+    return get
+
+
+def paint(pipe: Any, mask: np.ndarray, steps: int = 4, **kwargs: Any) -> np.ndarray:
+    kwargs = {"seeds": [1, 2], "output_type": "np", "num_images": 2, **kwargs}
+    return pipe(mask, num_inference_steps=steps, **kwargs).images
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler"),
+    [("sample", name) for name in DETERMINISTIC + ANCESTRAL]
+    + [(model, name) for model in ("epsilon", "v") for name in MOST_USED],
+)
+def test_schedulers_paint(model: str, scheduler: str, get: Any, new_masks: Any) -> None:
+    pipe = get(model, scheduler)
+    first = paint(pipe, new_masks(1))
+    assert np.isfinite(first).all() and first.std() > 0.005
+    assert np.array_equal(paint(pipe, new_masks(1)), first)
+    # It is as it was, and an image depends on its own seed alone.
+    assert pipe.scheduler.config["prediction_type"] == pipe.first["prediction_type"]
+    alone = paint(pipe, new_masks(1), num_images=1, seeds=[2])
+    assert np.abs(alone[0] - first[1]).max() < 1 / 255
+
+
+@pytest.mark.parametrize("scheduler", FLOW)
+def test_schedulers_of_rectified_flow_paint(scheduler: str, get: Any, new_masks: Any) -> None:
+    first = paint(get("flow", scheduler), new_masks(1))
+    assert np.isfinite(first).all() and first.std() > 0.005
+
+
+class Exact:
+    """The network that is right about pictures whose latent pixels are Gaussian: mean 0.1."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.alpha_bar = pipe.schedule.alpha_bar
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, *_: Any) -> UNetOutput:
+        # Schedulers may ask between two levels.
+        log_snr = np.log(self.alpha_bar / (1 - self.alpha_bar))
+        snr = np.exp(np.interp(float(t[0]), np.arange(len(log_snr)), log_snr))
+        alpha, variance = (snr / (1 + snr)) ** 0.5, 1 / (1 + snr)
+        gain = alpha * 0.04 / (alpha**2 * 0.04 + variance)
+        return UNetOutput(sample=0.1 + gain * (x - alpha * 0.1))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "changes"),
+    [
+        ("EulerDiscreteScheduler", {}),
+        ("HeunDiscreteScheduler", {}),
+        ("UniPCMultistepScheduler", {}),
+        ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    ],
+)
+def test_with_many_steps_all_paint_the_same(
+    scheduler: str, changes: dict[str, Any], new_pipe: Any, new_masks: Any
+) -> None:
+    """They solve one differential equation."""
+    pipe, mask = new_pipe(), new_masks(1)
+    pipe.unet.forward = Exact(pipe)
+    many = {"steps": 100, "guidance_scale": 1.0}
+    reference = paint(pipe, mask, **many)
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config, **changes)
+    found = paint(pipe, mask, **many)
+    spread = np.abs(reference[0] - reference[1]).mean()
+    assert spread > 0.05
+    assert np.abs(found - reference).mean() < 0.05 * spread
+
+
+def test_swapping_leaves_generate_as_it_was(get: Any, new_masks: Any) -> None:
+    before = get("sample", "DPMSolverMultistepScheduler").generate(new_masks(1), [1])
+    assert np.array_equal(get("sample", "DDPMScheduler").generate(new_masks(1), [1]), before)
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler", "changes", "message"),
+    [
+        ("sample", "DDIMScheduler", {"prediction_type": "epsilon"}, "predicts 'sample'"),
+        ("epsilon", "DDIMScheduler", {"prediction_type": "v_prediction"}, "predicts 'epsilon'"),
+        ("sample", "DDIMScheduler", {"trained_betas": None}, "other noise levels"),
+        ("sample", "DDIMScheduler", {"thresholding": True}, "thresholding"),
+        ("sample", "FlowMatchEulerDiscreteScheduler", {}, "is for rectified flow"),
+        ("flow", "DDIMScheduler", {}, "is for diffusion"),
+        ("sample", "DDIMInverseScheduler", {}, "does not draw pictures"),
+        ("sample", "RePaintScheduler", {}, "does not draw pictures"),
+    ],
+)
+def test_the_wrong_scheduler_is_refused(
+    model: str, scheduler: str, changes: dict[str, Any], message: str, get: Any, new_masks: Any
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        paint(get(model, scheduler, **changes), new_masks(1))
+    assert "\n" not in str(error.value) and scheduler in str(error.value)
+
+
+def test_values_that_are_not_finite_are_no_pictures(new_pipe: Any, new_masks: Any) -> None:
+    """As of float16 that overflows, or of a difference that loses all its digits."""
+    pipe = new_pipe()
+    pipe.unet.forward = lambda x, *_: UNetOutput(sample=x / 0)
+    with pytest.raises(UserError, match="with 4 steps gave values that are not finite"):
+        paint(pipe, new_masks(1))
+    with pytest.raises(UserError, match="with 20 steps gave values that are not finite"):
+        pipe.generate(new_masks(1), [1])

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.data.labels import LabelSet
+from semsynth.core.devices import pick_device
+from semsynth.core.errors import UserError
+from semsynth.segmentation import hub_models as hub
+from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
+from semsynth.segmentation.small_unet import UNet, level_widths
+
+LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 300: "car"}, ignore_id=0)
+
+
+def make_segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    arch = unet_arch(8, 24, 40)
+    return Segmenter(SegmenterInfo(arch, LABELS, 24, 40, "CC0-1.0", {"n_train": 3})).eval()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (25, 39), (96, 128)])
+def test_unet_keeps_any_size(size: tuple[int, int]) -> None:
+    logits, features = UNet(5, level_widths(8, *size))(torch.rand(2, 3, *size))
+    assert logits.shape == (2, 5, *size)
+    assert features.shape == (2, 8 + 24)
+
+
+def test_unet_gets_levels_until_it_sees_the_whole_picture() -> None:
+    assert len(level_widths(32, 64, 64)) == 4
+    assert len(level_widths(32, 1024, 1024)) == 7
+
+
+def test_segformer_answers_at_full_size_and_is_rebuilt_from_its_arch() -> None:
+    arch = hub.segformer_arch("segformer-tiny", 3)
+    networks = [hub.build(arch, 3).eval() for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    x = torch.rand(1, 3, 32, 48)
+    (logits, features), (again, _) = (network(x) for network in networks)
+    assert logits.shape == (1, 3, 32, 48)
+    assert features.shape == (1, 96)
+    torch.testing.assert_close(again, logits)
+
+
+def save_backbone(folder: Path) -> str:
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1])
+    torch.manual_seed(0)
+    ResNetModel(config).half().save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    return str(folder)
+
+
+def test_any_hierarchical_backbone_becomes_a_unet(tmp_path: Path) -> None:
+    arch, network = hub.from_pretrained(save_backbone(tmp_path / "resnet"), 3)
+    assert (arch["kind"], arch["mean"], arch["std"]) == ("backbone", [0.5] * 3, hub.IMAGENET_STD)
+    logits, features = network(torch.rand(2, 3, 40, 72))
+    assert logits.shape == (2, 3, 40, 72)
+    assert features.shape == (2, 8 + 32)
+    assert logits.dtype == torch.float32
+    rebuilt = hub.build(arch, 3).eval()
+    rebuilt.load_state_dict(network.state_dict())
+    x = torch.rand(1, 3, 40, 72)
+    torch.testing.assert_close(rebuilt(x)[0], network.eval()(x)[0])
+
+
+def test_training_leaves_the_backbones_statistics_alone(tmp_path: Path) -> None:
+    _, network = hub.from_pretrained(save_backbone(tmp_path / "resnet"), 3)
+    before = {k: v.clone() for k, v in network.named_buffers()}
+    network.train()(torch.rand(2, 3, 64, 64))
+    assert before
+    assert all(torch.equal(v, before[k]) for k, v in network.named_buffers())
+
+
+def test_models_that_cannot_be_had_or_have_no_maps_are_user_errors(tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTModel
+
+    with pytest.raises(UserError, match="init_from"):
+        hub.from_pretrained(str(tmp_path / "nothing"), 3)
+    small = ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        image_size=64,
+    )
+    ViTModel(small).save_pretrained(tmp_path / "vit")
+    with pytest.raises(UserError, match="hierarchical"):
+        hub.from_pretrained(str(tmp_path / "vit"), 3)
+
+
+def test_predictions_are_ids_of_classes_and_never_the_ignored_one() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), np.uint8)
+    ids = make_segmenter().predict(images)
+    assert ids.dtype == np.uint16
+    assert ids.shape == (3, 24, 40)
+    assert set(np.unique(ids)) <= {1, 2, 300}
+
+
+def test_features_do_not_depend_on_the_batch() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), np.uint8)
+    segmenter = make_segmenter()
+    together = segmenter.features(images)
+    alone = np.concatenate([segmenter.features(image[None]) for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    segmenter = make_segmenter()
+    path = segmenter.save(tmp_path / "segmenter.pth")
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 40, 3), np.uint8)
+    for where in (path, tmp_path):
+        loaded = Segmenter.load(where, "cpu")
+        assert loaded.labels == LABELS
+        assert (loaded.info.licence, loaded.info.provenance) == ("CC0-1.0", {"n_train": 3})
+        assert len(loaded.sha256 or "") == 64
+        np.testing.assert_array_equal(loaded.predict(images), segmenter.predict(images))
+
+
+class Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.target,)
+
+
+def test_a_pickle_with_code_is_refused_and_never_run(tmp_path: Path) -> None:
+    path, target = tmp_path / "segmenter.pth", tmp_path / "executed"
+    torch.save({"kind": "segmenter", "state": Bomb(target)}, path)
+    with pytest.raises(UserError, match="code in it"):
+        Segmenter.load(path)
+    path.write_bytes(pickle.dumps(Bomb(target)))
+    with pytest.raises(UserError, match=r"segmenter\.pth"):
+        Segmenter.load(path)
+    assert not target.exists()
+
+
+def test_missing_cut_short_empty_and_foreign_files_are_user_errors(tmp_path: Path) -> None:
+    path = tmp_path / "segmenter.pth"
+    with pytest.raises(UserError, match="semsynth segment train"):
+        Segmenter.load(path)
+    whole = make_segmenter().save(path).read_bytes()
+    for part in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+        path.write_bytes(part)
+        with pytest.raises(UserError, match=r"segmenter\.pth: is no segmenter"):
+            Segmenter.load(path)
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="is no segmenter"):
+        Segmenter.load(path)
+
+
+def test_weights_of_another_shape_are_a_user_error(tmp_path: Path) -> None:
+    path = make_segmenter().save(tmp_path / "segmenter.pth")
+    content = torch.load(path, weights_only=True)
+    content["arch"]["widths"][0] += 8
+    torch.save(content, path)
+    with pytest.raises(UserError, match="do not fit"):
+        Segmenter.load(path)
+    content["arch"] |= {"kind": "backbone", "config": {"model_type": "unheard-of"}}
+    torch.save(content, path)
+    with pytest.raises(UserError, match="unheard-of"):
+        Segmenter.load(path)
+
+
+def test_unknown_device_is_a_user_error() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="device abacus"):
+        pick_device("abacus")

@@ -1,0 +1,57 @@
+"""What a step takes, against the counts that stand in docs/log.md."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semsynth.planning import flops as budget
+from semsynth.planning.flops import (
+    Throughput,
+    in_words,
+    meta_unet,
+    peak_flops,
+    recipe_flops,
+    step_flops,
+)
+from semsynth.training.recipe import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "condition", "single"),
+    [("sidewalk_1024", 34, 0.94, 1.13), ("paper_256", 151, 1.39, 2.24)],
+)
+def test_published_sizes(name: str, channels: int, condition: float, single: float) -> None:
+    flops = recipe_flops(load_recipe(name), channels)
+    assert round(flops.condition / 1e12, 2) == condition
+    assert round(flops.single / 1e12, 2) == single
+    assert 2.9 < flops.training / (flops.condition + flops.single) < 3
+
+
+def test_the_published_network_is_counted_without_memory() -> None:
+    unet = meta_unet(load_recipe("paper_256"), 151)
+    assert sum(p.numel() for p in unet.parameters()) == 660_608_518
+    assert {p.device.type for p in unet.parameters()} == {"meta"}
+
+
+def test_a_step_is_all_pictures_of_the_batch_however_it_is_cut() -> None:
+    changes = ("train.batch_size=12", "train.accumulation=3", "train.gradient_checkpointing=true")
+    recipe = load_recipe("streets_demo")
+    single = recipe_flops(recipe, 12).training
+    assert step_flops(load_recipe("streets_demo", changes), 12) == 12 * single
+
+
+def test_a_cpu_has_no_peak_to_compare_with() -> None:
+    assert peak_flops(torch.device("cpu"), "bf16") is None
+
+
+def test_the_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, cpu = load_recipe("streets_demo"), torch.device("cpu")
+    plain = Throughput(recipe, 12, [cpu], "no").values(100, 8.0)
+    assert plain == {"images_per_second": 12.5} and in_words(plain) == "12.5 images/s"
+    picture = step_flops(recipe, 12) / recipe.train.batch_size
+    monkeypatch.setattr(budget, "peak_flops", lambda device, precision: 50 * picture)
+    # Two devices could do 100 pictures a second.
+    values = Throughput(recipe, 12, [cpu, cpu], "no").values(100, 4.0)
+    assert values == {"images_per_second": 25.0, "mfu": 0.25}
+    assert in_words(values) == "25.0 images/s, MFU 25.0%"

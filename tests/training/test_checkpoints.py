@@ -1,0 +1,212 @@
+"""Checkpoints in the background, what is kept, and what stops a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jobs import stop_at
+
+from semsynth.core.errors import Preempted, UserError
+from semsynth.core.distributed.preemption import seconds_left
+from semsynth.training.checkpoints import async_writer as checkpoints as module
+from semsynth.training import loop
+from semsynth.training.checkpoints.async_writer import Checkpoints
+from semsynth.training.recipe import TrainConfig
+from semsynth.training.loop import train
+from semsynth.training.checkpoints.store import complete_checkpoints, load_state, save_state
+from semsynth.core.distributed.run_status import read_status
+
+Configure = Callable[..., TrainConfig]
+Same = Callable[[Path, Path], None]
+
+
+def names(run: Path) -> list[int]:
+    return [int(path.name.removeprefix("step_")) for path in complete_checkpoints(run)]
+
+
+def test_the_state_of_the_moment_is_written_while_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write = threading.Event()
+
+    def slow(*arguments: Any) -> Path:
+        may_write.wait()
+        return save_state(*arguments)
+
+    monkeypatch.setattr(module, "save_state", slow)
+    weights = torch.ones(3)
+    writer = Checkpoints(tmp_path, 2, 0, None)
+    writer.save(1, {"step": 1, "w": weights, "groups": [{"m": weights}]})
+    weights += 1  # the next step, before anything is on the disk
+    assert writer.last is None and names(tmp_path) == []
+    may_write.set()
+    writer.wait()
+    assert writer.last == 1
+    state = load_state(tmp_path / "step_0000001")
+    assert torch.equal(state["w"], torch.ones(3))
+    assert torch.equal(state["groups"][0]["m"], torch.ones(3))
+
+
+def test_every_nth_stays_beside_the_newest(configure: Configure, tmp_path: Path) -> None:
+    train(configure("run", "train.keep_every=4", "train.keep_checkpoints=1"))
+    assert names(tmp_path / "run") == [4, 8, 10]
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused_and_stays(
+    configure: Configure, tmp_path: Path
+) -> None:
+    train(configure("run"))
+    (tmp_path / "run/final_model.pth").unlink()
+    path = tmp_path / "run/step_0000010/manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["format"] == 1
+    path.write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(UserError, match="format 2, this semsynth reads up to 1") as error:
+        train(configure("run"))
+    assert "\n" not in str(error.value)
+    assert names(tmp_path / "run") == [8, 10]
+
+
+def test_a_disk_that_fills_up_in_the_middle(
+    small_disk: Path, configure: Configure, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    train(configure("straight"))
+    config = configure("disk/run")
+
+    def fill(step: int, _: Any) -> None:
+        if step == 4:
+            with (small_disk / "filler").open("wb") as file:
+                while os.statvfs(small_disk).f_bavail > 8:
+                    file.write(b"0" * 4096)
+                    file.flush()
+
+    with pytest.raises(UserError, match="disk") as error:
+        train(config, fill)
+    assert "\n" not in str(error.value)
+    (small_disk / "filler").unlink()
+    assert names(small_disk / "run")[-1] == 4
+    train(config)
+    assert_same_weights(small_disk / "run", tmp_path / "straight")
+
+
+def test_a_loss_that_is_not_finite_names_step_and_pictures(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop.train_step
+    stems: list[str] = []
+
+    def spoil(run: Any, batch: Any) -> torch.Tensor:
+        result = step(run, batch)
+        if run.step == 5:  # after the fifth step: the step with index 4
+            result[0] = math.nan
+        return result
+
+    monkeypatch.setattr(loop, "train_step", spoil)
+    training = loop._Training.__init__
+
+    def keep(self: Any, *arguments: Any) -> None:
+        training(self, *arguments)
+        stems.extend(self.pictures.stem_at(position) for position in range(16, 20))
+
+    monkeypatch.setattr(loop._Training, "__init__", keep)
+    with pytest.raises(UserError, match="loss of step 5 is not finite") as error:
+        train(configure("run"))
+    assert ", ".join(stems) in str(error.value)
+    assert names(tmp_path / "run") == [2, 4]
+
+
+def test_out_of_memory_says_what_to_do(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop, "train_step", full)
+    with pytest.raises(UserError, match=r"train\.accumulation=2.*gradient_checkpointing.*plan"):
+        train(configure("run"))
+
+
+def test_out_of_memory_before_the_first_step_is_told_in_a_line_too(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    stop_at(configure("run"), 4)
+    monkeypatch.setattr(loop, "assemble", full)
+    with pytest.raises(UserError, match=r"before the first step on rank 0 on .*plan") as error:
+        train(configure("run"))
+    assert "accumulation" not in str(error.value)  # no batch is there yet
+    status = read_status(tmp_path / "run")
+    assert status is not None and (status.state, status.reason) == ("failed", str(error.value))
+    assert status.last_checkpoint  # what was said of it before still holds
+
+
+def test_a_near_time_limit_stops_the_run_with_a_checkpoint(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_same_weights: Same
+) -> None:
+    train(configure("straight"))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
+    step = loop.train_step
+
+    def late(run: Any, batch: Any) -> torch.Tensor:
+        result = step(run, batch)
+        if run.step == 3:
+            hour = time.monotonic() + 3600
+            monkeypatch.setattr("semsynth.core.distributed.stop_vote.time.monotonic", lambda: hour)
+        return result
+
+    monkeypatch.setattr(loop, "train_step", late)
+    with pytest.raises(Preempted, match=r"step 3 of 10.*time limit"):
+        train(configure("run"))
+    monkeypatch.undo()
+    status = read_status(tmp_path / "run")
+    assert status is not None and (status.state, status.last_checkpoint) == ("preempted", 3)
+    train(configure("run"))
+    assert_same_weights(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("1:30 2:00", 90),
+        ("2-03:04:05 3-00:00:00", 183_845),
+        ("UNLIMITED UNLIMITED", None),
+        ("", None),
+        # This node's clock is wrong: the limit less the age of this process.
+        ("-5:00 20-00:00:00", pytest.approx(20 * 86_400, abs=86_400)),
+        ("21-00:00:00 20-00:00:00", pytest.approx(20 * 86_400, abs=86_400)),
+    ],
+)
+def test_an_older_slurm_is_asked_for_the_time_left(answer: str, left: Any, tmp_path: Path) -> None:
+    """It sets no SLURM_JOB_END_TIME; the real one is asked in tests/cluster."""
+    program = tmp_path / "squeue"
+    program.write_text(f'#!/bin/sh\ntest "$3" = 17 && echo "{answer}"\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
+    assert seconds_left(environment) == left
+    assert seconds_left({**environment, "SLURM_JOB_ID": "18"}) is None
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert seconds_left(environment) is None
+    program.unlink()
+    assert seconds_left({**environment, "PATH": str(tmp_path)}) is None
+
+
+def test_a_clock_that_is_wrong_is_not_believed() -> None:
+    now = int(time.time())
+    assert seconds_left({}) is None
+    assert seconds_left({"SLURM_JOB_END_TIME": str(now + 100)}) == pytest.approx(100, abs=5)
+    # By this clock the job is over, or lasts longer than it may: its length counts then.
+    for end in (now - 500_000, now + 500_000):
+        times = {"SLURM_JOB_END_TIME": str(end), "SLURM_JOB_START_TIME": str(end - 90_000)}
+        left = seconds_left(times)
+        assert left is not None and 0 < left <= 90_000

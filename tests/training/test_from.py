@@ -1,0 +1,215 @@
+"""Runs that start from another model: their first weights, what they remember, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jobs import stop_at
+
+from semsynth.data.labels import LabelSet
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.presets import preset_labels
+from semsynth.models.official.names import to_official
+from semsynth.pipelines import SemanticDiffusionPipeline
+from semsynth.pipelines.formats.model_file import load_bundle, meta_network, save_bundle
+from semsynth.pipelines.convert.config import ImportConfig
+from semsynth.pipelines.formats.provenance import joint_licence
+from semsynth.pipelines.convert.import_official import import_official
+from semsynth.core.errors import UserError
+from semsynth.training.recipe import TrainConfig
+from semsynth.training.loop import train
+
+Configure = Callable[..., TrainConfig]
+Weights = Callable[[Path], dict[str, torch.Tensor]]
+Same = Callable[[Path, Path], None]
+NO_STEPS = ("train.steps=0", "finetune.steps=0")
+
+
+@pytest.fixture
+def source(configure: Configure, tmp_path: Path) -> Path:
+    """A model of the same data, trained for two steps, with weights in every layer."""
+    train(configure("source", "train.steps=2", "finetune.steps=0", "seed=5"))
+    path = tmp_path / "source" / "final_model.pth"
+    bundle = load_bundle(path)
+    torch.manual_seed(0)
+    weights = {name: w + 0.05 * torch.randn_like(w) for name, w in bundle.weights.items()}
+    save_bundle(path, replace(bundle, weights=weights))
+    return path
+
+
+def test_the_same_network_starts_with_the_same_weights(
+    configure: Configure, source: Path, tmp_path: Path, assert_same_weights: Same,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    train(configure("run", *NO_STEPS, from_checkpoint=source))
+    assert_same_weights(tmp_path / "run", tmp_path / "source")
+    told = capsys.readouterr().err
+    assert (
+        "labels carried over: flat-road, flat-sidewalk" in told
+        and "parameters carried over" in told
+    )
+    assert "fresh" not in told
+
+
+def test_a_diffusers_folder_is_as_good(
+    configure: Configure, source: Path, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    folder = tmp_path / "diffusers"
+    SemanticDiffusionPipeline.from_checkpoint(source, "cpu").save_pretrained(folder)
+    train(configure("run", *NO_STEPS, from_checkpoint=folder))
+    assert_same_weights(tmp_path / "run", tmp_path / "source")
+
+
+def test_a_killed_run_goes_on_by_itself(
+    configure: Configure, source: Path, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    train(configure("straight", from_checkpoint=source))
+    stop_at(configure("killed", from_checkpoint=source), 4)
+    source.rename(tmp_path / "moved.pth")
+    train(configure("killed"))
+    assert_same_weights(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_without_a_checkpoint_of_its_own_it_needs_the_file(
+    configure: Configure, source: Path, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    train(configure("straight", from_checkpoint=source))
+    run = tmp_path / "run"
+    stop_at(configure("run", from_checkpoint=source), 2)
+    shutil.rmtree(run / "step_0000002")
+    moved = source.rename(tmp_path / "moved.pth")
+    with pytest.raises(UserError, match=r"not there any more.*with --from"):
+        train(configure("run"))
+    train(configure("run", from_checkpoint=moved))
+    assert_same_weights(tmp_path / "straight", run)
+
+
+def test_a_damaged_memory_is_named(configure: Configure, source: Path, tmp_path: Path) -> None:
+    stop_at(configure("run", from_checkpoint=source), 2)
+    (tmp_path / "run" / "from.json").write_text('{"path": "there"}')
+    with pytest.raises(UserError, match=r"from\.json: is not what"):
+        train(configure("run"))
+    train(configure("run", from_checkpoint=source))
+
+
+def test_another_start_is_another_run(configure: Configure, source: Path, tmp_path: Path) -> None:
+    stop_at(configure("run", from_checkpoint=source), 2)
+    bundle = load_bundle(source)
+    weights = {name: w + 1 for name, w in bundle.weights.items()}
+    save_bundle(tmp_path / "other.pth", replace(bundle, weights=weights))
+    with pytest.raises(UserError, match=r"from\.sha256"):
+        train(configure("run", from_checkpoint=tmp_path / "other.pth"))
+    (tmp_path / "map.yaml").write_text("sky: flat-road\n")
+    options: dict[str, Any] = {"from_checkpoint": source, "label_map": tmp_path / "map.yaml"}
+    with pytest.raises(UserError, match=r"from\.labels\.sky=\['sky'\], now \['flat-road'\]"):
+        train(configure("run", **options))
+    stop_at(configure("plain"), 2)
+    with pytest.raises(UserError, match=r"plain: was made with from"):
+        train(configure("plain", from_checkpoint=source))
+
+
+def test_the_model_remembers_where_it_came_from(
+    configure: Configure, source: Path, tmp_path: Path, pictures: Path
+) -> None:
+    bundle = load_bundle(source)
+    terms = "Toys: non-commercial"
+    facts = {**bundle.facts, "dataset": "toys", "licence": terms, "from": {"dataset": "older"}}
+    labels = LabelSet.from_names({0: "Sky", 1: "ROAD", 2: "bus"})
+    weights = dict(bundle.weights)
+    for name in weights:
+        if name.endswith("shared.weight"):
+            weights[name] = weights[name][:, : 3 * 4]
+    save_bundle(source, replace(bundle, labels=labels, weights=weights, facts=facts))
+    train(configure("run", *NO_STEPS, from_checkpoint=source))
+    found = load_bundle(tmp_path / "run").facts
+    assert found["licence"] == f"{PreparedDataset.open(pictures).info.licence}; {terms}"
+    assert found["from"]["dataset"] == "toys" and found["from"]["licence"] == terms
+    assert found["from"]["from"] == {"dataset": "older"}
+    assert found["from"]["labels"] == {"sky": ["Sky"], "flat-road": ["ROAD"]}
+    assert "human-person" in found["from"]["averaged"]
+    assert str(tmp_path) not in json.dumps(found)
+    card = SemanticDiffusionPipeline.from_checkpoint(tmp_path / "run", "cpu")
+    card.save_pretrained(tmp_path / "folder")
+    assert "a model of toys" in (tmp_path / "folder" / "README.md").read_text()
+
+
+def test_terms_of_both() -> None:
+    assert joint_licence("CC BY 4.0", "CC BY 4.0") == "CC BY 4.0"
+    assert joint_licence("CC BY 4.0", "a; non-commercial") == "CC BY 4.0; a; non-commercial"
+    assert joint_licence("a; b", "b") == "a; b"
+    assert joint_licence("CC BY 4.0", "unknown") == "unknown"
+
+
+PAPER = (
+    "model.codec=pixel", "model.labels=nearest", "diffusion.prediction=epsilon",
+    "diffusion.learn_sigma=true", "diffusion.schedule=linear",
+)  # fmt: skip
+
+
+@pytest.fixture
+def official(configure: Configure, tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A state dict of the official code with ADE20K's 151 classes, and its weights in our names."""
+    train(configure("paper", *NO_STEPS, *PAPER))
+    labels = LabelSet.from_names({i: f"class {i}" for i in range(151)})
+    unet = meta_network(replace(load_bundle(tmp_path / "paper"), labels=labels))
+    torch.manual_seed(3)
+    weights = {name: torch.randn(w.shape) for name, w in unet.state_dict().items()}
+    path = tmp_path / "ema_0.9999_best.pt"
+    torch.save(to_official(unet, weights), path)
+    return path, weights
+
+
+def test_from_the_authors_ade20k(
+    configure: Configure, official: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path,
+    weights: Weights, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    path, theirs = official
+    folder = tmp_path / "imported"
+    import_official(ImportConfig(path, folder, dataset="ade20k", head_channels=16, size="16x16"))
+    train(configure("run", *NO_STEPS, *PAPER, from_checkpoint=folder))
+    found = weights(tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "flat-road < road" in told and "vehicle-car < car" in told
+    assert "labels that start from the mean of all of theirs: flat-crosswalk" in told
+    names = [label.name for label in preset_labels("ade20k").labels]
+    labels = load_bundle(tmp_path / "run").labels
+    channel = {label.name: label.channel for label in labels.labels}
+    for name, value in found.items():
+        if not name.endswith("shared.weight"):
+            assert torch.equal(value, theirs[name])
+            continue
+        road, crosswalk = channel["flat-road"], channel["flat-crosswalk"]
+        assert torch.equal(value[:, road], theirs[name][:, names.index("road") - 1])
+        torch.testing.assert_close(value[:, crosswalk], theirs[name].mean(1))
+    facts = load_bundle(tmp_path / "run").facts
+    assert "non-commercial" in facts["licence"] and facts["from"]["dataset"] == "ade20k"
+
+
+def test_what_cannot_be_started_from(
+    configure: Configure, official: tuple[Path, dict[str, torch.Tensor]], source: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    (tmp_path / "map.yaml").write_text("sky: himmel\n")
+    cases: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+        ("goes through `semsynth import` first", {"from_checkpoint": official[0]}, ()),
+        ("no such checkpoint", {"from_checkpoint": tmp_path / "nowhere.pth"}, ()),
+        ("is another network: model.spade_hidden is 8, the recipe's 16",
+         {"from_checkpoint": source}, ("model.spade_hidden=16",)),
+        ("'himmel' is no label of the starting point",
+         {"from_checkpoint": source, "label_map": tmp_path / "map.yaml"}, ()),
+        ("is for --from, which is not given", {"label_map": tmp_path / "map.yaml"}, ()),
+    ]  # fmt: skip
+    for message, options, changes in cases:
+        with pytest.raises(UserError, match=message) as error:
+            train(configure("run", *changes, **options))
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()

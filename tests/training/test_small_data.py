@@ -1,0 +1,223 @@
+"""Little data: crops of large pictures, variations that are told, validation watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.data.config import PrepareConfig
+from semsynth.data.loader import Batch
+from semsynth.data.prepare import prepare
+from semsynth.data.dataset import PreparedDataset
+from semsynth.diffusion.schedule import Schedule
+from semsynth.models.official.names import from_official, to_official
+from semsynth.pipelines import SemanticDiffusionPipeline
+from semsynth.pipelines.formats.model_file import build_network, load_bundle, load_network, meta_network
+from semsynth.training import loop
+from semsynth.training import step as step_module
+from semsynth.training.recipe import TrainConfig, load_recipe
+from semsynth.training.loop import read_metrics, train
+from semsynth.training.preview import validation_loss
+from semsynth.training.validation import watched
+
+Configure = Callable[..., TrainConfig]
+TOLD = ("model.augment_condition=true", "train.color=0.2", "train.crop=0.7", "model.dropout=0.0")
+SHORT = ("train.steps=3", "finetune.steps=0")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Streets of 32x48, larger than what the tiny recipe trains on."""
+    output = tmp_path_factory.mktemp("wide") / "prepared"
+    prepare(
+        PrepareConfig(
+            source="streets", output=output, height=32, width=48, train_count=4, val_count=2,
+            workers=1,
+        )
+    )  # fmt: skip
+    return output
+
+
+CROPS = ("height=32", "width=48", "train.crop_size=[16, 24]", "train.scale=[0.5, 1.25]")
+
+
+def test_steps_see_crops_and_the_model_paints_the_whole(
+    configure: Configure, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+    step = loop.train_step
+
+    def seen(run: Any, batch: Batch) -> Any:
+        assert batch.noise is not None
+        shapes.append((tuple(batch.channels.shape[1:]), tuple(batch.noise.shape[1:])))
+        return step(run, batch)
+
+    monkeypatch.setattr(loop, "train_step", seen)
+    often = ("train.validate_every=3", "train.preview_every=3")
+    train(configure("run", *SHORT, *CROPS, *often, data=wide))
+    assert shapes == [((16, 24), (12, 8, 12))] * 3
+    bundle = load_bundle(tmp_path / "run")
+    assert (bundle.height, bundle.width) == (32, 48)
+    pipe = SemanticDiffusionPipeline.from_checkpoint(tmp_path / "run", "cpu")
+    data = PreparedDataset.open(wide)
+    mask = data.read_mask("val", data.stems("val")[0])
+    assert pipe(mask, num_inference_steps=2, output_type="np").images.shape == (1, 32, 48, 3)
+    assert [line["step"] for line in read_metrics(tmp_path / "run") if "best_step" in line] == [3]
+
+
+def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path: Path) -> None:
+    """The loss is that of a data set that has nothing but the middles."""
+    config = configure("run", *CROPS, data=wide)
+    recipe = load_recipe(config.recipe, config.set)
+    data = PreparedDataset.open(wide)
+
+    class Middles:
+        labels, info, height, width = data.labels, data.info, 16, 24
+        stems = staticmethod(data.stems)
+
+        @staticmethod
+        def read_image(split: str, stem: str) -> Any:
+            return data.read_image(split, stem)[8:24, 12:36]
+
+        @staticmethod
+        def read_mask(split: str, stem: str) -> Any:
+            return data.read_mask(split, stem)[8:24, 12:36]
+
+    unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
+    unet.eval()
+    small = recipe.model_copy(
+        update={
+            "height": 16,
+            "width": 24,
+            "train": recipe.train.model_copy(update={"crop_size": None}),
+        }
+    )
+    schedule = Schedule(recipe.diffusion)
+    found = validation_loss(unet, codec, schedule, data, recipe)
+    middles: Any = Middles
+    assert found == validation_loss(unet, codec, schedule, middles, small)
+
+
+def test_the_network_is_told_and_starts_as_if_it_were_not(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    predict = step_module._predict
+
+    def seen(unet: Any, hot: Any, varied: Any, x: Any, t: Any) -> Any:
+        told.append(varied)
+        return predict(unet, hot, varied, x, t)
+
+    monkeypatch.setattr(step_module, "_predict", seen)
+    train(configure("run", *SHORT, *TOLD))
+    assert [v.shape for v in told] == [(4, 7)] * 3 and all(bool(v.any()) for v in told)
+    weights = load_bundle(tmp_path / "run").weights["augment_in.weight"]
+    assert weights.shape[1] == 7 and bool(weights.any())
+    told.clear()
+    train(configure("plain", *SHORT))
+    assert told == [None] * 3
+
+
+@torch.no_grad()
+def test_no_variation_is_zeros(configure: Configure) -> None:
+    config = configure("run", *TOLD)
+    recipe = load_recipe(config.recipe, config.set)
+    unet, _ = build_network(recipe.model, recipe.diffusion, 5)
+    torch.manual_seed(0)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, t = torch.randn(2, 12, 8, 8), torch.tensor([3, 500])
+    label_map = torch.randint(5, (2, 16, 16))
+    plain = unet(x, t, label_map).sample
+    assert torch.equal(unet(x, t, label_map, varied_BA=torch.zeros(2, 7)).sample, plain)
+    mirrored = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0] * 7])
+    varied = unet(x, t, label_map, varied_BA=mirrored).sample
+    assert not torch.allclose(varied[0], plain[0], atol=1e-3)
+    torch.testing.assert_close(varied[1], plain[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_killed_run_is_told_the_same(
+    configure: Configure, tmp_path: Path, assert_same_weights: Callable[[Path, Path], None]
+) -> None:
+    changes = (*TOLD, "train.augment=0.5", "train.validate_every=1")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, _: Any) -> None:
+        if step == 4:
+            raise Stopped
+
+    train(configure("straight", *changes))
+    with pytest.raises(Stopped):
+        train(configure("killed", *changes), stop)
+    train(configure("killed", *changes))
+    assert_same_weights(tmp_path / "straight", tmp_path / "killed")
+    logs = [
+        [line for line in read_metrics(tmp_path / run) if "best_step" in line]
+        for run in ("straight", "killed")
+    ]
+    assert logs[0] == logs[1] and len(logs[0]) == 10
+    for i, line in enumerate(logs[0]):
+        losses = [earlier["validation_loss"] for earlier in logs[0][: i + 1]]
+        assert line["best_validation_loss"] == min(losses)
+        assert line["best_step"] == 1 + int(np.argmin(losses))
+
+
+def test_rising_validation_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+    lines: list[dict[str, Any]] = []
+    warned = []
+    for step, loss in enumerate([5, 3, 4, 3.5, 4, 4, 4, 4, 2, 3, 3, 3, 3, 3], 1):
+        lines.append({"step": step, **watched(lines, step, loss)})
+        if "learned by heart" in capsys.readouterr().err:
+            warned.append(step)
+    assert warned == [7, 14]
+    assert [line["best_step"] for line in lines] == [1] + [2] * 7 + [9] * 6
+    assert lines[-1] == {
+        "step": 14, "validation_loss": 3, "best_validation_loss": 2, "best_step": 9,
+    }  # fmt: skip
+
+
+def test_from_small_pictures_to_crops_of_large_ones(
+    configure: Configure, wide: Path, tmp_path: Path,
+    assert_same_weights: Callable[[Path, Path], None],
+) -> None:  # fmt: skip
+    train(configure("small", *SHORT))
+    start = tmp_path / "small"
+    none = ("train.steps=0", "finetune.steps=0")
+    train(configure("large", *none, *CROPS, data=wide, from_checkpoint=start))
+    assert_same_weights(start, tmp_path / "large")
+    bundle = load_bundle(tmp_path / "large")
+    assert (bundle.height, bundle.width) == (32, 48)
+    assert (bundle.facts["from"]["height"], bundle.facts["from"]["width"]) == (16, 16)
+
+
+def test_the_official_code_loses_nothing_that_is_told(configure: Configure, tmp_path: Path) -> None:
+    """In sampling nothing is told, so an official file needs no place for it."""
+    paper = (
+        "model.codec=pixel", "model.labels=nearest", "model.spade_hidden=128",
+        "model.base_channels=32", "model.head_channels=32", "diffusion.prediction=epsilon",
+        "diffusion.learn_sigma=true", "diffusion.schedule=linear",
+    )  # fmt: skip
+    train(configure("run", *SHORT, *TOLD, *paper))
+    bundle = load_bundle(tmp_path / "run")
+    assert "augment_in.weight" in bundle.weights
+    state = to_official(meta_network(bundle), bundle.weights)
+    plain = replace(bundle, model=bundle.model.model_copy(update={"augment_condition": False}))
+    back = from_official(meta_network(plain), state)
+    assert back.keys() == bundle.weights.keys() - {"augment_in.weight"}
+    x, t, label_map = torch.randn(1, 3, 16, 16), torch.tensor([300]), torch.ones(1, 16, 16).long()
+    with torch.no_grad():
+        expected = load_network(bundle)(x, t, label_map).sample
+        found = load_network(replace(plain, weights=back))(x, t, label_map).sample
+    assert torch.equal(found, expected)

@@ -1,0 +1,352 @@
+"""What one step does: rates, phases, noise, masks, padding; what must not change the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semsynth.data.labels import LabelSet
+from semsynth.data.loader import Batch, Plan, TrainingPictures, batches
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.diffusion.loss import diffusion_loss
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.core import precision
+from semsynth.core.errors import UserError
+from semsynth.training import loop, setup
+from semsynth.training import step as step_module
+from semsynth.training.recipe import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
+from semsynth.training.ema import Ema
+from semsynth.training.loop import Run, learning_rate, phase_at, train
+from semsynth.training.metrics import read_metrics
+
+Configure = Callable[..., TrainConfig]
+Weights = Callable[[Path], dict[str, torch.Tensor]]
+
+
+def section(**values: Any) -> TrainSection:
+    return TrainSection.model_validate({"steps": 100, "learning_rate": 2.0, **values})
+
+
+def test_rates_in_closed_form() -> None:
+    constant = section(warmup_steps=10)
+    assert [learning_rate(constant, s) for s in (0, 4, 9, 10, 99)] == [0.2, 1.0, 2.0, 2.0, 2.0]
+    cosine = section(warmup_steps=20, lr_schedule="cosine", lr_final=0.1)
+    for step in range(20, 101):
+        angle = math.pi * (step - 20) / 80
+        expected = 2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(angle)))
+        assert learning_rate(cosine, step) == pytest.approx(expected, rel=1e-12)
+    assert learning_rate(cosine, 20) == 2.0
+    assert learning_rate(cosine, 100) == pytest.approx(0.2)
+
+
+@pytest.fixture
+def recipe(recipe_file: Path) -> Recipe:
+    return load_recipe(str(recipe_file))
+
+
+def test_phases_follow_each_other(recipe: Recipe) -> None:
+    found = [phase_at(recipe, step) for step in range(recipe.total_steps)]
+    assert [step for _, step in found] == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]
+    assert [isinstance(phase, FinetuneSection) for phase, _ in found] == [False] * 6 + [True] * 4
+
+
+def tiny_network() -> SemanticUNet:
+    return SemanticUNet(
+        in_channels=3, out_channels=3, label_channels=2, base_channels=8, channel_mult=(1,),
+        blocks_per_level=1, attention_factors=(), head_channels=8, spade_hidden=4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_average_follows_its_formula(warmup: bool) -> None:
+    network = tiny_network()
+    ema = Ema(network, 0.9, warmup)
+    expected = {name: p.detach().clone() for name, p in network.named_parameters()}
+    for update in range(3):
+        for p in network.parameters():
+            p.data.normal_()
+        ema.update(network)
+        decay = min(0.9, (1 + update) / (10 + update)) if warmup else 0.9
+        for name, p in network.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * p.detach()
+    for name, p in ema.module.named_parameters():
+        torch.testing.assert_close(p, expected[name])
+        assert not p.requires_grad
+
+
+class Spy:
+    """Keeps what each step gave to the loss, and the state of the optimizer before it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.noise: list[torch.Tensor] = []
+        self.t: list[torch.Tensor] = []
+        self.weight: list[torch.Tensor | None] = []
+        self.labels: list[torch.Tensor] = []
+        self.optimizer_steps: list[float] = []
+        step, labels = loop.train_step, step_module.labels_for_network
+
+        def loss(*args: Any) -> Any:
+            _, _, _, noise, t, weight, _ = args
+            self.noise.append(noise)
+            self.t.append(t)
+            self.weight.append(weight)
+            return diffusion_loss(*args)
+
+        def take(run: Run, batch: Batch) -> torch.Tensor:
+            result = step(run, batch)
+            states = list(run.optimizer.state.values())
+            self.optimizer_steps.append(float(states[0]["step"]))
+            return result
+
+        def see(channels: torch.Tensor, model: Any) -> torch.Tensor:
+            self.labels.append(channels.clone())
+            return labels(channels, model)
+
+        monkeypatch.setattr(step_module, "diffusion_loss", loss)
+        monkeypatch.setattr(loop, "train_step", take)
+        monkeypatch.setattr(step_module, "labels_for_network", see)
+
+
+def test_noise_depends_on_seed_step_and_slot_alone(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ("train.steps=2", "finetune.steps=0")
+    one = Spy(monkeypatch)
+    train(configure("one", *steps))
+    monkeypatch.undo()
+    # Another learning rate, model, dropout: the noise is the same.
+    other = Spy(monkeypatch)
+    train(configure("other", *steps, "train.learning_rate=0.1", "train.mask_dropout=1.0"))
+    monkeypatch.undo()
+    seeded = Spy(monkeypatch)
+    train(configure("seeded", *steps, "seed=1"))
+    for step in range(2):
+        assert torch.equal(one.noise[step], other.noise[step])
+        assert torch.equal(one.t[step], other.t[step])
+        assert not torch.equal(one.noise[step], seeded.noise[step])
+    everything = torch.cat(one.noise)
+    assert len({float(noise.sum()) for noise in everything}) == len(everything)
+    # One timestep in each fourth of the thousand levels, in every step.
+    assert all(torch.equal(t // 250, torch.arange(4)) for t in one.t)
+    assert all(bool((labels == -1).all()) for labels in other.labels)
+
+
+def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
+    class Part:
+        def __init__(self, rank: int, world: int) -> None:
+            self.process_index, self.num_processes = rank, world
+            self.device = torch.device("cpu")
+
+    def drawn(rank: int, world: int) -> tuple[torch.Tensor, ...]:
+        run: Any = Run(recipe, *[None] * 2, Part(rank, world), *[None] * 5, step=7)  # type: ignore[arg-type]
+        return step_module.step_times(run), step_module.dropped_masks(run, 0.5)
+
+    whole = drawn(0, 1)
+    for rank in range(2):
+        for all_slots, own in zip(whole, drawn(rank, 2), strict=True):
+            assert torch.equal(all_slots[rank::2], own)
+
+
+def test_share_of_dropped_masks(recipe: Recipe) -> None:
+    class One:
+        process_index, num_processes, device = 0, 1, torch.device("cpu")
+
+    run: Any = Run(recipe, *[None] * 2, One(), *[None] * 5)  # type: ignore[arg-type]
+    dropped = []
+    for step in range(2000):
+        run.step = step
+        dropped.append(step_module.dropped_masks(run, 0.2).float().mean())
+    # 8000 draws: three standard deviations are 0.013.
+    assert float(torch.stack(dropped).mean()) == pytest.approx(0.2, abs=0.015)
+
+
+def test_fine_tuning_starts_with_a_fresh_optimizer(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy(monkeypatch)
+    train(configure("run"))
+    assert spy.optimizer_steps == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4]
+
+
+ONE_STEP = ("train.steps=1", "finetune.steps=0", "model.dropout=0.0", "train.ema_decay=0.0",
+            "train.grad_clip=1e9", "train.weight_decay=0.0")  # fmt: skip
+
+
+def gradients(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """The gradients of the first step, on a network without zero layers."""
+    found: dict[str, torch.Tensor] = {}
+    build = setup.build_network
+
+    def filled(*args: Any) -> Any:
+        unet, codec = build(*args)
+        for p in unet.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+        return unet, codec
+
+    class Seen(Exception):
+        pass
+
+    def stop(run: Run) -> Any:
+        def look(*_: Any, **__: Any) -> None:
+            found.update({n: p.grad.clone() for n, p in run.plain_unet.named_parameters()})
+            raise Seen
+
+        return look
+
+    step = loop.train_step
+
+    def take(run: Run, batch: Batch) -> torch.Tensor:
+        monkeypatch.setattr(run.optimizer, "step", stop(run))
+        return step(run, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "build_network", filled)
+        patch.setattr(loop, "train_step", take)
+        with pytest.raises(Seen):
+            train(config)
+    return found
+
+
+@pytest.mark.parametrize("same", ["train.accumulation=2", "train.gradient_checkpointing=true"])
+def test_saving_memory_changes_nothing_but_rounding(
+    same: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = gradients(configure("plain", *ONE_STEP), monkeypatch)
+    saving = gradients(configure("saving", *ONE_STEP, same), monkeypatch)
+    scale = max(float(g.abs().max()) for g in plain.values())
+    assert scale > 0
+    for name, gradient in plain.items():
+        torch.testing.assert_close(saving[name], gradient, rtol=1e-4, atol=1e-5 * scale)
+
+
+EPSILON = ("model.codec=pixel", "diffusion.prediction=epsilon", "diffusion.learn_sigma=true",
+           "diffusion.schedule=linear")  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [(), EPSILON], ids=["sample_haar", "epsilon_pixel"])
+def test_both_predictions_train(
+    changes: tuple[str, ...], configure: Configure, weights: Weights, tmp_path: Path
+) -> None:
+    often = ("train.validate_every=5", "train.preview_every=10")
+    train(configure("run", *changes, *often))
+    lines = loop.read_metrics(tmp_path / "run")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 5 and all(0 < loss < 10 for loss in losses)
+    assert [line["step"] for line in lines if "validation_loss" in line] == [5, 10]
+    assert all((line["vb"] > 0) == bool(changes) for line in lines if "vb" in line)
+    assert all(bool(w.isfinite().all()) for w in weights(tmp_path / "run").values())
+    assert [p.name for p in (tmp_path / "run/previews").iterdir()] == ["step_0000010.png"]
+
+
+def test_workers_read_the_same_batches(pictures: Path) -> None:
+    def read(workers: int) -> list[Batch]:
+        plan = Plan(seed=3, batch_size=4, flip=True, crop=0.7)
+        samples = TrainingPictures(PreparedDataset.open(pictures), "train", plan)
+        return list(batches(samples, (2, 5), workers))
+
+    for own, other in zip(read(0), read(2), strict=True):
+        assert torch.equal(own.pictures, other.pictures)
+        assert torch.equal(own.channels, other.channels)
+
+
+def test_no_loss_on_padding(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = LabelSet.from_names({0: "void", 1: "road", 2: "sky"}, ignore_id=0)
+    form = PreparedFormat(labels, 16, 16, resize="pad")
+    writer = PreparedWriter(tmp_path / "padded", form, "prepared", {})
+    mask = np.zeros((16, 16), np.uint8)
+    mask[3:13] = 1
+    for i in range(4):
+        image = np.full((16, 16, 3), 40 * i, np.uint8)
+        writer.write_pair("train", f"p{i}", image, mask, (10, 16), (3, 0, 10, 16))
+    writer.finish("padded", "here", "none")
+    spy = Spy(monkeypatch)
+    changes = ("train.steps=1", "finetune.steps=0", "train.flip=false", "train.mask_dropout=0.0")
+    train(configure("run", *changes, data=tmp_path / "padded"))
+    weight = spy.weight[0]
+    assert weight is not None and weight.shape == (4, 1, 8, 8)
+    # Rows 3..12 are content; a latent pixel covers two rows, and counts if both are.
+    expected = torch.zeros(8)
+    expected[2:6] = 1
+    assert torch.equal(weight, expected[None, None, :, None].expand_as(weight))
+    assert bool((spy.labels[0][:, :3] == -1).all() and (spy.labels[0][:, 13:] == -1).all())
+
+
+@pytest.mark.parametrize("step", [3, 4, 7])
+def test_a_loss_that_is_not_finite_stops(
+    step: int, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = loop.train_step
+
+    def poisoned(run: Run, batch: Batch) -> torch.Tensor:
+        if run.step + 1 == step:
+            batch.pictures.data = batch.pictures.float() * float("nan")
+        return take(run, batch)
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    with pytest.raises(
+        UserError, match=r"step \d+ is not finite, in the pictures street_"
+    ) as error:
+        train(configure("run", "train.log_every=5", "train.keep_checkpoints=9"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run/final_model.pth").exists()
+    kept = sorted((tmp_path / "run").glob("step_*/state.pt"))
+    assert [int(p.parent.name[5:]) for p in kept] == list(range(2, step, 2))
+    for path in kept:
+        state = torch.load(path, weights_only=True)
+        assert all(bool(w.isfinite().all()) for w in state["model"].values())
+
+
+def test_in_bfloat16_where_that_is_faster(
+    configure: Configure, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = []
+    monkeypatch.setattr(setup, "fuse", lambda unet, *_: networks.append(unet))
+    for name, gain, kind in (("a", 1.0, "auto"), ("b", 2.0, "no"), ("c", 2.0, "auto")):
+        monkeypatch.setattr(precision, "cpu_gain", partial(float, gain))
+        train(configure(name, f"train.precision={kind}", "train.steps=2", "finetune.steps=0"))
+    exact, asked, short = (weights(configure(name).output) for name in "abc")
+    assert all(torch.equal(exact[name], asked[name]) for name in exact)
+    assert any(not torch.equal(exact[name], short[name]) for name in exact)
+    # Two steps move every weight by two learning rates at the most, whatever the rounding.
+    assert all((exact[name] - short[name]).abs().max() < 5e-3 for name in exact)
+    last = torch.channels_last
+    assert [n.conv_in.weight.is_contiguous(memory_format=last) for n in networks] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("levels", [0, 1])
+def test_recomputing_changes_nothing(
+    levels: int, configure: Configure, assert_same_weights: Callable[[Path, Path], None]
+) -> None:
+    again = ("train.gradient_checkpointing=true", f"train.checkpoint_levels={levels}")
+    for name, changes in (("plain", ()), ("again", again)):
+        train(configure(name, "train.steps=2", "finetune.steps=1", *changes))
+    assert_same_weights(configure("plain").output, configure("again").output)
+
+
+def test_bands_add_up_to_the_loss(configure: Configure) -> None:
+    train(configure("plain", "finetune.steps=0"))
+    # One level of Haar: four equal channels each, of which one is coarse.
+    train(configure("fine", "finetune.steps=0", "train.band_weights=[1, 3]"))
+    plain, fine = (read_metrics(configure(name).output)[0] for name in ("plain", "fine"))
+    for line in (plain, fine):
+        assert line["mse_band_0"] + line["mse_band_1"] == pytest.approx(line["mse"], abs=2e-6)
+    # The first steps have all but the same weights: the mean of 1, 3, 3, 3 is 2.5.
+    assert fine["mse_band_0"] == pytest.approx(plain["mse_band_0"] / 2.5, rel=0.05)
+    assert fine["mse_band_1"] == pytest.approx(plain["mse_band_1"] * 3 / 2.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "changes", [["train.band_weights=[1]"], ["model.codec=pixel", "train.band_weights=[1, 1]"]]
+)
+def test_weights_of_bands_that_are_not_there(changes: list[str], configure: Configure) -> None:
+    with pytest.raises(UserError, match=r"train.band_weights has \d numbers: codec haar takes 2"):
+        train(configure("a", *changes))
