@@ -18,7 +18,8 @@ from typing import Any
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
-from semsynth.training.checkpoints import async_writer as checkpoints, loop
+from semsynth.training import loop
+from semsynth.training.checkpoints import async_writer as checkpoints
 from semsynth.training.recipe import TrainConfig, load_recipe
 
 

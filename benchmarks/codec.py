@@ -1,4 +1,4 @@
-"""Pictures a second through a codec; haar against its definition, level after level, in turns."""
+"""Images a second through a codec; haar against its definition, level after level, in turns."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.models.codecs.codec import Codec, HaarCodec
-from semsynth.models.codecs.vae import load_vae
 from semsynth.core.devices import pick_device, seconds
 from semsynth.core.errors import UserError
+from semsynth.models.codecs.codec import Codec, HaarCodec
+from semsynth.models.codecs.vae import load_vae
 
 
 @dataclass(frozen=True)
 class CodecBenchConfig:
-    """Time encoding and decoding of one picture."""
+    """Time encoding and decoding of one image."""
 
     side: int = 1024
-    """Height and width of the picture in pixels."""
+    """Height and width of the image in pixels."""
     levels: int = 2
     """Levels of haar."""
     vae: str | None = None
@@ -50,19 +50,19 @@ def main(argv: list[str]) -> int:
 
 @torch.no_grad()
 def measure(config: CodecBenchConfig) -> dict[str, Any]:
-    """Return seconds a picture, pictures a second, and the ratio to the definition."""
+    """Return seconds an image, images a second, and the ratio to the definition."""
     device = pick_device(config.device)
     codec: Codec = HaarCodec(config.levels) if config.vae is None else load_vae(config.vae)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (1, 3, config.side, config.side), generator=generator)
-    picture = pixels.to(device) / 127.5 - 1
-    latent = codec.encode(picture)
+    image = pixels.to(device) / 127.5 - 1
+    latent = codec.encode(image)
     runs: dict[str, Callable[[], Tensor]] = {
-        "encode_s": lambda: codec.encode(picture),
+        "encode_s": lambda: codec.encode(image),
         "decode_s": lambda: codec.decode(latent),
     }
     if config.vae is None:
-        runs["encode_by_levels_s"] = lambda: encode_by_levels(picture, config.levels)
+        runs["encode_by_levels_s"] = lambda: encode_by_levels(image, config.levels)
         runs["decode_by_levels_s"] = lambda: decode_by_levels(latent, config.levels)
     for run in runs.values():
         run()
@@ -74,7 +74,7 @@ def measure(config: CodecBenchConfig) -> dict[str, Any]:
     returned = ((codec.decode(latent) + 1) * 127.5).round().clamp(0, 255).cpu()
     result: dict[str, Any] = {
         "codec": codec.name,
-        "picture": f"{config.side}x{config.side}",
+        "image": f"{config.side}x{config.side}",
         "latent": "x".join(map(str, latent.shape[1:])),
         **{name: round(value, 5) for name, value in times.items()},
         "there_and_back_per_second": round(1 / both, 1),

@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.core.files import write_json, write_text
 from semsynth.core.errors import REQUEUE_STATUS, UserError
+from semsynth.core.files import write_json, write_text
 from semsynth.core.progress import say
 
 GRACE = 60.0  # seconds that a stopped command has for its checkpoint

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.core.files import require_space
 from semsynth.core.errors import UserError
+from semsynth.core.files import require_space
 
 KEYS = Path(__file__).parents[1] / "tests" / "parity" / "published_keys.json"
 

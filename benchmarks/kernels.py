@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.models.sdm.condition import dense, modulate, modulated_norm
-from semsynth.models.sdm.compiled_norms import _compiled, norm_silu
-from semsynth.models.sdm.norms import EPS, group_norm
-from semsynth.models.sdm.blocks import SpadeNorm
 from semsynth.core.devices import pick_device, seconds
+from semsynth.models.sdm.blocks import SpadeNorm
+from semsynth.models.sdm.compiled_norms import _compiled, norm_silu
+from semsynth.models.sdm.condition import dense, modulate, modulated_norm
+from semsynth.models.sdm.norms import EPS, group_norm
 
 Way = Callable[[], object]
 LAST = torch.channels_last
@@ -113,7 +113,7 @@ def first_convolution(classes: int, device: torch.device) -> dict[str, tuple[Way
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, classes, (batch, side, side), generator=generator).to(device)
     conv = torch.nn.Conv2d(classes, hidden, 3, padding=1).to(device)
-    # A row for each class and place in the window; class K is outside of the picture.
+    # A row for each class and place in the window; class K is outside of the image.
     rows = torch.cat([conv.weight.permute(2, 3, 1, 0), conv.weight.new_zeros(3, 3, 1, hidden)], 2)
     table = rows.reshape(-1, hidden).contiguous()
     offsets = torch.arange(9, device=device) * (classes + 1)

@@ -1,10 +1,10 @@
-"""Peak memory and time of painting one picture with a recipe's network, its weights random.
+"""Peak memory and time of painting one image with a recipe's network, its weights random.
 
     python benchmarks/memory.py --recipe sidewalk_1024 --steps 2
 
 `semsynth generate --batch-size 1` runs in a process of its own, whose largest resident set counts:
 Python and libraries, weights, conditions and activations. Random weights take the memory of
-trained ones; the pictures are noise.
+trained ones; the images are noise.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ import numpy as np
 import torch
 
 from semsynth.cli.common import finish, guard, parse
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import PreparedFormat, PreparedWriter
-from semsynth.pipelines.formats.model_file import Bundle, fresh_network, save_bundle
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedFormat, PreparedWriter
+from semsynth.data.labels import LabelSet
+from semsynth.pipelines.formats.model_file import ModelFile, fresh_network, save_model_file
 from semsynth.training.recipe import load_recipe
 
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Measure the peak memory of painting one picture."""
+    """Measure the peak memory of painting one image."""
 
     recipe: str = "sidewalk_1024"
     """Recipe of the network."""
     height: int | None = None
-    """Height of the picture; the recipe's by default."""
+    """Height of the image; the recipe's by default."""
     width: int | None = None
-    """Width of the picture; the recipe's by default."""
+    """Width of the image; the recipe's by default."""
     classes: int = 34
     """Condition channels (sidewalk-semantic: 34)."""
     steps: int = 2
@@ -70,10 +70,10 @@ def measure(config: MemoryConfig, folder: Path) -> dict[str, Any]:
     unet = fresh_network(recipe.model, recipe.diffusion, labels.num_channels)
     for parameter in unet.parameters():  # the last layers of a fresh network are zero
         torch.nn.init.normal_(parameter, std=0.01)
-    bundle = Bundle(
+    bundle = ModelFile(
         recipe.model, recipe.diffusion, labels, recipe.height, recipe.width, unet.state_dict()
     )
-    save_bundle(folder / "final_model.pth", bundle)
+    save_model_file(folder / "final_model.pth", bundle)
     parameters = sum(p.numel() for p in unet.parameters())
     del unet, bundle
     writer = PreparedWriter(folder / "masks", PreparedFormat(labels, *size))
@@ -93,7 +93,7 @@ def measure(config: MemoryConfig, folder: Path) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
     return {
         "recipe": config.recipe,
-        "picture": f"{size[0]}x{size[1]}",
+        "image": f"{size[0]}x{size[1]}",
         "parameters": parameters,
         "steps": config.steps,
         "precision": config.precision,

@@ -2,10 +2,10 @@
 
     python benchmarks/objectives.py --data prepared --segmenter segmenter --output out
 
-Colour drift is measured against the real pictures of the same masks, in 8-bit levels:
-``drift``, how far the mean colour of all generated pictures is from that of all real ones;
-``spread``, the deviation of single pictures' mean colours over that of the real ones (more than 1:
-pictures drift off on their own; less: they are all alike); ``class_drift``, the mean over classes
+Colour drift is measured against the real images of the same masks, in 8-bit levels:
+``drift``, how far the mean colour of all generated images is from that of all real ones;
+``spread``, the deviation of single images' mean colours over that of the real ones (more than 1:
+images drift off on their own; less: they are all alike); ``class_drift``, the mean over classes
 of the distance of their mean colours.
 """
 
@@ -20,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.cli.common import finish, guard, parse
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.run import evaluate
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
-from semsynth.core.errors import UserError
-from semsynth.training.recipe import TrainConfig
 from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 ARMS: dict[str, tuple[str, ...]] = {
     "epsilon, linear": ("prediction=epsilon", "schedule=linear"),
@@ -58,12 +58,12 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    """Train the same network with each objective and score its pictures."""
+    """Train the same network with each objective and score its images."""
 
     data: Path
     """Prepared data set with train and val."""
     segmenter: Path
-    """The judge: a segmenter trained on real pictures."""
+    """The judge: a segmenter trained on real images."""
     output: Path
     """Folder of runs, samples and objectives.json; what is done is not done again."""
     recipe: str = "streets_demo"
@@ -79,7 +79,7 @@ class ObjectivesConfig:
     guidance_scale: float = 1.5
     """Guidance."""
     per_mask: int = 2
-    """Pictures for each mask."""
+    """Images for each mask."""
 
 
 def main(argv: list[str]) -> int:
@@ -128,7 +128,7 @@ def run_arm(config: ObjectivesConfig, arm: str) -> dict[str, float]:
 
 
 def colour_drift(samples: PreparedDataset, data: PreparedDataset) -> dict[str, float]:
-    """Return drift, spread and class_drift of generated pictures; see the module."""
+    """Return drift, spread and class_drift of generated images; see the module."""
     made, real = _colours(samples), _colours(data)
     spread = made[0].std(0).mean() / real[0].std(0).mean()
     both = (made[2] > 0) & (real[2] > 0)
@@ -141,16 +141,16 @@ def colour_drift(samples: PreparedDataset, data: PreparedDataset) -> dict[str, f
 
 
 def _colours(data: PreparedDataset) -> tuple[npt.NDArray[np.float64], ...]:
-    """Mean colour of each picture (N, 3); sum of colours (K, 3) and pixels (K,) of each class."""
+    """Mean colour of each image (N, 3); sum of colours (K, 3) and pixels (K,) of each class."""
     size = data.labels.max_id + 1
-    pictures, sums, counts = [], np.zeros((size, 3)), np.zeros(size)
+    images, sums, counts = [], np.zeros((size, 3)), np.zeros(size)
     for stem in data.stems("val"):
         image = data.read_image("val", stem).reshape(-1, 3).astype(np.float64)
         mask = data.read_mask("val", stem).reshape(-1)
-        pictures.append(image.mean(0))
+        images.append(image.mean(0))
         counts += np.bincount(mask, minlength=size)
         sums += np.stack([np.bincount(mask, image[:, c], size) for c in range(3)], axis=1)
-    return np.stack(pictures), sums, counts
+    return np.stack(images), sums, counts
 
 
 if __name__ == "__main__":

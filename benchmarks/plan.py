@@ -87,10 +87,10 @@ def memory(name: str) -> dict[str, Any]:
     """Take real steps and compare; GB."""
     import torch
 
-    from semsynth.training.recipe import load_recipe
     from semsynth.planning.hardware import PROCESS
     from semsynth.planning.memory import step_memory
     from semsynth.planning.trial import practice_run, random_batch
+    from semsynth.training.recipe import load_recipe
     from semsynth.training.step import train_step
 
     recipe_name, classes, changes = CASES[name]
@@ -139,9 +139,9 @@ def times(config: BenchConfig, data: Path) -> dict[str, Any]:
     import torch
 
     from semsynth.data.dataset import PreparedDataset
-    from semsynth.training.recipe import TrainConfig, load_recipe
-    from semsynth.training.loop import train
     from semsynth.planning.trial import Rehearsal, rehearse
+    from semsynth.training.loop import train
+    from semsynth.training.recipe import TrainConfig, load_recipe
 
     short = (f"train.steps={config.steps}", f"train.log_every={config.steps}", "finetune.steps=0")
     quiet = ("train.validate_every=0", "train.preview_every=0", "train.warmup_steps=1")

@@ -1,4 +1,4 @@
-"""How fast this machine renders streets, trains a recipe and paints pictures (`make bench`)."""
+"""How fast this machine renders streets, trains a recipe and paints images (`make bench`)."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semsynth.cli.common import finish, guard, parse
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
-from semsynth.core.errors import UserError
-from semsynth.training.recipe import TrainConfig, load_recipe
 from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig, load_recipe
 
 LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Measure pictures a second of each stage, start-up not counted."""
+    """Measure images a second of each stage, start-up not counted."""
 
     recipe: str = "streets_demo"
     """Recipe whose size and network are measured."""
     steps: int = 40
     """Training steps, 20 or more; the first 10 are not counted."""
-    pictures: int = 32
-    """Streets rendered, and pictures painted."""
+    images: int = 32
+    """Streets rendered, and images painted."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.steps < 2 * LOG_EVERY:
             raise UserError(f"--steps is {self.steps}: must be at least {2 * LOG_EVERY}")
-        if self.pictures < 1:
-            raise UserError(f"--pictures is {self.pictures}: must be at least 1")
+        if self.images < 1:
+            raise UserError(f"--images is {self.images}: must be at least 1")
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(config: BenchConfig, folder: Path) -> dict[str, float | str]:
-    """Return pictures a second of rendering (all cores), training and painting (20 steps)."""
+    """Return images a second of rendering (all cores), training and painting (20 steps)."""
     recipe = load_recipe(config.recipe)
     data, run = folder / "data", folder / "run"
     street = PrepareConfig(
@@ -56,22 +56,22 @@ def measure(config: BenchConfig, folder: Path) -> dict[str, float | str]:
         output=data,
         height=recipe.height,
         width=recipe.width,
-        train_count=config.pictures,
-        val_count=config.pictures,
+        train_count=config.images,
+        val_count=config.images,
     )
     start = time.perf_counter()
     prepare(street)
-    rendering = 2 * config.pictures / (time.perf_counter() - start)
+    rendering = 2 * config.images / (time.perf_counter() - start)
     changes = (f"train.steps={config.steps}", "finetune.steps=0", f"train.log_every={LOG_EVERY}")
     train(TrainConfig(config.recipe, data, run, set=changes))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line][1:]
-    # The first call loads everything; it paints one picture, the second all the others.
+    # The first call loads everything; it paints one image, the second all the others.
     paint = GenerateConfig(run / "final_model.pth", data, folder / "warm", per_mask=1, limit=1)
     generate(paint)
     start = time.perf_counter()
     generate(GenerateConfig(run / "final_model.pth", data, folder / "samples", per_mask=1))
-    painting = config.pictures / (time.perf_counter() - start)
+    painting = config.images / (time.perf_counter() - start)
     return {
         "recipe": config.recipe,
         "size": f"{recipe.width}x{recipe.height}",

@@ -204,7 +204,7 @@ def record(folder: Path) -> dict[str, Any]:
     report = json.loads((folder / "report" / "report.json").read_text())
     out["report"] = {key: report[key] for key in ("metrics", "controls", "diversity")}
     run(folder, "augment", "--data", "prepared", "--samples", "samples_default",
-        "--samples-split", "val", "--val-split", "train", "--split", "val", "--real-pictures", "2",
+        "--samples-split", "val", "--val-split", "train", "--split", "val", "--real-images", "2",
         "--steps", "6", "--trials", "1", "--width", "8", "--output", "augment")  # fmt: skip
     gain = json.loads((folder / "augment" / "augmentation.json").read_text())
     out["augment"] = {key: gain[key] for key in ("arms", "gain")}

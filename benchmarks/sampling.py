@@ -4,7 +4,7 @@
         --output out
 
 Every arm paints the same masks with the same seeds; semantic consistency (mIoU of a judge) and
-Fréchet distances to the real pictures say how good they are. A guided step is two passes of the
+Fréchet distances to the real images say how good they are. A guided step is two passes of the
 decoder and one of the encoder.
 """
 
@@ -28,15 +28,15 @@ import numpy.typing as npt
 from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
+from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.run import evaluate
-from semsynth.pipelines.generate.config import GenerateConfig
-from semsynth.pipelines.generate.run import generate
 from semsynth.models.codecs.codec import Codec
 from semsynth.pipelines import SemanticDiffusionPipeline
-from semsynth.core.errors import UserError
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.pipelines.generate.run import generate
 
 CONSISTENCY = ("miou", "miou_interval", "miou_real")
 STEPS = (5, 8, 12, 20, 50, 250, 1000)
@@ -72,12 +72,12 @@ def unclipped(codec: Codec) -> Clip:
 
 
 def dynamic_clip(codec: Codec, share: float = 0.995) -> Clip:
-    """Return Imagen's dynamic thresholding (arXiv 2205.11487, 2.3), of the picture behind x0."""
+    """Return Imagen's dynamic thresholding (arXiv 2205.11487, 2.3), of the image behind x0."""
 
     def clip(x0_BCHW: Tensor) -> Tensor:
-        picture = codec.decode(x0_BCHW)
-        most = picture.abs().flatten(1).quantile(share, dim=1).clamp(min=1)[:, None, None, None]
-        return codec.encode(picture.clamp(-most, most) / most)
+        image = codec.decode(x0_BCHW)
+        most = image.abs().flatten(1).quantile(share, dim=1).clamp(min=1)[:, None, None, None]
+        return codec.encode(image.clamp(-most, most) / most)
 
     return clip
 
@@ -88,7 +88,7 @@ CLIPS = {"dpm++ 2M, unclipped": unclipped, "dpm++ 2M, dynamic clip": dynamic_cli
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Paint the same masks with each sampler and number of steps, and score the pictures."""
+    """Paint the same masks with each sampler and number of steps, and score the images."""
 
     model: Path
     """The generator: final_model.pth or a Diffusers folder."""
@@ -109,12 +109,12 @@ class SamplingConfig:
     masks: int = 64
     """Masks that are painted."""
     per_mask: int = 4
-    """Pictures of each."""
+    """Images of each."""
     device: str = "auto"
     """auto, cpu, cuda."""
 
 
-class Painter:
+class Generator:
     """The pipeline with another scheduler, as `generate` wants it."""
 
     def __init__(self, pipe: SemanticDiffusionPipeline, scheduler: Any) -> None:
@@ -179,7 +179,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             values = [row[key] for row in arm]
             color = plt.get_cmap("tab20")(i % 20)
             axis.plot(steps, values, marker="o", markersize=4, label=name, color=color)
-    axes[0].axhline(rows[0]["miou_real"], color="0.5", linestyle="--", label="real pictures")
+    axes[0].axhline(rows[0]["miou_real"], color="0.5", linestyle="--", label="real images")
     for axis, title in zip(
         axes, ("mIoU of the judge", "Fréchet distance on its features"), strict=True
     ):
@@ -209,7 +209,7 @@ def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
         limit=config.masks, steps=steps, guidance_scale=config.guidance_scale,
     )  # fmt: skip
     start = time.perf_counter()
-    made = generate(painted, Painter(pipe, scheduler))
+    made = generate(painted, Generator(pipe, scheduler))
     seconds = (time.perf_counter() - start) / max(1, made["n_new"])
     report = evaluate(
         EvaluateConfig(

@@ -26,19 +26,9 @@ from torch import Tensor
 
 import semsynth
 from semsynth.cli.common import finish, guard, parse
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.guidance import Denoiser
-from semsynth.diffusion.loss import diffusion_loss
-from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
-from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.sampler_settings import SamplerSettings
-from semsynth.models.flops import training_flops
-from semsynth.models.sdm.compiled_norms import fuse
-from semsynth.models.sdm.reference import plain_pass
-from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.core.files import read_json, write_json
 from semsynth.core.devices import pick_device, seconds
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, write_json
 from semsynth.core.precision import (
     Precision,
     autocast,
@@ -48,8 +38,18 @@ from semsynth.core.precision import (
     resolve_precision,
 )
 from semsynth.core.progress import say
-from semsynth.planning.flops import peak_flops
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
+from semsynth.diffusion.schedule import Schedule
+from semsynth.models.flops import training_flops
+from semsynth.models.sdm.compiled_norms import enable_compiled_norms
+from semsynth.models.sdm.reference import reference_forward
+from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training.ema import Ema
+from semsynth.training.throughput import peak_flops
 
 GUIDANCE = 1.5
 PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True)
@@ -57,7 +57,7 @@ PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=Tru
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the size of its pictures, how many, and of how many masks (None: each its own)."""
+    """A network, the size of its images, how many, and of how many masks (None: each its own)."""
 
     side: int
     batch: int
@@ -74,15 +74,15 @@ MIDDLE_NETWORK: dict[str, Any] = {
     "attention_factors": (8, 16), "head_channels": 64,
 }  # fmt: skip
 SMALL = "sample 64x64, 12 classes, 32 channels, batch 4"
-# What `semsynth generate` does by default: 8 pictures at a time, 4 of each mask.
-SMALL_MANY = "sample 64x64, 12 classes, 32 channels, 8 pictures of 2 masks"
-PICTURE = "a picture: 20 steps of dpm++ against 1,000, " + SMALL.partition(", ")[2]
+# What `semsynth generate` does by default: 8 images at a time, 4 of each mask.
+SMALL_MANY = "sample 64x64, 12 classes, 32 channels, 8 images of 2 masks"
+IMAGE = "an image: 20 steps of dpm++ against 1,000, " + SMALL.partition(", ")[2]
 MIDDLE = "sample 128x128, 35 classes, 64 channels, batch 1"
 PUBLISHED = "sample published 256x256, batch 1"
-PUBLISHED_MANY = "sample published 256x256, 8 pictures of 2 masks"
+PUBLISHED_MANY = "sample published 256x256, 8 images of 2 masks"
 TRAINING = "train 64x64, 12 classes, 32 channels, batch 4"
 # What a GPU of `paper_256` has. Both paths are there at once, to take turns: 54 GB by the plan
-# (`train.memory.step_memory`), where 8 pictures would take 85.
+# (`train.memory.step_memory`), where 8 images would take 85.
 TRAINING_LARGE = "train published 256x256, batch 4"
 CASES = {
     SMALL: Case(64, 4, SMALL_NETWORK),
@@ -95,10 +95,10 @@ CASES = {
 }
 # The ratios that were asked for.
 ASKED = {
-    "cpu": {SMALL: 4.5, MIDDLE: 4.0, PUBLISHED: 2.2, PICTURE: 150.0, TRAINING: 1.4},
+    "cpu": {SMALL: 4.5, MIDDLE: 4.0, PUBLISHED: 2.2, IMAGE: 150.0, TRAINING: 1.4},
     "cuda": {
         **dict.fromkeys((SMALL, SMALL_MANY, MIDDLE, PUBLISHED, PUBLISHED_MANY), 4.0),
-        PICTURE: 150.0,
+        IMAGE: 150.0,
         TRAINING_LARGE: 2.0,
     },
 }
@@ -174,7 +174,7 @@ def main(argv: list[str]) -> int:
 def _names(config: SpeedConfig, device: torch.device) -> list[str]:
     gpu = device.type == "cuda"
     published = [PUBLISHED, *([PUBLISHED_MANY, TRAINING_LARGE] if gpu else [])]
-    return [SMALL, SMALL_MANY, PICTURE, MIDDLE, TRAINING, *(published if config.published else [])]
+    return [SMALL, SMALL_MANY, IMAGE, MIDDLE, TRAINING, *(published if config.published else [])]
 
 
 def _measured(name: str, where: Where, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -183,9 +183,9 @@ def _measured(name: str, where: Where, rows: list[dict[str, Any]]) -> dict[str, 
     if "published" in name and kind == "cpu":
         where = replace(where, rounds=min(where.rounds, 2))
     try:
-        if name == PICTURE:
+        if name == IMAGE:
             (plain,) = [row["plain_s"] for row in rows if row["name"] == SMALL]
-            row = picture(where, plain)
+            row = image(where, plain)
         else:
             row = (training if name.startswith("train") else sampling)(name, where)
     except torch.OutOfMemoryError:
@@ -254,7 +254,7 @@ def fast_network(unet: SemanticUNet, where: Where) -> SemanticUNet:
     """Return a copy of the network as `semsynth generate` runs it."""
     fast: SemanticUNet = copy.deepcopy(unet)
     fast.to(memory_format=where.layout)
-    fuse(fast, "auto", where.device)
+    enable_compiled_norms(fast, "auto", where.device)
     return fast
 
 
@@ -275,7 +275,7 @@ def sampling(name: str, where: Where) -> dict[str, Any]:
 
     def plain() -> Tensor:
         with where.autocast(False):
-            return plain_pass(unet, x, t, hot, GUIDANCE).float()
+            return reference_forward(unet, x, t, hot, GUIDANCE).float()
 
     def fast() -> Tensor:
         with keep_casts(where.device):
@@ -291,10 +291,10 @@ def sampling(name: str, where: Where) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def picture(where: Where, plain_step: float) -> dict[str, Any]:
-    """Time whole pictures by the default sampler, masks encoded, against 1,000 plain steps.
+def image(where: Where, plain_step: float) -> dict[str, Any]:
+    """Time whole images by the default sampler, masks encoded, against 1,000 plain steps.
 
-    The plain time is 1,000 times that of a plain step. That the pictures are as good is shown in
+    The plain time is 1,000 times that of a plain step. That the images are as good is shown in
     docs/results/sampling.md, by ``benchmarks/sampling.py``.
     """
     case, settings = CASES[SMALL], SamplerSettings()
@@ -320,7 +320,7 @@ def picture(where: Where, plain_step: float) -> dict[str, Any]:
                 return sample(denoise, scheduler, x, generators)
 
         times.append(seconds(paint, where.device))
-    row = _row(PICTURE, where, PLAIN_STEPS * plain_step, median(times[1:]))
+    row = _row(IMAGE, where, PLAIN_STEPS * plain_step, median(times[1:]))
     return {**row, "max_abs_diff": None}
 
 
@@ -348,7 +348,7 @@ def _training_step(case: Case, where: Where, fast: bool) -> Callable[[], Tensor]
     if fast:
         unet = unet.to(memory_format=where.layout)
         x0 = x0.contiguous(memory_format=where.layout)
-        fuse(unet, "auto", where.device)
+        enable_compiled_norms(unet, "auto", where.device)
     optimizer = torch.optim.AdamW(unet.parameters(), 1e-4, fused=fast, foreach=False)
     ema = Ema(unet, 0.9999, False) if fast else None
     copies = [] if fast else [p.detach().clone() for p in unet.parameters()]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #SBATCH --requeue --open-mode=append --output=%x_%j.log
-# Score pictures on a SLURM cluster, on GPUS GPUs of one node: set these, then
+# Score images on a SLURM cluster, on GPUS GPUs of one node: set these, then
 # `bash slurm/evaluate.sh`, with the flags of `semsynth evaluate`. Statistics are summed over the
-# processes; pictures are not gathered. After an array of generation:
+# processes; images are not gathered. After an array of generation:
 # `AFTER=<its number> bash slurm/evaluate.sh`.
 PARTITION=       # empty: the cluster's own
 ACCOUNT=         # empty: yours

@@ -3,7 +3,7 @@
 # Paint on a SLURM cluster as an array of TASKS jobs with a GPU each: set these, then
 # `bash slurm/generate.sh`, with the flags of `semsynth generate`. Each task paints its part, skips
 # what is there, and the last to finish writes the lists; a task that died is submitted again by the
-# same command. The pictures are those of one process, to the byte.
+# same command. The images are those of one process, to the byte.
 PARTITION=       # empty: the cluster's own
 ACCOUNT=         # empty: yours
 TASKS=8

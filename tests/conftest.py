@@ -32,10 +32,10 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real pictures and weights that lie beside the repository on some machines."""
+    """Real images and weights that lie beside the repository on some machines."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip("needs real pictures and weights in ../shared")
+        pytest.skip("needs real images and weights in ../shared")
     return folder
 
 

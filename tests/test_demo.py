@@ -1,4 +1,4 @@
-"""The demo with budgets so small that only its structure can be tested, not its pictures."""
+"""The demo with budgets so small that only its structure can be tested, not its images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from semsynth.data.dataset import PreparedDataset
 from semsynth.cli.demo_run import DemoBudget, DemoConfig, headline, run_demo
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedDataset
 
 BUDGET = DemoBudget(
     train_count=16,
@@ -25,7 +25,7 @@ BUDGET = DemoBudget(
     per_mask=2,
     sampler_steps=2,
     synthetic_count=4,
-    real_pictures=4,
+    real_images=4,
     trials=1,
     augment_steps=2,
 )

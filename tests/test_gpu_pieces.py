@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from semsynth.cli.common import parse
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.pipelines.generate.config import GenerateConfig
-from semsynth.core.errors import UserError
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.training.recipe import TrainConfig, load_recipe
 

@@ -66,10 +66,10 @@ def test_functions_have_few_parameters(root: Path) -> None:
         # Diffusers keeps a network's configuration as the parameters of its constructor.
         if any("register_to_config" in ast.unparse(mark) for mark in node.decorator_list):
             continue
-        # What a pass of a network is called with is Diffusers' list, and how a picture was varied.
+        # What a pass of a network is called with is Diffusers' list, and how an image was varied.
         if name.endswith(" forward") and "models/sdm/unet.py" in name:
             continue
-        # So does a pipeline, and what it is called with are all the settings of a picture.
+        # So does a pipeline, and what it is called with are all the settings of an image.
         if node.name in ("__init__", "__call__") and name.startswith(PIPELINE):
             continue
         names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]

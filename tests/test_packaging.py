@@ -87,7 +87,7 @@ def test_sdist_holds_what_a_user_needs_to_test_it(dist: Path) -> None:
 def test_recipes_load_from_the_installed_wheel(installed: Path, root: Path, tmp_path: Path) -> None:
     code = (
         "import semsynth, sys\n"
-        "from semsynth.training.recipe_files import recipe_names, recipes_folder\n"
+        "from semsynth.training.recipe import recipe_names, recipes_folder\n"
         "from semsynth.training.recipe import load_recipe\n"
         "print(semsynth.__file__, recipes_folder())\n"
         "print(*(load_recipe(name).name for name in recipe_names()))\n"

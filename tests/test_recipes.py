@@ -10,14 +10,13 @@ import pytest
 import torch
 from official_figures import FOLDER
 
+from semsynth.core.errors import UserError
 from semsynth.data.sources import ade20k
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.infer import infer_network
 from semsynth.pipelines.formats.model_file import build_network
-from semsynth.core.errors import UserError
-from semsynth.training.recipe_files import recipe_names
-from semsynth.training.recipe import load_recipe
 from semsynth.training.init.transfer import check_body
+from semsynth.training.recipe import load_recipe, recipe_names
 
 SIDEWALK_CHANNELS = 34  # 35 labels; the unlabelled one has no channel
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from semsynth.models.sdm.reference import plain_pass
+from semsynth.models.sdm.reference import reference_forward
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.training.recipe import Recipe, load_recipe
 from semsynth.planning.memory import step_memory
+from semsynth.training.recipe import Recipe, load_recipe
 
 H100 = 78 * 2**30  # bytes that an H100 of 80 GB has free
 TINY = {
@@ -43,9 +43,9 @@ def test_the_plain_path_has_a_network_of_its_own(
     def plain(unet: SemanticUNet, x: Any, t: Any, hot: Any, scale: float) -> Any:
         assert all(p.stride() == torch.empty(p.shape).stride() for p in unet.parameters())
         masks.append(len(hot))
-        return plain_pass(unet, x, t, hot, scale)
+        return reference_forward(unet, x, t, hot, scale)
 
-    monkeypatch.setattr(speed, "plain_pass", plain)
+    monkeypatch.setattr(speed, "reference_forward", plain)
     where = speed.Where(torch.device("cpu"), "bf16", 1)
     for name in (speed.PUBLISHED, speed.PUBLISHED_MANY):
         case = speed.CASES[name]
@@ -83,15 +83,15 @@ def measured(speed: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for kind in ("sampling", "training"):
         monkeypatch.setattr(speed, kind, row)
-    picture: Callable[..., Any] = lambda where, plain: row(speed.PICTURE, where)  # noqa: E731
-    monkeypatch.setattr(speed, "picture", picture)
+    image: Callable[..., Any] = lambda where, plain: row(speed.IMAGE, where)  # noqa: E731
+    monkeypatch.setattr(speed, "image", image)
     return names
 
 
 def test_it_goes_on_where_it_was_stopped(speed: Any, measured: list[str], tmp_path: Path) -> None:
     output = tmp_path / "speed.json"
     flags = [*FLAGS, "--output", str(output)]
-    every = [speed.SMALL, speed.SMALL_MANY, speed.PICTURE, speed.MIDDLE, speed.TRAINING]
+    every = [speed.SMALL, speed.SMALL_MANY, speed.IMAGE, speed.MIDDLE, speed.TRAINING]
     with pytest.raises(KeyboardInterrupt):
         speed.main(flags)
     assert measured == every[:4] and not output.exists()
@@ -125,4 +125,4 @@ def test_rows_of_another_kind_are_not_mixed(
         monkeypatch.setattr(speed.semsynth, "__file__", str(other))
     more = {"--fresh": ["--fresh"], "--rounds": ["--rounds", "2"], "code": []}[change]
     assert speed.main([*flags, *more]) == 0
-    assert measured[4:7] == [speed.SMALL, speed.SMALL_MANY, speed.PICTURE]
+    assert measured[4:7] == [speed.SMALL, speed.SMALL_MANY, speed.IMAGE]

@@ -1,4 +1,4 @@
-"""Photorealistic pictures from segmentation masks with a SPADE diffusion model.
+"""Photorealistic images from segmentation masks with a SPADE diffusion model.
 
 The names in `__all__` are the public Python API (docs/api.md). They load on first use, so that
 `import semsynth` and every `semsynth VERB --help` stay free of torch.
@@ -10,20 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from semsynth.core.errors import SemsynthWarning, UserError
     from semsynth.data.config import PrepareConfig
+    from semsynth.data.dataset import PreparedDataset
     from semsynth.data.labels import Label, LabelSet
     from semsynth.data.prepare import prepare as prepare_dataset
-    from semsynth.data.dataset import PreparedDataset
     from semsynth.diffusion.sampler_settings import SamplerSettings
     from semsynth.evaluation.config import EvaluateConfig
     from semsynth.evaluation.run import evaluate as evaluate_model
+    from semsynth.pipelines import SemanticDiffusionPipeline
     from semsynth.pipelines.generate.config import GenerateConfig
     from semsynth.pipelines.generate.run import generate as generate_images
-    from semsynth.pipelines import SemanticDiffusionPipeline
-    from semsynth.core.errors import SemsynthWarning, UserError
     from semsynth.segmentation.segmenter import Segmenter
-    from semsynth.training.recipe import TrainConfig
     from semsynth.training.loop import train as train_semantic_diffusion
+    from semsynth.training.recipe import TrainConfig
 
 __version__ = "0.1.0"
 

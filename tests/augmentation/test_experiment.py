@@ -9,9 +9,9 @@ import pytest
 
 from semsynth.augmentation.config import AugmentConfig
 from semsynth.augmentation.experiment import run_experiment
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.labels import LabelSet
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky"}, ignore_id=0)
 SIZE = 32
@@ -47,13 +47,13 @@ def config(folders: Path, **flags: Any) -> AugmentConfig:
         "data": folders / "prepared",
         "samples": folders / "samples",
         "output": folders / "out",
-        **{"real_pictures": 3, "trials": 2, "steps": 3, "batch_size": 4, "width": 4},
+        **{"real_images": 3, "trials": 2, "steps": 3, "batch_size": 4, "width": 4},
         **flags,
     }
     return AugmentConfig(**flags)
 
 
-def test_every_arm_is_scored_on_the_same_held_out_pictures(folders: Path) -> None:
+def test_every_arm_is_scored_on_the_same_held_out_images(folders: Path) -> None:
     result = run_experiment(config(folders, keep_share=0.5, ignore_below=0.1))
     arms = {"real", "real_and_synthetic", "real_and_filtered", "real_and_more_real"}
     assert set(result["arms"]) == arms
@@ -62,10 +62,10 @@ def test_every_arm_is_scored_on_the_same_held_out_pictures(folders: Path) -> Non
     stored = json.loads((folders / "out" / "augmentation.json").read_text())
     assert stored == {key: value for key, value in result.items() if key != "result"}
     trial = folders / "out" / "trial_0"
-    assert len(PreparedDataset.open(trial / "pictures_real").stems("train")) == 3
-    assert len(PreparedDataset.open(trial / "pictures_real_and_filtered").stems("train")) == 2
+    assert len(PreparedDataset.open(trial / "images_real").stems("train")) == 3
+    assert len(PreparedDataset.open(trial / "images_real_and_filtered").stems("train")) == 2
     chosen = [
-        PreparedDataset.open(folders / f"out/trial_{t}/pictures_real").stems("train")
+        PreparedDataset.open(folders / f"out/trial_{t}/images_real").stems("train")
         for t in range(2)
     ]
     assert chosen[0] != chosen[1]
@@ -80,7 +80,7 @@ def test_what_was_trained_is_not_trained_again(
     assert run_experiment(config(folders, trials=1, ceiling=False))["arms"] == first["arms"]
 
 
-def test_the_pictures_of_others_are_not_changed(folders: Path) -> None:
+def test_the_images_of_others_are_not_changed(folders: Path) -> None:
     before = {path: path.read_bytes() for path in (folders / "samples").rglob("*.png")}
     run_experiment(config(folders, trials=1, ceiling=False, keep_share=0.5, ignore_below=1.0))
     assert before == {path: path.read_bytes() for path in (folders / "samples").rglob("*.png")}
@@ -104,7 +104,7 @@ def test_samples_of_held_out_masks_are_refused(folders: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"real_pictures": 7}, "has 6 pictures.*asks for 7"),
+        ({"real_images": 7}, "has 6 images.*asks for 7"),
         ({"val_split": "test"}, "no split 'test'"),
         ({"samples_split": "val"}, "no split 'val'"),
     ],
@@ -119,7 +119,7 @@ def test_bad_input_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize(
     "flags",
-    [{"mix_share": 1.5}, {"trials": 0}, {"keep_share": 0.0}, {"real_pictures": 0}, {"steps": 0}],
+    [{"mix_share": 1.5}, {"trials": 0}, {"keep_share": 0.0}, {"real_images": 0}, {"steps": 0}],
 )
 def test_flags_out_of_range_are_refused(flags: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(flags)).replace("_", "-")):

@@ -66,7 +66,7 @@ def test_an_autoencoder_and_its_cache_of_latents_are_told(
     where = ["--gpus", "1", "--gpu", "L40S", "--classes", "5"]
     assert main(["plan", *SMALL, *behind, *more, *where]) == 0
     text = capsys.readouterr().out
-    assert "once for latents of 2,000 (1,000 pictures: assumed; --data PREPARED counts" in text
+    assert "once for latents of 2,000 (1,000 images: assumed; --data PREPARED counts" in text
     assert "autoencoder (fp32)" in text and "GB at the most" in text and "the latents" in text
     assert "of training, once, the cache of latents: " in text
 

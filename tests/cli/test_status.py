@@ -17,13 +17,13 @@ import pytest
 
 from semsynth.cli import main
 from semsynth.cli.cluster.status import judge
-from semsynth.core.files import claim_output, write_json
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
+from semsynth.core.files import claim_output_dir, write_json
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return claim_output(tmp_path / "run", "run", {})
+    return claim_output_dir(tmp_path / "run", "run", {})
 
 
 def write(run: Path, **values: Any) -> Status:

@@ -18,9 +18,9 @@ import pytest
 import yaml
 from local_slurm import CONF, PROGRAMS, SEARCH, Slurm, start_all, wait_until_idle
 
+from semsynth.cli.cluster.ports import reserve_port
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
-from semsynth.cli.cluster.ports import reserved_port
 
 SIDE, STEPS = 16, 80
 RECIPE = {
@@ -64,7 +64,7 @@ def slurm() -> Iterator[Slurm]:
         (folder / f"gpu{number}").touch()
     host, user = socket.gethostname().partition(".")[0], getpass.getuser()
     held = ExitStack()
-    ports = [held.enter_context(reserved_port()) for _ in range(3)]
+    ports = [held.enter_context(reserve_port()) for _ in range(3)]
     conf = CONF.format(folder=folder, host=host, user=user, ports=ports)
     (folder / "slurm.conf").write_text(conf)
     daemons = start_all(folder, env)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from semsynth.core.errors import UserError
 from semsynth.core.files import (
     atomic_folder,
     atomic_path,
-    claim_output,
+    claim_output_dir,
     read_json,
     require_space,
     sha256_file,
@@ -18,7 +19,6 @@ from semsynth.core.files import (
     write_json,
     write_text,
 )
-from semsynth.core.errors import UserError
 
 
 def only(folder: Path) -> list[str]:
@@ -87,31 +87,31 @@ def test_broken_json_is_one_line(content: bytes, tmp_path: Path) -> None:
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     folder = tmp_path / "deep/out"
     key = {"size": (1, 2), "recipe": {"train": {"steps": 3, "rate": 0.1}, "name": "a"}}
-    assert claim_output(folder, "run", key) == folder
+    assert claim_output_dir(folder, "run", key) == folder
     (folder / "work.txt").write_text("")
-    claim_output(folder, "run", key)
+    claim_output_dir(folder, "run", key)
     with pytest.raises(UserError, match="holds run, not samples"):
-        claim_output(folder, "samples", key)
+        claim_output_dir(folder, "samples", key)
     other = {"size": (1, 2), "recipe": {"train": {"steps": 4, "rate": 0.1}, "name": "a"}}
     with pytest.raises(UserError, match=r"made with recipe\.train\.steps=3, now 4; choose"):
-        claim_output(folder, "run", other)
+        claim_output_dir(folder, "run", other)
     with pytest.raises(UserError, match="size"):
-        claim_output(folder, "run", {"recipe": key["recipe"]})
+        claim_output_dir(folder, "run", {"recipe": key["recipe"]})
     assert only(folder) == [".semsynth.json", "work.txt"]
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="is a file"):
-        claim_output(tmp_path / "file", "run", {})
+        claim_output_dir(tmp_path / "file", "run", {})
     with pytest.raises(UserError, match="not empty"):
-        claim_output(tmp_path, "run", {})
+        claim_output_dir(tmp_path, "run", {})
     assert only(tmp_path) == ["file"]
     (tmp_path / "empty").mkdir()
-    claim_output(tmp_path / "empty", "run", {})
+    claim_output_dir(tmp_path / "empty", "run", {})
     (tmp_path / "empty/.semsynth.json").write_text("[]")
     with pytest.raises(UserError, match="something else"):
-        claim_output(tmp_path / "empty", "run", {})
+        claim_output_dir(tmp_path / "empty", "run", {})
 
 
 def test_checksum_of_known_bytes(tmp_path: Path) -> None:

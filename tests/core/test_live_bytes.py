@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from semsynth.planning.live_bytes import LiveBytes
+from semsynth.planning.live_bytes import MemoryTracker
 
 
 def test_a_storage_counts_from_birth_to_death_and_its_views_do_not() -> None:
-    with FakeTensorMode(), LiveBytes() as live:
+    with FakeTensorMode(), MemoryTracker() as live:
         a = torch.empty(1000)
         assert live.now == 4000
         b = a.view(10, 100)[2:]
@@ -24,7 +24,7 @@ def test_a_storage_counts_from_birth_to_death_and_its_views_do_not() -> None:
 
 
 def test_real_tensors_too() -> None:
-    with LiveBytes() as live:
+    with MemoryTracker() as live:
         a = torch.ones(10, dtype=torch.float64)
         a = a * 2
     assert (live.now, live.peak) == (80, 160)
@@ -34,7 +34,7 @@ def test_what_a_convolution_saves_for_the_backward_pass() -> None:
     with FakeTensorMode():
         conv = nn.Conv2d(3, 5, 3, padding=1)
         x = torch.empty(2, 3, 8, 8)
-        live = LiveBytes()
+        live = MemoryTracker()
         live.ignore([x, *conv.parameters()])
         with live:
             y = conv(x).relu()

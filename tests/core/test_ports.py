@@ -8,11 +8,11 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from semsynth.cli.cluster.ports import reserved_port
+from semsynth.cli.cluster.ports import reserve_port
 
 
 def test_only_a_server_gets_it_and_torch_is_one() -> None:
-    with reserved_port() as port:
+    with reserve_port() as port:
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind(("", port))
         minute = timedelta(seconds=60)
@@ -23,8 +23,8 @@ def test_only_a_server_gets_it_and_torch_is_one() -> None:
 
 
 def test_the_next_one_is_tried_and_the_last_failure_told() -> None:
-    with reserved_port() as first:
-        with reserved_port([first, 0]) as second:
+    with reserve_port() as first:
+        with reserve_port([first, 0]) as second:
             assert second not in (first, 0)
-        with pytest.raises(OSError, match="in use"), reserved_port([first]):
+        with pytest.raises(OSError, match="in use"), reserve_port([first]):
             pass

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from semsynth.training import recipe_files as recipes
 from semsynth.core.errors import UserError
-from semsynth.training.recipe_files import recipe_names, recipe_path, recipes_folder
+from semsynth.training import recipe as recipes
+from semsynth.training.recipe import recipe_names, recipe_path, recipes_folder
 
 
 def test_a_checkout_uses_the_folder_at_its_root(root: Path) -> None:

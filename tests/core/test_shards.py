@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from semsynth.core.files import MARKER, claim_output, write_first
-from semsynth.core.errors import UserError
 from semsynth.core.distributed.shards import Shard, local_rank, process_rank, this_shard
+from semsynth.core.errors import UserError
+from semsynth.core.files import MARKER, claim_output_dir, write_once
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
@@ -77,12 +77,12 @@ def test_parts_are_all_of_it_and_do_not_overlap() -> None:
 RACE = """
 import sys, time
 from pathlib import Path
-from semsynth.core.files import claim_output, write_first
+from semsynth.core.files import claim_output_dir, write_once
 folder, number = Path(sys.argv[1]), sys.argv[2]
 while not (folder.parent / "go").exists():
     time.sleep(0.001)
-claim_output(folder, "samples", {"a": 1})
-print(write_first(folder / "choice.json", number))
+claim_output_dir(folder, "samples", {"a": 1})
+print(write_once(folder / "choice.json", number))
 """
 
 
@@ -99,8 +99,8 @@ def test_processes_that_claim_a_folder_at_once_all_get_it(tmp_path: Path) -> Non
 
 
 def test_the_first_value_stays_and_a_strangers_folder_is_refused(tmp_path: Path) -> None:
-    assert write_first(tmp_path / "a.json", {"x": 1}) == {"x": 1}
-    assert write_first(tmp_path / "a.json", {"x": 2}) == {"x": 1}
+    assert write_once(tmp_path / "a.json", {"x": 1}) == {"x": 1}
+    assert write_once(tmp_path / "a.json", {"x": 2}) == {"x": 1}
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
     with pytest.raises(UserError, match="was not made by semsynth"):
-        claim_output(tmp_path, "samples", {})
+        claim_output_dir(tmp_path, "samples", {})

@@ -28,8 +28,8 @@ labels:
 IDS = np.array([0, 1, 2, 5], np.uint8)
 
 
-def picture(seed: int, size: tuple[int, int] = (24, 32)) -> np.ndarray:
-    """A picture of coloured blocks, (H, W, 3) uint8."""
+def image(seed: int, size: tuple[int, int] = (24, 32)) -> np.ndarray:
+    """An image of coloured blocks, (H, W, 3) uint8."""
     blocks = np.random.default_rng(seed).integers(0, 256, (size[0] // 4, size[1] // 4, 3), np.uint8)
     return blocks.repeat(4, 0).repeat(4, 1)
 
@@ -60,10 +60,10 @@ class RawSet:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> RawSet:
-    """Six pictures of 32x24 with masks and labels."""
+    """Six images of 32x24 with masks and labels."""
     made = RawSet(tmp_path / "raw")
     for number in range(6):
-        made.add(f"walk{number // 2}_{number}", picture(number), mask(number))
+        made.add(f"walk{number // 2}_{number}", image(number), mask(number))
     (made.root / "labels.yaml").write_text(LABELS)
     return made
 
@@ -113,5 +113,5 @@ def hub_copy(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def blocks() -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-    """The functions that make pictures and masks from a seed."""
-    return picture, mask
+    """The functions that make images and masks from a seed."""
+    return image, mask

@@ -59,7 +59,7 @@ def test_unknown_ids_with_their_pixels(raw: Any, refused: Callable[..., str]) ->
     assert "masks/walk0_0.png: ids outside the labels: 9 (3 pixels), 200 (1 pixels)" in refused()
 
 
-def test_nothing_is_left_when_the_first_picture_is_wrong(
+def test_nothing_is_left_when_the_first_image_is_wrong(
     raw: Any, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     raw.save("masks/walk0_0.png", np.full((24, 32), 9, np.uint8))
@@ -118,10 +118,10 @@ def test_truncated_and_empty_files(
     path.write_bytes(data[: int(len(data) * share)])
     line = refused()
     assert f"{kind}/walk1_3.png: " in line
-    assert ("0 bytes" if share == 0 else "cut short") in line or "not a picture" in line
+    assert ("0 bytes" if share == 0 else "cut short") in line or "not an image" in line
 
 
-def test_pictures_of_other_kinds_are_converted(raw: Any, command: Command, tmp_path: Path) -> None:
+def test_images_of_other_kinds_are_converted(raw: Any, command: Command, tmp_path: Path) -> None:
     rgb = np.full((24, 32, 3), (200, 60, 20), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -146,7 +146,7 @@ def test_empty_folder_and_missing_folders(
     raw: Any, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert "empty: has no pictures" in refused("--images", tmp_path / "empty")
+    assert "empty: has no images" in refused("--images", tmp_path / "empty")
     assert "nowhere: no such folder" in refused("--masks", tmp_path / "nowhere")
     assert "labels.yaml: no such file" in refused("--labels", tmp_path / "labels.yaml")
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from semsynth.data.edges import instance_edges
-from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Batch, Plan, TrainingPictures, batches
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import (
-    PreparedSample,
     PreparedDataset,
     PreparedFormat,
+    PreparedSample,
     PreparedWriter,
     write_sample,
 )
-from semsynth.core.errors import UserError
+from semsynth.data.edges import instance_edges
+from semsynth.data.labels import LabelSet
+from semsynth.data.loader import Batch, Plan, TrainingDataset, batches
 
 SIDE = 16
 LABELS = LabelSet.from_names({0: "void", 1: "a", 2: "b"}, ignore_id=0)
@@ -39,7 +39,7 @@ def test_both_sides_of_a_border_and_never_the_rim() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
-def test_a_batch_is_its_pictures(dtype: type) -> None:
+def test_a_batch_is_its_images(dtype: type) -> None:
     ids = np.random.default_rng(0).integers(0, 3, (2, 3, 6, 9)).astype(dtype)
     together = instance_edges(ids)
     for a in range(2):
@@ -68,7 +68,7 @@ def test_official_edges(name: str, root: Path) -> None:
 
 
 def prepared(folder: Path, instances: bool = True, last: bool = True) -> PreparedDataset:
-    """Five pictures: grey is 10 times what the instance has above 26000; the first is padded."""
+    """Five images: grey is 10 times what the instance has above 26000; the first is padded."""
     form = PreparedFormat(LABELS, SIDE, SIDE, resize="pad")
     writer = PreparedWriter(folder, form, "prepared", {})
     for i in range(5):
@@ -87,27 +87,27 @@ def prepared(folder: Path, instances: bool = True, last: bool = True) -> Prepare
 
 def load(data: PreparedDataset, **plan: float) -> list[Batch]:
     chosen = Plan(seed=3, batch_size=5, instances=True, **plan)  # type: ignore[arg-type]
-    return list(batches(TrainingPictures(data, "train", chosen), (0, 6)))
+    return list(batches(TrainingDataset(data, "train", chosen), (0, 6)))
 
 
 def test_edges_are_stored_whole_and_read_back(tmp_path: Path) -> None:
     data = prepared(tmp_path / "p")
     for stem in data.stems("train"):
-        picture = data.read_image("train", stem)[..., 0] // 10
-        assert np.array_equal(data.read_instances("train", stem), picture + np.uint16(26_000))
+        image = data.read_image("train", stem)[..., 0] // 10
+        assert np.array_equal(data.read_instances("train", stem), image + np.uint16(26_000))
         content = np.zeros((SIDE, SIDE), bool)
         top, left, height, width = data.content_box("train", stem)
         content[top : top + height, left : left + width] = True
-        assert np.array_equal(data.read_edges("train", stem), instance_edges(picture, content))
+        assert np.array_equal(data.read_edges("train", stem), instance_edges(image, content))
 
 
-def test_batches_have_the_edges_of_their_varied_pictures(tmp_path: Path) -> None:
+def test_batches_have_the_edges_of_their_varied_images(tmp_path: Path) -> None:
     data = prepared(tmp_path / "p")
     seen_flipped = 0
     for batch in load(data, flip=True):
         assert batch.edges is not None and batch.content is not None
         assert batch.edges.shape == (5, SIDE, SIDE) and batch.edges.dtype == torch.uint8
-        expected = instance_edges(batch.pictures[:, 0].numpy(), batch.content[:, 0].numpy())
+        expected = instance_edges(batch.images[:, 0].numpy(), batch.content[:, 0].numpy())
         assert np.array_equal(batch.edges.numpy(), expected)
         seen_flipped += int(batch.edges.sum())
     assert seen_flipped
@@ -131,15 +131,15 @@ def test_edges_stay_two_pixels_wide_when_a_crop_is_enlarged(tmp_path: Path) -> N
 def test_variation_is_the_same_with_and_without_edges(tmp_path: Path) -> None:
     data = prepared(tmp_path / "p")
     plan = Plan(seed=3, batch_size=5, flip=True, crop=0.5)
-    without = batches(TrainingPictures(data, "train", plan), (0, 6))
+    without = batches(TrainingDataset(data, "train", plan), (0, 6))
     for a, b in zip(load(data, flip=True, crop=0.5), without, strict=True):
         assert b.edges is None
-        assert torch.equal(a.pictures, b.pictures) and torch.equal(a.channels, b.channels)
+        assert torch.equal(a.images, b.images) and torch.equal(a.channels, b.channels)
 
 
 @pytest.mark.parametrize("everything", [True, False])
 def test_missing_instance_maps_are_told_before_the_work(everything: bool, tmp_path: Path) -> None:
     data = prepared(tmp_path / "p", instances=not everything, last=False)
     count = 5 if everything else 1
-    with pytest.raises(UserError, match=f"{count} of the 5 pictures in 'train' have no instance"):
-        TrainingPictures(data, "train", Plan(seed=0, batch_size=1, instances=True))
+    with pytest.raises(UserError, match=f"{count} of the 5 images in 'train' have no instance"):
+        TrainingDataset(data, "train", Plan(seed=0, batch_size=1, instances=True))

@@ -1,4 +1,4 @@
-"""Every kind of picture is read as it is shown; every kind of mask as it is stored."""
+"""Every kind of image is read as it is shown; every kind of mask as it is stored."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semsynth.data.images import ids_from_picture, read_colors, read_ids, read_rgb, read_size
-from semsynth.data.labels import LabelSet
 from semsynth.core.errors import UserError
+from semsynth.data.images import ids_from_image, read_colors, read_ids, read_rgb, read_size
+from semsynth.data.labels import LabelSet
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 GREY = np.random.default_rng(1).integers(0, 256, (6, 10), np.uint8)
 IDS = np.random.default_rng(2).integers(0, 4, (6, 10), np.uint8)
 
 
-def save(path: Path, picture: Image.Image, **options: object) -> Path:
-    picture.save(path, **options)
+def save(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
     return path
 
 
-def test_rgb_grey_and_transparent_pictures(tmp_path: Path) -> None:
+def test_rgb_grey_and_transparent_images(tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     save(path, Image.fromarray(RGB))
     assert (read_rgb(path, "p") == RGB).all()
@@ -34,7 +34,7 @@ def test_rgb_grey_and_transparent_pictures(tmp_path: Path) -> None:
     assert (read_rgb(path, "p") == GREY[..., None]).all()
 
 
-def test_palette_and_cmyk_pictures(tmp_path: Path) -> None:
+def test_palette_and_cmyk_images(tmp_path: Path) -> None:
     few = Image.fromarray(RGB).quantize(16)
     assert (read_rgb(save(tmp_path / "p.png", few), "p") == np.array(few.convert("RGB"))).all()
     flat = Image.new("CMYK", (10, 6), (0, 255, 255, 0))
@@ -66,8 +66,8 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
 def test_masks_of_every_depth_are_read_as_stored(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     for bits in (1, 2, 4, 8):
-        picture = Image.fromarray(np.minimum(IDS, 2**bits - 1))
-        palette = picture.convert("P") if bits == 8 else picture
+        image = Image.fromarray(np.minimum(IDS, 2**bits - 1))
+        palette = image.convert("P") if bits == 8 else image
         assert (read_ids(save(path, palette), "m") == np.minimum(IDS, 2**bits - 1)).all()
     deep = IDS.astype(np.uint16) * 9000
     assert (read_ids(save(path, Image.fromarray(deep)), "m") == deep).all()
@@ -96,14 +96,14 @@ def test_grey_png_of_few_bits_is_not_spread(tmp_path: Path, bits: int) -> None:
     assert (read_ids(path, "m") == ids).all()
     assert (read_ids(path.read_bytes(), "m") == ids).all()
     labels = LabelSet.from_names({i: f"c{i}" for i in range(8)})
-    with Image.open(path) as picture:
-        assert (ids_from_picture(picture, labels) == ids).all()
+    with Image.open(path) as image:
+        assert (ids_from_image(image, labels) == ids).all()
 
 
 def test_palette_masks_are_read_as_indices(tmp_path: Path) -> None:
-    picture = Image.fromarray(IDS).convert("P")
-    picture.putpalette([200, 10, 30] * 256)
-    assert (read_ids(save(tmp_path / "m.png", picture), "m") == IDS).all()
+    image = Image.fromarray(IDS).convert("P")
+    image.putpalette([200, 10, 30] * 256)
+    assert (read_ids(save(tmp_path / "m.png", image), "m") == IDS).all()
 
 
 def test_coloured_masks(tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def with_alpha(rgb: np.ndarray, alpha: int) -> Image.Image:
     return Image.fromarray(np.concatenate([rgb, layer], -1))
 
 
-def test_every_picture_of_a_mask_gives_its_ids(tmp_path: Path) -> None:
+def test_every_image_of_a_mask_gives_its_ids(tmp_path: Path) -> None:
     deep = IDS.astype(np.uint16)
     deep[0, 0] = 40_000
     palette = Image.fromarray(IDS).convert("P")
     palette.putpalette([9, 9, 9] * 256)
     colored = LABELS.colorize(deep)
-    for picture, ids in (
+    for image, ids in (
         (Image.fromarray(IDS), IDS),
         (Image.fromarray(IDS > 0), IDS > 0),
         (palette, IDS),
@@ -140,15 +140,15 @@ def test_every_picture_of_a_mask_gives_its_ids(tmp_path: Path) -> None:
         (Image.fromarray(colored), deep),
         (with_alpha(colored, 255), deep),
     ):
-        assert (ids_from_picture(picture, LABELS) == ids).all(), picture.mode
+        assert (ids_from_image(image, LABELS) == ids).all(), image.mode
         name = tmp_path / "m.tif"
-        picture.save(name)
+        image.save(name)
         with Image.open(name) as opened:
-            assert (ids_from_picture(opened, LABELS) == ids).all(), picture.mode
+            assert (ids_from_image(opened, LABELS) == ids).all(), image.mode
 
 
 @pytest.mark.parametrize(
-    ("picture", "said"),
+    ("image", "said"),
     [
         (Image.fromarray(IDS.astype(np.float32)), r"m: has mode F \(F\); a mask is one channel"),
         (Image.new("LA", (4, 4)), r"m: has mode LA \(L\+A\)"),
@@ -159,23 +159,23 @@ def test_every_picture_of_a_mask_gives_its_ids(tmp_path: Path) -> None:
         (Image.fromarray(RGB), r"m: colour .* belongs to no label.* nearest label is '"),
     ],
 )
-def test_what_is_no_mask_is_told(picture: Image.Image, said: str) -> None:
+def test_what_is_no_mask_is_told(image: Image.Image, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        ids_from_picture(picture, LABELS, "m")
+        ids_from_image(image, LABELS, "m")
 
 
 def test_masks_cut_short_or_lossy_are_told(tmp_path: Path) -> None:
     whole = save(tmp_path / "m.png", Image.fromarray(GREY)).read_bytes()
     (tmp_path / "m.png").write_bytes(whole[:-30])
     with (
-        Image.open(tmp_path / "m.png") as picture,
+        Image.open(tmp_path / "m.png") as image,
         pytest.raises(UserError, match="m: cannot be read"),
     ):
-        ids_from_picture(picture, LABELS, "m")
+        ids_from_image(image, LABELS, "m")
     for pixels in (IDS, LABELS.colorize(IDS)):
         name = save(tmp_path / "m.jpg", Image.fromarray(pixels))
-        with Image.open(name) as picture, pytest.raises(UserError, match="m: is a JPEG"):
-            ids_from_picture(picture, LABELS, "m")
+        with Image.open(name) as image, pytest.raises(UserError, match="m: is a JPEG"):
+            ids_from_image(image, LABELS, "m")
 
 
 def test_lossy_masks_are_refused(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_lossy_masks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp", "bmp"])
-def test_every_cut_gives_one_line_and_never_a_picture(tmp_path: Path, kind: str) -> None:
+def test_every_cut_gives_one_line_and_never_a_image(tmp_path: Path, kind: str) -> None:
     whole = save(tmp_path / f"p.{kind}", Image.fromarray(RGB)).read_bytes()
     for share in (0, 0.02, 0.3, 0.7):
         path = tmp_path / f"cut.{kind}"

@@ -9,9 +9,9 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from semsynth.core.errors import UserError
 from semsynth.data.labels import BLACK, Label, LabelSet, distinct_colors
 from semsynth.data.presets import PRESETS, preset, preset_labels, preset_licence
-from semsynth.core.errors import UserError
 
 SET = LabelSet.from_names({0: "none", 1: "road", 7: "car"}, ignore_id=0, things=["car"])
 
@@ -130,7 +130,7 @@ def test_padding_gets_an_id_of_its_own_where_nothing_is_ignored() -> None:
         ("cityscapes", 35, 35, 0, "license plate"),
         ("ade20k", 151, 151, 0, "flag"),
         ("cocostuff", 183, 183, 255, "unlabeled"),
-        ("street_set", 13, 12, 0, "object-trafficsign"),
+        ("streets", 13, 12, 0, "object-trafficsign"),
     ],
 )
 def test_presets(module: str, n: int, channels: int, ignore: int, last: str) -> None:

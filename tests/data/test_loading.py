@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Plan, TrainingPictures, batches
 from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.labels import LabelSet
+from semsynth.data.loader import Plan, TrainingDataset, batches
 
 SIDE, COUNT = 16, 7
 
 
 @pytest.fixture(scope="module")
 def ramps(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    """Seven pictures: red grows with the column as the mask's channel does, green is the picture's
+    """Seven images: red grows with the column as the mask's channel does, green is the image's
     number, blue grows with the row."""
     labels = LabelSet.from_names({0: "void"} | {i + 1: f"c{i}" for i in range(SIDE)}, ignore_id=0)
     folder = tmp_path_factory.mktemp("ramps") / "prepared"
@@ -29,14 +29,14 @@ def ramps(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return writer.finish("ramps", "here", "none")
 
 
-def samples(data: PreparedDataset, batch: int = 3, **plan: float) -> TrainingPictures:
+def samples(data: PreparedDataset, batch: int = 3, **plan: float) -> TrainingDataset:
     values = {"seed": 5, "batch_size": batch, **plan}
-    return TrainingPictures(data, "train", Plan(**values))  # type: ignore[arg-type]
+    return TrainingDataset(data, "train", Plan(**values))  # type: ignore[arg-type]
 
 
 def test_each_sample_once_an_epoch(ramps: PreparedDataset) -> None:
-    pictures = samples(ramps)
-    epochs = [[pictures.stem_at(e * COUNT + i) for i in range(COUNT)] for e in range(4)]
+    images = samples(ramps)
+    epochs = [[images.stem_at(e * COUNT + i) for i in range(COUNT)] for e in range(4)]
     assert all(sorted(epoch) == [f"p{i}" for i in range(COUNT)] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     # Whatever order they are asked for in, and another order for another seed.
@@ -53,7 +53,7 @@ def test_a_step_has_its_batch_wherever_one_starts(ramps: PreparedDataset) -> Non
     for first in (1, 4):
         rest = list(batches(samples(ramps, **plan), (first, 6)))
         for a, b in zip(whole[first:], rest, strict=True):
-            assert torch.equal(a.pictures, b.pictures)
+            assert torch.equal(a.images, b.images)
             assert torch.equal(a.channels, b.channels)
     assert list(batches(samples(ramps), (6, 6))) == []
 
@@ -65,53 +65,53 @@ def test_shards_are_the_parts_of_a_batch(world: int, ramps: PreparedDataset) -> 
     for rank in range(world):
         part = list(batches(samples(ramps, **plan), (0, 3), shard=(rank, world)))
         for a, b in zip(whole, part, strict=True):
-            assert torch.equal(a.pictures[rank::world], b.pictures)
+            assert torch.equal(a.images[rank::world], b.images)
             assert torch.equal(a.channels[rank::world], b.channels)
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_each_sample_once_an_epoch_across_ranks(world: int, ramps: PreparedDataset) -> None:
-    size, epochs = 4, 4  # 4 does not divide the 7 pictures: a batch spans two epochs
+    size, epochs = 4, 4  # 4 does not divide the 7 images: a batch spans two epochs
     seen = np.full((epochs * COUNT // size, size), -1)
     for rank in range(world):
         parts = batches(samples(ramps, size), (0, len(seen)), shard=(rank, world))
         for row, part in zip(seen, parts, strict=True):
-            row[rank::world] = part.pictures[:, 1, 0, 0].numpy()  # green is the picture's number
+            row[rank::world] = part.images[:, 1, 0, 0].numpy()  # green is the image's number
     for epoch in seen.reshape(epochs, COUNT):
         assert sorted(epoch) == list(range(COUNT))
 
 
 def test_untouched_without_variation(ramps: PreparedDataset) -> None:
     batch = next(batches(samples(ramps, batch=COUNT), (0, 1)))
-    assert batch.pictures.shape == (COUNT, 3, SIDE, SIDE) and batch.pictures.dtype == torch.uint8
+    assert batch.images.shape == (COUNT, 3, SIDE, SIDE) and batch.images.dtype == torch.uint8
     assert batch.channels.dtype == torch.int8 and batch.content is None
-    assert torch.equal(batch.pictures[:, 0], batch.channels.to(torch.uint8) * 16)
-    assert sorted(batch.pictures[:, 1, 0, 0].tolist()) == list(range(COUNT))
+    assert torch.equal(batch.images[:, 0], batch.channels.to(torch.uint8) * 16)
+    assert sorted(batch.images[:, 1, 0, 0].tolist()) == list(range(COUNT))
 
 
 def test_flips_turn_image_and_mask(ramps: PreparedDataset) -> None:
     found = list(batches(samples(ramps, batch=COUNT, flip=True), (0, 30)))
-    pictures = torch.cat([batch.pictures for batch in found])
+    images = torch.cat([batch.images for batch in found])
     channels = torch.cat([batch.channels for batch in found])
-    assert torch.equal(pictures[:, 0], channels.to(torch.uint8) * 16)
+    assert torch.equal(images[:, 0], channels.to(torch.uint8) * 16)
     flipped = channels[:, 0, 0] == SIDE - 1
     assert float(flipped.float().mean()) == pytest.approx(0.5, abs=0.12)  # 210 of them
     rows = torch.arange(SIDE, dtype=torch.uint8) * 16
-    assert torch.equal(pictures[:, 2], rows[None, :, None].expand(len(pictures), SIDE, SIDE))
+    assert torch.equal(images[:, 2], rows[None, :, None].expand(len(images), SIDE, SIDE))
 
 
 @pytest.mark.parametrize("crop", [0.5, 0.9, 0.01])
 def test_crops_cut_image_and_mask_alike(crop: float, ramps: PreparedDataset) -> None:
     for batch in batches(samples(ramps, flip=True, crop=crop), (0, 20)):
-        assert batch.pictures.shape == (3, 3, SIDE, SIDE)
+        assert batch.images.shape == (3, 3, SIDE, SIDE)
         # A mixed colour lies within half a column of the nearest class.
-        columns = batch.pictures[:, 0].float() / 16
+        columns = batch.images[:, 0].float() / 16
         assert float((columns - batch.channels.float()).abs().max()) <= 0.5 + 1 / 16
         assert int(batch.channels.min()) >= 0 and int(batch.channels.max()) < SIDE
-        for picture in batch.channels:
-            seen = len(picture.unique())
+        for image in batch.channels:
+            seen = len(image.unique())
             assert seen >= int(crop * SIDE) or crop < 0.1
-            assert torch.equal(picture, picture[:1].expand(SIDE, SIDE))
+            assert torch.equal(image, image[:1].expand(SIDE, SIDE))
 
 
 def test_padding_is_no_content(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_padding_is_no_content(tmp_path: Path) -> None:
 def test_a_batch_is_pinned_whole(ramps: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader's thread pins what has such a method; tensors of a CPU-only PyTorch have not."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
-    pictures = samples(ramps)
-    pictures.noise = lambda position: np.full((2, 1, 1), position, np.float32)
-    (batch,) = batches(pictures, (0, 1))
+    images = samples(ramps)
+    images.noise = lambda position: np.full((2, 1, 1), position, np.float32)
+    (batch,) = batches(images, (0, 1))
     pinned = torch.utils.data._utils.pin_memory.pin_memory(batch)
     for name, part in vars(batch).items():
         there = vars(pinned)[name]
@@ -147,6 +147,6 @@ def test_channels_travel_as_bytes_where_they_fit(classes: int, kind: type, tmp_p
     writer = PreparedWriter(tmp_path / "p", PreparedFormat(labels, 4, 4), "prepared", {})
     mask = np.full((4, 4), classes - 1, np.uint8)
     writer.write_pair("train", "a", np.zeros((4, 4, 3), np.uint8), mask)
-    pictures = samples(writer.finish("many", "here", "none"), 1)
-    channels = pictures[0].channels
+    images = samples(writer.finish("many", "here", "none"), 1)
+    channels = images[0].channels
     assert channels.dtype == kind and (channels == classes - 1).all()

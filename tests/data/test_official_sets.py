@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
 from semsynth.data.prepare import prepare
-from semsynth.data.dataset import PreparedDataset
 from semsynth.data.resize import paper_fit
 from semsynth.data.sources.celebamask import MAPPING, PARTS
-from semsynth.core.errors import UserError
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]
 RNG = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_paper_crops_the_centre_after_resizing() -> None:
 
 @pytest.mark.parametrize("shape", [(20, 31), (33, 16), (100, 203), (7, 9), (16, 16)])
 @pytest.mark.parametrize("how", ["crop", "stretch"])
-def test_paper_makes_the_size_of_any_picture(shape: tuple[int, int], how: Any) -> None:
+def test_paper_makes_the_size_of_any_image(shape: tuple[int, int], how: Any) -> None:
     ids = RNG.choice([3, 40_000], shape).astype(np.uint16)
     fitted = paper_fit(ids, how, (16, 16), nearest=True)
     assert fitted.shape == (16, 16) and set(np.unique(fitted)) <= {3, 40_000}
@@ -73,7 +73,7 @@ def test_paper_makes_the_size_of_any_picture(shape: tuple[int, int], how: Any) -
 
 
 def cityscapes(root: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Two pictures; in each, two cars that touch; gives the maps of the first."""
+    """Two images; in each, two cars that touch; gives the maps of the first."""
     ids = np.full(size, 7, np.uint8)
     instances = np.full(size, 7, np.uint16)
     ids[4:12, 4:20] = 26
@@ -143,7 +143,7 @@ def test_ade20k_layout_and_paper_resizing(tmp_path: Path) -> None:
     assert not data.has_instances("train")
     plain = run(root, "ade20k", height=16, width=16, resize="stretch", output=tmp_path / "o")
     assert plain.way("train", "ADE_1") == "stretch"
-    assert plain.info.pictures["train"]["ADE_1"].resize is None
+    assert plain.info.images["train"]["ADE_1"].resize is None
 
 
 def faces(root: Path) -> dict[int, dict[str, np.ndarray]]:
@@ -245,7 +245,7 @@ def test_celebamask_with_whole_masks(tmp_path: Path) -> None:
         ),
         (
             lambda root: save(root / "CelebA-HQ-img/2.jpg", np.zeros((40, 40, 3), np.uint8)),
-            r"2.jpg: the mask does not fit its picture .* \(40x40\)",
+            r"2.jpg: the mask does not fit its image .* \(40x40\)",
         ),
     ],
 )
@@ -330,8 +330,8 @@ def test_sizes_and_resizing_by_source() -> None:
         PrepareConfig(source="camvid", resize="paper")
 
 
-def test_paper_pictures_go_back_to_their_size(tmp_path: Path) -> None:
-    from semsynth.pipelines.generate.geometry import Frame
+def test_paper_images_go_back_to_their_size(tmp_path: Path) -> None:
+    from semsynth.pipelines.generate.geometry import OutputGeometry
 
     root = tmp_path / "ade"
     for part in ("training", "validation"):
@@ -341,7 +341,7 @@ def test_paper_pictures_go_back_to_their_size(tmp_path: Path) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     sizes = {"train": (32, 32), "val": (32, 96)}
     for split, size in sizes.items():
-        back = Frame(data, True, split).sample(split, "ADE_1", image)
+        back = OutputGeometry(data, True, split).sample(split, "ADE_1", image)
         assert back.mask.shape == size and back.resize is None
-        kept = Frame(data, False, split).sample(split, "ADE_1", image)
+        kept = OutputGeometry(data, False, split).sample(split, "ADE_1", image)
         assert kept.resize == data.way(split, "ADE_1")

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semsynth.core.errors import UserError
 from semsynth.data import prepare as prepare_module
 from semsynth.data.config import PrepareConfig
+from semsynth.data.dataset import PreparedWriter
 from semsynth.data.near_duplicates import copies_of, perceptual_hash
 from semsynth.data.prepare import prepare
-from semsynth.data.dataset import PreparedWriter
 from semsynth.data.sources.base import split_by_group
 from semsynth.data.sources.folder import group_of
 from semsynth.data.sources.sidewalk import COLORS, split_of_row
-from semsynth.core.errors import UserError
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]
 
@@ -173,7 +173,7 @@ def test_other_settings_need_another_folder(raw: Any, tmp_path: Path) -> None:
         prepare(config_of(raw, tmp_path / "out", height=13))
 
 
-def test_a_picture_that_went_away_between_two_runs_leaves_nothing(raw: Any, tmp_path: Path) -> None:
+def test_a_image_that_went_away_between_two_runs_leaves_nothing(raw: Any, tmp_path: Path) -> None:
     raw.save("masks/walk2_5.png", np.full((24, 32), 77, np.uint8))
     with pytest.raises(UserError, match="77"):
         prepare(config_of(raw, tmp_path / "out"))
@@ -253,12 +253,12 @@ def test_gated_data_set_says_what_to_do() -> None:
 
 
 def test_near_copies() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    picture = picture.repeat(16, 0).repeat(16, 1)
-    other = picture[::-1, ::-1]
-    brighter = np.clip(picture.astype(int) + 10, 0, 255).astype(np.uint8)
-    hashes = [perceptual_hash(p) for p in (other, brighter, np.roll(picture, 1, 1))]
-    assert copies_of(hashes, [perceptual_hash(picture)], 6) == {1: 0, 2: 0}
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    image = image.repeat(16, 0).repeat(16, 1)
+    other = image[::-1, ::-1]
+    brighter = np.clip(image.astype(int) + 10, 0, 255).astype(np.uint8)
+    hashes = [perceptual_hash(p) for p in (other, brighter, np.roll(image, 1, 1))]
+    assert copies_of(hashes, [perceptual_hash(image)], 6) == {1: 0, 2: 0}
     assert copies_of(hashes, [], 6) == {}
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsynth.data.labels import LabelSet
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import (
-    PreparedSample,
     PreparedDataset,
     PreparedFormat,
+    PreparedSample,
     PreparedWriter,
     write_sample,
 )
-from semsynth.core.errors import UserError
+from semsynth.data.labels import LabelSet
 
 LABELS = LabelSet.from_names({0: "none", 1: "road", 2: "sky"}, ignore_id=0)
 FORM = PreparedFormat(LABELS, 8, 12)
@@ -64,7 +64,9 @@ def test_masks_alone_and_instances(tmp_path: Path) -> None:
     writer = PreparedWriter(tmp_path / "d", FORM)
     writer.write_pair("val", "a", None, IDS)
     writer.add(
-        write_sample(writer.root, FORM, "train", "b", PreparedSample(IMAGE, IDS, None, None, objects))
+        write_sample(
+            writer.root, FORM, "train", "b", PreparedSample(IMAGE, IDS, None, None, objects)
+        )
     )
     data = finish(writer)
     assert not data.has_images("val")
@@ -78,7 +80,7 @@ def test_several_writers_fill_one_folder(tmp_path: Path) -> None:
     assert finish(writers[0]).stems("val") == ["p0", "p1"]
 
 
-def test_a_progress_file_that_was_cut_short_loses_one_picture_only(tmp_path: Path) -> None:
+def test_a_progress_file_that_was_cut_short_loses_one_image_only(tmp_path: Path) -> None:
     writer = PreparedWriter(tmp_path / "d", FORM)
     writer.write_pair("train", "a", IMAGE, IDS)
     writer.write_pair("train", "b", IMAGE, IDS)
@@ -132,7 +134,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         PreparedDataset.open(tmp_path / "d")
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     writer = PreparedWriter(tmp_path / "d", FORM)
     writer.write_pair("train", "a", IMAGE, IDS)
     data = finish(writer)
@@ -144,7 +146,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
         data.read_image("train", "a")
 
 
-def test_jpeg_keeps_a_smooth_picture(tmp_path: Path) -> None:
+def test_jpeg_keeps_a_smooth_image(tmp_path: Path) -> None:
     form = PreparedFormat(LABELS, 64, 64, image_format="jpg")
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     image = np.dstack(
@@ -159,9 +161,9 @@ def test_jpeg_keeps_a_smooth_picture(tmp_path: Path) -> None:
 
 def test_folders_of_earlier_versions_are_read(tiny_prepared: Path, tmp_path: Path) -> None:
     info = json.loads((tiny_prepared / "dataset.json").read_text())
-    for pictures in info["pictures"].values():
-        for picture in pictures.values():
-            del picture["resize"]
+    for images in info["pictures"].values():
+        for image in images.values():
+            del image["resize"]
     (tmp_path / "dataset.json").write_text(json.dumps(info))
     data = PreparedDataset.open(tmp_path)
     stem = data.stems("train")[0]

@@ -11,7 +11,7 @@ from semsynth.data.resize import content_box, fit, source_box, undo_resize
 HOWS: list[Way] = ["stretch", "crop", "pad"]
 
 
-def test_boxes_of_a_wide_picture_in_a_square() -> None:
+def test_boxes_of_a_wide_image_in_a_square() -> None:
     assert source_box("crop", (100, 300), (50, 50)) == (0, 100, 100, 100)
     assert content_box("pad", (100, 300), (60, 60)) == (20, 0, 20, 60)
     assert source_box("stretch", (100, 300), (50, 50)) == (0, 0, 100, 300)
@@ -66,7 +66,7 @@ def test_shrinking_an_image_averages() -> None:
     assert (np.abs(fit(checks.astype(np.uint8), "stretch", (16, 16), False) - 127.5) <= 1).all()
 
 
-def test_a_picture_of_the_wanted_size_is_not_touched() -> None:
+def test_a_image_of_the_wanted_size_is_not_touched() -> None:
     image = np.random.default_rng(3).integers(0, 256, (9, 11, 3), np.uint8)
     for how in HOWS:
         assert (fit(image, how, (9, 11), nearest=False) == image).all()

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.format import PreparedSample, write_sample
-from semsynth.data.loader import TrainingPictures, TrainingSample, batches
+from semsynth.data.augment import AUGMENTATIONS, Plan, augment, recoloured
 from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
-from semsynth.data.augment import AUGMENTATIONS, Plan, recoloured, vary
+from semsynth.data.format import PreparedSample, write_sample
+from semsynth.data.labels import LabelSet
+from semsynth.data.loader import TrainingDataset, TrainingSample, batches
 
 HEIGHT, WIDTH = 24, 32
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    """Pictures whose pixels say where they are: red the column, green the row; the mask's channel
+    """Images whose pixels say where they are: red the column, green the row; the mask's channel
     is column / 2."""
     labels = LabelSet.from_names({i: f"c{i}" for i in range(WIDTH // 2)})
     folder = tmp_path_factory.mktemp("places") / "prepared"
@@ -33,22 +33,22 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 
 
 def drawn(data: PreparedDataset, count: int, **plan: Any) -> list[TrainingSample]:
-    pictures = TrainingPictures(data, "train", Plan(seed=1, batch_size=4, **plan))
-    return [pictures[i] for i in range(count)]
+    images = TrainingDataset(data, "train", Plan(seed=1, batch_size=4, **plan))
+    return [images[i] for i in range(count)]
 
 
-def test_crops_are_parts_of_the_picture(places: PreparedDataset) -> None:
+def test_crops_are_parts_of_the_image(places: PreparedDataset) -> None:
     corners = set()
     for sample in drawn(places, 200, crop_size=(8, 12)):
-        assert sample.picture.shape == (8, 12, 3)
-        left, top = (int(v) // 4 for v in sample.picture[0, 0, :2])
+        assert sample.image.shape == (8, 12, 3)
+        left, top = (int(v) // 4 for v in sample.image[0, 0, :2])
         corners.add((top, left))
         rows, columns = np.mgrid[top : top + 8, left : left + 12]
         # Not a pixel is mixed with another.
-        assert np.array_equal(sample.picture[..., 0], columns * 4)
-        assert np.array_equal(sample.picture[..., 1], rows * 4)
+        assert np.array_equal(sample.image[..., 0], columns * 4)
+        assert np.array_equal(sample.image[..., 1], rows * 4)
         assert np.array_equal(sample.channels, columns // 2)
-        # As far as the network is told, this is a picture as it is.
+        # As far as the network is told, this is an image as it is.
         assert not sample.varied.any()
     tops, lefts = zip(*corners, strict=True)
     assert (min(tops), max(tops), min(lefts), max(lefts)) == (0, 16, 0, 20)
@@ -57,11 +57,11 @@ def test_crops_are_parts_of_the_picture(places: PreparedDataset) -> None:
 def test_scales_are_told_and_masks_stay_integers(places: PreparedDataset) -> None:
     seen = []
     for sample in drawn(places, 300, crop_size=(8, 12), scale=(0.5, 2.0)):
-        shown = (int(sample.picture[..., 1].max()) - int(sample.picture[..., 1].min())) / 4 + 1
+        shown = (int(sample.image[..., 1].max()) - int(sample.image[..., 1].min())) / 4 + 1
         scale = 2.0 ** float(sample.varied[1])
         seen.append(scale)
         assert shown == pytest.approx(8 / scale, abs=1.01)
-        columns = sample.picture[..., 0].astype(float) / 4
+        columns = sample.image[..., 0].astype(float) / 4
         assert np.abs(columns / 2 - 0.25 - sample.channels).max() <= 0.75 + 0.5 / scale
         assert sample.channels.dtype == np.int8
     assert min(seen) < 0.6 and max(seen) > 1.8
@@ -71,7 +71,7 @@ def test_scales_are_told_and_masks_stay_integers(places: PreparedDataset) -> Non
 def test_what_is_told_of_plain_crops(places: PreparedDataset) -> None:
     for sample in drawn(places, 50, crop=0.5, flip=True):
         share = 2.0 ** -float(sample.varied[1])
-        columns = sample.picture[:, :, 0].astype(float) / 4
+        columns = sample.image[:, :, 0].astype(float) / 4
         middle = (columns.mean() + 0.5) / WIDTH - 0.5
         assert middle == pytest.approx(float(sample.varied[3]), abs=0.03)
         assert columns.max() - columns.min() + 1 == pytest.approx(share * WIDTH, abs=1.5)
@@ -86,7 +86,7 @@ def test_only_a_share_is_varied(places: PreparedDataset) -> None:
     assert told.mean() == pytest.approx(0.25, abs=0.08)
     whole = places.read_image("train", "p0")
     for sample in np.array(samples, object)[~told]:
-        assert np.array_equal(sample.picture, whole)
+        assert np.array_equal(sample.image, whole)
     # Without variation the order and the flips are what they are with it.
     plain = drawn(places, 400, crop=0.5)
     for a, b in zip(np.array(samples, object)[told], np.array(plain, object)[told], strict=True):
@@ -94,19 +94,19 @@ def test_only_a_share_is_varied(places: PreparedDataset) -> None:
 
 
 def test_colours_in_closed_form() -> None:
-    picture = np.array([[[10, 128, 250], [127, 127, 127]]], np.uint8)
-    assert np.array_equal(recoloured(picture, 0, 0, 0), picture)
-    assert np.array_equal(recoloured(picture, 0.1, 0, 0)[0, 1], [140] * 3)
-    assert np.array_equal(recoloured(picture, 0, np.log(2), 0)[0, 0], [0, 129, 255])
-    grey = recoloured(picture, 0, 0, -50)[0, 0].astype(float)
+    image = np.array([[[10, 128, 250], [127, 127, 127]]], np.uint8)
+    assert np.array_equal(recoloured(image, 0, 0, 0), image)
+    assert np.array_equal(recoloured(image, 0.1, 0, 0)[0, 1], [140] * 3)
+    assert np.array_equal(recoloured(image, 0, np.log(2), 0)[0, 0], [0, 129, 255])
+    grey = recoloured(image, 0, 0, -50)[0, 0].astype(float)
     assert np.abs(grey - (0.299 * 10 + 0.587 * 128 + 0.114 * 250)).max() <= 0.5
 
 
-def test_colours_change_pictures_alone_and_are_told(places: PreparedDataset) -> None:
+def test_colours_change_images_alone_and_are_told(places: PreparedDataset) -> None:
     original = places.read_image("train", "p0")
     amounts = []
     for sample in drawn(places, 300, color=0.2):
-        assert np.array_equal(sample.picture, recoloured(original, *sample.varied[4:].tolist()))
+        assert np.array_equal(sample.image, recoloured(original, *sample.varied[4:].tolist()))
         assert np.array_equal(sample.channels[0], np.arange(WIDTH) // 2)
         amounts.append(sample.varied[4:])
     assert np.std(amounts) == pytest.approx(0.2, rel=0.1)
@@ -115,11 +115,11 @@ def test_colours_change_pictures_alone_and_are_told(places: PreparedDataset) -> 
 
 def test_a_function_of_seed_and_position(places: PreparedDataset) -> None:
     plan = {"crop_size": (8, 8), "scale": (0.5, 2.0), "color": 0.2, "flip": True}
-    pictures = TrainingPictures(places, "train", Plan(seed=1, batch_size=4, **plan))  # type: ignore[arg-type]
-    whole = list(batches(pictures, (0, 4)))
-    late = list(batches(pictures, (2, 4), workers=2, shard=(1, 2)))
+    images = TrainingDataset(places, "train", Plan(seed=1, batch_size=4, **plan))  # type: ignore[arg-type]
+    whole = list(batches(images, (0, 4)))
+    late = list(batches(images, (2, 4), workers=2, shard=(1, 2)))
     for a, b in zip(whole[2:], late, strict=True):
-        assert torch.equal(a.pictures[1::2], b.pictures)
+        assert torch.equal(a.images[1::2], b.images)
         assert a.varied is not None and b.varied is not None
         assert torch.equal(a.varied[1::2], b.varied)
         assert b.varied.shape == (2, 7) and b.varied.dtype == torch.float32
@@ -128,15 +128,15 @@ def test_a_function_of_seed_and_position(places: PreparedDataset) -> None:
 def test_crops_lie_in_the_content() -> None:
     layer = np.zeros((20, 40), np.uint8)
     layer[5:15, 10:30] = 1
-    picture = np.zeros((20, 40, 3), np.uint8)
+    image = np.zeros((20, 40, 3), np.uint8)
     plan = Plan(seed=0, batch_size=1, crop_size=(8, 8))
     for position in range(100):
-        layers, _ = vary([picture, layer], plan, position, (5, 10, 10, 20))
+        layers, _ = augment([image, layer], plan, position, (5, 10, 10, 20))
         assert layers[1].all()
     # One that is larger than the content has all of it.
     plan = Plan(seed=0, batch_size=1, crop_size=(16, 8))
     for position in range(100):
-        layers, _ = vary([picture, layer], plan, position, (5, 10, 10, 20))
+        layers, _ = augment([image, layer], plan, position, (5, 10, 10, 20))
         assert layers[1].sum() == 10 * 8
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
 from semsynth.diffusion.parametrization import from_x0
-from semsynth.diffusion.guidance import Estimate, Level
 from semsynth.diffusion.schedule import Schedule
 
 MEAN, STD = 0.1, 0.2
@@ -40,9 +40,9 @@ def left_over(alpha: float, sigma: float) -> float:
     return STD**2 * sigma**2 / (alpha**2 * STD**2 + sigma**2)
 
 
-def exact(x: Tensor, level: Level) -> Estimate:
+def exact(x: Tensor, level: NoiseLevel) -> DenoiserOutput:
     """The best denoiser."""
-    return Estimate(best_x0(x, level.alpha, level.sigma))
+    return DenoiserOutput(best_x0(x, level.alpha, level.sigma))
 
 
 class Exact:

@@ -7,9 +7,9 @@ import torch
 from gaussian import CONFIGS
 from torch import Tensor
 
-from semsynth.diffusion.guidance import Denoiser, Level
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.guidance import Denoiser, NoiseLevel
 from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.schedule import Schedule
 
 
 class Recorder:
@@ -33,7 +33,7 @@ def test_guidance_acts_inside_its_interval() -> None:
     )
     denoise = Denoiser(network, Schedule(CONFIGS["sample"]), None, settings)
     for t in (0, 199, 200, 500.5, 800, 801, 999):
-        denoise(torch.zeros(1, 3, 2, 2), Level(t, 0.5, 0.75**0.5))
+        denoise(torch.zeros(1, 3, 2, 2), NoiseLevel(t, 0.5, 0.75**0.5))
     assert [scale for scale, _ in network.asked] == [1, 1, 3, 3, 3, 1, 1]
     assert {rescale for _, rescale in network.asked} == {0.7}
 
@@ -43,17 +43,17 @@ def test_whole_times_are_integers(t: float, dtype: torch.dtype) -> None:
     for name, wanted in (("sample", dtype), ("flow", torch.float32)):
         network = Recorder()
         denoise = Denoiser(network, Schedule(CONFIGS[name]), None, SamplerSettings())
-        denoise(torch.zeros(4, 3, 2, 2), Level(t, 0.5, 0.5))
+        denoise(torch.zeros(4, 3, 2, 2), NoiseLevel(t, 0.5, 0.5))
         assert network.times[0].dtype == wanted
         assert network.times[0].tolist() == [t] * 4
 
 
-def test_pictures_are_clipped_and_the_variance_goes_along() -> None:
+def test_images_are_clipped_and_the_variance_goes_along() -> None:
     schedule = Schedule(CONFIGS["paper"])
     denoise = Denoiser(Recorder(6), schedule, lambda x: x.clamp(-1, 1), SamplerSettings())
-    estimate = denoise(torch.zeros(2, 3, 2, 2), Level(999, 0.006, 1.0))
+    estimate = denoise(torch.zeros(2, 3, 2, 2), NoiseLevel(999, 0.006, 1.0))
     assert estimate.x0.dtype == torch.float32 and float(estimate.x0.max()) == -1
     assert estimate.variance is not None and estimate.variance.shape == (2, 3, 2, 2)
     free = Denoiser(Recorder(3), schedule, None, SamplerSettings())
-    estimate = free(torch.zeros(2, 3, 2, 2), Level(999, 0.5, 0.25))
+    estimate = free(torch.zeros(2, 3, 2, 2), NoiseLevel(999, 0.5, 0.25))
     assert float(estimate.x0.max()) == -1.0 and estimate.variance is None

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig, Prediction
-from semsynth.diffusion.parametrization import from_x0, target, to_x0
 from semsynth.diffusion.loss import Loss, diffusion_loss, loss_weights
+from semsynth.diffusion.parametrization import from_x0, target, to_x0
 from semsynth.diffusion.schedule import Schedule
 
 FLOW = {"prediction": "flow_prediction", "schedule": "flow"}
@@ -47,7 +47,7 @@ def test_targets_in_closed_form() -> None:
     assert torch.equal(target("flow_prediction", x0, noise, 0.3, 0.7), noise - x0)
 
 
-def test_v_at_pure_noise_and_at_the_picture() -> None:
+def test_v_at_pure_noise_and_at_the_image() -> None:
     x0, noise = pair()
     assert torch.equal(to_x0("v_prediction", noise, -x0, 0.0, 1.0), x0)
     assert torch.equal(from_x0("v_prediction", noise, x0, 0.0, 1.0), -x0)

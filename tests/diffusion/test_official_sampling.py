@@ -20,11 +20,11 @@ from official_figures import NAMES, figures, label_map, network, wave
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.guidance import Denoiser, Level
+from semsynth.diffusion.guidance import Denoiser, NoiseLevel
 from semsynth.diffusion.loss import learned_log_variance
+from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
 from semsynth.models.codecs.codec import PixelCodec
 from semsynth.models.sdm.unet import SemanticUNet
 
@@ -65,7 +65,7 @@ def test_one_reverse_step(name: str, scale: float) -> None:
     x = tensors["in/x"]
     for t in (0, 1, 500, 999):
         alpha_bar, t_B = schedule.alpha_bar[t], torch.full((len(x),), t)
-        estimate = denoise(x, Level(t, alpha_bar**0.5, (1 - alpha_bar) ** 0.5))
+        estimate = denoise(x, NoiseLevel(t, alpha_bar**0.5, (1 - alpha_bar) ** 0.5))
         assert estimate.variance is not None
         ours = {
             "pred_xstart": estimate.x0,

@@ -11,8 +11,11 @@ import torch
 from gaussian import CONFIGS, MEAN, STD, Exact
 from torch import Tensor
 
+from semsynth.core.errors import UserError
+from semsynth.core.torch_rng import torch_generator
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.sampler_settings import SAMPLERS, SamplerName, SamplerSettings
 from semsynth.diffusion.sampling import (
     check_scheduler,
     draw_noise,
@@ -20,9 +23,6 @@ from semsynth.diffusion.sampling import (
     sample,
     set_timesteps,
 )
-from semsynth.diffusion.sampler_settings import SAMPLERS, SamplerName, SamplerSettings
-from semsynth.core.errors import UserError
-from semsynth.core.torch_rng import torch_generator
 
 SHAPE = (3, 40, 50)
 CASES = [
@@ -41,7 +41,7 @@ def draw(
     shape: tuple[int, int, int] = SHAPE,
 ) -> tuple[Tensor, Tensor, Exact]:
     network = Exact(config)
-    generators = [torch_generator(seed, "picture") for seed in seeds]
+    generators = [torch_generator(seed, "image") for seed in seeds]
     noise = draw_noise(shape, generators, torch.device("cpu"))
     scheduler = make_scheduler(config, sampler)
     check_scheduler(config, scheduler)
@@ -51,7 +51,7 @@ def draw(
 
 
 @each_case
-def test_pictures_have_the_mean_and_spread_of_the_data(name: str, sampler: SamplerName) -> None:
+def test_images_have_the_mean_and_spread_of_the_data(name: str, sampler: SamplerName) -> None:
     steps = {"ddpm": 500, "ddim": 100, "euler": 100, "dpm++": 50, "unipc": 50}[sampler]
     noise, x, network = draw(CONFIGS[name], sampler, steps)
     assert x.shape == noise.shape
@@ -111,7 +111,7 @@ def test_some_are_not_for_rectified_flow(sampler: SamplerName) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_picture_depends_on_its_seed_alone(sampler: Any) -> None:
+def test_a_image_depends_on_its_seed_alone(sampler: Any) -> None:
     _, both, _ = draw(CONFIGS["sample"], sampler, 10, (0, 1))
     _, other, _ = draw(CONFIGS["sample"], sampler, 10, (1, 2, 3))
     assert torch.equal(both[1], other[0])

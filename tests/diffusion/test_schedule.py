@@ -76,7 +76,7 @@ def test_posterior_by_bayes(name: str) -> None:
         assert float(mean) == pytest.approx(weight_x0 * 0.3 - weight_xt * 0.8, rel=1e-5)
 
 
-def test_first_posterior_is_the_picture() -> None:
+def test_first_posterior_is_the_image() -> None:
     schedule = Schedule(DiffusionConfig())
     assert schedule.posterior_x0[0] == pytest.approx(1)
     assert schedule.posterior_xt[0] == 0
@@ -92,7 +92,7 @@ def test_zero_terminal_snr_is_zero_and_keeps_the_start(name: str) -> None:
     wanted = (plain - plain[-1]) * plain[0] / (plain[0] - plain[-1])
     np.testing.assert_allclose(np.sqrt(zero.alpha_bar), wanted, atol=1e-9)
     assert np.isfinite(zero.posterior_log_variance).all()
-    # At the last level nothing of the picture is left, and the posterior asks x0 alone.
+    # At the last level nothing of the image is left, and the posterior asks x0 alone.
     noise = torch.randn(1, 3, 2, 2)
     assert torch.equal(zero.noised(torch.ones_like(noise), noise, torch.tensor([999])), noise)
     assert zero.posterior_xt[-1] == 0

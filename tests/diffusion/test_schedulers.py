@@ -10,8 +10,9 @@ import torch
 from gaussian import CONFIGS, MEAN, STD, exact
 from torch import Tensor
 
+from semsynth.core.errors import UserError
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.guidance import Estimate
+from semsynth.diffusion.guidance import DenoiserOutput
 from semsynth.diffusion.sampling import (
     check_scheduler,
     draw_noise,
@@ -19,7 +20,6 @@ from semsynth.diffusion.sampling import (
     sample,
     set_timesteps,
 )
-from semsynth.core.errors import UserError
 
 KARRAS = {"use_karras_sigmas": True}
 DIFFUSION: list[tuple[str, dict[str, Any]]] = [
@@ -89,7 +89,7 @@ def test_ancestral_ones_have_the_spread_of_the_data(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDPMScheduler", "LCMScheduler"])
 def test_zero_terminal_snr_starts_at_pure_noise(name: str) -> None:
-    """The start tells nothing of the picture, so that even one step gives the mean of the data."""
+    """The start tells nothing of the image, so that even one step gives the mean of the data."""
     config = CONFIGS["v_linear_zero"]
     for steps in (1, 25):
         _, x = draw(config, make(config, name, timestep_spacing="trailing"), steps)
@@ -137,5 +137,5 @@ def test_what_the_denoiser_clips_is_not_clipped_again() -> None:
     assert scheduler.config["clip_sample"] is True
     noise, x = torch.randn(1, 3, 4, 4), torch.full((1, 3, 4, 4), 7.5)
     set_timesteps(scheduler, 10)
-    found = sample(lambda *_: Estimate(x), scheduler, noise, [torch.Generator()])
+    found = sample(lambda *_: DenoiserOutput(x), scheduler, noise, [torch.Generator()])
     torch.testing.assert_close(found, x, atol=1e-4, rtol=0)

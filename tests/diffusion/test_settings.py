@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from semsynth.diffusion.sampler_settings import SAMPLERS, SamplerSettings
 from semsynth.core.errors import UserError
+from semsynth.diffusion.sampler_settings import SAMPLERS, SamplerSettings
 
 
 def test_every_sampler_of_the_design_is_known() -> None:
@@ -37,6 +37,8 @@ def test_values_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
 
 
 def test_command_lines_read_settings_without_torch() -> None:
-    modules = "semsynth.pipelines.generate.config, semsynth.augmentation.config, semsynth.cli.demo_run"
+    modules = (
+        "semsynth.pipelines.generate.config, semsynth.augmentation.config, semsynth.cli.demo_run"
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsynth.data.labels import LabelSet
 from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.labels import LabelSet
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.train import train_segmenter
 

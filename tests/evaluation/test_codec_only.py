@@ -1,4 +1,4 @@
-"""What a codec alone costs: nothing for haar, everything for one that forgets the picture."""
+"""What a codec alone costs: nothing for haar, everything for one that forgets the image."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from diffusers import AutoencoderTiny
 from semsynth.cli import main
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.evaluation.codec_run import Errors, Trip, _worst_window
+from semsynth.evaluation.codec_run import CodecRoundTrip, Errors, _worst_window
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.run import evaluate
 from semsynth.models.codecs.codec import HaarCodec
 from semsynth.models.config import ModelConfig
-from semsynth.pipelines.formats.model_file import Bundle, build_network, save_bundle
+from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def config(data: PreparedDataset, segmenter: Path, tmp_path: Path) -> EvaluateCo
 
 @pytest.fixture
 def vae(tmp_path: Path) -> Path:
-    """An autoencoder with random weights: nothing comes back of a picture."""
+    """An autoencoder with random weights: nothing comes back of an image."""
     torch.manual_seed(0)
     network = AutoencoderTiny(
         encoder_block_out_channels=(8,) * 3, decoder_block_out_channels=(8,) * 3,
@@ -57,7 +57,7 @@ def test_haar_costs_nothing(config: EvaluateConfig) -> None:
     assert all(entry["iou"] == entry["iou_real"] for entry in consistency["per_class"].values())
     reconstruction = report["metrics"]["reconstruction"]
     assert reconstruction == {"mse": 0, "largest_error": 0, "n_unchanged": 6}
-    assert report["missing"] == {"psnr": "infinite: all pictures come back unchanged"}
+    assert report["missing"] == {"psnr": "infinite: all images come back unchanged"}
     assert report["metrics"]["frechet"]["fd_segmenter"]["value"] == pytest.approx(0, abs=1e-6)
     assert report["codec"]["latent"] == [48, 6, 8]
     assert report["codec"]["values_per_latent_value"] == 1
@@ -95,7 +95,7 @@ def test_the_codec_of_a_model(config: EvaluateConfig, vae: Path, codec: str, dat
     diffusion = DiffusionConfig.model_validate({})
     unet, _ = build_network(model, diffusion, data.labels.num_channels)
     path = config.output.with_name("final_model.pth")
-    save_bundle(path, Bundle(model, diffusion, data.labels, 24, 32, unet.state_dict()))
+    save_model_file(path, ModelFile(model, diffusion, data.labels, 24, 32, unet.state_dict()))
     report = evaluate(replace(config, model=path))
     assert report["codec"]["codec"] == codec
     assert report["codec"]["downscale"] == (2 if codec == "haar" else 4)
@@ -167,12 +167,12 @@ def test_sizes_that_the_codec_cannot_divide_are_filled_up_and_cut_back(
 @pytest.mark.parametrize("size", [(67, 121), (3, 5), (64, 64)])
 def test_what_was_filled_up_is_nowhere_in_the_numbers(size: tuple[int, int], data: Any) -> None:
     class Seen(HaarCodec):
-        def encode(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
-            self.whole = picture_B3HW
-            return super().encode(picture_B3HW)
+        def encode(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+            self.whole = image_B3HW
+            return super().encode(image_B3HW)
 
     codec = Seen(2)
-    trip = Trip(data, "val", codec, torch.device("cpu"))
+    trip = CodecRoundTrip(data, "val", codec, torch.device("cpu"))
     real = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     assert np.array_equal(trip.through(real), real)
     height, width = (side + -side % 4 for side in size)

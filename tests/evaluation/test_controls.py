@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import PreparedFormat, PreparedWriter
-from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.baselines import MeanColours, derangement
-from semsynth.evaluation.metrics.diversity import lpips_within_mask, pixel_std_within_mask
-from semsynth.evaluation.metrics.bootstrap import miou_interval
-from semsynth.evaluation.pairs import open_pairs
-from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedFormat, PreparedWriter
+from semsynth.data.labels import LabelSet
+from semsynth.evaluation.baselines import MeanColorBaseline, derangement
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.metrics.bootstrap import miou_interval
+from semsynth.evaluation.metrics.diversity import lpips_within_mask, pixel_std_within_mask
+from semsynth.evaluation.metrics.weights import Unavailable
+from semsynth.evaluation.pairs import open_pairs
 from semsynth.segmentation.metrics import ConfusionMatrix
 
 
@@ -38,7 +38,7 @@ def test_mean_colours_counted_by_hand(tmp_path) -> None:
     image[0, 2], image[0, 3] = (10, 20, 30), (200, 200, 200)
     image[1, 2:] = 255  # outside the box
     writer.write_pair("train", "x", image, mask, None, (0, 0, 1, 4))
-    baseline = MeanColours.of(writer.finish("x", "x", "x"), "train")
+    baseline = MeanColorBaseline.of(writer.finish("x", "x", "x"), "train")
     overall = (np.array([100 + 100 + 10 + 200, 420, 430]) / 4).round()
     filled = baseline.paint(np.array([[1, 2, 0, 3]]))
     np.testing.assert_array_equal(filled[0, 0], [100, 100, 100])

@@ -14,7 +14,7 @@ N = 1000
 
 
 def stats(mean: list[float], covariance: np.ndarray) -> GaussianStats:
-    """Statistics of N pictures with exactly this mean and covariance."""
+    """Statistics of N images with exactly this mean and covariance."""
     m = np.array(mean)
     return GaussianStats(N, N * m, (N - 1) * covariance + N * np.outer(m, m))
 
@@ -24,7 +24,7 @@ def random_psd(rng: np.random.Generator, d: int, rank: int) -> np.ndarray:
     return a @ a.T
 
 
-def test_distance_to_itself_is_zero_also_with_fewer_pictures_than_dimensions() -> None:
+def test_distance_to_itself_is_zero_also_with_fewer_images_than_dimensions() -> None:
     rng = np.random.default_rng(0)
     for n in (5, 200):
         s = GaussianStats.of(rng.normal(size=(n, 20)))
@@ -78,7 +78,7 @@ def test_statistics_of_parts_add_up() -> None:
     np.testing.assert_allclose(parts.covariance, whole.covariance)
 
 
-def test_one_picture_has_no_covariance() -> None:
+def test_one_image_has_no_covariance() -> None:
     one, two = GaussianStats.of(np.ones((1, 2))), GaussianStats.of(np.eye(2))
     with pytest.raises(ValueError, match="at least two"):
         frechet_distance(one, two)

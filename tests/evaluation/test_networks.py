@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.core.errors import UserError
 from semsynth.evaluation.metrics.features import transformers_extractor
 from semsynth.evaluation.metrics.inception import BasicConv2d, InceptionV3, _average
 from semsynth.evaluation.metrics.lpips import Lpips
 from semsynth.evaluation.metrics.weights import ALEXNET, PublicWeights, Unavailable, find, load
-from semsynth.core.errors import UserError
 
 CHANNELS = ((0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3))
 

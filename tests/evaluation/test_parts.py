@@ -1,4 +1,4 @@
-"""Several processes evaluate one folder: the numbers of one, pictures are not gathered."""
+"""Several processes evaluate one folder: the numbers of one, images are not gathered."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semsynth.core.distributed.shards import Shard
 from semsynth.evaluation import run
+from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.features import FID, Extractor
-from semsynth.evaluation.accumulate import Item, Judge
-from semsynth.evaluation.partial_results import Findings
-from semsynth.evaluation.run import evaluate
+from semsynth.evaluation.partial_results import PartialResults
 from semsynth.evaluation.report.entries import inception_scores
-from semsynth.core.distributed.shards import Shard
+from semsynth.evaluation.run import evaluate
 from semsynth.segmentation.segmenter import Segmenter
 
 BATCH = 2
@@ -111,20 +111,22 @@ def test_parts_of_other_samples_are_not_mixed(
 
 
 def test_fid_and_kid_of_parts(segmenter: Path) -> None:
-    """KID draws pictures by their number: the rows of all parts are put in order again."""
+    """KID draws images by their number: the rows of all parts are put in order again."""
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (2, 11, 24, 32, 3), np.uint8)
+    images = rng.integers(0, 256, (2, 11, 24, 32, 3), np.uint8)
     about = Extractor(FID, "means", lambda x: x.mean((1, 2)).astype(np.float32) / 255)
-    judge = Judge(Segmenter.load(segmenter, "cpu"), [about], BATCH)
+    judge = MetricAccumulator(Segmenter.load(segmenter, "cpu"), [about], BATCH)
 
-    def found(shard: Shard) -> Findings:
+    def found(shard: Shard) -> PartialResults:
         part = replace(judge, shard=shard)
-        names = zip(("real", "generated"), pictures, strict=True)
-        return Findings({n: part.measure(lambda i, x=x: Item(x[i]), 11, n) for n, x in names})
+        names = zip(("real", "generated"), images, strict=True)
+        return PartialResults(
+            {n: part.measure(lambda i, x=x: EvalSample(x[i]), 11, n) for n, x in names}
+        )
 
     labels = judge.segmenter.labels
     alone = found(Shard())
-    parts = [Findings.from_bytes(found(Shard(i, 3)).to_bytes(), labels) for i in (2, 0, 1)]
+    parts = [PartialResults.from_bytes(found(Shard(i, 3)).to_bytes(), labels) for i in (2, 0, 1)]
     total = parts[0] + parts[1] + parts[2]
     scores = [
         inception_scores(f.sets["real"], f.sets["generated"], None, [about], 0, {})

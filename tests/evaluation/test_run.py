@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from semsynth.cli import main
-from semsynth.evaluation.report.charts import Curve, draw, read_curves
+from semsynth.core.errors import UserError
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.report.charts import Curve, draw, read_curves
 from semsynth.evaluation.report.html import data_uri
 from semsynth.evaluation.run import evaluate
-from semsynth.core.errors import UserError
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_report_has_the_fixed_names(config: EvaluateConfig) -> None:
     assert not {"fid", "kid", "lpips_diversity"} & report["metrics"].keys()
 
 
-def test_pictures_as_good_as_real_ones_score_like_real_ones(config: EvaluateConfig) -> None:
+def test_images_as_good_as_real_ones_score_like_real_ones(config: EvaluateConfig) -> None:
     report = evaluate(config)
     consistency = report["metrics"]["semantic_consistency"]
     assert consistency["miou_real"] > 0.8
@@ -197,7 +197,7 @@ def test_a_segmenter_of_other_labels_is_refused(config: EvaluateConfig, tmp_path
         evaluate(replace(config, segmenter=tmp_path / "other.pth"))
 
 
-def test_large_pictures_are_shown_small() -> None:
+def test_large_images_are_shown_small() -> None:
     image = np.zeros((600, 1200, 3), np.uint8)
     assert data_uri(image).startswith("data:image/jpeg;base64,")
     assert len(data_uri(image)) < 20_000

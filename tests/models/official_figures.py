@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import load_network
 from semsynth.pipelines.convert.config import ImportConfig
 from semsynth.pipelines.convert.import_official import Origin, describe, with_weights
+from semsynth.pipelines.formats.model_file import load_network
 
 FOLDER = Path(__file__).parents[1] / "parity"
 NAMES = ("paper_tiny", "instance_tiny")

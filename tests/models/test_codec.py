@@ -6,21 +6,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from semsynth.core.errors import UserError
 from semsynth.models.codecs.codec import Codec, HaarCodec, PixelCodec, make_codec, open_codec
 from semsynth.models.config import ModelConfig
-from semsynth.core.errors import UserError
 
 CODECS = [PixelCodec(), *(HaarCodec(levels) for levels in (1, 2, 3, 5))]
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda c: f"{c.name}{c.downscale}")
 
 
-def picture(height: int = 64, width: int = 96) -> torch.Tensor:
+def image(height: int = 64, width: int = 96) -> torch.Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 @each_codec
 def test_decoding_undoes_encoding(codec: Codec) -> None:
-    x = picture().double()
+    x = image().double()
     latent = codec.encode(x)
     assert latent.shape == (2, codec.channels, 64 // codec.downscale, 96 // codec.downscale)
     torch.testing.assert_close(codec.decode(latent), x, rtol=0, atol=1e-12)
@@ -37,14 +37,14 @@ def haar_by_levels(x: torch.Tensor, levels: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 5])
 def test_all_levels_at_once_are_one_after_the_other(levels: int) -> None:
-    x = picture().double()
+    x = image().double()
     expected = haar_by_levels(x, levels)
     torch.testing.assert_close(HaarCodec(levels).encode(x), expected, rtol=0, atol=1e-12)
     rounded = HaarCodec(levels).encode(x.float())
     torch.testing.assert_close(rounded.double(), expected, rtol=0, atol=1e-5)
 
 
-def test_a_large_picture_comes_back_to_the_pixel() -> None:
+def test_a_large_image_comes_back_to_the_pixel() -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (1, 3, 1024, 1024), generator=generator)
     codec = HaarCodec()
@@ -55,7 +55,7 @@ def test_a_large_picture_comes_back_to_the_pixel() -> None:
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_the_layout_in_memory_changes_nothing(layout: torch.memory_format) -> None:
-    codec, x = HaarCodec(2), picture().double()
+    codec, x = HaarCodec(2), image().double()
     latent = codec.encode(x.to(memory_format=layout))
     assert torch.equal(latent, codec.encode(x))
     assert torch.equal(codec.decode(latent.to(memory_format=layout)), codec.decode(latent))
@@ -63,7 +63,7 @@ def test_the_layout_in_memory_changes_nothing(layout: torch.memory_format) -> No
 
 @each_codec
 def test_lengths_and_angles_are_kept(codec: Codec) -> None:
-    a, b = picture().double(), picture().double().flip(0, 2)
+    a, b = image().double(), image().double().flip(0, 2)
     assert float((codec.encode(a) ** 2).sum()) == pytest.approx(float((a**2).sum()), rel=1e-12)
     product = float((codec.encode(a) * codec.encode(b)).sum())
     assert product == pytest.approx(float((a * b).sum()), abs=1e-9)
@@ -83,14 +83,14 @@ def test_white_noise_stays_white(levels: int) -> None:
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_first_channels_are_the_means_of_blocks(levels: int) -> None:
     codec = HaarCodec(levels)
-    x = picture().double()
+    x = image().double()
     expected = F.avg_pool2d(x, codec.downscale) * codec.downscale
     torch.testing.assert_close(codec.encode(x)[:, :3], expected, rtol=0, atol=1e-12)
 
 
 @each_codec
-def test_clipping_is_that_of_the_picture(codec: Codec) -> None:
-    x = (3 * picture()).double()
+def test_clipping_is_that_of_the_image(codec: Codec) -> None:
+    x = (3 * image()).double()
     clipped = codec.decode(codec.clip(codec.encode(x)))
     torch.testing.assert_close(clipped, x.clamp(-1, 1), rtol=0, atol=1e-12)
     inside = codec.encode(x.clamp(-1, 1))

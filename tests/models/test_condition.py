@@ -10,7 +10,7 @@ from test_unet import CLASSES, inputs, network
 from torch import Tensor
 
 from semsynth.models.sdm.condition import Condition
-from semsynth.models.sdm.mask_encoder import NULL_NUMBERS
+from semsynth.models.sdm.mask_encoder import MAX_DENSE_NULL_NUMEL
 
 FORMS: list[dict[str, Any]] = [{}, {"label_patch": 2, "label_features": 6}]
 
@@ -22,7 +22,7 @@ FORMS: list[dict[str, Any]] = [{}, {"label_patch": 2, "label_features": 6}]
 def test_no_mask_in_short_is_all_zeros(
     size: tuple[int, int], changes: dict[str, Any], whole: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semsynth.models.sdm.mask_encoder.NULL_NUMBERS", whole)
+    monkeypatch.setattr("semsynth.models.sdm.mask_encoder.MAX_DENSE_NULL_NUMEL", whole)
     unet = network(**changes)
     patch = changes.get("label_patch", 1)
     x, t, labels = inputs(*size, patch)
@@ -39,9 +39,9 @@ def test_no_mask_in_short_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None
     unet = network()
     largest = 2 * 4 * max(norm.channels for norm, _ in unet._spade_norms())
     assert unet.encode_null(512, 512).n_bytes < len(unet._spade_norms()) * (
-        8 * NULL_NUMBERS + 9 * largest
+        8 * MAX_DENSE_NULL_NUMEL + 9 * largest
     )
-    monkeypatch.setattr("semsynth.models.sdm.mask_encoder.NULL_NUMBERS", 0)
+    monkeypatch.setattr("semsynth.models.sdm.mask_encoder.MAX_DENSE_NULL_NUMEL", 0)
     assert unet.encode_null(64, 96).n_bytes == unet.encode_null(8, 8).n_bytes
     assert unet.encode_null(64, 96).n_bytes * 100 < unet.encode(torch.zeros(1, 64, 96)).n_bytes
 
@@ -64,7 +64,7 @@ def test_keeping_a_part_changes_nothing(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("keep", [None, 0, 5000])
 @torch.no_grad()
-def test_pictures_of_a_mask_share_it(keep: int | None) -> None:
+def test_images_of_a_mask_share_it(keep: int | None) -> None:
     unet = network()
     x, t, labels = inputs(8, 8)
     x, t = torch.cat([x, x.flip(0), -x]), torch.cat([t, t, t])
@@ -95,7 +95,7 @@ def test_both_sides_of_guidance_in_one_batch(numbers: int, monkeypatch: pytest.M
     x, t, labels = inputs(12, 8)
     sides = (unet.encode(labels[:1]), unet.encode_null(12, 8))
     alone = [unet(x, t, side).sample for side in sides]
-    monkeypatch.setattr("semsynth.models.sdm.unet.JOINT_NUMBERS", numbers)
+    monkeypatch.setattr("semsynth.models.sdm.unet.MAX_JOINT_NUMEL", numbers)
     monkeypatch.setattr("semsynth.models.sdm.unet._joining_pays", lambda h: True)
     for entries in (sides, (labels[:1], torch.full_like(labels[:1], -1))):
         together = unet(x, t, *entries, 0.0).sample, unet(x, t, *entries, 1.0 + 1e-9).sample

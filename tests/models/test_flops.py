@@ -34,7 +34,7 @@ def test_the_parts_of_a_network() -> None:
     unet = tiny()
     flops = network_flops(unet, (16, 16))
     # Once more for the gradients of the weights, and once for those of what they are applied to,
-    # but for the first layers, whose input (picture, label map) needs none.
+    # but for the first layers, whose input (image, label map) needs none.
     whole = flops.condition + flops.single
     assert 2.7 * whole < flops.training < 3 * whole
     # A guided pass shares the encoder: more than one pass, less than two.

@@ -9,10 +9,11 @@ import pytest
 import torch
 from test_unet import inputs, network
 
-from semsynth.models.sdm import mask_encoder as encoding, fused
-from semsynth.models.sdm.compiled_norms import fuse
-from semsynth.models.sdm.blocks import ResBlock
 from semsynth.core.errors import SemsynthWarning
+from semsynth.models.sdm import compiled_norms as fused
+from semsynth.models.sdm import mask_encoder as encoding
+from semsynth.models.sdm.blocks import ResBlock
+from semsynth.models.sdm.compiled_norms import enable_compiled_norms
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ def outputs(unet: Any) -> list[torch.Tensor]:
     with torch.no_grad():
         condition, null = unet.encode(labels), unet.encode_null(12, 8)
         guided = unet(x, t, condition, null, 2.0).sample
-        several = unet(x4, t4, condition).sample  # two pictures of each mask
+        several = unet(x4, t4, condition).sample  # two images of each mask
     unet.zero_grad()
     trained = unet(x, t, labels).sample
     trained.square().mean().backward()
@@ -42,10 +43,10 @@ def outputs(unet: Any) -> list[torch.Tensor]:
 @pytest.mark.usefixtures("eager")
 def test_the_same_numbers(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("semsynth.models.sdm.unet._joining_pays", lambda h: joint)
-    monkeypatch.setattr(encoding, "NULL_NUMBERS", 0)
+    monkeypatch.setattr(encoding, "MAX_DENSE_NULL_NUMEL", 0)
     unet = network()
     expected = outputs(unet)
-    assert fuse(unet, "on", CPU)
+    assert enable_compiled_norms(unet, "on", CPU)
     for found, wanted in zip(outputs(unet), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
@@ -54,10 +55,16 @@ def test_the_same_numbers(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_when_it_is_used() -> None:
     unet = network()
     blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
-    assert not fuse(unet, "auto", CPU) and all(block.fused is None for block in blocks)
-    assert fuse(unet, "on", CPU) and all(block.fused is not None for block in blocks)
-    assert not fuse(unet, "off", CPU) and all(block.fused is None for block in blocks)
-    assert fuse(unet, "auto", torch.device("cuda"))
+    assert not enable_compiled_norms(unet, "auto", CPU) and all(
+        block.fused is None for block in blocks
+    )
+    assert enable_compiled_norms(unet, "on", CPU) and all(
+        block.fused is not None for block in blocks
+    )
+    assert not enable_compiled_norms(unet, "off", CPU) and all(
+        block.fused is None for block in blocks
+    )
+    assert enable_compiled_norms(unet, "auto", torch.device("cuda"))
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,14 +75,14 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_compiled", lambda: fails)
     unet = network()
     with pytest.warns(SemsynthWarning, match=r"\(Failed to find C compiler\.\): running without"):
-        assert not fuse(unet, "on", CPU)
+        assert not enable_compiled_norms(unet, "on", CPU)
     fused._works.cache_clear()
 
 
 @pytest.mark.usefixtures("eager")
 @torch.no_grad()
 def test_every_norm_and_the_layout_of_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pictures of each of two masks, and the null condition's rim and pixel."""
+    """Two images of each of two masks, and the null condition's rim and pixel."""
     layouts: list[bool] = []
     kernel = fused.norm_silu
 
@@ -85,9 +92,9 @@ def test_every_norm_and_the_layout_of_its_input(monkeypatch: pytest.MonkeyPatch)
         return out
 
     monkeypatch.setattr(fused, "_compiled", lambda: seen)
-    monkeypatch.setattr(encoding, "NULL_NUMBERS", 0)
+    monkeypatch.setattr(encoding, "MAX_DENSE_NULL_NUMEL", 0)
     unet = network().to(memory_format=torch.channels_last)
-    fuse(unet, "on", CPU)
+    enable_compiled_norms(unet, "on", CPU)
     x, t, labels = inputs(12, 8)
     x, t = torch.cat([x, x]).contiguous(memory_format=torch.channels_last), torch.cat([t, t])
     condition, null = unet.encode(labels), unet.encode_null(12, 8)
@@ -104,6 +111,6 @@ def test_every_norm_and_the_layout_of_its_input(monkeypatch: pytest.MonkeyPatch)
 def test_compiled() -> None:
     unet = network()
     expected = outputs(unet)
-    assert fuse(unet, "on", CPU)
+    assert enable_compiled_norms(unet, "on", CPU)
     for found, wanted in zip(outputs(unet), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from official_figures import FOLDER, figures, state
 
-from semsynth.models.official.names import from_official, official_shapes, to_official
-from semsynth.models.official.infer import OfficialNetwork, check_keys, infer_network
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.core.errors import UserError
+from semsynth.models.official.infer import OfficialNetwork, check_keys, infer_network
+from semsynth.models.official.names import from_official, official_shapes, to_official
+from semsynth.models.sdm.unet import SemanticUNet
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -124,14 +124,14 @@ def test_every_single_wrong_key_is_named() -> None:
     shapes = tiny()
     found = infer_network(shapes, "f.pt")
     unet = build(found, 16)
-    of_the_picture = {"input_blocks.0.0.weight", "out.2.weight", "out.2.bias"}
+    of_the_image = {"input_blocks.0.0.weight", "out.2.weight", "out.2.bias"}
     for name, shape in shapes.items():
         rest = {key: value for key, value in shapes.items() if key != name}
         assert infer_network(rest, "f.pt") == found
         with pytest.raises(UserError, match=f"keys 1 missing: {name}$"):
             check_keys(unet, rest, "f.pt")
         wrong = (shape[0] + 1, *shape[1:])
-        if name not in of_the_picture:
+        if name not in of_the_image:
             assert infer_network({**shapes, name: wrong}, "f.pt") == found
         with pytest.raises(UserError) as error:
             check_keys(unet, {**shapes, name: wrong}, "f.pt")

@@ -7,7 +7,7 @@ import torch
 from official_figures import NAMES, figures, label_map, network
 from torch import Tensor
 
-from semsynth.models.sdm.reference import plain_pass
+from semsynth.models.sdm.reference import reference_forward
 
 
 def assert_close(ours: Tensor, theirs: Tensor, share: float = 1e-5) -> None:
@@ -42,4 +42,4 @@ def test_guided_pass_equals_two_passes(name: str) -> None:
     )
     null = unet.encode(torch.zeros_like(hot[:1]))
     assert_close(unet(x, t, unet.encode(hot), null, 1.5).sample, expected)
-    assert_close(plain_pass(unet, x, t, hot, 1.5), expected)
+    assert_close(reference_forward(unet, x, t, hot, 1.5), expected)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.core.errors import UserError
+from semsynth.models.sdm.unet import SemanticUNet
 
 CLASSES = 5
 
@@ -149,7 +149,7 @@ def test_a_patch_shows_every_pixel_under_it(place: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-def test_pictures_of_a_batch_do_not_mix() -> None:
+def test_images_of_a_batch_do_not_mix() -> None:
     unet = network()
     x, t, labels = inputs(8, 8)
     together = unet(x, t, labels).sample

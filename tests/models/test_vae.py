@@ -12,16 +12,16 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, ModelMixin, UNet2DModel
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from semsynth.core.config import parse
+from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs import vae as module
 from semsynth.models.codecs.codec import open_codec
-from semsynth.models.config import ModelConfig, VaeConfig
 from semsynth.models.codecs.tiling import decode_tiled
 from semsynth.models.codecs.vae import VaeCodec, load_vae, open_vae
-from semsynth.pipelines.formats.model_file import Bundle, load_bundle, save_bundle
-from semsynth.core.config import parse
-from semsynth.core.errors import UserError
+from semsynth.models.config import ModelConfig, VaeConfig
+from semsynth.pipelines.formats.model_file import ModelFile, load_model_file, save_model_file
 
 
 def make_kl(**options: Any) -> AutoencoderKL:
@@ -66,7 +66,7 @@ def save(tmp_path: Path) -> Save:
     return write
 
 
-def picture(side: int = 64) -> torch.Tensor:
+def image(side: int = 64) -> torch.Tensor:
     return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -76,7 +76,7 @@ def test_latents_are_the_networks_own(kind: str, save: Save) -> None:
     network = make(scaling_factor=0.5).eval()
     codec = load_vae(save(network))
     assert (codec.channels, codec.downscale) == (channels, downscale)
-    x = picture()
+    x = image()
     latent = codec.encode(x)
     assert latent.shape == (2, channels, 64 // downscale, 64 // downscale)
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_latents_are_the_networks_own(kind: str, save: Save) -> None:
 
 def test_shift_mean_and_deviation_are_used(save: Save) -> None:
     plain = make_kl(scaling_factor=1.0)
-    x = picture()
+    x = image()
     z = VaeCodec(plain, "plain").encode(x)
     wanted = {
         "shift": ({"scaling_factor": 0.5, "shift_factor": 0.25}, (z - 0.25) * 0.5),
@@ -113,13 +113,13 @@ def test_shift_mean_and_deviation_are_used(save: Save) -> None:
 
 def test_float32_always(save: Save) -> None:
     codec = load_vae(save(make_kl().half()))
-    latent = codec.encode(picture())
+    latent = codec.encode(image())
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(codec.encode(picture()), latent)
+        assert torch.equal(codec.encode(image()), latent)
         assert codec.decode(latent.bfloat16()).dtype == torch.float32
 
 
-def test_large_pictures_go_through_in_tiles(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_go_through_in_tiles(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TILED_ABOVE", 128 * 128)
     monkeypatch.setattr(module, "TILE", 128)
     torch.manual_seed(0)
@@ -133,7 +133,7 @@ def test_large_pictures_go_through_in_tiles(save: Save, monkeypatch: pytest.Monk
     assert len(seen) > 1
 
 
-def test_tiles_of_ours_give_the_picture_of_one_piece(
+def test_tiles_of_ours_give_the_image_of_one_piece(
     save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -160,10 +160,10 @@ def test_seams_of_tiles_are_blended() -> None:
         calls.append(1)
         return torch.full((1, 3, z.shape[2] * 2, z.shape[3] * 2), float(len(calls) % 2))
 
-    picture = decode_tiled(decode, torch.zeros(1, 4, 50, 64), tile=24, margin=3, ramp=8)
+    image = decode_tiled(decode, torch.zeros(1, 4, 50, 64), tile=24, margin=3, ramp=8)
     assert len(calls) == 4 * 5
-    steps = [picture.diff(dim=axis).abs().max() for axis in (2, 3)]
-    assert picture.min() >= 0 and picture.max() <= 1
+    steps = [image.diff(dim=axis).abs().max() for axis in (2, 3)]
+    assert image.min() >= 0 and image.max() <= 1
     assert max(steps) <= 1.01 / 16
     one = decode_tiled(lambda z: z[:, :3] + 0.0, torch.arange(192.0).view(1, 3, 8, 8), 9, 1, 1)
     assert torch.equal(one, torch.arange(192.0).view(1, 3, 8, 8))
@@ -203,10 +203,10 @@ def test_an_autoencoder_beside_the_model_is_found(save: Save, tmp_path: Path) ->
     model = ModelConfig.model_validate({"codec": "vae", "vae": values})
     labels = LabelSet.from_names({0: "road"}, None)
     path = tmp_path / "moved" / "final_model.pth"
-    save_bundle(path, Bundle(model, DiffusionConfig(), labels, 16, 16, {}))
-    assert load_bundle(path).model == model
+    save_model_file(path, ModelFile(model, DiffusionConfig(), labels, 16, 16, {}))
+    assert load_model_file(path).model == model
     Path(source).rename(tmp_path / "moved" / "vae")
-    found = load_bundle(path).model.vae
+    found = load_model_file(path).model.vae
     assert found is not None and found.source == str(tmp_path / "moved" / "vae")
     assert open_vae(found).sha256 == found.sha256
 
@@ -244,7 +244,7 @@ def test_what_is_no_autoencoder_is_refused(save: Save, tmp_path: Path) -> None:
         str(tmp_path / "pipeline"): r"did you mean .*pipeline/vae\?",
         save(unet, "unet"): r"is no autoencoder of Diffusers .*names 'UNet2DModel'",
         str(strange): "names '__loader__'",
-        save(gray, "gray"): "does not encode RGB pictures",
+        save(gray, "gray"): "does not encode RGB images",
         str(damaged): "cannot be loaded",
         str(silent): "does not say the scale of its latents",
         "owner/na me": "no name of the Hub",

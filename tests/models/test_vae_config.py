@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from diffusers import AutoencoderKL
 
-from semsynth.models.codecs import vae_costs as module
-from semsynth.models.config import VaeConfig
-from semsynth.models.codecs.vae_costs import KL_F8, KL_F8_NAMES, find_config, vae_costs
 from semsynth.core.errors import UserError
+from semsynth.models.codecs import vae_costs as module
+from semsynth.models.codecs.vae_costs import KL_F8, KL_F8_NAMES, find_config, vae_costs
+from semsynth.models.config import VaeConfig
 
 
 def test_the_published_one_by_its_name_alone() -> None:

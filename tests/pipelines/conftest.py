@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.core import precision
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_file import Bundle, build_network
-from semsynth.core import precision
+from semsynth.pipelines.formats.model_file import ModelFile, build_network
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
 FACTS = {"licence": "CC BY 4.0", "dataset": "toys", "step": 7, "recipe": {"name": "tiny"}}
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 
-def make_bundle(codec: str = "haar", edges: bool = False, **diffusion: Any) -> Bundle:
+def make_bundle(codec: str = "haar", edges: bool = False, **diffusion: Any) -> ModelFile:
     model = ModelConfig.model_validate({
         "codec": codec, "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
         "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
@@ -34,12 +34,12 @@ def make_bundle(codec: str = "haar", edges: bool = False, **diffusion: Any) -> B
     unet, _ = build_network(model, config, LABELS.num_channels)
     for parameter in unet.parameters():  # the last layers of a fresh network are zero
         torch.nn.init.normal_(parameter, std=0.05)
-    return Bundle(model, config, LABELS, 16, 24, unet.state_dict(), dict(FACTS))
+    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), dict(FACTS))
 
 
 def make_pipe(*args: Any, facts: dict[str, Any] | None = None, **kwargs: Any) -> Any:
     bundle = make_bundle(*args, **kwargs)
-    pipe = SemanticDiffusionPipeline.from_bundle(replace(bundle, facts=facts or bundle.facts))
+    pipe = SemanticDiffusionPipeline.from_model_file(replace(bundle, facts=facts or bundle.facts))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -1,4 +1,4 @@
-"""What is kept of masks: how much, for which, and that it changes no picture."""
+"""What is kept of masks: how much, for which, and that it changes no image."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.diffusion.sampler_settings import SamplerSettings
-from semsynth.pipelines import condition_cache as caching
-from semsynth.pipelines.condition_cache import encode_masks, keep_bytes, pictures_a_mask
 from semsynth.core import precision
 from semsynth.core.errors import SemsynthWarning, UserError
-from semsynth.planning.live_bytes import LiveBytes
+from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.pipelines import condition_cache as caching
+from semsynth.pipelines.condition_cache import encode_masks, images_a_mask, keep_bytes
+from semsynth.planning.live_bytes import MemoryTracker
 
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 
 def test_runs_of_equal_masks() -> None:
     masks = np.arange(3)[:, None, None] * np.ones((3, 2, 2), int)
-    assert pictures_a_mask(masks) == 1
-    assert pictures_a_mask(masks[[0, 0, 1, 1]]) == 2
-    assert pictures_a_mask(masks[[0, 0, 0, 0, 1, 1]]) == 2
-    assert pictures_a_mask(masks[[0, 0, 1]]) == 1
-    assert pictures_a_mask(masks[[2, 2, 2]]) == 3
-    assert pictures_a_mask(masks[[2, 2, 2]], masks[[0, 1, 1]]) == 1
-    assert pictures_a_mask(masks[[2, 2, 2]], None) == 3
+    assert images_a_mask(masks) == 1
+    assert images_a_mask(masks[[0, 0, 1, 1]]) == 2
+    assert images_a_mask(masks[[0, 0, 0, 0, 1, 1]]) == 2
+    assert images_a_mask(masks[[0, 0, 1]]) == 1
+    assert images_a_mask(masks[[2, 2, 2]]) == 3
+    assert images_a_mask(masks[[2, 2, 2]], masks[[0, 1, 1]]) == 1
+    assert images_a_mask(masks[[2, 2, 2]], None) == 3
 
 
 def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("cache", ["full", "off", "some"])
-def test_what_is_kept_changes_no_picture(
+def test_what_is_kept_changes_no_image(
     cache: str,
     new_pipe: Callable[..., Any],
     new_masks: Callable[..., np.ndarray],
@@ -75,7 +75,7 @@ def test_masks_are_encoded_once_and_never_kept_twice(
         return plain(*arguments, **options)
 
     monkeypatch.setattr(unet, "encode", counted)
-    live = LiveBytes()
+    live = MemoryTracker()
     live.ignore(list(unet.parameters()))
     with live:
         found = encode_masks(unet, masks, None, None)

@@ -1,4 +1,4 @@
-"""`pipe(mask)`: every form of mask gives the same picture; what is wrong is said in a line."""
+"""`pipe(mask)`: every form of mask gives the same image; what is wrong is said in a line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.diffusion.sampler_settings import SamplerSettings
 
 FAST = {"num_inference_steps": 2, "output_type": "np"}
 
@@ -51,10 +51,10 @@ FORMS: dict[str, Callable[[np.ndarray, Any, Path], Any]] = {
 
 
 def _palette(ids: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(ids).convert("P")
-    picture.putpalette([7, 7, 7] * 256)
-    picture.frombytes(ids.tobytes())
-    return picture
+    image = Image.fromarray(ids).convert("P")
+    image.putpalette([7, 7, 7] * 256)
+    image.frombytes(ids.tobytes())
+    return image
 
 
 def _frozen(ids: np.ndarray) -> np.ndarray:
@@ -63,14 +63,14 @@ def _frozen(ids: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _saved(picture: Image.Image, folder: Path) -> Path:
+def _saved(image: Image.Image, folder: Path) -> Path:
     path = folder / "mask.png"
-    picture.save(path)
+    image.save(path)
     return path
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_a_mask_gives_the_same_picture(
+def test_every_form_of_a_mask_gives_the_same_image(
     form: str, pipe: Any, new_masks: Any, tmp_path: Path
 ) -> None:
     ids = new_masks(1)[0]
@@ -90,14 +90,14 @@ def test_seeds_are_those_of_generate(pipe: Any, new_masks: Any) -> None:
     masks = new_masks(2)
     settings = SamplerSettings(steps=3, guidance_scale=2.0, guidance_rescale=0.5)
     kwargs = {"num_inference_steps": 3, "guidance_scale": 2.0, "guidance_rescale": 0.5}
-    pictures = pipe(masks, seeds=[5, 6], **kwargs).images
-    assert np.array_equal(np.stack(pictures), pipe.generate(masks, [5, 6], settings))
+    images = pipe(masks, seeds=[5, 6], **kwargs).images
+    assert np.array_equal(np.stack(images), pipe.generate(masks, [5, 6], settings))
 
 
 def test_output_types(pipe: Any, new_masks: Any) -> None:
     mask, kwargs = new_masks(1), {"num_images": 2, "seeds": [1, 2], "num_inference_steps": 2}
     pil = pipe(mask, **kwargs).images
-    assert [picture.size for picture in pil] == [(24, 16)] * 2 and pil[0].mode == "RGB"
+    assert [image.size for image in pil] == [(24, 16)] * 2 and pil[0].mode == "RGB"
     array = pipe(mask, **kwargs, output_type="np").images
     assert array.shape == (2, 16, 24, 3) and array.dtype == np.float32
     assert array.min() >= 0 and array.max() <= 1
@@ -112,7 +112,7 @@ def test_output_types(pipe: Any, new_masks: Any) -> None:
     assert np.array_equal(same, array)
 
 
-def test_pictures_of_a_mask_follow_each_other(pipe: Any, new_masks: Any) -> None:
+def test_images_of_a_mask_follow_each_other(pipe: Any, new_masks: Any) -> None:
     a, b = new_masks(2)
     four = paint(pipe, [a, b], num_images=2, seeds=[1, 2, 3, 4])
     for index, (mask, seed) in enumerate([(a, 1), (a, 2), (b, 3), (b, 4)]):
@@ -124,7 +124,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 @pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "DDPMScheduler"])
-def test_a_picture_depends_on_its_own_generator(
+def test_a_image_depends_on_its_own_generator(
     scheduler: str, new_pipe: Any, new_masks: Any
 ) -> None:
     import diffusers
@@ -299,10 +299,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"guidance_rescale": 2}, "guidance_rescale is 2"),
     ({"guidance_interval": (0.5, 0.1)}, "guidance_interval is"),
     ({"output_type": "jpg"}, "output_type is 'jpg': must be one of pil, np, pt, latent"),
-    ({"seeds": [1, 2]}, "2 seeds for 1 pictures"),
+    ({"seeds": [1, 2]}, "2 seeds for 1 images"),
     ({"seeds": ["a"]}, "seeds: give a list"),
     ({"generator": torch.Generator()}, "generator= and seeds="),
-    ({"seeds": None, "generator": generators(1, 2)}, "2 generators for 1 pictures"),
+    ({"seeds": None, "generator": generators(1, 2)}, "2 generators for 1 images"),
     ({"seeds": None, "generator": 3}, "generators: a int"),
     ({"latents": torch.zeros(1, 3, 16, 24)}, r"latents: \(1, 3, 16, 24\); must .*\(1, 12, 8, 12\)"),
     ({"latents": np.zeros(3)}, "latents: ndarray"),

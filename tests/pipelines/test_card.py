@@ -16,8 +16,8 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from semsynth import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_card import model_card
 from semsynth.core.errors import UserError
+from semsynth.pipelines.formats.model_card import model_card
 
 RECIPE = {
     "name": "tiny",
@@ -64,8 +64,8 @@ def test_the_example_runs(
     code = model_card(pipe, "model").split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) == 6
     exec(code.replace('"cuda"', '"cpu"'))
-    with Image.open("picture.png") as picture:
-        assert picture.size == (24, 16)
+    with Image.open("image.png") as image:
+        assert image.size == (24, 16)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_scores(new_pipe: Any, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(REPORT | {"checkpoint": "c" * 64}))
     pipe.add_scores(tmp_path / "report.json")
     card = model_card(pipe)
-    assert "20 pictures of 5 masks of toys, val." in card
+    assert "20 images of 5 masks of toys, val." in card
     for row in (
         "| mIoU of a segmenter | 50.0% | 75.0% |",
         "| pixel accuracy | 90.0% |  |",
         "| FID (lower is better) | 12.35 | 3.2 |",
         "| Fréchet distance of segmenter features (lower is better) | 1.5 |  |",
-        "| LPIPS between pictures of a mask | 0.250 |  |",
+        "| LPIPS between images of a mask | 0.250 |  |",
     ):
         assert row in card
     pipe.save_pretrained(tmp_path / "model")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.core.errors import UserError
+from semsynth.diffusion.sampler_settings import SamplerSettings
 
 
 def paint(pipe: Any, mask: np.ndarray, **kwargs: Any) -> np.ndarray:
@@ -20,8 +20,8 @@ def test_compiled(new_pipe: Any, new_masks: Any, tmp_path: Any) -> None:
     pipe, mask, settings = new_pipe(), new_masks(1), SamplerSettings(steps=3, guidance_scale=1.0)
     before = pipe.generate(mask, [1], settings)
     pipe.unet = torch.compile(pipe.unet, backend="eager", fullgraph=True)
-    pictures = paint(pipe, mask, guidance_scale=1.0)
-    assert np.abs(pictures * 255 - before).max() < 1
+    images = paint(pipe, mask, guidance_scale=1.0)
+    assert np.abs(images * 255 - before).max() < 1
     assert np.abs(pipe.generate(mask, [1], settings).astype(int) - before).max() <= 1
     pipe.save_pretrained(tmp_path / "model")
     loaded = type(pipe).from_pretrained(tmp_path / "model")

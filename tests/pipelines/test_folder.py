@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from semsynth import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_file import Bundle, load_bundle
-from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
-from semsynth.core.files import sha256_file
 from semsynth.core.errors import UserError
+from semsynth.core.files import sha256_file
+from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.pipelines.formats.model_file import ModelFile, load_model_file
 
 WEIGHTS = "diffusion_pytorch_model"
 
@@ -30,7 +30,7 @@ def folder(pipe: Any, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def same(a: Bundle, b: Bundle) -> bool:
+def same(a: ModelFile, b: ModelFile) -> bool:
     assert a.weights.keys() == b.weights.keys()
     assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
     return replace(a, weights={}) == replace(b, weights={})
@@ -46,9 +46,9 @@ def test_pth_to_folder_to_pth(
     first.save_pretrained(tmp_path / "b")
     second = SemanticDiffusionPipeline.from_pretrained(tmp_path / "b")
     second.save_checkpoint(tmp_path / "c.pth")
-    assert same(load_bundle(tmp_path / "a.pth"), load_bundle(tmp_path / "c.pth"))
-    pictures = [p.generate(new_masks(1), [1]) for p in (pipe, first, second)]
-    assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[0], pictures[2])
+    assert same(load_model_file(tmp_path / "a.pth"), load_model_file(tmp_path / "c.pth"))
+    images = [p.generate(new_masks(1), [1]) for p in (pipe, first, second)]
+    assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
 
 
 def test_what_is_in_a_folder(folder: Path) -> None:
@@ -105,7 +105,7 @@ def test_shards(folder: Path, new_pipe: Any, tmp_path: Path) -> None:
     assert same(a.bundle, b.bundle)
 
 
-def test_the_hash_is_of_what_decides_the_pictures(folder: Path, new_pipe: Any) -> None:
+def test_the_hash_is_of_what_decides_the_images(folder: Path, new_pipe: Any) -> None:
     first = checkpoint_sha256(folder)
     pipe = SemanticDiffusionPipeline.from_checkpoint(folder, "cpu")
     assert pipe.checkpoint_sha256 == first and len(first) == 64
@@ -123,7 +123,7 @@ def test_the_hash_is_of_what_decides_the_pictures(folder: Path, new_pipe: Any) -
 
 def test_a_bundle_is_not_copied(new_pipe: Any) -> None:
     bundle = new_pipe().bundle
-    pipe = SemanticDiffusionPipeline.from_bundle(bundle)
+    pipe = SemanticDiffusionPipeline.from_model_file(bundle)
     for name, parameter in pipe.unet.named_parameters():
         assert parameter.data_ptr() == bundle.weights[name].data_ptr()
     assert not pipe.unet.training
@@ -135,7 +135,7 @@ def test_components_make_another_pipeline(pipe: Any, new_masks: Any) -> None:
     with pytest.raises(UserError, match="needs labels, model, diffusion"):
         SemanticDiffusionPipeline(**pipe.components)
     wrong = {**pipe.parameters, "model": {**pipe.parameters["model"], "instance_edges": True}}
-    with pytest.raises(UserError, match=r"has 3 condition and 12 picture channels.* 4 and 12"):
+    with pytest.raises(UserError, match=r"has 3 condition and 12 image channels.* 4 and 12"):
         SemanticDiffusionPipeline(**pipe.components, **wrong)
 
 

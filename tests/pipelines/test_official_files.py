@@ -16,16 +16,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semsynth.cli import main
+from semsynth.core.errors import UserError
+from semsynth.core.files import sha256_file
 from semsynth.data.labels import LabelSet
 from semsynth.data.presets import PRESETS, preset_labels, preset_licence
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_file import Bundle, build_network, load_bundle, save_bundle
 from semsynth.pipelines.convert.config import DatasetName, ImportConfig
 from semsynth.pipelines.convert.import_official import describe, read_origin
-from semsynth.core.files import sha256_file
-from semsynth.core.errors import UserError
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    build_network,
+    load_model_file,
+    save_model_file,
+)
 from semsynth.training.recipe import load_recipe
 
 LABELS = LabelSet.from_names({0: "void", 7: "road", 2: "sky", 9: "car"}, ignore_id=0)
@@ -132,7 +137,7 @@ def published(label_channels: int = 151) -> State:
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
-def describe_published(label_channels: int, **flags: Any) -> Bundle:
+def describe_published(label_channels: int, **flags: Any) -> ModelFile:
     config = ImportConfig(Path("f.pt"), Path("out"), **flags)
     return describe(published(label_channels), config, read_origin(config))
 
@@ -240,7 +245,7 @@ def test_files_that_are_refused(refused: Refused, tmp_path: Path) -> None:
     whole = save(tmp_path / "cut.pt", value).read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     assert "cut short" in refused(tmp_path / "cut.pt")
-    save_bundle(tmp_path / "final_model.pth", ours())
+    save_model_file(tmp_path / "final_model.pth", ours())
     assert "is a final_model.pth of semsynth" in refused(tmp_path / "final_model.pth")
 
 
@@ -277,7 +282,7 @@ def test_flags_that_do_not_fit(refused: Refused, tmp_path: Path) -> None:
         assert text in refused(value, *flags)
 
 
-def ours(**changes: Any) -> Bundle:
+def ours(**changes: Any) -> ModelFile:
     """A model as training leaves one, with the paper's objective."""
     model = ModelConfig.model_validate({
         "codec": "pixel", "base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1,
@@ -293,7 +298,7 @@ def ours(**changes: Any) -> Bundle:
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     facts = {"licence": "CC0", "dataset": "tiny", "recipe": {"name": "tiny"}, "step": 7}
-    return Bundle(model, diffusion, LABELS, 16, 24, unet.state_dict(), facts)
+    return ModelFile(model, diffusion, LABELS, 16, 24, unet.state_dict(), facts)
 
 
 @pytest.mark.parametrize("edges", [False, True])
@@ -301,7 +306,7 @@ def test_a_model_of_ours_goes_round_bit_for_bit(edges: bool, tmp_path: Path) -> 
     """final_model.pth to Diffusers to official to Diffusers to final_model.pth."""
     run = tmp_path / "run"
     first = ours(instance_edges=edges)
-    save_bundle(run / "final_model.pth", first)
+    save_model_file(run / "final_model.pth", first)
 
     def step(*words: object) -> None:
         assert main([str(word) for word in words]) == 0
@@ -316,7 +321,7 @@ def test_a_model_of_ours_goes_round_bit_for_bit(edges: bool, tmp_path: Path) -> 
     labels = ("--labels", tmp_path / "b.json")
     step("import", tmp_path / "b.pt", "--output", tmp_path / "c", *labels)
     step("export", tmp_path / "c", "--to", "pth", "--output", tmp_path / "d.pth")
-    last = load_bundle(tmp_path / "d.pth")
+    last = load_model_file(tmp_path / "d.pth")
     assert (last.model, last.diffusion, last.labels) == (first.model, first.diffusion, first.labels)
     assert (last.height, last.width) == (16, 24)
     assert {key: last.facts[key] for key in first.facts} == first.facts
@@ -344,14 +349,14 @@ def test_a_model_of_ours_goes_round_bit_for_bit(edges: bool, tmp_path: Path) -> 
 def test_what_the_official_code_cannot_run(
     changes: dict[str, Any], reason: str, refused: Refused, tmp_path: Path
 ) -> None:
-    save_bundle(tmp_path / "final_model.pth", ours(**changes))
+    save_model_file(tmp_path / "final_model.pth", ours(**changes))
     message = refused(tmp_path / "final_model.pth", "--to", "official", verb="export")
     assert "the official code cannot run this model" in message and reason in message
 
 
 def test_exports_replace_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "final_model.pth"
-    save_bundle(model, ours())
+    save_model_file(model, ours())
     (tmp_path / "a.json").write_text("mine")
     for kind, name in (("official", "a.pt"), ("official", "a.json"), ("pth", model.name)):
         words = ["export", str(model), "--to", kind, "--output", str(tmp_path / name)]

@@ -14,19 +14,24 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.core.errors import UserError
+from semsynth.core.files import sha256_file
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_file import Bundle, build_network, load_bundle, save_bundle
-from semsynth.core.files import sha256_file
-from semsynth.core.errors import UserError
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    build_network,
+    load_model_file,
+    save_model_file,
+)
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
 
 
-def make_bundle(codec: str = "haar", **diffusion: Any) -> Bundle:
+def make_bundle(codec: str = "haar", **diffusion: Any) -> ModelFile:
     model = ModelConfig.model_validate({
         "codec": codec, "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
         "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
@@ -37,13 +42,13 @@ def make_bundle(codec: str = "haar", **diffusion: Any) -> Bundle:
     for parameter in unet.parameters():  # the last layers of a fresh network are zero
         torch.nn.init.normal_(parameter, std=0.05)
     facts = {"licence": "CC0", "recipe": {"name": "tiny"}}
-    return Bundle(model, config, LABELS, 16, 24, unet.state_dict(), facts)
+    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), facts)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "final_model.pth"
-    save_bundle(path, make_bundle())
+    save_model_file(path, make_bundle())
     return path
 
 
@@ -61,7 +66,7 @@ def refused(path: Path) -> str:
 
 
 def test_what_is_saved_is_loaded(checkpoint: Path) -> None:
-    saved, loaded = make_bundle(), load_bundle(checkpoint)
+    saved, loaded = make_bundle(), load_model_file(checkpoint)
     assert replace(loaded, weights={}) == replace(saved, weights={})
     assert loaded.weights.keys() == saved.weights.keys()
     assert all(torch.equal(loaded.weights[name], saved.weights[name]) for name in saved.weights)
@@ -78,7 +83,7 @@ def test_what_a_pipeline_knows(checkpoint: Path) -> None:
 def test_missing(tmp_path: Path) -> None:
     assert "no such checkpoint" in refused(tmp_path / "nothing.pth")
     with pytest.raises(UserError, match=r"final_model\.pth: no such checkpoint"):
-        load_bundle(tmp_path)
+        load_model_file(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-4, 0.1, 0.5, 0.9, 0.9999])
@@ -153,8 +158,8 @@ def pipe() -> SemanticDiffusionPipeline:
     return wrap(make_bundle())
 
 
-def wrap(bundle: Bundle) -> SemanticDiffusionPipeline:
-    return SemanticDiffusionPipeline.from_bundle(bundle)
+def wrap(bundle: ModelFile) -> SemanticDiffusionPipeline:
+    return SemanticDiffusionPipeline.from_model_file(bundle)
 
 
 EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
@@ -162,21 +167,21 @@ EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++", "unipc"])
 @pytest.mark.parametrize("kind", ["sample_haar", "epsilon_pixel"])
-def test_a_picture_is_its_mask_and_seed(kind: str, sampler: SamplerName) -> None:
+def test_a_image_is_its_mask_and_seed(kind: str, sampler: SamplerName) -> None:
     bundle = make_bundle() if kind == "sample_haar" else make_bundle("pixel", **EPSILON)
     pipe, settings = wrap(bundle), SamplerSettings(sampler, 4, 2.0)
     three = masks(3)
-    pictures = pipe.generate(three, [5, 6, 5], settings)
-    assert pictures.shape == (3, 16, 24, 3) and pictures.dtype == np.uint8
-    assert float(pictures.std()) > 1
+    images = pipe.generate(three, [5, 6, 5], settings)
+    assert images.shape == (3, 16, 24, 3) and images.dtype == np.uint8
+    assert float(images.std()) > 1
     torch.manual_seed(99)  # the global generator has no say
-    assert np.array_equal(pipe.generate(three, [5, 6, 5], settings), pictures)
+    assert np.array_equal(pipe.generate(three, [5, 6, 5], settings), images)
     alone = pipe.generate(three[1:2], [6], settings)
-    assert np.abs(alone[0].astype(int) - pictures[1]).max() <= 1
+    assert np.abs(alone[0].astype(int) - images[1]).max() <= 1
     turned = pipe.generate(three[::-1], [5, 6, 5], settings)
-    assert np.abs(turned[::-1].astype(int) - pictures).max() <= 1
+    assert np.abs(turned[::-1].astype(int) - images).max() <= 1
     other = pipe.generate(three[1:2], [7], settings)
-    assert (other[0] != pictures[1]).mean() > 0.3
+    assert (other[0] != images[1]).mean() > 0.3
 
 
 def test_other_sizes_than_trained_on(pipe: SemanticDiffusionPipeline) -> None:

@@ -1,4 +1,4 @@
-"""Any Diffusers scheduler paints, and all of them the same picture where steps are many."""
+"""Any Diffusers scheduler paints, and all of them the same image where steps are many."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.models.sdm.unet import UNetOutput
 from semsynth.core.errors import UserError
+from semsynth.models.sdm.unet import UNetOutput
 
 DETERMINISTIC = (
     "DDIMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
@@ -86,7 +86,7 @@ def test_schedulers_of_rectified_flow_paint(scheduler: str, get: Any, new_masks:
 
 
 class Exact:
-    """The network that is right about pictures whose latent pixels are Gaussian: mean 0.1."""
+    """The network that is right about images whose latent pixels are Gaussian: mean 0.1."""
 
     def __init__(self, pipe: Any) -> None:
         self.alpha_bar = pipe.schedule.alpha_bar
@@ -139,8 +139,8 @@ def test_swapping_leaves_generate_as_it_was(get: Any, new_masks: Any) -> None:
         ("sample", "DDIMScheduler", {"thresholding": True}, "thresholding"),
         ("sample", "FlowMatchEulerDiscreteScheduler", {}, "is for rectified flow"),
         ("flow", "DDIMScheduler", {}, "is for diffusion"),
-        ("sample", "DDIMInverseScheduler", {}, "does not draw pictures"),
-        ("sample", "RePaintScheduler", {}, "does not draw pictures"),
+        ("sample", "DDIMInverseScheduler", {}, "does not draw images"),
+        ("sample", "RePaintScheduler", {}, "does not draw images"),
     ],
 )
 def test_the_wrong_scheduler_is_refused(
@@ -151,7 +151,7 @@ def test_the_wrong_scheduler_is_refused(
     assert "\n" not in str(error.value) and scheduler in str(error.value)
 
 
-def test_values_that_are_not_finite_are_no_pictures(new_pipe: Any, new_masks: Any) -> None:
+def test_values_that_are_not_finite_are_no_images(new_pipe: Any, new_masks: Any) -> None:
     """As of float16 that overflows, or of a difference that loses all its digits."""
     pipe = new_pipe()
     pipe.unet.forward = lambda x, *_: UNetOutput(sample=x / 0)

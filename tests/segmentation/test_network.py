@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.labels import LabelSet
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
+from semsynth.data.labels import LabelSet
 from semsynth.segmentation import hub_models as hub
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 from semsynth.segmentation.small_unet import UNet, level_widths
@@ -31,7 +31,7 @@ def test_unet_keeps_any_size(size: tuple[int, int]) -> None:
     assert features.shape == (2, 8 + 24)
 
 
-def test_unet_gets_levels_until_it_sees_the_whole_picture() -> None:
+def test_unet_gets_levels_until_it_sees_the_whole_image() -> None:
     assert len(level_widths(32, 64, 64)) == 4
     assert len(level_widths(32, 1024, 1024)) == 7
 

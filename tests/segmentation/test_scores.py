@@ -40,7 +40,7 @@ def test_ignored_pixels_and_padding_do_not_count() -> None:
     assert matrix.per_class == {3: 1.0}
 
 
-def test_sums_over_pictures_not_means_of_pictures() -> None:
+def test_sums_over_images_not_means_of_images() -> None:
     both, one = ConfusionMatrix(2), ConfusionMatrix(2)
     first = (np.array([[0, 1]]), np.array([[0, 0]]))
     second = (np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 0]]))

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.labels import LabelSet
 from semsynth.core.errors import UserError
+from semsynth.data.labels import LabelSet
 from semsynth.segmentation.augmentation import augment
-from semsynth.segmentation.loader import UNKNOWN, Batches, Pictures, Shuffled
 from semsynth.segmentation.config import SegmentScoreConfig, SegmentTrainConfig
-from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.evaluate import score
+from semsynth.segmentation.loader import UNKNOWN, Batches, SegmentationDataset, Shuffled
+from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.train import train, train_segmenter
 
 
@@ -53,9 +53,9 @@ def test_same_seed_same_weights_other_seed_other_weights(
     assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
-def test_extra_pictures_take_their_share_of_the_batches(make_data) -> None:
-    real = Pictures(make_data("real", n=5, seed=1), "train")
-    extra = Pictures(make_data("extra", n=3, seed=2), "train")
+def test_extra_images_take_their_share_of_the_batches(make_data) -> None:
+    real = SegmentationDataset(make_data("real", n=5, seed=1), "train")
+    extra = SegmentationDataset(make_data("extra", n=3, seed=2), "train")
     batches = Batches(real, extra, batch_size=4, mix_share=0.3, seed=0)
     real_pixels = [real[i][0] for i in range(len(real))]
     from_extra = 0
@@ -69,13 +69,13 @@ def test_extra_pictures_take_their_share_of_the_batches(make_data) -> None:
     assert from_extra == 12
 
 
-def test_every_picture_comes_once_a_round() -> None:
+def test_every_image_comes_once_a_round() -> None:
     order = Shuffled(5, seed=3, name="real")
     taken = np.concatenate([order.take(2) for _ in range(5)])
     assert sorted(taken[:5]) == sorted(taken[5:]) == [0, 1, 2, 3, 4]
 
 
-def test_training_with_extra_pictures_runs_and_refuses_other_labels_and_sizes(
+def test_training_with_extra_images_runs_and_refuses_other_labels_and_sizes(
     config: SegmentTrainConfig, make_data
 ) -> None:
     extra = make_data("extra", n=3, n_val=1, seed=9)
@@ -91,15 +91,15 @@ def test_training_with_extra_pictures_runs_and_refuses_other_labels_and_sizes(
 
 
 def test_unlabelled_pixels_and_padding_are_unknown(make_data) -> None:
-    pictures = Pictures(make_data(box=(0, 0, 20, 32)), "train")
-    _, indices = pictures[0]
+    images = SegmentationDataset(make_data(box=(0, 0, 20, 32)), "train")
+    _, indices = images[0]
     assert (indices[20:] == UNKNOWN).all()
     assert (indices[:, -1] == UNKNOWN).all()
     assert set(np.unique(indices[:20, :-1])) == {0, 1, 2}
-    assert pictures.class_shares().sum() == pytest.approx(1)
+    assert images.class_shares().sum() == pytest.approx(1)
 
 
-def test_pictures_and_targets_move_together() -> None:
+def test_images_and_targets_move_together() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = torch.zeros(8, 32, 32, dtype=torch.long)
     targets[:, 8:24, 4:16] = 1

@@ -40,8 +40,8 @@ def test_same_bytes_in_another_process_that_needs_no_torch() -> None:
 
 
 def test_every_index_and_seed_is_another_street() -> None:
-    pictures = {render(seed, index, 32, 32)[0].tobytes() for seed in (0, 1) for index in range(20)}
-    assert len(pictures) == 40
+    images = {render(seed, index, 32, 32)[0].tobytes() for seed in (0, 1) for index in range(20)}
+    assert len(images) == 40
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (80, 48), (1, 1), (33, 65), (576, 1024)])
@@ -84,7 +84,7 @@ def test_the_sky_is_above_the_road(hundred: list[tuple[np.ndarray, np.ndarray]])
             assert sky.max() <= road.min() + 1
 
 
-def test_pictures_are_neither_dark_nor_flat(
+def test_images_are_neither_dark_nor_flat(
     hundred: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:
     for image, _ in hundred:

@@ -50,7 +50,7 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set of 6 + 2 built-in streets at 16x16; tests only read it."""
     output = tmp_path_factory.mktemp("pictures") / "prepared"
     prepare(
@@ -71,11 +71,11 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def configure(pictures: Path, recipe_file: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+def configure(images: Path, recipe_file: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     """Makes configurations of tiny runs: ``configure("a", "train.steps=3")`` for tmp_path/a."""
 
     def make(output: str, *changes: str, **options: Any) -> TrainConfig:
-        values: dict[str, Any] = {"data": pictures, "device": "cpu", **options}
+        values: dict[str, Any] = {"data": images, "device": "cpu", **options}
         return TrainConfig(recipe=str(recipe_file), output=tmp_path / output, set=changes, **values)
 
     return make
@@ -90,11 +90,11 @@ def jobs() -> Iterator[Jobs]:
 
 
 @pytest.fixture
-def words(recipe_file: Path, pictures: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def words(recipe_file: Path, images: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """Makes the flags of tiny runs: ``words("a", "train.steps=3")`` for tmp_path/a."""
 
     def make(output: str, *changes: str) -> list[str]:
-        places = ["--data", str(pictures), "--output", str(tmp_path / output)]
+        places = ["--data", str(images), "--output", str(tmp_path / output)]
         return ["--recipe", str(recipe_file), *places, "--set", *changes]
 
     return make

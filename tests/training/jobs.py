@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from semsynth.cli.cluster.ports import reserved_port
-from semsynth.training.recipe import TrainConfig
+from semsynth.cli.cluster.ports import reserve_port
 from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 SERVER = Path(__file__).with_name("rank_server.py")
 
@@ -87,7 +87,7 @@ class Jobs:
 
     def start(self, world: int, *arguments: str, **environment: str) -> Job:
         self._end()
-        port = self._ports.enter_context(reserved_port())
+        port = self._ports.enter_context(reserve_port())
         logs = Path(tempfile.mkdtemp())
         job = {
             "world": world, "arguments": [*arguments, "--device", "cpu"], "logs": str(logs),

@@ -25,7 +25,7 @@ from semsynth.cli import main
 
 
 def hang_in(where: str) -> None:
-    owner: Any = loop.TrainingPictures if where == "read" else loop
+    owner: Any = loop.TrainingDataset if where == "read" else loop
     name = "__getitem__" if where == "read" else where
     plain = getattr(owner, name)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.training.recipe import TrainConfig, load_recipe
 from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig, load_recipe
 
 Configure = Callable[..., TrainConfig]
 
@@ -47,7 +47,7 @@ Configure = Callable[..., TrainConfig]
         (("train.scale=[0.5, 1]",), r"scale needs train.crop_size"),
         (("train.scale=[1, 0.5]",), r"train.scale is \[1.0, 0.5\]"),
         (("train.crop_size=[8, 8]", "train.crop=0.5"), r"exclude each other"),
-        (("train.color=0.1",), r"train.color would be in the generated pictures too"),
+        (("train.color=0.1",), r"train.color would be in the generated images too"),
         (("train.steps",), r"section.key=value"),
         (("name.steps=3",), r"'name' is no section"),
     ],
@@ -73,7 +73,7 @@ def test_a_change_may_be_any_yaml_that_fits(recipe_file: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("height=32", "width=64"), r"pictures are 16x16, recipe 'tiny' wants 32x64"),
+        (("height=32", "width=64"), r"images are 16x16, recipe 'tiny' wants 32x64"),
         (("train.accumulation=3",), r"batch_size 4 must be a multiple"),
         (("model.instance_edges=true",), r"have no instance map, which recipe 'tiny' wants"),
     ],

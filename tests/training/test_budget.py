@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from semsynth.planning import flops as budget
-from semsynth.planning.flops import (
-    Throughput,
-    in_words,
-    meta_unet,
-    peak_flops,
-    recipe_flops,
-    step_flops,
-)
+from semsynth.planning.flops import recipe_flops
 from semsynth.training.recipe import load_recipe
+from semsynth.training.throughput import Throughput, in_words, meta_unet, peak_flops, step_flops
 
 
 @pytest.mark.parametrize(
@@ -34,7 +28,7 @@ def test_the_published_network_is_counted_without_memory() -> None:
     assert {p.device.type for p in unet.parameters()} == {"meta"}
 
 
-def test_a_step_is_all_pictures_of_the_batch_however_it_is_cut() -> None:
+def test_a_step_is_all_images_of_the_batch_however_it_is_cut() -> None:
     changes = ("train.batch_size=12", "train.accumulation=3", "train.gradient_checkpointing=true")
     recipe = load_recipe("streets_demo")
     single = recipe_flops(recipe, 12).training
@@ -49,9 +43,9 @@ def test_the_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, cpu = load_recipe("streets_demo"), torch.device("cpu")
     plain = Throughput(recipe, 12, [cpu], "no").values(100, 8.0)
     assert plain == {"images_per_second": 12.5} and in_words(plain) == "12.5 images/s"
-    picture = step_flops(recipe, 12) / recipe.train.batch_size
-    monkeypatch.setattr(budget, "peak_flops", lambda device, precision: 50 * picture)
-    # Two devices could do 100 pictures a second.
+    image = step_flops(recipe, 12) / recipe.train.batch_size
+    monkeypatch.setattr(budget, "peak_flops", lambda device, precision: 50 * image)
+    # Two devices could do 100 images a second.
     values = Throughput(recipe, 12, [cpu, cpu], "no").values(100, 4.0)
     assert values == {"images_per_second": 25.0, "mfu": 0.25}
     assert in_words(values) == "25.0 images/s, MFU 25.0%"

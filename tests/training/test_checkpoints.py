@@ -15,15 +15,15 @@ import pytest
 import torch
 from jobs import stop_at
 
-from semsynth.core.errors import Preempted, UserError
 from semsynth.core.distributed.preemption import seconds_left
-from semsynth.training.checkpoints import async_writer as checkpoints as module
-from semsynth.training import loop
-from semsynth.training.checkpoints.async_writer import Checkpoints
-from semsynth.training.recipe import TrainConfig
-from semsynth.training.loop import train
-from semsynth.training.checkpoints.store import complete_checkpoints, load_state, save_state
 from semsynth.core.distributed.run_status import read_status
+from semsynth.core.errors import Preempted, UserError
+from semsynth.training import loop
+from semsynth.training.checkpoints import async_writer as module
+from semsynth.training.checkpoints.async_writer import Checkpoints
+from semsynth.training.checkpoints.store import complete_checkpoints, load_state, save_state
+from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 Same = Callable[[Path, Path], None]
@@ -98,7 +98,7 @@ def test_a_disk_that_fills_up_in_the_middle(
     assert_same_weights(small_disk / "run", tmp_path / "straight")
 
 
-def test_a_loss_that_is_not_finite_names_step_and_pictures(
+def test_a_loss_that_is_not_finite_names_step_and_images(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = loop.train_step
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_names_step_and_pictures(
 
     def keep(self: Any, *arguments: Any) -> None:
         training(self, *arguments)
-        stems.extend(self.pictures.stem_at(position) for position in range(16, 20))
+        stems.extend(self.images.stem_at(position) for position in range(16, 20))
 
     monkeypatch.setattr(loop._Training, "__init__", keep)
     with pytest.raises(UserError, match="loss of step 5 is not finite") as error:

@@ -13,12 +13,12 @@ import pytest
 import torch
 from jobs import stop_at
 
-from semsynth.data.dataset import PreparedDataset
-from semsynth.pipelines.formats.model_file import load_bundle
 from semsynth.core.errors import UserError
-from semsynth.training.recipe import TrainConfig
-from semsynth.training.loop import train
+from semsynth.data.dataset import PreparedDataset
+from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.training.checkpoints.store import load_state, save_state
+from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 Same = Callable[[Path, Path], None]
@@ -75,28 +75,28 @@ def test_killed_it_goes_on_though_the_other_run_has_gone_on_too(
 
 
 def test_a_finished_run_and_the_licences_of_both(
-    configure: Configure, tmp_path: Path, pictures: Path
+    configure: Configure, tmp_path: Path, images: Path
 ) -> None:
     source, terms = tmp_path / "source", "Toys: non-commercial"
     train(configure("source"))
     state = load_state(source / "step_0000010")
-    ours = PreparedDataset.open(pictures).info.licence
+    ours = PreparedDataset.open(images).info.licence
     assert state["facts"]["licence"] == ours
     state["facts"] |= {"licence": terms, "dataset": "toys", "from": {"dataset": "older"}}
     save_state(source, 10, state, keep=2)
     train(configure("fork", SLOWER, fork=source))
-    facts = load_bundle(tmp_path / "fork").facts
+    facts = load_model_file(tmp_path / "fork").facts
     assert facts["licence"] == f"{ours}; {terms}"
     assert facts["from"]["dataset"] == "toys" and facts["from"]["step"] == 10
     assert facts["from"]["from"] == {"dataset": "older"}
     assert str(tmp_path) not in json.dumps(facts)
     # A fork of the fork carries all of it on; one of an older checkpoint knows nothing.
     train(configure("again", "train.learning_rate=0.0002", fork=tmp_path / "fork"))
-    assert load_bundle(tmp_path / "again").facts["licence"] == f"{ours}; {terms}"
+    assert load_model_file(tmp_path / "again").facts["licence"] == f"{ours}; {terms}"
     del state["facts"]
     save_state(source, 10, state, keep=2)
     train(configure("old", SLOWER, fork=source))
-    assert load_bundle(tmp_path / "old").facts["licence"] == "unknown"
+    assert load_model_file(tmp_path / "old").facts["licence"] == "unknown"
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_left(
@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left(
         unfinished / ".step_0000006.partial"
     ).exists()
     theirs = load_state(unfinished / "step_0000002")["ema"]
-    ours = load_bundle(tmp_path / "fork").weights
+    ours = load_model_file(tmp_path / "fork").weights
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
@@ -138,10 +138,10 @@ def test_another_recipe_names_the_way(
 
 
 def test_what_cannot_be_forked(
-    configure: Configure, unfinished: Path, tmp_path: Path, pictures: Path
+    configure: Configure, unfinished: Path, tmp_path: Path, images: Path
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(pictures, other)
+    shutil.copytree(images, other)
     path = other / "dataset.json"
     text = json.loads(path.read_text())
     text["labels"][1]["name"] = "himmel"
@@ -152,7 +152,7 @@ def test_what_cannot_be_forked(
         shutil.rmtree(fresh / f"step_{step:07d}")
     there = {"fork": unfinished}
     cases: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-        ("is no folder of a run", {"fork": pictures}, ()),
+        ("is no folder of a run", {"fork": images}, ()),
         ("is no folder of a run", {"fork": tmp_path / "nowhere"}, ()),
         ("no complete checkpoint yet", {"fork": fresh}, ()),
         ("model.spade_hidden is 8, the recipe's 16.*--set model.spade_hidden=8", there,

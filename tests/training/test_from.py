@@ -13,18 +13,18 @@ import pytest
 import torch
 from jobs import stop_at
 
-from semsynth.data.labels import LabelSet
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet
 from semsynth.data.presets import preset_labels
 from semsynth.models.official.names import to_official
 from semsynth.pipelines import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_file import load_bundle, meta_network, save_bundle
 from semsynth.pipelines.convert.config import ImportConfig
-from semsynth.pipelines.formats.provenance import joint_licence
 from semsynth.pipelines.convert.import_official import import_official
-from semsynth.core.errors import UserError
-from semsynth.training.recipe import TrainConfig
+from semsynth.pipelines.formats.model_file import load_model_file, meta_network, save_model_file
+from semsynth.pipelines.formats.provenance import joint_licence
 from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 Weights = Callable[[Path], dict[str, torch.Tensor]]
@@ -37,10 +37,10 @@ def source(configure: Configure, tmp_path: Path) -> Path:
     """A model of the same data, trained for two steps, with weights in every layer."""
     train(configure("source", "train.steps=2", "finetune.steps=0", "seed=5"))
     path = tmp_path / "source" / "final_model.pth"
-    bundle = load_bundle(path)
+    bundle = load_model_file(path)
     torch.manual_seed(0)
     weights = {name: w + 0.05 * torch.randn_like(w) for name, w in bundle.weights.items()}
-    save_bundle(path, replace(bundle, weights=weights))
+    save_model_file(path, replace(bundle, weights=weights))
     return path
 
 
@@ -102,9 +102,9 @@ def test_a_damaged_memory_is_named(configure: Configure, source: Path, tmp_path:
 
 def test_another_start_is_another_run(configure: Configure, source: Path, tmp_path: Path) -> None:
     stop_at(configure("run", from_checkpoint=source), 2)
-    bundle = load_bundle(source)
+    bundle = load_model_file(source)
     weights = {name: w + 1 for name, w in bundle.weights.items()}
-    save_bundle(tmp_path / "other.pth", replace(bundle, weights=weights))
+    save_model_file(tmp_path / "other.pth", replace(bundle, weights=weights))
     with pytest.raises(UserError, match=r"from\.sha256"):
         train(configure("run", from_checkpoint=tmp_path / "other.pth"))
     (tmp_path / "map.yaml").write_text("sky: flat-road\n")
@@ -117,9 +117,9 @@ def test_another_start_is_another_run(configure: Configure, source: Path, tmp_pa
 
 
 def test_the_model_remembers_where_it_came_from(
-    configure: Configure, source: Path, tmp_path: Path, pictures: Path
+    configure: Configure, source: Path, tmp_path: Path, images: Path
 ) -> None:
-    bundle = load_bundle(source)
+    bundle = load_model_file(source)
     terms = "Toys: non-commercial"
     facts = {**bundle.facts, "dataset": "toys", "licence": terms, "from": {"dataset": "older"}}
     labels = LabelSet.from_names({0: "Sky", 1: "ROAD", 2: "bus"})
@@ -127,10 +127,10 @@ def test_the_model_remembers_where_it_came_from(
     for name in weights:
         if name.endswith("shared.weight"):
             weights[name] = weights[name][:, : 3 * 4]
-    save_bundle(source, replace(bundle, labels=labels, weights=weights, facts=facts))
+    save_model_file(source, replace(bundle, labels=labels, weights=weights, facts=facts))
     train(configure("run", *NO_STEPS, from_checkpoint=source))
-    found = load_bundle(tmp_path / "run").facts
-    assert found["licence"] == f"{PreparedDataset.open(pictures).info.licence}; {terms}"
+    found = load_model_file(tmp_path / "run").facts
+    assert found["licence"] == f"{PreparedDataset.open(images).info.licence}; {terms}"
     assert found["from"]["dataset"] == "toys" and found["from"]["licence"] == terms
     assert found["from"]["from"] == {"dataset": "older"}
     assert found["from"]["labels"] == {"sky": ["Sky"], "flat-road": ["ROAD"]}
@@ -159,7 +159,7 @@ def official(configure: Configure, tmp_path: Path) -> tuple[Path, dict[str, torc
     """A state dict of the official code with ADE20K's 151 classes, and its weights in our names."""
     train(configure("paper", *NO_STEPS, *PAPER))
     labels = LabelSet.from_names({i: f"class {i}" for i in range(151)})
-    unet = meta_network(replace(load_bundle(tmp_path / "paper"), labels=labels))
+    unet = meta_network(replace(load_model_file(tmp_path / "paper"), labels=labels))
     torch.manual_seed(3)
     weights = {name: torch.randn(w.shape) for name, w in unet.state_dict().items()}
     path = tmp_path / "ema_0.9999_best.pt"
@@ -181,7 +181,7 @@ def test_from_the_authors_ade20k(
     assert "flat-road < road" in told and "vehicle-car < car" in told
     assert "labels that start from the mean of all of theirs: flat-crosswalk" in told
     names = [label.name for label in preset_labels("ade20k").labels]
-    labels = load_bundle(tmp_path / "run").labels
+    labels = load_model_file(tmp_path / "run").labels
     channel = {label.name: label.channel for label in labels.labels}
     for name, value in found.items():
         if not name.endswith("shared.weight"):
@@ -190,7 +190,7 @@ def test_from_the_authors_ade20k(
         road, crosswalk = channel["flat-road"], channel["flat-crosswalk"]
         assert torch.equal(value[:, road], theirs[name][:, names.index("road") - 1])
         torch.testing.assert_close(value[:, crosswalk], theirs[name].mean(1))
-    facts = load_bundle(tmp_path / "run").facts
+    facts = load_model_file(tmp_path / "run").facts
     assert "non-commercial" in facts["licence"] and facts["from"]["dataset"] == "ade20k"
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from semsynth.core.errors import UserError
 from semsynth.data.labels import Label, LabelSet
 from semsynth.data.presets import preset_labels
-from semsynth.core.errors import UserError
 from semsynth.training.init.label_match import match_labels, read_label_map
 
 OURS = LabelSet.from_names({0: "void", 1: "Road", 2: "traffic-light", 3: "Hat"}, ignore_id=0)

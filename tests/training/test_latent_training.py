@@ -12,15 +12,15 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from semsynth.data.loader import Batch
-from semsynth.data.dataset import PreparedDataset
-from semsynth.models.codecs.vae import VaeCodec, load_vae
-from semsynth.pipelines.formats.model_file import load_bundle
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.loader import Batch
+from semsynth.models.codecs.vae import VaeCodec, load_vae
+from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.training import loop
-from semsynth.training.recipe import TrainConfig, load_recipe
 from semsynth.training.inputs.latent_cache import LatentSet
 from semsynth.training.loop import read_metrics, train
+from semsynth.training.recipe import TrainConfig, load_recipe
 
 Configure = Callable[..., TrainConfig]
 SHORT = ("train.steps=4", "finetune.steps=0")
@@ -40,9 +40,9 @@ def vae(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own_data(pictures: Path, tmp_path: Path) -> Path:
+def own_data(images: Path, tmp_path: Path) -> Path:
     """A copy: the cache lies beside the data."""
-    shutil.copytree(pictures, tmp_path / "prepared")
+    shutil.copytree(images, tmp_path / "prepared")
     return tmp_path / "prepared"
 
 
@@ -66,7 +66,7 @@ def run_batches(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> list[Ba
     return found
 
 
-def test_steps_get_the_latents_of_their_pictures(
+def test_steps_get_the_latents_of_their_images(
     configure: Configure, vae: Path, own_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = run_batches(configure("kept", *SHORT, *behind(vae), data=own_data), monkeypatch)
@@ -74,9 +74,9 @@ def test_steps_get_the_latents_of_their_pictures(
     codec, mirrored = load_vae(str(vae)), 0.0
     for a, b in zip(kept, made, strict=True):
         assert a.latents is not None and b.latents is None
-        assert a.pictures.shape == (4, 0, 16, 16)
+        assert a.images.shape == (4, 0, 16, 16)
         assert torch.equal(a.channels, b.channels)
-        expected = codec.encode(b.pictures.float() / 127.5 - 1)
+        expected = codec.encode(b.images.float() / 127.5 - 1)
         torch.testing.assert_close(a.latents, expected, rtol=2e-3, atol=2e-3)
         assert a.varied is not None
         mirrored += float(a.varied[:, 0].sum())
@@ -85,13 +85,13 @@ def test_steps_get_the_latents_of_their_pictures(
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each call of the autoencoder has encoded."""
+    """How many images each call of the autoencoder has encoded."""
     counts: list[int] = []
     encode = VaeCodec.encode
 
-    def counted(self: VaeCodec, picture: torch.Tensor) -> torch.Tensor:
-        counts.append(len(picture))
-        return encode(self, picture)
+    def counted(self: VaeCodec, image: torch.Tensor) -> torch.Tensor:
+        counts.append(len(image))
+        return encode(self, image)
 
     monkeypatch.setattr(VaeCodec, "encode", counted)
     return counts
@@ -130,7 +130,7 @@ def test_a_run_knows_its_autoencoder(
     configure: Configure, vae: Path, own_data: Path, tmp_path: Path
 ) -> None:
     train(configure("run", *SHORT, *behind(vae), data=own_data))
-    model = load_bundle(tmp_path / "run").model
+    model = load_model_file(tmp_path / "run").model
     assert model.vae is not None
     assert model.vae.sha256 == load_vae(str(vae)).sha256
     other = AutoencoderKL.from_pretrained(vae)
@@ -158,7 +158,7 @@ def test_latents_of_other_data_are_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("train.crop=0.8",), r"train.crop is 0.8, and varied pictures have no latents"),
+        (("train.crop=0.8",), r"train.crop is 0.8, and varied images have no latents"),
         (("train.crop_size=[8, 8]",), r"train.crop_size is \(8, 8\)"),
         (("train.color=0.2", "model.augment_condition=true"), r"train.color is 0.2"),
     ],

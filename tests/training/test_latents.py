@@ -10,35 +10,35 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.format import encode_image
-from semsynth.data.dataset import PreparedDataset
-from semsynth.models.codecs.codec import HaarCodec
 from semsynth.core.errors import UserError
-from semsynth.training.inputs import latent_cache as latents as module
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.format import encode_image
+from semsynth.models.codecs.codec import HaarCodec
+from semsynth.training.inputs import latent_cache as module
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents
 
 
 class Counting(HaarCodec):
-    """Counts what it encodes, and may be killed after some pictures."""
+    """Counts what it encodes, and may be killed after some images."""
 
     def __init__(self, levels: int = 1, stop_after: int = 1000) -> None:
         super().__init__(levels)
         self.encoded, self.stop_after = 0, stop_after
 
-    def encode(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
-        self.encoded += len(picture_B3HW)
+    def encode(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+        self.encoded += len(image_B3HW)
         if self.encoded > self.stop_after:
             raise KeyboardInterrupt
-        return super().encode(picture_B3HW)
+        return super().encode(image_B3HW)
 
 
 @pytest.fixture
-def data(pictures: Path) -> PreparedDataset:
-    return PreparedDataset.open(pictures)
+def data(images: Path) -> PreparedDataset:
+    return PreparedDataset.open(images)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_latents_are_those_of_the_pictures(
+def test_latents_are_those_of_the_images(
     data: PreparedDataset, tmp_path: Path, dtype: module.Kept
 ) -> None:
     codec = HaarCodec(1)
@@ -119,7 +119,7 @@ def test_damaged_files_are_named(data: PreparedDataset, tmp_path: Path) -> None:
         LatentSet(data, HaarCodec(1), mirrored=False), "val", folder=tmp_path / "c"
     )
     stem = data.stems("val")[0]
-    with pytest.raises(UserError, match="no latents of mirrored pictures"):
+    with pytest.raises(UserError, match="no latents of mirrored images"):
         cache.read(stem, True)
     path = tmp_path / "c" / "val" / f"{stem}.safetensors"
     whole = path.read_bytes()
@@ -131,11 +131,11 @@ def test_damaged_files_are_named(data: PreparedDataset, tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_latents_of_pictures_that_changed_are_computed_again(
+def test_latents_of_images_that_changed_are_computed_again(
     data: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """dataset.json, and so the folder of the cache, is the same for pictures of other pixels."""
+    """dataset.json, and so the folder of the cache, is the same for images of other pixels."""
     monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
     shutil.copytree(data.root, tmp_path / "own")
     own = PreparedDataset.open(tmp_path / "own")
@@ -150,7 +150,7 @@ def test_latents_of_pictures_that_changed_are_computed_again(
     codec = Counting()
     again = cache_latents(LatentSet(PreparedDataset.open(tmp_path / "own"), codec), "train")
     assert again.folder == first.folder and codec.encoded == 2 * len(changed)
-    said = f"2 of 6 pictures of 'train' have changed .* the first is '{changed[0]}'"
+    said = f"2 of 6 images of 'train' have changed .* the first is '{changed[0]}'"
     assert re.search(said, capsys.readouterr().err)
     for stem, before in kept.items():
         sign = -1 if stem in changed else 1  # the transform is linear
@@ -159,14 +159,14 @@ def test_latents_of_pictures_that_changed_are_computed_again(
     assert codec.encoded == 2 * len(changed)
 
 
-def test_some_pictures_of_a_split(data: PreparedDataset, tmp_path: Path) -> None:
+def test_some_images_of_a_split(data: PreparedDataset, tmp_path: Path) -> None:
     codec = Counting()
     stems = data.stems("train")[1:4]
     cache = cache_latents(LatentSet(data, codec), "train", folder=tmp_path / "c", stems=stems)
     assert codec.encoded == 2 * len(stems) and cache.read(stems[-1], True).any()
 
 
-def test_a_picture_that_is_not_there(data: PreparedDataset, tmp_path: Path) -> None:
+def test_a_image_that_is_not_there(data: PreparedDataset, tmp_path: Path) -> None:
     shutil.copytree(data.root, tmp_path / "own")
     own = PreparedDataset.open(tmp_path / "own")
     own.image_path("val", own.stems("val")[0]).unlink()
@@ -176,8 +176,8 @@ def test_a_picture_that_is_not_there(data: PreparedDataset, tmp_path: Path) -> N
 
 def test_values_beyond_float16_are_refused(data: PreparedDataset, tmp_path: Path) -> None:
     class Wild(HaarCodec):
-        def encode(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
-            return super().encode(picture_B3HW) * 1e6
+        def encode(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+            return super().encode(image_B3HW) * 1e6
 
     with pytest.raises(UserError, match="not finite in float16"):
         cache_latents(LatentSet(data, Wild(1)), "val", folder=tmp_path / "c")

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from jobs import Jobs, until
 
+from semsynth.core.distributed.run_status import Status, read_status
 from semsynth.core.errors import LOST_STATUS, REQUEUE_STATUS
 from semsynth.training.metrics import read_metrics
-from semsynth.core.distributed.run_status import Status, read_status
 
 HOST = os.uname().nodename
 ENDLESS = ("train.steps=100000", "train.log_every=2", "train.checkpoint_every=100000")
-HURRIED = {"VALUES": json.dumps({"runtime.preemption.GRACE_SECONDS": 1.0})}
+HURRIED = {"VALUES": json.dumps({"core.distributed.preemption.GRACE_SECONDS": 1.0})}
 
 
 def status_of(run: Path) -> Status:
@@ -71,7 +71,7 @@ def test_a_stopped_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> N
     ("where", "told"),
     [
         # What it alone does: the others wait for it in the step.
-        ("read", "rank 1 on {host} hangs in 'waiting for pictures' for 6 seconds (step"),
+        ("read", "rank 1 on {host} hangs in 'waiting for images' for 6 seconds (step"),
         # All are in the same step; who came last to it, nobody can tell.
         ("train_step", "hangs in 'step' for 6 seconds, as all do: logs/ has where each one is"),
     ],
@@ -121,7 +121,7 @@ def test_a_dead_process_is_named_where_no_connection_breaks(
     hosts: dict[str, str], told: str, jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
     """As in NCCL: rank 0 waits in a step that never ends; long before that is a hang."""
-    values = json.dumps({"train.watch.FAR_SECONDS": 8.0})
+    values = json.dumps({"core.distributed.watchdog.FAR_SECONDS": 8.0})
     changes = (*ENDLESS, "train.stall_minutes=2")
     hang = {"HANGS_IN": "train_step", "HANGS_ON": "0", "VALUES": values}
     job = jobs.start(2, *words("run", *changes), **hang, **hosts)
@@ -133,16 +133,14 @@ def test_a_dead_process_is_named_where_no_connection_breaks(
     assert f"error: {status_of(tmp_path / 'run').reason}" == line
 
 
-def test_a_lost_reader_of_pictures_is_told_in_a_line(
-    jobs: Jobs, words: Any, tmp_path: Path
-) -> None:
+def test_a_lost_reader_of_images_is_told_in_a_line(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     job = jobs.start(2, *words("run", *ENDLESS, "train.workers=2"))
     until(at_step(tmp_path / "run", 4))
     reader = psutil.Process(job.pids[1]).children()[0]
     reader.kill()
     assert job.wait() == [LOST_STATUS] * 2
     (line,) = errors(job.said(0), job.said(1))
-    assert line.startswith(f"error: rank 1 on {HOST} lost a process that reads its pictures (")
+    assert line.startswith(f"error: rank 1 on {HOST} lost a process that reads its images (")
     assert "at step " in line and "train.workers=1" in line
     assert "Traceback" not in job.said(0) + job.said(1)
     status = status_of(tmp_path / "run")
@@ -150,7 +148,7 @@ def test_a_lost_reader_of_pictures_is_told_in_a_line(
 
 
 def test_one_that_never_comes_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
-    values = json.dumps({"train.starting.MEETING_SECONDS": 3.0})
+    values = json.dumps({"core.distributed.rendezvous.MEETING_SECONDS": 3.0})
     job = jobs.start(3, *words("run"), HANGS_IN="meet", HANGS_ON="1", VALUES=values)
     until(lambda: bool(errors(job.said(0))))
     job.signal(signal.SIGKILL, 1)
@@ -161,7 +159,7 @@ def test_one_that_never_comes_is_named(jobs: Jobs, words: Any, tmp_path: Path) -
 
 
 def test_a_start_that_hangs_has_an_end(jobs: Jobs, words: Any, tmp_path: Path) -> None:
-    values = json.dumps({"train.loop.MEETING_SECONDS": 3.0})
+    values = json.dumps({"training.loop.MEETING_SECONDS": 3.0})
     changes = ("train.stall_minutes=0.01",)
     hang = {"HANGS_IN": "starting_point", "HANGS_ON": "1", "VALUES": values}
     job = jobs.start(2, *words("run", *changes), **hang)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from skimage.measure import label as connected
 
-from semsynth.data.loader import Plan, TrainingPictures
-from semsynth.data.dataset import PreparedDataset
-from semsynth.data.presets import preset_labels
 from semsynth.core.rng import numpy_rng
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.loader import Plan, TrainingDataset
+from semsynth.data.presets import preset_labels
 from semsynth.training.inputs import mask_dropout
-from semsynth.training.recipe import TrainConfig, chosen_recipe, load_recipe
-from semsynth.training.loop import train
 from semsynth.training.inputs.mask_dropout import dropped_pixels, partial_masks
+from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig, chosen_recipe, load_recipe
 
 # 64x64: 16 squares of 7 classes, and a bar that nobody labelled.
 MASK = (np.arange(16).reshape(4, 4) % 7).repeat(16, 0).repeat(16, 1).astype(np.int16)
@@ -54,7 +54,7 @@ def test_nothing_goes_where_nothing_may_or_nothing_is() -> None:
 
 def test_the_same_generator_gives_the_same_mask() -> None:
     assert np.array_equal(draws(20, 0.9), draws(20, 0.9))
-    assert len({picture.tobytes() for picture in draws(20, 0.9)}) > 15
+    assert len({image.tobytes() for image in draws(20, 0.9)}) > 15
 
 
 @pytest.mark.parametrize("unlabelled", [-1, 6])
@@ -128,7 +128,7 @@ def test_a_box_is_a_box_and_a_stroke_holds_together() -> None:
         if len(rows):
             assert box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
         stroke = mask_dropout._stroke((40, 90), rng, 1.0)
-        assert connected(stroke, connectivity=2).max() <= 2  # it may leave the picture and return
+        assert connected(stroke, connectivity=2).max() <= 2  # it may leave the image and return
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2), (16, 16)])
@@ -145,13 +145,13 @@ def test_presets_say_what_unlabelled_is() -> None:
     assert preset_labels("cocostuff").unlabelled_channel == 182
 
 
-def test_a_run_hides_regions_where_the_phase_says_so(pictures: Path, recipe_file: Path) -> None:
+def test_a_run_hides_regions_where_the_phase_says_so(images: Path, recipe_file: Path) -> None:
     changes = ("finetune.region_dropout=0.5", "finetune.steps=100", "train.flip=false")
     recipe = load_recipe(str(recipe_file), changes)
-    data = PreparedDataset.open(pictures)
+    data = PreparedDataset.open(images)
     plan = Plan(recipe.seed, recipe.train.batch_size)
-    whole = TrainingPictures(data, "train", plan)
-    partial = TrainingPictures(data, "train", plan, partial_masks(recipe, -1))
+    whole = TrainingDataset(data, "train", plan)
+    partial = TrainingDataset(data, "train", plan, partial_masks(recipe, -1))
     first = recipe.train.steps * recipe.train.batch_size
     changed = []
     for position in range(first + 400):

@@ -13,11 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.sampler_settings import SamplerSettings
-from semsynth.pipelines.formats.model_file import Bundle
+from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
-from semsynth.training.recipe import Recipe, load_recipe
 from semsynth.planning.memory import StepMemory, largest_batch, preview_memory, step_memory
 from semsynth.planning.trial import practice_run, random_batch
+from semsynth.training.recipe import Recipe, load_recipe
 from semsynth.training.step import train_step
 
 SMALL = (
@@ -58,8 +58,8 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def memory(recipe: Recipe, pictures: int = 4, world: int = 1, cuda: bool = False) -> StepMemory:
-    return step_memory(recipe, 12, pictures, world, cuda)
+def memory(recipe: Recipe, images: int = 4, world: int = 1, cuda: bool = False) -> StepMemory:
+    return step_memory(recipe, 12, images, world, cuda)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_gradients_of_earlier_micro_batches_are_there_all_the_time() -> None:
     assert one.gradients < two.gradients == two.weights
 
 
-def test_activations_grow_with_the_pictures_and_checkpointing_makes_them_few() -> None:
+def test_activations_grow_with_the_images_and_checkpointing_makes_them_few() -> None:
     recipe = small()
     four, eight = (memory(recipe, n).activations for n in (4, 8))
     assert eight == pytest.approx(2 * four, rel=0.02)
@@ -116,19 +116,19 @@ def test_compiled_norms_keep_less() -> None:
     assert kept[0] < kept[1]
 
 
-def test_a_validation_takes_no_more_pictures_at_a_time_than_a_step() -> None:
+def test_a_validation_takes_no_more_images_at_a_time_than_a_step() -> None:
     changes = ("train.gradient_checkpointing=true", "train.validate_every=10")
-    for pictures in (1, 4, 8):
+    for images in (1, 4, 8):
         recipe = small(*changes)
-        watched = memory(recipe, pictures)
-        without = memory(small(changes[0]), pictures)
+        watched = memory(recipe, images)
+        without = memory(small(changes[0]), images)
         assert watched.total >= without.total and watched.saved == without.saved
         # A validation keeps nothing for a backward pass: never much more than a step.
         assert watched.activations < 2 * without.activations
 
 
 @pytest.mark.parametrize("codec", ["pixel", "haar", "haar bf16", "vae"])
-def test_a_preview_is_what_pytorch_allocates_while_a_whole_picture_is_painted(
+def test_a_preview_is_what_pytorch_allocates_while_a_whole_image_is_painted(
     codec: str, vae: Path
 ) -> None:
     behind = {
@@ -140,7 +140,7 @@ def test_a_preview_is_what_pytorch_allocates_while_a_whole_picture_is_painted(
     recipe = small(*size, *behind.get(codec, ()))
     with practice_run(recipe, 12, torch.device("cpu")) as run:
         labels = LabelSet.from_names({i: f"class {i}" for i in range(12)})
-        bundle = Bundle(recipe.model, recipe.diffusion, labels, 128, 128, {})
+        bundle = ModelFile(recipe.model, recipe.diffusion, labels, 128, 128, {})
         pipe = SemanticDiffusionPipeline.wrap(bundle, run.ema.module)
         pipe.use_precision(run.precision)
         settings = SamplerSettings(steps=3, guidance_scale=1.5)

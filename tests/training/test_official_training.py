@@ -18,24 +18,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Plan, TrainingPictures, batches
 from semsynth.data.dataset import (
-    PreparedSample,
     PreparedDataset,
     PreparedFormat,
+    PreparedSample,
     PreparedWriter,
     write_sample,
 )
+from semsynth.data.labels import LabelSet
+from semsynth.data.loader import Plan, TrainingDataset, batches
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training import build as setup
 from semsynth.training.inputs.samples import noise_at
-from semsynth.training.recipe import TrainConfig, load_recipe
 from semsynth.training.loop import train
-from semsynth.training.step import Run, dropped_masks, step_times
+from semsynth.training.recipe import TrainConfig, load_recipe
+from semsynth.training.step import Run, dropped_masks, step_timesteps
 
 CLASSES = 3
 # Two channels in each group of GroupNorm: with one, a bias before it has no gradient but rounding,
@@ -52,7 +52,7 @@ OFFICIAL = (
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Path:
-    """Four pictures of 16x16 with instance ids beyond 8 bits."""
+    """Four images of 16x16 with instance ids beyond 8 bits."""
     labels = LabelSet.from_names({i: f"class {i}" for i in range(CLASSES)})
     writer = PreparedWriter(tmp_path / "objects", PreparedFormat(labels, 16, 16), "prepared", {})
     rng = np.random.default_rng(0)
@@ -60,8 +60,8 @@ def objects(tmp_path: Path) -> Path:
         image = rng.integers(0, 256, (16, 16, 3), np.uint8)
         mask = rng.integers(0, CLASSES, (4, 4)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
         instances = rng.integers(26000, 26003, (2, 2)).repeat(8, 0).repeat(8, 1)
-        picture = PreparedSample(image, mask, instances=instances)
-        writer.add(write_sample(writer.root, writer.form, "train", f"p{i}", picture))
+        image = PreparedSample(image, mask, instances=instances)
+        writer.add(write_sample(writer.root, writer.form, "train", f"p{i}", image))
     writer.finish("objects", "here", "none")
     return writer.root
 
@@ -84,26 +84,26 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
     schedule = Schedule(recipe.diffusion)
     average = {name: p.detach().clone() for name, p in unet.named_parameters()}
     size = recipe.train.batch_size
-    pictures = TrainingPictures(data, "train", Plan(recipe.seed, size))
+    images = TrainingDataset(data, "train", Plan(recipe.seed, size))
 
     class One:
         process_index, num_processes, device = 0, 1, torch.device("cpu")
 
     run: Any = Run(recipe, *[None] * 2, One(), *[None] * 5)  # type: ignore[arg-type]
-    for step, batch in enumerate(batches(pictures, (0, recipe.total_steps))):
+    for step, batch in enumerate(batches(images, (0, recipe.total_steps))):
         run.step, second = step, step >= recipe.train.steps
         if step in (0, recipe.train.steps):
             phase = recipe.finetune if second else recipe.train
             optimizer = torch.optim.AdamW(unet.parameters(), phase.learning_rate, weight_decay=0.0)
-        stems = [pictures.stem_at(step * size + slot) for slot in range(size)]
+        stems = [images.stem_at(step * size + slot) for slot in range(size)]
         ids = np.stack([data.read_instances("train", s).astype(np.int64) for s in stems])
         y = official_map(batch.channels, torch.from_numpy(ids))
         if second:
             y = y * (~dropped_masks(run, 0.5)).float()[:, None, None, None]
-        x0 = batch.pictures.float() / 127.5 - 1
+        x0 = batch.images.float() / 127.5 - 1
         positions = range(step * size, (step + 1) * size)
         noise = torch.stack([torch.from_numpy(noise_at(recipe, i)) for i in positions])
-        t = step_times(run)
+        t = step_timesteps(run)
         loss = diffusion_loss(schedule, lambda x, t, y=y: unet(x, t, y).sample, x0, noise, t)
         optimizer.zero_grad()
         loss.total.mean().backward()

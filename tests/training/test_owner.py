@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from jobs import Jobs, until
 
+from semsynth.core.distributed.heartbeat import Heartbeat
+from semsynth.core.distributed.run_lock import check_alone, take
+from semsynth.core.distributed.run_status import read_status
 from semsynth.core.errors import UserError
 from semsynth.training import loop, owner
-from semsynth.core.distributed.heartbeat import Beat
-from semsynth.training.recipe import TrainConfig
-from semsynth.training.loop import train
-from semsynth.core.distributed.run_lock import check_alone, take
 from semsynth.training.checkpoints.store import complete_checkpoints, newest
-from semsynth.core.distributed.run_status import read_status
+from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 LONG = ("train.steps=100000", "train.log_every=5", "train.checkpoint_every=20")
@@ -99,11 +99,11 @@ def test_what_is_the_others_stays_when_the_folder_is_lost(
     status = read_status(run)
     assert status is not None and status.state == "running"  # the other's word counts
     with pytest.raises(UserError, match="began to train"):
-        newest(run, owner.Owner(run, "lost"))
+        newest(run, owner.RunLock(run, "lost"))
     assert theirs.exists()
 
 
-def left_behind(run: Path, beat: Beat) -> Path:
+def left_behind(run: Path, beat: Heartbeat) -> Path:
     """Leave the word of a job on another host in the folder; return the file of its beat."""
     mine = take(run)
     record = json.loads((run / owner.FILE).read_text())
@@ -115,7 +115,7 @@ def left_behind(run: Path, beat: Beat) -> Path:
     return path
 
 
-THERE = Beat(0, "elsewhere", 99, 1.0, beat=7, step=31)
+THERE = Heartbeat(0, "elsewhere", 99, 1.0, beat=7, step=31)
 
 
 @pytest.mark.parametrize("last", [{"failed": "stopped"}, {"doing": "finished"}])

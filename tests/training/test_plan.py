@@ -11,16 +11,16 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from semsynth.models.config import VaeConfig
-from semsynth.models.codecs.vae_costs import KL_F8, vae_costs
 from semsynth.core.errors import UserError
 from semsynth.core.gpu_specs import Peak
+from semsynth.models.codecs.vae_costs import KL_F8, vae_costs
+from semsynth.models.config import VaeConfig
 from semsynth.planning import trial as rehearsal
-from semsynth.planning.flops import recipe_flops, with_changes
-from semsynth.training.recipe import load_recipe
+from semsynth.planning.flops import recipe_flops
 from semsynth.planning.hardware import CONTEXT, SCALING, Hardware
 from semsynth.planning.plan import make_plan
 from semsynth.planning.timing import Painting
+from semsynth.training.recipe import load_recipe, with_changes
 
 SMALL = (
     "model.base_channels=32", "model.head_channels=16", "model.channel_mult=[1]",
@@ -58,7 +58,7 @@ def test_estimated_times_by_hand() -> None:
     assert row["step_s"] == pytest.approx(step)
     assert row["mfu"] == pytest.approx(0.5 * SCALING)
     assert row["training_s"] == pytest.approx(1350 * step)
-    assert row["painting_s"] == pytest.approx(100 * flops["painted_picture"] / (0.5 * 100e12) / 2)
+    assert row["painting_s"] == pytest.approx(100 * flops["painted_image"] / (0.5 * 100e12) / 2)
     assert old["step_s"] == pytest.approx(100 / 8 * step)
     assert old["mfu"] is None
 
@@ -87,7 +87,7 @@ def test_advice_holds_when_it_is_followed() -> None:
     tight = whole["total"] - 0.4 * whole["activations"]
     made = plan("train.precision=bf16", memory=tight)
     assert not made["memory"]["plain"]["fits"]
-    assert made["memory"]["plain"]["largest_batch"] < made["pictures_at_a_time"]
+    assert made["memory"]["plain"]["largest_batch"] < made["images_at_a_time"]
     found = re.match(r"--set (train\.accumulation=\d+) fits", made["advice"][0])
     assert found is not None
     followed = plan("train.precision=bf16", found[1], memory=tight)
@@ -97,7 +97,7 @@ def test_advice_holds_when_it_is_followed() -> None:
 def test_where_nothing_fits_it_says_so() -> None:
     made = plan("train.precision=bf16", memory=CONTEXT)
     assert made["memory"]["plain"]["largest_batch"] == 0
-    assert "one picture at a time takes" in made["advice"][0]
+    assert "one image at a time takes" in made["advice"][0]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
@@ -110,7 +110,7 @@ def test_a_plan_for_this_machine_times_real_steps() -> None:
     hardware = Hardware(False, 1, 1e9, (), 0.5, torch.device("cpu"))
     (row,) = make_plan(recipe, 12, hardware, Painting(100, 10))["time"]
     assert row["source"] == "measured"
-    assert row["timed"] == {"pictures": 2, "height": 64, "width": 64, "share": 1.0}
+    assert row["timed"] == {"images": 2, "height": 64, "width": 64, "share": 1.0}
     assert row["training_s"] == pytest.approx(1350 * row["step_s"])
     assert row["images_per_second"] == pytest.approx(2 / row["step_s"])
     assert row["mfu"] is None
@@ -128,7 +128,7 @@ def test_painting_is_timed_at_the_painted_size_or_said_to_be_extrapolated(
     assert (row["timed"]["height"], row["source"]) == (32, "measured")
     assert row["painting_timed"] == {"height": 256, "width": 256, "share": 1.0}
     assert row["painting_source"] == "measured"
-    # Where a guided pass of a whole picture would take too long, a smaller one, and it is said.
+    # Where a guided pass of a whole image would take too long, a smaller one, and it is said.
     whole = recipe_flops(recipe, 12).guided
     monkeypatch.setattr(rehearsal, "CPU_FLOPS", whole / 2)
     (row,) = make_plan(recipe, 12, hardware, Painting(100, 10))["time"]
@@ -150,8 +150,8 @@ def test_a_whole_preview_of_crops_is_the_peak_and_is_named() -> None:
     advised = plan("train.precision=no", *crops, "train.preview_every=2", gpus=1, memory=tight)
     assert advised["memory"]["plain"]["largest_batch"] == 0
     (advice,) = advised["advice"]
-    assert advice.startswith("a preview, one whole picture at a time, takes ")
-    assert "without it --set train.preview_every=0 fits: 4 pictures at a time" in advice
+    assert advice.startswith("a preview, one whole image at a time, takes ")
+    assert "without it --set train.preview_every=0 fits: 4 images at a time" in advice
     followed = plan("train.precision=no", *crops, gpus=1, memory=tight)
     assert followed["memory"]["plain"]["fits"]
 
@@ -170,7 +170,7 @@ def test_validation_is_counted_at_what_a_step_sees_and_previews_whole() -> None:
     assert shown - quiet == pytest.approx(135 * 6 * painted / rate)
 
 
-def test_crops_of_pictures_that_the_network_cannot_halve_are_painted_filled_up() -> None:
+def test_crops_of_images_that_the_network_cannot_halve_are_painted_filled_up() -> None:
     crops = load_recipe("streets_demo", (*SMALL, "train.crop_size=[32,32]", "train.batch_size=2"))
     odd = crops.model_copy(update={"height": 50, "width": 63})
     odd = with_changes(odd, preview_every=10)
@@ -185,10 +185,10 @@ def test_crops_of_pictures_that_the_network_cannot_halve_are_painted_filled_up()
 LATENT = ("model.codec=vae", "model.vae.source=stabilityai/sd-vae-ft-mse", "train.crop=1")
 
 
-def latent(*changes: str, source: str = "stabilityai/sd-vae-ft-mse", pictures: Any = 50) -> Any:
+def latent(*changes: str, source: str = "stabilityai/sd-vae-ft-mse", images: Any = 50) -> Any:
     recipe = load_recipe("streets_demo", (*SMALL, *LATENT, f"model.vae.source={source}", *changes))
     hardware = Hardware(True, 2, 4e9, CARDS, 0.5, None)
-    return make_plan(recipe, 12, hardware, Painting(100, 10), pictures)
+    return make_plan(recipe, 12, hardware, Painting(100, 10), images)
 
 
 def test_an_autoencoder_counts_in_steps_or_once_and_in_painting() -> None:
@@ -198,8 +198,8 @@ def test_an_autoencoder_counts_in_steps_or_once_and_in_painting() -> None:
     slow = 0.5 * 50e12
     for made in (steps, once):
         assert made["memory"]["plain"]["autoencoder"] == 4 * costs.parameters
-        assert made["flops"]["decoded_picture"] == costs.decode
-        network = made["flops"]["painted_picture"] / (0.5 * 100e12)
+        assert made["flops"]["decoded_image"] == costs.decode
+        network = made["flops"]["painted_image"] / (0.5 * 100e12)
         assert made["time"][1]["painting_s"] == pytest.approx(
             100 * (network + costs.decode / slow) / 2
         )
@@ -207,7 +207,7 @@ def test_an_autoencoder_counts_in_steps_or_once_and_in_painting() -> None:
     assert each == pytest.approx(16 / 2 * costs.encode / slow / SCALING)
     assert steps["time"][1]["latents_s"] == 0
     assert "train.cache_latents=true: the autoencoder's" in steps["advice"][0]
-    # 50 pictures and their mirror images, 4 x 8 x 8 numbers of two bytes each.
+    # 50 images and their mirror images, 4 x 8 x 8 numbers of two bytes each.
     row = once["time"][1]
     assert row["latents_s"] == pytest.approx(100 * costs.encode / slow / 2)
     assert row["training_s"] == pytest.approx(1350 * row["step_s"] + row["latents_s"])
@@ -219,7 +219,7 @@ def test_an_autoencoder_counts_in_steps_or_once_and_in_painting() -> None:
 def test_an_autoencoder_of_which_nothing_is_known_is_left_out_and_the_row_says_so() -> None:
     made = latent(source="someone/unknown")
     assert made["autoencoder"] == {"source": "someone/unknown", "known": False, "parameters": 0}
-    assert made["flops"]["decoded_picture"] == 0
+    assert made["flops"]["decoded_image"] == 0
     assert all(row["without_autoencoder"] for row in made["time"][1:])
 
 
@@ -231,7 +231,7 @@ def test_a_folder_says_what_its_autoencoder_is(tmp_path: Path) -> None:
     expected = vae_costs(VaeConfig(source=str(tmp_path)), 64, 64)
     assert expected is not None
     assert made["autoencoder"]["parameters"] == expected.parameters < 10_000_000
-    assert made["flops"]["encoded_picture"] == expected.encode
+    assert made["flops"]["encoded_image"] == expected.encode
 
 
 def test_a_real_autoencoder_is_a_part_of_the_timed_step(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_a_real_autoencoder_is_a_part_of_the_timed_step(tmp_path: Path) -> None:
     )
     seen = rehearsal.rehearse(recipe, 12, 2, torch.device("cpu"))
     assert isinstance(seen, rehearsal.Rehearsal)
-    assert seen.painting.picture_s > 0 and seen.painting.decode_s > 0
+    assert seen.painting.image_s > 0 and seen.painting.decode_s > 0
     batch = rehearsal.random_batch(recipe, 12)
-    assert batch.latents is None and batch.pictures.shape == (2, 3, 64, 64)
+    assert batch.latents is None and batch.images.shape == (2, 3, 64, 64)
 
 
 def test_no_plan_of_a_state_in_shares() -> None:

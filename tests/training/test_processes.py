@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from jobs import Jobs, until
 
-from semsynth.core.errors import REQUEUE_STATUS, ProcessLost
+from semsynth.core.distributed.run_status import read_status
+from semsynth.core.errors import REQUEUE_STATUS, RankLost
+from semsynth.training.checkpoints.store import newest
 from semsynth.training.loop_errors import while_starting
 from semsynth.training.metrics import read_metrics
-from semsynth.training.checkpoints.store import newest
-from semsynth.core.distributed.run_status import read_status
 
 Same = Callable[[Path, Path], None]
 CUT = ("train.log_every=1", "train.checkpoint_every=2")
@@ -98,7 +98,7 @@ def test_one_that_is_lost_while_the_run_starts(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     found = while_starting(lost)
-    assert isinstance(found, ProcessLost) and "rank 1 on" in str(found)
+    assert isinstance(found, RankLost) and "rank 1 on" in str(found)
     bug = RuntimeError("shapes (2, 3) and (4, 5) do not match")
     assert while_starting(bug) is bug
 

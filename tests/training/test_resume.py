@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from semsynth.core.errors import UserError
-from semsynth.training.recipe import TrainConfig
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
+from semsynth.training.recipe import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 Same = Callable[[Path, Path], None]
@@ -49,10 +49,10 @@ def numbers(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory, pictures: Path, recipe_file: Path) -> Path:
+def straight(tmp_path_factory: pytest.TempPathFactory, images: Path, recipe_file: Path) -> Path:
     """The run that nobody interrupts: 6 steps and 4 of fine-tuning."""
     output = tmp_path_factory.mktemp("straight") / "run"
-    train(TrainConfig(str(recipe_file), pictures, output, device="cpu"))
+    train(TrainConfig(str(recipe_file), images, output, device="cpu"))
     return output
 
 

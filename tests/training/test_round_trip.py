@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from semsynth.cli import main
-from semsynth.pipelines.formats.model_file import load_bundle
-from semsynth.training.recipe import TrainConfig
+from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 # What the official code can run, as small as that can be (haar_levels: the default, unused here).
 PAPER = (
@@ -33,7 +33,7 @@ def test_a_trained_model_goes_round_bit_for_bit(
     ]
     for words in steps:
         assert main([str(word) for word in words]) == 0
-    first, last = load_bundle(tmp_path / "run"), load_bundle(tmp_path / "d.pth")
+    first, last = load_model_file(tmp_path / "run"), load_model_file(tmp_path / "d.pth")
     assert (last.model, last.diffusion, last.labels) == (first.model, first.diffusion, first.labels)
     assert (last.height, last.width) == (first.height, first.width)
     assert {key: last.facts[key] for key in first.facts} == first.facts

@@ -11,8 +11,13 @@ import pytest
 import torch
 from jobs import Jobs
 
+from semsynth.training.checkpoints.store import (
+    complete_checkpoints,
+    load_state,
+    remove,
+    step_folder,
+)
 from semsynth.training.metrics import read_metrics
-from semsynth.training.checkpoints.store import complete_checkpoints, load_state, remove, step_folder
 
 # Both phases, an optimizer that begins anew, micro-batches, gradients that are clipped.
 CHANGES = (
@@ -25,7 +30,7 @@ SHARES = "train.sharding=full"
 
 @pytest.fixture(scope="module")
 def train(
-    recipe_file: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    recipe_file: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Path]]:
     server, root = Jobs(), tmp_path_factory.mktemp("runs")
 
@@ -37,7 +42,7 @@ def train(
             for later in complete_checkpoints(folder)[1:]:
                 remove(later)
             kept = step_folder(folder, 2).stat().st_ino
-        places = ["--data", str(pictures), "--output", str(folder)]
+        places = ["--data", str(images), "--output", str(folder)]
         job = server.start(
             world, "--recipe", str(recipe_file), *places, "--set", *CHANGES, *changes
         )

@@ -1,4 +1,4 @@
-"""Little data: crops of large pictures, variations that are told, validation watched."""
+"""Little data: crops of large images, variations that are told, validation watched."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ import pytest
 import torch
 
 from semsynth.data.config import PrepareConfig
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.data.prepare import prepare
-from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.names import from_official, to_official
 from semsynth.pipelines import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_file import build_network, load_bundle, load_network, meta_network
+from semsynth.pipelines.formats.model_file import (
+    build_network,
+    load_model_file,
+    load_network,
+    meta_network,
+)
 from semsynth.training import loop
 from semsynth.training import step as step_module
-from semsynth.training.recipe import TrainConfig, load_recipe
 from semsynth.training.loop import read_metrics, train
 from semsynth.training.preview import validation_loss
+from semsynth.training.recipe import TrainConfig, load_recipe
 from semsynth.training.validation import watched
 
 Configure = Callable[..., TrainConfig]
@@ -62,7 +67,7 @@ def test_steps_see_crops_and_the_model_paints_the_whole(
     often = ("train.validate_every=3", "train.preview_every=3")
     train(configure("run", *SHORT, *CROPS, *often, data=wide))
     assert shapes == [((16, 24), (12, 8, 12))] * 3
-    bundle = load_bundle(tmp_path / "run")
+    bundle = load_model_file(tmp_path / "run")
     assert (bundle.height, bundle.width) == (32, 48)
     pipe = SemanticDiffusionPipeline.from_checkpoint(tmp_path / "run", "cpu")
     data = PreparedDataset.open(wide)
@@ -118,7 +123,7 @@ def test_the_network_is_told_and_starts_as_if_it_were_not(
     monkeypatch.setattr(step_module, "_predict", seen)
     train(configure("run", *SHORT, *TOLD))
     assert [v.shape for v in told] == [(4, 7)] * 3 and all(bool(v.any()) for v in told)
-    weights = load_bundle(tmp_path / "run").weights["augment_in.weight"]
+    weights = load_model_file(tmp_path / "run").weights["augment_in.weight"]
     assert weights.shape[1] == 7 and bool(weights.any())
     told.clear()
     train(configure("plain", *SHORT))
@@ -188,7 +193,7 @@ def test_rising_validation_is_said(
     }  # fmt: skip
 
 
-def test_from_small_pictures_to_crops_of_large_ones(
+def test_from_small_images_to_crops_of_large_ones(
     configure: Configure, wide: Path, tmp_path: Path,
     assert_same_weights: Callable[[Path, Path], None],
 ) -> None:  # fmt: skip
@@ -197,7 +202,7 @@ def test_from_small_pictures_to_crops_of_large_ones(
     none = ("train.steps=0", "finetune.steps=0")
     train(configure("large", *none, *CROPS, data=wide, from_checkpoint=start))
     assert_same_weights(start, tmp_path / "large")
-    bundle = load_bundle(tmp_path / "large")
+    bundle = load_model_file(tmp_path / "large")
     assert (bundle.height, bundle.width) == (32, 48)
     assert (bundle.facts["from"]["height"], bundle.facts["from"]["width"]) == (16, 16)
 
@@ -210,7 +215,7 @@ def test_the_official_code_loses_nothing_that_is_told(configure: Configure, tmp_
         "diffusion.learn_sigma=true", "diffusion.schedule=linear",
     )  # fmt: skip
     train(configure("run", *SHORT, *TOLD, *paper))
-    bundle = load_bundle(tmp_path / "run")
+    bundle = load_model_file(tmp_path / "run")
     assert "augment_in.weight" in bundle.weights
     state = to_official(meta_network(bundle), bundle.weights)
     plain = replace(bundle, model=bundle.model.model_copy(update={"augment_condition": False}))

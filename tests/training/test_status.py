@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from semsynth.core.distributed.run_status import STATUS, read_status
 from semsynth.core.errors import UserError
 from semsynth.training import loop
-from semsynth.training.recipe import TrainConfig, load_recipe
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
-from semsynth.core.distributed.run_status import STATUS, read_status
+from semsynth.training.recipe import TrainConfig, load_recipe
 
 Configure = Callable[..., TrainConfig]
 

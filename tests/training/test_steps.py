@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Batch, Plan, TrainingPictures, batches
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
-from semsynth.diffusion.loss import diffusion_loss
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.core import precision
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.labels import LabelSet
+from semsynth.data.loader import Batch, Plan, TrainingDataset, batches
+from semsynth.diffusion.loss import diffusion_loss
+from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training import loop, setup
 from semsynth.training import step as step_module
-from semsynth.training.recipe import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
 from semsynth.training.ema import Ema
 from semsynth.training.loop import Run, learning_rate, phase_at, train
 from semsynth.training.metrics import read_metrics
+from semsynth.training.recipe import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
 
 Configure = Callable[..., TrainConfig]
 Weights = Callable[[Path], dict[str, torch.Tensor]]
@@ -146,7 +146,7 @@ def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
 
     def drawn(rank: int, world: int) -> tuple[torch.Tensor, ...]:
         run: Any = Run(recipe, *[None] * 2, Part(rank, world), *[None] * 5, step=7)  # type: ignore[arg-type]
-        return step_module.step_times(run), step_module.dropped_masks(run, 0.5)
+        return step_module.step_timesteps(run), step_module.dropped_masks(run, 0.5)
 
     whole = drawn(0, 1)
     for rank in range(2):
@@ -245,14 +245,14 @@ def test_both_predictions_train(
     assert [p.name for p in (tmp_path / "run/previews").iterdir()] == ["step_0000010.png"]
 
 
-def test_workers_read_the_same_batches(pictures: Path) -> None:
+def test_workers_read_the_same_batches(images: Path) -> None:
     def read(workers: int) -> list[Batch]:
         plan = Plan(seed=3, batch_size=4, flip=True, crop=0.7)
-        samples = TrainingPictures(PreparedDataset.open(pictures), "train", plan)
+        samples = TrainingDataset(PreparedDataset.open(images), "train", plan)
         return list(batches(samples, (2, 5), workers))
 
     for own, other in zip(read(0), read(2), strict=True):
-        assert torch.equal(own.pictures, other.pictures)
+        assert torch.equal(own.images, other.images)
         assert torch.equal(own.channels, other.channels)
 
 
@@ -288,13 +288,11 @@ def test_a_loss_that_is_not_finite_stops(
 
     def poisoned(run: Run, batch: Batch) -> torch.Tensor:
         if run.step + 1 == step:
-            batch.pictures.data = batch.pictures.float() * float("nan")
+            batch.images.data = batch.images.float() * float("nan")
         return take(run, batch)
 
     monkeypatch.setattr(loop, "train_step", poisoned)
-    with pytest.raises(
-        UserError, match=r"step \d+ is not finite, in the pictures street_"
-    ) as error:
+    with pytest.raises(UserError, match=r"step \d+ is not finite, in the images street_") as error:
         train(configure("run", "train.log_every=5", "train.keep_checkpoints=9"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run/final_model.pth").exists()

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from semsynth.core.errors import Preempted, UserError
-from semsynth.training.checkpoints import async_writer as checkpoints, loop
-from semsynth.training.recipe import TrainConfig
-from semsynth.training.loop import train
-from semsynth.training.checkpoints.store import complete_checkpoints
 from semsynth.core.distributed.run_status import read_status
+from semsynth.core.errors import Preempted, UserError
+from semsynth.training.checkpoints import async_writer as checkpoints
+from semsynth.training.checkpoints import loop
+from semsynth.training.checkpoints.store import complete_checkpoints
+from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 Same = Callable[[Path, Path], None]

@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
-from semsynth.pipelines.formats.model_file import Bundle, fresh_network, load_network
-from semsynth.core.errors import UserError
+from semsynth.pipelines.formats.model_file import ModelFile, fresh_network, load_network
 from semsynth.training.init.label_match import match_labels
-from semsynth.training.init.transfer import Carried, carry_over, check_body, patch_shares
+from semsynth.training.init.transfer import (
+    TransferReport,
+    check_body,
+    patch_shares,
+    transfer_weights,
+)
 
 SMALL: dict[str, Any] = {
     "codec": "haar", "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
@@ -25,31 +30,31 @@ OURS = LabelSet.from_names({5: "Sky", 6: "Tree", 7: "Car", 9: "Road"})
 OF_OURS = {0: 1, 2: 2, 3: 0}  # channels that correspond
 
 
-def start(labels: LabelSet = THEIRS, diffusion: Any = None, **model: Any) -> Bundle:
+def start(labels: LabelSet = THEIRS, diffusion: Any = None, **model: Any) -> ModelFile:
     config = ModelConfig.model_validate({**SMALL, **model})
     noise = DiffusionConfig.model_validate(diffusion or {"prediction": "sample"})
     torch.manual_seed(1)
     unet = fresh_network(config, noise, labels.num_channels)
     for parameter in unet.parameters():  # the last layers of a fresh network are zero
         torch.nn.init.normal_(parameter, std=0.1)
-    return Bundle(config, noise, labels, 16, 16, unet.state_dict())
+    return ModelFile(config, noise, labels, 16, 16, unet.state_dict())
 
 
 def carried(
-    source: Bundle, labels: LabelSet = OURS, diffusion: Any = None, **model: Any
-) -> tuple[Any, Carried, dict[str, torch.Tensor]]:
+    source: ModelFile, labels: LabelSet = OURS, diffusion: Any = None, **model: Any
+) -> tuple[Any, TransferReport, dict[str, torch.Tensor]]:
     config = ModelConfig.model_validate({**SMALL, **model})
     noise = DiffusionConfig.model_validate(diffusion or {"prediction": "sample"})
     torch.manual_seed(2)
     unet = fresh_network(config, noise, labels.num_channels).eval()
     before = {name: value.clone() for name, value in unet.state_dict().items()}
-    result = carry_over(unet, source, config, noise, match_labels(labels, source.labels))
+    result = transfer_weights(unet, source, config, noise, match_labels(labels, source.labels))
     return unet, result, before
 
 
 @pytest.mark.parametrize("features", [0, 8])
 @torch.no_grad()
-def test_the_same_picture_for_labels_that_correspond(features: int) -> None:
+def test_the_same_image_for_labels_that_correspond(features: int) -> None:
     source = start(label_features=features)
     unet, result, _ = carried(source, label_features=features)
     assert result.fresh == {} and result.dropped == []

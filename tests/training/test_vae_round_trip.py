@@ -15,13 +15,13 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 
 from semsynth.cli import main
+from semsynth.core.errors import SemsynthWarning, UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.pipelines import SemanticDiffusionPipeline
-from semsynth.pipelines.formats.model_file import load_bundle
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
-from semsynth.core.errors import SemsynthWarning, UserError
-from semsynth.training.recipe import TrainConfig
+from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.training.loop import train
+from semsynth.training.recipe import TrainConfig
 
 Pipe = SemanticDiffusionPipeline
 
@@ -64,8 +64,8 @@ def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_train_generate_export_load(run: Path, pictures: Path, tmp_path: Path) -> None:
-    expected = paint(run, pictures, tmp_path / "samples")
+def test_train_generate_export_load(run: Path, images: Path, tmp_path: Path) -> None:
+    expected = paint(run, images, tmp_path / "samples")
     folder = tmp_path / "exported"
     words = ["export", str(run), "--to", "diffusers", "--output", str(folder)]
     assert main(words) == 0
@@ -76,17 +76,17 @@ def test_train_generate_export_load(run: Path, pictures: Path, tmp_path: Path) -
     assert str(tmp_path) not in json.dumps(index)
     assert index["model"]["vae"]["source"] == "vae"
     moved = Path(shutil.move(folder, tmp_path / "moved"))
-    assert same(expected, paint(moved, pictures, tmp_path / "again"))
+    assert same(expected, paint(moved, images, tmp_path / "again"))
     pipe = Pipe.from_pretrained(moved)
     assert isinstance(pipe.vae, ModelMixin) and pipe.codec.vae is pipe.vae
     pipe.set_progress_bar_config(disable=True)
-    data = PreparedDataset.open(pictures)
+    data = PreparedDataset.open(images)
     mask = data.read_mask("val", data.stems("val")[0])
     assert len(pipe(mask, num_inference_steps=2).images) == 1
     back = tmp_path / "back/final_model.pth"
     assert main(["export", str(moved), "--to", "pth", "--output", str(back)]) == 0
     assert (tmp_path / "back/vae/config.json").is_file()
-    assert same(expected, paint(back, pictures, tmp_path / "last"))
+    assert same(expected, paint(back, images, tmp_path / "last"))
 
 
 def test_half_precision_leaves_the_autoencoder_whole(run: Path, tmp_path: Path) -> None:
@@ -130,6 +130,6 @@ def test_another_autoencoder_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="folder"):
         Pipe.from_pretrained(tmp_path / "folder")
     wider = AutoencoderKL(latent_channels=8, norm_num_groups=4, block_out_channels=(8,))
-    bundle = load_bundle(run)
+    bundle = load_model_file(run)
     with pytest.raises(UserError, match=r"8 channels and cover 1 pixels a side.*wants 4 and 2"):
         Pipe.wrap(bundle, pipe.unet, vae=wider)

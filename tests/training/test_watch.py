@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from semsynth.core.errors import LOST_STATUS, LeftToAnother, ProcessLost
-from semsynth.core.distributed import watchdog as watch as module
-from semsynth.core.distributed.watchdog import Watch
+from semsynth.core.distributed import watchdog as module
+from semsynth.core.distributed.watchdog import RankWatchdog
+from semsynth.core.errors import LOST_STATUS, RankLost, SilentExit
 
 
 class Ended(Exception):
     """Stands for the end of the process, with its line."""
 
 
-def verdict(mine: Watch, monkeypatch: pytest.MonkeyPatch) -> str:
+def verdict(mine: RankWatchdog, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what rank 0 says once nothing has gone on for longer than it may."""
 
     def end(line: str | None, lost: list[int] | None = None) -> None:
@@ -32,33 +32,36 @@ def verdict(mine: Watch, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def both(tmp_path: Path) -> tuple[Watch, Watch]:
+def both(tmp_path: Path) -> tuple[RankWatchdog, RankWatchdog]:
     """The watches of ranks 0 and 1 of a run that goes on at step 10; no thread runs."""
-    return Watch(tmp_path, 0, 2, 60, 10), Watch(tmp_path, 1, 2, 60, 10)
+    return RankWatchdog(tmp_path, 0, 2, 60, 10), RankWatchdog(tmp_path, 1, 2, 60, 10)
 
 
-def alive(mine: Watch, other: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def alive(mine: RankWatchdog, other: RankWatchdog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the other's count go on each time that it is read."""
-    read = Watch._read
+    read = RankWatchdog._read
 
-    def reading(self: Watch, rank: int) -> module.Beat | None:
+    def reading(self: RankWatchdog, rank: int) -> module.Heartbeat | None:
         other.me.beat += 1
         other._write()
         return read(self, rank)
 
-    monkeypatch.setattr(Watch, "_read", reading)
+    monkeypatch.setattr(RankWatchdog, "_read", reading)
 
 
 @pytest.mark.parametrize(
     ("doing", "named"),
     [
-        (("step", "waiting for pictures"), "rank 1 on"),
-        (("waiting for pictures", "step"), "rank 0 on"),
+        (("step", "waiting for images"), "rank 1 on"),
+        (("waiting for images", "step"), "rank 0 on"),
         (("checkpoint", "step"), "rank 0 on"),
     ],
 )
 def test_who_came_least_far_hangs(
-    doing: tuple[str, str], named: str, both: tuple[Watch, Watch], monkeypatch: pytest.MonkeyPatch
+    doing: tuple[str, str],
+    named: str,
+    both: tuple[RankWatchdog, RankWatchdog],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for rank, watch in enumerate(both):
         # Rank 0 has more to do between two steps: its progress counts nothing here.
@@ -71,7 +74,7 @@ def test_who_came_least_far_hangs(
 
 
 def test_all_in_the_same_step_are_not_told_apart(
-    both: tuple[Watch, Watch], monkeypatch: pytest.MonkeyPatch
+    both: tuple[RankWatchdog, RankWatchdog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for watch in both:
         watch.mark(12)
@@ -80,7 +83,7 @@ def test_all_in_the_same_step_are_not_told_apart(
 
 
 def test_one_that_is_silent_is_told_with_the_step_of_the_run(
-    both: tuple[Watch, Watch], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    both: tuple[RankWatchdog, RankWatchdog], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert json.loads((tmp_path / ".ranks/rank_0001.json").read_text())["step"] == 10
     both[0].mark(12)  # rank 1 has said nothing since the start
@@ -89,7 +92,7 @@ def test_one_that_is_silent_is_told_with_the_step_of_the_run(
 
 
 def test_one_elsewhere_is_lost_sooner_but_not_in_a_checkpoint(
-    both: tuple[Watch, Watch], monkeypatch: pytest.MonkeyPatch
+    both: tuple[RankWatchdog, RankWatchdog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, other = both
     mine._stall = 600.0
@@ -104,7 +107,9 @@ def test_one_elsewhere_is_lost_sooner_but_not_in_a_checkpoint(
     assert mine._patience(other.me) == 600.0
 
 
-def test_one_that_is_silent_while_steps_go_on_is_there(both: tuple[Watch, Watch]) -> None:
+def test_one_that_is_silent_while_steps_go_on_is_there(
+    both: tuple[RankWatchdog, RankWatchdog],
+) -> None:
     mine, other = both
     mine._look(0.0)
     for step in range(20):
@@ -116,7 +121,7 @@ def test_one_that_is_silent_while_steps_go_on_is_there(both: tuple[Watch, Watch]
 
 
 def test_what_one_beside_the_lost_process_knows_the_lowest_rank_tells(tmp_path: Path) -> None:
-    watches = [Watch(tmp_path, rank, 3, 60, 10) for rank in range(3)]
+    watches = [RankWatchdog(tmp_path, rank, 3, 60, 10) for rank in range(3)]
     watches[1].me.pid = 2**30  # there is no such process
     for watch in watches:
         watch._write()
@@ -124,11 +129,11 @@ def test_what_one_beside_the_lost_process_knows_the_lowest_rank_tells(tmp_path: 
     # Rank 2 alone is on the host of rank 1, and has not the word.
     watches[2].me.host = module.platform.node()
     found = watches[2].explain(RuntimeError("gloo: connection closed"))
-    assert isinstance(found, LeftToAnother) and found.lost == [1] and found.code == LOST_STATUS
+    assert isinstance(found, SilentExit) and found.lost == [1] and found.code == LOST_STATUS
     watches[2].fail(found)
     beat = watches[1].me
     beat.host = "elsewhere"  # for rank 0 it is
     watches[1]._write()
     told = watches[0].explain(RuntimeError("gloo: connection closed"))
-    assert isinstance(told, ProcessLost) and str(told) == found.reason
+    assert isinstance(told, RankLost) and str(told) == found.reason
     assert str(told).startswith("rank 1 on ") and "died (step 10" in str(told)

@@ -11,24 +11,24 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepare import prepare
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
 from semsynth.diffusion.loss import diffusion_loss
-from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import HaarCodec
 from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.model_file import build_network
-from semsynth.core.rng import derive_seed
+from semsynth.planning.flops import recipe_flops
 from semsynth.training import preview as module
-from semsynth.planning.flops import latent_size, recipe_flops
-from semsynth.training.recipe import Recipe, TrainConfig, load_recipe
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
 from semsynth.training.preview import PREVIEW_STEPS, preview, validation_batch, validation_loss
+from semsynth.training.recipe import Recipe, TrainConfig, latent_size, load_recipe
 
 Configure = Callable[..., TrainConfig]
 
@@ -40,19 +40,19 @@ def watched_network(recipe: Recipe, channels: int) -> Any:
     return unet.eval(), codec
 
 
-def test_pictures_are_encoded_where_the_network_is(recipe_file: Path, pictures: Path) -> None:
-    """An autoencoder goes where its pictures are: on a CPU it would take an hour."""
+def test_images_are_encoded_where_the_network_is(recipe_file: Path, images: Path) -> None:
+    """An autoencoder goes where its images are: on a CPU it would take an hour."""
     seen = []
 
     class Reached(Exception):
         pass
 
     class Codec(HaarCodec):
-        def encode(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
-            seen.append(picture_B3HW.device)
+        def encode(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+            seen.append(image_B3HW.device)
             raise Reached
 
-    recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(pictures)
+    recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
     elsewhere = watched_network(recipe, data.labels.num_channels)[0].to("meta")
     with pytest.raises(Reached):
         validation_loss(elsewhere, Codec(1), Schedule(recipe.diffusion), data, recipe)
@@ -60,9 +60,9 @@ def test_pictures_are_encoded_where_the_network_is(recipe_file: Path, pictures: 
 
 
 def test_latents_on_the_disk_give_the_same_loss(
-    recipe_file: Path, pictures: Path, tmp_path: Path
+    recipe_file: Path, images: Path, tmp_path: Path
 ) -> None:
-    recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(pictures)
+    recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
     unet, codec = watched_network(recipe, data.labels.num_channels)
     cache = cache_latents(LatentSet(data, codec, dtype="float32"), "val", folder=tmp_path / "c")
     schedule = Schedule(recipe.diffusion)
@@ -71,7 +71,7 @@ def test_latents_on_the_disk_give_the_same_loss(
 
 
 def padded(folder: Path, outside: int, rest: int = 0) -> PreparedDataset:
-    """Four pictures whose content are the middle ten of 16 rows; ``outside`` is the padding."""
+    """Four images whose content are the middle ten of 16 rows; ``outside`` is the padding."""
     labels = LabelSet.from_names({0: "void", 1: "road", 2: "sky"}, ignore_id=0)
     writer = PreparedWriter(folder, PreparedFormat(labels, 16, 16, resize="pad"), "prepared", {})
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_padding_is_not_validated(
     monkeypatch.setattr(module, "diffusion_loss", loss)
     recipe = load_recipe(str(recipe_file), crop)
     black, white = (padded(tmp_path / str(n), n) for n in (0, 255))
-    # A fresh network paints nothing: its errors are the pictures themselves.
+    # A fresh network paints nothing: its errors are the images themselves.
     unet, codec = build_network(recipe.model, recipe.diffusion, black.labels.num_channels)
     schedule = Schedule(recipe.diffusion)
     found = [validation_loss(unet.eval(), codec, schedule, data, recipe) for data in (black, white)]
@@ -172,7 +172,7 @@ def test_previews_are_painted_one_mask_at_a_time(
     assert difference.max() <= 1
 
 
-def test_crops_of_pictures_of_any_size(configure: Configure, tmp_path: Path) -> None:
+def test_crops_of_images_of_any_size(configure: Configure, tmp_path: Path) -> None:
     """Only the crops go through the network; what it paints is filled up and cut back."""
     prepare(
         PrepareConfig(

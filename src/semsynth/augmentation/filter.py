@@ -1,4 +1,4 @@
-"""Which synthetic pictures to trust: those that a segmenter reads as their masks say."""
+"""Which synthetic images to trust: those that a segmenter reads as their masks say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from semsynth.data.labels import Array
 
 
 def agreement(predicted: Array, mask: Array, ignore_id: int | None) -> float:
-    """Return the share of a picture's labelled pixels that are predicted as the mask says.
+    """Return the share of an image's labelled pixels that are predicted as the mask says.
 
     Args:
         predicted: (H, W) ids.
@@ -36,7 +36,7 @@ def keep_best(agreements: Mapping[str, float], share: float) -> list[str]:
 
 
 def ignore_disagreeing(predicted: Array, mask: Array, ignore_id: int, least: float) -> Array:
-    """Return the mask with the classes ignored whose IoU in this picture is below ``least``."""
+    """Return the mask with the classes ignored whose IoU in this image is below ``least``."""
     trusted = mask.copy()
     for i in np.unique(mask[mask != ignore_id]):
         here, there = mask == i, (predicted == i) & (mask != ignore_id)

@@ -14,7 +14,7 @@ CEILING = "real_and_more_real"
 
 
 def summarise(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Average over trials, and compare each arm with the real pictures alone, trial by trial.
+    """Average over trials, and compare each arm with the real images alone, trial by trial.
 
     Args:
         trials: for each trial the scores of each arm (miou, pixel_accuracy, per_class).

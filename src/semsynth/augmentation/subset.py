@@ -1,4 +1,4 @@
-"""A part of a prepared data set as a data set of its own, without copying its pictures."""
+"""A part of a prepared data set as a data set of its own, without copying its images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semsynth.data.labels import Array
-from semsynth.data.format import INFO, encode_image
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
-from semsynth.pipelines.generate.sample_store import record_of
 from semsynth.core.files import write_bytes
+from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.format import INFO, encode_image
+from semsynth.data.labels import Array
+from semsynth.pipelines.generate.sample_store import record_of
 
 SPLIT = "train"
 
@@ -26,7 +26,7 @@ def write_subset(
     """Make ``folder`` a data set of ``stems``, all in the split ``train``.
 
     Args:
-        data: where the pictures are.
+        data: where the images are.
         split: their split there.
         stems: which ones.
         folder: written to; one that is finished is opened as it is.

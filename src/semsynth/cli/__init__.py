@@ -6,7 +6,6 @@ Nothing heavy is imported here, so that `semsynth --help` and `semsynth VERB --h
 from __future__ import annotations
 
 import difflib
-import keyword
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -15,20 +14,23 @@ from semsynth.cli.common import guard
 from semsynth.core.errors import UserError
 
 VERBS: dict[str, str] = {
-    "prepare": "turn a source of pictures and masks into a prepared data set",
+    "prepare": "turn a source of images and masks into a prepared data set",
     "plan": "say what a recipe will take: memory, batch that fits, hours, disk",
     "train": "train the generator, then fine-tune it for guidance",
     "submit": "submit a training to a SLURM cluster",
     "status": "say where a training is: step, loss, time left, last checkpoint",
-    "generate": "paint several pictures for each mask",
-    "evaluate": "score generated pictures and write a report",
+    "generate": "paint several images for each mask",
+    "evaluate": "score generated images and write a report",
     "segment": "train a segmenter, or score it on a data set",
-    "augment": "measure what synthetic pictures add to a segmenter",
+    "augment": "measure what synthetic images add to a segmenter",
     "import": "turn a checkpoint of the official SDM code into a Diffusers folder",
     "export": "write a model as a Diffusers folder, a .pth, or for the official SDM code",
     "demo": "run the whole pipeline on the built-in data set",
     "doctor": "show versions, devices, threads and disk of this machine",
 }
+
+# Where a verb's module is not called after it.
+_MODULES = {"import": "import_", "submit": "cluster.submit", "status": "cluster.status"}
 
 
 def usage() -> str:
@@ -36,7 +38,7 @@ def usage() -> str:
     verbs = "\n".join(f"  {verb:<10}{text}" for verb, text in VERBS.items())
     return (
         "usage: semsynth [-h] [--version] VERB ...\n\n"
-        "Photorealistic pictures from segmentation masks.\n\n"
+        "Photorealistic images from segmentation masks.\n\n"
         f"verbs:\n{verbs}\n\n"
         "`semsynth VERB --help` lists the flags of a verb; they work with - and _.\n"
         "With --json a verb prints its result as one JSON object, last on stdout."
@@ -70,6 +72,6 @@ def _find(verb: str) -> Callable[[list[str]], int]:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"the verbs are {', '.join(VERBS)}"
         raise UserError(f"unknown verb `{verb}`: {hint}")
-    file = f"{verb}_" if keyword.iskeyword(verb) else verb
-    run: Callable[[list[str]], int] = import_module(f"semsynth.cli.{file}").main
+
+    run: Callable[[list[str]], int] = import_module(f"semsynth.cli.{_MODULES.get(verb, verb)}").main
     return run

@@ -1,4 +1,4 @@
-"""`semsynth augment`: what synthetic pictures add to a segmenter."""
+"""`semsynth augment`: what synthetic images add to a segmenter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The whole pipeline on the built-in streets: from nothing to a page with scores (no torch here).
 
 Every stage is the command of the same name with smaller numbers, and every one goes on where it
-stopped; so does the demo. All budgets are counted in steps and pictures, never in seconds: the
+stopped; so does the demo. All budgets are counted in steps and images, never in seconds: the
 results do not depend on how fast the machine is.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from semsynth.core.files import claim_output, read_json
+from semsynth.core.files import claim_output_dir, read_json
 from semsynth.core.progress import say
 
 # The Fréchet distance that needs no download: on the features of the judge.
@@ -38,15 +38,15 @@ class DemoBudget:
     finetune_steps: int | None = None
     """Steps of its fine-tuning for guidance; the recipe's by default."""
     per_mask: int = 3
-    """Pictures for each held-out mask."""
+    """Images for each held-out mask."""
     sampler_steps: int = 10
-    """Denoising steps of a picture."""
+    """Denoising steps of an image."""
     guidance_scale: float = 2.0
     """Classifier-free guidance; docs/log.md has the comparison that chose these two."""
     synthetic_count: int = 160
-    """Pictures painted for the augmentation, one for each of so many training masks."""
-    real_pictures: int = 20
-    """Real pictures of the small-data experiment."""
+    """Images painted for the augmentation, one for each of so many training masks."""
+    real_images: int = 20
+    """Real images of the small-data experiment."""
     trials: int = 2
     """Its repetitions."""
     augment_steps: int = 250
@@ -62,7 +62,7 @@ class DemoConfig:
     recipe: str = "streets_demo"
     """Recipe of the generator."""
     seed: int = 0
-    """Decides the streets, the pictures and the choices of the experiment."""
+    """Decides the streets, the images and the choices of the experiment."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the networks run."""
     budget: DemoBudget = field(default_factory=DemoBudget)
@@ -86,7 +86,7 @@ class Demo:
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
-    """Prepare, train, paint, score, and measure what the pictures add to a segmenter.
+    """Prepare, train, paint, score, and measure what the images add to a segmenter.
 
     Leaves ``prepared/``, ``segmenter/`` (the judge), ``run/`` (the generator), ``samples/``,
     ``augment/`` and ``report/`` in ``config.output``. Stages that are finished are skipped.
@@ -99,16 +99,16 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         UserError: from any stage, or the output belongs to something else.
     """
     key = {k: v for k, v in asdict(config).items() if k not in ("output", "device")}
-    claim_output(config.output, "demo", key)
+    claim_output_dir(config.output, "demo", key)
     demo = Demo(config)
     say(f"semsynth demo: street scenes from masks; everything goes to {config.output}/")
     say("(stopped half-way? the same command goes on where it was)")
     stages: list[tuple[str, str, Callable[[Demo], None]]] = [
-        ("prepare", "Streets: render pictures and masks", _prepare),
-        ("evaluator", "Judge: train a segmenter on the real pictures", _evaluator),
+        ("prepare", "Streets: render images and masks", _prepare),
+        ("evaluator", "Judge: train a segmenter on the real images", _evaluator),
         ("train", "Generator: train, then fine-tune for guidance", _train),
-        ("generate", "Pictures: paint held-out masks", _generate),
-        ("augment", "Augmentation: few real pictures, with and without synthetic ones", _augment),
+        ("generate", "Images: paint held-out masks", _generate),
+        ("augment", "Augmentation: few real images, with and without synthetic ones", _augment),
         ("evaluate", "Scores and page", _evaluate),
     ]
     for number, (name, title, run) in enumerate(stages, 1):
@@ -177,8 +177,8 @@ def _evaluator(demo: Demo) -> None:
 
 
 def _train(demo: Demo) -> None:
-    from semsynth.training.recipe import TrainConfig
     from semsynth.training.loop import train
+    from semsynth.training.recipe import TrainConfig
 
     budget = demo.config.budget
     steps = {"train.steps": budget.train_steps, "finetune.steps": budget.finetune_steps}
@@ -229,7 +229,7 @@ def _augment(demo: Demo) -> None:
             data=demo.folder("prepared"),
             samples=samples,
             output=demo.folder("augment") / "result",
-            real_pictures=budget.real_pictures,
+            real_images=budget.real_images,
             trials=budget.trials,
             steps=budget.augment_steps,
             width=16,
@@ -297,22 +297,22 @@ def _closing_lines(
     wins = sum(difference > 0 for difference in gain["trials"])
     lines = [
         "",
-        "Do the pictures show what their masks say? (mIoU of the judge, masks not trained on)",
+        "Do the images show what their masks say? (mIoU of the judge, masks not trained on)",
         f"  generated {n['miou_generated']}, real {n['miou_real']}: "
-        f"{n['miou_share_of_real']} of the real pictures",
+        f"{n['miou_share_of_real']} of the real images",
         f"  to compare: masks shuffled {n['miou_shuffled_masks']}, "
         f"each class in its mean colour {n['miou_mean_colours']}",
         "Do they look like real ones? (Fréchet distance of the judge's features, less is closer)",
         f"  generated {n['frechet']}",
-        f"  to compare: other real pictures {n['frechet_real']}, "
+        f"  to compare: other real images {n['frechet_real']}, "
         f"each class in its mean colour {n['frechet_mean_colours']}",
-        f"Do they help another segmenter that has {augmentation['n_real']} real pictures? (mIoU)",
+        f"Do they help another segmenter that has {augmentation['n_real']} real images? (mIoU)",
         f"  without {arms['real']['miou']:.3f}, with {arms['real_and_synthetic']['miou']:.3f}: "
         f"{gain['miou']:+.3f}, better in {wins} of {len(gain['trials'])} trials",
     ]
     if "real_and_more_real" in arms:
         more = arms["real_and_more_real"]["miou"]
-        lines.append(f"  with real pictures in place of the synthetic ones: {more:.3f}")
+        lines.append(f"  with real images in place of the synthetic ones: {more:.3f}")
     return [*lines, f"All in {_duration(seconds)}, {memory:.1f} GB of memory at most.", ""]
 
 

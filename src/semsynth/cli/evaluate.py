@@ -1,4 +1,4 @@
-"""`semsynth evaluate`: scores of generated pictures, and a report."""
+"""`semsynth evaluate`: scores of generated images, and a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`semsynth generate`: several pictures for each mask."""
+"""`semsynth generate`: several images for each mask."""
 
 from __future__ import annotations
 

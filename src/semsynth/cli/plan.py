@@ -44,13 +44,13 @@ class PlanConfig:
     utilisation: float = 0.25
     """For a card that is not at hand: the share of its peak that is taken as reached."""
     data: Path | None = None
-    """Prepared data set, which says how many classes and training pictures there are."""
+    """Prepared data set, which says how many classes and training images there are."""
     classes: int | None = None
     """Classes with a condition channel, without --data; known for the recipes that are shipped."""
-    pictures: int = 1000
-    """Pictures to be painted afterwards."""
+    images: int = 1000
+    """Images to be painted afterwards."""
     steps: int = 20
-    """Denoising steps of a painted picture."""
+    """Denoising steps of a painted image."""
     measure: bool = True
     """Time some real steps on this machine, where the plan is for it."""
     set: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("gpus", "classes", "pictures", "steps"):
+        for name in ("gpus", "classes", "images", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} is {value}: must be at least 1")
@@ -78,15 +78,15 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(PlanConfig, argv, "plan")
     recipe = load_recipe(config.recipe, config.set)
     channels = label_channels(config, recipe)
-    from semsynth.planning.text import text
     from semsynth.planning.hardware import SCALING
     from semsynth.planning.plan import make_plan
+    from semsynth.planning.text import text
     from semsynth.planning.timing import Painting
 
     hardware = hardware_of(config)
-    painting = Painting(config.pictures, config.steps)
-    plan = make_plan(recipe, channels, hardware, painting, training_pictures(config))
-    plan["painting"] = {"pictures": config.pictures, "steps": config.steps}
+    painting = Painting(config.images, config.steps)
+    plan = make_plan(recipe, channels, hardware, painting, training_images(config))
+    plan["painting"] = {"images": config.images, "steps": config.steps}
     plan["assumed"] = {"utilisation": config.utilisation, "scaling": SCALING}
     if as_json:
         return finish(plan, as_json)
@@ -119,8 +119,8 @@ def label_channels(config: PlanConfig, recipe: Recipe) -> int:
     return channels
 
 
-def training_pictures(config: PlanConfig) -> int | None:
-    """Return how many training pictures --data has; None without it."""
+def training_images(config: PlanConfig) -> int | None:
+    """Return how many training images --data has; None without it."""
     if config.data is None:
         return None
     from semsynth.data.dataset import PreparedDataset

@@ -1,4 +1,4 @@
-"""`semsynth prepare`: a source of pictures and masks becomes a prepared data set."""
+"""`semsynth prepare`: a source of images and masks becomes a prepared data set."""
 
 from __future__ import annotations
 

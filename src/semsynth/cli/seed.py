@@ -10,8 +10,8 @@ from pathlib import Path
 
 from semsynth.cli import main
 from semsynth.cli.common import guard
-from semsynth.core.errors import UserError
 from semsynth.core.distributed.shards import process_rank
+from semsynth.core.errors import UserError
 
 _ALIASES = {"--output-dir": "--output", "--model-path": "--model", "--data-dir": "--data"}
 _DATA = "./data/sidewalk_processed"
@@ -39,7 +39,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     """Run `semsynth evaluate` on what the other scripts wrote; train its judge where there is none.
 
     The outline knows no step that trains a segmenter; `semsynth segment train` does it once, on
-    the real training pictures, unless `--segmenter` names one.
+    the real training images, unless `--segmenter` names one.
     """
     return guard(lambda: _evaluate(argv))
 
@@ -54,7 +54,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
                 f"{_JUDGE}: no segmenter yet; several processes cannot train it side by side: run "
                 f"`semsynth segment train --data {_value(words, '--data')} --output {_JUDGE}` first"
             )
-        print("no segmenter yet: training one on the real pictures first", file=sys.stderr)
+        print("no segmenter yet: training one on the real images first", file=sys.stderr)
         data = {"data": _value(words, "--data"), "output": _JUDGE}
         if status := run("segment train", data, []):
             return status

@@ -1,4 +1,4 @@
-"""`semsynth segment train` and `semsynth segment score`: the segmenter that judges pictures."""
+"""`semsynth segment train` and `semsynth segment score`: the segmenter that judges images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from semsynth.core.errors import UserError
 
 _USAGE = """usage: semsynth segment [-h] {train,score} ...
 
-  train   train a segmenter on the real pictures of a prepared data set
+  train   train a segmenter on the real images of a prepared data set
   score   score a segmenter on a prepared data set or on samples"""
 
 

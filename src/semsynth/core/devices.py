@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from semsynth.core.errors import UserError
 from semsynth.core.distributed.shards import local_rank
+from semsynth.core.errors import UserError
 
 # Where networks can run; `meta`, say, is a device without any numbers.
 KINDS = ("cpu", "cuda", "mps", "xpu")

@@ -26,13 +26,13 @@ class Preempted(UserError):
     status = REQUEUE_STATUS
 
 
-class ProcessLost(UserError):
+class RankLost(UserError):
     """A process of the job died or hung; the message names its rank, host and step."""
 
     status = LOST_STATUS
 
 
-class LeftToAnother(SystemExit):
+class SilentExit(SystemExit):
     """This process ends without a word: another one of the job has it.
 
     Attributes:

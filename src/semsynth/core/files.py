@@ -105,7 +105,7 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_first(path: str | Path, value: Any) -> Any:
+def write_once(path: str | Path, value: Any) -> Any:
     """Write ``value`` as JSON unless ``path`` is there already; return what is there now.
 
     Of several processes that do so at once, all get the value of the same one.
@@ -149,7 +149,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: is not valid JSON ({error}); was it cut short?") from None
 
 
-def claim_output(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
+def claim_output_dir(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
     """Make ``folder`` ours, or check that it already is, before anything is written into it.
 
     A marker file records what the folder is (``kind``) and from what it is made (``key``, JSON
@@ -159,23 +159,25 @@ def claim_output(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
         UserError: the folder belongs to something else, or was made with other settings.
     """
     folder = Path(folder)
-    check_output(folder, kind, key)
+    check_output_dir(folder, kind, key)
     wanted = _wanted(kind, key)
-    _check_same_output(folder, write_first(folder / MARKER, wanted), wanted)
+    _check_same_output(folder, write_once(folder / MARKER, wanted), wanted)
     return folder
 
 
-def check_output(folder: str | Path, kind: str, key: Mapping[str, Any], found: Any = None) -> None:
-    """Check that ``claim_output`` would have the folder; nothing is changed.
+def check_output_dir(
+    folder: str | Path, kind: str, key: Mapping[str, Any], found: Any = None
+) -> None:
+    """Check that ``claim_output_dir`` would have the folder; nothing is changed.
 
     Args:
         folder: to be claimed.
-        kind: of ``claim_output``.
+        kind: of ``claim_output_dir``.
         key: likewise.
         found: what its marker is taken to say; None: what it says.
 
     Raises:
-        UserError: as ``claim_output``.
+        UserError: as ``claim_output_dir``.
     """
     folder = Path(folder)
     marker = folder / MARKER

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semsynth.core.files import read_json, write_json
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, write_json
 from semsynth.core.progress import say
 
 Precision = Literal["no", "bf16"]

@@ -10,7 +10,7 @@ from semsynth.core.rng import Key, derive_seed
 def torch_generator(seed: int, *key: Key) -> torch.Generator:
     """Return a CPU generator for (``seed``, ``key``).
 
-    Noise is always drawn on the CPU and then moved, so that a seed gives the same picture on
+    Noise is always drawn on the CPU and then moved, so that a seed gives the same image on
     every kind of device (up to the rounding of its kernels).
     """
     return torch.Generator("cpu").manual_seed(derive_seed(seed, *key))

@@ -1,8 +1,8 @@
-"""How a training picture is varied, and the numbers by which a network is told of it.
+"""How a training image is varied, and the numbers by which a network is told of it.
 
-Augmentation makes little data go further, but what it does to the training pictures a generator
+Augmentation makes little data go further, but what it does to the training images a generator
 learns to do too. Unless it is told: then the numbers of ``AUGMENTATIONS`` are a condition of the
-network, and zeros in sampling ask for pictures as they are (arXiv 2206.00364, appendix F.2).
+network, and zeros in sampling ask for images as they are (arXiv 2206.00364, appendix F.2).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.labels import Array
 from semsynth.core.rng import numpy_rng
+from semsynth.data.labels import Array
 
 AUGMENTATIONS = ("flip", "scale", "down", "right", "brightness", "contrast", "saturation")
-"""What a vector of (7,) float32 holds; all zeros for a picture as it is.
+"""What a vector of (7,) float32 holds; all zeros for an image as it is.
 
 flip         1 for a mirrored one
 scale        log2 of the enlargement
-down, right  how far the centre of the crop lies from the picture's, in sides of the picture; of
+down, right  how far the centre of the crop lies from the image's, in sides of the image; of
              ``crop`` alone: with ``crop_size`` the network has to do at any place
 brightness   added to pixels of -1 to 1
 contrast     logarithm of the factor around middle grey
@@ -38,12 +38,12 @@ class Plan:
 
     Attributes:
         seed: of the order and of the variations.
-        batch_size: pictures of a step over all processes.
+        batch_size: images of a step over all processes.
         flip: mirror half of them.
         crop: smallest share of a side that a random crop keeps; it is enlarged to the whole.
         instances: whether the batches have the edges of the instances.
-        crop_size: height and width of the samples, cut out of larger pictures at a random place.
-        scale: with ``crop_size``, by how much the picture is enlarged before, at least and at
+        crop_size: height and width of the samples, cut out of larger images at a random place.
+        scale: with ``crop_size``, by how much the image is enlarged before, at least and at
             most; its logarithm is uniform.
         color: standard deviation of brightness, contrast and saturation.
         augment: share of the samples that crop, scale and color change.
@@ -61,7 +61,7 @@ class Plan:
 
 
 class Window(NamedTuple):
-    """A part of a picture, in pixels."""
+    """A part of an image, in pixels."""
 
     top: int
     left: int
@@ -69,13 +69,13 @@ class Window(NamedTuple):
     width: int
 
 
-def vary(
+def augment(
     layers: Sequence[Array], plan: Plan, position: int, content: Sequence[int]
 ) -> tuple[list[Array], npt.NDArray[np.float32]]:
     """Vary a sample as a function of (``plan.seed``, ``position``).
 
     Args:
-        layers: the picture (H, W, 3) uint8, then maps (H, W) that are resized by nearest alone, so
+        layers: the image (H, W, 3) uint8, then maps (H, W) that are resized by nearest alone, so
             that they stay integers.
         plan: how.
         position: of the sample in the run.
@@ -110,10 +110,10 @@ def vary(
 
 
 def recoloured(
-    picture: Array, brightness: float, contrast: float, saturation: float
+    image: Array, brightness: float, contrast: float, saturation: float
 ) -> npt.NDArray[np.uint8]:
-    """Return a picture (H, W, 3) uint8 with other colours; see ``AUGMENTATIONS``."""
-    pixels = (picture.astype(np.float32) / 127.5 - 1) * np.float32(np.exp(contrast))
+    """Return an image (H, W, 3) uint8 with other colours; see ``AUGMENTATIONS``."""
+    pixels = (image.astype(np.float32) / 127.5 - 1) * np.float32(np.exp(contrast))
     grey = (pixels * _GREY).sum(-1, keepdims=True)
     pixels = grey + (pixels - grey) * np.float32(np.exp(saturation)) + np.float32(brightness)
     changed: npt.NDArray[np.uint8] = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8)

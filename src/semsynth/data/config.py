@@ -9,7 +9,7 @@ from typing import Literal
 from semsynth.core.errors import UserError
 
 Way = Literal["stretch", "crop", "pad"]
-# "paper": as the official code of the paper, another way for each split; pictures say which.
+# "paper": as the official code of the paper, another way for each split; images say which.
 Resize = Literal["stretch", "crop", "pad", "paper"]
 SourceName = Literal[
     "sidewalk", "streets", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"
@@ -47,15 +47,15 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Turn a source of pictures and masks into a prepared data set.
+    """Turn a source of images and masks into a prepared data set.
 
     Raises:
         UserError: a value outside its range, or a flag that the source does not know.
     """
 
     source: SourceName = "sidewalk"
-    """Where pictures come from: sidewalk (Hugging Face), streets (built in, nothing is
-    downloaded), folder (your own pictures and masks), and as published: camvid, cityscapes, ade20k,
+    """Where images come from: sidewalk (Hugging Face), streets (built in, nothing is
+    downloaded), folder (your own images and masks), and as published: camvid, cityscapes, ade20k,
     celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
     output: Path | None = None
     """Folder of the prepared data; run the same command again to go on where it stopped.
@@ -74,23 +74,23 @@ class PrepareConfig:
     colored_masks: bool = False
     """Source folder: masks are in the colours that the labels file gives, not ids."""
     height: int | None = None
-    """Height of the prepared pictures in pixels. By default 256 for cityscapes, ade20k, celebamask
+    """Height of the prepared images in pixels. By default 256 for cityscapes, ade20k, celebamask
     and cocostuff, 352 for camvid, else 1024."""
     width: int | None = None
-    """Width of the prepared pictures in pixels. By default 512 for cityscapes, 256 for ade20k,
+    """Width of the prepared images in pixels. By default 512 for cityscapes, 256 for ade20k,
     celebamask and cocostuff, 480 for camvid, else 1024."""
     resize: Resize | None = None
     """stretch to the size, crop the centre to its shape first, or pad around all of it. paper (the
     default of cityscapes, ade20k, celebamask and cocostuff): as the official code of the paper,
-    which stretches, but crops the training pictures of all but cityscapes."""
+    which stretches, but crops the training images of all but cityscapes."""
     resize_masks: bool = False
-    """Source folder: bring masks (and instances) that are smaller or larger than their picture to
+    """Source folder: bring masks (and instances) that are smaller or larger than their image to
     its size, by nearest. Without it they are refused."""
     image_format: Literal["auto", "jpg", "png"] = "auto"
     """auto: png for --resize paper, else jpg (quality 95, full colour) where a side has 512 pixels
     or more, and png where none has."""
     val_share: float = 0.1
-    """Share of pictures that are held out, 0 to 0.5, for sources without splits of their own."""
+    """Share of images that are held out, 0 to 0.5, for sources without splits of their own."""
     group_by: str | None = None
     """Source folder: what belongs together stays on one side of the split. A number n: the first
     n parts of the stem between underscores. Else a regular expression: its first group."""
@@ -99,15 +99,15 @@ class PrepareConfig:
     instances: Literal["whole", "clipped"] = "whole"
     """Source cityscapes: whole keeps the 16-bit ids of the instances; clipped makes all ids above
     255 one, as the official code of the paper does. For checkpoints of its authors only."""
-    near_copies: int | None = None
-    """Leave out training pictures whose perceptual hash (64 bits) differs from a held-out one's in
+    near_duplicates: int | None = None
+    """Leave out training images whose perceptual hash (64 bits) differs from a held-out one's in
     at most so many bits; -1 keeps all. 6 for sidewalk, -1 elsewhere by default."""
     licence: str | None = None
-    """Licence of the pictures, for sources where it is not known."""
+    """Licence of the images, for sources where it is not known."""
     train_count: int = 1500
-    """Source streets: training pictures."""
+    """Source streets: training images."""
     val_count: int = 200
-    """Source streets: held-out pictures."""
+    """Source streets: held-out images."""
     seed: int = 0
     """Decides the split, and what streets paints."""
     workers: int | None = None
@@ -119,7 +119,7 @@ class PrepareConfig:
             ("height", self.size[0], 8, 8192),
             ("width", self.size[1], 8, 8192),
             ("val-share", self.val_share, 0, 0.5),
-            ("near-copies", self.near_copies or 0, -1, 64),
+            ("near-copies", self.near_duplicates or 0, -1, 64),
             ("train-count", self.train_count, 1, 1_000_000),
             ("val-count", self.val_count, 0, 1_000_000),
             ("workers", 1 if self.workers is None else self.workers, 1, 1024),
@@ -142,7 +142,7 @@ class PrepareConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the prepared pictures."""
+        """Height and width of the prepared images."""
         height, width, _ = DEFAULTS.get(self.source, _OTHERS)
         return (
             height if self.height is None else self.height,
@@ -151,11 +151,11 @@ class PrepareConfig:
 
     @property
     def resizing(self) -> Resize:
-        """How pictures are brought to the size."""
+        """How images are brought to the size."""
         return self.resize or DEFAULTS.get(self.source, _OTHERS)[2]
 
     def way(self, split: str) -> Way:
-        """Return how the pictures of a split are brought to the size."""
+        """Return how the images of a split are brought to the size."""
         if self.resizing != "paper":
             return self.resizing
         return "crop" if split == "train" and self.source != "cityscapes" else "stretch"

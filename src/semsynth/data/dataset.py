@@ -22,34 +22,34 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.config import parse
+from semsynth.core.errors import UserError
+from semsynth.core.files import claim_output_dir, read_json, write_json
 from semsynth.data.config import Way
 from semsynth.data.edges import instance_edges
-from semsynth.data.labels import Array, LabelSet
 from semsynth.data.format import (
     FOLDERS,
     FORMAT,
     INFO,
     Box,
     DatasetInfo,
+    ImageInfo,
+    ImageRecord,
     LabelInfo,
-    PreparedSample,
-    PictureInfo,
-    PictureRecord,
     PreparedFormat,
+    PreparedSample,
     SplitInfo,
     write_sample,
 )
-from semsynth.core.files import claim_output, read_json, write_json
-from semsynth.core.config import parse
-from semsynth.core.errors import UserError
+from semsynth.data.labels import Array, LabelSet
 
 __all__ = [
     "Box",
     "DatasetInfo",
-    "PreparedSample",
-    "PictureRecord",
+    "ImageRecord",
     "PreparedDataset",
     "PreparedFormat",
+    "PreparedSample",
     "PreparedWriter",
     "write_sample",
 ]
@@ -96,12 +96,12 @@ class PreparedDataset:
 
     @property
     def height(self) -> int:
-        """Height of all pictures in pixels."""
+        """Height of all images in pixels."""
         return self.info.height
 
     @property
     def width(self) -> int:
-        """Width of all pictures in pixels."""
+        """Width of all images in pixels."""
         return self.info.width
 
     def splits(self) -> list[str]:
@@ -116,7 +116,7 @@ class PreparedDataset:
         return list(self.info.splits[split].stems)
 
     def image_path(self, split: str, stem: str) -> Path:
-        """Return where the RGB picture lies."""
+        """Return where the RGB image lies."""
         return self.root / "images" / split / f"{stem}.{self.info.image_format}"
 
     def mask_path(self, split: str, stem: str) -> Path:
@@ -132,19 +132,19 @@ class PreparedDataset:
         return self.root / "instances" / split / f"{stem}.png"
 
     def has_images(self, split: str) -> bool:
-        """Return whether every mask of the split has a picture."""
+        """Return whether every mask of the split has an image."""
         return all(self.record(split, stem).image for stem in self.stems(split))
 
     def has_instances(self, split: str) -> bool:
         """Return whether every mask of the split has an instance map."""
         return all(self.record(split, stem).instances for stem in self.stems(split))
 
-    def record(self, split: str, stem: str) -> PictureInfo:
-        """Return what is recorded about one picture; UserError when it does not exist."""
+    def record(self, split: str, stem: str) -> ImageInfo:
+        """Return what is recorded about one image; UserError when it does not exist."""
         try:
-            return self.info.pictures[split][stem]
+            return self.info.images[split][stem]
         except KeyError:
-            raise UserError(f"{self.root}: has no picture '{stem}' in '{split}'") from None
+            raise UserError(f"{self.root}: has no image '{stem}' in '{split}'") from None
 
     def content_box(self, split: str, stem: str) -> Box:
         """Return top, left, height, width of the content; outside is padding."""
@@ -159,12 +159,12 @@ class PreparedDataset:
         return content
 
     def original_size(self, split: str, stem: str) -> tuple[int, int]:
-        """Return height and width of the raw picture."""
+        """Return height and width of the raw image."""
         height, width = self.record(split, stem).original_size
         return height, width
 
     def way(self, split: str, stem: str) -> Way:
-        """Return how the raw picture was brought to the size; UserError where nobody knows."""
+        """Return how the raw image was brought to the size; UserError where nobody knows."""
         way = self.record(split, stem).resize or self.info.resize
         if way == "paper":
             raise UserError(f"{self.root}: does not say how '{stem}' was resized")
@@ -186,7 +186,7 @@ class PreparedDataset:
         }
 
     def read_image(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
-        """Read a picture: (H, W, 3) uint8 RGB."""
+        """Read an image: (H, W, 3) uint8 RGB."""
         pixels = _read(self.image_path(split, stem), cv2.IMREAD_COLOR_RGB)
         return self._check_size(pixels, self.image_path(split, stem)).astype(np.uint8, copy=False)
 
@@ -216,7 +216,7 @@ class PreparedDataset:
 
 
 class PreparedWriter:
-    """Writes a prepared folder picture by picture; ``finish`` makes it whole.
+    """Writes a prepared folder image by image; ``finish`` makes it whole.
 
     Killed and started again with the same ``key`` it knows what is ``done``. Several processes
     may fill one folder, each with a list of its own (``shard`` names it); any may finish.
@@ -235,10 +235,10 @@ class PreparedWriter:
         Raises:
             UserError: the folder belongs to something else or was made with another ``key``.
         """
-        self.root = claim_output(folder, kind, key or {})
+        self.root = claim_output_dir(folder, kind, key or {})
         self.form = form
         self._progress = self.root / f".progress-{shard}.jsonl"
-        self._records: dict[tuple[str, str], PictureRecord] = {}
+        self._records: dict[tuple[str, str], ImageRecord] = {}
         self._dropped: set[tuple[str, str]] = set()
         self._reload()
         # A killed run may have cut its last line short: the next one begins on a line of its own.
@@ -252,10 +252,10 @@ class PreparedWriter:
         return (self.root / INFO).exists()
 
     def done(self, split: str, stem: str) -> bool:
-        """Return whether this picture was written, by this run or an earlier one."""
+        """Return whether this image was written, by this run or an earlier one."""
         return (split, stem) in self._records
 
-    def records(self) -> list[PictureRecord]:
+    def records(self) -> list[ImageRecord]:
         """Return what was written so far."""
         return list(self._records.values())
 
@@ -268,18 +268,18 @@ class PreparedWriter:
         original_size: tuple[int, int] | None = None,
         box: Box | None = None,
     ) -> None:
-        """Write one picture (see ``PreparedSample``) and remember it."""
+        """Write one image (see ``PreparedSample``) and remember it."""
         sample = PreparedSample(image, mask, original_size, box)
         self.add(write_sample(self.root, self.form, split, stem, sample))
 
-    def add(self, record: PictureRecord) -> None:
-        """Remember a picture that ``write_sample`` wrote (in this or another process)."""
+    def add(self, record: ImageRecord) -> None:
+        """Remember an image that ``write_sample`` wrote (in this or another process)."""
         self._records[record.split, record.stem] = record
         with self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record.to_json()) + "\n")
 
     def drop(self, split: str, stem: str) -> None:
-        """Remove the files of a picture; call it only just before ``finish``."""
+        """Remove the files of an image; call it only just before ``finish``."""
         del self._records[split, stem]
         self._dropped.add((split, stem))
         for folder in FOLDERS:
@@ -289,17 +289,17 @@ class PreparedWriter:
     def finish(
         self, name: str, source: str, licence: str, excluded: Mapping[str, str] | None = None
     ) -> PreparedDataset:
-        """Write ``dataset.json`` from all pictures (other shards' too) and return the data set.
+        """Write ``dataset.json`` from all images (other shards' too) and return the data set.
 
         Raises:
-            UserError: there are no pictures.
+            UserError: there are no images.
         """
         dropped = set(excluded or {})
         self._reload()
         for split, stem in [key for key in self._records if "/".join(key) in dropped]:
             self.drop(split, stem)
         if not self._records:
-            raise UserError(f"{self.root}: no picture was written")
+            raise UserError(f"{self.root}: no image was written")
         order = sorted(self._records, key=lambda key: (_split_rank(key[0]), key))
         splits = list(dict.fromkeys(split for split, _ in order))
         stored = self.form.labels.to_json()
@@ -315,7 +315,7 @@ class PreparedWriter:
             labels=[LabelInfo(**entry) for entry in stored["labels"]],
             ignore_id=stored["ignore_id"],
             splits={split: self._split_info(split, order) for split in splits},
-            pictures={
+            images={
                 split: {stem: self._records[s, stem].info for s, stem in order if s == split}
                 for split in splits
             },
@@ -323,10 +323,10 @@ class PreparedWriter:
             versions=_versions(),
         )
         write_json(self.root / INFO, info.model_dump())
-        self.tidy()
+        self.strip_local_paths()
         return PreparedDataset(self.root, info)
 
-    def tidy(self) -> None:
+    def strip_local_paths(self) -> None:
         """Remove from a finished folder the progress files and what killed runs left half-made."""
         leftovers = [*self.root.glob(".progress-*.jsonl"), *self.root.glob(".dataset.*.json")]
         for folder in FOLDERS:
@@ -356,9 +356,9 @@ class PreparedWriter:
             except FileNotFoundError:
                 continue  # another process has just finished the folder
             for line in lines:
-                # The last line of a killed run may be cut short: that picture is written again.
+                # The last line of a killed run may be cut short: that image is written again.
                 with suppress(json.JSONDecodeError):
-                    record = PictureRecord.from_json(json.loads(line))
+                    record = ImageRecord.from_json(json.loads(line))
                     if (record.split, record.stem) not in self._dropped:
                         self._records[record.split, record.stem] = record
 
@@ -370,7 +370,7 @@ def _read(path: Path, flags: int) -> Array:
         raise UserError(f"{path}: no such file; prepare the data again") from None
     pixels = cv2.imdecode(data, flags) if data.size else None
     if pixels is None:
-        raise UserError(f"{path}: cannot be read as a picture; prepare the data again")
+        raise UserError(f"{path}: cannot be read as an image; prepare the data again")
     return pixels
 
 

@@ -20,7 +20,7 @@ def instance_edges(instances: Array, content: Array | None = None) -> npt.NDArra
         content: (…, H, W) bool, False for padding: no border counts there or towards it.
 
     Returns:
-        (…, H, W) uint8, 1 for an edge and 0 elsewhere. The rim of the picture is no edge.
+        (…, H, W) uint8, 1 for an edge and 0 elsewhere. The rim of the image is no edge.
     """
     across = instances[..., :, 1:] != instances[..., :, :-1]
     down = instances[..., 1:, :] != instances[..., :-1, :]

@@ -1,4 +1,4 @@
-"""What a prepared folder holds: the models of ``dataset.json`` and the writing of one picture."""
+"""What a prepared folder holds: the models of ``dataset.json`` and the writing of one image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from semsynth.data.config import Resize, Way
-from semsynth.data.labels import Array, LabelSet
-from semsynth.core.files import write_bytes
 from semsynth.core.config import Config
 from semsynth.core.errors import UserError
+from semsynth.core.files import write_bytes
+from semsynth.data.config import Resize, Way
+from semsynth.data.labels import Array, LabelSet
 
 FORMAT = 1
 INFO = "dataset.json"
@@ -45,12 +45,12 @@ class SplitInfo(Config):
     class_shares: dict[str, float]
 
 
-class PictureInfo(Config):
-    """One picture: its size before preparing, and where the content lies now (no padding).
+class ImageInfo(Config):
+    """One image: its size before preparing, and where the content lies now (no padding).
 
     Attributes:
         original_size: height and width in pixels.
-        box: top, left, height, width in pixels of the prepared picture.
+        box: top, left, height, width in pixels of the prepared image.
         image: whether there is an image (or a mask alone).
         instances: whether there is an instance map.
         resize: how it was resized, where not as the data set says.
@@ -64,9 +64,9 @@ class PictureInfo(Config):
 
 
 class DatasetInfo(Config):
-    """The content of ``dataset.json``; ``pictures`` is by split, then by stem.
+    """The content of ``dataset.json``; ``images`` is by split, then by stem.
 
-    ``excluded`` says of raw pictures that were left out why (``split/stem``: reason).
+    ``excluded`` says of raw images that were left out why (``split/stem``: reason).
     """
 
     format: int
@@ -80,14 +80,14 @@ class DatasetInfo(Config):
     labels: list[LabelInfo]
     ignore_id: int | None
     splits: dict[str, SplitInfo]
-    pictures: dict[str, dict[str, PictureInfo]]
+    images: dict[str, dict[str, ImageInfo]]
     excluded: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PreparedFormat:
-    """What all pictures of a prepared data set have in common; sizes in pixels."""
+    """What all images of a prepared data set have in common; sizes in pixels."""
 
     labels: LabelSet
     height: int
@@ -118,12 +118,12 @@ class PreparedSample:
 
 
 @dataclass(frozen=True)
-class PictureRecord:
-    """What ``dataset.json`` needs to know of a written picture; ``pixels`` counts by id."""
+class ImageRecord:
+    """What ``dataset.json`` needs to know of a written image; ``pixels`` counts by id."""
 
     split: str
     stem: str
-    info: PictureInfo
+    info: ImageInfo
     pixels: dict[int, int]
     print_bits: int | None = None
 
@@ -133,15 +133,15 @@ class PictureRecord:
         return {**vars(self), "info": self.info.model_dump(), "pixels": pixels}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> PictureRecord:
+    def from_json(cls, value: Mapping[str, Any]) -> ImageRecord:
         """Make a record of what ``to_json`` gave."""
         pixels = {int(i): int(n) for i, n in value["pixels"].items()}
-        return cls(**{**value, "info": PictureInfo(**value["info"]), "pixels": pixels})
+        return cls(**{**value, "info": ImageInfo(**value["info"]), "pixels": pixels})
 
 
 def write_sample(
     root: Path, form: PreparedFormat, split: str, stem: str, sample: PreparedSample
-) -> PictureRecord:
+) -> ImageRecord:
     """Write the files of one stem, each complete or absent; safe to call from several processes.
 
     Raises:
@@ -149,7 +149,7 @@ def write_sample(
     """
     for name in (split, stem):
         if not name or name.startswith(".") or set(name) & set('/\\\0:*?"<>|\n'):
-            raise UserError(f"'{name}': cannot be the name of a file; rename the picture")
+            raise UserError(f"'{name}': cannot be the name of a file; rename the image")
     size = (form.height, form.width)
     for pixels in (sample.image, sample.mask, sample.instances):
         if pixels is not None and pixels.shape[:2] != size:
@@ -169,7 +169,7 @@ def write_sample(
         path = root / "instances" / split / f"{stem}.png"
         write_bytes(path, encode_image(ids.astype(np.uint16), "png"))
     box = sample.box or (0, 0, *size)
-    info = PictureInfo(
+    info = ImageInfo(
         original_size=list(sample.original_size or size),
         box=list(box),
         image=sample.image is not None,
@@ -179,7 +179,7 @@ def write_sample(
     content = mask[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
     values, counts = np.unique(content, return_counts=True)
     pixels_by_id = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
-    return PictureRecord(split, stem, info, pixels_by_id)
+    return ImageRecord(split, stem, info, pixels_by_id)
 
 
 def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
@@ -192,5 +192,5 @@ def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     ok, encoded = cv2.imencode(f".{image_format}", pixels, options)
     if not ok:
-        raise UserError(f"a picture of {pixels.shape} {pixels.dtype} cannot be encoded")
+        raise UserError(f"an image of {pixels.shape} {pixels.dtype} cannot be encoded")
     return encoded.tobytes()

@@ -1,4 +1,4 @@
-"""Reading other people's pictures and masks: every kind, and one clear line for what is broken."""
+"""Reading other people's images and masks: every kind, and one clear line for what is broken."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from semsynth.data.labels import Array, LabelSet
 from semsynth.core.errors import UserError
+from semsynth.data.labels import Array, LabelSet
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 ONE_CHANNEL = ("1", "L", "P", *_DEEP)
@@ -24,14 +24,14 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 def read_size(path: Path) -> tuple[int, int]:
     """Return height and width, as shown (EXIF rotation applied), from the header alone."""
-    with _opened(path, str(path)) as picture:
-        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        width, height = picture.size
+    with _opened(path, str(path)) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        width, height = image.size
         return (width, height) if turned else (height, width)
 
 
 def read_rgb(source: Path | bytes, where: str) -> npt.NDArray[np.uint8]:
-    """Read a picture as it is shown: (H, W, 3) uint8 RGB.
+    """Read an image as it is shown: (H, W, 3) uint8 RGB.
 
     EXIF rotation is applied; grey, palette and CMYK become RGB, 16-bit grey keeps its upper 8
     bits, transparency is dropped (the colours below it are kept).
@@ -41,26 +41,26 @@ def read_rgb(source: Path | bytes, where: str) -> npt.NDArray[np.uint8]:
         where: what to call it in messages.
 
     Raises:
-        UserError: not a picture, cut short, or floating point.
+        UserError: not an image, cut short, or floating point.
     """
     with _opened(source, where) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode in _DEEP:
-            deep = np.asarray(picture).astype(np.int64)
+        image = ImageOps.exif_transpose(opened)
+        if image.mode in _DEEP:
+            deep = np.asarray(image).astype(np.int64)
             grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=-1)
-        if picture.mode == "F":
+        if image.mode == "F":
             raise UserError(f"{where}: floating-point pixels; save it with 8 bits a channel")
-        return np.array(picture.convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def read_ids(source: Path | bytes, where: str) -> Array:
     """Read a mask: (H, W) integer ids, exactly as stored.
 
-    One channel of 1 to 16 bits, or a palette picture, whose indices are the ids.
+    One channel of 1 to 16 bits, or a palette image, whose indices are the ids.
 
     Raises:
-        UserError: not a picture, cut short, lossy, or with several channels.
+        UserError: not an image, cut short, lossy, or with several channels.
     """
     with _opened(source, where) as opened:
         if opened.mode not in ONE_CHANNEL:
@@ -76,7 +76,7 @@ def read_colors(source: Path | bytes, where: str, labels: LabelSet) -> Array:
     """Read a mask in the colours of ``labels`` (RGB, RGBA or palette): (H, W) ids.
 
     Raises:
-        UserError: not a picture, cut short, lossy, grey, or a colour belongs to no label.
+        UserError: not an image, cut short, lossy, grey, or a colour belongs to no label.
     """
     with _opened(source, where) as opened:
         if opened.mode not in ("RGB", "RGBA", "P"):
@@ -85,19 +85,19 @@ def read_colors(source: Path | bytes, where: str, labels: LabelSet) -> Array:
 
 
 def read_mask(source: Path | bytes, labels: LabelSet, where: str) -> Array:
-    """Read a mask of ids or in the colours of ``labels``, by its mode: ``ids_from_picture``."""
+    """Read a mask of ids or in the colours of ``labels``, by its mode: ``ids_from_image``."""
     with _opened(source, where) as opened:
-        return ids_from_picture(opened, labels, where)
+        return ids_from_image(opened, labels, where)
 
 
-def ids_from_picture(picture: Image.Image, labels: LabelSet, where: str = "mask") -> Array:
+def ids_from_image(image: Image.Image, labels: LabelSet, where: str = "mask") -> Array:
     """Return the ids (H, W) of a mask that somebody has opened with Pillow.
 
     One channel (modes 1, L, P, I;16, I) holds ids, a palette's indices among them; RGB, or RGBA
     without transparent pixels, holds the colours of ``labels``. EXIF rotation is applied.
 
     Args:
-        picture: the mask; one opened from a file may still be unread.
+        image: the mask; one opened from a file may still be unread.
         labels: the labels whose ids or colours it has.
         where: what to call it in messages.
 
@@ -105,35 +105,35 @@ def ids_from_picture(picture: Image.Image, labels: LabelSet, where: str = "mask"
         UserError: another mode, lossy, transparent pixels, ids or colours that no label has.
     """
     with _readable(where):
-        if picture.mode in ONE_CHANNEL:
-            ids = _stored_ids(picture, where)
+        if image.mode in ONE_CHANNEL:
+            ids = _stored_ids(image, where)
             labels.check_ids(ids, where)
             return ids
-        if picture.mode not in ("RGB", "RGBA"):
+        if image.mode not in ("RGB", "RGBA"):
             raise UserError(
-                f"{where}: has mode {picture.mode} ({'+'.join(picture.getbands())}); a mask is one "
+                f"{where}: has mode {image.mode} ({'+'.join(image.getbands())}); a mask is one "
                 "channel of ids (L, P, I;16) or the labels' colours (RGB)"
             )
-        if picture.mode == "RGBA":
-            clear = int((np.asarray(picture)[..., 3] != 255).sum())
+        if image.mode == "RGBA":
+            clear = int((np.asarray(image)[..., 3] != 255).sum())
             if clear:
                 raise UserError(
                     f"{where}: {clear} pixels are transparent; save it as RGB, each pixel in the "
                     "colour of its label"
                 )
-        return _decoded(picture, where, labels)
+        return _decoded(image, where, labels)
 
 
-def _stored_ids(picture: Image.Image, where: str) -> Array:
-    _refuse_lossy(picture, where)
-    scale = _grey_scale(picture)
-    ids = np.array(ImageOps.exif_transpose(picture))
+def _stored_ids(image: Image.Image, where: str) -> Array:
+    _refuse_lossy(image, where)
+    scale = _grey_scale(image)
+    ids = np.array(ImageOps.exif_transpose(image))
     return ids.astype(np.uint8) if ids.dtype == bool else ids // scale
 
 
-def _decoded(picture: Image.Image, where: str, labels: LabelSet) -> Array:
-    _refuse_lossy(picture, where)
-    shown = ImageOps.exif_transpose(picture)
+def _decoded(image: Image.Image, where: str, labels: LabelSet) -> Array:
+    _refuse_lossy(image, where)
+    shown = ImageOps.exif_transpose(image)
     return labels.decode_colors(np.asarray(shown.convert("RGB")), where)
 
 
@@ -142,13 +142,13 @@ def _opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
     empty = not source if isinstance(source, bytes) else source.is_file() and not _size(source)
     if empty:
         raise UserError(f"{where}: is empty (0 bytes); get the file again")
-    # Pillow's warnings (cut-short TIFFs, odd EXIF) end in an error or in a whole picture.
+    # Pillow's warnings (cut-short TIFFs, odd EXIF) end in an error or in a whole image.
     with (
         _readable(where),
         warnings.catch_warnings(action="ignore"),
-        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture,
+        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
     ):
-        yield picture
+        yield image
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def _readable(where: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{where}: no such file") from None
     except UnidentifiedImageError:
-        raise UserError(f"{where}: is not a picture, or its beginning is damaged") from None
+        raise UserError(f"{where}: is not an image, or its beginning is damaged") from None
     except Image.DecompressionBombError:
         raise UserError(f"{where}: is too large to be read safely; make it smaller") from None
     except _BROKEN as error:
@@ -170,14 +170,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _refuse_lossy(picture: Image.Image, where: str) -> None:
-    if picture.format in ("JPEG", "MPO"):
+def _refuse_lossy(image: Image.Image, where: str) -> None:
+    if image.format in ("JPEG", "MPO"):
         raise UserError(f"{where}: is a JPEG, which changes ids; export the mask as PNG")
 
 
-def _grey_scale(picture: Image.Image) -> int:
+def _grey_scale(image: Image.Image) -> int:
     # Pillow spreads grey PNGs of 2 and 4 bits over 0..255; ids must come back as stored. How it
     # is going to read a file it says in ``tile``, until it has read it.
-    for tile in getattr(picture, "tile", ()):
+    for tile in getattr(image, "tile", ()):
         return {"L;2": 85, "L;4": 17}.get(str(tile.args), 1)
     return 1

@@ -216,7 +216,7 @@ class LabelSet:
     def with_ignore(self) -> LabelSet:
         """Return a set that has an ignored id: this one, or this one and "padding" (255 if free).
 
-        Needed where pictures are padded: the padding must not count as a class.
+        Needed where images are padded: the padding must not count as a class.
         """
         if self.ignore_id is not None:
             return self

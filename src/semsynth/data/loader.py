@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from semsynth.core.distributed.preemption import ignore_in_worker
+from semsynth.core.errors import UserError
+from semsynth.core.rng import derive_seed, numpy_rng
+from semsynth.data.augment import Plan, augment
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
-from semsynth.data.dataset import PreparedDataset
-from semsynth.data.augment import Plan, vary
-from semsynth.core.errors import UserError
-from semsynth.core.distributed.preemption import ignore_in_worker
-from semsynth.core.rng import derive_seed, numpy_rng
 
-__all__ = ["Batch", "Plan", "TrainingPictures", "TrainingSample", "batches"]
+__all__ = ["Batch", "Plan", "TrainingDataset", "TrainingSample", "batches"]
 
 CACHE_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures of a step.
+    """Images of a step.
 
     Attributes:
-        pictures: (B, 3, H, W) uint8; (B, 0, H, W) where there are latents.
+        images: (B, 3, H, W) uint8; (B, 0, H, W) where there are latents.
         channels: (B, H, W) condition channels, -1 for unlabelled and padding; int8 where there are
             at most 128 of them, else int16.
         content: (B, 1, H, W) bool, False for padding; None where nothing is padded.
@@ -39,7 +39,7 @@ class Batch:
         noise: (B, C, h, w) float32, of the size of the latents; None unless it is asked for.
     """
 
-    pictures: Tensor
+    images: Tensor
     channels: Tensor
     content: Tensor | None
     edges: Tensor | None = None
@@ -58,9 +58,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One varied picture; as in ``Batch``, but channels last and all of it in NumPy."""
+    """One varied image; as in ``Batch``, but channels last and all of it in NumPy."""
 
-    picture: Array
+    image: Array
     channels: Array
     content: Array | None
     edges: Array | None
@@ -69,16 +69,16 @@ class TrainingSample:
     noise: Array | None = None
 
 
-Hide = Callable[[int, Array], Array]
+MaskDropout = Callable[[int, Array], Array]
 """(position of the sample, (H, W) channels) to the pixels that become unlabelled, (H, W) bool."""
 Latents = Callable[[str, bool], Array]
-"""(stem, whether it is mirrored) to the latent of a picture, (C, h, w) float32."""
+"""(stem, whether it is mirrored) to the latent of an image, (C, h, w) float32."""
 Noise = Callable[[int], Array]
 """Position of the sample to its noise, (C, h, w) float32. Drawn here, beside the steps: for large
-pictures that takes as long as a step on a GPU."""
+images that takes as long as a step on a GPU."""
 
 
-class TrainingPictures(Dataset[TrainingSample]):
+class TrainingDataset(Dataset[TrainingSample]):
     """Samples by their global position (step * batch size + slot); each once an epoch."""
 
     def __init__(
@@ -86,16 +86,16 @@ class TrainingPictures(Dataset[TrainingSample]):
         data: PreparedDataset,
         split: str,
         plan: Plan,
-        hide: Hide | None = None,
+        hide: MaskDropout | None = None,
         latents: Latents | None = None,
         noise: Noise | None = None,
     ) -> None:
         """Read ``split`` of ``data`` as ``plan`` says, with masks partly hidden by ``hide``.
 
-        With ``latents`` pictures are not read, and may be mirrored at the most.
+        With ``latents`` images are not read, and may be mirrored at the most.
 
         Raises:
-            UserError: the plan wants instances and a picture has none.
+            UserError: the plan wants instances and an image has none.
         """
         self.data, self.split, self.plan = data, split, plan
         self.hide, self.latents, self.noise = hide, latents, noise
@@ -122,15 +122,15 @@ class TrainingPictures(Dataset[TrainingSample]):
     def read(self, stem: str) -> tuple[Array, ...]:
         """Return (H, W, 3) uint8, (H, W) condition channels, (H, W) uint16 instances.
 
-        The instances are there only where the plan wants them; with latents the picture is empty.
+        The instances are there only where the plan wants them; with latents the image is empty.
         """
         if self._cache is not None and stem in self._cache:
             return self._cache[stem]
         mask = self.data.read_mask(self.split, stem)
-        picture = np.empty((*mask.shape, 0), np.uint8)
+        image = np.empty((*mask.shape, 0), np.uint8)
         if self.latents is None:
-            picture = self.data.read_image(self.split, stem)
-        layers: tuple[Array, ...] = (picture, self.lut[mask])
+            image = self.data.read_image(self.split, stem)
+        layers: tuple[Array, ...] = (image, self.lut[mask])
         if self.plan.instances:
             layers = (*layers, self.data.read_instances(self.split, stem))
         if self._cache is not None:
@@ -144,7 +144,7 @@ class TrainingPictures(Dataset[TrainingSample]):
         top, left, height, width = self.data.content_box(self.split, stem)
         if self.padded:
             layers.append(self.data.content(self.split, stem).view(np.uint8))
-        layers, varied = vary(layers, self.plan, position, (top, left, height, width))
+        layers, varied = augment(layers, self.plan, position, (top, left, height, width))
         content = layers[-1] if self.padded else None
         # Edges of the varied instances: an edge that is resized would become thick or thin.
         edges = instance_edges(layers[2], content) if self.plan.instances else None
@@ -163,7 +163,7 @@ def _require_instances(data: PreparedDataset, split: str) -> None:
     without = [stem for stem in data.stems(split) if not data.record(split, stem).instances]
     if without:
         raise UserError(
-            f"{data.root}: {len(without)} of the {len(data.stems(split))} pictures in '{split}' "
+            f"{data.root}: {len(without)} of the {len(data.stems(split))} images in '{split}' "
             f"have no instance map, the first is '{without[0]}'; train without instance edges, or "
             "prepare data that have instances"
         )
@@ -187,12 +187,12 @@ def _collate(items: list[TrainingSample]) -> Batch:
         present = [layer for layer in layers if layer is not None]
         return torch.from_numpy(np.stack(present)) if present else None
 
-    pictures = torch.from_numpy(np.stack([item.picture for item in items])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.stack([item.image for item in items])).permute(0, 3, 1, 2)
     channels = torch.from_numpy(np.stack([item.channels for item in items]))
     content = stacked([item.content for item in items])
     edges = stacked([item.edges for item in items])
     return Batch(
-        pictures,
+        images,
         channels,
         None if content is None else content[:, None].bool(),
         edges,
@@ -203,7 +203,7 @@ def _collate(items: list[TrainingSample]) -> Batch:
 
 
 def batches(
-    pictures: TrainingPictures,
+    images: TrainingDataset,
     steps: tuple[int, int],
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
@@ -211,20 +211,20 @@ def batches(
     """Iterate over the batches of steps ``first <= step < last``.
 
     Args:
-        pictures: the samples.
+        images: the samples.
         steps: first and last (exclusive).
         workers: processes that read ahead; the batches do not depend on it.
         shard: (rank, world): this process's slots of each batch.
     """
-    sampler = _Steps(*steps, pictures.plan.batch_size, *shard)
+    sampler = _Steps(*steps, images.plan.batch_size, *shard)
     loader: DataLoader[Batch] = DataLoader(
-        pictures,  # type: ignore[arg-type]
+        images,  # type: ignore[arg-type]
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
         worker_init_fn=ignore_in_worker,
-        generator=torch.Generator().manual_seed(derive_seed(pictures.plan.seed, "workers")),
+        generator=torch.Generator().manual_seed(derive_seed(images.plan.seed, "workers")),
     )
     return iter(loader)

@@ -1,4 +1,4 @@
-"""Pictures that are nearly the same, found by a perceptual hash."""
+"""Images that are nearly the same, found by a perceptual hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT = 8
 
 
 def perceptual_hash(image: Array) -> int:
-    """Return 64 bits that change little when a picture does: signs of its lowest frequencies.
+    """Return 64 bits that change little when an image does: signs of its lowest frequencies.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -1,4 +1,4 @@
-"""From a source of raw pictures to a prepared data set: every picture on its own, on all cores."""
+"""From a source of raw images to a prepared data set: every image on its own, on all cores."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from typing import Any
 
 import cv2
 
+from semsynth.core.errors import UserError
+from semsynth.core.files import require_space
+from semsynth.core.progress import progress_bar, say
 from semsynth.data.config import PrepareConfig, Way
-from semsynth.data.labels import Array
-from semsynth.data.near_duplicates import copies_of, perceptual_hash
 from semsynth.data.dataset import (
-    PreparedSample,
-    PictureRecord,
+    ImageRecord,
     PreparedDataset,
     PreparedFormat,
+    PreparedSample,
     PreparedWriter,
     write_sample,
 )
+from semsynth.data.labels import Array
+from semsynth.data.near_duplicates import copies_of, perceptual_hash
 from semsynth.data.resize import content_box, fit, paper_fit
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Record, Source
-from semsynth.core.files import require_space
-from semsynth.core.errors import UserError
-from semsynth.core.progress import progress_bar, say
 
-# A pool takes a second to start: fewer pictures are done sooner without one.
+# A pool takes a second to start: fewer images are done sooner without one.
 _WORTH_A_POOL = 24
 # Codec and levels of most recipes' networks together.
 _HALVED = 32
@@ -52,8 +52,8 @@ class _Job:
     root: Path
     hashed: bool
 
-    def do(self, record: Record) -> PictureRecord:
-        """Read, resize and write one picture."""
+    def do(self, record: Record) -> ImageRecord:
+        """Read, resize and write one image."""
         sample = self.source.read(record)
         labels = self.form.labels
         labels.check_ids(sample.mask, record.where)
@@ -94,11 +94,11 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     form = PreparedFormat(labels, *config.size, config.resizing, config.file_format)
     writer = PreparedWriter(config.output_folder, form, "prepared", _key(config, form))
     if writer.is_finished:
-        writer.tidy()
+        writer.strip_local_paths()
         say(f"{writer.root}: is already prepared")
         return PreparedDataset.open(writer.root)
     _say_nearest(form)
-    near = source.near_copies if config.near_copies is None else config.near_copies
+    near = source.near_duplicates if config.near_duplicates is None else config.near_duplicates
     if source.total is not None:
         require_space(writer.root, source.total * _bytes_each(form), "the prepared data set")
     try:
@@ -130,7 +130,7 @@ def _say_nearest(form: PreparedFormat) -> None:
 
 def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tuple[str, str]]:
     wanted: set[tuple[str, str]] = set()
-    with progress_bar(job.source.total, "prepare", "picture") as bar:
+    with progress_bar(job.source.total, "prepare", "image") as bar:
 
         def missing() -> Iterator[Record]:
             for record in job.source.records():
@@ -140,7 +140,7 @@ def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tu
                 else:
                     yield record
 
-        def done(record: PictureRecord) -> None:
+        def done(record: ImageRecord) -> None:
             writer.add(record)
             bar.update()
 
@@ -162,13 +162,13 @@ def _cores() -> int:
 
 
 def _in_pool(
-    job: _Job, records: Iterator[Record], done: Callable[[PictureRecord], None], workers: int
+    job: _Job, records: Iterator[Record], done: Callable[[ImageRecord], None], workers: int
 ) -> None:
     # "spawn": a process that has threads (torch's, say) cannot be forked safely.
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(job,)
     )
-    running: set[Future[PictureRecord]] = set()
+    running: set[Future[ImageRecord]] = set()
     try:
         for record in records:
             running.add(pool.submit(_do, record))
@@ -187,8 +187,8 @@ def _in_pool(
 
 
 def _collect(
-    running: set[Future[PictureRecord]], done: Callable[[PictureRecord], None]
-) -> set[Future[PictureRecord]]:
+    running: set[Future[ImageRecord]], done: Callable[[ImageRecord], None]
+) -> set[Future[ImageRecord]]:
     ready, rest = wait(running, return_when=FIRST_COMPLETED)
     for future in ready:
         done(future.result())
@@ -215,7 +215,7 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _do(record: Record) -> PictureRecord:
+def _do(record: Record) -> ImageRecord:
     assert _job is not None, "the pool's initializer has run"
     return _job.do(record)
 
@@ -228,7 +228,7 @@ def _excluded(writer: PreparedWriter, near: int) -> dict[str, str]:
     held.sort(key=lambda record: (record.split, record.stem))
     copies = copies_of([r.print_bits or 0 for r in train], [r.print_bits or 0 for r in held], near)
     if copies:
-        say(f"{len(copies)} training pictures are near-copies of held-out ones and are left out")
+        say(f"{len(copies)} training images are near-copies of held-out ones and are left out")
     return {
         f"train/{train[index].stem}": f"near-copy of {held[other].split}/{held[other].stem}"
         for index, other in copies.items()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 
+from semsynth.core.errors import UserError
 from semsynth.data.config import DEFAULTS
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources import SOURCES
-from semsynth.core.errors import UserError
 
 # With instance edges, or without: the official scripts give ADE20K none; to CelebAMask-HQ's faces
 # they give those of the label map. For COCO-Stuff nothing is published.
@@ -29,7 +29,7 @@ class Preset:
         height: in pixels.
         width: in pixels.
         instances: whether the edges of the instances are one more channel.
-        licence: the terms of the pictures.
+        licence: the terms of the images.
     """
 
     labels: LabelSet
@@ -54,5 +54,5 @@ def preset_labels(name: str) -> LabelSet:
 
 
 def preset_licence(name: str) -> str:
-    """Return the terms of a preset's pictures; UserError when there is none of that name."""
+    """Return the terms of a preset's images; UserError when there is none of that name."""
     return preset(name).licence

@@ -1,4 +1,4 @@
-"""Bringing pictures of any size to one size, and back.
+"""Bringing images of any size to one size, and back.
 
 Pixel centres lie at half-integers in all of it, so an image and its mask stay aligned.
 """
@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 
 from semsynth.data.config import Way
-from semsynth.data.labels import Array
 from semsynth.data.format import Box
+from semsynth.data.labels import Array
 
 Size = tuple[int, int]
 
 
 def source_box(how: Way, original: Size, size: Size) -> Box:
-    """Return what is kept of a picture: top, left, height, width in its own pixels.
+    """Return what is kept of an image: top, left, height, width in its own pixels.
 
     All of it but for ``crop``, which keeps the largest centred box of the wanted shape.
     """
@@ -65,7 +65,7 @@ def paper_fit(pixels: Array, how: Way, size: Size, nearest: bool) -> Array:
 
     An image is halved by means of 2x2 while its shorter side has twice the wanted pixels or more,
     then resized by a bicubic filter; ids are picked by nearest from the original. ``crop`` resizes
-    until the picture just covers the size, then cuts out the centre.
+    until the image just covers the size, then cuts out the centre.
 
     Args:
         pixels: an image (uint8), or with ``nearest`` a map of ids (integers below 2 ** 31).
@@ -94,7 +94,7 @@ def paper_fit(pixels: Array, how: Way, size: Size, nearest: bool) -> Array:
 def undo_resize(
     pixels: Array, how: Way, original_size: Size, box: Box, nearest: bool = False
 ) -> Array:
-    """Bring a prepared (or generated) picture back to the scale of its source.
+    """Bring a prepared (or generated) image back to the scale of its source.
 
     The padding is cut away. What ``crop`` had cut off stays lost: the result is then the centred
     part of the source that was kept, at the source's scale.

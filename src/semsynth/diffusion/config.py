@@ -18,12 +18,12 @@ class DiffusionConfig(Config):
         prediction: ``sample`` (x0; the default), ``epsilon`` (the noise; the paper),
             ``v_prediction`` (alpha eps - sigma x0, arXiv 2202.00512, section 4) or
             ``flow_prediction`` (eps - x0, the velocity of rectified flow, arXiv 2209.03003, eq. 1;
-            from picture to noise, as Diffusers has it).
+            from image to noise, as Diffusers has it).
         schedule: ``cosine`` (Nichol and Dhariwal, arXiv 2102.09672), ``linear`` (the paper), or
             ``flow``: x_t = (1 - s) x0 + s eps with s = t / timesteps.
         timesteps: number of noise levels; with ``flow`` only the scale of t.
         shift: the signal-to-noise ratio of ``cosine`` and ``flow`` is divided by its square: more
-            than 1 puts more training on high noise, as large pictures need (arXiv 2301.11093,
+            than 1 puts more training on high noise, as large images need (arXiv 2301.11093,
             section 2.1; 2403.03206, eq. 23).
         zero_terminal_snr: the last level is pure noise (arXiv 2305.08891, algorithm 1).
         learn_sigma: the variance is learned with the hybrid loss (only with ``epsilon``).
@@ -61,7 +61,7 @@ class DiffusionConfig(Config):
         if self.zero_terminal_snr and self.prediction == "epsilon":
             raise ValueError(
                 "zero_terminal_snr cannot be with prediction: epsilon (pure noise tells nothing of "
-                "the picture); use v_prediction or sample"
+                "the image); use v_prediction or sample"
             )
         if self.schedule == "flow":
             if self.zero_terminal_snr:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.parametrization import to_x0
-from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Level:
+class NoiseLevel:
     """Where a sampler stands: at ``x = alpha x0 + sigma eps``.
 
     Attributes:
@@ -29,11 +29,11 @@ class Level:
     sigma: float
 
 
-class Estimate(NamedTuple):
+class DenoiserOutput(NamedTuple):
     """What a denoiser says of x.
 
     Attributes:
-        x0: the picture behind it, (B, C, H, W).
+        x0: the image behind it, (B, C, H, W).
         variance: the learned variance as the network gives it, None where it has none.
     """
 
@@ -47,7 +47,7 @@ variance behind it where there is one; as ``SemanticUNet.forward`` has it."""
 
 
 class Denoiser:
-    """What ``sample`` draws with: x and its noise level to the picture behind it."""
+    """What ``sample`` draws with: x and its noise level to the image behind it."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Denoiser:
         Args:
             network: the trained network with its conditions; x comes in float32.
             schedule: the forward process that it was trained for.
-            clip: puts a latent back to where pictures are (``codec.clip``), None for no limits.
+            clip: puts a latent back to where images are (``codec.clip``), None for no limits.
             settings: for the guidance's scale, rescaling and interval.
         """
         self.network = network
@@ -78,8 +78,8 @@ class Denoiser:
         inside = low <= t / self.schedule.timesteps <= high
         return self.settings.guidance_scale if inside else 1.0
 
-    def __call__(self, x_BCHW: Tensor, level: Level) -> Estimate:
-        """Estimate the picture behind x, after guidance, clipped."""
+    def __call__(self, x_BCHW: Tensor, level: NoiseLevel) -> DenoiserOutput:
+        """Estimate the image behind x, after guidance, clipped."""
         whole = float(level.t).is_integer() and self.schedule.config.schedule != "flow"
         t_B = torch.full(
             (len(x_BCHW),),
@@ -94,4 +94,4 @@ class Denoiser:
         x0 = to_x0(self.schedule.config.prediction, x_BCHW, prediction, level.alpha, level.sigma)
         if self.clip is not None:
             x0 = self.clip(x0)
-        return Estimate(x0, rest if rest.shape[1] else None)
+        return DenoiserOutput(x0, rest if rest.shape[1] else None)

@@ -41,15 +41,15 @@ def diffusion_loss(
     weight_B1HW: Tensor | None = None,
     weight_C: Tensor | None = None,
 ) -> Loss:
-    """Return the loss of each picture.
+    """Return the loss of each image.
 
     Args:
         schedule: the forward process and the target.
         predict: (x_t, t) to the network's output.
-        x0_BCHW: clean (codec's) pictures.
+        x0_BCHW: clean (codec's) images.
         noise_BCHW: standard normal noise.
         t_B: timesteps, 0..T-1; for ``schedule: flow`` any number from 0 to T.
-        weight_B1HW: 1 where the picture has content, 0 for padding.
+        weight_B1HW: 1 where the image has content, 0 for padding.
         weight_C: of the channels' squared errors (None: all 1).
     """
     config = schedule.config
@@ -127,7 +127,7 @@ def variational_bits(
     Args:
         schedule: the forward process.
         output: predicted noise and raw variance, (B, 2C, H, W).
-        x0_BCHW: clean pictures in [-1, 1] (8-bit values for t = 0 to mean a likelihood).
+        x0_BCHW: clean images in [-1, 1] (8-bit values for t = 0 to mean a likelihood).
         x_BCHW: x_t.
         t_B: timesteps.
     """

@@ -19,7 +19,7 @@ def target(
     alpha: Coefficient,
     sigma: Coefficient,
 ) -> Tensor:
-    """Return what the network shall predict for a picture and its noise."""
+    """Return what the network shall predict for an image and its noise."""
     if prediction == "sample":
         return x0_BCHW
     if prediction == "epsilon":
@@ -32,7 +32,7 @@ def target(
 def to_x0(
     prediction: Prediction, x_BCHW: Tensor, output: Tensor, alpha: Coefficient, sigma: Coefficient
 ) -> Tensor:
-    """Return the picture that a prediction for x implies; alpha > 0 for ``epsilon``."""
+    """Return the image that a prediction for x implies; alpha > 0 for ``epsilon``."""
     if prediction == "sample":
         return output
     if prediction == "epsilon":
@@ -45,7 +45,7 @@ def to_x0(
 def from_x0(
     prediction: Prediction, x_BCHW: Tensor, x0_BCHW: Tensor, alpha: Coefficient, sigma: Coefficient
 ) -> Tensor:
-    """Return the prediction for x that implies a picture; sigma > 0, but for ``sample``."""
+    """Return the prediction for x that implies an image; sigma > 0, but for ``sample``."""
     if prediction == "sample":
         return x0_BCHW
     if prediction == "epsilon":

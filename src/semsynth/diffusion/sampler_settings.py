@@ -1,4 +1,4 @@
-"""How a picture is drawn from noise, as plain values (no torch: command lines read this)."""
+"""How an image is drawn from noise, as plain values (no torch: command lines read this)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_STEPS = 1000
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """Everything but checkpoint, mask and seed that decides what a picture looks like.
+    """Everything but checkpoint, mask and seed that decides what an image looks like.
 
     Attributes:
         sampler: the Diffusers scheduler: ``dpm++`` (DPM-Solver++ 2M), ``unipc``, ``euler``,
@@ -25,7 +25,7 @@ class SamplerSettings:
             mask.
         guidance_rescale: share, 0 to 1, in which the guided prediction gets the standard deviation
             of the one with the mask: against too much contrast (arXiv 2305.08891, section 3.4).
-        guidance_interval: the noise levels with guidance, as shares t / T from 0 (the picture) to
+        guidance_interval: the noise levels with guidance, as shares t / T from 0 (the image) to
             1 (noise); the others go without (arXiv 2404.07724).
 
     Raises:

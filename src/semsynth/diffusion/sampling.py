@@ -1,4 +1,4 @@
-"""From noise to a picture, by Diffusers' schedulers, for any denoiser."""
+"""From noise to an image, by Diffusers' schedulers, for any denoiser."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import Prediction
+from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
 from semsynth.diffusion.parametrization import from_x0
-from semsynth.diffusion.guidance import Estimate, Level
 from semsynth.diffusion.schedulers import (
     check_scheduler,
     is_flow,
@@ -22,8 +22,8 @@ from semsynth.diffusion.schedulers import (
 
 __all__ = ["check_scheduler", "draw_noise", "make_scheduler", "sample", "set_timesteps"]
 
-Denoise = Callable[[Tensor, Level], Estimate]
-"""(x_BCHW, where it stands) to the picture behind it; a ``Denoiser``, or anything like it."""
+Denoise = Callable[[Tensor, NoiseLevel], DenoiserOutput]
+"""(x_BCHW, where it stands) to the image behind it; a ``Denoiser``, or anything like it."""
 
 OnStep = Callable[[int, Any, Tensor], Tensor | None]
 """(number of the step, its timestep, x after it) to another x, or None to go on with this one."""
@@ -42,7 +42,7 @@ _WITHOUT_X0 = {
 def draw_noise(
     shape: tuple[int, int, int], generators: Sequence[torch.Generator], device: torch.device
 ) -> Tensor:
-    """Return (B, C, H, W) noise, each picture's from its own generator."""
+    """Return (B, C, H, W) noise, each image's from its own generator."""
     return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
 
 
@@ -61,7 +61,7 @@ def sample(
         scheduler: of Diffusers, fresh from ``set_timesteps`` (its own or ours), and passed by
             ``check_scheduler``.
         noise_BCHW: standard normal noise, float32.
-        generators: one for each picture, for schedulers that add noise.
+        generators: one for each image, for schedulers that add noise.
         on_step: called after each step.
     """
     accepted = inspect.signature(scheduler.step).parameters
@@ -91,13 +91,13 @@ def _scales(scheduler: Any) -> bool:
     return hasattr(scheduler, "scale_model_input")
 
 
-def level_at(scheduler: Any, index: int) -> Level:
+def level_at(scheduler: Any, index: int) -> NoiseLevel:
     """Return the noise level of a step, with the scheduler's own coefficients."""
     t = float(scheduler.timesteps[index])
     if is_flow(scheduler):
         sigma = float(scheduler.sigmas[index])
         # Some schedulers round their timesteps.
-        return Level(sigma * scheduler.config["num_train_timesteps"], 1 - sigma, sigma)
+        return NoiseLevel(sigma * scheduler.config["num_train_timesteps"], 1 - sigma, sigma)
     if hasattr(scheduler, "sigmas"):
         sigma = float(scheduler.sigmas[index])
         if hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order:
@@ -105,14 +105,14 @@ def level_at(scheduler: Any, index: int) -> Level:
             ancestral = type(scheduler).__name__ == "KDPM2AncestralDiscreteScheduler"
             sigma = float(scheduler.sigmas_interpol[index - ancestral])
         alpha = (1 + sigma**2) ** -0.5
-        return Level(t, alpha, sigma * alpha)
+        return NoiseLevel(t, alpha, sigma * alpha)
     alpha_bar = float(scheduler.alphas_cumprod[int(t)])
-    return Level(t, alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
+    return NoiseLevel(t, alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
 
 
 @contextmanager
 def _told(scheduler: Any) -> Iterator[Prediction]:
-    """Let the scheduler take pictures (or v) that are clipped already; say which of the two.
+    """Let the scheduler take images (or v) that are clipped already; say which of the two.
 
     Whatever the network predicts: a scheduler that is told the noise divides by alpha, which near
     pure noise is as good as zero, and clips (if at all) to the limits of pixels.

@@ -8,10 +8,10 @@ from typing import Any
 import diffusers
 import numpy as np
 
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.schedule import Schedule, make_betas
-from semsynth.diffusion.sampler_settings import SamplerName
 from semsynth.core.errors import UserError
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.sampler_settings import SamplerName
+from semsynth.diffusion.schedule import Schedule, make_betas
 
 _FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
 
@@ -120,7 +120,7 @@ def check_scheduler(config: DiffusionConfig, scheduler: Any) -> None:
     step = getattr(scheduler, "step", None)
     needed = [] if step is None else list(inspect.signature(step).parameters.values())[3:]
     if step is None or "Inverse" in name or any(p.default is p.empty for p in needed):
-        raise UserError(f"{name} does not draw pictures from noise alone; use another scheduler")
+        raise UserError(f"{name} does not draw images from noise alone; use another scheduler")
     if config.schedule == "flow":
         if not is_flow(scheduler):
             raise UserError(

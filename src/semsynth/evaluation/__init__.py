@@ -1,1 +1,1 @@
-"""Folders of pictures to numbers and a page; judges any system's folders, not only ours."""
+"""Folders of images to numbers and a page; judges any system's folders, not only ours."""

@@ -1,4 +1,4 @@
-"""One pass over a set of pictures: what the segmenter sees in them, and their features."""
+"""One pass over a set of images: what the segmenter sees in them, and their features."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import Box
-from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance
-from semsynth.evaluation.metrics.features import FID, Extractor, Floats
-from semsynth.core.progress import progress
 from semsynth.core.distributed.shards import ALL, Shard
-from semsynth.segmentation.segmenter import Segmenter
+from semsynth.core.progress import progress
+from semsynth.data.dataset import Box
+from semsynth.data.labels import LabelSet
+from semsynth.evaluation.metrics.features import FID, Extractor, Floats
+from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance
 from semsynth.segmentation.metrics import ConfusionMatrix
+from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
 SEGMENTER = "fd_segmenter"
-# KID compares pictures with pictures; for a Frechet distance sums are enough.
+# KID compares images with images; for a Frechet distance sums are enough.
 NEED_ROWS = (FID,)
 
 
 @dataclass(frozen=True)
-class Item:
-    """A picture (H, W, 3) uint8 RGB with the masks it is compared with; None: not compared.
+class EvalSample:
+    """An image (H, W, 3) uint8 RGB with the masks it is compared with; None: not compared.
 
     Attributes:
-        image: the picture.
+        image: the image.
         group: the number of its mask, for resampling.
         mask: (H, W) ids, and the box of its content.
-        other: the mask of another picture with its box, for the control.
+        other: the mask of another image with its box, for the control.
     """
 
     image: Array
@@ -42,15 +42,15 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a pass found; two of different pictures add up to that of both.
+class SetStatistics:
+    """What a pass found; two of different images add up to that of both.
 
     Attributes:
-        n: number of pictures.
-        own: one confusion matrix a group, each picture against its mask.
-        other: all pictures against the masks of other ones.
+        n: number of images.
+        own: one confusion matrix a group, each image against its mask.
+        other: all images against the masks of other ones.
         stats: sums of the features by the name of the distance.
-        rows: (number of the picture, float32 (D,) features) for the distances that need them all.
+        rows: (number of the image, float32 (D,) features) for the distances that need them all.
     """
 
     n: int
@@ -60,11 +60,11 @@ class Measured:
     rows: dict[str, dict[int, Floats]]
 
     @classmethod
-    def nothing(cls, labels: LabelSet) -> Measured:
-        """Return what no pictures give."""
+    def nothing(cls, labels: LabelSet) -> SetStatistics:
+        """Return what no images give."""
         return cls(0, {}, ConfusionMatrix.of(labels), {}, {})
 
-    def __add__(self, further: Measured) -> Measured:
+    def __add__(self, further: SetStatistics) -> SetStatistics:
         """Return what was found in both (by several processes, say)."""
         ids = self.other.ids.tolist()
         both = self.own.keys() & further.own.keys()
@@ -78,7 +78,7 @@ class Measured:
             for name in self.rows.keys() | further.rows.keys()
         }
         other = _sum(ids, self.other, further.other)
-        return Measured(self.n + further.n, own, other, stats, rows)
+        return SetStatistics(self.n + further.n, own, other, stats, rows)
 
     @property
     def matrix(self) -> ConfusionMatrix:
@@ -86,7 +86,7 @@ class Measured:
         return _sum(self.other.ids.tolist(), *self.own.values())
 
     def features(self, name: str) -> Floats:
-        """Return the features (N, D) of all pictures in their order, of a distance with rows."""
+        """Return the features (N, D) of all images in their order, of a distance with rows."""
         rows = self.rows[name]
         return np.stack([rows[number] for number in sorted(rows)])
 
@@ -99,8 +99,8 @@ def _sum(ids: list[int], *matrices: ConfusionMatrix) -> ConfusionMatrix:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """The segmenter and the other features, with the number of pictures they take at a time.
+class MetricAccumulator:
+    """The segmenter and the other features, with the number of images they take at a time.
 
     Of several processes each has a ``shard`` of the batches; what they find is added up.
     """
@@ -115,24 +115,24 @@ class Judge:
         """Names of all Frechet distances."""
         return [SEGMENTER, *(e.name for e in self.extractors)]
 
-    def measure(self, picture: Callable[[int], Item], n: int, what: str) -> Measured:
-        """Go once over this process's part of ``n`` pictures.
+    def measure(self, image: Callable[[int], EvalSample], n: int, what: str) -> SetStatistics:
+        """Go once over this process's part of ``n`` images.
 
         Args:
-            picture: reads one, from its number.
-            n: number of pictures of all processes.
+            image: reads one, from its number.
+            n: number of images of all processes.
             what: the title of the bar.
         """
-        found = Measured.nothing(self.segmenter.labels)
+        found = SetStatistics.nothing(self.segmenter.labels)
         starts = self.shard.of(range(0, n, self.batch_size))
         for start in progress(starts, what, len(starts), "batch"):
             numbers = range(start, min(n, start + self.batch_size))
-            found += self._look_at([picture(number) for number in numbers], numbers)
+            found += self._look_at([image(number) for number in numbers], numbers)
         return found
 
-    def _look_at(self, batch: Sequence[Item], numbers: Iterable[int]) -> Measured:
+    def _look_at(self, batch: Sequence[EvalSample], numbers: Iterable[int]) -> SetStatistics:
         labels = self.segmenter.labels
-        found = replace(Measured.nothing(labels), n=len(batch))
+        found = replace(SetStatistics.nothing(labels), n=len(batch))
         images = np.stack([item.image for item in batch])
         predicted, features = self.segmenter.analyse(images)
         found.stats[SEGMENTER] = GaussianStats.of(features.astype(np.float32))
@@ -150,8 +150,8 @@ class Judge:
         return found
 
 
-def frechet(first: Measured, second: Measured, name: str) -> float | None:
-    """Return the Frechet distance on the features ``name``; None with fewer than two pictures."""
+def frechet(first: SetStatistics, second: SetStatistics, name: str) -> float | None:
+    """Return the Frechet distance on the features ``name``; None with fewer than two images."""
     if min(first.n, second.n) < 2:
         return None
     return frechet_distance(first.stats[name], second.stats[name])

@@ -1,4 +1,4 @@
-"""What an evaluator says of pictures that are certainly bad: it can be fooled."""
+"""What an evaluator says of images that are certainly bad: it can be fooled."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import PreparedDataset
 from semsynth.core.errors import UserError
 from semsynth.core.progress import progress
 from semsynth.core.rng import numpy_rng
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet
 
 Array = npt.NDArray[Any]
-# More pictures do not change a mean colour that one can see.
-MOST_PICTURES = 1000
+# More images do not change a mean colour that one can see.
+MOST_IMAGES = 1000
 
 
 def derangement(n: int, seed: int) -> list[int]:
@@ -35,14 +35,14 @@ def derangement(n: int, seed: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class MeanColours:
+class MeanColorBaseline:
     """The baseline that paints each class in its mean colour.
 
     Attributes:
         labels: the classes.
         colours: (ids, 3) mean RGB, 0 to 255, by id; unlabelled and unseen ids have the overall
             mean.
-        n: number of pictures the means are of.
+        n: number of images the means are of.
     """
 
     labels: LabelSet
@@ -50,19 +50,19 @@ class MeanColours:
     n: int
 
     @classmethod
-    def of(cls, data: PreparedDataset, split: str) -> MeanColours:
-        """Average a split's pictures, at the most 1,000 evenly spread ones, inside their boxes.
+    def of(cls, data: PreparedDataset, split: str) -> MeanColorBaseline:
+        """Average a split's images, at the most 1,000 evenly spread ones, inside their boxes.
 
         Raises:
-            UserError: no such split, or no pictures in it.
+            UserError: no such split, or no images in it.
         """
         stems = data.stems(split)
         if not stems or not data.has_images(split):
-            raise UserError(f"{data.root}: split '{split}' has no pictures")
-        stems = stems[:: -(-len(stems) // MOST_PICTURES)]
+            raise UserError(f"{data.root}: split '{split}' has no images")
+        stems = stems[:: -(-len(stems) // MOST_IMAGES)]
         size = data.labels.max_id + 1
         count, total = np.zeros(size), np.zeros((size, 3))
-        for stem in progress(stems, "mean colours", unit="picture"):
+        for stem in progress(stems, "mean colours", unit="image"):
             top, left, height, width = data.content_box(split, stem)
             inside = (slice(top, top + height), slice(left, left + width))
             ids = data.read_mask(split, stem)[inside].ravel()
@@ -78,5 +78,5 @@ class MeanColours:
         return cls(data.labels, colours, len(stems))
 
     def paint(self, mask: Array) -> npt.NDArray[np.uint8]:
-        """Return the picture (H, W, 3) uint8 RGB of ids (H, W)."""
+        """Return the image (H, W, 3) uint8 RGB of ids (H, W)."""
         return self.colours.round().astype(np.uint8)[mask]

@@ -14,9 +14,15 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch.nn.functional import pad
 
+from semsynth.core.config import parse
+from semsynth.core.devices import pick_device
+from semsynth.core.errors import UserError
+from semsynth.core.files import claim_output_dir, read_json, write_json, write_text
+from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import Box, PreparedDataset
+from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.accumulate import SEGMENTER, Item, Judge
+from semsynth.evaluation.report.entries import consistency, frechet_distances, versions
 from semsynth.evaluation.report.html import (
     REPORT_HTML,
     REPORT_JSON,
@@ -25,31 +31,25 @@ from semsynth.evaluation.report.html import (
     fill_template,
     legend,
 )
-from semsynth.evaluation.report.entries import consistency, frechet_distances, versions
 from semsynth.models.codecs.codec import Codec, make_codec, open_codec
-from semsynth.models.config import ModelConfig
 from semsynth.models.codecs.vae import VaeCodec, load_vae
-from semsynth.pipelines.formats.model_file import load_bundle, with_own_vae
-from semsynth.pipelines.outputs import to_pixels
+from semsynth.models.config import ModelConfig, whole_size
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX
-from semsynth.pipelines.padding import cut_back, whole_size
-from semsynth.core.files import claim_output, read_json, write_json, write_text
-from semsynth.core.config import parse
-from semsynth.core.devices import pick_device
-from semsynth.core.errors import UserError
-from semsynth.core.rng import numpy_rng
+from semsynth.pipelines.formats.model_file import load_model_file, with_own_vae
+from semsynth.pipelines.outputs import to_pixels
+from semsynth.pipelines.padding import crop_to
 from semsynth.segmentation.loader import check_same_labels
 from semsynth.segmentation.segmenter import Segmenter
 
 Json = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
-# Side in pixels of the part of a large picture that is shown, as it is.
+# Side in pixels of the part of a large image that is shown, as it is.
 WINDOW = 256
 _GAIN = 8
 
 
 def evaluate_codec(config: EvaluateConfig) -> Json:
-    """Send the real pictures of a split through a codec and back, and judge what is left.
+    """Send the real images of a split through a codec and back, and judge what is left.
 
     Returns:
         The content of report.json: ``codec``, ``metrics.reconstruction`` (PSNR, errors) and
@@ -60,21 +60,21 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     """
     data = PreparedDataset.open(config.data)
     if not data.has_images(config.split) or not data.stems(config.split):
-        raise UserError(f"{data.root}: split '{config.split}' has masks without pictures")
+        raise UserError(f"{data.root}: split '{config.split}' has masks without images")
     codec = chosen_codec(config)
-    trip = Trip(data, config.split, codec, pick_device(config.device))
+    trip = CodecRoundTrip(data, config.split, codec, pick_device(config.device))
     segmenter = Segmenter.load(config.segmenter, config.device)
     check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
-    claim_output(config.output, "codec_report", {})
+    claim_output_dir(config.output, "codec_report", {})
     stems = data.stems(config.split)
-    judge = Judge(segmenter, (), config.batch_size)
-    real = judge.measure(_pictures(trip, False), len(stems), "real pictures")
-    rebuilt = judge.measure(_pictures(trip, True), len(stems), "through the codec")
+    judge = MetricAccumulator(segmenter, (), config.batch_size)
+    real = judge.measure(_images(trip, False), len(stems), "real images")
+    rebuilt = judge.measure(_images(trip, True), len(stems), "through the codec")
     missing: dict[str, str] = {}
     report: Json = {
         "format": 1,
         "dataset": data.info.name,
-        "checkpoint": None,  # no pictures of a generator
+        "checkpoint": None,  # no images of a generator
         "codec": _describe(codec, data, config),
         "n_masks": real.n,
         "n_generated": 0,
@@ -109,7 +109,7 @@ def chosen_codec(config: EvaluateConfig) -> Codec:
 
 @dataclass
 class Errors:
-    """Differences between pictures and what came back, over a split."""
+    """Differences between images and what came back, over a split."""
 
     psnr: dict[str, float] = field(default_factory=dict)
     squares: float = 0.0
@@ -117,7 +117,7 @@ class Errors:
     largest: int = 0
 
     def add(self, stem: str, real: Pixels, rebuilt: Pixels, box: Box) -> None:
-        """Count a picture, (H, W, 3), inside its content box."""
+        """Count an image, (H, W, 3), inside its content box."""
         top, left, height, width = box
         inside = (slice(top, top + height), slice(left, left + width))
         real, rebuilt = real[inside], rebuilt[inside]
@@ -139,19 +139,19 @@ class Errors:
             "n_unchanged": len(self.psnr) - len(changed),
         }
         if not changed:
-            missing["psnr"] = "infinite: all pictures come back unchanged"
+            missing["psnr"] = "infinite: all images come back unchanged"
             return found
         worst = min(changed, key=lambda stem: changed[stem])
         return {
             "psnr": round(float(np.mean(list(changed.values()))), 4),
-            "psnr_worst": {"picture": worst, "value": round(changed[worst], 4)},
+            "psnr_worst": {"image": worst, "value": round(changed[worst], 4)},
             **found,
         }
 
 
 @dataclass(frozen=True)
-class Trip:
-    """Pictures of a split on their way through a codec."""
+class CodecRoundTrip:
+    """Images of a split on their way through a codec."""
 
     data: PreparedDataset
     split: str
@@ -161,7 +161,7 @@ class Trip:
 
     @torch.no_grad()
     def through(self, image_HW3: Pixels) -> Pixels:
-        """Return what comes back of a picture.
+        """Return what comes back of an image.
 
         Sides that the codec does not divide are filled up as in painting, and cut back. The rest
         repeats the last row and column: a border of one colour would be an edge to encode.
@@ -171,28 +171,28 @@ class Trip:
         pixels = torch.from_numpy(image_HW3).to(self.device).permute(2, 0, 1)[None]
         rest = (0, width - size[1], 0, height - size[0])
         whole = pad(pixels.float() / 127.5 - 1, rest, mode="replicate")
-        picture = cut_back(self.codec.decode(self.codec.encode(whole)), size)
-        return np.ascontiguousarray(to_pixels(picture.clamp(-1, 1))[0])
+        image = crop_to(self.codec.decode(self.codec.encode(whole)), size)
+        return np.ascontiguousarray(to_pixels(image.clamp(-1, 1))[0])
 
 
-def _pictures(trip: Trip, rebuilt: bool) -> Callable[[int], Item]:
+def _images(trip: CodecRoundTrip, rebuilt: bool) -> Callable[[int], EvalSample]:
     data, split = trip.data, trip.split
     stems = data.stems(split)
 
-    def read(number: int) -> Item:
+    def read(number: int) -> EvalSample:
         stem = stems[number]
         image, box = data.read_image(split, stem), data.content_box(split, stem)
         if rebuilt:
             real, image = image, trip.through(image)
             trip.errors.add(stem, real, image, box)
-        return Item(image, number, (data.read_mask(split, stem), box))
+        return EvalSample(image, number, (data.read_mask(split, stem), box))
 
     return read
 
 
 def _model_of(path: Path) -> ModelConfig:
     if not (path / MODEL_INDEX).is_file():
-        return load_bundle(path).model
+        return load_model_file(path).model
     index = read_json(path / MODEL_INDEX)
     model = index.get("model") if isinstance(index, dict) else None
     if not isinstance(model, dict):
@@ -222,9 +222,9 @@ def _provenance(data: PreparedDataset, config: EvaluateConfig) -> Json:
         "seed": config.seed,
         "licence": data.info.licence,
         "protocol": {
-            "psnr": "of 8-bit RGB inside the content box, by picture (scikit-image); mean over the "
-            "pictures that changed",
-            "miou": "pixels summed over all pictures; mean over the classes that the masks have; "
+            "psnr": "of 8-bit RGB inside the content box, by image (scikit-image); mean over the "
+            "images that changed",
+            "miou": "pixels summed over all images; mean over the classes that the masks have; "
             "unlabelled pixels and padding are not counted",
             "intervals": "95%, moving-block bootstrap over the masks, 1000 draws",
         },
@@ -246,8 +246,8 @@ def _with_costs(scores: Json) -> Json:
     }
 
 
-def _gallery(trip: Trip, rows: int, seed: int) -> Gallery:
-    """Show the part that suffers most of pictures that the seed chooses, pixel for pixel."""
+def _gallery(trip: CodecRoundTrip, rows: int, seed: int) -> Gallery:
+    """Show the part that suffers most of images that the seed chooses, pixel for pixel."""
     data, split = trip.data, trip.split
     stems = data.stems(split)
     chosen = numpy_rng(seed, "gallery").permutation(len(stems))[:rows]

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from semsynth.core.errors import UserError
 from semsynth.core.distributed.shards import parse_shard
+from semsynth.core.errors import UserError
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score generated pictures, or a codec alone, and write report.json and report.html.
+    """Score generated images, or a codec alone, and write report.json and report.html.
 
     Raises:
         UserError: a value outside its range.
     """
 
     samples: Path = Path("./results/generated")
-    """Generated pictures in the prepared layout; each stem is MASK__NNN."""
+    """Generated images in the prepared layout; each stem is MASK__NNN."""
     data: Path = Path("./data/sidewalk_processed")
-    """Prepared data set with the real pictures."""
+    """Prepared data set with the real images."""
     output: Path = Path("./results/report")
     """Folder for report.json and report.html."""
     split: str = "val"
@@ -29,7 +29,7 @@ class EvaluateConfig:
     train_split: str = "train"
     """Split that the colours of the mean-colour baseline come from."""
     segmenter: Path = Path("./checkpoints/segmenter")
-    """Segmenter trained on real training pictures (semsynth segment train): file or folder."""
+    """Segmenter trained on real training images (semsynth segment train): file or folder."""
     features: tuple[str, ...] = ()
     """Vision models of the Transformers library, folders or ids, for Frechet distances."""
     inception: Path | None = None
@@ -47,11 +47,11 @@ class EvaluateConfig:
     rows: int = 8
     """Masks shown in the report's grid."""
     batch_size: int = 32
-    """Pictures at a time."""
+    """Images at a time."""
     seed: int = 0
     """Decides the shuffling of the masks, the subsets of KID and the masks shown."""
     codec_only: bool = False
-    """Say what a codec alone costs: the split's real pictures go through it and back."""
+    """Say what a codec alone costs: the split's real images go through it and back."""
     codec: Literal["haar", "pixel"] | None = None
     """Codec of --codec-only: haar (also when nothing else is given) or pixel."""
     vae: str | None = None
@@ -59,7 +59,7 @@ class EvaluateConfig:
     model: Path | None = None
     """Codec of --codec-only: that of a trained model, final_model.pth or a Diffusers folder."""
     shard: str | None = None
-    """K/N: look at the K-th of N parts of the pictures, K from 1 to N. By default torchrun, srun
+    """K/N: look at the K-th of N parts of the images, K from 1 to N. By default torchrun, srun
     and job arrays say which part is whose. The last process to finish writes the report."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

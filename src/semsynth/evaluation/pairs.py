@@ -1,4 +1,4 @@
-"""Which generated picture was painted for which mask."""
+"""Which generated image was painted for which mask."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.core.errors import UserError
 from semsynth.segmentation.loader import check_same_labels
 
 MANIFEST = "manifest.jsonl"
@@ -17,11 +17,11 @@ MANIFEST = "manifest.jsonl"
 
 @dataclass(frozen=True)
 class Pairs:
-    """The generated pictures of a split and the real pictures of the same masks.
+    """The generated images of a split and the real images of the same masks.
 
     Attributes:
-        data: the real pictures.
-        samples: the generated pictures.
+        data: the real images.
+        samples: the generated images.
         split: of both.
         by_mask: stems of the samples by the stem of their mask; both in a fixed order.
         made: what the manifest says of all samples alike (checkpoint, sampler, steps, ...).
@@ -47,22 +47,22 @@ class Pairs:
 def open_pairs(config: EvaluateConfig) -> Pairs:
     """Open data and samples and match them.
 
-    Without a ``manifest.jsonl`` (pictures of another system) the stems say which mask is meant.
+    Without a ``manifest.jsonl`` (images of another system) the stems say which mask is meant.
 
     Raises:
         UserError: one is missing or unfinished, they have other labels or sizes, or a sample's
-            mask has no real picture.
+            mask has no real image.
     """
     data, samples = PreparedDataset.open(config.data), PreparedDataset.open(config.samples)
     check_same_labels(samples.labels, data.labels, str(samples.root), str(data.root))
     if (samples.height, samples.width) != (data.height, data.width):
         raise UserError(
-            f"{samples.root}: pictures are {samples.width}x{samples.height}, in {data.root} "
+            f"{samples.root}: images are {samples.width}x{samples.height}, in {data.root} "
             f"{data.width}x{data.height}; generate them without --native-size"
         )
     known, stems = set(data.stems(config.split)), samples.stems(config.split)
     if not samples.has_images(config.split) or not data.has_images(config.split):
-        raise UserError(f"split '{config.split}' of data or samples has masks without pictures")
+        raise UserError(f"split '{config.split}' of data or samples has masks without images")
     manifest = _read_manifest(samples.root / MANIFEST, config.split)
     by_mask: dict[str, list[str]] = {}
     for stem in stems:

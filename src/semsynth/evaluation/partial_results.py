@@ -1,12 +1,12 @@
-"""What several processes found, each in its part of the pictures, brought together by files.
+"""What several processes found, each in its part of the images, brought together by files.
 
     .parts-<key>/<k>-of-<n>.npz     sums and counts of part k; the folder goes when all is written
 
 Nobody waits for anybody: who finds all parts there adds them up. So tasks of an array and processes
-of one launch are the same, and one that died is started again alone. Pictures are not gathered.
-A part holds, of each set of pictures, the sum of the features and of their outer products, a
+of one launch are the same, and one that died is started again alone. Images are not gathered.
+A part holds, of each set of images, the sum of the features and of their outer products, a
 confusion matrix for each mask (the intervals draw masks), and the spread of each mask's samples;
-of Inception-v3 also the features (8 kB a picture), since KID compares pictures with pictures.
+of Inception-v3 also the features (8 kB an image), since KID compares images with images.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.labels import LabelSet
-from semsynth.evaluation.metrics.frechet import GaussianStats
-from semsynth.evaluation.accumulate import Measured
-from semsynth.core.files import write_bytes
 from semsynth.core.distributed.shards import Shard
+from semsynth.core.files import write_bytes
+from semsynth.data.labels import LabelSet
+from semsynth.evaluation.accumulate import SetStatistics
+from semsynth.evaluation.metrics.frechet import GaussianStats
 from semsynth.segmentation.metrics import ConfusionMatrix
 
 _PAIR = ("masks", "values")
@@ -36,25 +36,25 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Findings:
+class PartialResults:
     """All that a report is made of; those of several parts add up.
 
     Attributes:
-        sets: by name (``real``, ``generated``, ``training``, ``painted``) what a set of pictures
+        sets: by name (``real``, ``generated``, ``training``, ``painted``) what a set of images
             gave; sets that there are not are left out.
         spreads: by the number of the mask, of the pixels of its samples.
         lpips: by the number of the mask, mean and number of pairs.
         missing: what could not be measured, and why.
     """
 
-    sets: dict[str, Measured]
+    sets: dict[str, SetStatistics]
     spreads: dict[int, float] = field(default_factory=dict)
     lpips: dict[int, tuple[float, int]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def __add__(self, other: Findings) -> Findings:
+    def __add__(self, other: PartialResults) -> PartialResults:
         """Return what both found."""
-        return Findings(
+        return PartialResults(
             {name: self.sets[name] + other.sets[name] for name in self.sets},
             self.spreads | other.spreads,
             self.lpips | other.lpips,
@@ -75,7 +75,7 @@ class Findings:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, labels: LabelSet) -> Findings:
+    def from_bytes(cls, data: bytes, labels: LabelSet) -> PartialResults:
         """Return what ``to_bytes`` wrote; ValueError (or BadZipFile) for a damaged file."""
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
@@ -97,7 +97,7 @@ class Findings:
         )
 
 
-def _arrays(measured: Measured) -> Arrays:
+def _arrays(measured: SetStatistics) -> Arrays:
     size = len(measured.other.ids)
     counts = [matrix.counts for matrix in measured.own.values()]
     arrays: Arrays = {
@@ -118,7 +118,7 @@ def _arrays(measured: Measured) -> Arrays:
     return arrays
 
 
-def _measured(arrays: Arrays, labels: LabelSet) -> Measured:
+def _measured(arrays: Arrays, labels: LabelSet) -> SetStatistics:
     def matrix(counts: npt.NDArray[np.int64]) -> ConfusionMatrix:
         made = ConfusionMatrix.of(labels)
         made.counts += counts
@@ -143,7 +143,7 @@ def _measured(arrays: Arrays, labels: LabelSet) -> Measured:
         for name in names("rows")
     }
     own = {group: matrix(counts) for group, counts in groups}
-    return Measured(int(arrays["n"]), own, matrix(arrays["other"]), stats, rows)
+    return SetStatistics(int(arrays["n"]), own, matrix(arrays["other"]), stats, rows)
 
 
 class PartStore:
@@ -159,14 +159,14 @@ class PartStore:
         self.folder = folder / f".parts-{self.digest[:12]}"
         self._labels = labels
 
-    def read(self, shard: Shard) -> Findings | None:
+    def read(self, shard: Shard) -> PartialResults | None:
         """Return a part; None where it is not there, or damaged."""
         try:
-            return Findings.from_bytes(self._path(shard).read_bytes(), self._labels)
+            return PartialResults.from_bytes(self._path(shard).read_bytes(), self._labels)
         except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
-    def write(self, shard: Shard, found: Findings) -> None:
+    def write(self, shard: Shard, found: PartialResults) -> None:
         """Keep a part, all of it or nothing."""
         write_bytes(self._path(shard), found.to_bytes())
 
@@ -175,9 +175,9 @@ class PartStore:
         parts = (Shard(index, count) for index in range(count))
         return [part for part in parts if not zipfile.is_zipfile(self._path(part))]
 
-    def add_up(self, count: int) -> Findings | None:
+    def add_up(self, count: int) -> PartialResults | None:
         """Return all parts together, in their order; None where one is not there."""
-        total: Findings | None = None
+        total: PartialResults | None = None
         for index in range(count):
             part = self.read(Shard(index, count))
             if part is None:

@@ -1,4 +1,4 @@
-"""`semsynth evaluate`: all scores of a folder of generated pictures, and the report."""
+"""`semsynth evaluate`: all scores of a folder of generated images, and the report."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Any
 import numpy as np
 
 import semsynth
-from semsynth.data.format import INFO
+from semsynth.core.distributed.shards import Shard, this_shard
+from semsynth.core.errors import UserError
+from semsynth.core.files import claim_output_dir, read_json, sha256_file
+from semsynth.core.progress import say
+from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
-from semsynth.evaluation.metrics import diversity
-from semsynth.evaluation.report.charts import Curve, read_curves
+from semsynth.data.format import INFO
+from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics
+from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.codec_run import evaluate_codec
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.baselines import MeanColours, derangement
+from semsynth.evaluation.metrics import diversity
 from semsynth.evaluation.metrics.features import Extractor, extractors
-from semsynth.evaluation.accumulate import SEGMENTER, Item, Judge, Measured
+from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.pairs import MANIFEST, Pairs, open_pairs
-from semsynth.evaluation.partial_results import Findings, PartStore
-from semsynth.evaluation.report.html import REPORT_JSON, write_report
+from semsynth.evaluation.partial_results import PartialResults, PartStore
+from semsynth.evaluation.report.charts import Curve, read_curves
 from semsynth.evaluation.report.entries import (
     consistency,
     distance_entry,
@@ -28,12 +33,7 @@ from semsynth.evaluation.report.entries import (
     summary,
     versions,
 )
-from semsynth.evaluation.metrics.weights import Unavailable
-from semsynth.core.files import claim_output, read_json, sha256_file
-from semsynth.core.errors import UserError
-from semsynth.core.progress import say
-from semsynth.core.rng import numpy_rng
-from semsynth.core.distributed.shards import Shard, this_shard
+from semsynth.evaluation.report.html import REPORT_JSON, write_report
 from semsynth.segmentation.loader import check_same_labels
 from semsynth.segmentation.segmenter import Segmenter
 
@@ -45,7 +45,7 @@ def evaluate(config: EvaluateConfig) -> Json:
     """Do what `semsynth evaluate` says.
 
     Several processes may share the work (``runtime.shards``): each looks at its part of the
-    pictures, and the one that finds all parts measured writes the report (``evaluate.parts``).
+    images, and the one that finds all parts measured writes the report (``evaluate.parts``).
 
     Returns:
         The content of report.json (docs/design.md, Report); ``finished`` (False), ``output`` and
@@ -65,12 +65,12 @@ def evaluate(config: EvaluateConfig) -> Json:
     augmentation = None if config.augmentation is None else read_json(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
     found, missing = extractors(config)
-    judge = Judge(segmenter, found, config.batch_size, shard)
+    judge = MetricAccumulator(segmenter, found, config.batch_size, shard)
     key = _key(config, pairs, judge, augmentation, curves)
     parts = PartStore(config.output, key, segmenter.labels)
     if shard.count > 1 and (report := _written(config, parts)) is not None:
         return report
-    claim_output(config.output, "report", {})
+    claim_output_dir(config.output, "report", {})
     painter = _painter(pairs.data, config.train_split, missing)
     findings = _found(judge, parts, lambda: _measure(judge, pairs, painter, config))
     if findings is None:
@@ -89,7 +89,11 @@ def evaluate(config: EvaluateConfig) -> Json:
 
 
 def _key(
-    config: EvaluateConfig, pairs: Pairs, judge: Judge, augmentation: Any, curves: list[Curve]
+    config: EvaluateConfig,
+    pairs: Pairs,
+    judge: MetricAccumulator,
+    augmentation: Any,
+    curves: list[Curve],
 ) -> Json:
     """Return what decides the report."""
     manifest = pairs.samples.root / MANIFEST
@@ -128,7 +132,9 @@ def _unfinished(config: EvaluateConfig, missing: list[Shard]) -> Json:
     return {"finished": False, "output": str(config.output), "missing_parts": names}
 
 
-def _found(judge: Judge, parts: PartStore, measure: Callable[[], Findings]) -> Findings | None:
+def _found(
+    judge: MetricAccumulator, parts: PartStore, measure: Callable[[], PartialResults]
+) -> PartialResults | None:
     """Return what all processes found; None where one of them is not done."""
     if judge.shard.count == 1:
         return measure()
@@ -138,16 +144,19 @@ def _found(judge: Judge, parts: PartStore, measure: Callable[[], Findings]) -> F
 
 
 def _measure(
-    judge: Judge, pairs: Pairs, painter: MeanColours | None, config: EvaluateConfig
-) -> Findings:
-    """Look at this process's part of all pictures."""
+    judge: MetricAccumulator,
+    pairs: Pairs,
+    painter: MeanColorBaseline | None,
+    config: EvaluateConfig,
+) -> PartialResults:
+    """Look at this process's part of all images."""
     sets = _measure_pairs(judge, pairs, config.seed)
     reference = _measure_training(judge, pairs, config)
     if reference is not None:
         sets["training"] = reference
     if painter is not None:
         sets["painted"] = _measure_painted(judge, pairs, painter)
-    found = Findings(sets)
+    found = PartialResults(sets)
     try:
         lpips = diversity.load_lpips(config, pairs)
         found.lpips.update(diversity.lpips_within_mask(pairs, lpips, judge.shard))
@@ -160,7 +169,9 @@ def _measure(
     return found
 
 
-def _scores(findings: Findings, judge: Judge, seed: int, missing: dict[str, str]) -> Json:
+def _scores(
+    findings: PartialResults, judge: MetricAccumulator, seed: int, missing: dict[str, str]
+) -> Json:
     """Return the entries of the report that were measured."""
     real, generated = findings.sets["real"], findings.sets["generated"]
     reference, painted = findings.sets.get("training"), findings.sets.get("painted")
@@ -181,8 +192,8 @@ def _scores(findings: Findings, judge: Judge, seed: int, missing: dict[str, str]
     }
 
 
-def _measure_pairs(judge: Judge, pairs: Pairs, seed: int) -> dict[str, Measured]:
-    """Measure the real pictures of the masks, and the samples against own and other masks."""
+def _measure_pairs(judge: MetricAccumulator, pairs: Pairs, seed: int) -> dict[str, SetStatistics]:
+    """Measure the real images of the masks, and the samples against own and other masks."""
     data, samples, split = pairs.data, pairs.samples, pairs.split
     masks, shots = pairs.masks, pairs.shots
     number = {mask: i for i, mask in enumerate(masks)}
@@ -191,23 +202,25 @@ def _measure_pairs(judge: Judge, pairs: Pairs, seed: int) -> dict[str, Measured]
     def own(folder: PreparedDataset, stem: str) -> tuple[Any, Any]:
         return folder.read_mask(split, stem), folder.content_box(split, stem)
 
-    def real(i: int) -> Item:
-        return Item(data.read_image(split, masks[i]), i, own(data, masks[i]))
+    def real(i: int) -> EvalSample:
+        return EvalSample(data.read_image(split, masks[i]), i, own(data, masks[i]))
 
-    def sample(i: int) -> Item:
+    def sample(i: int) -> EvalSample:
         stem, mask = shots[i]
         group = number[mask]
         other = None if partner is None else own(data, masks[partner[group]])
-        return Item(samples.read_image(split, stem), group, own(samples, stem), other)
+        return EvalSample(samples.read_image(split, stem), group, own(samples, stem), other)
 
     return {
-        "real": judge.measure(real, len(masks), "real pictures"),
-        "generated": judge.measure(sample, len(shots), "generated pictures"),
+        "real": judge.measure(real, len(masks), "real images"),
+        "generated": judge.measure(sample, len(shots), "generated images"),
     }
 
 
-def _measure_training(judge: Judge, pairs: Pairs, config: EvaluateConfig) -> Measured | None:
-    """Measure real pictures of the training split, at the most as many as there are samples."""
+def _measure_training(
+    judge: MetricAccumulator, pairs: Pairs, config: EvaluateConfig
+) -> SetStatistics | None:
+    """Measure real images of the training split, at the most as many as there are samples."""
     data, split = pairs.data, config.train_split
     if split not in data.splits() or split == config.split or not data.has_images(split):
         return None
@@ -215,31 +228,35 @@ def _measure_training(judge: Judge, pairs: Pairs, config: EvaluateConfig) -> Mea
     chosen = numpy_rng(config.seed, "reference").permutation(len(stems))[: len(pairs.shots)]
     order = sorted(chosen.tolist())
 
-    def read(i: int) -> Item:
-        return Item(data.read_image(split, stems[order[i]]))
+    def read(i: int) -> EvalSample:
+        return EvalSample(data.read_image(split, stems[order[i]]))
 
-    return judge.measure(read, len(order), "training pictures")
+    return judge.measure(read, len(order), "training images")
 
 
-def _painter(data: PreparedDataset, split: str, missing: dict[str, str]) -> MeanColours | None:
+def _painter(
+    data: PreparedDataset, split: str, missing: dict[str, str]
+) -> MeanColorBaseline | None:
     try:
-        return MeanColours.of(data, split)
+        return MeanColorBaseline.of(data, split)
     except UserError as error:
         missing["mean_colours"] = str(error)
         return None
 
 
-def _measure_painted(judge: Judge, pairs: Pairs, painter: MeanColours) -> Measured:
+def _measure_painted(
+    judge: MetricAccumulator, pairs: Pairs, painter: MeanColorBaseline
+) -> SetStatistics:
     data, split, masks = pairs.data, pairs.split, pairs.masks
 
-    def read(i: int) -> Item:
+    def read(i: int) -> EvalSample:
         mask = data.read_mask(split, masks[i])
-        return Item(painter.paint(mask), i, (mask, data.content_box(split, masks[i])))
+        return EvalSample(painter.paint(mask), i, (mask, data.content_box(split, masks[i])))
 
     return judge.measure(read, len(masks), "mean colours")
 
 
-def _lpips(findings: Findings) -> Json:
+def _lpips(findings: PartialResults) -> Json:
     """Return the mean over the masks of the mean over each mask's pairs."""
     if not findings.lpips:
         return {}
@@ -250,10 +267,10 @@ def _lpips(findings: Findings) -> Json:
 
 
 def _controls(
-    generated: Measured,
-    painted: Measured | None,
-    real: Measured,
-    judge: Judge,
+    generated: SetStatistics,
+    painted: SetStatistics | None,
+    real: SetStatistics,
+    judge: MetricAccumulator,
     missing: dict[str, str],
 ) -> Json:
     controls: Json = {}
@@ -272,7 +289,7 @@ def _controls(
     return controls
 
 
-def _diversity(findings: Findings) -> Json:
+def _diversity(findings: PartialResults) -> Json:
     if not findings.spreads:
         return {}
     spreads = [findings.spreads[i] for i in sorted(findings.spreads)]
@@ -280,7 +297,7 @@ def _diversity(findings: Findings) -> Json:
 
 
 def _provenance(
-    pairs: Pairs, config: EvaluateConfig, found: list[Extractor], painter: MeanColours | None
+    pairs: Pairs, config: EvaluateConfig, found: list[Extractor], painter: MeanColorBaseline | None
 ) -> Json:
     features = {SEGMENTER: "the evaluating segmenter: means of its coarsest and its last features"}
     features |= {extractor.name: extractor.about for extractor in found}
@@ -294,11 +311,11 @@ def _provenance(
         "made_with": pairs.made,
         "features": features,
         "protocol": {
-            "miou": "pixels summed over all pictures; mean over the classes that the masks have; "
+            "miou": "pixels summed over all images; mean over the classes that the masks have; "
             "unlabelled pixels and padding are not counted",
-            "frechet": "Gaussians with unbiased covariances, against the real pictures of the "
+            "frechet": "Gaussians with unbiased covariances, against the real images of the "
             "same masks",
-            "mean_colours": f"means over {painter.n if painter else 0} pictures of "
+            "mean_colours": f"means over {painter.n if painter else 0} images of "
             f"'{config.train_split}'",
             "intervals": "95%, moving-block bootstrap over the masks, 1000 draws",
         },

@@ -8,6 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from semsynth.core.config import Config
 
+Size = tuple[int, int]
+
+
+def whole_size(size: Size, multiple: int) -> Size:
+    """Return the smallest size of at least ``size`` whose sides are multiples of ``multiple``."""
+    height, width = (side + -side % multiple for side in size)
+    return height, width
+
 
 class VaeConfig(Config):
     """A Diffusers autoencoder; its weights are no part of the model's.
@@ -15,7 +23,7 @@ class VaeConfig(Config):
     Attributes:
         source: folder, or OWNER/NAME (or OWNER/NAME/FOLDER) of the Hugging Face Hub.
         channels: of its latents; checked when it is loaded, as ``downscale``.
-        downscale: picture pixels along a side of a latent pixel.
+        downscale: image pixels along a side of a latent pixel.
         sha256: of its weights and the scale of its latents; training fills it in, and another
             autoencoder is refused from then on (empty: any is taken).
     """
@@ -47,7 +55,7 @@ class ModelConfig(Config):
             share as their input (0: each has the map itself, as the paper).
         instance_edges: one more condition channel, for the edges between objects (the paper's
             Cityscapes); needs prepared data with instances.
-        augment_condition: the network is told how a training picture was varied (flip, scale and
+        augment_condition: the network is told how a training image was varied (flip, scale and
             place of the crop, colours), so that its own are as they are without.
     """
 
@@ -68,7 +76,7 @@ class ModelConfig(Config):
 
     @property
     def downscale(self) -> int:
-        """Return how many picture pixels a latent pixel covers along a side."""
+        """Return how many image pixels a latent pixel covers along a side."""
         if self.vae is not None:
             return self.vae.downscale
         return 1 << self.haar_levels if self.codec == "haar" else 1
@@ -80,7 +88,7 @@ class ModelConfig(Config):
 
     @property
     def size_multiple(self) -> int:
-        """Return what height and width of pictures must be multiples of."""
+        """Return what height and width of images must be multiples of."""
         return self.downscale << (len(self.channel_mult) - 1)
 
     def nearest_size(self, height: int, width: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from semsynth.models.sdm.unet import SemanticUNet
 
 @dataclass(frozen=True)
 class NetworkFlops:
-    """FLOPs for one picture.
+    """FLOPs for one image.
 
     Attributes:
         training: forward and backward pass, the mask's part included; nothing twice.
@@ -72,7 +72,7 @@ def painting_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int,
 
 
 def training_flops(unet: SemanticUNet, size: tuple[int, int], checkpointing: bool = False) -> int:
-    """Return the FLOPs of a forward and backward pass of one picture; see ``network_flops``.
+    """Return the FLOPs of a forward and backward pass of one image; see ``network_flops``.
 
     Args:
         unet: on the meta device; whether it has checkpointing switched on does not matter.

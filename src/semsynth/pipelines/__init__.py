@@ -1,4 +1,4 @@
-"""A trained generator as one object: from a label map to pictures.
+"""A trained generator as one object: from a label map to images.
 
 The pipeline loads on first use: command lines read the plain values of this room without torch.
 """

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semsynth.core.devices import free_bytes
+from semsynth.core.errors import SemsynthWarning, UserError
 from semsynth.data.labels import Array
 from semsynth.models.sdm.condition import Condition
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.core.devices import free_bytes
-from semsynth.core.errors import SemsynthWarning, UserError
 
 Cache = Literal["auto", "full", "off"]
 """Gammas and betas of masks: ``auto`` keeps what fits into half of the memory that is free,
@@ -58,8 +58,8 @@ def describe(unet: SemanticUNet, masks: int, size: tuple[int, int], keep: int | 
     return f"condition cache: {what} for {masks} masks, {len(kept)} of {len(sizes)} norms"
 
 
-def pictures_a_mask(*maps_BHW: Array | None) -> int:
-    """Return n where each run of n pictures has the same mask and edges, as large as it can be."""
+def images_a_mask(*maps_BHW: Array | None) -> int:
+    """Return n where each run of n images has the same mask and edges, as large as it can be."""
     given = [maps for maps in maps_BHW if maps is not None]
     count = len(given[0])
     new = [any((maps[i] != maps[i - 1]).any() for maps in given) for i in range(1, count)]

@@ -1,4 +1,4 @@
-"""Masks and instance maps as people have them: pictures, arrays, tensors, paths, lists of these."""
+"""Masks and instance maps as people have them: images, arrays, tensors, paths, lists of these."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semsynth.data.images import ONE_CHANNEL, ids_from_picture, read_ids, read_mask
-from semsynth.data.labels import Array, LabelSet
 from semsynth.core.errors import UserError
+from semsynth.data.images import ONE_CHANNEL, ids_from_image, read_ids, read_mask
+from semsynth.data.labels import Array, LabelSet
 
 Single = Image.Image | Array | torch.Tensor | str | os.PathLike[str]
 Mask = Single | Sequence[Single]
-"""A picture, array or path; an array may hold several masks, and so may a list or tuple."""
+"""An image, array or path; an array may hold several masks, and so may a list or tuple."""
 
 
 def read_masks(mask: Mask, labels: LabelSet) -> Array:
     """Return label ids (B, H, W) of one mask or several.
 
     Args:
-        mask: a PIL picture of ids (one channel) or in the colours of ``labels``; a NumPy array or
+        mask: a PIL image of ids (one channel) or in the colours of ``labels``; a NumPy array or
             tensor of ids, (H, W), (B, H, W), (B, 1, H, W) or with a last axis of 1, or of uint8
-            colours, (H, W, 3) or (B, H, W, 3); the path of a picture; or a list of these.
+            colours, (H, W, 3) or (B, H, W, 3); the path of an image; or a list of these.
         labels: whose ids or colours the mask has.
 
     Raises:
@@ -36,7 +36,7 @@ def read_masks(mask: Mask, labels: LabelSet) -> Array:
 
     def single(value: Any, where: str) -> Array:
         if isinstance(value, Image.Image):
-            return ids_from_picture(value, labels, where)[None]
+            return ids_from_image(value, labels, where)[None]
         if isinstance(value, str | os.PathLike):
             return read_mask(_file(value), labels, os.fspath(value))[None]
         return _ids_of_array(_array(value, where), labels, where)
@@ -92,7 +92,7 @@ def _file(value: str | os.PathLike[str]) -> Path:
         raise UserError(f"{path}: is a folder; give the mask's file, or a list of files")
     if not path.exists():
         raise UserError(
-            f"{path}: no such file; a mask is a picture, an array, or the path of a picture "
+            f"{path}: no such file; a mask is an image, an array, or the path of an image "
             "(there are no text prompts)"
         )
     return path
@@ -105,8 +105,8 @@ def _array(value: Any, where: str) -> Array:
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray):
         raise UserError(
-            f"{where}: a {type(value).__name__} is no mask; give a PIL picture, a NumPy array, a "
-            "tensor, the path of a picture, or a list of these"
+            f"{where}: a {type(value).__name__} is no mask; give a PIL image, a NumPy array, a "
+            "tensor, the path of an image, or a list of these"
         )
     if value.dtype == bool:
         value = value.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The randomness of a call and the form of its pictures."""
+"""The randomness of a call and the form of its images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 def make_generators(
     generator: Generators, seeds: Sequence[int] | int | None, count: int
 ) -> list[torch.Generator]:
-    """Return one generator for each of ``count`` pictures.
+    """Return one generator for each of ``count`` images.
 
     Args:
-        generator: one that all pictures draw from in turn, or one for each; None draws seeds from
+        generator: one that all images draw from in turn, or one for each; None draws seeds from
             PyTorch's global generator, so that ``torch.manual_seed`` decides.
-        seeds: in its place, one for each picture; the picture is that of ``generate``.
-        count: of pictures.
+        seeds: in its place, one for each image; the image is that of ``generate``.
+        count: of images.
 
     Raises:
         UserError: both, or another number of them.
@@ -42,23 +42,23 @@ def make_generators(
         seeds = torch.randint(2**62, (count,)).tolist()
     given = [seeds] if isinstance(seeds, int | np.integer) else seeds
     numbers = _one_each(given, "seeds", int | np.integer, count)
-    return [torch_generator(int(seed), "picture") for seed in numbers]
+    return [torch_generator(int(seed), "image") for seed in numbers]
 
 
 def _one_each(values: Any, what: str, kind: Any, count: int) -> list[Any]:
     if not isinstance(values, list | tuple | np.ndarray | range):
-        raise UserError(f"{what}: a {type(values).__name__}; give a list, one for each picture")
+        raise UserError(f"{what}: a {type(values).__name__}; give a list, one for each image")
     found = list(values)
     if not all(isinstance(value, kind) for value in found):
-        raise UserError(f"{what}: give a list of them, one for each picture")
+        raise UserError(f"{what}: give a list of them, one for each image")
     if len(found) != count:
         raise UserError(
-            f"{len(found)} {what} for {count} pictures (masks x num_images); give one for each"
+            f"{len(found)} {what} for {count} images (masks x num_images); give one for each"
         )
     return found
 
 
-def start_noise(
+def initial_noise(
     shape: tuple[int, int, int, int],
     generators: list[torch.Generator],
     latents: Tensor | None,
@@ -89,19 +89,19 @@ def check_output_type(output_type: str) -> None:
         raise UserError(f"output_type is {output_type!r}: must be one of {known}")
 
 
-def to_pixels(pictures_B3HW: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return (B, H, W, 3) uint8 of pictures in [-1, 1]."""
-    pixels = ((pictures_B3HW + 1) * 127.5).round().to(torch.uint8)
+def to_pixels(images_B3HW: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return (B, H, W, 3) uint8 of images in [-1, 1]."""
+    pixels = ((images_B3HW + 1) * 127.5).round().to(torch.uint8)
     array: np.ndarray[Any, np.dtype[np.uint8]] = pixels.permute(0, 2, 3, 1).cpu().numpy()
     return array
 
 
-def to_output(pictures_B3HW: Tensor, output_type: str) -> Any:
-    """Return pictures of [-1, 1] as a list of PIL pictures (``pil``), or with values 0 to 1.
+def to_output(images_B3HW: Tensor, output_type: str) -> Any:
+    """Return images of [-1, 1] as a list of PIL images (``pil``), or with values 0 to 1.
 
     ``np`` is (B, H, W, 3) on the CPU, ``pt`` (B, 3, H, W) where it was made; both float32.
     """
     if output_type == "pil":
-        return [Image.fromarray(pixels) for pixels in to_pixels(pictures_B3HW)]
-    shares = (pictures_B3HW + 1) / 2
+        return [Image.fromarray(pixels) for pixels in to_pixels(images_B3HW)]
+    shares = (images_B3HW + 1) / 2
     return shares if output_type == "pt" else shares.permute(0, 2, 3, 1).cpu().numpy()

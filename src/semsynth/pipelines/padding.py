@@ -6,26 +6,19 @@ import numpy as np
 from torch import Tensor
 
 from semsynth.data.labels import Array
-
-Size = tuple[int, int]
-
-
-def whole_size(size: Size, multiple: int) -> Size:
-    """Return the smallest size of at least ``size`` whose sides are multiples of ``multiple``."""
-    height, width = (side + -side % multiple for side in size)
-    return height, width
+from semsynth.models.config import Size, whole_size
 
 
-def fill_up(maps_BHW: Array, multiple: int, value: int) -> Array:
+def pad_to_multiple(maps_BHW: Array, multiple: int, value: int) -> Array:
     """Return maps at their ``whole_size``: rows below and columns to the right are ``value``."""
     height, width = whole_size((maps_BHW.shape[1], maps_BHW.shape[2]), multiple)
     pads = ((0, 0), (0, height - maps_BHW.shape[1]), (0, width - maps_BHW.shape[2]))
     return np.pad(maps_BHW, pads, constant_values=value) if any(map(any, pads)) else maps_BHW
 
 
-def cut_back(pictures_BCHW: Tensor, size: Size) -> Tensor:
-    """Return pictures without what ``fill_up`` had added to maps of ``size``."""
-    return pictures_BCHW[..., : size[0], : size[1]]
+def crop_to(images_BCHW: Tensor, size: Size) -> Tensor:
+    """Return images without what ``pad_to_multiple`` had added to maps of ``size``."""
+    return images_BCHW[..., : size[0], : size[1]]
 
 
 def told(size: Size, trained: Size, multiple: int) -> str:

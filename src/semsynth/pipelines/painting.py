@@ -1,4 +1,4 @@
-"""From masks to pictures: a Diffusers pipeline's ``__call__``, and ``generate`` for the package."""
+"""From masks to images: a Diffusers pipeline's ``__call__``, and ``generate`` for the package."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ import torch
 from diffusers import ImagePipelineOutput
 from torch import Tensor
 
+from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.precision import autocast, keep_casts
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
 from semsynth.diffusion.guidance import Denoiser
-from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
+from semsynth.models.config import whole_size
 from semsynth.models.sdm.condition import Condition
-from semsynth.models.sdm.reference import plain_pass
+from semsynth.models.sdm.reference import reference_forward
+from semsynth.pipelines.callbacks import Callback, Interrupted, StepEnd, check_callback
+from semsynth.pipelines.condition_cache import describe, encode_masks, images_a_mask, keep_bytes
 from semsynth.pipelines.formats.model_file import labels_for_network
-from semsynth.pipelines.condition_cache import describe, encode_masks, keep_bytes, pictures_a_mask
+from semsynth.pipelines.formats.provenance import trained_with_cfg_dropout
+from semsynth.pipelines.inputs import Mask, read_instances, read_masks
 from semsynth.pipelines.outputs import (
     Generators,
     OutputType,
     check_output_type,
+    initial_noise,
     make_generators,
-    start_noise,
     to_output,
     to_pixels,
 )
-from semsynth.pipelines.formats.provenance import saw_dropped_masks
-from semsynth.pipelines.unsupported import check_counts, refuse_arguments
-from semsynth.pipelines.inputs import Mask, read_instances, read_masks
+from semsynth.pipelines.padding import crop_to, pad_to_multiple, told
 from semsynth.pipelines.parts import PipelineParts
-from semsynth.pipelines.padding import cut_back, fill_up, told, whole_size
-from semsynth.pipelines.callbacks import Callback, Interrupted, StepEnd, check_callback
-from semsynth.core.errors import SemsynthWarning, UserError
-from semsynth.core.precision import autocast, keep_casts
+from semsynth.pipelines.unsupported import check_counts, refuse_unsupported_arguments
 
 
 class PaintingPipeline(PipelineParts):
@@ -61,7 +62,7 @@ class PaintingPipeline(PipelineParts):
         self.labels.check_ids(mask_BHW, "masks")
 
         def fitted(values_BHW: Array, rest: int) -> Tensor:
-            whole = fill_up(values_BHW, self._model.size_multiple, rest)
+            whole = pad_to_multiple(values_BHW, self._model.size_multiple, rest)
             values = torch.from_numpy(np.ascontiguousarray(whole))
             return labels_for_network(values.to(self._execution_device), self._model)
 
@@ -100,11 +101,11 @@ class PaintingPipeline(PipelineParts):
         settings: SamplerSettings | None = None,
         edges_BHW: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """Paint a picture for each mask, with a sampler chosen by name.
+        """Paint an image for each mask, with a sampler chosen by name.
 
         Args:
             mask_BHW: integer label ids.
-            seeds: one for each mask; a picture depends on its own alone.
+            seeds: one for each mask; an image depends on its own alone.
             settings: sampler, steps and guidance.
             edges_BHW: see ``encode``.
 
@@ -124,7 +125,7 @@ class PaintingPipeline(PipelineParts):
         set_timesteps(scheduler, settings.steps)
         generators = make_generators(None, list(seeds), len(seeds))
         noise = self._noise(mask_BHW, generators)
-        each = pictures_a_mask(mask_BHW, edges_BHW)
+        each = images_a_mask(mask_BHW, edges_BHW)
         edges = None if edges_BHW is None else edges_BHW[::each]
         condition = self.encode(mask_BHW[::each], edges)
         latent = self._sample(condition, (scheduler, settings), (noise, generators))
@@ -150,12 +151,12 @@ class PaintingPipeline(PipelineParts):
         instances: Mask | None = None,
         **unknown: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Paint pictures of masks with ``scheduler``; see the class for the arguments.
+        """Paint images of masks with ``scheduler``; see the class for the arguments.
 
         Raises:
             UserError: an argument that is wrong or not for this pipeline, before any work.
         """
-        refuse_arguments(unknown, CALL_ARGUMENTS)
+        refuse_unsupported_arguments(unknown, CALL_ARGUMENTS)
         check_output_type(output_type)
         check_counts(num_images, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -185,7 +186,7 @@ class PaintingPipeline(PipelineParts):
 
     def _read(self, mask: Mask | None, instances: Mask | None) -> tuple[Array, Array | None]:
         if mask is None:
-            raise UserError("mask= is missing: a picture, array or path of label ids or colours")
+            raise UserError("mask= is missing: an image, array or path of label ids or colours")
         masks = read_masks(mask, self.labels)
         edges = None
         if instances is not None:
@@ -202,7 +203,7 @@ class PaintingPipeline(PipelineParts):
             raise UserError("instances: this model was trained without them (instance_edges)")
 
     def _check_guidance(self, scale: float) -> None:
-        if scale != 1.0 and not saw_dropped_masks(self.facts):
+        if scale != 1.0 and not trained_with_cfg_dropout(self.facts):
             _warn(
                 f"guidance_scale is {scale:g}, but the model never saw dropped masks: what it "
                 "paints without a mask is arbitrary; use 1, or train with mask_dropout"
@@ -215,7 +216,7 @@ class PaintingPipeline(PipelineParts):
         latents: Tensor | None = None,
     ) -> Tensor:
         shape = (len(generators), self.codec.channels, *self._latent_size(masks.shape[1:]))
-        return start_noise(shape, generators, latents, self._execution_device)
+        return initial_noise(shape, generators, latents, self._execution_device)
 
     def _sample(
         self,
@@ -237,7 +238,7 @@ class PaintingPipeline(PipelineParts):
         def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
             x = x.to(self._plain_unet.dtype)
             if isinstance(condition, Tensor):
-                return plain_pass(self._plain_unet, x, t, condition, guidance_scale, rescale)
+                return reference_forward(self._plain_unet, x, t, condition, guidance_scale, rescale)
             if precision == "bf16":
                 x = x.contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
@@ -262,8 +263,8 @@ class PaintingPipeline(PipelineParts):
         return nullcontext() if self._is_moving() else keep_casts(self._execution_device)
 
     def _decode(self, latent: Tensor, masks: Array) -> Tensor:
-        picture = cut_back(self.codec.decode(latent), (masks.shape[1], masks.shape[2]))
-        return picture.clamp(-1, 1)
+        image = crop_to(self.codec.decode(latent), (masks.shape[1], masks.shape[2]))
+        return image.clamp(-1, 1)
 
 
 def _warn(text: str) -> None:

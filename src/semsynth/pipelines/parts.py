@@ -8,26 +8,30 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from semsynth.core.config import parse
+from semsynth.core.errors import UserError
+from semsynth.core.precision import Precision, autocast, memory_format, resolve_precision
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, open_codec
-from semsynth.models.config import ModelConfig
-from semsynth.models.sdm.compiled_norms import Compile, fuse
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.models.codecs.vae import wrap_vae
+from semsynth.models.config import ModelConfig
+from semsynth.models.sdm.compiled_norms import Compile, enable_compiled_norms
+from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.condition_cache import Cache
-from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE, licence, saw_dropped_masks
-from semsynth.pipelines.unsupported import Familiar
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX
-from semsynth.core.config import parse
-from semsynth.core.errors import UserError
-from semsynth.core.precision import Precision, autocast, memory_format, resolve_precision
+from semsynth.pipelines.formats.provenance import (
+    DEFAULT_GUIDANCE,
+    licence,
+    trained_with_cfg_dropout,
+)
+from semsynth.pipelines.unsupported import UnsupportedDiffusersAPI
 
 Wanted = Literal["auto", "no", "bf16"]
 
 
-class PipelineParts(Familiar, DiffusionPipeline):
+class PipelineParts(UnsupportedDiffusersAPI, DiffusionPipeline):
     """What ``SemanticDiffusionPipeline`` is made of."""
 
     unet: SemanticUNet
@@ -50,7 +54,7 @@ class PipelineParts(Familiar, DiffusionPipeline):
         facts: dict[str, Any] | None = None,
         vae: ModelMixin | None = None,
     ) -> None:
-        """Put the parts together; the plain values are those of ``Bundle`` as JSON.
+        """Put the parts together; the plain values are those of ``ModelFile`` as JSON.
 
         Diffusers takes arguments without a default for networks, so all others have one; only
         ``facts`` may be left out, and ``vae``, which is then loaded from where the model says.
@@ -98,7 +102,7 @@ class PipelineParts(Familiar, DiffusionPipeline):
 
     @property
     def codec(self) -> Codec:
-        """From pictures to what the network sees, and back.
+        """From images to what the network sees, and back.
 
         Raises:
             UserError: ``vae`` was exchanged for one that the model was not trained behind.
@@ -126,7 +130,7 @@ class PipelineParts(Familiar, DiffusionPipeline):
         if (found["label_channels"], found["in_channels"]) != (channels, self.codec.channels):
             raise UserError(
                 f"the network has {found['label_channels']} condition and {found['in_channels']} "
-                f"picture channels, labels and model ask for {channels} and {self.codec.channels}"
+                f"image channels, labels and model ask for {channels} and {self.codec.channels}"
             )
 
     @property
@@ -136,12 +140,12 @@ class PipelineParts(Familiar, DiffusionPipeline):
 
     @property
     def height(self) -> int:
-        """Height of the pictures that it was trained on, in pixels."""
+        """Height of the images that it was trained on, in pixels."""
         return int(self.config["height"])
 
     @property
     def width(self) -> int:
-        """Width of the pictures that it was trained on, in pixels."""
+        """Width of the images that it was trained on, in pixels."""
         return int(self.config["width"])
 
     @property
@@ -152,7 +156,7 @@ class PipelineParts(Familiar, DiffusionPipeline):
     @property
     def default_guidance(self) -> float:
         """The guidance scale of ``pipe(mask)``: 1 for a model that never saw dropped masks."""
-        return DEFAULT_GUIDANCE if saw_dropped_masks(self.facts) else 1.0
+        return DEFAULT_GUIDANCE if trained_with_cfg_dropout(self.facts) else 1.0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -182,7 +186,7 @@ class PipelineParts(Familiar, DiffusionPipeline):
             if self._wanted is not None:
                 own = self.plain or dtype != torch.float32
                 self._precision = "no" if own else resolve_precision(self._wanted, device)
-            fuse(self._plain_unet, "off" if self.plain else self._compile, device)
+            enable_compiled_norms(self._plain_unet, "off" if self.plain else self._compile, device)
             if device.type != "meta" and not self._is_moving():
                 self._plain_unet.to(memory_format=memory_format(self._precision))
         return self._precision

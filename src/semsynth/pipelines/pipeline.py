@@ -1,4 +1,4 @@
-"""``SemanticDiffusionPipeline``: masks in, pictures out; loading and saving."""
+"""``SemanticDiffusionPipeline``: masks in, images out; loading and saving."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ from typing import Any, Self
 import torch
 from diffusers import ModelMixin
 
+from semsynth.core.devices import pick_device
+from semsynth.core.errors import UserError
+from semsynth.core.files import atomic_folder, require_space
 from semsynth.diffusion.sampling import make_scheduler
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import Bundle, load_bundle, load_network, save_bundle
-from semsynth.pipelines.formats.model_card import has_card, write_card
 from semsynth.pipelines.formats.diffusers_folder import (
     MODEL_INDEX,
     VAE,
     check_folder,
     checkpoint_sha256,
-    readable,
-    tidy,
-    without_bar,
-    writable,
+    no_progress_bar,
+    strip_local_paths,
+    translate_load_errors,
+    translate_save_errors,
 )
 from semsynth.pipelines.formats.hub import check_publishable, fetch, publish, split_options
-from semsynth.pipelines.painting import PaintingPipeline
+from semsynth.pipelines.formats.model_card import has_card, write_card
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    load_model_file,
+    load_network,
+    save_model_file,
+)
 from semsynth.pipelines.formats.scores import read_scores
-from semsynth.core.files import atomic_folder, require_space
-from semsynth.core.devices import pick_device
-from semsynth.core.errors import UserError
+from semsynth.pipelines.painting import PaintingPipeline
 
 
 class SemanticDiffusionPipeline(PaintingPipeline):
-    """A trained generator: a Diffusers pipeline from masks to pictures.
+    """A trained generator: a Diffusers pipeline from masks to images.
 
     ``from_pretrained`` and ``save_pretrained`` read and write Diffusers folders;
     ``from_checkpoint`` also reads the ``final_model.pth`` of a run, which ``save_checkpoint``
@@ -42,17 +47,17 @@ class SemanticDiffusionPipeline(PaintingPipeline):
 
     ``pipe(mask)`` paints. Its arguments:
 
-    - ``mask``: label ids or their colours, as a PIL picture (L, P or 16 bits; RGB), an array or
-      tensor ((H, W), (B, H, W); colours (H, W, 3) uint8), a path, or a list of these. Pictures
+    - ``mask``: label ids or their colours, as a PIL image (L, P or 16 bits; RGB), an array or
+      tensor ((H, W), (B, H, W); colours (H, W, 3) uint8), a path, or a list of these. Images
       have the size of their masks, whatever it is: where the network could not halve a side, it
       is filled up with unlabelled pixels, which are cut off again.
-    - ``num_images``: pictures of each mask; those of one mask follow each other.
+    - ``num_images``: images of each mask; those of one mask follow each other.
     - ``num_inference_steps``: steps of ``scheduler``.
     - ``guidance_scale``: 1 is none, 0 ignores the mask; by default 1.5, or 1 for a model that
       never saw dropped masks.
     - ``guidance_rescale``, ``guidance_interval``: see ``SamplerSettings``.
-    - ``generator``: of noise, one or one for each picture, which then depends on its own alone.
-    - ``seeds``: in its place, an integer for each picture, as for ``generate``.
+    - ``generator``: of noise, one or one for each image, which then depends on its own alone.
+    - ``seeds``: in its place, an integer for each image, as for ``generate``.
     - ``output_type``: ``pil``; ``np`` or ``pt`` for float32 of 0 to 1, (N, H, W, 3) or
       (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``, filled up).
     - ``return_dict``: False for a tuple instead of an output with ``.images``.
@@ -74,7 +79,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
     @classmethod
     def wrap(
         cls,
-        bundle: Bundle,
+        bundle: ModelFile,
         unet: SemanticUNet,
         sha256: str = "",
         vae: ModelMixin | None = None,
@@ -98,7 +103,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         return pipe
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, device: str = "cpu", sha256: str = "") -> Self:
+    def from_model_file(cls, bundle: ModelFile, device: str = "cpu", sha256: str = "") -> Self:
         """Return a pipeline with the bundle's own tensors as its weights (no copy on the CPU).
 
         Raises:
@@ -111,18 +116,18 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         """Load ``final_model.pth``, the run folder that holds one, or a Diffusers folder.
 
         Raises:
-            UserError: see ``load_bundle`` and ``from_pretrained``; or no such device.
+            UserError: see ``load_model_file`` and ``from_pretrained``; or no such device.
         """
         path = Path(path)
         if (path / MODEL_INDEX).is_file():
             where = pick_device(device)
-            with without_bar():
+            with no_progress_bar():
                 pipe: Self = cls.from_pretrained(path).to(where)
             pipe.checkpoint_sha256 = checkpoint_sha256(path)
             return pipe
-        bundle = load_bundle(path)
+        bundle = load_model_file(path)
         try:
-            return cls.from_bundle(bundle, device, checkpoint_sha256(path))
+            return cls.from_model_file(bundle, device, checkpoint_sha256(path))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -139,7 +144,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             if isinstance(kwargs.get(key), torch.dtype) and (Path(name) / VAE).is_dir():
                 # Its hash is that of its float32 weights, and so are its computations.
                 kwargs[key] = {VAE: torch.float32, "default": kwargs[key]}
-        with readable(name):
+        with translate_load_errors(name):
             return super().from_pretrained(name, **kwargs)  # type: ignore[no-any-return]
 
     @classmethod
@@ -173,9 +178,9 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         require_space(folder, n_bytes, "the model")
         name = (repository,) if push_to_hub else ()
         with nullcontext(folder) if folder.exists() else atomic_folder(folder) as place:
-            with writable(str(folder)):
+            with translate_save_errors(str(folder)):
                 super().save_pretrained(place, *args, **kwargs)
-            tidy(place)
+            strip_local_paths(place)
             if has_card(self.facts):
                 write_card(self, place, *name)
         if push_to_hub:
@@ -205,12 +210,12 @@ class SemanticDiffusionPipeline(PaintingPipeline):
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write ``final_model.pth``: the pipeline but its scheduler, in one file."""
-        save_bundle(Path(path), self.bundle)
+        save_model_file(Path(path), self.bundle)
 
     @property
-    def bundle(self) -> Bundle:
+    def bundle(self) -> ModelFile:
         """Everything but the scheduler, as one value; the weights are the network's own."""
-        return Bundle(
+        return ModelFile(
             model=self._model,
             diffusion=self._diffusion,
             labels=self._labels,

@@ -10,7 +10,7 @@ from typing import Any
 from semsynth.core.errors import SemsynthWarning, UserError
 
 _NO_TEXT = "what is painted says the mask; there is no text"
-_ALWAYS_TILED = "an autoencoder (pipe.vae) takes large pictures in tiles, several one by one"
+_ALWAYS_TILED = "an autoencoder (pipe.vae) takes large images in tiles, several one by one"
 _NO_ADAPTERS = "its network has no adapters; train with 'semsynth train'"
 
 _ARGUMENTS = {
@@ -20,13 +20,13 @@ _ARGUMENTS = {
     "negative_prompt_embeds": f"{_NO_TEXT}; guidance_scale weighs the mask against no mask",
     "image": "the first argument is mask=, the label ids or their colours",
     "masks": "the first argument is mask=, and may be a batch or a list",
-    "mask_image": "the first argument is mask=, and the whole picture is painted",
-    "num_images_per_prompt": "use num_images=, the pictures of each mask",
-    "batch_size": "use num_images=, the pictures of each mask",
-    "height": "a picture has the size of its mask; resize the mask (nearest neighbour)",
-    "width": "a picture has the size of its mask; resize the mask (nearest neighbour)",
+    "mask_image": "the first argument is mask=, and the whole image is painted",
+    "num_images_per_prompt": "use num_images=, the images of each mask",
+    "batch_size": "use num_images=, the images of each mask",
+    "height": "an image has the size of its mask; resize the mask (nearest neighbour)",
+    "width": "an image has the size of its mask; resize the mask (nearest neighbour)",
     "steps": "use num_inference_steps=",
-    "seed": "use seeds=[...], one for each picture, or generator=",
+    "seed": "use seeds=[...], one for each image, or generator=",
     "eta": "set it up in the scheduler: eta 0 is DDIMScheduler, eta 1 DDPMScheduler",
     "sampler": "set pipe.scheduler = X.from_config(pipe.scheduler.config)",
     "timesteps": "choose num_inference_steps= and the scheduler's timestep_spacing",
@@ -59,7 +59,7 @@ _ATTRIBUTES = {
 }
 
 
-def refuse_arguments(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
+def refuse_unsupported_arguments(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
     """Refuse arguments that ``__call__`` does not take, and say what to use.
 
     Raises:
@@ -71,7 +71,7 @@ def refuse_arguments(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
         raise UserError(f"{name}= is not for this pipeline: {_ARGUMENTS.get(name, hint)}")
 
 
-class Familiar:
+class UnsupportedDiffusersAPI:
     """Answers for what this pipeline has no use for."""
 
     def __getattr__(self, name: str) -> Any:

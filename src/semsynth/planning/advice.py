@@ -5,23 +5,22 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from semsynth.planning.flops import with_changes
-from semsynth.training.recipe import Recipe
 from semsynth.planning.hardware import CONTEXT, FRAGMENTS, NCCL, PROCESS, Hardware
 from semsynth.planning.memory import StepMemory, largest_batch, preview_memory, step_memory
+from semsynth.training.recipe import Recipe, with_changes
 
 # The moments that can be left out, in words, and the setting that does it.
 _APART = {
-    "preview": ("a preview, one whole picture at a time,", "preview_every"),
+    "preview": ("a preview, one whole image at a time,", "preview_every"),
     "validation": ("a validation", "validate_every"),
 }
 _AT_LEAST = {
-    "training": "one picture at a time takes {} GB with checkpointing: take GPUs with more memory, "
+    "training": "one image at a time takes {} GB with checkpointing: take GPUs with more memory, "
     "train on crops (train.crop_size), or make model.base_channels smaller",
     "optimizer": "weights, gradients and the optimizer alone take {} GB: take GPUs with more "
     "memory, or make model.base_channels smaller",
     "encoding": "encoding by the autoencoder takes {} GB: take GPUs with more memory, smaller "
-    "pictures, or a smaller autoencoder",
+    "images, or a smaller autoencoder",
 }
 
 
@@ -43,7 +42,7 @@ class Needs:
 
     @cached_property
     def preview(self) -> StepMemory | None:
-        """One whole picture that is painted: no batch changes it. None where the run shows none."""
+        """One whole image that is painted: no batch changes it. None where the run shows none."""
         hardware = self.hardware
         if not self.recipe.train.preview_every:
             return None
@@ -55,30 +54,30 @@ class Needs:
         """Return bytes, with what is assumed for what is no tensor."""
         return 0 if memory is None else memory.total + overhead(memory, self.hardware)
 
-    def step(self, pictures: int, accumulation: int, checkpointing: bool) -> StepMemory:
+    def step(self, images: int, accumulation: int, checkpointing: bool) -> StepMemory:
         """Return the most of steps, validations and encoding."""
-        key = (pictures, accumulation, checkpointing)
+        key = (images, accumulation, checkpointing)
         if key not in self._steps:
             changes = {"accumulation": accumulation, "gradient_checkpointing": checkpointing}
             recipe, hardware = with_changes(self.recipe, **changes), self.hardware
             self._steps[key] = step_memory(
-                recipe, self.label_channels, pictures, hardware.gpus, hardware.cuda
+                recipe, self.label_channels, images, hardware.gpus, hardware.cuda
             )
         return self._steps[key]
 
-    def most(self, pictures: int, accumulation: int, checkpointing: bool) -> StepMemory:
+    def most(self, images: int, accumulation: int, checkpointing: bool) -> StepMemory:
         """Return the most of the whole run."""
-        step = self.step(pictures, accumulation, checkpointing)
+        step = self.step(images, accumulation, checkpointing)
         return step if self.total(step) >= self.total(self.preview) else self.preview or step
 
-    def table(self, pictures: int, checkpointing: bool) -> dict[str, Any]:
+    def table(self, images: int, checkpointing: bool) -> dict[str, Any]:
         """Return the parts for this batch, and the largest batch that fits."""
         accumulation, limit = self.recipe.train.accumulation, self.hardware.memory
-        memory = self.most(pictures, accumulation, checkpointing)
+        memory = self.most(images, accumulation, checkpointing)
         largest = 0
         if self.total(self.preview) <= limit:
             largest = largest_batch(
-                lambda n: self.total(self.step(n, accumulation, checkpointing)), limit, pictures
+                lambda n: self.total(self.step(n, accumulation, checkpointing)), limit, images
             )
         return {
             "weights": memory.weights,
@@ -91,7 +90,7 @@ class Needs:
             "overhead": overhead(memory, self.hardware),
             "total": self.total(memory),
             "peak": memory.moment,
-            "saved_for_backward": self.step(pictures, accumulation, checkpointing).saved,
+            "saved_for_backward": self.step(images, accumulation, checkpointing).saved,
             "fits": self.total(memory) <= limit,
             "largest_batch": largest,
         }
@@ -128,8 +127,8 @@ class Needs:
             if section.gradient_checkpointing and not checkpointing:
                 continue
             for accumulation in parts:
-                pictures = share // accumulation
-                memory = self.most(pictures, accumulation, checkpointing)
+                images = share // accumulation
+                memory = self.most(images, accumulation, checkpointing)
                 if self.total(memory) > hardware.memory:
                     continue
                 words = [f"train.accumulation={accumulation}"] * (
@@ -137,7 +136,7 @@ class Needs:
                 ) + ["train.gradient_checkpointing=true"] * (
                     checkpointing != section.gradient_checkpointing
                 )
-                plural = "s" * (pictures > 1)
-                size = f"{pictures} picture{plural} at a time, {self.total(memory) / 1e9:.1f} GB"
+                plural = "s" * (images > 1)
+                size = f"{images} image{plural} at a time, {self.total(memory) / 1e9:.1f} GB"
                 return f"{' '.join(words)} fits: {size}", memory
         return None, memory

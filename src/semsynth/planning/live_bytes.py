@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Follows the storage of every tensor that operations return, from birth to death.
 
     Views share their storage, which counts once. What a kernel takes for itself and gives back

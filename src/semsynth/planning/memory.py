@@ -1,7 +1,7 @@
 """The memory of a run, followed through a step and a preview that allocate nothing.
 
 PyTorch runs the real network, loss and backward pass on tensors without storage (FakeTensorMode),
-the autoencoder and the painting of a picture likewise, and ``LiveBytes`` adds up what is alive. So
+the autoencoder and the generation of an image too, and ``MemoryTracker`` adds up what is alive. So
 checkpointing, autocast's copies and the order in which memory comes and goes are those of the code
 that trains, not of a formula.
 """
@@ -19,24 +19,25 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from semsynth.core.precision import autocast, keep_casts, memory_format
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, make_codec
-from semsynth.models.sdm.condition import Modulation
-from semsynth.models.config import VaeConfig
-from semsynth.models.sdm.compiled_norms import activate
-from semsynth.models.sdm.blocks import ResBlock
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.models.codecs.vae_costs import fresh_vae
-from semsynth.pipelines.formats.model_file import labels_for_network
+from semsynth.models.config import VaeConfig
+from semsynth.models.sdm.blocks import ResBlock
+from semsynth.models.sdm.compiled_norms import activate
+from semsynth.models.sdm.condition import Modulation
+from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.condition_cache import AUTO_SHARE, encode_masks
+from semsynth.pipelines.formats.model_file import labels_for_network
 from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
-from semsynth.planning.live_bytes import LiveBytes
-from semsynth.core.precision import autocast, keep_casts, memory_format
-from semsynth.planning.flops import computed, latent_size, meta_unet, painted_size, settled
-from semsynth.training.recipe import Recipe
+from semsynth.planning.flops import computed, settled
+from semsynth.planning.live_bytes import MemoryTracker
 from semsynth.training.inputs.latent_cache import PIXELS_AT_A_TIME
 from semsynth.training.preview import VALIDATION_BATCH
+from semsynth.training.recipe import Recipe, latent_size, painted_size
+from semsynth.training.throughput import meta_unet
 
 Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]
 
@@ -81,39 +82,39 @@ class StepMemory:
 
 
 def step_memory(
-    recipe: Recipe, label_channels: int, pictures: int, world: int = 1, cuda: bool = True
+    recipe: Recipe, label_channels: int, images: int, world: int = 1, cuda: bool = True
 ) -> StepMemory:
     """Return the memory of the recipe's training, but for previews (``preview_memory``).
 
     Args:
-        recipe: its ``batch_size`` does not matter, ``pictures`` do.
+        recipe: its ``batch_size`` does not matter, ``images`` do.
         label_channels: classes with a condition channel.
-        pictures: of a micro-batch of one process.
+        images: of a micro-batch of one process.
         world: processes.
         cuda: autocast as on a GPU (norms in float32) or as on a CPU (norms in bfloat16).
 
     Returns:
-        The largest of: a micro-batch, the optimizer's step, a validation (of no more pictures at
+        The largest of: a micro-batch, the optimizer's step, a validation (of no more images at
         a time than a micro-batch has), encoding by an autoencoder.
     """
     recipe, accumulation = settled(recipe, cuda), recipe.train.accumulation
     with _fake(recipe, label_channels, cuda) as unet:
         state = _state(recipe, unet, world)
-        trained = _follow(unet, recipe, pictures, accumulation)
+        trained = _follow(unet, recipe, images, accumulation)
     state = replace(state, saved=trained["saved"])
     kinds = [
         replace(state, moment="training", **trained),
         replace(state, moment="optimizer", gradients=state.weights),
     ]
     if state.autoencoder and recipe.model.vae is not None:
-        size, count = recipe.step_size, pictures * accumulation
+        size, count = recipe.step_size, images * accumulation
         if recipe.train.cache_latents:
             count = max(1, PIXELS_AT_A_TIME // (size[0] * size[1]))
         encoded = _encoding(recipe.model.vae, count, size)
         kinds.append(replace(state, activations=encoded, moment="encoding"))
     if recipe.train.validate_every:
         with _fake(recipe, label_channels, cuda) as unet, torch.no_grad():
-            validated = _follow(unet.eval(), recipe, min(VALIDATION_BATCH, pictures), 0)
+            validated = _follow(unet.eval(), recipe, min(VALIDATION_BATCH, images), 0)
         validated["saved"] = trained["saved"]
         kinds.append(replace(state, moment="validation", **validated))
     return max(kinds, key=lambda kind: kind.total)
@@ -126,10 +127,10 @@ def preview_memory(
     cuda: bool = True,
     limit: float = math.inf,
 ) -> StepMemory:
-    """Return the memory of painting one whole picture, guided, in the midst of training.
+    """Return the memory of painting one whole image, guided, in the midst of training.
 
     Args:
-        recipe: the pictures' size is its own, not that of its crops.
+        recipe: the images' size is its own, not that of its crops.
         label_channels: see ``step_memory``, as for ``world`` and ``cuda``.
         world: processes.
         cuda: autocast as on a GPU.
@@ -156,7 +157,7 @@ def largest_batch(
     """Return the largest n of which ``taken(n)`` is at most ``limit``; 0 where not even 1 is.
 
     Args:
-        taken: memory of n pictures, which grows with n, nearly in proportion; it takes seconds.
+        taken: memory of n images, which grows with n, nearly in proportion; it takes seconds.
         limit: in the same unit.
         start: where to look first.
         most: no more than so many.
@@ -197,16 +198,16 @@ def _fake(recipe: Recipe, label_channels: int, cuda: bool) -> Iterator[SemanticU
             yield unet.train()
 
 
-def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int) -> dict[str, int]:
+def _follow(unet: SemanticUNet, recipe: Recipe, images: int, accumulation: int) -> dict[str, int]:
     """Return the parts of ``StepMemory`` that a micro-batch decides; 0 micro-batches: no backward.
 
     As ``train_step`` and ``validation_loss`` do it, one after the other.
     """
     model, schedule, training = recipe.model, Schedule(recipe.diffusion), accumulation > 0
-    live = LiveBytes()
+    live = MemoryTracker()
     live.ignore(list(unet.parameters()))
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    share = pictures * max(1, accumulation)
+    share = images * max(1, accumulation)
     with live:
         if accumulation > 1:  # the gradients of the micro-batches before it
             for parameter in unet.parameters():
@@ -218,13 +219,13 @@ def _follow(unet: SemanticUNet, recipe: Recipe, pictures: int, accumulation: int
         channels = torch.zeros(share, *recipe.step_size, dtype=torch.int16)
         edges = torch.zeros_like(channels) if model.instance_edges else None
         hot = unet.one_hot(
-            labels_for_network(channels[:pictures], model),
-            None if edges is None else labels_for_network(edges[:pictures], model),
+            labels_for_network(channels[:images], model),
+            None if edges is None else labels_for_network(edges[:images], model),
         )
         for parameter in unet.parameters():
             if training:
                 parameter.register_post_accumulate_grad_hook(lambda p: _mark(live, p))
-        part = slice(0, pictures)
+        part = slice(0, images)
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             return unet(x, t, hot).sample  # type: ignore[no-any-return]
@@ -251,7 +252,7 @@ def _vae_bytes(vae: VaeConfig) -> int:
 @lru_cache
 @torch.no_grad()
 def _encoding(vae: VaeConfig, count: int, size: tuple[int, int]) -> int:
-    """Return the most bytes while an autoencoder encodes so many pictures, given together."""
+    """Return the most bytes while an autoencoder encodes so many images, given together."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         codec = fresh_vae(vae)
         assert codec is not None
@@ -263,7 +264,7 @@ def _encoding(vae: VaeConfig, count: int, size: tuple[int, int]) -> int:
 
 @torch.no_grad()
 def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
-    """Return the most bytes while one whole picture is painted, as ``preview`` does it.
+    """Return the most bytes while one whole image is painted, as ``preview`` does it.
 
     Args:
         unet: the network, which becomes as its average is: without gradients.
@@ -304,15 +305,15 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
     return live.peak
 
 
-def _live(codec: Codec | None, unet: SemanticUNet | None) -> LiveBytes:
-    live = LiveBytes()
+def _live(codec: Codec | None, unet: SemanticUNet | None) -> MemoryTracker:
+    live = MemoryTracker()
     for network in (getattr(codec, "vae", None), unet):
         if network is not None:
             live.ignore(list(network.parameters()))
     return live
 
 
-def _mark(live: LiveBytes, parameter: Tensor) -> None:
+def _mark(live: MemoryTracker, parameter: Tensor) -> None:
     if parameter.grad is not None:
         live.mark(parameter.grad)
 

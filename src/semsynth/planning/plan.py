@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from semsynth.models.flops import NetworkFlops
 from semsynth.core.errors import UserError
 from semsynth.core.progress import progress_bar
-from semsynth.planning.flops import (
-    CodecFlops,
-    codec_flops,
-    latent_size,
-    meta_unet,
-    recipe_flops,
-    settled,
-)
-from semsynth.training.recipe import Recipe
+from semsynth.models.flops import NetworkFlops
 from semsynth.planning.advice import Needs
+from semsynth.planning.flops import CodecFlops, codec_flops, recipe_flops, settled
 from semsynth.planning.hardware import Hardware
+from semsynth.planning.timing import Painting, Work, times
 from semsynth.planning.trial import Rehearsal, rehearse
 from semsynth.training.build import check_batch
-from semsynth.planning.timing import Painting, Work, times
+from semsynth.training.recipe import Recipe, latent_size
+from semsynth.training.throughput import meta_unet
 
-# Where no data set says how many training pictures there are; printed as assumed.
-ASSUMED_PICTURES = 1000
+# Where no data set says how many training images there are; printed as assumed.
+ASSUMED_IMAGES = 1000
 
 
 def _check_whole(recipe: Recipe, hardware: Hardware) -> None:
@@ -39,7 +33,7 @@ def make_plan(
     label_channels: int,
     hardware: Hardware,
     painting: Painting,
-    training_pictures: int | None = None,
+    training_images: int | None = None,
 ) -> dict[str, Any]:
     """Return the plan as JSON values; bytes, FLOPs and seconds without prefixes.
 
@@ -48,7 +42,7 @@ def make_plan(
         label_channels: classes with a condition channel.
         hardware: what it is for.
         painting: what comes afterwards.
-        training_pictures: of the data set, for the cache of latents; None: some are assumed.
+        training_images: of the data set, for the cache of latents; None: some are assumed.
 
     Raises:
         UserError: a batch that cannot be shared by the GPUs, a state in shares, or an autoencoder
@@ -58,7 +52,7 @@ def make_plan(
     recipe = settled(recipe, hardware.cuda)
     check_batch(recipe, hardware.gpus)
     section = recipe.train
-    pictures = section.batch_size // (hardware.gpus * section.accumulation)
+    images = section.batch_size // (hardware.gpus * section.accumulation)
     parameters = sum(p.numel() for p in meta_unet(recipe, label_channels).parameters())
     needs = Needs(recipe, label_channels, hardware)
     with progress_bar(4, "plan", "part") as bar:
@@ -66,15 +60,15 @@ def make_plan(
         bar.update(1)
         memory = {}
         for name, checkpointing in (("plain", False), ("checkpointing", True)):
-            memory[name] = needs.table(pictures, checkpointing)
+            memory[name] = needs.table(images, checkpointing)
             bar.update(1)
         used = memory["checkpointing" if section.gradient_checkpointing else "plain"]
-        measured = _measured(recipe, label_channels, pictures, hardware, used["fits"])
+        measured = _measured(recipe, label_channels, images, hardware, used["fits"])
         bar.update(1)
-    latents = _latents(recipe, training_pictures)
+    latents = _latents(recipe, training_images)
     work = Work(recipe, flops, codec, latents["encoded"], painting)
     return {
-        **_settings(recipe, hardware, label_channels, pictures),
+        **_settings(recipe, hardware, label_channels, images),
         "parameters": parameters,
         "autoencoder": _autoencoder(recipe, codec),
         "flops": _flops(work),
@@ -87,18 +81,18 @@ def make_plan(
 
 
 def _measured(
-    recipe: Recipe, label_channels: int, pictures: int, hardware: Hardware, fits: bool
+    recipe: Recipe, label_channels: int, images: int, hardware: Hardware, fits: bool
 ) -> Rehearsal | str:
     """Return what a step takes on the machine at hand, or why that is not known."""
     if hardware.device is None:
         return hardware.why_not
     if not fits:
         return "the step does not fit"
-    return rehearse(recipe, label_channels, pictures, hardware.device)
+    return rehearse(recipe, label_channels, images, hardware.device)
 
 
 def _settings(
-    recipe: Recipe, hardware: Hardware, label_channels: int, pictures: int
+    recipe: Recipe, hardware: Hardware, label_channels: int, images: int
 ) -> dict[str, Any]:
     section = recipe.train
     return {
@@ -111,7 +105,7 @@ def _settings(
         "gpus": hardware.gpus if hardware.cuda else 0,
         "batch_size": section.batch_size,
         "accumulation": section.accumulation,
-        "pictures_at_a_time": pictures,
+        "images_at_a_time": images,
         "gradient_checkpointing": section.gradient_checkpointing,
     }
 
@@ -123,16 +117,16 @@ def _autoencoder(recipe: Recipe, codec: CodecFlops) -> dict[str, Any] | None:
     return {"source": vae.source, "known": codec.known, "parameters": codec.parameters}
 
 
-def _latents(recipe: Recipe, pictures: int | None) -> dict[str, Any]:
+def _latents(recipe: Recipe, images: int | None) -> dict[str, Any]:
     """Return what the cache of latents has to hold; nothing where there is none."""
     if not recipe.train.cache_latents:
-        return {"pictures": 0, "assumed": False, "encoded": 0, "bytes": 0}
-    count = ASSUMED_PICTURES if pictures is None else pictures
+        return {"images": 0, "assumed": False, "encoded": 0, "bytes": 0}
+    count = ASSUMED_IMAGES if images is None else images
     encoded = count * (1 + recipe.train.flip)
     height, width = latent_size(recipe, painted=True)
     return {
-        "pictures": count,
-        "assumed": pictures is None,
+        "images": count,
+        "assumed": images is None,
         "encoded": encoded,
         "bytes": 2 * encoded * recipe.model.latent_channels * height * width,  # float16
     }
@@ -141,15 +135,15 @@ def _latents(recipe: Recipe, pictures: int | None) -> dict[str, Any]:
 def _flops(work: Work) -> dict[str, int]:
     section, flops = work.recipe.train, work.flops
     return {
-        "training_picture": flops.training,
-        "recomputed_picture": flops.recomputed if section.gradient_checkpointing else 0,
+        "training_image": flops.training,
+        "recomputed_image": flops.recomputed if section.gradient_checkpointing else 0,
         "training_step": flops.training * section.batch_size,
-        "encoded_picture": work.encoded_in_steps,
+        "encoded_image": work.encoded_in_steps,
         "encoded_once": work.encoded * work.codec.encode,
         "condition": flops.condition,
         "guided_step": flops.guided,
-        "painted_picture": flops.condition + work.painting.steps * flops.guided,
-        "decoded_picture": work.codec.decode,
+        "painted_image": flops.condition + work.painting.steps * flops.guided,
+        "decoded_image": work.codec.decode,
     }
 
 
@@ -182,7 +176,7 @@ def _advice(
     if codec.seen and not section.cache_latents and not varied:
         lines.append(
             f"--set train.cache_latents=true: the autoencoder's {codec.seen / 1e12:.3g} TFLOP a "
-            "picture, in float32, once rather than in every step"
+            "image, in float32, once rather than in every step"
         )
     if section.precision == "bf16":
         without = [peak.name for peak in hardware.peaks if peak.bf16_tflops is None]

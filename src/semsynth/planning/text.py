@@ -27,27 +27,27 @@ def text(plan: Mapping[str, Any]) -> str:
 
 def _head(plan: Mapping[str, Any]) -> str:
     trained = "x".join(map(str, reversed(plan["trained_size"])))
-    cut = f" on {plan['gpus'] or 1} x {plan['pictures_at_a_time']} x {plan['accumulation']}"
+    cut = f" on {plan['gpus'] or 1} x {plan['images_at_a_time']} x {plan['accumulation']}"
     gpus = plan["gpus"]
     where = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "this CPU"
     return (
         f"{plan['recipe']}: {plan['width']}x{plan['height']}, trained on {trained}, "
         f"{plan['classes']} classes, {plan['precision'] if plan['precision'] != 'no' else 'fp32'}\n"
         f"{plan['parameters']:,} parameters; batch {plan['batch_size']}{cut} "
-        f"(processes x pictures x accumulation), {where}"
+        f"(processes x images x accumulation), {where}"
     )
 
 
 def _arithmetic(plan: Mapping[str, Any]) -> str:
     flops, painting = plan["flops"], plan["painting"]
-    again = flops["recomputed_picture"]
+    again = flops["recomputed_image"]
     more = f", and {_flops(again)} again for checkpointing" if again else ""
     return (
         "Arithmetic\n"
-        f"  training  {_flops(flops['training_picture'])} a picture{more}; "
+        f"  training  {_flops(flops['training_image'])} an image{more}; "
         f"{_flops(flops['training_step'])} a step\n"
         f"  painting  {_flops(flops['condition'])} a mask, {_flops(flops['guided_step'])} a guided "
-        f"step; {_flops(flops['painted_picture'])} a picture of {painting['steps']} steps"
+        f"step; {_flops(flops['painted_image'])} an image of {painting['steps']} steps"
         + _autoencoder(plan)
     )
 
@@ -63,15 +63,15 @@ def _autoencoder(plan: Mapping[str, Any]) -> str:
             "machine;\n  fetch it (hf download), or give its folder as model.vae.source"
         )
     parts = []
-    if flops["encoded_picture"]:
-        parts.append(f"{_flops(flops['encoded_picture'])} to encode a picture, in every step")
+    if flops["encoded_image"]:
+        parts.append(f"{_flops(flops['encoded_image'])} to encode an image, in every step")
     if latents["encoded"]:
         source = "assumed; --data PREPARED counts them" if latents["assumed"] else "--data"
         parts.append(
             f"{_flops(flops['encoded_once'])} once for latents of {latents['encoded']:,} "
-            f"({latents['pictures']:,} pictures: {source})"
+            f"({latents['images']:,} images: {source})"
         )
-    parts.append(f"{_flops(flops['decoded_picture'])} to decode one")
+    parts.append(f"{_flops(flops['decoded_image'])} to decode one")
     return f"\n  autoencoder, fp32  {'; '.join(parts)}"
 
 
@@ -93,7 +93,7 @@ def _memory(plan: Mapping[str, Any]) -> str:
     lines.append(f"{totals}     of {_gb(memory['limit'])}")
     lines.append(_row("", *("fits" if column["fits"] else "TOO MUCH" for column in columns)))
     most = (str(column["largest_batch"]) for column in columns)
-    lines.append(_row("  most pictures at a time", *most))
+    lines.append(_row("  most images at a time", *most))
     return "\n".join(lines)
 
 
@@ -102,7 +102,7 @@ def _row(name: str, plain: str, checkpointing: str) -> str:
 
 
 def _time(plan: Mapping[str, Any]) -> str:
-    painted = f"{plan['painting']['pictures']} pictures"
+    painted = f"{plan['painting']['images']} images"
     head = f"  {'':<24}{'images/s':>10}{'MFU':>7}{'training':>12}{painted:>17}"
     lines, notes, filling = [], [], []
     for row in plan["time"]:
@@ -136,15 +136,15 @@ def _source(row: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
             f"recomputation included{several}"
         )
     timed = row["timed"]
-    what = f"steps of {timed['pictures']} at {timed['width']}x{timed['height']}"
-    reading = "; reading of pictures not included"
+    what = f"steps of {timed['images']} at {timed['width']}x{timed['height']}"
+    reading = "; reading of images not included"
     if row["source"] == "measured":
         training = f"measured: real {what}{several}{reading}"
     else:
         share = f"{timed['share']:.1%} of the recipe's"
         training = f"EXTRAPOLATED by FLOPs from {what}, {share}{several}{reading}"
     painted = row["painting_timed"]
-    what = f"a picture of {painted['width']}x{painted['height']}"
+    what = f"an image of {painted['width']}x{painted['height']}"
     if row["painting_source"] == "measured":
         return f"{training}\n  painting measured: {what}"
     share = f"{painted['share']:.1%} of the recipe's"

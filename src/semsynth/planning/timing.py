@@ -7,25 +7,26 @@ from typing import Any
 
 import torch
 
-from semsynth.models.flops import NetworkFlops
 from semsynth.core.gpu_specs import Peak
-from semsynth.planning.flops import CodecFlops, computed, peak_flops, watched_pictures
-from semsynth.training.recipe import Recipe
+from semsynth.models.flops import NetworkFlops
+from semsynth.planning.flops import CodecFlops, computed, watched_images
 from semsynth.planning.hardware import SCALING, Hardware
-from semsynth.training.preview import PREVIEW_STEPS
 from semsynth.planning.trial import Rehearsal
+from semsynth.training.preview import PREVIEW_STEPS
+from semsynth.training.recipe import Recipe
+from semsynth.training.throughput import peak_flops
 
 
 @dataclass(frozen=True)
 class Painting:
-    """Pictures to be painted afterwards.
+    """Images to be painted afterwards.
 
     Attributes:
-        pictures: how many, each of another mask.
-        steps: guided passes of a picture.
+        images: how many, each of another mask.
+        steps: guided passes of an image.
     """
 
-    pictures: int
+    images: int
     steps: int
 
 
@@ -37,7 +38,7 @@ class Work:
         recipe: of the training.
         flops: of its network.
         codec: of its autoencoder.
-        encoded: pictures whose latents are computed once (mirror images count).
+        encoded: images whose latents are computed once (mirror images count).
         painting: what comes afterwards.
     """
 
@@ -49,7 +50,7 @@ class Work:
 
     @property
     def encoded_in_steps(self) -> int:
-        """FLOPs of the autoencoder for a picture of a step, or of a validation."""
+        """FLOPs of the autoencoder for an image of a step, or of a validation."""
         return 0 if self.recipe.train.cache_latents else self.codec.seen
 
 
@@ -59,10 +60,10 @@ class _Speed:
 
     Attributes:
         step: of an optimizer step of its share of the batch, encoding included.
-        validated: of a picture of a validation.
-        previewed: of a picture of a preview.
+        validated: of an image of a validation.
+        previewed: of an image of a preview.
         codec: FLOP/s of the autoencoder.
-        painted: seconds of a picture afterwards, decoded.
+        painted: seconds of an image afterwards, decoded.
     """
 
     step: float
@@ -109,7 +110,7 @@ def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, 
     micro = share // section.accumulation
     passes = (measured.step_s - measured.update_s) * section.accumulation
     painting = measured.painting
-    coded = painting.picture_s + painting.decode_s
+    coded = painting.image_s + painting.decode_s
     codec_rate = (codec.encode + codec.decode) / coded if coded else 1.0
     # Validations are passes too: as fast as the training's, by FLOPs.
     encoding = micro * work.encoded_in_steps / codec_rate
@@ -125,7 +126,7 @@ def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, 
         "source": "measured" if measured.share == 1 else "extrapolated",
         "device": _name(device),
         "timed": {
-            "pictures": measured.pictures,
+            "images": measured.images,
             "height": measured.height,
             "width": measured.width,
             "share": measured.share,
@@ -144,7 +145,7 @@ def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, 
 def _row(work: Work, hardware: Hardware, speed: _Speed, peak: float | None) -> dict[str, Any]:
     recipe, gpus, codec = work.recipe, hardware.gpus, work.codec
     step = speed.step / (SCALING if gpus > 1 else 1.0)
-    validated, previewed = watched_pictures(recipe)
+    validated, previewed = watched_images(recipe)
     latents = work.encoded * codec.encode / speed.codec / gpus
     watched = validated * speed.validated + previewed * speed.previewed
     share = recipe.train.batch_size / gpus
@@ -154,7 +155,7 @@ def _row(work: Work, hardware: Hardware, speed: _Speed, peak: float | None) -> d
         "mfu": share * work.flops.training / step / peak if peak else None,
         "latents_s": latents,
         "training_s": recipe.total_steps * step + latents + watched,
-        "painting_s": work.painting.pictures * speed.painted / gpus,
+        "painting_s": work.painting.images * speed.painted / gpus,
         "without_autoencoder": not codec.known,
     }
 

@@ -1,6 +1,6 @@
 """A few real steps of a recipe on this machine, timed; smaller ones where it is too slow for them.
 
-The pictures are random, the steps are those of ``semsynth train``: codec, noise, network, loss,
+The images are random, the steps are those of ``semsynth train``: codec, noise, network, loss,
 optimizer, average.
 """
 
@@ -17,34 +17,28 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from semsynth.data.loader import Batch
-from semsynth.data.dataset import PreparedDataset
-from semsynth.data.augment import AUGMENTATIONS
-from semsynth.diffusion.schedule import Schedule
-from semsynth.models.codecs.codec import PixelCodec, open_codec
-from semsynth.models.flops import painting_flops, training_flops
-from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.models.codecs.vae import VaeCodec
-from semsynth.models.codecs.vae_costs import find_config, fresh_vae
-from semsynth.pipelines.formats.model_file import fresh_network, labels_for_network
-from semsynth.pipelines.condition_cache import encode_masks
-from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
-from semsynth.pipelines.padding import whole_size
 from semsynth.core.devices import free_bytes, seconds
 from semsynth.core.precision import autocast, memory_format, resolve_precision
-from semsynth.planning.flops import (
-    codec_flops,
-    latent_size,
-    meta_unet,
-    painted_size,
-    settled,
-    with_changes,
-)
-from semsynth.training.recipe import Recipe
-from semsynth.training.ema import Ema
+from semsynth.data.augment import AUGMENTATIONS
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.loader import Batch
+from semsynth.diffusion.schedule import Schedule
+from semsynth.models.codecs.codec import PixelCodec, open_codec
+from semsynth.models.codecs.vae import VaeCodec
+from semsynth.models.codecs.vae_costs import find_config, fresh_vae
+from semsynth.models.config import whole_size
+from semsynth.models.flops import painting_flops, training_flops
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.condition_cache import encode_masks
+from semsynth.pipelines.formats.model_file import fresh_network, labels_for_network
+from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
+from semsynth.planning.flops import codec_flops, settled
 from semsynth.planning.memory import preview_memory, step_memory
 from semsynth.training.build import lay_out, make_optimizer, recompute
+from semsynth.training.ema import Ema
+from semsynth.training.recipe import Recipe, latent_size, painted_size, with_changes
 from semsynth.training.step import Run, train_step
+from semsynth.training.throughput import meta_unet
 
 WARM_UP, STEPS = 1, 3
 # Steps that take longer on a CPU, some ten seconds, are made smaller.
@@ -53,16 +47,16 @@ CPU_FLOPS = 5e11
 
 @dataclass(frozen=True)
 class Painted:
-    """What a picture was painted in, and what it says of a whole one.
+    """What an image was painted in, and what it says of a whole one.
 
     Attributes:
-        height: of the picture that was painted.
+        height: of the image that was painted.
         width: likewise.
-        share: FLOPs of its guided pass over those of a whole picture's; less than 1: all times
+        share: FLOPs of its guided pass over those of a whole image's; less than 1: all times
             are extrapolated by FLOPs.
         encode_s: seconds to encode one mask.
         guided_s: seconds of a guided pass, in the precision that sampling takes.
-        picture_s: seconds of the autoencoder to encode a picture; 0 without one, or where nothing
+        image_s: seconds of the autoencoder to encode an image; 0 without one, or where nothing
             is known of it.
         decode_s: likewise, to decode a latent.
     """
@@ -72,7 +66,7 @@ class Painted:
     share: float
     encode_s: float
     guided_s: float
-    picture_s: float = 0.0
+    image_s: float = 0.0
     decode_s: float = 0.0
 
 
@@ -81,19 +75,19 @@ class Rehearsal:
     """What was run, and what it says of a whole micro-batch.
 
     Attributes:
-        pictures: of a timed step.
-        height: of its pictures.
+        images: of a timed step.
+        height: of its images.
         width: likewise.
         share: FLOPs of the timed step over those of a whole micro-batch; less than 1: ``step_s``
             is extrapolated by FLOPs.
         step_s: seconds of an optimizer step of one micro-batch; encoding by an autoencoder is in
             it where the recipe keeps no latents.
-        update_s: those of them that do not depend on the pictures: clipping, optimizer, average.
+        update_s: those of them that do not depend on the images: clipping, optimizer, average.
         painting: what painting takes.
         peak_bytes: most memory of a timed step; None where it was not measured (CPUs).
     """
 
-    pictures: int
+    images: int
     height: int
     width: int
     share: float
@@ -104,18 +98,18 @@ class Rehearsal:
 
 
 def rehearse(
-    recipe: Recipe, label_channels: int, pictures: int, device: torch.device
+    recipe: Recipe, label_channels: int, images: int, device: torch.device
 ) -> Rehearsal | str:
     """Take a few steps, or say why none can be taken here.
 
     Args:
         recipe: the recipe.
         label_channels: classes with a condition channel.
-        pictures: of a micro-batch.
+        images: of a micro-batch.
         device: where.
     """
     recipe = settled(recipe, device.type == "cuda")
-    small, share = _affordable(recipe, label_channels, pictures, device)
+    small, share = _affordable(recipe, label_channels, images, device)
     needed = step_memory(small, label_channels, small.train.batch_size, 1, device.type == "cuda")
     free = free_bytes(device)
     if needed.total > free:
@@ -146,9 +140,9 @@ def rehearse(
 
 
 def _affordable(
-    recipe: Recipe, label_channels: int, pictures: int, device: torch.device
+    recipe: Recipe, label_channels: int, images: int, device: torch.device
 ) -> tuple[Recipe, float]:
-    """Return the recipe with as many and as large pictures as this device does in seconds."""
+    """Return the recipe with as many and as large images as this device does in seconds."""
     unet = meta_unet(recipe, label_channels)
 
     def flops(size: tuple[int, int]) -> int:
@@ -156,18 +150,18 @@ def _affordable(
         encoded = 0 if recipe.train.cache_latents else codec_flops(sized).seen
         return encoded + training_flops(unet, latent_size(sized))
 
-    size, count = recipe.step_size, pictures
+    size, count = recipe.step_size, images
     each = whole = flops(size)
     if device.type == "cpu":
         while each > CPU_FLOPS and (half := _half(recipe, size)) is not None:
             size, each = half, flops(half)
-        count = max(1, min(pictures, int(CPU_FLOPS // each)))
+        count = max(1, min(images, int(CPU_FLOPS // each)))
     small = with_changes(_sized(recipe, size), batch_size=count, accumulation=1)
-    return small, count * each / (pictures * whole)
+    return small, count * each / (images * whole)
 
 
 def _sized(recipe: Recipe, size: tuple[int, int]) -> Recipe:
-    """Return the recipe for whole pictures of another size."""
+    """Return the recipe for whole images of another size."""
     sized = recipe.model_copy(update={"height": size[0], "width": size[1]})
     return with_changes(sized, crop_size=None)
 
@@ -205,7 +199,7 @@ def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> I
 
 
 def random_batch(recipe: Recipe, label_channels: int) -> Batch:
-    """Return a whole batch of the recipe, of random pictures and masks."""
+    """Return a whole batch of the recipe, of random images and masks."""
     generator = torch.Generator().manual_seed(0)
     count, height, width = recipe.train.batch_size, recipe.height, recipe.width
 
@@ -235,7 +229,7 @@ def _update(run: Run) -> None:
 
 @torch.no_grad()
 def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
-    """Time a mask, a guided pass and the autoencoder on a picture that is as large as can be."""
+    """Time a mask, a guided pass and the autoencoder on an image that is as large as can be."""
     unet = run.ema.module
     painted, shares = _paintable(recipe, unet, device)
     precision = resolve_precision("auto", device)
@@ -249,9 +243,9 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
     coded = (0.0, 0.0)
     if isinstance(run.codec, VaeCodec):
         codec, latent = run.codec, x
-        picture = torch.randn(1, 3, painted.height, painted.width, device=device)
+        image = torch.randn(1, 3, painted.height, painted.width, device=device)
         coded = (
-            _seconds(lambda: codec.encode(picture), device) / shares[2],
+            _seconds(lambda: codec.encode(image), device) / shares[2],
             _seconds(lambda: codec.decode(latent), device) / shares[3],
         )
     x = x.contiguous(memory_format=layout)
@@ -268,9 +262,9 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
 def _paintable(
     recipe: Recipe, unet: SemanticUNet, device: torch.device
 ) -> tuple[Recipe, tuple[float, ...]]:
-    """Return the recipe with pictures as large as can be painted here, in seconds on a CPU.
+    """Return the recipe with images as large as can be painted here, in seconds on a CPU.
 
-    And what they take of a whole picture's FLOPs: the mask, a guided pass, encoding, decoding.
+    And what they take of a whole image's FLOPs: the mask, a guided pass, encoding, decoding.
     """
     channels = unet.label_channels - recipe.model.instance_edges
     counted, cuda = meta_unet(recipe, channels), device.type == "cuda"

@@ -1,1 +1,1 @@
-"""A segmentation network, its training and its scores: the judge of generated pictures."""
+"""A segmentation network, its training and its scores: the judge of generated images."""

@@ -1,4 +1,4 @@
-"""Random changes of training pictures that make the segmenter a robust judge."""
+"""Random changes of training images that make the segmenter a robust judge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# log of the window's size relative to the picture: from 0.78 (zoomed in) to 1.05 (zoomed out).
+# log of the window's size relative to the image: from 0.78 (zoomed in) to 1.05 (zoomed out).
 # Small: at 64x64 thin things vanish when they get smaller (mIoU 0.62, from 0.61 with 0.7 to 1.2).
 _LOG_ZOOM = (-0.25, 0.05)
 _CONTRAST = 0.3
@@ -18,7 +18,7 @@ _NOISE = 0.03
 def augment(
     images_BCHW: Tensor, targets_BHW: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Flip, zoom, shift, blur or sharpen, change colours and add noise; each picture its own way.
+    """Flip, zoom, shift, blur or sharpen, change colours and add noise; each image its own way.
 
     Args:
         images_BCHW: RGB, 0 to 1, on the CPU.
@@ -26,8 +26,8 @@ def augment(
         generator: of the CPU.
 
     Returns:
-        Pictures (about 0 to 1) and targets; what a zoom brings in from outside is mirrored in the
-        picture and -1 in the targets.
+        Images (about 0 to 1) and targets; what a zoom brings in from outside is mirrored in the
+        image and -1 in the targets.
     """
     images, targets = _move(images_BCHW, targets_BHW, generator)
     return _change_look(images, generator), targets
@@ -46,7 +46,7 @@ def _move(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = zoom * flip, zoom, shift
     grid = F.affine_grid(theta, [n, 1, *targets.shape[1:]], align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    # One up, so that the zeros from outside the picture become -1, "unknown". Class indices are
+    # One up, so that the zeros from outside the image become -1, "unknown". Class indices are
     # small integers, which float32 holds exactly, and nearest picks one of them.
     shifted = (targets[:, None] + 1).float()
     moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)

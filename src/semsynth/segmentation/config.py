@@ -14,25 +14,25 @@ SEGMENTER_FILE = "segmenter.pth"
 
 @dataclass(frozen=True)
 class SegmentTrainConfig:
-    """Train a segmenter on the real training pictures of a prepared data set.
+    """Train a segmenter on the real training images of a prepared data set.
 
     The file it leaves, `segmenter.pth`, is the evaluator of `semsynth evaluate`.
 
     Attributes:
-        data: Prepared folder with the pictures to train on.
+        data: Prepared folder with the images to train on.
         output: Folder to write segmenter.pth and segmenter.json to.
         split: Split to train on.
         val_split: Split to score at the end; skipped when the data has no such split.
-        extra: Prepared or samples folder whose pictures are mixed in (for augmentation).
+        extra: Prepared or samples folder whose images are mixed in (for augmentation).
         extra_split: Split of the extra folder that is mixed in.
         mix_share: Share of each batch that comes from the extra folder, 0 to 1.
-        arch: Network. `unet` learns small pictures from scratch fastest.
+        arch: Network. `unet` learns small images from scratch fastest.
         init_from: Transformers folder or id to start from (nvidia/mit-b0), in place of `arch`: a
             segmentation model, or any hierarchical vision model as the encoder of a U-Net. Far
-            better than from scratch where there are only some hundred pictures.
+            better than from scratch where there are only some hundred images.
         width: Channels of the U-Net's finest level; the others grow with it.
         steps: Optimizer steps.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         lr: Highest learning rate (AdamW, one cycle).
         pretrained_lr_share: Learning rate of the weights of `init_from` as a share of `lr`.
         weight_decay: AdamW's weight decay.
@@ -79,7 +79,7 @@ class SegmentScoreConfig:
         segmenter: segmenter.pth, or the folder that holds it.
         data: Prepared or samples folder.
         split: Split to score.
-        batch_size: Pictures at a time.
+        batch_size: Images at a time.
         device: auto, cpu, cuda, cuda:N or mps.
     """
 

@@ -1,4 +1,4 @@
-"""Scoring a segmenter on pictures whose masks are known."""
+"""Scoring a segmenter on images whose masks are known."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from semsynth.data.dataset import PreparedDataset
 from semsynth.core.errors import UserError
 from semsynth.core.progress import progress
-from semsynth.segmentation.loader import check_same_labels
+from semsynth.data.dataset import PreparedDataset
 from semsynth.segmentation.config import SegmentScoreConfig
-from semsynth.segmentation.segmenter import Segmenter
+from semsynth.segmentation.loader import check_same_labels
 from semsynth.segmentation.metrics import ConfusionMatrix
+from semsynth.segmentation.segmenter import Segmenter
 
 T = TypeVar("T")
 
@@ -26,14 +26,14 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def score_split(
     segmenter: Segmenter, data: PreparedDataset, split: str, batch_size: int = 32
 ) -> ConfusionMatrix:
-    """Predict every picture of a split and compare with its mask, inside the content boxes.
+    """Predict every image of a split and compare with its mask, inside the content boxes.
 
     Raises:
-        UserError: other labels than the segmenter's, or masks without pictures.
+        UserError: other labels than the segmenter's, or masks without images.
     """
     check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
     if not data.has_images(split):
-        raise UserError(f"{data.root}: split '{split}' has masks without pictures")
+        raise UserError(f"{data.root}: split '{split}' has masks without images")
     matrix = ConfusionMatrix.of(data.labels)
     stems = data.stems(split)
     batches = progress(list(chunks(stems, batch_size)), f"score {split}", unit="batch")

@@ -23,7 +23,7 @@ from semsynth.segmentation.small_unet import Block, normalization
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
-# SegFormer answers at a quarter of its input: smaller pictures than this are enlarged first.
+# SegFormer answers at a quarter of its input: smaller images than this are enlarged first.
 _SMALLEST_SIDE = 128
 # The decoder's channels at half the size, a quarter, ...
 _WIDTHS = (32, 48, 64, 96, 128)
@@ -109,7 +109,7 @@ def preprocessing(source: str) -> dict[str, Any]:
 
 
 class SegmentationNet(nn.Module):
-    """A Transformers semantic segmentation model: pictures to logits of the same size."""
+    """A Transformers semantic segmentation model: images to logits of the same size."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Wrap ``model``."""
@@ -138,7 +138,7 @@ class BackboneUNet(nn.Module):
     """A U-Net whose encoder is any vision model with maps of features at several sizes.
 
     The encoder's normalization keeps its published statistics while training: batches are small
-    and may mix real and synthetic pictures.
+    and may mix real and synthetic images.
     """
 
     def __init__(self, model: PreTrainedModel, num_classes: int) -> None:
@@ -188,7 +188,7 @@ class BackboneUNet(nn.Module):
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, classes, H, W) and features (B, D).
 
-        The features are the means over the picture of the encoder's coarsest map and of the last
+        The features are the means over the image of the encoder's coarsest map and of the last
         level before the logits.
         """
         height, width = x_BCHW.shape[-2:]

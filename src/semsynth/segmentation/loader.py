@@ -1,4 +1,4 @@
-"""Training pictures and class indices, in an order that the seed fixes."""
+"""Training images and class indices, in an order that the seed fixes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import PreparedDataset
 from semsynth.core.errors import UserError
 from semsynth.core.progress import progress
 from semsynth.core.rng import numpy_rng
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet
 
 Array = npt.NDArray[Any]
 UNKNOWN = -1
@@ -49,30 +49,30 @@ def check_same_labels(first: LabelSet, second: LabelSet, where: str, other: str)
             )
 
 
-class Pictures:
+class SegmentationDataset:
     """A split as arrays, kept in memory where it fits, read again each time where not."""
 
     def __init__(self, data: PreparedDataset, split: str) -> None:
         """Read the split.
 
         Raises:
-            UserError: no such split, no pictures, or masks without pictures.
+            UserError: no such split, no images, or masks without images.
         """
         self.data, self.split, self.stems = data, split, data.stems(split)
         if not self.stems or not data.has_images(split):
-            raise UserError(f"{data.root}: split '{split}' has no pictures to train on")
+            raise UserError(f"{data.root}: split '{split}' has no images to train on")
         self._lut = index_lut(data.labels)
         self._cache: list[tuple[Array, Array]] | None = None
         if len(self.stems) * data.height * data.width * 5 <= _CACHE_BYTES:
-            stems = progress(self.stems, f"read {split}", unit="picture")
+            stems = progress(self.stems, f"read {split}", unit="image")
             self._cache = [self._read(stem) for stem in stems]
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.stems)
 
     def __getitem__(self, index: int) -> tuple[Array, Array]:
-        """Return a picture (H, W, 3) uint8 and its class indices (H, W) int16."""
+        """Return an image (H, W, 3) uint8 and its class indices (H, W) int16."""
         return self._cache[index] if self._cache else self._read(self.stems[index])
 
     def _read(self, stem: str) -> tuple[Array, Array]:
@@ -91,7 +91,7 @@ class Pictures:
 
 
 class Shuffled:
-    """An endless stream of indices: every picture once, in another order each round."""
+    """An endless stream of indices: every image once, in another order each round."""
 
     def __init__(self, n: int, seed: int, name: str) -> None:
         """Shuffle ``n`` indices by ``seed``; ``name`` keeps streams of one seed apart."""
@@ -108,19 +108,24 @@ class Shuffled:
 
 
 class Batches:
-    """Batches of real pictures, with a fixed share of extra ones where there are any."""
+    """Batches of real images, with a fixed share of extra ones where there are any."""
 
     def __init__(
-        self, real: Pictures, extra: Pictures | None, batch_size: int, mix_share: float, seed: int
+        self,
+        real: SegmentationDataset,
+        extra: SegmentationDataset | None,
+        batch_size: int,
+        mix_share: float,
+        seed: int,
     ) -> None:
-        """Mix so that over the whole training ``mix_share`` of the pictures are extra ones."""
+        """Mix so that over the whole training ``mix_share`` of the images are extra ones."""
         self.real, self.extra, self.batch_size = real, extra, batch_size
         self.mix_share = mix_share if extra is not None else 0.0
         self._real_order = Shuffled(len(real), seed, "real")
         self._extra_order = Shuffled(len(extra), seed, "extra") if extra is not None else None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return pictures (B, 3, H, W) in 0..1 and class indices (B, H, W); call in order."""
+        """Return images (B, 3, H, W) in 0..1 and class indices (B, H, W); call in order."""
         wanted = self.mix_share * self.batch_size
         n_extra = int(wanted * (step + 1) + 1e-9) - int(wanted * step + 1e-9)
         pairs = [self.real[i] for i in self._real_order.take(self.batch_size - n_extra)]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.labels import LabelSet
 from semsynth.data.dataset import Box
+from semsynth.data.labels import LabelSet
 
 Array = npt.NDArray[Any]
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 class ConfusionMatrix:
     """Counts of (target class, predicted class) over all pixels that count.
 
-    Protocol: pixels are summed over the whole set, not averaged by picture. The IoU of a class is
+    Protocol: pixels are summed over the whole set, not averaged by image. The IoU of a class is
     TP / (TP + FP + FN); mIoU is the mean over the classes that at least one counted target pixel
     has, so that a class that a set does not contain neither helps nor hurts but by its false
     positives.
@@ -38,7 +38,7 @@ class ConfusionMatrix:
     def add(
         self, pred: Array, target: Array, ignore: int | None = None, box: Box | None = None
     ) -> None:
-        """Count the pixels of one picture or more.
+        """Count the pixels of one image or more.
 
         Args:
             pred: (..., H, W) integer ids, as ``target``.

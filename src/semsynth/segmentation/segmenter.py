@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from semsynth.data.labels import LabelSet
-from semsynth.core.files import atomic_path, sha256_file
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
+from semsynth.core.files import atomic_path, sha256_file
+from semsynth.data.labels import LabelSet
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.small_unet import UNet, level_widths
 
@@ -34,7 +34,7 @@ class SegmenterInfo:
             Transformers library), its options, ``mean`` and ``std`` of the pixels (shares of 1,
             RGB).
         labels: the labels of the data it was trained on.
-        height: of the training pictures in pixels; also ``width``.
+        height: of the training images in pixels; also ``width``.
         licence: of the training data.
         provenance: what it was trained on and how, and its scores.
     """
@@ -77,14 +77,14 @@ class Segmenter(nn.Module):
         return self.ids.device
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, classes, H, W) and features (B, D) of pictures in 0..1, RGB."""
+        """Return logits (B, classes, H, W) and features (B, D) of images in 0..1, RGB."""
         x = (images_BCHW - self.mean) / self.std
         logits, features = self.net(x.contiguous(memory_format=torch.channels_last))
         return logits, features
 
     @torch.inference_mode()
     def analyse(self, images_BHWC: Array) -> tuple[Array, npt.NDArray[np.float64]]:
-        """Return predicted ids (B, H, W) and features (B, D) of uint8 RGB pictures (B, H, W, 3)."""
+        """Return predicted ids (B, H, W) and features (B, D) of uint8 RGB images (B, H, W, 3)."""
         self.eval()
         images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self.device)
         logits, features = self(images.permute(0, 3, 1, 2).float() / 255)
@@ -92,11 +92,11 @@ class Segmenter(nn.Module):
         return ids, features.double().cpu().numpy()
 
     def predict(self, images_BHWC: Array) -> Array:
-        """Return the predicted ids (B, H, W) of uint8 RGB pictures (B, H, W, 3)."""
+        """Return the predicted ids (B, H, W) of uint8 RGB images (B, H, W, 3)."""
         return self.analyse(images_BHWC)[0]
 
     def features(self, images_BHWC: Array) -> npt.NDArray[np.float64]:
-        """Return features (B, D) of uint8 RGB pictures (B, H, W, 3): see the network's forward."""
+        """Return features (B, D) of uint8 RGB images (B, H, W, 3): see the network's forward."""
         return self.analyse(images_BHWC)[1]
 
     def save(self, path: str | Path) -> Path:
@@ -144,7 +144,7 @@ class Segmenter(nn.Module):
 
 
 def unet_arch(width: int, height_px: int, width_px: int) -> dict[str, Any]:
-    """Return the ``arch`` of a U-Net for pictures of about this size."""
+    """Return the ``arch`` of a U-Net for images of about this size."""
     widths = level_widths(width, height_px, width_px)
     return {"kind": "unet", "widths": widths, "mean": [0.45] * 3, "std": [0.25] * 3}
 

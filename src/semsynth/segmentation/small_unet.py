@@ -1,4 +1,4 @@
-"""A small U-Net that learns to segment small pictures from scratch on a CPU.
+"""A small U-Net that learns to segment small images from scratch on a CPU.
 
 It works at half the size (2x2 pixels become channels on the way in and out), so that thin things
 keep their exact place at a quarter of the price.
@@ -38,7 +38,7 @@ def normalization(channels: int) -> nn.Module:
 class Block(nn.Module):
     """Two 3x3 convolutions with group norm and a shortcut.
 
-    Group norm, since batch statistics of real and synthetic pictures would mix when both are
+    Group norm, since batch statistics of real and synthetic images would mix when both are
     trained on; it also learned faster (CamVid, 400 steps of 16: mIoU 0.298, batch norm 0.281).
     """
 
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Pictures to logits of the same size, any size; skips are added, not concatenated."""
+    """Images to logits of the same size, any size; skips are added, not concatenated."""
 
     def __init__(self, num_classes: int, widths: list[int]) -> None:
         """Make the network with one level for each of ``widths``, finest first."""
@@ -80,7 +80,7 @@ class UNet(nn.Module):
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, classes, H, W) and features (B, D).
 
-        The features are the means over the picture of the coarsest level and of the last level
+        The features are the means over the image of the coarsest level and of the last level
         before the logits.
         """
         height, width = x_BCHW.shape[-2:]

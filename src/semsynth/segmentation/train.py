@@ -1,4 +1,4 @@
-"""Training a segmenter on real pictures, with extra ones mixed in where asked."""
+"""Training a segmenter on real images, with extra ones mixed in where asked."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import semsynth
-from semsynth.data.dataset import PreparedDataset
-from semsynth.core.files import claim_output, write_json
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
+from semsynth.core.files import claim_output_dir, write_json
 from semsynth.core.progress import progress_bar
 from semsynth.core.rng import derive_seed
 from semsynth.core.torch_rng import torch_generator
+from semsynth.data.dataset import PreparedDataset
 from semsynth.segmentation.augmentation import augment
-from semsynth.segmentation.loader import UNKNOWN, Batches, Pictures, check_same_labels
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
-from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 from semsynth.segmentation.evaluate import score_split, summary
+from semsynth.segmentation.loader import UNKNOWN, Batches, SegmentationDataset, check_same_labels
+from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 
 # The rarest classes are counted as if they had this share: weights stay bounded.
 _LEAST_SHARE = 1e-3
@@ -48,9 +48,9 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
     device = pick_device(config.device)
     data = PreparedDataset.open(config.data)
     extra = _open_extra(config, data)
-    output = claim_output(config.output, "segmenter", {"data": str(config.data)})
-    real = Pictures(data, config.split)
-    others = None if extra is None else Pictures(extra, config.extra_split)
+    output = claim_output_dir(config.output, "segmenter", {"data": str(config.data)})
+    real = SegmentationDataset(data, config.split)
+    others = None if extra is None else SegmentationDataset(extra, config.extra_split)
     batches = Batches(real, others, config.batch_size, config.mix_share, config.seed)
     segmenter = _build(config, data).to(device)
     loss = _optimise(segmenter, batches, _class_weights(real, config.class_balance), config)
@@ -71,7 +71,7 @@ def _open_extra(config: SegmentTrainConfig, data: PreparedDataset) -> PreparedDa
     check_same_labels(extra.labels, data.labels, str(config.extra), str(config.data))
     if (extra.height, extra.width) != (data.height, data.width):
         raise UserError(
-            f"{config.extra}: pictures are {extra.width}x{extra.height}, "
+            f"{config.extra}: images are {extra.width}x{extra.height}, "
             f"in {config.data} they are {data.width}x{data.height}"
         )
     return extra
@@ -105,7 +105,7 @@ def _build(config: SegmentTrainConfig, data: PreparedDataset) -> Segmenter:
     return segmenter
 
 
-def _class_weights(real: Pictures, exponent: float) -> Tensor:
+def _class_weights(real: SegmentationDataset, exponent: float) -> Tensor:
     """Return weights by class index whose mean over the known pixels is 1."""
     shares = torch.from_numpy(real.class_shares())
     weights = shares.clamp_min(_LEAST_SHARE) ** -exponent

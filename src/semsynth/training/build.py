@@ -13,32 +13,32 @@ from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 
 from semsynth import __version__
-from semsynth.data.dataset import PreparedDataset
-from semsynth.diffusion.schedule import Schedule
-from semsynth.models.sdm.compiled_norms import fuse
-from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import Bundle, build_network
-from semsynth.pipelines.formats.diffusers_folder import FINAL
+from semsynth.core.distributed.run_lock import RunLock
+from semsynth.core.errors import UserError
 from semsynth.core.files import (
     MARKER,
-    check_output,
-    claim_output,
+    check_output_dir,
+    claim_output_dir,
     read_json,
     require_space,
     write_json,
     write_text,
 )
-from semsynth.core.errors import UserError
 from semsynth.core.precision import Precision, can_compute, resolve_precision
 from semsynth.core.progress import say
 from semsynth.core.rng import derive_seed
-from semsynth.training.recipe import Recipe
-from semsynth.training.ema import Ema
-from semsynth.training.loop_errors import on_main
-from semsynth.core.distributed.run_lock import Owner
+from semsynth.data.dataset import PreparedDataset
+from semsynth.diffusion.schedule import Schedule
+from semsynth.models.sdm.compiled_norms import enable_compiled_norms
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.diffusers_folder import FINAL
+from semsynth.pipelines.formats.model_file import ModelFile, build_network
 from semsynth.training.checkpoints.fsdp import gathered, in_shares, is_shared, shard, whole_average
-from semsynth.training.init.from_model import Start
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
+from semsynth.training.ema import Ema
+from semsynth.training.init.from_model import Initialization
+from semsynth.training.loop_errors import run_on_rank0
+from semsynth.training.recipe import Recipe
 from semsynth.training.step import Run
 
 # What may change while a run goes on: it decides nothing about the weights, or their rounding
@@ -55,16 +55,16 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
     """Check that the recipe can be trained on the data.
 
     Raises:
-        UserError: another size, or no training pictures.
+        UserError: another size, or no training images.
     """
     if (data.height, data.width) != (recipe.height, recipe.width):
         raise UserError(
-            f"{data.root}: pictures are {data.height}x{data.width}, recipe '{recipe.name}' wants "
+            f"{data.root}: images are {data.height}x{data.width}, recipe '{recipe.name}' wants "
             f"{recipe.height}x{recipe.width}; prepare with --height {recipe.height} "
             f"--width {recipe.width}, or --set height={data.height} --set width={data.width}"
         )
     if "train" not in data.splits() or not data.stems("train"):
-        raise UserError(f"{data.root}: has no pictures in the split 'train'; prepare some")
+        raise UserError(f"{data.root}: has no images in the split 'train'; prepare some")
     for split in data.splits() if recipe.model.instance_edges else ():
         if not data.has_instances(split):
             raise UserError(
@@ -73,11 +73,11 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
                 "model.instance_edges=false"
             )
     if not data.has_images("train"):
-        raise UserError(f"{data.root}: some masks of the split 'train' have no picture")
+        raise UserError(f"{data.root}: some masks of the split 'train' have no image")
 
 
 def claim(
-    folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool, start: Start | None
+    folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool, start: Initialization | None
 ) -> None:
     """Make the folder the run's own, or check that it is.
 
@@ -91,14 +91,16 @@ def claim(
     completed = _completed(folder, key)
     if completed is not None and completed != read_json(folder / MARKER):
         write_json(folder / MARKER, completed)
-    claim_output(folder, "run", key)
+    claim_output_dir(folder, "run", key)
     if start is not None:
         start.save(folder)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_text(folder / "config.yaml", text)
 
 
-def check_claim(folder: Path, recipe: Recipe, data: PreparedDataset, start: Start | None) -> None:
+def check_claim(
+    folder: Path, recipe: Recipe, data: PreparedDataset, start: Initialization | None
+) -> None:
     """Check that the folder is free, or the run's own; nothing is changed.
 
     Raises:
@@ -106,12 +108,12 @@ def check_claim(folder: Path, recipe: Recipe, data: PreparedDataset, start: Star
     """
     key = _key(recipe, data, start)
     try:
-        check_output(folder, "run", key, _completed(folder, key))
+        check_output_dir(folder, "run", key, _completed(folder, key))
     except UserError as error:
         raise UserError(f"{error}{_way_on(folder)}") from None
 
 
-def _key(recipe: Recipe, data: PreparedDataset, start: Start | None) -> dict[str, Any]:
+def _key(recipe: Recipe, data: PreparedDataset, start: Initialization | None) -> dict[str, Any]:
     stems = "\n".join(data.stems("train"))
     key = {
         "recipe": _decides(recipe),
@@ -178,8 +180,8 @@ def assemble(
     recipe: Recipe,
     data: PreparedDataset,
     accelerator: Accelerator,
-    start: Start | None,
-    owner: Owner,
+    start: Initialization | None,
+    owner: RunLock,
 ) -> Run:
     """Build all that a run has in hand, as its newest checkpoint was; all processes call it."""
     folder = owner.run
@@ -188,7 +190,7 @@ def assemble(
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     require_space(folder, 4 * bytes_each * more, "training")
-    found = on_main(accelerator, lambda: newest(folder, owner))
+    found = run_on_rank0(accelerator, lambda: newest(folder, owner))
     shared = is_shared(recipe, accelerator)
     state = None if found is None else load_state(found, mapped=shared)
     if state is None and start is not None:
@@ -226,10 +228,10 @@ def recompute(unet: SemanticUNet, recipe: Recipe) -> None:
 
 def lay_out(run: Run, shared: bool = False) -> None:
     """Give a run's networks, not wrapped yet, their layout in memory and their kernels."""
-    # Shares have one layout only; the convolutions follow the pictures' all the same.
+    # Shares have one layout only; the convolutions follow the images' all the same.
     for network in (run.unet, run.ema.module) if run.channels_last and not shared else ():
         network.to(memory_format=torch.channels_last)
-    fuse(run.unet, run.recipe.train.compile, run.accelerator.device)
+    enable_compiled_norms(run.unet, run.recipe.train.compile, run.accelerator.device)
 
 
 def _precision(run: Path, recipe: Recipe, accelerator: Accelerator, before: Any) -> Precision:
@@ -303,9 +305,9 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
 
 
-def averaged(run: Run, ema: SemanticUNet) -> Bundle:
+def averaged(run: Run, ema: SemanticUNet) -> ModelFile:
     """Return the averaged network (of ``whole_ema``) with all that is needed to use it."""
-    return Bundle(
+    return ModelFile(
         run.recipe.model,
         run.recipe.diffusion,
         run.data.labels,

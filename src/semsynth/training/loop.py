@@ -14,26 +14,21 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from semsynth.data.loader import TrainingPictures, batches
-from semsynth.data.dataset import PreparedDataset
-from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import save_bundle
-from semsynth.pipelines.formats.diffusers_folder import FINAL
-from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.core.devices import clock, pick_device
-from semsynth.core.errors import Preempted, UserError
 from semsynth.core.distributed.preemption import listening
+from semsynth.core.distributed.rendezvous import MEETING_SECONDS, RendezvousWatchdog, meet
+from semsynth.core.distributed.run_lock import RunLock, check_alone, release, take
+from semsynth.core.distributed.run_status import Status, started
+from semsynth.core.distributed.stop_vote import StopVote
+from semsynth.core.distributed.watchdog import SLOW, RankWatchdog
+from semsynth.core.errors import Preempted, UserError
 from semsynth.core.progress import log_line, logging_to, progress_bar, say
-from semsynth.training.inputs.samples import held_out_latents, training_pictures, with_codec_hash
-from semsynth.planning.flops import Throughput, in_words
-from semsynth.training.checkpoints.async_writer import Checkpoints
-from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
-from semsynth.training.loop_errors import not_finite, on_main, together, translate, while_starting
-from semsynth.training.init.fork import fork
-from semsynth.training.metrics import Metrics, read_metrics
-from semsynth.core.distributed.run_lock import Owner, check_alone, release, take
-from semsynth.training.lr_schedule import learning_rate, phase_at
-from semsynth.training.preview import can_validate, preview, validation_batch, validation_loss
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.loader import TrainingDataset, batches
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.diffusers_folder import FINAL
+from semsynth.pipelines.formats.model_file import save_model_file
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training.build import (
     assemble,
     averaged,
@@ -43,13 +38,24 @@ from semsynth.training.build import (
     state_of,
     whole_ema,
 )
-from semsynth.training.init.from_model import Start, check_start, starting_point
-from semsynth.core.distributed.rendezvous import MEETING_SECONDS, Starting, meet
-from semsynth.core.distributed.run_status import Status, started
+from semsynth.training.checkpoints.async_writer import Checkpoints
+from semsynth.training.init.fork import fork
+from semsynth.training.init.from_model import Initialization, check_start, starting_point
+from semsynth.training.inputs.samples import held_out_latents, training_images, with_codec_hash
+from semsynth.training.loop_errors import (
+    not_finite,
+    run_on_rank0,
+    together,
+    translate,
+    while_starting,
+)
+from semsynth.training.lr_schedule import learning_rate, phase_at
+from semsynth.training.metrics import Metrics, read_metrics
+from semsynth.training.preview import can_validate, preview, validation_batch, validation_loss
+from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
 from semsynth.training.step import Run, step_names, train_step
-from semsynth.core.distributed.stop_vote import Stopping
+from semsynth.training.throughput import Throughput, in_words
 from semsynth.training.validation import watched
-from semsynth.core.distributed.watchdog import SLOW, Watch
 
 OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
 
@@ -78,7 +84,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         data = PreparedDataset.open(config.data)
         check_fit(recipe, data)
         folder = run_folder(config, recipe)
-        starting = Starting()
+        starting = RendezvousWatchdog()
         try:
             accelerator = _accelerator(config, recipe, starting)
             final = _train(config, recipe, folder, data, accelerator, starting, on_checkpoint)
@@ -95,7 +101,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     return {"model": str(final), "steps": recipe.total_steps, "last": last}
 
 
-def _accelerator(config: TrainConfig, recipe: Recipe, starting: Starting) -> Accelerator:
+def _accelerator(config: TrainConfig, recipe: Recipe, starting: RendezvousWatchdog) -> Accelerator:
     device = pick_device(config.device)
     # The watch comes first, and names who is missing; this is for a process whose watch hangs too.
     meet(device, timedelta(minutes=recipe.train.stall_minutes * (SLOW + 1)), starting)
@@ -109,7 +115,7 @@ def _train(
     folder: Path,
     data: PreparedDataset,
     accelerator: Accelerator,
-    starting: Starting,
+    starting: RendezvousWatchdog,
     on_checkpoint: OnCheckpoint | None,
 ) -> Path:
     rank, world, final = accelerator.process_index, accelerator.num_processes, folder / FINAL
@@ -119,14 +125,14 @@ def _train(
         raise together(accelerator, error) from None
     owner, start = _claimed(config, recipe, folder, data, accelerator)
     run = None
-    if on_main(accelerator, final.exists):  # a run that was finished is left as it is
+    if run_on_rank0(accelerator, final.exists):  # a run that was finished is left as it is
         run = assemble(recipe, data, accelerator, start, owner)
         if run.step >= recipe.total_steps:
             say(f"{final}: already trained ({run.step} steps)")
             return final
-    on_main(accelerator, owner.begin)
+    run_on_rank0(accelerator, owner.begin)
     told = started(folder, recipe.total_steps, world)
-    watch = Watch(folder, rank, world, 60 * recipe.train.stall_minutes, owner=owner.token)
+    watch = RankWatchdog(folder, rank, world, 60 * recipe.train.stall_minutes, owner=owner.token)
     with logging_to(folder / "logs" / f"rank_{rank:04d}.log"):
         log_line(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
         try:
@@ -139,7 +145,7 @@ def _train(
             ema = whole_ema(run)
             if accelerator.is_main_process:
                 owner.check()
-                save_bundle(final, averaged(run, ema))
+                save_model_file(final, averaged(run, ema))
                 told.state = "finished"
             accelerator.wait_for_everyone()
         except BaseException as error:
@@ -154,7 +160,7 @@ def _train(
     return final
 
 
-def _note(raised: BaseException, told: Status, watch: Watch) -> None:
+def _note(raised: BaseException, told: Status, watch: RankWatchdog) -> None:
     """Tell status, log and the other processes why this one ends."""
     told.state = "preempted" if isinstance(raised, Preempted) else "failed"
     told.reason = watch.fail(raised)
@@ -167,14 +173,14 @@ def _claimed(
     folder: Path,
     data: PreparedDataset,
     accelerator: Accelerator,
-) -> tuple[Owner, Start | None]:
+) -> tuple[RunLock, Initialization | None]:
     """Make the folder this job's; return what it starts from too. All processes call it."""
-    on_main(accelerator, lambda: check_alone(folder))
-    on_main(accelerator, lambda: fork(config, folder, recipe, data))
+    run_on_rank0(accelerator, lambda: check_alone(folder))
+    run_on_rank0(accelerator, lambda: fork(config, folder, recipe, data))
     start = starting_point(config, folder, recipe, data)
     resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
-    on_main(accelerator, lambda: claim(folder, recipe, data, resume, start))
-    return on_main(accelerator, lambda: take(folder)), start
+    run_on_rank0(accelerator, lambda: claim(folder, recipe, data, resume, start))
+    return run_on_rank0(accelerator, lambda: take(folder)), start
 
 
 class _Training:
@@ -184,8 +190,8 @@ class _Training:
         self,
         run: Run,
         told: Status,
-        watch: Watch,
-        owner: Owner,
+        watch: RankWatchdog,
+        owner: RunLock,
         on_checkpoint: OnCheckpoint | None,
     ) -> None:
         self.run, self.told, self.watch, self.on_checkpoint = run, told, watch, on_checkpoint
@@ -199,8 +205,8 @@ class _Training:
             run.folder, section.keep_checkpoints, section.keep_every, run.step or None, owner
         )
         timeout = timedelta(minutes=section.stall_minutes * (SLOW + 1))
-        self.stopping = Stopping(accelerator.process_index, world, timeout)
-        self.pictures: TrainingPictures = training_pictures(run)
+        self.stopping = StopVote(accelerator.process_index, world, timeout)
+        self.images: TrainingDataset = training_images(run)
         self.held_out = held_out_latents(run)
         self.metrics = Metrics(run.folder, run.step) if self.main else None
         devices = [accelerator.device] * world
@@ -234,7 +240,7 @@ class _Training:
         self.watch.mark(run.step, "first step")
         self.since, self.done, self.apart = time.perf_counter(), 0, 0.0
         with progress_bar(recipe.total_steps, "train", "step", initial=run.step) as bar:
-            for batch in batches(self.pictures, steps, recipe.train.workers, shard):
+            for batch in batches(self.images, steps, recipe.train.workers, shard):
                 if self.done or run.step > steps[0]:
                     self.watch.mark(run.step)
                 self.window.append(train_step(run, batch))
@@ -247,7 +253,7 @@ class _Training:
                 reason = self.stopping.after_step()
                 if reason and run.step < recipe.total_steps:
                     self._preempt(reason)
-                self.watch.mark(run.step, "waiting for pictures")
+                self.watch.mark(run.step, "waiting for images")
         self.stopping.finish()
 
     def _log(self) -> str:
@@ -288,7 +294,7 @@ class _Training:
         run = self.run
         means = run.accelerator.reduce(torch.stack(self.window).mean(0), "mean").tolist()
         if not all(math.isfinite(value) for value in means):
-            raise together(run.accelerator, not_finite(run, self.pictures, self.window))
+            raise together(run.accelerator, not_finite(run, self.images, self.window))
         phase, step_in_phase = phase_at(run.recipe, run.step - 1)
         names = step_names(run)
         values = {name: round(value, 6) for name, value in zip(names, means, strict=True)}

@@ -15,13 +15,13 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.distributed import DistError, DistNetworkError
 
-from semsynth.data.loader import TrainingPictures
-from semsynth.core.errors import Preempted, ProcessLost, UserError, some
 from semsynth.core.distributed.preemption import requested
+from semsynth.core.distributed.watchdog import RankWatchdog
+from semsynth.core.errors import Preempted, RankLost, UserError, some
 from semsynth.core.progress import log_line
+from semsynth.data.loader import TrainingDataset
 from semsynth.training.recipe import Recipe
 from semsynth.training.step import Run
-from semsynth.core.distributed.watchdog import Watch
 
 T = TypeVar("T")
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -35,7 +35,7 @@ def together(accelerator: Accelerator, error: UserError) -> BaseException:
     return error if accelerator.is_main_process else SystemExit(error.status)
 
 
-def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+def run_on_rank0(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Let rank 0 work, and give the result to all; where it fails, all end and it says why."""
     answer: list[Any] = [None, False]
     error: Exception | None = None
@@ -67,18 +67,18 @@ def while_starting(error: RuntimeError) -> BaseException:
     if isinstance(error, DistError) or _CONNECTION.search(text):
         if requested():  # the others were told too, and have ended sooner
             return Preempted(f"{me} stopped before the first step ({requested()}); start again")
-        return ProcessLost(f"{me} lost the others while the run was starting ({text}); start again")
+        return RankLost(f"{me} lost the others while the run was starting ({text}); start again")
     return error
 
 
 def translate(
-    error: BaseException, recipe: Recipe, accelerator: Accelerator, watch: Watch
+    error: BaseException, recipe: Recipe, accelerator: Accelerator, watch: RankWatchdog
 ) -> BaseException:
     """Return what to raise for an error of the training: one line where it can be said in one."""
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(_out_of_memory(error, recipe, accelerator, watch))
     if isinstance(error, RuntimeError) and (worker := _WORKER.search(str(error))):
-        return ProcessLost(_lost_worker(worker[1], recipe, watch))
+        return RankLost(_lost_worker(worker[1], recipe, watch))
     several = accelerator.num_processes > 1
     if several and isinstance(error, RuntimeError) and _CONNECTION.search(str(error)):
         return watch.explain(error)
@@ -87,18 +87,18 @@ def translate(
     return error
 
 
-def _lost_worker(pid: str, recipe: Recipe, watch: Watch) -> str:
+def _lost_worker(pid: str, recipe: Recipe, watch: RankWatchdog) -> str:
     workers = recipe.train.workers
     fewer = f" or --set train.workers={workers // 2}" if workers > 1 else ""
     return (
-        f"rank {watch.me.rank} on {watch.me.host} lost a process that reads its pictures ({pid}) "
+        f"rank {watch.me.rank} on {watch.me.host} lost a process that reads its images ({pid}) "
         f"at step {watch.me.step}; was it killed for main memory? More of it (--mem){fewer} helps; "
         "the run goes on from its last checkpoint when it is started again"
     )
 
 
 def _out_of_memory(
-    error: BaseException, recipe: Recipe, accelerator: Accelerator, watch: Watch
+    error: BaseException, recipe: Recipe, accelerator: Accelerator, watch: RankWatchdog
 ) -> str:
     train, device = recipe.train, accelerator.device
     where = str(device)
@@ -126,12 +126,12 @@ def _out_of_memory(
     )
 
 
-def not_finite(run: Run, pictures: TrainingPictures, window: list[Tensor]) -> UserError:
+def not_finite(run: Run, images: TrainingDataset, window: list[Tensor]) -> UserError:
     """Return the error of a window of steps whose means are not finite; all processes call it.
 
     Args:
         run: at the last step of the window.
-        pictures: to name them.
+        images: to name them.
         window: the numbers of ``step_names`` of this process, a tensor for each step.
     """
     accelerator, batch = run.accelerator, run.recipe.train.batch_size
@@ -139,17 +139,17 @@ def not_finite(run: Run, pictures: TrainingPictures, window: list[Tensor]) -> Us
     every = every.reshape(accelerator.num_processes, len(window), -1)
     bad = ~torch.isfinite(every)
     index = int(bad.any(0).any(-1).nonzero()[0])
-    step = run.step - len(window) + index  # from 0, as the order of the pictures; bars count from 1
-    # The gradient's norm is everybody's; a loss is that of a process's own pictures.
+    step = run.step - len(window) + index  # from 0, as the order of the images; bars count from 1
+    # The gradient's norm is everybody's; a loss is that of a process's own images.
     ranks = bad[:, index, :3].any(-1).nonzero().flatten().tolist()
     ranks = ranks or list(range(accelerator.num_processes))
     slots = [slot for slot in range(batch) if slot % accelerator.num_processes in ranks]
-    stems = [pictures.stem_at(step * batch + slot) for slot in slots]
+    stems = [images.stem_at(step * batch + slot) for slot in slots]
     what = "loss" if bad[:, index, :3].any() else "gradient"
-    log_line(f"the {what} of step {step + 1} is not finite; its pictures: {', '.join(stems)}")
+    log_line(f"the {what} of step {step + 1} is not finite; its images: {', '.join(stems)}")
     return UserError(
-        f"{run.folder}: the {what} of step {step + 1} is not finite, in the pictures "
+        f"{run.folder}: the {what} of step {step + 1} is not finite, in the images "
         f"{some(stems, 8)}; started again, the run would come to the same: look at these "
-        "pictures, or start another with a lower train.learning_rate; the last checkpoint is from "
+        "images, or start another with a lower train.learning_rate; the last checkpoint is from "
         "before"
     )

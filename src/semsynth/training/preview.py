@@ -1,4 +1,4 @@
-"""What a run shows of itself: a loss on fixed noise, and pictures of fixed masks."""
+"""What a run shows of itself: a loss on fixed noise, and images of fixed masks."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semsynth.data.labels import Array
-from semsynth.data.format import encode_image
-from semsynth.data.loader import Latents
+from semsynth.core.files import write_bytes
+from semsynth.core.rng import derive_seed
+from semsynth.core.torch_rng import torch_generator
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.format import encode_image
+from semsynth.data.labels import Array
+from semsynth.data.loader import Latents
 from semsynth.diffusion.loss import diffusion_loss
-from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import labels_for_network
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
-from semsynth.core.files import write_bytes
-from semsynth.core.rng import derive_seed
-from semsynth.core.torch_rng import torch_generator
 from semsynth.training.recipe import Recipe
 from semsynth.training.step import content_weight
 
-VALIDATION_PICTURES = 64
+VALIDATION_IMAGES = 64
 # The most at a time, where a micro-batch of training is no smaller: gamma and beta of 1024x1024
-# pictures take 1.4 GB each.
+# images take 1.4 GB each.
 VALIDATION_BATCH = 4
 PREVIEW_MASKS = 6
 PREVIEW_STEPS = 20
@@ -40,17 +40,17 @@ def _spread(stems: list[str], count: int) -> list[str]:
 
 
 def can_validate(data: PreparedDataset) -> bool:
-    """Return whether there are pictures whose loss can be watched."""
+    """Return whether there are images whose loss can be watched."""
     return "val" in data.splits() and data.has_images("val")
 
 
 def validation_stems(data: PreparedDataset) -> list[str]:
-    """Return the up to 64 pictures of ``val`` whose loss is watched."""
-    return _spread(data.stems("val"), VALIDATION_PICTURES)
+    """Return the up to 64 images of ``val`` whose loss is watched."""
+    return _spread(data.stems("val"), VALIDATION_IMAGES)
 
 
 def validation_batch(recipe: Recipe, world: int) -> int:
-    """Return how many pictures are validated at a time: of no more memory than training takes."""
+    """Return how many images are validated at a time: of no more memory than training takes."""
     micro_batch = recipe.train.batch_size // (world * recipe.train.accumulation)
     return max(1, min(VALIDATION_BATCH, micro_batch))
 
@@ -65,19 +65,19 @@ def validation_loss(
     latents: Latents | None = None,
     at_once: int = VALIDATION_BATCH,
 ) -> float:
-    """Return the loss on up to 64 pictures of ``val``, each at its fixed timestep and noise.
+    """Return the loss on up to 64 images of ``val``, each at its fixed timestep and noise.
 
     With ``train.crop_size`` on their middles, which take no more memory than training does. As in
     training padding does not count.
 
     Args:
         unet: the network; all is computed on its device.
-        codec: of the pictures; not used with ``latents``.
+        codec: of the images; not used with ``latents``.
         schedule: the forward process.
-        data: has pictures for ``val``.
+        data: has images for ``val``.
         recipe: of the run.
-        latents: of the whole pictures of ``validation_stems``, computed before.
-        at_once: pictures in a pass; nothing but rounding depends on it.
+        latents: of the whole images of ``validation_stems``, computed before.
+        at_once: images in a pass; nothing but rounding depends on it.
     """
     stems = validation_stems(data)
     device = next(unet.parameters()).device
@@ -85,9 +85,9 @@ def validation_loss(
     for start in range(0, len(stems), at_once):
         part = stems[start : start + at_once]
         if latents is None:
-            # On the device already: an autoencoder goes where its pictures are.
-            pictures = _middles(part, data.read_image, recipe).to(device).permute(0, 3, 1, 2)
-            x0 = codec.encode(pictures.float() / 127.5 - 1)
+            # On the device already: an autoencoder goes where its images are.
+            images = _middles(part, data.read_image, recipe).to(device).permute(0, 3, 1, 2)
+            x0 = codec.encode(images.float() / 127.5 - 1)
         else:
             x0 = torch.from_numpy(np.stack([latents(stem, False) for stem in part])).to(device)
         generators = [torch_generator(recipe.seed, "validation", stem) for stem in part]
@@ -108,7 +108,7 @@ def validation_loss(
 
 
 def _middles(part: list[str], read: Callable[[str, str], Array], recipe: Recipe) -> Tensor:
-    """Return the middles of what ``read`` says of pictures of ``val``, as large as a step's."""
+    """Return the middles of what ``read`` says of images of ``val``, as large as a step's."""
     layers = []
     for stem in part:
         whole = read("val", stem)
@@ -135,7 +135,7 @@ def _label_maps(
 def preview(
     pipeline: SemanticDiffusionPipeline, data: PreparedDataset, run: Path, step: int
 ) -> Path:
-    """Write ``previews/step_*.png``: a row each of masks, real pictures, generated ones."""
+    """Write ``previews/step_*.png``: a row each of masks, real images, generated ones."""
     split = "val" if "val" in data.splits() else "train"
     stems = _spread(data.stems(split), PREVIEW_MASKS)
     masks = [data.read_mask(split, stem) for stem in stems]
@@ -144,7 +144,7 @@ def preview(
     settings = SamplerSettings(steps=steps, guidance_scale=pipeline.default_guidance)
     has_edges = pipeline.instance_edges and data.has_instances(split)
     painted = []
-    # One after the other: six whole pictures at once may take more memory than training does.
+    # One after the other: six whole images at once may take more memory than training does.
     for stem, mask, seed in zip(stems, masks, seeds, strict=True):
         edges = data.read_edges(split, stem)[None] if has_edges else None
         painted.append(pipeline.generate(mask[None], [seed], settings, edges)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,10 +10,10 @@ from typing import Annotated, Any, Literal, Self
 import tyro.conf
 from pydantic import Field, model_validator
 
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.models.config import ModelConfig
 from semsynth.core.config import Config, load_yaml, parse, set_value
-from semsynth.training.recipe_files import recipe_path
+from semsynth.core.errors import UserError
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.config import ModelConfig, whole_size
 
 
 class PhaseConfig(Config):
@@ -42,7 +43,7 @@ class TrainSection(PhaseConfig):
     """The first phase, and what holds for both.
 
     Attributes:
-        batch_size: pictures of a step over all processes.
+        batch_size: images of a step over all processes.
         accumulation: micro-batches of a process's share of the batch.
         weight_decay: AdamW's.
         betas: AdamW's.
@@ -51,18 +52,18 @@ class TrainSection(PhaseConfig):
         grad_clip: largest norm of the gradient.
         ema_decay: decay of the moving average of the weights.
         ema_warmup: shorten the average early: min(ema_decay, (1 + n) / (10 + n)).
-        flip: mirror half of the pictures.
+        flip: mirror half of the images.
         crop: smallest share of a side that a random crop keeps; it is enlarged to the whole (1: no
             crops).
-        crop_size: height and width of what a step sees of a picture, cut out at a random place
-            without resizing; the pictures may then be larger than what fits into memory, and of
+        crop_size: height and width of what a step sees of an image, cut out at a random place
+            without resizing; the images may then be larger than what fits into memory, and of
             any size, and the model paints their whole size. Validation takes their middles.
-        scale: with ``crop_size``, by how much pictures are enlarged before they are cut, at least
+        scale: with ``crop_size``, by how much images are enlarged before they are cut, at least
             and at most.
         color: standard deviation of random brightness, contrast and saturation; needs
             ``model.augment_condition``.
         augment: share of the samples that crop, scale and color change.
-        cache_latents: with codec ``vae``, compute the latents of all pictures once and keep them
+        cache_latents: with codec ``vae``, compute the latents of all images once and keep them
             beside the data; excludes crops and color.
         precision: ``auto`` (bf16 where that is faster), ``no`` (fp32) or ``bf16``.
         sharding: ``full``: each of several processes holds a share of weights, gradients, optimizer
@@ -72,7 +73,7 @@ class TrainSection(PhaseConfig):
             of all); most of the memory is the first one's or two's.
         channels_last: memory layout of convolutions; ``auto``: with bf16, where it is faster.
         compile: ``auto`` (the kernels of norms, on GPUs), ``on`` or ``off``.
-        workers: processes that read pictures (0: in the training process, kept in memory).
+        workers: processes that read images (0: in the training process, kept in memory).
         log_every: steps between lines of metrics.
         validate_every: steps between validation losses (0: never).
         preview_every: steps between preview grids (0: never).
@@ -133,7 +134,7 @@ class Recipe(Config):
         name: of the recipe.
         about: a line or two for the reader.
         run: name of the run's folder under checkpoints/ (empty: the recipe's name).
-        height: of the pictures, in pixels; the prepared data must have this size.
+        height: of the images, in pixels; the prepared data must have this size.
         width: likewise.
         seed: of everything random.
     """
@@ -156,7 +157,7 @@ class Recipe(Config):
 
     @property
     def step_size(self) -> tuple[int, int]:
-        """Return height and width of what a step sees of a picture."""
+        """Return height and width of what a step sees of an image."""
         return self.train.crop_size or (self.height, self.width)
 
     @model_validator(mode="after")
@@ -193,7 +194,7 @@ class Recipe(Config):
             if round(crop / low) > side:
                 raise ValueError(
                     f"train.crop_size {crop} at scale {low:g} is {round(crop / low)} pixels of a "
-                    f"picture, more than its {name} {side}; the least scale is {crop / side:.3g}"
+                    f"image, more than its {name} {side}; the least scale is {crop / side:.3g}"
                 )
         return self
 
@@ -201,7 +202,7 @@ class Recipe(Config):
     def _augmentation_does_not_leak(self) -> Self:
         if self.train.color and not self.model.augment_condition:
             raise ValueError(
-                "train.color would be in the generated pictures too, unless "
+                "train.color would be in the generated images too, unless "
                 "model.augment_condition is true"
             )
         return self
@@ -219,7 +220,7 @@ class Recipe(Config):
         for name, without in (("crop", 1), ("crop_size", None), ("color", 0)):
             if getattr(train, name) != without:
                 raise ValueError(
-                    f"train.{name} is {getattr(train, name)}, and varied pictures have no latents "
+                    f"train.{name} is {getattr(train, name)}, and varied images have no latents "
                     "on disk; set train.cache_latents=false, or vary by flips alone"
                 )
         return self
@@ -256,7 +257,7 @@ class TrainConfig:
         fork: start a new run, in an output folder of its own, from the newest checkpoint of another
             run (finished, stopped, or still going on) of another recipe or data set, with the same
             labels and network: its weights and their average; optimizer, steps and the order of
-            pictures begin anew. The same command continues the new run.
+            images begin anew. The same command continues the new run.
         label_map: for --from, a YAML file of lines 'label of the data: label of the model' where
             the names differ (or: a list of labels, their mean).
         resume: continue an unfinished run in the output folder (--no-resume: refuse it).
@@ -280,6 +281,7 @@ class TrainConfig:
 
 
 REGION_DROPOUT = 0.5
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def chosen_recipe(config: TrainConfig) -> Recipe:
@@ -307,3 +309,57 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     for change in changes:
         set_value(mapping, change)
     return parse(Recipe, mapping, str(path) if not changes else f"{path} with --set")
+
+
+def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
+    """Return the recipe with changes of its section ``train``."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+
+
+def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
+    """Return height and width of what the network works on, in training or in painting."""
+    height, width = recipe.step_size
+    if painted:
+        height, width = whole_size((recipe.height, recipe.width), recipe.model.size_multiple)
+    return height // recipe.model.downscale, width // recipe.model.downscale
+
+
+def painted_size(recipe: Recipe) -> tuple[int, int]:
+    """Return height and width of what is painted, before what was filled up is cut off again."""
+    height, width = latent_size(recipe, painted=True)
+    return height * recipe.model.downscale, width * recipe.model.downscale
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes that came with the package."""
+    installed = _PACKAGE / "recipes"
+    # A checkout (editable install) keeps them two folders up: <root>/src/semsynth, <root>/recipes.
+    return installed if installed.is_dir() else _PACKAGE.parents[1] / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that came with the package, sorted."""
+    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+
+
+def recipe_path(name_or_path: str | Path) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        name_or_path: a known name (`streets_demo`), or a path to a YAML file of the user's own.
+
+    Raises:
+        UserError: there is no such recipe; the message names the nearest known one.
+    """
+    text = str(name_or_path)
+    names = recipe_names()
+    if text in names:
+        return recipes_folder() / f"{text}.yaml"
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise UserError(f"recipe file {path} does not exist; known recipes: {', '.join(names)}")
+    near = difflib.get_close_matches(text, names, n=1)
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    raise UserError(f"unknown recipe `{text}`: {hint}known recipes: {', '.join(names)}")

@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from semsynth.data.loader import Batch
+from semsynth.core.precision import Precision, autocast
+from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import Loss, diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.timesteps import timesteps
@@ -22,12 +24,10 @@ from semsynth.models.codecs.codec import Codec
 from semsynth.models.sdm.dropout import seed_dropout
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import labels_for_network
-from semsynth.core.precision import Precision, autocast
-from semsynth.core.rng import derive_seed, numpy_rng
-from semsynth.training.recipe import Recipe
 from semsynth.training.ema import Ema
+from semsynth.training.init.from_model import Initialization
 from semsynth.training.lr_schedule import learning_rate, phase_at
-from semsynth.training.init.from_model import Start
+from semsynth.training.recipe import Recipe
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     precision: Precision = "no"
     step: int = 0
-    start: Start | None = None
+    start: Initialization | None = None
 
     @property
     def plain_unet(self) -> SemanticUNet:
@@ -97,7 +97,7 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     x0, weight = _to_device(run, batch)
     varied = _told(run, batch)
     assert batch.noise is not None
-    noise, t = moved(batch.noise, x0.device), moved(step_times(run), x0.device)
+    noise, t = moved(batch.noise, x0.device), moved(step_timesteps(run), x0.device)
     channels, edges = (
         None if part is None else moved(labels_for_network(part, recipe.model), x0.device)
         for part in (batch.channels, batch.edges)
@@ -178,9 +178,9 @@ def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor | None]:
     if batch.latents is not None:
         x0 = moved(batch.latents, device)
     else:
-        pictures = moved(batch.pictures, device).float() / 127.5 - 1
+        images = moved(batch.images, device).float() / 127.5 - 1
         with torch.no_grad():
-            x0 = run.codec.encode(pictures)
+            x0 = run.codec.encode(images)
     if run.channels_last:
         x0 = x0.contiguous(memory_format=torch.channels_last)
     if batch.content is None:
@@ -191,7 +191,7 @@ def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor | None]:
 def content_weight(content_B1HW: Tensor, downscale: int) -> Tensor:
     """Return the weights of latent pixels in the loss, (B, 1, H / downscale, W / downscale).
 
-    A latent pixel counts where all picture pixels under it are content.
+    A latent pixel counts where all image pixels under it are content.
 
     Args:
         content_B1HW: bool, False for padding.
@@ -205,7 +205,7 @@ def _slots(run: Run) -> range:
     return range(run.recipe.train.batch_size)[rank::world]
 
 
-def step_times(run: Run) -> Tensor:
+def step_timesteps(run: Run) -> Tensor:
     """Return this process's timesteps, (B,), a function of (seed, step, slot); on the CPU."""
     recipe, size = run.recipe, run.recipe.train.batch_size
     # Spread evenly over the levels, with one random offset: less variance than independent draws.

@@ -19,7 +19,7 @@ def watched(earlier: Iterable[Mapping[str, Any]], step: int, loss: float) -> dic
     Args:
         earlier: the metrics so far, as in ``metrics.jsonl``.
         step: of this loss.
-        loss: on the held-out pictures.
+        loss: on the held-out images.
     """
     known = [
         (line["validation_loss"], line["step"])
@@ -31,7 +31,7 @@ def watched(earlier: Iterable[Mapping[str, Any]], step: int, loss: float) -> dic
     if since and since % PATIENCE == 0:
         say(
             f"warning: step {step}: the validation loss is {loss:.4f}, and {since} in a row were "
-            f"not below the {best:.4f} of step {at}: the pictures are being learned by heart; "
+            f"not below the {best:.4f} of step {at}: the images are being learned by heart; "
             "more variation (train.crop, train.color), model.dropout or fewer steps help"
         )
     return {"validation_loss": loss, "best_validation_loss": best, "best_step": at}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsynth.data.labels import Array, LabelSet
 from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.sampler_settings import SamplerSettings
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 7: "car"}, ignore_id=0)
@@ -24,7 +24,7 @@ def write_prepared(
     labels: LabelSet = LABELS,
     original_sizes: Sequence[tuple[int, int]] = ((32, 48),),
 ) -> PreparedDataset:
-    """Write ``n`` pictures: sky above road, a car, a column of void; each class in its colour."""
+    """Write ``n`` images: sky above road, a car, a column of void; each class in its colour."""
     writer = PreparedWriter(folder, PreparedFormat(labels, HEIGHT, WIDTH), "prepared", {"n": n})
     ids = list(labels.by_id)
     for i in range(n):
@@ -68,13 +68,13 @@ class FakePainter:
             raise KeyboardInterrupt
         self.shapes.append(mask_BHW.shape)
         self.seeds += list(seeds)
-        pictures = [paint(mask, seed) for mask, seed in zip(mask_BHW, seeds, strict=True)]
-        return np.stack(pictures)
+        images = [paint(mask, seed) for mask, seed in zip(mask_BHW, seeds, strict=True)]
+        return np.stack(images)
 
 
 @pytest.fixture
 def write_toy() -> Callable[..., PreparedDataset]:
-    """Writes a small prepared data set of 24x16 pictures."""
+    """Writes a small prepared data set of 24x16 images."""
     return write_prepared
 
 

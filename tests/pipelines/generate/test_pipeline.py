@@ -12,19 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.format import PreparedSample, write_sample
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.format import PreparedSample, write_sample
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.models.config import ModelConfig
+from semsynth.models.sdm.reference import reference_forward
+from semsynth.pipelines import SemanticDiffusionPipeline, painting
+from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    build_network,
+    load_model_file,
+    save_model_file,
+)
 from semsynth.pipelines.generate import run
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
-from semsynth.models.config import ModelConfig
-from semsynth.models.sdm.reference import plain_pass
-from semsynth.pipelines import SemanticDiffusionPipeline, painting
-from semsynth.pipelines.formats.model_file import Bundle, build_network, load_bundle, save_bundle
-from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
-from semsynth.core.errors import UserError
 
 STEPS = 3
 
@@ -45,11 +50,11 @@ def folder(tmp_path: Path, write_toy: Callable[..., Any], networks: dict[str, An
     unet, _ = build_network(networks["model"], networks["diffusion"], data.labels.num_channels)
     for parameter in unet.parameters():  # the last layer of a fresh network is zero
         torch.nn.init.normal_(parameter, std=0.05)
-    bundle = Bundle(
+    bundle = ModelFile(
         **networks, labels=data.labels, height=16, width=24, weights=unet.state_dict(),
         facts={"licence": "CC BY-NC 4.0"},
     )  # fmt: skip
-    save_bundle(tmp_path / "final_model.pth", bundle)
+    save_model_file(tmp_path / "final_model.pth", bundle)
     return tmp_path
 
 
@@ -62,16 +67,16 @@ def paint(
     return PreparedDataset.open(folder / output)
 
 
-def test_a_picture_does_not_depend_on_what_is_painted_with_it(folder: Path) -> None:
+def test_a_image_does_not_depend_on_what_is_painted_with_it(folder: Path) -> None:
     whole, few = paint(folder, "whole", per_mask=4), paint(folder, "few", per_mask=2, limit=1)
-    pictures = {s: whole.image_path("val", s).read_bytes() for s in whole.stems("val")}
+    images = {s: whole.image_path("val", s).read_bytes() for s in whole.stems("val")}
     for stem in few.stems("val"):
-        assert few.image_path("val", stem).read_bytes() == pictures[stem]
-    # Lost and painted again: in other places of the batch, beside other pictures.
+        assert few.image_path("val", stem).read_bytes() == images[stem]
+    # Lost and painted again: in other places of the batch, beside other images.
     for stem in ("street_0__001", "street_1__001"):
         whole.image_path("val", stem).unlink()
     again = paint(folder, "whole", per_mask=4)
-    assert pictures == {s: again.image_path("val", s).read_bytes() for s in again.stems("val")}
+    assert images == {s: again.image_path("val", s).read_bytes() for s in again.stems("val")}
 
 
 def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
@@ -99,7 +104,7 @@ def test_another_batch_size_changes_a_pixel_by_one_at_most(folder: Path) -> None
         assert np.abs(difference).max() <= 1
 
 
-def test_pictures_of_one_mask_differ(folder: Path) -> None:
+def test_images_of_one_mask_differ(folder: Path) -> None:
     samples = paint(folder, "samples", per_mask=2)
     first, second = (samples.read_image("val", f"street_0__{k:03d}") for k in range(2))
     assert (first != second).mean() > 0.5
@@ -120,8 +125,8 @@ def test_a_broken_checkpoint_leaves_nothing_behind(folder: Path) -> None:
 
 
 def test_a_diffusers_folder_paints_the_same(folder: Path) -> None:
-    bundle = load_bundle(folder / "final_model.pth")
-    SemanticDiffusionPipeline.from_bundle(bundle).save_pretrained(folder / "diffusers")
+    bundle = load_model_file(folder / "final_model.pth")
+    SemanticDiffusionPipeline.from_model_file(bundle).save_pretrained(folder / "diffusers")
     a, b = paint(folder, "a", per_mask=1), paint(folder, "b", "diffusers", per_mask=1)
     for stem in a.stems("val"):
         assert a.image_path("val", stem).read_bytes() == b.image_path("val", stem).read_bytes()
@@ -135,12 +140,12 @@ def test_edges_of_instances_are_a_part_of_the_mask(
     folder: Path, networks: dict[str, Any], write_toy: Callable[..., Any]
 ) -> None:
     model = networks["model"].model_copy(update={"instance_edges": True})
-    bundle = load_bundle(folder / "final_model.pth")
+    bundle = load_model_file(folder / "final_model.pth")
     unet, _ = build_network(model, bundle.diffusion, bundle.labels.num_channels)
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     bundle = replace(bundle, model=model, weights=unet.state_dict())
-    save_bundle(folder / "edges.pth", bundle)
+    save_model_file(folder / "edges.pth", bundle)
     with pytest.raises(UserError, match="masks of split 'val' have no instance maps"):
         paint(folder, "nothing", "edges.pth")
     assert not (folder / "nothing").exists()
@@ -150,8 +155,8 @@ def test_edges_of_instances_are_a_part_of_the_mask(
     writer = PreparedWriter(folder / "objects", form, "prepared", {})
     mask = plain.read_mask("val", "street_0")
     for stem, objects in (("one", np.zeros_like(mask)), ("two", (mask == 7).astype(np.uint8))):
-        picture = PreparedSample(None, mask, mask.shape, instances=objects)
-        writer.add(write_sample(writer.root, form, "val", stem, picture))
+        image = PreparedSample(None, mask, mask.shape, instances=objects)
+        writer.add(write_sample(writer.root, form, "val", stem, image))
     writer.finish("objects", "made here", "CC0-1.0")
     samples = paint(folder, "samples", "edges.pth", data=folder / "objects", per_mask=1)
     pipe = SemanticDiffusionPipeline.from_checkpoint(folder / "edges.pth", "cpu")
@@ -182,12 +187,12 @@ def test_guidance_is_rescaled_and_kept_to_its_interval(folder: Path) -> None:
 def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = load_bundle(folder / "final_model.pth")
+    bundle = load_model_file(folder / "final_model.pth")
     last = {
         name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
         for name, value in bundle.weights.items()
     }
-    save_bundle(folder / "last.pth", replace(bundle, weights=last))
+    save_model_file(folder / "last.pth", replace(bundle, weights=last))
 
     def is_nchw(unet: torch.nn.Module) -> bool:
         return all(p.stride() == torch.empty(p.shape).stride() for p in unet.parameters())
@@ -204,8 +209,8 @@ def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
 
     def plain(unet: torch.nn.Module, *args: Any) -> torch.Tensor:
         painted.append(is_nchw(unet))
-        return plain_pass(unet, *args)
+        return reference_forward(unet, *args)
 
-    monkeypatch.setattr(painting, "plain_pass", plain)
+    monkeypatch.setattr(painting, "reference_forward", plain)
     paint(folder, "plain", "last.pth", per_mask=1, limit=1, reference="plain")
     assert painted and all(painted)

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from semsynth.data.labels import LabelSet
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
-from semsynth.core.errors import UserError
 
 Configure = Callable[..., GenerateConfig]
 Fake = Callable[..., Any]
@@ -105,7 +105,7 @@ def test_nothing_is_painted_twice_and_a_lost_file_is_painted_again(
     assert contents(config.output) == before
 
 
-def test_more_pictures_a_mask_keep_those_that_are_there(configure: Configure, fake: Fake) -> None:
+def test_more_images_a_mask_keep_those_that_are_there(configure: Configure, fake: Fake) -> None:
     few, many = configure("grown", per_mask=1, limit=2), configure("grown", per_mask=3)
     generate(few, fake())
     assert generate(many, fake())["n_new"] == 7
@@ -128,7 +128,7 @@ def test_processes_share_the_work_and_the_last_writes_the_lists(
     assert contents(shared.output) == contents(alone.output)
 
 
-def test_masks_without_pictures_are_enough(tmp_path: Path, fake: Fake, write_toy: Fake) -> None:
+def test_masks_without_images_are_enough(tmp_path: Path, fake: Fake, write_toy: Fake) -> None:
     write_toy(tmp_path / "masks", images=False)
     config = GenerateConfig(data=tmp_path / "masks", output=tmp_path / "out", per_mask=1)
     generate(config, fake())
@@ -144,7 +144,7 @@ def test_masks_without_pictures_are_enough(tmp_path: Path, fake: Fake, write_toy
         ({"per_mask": 5, "batch_size": 4}, {4}),
     ],
 )
-def test_pictures_at_once(
+def test_images_at_once(
     options: dict[str, int], sizes: set[int], configure: Configure, fake: Fake
 ) -> None:
     painter = fake()
@@ -192,7 +192,7 @@ def test_a_licence_of_the_checkpoint_is_added_to_that_of_the_masks(
     assert licence == "CC BY-NC 4.0; research only"
 
 
-def test_contact_sheet_shows_the_pictures(configure: Configure, fake: Fake) -> None:
+def test_contact_sheet_shows_the_images(configure: Configure, fake: Fake) -> None:
     config = configure()
     generate(config, fake())
     sheet = cv2.imread(str(config.output / "contact_sheet.png"))

@@ -17,10 +17,10 @@ import torch
 
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.config import ModelConfig
+from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
-from semsynth.models.config import ModelConfig
-from semsynth.pipelines.formats.model_file import Bundle, build_network, save_bundle
 
 PER_MASK, MASKS = 3, 5
 
@@ -39,8 +39,8 @@ def folder(tmp_path: Path, write_toy: Callable[..., Any], monkeypatch: Any) -> P
     unet, _ = build_network(model, diffusion, data.labels.num_channels)
     for parameter in unet.parameters():  # the last layer of a fresh network is zero
         torch.nn.init.normal_(parameter, std=0.05)
-    bundle = Bundle(model, diffusion, data.labels, 16, 24, unet.state_dict(), {"licence": "CC0"})
-    save_bundle(tmp_path / "final_model.pth", bundle)
+    bundle = ModelFile(model, diffusion, data.labels, 16, 24, unet.state_dict(), {"licence": "CC0"})
+    save_model_file(tmp_path / "final_model.pth", bundle)
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""`python -m semsynth.cli.cluster.launch [--nproc N] SCRIPT ...`: a training on what this place has.
+"""`python -m semsynth.cli.cluster.launch [--nproc N] SCRIPT ...`: start a training here.
 
 Three places, told apart by SLURM's variables (docs/cluster.md, How it starts):
 

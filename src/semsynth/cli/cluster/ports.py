@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def reserved_port(wanted: Sequence[int] = (0,), host: str = "") -> Iterator[int]:
+def reserve_port(wanted: Sequence[int] = (0,), host: str = "") -> Iterator[int]:
     """Hold a free port of this machine without listening on it.
 
     Only a socket that sets SO_REUSEADDR, as servers do (torch's store among them), can be bound to

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
+from semsynth.cli.cluster.ports import reserve_port
 from semsynth.core.errors import REQUEUE_STATUS, UserError
-from semsynth.cli.cluster.ports import reserved_port
 
 # Seconds that the other tasks have after the first one ended. Not `--kill-on-bad-exit`: that would
 # kill rank 0 in the middle of the checkpoint for which the others have already left. Twice what the
@@ -89,7 +89,7 @@ def meeting_port(env: Mapping[str, str]) -> AbstractContextManager[int]:
     but something else on that node may have it, or take it before rank 0 listens there, and a
     rank that meets a stranger there waits for ever.
     """
-    return reserved_port([*_ports(int(env["SLURM_JOB_ID"]) * 7), 0])
+    return reserve_port([*_ports(int(env["SLURM_JOB_ID"]) * 7), 0])
 
 
 def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any
 from tyro.conf import Positional
 
 from semsynth.cli.common import finish, parse
-from semsynth.core.files import MARKER, read_json
-from semsynth.core.errors import UserError
-from semsynth.core.distributed.squeue import ask_squeue
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
+from semsynth.core.distributed.squeue import ask_squeue
+from semsynth.core.errors import UserError
+from semsynth.core.files import MARKER, read_json
 
 # A running training writes at each line of the log. Validation, previews and checkpoints come in
 # between, so that a run counts as stalled only after many lines' time, and no sooner than minutes.

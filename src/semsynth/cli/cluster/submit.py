@@ -14,12 +14,12 @@ from typing import Annotated, Literal
 
 import tyro.conf
 
-from semsynth.cli.common import finish, parse
 from semsynth.cli.cluster.status import ask_slurm
-from semsynth.core.files import require_writable, write_text
-from semsynth.core.errors import UserError
-from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
+from semsynth.cli.common import finish, parse
 from semsynth.core.distributed.run_status import read_status
+from semsynth.core.errors import UserError
+from semsynth.core.files import require_writable, write_text
+from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}")
 _MEMORY = re.compile(r"\d+[KMGT]?")
@@ -67,7 +67,7 @@ class SubmitConfig:
     gpus: int = 8
     """GPUs of each machine, with a process each; 0: none, and one process a machine."""
     cpus: int = 8
-    """CPU cores of each process; train.workers of the recipe read pictures on them."""
+    """CPU cores of each process; train.workers of the recipe read images on them."""
     memory: str = "0"
     """Memory of each machine, such as 200G; 0: all of it."""
     time: str = "48:00:00"
@@ -182,10 +182,10 @@ def _log(run: Path, job: str) -> Path:
 def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
     """Check what the job would, and that no other job is about to train in its folder."""
     from semsynth.data.dataset import PreparedDataset
-    from semsynth.training.inputs.samples import with_codec_hash
-    from semsynth.training.init.fork import check_fork
     from semsynth.training.build import check_batch, check_claim, check_fit
+    from semsynth.training.init.fork import check_fork
     from semsynth.training.init.from_model import check_start, starting_point
+    from semsynth.training.inputs.samples import with_codec_hash
 
     check_start(config.training)
     check_batch(recipe, config.nodes * (config.gpus or 1))

@@ -15,11 +15,11 @@ import psutil
 FOLDER = ".ranks"
 EVERY_SECONDS = 5.0  # between two beats, at the most
 # After a step, until the next one has ended; what rank 0 alone does is before these.
-ORDER = ("", "waiting for pictures", "first step", "step")
+ORDER = ("", "waiting for images", "first step", "step")
 
 
 @dataclass
-class Beat:
+class Heartbeat:
     """What a process says of itself; ``beat`` and ``progress`` only ever grow.
 
     The last word: why it ``failed``, with which ``status``, whether it ``said`` so, and which ranks
@@ -40,22 +40,22 @@ class Beat:
     lost: list[int] = field(default_factory=list)
 
 
-def reached(beat: Beat) -> tuple[int, int]:
+def reached(beat: Heartbeat) -> tuple[int, int]:
     """Return how far a process has come; what it does after a step is counted on that step."""
     return beat.step, ORDER.index(beat.doing) if beat.doing in ORDER else 0
 
 
-def is_over(beat: Beat) -> bool:
+def is_over(beat: Heartbeat) -> bool:
     """Return whether a process has come to the end of the training."""
     return beat.doing == "finished"
 
 
-def name_of(beat: Beat) -> str:
+def name_of(beat: Heartbeat) -> str:
     """Return how lines call a process."""
     return f"rank {beat.rank} on {beat.host}"
 
 
-def is_gone(beat: Beat) -> bool:
+def is_gone(beat: Heartbeat) -> bool:
     """Return whether a process of this host is dead; of another host, nothing is known at once."""
     if beat.host != platform.node():
         return False
@@ -68,11 +68,11 @@ def is_gone(beat: Beat) -> bool:
         return False
 
 
-def _same(process: psutil.Process, beat: Beat) -> bool:
+def _same(process: psutil.Process, beat: Heartbeat) -> bool:
     return bool(abs(process.create_time() - beat.started) < 1)
 
 
-def kill_here(beat: Beat) -> None:
+def kill_here(beat: Heartbeat) -> None:
     """End a process of this job that is stopped or hangs, where it is on this host."""
     with suppress(psutil.Error, OSError):
         if beat.host == platform.node() and _same(psutil.Process(beat.pid), beat):
@@ -84,19 +84,19 @@ def beat_file(rank: int) -> str:
     return f"rank_{rank:04d}.json"
 
 
-def read_beat(path: Path) -> Beat | None:
+def read_beat(path: Path) -> Heartbeat | None:
     """Return what a process says of itself; None where nothing can be read at the moment."""
     try:
-        return Beat(**json.loads(path.read_text()))
+        return Heartbeat(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def last_beat(run: Path, owner: str) -> Beat | None:
+def last_beat(run: Path, owner: str) -> Heartbeat | None:
     """Return the last word of rank 0 of the job with this token; None where there is none."""
     return read_beat(run / FOLDER / owner / beat_file(0))
 
 
-def has_ended(beat: Beat) -> bool:
+def has_ended(beat: Heartbeat) -> bool:
     """Return whether a process said that it ended, or was of this host and is gone."""
     return bool(beat.failed) or is_over(beat) or is_gone(beat)

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch.distributed import DistStoreError, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from semsynth.core.errors import LOST_STATUS, REQUEUE_STATUS, Preempted, ProcessLost
 from semsynth.core.distributed.preemption import out_of_grace, requested
+from semsynth.core.errors import LOST_STATUS, REQUEUE_STATUS, Preempted, RankLost
 
 # How long the processes of a job wait for each other at the start. Tasks of one srun begin within
 # seconds; importing torch from a slow file server may take a minute or two.
@@ -29,7 +29,7 @@ MEETING_SECONDS = 300.0
 _TICK = 0.5
 
 
-class Starting:
+class RendezvousWatchdog:
     """Watches over the start; ``over`` is its end. One process alone waits for nobody."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -68,7 +68,7 @@ class Starting:
             os._exit(status)
 
 
-def meet(device: torch.device, timeout: timedelta, starting: Starting) -> None:
+def meet(device: torch.device, timeout: timedelta, starting: RendezvousWatchdog) -> None:
     """Make the process group of a job, if this is one of several processes.
 
     Args:
@@ -131,7 +131,7 @@ def _wait(store: Store, rank: int, world: int) -> None:
     if missing and requested():
         raise Preempted(f"stopped before the first step ({requested()}): {text}; start again")
     if missing:
-        raise ProcessLost(
+        raise RankLost(
             f"{text} within {MEETING_SECONDS:.0f} seconds, says rank {rank} on {platform.node()}; "
             "its own error, or the batch system's, says why; start again"
         )

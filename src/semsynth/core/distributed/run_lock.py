@@ -21,10 +21,16 @@ from pathlib import Path
 
 import psutil
 
-from semsynth.core.files import write_json
+from semsynth.core.distributed.heartbeat import (
+    EVERY_SECONDS,
+    FOLDER,
+    Heartbeat,
+    has_ended,
+    last_beat,
+)
 from semsynth.core.errors import UserError
+from semsynth.core.files import write_json
 from semsynth.core.progress import say
-from semsynth.core.distributed.heartbeat import EVERY_SECONDS, FOLDER, Beat, has_ended, last_beat
 
 FILE = ".owner.json"
 # How many beats are waited for: of a job that was heard of, and of one that may still be reading
@@ -50,7 +56,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class Owner:
+class RunLock:
     """A job's claim to its run folder.
 
     Attributes:
@@ -123,11 +129,11 @@ def check_alone(run: Path) -> None:
             )
 
 
-def take(run: Path) -> Owner:
+def take(run: Path) -> RunLock:
     """Make the folder this job's own; whoever had it finds out before its next write."""
     record = _Record(secrets.token_hex(6), *_me(), os.environ.get("SLURM_JOB_ID", ""))
     write_json(run / FILE, asdict(record))
-    return Owner(run, record.token)
+    return RunLock(run, record.token)
 
 
 def release(run: Path) -> None:
@@ -150,7 +156,7 @@ def _read(run: Path) -> _Record | None:
         return None
 
 
-def _last_word(run: Path) -> tuple[_Record, Beat] | None:
+def _last_word(run: Path) -> tuple[_Record, Heartbeat] | None:
     """Return who had the folder last, and what it said; None: nobody, as far as is known."""
     with suppress(OSError), tempfile.TemporaryFile(dir=run):
         pass  # a network's disk may show a folder as it was, until something is made in it
@@ -158,5 +164,5 @@ def _last_word(run: Path) -> tuple[_Record, Beat] | None:
     # A version without owners has its beats in the folder itself.
     beat = last_beat(run, there.token if there is not None else "")
     if there is not None:
-        return there, beat or Beat(0, there.host, there.pid, there.started)
+        return there, beat or Heartbeat(0, there.host, there.pid, there.started)
     return None if beat is None else (_Record("", beat.host, beat.pid, beat.started), beat)

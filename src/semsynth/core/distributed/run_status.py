@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from semsynth.core.files import read_json, write_json
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, write_json
 
 FORMAT = 1
 STATUS = "status.json"

@@ -23,7 +23,7 @@ _GO, _TIME, _SIGNAL = 0, 1, 2
 _REASONS = {_GO: "", _TIME: "the job's time limit is near", _SIGNAL: "a signal came"}
 
 
-class Stopping:
+class StopVote:
     """Asked after each step whether this was the last one for now."""
 
     def __init__(self, rank: int, world: int, timeout: timedelta) -> None:

@@ -25,19 +25,10 @@ from typing import Literal
 
 import psutil
 
-from semsynth.core.errors import (
-    LOST_STATUS,
-    REQUEUE_STATUS,
-    LeftToAnother,
-    ProcessLost,
-    UserError,
-)
-from semsynth.core.distributed.preemption import out_of_grace, requested
-from semsynth.core.progress import log_line, log_stream
 from semsynth.core.distributed.heartbeat import (
     EVERY_SECONDS,
     FOLDER,
-    Beat,
+    Heartbeat,
     beat_file,
     is_gone,
     is_over,
@@ -46,7 +37,16 @@ from semsynth.core.distributed.heartbeat import (
     reached,
     read_beat,
 )
+from semsynth.core.distributed.preemption import out_of_grace, requested
 from semsynth.core.distributed.run_status import read_status
+from semsynth.core.errors import (
+    LOST_STATUS,
+    REQUEUE_STATUS,
+    RankLost,
+    SilentExit,
+    UserError,
+)
+from semsynth.core.progress import log_line, log_stream
 
 # These take longer than a step: a hang in them is told this many times later.
 SLOW = 6
@@ -65,12 +65,12 @@ BLOCK = 4096
 
 @dataclass
 class _Seen:
-    beat: Beat
+    beat: Heartbeat
     silent: float = 0.0
     idle: float = 0.0
 
 
-class Watch:
+class RankWatchdog:
     """The thread of one process."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Watch:
         """
         self._folder, self._run, self._stall = run / FOLDER / owner, run, stall_seconds
         process = psutil.Process()
-        self.me = Beat(rank, platform.node(), process.pid, process.create_time(), step=step)
+        self.me = Heartbeat(rank, platform.node(), process.pid, process.create_time(), step=step)
         self._others = [r for r in (range(world) if rank < 2 else range(2)) if r != rank]
         self._seen: dict[int, _Seen] = {rank: _Seen(replace(self.me))}
         self._every = min(EVERY_SECONDS, stall_seconds / 8)
@@ -124,7 +124,7 @@ class Watch:
             reason, status = "ended", error.code
         elif not isinstance(error, UserError):
             reason = f"{name_of(self.me)}: {type(error).__name__} at step {self.me.step}: {reason}"
-        if isinstance(error, LeftToAnother):
+        if isinstance(error, SilentExit):
             reason, self.me.said, self.me.lost = error.reason, error.said, error.lost
         self._last_word(reason, status if isinstance(status, int) else 1)
         self.stop()
@@ -171,18 +171,18 @@ class Watch:
         others = [seen.beat for seen in self._others_seen()]
         for beat in others:
             if beat.failed and beat.said:
-                return LeftToAnother(beat.status or UserError.status, beat.failed)
+                return SilentExit(beat.status or UserError.status, beat.failed)
             if beat.failed and beat.lost:
                 lost = [other for other in others if other.rank in beat.lost]
                 return self._left(beat.failed, lost)
         gone = [beat for beat in others if self._has_died(beat)]
         return self._left(self._line(gone[0], "died"), gone) if gone else None
 
-    def _left(self, line: str, lost: list[Beat]) -> BaseException:
+    def _left(self, line: str, lost: list[Heartbeat]) -> BaseException:
         ranks = [beat.rank for beat in lost]
         if self._reports(ranks):
-            return ProcessLost(line)
-        return LeftToAnother(LOST_STATUS, line, said=False, lost=ranks)
+            return RankLost(line)
+        return SilentExit(LOST_STATUS, line, said=False, lost=ranks)
 
     def _loop(self) -> None:
         last = time.monotonic()
@@ -243,7 +243,7 @@ class Watch:
             before.idle = before.idle + passed if stuck else 0.0
             before.beat = found
 
-    def _read(self, rank: int) -> Beat | None:
+    def _read(self, rank: int) -> Heartbeat | None:
         return read_beat(self._path(rank))
 
     def _others_seen(self) -> list[_Seen]:
@@ -275,7 +275,7 @@ class Watch:
                 how += ", as all do: logs/ has where each one is"
             self._exit(self._line(last, how), [])
 
-    def _follow(self, other: Beat) -> None:
+    def _follow(self, other: Heartbeat) -> None:
         """End as another process did, unless the main thread gets to know of it by itself."""
         if other.said:
             self._stop.wait(3 * self._every)
@@ -288,7 +288,7 @@ class Watch:
         lost = [s.beat for s in self._others_seen() if s.beat.rank in other.lost]
         self._exit(other.failed, lost, other.status or LOST_STATUS)
 
-    def _patience(self, beat: Beat) -> float:
+    def _patience(self, beat: Heartbeat) -> float:
         """Return after how much silence a process is lost."""
         if is_over(beat):
             return float("inf")
@@ -299,18 +299,18 @@ class Watch:
         far = HURRIED_BEATS * self._every if hurried else FAR_SECONDS
         return min(far, self._stall)
 
-    def _has_died(self, beat: Beat) -> bool:
+    def _has_died(self, beat: Heartbeat) -> bool:
         if beat.failed or is_over(beat) or not is_gone(beat):
             return False
         last = self._read(beat.rank)  # what it said before it went
         return last is not None and not (last.failed or is_over(last))
 
-    def _limit(self, beat: Beat) -> float:
+    def _limit(self, beat: Heartbeat) -> float:
         if beat.doing in PATIENT:
             return float("inf")
         return self._stall * (SLOW if beat.doing in SLOWLY else 1)
 
-    def _line(self, beat: Beat, how: str) -> str:
+    def _line(self, beat: Heartbeat, how: str) -> str:
         # Its last word is up to some seconds old; this process waits in the step where it was lost.
         step = max(beat.step, self.me.step)
         return (
@@ -323,7 +323,7 @@ class Watch:
         return self.me.rank == min(r for r in (0, 1, self.me.rank) if r not in lost)
 
     def _exit(
-        self, line: str, lost: list[Beat], status: int = LOST_STATUS, said: bool = False
+        self, line: str, lost: list[Heartbeat], status: int = LOST_STATUS, said: bool = False
     ) -> None:
         """End this process, whose main thread waits for others and would not do so.
 

@@ -1,4 +1,4 @@
-"""Where raw pictures come from: one small file a data set, and the table of them.
+"""Where raw images come from: one small file a data set, and the table of them.
 
 A source is a module with a function ``open_source(config)`` that checks what is cheap to check (the
 folder, the pairs, the headers) and returns something with the attributes of ``base.Source``. To

@@ -9,7 +9,7 @@ from __future__ import annotations
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import BLACK, Color, Label, LabelSet, distinct_colors
 from semsynth.data.sources.base import Record
-from semsynth.data.sources.files import PairSource, list_pictures, pair_up, require_folder
+from semsynth.data.sources.files import PairSource, list_images, pair_up, require_folder
 
 NAMES = """
     wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
@@ -72,8 +72,8 @@ def open_source(config: PrepareConfig) -> PairSource:
     root = require_folder(config.data, "--data", LAYOUT)
     records = []
     for split, part in (("train", "training"), ("val", "validation")):
-        images = list_pictures(root / "images" / part)
-        masks = list_pictures(root / "annotations" / part)
+        images = list_images(root / "images" / part)
+        masks = list_images(root / "annotations" / part)
         records += [Record(s, split, str(p.mask), p) for s, p in pair_up(images, masks)]
     return PairSource(
         name="ade20k",

@@ -1,4 +1,4 @@
-"""What a source of raw pictures has to offer, and how pictures are split."""
+"""What a source of raw images has to offer, and how images are split."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from semsynth.data.labels import Array, LabelSet
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed
+from semsynth.data.labels import Array, LabelSet
 
 
 @dataclass(frozen=True)
 class Record:
-    """One raw picture, not read yet.
+    """One raw image, not read yet.
 
     Attributes:
         stem: its name in the prepared data set, unique within the split.
@@ -31,7 +31,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Sample:
-    """One raw picture in memory.
+    """One raw image in memory.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -50,10 +50,10 @@ class Source(Protocol):
     Attributes:
         name: short name of the data set.
         origin: where it comes from, for people.
-        licence: the terms of its pictures.
+        licence: the terms of its images.
         labels: what the ids of its masks mean.
         total: the number of records, or None where only counting would tell.
-        near_copies: see ``PrepareConfig.near_copies``.
+        near_copies: see ``PrepareConfig.near_duplicates``.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Source(Protocol):
     licence: str
     labels: LabelSet
     total: int | None
-    near_copies: int
+    near_duplicates: int
 
     def records(self) -> Iterator[Record]:
-        """Return the pictures one by one, always in the same order."""
+        """Return the images one by one, always in the same order."""
         ...
 
     def read(self, record: Record) -> Sample:
-        """Read one picture (in a worker process); UserError names the file that is wrong."""
+        """Read one image (in a worker process); UserError names the file that is wrong."""
         ...
 
 
@@ -79,19 +79,19 @@ def split_by_group(groups: Iterable[str], val_share: float, seed: int) -> dict[s
     out when that brings the held-out share nearer to ``val_share``.
 
     Args:
-        groups: the group of each picture.
-        val_share: wanted share of val pictures, 0 to 0.5; 0 holds nothing out.
+        groups: the group of each image.
+        val_share: wanted share of val images, 0 to 0.5; 0 holds nothing out.
         seed: another seed, another split.
 
     Raises:
-        UserError: something is to be held out and all pictures are one group.
+        UserError: something is to be held out and all images are one group.
     """
     sizes = Counter(groups)
     if val_share <= 0:
         return dict.fromkeys(sizes, "train")
     if len(sizes) < 2:
         raise UserError(
-            f"all pictures belong to one group ({next(iter(sizes), 'none')}), none can be held "
+            f"all images belong to one group ({next(iter(sizes), 'none')}), none can be held "
             "out; give another --group-by or --val-share 0"
         )
     order = sorted(sizes, key=lambda group: (derive_seed(seed, "split", group), group))

@@ -7,11 +7,11 @@ whole sequence is held out.
 
 from __future__ import annotations
 
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Record
-from semsynth.data.sources.files import PairSource, list_pictures, pair_up, require_folder
-from semsynth.core.errors import UserError
+from semsynth.data.sources.files import PairSource, list_images, pair_up, require_folder
 
 LABELS = LabelSet.from_names(
     {
@@ -58,7 +58,7 @@ def open_source(config: PrepareConfig) -> PairSource:
     pairs = []
     for part in ("train", "val"):
         folder = root / part
-        pairs += pair_up(list_pictures(folder / "images"), list_pictures(folder / "labels"))
+        pairs += pair_up(list_images(folder / "images"), list_images(folder / "labels"))
     sequences = sorted({stem.split("_")[0] for stem, _ in pairs})
     if config.holdout not in sequences:
         known = ", ".join(sequences)

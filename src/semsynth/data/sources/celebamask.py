@@ -1,4 +1,4 @@
-"""CelebAMask-HQ as published: faces, and a picture for each part of each face.
+"""CelebAMask-HQ as published: faces, and an image for each part of each face.
 
 Lee et al., "MaskGAN: towards diverse and interactive facial image manipulation", 2020. The parts
 are laid over each other in the published order, later ones on top. Whole masks are read too: in
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from semsynth.core.errors import UserError
+from semsynth.core.progress import progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_ids, read_rgb
 from semsynth.data.labels import Array, Color, LabelSet
 from semsynth.data.sources.base import Record, Sample
-from semsynth.data.sources.files import list_pictures, pair_up, require_folder
-from semsynth.core.errors import UserError
-from semsynth.core.progress import progress
+from semsynth.data.sources.files import list_images, pair_up, require_folder
 
 # Ids in this order: the name of a part's files, our name, the published colour.
 PARTS: tuple[tuple[str, str, Color], ...] = (
@@ -54,7 +54,7 @@ LABELS = LabelSet.from_names(
 LICENCE = "CelebAMask-HQ terms: non-commercial research and education, no redistribution"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 LAYOUT = f"CelebA-HQ-img, CelebAMask-HQ-mask-anno and {MAPPING}"
-# The published split: by the number of the picture in CelebA.
+# The published split: by the number of the image in CelebA.
 FIRST_VAL, FIRST_TEST = 162_771, 182_638
 
 
@@ -69,13 +69,13 @@ class Face:
 
 @dataclass
 class FaceSource:
-    """The faces; their pictures have twice the side of their masks."""
+    """The faces; their images have twice the side of their masks."""
 
     faces: list[Record]
     name: str = "celebamask"
     origin: str = "CelebAMask-HQ (Lee et al. 2020)"
     licence: str = LICENCE
-    near_copies: int = -1
+    near_duplicates: int = -1
 
     def __post_init__(self) -> None:
         """Set what follows from the faces."""
@@ -87,7 +87,7 @@ class FaceSource:
         return iter(self.faces)
 
     def read(self, record: Record) -> Sample:
-        """Read a face and lay its parts together, at the size of its picture."""
+        """Read a face and lay its parts together, at the size of its image."""
         face: Face = record.payload
         image = read_rgb(face.image, str(face.image))
         mask = _merge(face.parts) if face.mask is None else read_ids(face.mask, str(face.mask))
@@ -96,7 +96,7 @@ class FaceSource:
         mask = mask.repeat(max(1, steps[0]), 0).repeat(max(1, steps[1]), 1)
         if mask.shape != image.shape[:2]:
             raise UserError(
-                f"{record.where}: the mask does not fit its picture {face.image} "
+                f"{record.where}: the mask does not fit its image {face.image} "
                 f"({image.shape[1]}x{image.shape[0]}), which must be as large, or 2 or 3 … times"
             )
         return Sample(image, mask, mask)
@@ -113,11 +113,11 @@ def open_source(config: PrepareConfig) -> FaceSource:
         root = root / "CelebAMask-HQ"
     if (root / "train").is_dir() or (root / "test").is_dir():
         return FaceSource(_in_split_folders(root))
-    images = list_pictures(require_folder(root / "CelebA-HQ-img", "--data", LAYOUT))
+    images = list_images(require_folder(root / "CelebA-HQ-img", "--data", LAYOUT))
     splits = _read_splits(root / MAPPING)
     whole = root / "CelebAMask-HQ-mask"
     if whole.is_dir():
-        pairs = pair_up(images, list_pictures(whole))
+        pairs = pair_up(images, list_images(whole))
         faces = {stem: Face(pair.image, pair.mask) for stem, pair in pairs}
     else:
         faces = _by_parts(images, root / "CelebAMask-HQ-mask-anno")
@@ -134,8 +134,8 @@ def open_source(config: PrepareConfig) -> FaceSource:
 def _in_split_folders(root: Path) -> list[Record]:
     records = []
     for split, part in (("train", "train"), ("val", "test")):
-        images = list_pictures(root / part / "images")
-        masks = list_pictures(root / part / "labels")
+        images = list_images(root / part / "images")
+        masks = list_images(root / part / "labels")
         records += [
             Record(stem, split, str(pair.mask), Face(pair.image, pair.mask))
             for stem, pair in pair_up(images, masks)

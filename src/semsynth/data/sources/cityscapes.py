@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Record, Sample
 from semsynth.data.sources.files import (
     Pair,
     PairSource,
-    list_pictures,
+    list_images,
     pair_up,
     require_folder,
 )
-from semsynth.core.errors import UserError
 
 # id: (name, published colour; None where the published one is another label's too).
 CLASSES: dict[int, tuple[str, tuple[int, int, int] | None]] = {
@@ -78,9 +78,9 @@ class ClippedSource(PairSource):
     """Cityscapes with instance ids as an 8-bit reading makes them: all above 255 are one."""
 
     def read(self, record: Record) -> Sample:
-        """Read the files of one picture."""
+        """Read the files of one image."""
         sample = super().read(record)
-        assert sample.instances is not None, "every picture of Cityscapes has a map"
+        assert sample.instances is not None, "every image of Cityscapes has a map"
         return replace(sample, instances=np.minimum(sample.instances, 255))
 
 
@@ -110,9 +110,9 @@ def _split(root: Path, split: str) -> list[Record]:
         raise UserError(f"{images}: has no folders of cities")
     records = []
     for city in cities:
-        masks = list_pictures(truth / city, "_gtFine_labelIds")
-        instances = list_pictures(truth / city, "_gtFine_instanceIds")
-        for stem, pair in pair_up(list_pictures(images / city, "_leftImg8bit"), masks):
+        masks = list_images(truth / city, "_gtFine_labelIds")
+        instances = list_images(truth / city, "_gtFine_instanceIds")
+        for stem, pair in pair_up(list_images(images / city, "_leftImg8bit"), masks):
             if stem not in instances:
                 raise UserError(f"{pair.mask}: has no {stem}_gtFine_instanceIds.png beside it")
             full = Pair(pair.image, pair.mask, instances[stem])

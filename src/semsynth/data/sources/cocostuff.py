@@ -1,4 +1,4 @@
-"""COCO-Stuff as published: the pictures of COCO 2017 and stuffthingmaps_trainval2017.
+"""COCO-Stuff as published: the images of COCO 2017 and stuffthingmaps_trainval2017.
 
 Caesar et al., "COCO-Stuff: thing and stuff classes in context", 2018. As in the official code of
 the paper the 182 classes have channels 0 to 181 and "unlabeled" (id 255) has the last one. Eleven
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import BLACK, Label, LabelSet, distinct_colors
 from semsynth.data.sources.base import Record
 from semsynth.data.sources.files import (
     Pair,
     PairSource,
-    list_pictures,
+    list_images,
     pair_up,
     require_folder,
 )
-from semsynth.core.errors import UserError
 
 # In the order of their ids; the first 91 are things.
 NAMES = """
@@ -45,7 +45,7 @@ NAMES = """
 """
 THINGS = 91
 UNLABELLED = 255
-LICENCE = "COCO-Stuff annotations CC BY 4.0; pictures under the terms of Flickr"
+LICENCE = "COCO-Stuff annotations CC BY 4.0; images under the terms of Flickr"
 LAYOUT = "images/{train2017,val2017} and annotations/{train2017,val2017} (of stuffthingmaps)"
 _MASKS = ("annotations", "stuffthingmaps_trainval2017", "stuffthingmaps")
 
@@ -91,9 +91,9 @@ def _split(root: Path, split: str) -> list[Record]:
     if folders is None:
         return []
     images, masks, instances = folders
-    pairs = pair_up(list_pictures(images), list_pictures(masks))
+    pairs = pair_up(list_images(images), list_images(masks))
     if instances is not None:
-        maps = list_pictures(instances)
+        maps = list_images(instances)
         for stem, pair in pairs:
             if stem not in maps:
                 raise UserError(f"{pair.mask}: has no instance map {stem}.png in {instances}")

@@ -1,4 +1,4 @@
-"""What sources of picture files share: finding, pairing, checking and reading them."""
+"""What sources of image files share: finding, pairing, checking and reading them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from semsynth.core.errors import UserError, some
+from semsynth.core.progress import progress
 from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import fit
 from semsynth.data.sources.base import Record, Sample
-from semsynth.core.errors import UserError, some
-from semsynth.core.progress import progress
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The files of one picture."""
+    """The files of one image."""
 
     image: Path
     mask: Path
@@ -37,7 +37,7 @@ class PairSource:
     labels: LabelSet
     pairs: Sequence[Record]
     colored: bool = False
-    near_copies: int = -1
+    near_duplicates: int = -1
     resize_masks: bool = False
 
     def __post_init__(self) -> None:
@@ -47,11 +47,11 @@ class PairSource:
             check_sizes(record.payload, self.resize_masks)
 
     def records(self) -> Iterator[Record]:
-        """Return the pictures one by one."""
+        """Return the images one by one."""
         return iter(self.pairs)
 
     def read(self, record: Record) -> Sample:
-        """Read the files of one picture."""
+        """Read the files of one image."""
         pair: Pair = record.payload
         image = read_rgb(pair.image, str(pair.image))
         if self.colored:
@@ -77,11 +77,11 @@ def require_folder(path: Path | None, flag: str, layout: str) -> Path:
     return path
 
 
-def list_pictures(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Return the pictures of a folder by stem; with ``suffix``, those alone and without it.
+def list_images(folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Return the images of a folder by stem; with ``suffix``, those alone and without it.
 
     Raises:
-        UserError: no such folder, no pictures in it, or two with one stem.
+        UserError: no such folder, no images in it, or two with one stem.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -96,7 +96,7 @@ def list_pictures(folder: Path, suffix: str = "") -> dict[str, Path]:
         found[stem] = path
     if not found:
         wanted = f"*{suffix} " if suffix else ""
-        raise UserError(f"{folder}: has no {wanted}pictures ({', '.join(sorted(EXTENSIONS))})")
+        raise UserError(f"{folder}: has no {wanted}images ({', '.join(sorted(EXTENSIONS))})")
     return found
 
 
@@ -118,7 +118,7 @@ def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple
 
 
 def check_sizes(pair: Pair, resize_masks: bool = False) -> None:
-    """Check that the files of a picture open and have one size; UserError names both.
+    """Check that the files of an image open and have one size; UserError names both.
 
     With ``resize_masks`` one shape is enough (a pixel may be lost to rounding).
     """

@@ -1,4 +1,4 @@
-"""Your own pictures: a folder of images, a folder of masks, and a small YAML file of labels.
+"""Your own images: a folder of images, a folder of masks, and a small YAML file of labels.
 
 The YAML file::
 
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from semsynth.core.config import Config, load_yaml, parse
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Record, split_by_group
-from semsynth.data.sources.files import PairSource, list_pictures, pair_up, require_folder
-from semsynth.core.config import Config, load_yaml, parse
-from semsynth.core.errors import UserError
+from semsynth.data.sources.files import PairSource, list_images, pair_up, require_folder
 
 SPLITS = ("train", "val", "test")
 LAYOUT = "images/, masks/ and labels.yaml"
@@ -93,7 +93,7 @@ def open_source(config: PrepareConfig) -> PairSource:
 
 
 def group_of(stem: str, group_by: str | None) -> str:
-    """Return what a picture belongs to: its own stem unless ``group_by`` says otherwise.
+    """Return what an image belongs to: its own stem unless ``group_by`` says otherwise.
 
     Raises:
         UserError: ``group_by`` is no number and no regular expression with a group, or does not
@@ -119,13 +119,13 @@ def _own_splits(images: Path, masks: Path) -> list[Record]:
     records = []
     for split in SPLITS:
         if (images / split).is_dir() or (masks / split).is_dir():
-            pairs = pair_up(list_pictures(images / split), list_pictures(masks / split))
+            pairs = pair_up(list_images(images / split), list_images(masks / split))
             records += [Record(stem, split, str(pair.mask), pair) for stem, pair in pairs]
     return records
 
 
 def _new_split(config: PrepareConfig, images: Path, masks: Path) -> list[Record]:
-    pairs = pair_up(list_pictures(images), list_pictures(masks))
+    pairs = pair_up(list_images(images), list_images(masks))
     groups = {stem: group_of(stem, config.group_by) for stem, _ in pairs}
     sides = split_by_group(groups.values(), config.val_share, config.seed)
     return [Record(stem, sides[groups[stem]], str(pair.mask), pair) for stem, pair in pairs]

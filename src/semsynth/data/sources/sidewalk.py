@@ -1,7 +1,7 @@
 """segments/sidewalk-semantic, or any Hugging Face data set of its form, row by row.
 
-Columns ``pixel_values`` and ``label`` (encoded pictures) and an ``id2label.json`` at its root.
-The rows are pictures of walks, and neighbours look alike: whole blocks of rows are
+Columns ``pixel_values`` and ``label`` (encoded images) and an ``id2label.json`` at its root.
+The rows are images of walks, and neighbours look alike: whole blocks of rows are
 held out, and near-copies across the border are left out.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semsynth.core.errors import UserError
+from semsynth.core.files import read_json
+from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_ids, read_rgb
 from semsynth.data.labels import Color, LabelSet
 from semsynth.data.sources.base import Record, Sample
-from semsynth.core.files import read_json
-from semsynth.core.errors import UserError
-from semsynth.core.rng import derive_seed
 
 REPO = "segments/sidewalk-semantic"
 IMAGE, MASK = "pixel_values", "label"
@@ -88,7 +88,7 @@ class RowSource:
     total: int | None
     val_share: float
     seed: int
-    near_copies: int = 6
+    near_duplicates: int = 6
 
     def __post_init__(self) -> None:
         """Name it."""
@@ -96,7 +96,7 @@ class RowSource:
         self.origin = f"Hugging Face data set {self.path}"
 
     def records(self) -> Iterator[Record]:
-        """Stream the rows, pictures still encoded."""
+        """Stream the rows, images still encoded."""
         with hub_errors(self.path):
             for index, row in enumerate(_rows(self.path)):
                 where = f"{self.path}, row {index}"
@@ -231,7 +231,7 @@ def _rows(path: str) -> Iterator[Mapping[str, Any]]:
 
 def _bytes(value: Any, where: str) -> bytes:
     if not isinstance(value, Mapping):
-        raise UserError(f"{where}: a picture is missing")
+        raise UserError(f"{where}: an image is missing")
     if value.get("bytes") is not None:
         return bytes(value["bytes"])
     return Path(str(value["path"])).read_bytes()

@@ -30,7 +30,7 @@ class StreetSource:
     name: str = "streets"
     origin: str = "procedural streets built into semsynth"
     licence: str = "CC0-1.0"
-    near_copies: int = -1
+    near_duplicates: int = -1
 
     def __post_init__(self) -> None:
         """Set what follows from the configuration."""

@@ -1,4 +1,4 @@
-"""How much several pictures of one mask differ."""
+"""How much several images of one mask differ."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from semsynth.core.devices import pick_device
+from semsynth.core.distributed.shards import ALL, Shard
+from semsynth.core.progress import progress
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.lpips import SMALLEST_SIDE, Lpips
-from semsynth.evaluation.pairs import Pairs
 from semsynth.evaluation.metrics.weights import ALEXNET, LPIPS_ALEX, Unavailable, find
-from semsynth.core.devices import pick_device
-from semsynth.core.progress import progress
-from semsynth.core.distributed.shards import ALL, Shard
+from semsynth.evaluation.pairs import Pairs
 
 ONE_SAMPLE = "every mask has one sample only; generate several a mask"
 
@@ -41,11 +41,11 @@ def load_lpips(config: EvaluateConfig, pairs: Pairs) -> Lpips:
     """Load LPIPS.
 
     Raises:
-        Unavailable: its weights cannot be had, or the pictures are too small for it.
+        Unavailable: its weights cannot be had, or the images are too small for it.
         UserError: a file that was given is missing or another one.
     """
     if min(pairs.data.height, pairs.data.width) < SMALLEST_SIDE:
-        raise Unavailable(f"AlexNet needs pictures of at least {SMALLEST_SIDE} pixels a side")
+        raise Unavailable(f"AlexNet needs images of at least {SMALLEST_SIDE} pixels a side")
     backbone = find(ALEXNET, config.lpips_backbone, config.download)
     heads = find(LPIPS_ALEX, config.lpips_heads, config.download)
     return Lpips.from_files(backbone, heads).to(pick_device(config.device))

@@ -1,4 +1,4 @@
-"""What turns pictures into the vectors that distances compare, each under its own name."""
+"""What turns images into the vectors that distances compare, each under its own name."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging
 
+from semsynth.core.devices import pick_device
+from semsynth.core.errors import UserError
+from semsynth.core.files import sha256_file
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.inception import InceptionV3
 from semsynth.evaluation.metrics.weights import INCEPTION, Unavailable, find
-from semsynth.core.files import sha256_file
-from semsynth.core.devices import pick_device
-from semsynth.core.errors import UserError
 from semsynth.segmentation.hub_models import IMAGENET_MEAN, IMAGENET_STD, preprocessing
 
 Array = npt.NDArray[Any]
@@ -30,7 +30,7 @@ FID = "fid"
 
 @dataclass(frozen=True)
 class Extractor:
-    """Pictures to features.
+    """Images to features.
 
     Attributes:
         name: of the distance on these features; only Inception-v3's is called FID.
@@ -60,8 +60,8 @@ def inception_extractor(config: EvaluateConfig) -> Extractor:
 def transformers_extractor(source: str, device_name: str) -> Extractor:
     """Return a vision backbone of the Transformers library, from a folder or an id.
 
-    Features are its ``pooler_output``, or else the mean of ``last_hidden_state`` over the picture.
-    The whole picture is resized to the network's input size (smoothed bilinear, not cropped).
+    Features are its ``pooler_output``, or else the mean of ``last_hidden_state`` over the image.
+    The whole image is resized to the network's input size (smoothed bilinear, not cropped).
 
     Raises:
         UserError: it cannot be loaded.

@@ -20,7 +20,7 @@ class GaussianStats:
     """Count, sum and sum of outer products of features; two add up to those of both sets.
 
     Attributes:
-        n: number of pictures.
+        n: number of images.
         total: (D,) sum of the features.
         outer: (D, D) sum of the outer products.
     """
@@ -46,7 +46,7 @@ class GaussianStats:
 
     @property
     def covariance(self) -> Floats:
-        """Unbiased covariance (D, D); needs two pictures or more."""
+        """Unbiased covariance (D, D); needs two images or more."""
         centred = self.outer - self.n * np.outer(self.mean, self.mean)
         return centred / (self.n - 1)
 
@@ -59,10 +59,10 @@ def frechet_distance(first: GaussianStats, second: GaussianStats) -> float:
     that sets smaller than D need neither an offset nor complex numbers.
 
     Raises:
-        ValueError: fewer than two pictures in a set.
+        ValueError: fewer than two images in a set.
     """
     if min(first.n, second.n) < 2:
-        raise ValueError("a Frechet distance needs at least two pictures in each set")
+        raise ValueError("a Frechet distance needs at least two images in each set")
     root = _psd_root(first.covariance)
     middle = root @ second.covariance @ root
     eigenvalues = np.linalg.eigvalsh((middle + middle.T) / 2)
@@ -96,15 +96,15 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return the squared maximum mean discrepancy with the kernel ``(x.y / D + 1)^3``.
 
-    Protocol: the unbiased estimate, averaged over ``subsets`` draws of ``subset_size`` pictures
+    Protocol: the unbiased estimate, averaged over ``subsets`` draws of ``subset_size`` images
     of each set without replacement (all, where a set has fewer), drawn by ``seed``.
 
     Raises:
-        ValueError: fewer than two pictures in a set.
+        ValueError: fewer than two images in a set.
     """
     size = min(subset_size, len(real_ND), len(generated_ND))
     if size < 2:
-        raise ValueError("a kernel distance needs at least two pictures in each set")
+        raise ValueError("a kernel distance needs at least two images in each set")
     rng = numpy_rng(seed, "kernel distance")
     values = [
         unbiased_mmd(

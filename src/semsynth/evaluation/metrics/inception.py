@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.evaluation.metrics.weights import load
 from semsynth.core.errors import UserError
+from semsynth.evaluation.metrics.weights import load
 
 SIZE = 299
 DIMENSIONS = 2048
@@ -160,7 +160,7 @@ class BlockE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Pictures to the 2048 numbers that FID and KID compare."""
+    """Images to the 2048 numbers that FID and KID compare."""
 
     def __init__(self) -> None:
         """Build with fresh weights; see ``from_file``."""
@@ -207,7 +207,7 @@ class InceptionV3(nn.Module):
         return network.eval()
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return features (B, 2048) of RGB pictures in 0..1 of any size.
+        """Return features (B, 2048) of RGB images in 0..1 of any size.
 
         They are resized to 299x299 bilinearly, corners not aligned, without smoothing, as
         pytorch-fid does.

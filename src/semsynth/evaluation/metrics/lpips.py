@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.evaluation.metrics.weights import load
 from semsynth.core.errors import UserError
+from semsynth.evaluation.metrics.weights import load
 
-# Smaller pictures leave nothing after AlexNet's pools.
+# Smaller images leave nothing after AlexNet's pools.
 SMALLEST_SIDE = 31
 _CHANNELS = (64, 192, 384, 256, 256)
 _CONVOLUTIONS = (0, 3, 6, 8, 10)
@@ -20,7 +20,7 @@ _SCALE = (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of two pictures; 0 for equal ones, about 0.7 for unrelated ones."""
+    """Perceptual distance of two images; 0 for equal ones, about 0.7 for unrelated ones."""
 
     shift: Tensor
     scale: Tensor
@@ -62,7 +62,7 @@ class Lpips(nn.Module):
         return cls(load(backbone), load(heads))
 
     def embed(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Return the five levels' features of RGB pictures in 0..1, of unit length by pixel."""
+        """Return the five levels' features of RGB images in 0..1, of unit length by pixel."""
         x = (2 * images_BCHW - 1 - self.shift) / self.scale
         levels = []
         for i, layer in enumerate(self.layers):
@@ -73,11 +73,11 @@ class Lpips(nn.Module):
         return levels
 
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """Return the distances (B,) of pictures given by ``embed``."""
+        """Return the distances (B,) of images given by ``embed``."""
         levels = zip(first, second, self.heads, strict=True)
         parts = [((a - b).square() * head).sum(1).mean((1, 2)) for a, b, head in levels]
         return torch.stack(parts).sum(0)
 
     def forward(self, first_BCHW: Tensor, second_BCHW: Tensor) -> Tensor:
-        """Return the distances (B,) of RGB pictures in 0..1."""
+        """Return the distances (B,) of RGB images in 0..1."""
         return self.distance(self.embed(first_BCHW), self.embed(second_BCHW))

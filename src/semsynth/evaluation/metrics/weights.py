@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from semsynth.core.files import atomic_path, sha256_file
 from semsynth.core.errors import UserError
+from semsynth.core.files import atomic_path, sha256_file
 from semsynth.core.progress import progress_bar
 
 _TIMEOUT_S = 15

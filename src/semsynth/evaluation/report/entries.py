@@ -1,4 +1,4 @@
-"""The entries of report.json that compare two measured sets of pictures."""
+"""The entries of report.json that compare two measured sets of images."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from importlib.metadata import version
 from typing import Any
 
 import semsynth
-from semsynth.evaluation.metrics.frechet import kernel_distance
-from semsynth.evaluation.metrics.features import FID, Extractor
+from semsynth.evaluation.accumulate import MetricAccumulator, SetStatistics, frechet
 from semsynth.evaluation.metrics.bootstrap import miou_interval
-from semsynth.evaluation.accumulate import Judge, Measured, frechet
-from semsynth.segmentation.segmenter import Segmenter
+from semsynth.evaluation.metrics.features import FID, Extractor
+from semsynth.evaluation.metrics.frechet import kernel_distance
 from semsynth.segmentation.metrics import ConfusionMatrix
+from semsynth.segmentation.segmenter import Segmenter
 
 Json = dict[str, Any]
-_TOO_FEW = "needs at least two pictures in each set"
+_TOO_FEW = "needs at least two images in each set"
 
 
-def consistency(real: Measured, generated: Measured, segmenter: Segmenter, seed: int) -> Json:
-    """Return the scores of the samples and of the real pictures under one segmenter."""
+def consistency(
+    real: SetStatistics, generated: SetStatistics, segmenter: Segmenter, seed: int
+) -> Json:
+    """Return the scores of the samples and of the real images under one segmenter."""
     names = segmenter.labels.names
     ours, ceiling = generated.matrix, real.matrix
     per_class = {
@@ -43,15 +45,15 @@ def consistency(real: Measured, generated: Measured, segmenter: Segmenter, seed:
     }
 
 
-def _interval(measured: Measured, seed: int) -> list[float] | None:
+def _interval(measured: SetStatistics, seed: int) -> list[float] | None:
     found = miou_interval([measured.own[i] for i in sorted(measured.own)], seed)
     return None if found is None else [round(value, 6) for value in found]
 
 
 def inception_scores(
-    real: Measured,
-    generated: Measured,
-    reference: Measured | None,
+    real: SetStatistics,
+    generated: SetStatistics,
+    reference: SetStatistics | None,
     found: list[Extractor],
     seed: int,
     missing: dict[str, str],
@@ -79,10 +81,10 @@ def inception_scores(
 
 
 def frechet_distances(
-    generated: Measured,
-    real: Measured,
-    reference: Measured | None,
-    judge: Judge,
+    generated: SetStatistics,
+    real: SetStatistics,
+    reference: SetStatistics | None,
+    judge: MetricAccumulator,
     missing: dict[str, str],
 ) -> Json:
     """Return the distances on all features but Inception-v3's, by name."""
@@ -96,14 +98,14 @@ def frechet_distances(
 
 
 def distance_entry(
-    pictures: Measured, real: Measured, reference: Measured | None, name: str
+    images: SetStatistics, real: SetStatistics, reference: SetStatistics | None, name: str
 ) -> Json | None:
-    """Return a distance with its numbers of pictures; None with fewer than two of them."""
-    value = frechet(pictures, real, name)
+    """Return a distance with its numbers of images; None with fewer than two of them."""
+    value = frechet(images, real, name)
     if value is None:
         return None
-    entry: Json = {"value": round(value, 6), "n_real": real.n, "n_generated": pictures.n}
-    entry["dimensions"] = len(pictures.stats[name].total)
+    entry: Json = {"value": round(value, 6), "n_real": real.n, "n_generated": images.n}
+    entry["dimensions"] = len(images.stats[name].total)
     floor = None if reference is None else frechet(reference, real, name)
     if floor is not None and reference is not None:
         entry["real_training_pictures"] = {"value": round(floor, 6), "n": reference.n}

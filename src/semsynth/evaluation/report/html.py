@@ -13,38 +13,38 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.format import ImageFormat, encode_image
-from semsynth.evaluation.report import charts
-from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.baselines import MeanColours
-from semsynth.evaluation.accumulate import SEGMENTER
-from semsynth.evaluation.pairs import Pairs
 from semsynth.core.files import write_json, write_text
 from semsynth.core.rng import numpy_rng
+from semsynth.data.format import ImageFormat, encode_image
+from semsynth.data.labels import LabelSet
+from semsynth.evaluation.accumulate import SEGMENTER
+from semsynth.evaluation.baselines import MeanColorBaseline
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.pairs import Pairs
+from semsynth.evaluation.report import charts
 
 Array = npt.NDArray[Any]
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MOST_SAMPLES = 4
 _NONE = "\N{EN DASH}"
-# Larger pictures are shown smaller, and from this side on as JPEG.
+# Larger images are shown smaller, and from this side on as JPEG.
 _SHOWN_SIDE = 384
 _PNG_SIDE = 160
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of a few masks as data URIs, a row a mask: (title, [(caption, URI)])."""
+    """Images of a few masks as data URIs, a row a mask: (title, [(caption, URI)])."""
 
     rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     legend: Sequence[tuple[str, str]]
 
 
-def gallery(pairs: Pairs, painter: MeanColours | None, rows: int, seed: int) -> Gallery:
+def gallery(pairs: Pairs, painter: MeanColorBaseline | None, rows: int, seed: int) -> Gallery:
     """Show ``rows`` masks that the seed chooses: mask, real, mean colours, samples.
 
     Args:
-        pairs: the pictures.
+        pairs: the images.
         painter: the baseline; None where there is none.
         rows: how many masks, at the most.
         seed: decides which.
@@ -70,7 +70,7 @@ def legend(labels: LabelSet) -> list[tuple[str, str]]:
 
 
 def data_uri(image: Array) -> str:
-    """Return a picture (H, W, 3) uint8 RGB as a data URI, made smaller where it is large."""
+    """Return an image (H, W, 3) uint8 RGB as a data URI, made smaller where it is large."""
     side = max(image.shape[:2])
     if side > _SHOWN_SIDE:
         scale = _SHOWN_SIDE / side
@@ -103,7 +103,9 @@ def fill_template(name: str, shown: Gallery, **values: Any) -> str:
     """Return the page of a template of this folder, with its gallery."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(
-            lambda file: files("semsynth.evaluation").joinpath(file).read_text(encoding="utf-8")
+            lambda file: (
+                files("semsynth.evaluation.report").joinpath(file).read_text(encoding="utf-8")
+            )
         ),
         autoescape=True,
         trim_blocks=True,
@@ -122,7 +124,7 @@ def fill_template(name: str, shown: Gallery, **values: Any) -> str:
 def write_report(
     report: Mapping[str, Any],
     pairs: Pairs,
-    painter: MeanColours | None,
+    painter: MeanColorBaseline | None,
     config: EvaluateConfig,
     curves: Sequence[charts.Curve],
 ) -> None:

@@ -1,6 +1,6 @@
-"""Codecs: from pictures to what the U-Net sees, and back.
+"""Codecs: from images to what the U-Net sees, and back.
 
-A picture is (B, 3, H, W) in [-1, 1]. ``downscale`` is how many picture pixels one latent pixel
+An image is (B, 3, H, W) in [-1, 1]. ``downscale`` is how many image pixels one latent pixel
 covers along a side.
 """
 
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from semsynth.models.config import ModelConfig
-from semsynth.models.codecs.vae import open_vae
 from semsynth.core.errors import UserError
+from semsynth.models.codecs.vae import open_vae
+from semsynth.models.config import ModelConfig
 
 
 class Codec(Protocol):
@@ -22,7 +22,7 @@ class Codec(Protocol):
     Attributes:
         name: ``pixel``, ``haar`` or ``vae``.
         channels: of the latent.
-        downscale: picture pixels along a side of a latent pixel.
+        downscale: image pixels along a side of a latent pixel.
         key: JSON values; two codecs with equal keys have equal latents.
         band_C: (channels,) int64, the band that a channel belongs to: 0 is the coarsest.
     """
@@ -33,16 +33,16 @@ class Codec(Protocol):
     key: dict[str, Any]
     band_C: Tensor
 
-    def encode(self, picture_B3HW: Tensor) -> Tensor:
+    def encode(self, image_B3HW: Tensor) -> Tensor:
         """Return the latent, (B, channels, H / downscale, W / downscale)."""
         ...
 
     def decode(self, latent_BCHW: Tensor) -> Tensor:
-        """Return the picture, (B, 3, H, W), not yet clipped to [-1, 1]."""
+        """Return the image, (B, 3, H, W), not yet clipped to [-1, 1]."""
         ...
 
     def clip(self, latent_BCHW: Tensor) -> Tensor:
-        """Return the latent of the picture clipped to [-1, 1].
+        """Return the latent of the image clipped to [-1, 1].
 
         Latents of an autoencoder have no bounds, and come back as they are.
         """
@@ -61,9 +61,9 @@ class PixelCodec:
         self.key: dict[str, Any] = {"codec": self.name}
         self.band_C = torch.zeros(self.channels, dtype=torch.int64)
 
-    def encode(self, picture_B3HW: Tensor) -> Tensor:
-        """Return the picture itself."""
-        return picture_B3HW
+    def encode(self, image_B3HW: Tensor) -> Tensor:
+        """Return the image itself."""
+        return image_B3HW
 
     def decode(self, latent_BCHW: Tensor) -> Tensor:
         """Return the latent itself."""
@@ -96,11 +96,11 @@ class HaarCodec:
         self.band_C = torch.tensor([_band(c // 3, levels) for c in range(self.channels)])
         self._bases: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
-    def encode(self, picture_B3HW: Tensor) -> Tensor:
+    def encode(self, image_B3HW: Tensor) -> Tensor:
         """Transform every block of ``downscale`` x ``downscale`` pixels."""
-        side, (batch, colours, height, width) = self.downscale, picture_B3HW.shape
+        side, (batch, colours, height, width) = self.downscale, image_B3HW.shape
         size = (height // side, width // side)
-        blocks = picture_B3HW.reshape(batch, colours, size[0], side, size[1], side)
+        blocks = image_B3HW.reshape(batch, colours, size[0], side, size[1], side)
         pixels = blocks.permute(0, 3, 5, 1, 2, 4).reshape(batch, side**2, -1)
         return self._product(self._basis(pixels), pixels).view(batch, self.channels, *size)
 
@@ -113,7 +113,7 @@ class HaarCodec:
         return blocks.reshape(batch, 3, height * side, width * side)
 
     def clip(self, latent_BCHW: Tensor) -> Tensor:
-        """Clip the picture behind the latent to [-1, 1]."""
+        """Clip the image behind the latent to [-1, 1]."""
         return self.encode(self.decode(latent_BCHW).clamp(-1, 1))
 
     def _basis(self, like: Tensor) -> Tensor:

@@ -16,11 +16,11 @@ def decode_tiled(
 
     Along a side of its inner borders a tile is not used for ``margin`` latent pixels, where it
     lacks what stands beyond; over the next ``ramp`` it gains weight linearly. So a decoder that
-    sees at most ``margin`` latent pixels around each gives the picture of one piece, but for
+    sees at most ``margin`` latent pixels around each gives the image of one piece, but for
     rounding; with any other seams are blended.
 
     Args:
-        decode: latent (B, C, h, w) to picture (B, 3, h * k, w * k).
+        decode: latent (B, C, h, w) to image (B, 3, h * k, w * k).
         latent_BCHW: any size.
         tile: side of a tile in latent pixels, more than two margins and a ramp.
         margin: see above, as for ``ramp``.
@@ -30,12 +30,12 @@ def decode_tiled(
     step = tile - 2 * margin - ramp
     for top, left in product(_starts(height, tile, step), _starts(width, tile, step)):
         part = latent_BCHW[:, :, top : top + tile, left : left + tile]
-        picture = decode(part).float()
-        scale = picture.shape[2] // part.shape[2]
+        image = decode(part).float()
+        scale = image.shape[2] // part.shape[2]
         if total is None or weights is None:
             size = (height * scale, width * scale)
-            total = picture.new_zeros(len(picture), picture.shape[1], *size)
-            weights = picture.new_zeros(size)
+            total = image.new_zeros(len(image), image.shape[1], *size)
+            weights = image.new_zeros(size)
         rows, columns = (
             _weights((start, length, side), (margin, ramp), scale)
             for start, length, side in (
@@ -43,12 +43,12 @@ def decode_tiled(
                 (left, part.shape[3], width),
             )
         )
-        weight = (rows[:, None] * columns).to(picture)
+        weight = (rows[:, None] * columns).to(image)
         window = (
-            slice(top * scale, top * scale + picture.shape[2]),
-            slice(left * scale, left * scale + picture.shape[3]),
+            slice(top * scale, top * scale + image.shape[2]),
+            slice(left * scale, left * scale + image.shape[3]),
         )
-        total[:, :, *window] += picture * weight
+        total[:, :, *window] += image * weight
         weights[window] += weight
     assert total is not None and weights is not None, "there is at least one tile"
     return total / weights
@@ -60,12 +60,12 @@ def _starts(side: int, tile: int, step: int) -> list[int]:
 
 
 def _weights(place: tuple[int, int, int], edge: tuple[int, int], scale: int) -> Tensor:
-    """Return the weight of each picture pixel of a tile along one axis, float64.
+    """Return the weight of each image pixel of a tile along one axis, float64.
 
     Args:
         place: where the tile starts, its length, and that of the side; in latent pixels.
         edge: margin and ramp, likewise.
-        scale: picture pixels of a latent pixel.
+        scale: image pixels of a latent pixel.
     """
     (start, length, side), (margin, ramp) = place, edge
     at = (torch.arange(length * scale, dtype=torch.float64) + 0.5) / scale

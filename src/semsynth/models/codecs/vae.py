@@ -22,21 +22,21 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from torch import Tensor
 
-from semsynth.models.config import VaeConfig
-from semsynth.models.codecs.tiling import decode_tiled
-from semsynth.core.files import read_json
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_json
+from semsynth.models.codecs.tiling import decode_tiled
+from semsynth.models.config import VaeConfig
 
 CONFIG = "config.json"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model-[0-9]*.safetensors")
-# Pictures of more pixels go through in tiles with blended seams: the Stable Diffusion decoder
+# Images of more pixels go through in tiles with blended seams: the Stable Diffusion decoder
 # takes about 5 GB for 1024x1024 in one piece.
 TILED_ABOVE = 1024 * 1024
 TILE = 512
 # Tiles of classes that have none of their own: side, how far the published AutoencoderTiny looks
-# around a pixel (so that its tiles give the picture of one piece), and the blended strip.
+# around a pixel (so that its tiles give the image of one piece), and the blended strip.
 OWN_TILE, MARGIN, RAMP = 768, 152, 32
-# Pictures of more pixels go through one after the other.
+# Images of more pixels go through one after the other.
 ALONE_ABOVE = 512 * 512
 # Large enough for the coarsest ones (DC-AE f128).
 _PROBE = 128
@@ -49,12 +49,12 @@ class VaeCodec:
     there is one; ``shift`` is ``latents_mean`` or ``shift_factor`` (Diffusers' pipelines of Stable
     Diffusion, SDXL, SD3 and Flux; DC-AE has a factor alone).
 
-    z is the mode of the posterior, in training too, so that latents are a function of the picture
+    z is the mode of the posterior, in training too, so that latents are a function of the image
     and can be kept on disk. A draw would differ little: published posteriors are narrow, for their
     KL penalty has a weight of 1e-6 (arXiv 2112.10752, G).
 
     The weights are frozen and always float32, under autocast too: published decoders overflow in
-    float16 (``force_upcast``), and a picture is decoded once, where the U-Net runs many times.
+    float16 (``force_upcast``), and an image is decoded once, where the U-Net runs many times.
     They go where the tensors are that come in.
 
     Attributes:
@@ -66,12 +66,12 @@ class VaeCodec:
     name = "vae"
 
     def __init__(self, vae: ModelMixin, source: str, hashed: bool = True) -> None:
-        """Wrap an autoencoder and find out its latents' size by encoding a small picture.
+        """Wrap an autoencoder and find out its latents' size by encoding a small image.
 
         ``hashed``: False for one without weights of its own (``model.vae_config``).
 
         Raises:
-            UserError: it does not take RGB pictures, or does not say the scale of its latents.
+            UserError: it does not take RGB images, or does not say the scale of its latents.
         """
         if any(tensor.dtype != torch.float32 for tensor in vae.state_dict().values()):
             vae = vae.float()  # which tensors without storage do not bear
@@ -86,27 +86,27 @@ class VaeCodec:
             _, self.channels, height, _ = size
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{source}: does not encode RGB pictures: {reason}") from None
+            raise UserError(f"{source}: does not encode RGB images: {reason}") from None
         self.downscale = _PROBE // height
         self.sha256 = _sha256(self.vae, self._shift, self._factor) if hashed else ""
         self.key: dict[str, Any] = {"codec": self.name, "sha256": self.sha256}
         self.band_C = torch.zeros(self.channels, dtype=torch.int64)
 
-    def encode(self, picture_B3HW: Tensor) -> Tensor:
+    def encode(self, image_B3HW: Tensor) -> Tensor:
         """Return the latent, (B, channels, H / downscale, W / downscale) float32."""
-        self._prepare(picture_B3HW, 1)
-        with torch.autocast(picture_B3HW.device.type, enabled=False):
-            latent = self._latent(picture_B3HW.float())
+        self._prepare(image_B3HW, 1)
+        with torch.autocast(image_B3HW.device.type, enabled=False):
+            latent = self._latent(image_B3HW.float())
             return (latent - self._shift) * self._factor
 
     def decode(self, latent_BCHW: Tensor) -> Tensor:
-        """Return the picture, (B, 3, H, W) float32, not yet clipped to [-1, 1]."""
+        """Return the image, (B, 3, H, W) float32, not yet clipped to [-1, 1]."""
         pixels = self._prepare(latent_BCHW, self.downscale)
         z = latent_BCHW.float() / self._factor + self._shift
 
         def decode(z: Tensor) -> Tensor:
-            picture: Tensor = self.vae.decode(z).sample
-            return picture
+            image: Tensor = self.vae.decode(z).sample
+            return image
 
         with torch.autocast(latent_BCHW.device.type, enabled=False):
             if pixels <= TILED_ABOVE or _tiles_itself(self.vae):
@@ -117,13 +117,13 @@ class VaeCodec:
     def clip(self, latent_BCHW: Tensor) -> Tensor:
         """Return the latent itself.
 
-        Latents have no bounds, as in the published latent models; clipping the picture behind
+        Latents have no bounds, as in the published latent models; clipping the image behind
         them would take a pass through the whole autoencoder in every step.
         """
         return latent_BCHW
 
-    def _latent(self, picture_B3HW: Tensor) -> Tensor:
-        output = self.vae.encode(picture_B3HW)
+    def _latent(self, image_B3HW: Tensor) -> Tensor:
+        output = self.vae.encode(image_B3HW)
         if hasattr(output, "latent_dist"):
             output = output.latent_dist.mode()
         else:
@@ -131,7 +131,7 @@ class VaeCodec:
         return output  # type: ignore[no-any-return]
 
     def _prepare(self, x: Tensor, scale: int) -> int:
-        """Go where ``x`` is; choose how much goes through at a time; return a picture's pixels."""
+        """Go where ``x`` is; choose how much goes through at a time; return an image's pixels."""
         if self._shift.device != x.device or self.vae.dtype != torch.float32:
             self.vae.to(x.device, torch.float32)
             self._shift, self._factor = self._shift.to(x.device), self._factor.to(x.device)
@@ -145,7 +145,7 @@ class VaeCodec:
 
 def _tiles_itself(vae: ModelMixin) -> bool:
     # Diffusers' tiles of AutoencoderTiny are for 4 channels and a factor of 8 alone, and crop the
-    # others' pictures.
+    # others' images.
     return hasattr(vae, "use_tiling") and not isinstance(vae, AutoencoderTiny)
 
 
@@ -277,7 +277,7 @@ def _scale(config: Any, source: str) -> tuple[Tensor, Tensor]:
 
 
 def _set_tile(vae: ModelMixin) -> None:
-    # By default its tiles have the size of its training pictures, which may be very small.
+    # By default its tiles have the size of its training images, which may be very small.
     # AutoencoderDC's are of this size already.
     if isinstance(vae, AutoencoderKL):
         vae.tile_sample_min_size = TILE

@@ -13,10 +13,10 @@ from huggingface_hub.errors import HFValidationError
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from semsynth.core.files import read_json
+from semsynth.models.codecs.vae import CONFIG, VaeCodec, autoencoder_class, checked
 from semsynth.models.config import VaeConfig
 from semsynth.models.flops import count_flops
-from semsynth.models.codecs.vae import CONFIG, VaeCodec, autoencoder_class, checked
-from semsynth.core.files import read_json
 
 # Stable Diffusion's autoencoder, 8 pixels a side (arXiv 2112.10752, table 8; the sizes are those
 # of its configuration), and the names on the Hub that are of this architecture.
@@ -34,10 +34,10 @@ KL_F8_NAMES = ("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema", "stabil
 
 @dataclass(frozen=True)
 class VaeCosts:
-    """What an autoencoder takes for one picture.
+    """What an autoencoder takes for one image.
 
     Attributes:
-        encode: FLOPs from a picture to its latent.
+        encode: FLOPs from an image to its latent.
         decode: FLOPs back.
         parameters: of all of it; they are float32.
     """
@@ -90,7 +90,7 @@ def vae_costs(config: VaeConfig, height: int, width: int) -> VaeCosts | None:
     """Count an autoencoder without storage, in the tiles that it would take.
 
     Returns:
-        For one picture of that size; None where nothing is known of it.
+        For one image of that size; None where nothing is known of it.
 
     Raises:
         UserError: see ``fresh_vae``.
@@ -100,10 +100,10 @@ def vae_costs(config: VaeConfig, height: int, width: int) -> VaeCosts | None:
         codec = fresh_vae(config)
         if codec is None:
             return None
-        picture = torch.empty(1, 3, height, width)
+        image = torch.empty(1, 3, height, width)
         latent = torch.empty(1, codec.channels, height // codec.downscale, width // codec.downscale)
         return VaeCosts(
-            count_flops(lambda: codec.encode(picture)),
+            count_flops(lambda: codec.encode(image)),
             count_flops(lambda: codec.decode(latent)),
             sum(parameter.numel() for parameter in codec.vae.parameters()),
         )

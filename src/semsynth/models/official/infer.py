@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from semsynth.core.config import parse
+from semsynth.core.errors import UserError, some
 from semsynth.models.config import ModelConfig
 from semsynth.models.official.names import Shape, official_shapes
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.core.config import parse
-from semsynth.core.errors import UserError, some
 
 Shapes = Mapping[str, Shape]
 # Parts of a residual block, plain or with SPADE; those of attention are norm, qkv, proj_out.
@@ -97,10 +97,10 @@ def infer_network(shapes: Shapes, where: str) -> OfficialNetwork:
     bases = [shape[1] // 4 for shape in _shapes(shapes, r"emb_layers\.1\.weight$", 2)]
     # One or two keys alone tell these: without them, the published values, so that a file that
     # lacks them is refused for the keys that it lacks.
-    picture = [*shapes.get("input_blocks.0.0.weight", ())[1:2], 3]
+    image = [*shapes.get("input_blocks.0.0.weight", ())[1:2], 3]
     output = [n for kind in ("weight", "bias") for n in shapes.get(f"out.2.{kind}", ())[:1]] or [6]
     return OfficialNetwork(
-        in_channels=picture[0],
+        in_channels=image[0],
         out_channels=_most(output, "the output channels", where),
         label_channels=_most(maps, "the label channels", where),
         base_channels=_most(bases, "the base width", where),

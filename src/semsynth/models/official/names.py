@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from semsynth.core.progress import progress
 from semsynth.models.sdm.blocks import Attention, ResBlock, SpadeNorm, Stage
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.core.progress import progress
 
 Shape = tuple[int, ...]
 

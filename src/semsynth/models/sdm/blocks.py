@@ -14,11 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.models.sdm.condition import Entry, Modulation, Passes, modulated_norm
+from semsynth.models.sdm.condition import (
+    BatchedConditions,
+    Modulation,
+    NormCondition,
+    modulated_norm,
+)
 from semsynth.models.sdm.dropout import SampleDropout
 from semsynth.models.sdm.norms import GroupNorm
 
-Fused = Callable[[nn.Module, Tensor, Entry | Passes | None, Modulation | None], Tensor]
+Fused = Callable[
+    [nn.Module, Tensor, NormCondition | BatchedConditions | None, Modulation | None], Tensor
+]
 """(norm, x_BCHW, its entry, the time's scale and shift) to the activated map; see ``fused``."""
 
 
@@ -50,9 +57,9 @@ class SpadeNorm(nn.Module):
         gamma, beta = self.gamma_beta(F.relu(self.shared(map_MKHW))).chunk(2, dim=1)
         return 1 + gamma, beta
 
-    def forward(self, x_BCHW: Tensor, entry: Entry | Passes) -> Tensor:
+    def forward(self, x_BCHW: Tensor, entry: NormCondition | BatchedConditions) -> Tensor:
         """Normalise ``x_BCHW`` and apply gamma and beta."""
-        entries = entry.entries if isinstance(entry, Passes) else (entry,)
+        entries = entry.entries if isinstance(entry, BatchedConditions) else (entry,)
         modulations = (self.modulation(e) if isinstance(e, Tensor) else e for e in entries)
         return modulated_norm(x_BCHW, self.groups, *modulations)
 
@@ -114,7 +121,10 @@ class ResBlock(nn.Module):
         return tuple(n for n in (self.norm1, self.norm2) if isinstance(n, SpadeNorm))
 
     def forward(
-        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry | Passes, ...] = ()
+        self,
+        x_BCHW: Tensor,
+        embedding_BE: Tensor,
+        entries: tuple[NormCondition | BatchedConditions, ...] = (),
     ) -> Tensor:
         """Return (B, out_channels, H', W'); ``entries`` are those of ``spade_norms``."""
         first, second = entries if self.is_spade else (None, None)
@@ -129,7 +139,7 @@ class ResBlock(nn.Module):
         self,
         norm: nn.Module,
         x_BCHW: Tensor,
-        entry: Entry | Passes | None,
+        entry: NormCondition | BatchedConditions | None,
         time: Modulation | None = None,
     ) -> Tensor:
         """Return SiLU of the norm, with the time's scale and shift in between where given."""
@@ -183,7 +193,10 @@ class Stage(nn.Module):
         return self.block.spade_norms() + (self.up.spade_norms() if self.up else ())
 
     def forward(
-        self, x_BCHW: Tensor, embedding_BE: Tensor, entries: tuple[Entry | Passes, ...] = ()
+        self,
+        x_BCHW: Tensor,
+        embedding_BE: Tensor,
+        entries: tuple[NormCondition | BatchedConditions, ...] = (),
     ) -> Tensor:
         """Run the stage; ``entries`` are those of ``spade_norms``."""
         h: Tensor = self.block(x_BCHW, embedding_BE, entries[:2])

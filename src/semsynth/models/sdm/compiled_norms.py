@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.models.sdm.condition import Entry, Modulation, Passes, rim_places
-from semsynth.models.sdm.norms import EPS, GroupNorm
-from semsynth.models.sdm.blocks import ResBlock, SpadeNorm
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.core.errors import SemsynthWarning
 from semsynth.core.precision import computed_dtype
+from semsynth.models.sdm.blocks import ResBlock, SpadeNorm
+from semsynth.models.sdm.condition import BatchedConditions, Modulation, NormCondition, rim_places
+from semsynth.models.sdm.norms import EPS, GroupNorm
+from semsynth.models.sdm.unet import SemanticUNet
 
 Compile = Literal["auto", "on", "off"]
 """``auto``: on GPUs; ``on``: also on a CPU; ``off``: never."""
@@ -50,22 +50,22 @@ def norm_silu(
     grouped = x_BCHW.float().unflatten(1, (groups, -1))
     var, mean = torch.var_mean(grouped, (2, 3, 4), correction=0, keepdim=True)
     h = ((grouped - mean) * (var + EPS).rsqrt()).flatten(1, 2)
-    scale, shift = (_for_pictures(part, x_BCHW) for part in modulation)
+    scale, shift = (_for_images(part, x_BCHW) for part in modulation)
     h = h * scale + shift
     if time is not None:
         h = h * time[0].float() + time[1].float()
     return F.silu(h).to(dtype)
 
 
-def _for_pictures(part_MCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+def _for_images(part_MCHW: Tensor, x_BCHW: Tensor) -> Tensor:
     """Return a scale or shift that broadcasts to ``x``; compiled, it is read where it is used."""
     for axis in (2, 3):
         side = x_BCHW.shape[axis]
         if part_MCHW.shape[axis] not in (1, side):  # the rim and one pixel, see `spread`
             part_MCHW = part_MCHW.index_select(axis, rim_places(side, x_BCHW.device))
-    masks, pictures = len(part_MCHW), len(x_BCHW)
-    if masks not in (1, pictures):
-        part_MCHW = part_MCHW.repeat_interleave(pictures // masks, 0)
+    masks, images = len(part_MCHW), len(x_BCHW)
+    if masks not in (1, images):
+        part_MCHW = part_MCHW.repeat_interleave(images // masks, 0)
     return part_MCHW.float()
 
 
@@ -82,7 +82,7 @@ def _compiled() -> Callable[..., Tensor]:
 def activate(
     norm: nn.Module,
     x_BCHW: Tensor,
-    entry: Entry | Passes | None,
+    entry: NormCondition | BatchedConditions | None,
     time: Modulation | None,
     kernel: Callable[..., Tensor] | None = None,
 ) -> Tensor:
@@ -95,7 +95,7 @@ def activate(
         time: see ``norm_silu``.
         kernel: in place of the compiled ``norm_silu``.
     """
-    if isinstance(entry, Passes):
+    if isinstance(entry, BatchedConditions):
         count = len(entry.entries)
         times = (
             [None] * count if time is None else zip(*(t.chunk(count) for t in time), strict=True)
@@ -114,7 +114,7 @@ def activate(
     return (kernel or _compiled())(x_BCHW, groups, modulation, time, dtype)
 
 
-def fuse(unet: SemanticUNet, wanted: Compile, device: torch.device) -> bool:
+def enable_compiled_norms(unet: SemanticUNet, wanted: Compile, device: torch.device) -> bool:
     """Let the network's blocks use the compiled kernel, or not; return whether they do.
 
     A kernel for a small map is compiled and run first: where that fails (no compiler, no Triton),

@@ -1,7 +1,7 @@
 """What the network needs of a mask, in the forms in which it can be kept.
 
 Gamma and beta of every SPADE norm depend on the label map alone: half of a pass is spent on them,
-and they are the same in all steps, for all pictures of a mask, on both sides of guidance.
+and they are the same in all steps, for all images of a mask, on both sides of guidance.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ Modulation = tuple[Tensor, Tensor]
 """1 + gamma and beta of one norm, each (M, C, H, W) for M masks; or, of the null condition, with
 sides of 3 at the most: the rim, and one pixel for all within (see ``spread``)."""
 
-Entry = Modulation | Tensor
+NormCondition = Modulation | Tensor
 """A modulation, or what it is computed from when it is used: the label map (M, K, H, W) at the
 norm's size."""
 
 
 @dataclass(frozen=True)
-class Passes:
+class BatchedConditions:
     """The entries of one norm for several passes that run as one batch.
 
     Attributes:
-        entries: one for each pass; the batch has all pictures of the first, then of the second, ….
+        entries: one for each pass; the batch has all images of the first, then of the second, ….
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[NormCondition, ...]
 
 
 @dataclass(frozen=True)
 class Condition:
     """All that the network needs of masks, computed once by ``SemanticUNet.encode``.
 
-    With M masks, a batch of M n pictures has n of the first mask, then n of the second, ….
+    With M masks, a batch of M n images has n of the first mask, then n of the second, ….
 
     Attributes:
         entries: one for each SPADE norm, in the order of the forward pass.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[NormCondition, ...]
 
     @property
     def n_bytes(self) -> int:
@@ -66,9 +66,9 @@ class Condition:
             return parts.pop()
         left = [list(reversed(part.entries)) for part in parts]
         parts.clear()
-        entries: list[Entry] = []
+        entries: list[NormCondition] = []
         # Norms of one level share their map: it is joined once (and kept, so that its id is its).
-        maps: dict[tuple[int, ...], tuple[Tensor, list[Entry]]] = {}
+        maps: dict[tuple[int, ...], tuple[Tensor, list[NormCondition]]] = {}
         while left[0]:
             row = [of_mask.pop() for of_mask in left]
             if isinstance(row[0], Tensor):
@@ -84,7 +84,7 @@ class Condition:
 
 
 def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
-    """Return ``x * (1 + gamma) + beta``, for B pictures of M masks (see ``Condition``)."""
+    """Return ``x * (1 + gamma) + beta``, for B images of M masks (see ``Condition``)."""
     scale, shift = (spread(part, x_BCHW.shape[2:]) for part in modulation)
     masks = len(scale)
     if masks in (1, len(x_BCHW)):
@@ -94,7 +94,7 @@ def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
 
 
 def modulated_norm(x_BCHW: Tensor, groups: int, *modulations: Modulation) -> Tensor:
-    """Return ``GroupNorm(x) * (1 + gamma) + beta``; of several modulations (see ``Passes``)."""
+    """Return ``GroupNorm(x) * (1 + gamma) + beta``, of several modulations in a batch."""
     if len(modulations) > 1:
         parts = group_norm(x_BCHW, groups).chunk(len(modulations))
         return torch.cat([modulate(*each) for each in zip(parts, modulations, strict=True)])

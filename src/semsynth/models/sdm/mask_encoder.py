@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from semsynth.models.sdm.condition import Condition, Entry, dense, spread
-from semsynth.models.sdm.blocks import ResBlock, SpadeNorm, Stage
 from semsynth.core.errors import UserError
 from semsynth.core.precision import computed_dtype
+from semsynth.models.sdm.blocks import ResBlock, SpadeNorm, Stage
+from semsynth.models.sdm.condition import Condition, NormCondition, dense, spread
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 # The null condition's maps up to this size are kept whole: below it, mending the rim of a plain
 # GroupNorm takes longer than a map that is read (`python benchmarks/kernels.py`).
-NULL_NUMBERS = 2**19
+MAX_DENSE_NULL_NUMEL = 2**19
 # Diffusers moves an offloaded network to its device when `forward` is called, or what is so marked.
 _called_like_forward: Callable[[Method], Method] = apply_forward_hook
 
@@ -94,7 +94,7 @@ class MaskEncoder:
             size = (height >> level, width >> level)
             pyramid.append(self._shrink(map_BKHW, size).contiguous())
         kept = self.kept(len(map_BKHW), (height, width), keep)
-        entries: list[Entry] = []
+        entries: list[NormCondition] = []
         for index, (norm, level) in enumerate(self._spade_norms()):
             at_level = pyramid[level]
             entries.append(dense(norm.modulation(at_level)) if index in kept else at_level)
@@ -108,13 +108,13 @@ class MaskEncoder:
         padding makes (``condition.spread``).
         """
         self.check_size(height, width)
-        entries: list[Entry] = []
+        entries: list[NormCondition] = []
         for norm, level in self._spade_norms():
             size = [min(3, side >> level) for side in (height, width)]
             weight = norm.shared.weight
             parts = norm.modulation(weight.new_zeros(1, weight.shape[1], *size))
             whole = torch.Size((height >> level, width >> level))
-            if norm.channels * whole.numel() <= NULL_NUMBERS:
+            if norm.channels * whole.numel() <= MAX_DENSE_NULL_NUMEL:
                 parts = (spread(parts[0], whole), spread(parts[1], whole))
             entries.append(dense(parts))
         return Condition(tuple(entries))

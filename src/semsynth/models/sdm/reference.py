@@ -1,7 +1,7 @@
 """The official computation of a guided pass, straightforwardly: what the fast path must equal.
 
 Nothing is kept and nothing shared: each of the two passes makes all gammas and betas anew, for each
-picture. Slow on purpose; ``semsynth generate --reference plain`` paints with it, and
+image. Slow on purpose; ``semsynth generate --reference plain`` paints with it, and
 ``benchmarks/speed.py`` measures against it.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from semsynth.models.sdm.unet import SemanticUNet
 
 
-def plain_pass(
+def reference_forward(
     unet: SemanticUNet,
     x_BCHW: Tensor,
     t_B: Tensor,
@@ -27,7 +27,7 @@ def plain_pass(
         unet: the network, in float32 and contiguous.
         x_BCHW: noisy latents.
         t_B: timesteps.
-        label_map_MKHW: the map of ``one_hot``; B is a multiple of M, n pictures of each mask.
+        label_map_MKHW: the map of ``one_hot``; B is a multiple of M, n images of each mask.
         scale: guidance, as of ``SemanticUNet.forward``.
         rescale: likewise.
     """

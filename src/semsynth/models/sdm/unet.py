@@ -17,9 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from semsynth.models.sdm.condition import Condition, Entry, Passes
-from semsynth.models.sdm.mask_encoder import MaskEncoder
-from semsynth.models.sdm.norms import GroupNorm
+from semsynth.core.errors import UserError
 from semsynth.models.sdm.blocks import (
     Attention,
     ResBlock,
@@ -27,10 +25,12 @@ from semsynth.models.sdm.blocks import (
     norm_groups,
     timestep_embedding,
 )
-from semsynth.core.errors import UserError
+from semsynth.models.sdm.condition import BatchedConditions, Condition, NormCondition
+from semsynth.models.sdm.mask_encoder import MaskEncoder
+from semsynth.models.sdm.norms import GroupNorm
 
 # Passes of guidance go through maps of at most so many numbers (of all passes) as one batch.
-JOINT_NUMBERS = 2**19
+MAX_JOINT_NUMEL = 2**19
 
 
 @dataclass
@@ -52,7 +52,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
     classifier-free guided one.
 
     Args:
-        in_channels: channels of the (codec's) picture.
+        in_channels: channels of the (codec's) image.
         out_channels: the same, or twice as many where the variance is learned.
         label_channels: condition channels: classes, plus one for an instance edge map.
         base_channels: width of the first level.
@@ -68,7 +68,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         label_features: channels of a learned convolution of the (patched) label map, which all
             SPADE norms then share as their input; 0 gives them the map itself, as the paper.
         instance_edges: the last of ``label_channels`` is the map of the edges of instances.
-        augment_channels: numbers that tell how a training picture was varied (0: it is not told).
+        augment_channels: numbers that tell how a training image was varied (0: it is not told).
 
     Attributes:
         checkpoint_levels: with ``enable_gradient_checkpointing``, of how many levels, the largest
@@ -218,7 +218,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         ``in_channels`` are guided; the learned variance is the conditional pass's.
 
         Args:
-            x_BCHW: the noisy (codec's) picture.
+            x_BCHW: the noisy (codec's) image.
             t_B: timesteps, 0..T-1 (whole or not); a single one holds for all.
             condition: of ``encode``, or a label map for it.
             null: the same of no mask at all (all zeros).
@@ -226,9 +226,9 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             guidance_rescale: share, 0..1, in which the guided prediction gets the standard
                 deviation of the conditional one (arXiv 2305.08891, eq. 15 and 16).
             return_dict: False for a tuple of one tensor.
-            varied_BA: in training, how the pictures were varied, (B, ``augment_channels``).
+            varied_BA: in training, how the images were varied, (B, ``augment_channels``).
         """
-        features = self._encode_picture(x_BCHW, t_B, varied_BA)
+        features = self._encode_image(x_BCHW, t_B, varied_BA)
         if null is None or guidance_scale == 1.0:
             (output,) = self._decode(*features, self._encoded(condition))
         else:
@@ -258,7 +258,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             return self._gradient_checkpointing_func(module, *args)  # type: ignore[no-any-return]
         return module(*args)  # type: ignore[no-any-return]
 
-    def _encode_picture(
+    def _encode_image(
         self, x_BCHW: Tensor, t_B: Tensor | float, varied_BA: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         self.check_size(*x_BCHW.shape[2:])
@@ -283,11 +283,11 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         parts: tuple[Tensor, ...] = (h,) * count
         together = 0
         if count > 1 and _joining_pays(h):
-            fitting = sum(count * skip.numel() <= JOINT_NUMBERS for skip in skips)
+            fitting = sum(count * skip.numel() <= MAX_JOINT_NUMEL for skip in skips)
             together = 1 + fitting if fitting else 0
         if together:
             rows = zip(*(condition.entries for condition in conditions), strict=True)
-            groups = self._groups([Passes(row) for row in rows])
+            groups = self._groups([BatchedConditions(row) for row in rows])
             wide = [torch.cat([skip] * count) for skip in skips[: together - 1]]
             h, time = torch.cat(parts), torch.cat([embedding] * count)
             parts = self._climb(h, time, groups[:together], wide).chunk(count)
@@ -298,7 +298,9 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             outputs.append(self.conv_out(F.silu(self.norm_out(last))))
         return tuple(outputs)
 
-    def _groups(self, entries: Sequence[Entry | Passes]) -> list[tuple[Entry | Passes, ...]]:
+    def _groups(
+        self, entries: Sequence[NormCondition | BatchedConditions]
+    ) -> list[tuple[NormCondition | BatchedConditions, ...]]:
         """Return the entries of the middle and of each stage of the decoder."""
         rest = iter(entries)
         sizes = [4, *(len(stage.spade_norms()) for stage in self.decoder_stages())]
@@ -308,7 +310,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         self,
         h: Tensor,
         embedding: Tensor,
-        groups: Sequence[tuple[Entry | Passes, ...]],
+        groups: Sequence[tuple[NormCondition | BatchedConditions, ...]],
         skips: Sequence[Tensor],
         start: int = 0,
     ) -> Tensor:

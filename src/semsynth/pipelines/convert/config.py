@@ -39,7 +39,7 @@ class ImportConfig:
     """Width of an attention head, which leaves no trace in the file; by default that of the .json,
     or 64, as in all published networks."""
     size: str | None = None
-    """HEIGHTxWIDTH of the pictures that it was trained on; by default that of the data set, or
+    """HEIGHTxWIDTH of the images that it was trained on; by default that of the data set, or
     256x256."""
 
     def __post_init__(self) -> None:

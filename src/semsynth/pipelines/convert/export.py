@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
+from semsynth.core.errors import UserError
+from semsynth.core.files import atomic_folder, atomic_path, require_space, write_json
+from semsynth.core.progress import growing, say
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs.codec import open_codec
 from semsynth.models.official.names import to_official
-from semsynth.pipelines.formats.model_file import Bundle, meta_network, with_own_vae
 from semsynth.pipelines.convert.config import ExportConfig
-from semsynth.pipelines.formats.provenance import licence
-from semsynth.pipelines.formats.diffusers_folder import VAE, writable
 from semsynth.pipelines.convert.import_official import SideFile, is_written, write_folder
+from semsynth.pipelines.formats.diffusers_folder import VAE, translate_save_errors
+from semsynth.pipelines.formats.model_file import ModelFile, meta_network, with_own_vae
+from semsynth.pipelines.formats.provenance import licence
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
-from semsynth.core.files import atomic_folder, atomic_path, require_space, write_json
-from semsynth.core.errors import UserError
-from semsynth.core.progress import growing, say
 
 # What the official code cannot be told: the hidden width of SPADE, and multiples that are not
 # whole (but those of its 512x512 network).
@@ -79,12 +79,12 @@ def _write_vae(pipe: SemanticDiffusionPipeline, folder: Path) -> Path:
         open_codec(with_own_vae(pipe.bundle.model, folder.parent))
         return folder
     assert pipe.vae is not None, "the caller asks"
-    with atomic_folder(folder) as temporary, writable(str(folder)):
+    with atomic_folder(folder) as temporary, translate_save_errors(str(folder)):
         pipe.vae.save_pretrained(temporary)
     return folder
 
 
-def check_official(bundle: Bundle, where: str) -> None:
+def check_official(bundle: ModelFile, where: str) -> None:
     """Check that the official code, as published, computes what this model computes.
 
     Raises:
@@ -120,10 +120,10 @@ def check_official(bundle: Bundle, where: str) -> None:
         raise UserError(f"{where}: the official code cannot run this model: {'; '.join(given)}")
 
 
-def official_flags(bundle: Bundle) -> str:
+def official_flags(bundle: ModelFile) -> str:
     """Return the flags with which the official code builds this network.
 
-    Its label pictures hold condition channels: see ``channel`` of each label.
+    Its label images hold condition channels: see ``channel`` of each label.
     """
     model = bundle.model
     side = min(bundle.height, bundle.width)
@@ -152,7 +152,7 @@ def official_flags(bundle: Bundle) -> str:
     return " ".join(f"--{name} {value}" for name, value in flags.items())
 
 
-def write_official(bundle: Bundle, path: Path, side_file: Path, flags: str) -> None:
+def write_official(bundle: ModelFile, path: Path, side_file: Path, flags: str) -> None:
     """Write a plain state dict in the official order, and what has no room in it beside it."""
     state = to_official(meta_network(bundle), bundle.weights)
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())

@@ -13,28 +13,28 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semsynth import __version__
-from semsynth.data.labels import LabelSet
-from semsynth.data.presets import preset
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.models.official.names import from_official
-from semsynth.models.official.infer import OfficialNetwork, check_keys, infer_network
-from semsynth.pipelines.formats.model_file import Bundle, meta_network
-from semsynth.pipelines.convert.config import ImportConfig
-from semsynth.pipelines.formats.provenance import licence
-from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
+from semsynth.core.config import Config, parse
+from semsynth.core.errors import UserError, some
 from semsynth.core.files import (
     MARKER,
     atomic_folder,
-    claim_output,
+    claim_output_dir,
     read_json,
     require_space,
     sha256_file,
     write_json,
 )
-from semsynth.core.config import Config, parse
-from semsynth.core.errors import UserError, some
 from semsynth.core.progress import growing, progress, say
 from semsynth.core.safe_load import load_torch_file
+from semsynth.data.labels import LabelSet
+from semsynth.data.presets import preset
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.official.infer import OfficialNetwork, check_keys, infer_network
+from semsynth.models.official.names import from_official
+from semsynth.pipelines.convert.config import ImportConfig
+from semsynth.pipelines.formats.model_file import ModelFile, meta_network
+from semsynth.pipelines.formats.provenance import licence
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 KIND = "diffusers"
 HEAD_CHANNELS = 64  # of all published networks
@@ -51,10 +51,10 @@ class SideFile(Config):
         labels: with ``ignore_id``, as in ``LabelSet.to_json``.
         name: of the data set.
         licence: of the data set.
-        height: of the pictures in pixels.
+        height: of the images in pixels.
         width: likewise.
         head_channels: width of an attention head.
-        facts: as in ``Bundle``.
+        facts: as in ``ModelFile``.
         flags: with which the official code builds the network.
     """
 
@@ -77,7 +77,7 @@ class Origin:
         labels: None for as many classes as the file has, without names.
         size: height and width in pixels.
         head_channels: width of an attention head.
-        facts: as in ``Bundle``.
+        facts: as in ``ModelFile``.
     """
 
     labels: LabelSet | None = None
@@ -126,7 +126,7 @@ def import_official(config: ImportConfig) -> dict[str, Any]:
     }
 
 
-def describe(state: Mapping[str, Tensor], config: ImportConfig, origin: Origin) -> Bundle:
+def describe(state: Mapping[str, Tensor], config: ImportConfig, origin: Origin) -> ModelFile:
     """Return the generator that the names and shapes of a state dict tell, still without weights.
 
     Args:
@@ -160,12 +160,12 @@ def describe(state: Mapping[str, Tensor], config: ImportConfig, origin: Origin) 
     )
     classes = found.label_channels - instances
     labels = origin.labels or LabelSet.from_names({i: f"class {i}" for i in range(classes)})
-    bundle = Bundle(model, diffusion, labels, height, width, {}, origin.facts)
+    bundle = ModelFile(model, diffusion, labels, height, width, {}, origin.facts)
     check_keys(meta_network(bundle), shapes, where)
     return bundle
 
 
-def with_weights(bundle: Bundle, state: dict[str, Tensor], where: str) -> Bundle:
+def with_weights(bundle: ModelFile, state: dict[str, Tensor], where: str) -> ModelFile:
     """Return the bundle of ``describe`` with the weights of ``state``, which is emptied.
 
     Raises:
@@ -229,12 +229,12 @@ def is_written(folder: Path, key: Mapping[str, Any]) -> bool:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    claim_output(folder, KIND, key)
+    claim_output_dir(folder, KIND, key)
     say(f"{folder}: is there already, made from the same file with the same flags")
     return True
 
 
-def write_folder(bundle: Bundle, folder: Path, key: Mapping[str, Any]) -> None:
+def write_folder(bundle: ModelFile, folder: Path, key: Mapping[str, Any]) -> None:
     """Write a Diffusers folder that appears when it is whole.
 
     Raises:
@@ -244,7 +244,7 @@ def write_folder(bundle: Bundle, folder: Path, key: Mapping[str, Any]) -> None:
     with atomic_folder(folder) as temporary:
         try:
             with growing(temporary, n_bytes, "writing"):
-                SemanticDiffusionPipeline.from_bundle(bundle).save_pretrained(temporary)
+                SemanticDiffusionPipeline.from_model_file(bundle).save_pretrained(temporary)
         except SafetensorError as error:
             raise UserError(
                 f"{folder}: could not be written ({error}); is the disk full?"

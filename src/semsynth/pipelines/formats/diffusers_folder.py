@@ -12,8 +12,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from semsynth.core.files import read_json, sha256_file, write_json
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, sha256_file, write_json
 
 MODEL_INDEX = "model_index.json"
 FINAL = "final_model.pth"
@@ -23,7 +23,7 @@ _DECIDES = ("labels", "model", "diffusion", "height", "width")
 
 
 def checkpoint_sha256(path: str | Path) -> str:
-    """Return what a checkpoint is known by: the hash of all that decides its pictures.
+    """Return what a checkpoint is known by: the hash of all that decides its images.
 
     Of a file, its own. Of a Diffusers folder, that of weights and configurations; neither facts
     are among them nor the scheduler, since samplers are chosen by name.
@@ -67,7 +67,7 @@ def check_folder(name: str, class_name: str) -> None:
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
+def translate_load_errors(name: str) -> Iterator[None]:
     """Turn what Diffusers raises on a damaged folder into one line.
 
     Raises:
@@ -81,7 +81,7 @@ def readable(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def without_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Load without Diffusers' bar, which counts two components."""
     from diffusers.utils import logging  # loads torch, which what reads a hash can do without
 
@@ -95,7 +95,7 @@ def without_bar() -> Iterator[None]:
 
 
 @contextmanager
-def writable(name: str) -> Iterator[None]:
+def translate_save_errors(name: str) -> Iterator[None]:
     """Turn what Diffusers and safetensors raise when they cannot write into one line.
 
     Raises:
@@ -108,7 +108,7 @@ def writable(name: str) -> Iterator[None]:
         raise UserError(f"{name}: could not be written ({reason}); is the disk full?") from error
 
 
-def tidy(folder: Path) -> None:
+def strip_local_paths(folder: Path) -> None:
     """Take out of what Diffusers wrote the paths of this machine, and let others read it."""
     for file in (folder / MODEL_INDEX, folder / NETWORK, folder / VAE / "config.json"):
         value = read_json(file) if file.is_file() else {}

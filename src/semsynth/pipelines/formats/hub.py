@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semsynth.pipelines.formats.provenance import Facts, knows_licence
 from semsynth.core.errors import UserError
+from semsynth.pipelines.formats.provenance import Facts, has_license
 
 _FETCH_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 _PUSH_OPTIONS = ("commit_message", "private", "token", "create_pr", "subfolder")
@@ -44,7 +44,7 @@ def check_publishable(facts: Facts) -> None:
     Raises:
         UserError: the licence of its data is unknown.
     """
-    if not knows_licence(facts):
+    if not has_license(facts):
         raise UserError(
             "push_to_hub: the licence of the training data is unknown; find it out, and prepare "
             "the data with --licence, or set it: pipe.register_to_config(facts={**pipe.facts, "

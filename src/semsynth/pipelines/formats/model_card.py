@@ -16,10 +16,10 @@ from semsynth.models.config import ModelConfig
 from semsynth.pipelines.formats.provenance import (
     DEFAULT_GUIDANCE,
     Facts,
-    knows_licence,
+    has_license,
     licence,
-    saw_dropped_masks,
     saw_partial_masks,
+    trained_with_cfg_dropout,
 )
 
 README, LEGEND = "README.md", "labels.png"
@@ -36,7 +36,7 @@ _TOLD = ("steps", "batch_size", "learning_rate", "mask_dropout", "region_dropout
 
 def has_card(facts: Facts) -> bool:
     """Whether the facts are enough for a card: the data set and what may be done with it."""
-    return bool(facts.get("dataset")) and knows_licence(facts)
+    return bool(facts.get("dataset")) and has_license(facts)
 
 
 def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
@@ -74,13 +74,13 @@ def write_card(pipe: Any, folder: Path, *name: str) -> None:
 
 def legend(labels: LabelSet) -> Image.Image:
     """Draw each label's colour beside its id and name."""
-    picture = Image.new("RGB", (_WIDE, _ROW * len(labels.labels) + 4), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (_WIDE, _ROW * len(labels.labels) + 4), "white")
+    draw = ImageDraw.Draw(image)
     for row, label in enumerate(labels.labels):
         top = _ROW * row + 4
         draw.rectangle((4, top, 4 + 2 * _ROW, top + _ROW - 4), label.color, "black")
         draw.text((3 * _ROW, top), f"{label.id}  {label.name}", "black")
-    return picture
+    return image
 
 
 def _metadata(facts: Facts) -> ModelCardData:
@@ -119,14 +119,14 @@ def _is_official(facts: Facts) -> bool:
 
 
 def _usage(name: str, facts: Facts) -> str:
-    scale = DEFAULT_GUIDANCE if saw_dropped_masks(facts) else 1.0
+    scale = DEFAULT_GUIDANCE if trained_with_cfg_dropout(facts) else 1.0
     return f"""```python
 from semsynth import SemanticDiffusionPipeline
 
 pipe = SemanticDiffusionPipeline.from_pretrained("{name}")
 pipe.to("cuda")
-pictures = pipe("mask.png", num_images=4, num_inference_steps=20, guidance_scale={scale}).images
-pictures[0].save("picture.png")
+images = pipe("mask.png", num_images=4, num_inference_steps=20, guidance_scale={scale}).images
+images[0].save("image.png")
 ```"""
 
 
@@ -134,7 +134,7 @@ def _summary(pipe: Any, facts: Facts) -> str:
     count = sum(parameter.numel() for parameter in pipe.unet.parameters())
     made = f", made with semsynth {facts['semsynth']}" if "semsynth" in facts else ""
     return (
-        f"Paints photorealistic pictures of {pipe.height}x{pipe.width} (height x width) from "
+        f"Paints photorealistic images of {pipe.height}x{pipe.width} (height x width) from "
         f"segmentation masks of {facts.get('dataset', 'unknown data')}: a SPADE diffusion model "
         f"([SDM](https://arxiv.org/abs/2207.00050)) of {count:,} parameters{made}. "
         "For more training data for a segmenter, not for evidence of anything real."
@@ -188,30 +188,30 @@ def _scores(facts: Facts) -> str:
     if not scores:
         return (
             "Not measured. `semsynth generate` and `semsynth evaluate` measure what a segmenter "
-            "sees in the pictures, beside the same for real ones."
+            "sees in the images, beside the same for real ones."
         )
     rows = [(row["name"], row["pictures"], row["real"]) for row in scores["rows"]]
-    table = _table(("score", "these pictures", "real pictures"), rows)
+    table = _table(("score", "these images", "real images"), rows)
     return (
-        f"{scores['n_generated']} pictures of {scores['n_masks']} masks of {scores['dataset']}, "
+        f"{scores['n_generated']} images of {scores['n_masks']} masks of {scores['dataset']}, "
         f"{scores['split']}.\n\n{table}"
     )
 
 
 def _limits(pipe: Any, facts: Facts) -> str:
     limits = [
-        f"It was trained on pictures of {pipe.height}x{pipe.width}: in masks of another size, "
+        f"It was trained on images of {pipe.height}x{pipe.width}: in masks of another size, "
         "things keep the size in pixels that they had there.",
         f"It knows the {len(pipe.labels.trainable)} classes above, as they look in its data, with "
-        "the data's places, weather and biases; it may repeat pictures that it was trained on.",
+        "the data's places, weather and biases; it may repeat images that it was trained on.",
         "There are no text prompts. Texts, faces and number plates are not legible.",
     ]
     if not saw_partial_masks(facts):
         limits.append(
             "It was trained on whole masks: where parts are unlabelled that were labelled in its "
-            "data, its pictures are worse."
+            "data, its images are worse."
         )
-    if not saw_dropped_masks(facts):
+    if not trained_with_cfg_dropout(facts):
         limits.append("It never saw dropped masks: guidance_scale other than 1 is arbitrary.")
     return "\n".join(f"- {limit}" for limit in limits)
 

@@ -9,31 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.augment import AUGMENTATIONS
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.models.codecs.codec import Codec, open_codec
-from semsynth.models.config import ModelConfig
-from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.models.codecs.vae import CONFIG
-from semsynth.pipelines.formats.diffusers_folder import FINAL, VAE
-from semsynth.core.files import atomic_path
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
+from semsynth.core.files import atomic_path
 from semsynth.core.safe_load import load_torch_file
+from semsynth.data.augment import AUGMENTATIONS
+from semsynth.data.labels import LabelSet
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.codecs.codec import Codec, open_codec
+from semsynth.models.codecs.vae import CONFIG
+from semsynth.models.config import ModelConfig
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.diffusers_folder import FINAL, VAE
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Bundle:
+class ModelFile:
     """A trained generator.
 
     Attributes:
         model: configuration of network and codec.
         diffusion: configuration of the forward process.
         labels: the label set that it was trained on.
-        height: of its pictures in pixels.
+        height: of its images in pixels.
         width: likewise.
         weights: the network's (averaged) parameters.
         facts: recipe, step, data set, licence and versions, as plain values.
@@ -83,13 +83,13 @@ def fresh_network(
     return unet
 
 
-def meta_network(bundle: Bundle) -> SemanticUNet:
+def meta_network(bundle: ModelFile) -> SemanticUNet:
     """Return the bundle's network without storage: its names and shapes."""
     with torch.device("meta"):
         return fresh_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
 
 
-def load_network(bundle: Bundle) -> SemanticUNet:
+def load_network(bundle: ModelFile) -> SemanticUNet:
     """Return the bundle's network in evaluation mode, with the bundle's own tensors (no copy).
 
     Raises:
@@ -115,7 +115,7 @@ def labels_for_network(map_BHW: Tensor, model: ModelConfig) -> Tensor:
     return map_BHW[:, :: model.downscale, :: model.downscale]
 
 
-def save_bundle(path: Path, bundle: Bundle) -> None:
+def save_model_file(path: Path, bundle: ModelFile) -> None:
     """Write ``bundle`` to ``path``, all of it or nothing.
 
     Raises:
@@ -142,7 +142,7 @@ def save_bundle(path: Path, bundle: Bundle) -> None:
             ) from error
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_model_file(path: Path) -> ModelFile:
     """Read a ``final_model.pth``; never runs code that a file may carry.
 
     Raises:
@@ -153,11 +153,11 @@ def load_bundle(path: Path) -> Bundle:
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
     value = load_torch_file(path)
-    names = {entry.name for entry in fields(Bundle)}
+    names = {entry.name for entry in fields(ModelFile)}
     if not isinstance(value, dict) or value.get("format") != FORMAT or not names <= value.keys():
         raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
     model = parse(ModelConfig, value["model"], f"{path}: model")
-    return Bundle(
+    return ModelFile(
         model=with_own_vae(model, path.parent),
         diffusion=parse(DiffusionConfig, value["diffusion"], f"{path}: diffusion"),
         labels=LabelSet.from_json(value["labels"]),

@@ -16,7 +16,7 @@ def licence(facts: Facts) -> str:
     return str(facts.get("licence") or "unknown").strip() or "unknown"
 
 
-def knows_licence(facts: Facts) -> bool:
+def has_license(facts: Facts) -> bool:
     """Whether anybody said what may be done with the training data."""
     return licence(facts).casefold() not in ("unknown", "none", "-", "?")
 
@@ -26,12 +26,12 @@ def joint_licence(*licences: str) -> str:
 
     ``unknown`` if those of one are, so that nobody takes the rest for the whole.
     """
-    if not all(knows_licence({"licence": text}) for text in licences):
+    if not all(has_license({"licence": text}) for text in licences):
         return "unknown"
     return "; ".join(dict.fromkeys(part for text in licences for part in text.split("; ")))
 
 
-def saw_dropped_masks(facts: Facts) -> bool:
+def trained_with_cfg_dropout(facts: Facts) -> bool:
     """Whether training ever hid masks, without which guidance has nothing to lead away from.
 
     True where the facts do not tell, as with the authors' checkpoints, which did.

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from semsynth.core.files import read_json
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_json
 
 Json = Mapping[str, Any]
 _DISTANCES = {"fid": "FID (lower is better)", "kid": "KID (lower is better)"}
@@ -21,7 +21,7 @@ def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
         checkpoint_sha256: of the model that the report must be of.
 
     Returns:
-        dataset, split, n_masks, n_generated, and rows of name, pictures and real.
+        dataset, split, n_masks, n_generated, and rows of name, images and real.
 
     Raises:
         UserError: no report, or one of another checkpoint.
@@ -52,7 +52,7 @@ def _rows(metrics: Json) -> Iterator[dict[str, str]]:
         yield _distance(f"Fréchet distance of {key} features (lower is better)", value)
     if "lpips_diversity" in metrics:
         value = metrics["lpips_diversity"]["value"]
-        yield _row("LPIPS between pictures of a mask", f"{value:.3f}", None, "{}")
+        yield _row("LPIPS between images of a mask", f"{value:.3f}", None, "{}")
 
 
 def _distance(name: str, entry: Json) -> dict[str, str]:
@@ -60,5 +60,5 @@ def _distance(name: str, entry: Json) -> dict[str, str]:
     return _row(name, f"{entry['value']:.4g}", floor, "{:.4g}")
 
 
-def _row(name: str, pictures: str, real: float | None, form: str) -> dict[str, str]:
-    return {"name": name, "pictures": pictures, "real": "" if real is None else form.format(real)}
+def _row(name: str, images: str, real: float | None, form: str) -> dict[str, str]:
+    return {"name": name, "pictures": images, "real": "" if real is None else form.format(real)}

@@ -1,1 +1,1 @@
-"""Label maps to pictures: which ones, with which seeds, and nothing done twice."""
+"""Label maps to images: which ones, with which seeds, and nothing done twice."""

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
-from semsynth.core.errors import UserError
 from semsynth.core.distributed.shards import parse_shard
+from semsynth.core.errors import UserError
+from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
 
 MAX_PER_MASK = 1000
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Paint several pictures for each mask of a prepared data set.
+    """Paint several images for each mask of a prepared data set.
 
     Raises:
         UserError: a value outside its range.
@@ -24,17 +24,17 @@ class GenerateConfig:
     model: Path = Path("./checkpoints/semantic_diffusion_1024/final_model.pth")
     """The trained generator: the final_model.pth of a run, or a Diffusers folder."""
     data: Path = Path("./data/sidewalk_processed")
-    """Prepared data set whose masks are painted; pictures in it are only shown beside them."""
+    """Prepared data set whose masks are painted; images in it are only shown beside them."""
     output: Path = Path("./results/generated")
     """Folder of the samples; run the same command again to go on where it stopped."""
     split: str = "val"
     """Which masks: a split that was not trained on."""
     per_mask: int = 4
-    """Pictures for each mask, 1 to 1000."""
+    """Images for each mask, 1 to 1000."""
     limit: int | None = None
     """Only so many masks, evenly spread over the split; all of them by default."""
     seed: int = 0
-    """The pictures' seeds are drawn from this one, the mask's name and the picture's number."""
+    """The images' seeds are drawn from this one, the mask's name and the image's number."""
     sampler: SamplerName = "dpm++"
     """Diffusers scheduler."""
     steps: int = 20
@@ -44,13 +44,13 @@ class GenerateConfig:
     guidance_rescale: float = 0.0
     """Against too much contrast by guidance, 0 to 1."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """The noise levels with guidance, from 0 (the picture) to 1 (noise)."""
+    """The noise levels with guidance, from 0 (the image) to 1 (noise)."""
     batch_size: int = 8
-    """Pictures at a time; changes a picture by at most 1 of 255."""
+    """Images at a time; changes an image by at most 1 of 255."""
     native_size: bool = False
-    """Undo the resizing of `prepare`: write each picture at the size its source had."""
+    """Undo the resizing of `prepare`: write each image at the size its source had."""
     small_masks: Literal["refuse", "enlarge", "paint"] = "refuse"
-    """Masks that are smaller than the model's pictures on both sides: refuse them; enlarge them,
+    """Masks that are smaller than the model's images on both sides: refuse them; enlarge them,
     by nearest, until they are as large; paint them at their own size. Other sizes are painted as
     they are."""
     precision: Literal["auto", "no", "bf16"] = "auto"
@@ -58,7 +58,7 @@ class GenerateConfig:
     device is made for it; no, never."""
     cache: Literal["auto", "full", "off"] = "auto"
     """Keep what depends on a mask alone over all steps: auto, as much as fits into half of the
-    free memory; full, all of it; off, none. Pictures differ by rounding at most."""
+    free memory; full, all of it; off, none. Images differ by rounding at most."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the kernels of norms: auto, on GPUs."""
     reference: Literal["none", "plain"] = "none"

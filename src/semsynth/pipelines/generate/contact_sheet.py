@@ -1,4 +1,4 @@
-"""The contact sheet: for each mask a row of mask, real picture (where there is one), samples."""
+"""The contact sheet: for each mask a row of mask, real image (where there is one), samples."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PAPER, _INK = (255, 255, 255), (70, 70, 70)
 
 @dataclass(frozen=True)
 class ContactRow:
-    """One mask and what was painted for it; all pictures HWC uint8 RGB.
+    """One mask and what was painted for it; all images HWC uint8 RGB.
 
     Attributes:
         mask: the coloured mask.
-        real: the real picture, or None for a mask that has none.
-        samples: the generated pictures.
+        real: the real image, or None for a mask that has none.
+        samples: the generated images.
     """
 
     mask: np.ndarray
@@ -31,14 +31,14 @@ class ContactRow:
 
 
 def contact_sheet(rows: Sequence[ContactRow], title: str) -> bytes:
-    """Lay ``rows`` out as one picture.
+    """Lay ``rows`` out as one image.
 
     Args:
-        rows: at least one row; pictures may differ in size, they are fitted into equal cells.
+        rows: at least one row; images may differ in size, they are fitted into equal cells.
         title: a short line for the top.
 
     Returns:
-        A PNG file's bytes. The column of real pictures is left out when no row has one.
+        A PNG file's bytes. The column of real images is left out when no row has one.
     """
     with_real = any(row.real is not None for row in rows)
     columns = 1 + with_real + max(len(row.samples) for row in rows)
@@ -62,25 +62,25 @@ def contact_sheet(rows: Sequence[ContactRow], title: str) -> bytes:
     for line, row in enumerate(rows):
         top = _MARGIN + 2 * _HEADER + line * (height + _GAP)
         cells = [row.mask, *([row.real] if with_real else []), *row.samples]
-        for column, picture in enumerate(cells):
-            if picture is not None:
-                _paste(sheet, picture, column, top, (height, width), smooth=column > 0)
+        for column, image in enumerate(cells):
+            if image is not None:
+                _paste(sheet, image, column, top, (height, width), smooth=column > 0)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _cell_size(picture: np.ndarray) -> tuple[int, int]:
-    """Height and width of a cell: the picture's own shape, its longer side within the limits."""
-    longer = max(picture.shape[:2])
-    # A whole factor upwards: small pictures are shown pixel for pixel.
+def _cell_size(image: np.ndarray) -> tuple[int, int]:
+    """Height and width of a cell: the image's own shape, its longer side within the limits."""
+    longer = max(image.shape[:2])
+    # A whole factor upwards: small images are shown pixel for pixel.
     scale = MAX_CELL / longer if longer > MAX_CELL else max(1, MIN_CELL // longer)
-    return max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))
+    return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
 
 
 def _paste(
     sheet: Image.Image,
-    picture: np.ndarray,
+    image: np.ndarray,
     column: int,
     top: int,
     cell: tuple[int, int],
@@ -88,7 +88,7 @@ def _paste(
     smooth: bool,
 ) -> None:
     height, width = cell
-    shrinks = picture.shape[0] > height
+    shrinks = image.shape[0] > height
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    fitted = cv2.resize(picture, (width, height), interpolation=method if smooth else 0)
+    fitted = cv2.resize(image, (width, height), interpolation=method if smooth else 0)
     sheet.paste(Image.fromarray(fitted), (_MARGIN + column * (width + _GAP), top))

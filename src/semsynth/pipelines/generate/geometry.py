@@ -1,4 +1,4 @@
-"""The masks as they are painted, and what a picture becomes on disk."""
+"""The masks as they are painted, and what an image becomes on disk."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from semsynth.core.errors import UserError
 from semsynth.data.config import Way
+from semsynth.data.dataset import Box, PreparedDataset, PreparedFormat, PreparedSample
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
-from semsynth.data.dataset import Box, PreparedSample, PreparedDataset, PreparedFormat
 from semsynth.data.resize import Size, fit, source_box, undo_resize
-from semsynth.core.errors import UserError
 
 
-class Frame:
+class OutputGeometry:
     """Size and shape of the samples of one prepared data set.
 
     Attributes:

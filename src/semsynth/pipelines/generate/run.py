@@ -1,4 +1,4 @@
-"""Paint several pictures for each mask and leave them as a data set of their own."""
+"""Paint several images for each mask and leave them as a data set of their own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from semsynth.data.labels import Array, LabelSet
-from semsynth.data.format import INFO
+from semsynth.core.distributed.shards import Shard, this_shard
+from semsynth.core.errors import UserError
+from semsynth.core.files import require_space, sha256_file, write_bytes
+from semsynth.core.progress import progress_bar, say
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.format import INFO
+from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
-from semsynth.pipelines.generate.geometry import Frame, enlarged
-from semsynth.pipelines.generate.sample_specs import Shot, check_same_labels, chunks, plan_shots, spread
+from semsynth.pipelines.generate.geometry import OutputGeometry, enlarged
+from semsynth.pipelines.generate.sample_specs import (
+    SampleSpec,
+    check_same_labels,
+    chunks,
+    list_samples,
+    spread,
+)
 from semsynth.pipelines.generate.sample_store import SampleStore
-from semsynth.core.files import require_space, sha256_file, write_bytes
-from semsynth.core.errors import UserError
-from semsynth.core.progress import progress_bar, say
-from semsynth.core.distributed.shards import Shard, this_shard
 
 if TYPE_CHECKING:
     from semsynth.pipelines import SemanticDiffusionPipeline
@@ -29,7 +35,7 @@ CONTACT_SHEET = "contact_sheet.png"
 _CONTACT_ROWS, _CONTACT_SAMPLES = 12, 6
 
 
-class Painter(Protocol):
+class Generator(Protocol):
     """What paints: `SemanticDiffusionPipeline`, or anything that does the same."""
 
     @property
@@ -38,11 +44,11 @@ class Painter(Protocol):
 
     @property
     def height(self) -> int:
-        """Height of its pictures in pixels."""
+        """Height of its images in pixels."""
 
     @property
     def width(self) -> int:
-        """Width of its pictures in pixels."""
+        """Width of its images in pixels."""
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -66,12 +72,12 @@ class Painter(Protocol):
         """Paint label ids, one seed a mask: (B, H, W, 3) uint8 RGB."""
 
 
-def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str, Any]:
-    """Paint ``config.per_mask`` pictures for each mask and write them in the prepared layout.
+def generate(config: GenerateConfig, painter: Generator | None = None) -> dict[str, Any]:
+    """Paint ``config.per_mask`` images for each mask and write them in the prepared layout.
 
-    A picture depends on checkpoint, mask, seed and sampler settings alone. What is already there
+    An image depends on checkpoint, mask, seed and sampler settings alone. What is already there
     is not painted again. Several processes may share the work (``runtime.shards``), at one time
-    or one after the other; the one that finds all pictures there writes the lists.
+    or one after the other; the one that finds all images there writes the lists.
 
     Args:
         config: what to paint, and where to.
@@ -87,7 +93,7 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     """
     shard = this_shard(config.shard)
     data = PreparedDataset.open(config.data)
-    shots = plan_shots(config, data)
+    shots = list_samples(config, data)
     checkpoint = painter.checkpoint_sha256 if painter else _checkpoint_hash(config)
     # How large masks become is told by the model alone.
     pipe = _load(config) if painter is None and config.small_masks == "enlarge" else None
@@ -102,7 +108,7 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     batches = _batches(shots, store, size, shard)
     missing = [shot for batch in batches for shot in batch if not store.has(shot)]
     n_bytes = 4 * frame.form.height * frame.form.width  # PNGs of noise are no smaller than pixels
-    require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} pictures")
+    require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} images")
     store.open(shard)
     if pipe is not None:
         _settle(pipe, store, frame, config, size)
@@ -115,20 +121,22 @@ def generate(config: GenerateConfig, painter: Painter | None = None) -> dict[str
     return _summary(config, store, shots, n_new, finished)
 
 
-def _frame(config: GenerateConfig, data: PreparedDataset, painter: Painter | None) -> Frame:
+def _frame(
+    config: GenerateConfig, data: PreparedDataset, painter: Generator | None
+) -> OutputGeometry:
     size = None
     if config.small_masks == "enlarge" and painter is not None:
         size = enlarged((data.height, data.width), (painter.height, painter.width))
-    return Frame(data, config.native_size, config.split, size)
+    return OutputGeometry(data, config.native_size, config.split, size)
 
 
 def _batches(
-    shots: Sequence[Shot], store: SampleStore, size: int, shard: Shard
-) -> list[Sequence[Shot]]:
+    shots: Sequence[SampleSpec], store: SampleStore, size: int, shard: Shard
+) -> list[Sequence[SampleSpec]]:
     """Return a process's part of the work.
 
     Kernels depend on the shape and perhaps on what else is in a batch: the plan is cut into
-    batches first, and they are dealt out, so that a picture has the same bytes whoever paints it.
+    batches first, and they are dealt out, so that an image has the same bytes whoever paints it.
     What an earlier run has listed is left out, for all processes alike.
     """
     listed = store.listed()
@@ -143,26 +151,26 @@ def _batches(
 
 
 def _batch_size(config: GenerateConfig, count: int) -> int:
-    """Return how many of ``count`` pictures are painted at once: whole masks, where several fit."""
+    """Return how many of ``count`` images are painted at once: whole masks, where several fit."""
     size, each = min(config.batch_size, count), config.per_mask
     return size - size % each if size > each else size
 
 
 def _paint(
     config: GenerateConfig,
-    painter: Painter,
-    frame: Frame,
+    painter: Generator,
+    frame: OutputGeometry,
     store: SampleStore,
-    batches: Sequence[Sequence[Shot]],
+    batches: Sequence[Sequence[SampleSpec]],
     size: int,
 ) -> int:
-    """Paint those batches of which pictures are missing; return how many were."""
+    """Paint those batches of which images are missing; return how many were."""
     n_new, total = 0, sum(map(len, batches))
-    with progress_bar(total, "generating", unit="picture") as bar:
+    with progress_bar(total, "generating", unit="image") as bar:
         for batch in batches:
             missing = [shot for shot in batch if not store.has(shot)]
             if missing:
-                # All of a batch is painted for one picture of it, and a short one filled up.
+                # All of a batch is painted for one image of it, and a short one filled up.
                 filled = [*batch, *[batch[-1]] * (size - len(batch))]
                 masks = np.stack([frame.mask(shot.split, shot.source) for shot in filled])
                 edges = None
@@ -199,7 +207,7 @@ def _load(config: GenerateConfig) -> SemanticDiffusionPipeline:
 def _settle(
     pipe: SemanticDiffusionPipeline,
     store: SampleStore,
-    frame: Frame,
+    frame: OutputGeometry,
     config: GenerateConfig,
     size: int,
 ) -> None:
@@ -211,7 +219,7 @@ def _settle(
         say(pipe.describe_cache(size // math.gcd(size, config.per_mask), frame.size))
 
 
-def _check_fit(painter: Painter, data: PreparedDataset, config: GenerateConfig) -> None:
+def _check_fit(painter: Generator, data: PreparedDataset, config: GenerateConfig) -> None:
     split = config.split
     check_same_labels(painter.labels, data.labels, str(data.root))
     small = data.height < painter.height and data.width < painter.width
@@ -248,7 +256,7 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
 
 
 def _key(config: GenerateConfig, checkpoint: str) -> dict[str, Any]:
-    """What decides the pictures; which and how many of them may grow from run to run."""
+    """What decides the images; which and how many of them may grow from run to run."""
     return {
         "checkpoint": checkpoint,
         "data": sha256_file(config.data / INFO),
@@ -259,7 +267,7 @@ def _key(config: GenerateConfig, checkpoint: str) -> dict[str, Any]:
     }
 
 
-def _source(painter: Painter, data: PreparedDataset) -> dict[str, str]:
+def _source(painter: Generator, data: PreparedDataset) -> dict[str, str]:
     licences = dict.fromkeys(text for text in (data.info.licence, painter.licence) if text)
     return {
         "name": f"{data.info.name} (generated)",
@@ -269,9 +277,9 @@ def _source(painter: Painter, data: PreparedDataset) -> dict[str, str]:
 
 
 def _contact_sheet(
-    config: GenerateConfig, data: PreparedDataset, store: SampleStore, shots: Sequence[Shot]
+    config: GenerateConfig, data: PreparedDataset, store: SampleStore, shots: Sequence[SampleSpec]
 ) -> bytes:
-    by_source: dict[str, list[Shot]] = {}
+    by_source: dict[str, list[SampleSpec]] = {}
     for shot in shots:
         by_source.setdefault(shot.source, []).append(shot)
     rows = []
@@ -293,12 +301,16 @@ def _contact_sheet(
 
 
 def _summary(
-    config: GenerateConfig, store: SampleStore, shots: Sequence[Shot], n_new: int, finished: bool
+    config: GenerateConfig,
+    store: SampleStore,
+    shots: Sequence[SampleSpec],
+    n_new: int,
+    finished: bool,
 ) -> dict[str, Any]:
     n_missing = 0 if finished else sum(not store.has(shot) for shot in shots)
     if not finished:
         say(
-            f"{config.output}: {n_missing} of {len(shots)} pictures are left to other processes; "
+            f"{config.output}: {n_missing} of {len(shots)} images are left to other processes; "
             "the last of them writes dataset.json (should one have died, run the command again)"
         )
     return {

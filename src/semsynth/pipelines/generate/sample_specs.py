@@ -1,4 +1,4 @@
-"""Which pictures are to be painted, and with which seeds (no torch)."""
+"""Which images are to be painted, and with which seeds (no torch)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import PreparedDataset
-from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet
+from semsynth.pipelines.generate.config import GenerateConfig
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One picture to paint.
+class SampleSpec:
+    """One image to paint.
 
     Attributes:
         split: the split of its mask, and its own.
@@ -32,11 +32,11 @@ class Shot:
     seed: int
 
 
-def plan_shots(config: GenerateConfig, data: PreparedDataset) -> list[Shot]:
-    """Return the pictures that ``config`` asks for, those of one mask together.
+def list_samples(config: GenerateConfig, data: PreparedDataset) -> list[SampleSpec]:
+    """Return the images that ``config`` asks for, those of one mask together.
 
-    A seed depends on ``config.seed``, the mask's stem and the picture's number only, so more
-    pictures a mask, or another choice of masks, change no picture that there was.
+    A seed depends on ``config.seed``, the mask's stem and the image's number only, so more
+    images a mask, or another choice of masks, change no image that there was.
 
     Raises:
         UserError: the split does not exist or has no masks.
@@ -45,14 +45,14 @@ def plan_shots(config: GenerateConfig, data: PreparedDataset) -> list[Shot]:
     if not stems:
         raise UserError(f"{data.root}: split '{config.split}' has no masks; choose another --split")
     return [
-        Shot(config.split, stem, sample_stem(stem, k), derive_seed(config.seed, stem, k))
+        SampleSpec(config.split, stem, sample_stem(stem, k), derive_seed(config.seed, stem, k))
         for stem in spread(stems, config.limit)
         for k in range(config.per_mask)
     ]
 
 
 def sample_stem(source: str, k: int) -> str:
-    """Return the stem of the k-th picture (from 0) of the mask ``source``."""
+    """Return the stem of the k-th image (from 0) of the mask ``source``."""
     return f"{source}__{k:03d}"
 
 

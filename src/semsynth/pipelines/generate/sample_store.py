@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from semsynth.data.labels import Array
-from semsynth.data.format import INFO, PictureInfo
+from semsynth.core.distributed.shards import Shard
+from semsynth.core.errors import UserError
+from semsynth.core.files import claim_output_dir, write_once, write_text
 from semsynth.data.dataset import (
-    PictureRecord,
+    ImageRecord,
     PreparedWriter,
 )
-from semsynth.pipelines.generate.geometry import Frame
-from semsynth.pipelines.generate.sample_specs import Shot
-from semsynth.core.files import claim_output, write_first, write_text
-from semsynth.core.errors import UserError
-from semsynth.core.distributed.shards import Shard
+from semsynth.data.format import INFO, ImageInfo
+from semsynth.data.labels import Array
+from semsynth.pipelines.generate.geometry import OutputGeometry
+from semsynth.pipelines.generate.sample_specs import SampleSpec
 
 T = TypeVar("T")
 MANIFEST = "manifest.jsonl"
@@ -36,7 +36,7 @@ class SampleStore:
     list of what it wrote, and the one that finds everything there merges them.
     """
 
-    def __init__(self, folder: Path, frame: Frame, key: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, frame: OutputGeometry, key: Mapping[str, Any]) -> None:
         """Look at ``folder``; nothing is written before ``open``.
 
         Args:
@@ -48,15 +48,15 @@ class SampleStore:
         self._frame = frame
         self._key = key
 
-    def has(self, shot: Shot) -> bool:
-        """Whether all files of a picture are there."""
+    def has(self, shot: SampleSpec) -> bool:
+        """Whether all files of an image are there."""
         name = f"{shot.stem}.png"
         return all(
             (self.folder / kind / shot.split / name).exists()
             for kind in ("colored_masks", "masks", "images")
         )
 
-    def is_complete(self, shots: Iterable[Shot]) -> bool:
+    def is_complete(self, shots: Iterable[SampleSpec]) -> bool:
         """Whether all of ``shots`` are there and listed, made with the same key.
 
         Raises:
@@ -64,28 +64,28 @@ class SampleStore:
         """
         if not (self.folder / INFO).exists():
             return False
-        claim_output(self.folder, KIND, self._key)
+        claim_output_dir(self.folder, KIND, self._key)
         listed = self.listed()
         return all((shot.split, shot.stem) in listed and self.has(shot) for shot in shots)
 
     def open(self, shard: Shard) -> None:
         """Claim the folder for a process's part; UserError when it belongs to something else."""
-        claim_output(self.folder, KIND, self._key)
+        claim_output_dir(self.folder, KIND, self._key)
         # One started twice is two processes: no two ever write to one list.
         name = f"{shard.index:05d}-{secrets.token_hex(4)}"
         self._writer = PreparedWriter(self.folder, self._frame.form, KIND, self._key, name)
 
     def agree(self, name: str, value: T) -> T:
         """Return the value that the first process of this folder had; it is kept with it."""
-        agreed: T = write_first(self.folder / f".{name}.json", value)
+        agreed: T = write_once(self.folder / f".{name}.json", value)
         return agreed
 
     def listed(self) -> set[tuple[str, str]]:
         """Return split and stem of what an earlier, finished run listed; files may be lost."""
         return {(line["split"], line["stem"]) for line in read_manifest(self.folder)}
 
-    def write(self, shot: Shot, image: Array) -> None:
-        """Write one painted picture (H, W, 3) uint8 RGB with its mask, unless it is there."""
+    def write(self, shot: SampleSpec, image: Array) -> None:
+        """Write one painted image (H, W, 3) uint8 RGB with its mask, unless it is there."""
         if self.has(shot):
             return
         sample = self._frame.sample(shot.split, shot.source, image)
@@ -99,20 +99,20 @@ class SampleStore:
                 sample.box,
             )
         except FileNotFoundError:
-            # Another process had the same picture, and has just finished the folder and tidied it.
+            # Another process had the same image, and has just finished the folder and tidied it.
             if not self.has(shot):
                 raise
 
-    def read(self, shot: Shot) -> tuple[Array, Array]:
-        """Return mask (H, W) and picture (H, W, 3) uint8 RGB of a shot that is there."""
+    def read(self, shot: SampleSpec) -> tuple[Array, Array]:
+        """Return mask (H, W) and image (H, W, 3) uint8 RGB of a shot that is there."""
         name = f"{shot.split}/{shot.stem}.png"
-        mask = read_picture(self.folder / "masks" / name, cv2.IMREAD_UNCHANGED)
-        return mask, read_picture(self.folder / "images" / name, cv2.IMREAD_COLOR_RGB)
+        mask = read_image(self.folder / "masks" / name, cv2.IMREAD_UNCHANGED)
+        return mask, read_image(self.folder / "images" / name, cv2.IMREAD_COLOR_RGB)
 
-    def list_all(self, shots: Sequence[Shot], made: Mapping[str, Any]) -> None:
-        """Write the manifest of all processes' pictures.
+    def list_all(self, shots: Sequence[SampleSpec], made: Mapping[str, Any]) -> None:
+        """Write the manifest of all processes' images.
 
-        Pictures that an earlier run with the same key made and listed stay listed.
+        Images that an earlier run with the same key made and listed stay listed.
 
         Args:
             shots: all that were asked for; their files are there.
@@ -150,11 +150,11 @@ class SampleStore:
             if (self.folder / "images" / line["split"] / f"{line['stem']}.png").exists()
         }
 
-    def _record(self, split: str, stem: str, source: str) -> PictureRecord:
-        """Make the record of a picture that another process or an earlier run wrote."""
+    def _record(self, split: str, stem: str, source: str) -> ImageRecord:
+        """Make the record of an image that another process or an earlier run wrote."""
         original, box = self._frame.geometry(split, source)
         way = self._frame.way(split, source)
-        info = PictureInfo(original_size=list(original), box=list(box), resize=way)
+        info = ImageInfo(original_size=list(original), box=list(box), resize=way)
         return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
 
 
@@ -176,27 +176,27 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
         if not isinstance(line, dict) or not line.keys() >= {"stem", "source", "split"}:
             raise UserError(
                 f"{path}: line {number} is broken; remove the file and generate again "
-                "(pictures that are there are kept)"
+                "(images that are there are kept)"
             )
         lines.append(line)
     return lines
 
 
-def record_of(mask_path: Path, split: str, stem: str, info: PictureInfo) -> PictureRecord:
-    """Return what `PreparedWriter` keeps of a picture whose files are there already.
+def record_of(mask_path: Path, split: str, stem: str, info: ImageInfo) -> ImageRecord:
+    """Return what `PreparedWriter` keeps of an image whose files are there already.
 
     Raises:
         UserError: the mask cannot be read.
     """
-    mask = read_picture(mask_path, cv2.IMREAD_UNCHANGED)
+    mask = read_image(mask_path, cv2.IMREAD_UNCHANGED)
     top, left, height, width = info.box
     values, counts = np.unique(mask[top : top + height, left : left + width], return_counts=True)
     pixels = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
-    return PictureRecord(split, stem, info, pixels)
+    return ImageRecord(split, stem, info, pixels)
 
 
-def read_picture(path: Path, flags: int) -> Array:
-    """Read a picture of the folder as OpenCV's ``flags`` say.
+def read_image(path: Path, flags: int) -> Array:
+    """Read an image of the folder as OpenCV's ``flags`` say.
 
     Raises:
         UserError: it cannot be read.

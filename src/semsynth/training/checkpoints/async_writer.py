@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from semsynth.core.distributed.run_lock import Owner
+from semsynth.core.distributed.run_lock import RunLock
 from semsynth.training.checkpoints.store import each_tensor, save_state
 
 
@@ -35,7 +35,7 @@ class Checkpoints:
         keep: int,
         keep_every: int,
         last: int | None,
-        owner: Owner | None = None,
+        owner: RunLock | None = None,
     ) -> None:
         """Write into ``run`` as ``owner``, and keep what ``save_state`` says."""
         self._run, self._keep, self._keep_every, self._owner = run, keep, keep_every, owner

@@ -17,11 +17,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.core.progress import say
-from semsynth.planning.flops import meta_unet
-from semsynth.training.recipe import Recipe
+from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training.checkpoints.store import each_tensor
+from semsynth.training.recipe import Recipe
+from semsynth.training.throughput import meta_unet
 
 
 def is_shared(recipe: Recipe, accelerator: Accelerator) -> bool:

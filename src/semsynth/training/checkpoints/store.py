@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from semsynth.core.files import read_json, sha256_file, write_json, write_text
+from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, sha256_file, write_json, write_text
 from semsynth.core.progress import say
-from semsynth.core.distributed.run_lock import Owner
 
 FORMAT = 1
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
@@ -42,7 +42,7 @@ def save_state(
     state: dict[str, Any],
     keep: int,
     keep_every: int = 0,
-    owner: Owner | None = None,
+    owner: RunLock | None = None,
 ) -> Path:
     """Write a checkpoint; it counts from the moment its folder has its name.
 
@@ -116,7 +116,7 @@ def complete_checkpoints(run: Path) -> list[Path]:
     return sorted((path.parent for path in run.glob(f"step_*/{MANIFEST}")), key=_step)
 
 
-def newest(run: Path, owner: Owner | None = None) -> Path | None:
+def newest(run: Path, owner: RunLock | None = None) -> Path | None:
     """Return the newest checkpoint that matches its checksum, or None for a fresh run.
 
     Newer ones are set aside with a warning, and what an interrupted process left is removed: one

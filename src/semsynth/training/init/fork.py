@@ -8,17 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from semsynth.data.labels import LabelSet
-from semsynth.data.dataset import PreparedDataset
-from semsynth.pipelines.formats.provenance import knows_licence
-from semsynth.core.files import MARKER, atomic_folder, read_json, require_space
 from semsynth.core.errors import UserError, some
+from semsynth.core.files import MARKER, atomic_folder, read_json, require_space
 from semsynth.core.progress import say
-from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet
+from semsynth.pipelines.formats.provenance import has_license
 from semsynth.training.build import claim
-from semsynth.training.init.from_model import Start, known, noise_levels, remembered
 from semsynth.training.checkpoints.store import complete_checkpoints, newest_of_another, save_state
+from semsynth.training.init.from_model import Initialization, known, noise_levels, remembered
 from semsynth.training.init.transfer import another_network, attention_levels, codec_name
+from semsynth.training.recipe import Recipe, TrainConfig
 
 
 def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset) -> None:
@@ -49,7 +49,7 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
         claim(temporary, recipe, data, True, start)
         save_state(temporary, 0, {"step": 0, **kept}, keep=1)
     said = [f"{folder}: forked from {source} at step {state['step']}; {start.facts['licence']}"]
-    if not knows_licence(start.facts):
+    if not has_license(start.facts):
         said.append("its checkpoint does not say the licence of its data: that of both is unknown")
     say("\n  ".join(said + noise_levels(theirs.diffusion, recipe.diffusion)))
 
@@ -140,7 +140,7 @@ def _check_labels(where: str, theirs: LabelSet, ours: LabelSet) -> list[str]:
 
 def _start(
     run: Path, name: str, digest: str, state: dict[str, Any], recipe: Recipe, names: list[str]
-) -> Start:
+) -> Initialization:
     labels = {name: [name] for name in names}
     facts = known(
         state.get("facts", {}),  # checkpoints of older versions have none
@@ -152,4 +152,4 @@ def _start(
         labels=labels,
         averaged=[],
     )
-    return Start(str(run), digest, labels, facts, fork=True)
+    return Initialization(str(run), digest, labels, facts, fork=True)

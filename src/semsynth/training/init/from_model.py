@@ -6,25 +6,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, write_json
+from semsynth.core.progress import say
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import Bundle, load_bundle
-from semsynth.pipelines.formats.provenance import Facts, joint_licence, licence
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX, checkpoint_sha256
+from semsynth.pipelines.formats.model_file import ModelFile, load_model_file
+from semsynth.pipelines.formats.provenance import Facts, joint_licence, licence
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
-from semsynth.core.files import read_json, write_json
-from semsynth.core.errors import UserError
-from semsynth.core.progress import say
-from semsynth.training.recipe import Recipe, TrainConfig
 from semsynth.training.init.label_match import LabelMatch, match_labels, read_label_map
-from semsynth.training.init.transfer import carry_over, check_body
+from semsynth.training.init.transfer import check_body, transfer_weights
+from semsynth.training.recipe import Recipe, TrainConfig
 
 FILE = "from.json"
 
 
 @dataclass(frozen=True)
-class Start:
+class Initialization:
     """A run's starting point.
 
     Attributes:
@@ -69,7 +69,7 @@ class Start:
             )
         source = _load(path)
         match = match_labels(data.labels, source.labels, self._map(data))
-        carried = carry_over(unet, source, recipe.model, recipe.diffusion, match)
+        carried = transfer_weights(unet, source, recipe.model, recipe.diffusion, match)
         lines = _told(self, source, match, recipe)
         lines.append(f"{carried.parameters:,} parameters carried over")
         lines += [f"fresh: {name} ({why})" for name, why in _by_layer(carried.fresh).items()]
@@ -96,7 +96,7 @@ def check_start(config: TrainConfig) -> None:
 
 def starting_point(
     config: TrainConfig, run: Path, recipe: Recipe, data: PreparedDataset
-) -> Start | None:
+) -> Initialization | None:
     """Return what the run starts from: as the options say, or as it is known in its folder.
 
     Raises:
@@ -119,7 +119,7 @@ def starting_point(
         labels=match.names,
         averaged=match.alone,
     )
-    return Start(str(path.resolve()), digest, match.names, facts)
+    return Initialization(str(path.resolve()), digest, match.names, facts)
 
 
 def known(theirs: Facts, **more: Any) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def known(theirs: Facts, **more: Any) -> dict[str, Any]:
     return {**facts, "from": theirs["from"]} if "from" in theirs else facts
 
 
-def remembered(run: Path) -> Start | None:
+def remembered(run: Path) -> Initialization | None:
     """Return what the run in ``run`` started from, as its folder says; None: from nothing.
 
     Raises:
@@ -141,16 +141,16 @@ def remembered(run: Path) -> Start | None:
     if not path.exists():
         return None
     try:
-        return Start(**read_json(path))
+        return Initialization(**read_json(path))
     except TypeError:
         raise UserError(f"{path}: is not what 'semsynth train --from' wrote; give --from") from None
 
 
-def _load(path: Path) -> Bundle:
+def _load(path: Path) -> ModelFile:
     if (path / MODEL_INDEX).is_file():
         return SemanticDiffusionPipeline.from_checkpoint(path, "cpu").bundle
     try:
-        return load_bundle(path)
+        return load_model_file(path)
     except UserError as error:
         hint = ""
         if path.suffix in (".pt", ".pth") and "is not a final_model.pth" in str(error):
@@ -158,7 +158,7 @@ def _load(path: Path) -> Bundle:
         raise UserError(f"--from {error}{hint}") from None
 
 
-def _told(start: Start, source: Bundle, match: LabelMatch, recipe: Recipe) -> list[str]:
+def _told(start: Initialization, source: ModelFile, match: LabelMatch, recipe: Recipe) -> list[str]:
     steps = f", {source.facts['step']:,} steps" if "step" in source.facts else ""
     size = f"{source.height}x{source.width}"
     lines = [f"a model of {start.facts['dataset']}, {size}{steps}; {start.facts['licence']}"]

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from semsynth.data.labels import LabelSet
 from semsynth.core.config import load_yaml
 from semsynth.core.errors import UserError
+from semsynth.data.labels import LabelSet
 
 # Cityscapes' groups, which sidewalk-semantic writes before its names: "flat-road" is "road".
 _GROUP = re.compile(r"^(flat|human|vehicle|construction|object|nature|void)[-_ ]+(?=\w)")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from semsynth.core.errors import UserError
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import Bundle, meta_network
-from semsynth.core.errors import UserError
+from semsynth.pipelines.formats.model_file import ModelFile, meta_network
 from semsynth.training.init.label_match import LabelMatch
 
 # What decides the shapes of all that neither sees labels nor the codec's channels.
@@ -21,7 +21,7 @@ _BODY = ("base_channels", "channel_mult", "blocks_per_level", "head_channels", "
 
 
 @dataclass(frozen=True)
-class Carried:
+class TransferReport:
     """What became of a starting point's weights.
 
     Attributes:
@@ -64,13 +64,13 @@ def another_network(where: str, differs: dict[str, tuple[Any, Any]]) -> UserErro
     )
 
 
-def carry_over(
+def transfer_weights(
     unet: SemanticUNet,
-    source: Bundle,
+    source: ModelFile,
     model: ModelConfig,
     diffusion: DiffusionConfig,
     match: LabelMatch,
-) -> Carried:
+) -> TransferReport:
     """Fill a fresh network with the weights of ``source``, in place.
 
     What reads the label map has a column for each label (and place in a patch). A label of ours
@@ -111,7 +111,7 @@ def carry_over(
             theirs = torch.cat([theirs[:rows], value[rows:]])
         value.copy_(theirs)
         count += value.numel()
-    return Carried(count, fresh, sorted(source.weights.keys() - state.keys()))
+    return TransferReport(count, fresh, sorted(source.weights.keys() - state.keys()))
 
 
 def label_readers(unet: SemanticUNet) -> list[str]:
@@ -126,7 +126,7 @@ def attention_levels(model: ModelConfig) -> list[int]:
     return [2**i for i in range(len(model.channel_mult)) if 2**i in model.attention_factors]
 
 
-def _ends(source: Bundle, model: ModelConfig, diffusion: DiffusionConfig) -> dict[str, str]:
+def _ends(source: ModelFile, model: ModelConfig, diffusion: DiffusionConfig) -> dict[str, str]:
     """Return the parameters of the first and last convolution that stay fresh, and why."""
     ours, theirs = codec_name(model), codec_name(source.model)
     kinds = ("weight", "bias")

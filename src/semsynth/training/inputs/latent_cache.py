@@ -1,15 +1,15 @@
-"""Latents of pictures, computed once and kept on disk, with their mirror images.
+"""Latents of images, computed once and kept on disk, with their mirror images.
 
 An autoencoder would otherwise take longer than the U-Net's step. A folder is of one data set, one
 codec and one size, and refuses any other::
 
     .semsynth.json              the key: hashes of dataset.json and codec, size, mirrored, dtype
-    <split>/<stem>.safetensors  (1 or 2, C, h, w): the picture and, where mirrored, its mirror
-                                image; beside them the hash of the picture's file
+    <split>/<stem>.safetensors  (1 or 2, C, h, w): the image and, where mirrored, its mirror
+                                image; beside them the hash of the image's file
 
 Files are whole or absent, so a run that was killed goes on with those that are missing, and several
-processes may share the work. ``dataset.json`` says nothing of the pictures' pixels: a file whose
-picture is another one by now is computed again.
+processes may share the work. ``dataset.json`` says nothing of the images' pixels: a file whose
+image is another one by now is computed again.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from semsynth.data.format import INFO
-from semsynth.data.dataset import PreparedDataset
-from semsynth.models.codecs.codec import Codec
-from semsynth.core.files import claim_output, require_space, sha256_file, write_bytes
 from semsynth.core.errors import UserError
+from semsynth.core.files import claim_output_dir, require_space, sha256_file, write_bytes
 from semsynth.core.progress import progress, say
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.format import INFO
+from semsynth.models.codecs.codec import Codec
 
 FORMAT = 2
 Kept = Literal["float16", "float32"]
 PIXELS_AT_A_TIME = 8 * 512 * 512
-_LATENTS, _PICTURE = "latents", "picture_sha256"
+_LATENTS, _IMAGE = "latents", "picture_sha256"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LatentSet:
 
     Attributes:
         data: the prepared data set.
-        codec: from pictures to latents.
+        codec: from images to latents.
         mirrored: whether the mirror images are there too; an autoencoder's latents of them are
             not its mirrored latents.
         dtype: of the files. float16 is fine for latents of unit variance: its rounding, at most
@@ -95,14 +95,14 @@ class LatentCache:
     shape: tuple[int, int, int, int]
 
     def read(self, stem: str, mirrored: bool = False) -> npt.NDArray[np.float32]:
-        """Return the latent of a picture or of its mirror image, (C, h, w) float32.
+        """Return the latent of an image or of its mirror image, (C, h, w) float32.
 
         Raises:
             UserError: the file is missing or damaged, or there are no mirror images.
         """
         path = self._path(stem)
         if mirrored and self.shape[0] < 2:
-            raise UserError(f"{self.folder}: has no latents of mirrored pictures (train.flip)")
+            raise UserError(f"{self.folder}: has no latents of mirrored images (train.flip)")
         version = int(mirrored)
         try:
             with safe_open(path, "numpy") as file:
@@ -113,18 +113,18 @@ class LatentCache:
             pass
         raise UserError(f"{path}: is missing or damaged; run the command again")
 
-    def picture_hash(self, stem: str) -> str | None:
-        """Return the hash of the picture whose latents are there; None: missing or damaged."""
+    def image_hash(self, stem: str) -> str | None:
+        """Return the hash of the image whose latents are there; None: missing or damaged."""
         try:
             with safe_open(self._path(stem), "numpy") as file:
-                found: str | None = (file.metadata() or {}).get(_PICTURE)
+                found: str | None = (file.metadata() or {}).get(_IMAGE)
                 return found
         except (OSError, SafetensorError):
             return None
 
-    def write(self, stem: str, latents: npt.NDArray[Any], picture_hash: str) -> None:
-        """Keep the latents of a picture, all or nothing."""
-        data = save({_LATENTS: np.ascontiguousarray(latents)}, metadata={_PICTURE: picture_hash})
+    def write(self, stem: str, latents: npt.NDArray[Any], image_hash: str) -> None:
+        """Keep the latents of an image, all or nothing."""
+        data = save({_LATENTS: np.ascontiguousarray(latents)}, metadata={_IMAGE: image_hash})
         write_bytes(self._path(stem), data)
 
     def _path(self, stem: str) -> Path:
@@ -139,7 +139,7 @@ def claim_latents(latents: LatentSet, folder: Path | None = None) -> Path:
     Raises:
         UserError: the folder is of another data set, codec or size.
     """
-    return claim_output(folder or latents.folder, "latents", latents.key)
+    return claim_output_dir(folder or latents.folder, "latents", latents.key)
 
 
 def cache_latents(
@@ -152,24 +152,24 @@ def cache_latents(
 ) -> LatentCache:
     """Compute the latents of a split that are not on disk yet, and return the cache.
 
-    Those of pictures that have changed since are computed again, which is said.
+    Those of images that have changed since are computed again, which is said.
 
     Args:
         latents: of what.
-        split: which pictures.
+        split: which images.
         device: where the codec computes.
         folder: where the cache is (None: ``latents.folder``).
-        shard: (rank, world): which of the pictures this process computes. Others' may still be
+        shard: (rank, world): which of the images this process computes. Others' may still be
             missing on return: wait for all processes before reading.
-        stems: of these pictures of the split alone (None: of all).
+        stems: of these images of the split alone (None: of all).
 
     Raises:
-        UserError: the folder is of another data set, codec or size; pictures are missing; too
+        UserError: the folder is of another data set, codec or size; images are missing; too
             little space; or latents that are not finite.
     """
     data = latents.data
     if not data.has_images(split):
-        raise UserError(f"{data.root}: some masks of the split '{split}' have no picture")
+        raise UserError(f"{data.root}: some masks of the split '{split}' have no image")
     folder = claim_latents(latents, folder)
     cache = LatentCache(folder, split, latents.shape)
     own = list(data.stems(split) if stems is None else stems)[shard[0] :: shard[1]]
@@ -182,8 +182,8 @@ def cache_latents(
     size = max(1, PIXELS_AT_A_TIME // (data.height * data.width))
     parts = [missing[i : i + size] for i in range(0, len(missing), size)]
     for part in progress(parts, f"latents of {split}", unit="batch"):
-        pictures = np.stack([data.read_image(split, stem) for stem in part])
-        for stem, found in zip(part, _encode(latents, pictures, device), strict=True):
+        images = np.stack([data.read_image(split, stem) for stem in part])
+        for stem, found in zip(part, _encode(latents, images, device), strict=True):
             if not np.isfinite(found).all():
                 raise UserError(
                     f"{data.image_path(split, stem)}: its latent is not finite in "
@@ -202,12 +202,12 @@ def _hash(data: PreparedDataset, split: str, stem: str) -> str:
 
 
 def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
-    """Return the stems whose latents are not there, or are those of another picture."""
-    kept = {stem: cache.picture_hash(stem) for stem in hashes}
+    """Return the stems whose latents are not there, or are those of another image."""
+    kept = {stem: cache.image_hash(stem) for stem in hashes}
     changed = [stem for stem in hashes if kept[stem] not in (None, hashes[stem])]
     if changed:
         say(
-            f"{cache.folder}: {len(changed)} of {len(hashes)} pictures of '{cache.split}' have "
+            f"{cache.folder}: {len(changed)} of {len(hashes)} images of '{cache.split}' have "
             f"changed since their latents were computed, the first is '{changed[0]}'; "
             "computed again"
         )
@@ -216,10 +216,10 @@ def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
 
 @torch.no_grad()
 def _encode(
-    latents: LatentSet, pictures_BHW3: npt.NDArray[np.uint8], device: torch.device | str
+    latents: LatentSet, images_BHW3: npt.NDArray[np.uint8], device: torch.device | str
 ) -> npt.NDArray[Any]:
     """Return (B, versions, C, h, w) in the dtype of the files."""
-    pixels = torch.from_numpy(pictures_BHW3).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = torch.from_numpy(images_BHW3).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     versions = [pixels, pixels.flip(-1)] if latents.mirrored else [pixels]
     found = torch.stack([latents.codec.encode(version) for version in versions], dim=1)
     kept: npt.NDArray[Any] = found.to(getattr(torch, latents.dtype)).cpu().numpy()

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import label as connected
 
-from semsynth.data.labels import Array
 from semsynth.core.rng import numpy_rng
-from semsynth.training.recipe import Recipe
+from semsynth.data.labels import Array
 from semsynth.training.lr_schedule import phase_at
+from semsynth.training.recipe import Recipe
 
 Pixels = npt.NDArray[np.bool_]
 
@@ -134,7 +134,7 @@ def _leave(shape: Shape, labelled: Pixels, rng: np.random.Generator, most: int) 
 
 
 def _box(size: tuple[int, ...], rng: np.random.Generator, scale: float) -> Pixels:
-    """A rectangle of up to ``scale`` of half the sides, its centre anywhere in the picture."""
+    """A rectangle of up to ``scale`` of half the sides, its centre anywhere in the image."""
     box = np.zeros(size, bool)
     spans = []
     for side in size:

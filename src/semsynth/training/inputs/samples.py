@@ -1,4 +1,4 @@
-"""What a run reads: its pictures, or their latents, varied as the recipe says."""
+"""What a run reads: its images, or their latents, varied as the recipe says."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from functools import partial
 
 import torch
 
-from semsynth.data.labels import Array
-from semsynth.data.loader import Latents, TrainingPictures
-from semsynth.data.augment import Plan
-from semsynth.models.codecs.vae import open_vae
 from semsynth.core.torch_rng import torch_generator
-from semsynth.planning.flops import latent_size
-from semsynth.training.recipe import Recipe
+from semsynth.data.augment import Plan
+from semsynth.data.labels import Array
+from semsynth.data.loader import Latents, TrainingDataset
+from semsynth.models.codecs.vae import open_vae
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents, claim_latents
 from semsynth.training.inputs.mask_dropout import partial_masks
 from semsynth.training.preview import can_validate, validation_stems
+from semsynth.training.recipe import Recipe, latent_size
 from semsynth.training.step import Run
 
 
@@ -35,7 +34,7 @@ def training_plan(recipe: Recipe) -> Plan:
     )
 
 
-def training_pictures(run: Run) -> TrainingPictures:
+def training_images(run: Run) -> TrainingDataset:
     """Return the samples of a run; all processes call it, and share in computing latents.
 
     Raises:
@@ -45,7 +44,7 @@ def training_pictures(run: Run) -> TrainingPictures:
     hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
     latents = _kept_latents(run, "train") if recipe.train.cache_latents else None
     noise = partial(noise_at, recipe)
-    return TrainingPictures(run.data, "train", training_plan(recipe), hide, latents, noise)
+    return TrainingDataset(run.data, "train", training_plan(recipe), hide, latents, noise)
 
 
 def noise_at(recipe: Recipe, position: int) -> Array:
@@ -57,7 +56,7 @@ def noise_at(recipe: Recipe, position: int) -> Array:
 
 
 def held_out_latents(run: Run) -> Latents | None:
-    """Return the latents of the pictures that validation looks at; None: it encodes them itself.
+    """Return the latents of the images that validation looks at; None: it encodes them itself.
 
     All processes call it, and share in computing them.
 
