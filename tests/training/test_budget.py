@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semsynth.planning import flops as budget
 from semsynth.planning.flops import recipe_flops
+from semsynth.training import throughput as budget
 from semsynth.training.recipe import load_recipe
 from semsynth.training.throughput import Throughput, in_words, meta_unet, peak_flops, step_flops
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from jobs import Jobs, until
 
+from semsynth.core.distributed import run_lock as owner
 from semsynth.core.distributed.heartbeat import Heartbeat
 from semsynth.core.distributed.run_lock import check_alone, take
 from semsynth.core.distributed.run_status import read_status
 from semsynth.core.errors import UserError
-from semsynth.training import loop, owner
+from semsynth.training import loop
 from semsynth.training.checkpoints.store import complete_checkpoints, newest
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig

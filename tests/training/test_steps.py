@@ -19,7 +19,8 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.loader import Batch, Plan, TrainingDataset, batches
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.training import loop, setup
+from semsynth.training import build as setup
+from semsynth.training import loop
 from semsynth.training import step as step_module
 from semsynth.training.ema import Ema
 from semsynth.training.loop import Run, learning_rate, phase_at, train

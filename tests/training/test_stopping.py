@@ -13,8 +13,8 @@ import pytest
 
 from semsynth.core.distributed.run_status import read_status
 from semsynth.core.errors import Preempted, UserError
+from semsynth.training import loop
 from semsynth.training.checkpoints import async_writer as checkpoints
-from semsynth.training.checkpoints import loop
 from semsynth.training.checkpoints.store import complete_checkpoints
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig

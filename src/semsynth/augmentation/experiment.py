@@ -53,11 +53,11 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
     output = claim_output_dir(config.output, "augmentation", decides)
     missing = {}
     real_stems = set(data.stems(config.split))
-    imaged = [source for source in sources if source in real_stems]
-    if config.ceiling and not imaged:
+    with_image = [source for source in sources if source in real_stems]
+    if config.ceiling and not with_image:
         missing[CEILING] = f"no real images of the samples' masks in split '{config.split}'"
     trials = [
-        _trial(config, output / f"trial_{number}", data, samples, imaged)
+        _trial(config, output / f"trial_{number}", data, samples, with_image)
         for number in range(config.trials)
     ]
     result = {
@@ -113,7 +113,7 @@ def _trial(
     folder: Path,
     data: PreparedDataset,
     samples: PreparedDataset,
-    imaged: list[str],
+    with_image: list[str],
 ) -> dict[str, Any]:
     """Train and score one segmenter an arm; arms that were scored before are read."""
     stems = data.stems(config.split)
@@ -127,8 +127,8 @@ def _trial(
     if config.filters:
         trusted = _filter(config, folder, samples)
         scores[FILTERED] = _arm(config, folder, FILTERED, data, real, (trusted, SPLIT))
-    if config.ceiling and imaged:
-        more = write_subset(data, config.split, imaged, folder.parent / f"images_{CEILING}")
+    if config.ceiling and with_image:
+        more = write_subset(data, config.split, with_image, folder.parent / f"images_{CEILING}")
         scores[CEILING] = _arm(config, folder, CEILING, data, real, (more, SPLIT))
     return scores
 

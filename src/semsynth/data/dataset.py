@@ -142,7 +142,7 @@ class PreparedDataset:
     def record(self, split: str, stem: str) -> ImageInfo:
         """Return what is recorded about one image; UserError when it does not exist."""
         try:
-            return self.info.images[split][stem]
+            return self.info.pictures[split][stem]
         except KeyError:
             raise UserError(f"{self.root}: has no image '{stem}' in '{split}'") from None
 
@@ -315,7 +315,7 @@ class PreparedWriter:
             labels=[LabelInfo(**entry) for entry in stored["labels"]],
             ignore_id=stored["ignore_id"],
             splits={split: self._split_info(split, order) for split in splits},
-            images={
+            pictures={
                 split: {stem: self._records[s, stem].info for s, stem in order if s == split}
                 for split in splits
             },

@@ -64,7 +64,7 @@ class ImageInfo(Config):
 
 
 class DatasetInfo(Config):
-    """The content of ``dataset.json``; ``images`` is by split, then by stem.
+    """The content of ``dataset.json``; ``pictures`` is by split, then by stem.
 
     ``excluded`` says of raw images that were left out why (``split/stem``: reason).
     """
@@ -80,7 +80,7 @@ class DatasetInfo(Config):
     labels: list[LabelInfo]
     ignore_id: int | None
     splits: dict[str, SplitInfo]
-    images: dict[str, dict[str, ImageInfo]]
+    pictures: dict[str, dict[str, ImageInfo]]
     excluded: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
