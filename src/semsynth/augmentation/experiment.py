@@ -118,7 +118,7 @@ def _trial(
     """Train and score one segmenter an arm; arms that were scored before are read."""
     stems = data.stems(config.split)
     seed = derive_seed(config.seed, folder.name)
-    chosen = numpy_rng(seed, "real images").permutation(len(stems))[: config.real_images]
+    chosen = numpy_rng(seed, "real pictures").permutation(len(stems))[: config.real_images]
     few = [stems[i] for i in sorted(chosen)]
     real = write_subset(data, config.split, few, folder / f"images_{REAL}")
     scores = {REAL: _arm(config, folder, REAL, data, real, None)}

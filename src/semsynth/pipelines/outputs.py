@@ -42,7 +42,7 @@ def make_generators(
         seeds = torch.randint(2**62, (count,)).tolist()
     given = [seeds] if isinstance(seeds, int | np.integer) else seeds
     numbers = _one_each(given, "seeds", int | np.integer, count)
-    return [torch_generator(int(seed), "image") for seed in numbers]
+    return [torch_generator(int(seed), "picture") for seed in numbers]
 
 
 def _one_each(values: Any, what: str, kind: Any, count: int) -> list[Any]:
