@@ -27,7 +27,7 @@ import torch
 from semsynth.cli.common import finish, guard, parse
 from semsynth.core.errors import REQUEUE_STATUS, UserError
 from semsynth.core.files import write_json, write_text
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 
 GRACE = 60.0  # seconds that a stopped command has for its checkpoint
 DONE, FAILED, LATE = "done", "failed", "out of time; run it again to go on"
@@ -133,7 +133,7 @@ def run_piece(name: str, commands: list[list[str]], seconds: float, marks: Path)
     """Run the commands of a piece that are left within its time; return how it ended."""
     end = time.monotonic() + seconds
     for command in left(commands, marks):
-        say(f"{name}: {' '.join(command[1:])}")
+        logger.info(f"{name}: {' '.join(command[1:])}")
         with subprocess.Popen(command) as process:
             try:
                 process.wait(max(1.0, end - time.monotonic()))

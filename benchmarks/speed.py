@@ -29,6 +29,7 @@ from semsynth.cli.common import finish, guard, parse
 from semsynth.core.devices import pick_device, seconds
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
+from semsynth.core.logging import logger
 from semsynth.core.precision import (
     Precision,
     autocast,
@@ -37,7 +38,6 @@ from semsynth.core.precision import (
     memory_format,
     resolve_precision,
 )
-from semsynth.core.progress import say
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import Denoiser
 from semsynth.diffusion.loss import diffusion_loss
@@ -152,13 +152,17 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(SpeedConfig, argv, "bench")
     device = pick_device(config.device)
     where = Where(device, resolve_precision(config.precision, device), config.rounds)
-    say(f"{device}, {torch.get_num_threads()} threads, fast path in {_words(where.precision)}")
+    logger.info(
+        f"{device}, {torch.get_num_threads()} threads, fast path in {_words(where.precision)}"
+    )
     part, key = config.output.with_suffix(".part.json"), _key(where)
     names = _names(config, device)
     left = [] if config.fresh else begun(part, key)
     rows = [row for row in left if row["name"] in names]
     if rows:
-        say(f"{part}: {len(rows)} of {len(names)} rows are done; --fresh measures them again")
+        logger.info(
+            f"{part}: {len(rows)} of {len(names)} rows are done; --fresh measures them again"
+        )
     done = [row["name"] for row in rows]
     for name in (name for name in names if name not in done):
         row = _measured(name, where, rows)
@@ -189,14 +193,14 @@ def _measured(name: str, where: Where, rows: list[dict[str, Any]]) -> dict[str, 
         else:
             row = (training if name.startswith("train") else sampling)(name, where)
     except torch.OutOfMemoryError:
-        say(f"{name}: does not fit into the memory of {where.device}, left out")
+        logger.info(f"{name}: does not fit into the memory of {where.device}, left out")
         return None
     finally:
         gc.collect()
         if kind == "cuda":
             torch.cuda.empty_cache()
     row["asked"] = ASKED.get(kind, {}).get(name)
-    say(f"{name}: {row['ratio']:.2f}x")
+    logger.info(f"{name}: {row['ratio']:.2f}x")
     return row
 
 

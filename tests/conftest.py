@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SEMSYNTH_PROGRESS", "0")
 
+from semsynth.core.logging import warn_once
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
 
@@ -22,6 +27,39 @@ ROOT = Path(__file__).resolve().parents[1]
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is measured in tests is not remembered for the user."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return the lines that the package logged since the last call, INFO and above."""
+    caplog.set_level(logging.INFO, "semsynth")
+
+    def take() -> str:
+        text = "\n".join(record.getMessage() for record in caplog.records)
+        caplog.clear()
+        return text
+
+    return take
+
+
+@pytest.fixture
+def warns(
+    caplog: pytest.LogCaptureFixture,
+) -> Callable[[str | None], AbstractContextManager[None]]:
+    """Return a context in which exactly one warning of the package matches; with None, none."""
+
+    @contextmanager
+    def expect(match: str | None) -> Iterator[None]:
+        warn_once.cache_clear()
+        caplog.clear()
+        yield
+        found = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        if match is None:
+            assert not found
+        else:
+            assert len([line for line in found if re.search(match, line)]) == 1, found
+
+    return expect
 
 
 @pytest.fixture(scope="session")

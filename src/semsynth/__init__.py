@@ -9,8 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from semsynth.core.version import __version__
+
 if TYPE_CHECKING:
-    from semsynth.core.errors import SemsynthWarning, UserError
+    from semsynth.core.errors import UserError
     from semsynth.data.config import PrepareConfig
     from semsynth.data.dataset import PreparedDataset
     from semsynth.data.labels import Label, LabelSet
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from semsynth.training.loop import train as train_semantic_diffusion
     from semsynth.training.recipe import TrainConfig
 
-__version__ = "0.1.0"
-
 # The verbs' functions carry the names of the seed's scripts here: plain `train`, `generate` and
 # `evaluate` are the rooms.
 _LAZY = {
@@ -39,7 +39,6 @@ _LAZY = {
     "SamplerSettings": ("semsynth.diffusion.sampler_settings", "SamplerSettings"),
     "Segmenter": ("semsynth.segmentation.segmenter", "Segmenter"),
     "SemanticDiffusionPipeline": ("semsynth.pipelines", "SemanticDiffusionPipeline"),
-    "SemsynthWarning": ("semsynth.core.errors", "SemsynthWarning"),
     "TrainConfig": ("semsynth.training.recipe", "TrainConfig"),
     "UserError": ("semsynth.core.errors", "UserError"),
     "evaluate_model": ("semsynth.evaluation.run", "evaluate"),
@@ -58,7 +57,6 @@ __all__ = [
     "SamplerSettings",
     "Segmenter",
     "SemanticDiffusionPipeline",
-    "SemsynthWarning",
     "TrainConfig",
     "UserError",
     "__version__",

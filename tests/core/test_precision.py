@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("gain", "expected"), [(1.1, ("no", "no", "no")), (1.5, ("no", "bf16", "bf16"))]
 )
 def test_what_is_faster_is_used(
-    gain: float, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    gain: float,
+    expected: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(precision, "say", said.append)
     monkeypatch.setattr(precision, "measure", lambda: gain)
     assert tuple(resolve_precision(p, CPU) for p in ("no", "auto", "bf16")) == expected
-    assert any("computing in float32" in line for line in said) == (gain < 1.2)
+    assert ("computing in float32" in logged()) == (gain < 1.2)
 
 
 def test_measured_once_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,9 +329,8 @@ def test_masks_of_another_size_are_resized_only_when_asked(raw: Any, tmp_path: P
 
 
 def test_a_size_that_networks_cannot_halve_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, logged: Callable[[], str]
 ) -> None:
-    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
     sizes = {"odd": (72, 100), "even": (64, 96)}
     for name, (height, width) in sizes.items():
         prepare(
@@ -340,7 +339,7 @@ def test_a_size_that_networks_cannot_halve_is_said(
                 train_count=1, val_count=0, workers=1,
             )
         )  # fmt: skip
-    told = capsys.readouterr().err
+    told = logged()
     assert "72x100 (height x width) are no multiples of 32" in told
     assert "the nearest such size is 64x96" in told
     assert "64x96 (height" not in told

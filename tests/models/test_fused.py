@@ -9,7 +9,6 @@ import pytest
 import torch
 from test_unet import inputs, network
 
-from semsynth.core.errors import SemsynthWarning
 from semsynth.models.sdm import compiled_norms as fused
 from semsynth.models.sdm import mask_encoder as encoding
 from semsynth.models.sdm.blocks import ResBlock
@@ -67,14 +66,14 @@ def test_when_it_is_used() -> None:
     assert enable_compiled_norms(unet, "auto", torch.device("cuda"))
 
 
-def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
     def fails(*args: Any) -> None:
         raise RuntimeError("Failed to find C compiler.\nLong explanations")
 
     fused._works.cache_clear()
     monkeypatch.setattr(fused, "_compiled", lambda: fails)
     unet = network()
-    with pytest.warns(SemsynthWarning, match=r"\(Failed to find C compiler\.\): running without"):
+    with warns(r"\(Failed to find C compiler\.\): running without"):
         assert not enable_compiled_norms(unet, "on", CPU)
     fused._works.cache_clear()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semsynth.core import precision
-from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.errors import UserError
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.pipelines import condition_cache as caching
 from semsynth.pipelines.condition_cache import encode_masks, images_a_mask, keep_bytes
@@ -30,11 +30,11 @@ def test_runs_of_equal_masks() -> None:
     assert images_a_mask(masks[[2, 2, 2]], None) == 3
 
 
-def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
     monkeypatch.setattr(caching, "free_bytes", lambda device: 1000)
     cpu = torch.device("cpu")
     assert [keep_bytes(cache, cpu, 800) for cache in ("auto", "full", "off")] == [500, 800, 0]
-    with pytest.warns(SemsynthWarning, match="80%: keeping what fits into half, as auto does"):
+    with warns("80%: keeping what fits into half, as auto does"):
         assert keep_bytes("full", cpu, 801) == 500
     with pytest.raises(UserError, match="cache is 'some'"):
         keep_bytes("some", cpu, 900)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.errors import UserError
 from semsynth.diffusion.sampler_settings import SamplerSettings
 
 FAST = {"num_inference_steps": 2, "output_type": "np"}
@@ -219,7 +218,7 @@ def test_guidance_interval(pipe: Any, new_masks: Any) -> None:
     assert np.array_equal(nowhere, none)
 
 
-def test_instances(new_pipe: Any, new_masks: Any) -> None:
+def test_instances(new_pipe: Any, new_masks: Any, warns: Any) -> None:
     pipe, mask = new_pipe(edges=True), new_masks(1)[0]
     objects = np.zeros((16, 24), np.int32)
     objects[:, 12:] = 70_000
@@ -227,7 +226,7 @@ def test_instances(new_pipe: Any, new_masks: Any) -> None:
     other_numbers = objects.astype(np.int64) // 1000
     for same in (other_numbers, Image.fromarray(objects), [torch.from_numpy(objects)]):
         assert np.array_equal(paint(pipe, mask, instances=same), first)
-    with pytest.warns(SemsynthWarning, match="instances= is missing"):
+    with warns("instances= is missing"):
         without = paint(pipe, mask)
     assert not np.array_equal(without, first)
     with pytest.raises(UserError, match="instances: are 1x8x24, the masks 1x16x24"):
@@ -240,17 +239,18 @@ TRAINED = {"train": {"steps": 10, "mask_dropout": 0.0}}
 FINETUNED = TRAINED | {"finetune": {"steps": 5, "mask_dropout": 0.2}}
 
 
-def test_guidance_of_a_model_that_never_saw_dropped_masks(new_pipe: Any, new_masks: Any) -> None:
+def test_guidance_of_a_model_that_never_saw_dropped_masks(
+    new_pipe: Any, new_masks: Any, warns: Any
+) -> None:
     pipe = new_pipe(facts={"recipe": TRAINED, "step": 10})
-    with pytest.warns(SemsynthWarning, match="guidance_scale is 2, but the model never saw"):
+    with warns("guidance_scale is 2, but the model never saw"):
         paint(pipe, new_masks(1), guidance_scale=2)
-    with pytest.warns(SemsynthWarning, match="never saw"):
+    with warns("never saw"):
         pipe.generate(new_masks(1), [3], SamplerSettings(steps=2))
     early = new_pipe(facts={"recipe": FINETUNED, "step": 10})
-    with pytest.warns(SemsynthWarning, match="never saw"):
+    with warns("never saw"):
         paint(early, new_masks(1), guidance_scale=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", SemsynthWarning)
+    with warns(None):
         assert np.array_equal(
             paint(pipe, new_masks(1)), paint(pipe, new_masks(1), guidance_scale=1.0)
         )
@@ -258,8 +258,8 @@ def test_guidance_of_a_model_that_never_saw_dropped_masks(new_pipe: Any, new_mas
         paint(new_pipe(facts={"imported_from": "official"}), new_masks(1), guidance_scale=2)
 
 
-def test_another_size_than_trained_on(pipe: Any, new_masks: Any) -> None:
-    with pytest.warns(SemsynthWarning, match="masks of 32x8, the model was trained on 16x24"):
+def test_another_size_than_trained_on(pipe: Any, new_masks: Any, warns: Any) -> None:
+    with warns("masks of 32x8, the model was trained on 16x24"):
         assert paint(pipe, new_masks(1, 32, 8)).shape == (1, 32, 8, 3)
 
 
@@ -327,18 +327,16 @@ def test_what_is_wrong_is_said_in_a_line(wrong: dict[str, Any], message: str, pi
     assert "\n" not in str(error.value)
 
 
-def test_any_size_with_one_warning(pipe: Any) -> None:
+def test_any_size_with_one_warning(pipe: Any, warns: Any) -> None:
     mask = np.ones((18, 22), np.uint8)
-    with pytest.warns(SemsynthWarning, match=r"multiples of 4: painted at 20x24") as told:
+    with warns(r"multiples of 4: painted at 20x24"):
         image = pipe(mask, seeds=[3], **FAST).images[0]
     assert image.shape == (18, 22, 3)
-    assert len([w for w in told if "20x24" in str(w.message)]) == 1
-    with pytest.warns(SemsynthWarning):
-        latent = pipe(mask, seeds=[3], **FAST | {"output_type": "latent"}).images
+    latent = pipe(mask, seeds=[3], **FAST | {"output_type": "latent"}).images
     assert latent.shape[2:] == (10, 12)
 
 
-def test_what_other_pipelines_have(pipe: Any) -> None:
+def test_what_other_pipelines_have(pipe: Any, warns: Any) -> None:
     for name in ("text_encoder", "load_lora_weights", "enable_vae_slicing"):
         assert not hasattr(pipe, name)
     assert pipe.vae is None
@@ -346,12 +344,11 @@ def test_what_other_pipelines_have(pipe: Any) -> None:
         pipe.load_lora_weights("x")
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = pipe.nonsense
-    with pytest.warns(SemsynthWarning, match="attention slicing: nothing to do"):
+    with warns("attention slicing: nothing to do"):
         pipe.enable_attention_slicing()
-    with pytest.warns(SemsynthWarning, match="xformers: nothing to do"):
+    with warns("xformers: nothing to do"):
         pipe.enable_xformers_memory_efficient_attention()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", SemsynthWarning)
+    with warns(None):
         pipe.disable_attention_slicing()
         pipe.disable_xformers_memory_efficient_attention()
     with pytest.raises(UserError, match="FreeU"):

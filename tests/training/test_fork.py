@@ -100,14 +100,12 @@ def test_a_finished_run_and_the_licences_of_both(
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_left(
-    configure: Configure, unfinished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    configure: Configure, unfinished: Path, tmp_path: Path, logged: Callable[[], str],
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
     (unfinished / "step_0000004/state.pt").write_bytes(b"cut")
     (unfinished / ".step_0000006.partial").mkdir()  # another process is writing it
     train(configure("fork", "train.steps=0", "finetune.steps=0", fork=unfinished))
-    told = capsys.readouterr().err
+    told = logged()
     assert "step_0000004 does not match" in told and "forked from" in told and "at step 2" in told
     assert (unfinished / "step_0000004").exists() and (
         unfinished / ".step_0000006.partial"

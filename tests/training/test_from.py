@@ -46,12 +46,11 @@ def source(configure: Configure, tmp_path: Path) -> Path:
 
 def test_the_same_network_starts_with_the_same_weights(
     configure: Configure, source: Path, tmp_path: Path, assert_same_weights: Same,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
     train(configure("run", *NO_STEPS, from_checkpoint=source))
     assert_same_weights(tmp_path / "run", tmp_path / "source")
-    told = capsys.readouterr().err
+    told = logged()
     assert (
         "labels carried over: flat-road, flat-sidewalk" in told
         and "parameters carried over" in told
@@ -169,15 +168,14 @@ def official(configure: Configure, tmp_path: Path) -> tuple[Path, dict[str, torc
 
 def test_from_the_authors_ade20k(
     configure: Configure, official: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path,
-    weights: Weights, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    weights: Weights, logged: Callable[[], str],
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
     path, theirs = official
     folder = tmp_path / "imported"
     import_official(ImportConfig(path, folder, dataset="ade20k", head_channels=16, size="16x16"))
     train(configure("run", *NO_STEPS, *PAPER, from_checkpoint=folder))
     found = weights(tmp_path / "run")
-    told = capsys.readouterr().err
+    told = logged()
     assert "flat-road < road" in told and "vehicle-car < car" in told
     assert "labels that start from the mean of all of theirs: flat-crosswalk" in told
     names = [label.name for label in preset_labels("ade20k").labels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -132,11 +133,9 @@ def test_damaged_files_are_named(data: PreparedDataset, tmp_path: Path) -> None:
 
 
 def test_latents_of_images_that_changed_are_computed_again(
-    data: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    data: PreparedDataset, tmp_path: Path, logged: Callable[[], str],
 ) -> None:  # fmt: skip
     """dataset.json, and so the folder of the cache, is the same for images of other pixels."""
-    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
     shutil.copytree(data.root, tmp_path / "own")
     own = PreparedDataset.open(tmp_path / "own")
     first = cache_latents(LatentSet(own, HaarCodec(1)), "train")
@@ -146,12 +145,12 @@ def test_latents_of_images_that_changed_are_computed_again(
         own.image_path("train", stem).write_bytes(
             encode_image(255 - own.read_image("train", stem), "png")
         )
-    assert "changed" not in capsys.readouterr().err
+    assert "changed" not in logged()
     codec = Counting()
     again = cache_latents(LatentSet(PreparedDataset.open(tmp_path / "own"), codec), "train")
     assert again.folder == first.folder and codec.encoded == 2 * len(changed)
     said = f"2 of 6 images of 'train' have changed .* the first is '{changed[0]}'"
-    assert re.search(said, capsys.readouterr().err)
+    assert re.search(said, logged())
     for stem, before in kept.items():
         sign = -1 if stem in changed else 1  # the transform is linear
         np.testing.assert_allclose(again.read(stem), sign * before, rtol=0, atol=2 / 2048)

@@ -176,15 +176,12 @@ def test_a_killed_run_is_told_the_same(
         assert line["best_step"] == 1 + int(np.argmin(losses))
 
 
-def test_rising_validation_is_said(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
+def test_rising_validation_is_said(logged: Callable[[], str]) -> None:
     lines: list[dict[str, Any]] = []
     warned = []
     for step, loss in enumerate([5, 3, 4, 3.5, 4, 4, 4, 4, 2, 3, 3, 3, 3, 3], 1):
         lines.append({"step": step, **watched(lines, step, loss)})
-        if "learned by heart" in capsys.readouterr().err:
+        if "learned by heart" in logged():
             warned.append(step)
     assert warned == [7, 14]
     assert [line["best_step"] for line in lines] == [1] + [2] * 7 + [9] * 6

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-import semsynth
 from semsynth.augmentation.config import AugmentConfig
 from semsynth.augmentation.filter import agreement, ignore_disagreeing, keep_best
 from semsynth.augmentation.results import CEILING, FILTERED, REAL, SYNTHETIC, summarise
@@ -16,6 +15,7 @@ from semsynth.augmentation.subset import SPLIT, write_subset
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, read_json, write_json
 from semsynth.core.rng import derive_seed, numpy_rng
+from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.pipelines.generate.sample_store import read_manifest
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
@@ -70,7 +70,7 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
         **summarise(trials),
         "missing": missing,
         "settings": settings,
-        "versions": {"semsynth": semsynth.__version__},
+        "versions": {"semsynth": __version__},
     }
     write_json(output / RESULT, result)
     return {"result": str(output / RESULT), **result}

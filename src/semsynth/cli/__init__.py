@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if words and words[0] == "--version":
-        from semsynth import __version__
+        from semsynth.core.version import __version__
 
         print(f"semsynth {__version__}")
         return 0

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, make_dataclass
 from typing import Annotated, Any, TypeVar
 
-from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.errors import UserError
+from semsynth.core.logging import log_to_terminal
 
 Config = TypeVar("Config")
 
@@ -36,13 +37,14 @@ def guard(run: Callable[[], int]) -> int:
     """Call `run` and turn what a user can mend into one line on stderr.
 
     Returns:
-        `run`'s own exit status; 2 after a user's error (75 and 76 after some: `runtime.errors`),
+        `run`'s own exit status; 2 after a user's error (75 and 76 after some: `core.errors`),
         130 after Ctrl-C, 141 when the reader of stdout has gone. Any other exception is a bug and
         passes through with its traceback.
     """
     warnings.formatwarning = _one_line
     try:
-        status = run()
+        with log_to_terminal():
+            status = run()
         sys.stdout.flush()
         return status
     except UserError as error:
@@ -67,9 +69,7 @@ def _one_line(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    # Where in our code a warning of ours arose helps nobody; of another's it may.
-    where = "" if issubclass(category, SemsynthWarning) else f" ({filename}:{lineno})"
-    return f"warning: {message}{where}\n"
+    return f"warning: {message} ({filename}:{lineno})\n"
 
 
 def parse(config: type[Config], argv: Sequence[str], verb: str) -> tuple[Config, bool]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from semsynth.core.files import claim_output_dir, read_json
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 
 # The Fréchet distance that needs no download: on the features of the judge.
 _FEATURES = "fd_segmenter"
@@ -101,8 +101,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     key = {k: v for k, v in asdict(config).items() if k not in ("output", "device")}
     claim_output_dir(config.output, "demo", key)
     demo = Demo(config)
-    say(f"semsynth demo: street scenes from masks; everything goes to {config.output}/")
-    say("(stopped half-way? the same command goes on where it was)")
+    logger.info(f"semsynth demo: street scenes from masks; everything goes to {config.output}/")
+    logger.info("(stopped half-way? the same command goes on where it was)")
     stages: list[tuple[str, str, Callable[[Demo], None]]] = [
         ("prepare", "Streets: render images and masks", _prepare),
         ("evaluator", "Judge: train a segmenter on the real images", _evaluator),
@@ -119,7 +119,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     numbers = headline(report, gain)
     memory = _peak_memory_gb()
     for line in _closing_lines(numbers, gain, sum(demo.seconds.values()), memory):
-        say(line)
+        logger.info(line)
     return {
         "output": str(config.output),
         "page": str(demo.folder("report") / "report.html"),
@@ -131,11 +131,11 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
 
 @contextmanager
 def _stage(demo: Demo, name: str, title: str) -> Iterator[None]:
-    say(f"\n{title}")
+    logger.info(f"\n{title}")
     start = time.monotonic()
     yield
     demo.seconds[name] = round(time.monotonic() - start, 1)
-    say(f"      done in {_duration(demo.seconds[name])}")
+    logger.info(f"      done in {_duration(demo.seconds[name])}")
 
 
 def _prepare(demo: Demo) -> None:

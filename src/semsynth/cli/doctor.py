@@ -37,7 +37,7 @@ def examine(config: DoctorConfig) -> dict[str, Any]:
     """Return the facts: versions, devices (the first is what `auto` takes), threads, free disk."""
     import torch
 
-    from semsynth import __version__
+    from semsynth.core.version import __version__
 
     # The nearest folder that exists: the one asked about may still have to be made.
     folder = config.folder.resolve()

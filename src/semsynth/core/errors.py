@@ -1,4 +1,4 @@
-"""The exceptions and the warning that a user is meant to read, and the exit statuses they give."""
+"""The exceptions that a user is meant to read, and the exit statuses they give."""
 
 from __future__ import annotations
 
@@ -47,10 +47,6 @@ class SilentExit(SystemExit):
         """End with ``status``."""
         super().__init__(status)
         self.reason, self.said, self.lost = reason, said, list(lost)
-
-
-class SemsynthWarning(UserWarning):
-    """Something that works, but perhaps not as the user thinks; the message is one line."""
 
 
 def some(names: Sequence[str], most: int = 10, between: str = ", ") -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 
 Precision = Literal["no", "bf16"]
 
@@ -30,15 +30,19 @@ def resolve_precision(wanted: Literal["auto", "no", "bf16"], device: torch.devic
     if device.type == "cuda":
         native = can_compute("bf16", device)
         if wanted == "bf16" and not native:
-            say(f"{torch.cuda.get_device_name(device)} has no bfloat16: computing in float32")
+            logger.info(
+                f"{torch.cuda.get_device_name(device)} has no bfloat16: computing in float32"
+            )
         return "bf16" if native else "no"
     if device.type != "cpu":
         if wanted == "bf16":
-            say(f"bfloat16 is not used on {device.type}: computing in float32")
+            logger.info(f"bfloat16 is not used on {device.type}: computing in float32")
         return "no"
     gain = cpu_gain()
     if wanted == "bf16" and gain < WORTH:
-        say(f"bfloat16 is {gain:.2f} times as fast as float32 on this CPU: computing in float32")
+        logger.info(
+            f"bfloat16 is {gain:.2f} times as fast as float32 on this CPU: computing in float32"
+        )
     return "bf16" if gain >= WORTH else "no"
 
 
@@ -93,7 +97,7 @@ def cpu_gain() -> float:
         try:
             write_json(file, known)
         except (OSError, UserError) as error:
-            say(f"warning: {file} could not be written ({error}): measured again next time")
+            logger.warning(f"{file} could not be written ({error}): measured again next time")
     return known[key]
 
 

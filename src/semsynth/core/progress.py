@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from semsynth.core.distributed.shards import process_rank
+from semsynth.core.logging import is_quiet
 
 T = TypeVar("T")
 
 # What is done within a second needs no bar.
 _DELAY = 1.0
-_log: list[Path] = []
-
-
-def _is_quiet() -> bool:
-    return os.environ.get("SEMSYNTH_PROGRESS", "") == "0" or process_rank()[0] != 0
 
 
 class _Bar(tqdm):
@@ -44,7 +37,7 @@ def _bar(items: Iterable[T] | None, desc: str, total: int | None, unit: str, ini
         initial=initial,
         mininterval=interval,
         delay=_DELAY,
-        disable=_is_quiet(),
+        disable=is_quiet(),
     )
 
 
@@ -91,39 +84,3 @@ def growing(path: Path, n_bytes: int, desc: str) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
-
-
-def say(text: str) -> None:
-    """Print a line for the user on stderr without breaking a running bar; and add it to the log."""
-    if not _is_quiet():
-        tqdm.write(text, file=sys.stderr)
-    log_line(text)
-
-
-@contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """While inside, what is said goes into the file ``path`` too, on every rank, with the time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = _log[:]
-    _log[:] = [path]
-    try:
-        yield
-    finally:
-        _log[:] = before
-
-
-def log_line(text: str) -> None:
-    """Add a line to the log alone; a log that cannot be written stops nothing."""
-    with suppress(OSError), log_stream() as file:
-        if file is not None:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-
-@contextmanager
-def log_stream() -> Iterator[TextIO | None]:
-    """Give the log to add to; None outside of ``logging_to``."""
-    if not _log:
-        yield None
-        return
-    with _log[0].open("a", encoding="utf-8") as file:
-        yield file

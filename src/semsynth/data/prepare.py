@@ -20,7 +20,8 @@ import cv2
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space
-from semsynth.core.progress import progress_bar, say
+from semsynth.core.logging import logger
+from semsynth.core.progress import progress_bar
 from semsynth.data.config import PrepareConfig, Way
 from semsynth.data.dataset import (
     ImageRecord,
@@ -95,7 +96,7 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     writer = PreparedWriter(config.output_folder, form, "prepared", _key(config, form))
     if writer.is_finished:
         writer.strip_local_paths()
-        say(f"{writer.root}: is already prepared")
+        logger.info(f"{writer.root}: is already prepared")
         return PreparedDataset.open(writer.root)
     _say_nearest(form)
     near = source.near_duplicates if config.near_duplicates is None else config.near_duplicates
@@ -121,7 +122,7 @@ def _say_nearest(form: PreparedFormat) -> None:
     size = (form.height, form.width)
     near = tuple(round(side / _HALVED) * _HALVED for side in size)
     if near != size and min(size) >= 2 * _HALVED:
-        say(
+        logger.info(
             f"{form.height}x{form.width} (height x width) are no multiples of {_HALVED}: networks "
             "that halve them five times, as most do, cannot be trained on it; the nearest such "
             f"size is {near[0]}x{near[1]} (masks that are only painted may have any size)"
@@ -228,7 +229,9 @@ def _excluded(writer: PreparedWriter, near: int) -> dict[str, str]:
     held.sort(key=lambda record: (record.split, record.stem))
     copies = copies_of([r.print_bits or 0 for r in train], [r.print_bits or 0 for r in held], near)
     if copies:
-        say(f"{len(copies)} training images are near-copies of held-out ones and are left out")
+        logger.info(
+            f"{len(copies)} training images are near-copies of held-out ones and are left out"
+        )
     return {
         f"train/{train[index].stem}": f"near-copy of {held[other].split}/{held[other].stem}"
         for index, other in copies.items()

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-import semsynth
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, read_json, sha256_file
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 from semsynth.core.rng import numpy_rng
+from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.format import INFO
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics
@@ -99,7 +99,7 @@ def _key(
     manifest = pairs.samples.root / MANIFEST
     paths = (pairs.samples.image_path(pairs.split, stem) for stem, _ in pairs.shots)
     return {
-        "semsynth": semsynth.__version__,
+        "semsynth": __version__,
         "data": sha256_file(pairs.data.root / INFO),
         "samples": sha256_file(pairs.samples.root / INFO),
         "manifest": sha256_file(manifest) if manifest.exists() else None,
@@ -125,7 +125,7 @@ def _written(config: EvaluateConfig, parts: PartStore) -> Json | None:
 
 def _unfinished(config: EvaluateConfig, missing: list[Shard]) -> Json:
     names = [str(shard) for shard in missing]
-    say(
+    logger.info(
         f"{config.output}: this part is done; the report is written with the last one "
         f"(missing: {', '.join(names)}; should its process have died, run it again)"
     )

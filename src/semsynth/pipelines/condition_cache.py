@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from semsynth.core.devices import free_bytes
-from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.errors import UserError
+from semsynth.core.logging import warn_once
 from semsynth.data.labels import Array
 from semsynth.models.sdm.condition import Condition
 from semsynth.models.sdm.unet import SemanticUNet
@@ -41,11 +41,9 @@ def keep_bytes(cache: Cache, device: torch.device, needed: int) -> int:
     if cache == "full" and needed <= FULL_SHARE * free:
         return needed
     if cache == "full":
-        warnings.warn(
+        warn_once(
             f"cache full: gammas and betas take {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free, "
-            f"of which they get {FULL_SHARE:.0%}: keeping what fits into half, as auto does",
-            SemsynthWarning,
-            stacklevel=3,
+            f"of which they get {FULL_SHARE:.0%}: keeping what fits into half, as auto does"
         )
     return int(AUTO_SHARE * free)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,7 +13,8 @@ import torch
 from diffusers import ImagePipelineOutput
 from torch import Tensor
 
-from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.errors import UserError
+from semsynth.core.logging import warn_once
 from semsynth.core.precision import autocast, keep_casts
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
@@ -193,9 +193,9 @@ class PaintingPipeline(PipelineParts):
             edges = instance_edges(read_instances(instances, masks.shape))
         self._check_edges(edges)
         if text := self.describe_size(masks.shape[1], masks.shape[2]):
-            _warn(text)
+            warn_once(text)
         if edges is None and self.instance_edges:
-            _warn("the model was trained with the edges of instances; instances= is missing")
+            warn_once("the model was trained with the edges of instances; instances= is missing")
         return masks, edges
 
     def _check_edges(self, edges: Array | None) -> None:
@@ -204,7 +204,7 @@ class PaintingPipeline(PipelineParts):
 
     def _check_guidance(self, scale: float) -> None:
         if scale != 1.0 and not trained_with_cfg_dropout(self.facts):
-            _warn(
+            warn_once(
                 f"guidance_scale is {scale:g}, but the model never saw dropped masks: what it "
                 "paints without a mask is arbitrary; use 1, or train with mask_dropout"
             )
@@ -265,11 +265,6 @@ class PaintingPipeline(PipelineParts):
     def _decode(self, latent: Tensor, masks: Array) -> Tensor:
         image = crop_to(self.codec.decode(latent), (masks.shape[1], masks.shape[2]))
         return image.clamp(-1, 1)
-
-
-def _warn(text: str) -> None:
-    # Above this function: its caller, `no_grad`'s wrapper and the user's line, at least.
-    warnings.warn(text, SemsynthWarning, stacklevel=4)
 
 
 CALL_ARGUMENTS = tuple(inspect.signature(PaintingPipeline.__call__).parameters)[1:-1]

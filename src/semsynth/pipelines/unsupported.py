@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from semsynth.core.errors import SemsynthWarning, UserError
+from semsynth.core.errors import UserError
+from semsynth.core.logging import warn_once
 
 _NO_TEXT = "what is painted says the mask; there is no text"
 _ALWAYS_TILED = "an autoencoder (pipe.vae) takes large images in tiles, several one by one"
@@ -101,11 +101,9 @@ class UnsupportedDiffusersAPI:
 
 
 def _nothing_to_do(what: str) -> None:
-    warnings.warn(
+    warn_once(
         f"{what}: nothing to do; attention is PyTorch's scaled_dot_product_attention, which never "
-        "holds the whole matrix",
-        SemsynthWarning,
-        stacklevel=4,
+        "holds the whole matrix"
     )
 
 

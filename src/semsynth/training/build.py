@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 
-from semsynth import __version__
 from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
 from semsynth.core.files import (
@@ -24,9 +23,10 @@ from semsynth.core.files import (
     write_json,
     write_text,
 )
+from semsynth.core.logging import logger
 from semsynth.core.precision import Precision, can_compute, resolve_precision
-from semsynth.core.progress import say
 from semsynth.core.rng import derive_seed
+from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.compiled_norms import enable_compiled_norms
@@ -245,8 +245,8 @@ def _precision(run: Path, recipe: Recipe, accelerator: Accelerator, before: Any)
         elif can_compute(before, device):
             chosen = [before]
         else:
-            say(
-                f"warning: {run}: was trained in {before}, which this {device.type} cannot; it "
+            logger.warning(
+                f"{run}: was trained in {before}, which this {device.type} cannot; it "
                 "goes on in float32, and will not end with the same weights to the bit"
             )
     return broadcast_object_list(chosen)[0]  # type: ignore[no-any-return]
@@ -302,7 +302,7 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
             # The fused AdamW goes through memory, whatever the layout: it must be the weight's.
             if value.shape == weight.shape and value.stride() != weight.stride():
                 known[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
-    say(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
+    logger.info(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
 
 
 def averaged(run: Run, ema: SemanticUNet) -> ModelFile:

@@ -22,7 +22,8 @@ from semsynth.core.distributed.run_status import Status, started
 from semsynth.core.distributed.stop_vote import StopVote
 from semsynth.core.distributed.watchdog import SLOW, RankWatchdog
 from semsynth.core.errors import Preempted, UserError
-from semsynth.core.progress import log_line, logging_to, progress_bar, say
+from semsynth.core.logging import log_to_file, logger
+from semsynth.core.progress import progress_bar
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import TrainingDataset, batches
 from semsynth.models.sdm.unet import SemanticUNet
@@ -128,13 +129,13 @@ def _train(
     if run_on_rank0(accelerator, final.exists):  # a run that was finished is left as it is
         run = assemble(recipe, data, accelerator, start, owner)
         if run.step >= recipe.total_steps:
-            say(f"{final}: already trained ({run.step} steps)")
+            logger.info(f"{final}: already trained ({run.step} steps)")
             return final
     run_on_rank0(accelerator, owner.begin)
     told = started(folder, recipe.total_steps, world)
     watch = RankWatchdog(folder, rank, world, 60 * recipe.train.stall_minutes, owner=owner.token)
-    with logging_to(folder / "logs" / f"rank_{rank:04d}.log"):
-        log_line(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
+    with log_to_file(folder / "logs" / f"rank_{rank:04d}.log"):
+        logger.debug(f"rank {rank} of {world} on {watch.me.host}, process {watch.me.pid}")
         try:
             accelerator.wait_for_everyone()
             starting.over()
@@ -164,7 +165,7 @@ def _note(raised: BaseException, told: Status, watch: RankWatchdog) -> None:
     """Tell status, log and the other processes why this one ends."""
     told.state = "preempted" if isinstance(raised, Preempted) else "failed"
     told.reason = watch.fail(raised)
-    log_line(f"stopped at step {watch.me.step}: {told.reason}")
+    logger.debug(f"stopped at step {watch.me.step}: {told.reason}")
 
 
 def _claimed(
@@ -266,7 +267,7 @@ class _Training:
         speed = self.throughput.values(images, seconds - self.apart)
         done, self.window, self.done, self.apart = self.done, [], 0, 0.0
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
-        log_line(f"step {run.step} of {told.total_steps}, {words}")
+        logger.debug(f"step {run.step} of {told.total_steps}, {words}")
         if self.metrics is not None:
             self.owner.check()
             self.metrics.write(run.step, **values, **speed)

@@ -18,7 +18,7 @@ from torch.distributed import DistError, DistNetworkError
 from semsynth.core.distributed.preemption import requested
 from semsynth.core.distributed.watchdog import RankWatchdog
 from semsynth.core.errors import Preempted, RankLost, UserError, some
-from semsynth.core.progress import log_line
+from semsynth.core.logging import logger
 from semsynth.data.loader import TrainingDataset
 from semsynth.training.recipe import Recipe
 from semsynth.training.step import Run
@@ -83,7 +83,7 @@ def translate(
     if several and isinstance(error, RuntimeError) and _CONNECTION.search(str(error)):
         return watch.explain(error)
     if not isinstance(error, UserError | SystemExit):
-        log_line("".join(traceback.format_exception(error)))
+        logger.debug("".join(traceback.format_exception(error)))
     return error
 
 
@@ -146,7 +146,7 @@ def not_finite(run: Run, images: TrainingDataset, window: list[Tensor]) -> UserE
     slots = [slot for slot in range(batch) if slot % accelerator.num_processes in ranks]
     stems = [images.stem_at(step * batch + slot) for slot in slots]
     what = "loss" if bad[:, index, :3].any() else "gradient"
-    log_line(f"the {what} of step {step + 1} is not finite; its images: {', '.join(stems)}")
+    logger.debug(f"the {what} of step {step + 1} is not finite; its images: {', '.join(stems)}")
     return UserError(
         f"{run.folder}: the {what} of step {step + 1} is not finite, in the images "
         f"{some(stems, 8)}; started again, the run would come to the same: look at these "

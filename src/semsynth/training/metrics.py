@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.files import write_text
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 
 
 class Metrics:
@@ -20,7 +20,7 @@ class Metrics:
         self.path = run / "metrics.jsonl"
         lines, damaged = _read(self.path)
         if damaged:
-            say(f"warning: {self.path}: {damaged} damaged lines are dropped")
+            logger.warning(f"{self.path}: {damaged} damaged lines are dropped")
         kept = [json.dumps(line) for line in lines if line["step"] <= start_step]
         write_text(self.path, "".join(line + "\n" for line in kept))
         self._file = self.path.open("ab", buffering=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 
 PATIENCE = 5
 
@@ -29,8 +29,8 @@ def watched(earlier: Iterable[Mapping[str, Any]], step: int, loss: float) -> dic
     best, at = min([*known, (loss, step)])
     since = sum(when > at for _, when in known) + (at < step)
     if since and since % PATIENCE == 0:
-        say(
-            f"warning: step {step}: the validation loss is {loss:.4f}, and {since} in a row were "
+        logger.warning(
+            f"step {step}: the validation loss is {loss:.4f}, and {since} in a row were "
             f"not below the {best:.4f} of step {at}: the images are being learned by heart; "
             "more variation (train.crop, train.color), model.dropout or fewer steps help"
         )

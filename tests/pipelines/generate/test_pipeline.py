@@ -80,9 +80,8 @@ def test_a_image_does_not_depend_on_what_is_painted_with_it(folder: Path) -> Non
 
 
 def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, logged: Callable[[], str]
 ) -> None:
-    monkeypatch.setenv("SEMSYNTH_PROGRESS", "1")
     form = PreparedFormat(PreparedDataset.open(folder / "prepared").labels, 18, 37)
     writer = PreparedWriter(folder / "wide", form)
     mask = np.where(np.arange(37) < 20, 1, 2).astype(np.uint8)[None].repeat(18, 0)
@@ -92,7 +91,7 @@ def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
     samples = paint(folder, "wide_samples", data=folder / "wide", per_mask=1)
     assert samples.read_image("val", "a__000").shape == (18, 37, 3)
     assert np.array_equal(samples.read_mask("val", "a__000"), mask)
-    told = capsys.readouterr().err
+    told = logged()
     assert told.count("masks of 18x37, the model was trained on 16x24") == 1
     assert told.count("multiples of 4: painted at 20x40, the rest unlabelled and cut off") == 1
 

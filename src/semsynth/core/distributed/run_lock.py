@@ -30,7 +30,7 @@ from semsynth.core.distributed.heartbeat import (
 )
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_json
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 
 FILE = ".owner.json"
 # How many beats are waited for: of a job that was heard of, and of one that may still be reading
@@ -114,7 +114,7 @@ def check_alone(run: Path) -> None:
     first = _last_word(run)
     if first is None or has_ended(first[1]):
         return
-    say(f"{run}: {first[0]} was training here; waiting to see whether it is alive")
+    logger.info(f"{run}: {first[0]} was training here; waiting to see whether it is alive")
     # One that has its name in the folder and no beat yet is starting, or was killed while it did.
     beats = BEATS if last_beat(run, first[0].token) else FIRST_BEATS
     for _ in range(5 * beats):

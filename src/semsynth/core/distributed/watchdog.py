@@ -11,7 +11,6 @@ proportion to the processes.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import platform
@@ -46,7 +45,7 @@ from semsynth.core.errors import (
     SilentExit,
     UserError,
 )
-from semsynth.core.progress import log_line, log_stream
+from semsynth.core.logging import log_all_threads, logger
 
 # These take longer than a step: a hang in them is told this many times later.
 SLOW = 6
@@ -211,17 +210,15 @@ class RankWatchdog:
                 os.close(handle)  # where a network's disk tells its errors
         except OSError as error:
             if not self._mute:
-                line = (
-                    f"warning: {name_of(self.me)} cannot write its sign of life ({error}); is the "
+                logger.warning(
+                    f"{name_of(self.me)} cannot write its sign of life ({error}); is the "
                     "disk full? The training goes on as far as it can, and meanwhile this process "
                     "watches over no other"
                 )
-                print(line, file=sys.stderr, flush=True)
-                log_line(line)
             self._mute = True
             return False
         if self._mute:
-            log_line(f"{name_of(self.me)} can write its sign of life again")
+            logger.debug(f"{name_of(self.me)} can write its sign of life again")
         self._mute = False
         return True
 
@@ -335,9 +332,7 @@ class RankWatchdog:
         """
         if self._stop.is_set() or not self._verdict.acquire(blocking=False):
             return
-        with suppress(OSError), log_stream() as log:
-            if log is not None:
-                faulthandler.dump_traceback(log, all_threads=True)
+        log_all_threads()
         ranks = [beat.rank for beat in lost]
         mine = not said and self._reports(ranks)
         self._last_word(line, status)
@@ -347,7 +342,7 @@ class RankWatchdog:
             self._tell(line, "preempted" if status == REQUEUE_STATUS else "failed")
         if mine:
             print(f"error: {line}", file=sys.stderr, flush=True)
-            log_line(f"error: {line}")
+            logger.debug(f"error: {line}")
             for beat in lost:
                 kill_here(beat)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-import semsynth
+from semsynth.core.version import __version__
 from semsynth.evaluation.accumulate import MetricAccumulator, SetStatistics, frechet
 from semsynth.evaluation.metrics.bootstrap import miou_interval
 from semsynth.evaluation.metrics.features import FID, Extractor
@@ -120,7 +120,7 @@ def summary(matrix: ConfusionMatrix) -> Json:
 def versions() -> dict[str, str]:
     """Return what the numbers may depend on."""
     packages = ("torch", "transformers", "numpy")
-    return {"semsynth": semsynth.__version__} | {name: version(name) for name in packages}
+    return {"semsynth": __version__} | {name: version(name) for name in packages}
 
 
 def _round(value: float | None) -> float | None:

@@ -9,7 +9,6 @@ ones (docs/log.md).
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.core.errors import SemsynthWarning
+from semsynth.core.logging import logger
 from semsynth.core.precision import computed_dtype
 from semsynth.models.sdm.blocks import ResBlock, SpadeNorm
 from semsynth.models.sdm.condition import BatchedConditions, Modulation, NormCondition, rim_places
@@ -139,10 +138,6 @@ def _works(device: torch.device) -> bool:
         raise
     except Exception as error:  # whatever the compiler raises, the way without it is the same
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        warnings.warn(
-            f"torch.compile does not work here ({reason[0]}): running without it",
-            SemsynthWarning,
-            stacklevel=3,
-        )
+        logger.warning(f"torch.compile does not work here ({reason[0]}): running without it")
         return False
     return True

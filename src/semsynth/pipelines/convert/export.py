@@ -9,7 +9,8 @@ import torch
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_folder, atomic_path, require_space, write_json
-from semsynth.core.progress import growing, say
+from semsynth.core.logging import logger
+from semsynth.core.progress import growing
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs.codec import open_codec
 from semsynth.models.official.names import to_official
@@ -59,7 +60,7 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
         check_official(bundle, str(config.model))
     require_space(config.output.parent, n_bytes, "the model")
     if config.to == "pth":
-        say(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")
+        logger.info(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")
         pipe.save_checkpoint(config.output)
         if pipe.vae is not None:
             result["vae"] = str(_write_vae(pipe, config.output.parent / VAE))

@@ -12,7 +12,6 @@ from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 
-from semsynth import __version__
 from semsynth.core.config import Config, parse
 from semsynth.core.errors import UserError, some
 from semsynth.core.files import (
@@ -24,8 +23,10 @@ from semsynth.core.files import (
     sha256_file,
     write_json,
 )
-from semsynth.core.progress import growing, progress, say
+from semsynth.core.logging import logger
+from semsynth.core.progress import growing, progress
 from semsynth.core.safe_load import load_torch_file
+from semsynth.core.version import __version__
 from semsynth.data.labels import LabelSet
 from semsynth.data.presets import preset
 from semsynth.diffusion.config import DiffusionConfig
@@ -230,7 +231,7 @@ def is_written(folder: Path, key: Mapping[str, Any]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     claim_output_dir(folder, KIND, key)
-    say(f"{folder}: is there already, made from the same file with the same flags")
+    logger.info(f"{folder}: is there already, made from the same file with the same flags")
     return True
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, sha256_file, write_bytes
-from semsynth.core.progress import progress_bar, say
+from semsynth.core.logging import logger
+from semsynth.core.progress import progress_bar
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.format import INFO
 from semsynth.data.labels import Array, LabelSet
@@ -214,9 +215,9 @@ def _settle(
     """Agree with other processes on what ``auto`` may choose otherwise, and say what is done."""
     pipe.use_precision(store.agree("precision", pipe.precision))
     if text := pipe.describe_size(*frame.size):
-        say(text)
+        logger.info(text)
     if config.reference == "none":
-        say(pipe.describe_cache(size // math.gcd(size, config.per_mask), frame.size))
+        logger.info(pipe.describe_cache(size // math.gcd(size, config.per_mask), frame.size))
 
 
 def _check_fit(painter: Generator, data: PreparedDataset, config: GenerateConfig) -> None:
@@ -309,7 +310,7 @@ def _summary(
 ) -> dict[str, Any]:
     n_missing = 0 if finished else sum(not store.has(shot) for shot in shots)
     if not finished:
-        say(
+        logger.info(
             f"{config.output}: {n_missing} of {len(shots)} images are left to other processes; "
             "the last of them writes dataset.json (should one have died, run the command again)"
         )

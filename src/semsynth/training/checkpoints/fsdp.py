@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training.checkpoints.store import each_tensor
 from semsynth.training.recipe import Recipe
@@ -29,7 +29,7 @@ def is_shared(recipe: Recipe, accelerator: Accelerator) -> bool:
     if recipe.train.sharding == "none":
         return False
     if accelerator.num_processes == 1:
-        say("train.sharding=full: this one process holds everything, as without it")
+        logger.info("train.sharding=full: this one process holds everything, as without it")
     return int(accelerator.num_processes) > 1
 
 

@@ -14,7 +14,7 @@ import torch
 from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, sha256_file, write_json, write_text
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 
 FORMAT = 1
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
@@ -141,7 +141,7 @@ def newest(run: Path, owner: RunLock | None = None) -> Path | None:
             aside = other.with_name(f"corrupt_{other.name}")
             shutil.rmtree(aside, ignore_errors=True)
             other.rename(aside)
-            say(f"warning: {other} {why}; set aside as {aside.name}, using the one before it")
+            logger.warning(f"{other} {why}; set aside as {aside.name}, using the one before it")
         return folder
     if damaged:
         told = "; ".join(f"{folder.name} {why}" for folder, why in damaged.items())
@@ -169,7 +169,7 @@ def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
             with suppress(FileNotFoundError):
                 return folder.name, sha256_file(folder / STATE), load_state(folder)
         elif folder.exists():
-            say(f"warning: {folder} {reason}; using the one before it")
+            logger.warning(f"{folder} {reason}; using the one before it")
         passed.add(folder)
     return None
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from semsynth.core.errors import UserError, some
 from semsynth.core.files import MARKER, atomic_folder, read_json, require_space
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.pipelines.formats.provenance import has_license
@@ -51,7 +51,7 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
     said = [f"{folder}: forked from {source} at step {state['step']}; {start.facts['licence']}"]
     if not has_license(start.facts):
         said.append("its checkpoint does not say the licence of its data: that of both is unknown")
-    say("\n  ".join(said + noise_levels(theirs.diffusion, recipe.diffusion)))
+    logger.info("\n  ".join(said + noise_levels(theirs.diffusion, recipe.diffusion)))
 
 
 def check_fork(

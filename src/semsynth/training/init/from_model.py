@@ -8,7 +8,7 @@ from typing import Any
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
-from semsynth.core.progress import say
+from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.sdm.unet import SemanticUNet
@@ -75,7 +75,7 @@ class Initialization:
         lines += [f"fresh: {name} ({why})" for name, why in _by_layer(carried.fresh).items()]
         if carried.dropped:
             lines.append(f"not used: {', '.join(carried.dropped)}")
-        say(f"from {path}: " + "\n  ".join(lines))
+        logger.info(f"from {path}: " + "\n  ".join(lines))
 
     def _map(self, data: PreparedDataset) -> dict[str, list[str]]:
         return {name: self.labels.get(name, []) for name in data.labels.channels}

@@ -29,7 +29,8 @@ from safetensors.numpy import save
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, require_space, sha256_file, write_bytes
-from semsynth.core.progress import progress, say
+from semsynth.core.logging import logger
+from semsynth.core.progress import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.format import INFO
 from semsynth.models.codecs.codec import Codec
@@ -206,7 +207,7 @@ def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
     kept = {stem: cache.image_hash(stem) for stem in hashes}
     changed = [stem for stem in hashes if kept[stem] not in (None, hashes[stem])]
     if changed:
-        say(
+        logger.info(
             f"{cache.folder}: {len(changed)} of {len(hashes)} images of '{cache.split}' have "
             f"changed since their latents were computed, the first is '{changed[0]}'; "
             "computed again"
