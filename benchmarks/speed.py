@@ -46,6 +46,7 @@ from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.flops import training_flops
 from semsynth.models.sdm.compiled_norms import enable_compiled_norms
+from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.reference import reference_forward
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training.ema import Ema
@@ -272,7 +273,7 @@ def sampling(name: str, where: Where) -> dict[str, Any]:
     unet = network(case, where.device)
     fast_unet = fast_network(unet, where)
     x, t, mask = inputs(case, unet)
-    hot = unet.one_hot(mask)
+    hot = one_hot(unet, mask)
     with where.autocast(True):
         condition = fast_unet.encode(mask)
         null = fast_unet.encode_null(case.side, case.side)
@@ -359,7 +360,7 @@ def _training_step(case: Case, where: Where, fast: bool) -> Callable[[], Tensor]
 
     def step() -> Tensor:
         with where.autocast(fast):
-            hot = unet.one_hot(mask)
+            hot = one_hot(unet, mask)
             loss = diffusion_loss(
                 schedule, lambda x, t: unet(x, t, hot).sample, x0, noise, t
             ).total.mean()

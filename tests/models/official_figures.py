@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.convert.config import ImportConfig
 from semsynth.pipelines.convert.import_official import Origin, describe, with_weights
@@ -69,4 +70,4 @@ def network(description: dict[str, Any]) -> SemanticUNet:
 def label_map(tensors: dict[str, Tensor], key: str, unet: SemanticUNet) -> Tensor:
     """One-hot labels, and the edge map as the last channel where there is one."""
     edges = tensors.get(f"out/{key}/edges")
-    return unet.one_hot(tensors[f"in/{key}"][:, 0], None if edges is None else edges[:, 0])
+    return one_hot(unet, tensors[f"in/{key}"][:, 0], None if edges is None else edges[:, 0])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from semsynth.core.errors import UserError
+from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.unet import SemanticUNet
 
 CLASSES = 5
@@ -63,7 +64,7 @@ def test_two_steps_are_one(changes: dict[str, Any]) -> None:
     condition = unet.encode(labels)
     assert condition.n_bytes > 0
     torch.testing.assert_close(unet(x, t, condition).sample, unet(x, t, labels).sample)
-    torch.testing.assert_close(unet(x, t, unet.one_hot(labels)).sample, unet(x, t, labels).sample)
+    torch.testing.assert_close(unet(x, t, one_hot(unet, labels)).sample, unet(x, t, labels).sample)
     repeated = unet.encode(labels[:1])
     torch.testing.assert_close(
         unet(x, t, repeated).sample, unet(x, t, labels[:1].expand(2, -1, -1)).sample
@@ -100,14 +101,14 @@ def test_edges_are_the_last_channel() -> None:
     unet = network(label_channels=CLASSES + 1, instance_edges=True)
     x, t, labels = inputs(8, 8)
     edges = (labels == 2).to(torch.uint8)
-    hot = unet.one_hot(labels, edges)
+    hot = one_hot(unet, labels, edges)
     assert torch.equal(hot[:, -1], edges.float())
     assert torch.equal(hot[:, :-1].argmax(1), labels)
     with_edges = unet(x, t, unet.encode(labels, edges)).sample
     torch.testing.assert_close(with_edges, unet(x, t, hot).sample)
     assert not torch.equal(with_edges, unet(x, t, labels).sample)
     # An edge where nothing is labelled stays an edge; the null condition has none.
-    assert float(unet.one_hot(torch.full_like(labels, CLASSES), None).abs().sum()) == 0
+    assert float(one_hot(unet, torch.full_like(labels, CLASSES), None).abs().sum()) == 0
 
 
 @torch.no_grad()
@@ -127,7 +128,7 @@ def test_a_map_of_another_number_of_classes() -> None:
 def test_unlabelled_is_all_zeros() -> None:
     unet = network()
     labels = torch.tensor([[[-1, 0], [4, 255]]])
-    hot = unet.one_hot(labels)
+    hot = one_hot(unet, labels)
     assert hot.shape == (1, CLASSES, 2, 2)
     assert hot.sum(1).tolist() == [[[0.0, 1.0], [1.0, 0.0]]]
     assert (float(hot[0, 0, 0, 1]), float(hot[0, 4, 1, 0])) == (1.0, 1.0)

@@ -65,7 +65,8 @@ def test_what_is_kept_changes_no_image(
 def test_masks_are_encoded_once_and_never_kept_twice(
     new_pipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unet = new_pipe().unet
+    pipe = new_pipe()
+    unet = pipe.unet
     masks = torch.randint(0, 2, (4, 8, 12))[[0, 1, 1, 2]]
     calls: list[int] = []
     plain = unet.encode
@@ -78,7 +79,7 @@ def test_masks_are_encoded_once_and_never_kept_twice(
     live = MemoryTracker()
     live.ignore(list(unet.parameters()))
     with live:
-        found = encode_masks(unet, masks, None, None)
+        found = encode_masks(unet, pipe._model, masks)
     assert len(calls) == 3
     for mine, wanted in zip(found.entries, plain(masks).entries, strict=True):
         torch.testing.assert_close(mine, wanted)

@@ -32,10 +32,11 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training import build as setup
+from semsynth.training.inputs.mask_dropout import dropped_masks
 from semsynth.training.inputs.samples import noise_at
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig, load_recipe
-from semsynth.training.step import Run, dropped_masks, step_timesteps
+from semsynth.training.step import Run, step_timesteps
 
 CLASSES = 3
 # Two channels in each group of GroupNorm: with one, a bias before it has no gradient but rounding,
@@ -99,7 +100,7 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
         ids = np.stack([data.read_instances("train", s).astype(np.int64) for s in stems])
         y = official_map(batch.channels, torch.from_numpy(ids))
         if second:
-            y = y * (~dropped_masks(run, 0.5)).float()[:, None, None, None]
+            y = y * (~drops(recipe, step)).float()[:, None, None, None]
         x0 = batch.images.float() / 127.5 - 1
         positions = range(step * size, (step + 1) * size)
         noise = torch.stack([torch.from_numpy(noise_at(recipe, i)) for i in positions])
@@ -147,8 +148,4 @@ def test_both_phases_equal_the_official_loop(
 
 
 def drops(recipe: Any, step: int) -> Tensor:
-    class One:
-        process_index, num_processes, device = 0, 1, torch.device("cpu")
-
-    run: Any = Run(recipe, *[None] * 2, One(), *[None] * 5, step=step)  # type: ignore[arg-type]
-    return dropped_masks(run, 0.5)
+    return dropped_masks(recipe, step, range(recipe.train.batch_size), 0.5)

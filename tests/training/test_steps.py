@@ -23,6 +23,7 @@ from semsynth.training import build as setup
 from semsynth.training import loop
 from semsynth.training import step as step_module
 from semsynth.training.ema import Ema
+from semsynth.training.inputs.mask_dropout import dropped_masks
 from semsynth.training.loop import Run, learning_rate, phase_at, train
 from semsynth.training.metrics import read_metrics
 from semsynth.training.recipe import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
@@ -91,7 +92,7 @@ class Spy:
         self.weight: list[torch.Tensor | None] = []
         self.labels: list[torch.Tensor] = []
         self.optimizer_steps: list[float] = []
-        step, labels = loop.train_step, step_module.labels_for_network
+        step, labels = loop.train_step, step_module.label_input
 
         def loss(*args: Any) -> Any:
             _, _, _, noise, t, weight, _ = args
@@ -106,13 +107,13 @@ class Spy:
             self.optimizer_steps.append(float(states[0]["step"]))
             return result
 
-        def see(channels: torch.Tensor, model: Any) -> torch.Tensor:
+        def see(unet: Any, model: Any, channels: torch.Tensor, *edges: Any) -> torch.Tensor:
             self.labels.append(channels.clone())
-            return labels(channels, model)
+            return labels(unet, model, channels, *edges)
 
         monkeypatch.setattr(step_module, "diffusion_loss", loss)
         monkeypatch.setattr(loop, "train_step", take)
-        monkeypatch.setattr(step_module, "labels_for_network", see)
+        monkeypatch.setattr(step_module, "label_input", see)
 
 
 def test_noise_depends_on_seed_step_and_slot_alone(
@@ -147,7 +148,8 @@ def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
 
     def drawn(rank: int, world: int) -> tuple[torch.Tensor, ...]:
         run: Any = Run(recipe, *[None] * 2, Part(rank, world), *[None] * 5, step=7)  # type: ignore[arg-type]
-        return step_module.step_timesteps(run), step_module.dropped_masks(run, 0.5)
+        slots = range(recipe.train.batch_size)[rank::world]
+        return step_module.step_timesteps(run), dropped_masks(recipe, 7, slots, 0.5)
 
     whole = drawn(0, 1)
     for rank in range(2):
@@ -156,14 +158,8 @@ def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
 
 
 def test_share_of_dropped_masks(recipe: Recipe) -> None:
-    class One:
-        process_index, num_processes, device = 0, 1, torch.device("cpu")
-
-    run: Any = Run(recipe, *[None] * 2, One(), *[None] * 5)  # type: ignore[arg-type]
-    dropped = []
-    for step in range(2000):
-        run.step = step
-        dropped.append(step_module.dropped_masks(run, 0.2).float().mean())
+    slots = range(recipe.train.batch_size)
+    dropped = [dropped_masks(recipe, step, slots, 0.2).float().mean() for step in range(2000)]
     # 8000 draws: three standard deviations are 0.013.
     assert float(torch.stack(dropped).mean()) == pytest.approx(0.2, abs=0.015)
 
@@ -308,7 +304,7 @@ def test_in_bfloat16_where_that_is_faster(
     configure: Configure, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     networks = []
-    monkeypatch.setattr(setup, "fuse", lambda unet, *_: networks.append(unet))
+    monkeypatch.setattr(setup, "enable_compiled_norms", lambda unet, *_: networks.append(unet))
     for name, gain, kind in (("a", 1.0, "auto"), ("b", 2.0, "no"), ("c", 2.0, "auto")):
         monkeypatch.setattr(precision, "cpu_gain", partial(float, gain))
         train(configure(name, f"train.precision={kind}", "train.steps=2", "finetune.steps=0"))

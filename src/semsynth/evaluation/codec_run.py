@@ -31,7 +31,7 @@ from semsynth.evaluation.report.html import (
     fill_template,
     legend,
 )
-from semsynth.models.codecs.codec import Codec, make_codec, open_codec
+from semsynth.models.codecs.codec import Codec, make_codec, normalize_images, open_codec
 from semsynth.models.codecs.vae import VaeCodec, load_vae
 from semsynth.models.config import ModelConfig, whole_size
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX
@@ -170,7 +170,7 @@ class CodecRoundTrip:
         height, width = whole_size(size, self.codec.downscale)
         pixels = torch.from_numpy(image_HW3).to(self.device).permute(2, 0, 1)[None]
         rest = (0, width - size[1], 0, height - size[0])
-        whole = pad(pixels.float() / 127.5 - 1, rest, mode="replicate")
+        whole = pad(normalize_images(pixels), rest, mode="replicate")
         image = crop_to(self.codec.decode(self.codec.encode(whole)), size)
         return np.ascontiguousarray(to_pixels(image.clamp(-1, 1))[0])
 

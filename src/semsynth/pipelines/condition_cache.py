@@ -12,7 +12,9 @@ from semsynth.core.devices import free_bytes
 from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
 from semsynth.data.labels import Array
+from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.condition import Condition
+from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 
 Cache = Literal["auto", "full", "off"]
@@ -67,12 +69,17 @@ def images_a_mask(*maps_BHW: Array | None) -> int:
 
 
 def encode_masks(
-    unet: SemanticUNet, channels_MHW: Tensor, edges_MHW: Tensor | None, keep: int | None
+    unet: SemanticUNet,
+    model: ModelConfig,
+    channels_MHW: Tensor,
+    edges_MHW: Tensor | None = None,
+    keep: int | None = None,
 ) -> Condition:
     """Encode masks one by one, so that the numbers do not depend on which masks there are.
 
     (Kernels of several shapes round differently.) One that is the same as the one before it is not
-    encoded again. Arguments as of ``SemanticUNet.encode``; ``keep`` is for all of them.
+    encoded again. Channels and edges as of ``label_input``; ``keep`` as of ``SemanticUNet.encode``,
+    for all of them.
     """
     count = len(channels_MHW)
     each = None if keep is None else keep // count
@@ -83,5 +90,6 @@ def encode_masks(
         if i and all(part is None or torch.equal(part[i], part[i - 1]) for part in given):
             parts.append(parts[-1])
         else:
-            parts.append(unet.encode(channels_MHW[i : i + 1], edges, each))
+            label_map = label_input(unet, model, channels_MHW[i : i + 1], edges)
+            parts.append(unet.encode(label_map, keep=each))
     return Condition.stack(parts)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.core.torch_rng import torch_generator
+from semsynth.models.codecs.codec import denormalize_images
 
 OutputType = Literal["pil", "np", "pt", "latent"]
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -91,7 +92,7 @@ def check_output_type(output_type: str) -> None:
 
 def to_pixels(images_B3HW: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return (B, H, W, 3) uint8 of images in [-1, 1]."""
-    pixels = ((images_B3HW + 1) * 127.5).round().to(torch.uint8)
+    pixels = denormalize_images(images_B3HW)
     array: np.ndarray[Any, np.dtype[np.uint8]] = pixels.permute(0, 2, 3, 1).cpu().numpy()
     return array
 

@@ -23,10 +23,10 @@ from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
 from semsynth.models.config import whole_size
 from semsynth.models.sdm.condition import Condition
+from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.reference import reference_forward
 from semsynth.pipelines.callbacks import Callback, Interrupted, StepEnd, check_callback
 from semsynth.pipelines.condition_cache import describe, encode_masks, images_a_mask, keep_bytes
-from semsynth.pipelines.formats.model_file import labels_for_network
 from semsynth.pipelines.formats.provenance import trained_with_cfg_dropout
 from semsynth.pipelines.inputs import Mask, read_instances, read_masks
 from semsynth.pipelines.outputs import (
@@ -63,16 +63,15 @@ class PaintingPipeline(PipelineParts):
 
         def fitted(values_BHW: Array, rest: int) -> Tensor:
             whole = pad_to_multiple(values_BHW, self._model.size_multiple, rest)
-            values = torch.from_numpy(np.ascontiguousarray(whole))
-            return labels_for_network(values.to(self._execution_device), self._model)
+            return torch.from_numpy(np.ascontiguousarray(whole)).to(self._execution_device)
 
         channels = fitted(self._lut[mask_BHW], self.labels.unlabelled_channel)
         edges = None if edges_BHW is None else fitted(edges_BHW, 0)
         if self.plain:
-            return self._plain_unet.one_hot(channels, edges)
+            return label_input(self._plain_unet, self._model, channels, edges)
         with self._autocast():
             keep = self._keep(len(mask_BHW), self._latent_size(mask_BHW.shape[1:]))
-            return encode_masks(self._plain_unet, channels, edges, keep)
+            return encode_masks(self._plain_unet, self._model, channels, edges, keep)
 
     def _latent_size(self, size: tuple[int, ...]) -> tuple[int, int]:
         height, width = whole_size((size[0], size[1]), self._model.size_multiple)

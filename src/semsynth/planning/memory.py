@@ -22,15 +22,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from semsynth.core.precision import autocast, keep_casts, memory_format
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
-from semsynth.models.codecs.codec import Codec, make_codec
+from semsynth.models.codecs.codec import Codec, make_codec, normalize_images
 from semsynth.models.codecs.vae_costs import fresh_vae
 from semsynth.models.config import VaeConfig
 from semsynth.models.sdm.blocks import ResBlock
 from semsynth.models.sdm.compiled_norms import activate
 from semsynth.models.sdm.condition import Modulation
+from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.condition_cache import AUTO_SHARE, encode_masks
-from semsynth.pipelines.formats.model_file import labels_for_network
 from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
 from semsynth.planning.flops import computed, settled
 from semsynth.planning.live_bytes import MemoryTracker
@@ -218,9 +218,8 @@ def _follow(unet: SemanticUNet, recipe: Recipe, images: int, accumulation: int) 
         noise, t = torch.empty(size), torch.zeros(share, dtype=torch.int64)
         channels = torch.zeros(share, *recipe.step_size, dtype=torch.int16)
         edges = torch.zeros_like(channels) if model.instance_edges else None
-        hot = unet.one_hot(
-            labels_for_network(channels[:images], model),
-            None if edges is None else labels_for_network(edges[:images], model),
+        label_map = label_input(
+            unet, model, channels[:images], None if edges is None else edges[:images]
         )
         for parameter in unet.parameters():
             if training:
@@ -228,7 +227,7 @@ def _follow(unet: SemanticUNet, recipe: Recipe, images: int, accumulation: int) 
         part = slice(0, images)
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
-            return unet(x, t, hot).sample  # type: ignore[no-any-return]
+            return unet(x, t, label_map).sample  # type: ignore[no-any-return]
 
         with autocast(torch.device("cpu"), computed(recipe)):
             loss = diffusion_loss(schedule, predict, x0[part], noise[part], t[part]).total.mean()
@@ -258,7 +257,7 @@ def _encoding(vae: VaeConfig, count: int, size: tuple[int, int]) -> int:
         assert codec is not None
         live = _live(codec, None)
         with live:
-            codec.encode(torch.empty(count, 3, *size, dtype=torch.uint8).float() / 127.5 - 1)
+            codec.encode(normalize_images(torch.empty(count, 3, *size, dtype=torch.uint8)))
     return live.peak
 
 
@@ -281,15 +280,14 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
     live = _live(codec, unet)
     with live:
         channels = torch.zeros(1, *painted_size(recipe), dtype=torch.int16)
-        labels = labels_for_network(channels, model)
-        edges = labels if model.instance_edges else None
+        edges = channels if model.instance_edges else None
         size = latent_size(recipe, painted=True)
         shape = (1, model.latent_channels, *size)
         # The noise, x, and what DPM-Solver++ remembers of two steps.
         held = [torch.empty(shape) for _ in range(4)]
         t = torch.zeros(1, dtype=torch.int64)
         with autocast(device, precision):
-            condition = encode_masks(unet, labels, edges, keep)
+            condition = encode_masks(unet, model, channels, edges, keep)
             null = unet.encode_null(*size)
         with keep_casts(device):
             for _ in range(2):  # in the second pass all weights have been cast

@@ -30,7 +30,7 @@ from semsynth.models.config import whole_size
 from semsynth.models.flops import painting_flops, training_flops
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.condition_cache import encode_masks
-from semsynth.pipelines.formats.model_file import fresh_network, labels_for_network
+from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
 from semsynth.planning.flops import codec_flops, settled
 from semsynth.planning.memory import preview_memory, step_memory
@@ -237,7 +237,7 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
     unet.to(memory_format=layout)
     one = with_changes(painted, batch_size=1)
     batch = random_batch(one, unet.label_channels - recipe.model.instance_edges)
-    channels = labels_for_network(batch.channels.to(device), recipe.model)
+    channels = batch.channels.to(device)
     height, width = latent_size(painted)
     x = torch.randn(1, unet.channels, height, width, device=device)
     coded = (0.0, 0.0)
@@ -251,9 +251,9 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
     x = x.contiguous(memory_format=layout)
     t = torch.full((1,), 500, device=device)
     with autocast(device, precision):
-        kept = encode_masks(unet, channels, None, None)
+        kept = encode_masks(unet, recipe.model, channels)
         null = unet.encode_null(height, width)
-        encode = _seconds(lambda: encode_masks(unet, channels, None, None), device)
+        encode = _seconds(lambda: encode_masks(unet, recipe.model, channels), device)
         guided = _seconds(lambda: unet(x, t, kept, null, DEFAULT_GUIDANCE), device)
     sides = (painted.height, painted.width)
     return Painted(*sides, shares[1], encode / shares[0], guided / shares[1], *coded)

@@ -19,9 +19,9 @@ from semsynth.data.loader import Latents
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.schedule import Schedule
-from semsynth.models.codecs.codec import Codec
+from semsynth.models.codecs.codec import Codec, normalize_images
+from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import labels_for_network
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training.recipe import Recipe
 from semsynth.training.step import content_weight
@@ -87,7 +87,7 @@ def validation_loss(
         if latents is None:
             # On the device already: an autoencoder goes where its images are.
             images = _middles(part, data.read_image, recipe).to(device).permute(0, 3, 1, 2)
-            x0 = codec.encode(images.float() / 127.5 - 1)
+            x0 = codec.encode(normalize_images(images))
         else:
             x0 = torch.from_numpy(np.stack([latents(stem, False) for stem in part])).to(device)
         generators = [torch_generator(recipe.seed, "validation", stem) for stem in part]
@@ -97,10 +97,10 @@ def validation_loss(
         if data.info.resize == "pad":
             content = _middles(part, data.content, recipe).to(device)
             weight = content_weight(content[:, None], codec.downscale)
-        hot = _label_maps(unet, data, recipe, part)
+        label_map = _label_maps(unet, data, recipe, part)
 
-        def predict(x: Tensor, t: Tensor, hot: Tensor = hot) -> Tensor:
-            return unet(x, t, hot).sample  # type: ignore[no-any-return]
+        def predict(x: Tensor, t: Tensor, label_map: Tensor = label_map) -> Tensor:
+            return unet(x, t, label_map).sample  # type: ignore[no-any-return]
 
         inputs = (x0, noise.to(device), levels.long().to(device), weight)
         total += float(diffusion_loss(schedule, predict, *inputs).total.sum())
@@ -125,11 +125,11 @@ def _label_maps(
     def read_channels(split: str, stem: str) -> Array:
         return lut[data.read_mask(split, stem)]
 
-    def for_network(read: Callable[[str, str], Array]) -> Tensor:
-        return labels_for_network(_middles(part, read, recipe).to(device), recipe.model)
-
-    edges = for_network(data.read_edges) if recipe.model.instance_edges else None
-    return unet.one_hot(for_network(read_channels), edges)
+    channels = _middles(part, read_channels, recipe).to(device)
+    edges = None
+    if recipe.model.instance_edges:
+        edges = _middles(part, data.read_edges, recipe).to(device)
+    return label_input(unet, recipe.model, channels, edges)
 
 
 def preview(

@@ -20,12 +20,13 @@ from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import Loss, diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.diffusion.timesteps import timesteps
-from semsynth.models.codecs.codec import Codec
+from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.dropout import seed_dropout
+from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.model_file import labels_for_network
 from semsynth.training.ema import Ema
 from semsynth.training.init.from_model import Initialization
+from semsynth.training.inputs.mask_dropout import drop_masks, dropped_masks
 from semsynth.training.lr_schedule import learning_rate, phase_at
 from semsynth.training.recipe import Recipe
 
@@ -93,27 +94,27 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(phase, step_in_phase)
     run.unet.train()
-    hide_masks(batch.channels, batch.edges, dropped_masks(run, phase.mask_dropout))
+    dropped = dropped_masks(recipe, run.step, _slots(run), phase.mask_dropout)
+    drop_masks(batch.channels, batch.edges, dropped)
     x0, weight = _to_device(run, batch)
     varied = _told(run, batch)
     assert batch.noise is not None
     noise, t = moved(batch.noise, x0.device), moved(step_timesteps(run), x0.device)
-    channels, edges = (
-        None if part is None else moved(labels_for_network(part, recipe.model), x0.device)
-        for part in (batch.channels, batch.edges)
-    )
-    assert channels is not None
+    channels = moved(batch.channels, x0.device)
+    edges = None if batch.edges is None else moved(batch.edges, x0.device)
     dropout_seeds = [derive_seed(recipe.seed, "dropout", run.step, slot) for slot in _slots(run)]
     sums = torch.zeros(len(step_names(run)) - 1, device=x0.device)
     size = len(x0) // recipe.train.accumulation
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
-        # One-hot maps are large: only those of one micro-batch are made at a time.
-        hot = run.plain_unet.one_hot(channels[part], None if edges is None else edges[part])
+        # Label maps are large: only those of one micro-batch are made at a time.
+        label_map = label_input(
+            run.plain_unet, recipe.model, channels[part], None if edges is None else edges[part]
+        )
         told = None if varied is None else varied[part]
         if recipe.model.dropout:
             seed_dropout(run.plain_unet, dropout_seeds[part])
-        network = partial(_predict, run.unet, hot, told)
+        network = partial(_predict, run.unet, label_map, told)
         inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
         with nullcontext() if last else run.accelerator.no_sync(run.unet):
@@ -130,15 +131,8 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     return torch.cat([sums / len(x0), norm.detach().reshape(1)])
 
 
-def hide_masks(channels_BHW: Tensor, edges_BHW: Tensor | None, hidden_B: Tensor) -> None:
-    """Turn whole masks into the null condition, in place: no labels and no edges."""
-    channels_BHW[hidden_B] = -1
-    if edges_BHW is not None:
-        edges_BHW[hidden_B] = 0
-
-
-def _predict(unet: Any, hot: Tensor, varied: Tensor | None, x: Tensor, t: Tensor) -> Tensor:
-    return unet(x, t, hot, varied_BA=varied).sample  # type: ignore[no-any-return]
+def _predict(unet: Any, label_map: Tensor, varied: Tensor | None, x: Tensor, t: Tensor) -> Tensor:
+    return unet(x, t, label_map, varied_BA=varied).sample  # type: ignore[no-any-return]
 
 
 def _told(run: Run, batch: Batch) -> Tensor | None:
@@ -178,7 +172,7 @@ def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor | None]:
     if batch.latents is not None:
         x0 = moved(batch.latents, device)
     else:
-        images = moved(batch.images, device).float() / 127.5 - 1
+        images = normalize_images(moved(batch.images, device))
         with torch.no_grad():
             x0 = run.codec.encode(images)
     if run.channels_last:
@@ -211,13 +205,3 @@ def step_timesteps(run: Run) -> Tensor:
     # Spread evenly over the levels, with one random offset: less variance than independent draws.
     offset = numpy_rng(recipe.seed, "timesteps", run.step).random()
     return timesteps(recipe.diffusion, [(slot + offset) / size for slot in _slots(run)])
-
-
-def dropped_masks(run: Run, share: float) -> Tensor:
-    """Return (B,) bool: which of this process's masks are dropped, ``share`` of them on average.
-
-    On the CPU, as the masks are at that time.
-    """
-    draws = numpy_rng(run.recipe.seed, "mask dropout", run.step).random(run.recipe.train.batch_size)
-    hidden = [bool(draws[slot] < share) for slot in _slots(run)]
-    return torch.tensor(hidden)

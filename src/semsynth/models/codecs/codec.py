@@ -157,6 +157,16 @@ def haar_basis(levels: int) -> Tensor:
     return bits.permute(order).reshape(4**levels, 4**levels).contiguous()
 
 
+def normalize_images(images: Tensor) -> Tensor:
+    """Return uint8 images (0 to 255) in [-1, 1], float32."""
+    return images.float() / 127.5 - 1
+
+
+def denormalize_images(images: Tensor) -> Tensor:
+    """Return images in [-1, 1] as uint8 (0 to 255), rounded: ``normalize_images`` undone."""
+    return ((images + 1) * 127.5).round().to(torch.uint8)
+
+
 def make_codec(name: str, haar_levels: int = 2) -> Codec:
     """Return the codec of that name that needs no weights: ``pixel`` or ``haar``.
 

@@ -14,6 +14,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.precision import computed_dtype
 from semsynth.models.sdm.blocks import ResBlock, SpadeNorm, Stage
 from semsynth.models.sdm.condition import Condition, NormCondition, dense, spread
+from semsynth.models.sdm.label_input import one_hot
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 # The null condition's maps up to this size are kept whole: below it, mending the rim of a plain
@@ -41,25 +42,6 @@ class MaskEncoder:
     middle1: ResBlock
     middle2: ResBlock
 
-    def one_hot(self, channels_BHW: Tensor, edges_BHW: Tensor | None = None) -> Tensor:
-        """Return the label map, (B, K, H, W): the official ``y``.
-
-        Args:
-            channels_BHW: integers; those outside the classes (unlabelled: -1 or 255) become all
-                zeros.
-            edges_BHW: 1 on the edges of instances, for networks with ``instance_edges`` (None: no
-                edges).
-        """
-        classes = torch.arange(
-            self.label_channels - self.instance_edges, device=channels_BHW.device
-        )
-        # Not F.one_hot, which takes eight bytes a number.
-        hot = (channels_BHW[..., None] == classes).permute(0, 3, 1, 2).to(self.dtype)
-        if not self.instance_edges:
-            return hot
-        edges = torch.zeros_like(hot[:, :1]) if edges_BHW is None else edges_BHW[:, None].to(hot)
-        return torch.cat([hot, edges], dim=1)
-
     @_called_like_forward
     def encode(
         self, label_map: Tensor, edges_BHW: Tensor | None = None, keep: int | None = None
@@ -70,14 +52,14 @@ class MaskEncoder:
             label_map: condition channels (B, H, W) as integers, or the map itself (B, K, H, W) as
                 floats; H and W are ``label_patch`` times the size of ``x``. All zeros is the
                 null condition.
-            edges_BHW: see ``one_hot``; only with integers.
+            edges_BHW: see ``label_input``; only with integers.
             keep: the most bytes of gammas and betas to keep; those that do not fit are computed
                 in each pass, wide norms first (they save the least time a byte). None keeps all.
 
         Raises:
             UserError: a map of another number of channels, or sides that cannot be halved.
         """
-        map_BKHW = label_map if label_map.dim() == 4 else self.one_hot(label_map, edges_BHW)
+        map_BKHW = label_map if label_map.dim() == 4 else one_hot(self, label_map, edges_BHW)  # type: ignore[arg-type]
         if map_BKHW.shape[1] != self.label_channels:
             raise UserError(
                 f"the label map has {map_BKHW.shape[1]} channels, the network "

@@ -27,7 +27,7 @@ def reference_forward(
         unet: the network, in float32 and contiguous.
         x_BCHW: noisy latents.
         t_B: timesteps.
-        label_map_MKHW: the map of ``one_hot``; B is a multiple of M, n images of each mask.
+        label_map_MKHW: the map of ``label_input``; B is a multiple of M, n images of each mask.
         scale: guidance, as of ``SemanticUNet.forward``.
         rescale: likewise.
     """

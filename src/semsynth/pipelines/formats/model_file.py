@@ -105,16 +105,6 @@ def load_network(bundle: ModelFile) -> SemanticUNet:
     return unet
 
 
-def labels_for_network(map_BHW: Tensor, model: ModelConfig) -> Tensor:
-    """Return condition channels, or edges, at the size that ``SemanticUNet.encode`` wants.
-
-    All of them where the labels come in patches, else the nearest one of each latent pixel.
-    """
-    if model.labels == "patch" or model.downscale == 1:
-        return map_BHW
-    return map_BHW[:, :: model.downscale, :: model.downscale]
-
-
 def save_model_file(path: Path, bundle: ModelFile) -> None:
     """Write ``bundle`` to ``path``, all of it or nothing.
 

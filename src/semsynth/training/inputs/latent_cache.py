@@ -33,7 +33,7 @@ from semsynth.core.logging import logger
 from semsynth.core.progress import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.format import INFO
-from semsynth.models.codecs.codec import Codec
+from semsynth.models.codecs.codec import Codec, normalize_images
 
 FORMAT = 2
 Kept = Literal["float16", "float32"]
@@ -220,7 +220,8 @@ def _encode(
     latents: LatentSet, images_BHW3: npt.NDArray[np.uint8], device: torch.device | str
 ) -> npt.NDArray[Any]:
     """Return (B, versions, C, h, w) in the dtype of the files."""
-    pixels = torch.from_numpy(images_BHW3).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = torch.from_numpy(images_BHW3).to(device).permute(0, 3, 1, 2)
+    pixels = normalize_images(images)
     versions = [pixels, pixels.flip(-1)] if latents.mirrored else [pixels]
     found = torch.stack([latents.codec.encode(version) for version in versions], dim=1)
     kept: npt.NDArray[Any] = found.to(getattr(torch, latents.dtype)).cpu().numpy()
