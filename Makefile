@@ -17,7 +17,7 @@ SETUP := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-dev demo test lint format types contracts bench gpu clean
+.PHONY: help install install-test install-docs install-dev demo test lint format types contracts docs bench gpu clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: $(VENV)/.dev  ## let ruff mend what it can
+format: $(VENV)/.dev  ## let ruff fix what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -43,6 +43,10 @@ types: $(VENV)/.dev  ## mypy, strict
 
 contracts: $(VENV)/.dev  ## which room may import which
 	$(BIN)/lint-imports
+
+# A warning is an error. The tutorial's notebook is run.
+docs: $(VENV)/.docs  ## the documentation: build/docs/index.html
+	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 bench: $(VENV)/.core  ## each optimisation against the plain path, then pictures/s of each stage
 	$(BIN)/python benchmarks/speed.py $(ARGS)
@@ -54,6 +58,8 @@ gpu: $(VENV)/.test  ## what waits for a GPU, in pieces of under ten minutes (ARG
 install: $(VENV)/.core  ## the environment for the demo
 install-test: $(VENV)/.test  ## the environment for the tests
 install-dev: $(VENV)/.dev  ## the environment for work on the code
+
+install-docs: $(VENV)/.docs  ## the environment for the documentation
 
 clean:  ## remove the environment and what tools leave behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
@@ -69,6 +75,10 @@ $(VENV)/.core: $(SETUP)
 
 $(VENV)/.test: $(VENV)/.core
 	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test

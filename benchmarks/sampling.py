@@ -19,10 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -165,12 +161,23 @@ def main(argv: list[str]) -> int:
         low, high = row["miou_interval"]
         print(f"{row['sampler']:22} {row['steps']:5} {row['miou']:6.3f} {low:8.3f} {high:7.3f}  "
               f"{distances}")  # fmt: skip
-    plot(rows, config.output / "sampling.png")
-    return finish({"arms": rows, "plot": str(config.output / "sampling.png")}, as_json)
+    drawn = plot(rows, config.output / "sampling.png")
+    return finish({"arms": rows, "plot": drawn}, as_json)
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw consistency and the judge's Fréchet distance against the evaluations of the network."""
+def plot(rows: list[dict[str, Any]], path: Path) -> str:
+    """Draw mIoU and the segmenter's Fréchet distance against the evaluations of the network.
+
+    Returns:
+        The file, or why there is none: Matplotlib is not a dependency of the package.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        return "not drawn: pip install matplotlib"
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
     for i, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
         arm = sorted((row for row in rows if row["sampler"] == name), key=lambda row: row["steps"])
@@ -191,6 +198,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=130)
+    return str(path)
 
 
 def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
