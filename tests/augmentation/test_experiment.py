@@ -10,8 +10,9 @@ import pytest
 from semsynth.augmentation.config import AugmentConfig
 from semsynth.augmentation.experiment import run_experiment
 from semsynth.core.errors import UserError
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky"}, ignore_id=0)
 SIZE = 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,12 @@ import torch
 from safetensors.numpy import load_file
 
 from semsynth.core.errors import UserError
-from semsynth.data.dataset import (
-    PreparedDataset,
-    PreparedFormat,
-    PreparedSample,
-    PreparedWriter,
-    write_sample,
-)
+from semsynth.data.augment import ImageAugmentation
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Batch, Plan, TrainingDataset, batches
+from semsynth.data.loader import Batch, LoaderConfig, TrainingDataset, batches
+from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
 
 SIDE = 16
 LABELS = LabelSet.from_names({0: "void", 1: "a", 2: "b"}, ignore_id=0)
@@ -85,8 +82,8 @@ def prepared(folder: Path, instances: bool = True, last: bool = True) -> Prepare
     return writer.finish("objects", "here", "none")
 
 
-def load(data: PreparedDataset, **plan: float) -> list[Batch]:
-    chosen = Plan(seed=3, batch_size=5, instances=True, **plan)  # type: ignore[arg-type]
+def load(data: PreparedDataset, **augmentation: Any) -> list[Batch]:
+    chosen = LoaderConfig(3, 5, ImageAugmentation(**augmentation), instances=True)
     return list(batches(TrainingDataset(data, "train", chosen), (0, 6)))
 
 
@@ -130,8 +127,8 @@ def test_edges_stay_two_pixels_wide_when_a_crop_is_enlarged(tmp_path: Path) -> N
 
 def test_variation_is_the_same_with_and_without_edges(tmp_path: Path) -> None:
     data = prepared(tmp_path / "p")
-    plan = Plan(seed=3, batch_size=5, flip=True, crop=0.5)
-    without = batches(TrainingDataset(data, "train", plan), (0, 6))
+    config = LoaderConfig(3, 5, ImageAugmentation(flip=True, crop=0.5))
+    without = batches(TrainingDataset(data, "train", config), (0, 6))
     for a, b in zip(load(data, flip=True, crop=0.5), without, strict=True):
         assert b.edges is None
         assert torch.equal(a.images, b.images) and torch.equal(a.channels, b.channels)
@@ -142,4 +139,4 @@ def test_missing_instance_maps_are_told_before_the_work(everything: bool, tmp_pa
     data = prepared(tmp_path / "p", instances=not everything, last=False)
     count = 5 if everything else 1
     with pytest.raises(UserError, match=f"{count} of the 5 images in 'train' have no instance"):
-        TrainingDataset(data, "train", Plan(seed=0, batch_size=1, instances=True))
+        TrainingDataset(data, "train", LoaderConfig(seed=0, batch_size=1, instances=True))

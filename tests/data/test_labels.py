@@ -11,7 +11,7 @@ import pytest
 
 from semsynth.core.errors import UserError
 from semsynth.data.labels import BLACK, Label, LabelSet, distinct_colors
-from semsynth.data.presets import PRESETS, preset, preset_labels, preset_licence
+from semsynth.data.sources import PRESETS, preset
 
 SET = LabelSet.from_names({0: "none", 1: "road", 7: "car"}, ignore_id=0, things=["car"])
 
@@ -143,18 +143,18 @@ def test_presets(module: str, n: int, channels: int, ignore: int, last: str) -> 
 
 
 def test_the_papers_presets_give_the_unlabelled_id_a_channel_as_its_code_does() -> None:
-    ade = preset_labels("ade20k")
+    ade = preset("ade20k").labels
     assert ade.by_id[0].channel == 150
     assert ade.channel_lut().tolist() == [150, *range(150)]
     assert (ade.by_id[1].name, ade.by_id[1].color) == ("wall", (120, 120, 120))
     assert ade.by_id[7].color == (140, 140, 140) != ade.by_id[49].color
-    cityscapes = preset_labels("cityscapes")
+    cityscapes = preset("cityscapes").labels
     assert cityscapes.channel_lut().tolist() == list(range(35))
-    faces = preset_labels("celebamask")
+    faces = preset("celebamask").labels
     assert faces.channel_lut().tolist() == list(range(19))
     assert faces.ignore_id is None
     assert [faces.names[i] for i in (0, 1, 13, 18)] == ["background", "skin", "hair", "cloth"]
-    coco = preset_labels("cocostuff")
+    coco = preset("cocostuff").labels
     assert coco.channel_lut().tolist() == [*range(182), *[-1] * 73, 182]
     assert [coco.names[i] for i in (0, 90, 91, 181)] == ["person", "hair brush", "banner", "wood"]
     assert sum(label.thing for label in coco.labels) == 91
@@ -168,9 +168,9 @@ def test_presets_without_data() -> None:
         "cityscapes": (256, 512, True),
         "cocostuff": (256, 256, False),
     }
-    assert all("non-commercial" in preset_licence(name) for name in ("ade20k", "celebamask"))
+    assert all("non-commercial" in preset(name).licence for name in ("ade20k", "celebamask"))
     with pytest.raises(UserError, match=r"'coco': no preset .*; there are ade20k, celebamask"):
-        preset_labels("coco")
-    code = "import sys; from semsynth.data.presets import preset; preset('cocostuff')"
+        preset("coco")
+    code = "import sys; from semsynth.data.sources import preset; preset('cocostuff')"
     code += "; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

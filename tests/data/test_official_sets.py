@@ -125,7 +125,7 @@ def test_cityscapes_by_default_at_the_papers_size(tmp_path: Path) -> None:
     assert (data.height, data.width, data.info.image_format) == (256, 512, "png")
     for split, stem in (("train", "ulm_000000_000019"), ("val", "bern_000000_000019")):
         assert (data.read_instances(split, stem) == coarse(maps["instances"], 2)).all()
-        assert data.way(split, stem) == "stretch"
+        assert data.resize_mode(split, stem) == "stretch"
 
 
 def test_ade20k_layout_and_paper_resizing(tmp_path: Path) -> None:
@@ -136,13 +136,14 @@ def test_ade20k_layout_and_paper_resizing(tmp_path: Path) -> None:
         save(root / f"annotations/{part}/ADE_1.png", columns)
     data = run(root, "ade20k", height=16, width=16)
     assert data.info.resize == "paper"
-    assert (data.way("train", "ADE_1"), data.way("val", "ADE_1")) == ("crop", "stretch")
+    assert data.resize_mode("train", "ADE_1") == "crop"
+    assert data.resize_mode("val", "ADE_1") == "stretch"
     assert (data.read_mask("train", "ADE_1") == np.arange(34, 65, 2)).all()
     assert (data.read_mask("val", "ADE_1") == np.arange(4, 97, 6)).all()
     assert data.content_box("train", "ADE_1") == (0, 0, 16, 16)
     assert not data.has_instances("train")
     plain = run(root, "ade20k", height=16, width=16, resize="stretch", output=tmp_path / "o")
-    assert plain.way("train", "ADE_1") == "stretch"
+    assert plain.resize_mode("train", "ADE_1") == "stretch"
     assert plain.info.pictures["train"]["ADE_1"].resize is None
 
 
@@ -319,7 +320,7 @@ def test_cocostuff_with_instances_or_one_split_or_none(tmp_path: Path) -> None:
 def test_sizes_and_resizing_by_source() -> None:
     def chosen(**options: Any) -> tuple[int, int, str, str]:
         config = PrepareConfig(**options)
-        return (*config.size, config.resizing, config.file_format)
+        return (*config.size, config.resize_rule, config.file_format)
 
     assert chosen(source="cityscapes") == (256, 512, "paper", "png")
     assert chosen(source="celebamask") == (256, 256, "paper", "png")
@@ -344,4 +345,4 @@ def test_paper_images_go_back_to_their_size(tmp_path: Path) -> None:
         back = OutputGeometry(data, True, split).sample(split, "ADE_1", image)
         assert back.mask.shape == size and back.resize is None
         kept = OutputGeometry(data, False, split).sample(split, "ADE_1", image)
-        assert kept.resize == data.way(split, "ADE_1")
+        assert kept.resize == data.resize_mode(split, "ADE_1")

@@ -20,12 +20,11 @@ from PIL import Image
 from semsynth.core.errors import UserError
 from semsynth.data import prepare as prepare_module
 from semsynth.data.config import PrepareConfig
-from semsynth.data.dataset import PreparedWriter
-from semsynth.data.near_duplicates import copies_of, perceptual_hash
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare import near_duplicates, perceptual_hash, prepare
 from semsynth.data.sources.base import split_by_group
 from semsynth.data.sources.folder import group_of
 from semsynth.data.sources.sidewalk import COLORS, split_of_row
+from semsynth.data.writer import PreparedWriter
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]
 
@@ -258,8 +257,8 @@ def test_near_copies() -> None:
     other = image[::-1, ::-1]
     brighter = np.clip(image.astype(int) + 10, 0, 255).astype(np.uint8)
     hashes = [perceptual_hash(p) for p in (other, brighter, np.roll(image, 1, 1))]
-    assert copies_of(hashes, [perceptual_hash(image)], 6) == {1: 0, 2: 0}
-    assert copies_of(hashes, [], 6) == {}
+    assert near_duplicates(hashes, [perceptual_hash(image)], 6) == {1: 0, 2: 0}
+    assert near_duplicates(hashes, [], 6) == {}
 
 
 def test_streets_at_any_size(tmp_path: Path) -> None:

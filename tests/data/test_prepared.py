@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.data.dataset import (
-    PreparedDataset,
-    PreparedFormat,
-    PreparedSample,
-    PreparedWriter,
-    write_sample,
-)
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
+from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
 
 LABELS = LabelSet.from_names({0: "none", 1: "road", 2: "sky"}, ignore_id=0)
 FORM = PreparedFormat(LABELS, 8, 12)
@@ -167,5 +162,5 @@ def test_folders_of_earlier_versions_are_read(tiny_prepared: Path, tmp_path: Pat
     (tmp_path / "dataset.json").write_text(json.dumps(info))
     data = PreparedDataset.open(tmp_path)
     stem = data.stems("train")[0]
-    assert data.way("train", stem) == "stretch"
+    assert data.resize_mode("train", stem) == "stretch"
     assert not data.has_instances("train")

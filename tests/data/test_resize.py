@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semsynth.data.config import Way
+from semsynth.data.config import ResizeMode
 from semsynth.data.resize import content_box, fit, source_box, undo_resize
 
-HOWS: list[Way] = ["stretch", "crop", "pad"]
+HOWS: list[ResizeMode] = ["stretch", "crop", "pad"]
 
 
 def test_boxes_of_a_wide_image_in_a_square() -> None:
@@ -20,7 +20,7 @@ def test_boxes_of_a_wide_image_in_a_square() -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("original", [(31, 77), (200, 90), (8, 9)])
-def test_masks_hold_no_new_ids(how: Way, original: tuple[int, int]) -> None:
+def test_masks_hold_no_new_ids(how: ResizeMode, original: tuple[int, int]) -> None:
     ids = np.random.default_rng(1).choice([3, 200, 7], original).astype(np.uint8)
     fitted = fit(ids, how, (40, 24), nearest=True, fill=9)
     assert fitted.shape == (40, 24)
@@ -37,7 +37,7 @@ def test_nearest_takes_the_pixel_under_the_centre() -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("size", [(16, 16), (37, 50), (160, 224), (20, 200)])
-def test_image_and_mask_stay_aligned(how: Way, size: tuple[int, int]) -> None:
+def test_image_and_mask_stay_aligned(how: ResizeMode, size: tuple[int, int]) -> None:
     """An image and a mask that both say where their pixels were agree after resizing."""
     for axis in (0, 1):
         places = np.indices((96, 128))[axis].astype(np.float32)
@@ -51,7 +51,7 @@ def test_image_and_mask_stay_aligned(how: Way, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_undoing_gives_the_scale_of_the_source_back(how: Way) -> None:
+def test_undoing_gives_the_scale_of_the_source_back(how: ResizeMode) -> None:
     ids = np.random.default_rng(2).integers(0, 5, (6, 10), np.uint8).repeat(8, 0).repeat(8, 1)
     size = (96, 96)
     fitted = fit(ids, how, size, nearest=True, fill=99)

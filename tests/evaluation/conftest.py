@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.train import train_segmenter
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.data.dataset import PreparedFormat, PreparedWriter
 from semsynth.data.labels import LabelSet
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.bootstrap import miou_interval

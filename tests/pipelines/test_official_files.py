@@ -19,7 +19,7 @@ from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
 from semsynth.data.labels import LabelSet
-from semsynth.data.presets import PRESETS, preset_labels, preset_licence
+from semsynth.data.sources import PRESETS, preset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines import SemanticDiffusionPipeline
@@ -156,11 +156,11 @@ def test_the_published_data_sets(
     dataset: DatasetName, channels: int, edges: bool, size: tuple[int, int]
 ) -> None:
     bundle = describe_published(channels, dataset=dataset)
-    assert bundle.labels == preset_labels(dataset)
+    assert bundle.labels == preset(dataset).labels
     assert bundle.labels.num_channels == channels - edges
     assert bundle.model.instance_edges == edges
     assert (bundle.height, bundle.width) == size
-    assert bundle.facts == {"dataset": dataset, "licence": preset_licence(dataset)}
+    assert bundle.facts == {"dataset": dataset, "licence": preset(dataset).licence}
     paper = load_recipe("paper_256")
     assert bundle.model == paper.model.model_copy(update={"instance_edges": edges})
     process = {"prediction", "schedule", "timesteps", "learn_sigma", "shift", "zero_terminal_snr"}

@@ -16,7 +16,7 @@ from jobs import stop_at
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.presets import preset_labels
+from semsynth.data.sources import preset
 from semsynth.models.official.names import to_official
 from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.convert.config import ImportConfig
@@ -178,7 +178,7 @@ def test_from_the_authors_ade20k(
     told = logged()
     assert "flat-road < road" in told and "vehicle-car < car" in told
     assert "labels that start from the mean of all of theirs: flat-crosswalk" in told
-    names = [label.name for label in preset_labels("ade20k").labels]
+    names = [label.name for label in preset("ade20k").labels.labels]
     labels = load_model_file(tmp_path / "run").labels
     channel = {label.name: label.channel for label in labels.labels}
     for name, value in found.items():

@@ -8,7 +8,7 @@ import pytest
 
 from semsynth.core.errors import UserError
 from semsynth.data.labels import Label, LabelSet
-from semsynth.data.presets import preset_labels
+from semsynth.data.sources import preset
 from semsynth.training.init.label_match import match_labels, read_label_map
 
 OURS = LabelSet.from_names({0: "void", 1: "Road", 2: "traffic-light", 3: "Hat"}, ignore_id=0)
@@ -42,7 +42,7 @@ def test_a_whole_name_goes_before_one_without_its_group() -> None:
 def test_unlabelled_is_unlabelled_whatever_its_name() -> None:
     labels = (Label(0, "nothing", (0, 0, 0), 1), Label(1, "sky", (1, 1, 1), 0))
     ours = LabelSet(labels, ignore_id=0)
-    match = match_labels(ours, preset_labels("ade20k"))
+    match = match_labels(ours, preset("ade20k").labels)
     assert match.channels == ((2,), (150,))
     assert match.names == {"sky": ["sky"], "nothing": ["other"]}
 

@@ -78,8 +78,8 @@ def test_steps_get_the_latents_of_their_images(
         assert torch.equal(a.channels, b.channels)
         expected = codec.encode(b.images.float() / 127.5 - 1)
         torch.testing.assert_close(a.latents, expected, rtol=2e-3, atol=2e-3)
-        assert a.varied is not None
-        mirrored += float(a.varied[:, 0].sum())
+        assert a.augment_params is not None
+        mirrored += float(a.augment_params[:, 0].sum())
     assert 0 < mirrored < 16
 
 
@@ -180,6 +180,6 @@ def test_told_of_flips_alone(
 ) -> None:
     changes = (*SHORT, *behind(vae), "model.augment_condition=true")
     for batch in run_batches(configure("run", *changes, data=own_data), monkeypatch):
-        assert batch.varied is not None
-        assert not batch.varied[:, 1:].any()
-        assert set(np.unique(batch.varied[:, 0])) <= {0.0, 1.0}
+        assert batch.augment_params is not None
+        assert not batch.augment_params[:, 1:].any()
+        assert set(np.unique(batch.augment_params[:, 0])) <= {0.0, 1.0}

@@ -12,8 +12,8 @@ from skimage.measure import label as connected
 
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.loader import Plan, TrainingDataset
-from semsynth.data.presets import preset_labels
+from semsynth.data.loader import LoaderConfig, TrainingDataset
+from semsynth.data.sources import preset
 from semsynth.training.inputs import mask_dropout
 from semsynth.training.inputs.mask_dropout import dropped_pixels, partial_masks
 from semsynth.training.loop import train
@@ -139,19 +139,19 @@ def test_any_size_ends(shape: tuple[int, int]) -> None:
 
 
 def test_presets_say_what_unlabelled_is() -> None:
-    found = {name: preset_labels(name).unlabelled_channel for name in ("ade20k", "celebamask")}
+    found = {name: preset(name).labels.unlabelled_channel for name in ("ade20k", "celebamask")}
     assert found == {"ade20k": 150, "celebamask": -1}
-    assert preset_labels("cityscapes").unlabelled_channel == 0
-    assert preset_labels("cocostuff").unlabelled_channel == 182
+    assert preset("cityscapes").labels.unlabelled_channel == 0
+    assert preset("cocostuff").labels.unlabelled_channel == 182
 
 
 def test_a_run_hides_regions_where_the_phase_says_so(images: Path, recipe_file: Path) -> None:
     changes = ("finetune.region_dropout=0.5", "finetune.steps=100", "train.flip=false")
     recipe = load_recipe(str(recipe_file), changes)
     data = PreparedDataset.open(images)
-    plan = Plan(recipe.seed, recipe.train.batch_size)
-    whole = TrainingDataset(data, "train", plan)
-    partial = TrainingDataset(data, "train", plan, partial_masks(recipe, -1))
+    config = LoaderConfig(recipe.seed, recipe.train.batch_size)
+    whole = TrainingDataset(data, "train", config)
+    partial = TrainingDataset(data, "train", config, partial_masks(recipe, -1))
     first = recipe.train.steps * recipe.train.batch_size
     changed = []
     for position in range(first + 400):

@@ -18,15 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semsynth.data.dataset import (
-    PreparedDataset,
-    PreparedFormat,
-    PreparedSample,
-    PreparedWriter,
-    write_sample,
-)
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Plan, TrainingDataset, batches
+from semsynth.data.loader import LoaderConfig, TrainingDataset, batches
+from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
@@ -85,7 +80,7 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
     schedule = Schedule(recipe.diffusion)
     average = {name: p.detach().clone() for name, p in unet.named_parameters()}
     size = recipe.train.batch_size
-    images = TrainingDataset(data, "train", Plan(recipe.seed, size))
+    images = TrainingDataset(data, "train", LoaderConfig(recipe.seed, size))
 
     class One:
         process_index, num_processes, device = 0, 1, torch.device("cpu")

@@ -141,9 +141,9 @@ def test_no_variation_is_zeros(configure: Configure) -> None:
     x, t = torch.randn(2, 12, 8, 8), torch.tensor([3, 500])
     label_map = torch.randint(5, (2, 16, 16))
     plain = unet(x, t, label_map).sample
-    assert torch.equal(unet(x, t, label_map, varied_BA=torch.zeros(2, 7)).sample, plain)
+    assert torch.equal(unet(x, t, label_map, augment_params_BA=torch.zeros(2, 7)).sample, plain)
     mirrored = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0] * 7])
-    varied = unet(x, t, label_map, varied_BA=mirrored).sample
+    varied = unet(x, t, label_map, augment_params_BA=mirrored).sample
     assert not torch.allclose(varied[0], plain[0], atol=1e-3)
     torch.testing.assert_close(varied[1], plain[1], rtol=1e-5, atol=1e-6)
 

@@ -14,9 +14,11 @@ import torch
 
 from semsynth.core import precision
 from semsynth.core.errors import UserError
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.augment import ImageAugmentation
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Batch, Plan, TrainingDataset, batches
+from semsynth.data.loader import Batch, LoaderConfig, TrainingDataset, batches
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training import build as setup
@@ -244,8 +246,8 @@ def test_both_predictions_train(
 
 def test_workers_read_the_same_batches(images: Path) -> None:
     def read(workers: int) -> list[Batch]:
-        plan = Plan(seed=3, batch_size=4, flip=True, crop=0.7)
-        samples = TrainingDataset(PreparedDataset.open(images), "train", plan)
+        config = LoaderConfig(3, 4, ImageAugmentation(flip=True, crop=0.7))
+        samples = TrainingDataset(PreparedDataset.open(images), "train", config)
         return list(batches(samples, (2, 5), workers))
 
     for own, other in zip(read(0), read(2), strict=True):

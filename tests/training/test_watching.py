@@ -13,9 +13,10 @@ import torch
 
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepare import prepare
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.schedule import Schedule

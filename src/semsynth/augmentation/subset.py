@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semsynth.core.files import write_bytes
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
-from semsynth.data.format import INFO, encode_image
+from semsynth.data.dataset import INFO, PreparedDataset
 from semsynth.data.labels import Array
+from semsynth.data.writer import PreparedFormat, PreparedWriter, encode_image
 from semsynth.pipelines.generate.sample_store import record_of
 
 SPLIT = "train"

@@ -1,8 +1,9 @@
-"""How a training image is varied, and the numbers by which a network is told of it.
+"""Random changes of a training image, and the numbers that describe them to a network.
 
-Augmentation makes little data go further, but what it does to the training images a generator
-learns to do too. Unless it is told: then the numbers of ``AUGMENTATIONS`` are a condition of the
-network, and zeros in sampling ask for images as they are (arXiv 2206.00364, appendix F.2).
+Augmentation makes little data go further, but a generator learns to produce what it does to the
+training images. To prevent that, the numbers of ``AUGMENT_PARAMS`` may be a condition of the
+network: all zeros, in sampling, then ask for an image without augmentation (arXiv 2206.00364,
+appendix F.2).
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import numpy.typing as npt
 from semsynth.core.rng import numpy_rng
 from semsynth.data.labels import Array
 
-AUGMENTATIONS = ("flip", "scale", "down", "right", "brightness", "contrast", "saturation")
-"""What a vector of (7,) float32 holds; all zeros for an image as it is.
+AUGMENT_PARAMS = ("flip", "scale", "down", "right", "brightness", "contrast", "saturation")
+"""What a vector of (7,) float32 holds; all zeros for an unchanged image.
 
 flip         1 for a mirrored one
 scale        log2 of the enlargement
-down, right  how far the centre of the crop lies from the image's, in sides of the image; of
-             ``crop`` alone: with ``crop_size`` the network has to do at any place
+down, right  offset of the crop's centre from the image's, as a share of its height and width; of
+             ``crop`` alone: crops of ``crop_size`` are to look the same wherever they come from
 brightness   added to pixels of -1 to 1
 contrast     logarithm of the factor around middle grey
 saturation   logarithm of the factor around the pixel's grey
@@ -33,31 +34,28 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which samples a step has, and how they are varied.
+class ImageAugmentation:
+    """How training images are changed at random.
 
     Attributes:
-        seed: of the order and of the variations.
-        batch_size: images of a step over all processes.
         flip: mirror half of them.
-        crop: smallest share of a side that a random crop keeps; it is enlarged to the whole.
-        instances: whether the batches have the edges of the instances.
+        crop: smallest share of a side that a random crop keeps; it is enlarged to the full size.
         crop_size: height and width of the samples, cut out of larger images at a random place.
-        scale: with ``crop_size``, by how much the image is enlarged before, at least and at
-            most; its logarithm is uniform.
+        scale: with ``crop_size``, smallest and largest enlargement before the crop; its logarithm
+            is uniform.
         color: standard deviation of brightness, contrast and saturation.
-        augment: share of the samples that crop, scale and color change.
+        probability: of crop, scale and color to be applied to a sample.
     """
 
-    seed: int
-    batch_size: int
     flip: bool = False
     crop: float = 1.0
-    instances: bool = False
     crop_size: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     color: float = 0.0
-    augment: float = 1.0
+    probability: float = 1.0
+
+
+NO_AUGMENTATION = ImageAugmentation()
 
 
 class Window(NamedTuple):
@@ -69,61 +67,70 @@ class Window(NamedTuple):
     width: int
 
 
-def augment(
-    layers: Sequence[Array], plan: Plan, position: int, content: Sequence[int]
+def augment_sample(
+    layers: Sequence[Array],
+    config: ImageAugmentation,
+    seed: int,
+    position: int,
+    content: Sequence[int],
 ) -> tuple[list[Array], npt.NDArray[np.float32]]:
-    """Vary a sample as a function of (``plan.seed``, ``position``).
+    """Change a sample as a function of (``seed``, ``position``).
 
     Args:
-        layers: the image (H, W, 3) uint8, then maps (H, W) that are resized by nearest alone, so
+        layers: the image (H, W, 3) uint8, then maps (H, W), which are resized by nearest alone, so
             that they stay integers.
-        plan: how.
+        config: which changes.
+        seed: of the run.
         position: of the sample in the run.
-        content: top, left, height, width of what is no padding; crops of ``crop_size`` lie there.
+        content: top, left, height, width of the part that is not padding; crops of ``crop_size``
+            are taken from it.
 
     Returns:
-        The layers, varied (parts of them may be those given), and what was done, (7,) float32.
+        The changed layers (parts of them may be views of those given), and the numbers of
+        ``AUGMENT_PARAMS``, (7,) float32.
     """
-    told = np.zeros(len(AUGMENTATIONS), np.float32)
-    rng = numpy_rng(plan.seed, "variation", position)
-    extra = numpy_rng(plan.seed, "augment", position)
-    varied = extra.random() < plan.augment
+    params = np.zeros(len(AUGMENT_PARAMS), np.float32)
+    rng = numpy_rng(seed, "variation", position)
+    extra_rng = numpy_rng(seed, "augment", position)
+    applies = extra_rng.random() < config.probability
     size = layers[0].shape[:2]
-    cut = list(layers)
-    if plan.crop_size is not None:
-        window = _native_window(plan.crop_size, _enlargement(plan, rng, varied), content, size, rng)
-        cut = [_resized(layer, window, plan.crop_size, i > 0) for i, layer in enumerate(layers)]
-        told[1] = np.log2(plan.crop_size[0] / window.height)
-    elif plan.crop < 1 and varied:
-        window = _share_window(plan.crop, size, rng)
-        cut = [_resized(layer, window, size, i > 0) for i, layer in enumerate(layers)]
-        told[1] = np.log2(size[0] / window.height)
-        told[2] = (window.top + window.height / 2) / size[0] - 0.5
-        told[3] = (window.left + window.width / 2) / size[1] - 0.5
-    if plan.flip and rng.random() < 0.5:
-        cut = [layer[:, ::-1] for layer in cut]
-        told[0] = 1
-    if plan.color and varied:
-        told[4:7] = extra.normal(0, plan.color, 3)
-        cut[0] = recoloured(cut[0], *told[4:7].tolist())
-    return [np.ascontiguousarray(layer) for layer in cut], told
+    changed = list(layers)
+    if config.crop_size is not None:
+        scale = _enlargement(config, rng, applies)
+        window = _native_window(config.crop_size, scale, content, size, rng)
+        changed = [_crop(layer, window, config.crop_size, i > 0) for i, layer in enumerate(layers)]
+        params[1] = np.log2(config.crop_size[0] / window.height)
+    elif config.crop < 1 and applies:
+        window = _share_window(config.crop, size, rng)
+        changed = [_crop(layer, window, size, i > 0) for i, layer in enumerate(layers)]
+        params[1] = np.log2(size[0] / window.height)
+        params[2] = (window.top + window.height / 2) / size[0] - 0.5
+        params[3] = (window.left + window.width / 2) / size[1] - 0.5
+    if config.flip and rng.random() < 0.5:
+        changed = [layer[:, ::-1] for layer in changed]
+        params[0] = 1
+    if config.color and applies:
+        params[4:7] = extra_rng.normal(0, config.color, 3)
+        changed[0] = adjust_color(changed[0], *params[4:7].tolist())
+    return [np.ascontiguousarray(layer) for layer in changed], params
 
 
-def recoloured(
+def adjust_color(
     image: Array, brightness: float, contrast: float, saturation: float
 ) -> npt.NDArray[np.uint8]:
-    """Return an image (H, W, 3) uint8 with other colours; see ``AUGMENTATIONS``."""
+    """Return an image (H, W, 3) uint8 with other colours; see ``AUGMENT_PARAMS``."""
     pixels = (image.astype(np.float32) / 127.5 - 1) * np.float32(np.exp(contrast))
     grey = (pixels * _GREY).sum(-1, keepdims=True)
     pixels = grey + (pixels - grey) * np.float32(np.exp(saturation)) + np.float32(brightness)
-    changed: npt.NDArray[np.uint8] = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-    return changed
+    adjusted: npt.NDArray[np.uint8] = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    return adjusted
 
 
-def _enlargement(plan: Plan, rng: np.random.Generator, varied: bool) -> float:
-    low, high = plan.scale
+def _enlargement(config: ImageAugmentation, rng: np.random.Generator, applies: bool) -> float:
+    low, high = config.scale
+    # Drawn in any case: the crop's place must not depend on whether the scale applies.
     drawn = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    return drawn if varied else min(max(1.0, low), high)
+    return drawn if applies else min(max(1.0, low), high)
 
 
 def _native_window(
@@ -133,7 +140,7 @@ def _native_window(
     size: tuple[int, ...],
     rng: np.random.Generator,
 ) -> Window:
-    """Return a part that has ``crop_size`` when it is enlarged, inside the content if it can."""
+    """Return a part that has ``crop_size`` when it is enlarged, inside the content if it fits."""
     ends = []
     for axis in range(2):
         length = min(size[axis], max(1, round(crop_size[axis] / scale)))
@@ -154,12 +161,14 @@ def _share_window(smallest: float, size: tuple[int, ...], rng: np.random.Generat
     return Window(top, left, h, w)
 
 
-def _resized(layer: Array, window: Window, size: tuple[int, ...], is_map: bool) -> Array:
+def _crop(layer: Array, window: Window, size: tuple[int, ...], is_map: bool) -> Array:
+    """Cut the window out of a layer and resize it to ``size`` (height, width)."""
     top, left, height, width = window
-    cut = layer[top : top + height, left : left + width]
+    part = layer[top : top + height, left : left + width]
     if (height, width) == tuple(size):
-        return cut
-    how = cv2.INTER_AREA if height > size[0] else cv2.INTER_LINEAR
-    return cv2.resize(
-        cut, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT if is_map else how
-    )
+        return part
+    if is_map:
+        interpolation = cv2.INTER_NEAREST_EXACT
+    else:
+        interpolation = cv2.INTER_AREA if height > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(part, (size[1], size[0]), interpolation=interpolation)

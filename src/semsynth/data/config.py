@@ -8,22 +8,22 @@ from typing import Literal
 
 from semsynth.core.errors import UserError
 
-Way = Literal["stretch", "crop", "pad"]
-# "paper": as the official code of the paper, another way for each split; images say which.
-Resize = Literal["stretch", "crop", "pad", "paper"]
+ResizeMode = Literal["stretch", "crop", "pad"]
+# "paper": as the official code of the paper, with a mode for each split; the images record it.
+ResizeRule = Literal["stretch", "crop", "pad", "paper"]
 SourceName = Literal[
     "sidewalk", "streets", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"
 ]
 
 # Height, width and resize where no flags say them; the paper's four data sets as its code has them.
-DEFAULTS: dict[str, tuple[int, int, Resize]] = {
+DEFAULTS: dict[str, tuple[int, int, ResizeRule]] = {
     "ade20k": (256, 256, "paper"),
     "celebamask": (256, 256, "paper"),
     "cityscapes": (256, 512, "paper"),
     "cocostuff": (256, 256, "paper"),
     "camvid": (352, 480, "stretch"),
 }
-_OTHERS: tuple[int, int, Resize] = (1024, 1024, "stretch")
+_OTHERS: tuple[int, int, ResizeRule] = (1024, 1024, "stretch")
 _PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
 
 # Flags that only some sources know: given to another they would be ignored silently.
@@ -79,7 +79,7 @@ class PrepareConfig:
     width: int | None = None
     """Width of the prepared images in pixels. By default 512 for cityscapes, 256 for ade20k,
     celebamask and cocostuff, 480 for camvid, else 1024."""
-    resize: Resize | None = None
+    resize: ResizeRule | None = None
     """stretch to the size, crop the centre to its shape first, or pad around all of it. paper (the
     default of cityscapes, ade20k, celebamask and cocostuff): as the official code of the paper,
     which stretches, but crops the training images of all but cityscapes."""
@@ -119,7 +119,7 @@ class PrepareConfig:
             ("height", self.size[0], 8, 8192),
             ("width", self.size[1], 8, 8192),
             ("val-share", self.val_share, 0, 0.5),
-            ("near-copies", self.near_duplicates or 0, -1, 64),
+            ("near-duplicates", self.near_duplicates or 0, -1, 64),
             ("train-count", self.train_count, 1, 1_000_000),
             ("val-count", self.val_count, 0, 1_000_000),
             ("workers", 1 if self.workers is None else self.workers, 1, 1024),
@@ -150,14 +150,14 @@ class PrepareConfig:
         )
 
     @property
-    def resizing(self) -> Resize:
+    def resize_rule(self) -> ResizeRule:
         """How images are brought to the size."""
         return self.resize or DEFAULTS.get(self.source, _OTHERS)[2]
 
-    def way(self, split: str) -> Way:
+    def resize_mode(self, split: str) -> ResizeMode:
         """Return how the images of a split are brought to the size."""
-        if self.resizing != "paper":
-            return self.resizing
+        if self.resize_rule != "paper":
+            return self.resize_rule
         return "crop" if split == "train" and self.source != "cityscapes" else "stretch"
 
     @property
@@ -170,4 +170,4 @@ class PrepareConfig:
         """The format of the prepared images."""
         if self.image_format != "auto":
             return self.image_format
-        return "jpg" if max(self.size) >= 512 and self.resizing != "paper" else "png"
+        return "jpg" if max(self.size) >= 512 and self.resize_rule != "paper" else "png"

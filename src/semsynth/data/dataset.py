@@ -1,4 +1,4 @@
-"""The prepared data set on disk: its layout, its reader and its writer.
+"""The prepared data set on disk: its layout, ``dataset.json`` and its reader.
 
 Layout (all stages meet here; generated samples have it too)::
 
@@ -11,48 +11,87 @@ Layout (all stages meet here; generated samples have it too)::
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from semsynth.core.config import parse
+from semsynth.core.config import Config, parse
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, read_json, write_json
-from semsynth.data.config import Way
+from semsynth.core.files import read_json
+from semsynth.data.config import ResizeMode, ResizeRule
 from semsynth.data.edges import instance_edges
-from semsynth.data.format import (
-    FOLDERS,
-    FORMAT,
-    INFO,
-    Box,
-    DatasetInfo,
-    ImageInfo,
-    ImageRecord,
-    LabelInfo,
-    PreparedFormat,
-    PreparedSample,
-    SplitInfo,
-    write_sample,
-)
 from semsynth.data.labels import Array, LabelSet
+from semsynth.data.resize import Box
 
-__all__ = [
-    "Box",
-    "DatasetInfo",
-    "ImageRecord",
-    "PreparedDataset",
-    "PreparedFormat",
-    "PreparedSample",
-    "PreparedWriter",
-    "write_sample",
-]
+FORMAT = 1
+INFO = "dataset.json"
+ImageFormat = Literal["jpg", "png"]
+
+
+class LabelInfo(Config):
+    """A label in ``dataset.json``."""
+
+    id: int
+    name: str
+    color: list[int]
+    channel: int | None
+    thing: bool = False
+
+
+class SplitInfo(Config):
+    """A split: its stems in order, and pixels (count and share of 1) by label name.
+
+    Only pixels inside the content boxes are counted.
+    """
+
+    stems: list[str]
+    class_pixels: dict[str, int]
+    class_shares: dict[str, float]
+
+
+class ImageInfo(Config):
+    """One image: its size before preparing, and where the content lies now (no padding).
+
+    Attributes:
+        original_size: height and width in pixels.
+        box: top, left, height, width in pixels of the prepared image.
+        image: whether there is an image (or a mask alone).
+        instances: whether there is an instance map.
+        resize: how it was resized, where not as the data set says.
+    """
+
+    original_size: list[int]
+    box: list[int]
+    image: bool = True
+    instances: bool = False
+    resize: ResizeMode | None = None
+
+
+class DatasetInfo(Config):
+    """The content of ``dataset.json``; ``pictures`` is by split, then by stem.
+
+    ``excluded`` says of raw images that were left out why (``split/stem``: reason).
+    """
+
+    format: int
+    name: str
+    source: str
+    licence: str
+    height: int
+    width: int
+    resize: ResizeRule
+    image_format: ImageFormat
+    labels: list[LabelInfo]
+    ignore_id: int | None
+    splits: dict[str, SplitInfo]
+    pictures: dict[str, dict[str, ImageInfo]]
+    excluded: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 class PreparedDataset:
@@ -163,7 +202,7 @@ class PreparedDataset:
         height, width = self.record(split, stem).original_size
         return height, width
 
-    def way(self, split: str, stem: str) -> Way:
+    def resize_mode(self, split: str, stem: str) -> ResizeMode:
         """Return how the raw image was brought to the size; UserError where nobody knows."""
         way = self.record(split, stem).resize or self.info.resize
         if way == "paper":
@@ -215,154 +254,6 @@ class PreparedDataset:
         return pixels
 
 
-class PreparedWriter:
-    """Writes a prepared folder image by image; ``finish`` makes it whole.
-
-    Killed and started again with the same ``key`` it knows what is ``done``. Several processes
-    may fill one folder, each with a list of its own (``shard`` names it); any may finish.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        form: PreparedFormat,
-        kind: str = "prepared",
-        key: Mapping[str, Any] | None = None,
-        shard: str = "00000",
-    ) -> None:
-        """Claim ``folder`` and read what earlier runs left.
-
-        Raises:
-            UserError: the folder belongs to something else or was made with another ``key``.
-        """
-        self.root = claim_output_dir(folder, kind, key or {})
-        self.form = form
-        self._progress = self.root / f".progress-{shard}.jsonl"
-        self._records: dict[tuple[str, str], ImageRecord] = {}
-        self._dropped: set[tuple[str, str]] = set()
-        self._reload()
-        # A killed run may have cut its last line short: the next one begins on a line of its own.
-        if self._progress.exists() and not self._progress.read_bytes().endswith(b"\n"):
-            with self._progress.open("a", encoding="utf-8") as file:
-                file.write("\n")
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether ``dataset.json`` is there."""
-        return (self.root / INFO).exists()
-
-    def done(self, split: str, stem: str) -> bool:
-        """Return whether this image was written, by this run or an earlier one."""
-        return (split, stem) in self._records
-
-    def records(self) -> list[ImageRecord]:
-        """Return what was written so far."""
-        return list(self._records.values())
-
-    def write_pair(
-        self,
-        split: str,
-        stem: str,
-        image: Array | None,
-        mask: Array,
-        original_size: tuple[int, int] | None = None,
-        box: Box | None = None,
-    ) -> None:
-        """Write one image (see ``PreparedSample``) and remember it."""
-        sample = PreparedSample(image, mask, original_size, box)
-        self.add(write_sample(self.root, self.form, split, stem, sample))
-
-    def add(self, record: ImageRecord) -> None:
-        """Remember an image that ``write_sample`` wrote (in this or another process)."""
-        self._records[record.split, record.stem] = record
-        with self._progress.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record.to_json()) + "\n")
-
-    def drop(self, split: str, stem: str) -> None:
-        """Remove the files of an image; call it only just before ``finish``."""
-        del self._records[split, stem]
-        self._dropped.add((split, stem))
-        for folder in FOLDERS:
-            for path in (self.root / folder / split).glob(f"{_escape(stem)}.*"):
-                path.unlink()
-
-    def finish(
-        self, name: str, source: str, licence: str, excluded: Mapping[str, str] | None = None
-    ) -> PreparedDataset:
-        """Write ``dataset.json`` from all images (other shards' too) and return the data set.
-
-        Raises:
-            UserError: there are no images.
-        """
-        dropped = set(excluded or {})
-        self._reload()
-        for split, stem in [key for key in self._records if "/".join(key) in dropped]:
-            self.drop(split, stem)
-        if not self._records:
-            raise UserError(f"{self.root}: no image was written")
-        order = sorted(self._records, key=lambda key: (_split_rank(key[0]), key))
-        splits = list(dict.fromkeys(split for split, _ in order))
-        stored = self.form.labels.to_json()
-        info = DatasetInfo(
-            format=FORMAT,
-            name=name,
-            source=source,
-            licence=licence,
-            height=self.form.height,
-            width=self.form.width,
-            resize=self.form.resize,
-            image_format=self.form.image_format,
-            labels=[LabelInfo(**entry) for entry in stored["labels"]],
-            ignore_id=stored["ignore_id"],
-            splits={split: self._split_info(split, order) for split in splits},
-            pictures={
-                split: {stem: self._records[s, stem].info for s, stem in order if s == split}
-                for split in splits
-            },
-            excluded=dict(sorted((excluded or {}).items())),
-            versions=_versions(),
-        )
-        write_json(self.root / INFO, info.model_dump())
-        self.strip_local_paths()
-        return PreparedDataset(self.root, info)
-
-    def strip_local_paths(self) -> None:
-        """Remove from a finished folder the progress files and what killed runs left half-made."""
-        leftovers = [*self.root.glob(".progress-*.jsonl"), *self.root.glob(".dataset.*.json")]
-        for folder in FOLDERS:
-            leftovers += self.root.glob(f"{folder}/*/.*")
-        for path in leftovers:
-            with suppress(FileNotFoundError):
-                path.unlink()
-
-    def _split_info(self, split: str, order: list[tuple[str, str]]) -> SplitInfo:
-        stems = [stem for s, stem in order if s == split]
-        total: dict[int, int] = dict.fromkeys(self.form.labels.by_id, 0)
-        for stem in stems:
-            for i, n in self._records[split, stem].pixels.items():
-                total[i] += n
-        everything = sum(total.values())
-        names = self.form.labels.names
-        return SplitInfo(
-            stems=stems,
-            class_pixels={names[i]: n for i, n in total.items()},
-            class_shares={names[i]: round(n / everything, 8) for i, n in total.items()},
-        )
-
-    def _reload(self) -> None:
-        for path in sorted(self.root.glob(".progress-*.jsonl")):
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except FileNotFoundError:
-                continue  # another process has just finished the folder
-            for line in lines:
-                # The last line of a killed run may be cut short: that image is written again.
-                with suppress(json.JSONDecodeError):
-                    record = ImageRecord.from_json(json.loads(line))
-                    if (record.split, record.stem) not in self._dropped:
-                        self._records[record.split, record.stem] = record
-
-
 def _read(path: Path, flags: int) -> Array:
     try:
         data = np.fromfile(path, np.uint8)
@@ -372,22 +263,3 @@ def _read(path: Path, flags: int) -> Array:
     if pixels is None:
         raise UserError(f"{path}: cannot be read as an image; prepare the data again")
     return pixels
-
-
-def _split_rank(split: str) -> int:
-    known = ("train", "val", "test")
-    return known.index(split) if split in known else len(known)
-
-
-def _escape(stem: str) -> str:
-    return "".join(f"[{c}]" if c in "[]*?" else c for c in stem)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in ("semsynth", "numpy", "opencv-python-headless", "pillow"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -14,36 +14,52 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from semsynth.core.distributed.preemption import ignore_in_worker
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed, numpy_rng
-from semsynth.data.augment import Plan, augment
+from semsynth.data.augment import NO_AUGMENTATION, ImageAugmentation, augment_sample
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
 
-__all__ = ["Batch", "Plan", "TrainingDataset", "TrainingSample", "batches"]
-
 CACHE_BYTES = 2_000_000_000
+"""Decoded images of a split are kept in memory if they take no more than this."""
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """Which samples a step has, and how they are changed.
+
+    Attributes:
+        seed: of the order and of the augmentation.
+        batch_size: images of a step over all processes.
+        augmentation: random changes of the images.
+        instances: whether the batches have the edges of the instances.
+    """
+
+    seed: int
+    batch_size: int
+    augmentation: ImageAugmentation = NO_AUGMENTATION
+    instances: bool = False
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of a step.
+    """The images of a step.
 
     Attributes:
         images: (B, 3, H, W) uint8; (B, 0, H, W) where there are latents.
-        channels: (B, H, W) condition channels, -1 for unlabelled and padding; int8 where there are
-            at most 128 of them, else int16.
+        channels: (B, H, W) condition channels, -1 for unlabelled and padding; int8 for at most 128
+            channels, else int16.
         content: (B, 1, H, W) bool, False for padding; None where nothing is padded.
-        edges: (B, H, W) uint8, 1 at the borders of objects; None unless ``Plan.instances``.
-        varied: (B, 7) float32: what was done to them (``variation.AUGMENTATIONS``).
-        latents: (B, C, h, w) float32, where they were computed before; else None.
-        noise: (B, C, h, w) float32, of the size of the latents; None unless it is asked for.
+        edges: (B, H, W) uint8, 1 at the borders of objects; None without ``instances``.
+        augment_params: (B, 7) float32: how they were changed (``augment.AUGMENT_PARAMS``).
+        latents: (B, C, h, w) float32, if they were computed in advance; else None.
+        noise: (B, C, h, w) float32, of the size of the latents; None without a ``NoiseSource``.
     """
 
     images: Tensor
     channels: Tensor
     content: Tensor | None
     edges: Tensor | None = None
-    varied: Tensor | None = None
+    augment_params: Tensor | None = None
     latents: Tensor | None = None
     noise: Tensor | None = None
 
@@ -58,13 +74,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One varied image; as in ``Batch``, but channels last and all of it in NumPy."""
+    """One augmented image; as in ``Batch``, but in NumPy and with the channels last."""
 
     image: Array
     channels: Array
     content: Array | None
     edges: Array | None
-    varied: Array
+    augment_params: Array
     latent: Array | None = None
     noise: Array | None = None
 
@@ -73,40 +89,46 @@ MaskDropout = Callable[[int, Array], Array]
 """(position of the sample, (H, W) channels) to the pixels that become unlabelled, (H, W) bool."""
 Latents = Callable[[str, bool], Array]
 """(stem, whether it is mirrored) to the latent of an image, (C, h, w) float32."""
-Noise = Callable[[int], Array]
-"""Position of the sample to its noise, (C, h, w) float32. Drawn here, beside the steps: for large
-images that takes as long as a step on a GPU."""
+NoiseSource = Callable[[int], Array]
+"""Position of the sample to its noise, (C, h, w) float32. Drawn in the workers, while the device
+computes: for large images it takes as long as a step on a GPU."""
 
 
 class TrainingDataset(Dataset[TrainingSample]):
-    """Samples by their global position (step * batch size + slot); each once an epoch."""
+    """Samples by their global position (step * batch size + slot); each image once an epoch."""
 
     def __init__(
         self,
         data: PreparedDataset,
         split: str,
-        plan: Plan,
-        hide: MaskDropout | None = None,
+        config: LoaderConfig,
+        mask_dropout: MaskDropout | None = None,
         latents: Latents | None = None,
-        noise: Noise | None = None,
+        noise: NoiseSource | None = None,
     ) -> None:
-        """Read ``split`` of ``data`` as ``plan`` says, with masks partly hidden by ``hide``.
+        """Read a split.
 
-        With ``latents`` images are not read, and may be mirrored at the most.
+        Args:
+            data: the prepared data set.
+            split: its split.
+            config: order, batches and augmentation.
+            mask_dropout: which pixels of a mask become unlabelled.
+            latents: latents of the images, which then are not read; flip is the only augmentation.
+            noise: noise of the samples.
 
         Raises:
-            UserError: the plan wants instances and an image has none.
+            UserError: the configuration wants instances and an image has none.
         """
-        self.data, self.split, self.plan = data, split, plan
-        self.hide, self.latents, self.noise = hide, latents, noise
+        self.data, self.split, self.config = data, split, config
+        self.mask_dropout, self.latents, self.noise = mask_dropout, latents, noise
         self.stems = data.stems(split)
         lut = data.labels.channel_lut()
         self.lut: Array = lut.astype(np.int8) if data.labels.num_channels <= 128 else lut
         self.unlabelled = self.lut.dtype.type(data.labels.unlabelled_channel)
         self.padded = data.info.resize == "pad"
-        if plan.instances:
+        if config.instances:
             _require_instances(data, split)
-        pixel = 3 + self.lut.itemsize + 2 * plan.instances
+        pixel = 3 + self.lut.itemsize + 2 * config.instances
         size = len(self.stems) * data.height * data.width * pixel
         self._cache: dict[str, tuple[Array, ...]] | None = {} if size <= CACHE_BYTES else None
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
@@ -115,14 +137,14 @@ class TrainingDataset(Dataset[TrainingSample]):
         """Return the stem of a global position."""
         epoch, index = divmod(position, len(self.stems))
         if self._order[0] != epoch:
-            rng = numpy_rng(self.plan.seed, "order", epoch)
+            rng = numpy_rng(self.config.seed, "order", epoch)
             self._order = (epoch, rng.permutation(len(self.stems)))
         return self.stems[int(self._order[1][index])]
 
     def read(self, stem: str) -> tuple[Array, ...]:
         """Return (H, W, 3) uint8, (H, W) condition channels, (H, W) uint16 instances.
 
-        The instances are there only where the plan wants them; with latents the image is empty.
+        Instances only where the configuration wants them; with latents the image is (H, W, 0).
         """
         if self._cache is not None and stem in self._cache:
             return self._cache[stem]
@@ -131,32 +153,38 @@ class TrainingDataset(Dataset[TrainingSample]):
         if self.latents is None:
             image = self.data.read_image(self.split, stem)
         layers: tuple[Array, ...] = (image, self.lut[mask])
-        if self.plan.instances:
+        if self.config.instances:
             layers = (*layers, self.data.read_instances(self.split, stem))
         if self._cache is not None:
             self._cache[stem] = layers
         return layers
 
     def __getitem__(self, position: int) -> TrainingSample:
-        """Return the varied sample of a global position."""
+        """Return the augmented sample of a global position."""
         stem = self.stem_at(position)
         layers = list(self.read(stem))
         top, left, height, width = self.data.content_box(self.split, stem)
         if self.padded:
             layers.append(self.data.content(self.split, stem).view(np.uint8))
-        layers, varied = augment(layers, self.plan, position, (top, left, height, width))
+        layers, params = augment_sample(
+            layers,
+            self.config.augmentation,
+            self.config.seed,
+            position,
+            (top, left, height, width),
+        )
         content = layers[-1] if self.padded else None
-        # Edges of the varied instances: an edge that is resized would become thick or thin.
-        edges = instance_edges(layers[2], content) if self.plan.instances else None
-        if self.hide is not None:
-            hidden = self.hide(position, layers[1])
+        # Edges after the augmentation: resized edges would become thicker or thinner.
+        edges = instance_edges(layers[2], content) if self.config.instances else None
+        if self.mask_dropout is not None:
+            dropped = self.mask_dropout(position, layers[1])
             # A copy: the layers may be the cached ones.
-            layers[1] = np.where(hidden, self.unlabelled, layers[1])
+            layers[1] = np.where(dropped, self.unlabelled, layers[1])
             if edges is not None:
-                edges[hidden] = 0
-        latent = None if self.latents is None else self.latents(stem, bool(varied[0]))
+                edges[dropped] = 0
+        latent = None if self.latents is None else self.latents(stem, bool(params[0]))
         noise = None if self.noise is None else self.noise(position)
-        return TrainingSample(layers[0], layers[1], content, edges, varied, latent, noise)
+        return TrainingSample(layers[0], layers[1], content, edges, params, latent, noise)
 
 
 def _require_instances(data: PreparedDataset, split: str) -> None:
@@ -196,14 +224,14 @@ def _collate(items: list[TrainingSample]) -> Batch:
         channels,
         None if content is None else content[:, None].bool(),
         edges,
-        stacked([item.varied for item in items]),
+        stacked([item.augment_params for item in items]),
         stacked([item.latent for item in items]),
         stacked([item.noise for item in items]),
     )
 
 
 def batches(
-    images: TrainingDataset,
+    dataset: TrainingDataset,
     steps: tuple[int, int],
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
@@ -211,20 +239,20 @@ def batches(
     """Iterate over the batches of steps ``first <= step < last``.
 
     Args:
-        images: the samples.
+        dataset: the samples.
         steps: first and last (exclusive).
         workers: processes that read ahead; the batches do not depend on it.
         shard: (rank, world): this process's slots of each batch.
     """
-    sampler = _Steps(*steps, images.plan.batch_size, *shard)
+    sampler = _Steps(*steps, dataset.config.batch_size, *shard)
     loader: DataLoader[Batch] = DataLoader(
-        images,  # type: ignore[arg-type]
+        dataset,  # type: ignore[arg-type]
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
         worker_init_fn=ignore_in_worker,
-        generator=torch.Generator().manual_seed(derive_seed(images.plan.seed, "workers")),
+        generator=torch.Generator().manual_seed(derive_seed(dataset.config.seed, "workers")),
     )
     return iter(loader)

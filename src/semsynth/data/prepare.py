@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -17,30 +17,32 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space
 from semsynth.core.logging import logger
 from semsynth.core.progress import progress_bar
-from semsynth.data.config import PrepareConfig, Way
-from semsynth.data.dataset import (
+from semsynth.data.config import PrepareConfig, ResizeMode
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import Array
+from semsynth.data.resize import content_box, fit, paper_fit
+from semsynth.data.sources import open_source
+from semsynth.data.sources.base import Record, Source
+from semsynth.data.writer import (
     ImageRecord,
-    PreparedDataset,
     PreparedFormat,
     PreparedSample,
     PreparedWriter,
     write_sample,
 )
-from semsynth.data.labels import Array
-from semsynth.data.near_duplicates import copies_of, perceptual_hash
-from semsynth.data.resize import content_box, fit, paper_fit
-from semsynth.data.sources import open_source
-from semsynth.data.sources.base import Record, Source
 
 # A pool takes a second to start: fewer images are done sooner without one.
 _WORTH_A_POOL = 24
 # Codec and levels of most recipes' networks together.
 _HALVED = 32
+# Of the perceptual hash: sides of the image that is transformed, and of the frequencies that count.
+_HASH_SIDE, _HASH_FREQUENCIES = 32, 8
 
 
 @dataclass(frozen=True)
@@ -61,24 +63,24 @@ class _Job:
         original = (sample.mask.shape[0], sample.mask.shape[1])
         if sample.image.shape[:2] != original:
             raise UserError(f"{record.where}: image and mask must have one size")
-        how, size = self.config.way(record.split), (self.form.height, self.form.width)
+        mode, size = self.config.resize_mode(record.split), (self.form.height, self.form.width)
         fitted = PreparedSample(
-            image=self._fit(sample.image, how, nearest=False),
-            mask=self._fit(sample.mask, how, nearest=True),
+            image=self._fit(sample.image, mode, nearest=False),
+            mask=self._fit(sample.mask, mode, nearest=True),
             original_size=original,
-            box=content_box(how, original, size),
-            instances=None if sample.instances is None else self._fit(sample.instances, how, True),
-            resize=how if self.form.resize == "paper" else None,
+            box=content_box(mode, original, size),
+            instances=None if sample.instances is None else self._fit(sample.instances, mode, True),
+            resize=mode if self.form.resize == "paper" else None,
         )
         written = write_sample(self.root, self.form, record.split, record.stem, fitted)
         bits = perceptual_hash(sample.image) if self.hashed else None
-        return replace(written, print_bits=bits)
+        return replace(written, image_hash=bits)
 
-    def _fit(self, pixels: Array, how: Way, nearest: bool) -> Array:
+    def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool) -> Array:
         size = (self.form.height, self.form.width)
         if self.form.resize == "paper":
-            return paper_fit(pixels, how, size, nearest)
-        return fit(pixels, how, size, nearest, self.form.labels.ignore_id or 0)
+            return paper_fit(pixels, mode, size, nearest)
+        return fit(pixels, mode, size, nearest, self.form.labels.ignore_id or 0)
 
 
 def prepare(config: PrepareConfig) -> PreparedDataset:
@@ -91,8 +93,8 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
         UserError: something is wrong with the configuration, a raw file or the output folder.
     """
     source = open_source(config)
-    labels = source.labels.with_ignore() if config.resizing == "pad" else source.labels
-    form = PreparedFormat(labels, *config.size, config.resizing, config.file_format)
+    labels = source.labels.with_ignore() if config.resize_rule == "pad" else source.labels
+    form = PreparedFormat(labels, *config.size, config.resize_rule, config.file_format)
     writer = PreparedWriter(config.output_folder, form, "prepared", _key(config, form))
     if writer.is_finished:
         writer.strip_local_paths()
@@ -221,21 +223,61 @@ def _do(record: Record) -> ImageRecord:
     return _job.do(record)
 
 
-def _excluded(writer: PreparedWriter, near: int) -> dict[str, str]:
-    if near < 0:
+def perceptual_hash(image: Array) -> int:
+    """Return 64 bits that change little when an image does: signs of its lowest frequencies.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+
+    Source: the DCT hash described by Zauner, "Implementation and benchmarking of perceptual image
+    hash functions", 2010.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
+    low = cv2.dct(small.astype(np.float32))[:_HASH_FREQUENCIES, :_HASH_FREQUENCIES].ravel()
+    # The first coefficient is the mean brightness: it must not move the threshold.
+    bits = low > np.median(low[1:])
+    return int.from_bytes(np.packbits(bits).tobytes())
+
+
+def near_duplicates(
+    hashes: Sequence[int], held_out: Sequence[int], max_bits: int
+) -> dict[int, int]:
+    """Find the ``hashes`` that differ from one of ``held_out`` in at most ``max_bits`` bits.
+
+    Returns:
+        Index into ``hashes`` -> index of the nearest of ``held_out``.
+    """
+    others = np.array(held_out, np.uint64)
+    found: dict[int, int] = {}
+    if not len(others):
+        return found
+    for index, value in enumerate(hashes):
+        distances = np.bitwise_count(others ^ np.uint64(value))
+        nearest = int(distances.argmin())
+        if distances[nearest] <= max_bits:
+            found[index] = nearest
+    return found
+
+
+def _excluded(writer: PreparedWriter, max_bits: int) -> dict[str, str]:
+    """Return the training images that are left out, and why."""
+    if max_bits < 0:
         return {}
-    train = [r for r in writer.records() if r.split == "train" and r.print_bits is not None]
-    held = [r for r in writer.records() if r.split != "train" and r.print_bits is not None]
-    held.sort(key=lambda record: (record.split, record.stem))
-    copies = copies_of([r.print_bits or 0 for r in train], [r.print_bits or 0 for r in held], near)
-    if copies:
+    hashed = [(record, record.image_hash or 0) for record in writer.records()]
+    train = [(record, bits) for record, bits in hashed if record.split == "train"]
+    held = [(record, bits) for record, bits in hashed if record.split != "train"]
+    held.sort(key=lambda pair: (pair[0].split, pair[0].stem))
+    pairs = near_duplicates([bits for _, bits in train], [bits for _, bits in held], max_bits)
+    if pairs:
         logger.info(
-            f"{len(copies)} training images are near-copies of held-out ones and are left out"
+            f"left out {len(pairs)} training images that are near-duplicates of held-out ones"
         )
-    return {
-        f"train/{train[index].stem}": f"near-copy of {held[other].split}/{held[other].stem}"
-        for index, other in copies.items()
-    }
+    excluded = {}
+    for index, other in pairs.items():
+        original = held[other][0]
+        excluded[f"train/{train[index][0].stem}"] = f"near-copy of {original.split}/{original.stem}"
+    return excluded
 
 
 def _key(config: PrepareConfig, form: PreparedFormat) -> dict[str, Any]:
@@ -244,8 +286,9 @@ def _key(config: PrepareConfig, form: PreparedFormat) -> dict[str, Any]:
         for name, value in asdict(config).items()
         if name not in ("output", "workers")
     }
+    # Keys in files keep their names: folders prepared so far stay valid.
+    key = {{"near_duplicates": "near_copies"}.get(name, name): value for name, value in key.items()}
     key |= {"height": form.height, "width": form.width, "resize": form.resize}
-    # Folders of before there was a choice stay valid.
     if config.instances == "whole":
         del key["instances"]
     if not config.resize_masks:

@@ -9,49 +9,51 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from semsynth.data.config import Way
-from semsynth.data.format import Box
+from semsynth.data.config import ResizeMode
 from semsynth.data.labels import Array
 
 Size = tuple[int, int]
+"""Height and width in pixels."""
+Box = tuple[int, int, int, int]
+"""Top, left, height, width in pixels."""
 
 
-def source_box(how: Way, original: Size, size: Size) -> Box:
+def source_box(mode: ResizeMode, original: Size, size: Size) -> Box:
     """Return what is kept of an image: top, left, height, width in its own pixels.
 
     All of it but for ``crop``, which keeps the largest centred box of the wanted shape.
     """
     height, width = original
-    if how != "crop":
+    if mode != "crop":
         return 0, 0, height, width
     scale = min(height / size[0], width / size[1])
     kept = (min(height, max(1, round(size[0] * scale))), min(width, max(1, round(size[1] * scale))))
     return (height - kept[0]) // 2, (width - kept[1]) // 2, *kept
 
 
-def content_box(how: Way, original: Size, size: Size) -> Box:
+def content_box(mode: ResizeMode, original: Size, size: Size) -> Box:
     """Return where the content lies at the wanted size: all of it but for ``pad``."""
-    if how != "pad":
+    if mode != "pad":
         return 0, 0, *size
     scale = min(size[0] / original[0], size[1] / original[1])
     fitted = [min(s, max(1, round(o * scale))) for s, o in zip(size, original, strict=True)]
     return (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2, fitted[0], fitted[1]
 
 
-def fit(pixels: Array, how: Way, size: Size, nearest: bool, fill: int = 0) -> Array:
+def fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool, fill: int = 0) -> Array:
     """Bring (H, W) or (H, W, 3) to ``size`` (height, width).
 
     Args:
         pixels: an image (uint8), or with ``nearest`` a map of ids (any integers).
-        how: stretch, crop or pad.
+        mode: stretch, crop or pad.
         size: the wanted height and width.
         nearest: True for ids: values are picked, never mixed.
         fill: the value of the padding.
     """
     original = (pixels.shape[0], pixels.shape[1])
-    top, left, height, width = source_box(how, original, size)
+    top, left, height, width = source_box(mode, original, size)
     pixels = pixels[top : top + height, left : left + width]
-    top, left, height, width = content_box(how, original, size)
+    top, left, height, width = content_box(mode, original, size)
     pixels = _scale(pixels, (height, width), nearest)
     if (height, width) == size:
         return pixels
@@ -60,7 +62,7 @@ def fit(pixels: Array, how: Way, size: Size, nearest: bool, fill: int = 0) -> Ar
     return padded
 
 
-def paper_fit(pixels: Array, how: Way, size: Size, nearest: bool) -> Array:
+def paper_fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool) -> Array:
     """Bring (H, W) or (H, W, 3) to ``size`` with the filters of the paper's official code.
 
     An image is halved by means of 2x2 while its shorter side has twice the wanted pixels or more,
@@ -69,7 +71,7 @@ def paper_fit(pixels: Array, how: Way, size: Size, nearest: bool) -> Array:
 
     Args:
         pixels: an image (uint8), or with ``nearest`` a map of ids (integers below 2 ** 31).
-        how: stretch or crop.
+        mode: stretch or crop.
         size: the wanted height and width.
         nearest: True for ids.
     """
@@ -79,7 +81,7 @@ def paper_fit(pixels: Array, how: Way, size: Size, nearest: bool) -> Array:
         height, width = height // 2, width // 2
         if not nearest:
             image = image.resize((width, height), Image.Resampling.BOX)
-    if how == "crop":
+    if mode == "crop":
         scale = max(size[0] / height, size[1] / width)
         height, width = round(height * scale), round(width * scale)
     else:
@@ -92,7 +94,7 @@ def paper_fit(pixels: Array, how: Way, size: Size, nearest: bool) -> Array:
 
 
 def undo_resize(
-    pixels: Array, how: Way, original_size: Size, box: Box, nearest: bool = False
+    pixels: Array, mode: ResizeMode, original_size: Size, box: Box, nearest: bool = False
 ) -> Array:
     """Bring a prepared (or generated) image back to the scale of its source.
 
@@ -101,7 +103,7 @@ def undo_resize(
     """
     top, left, height, width = box
     content = pixels[top : top + height, left : left + width]
-    kept = source_box(how, original_size, (pixels.shape[0], pixels.shape[1]))
+    kept = source_box(mode, original_size, (pixels.shape[0], pixels.shape[1]))
     return _scale(content, (kept[2], kept[3]), nearest)
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from semsynth.core.distributed.shards import ALL, Shard
 from semsynth.core.progress import progress
-from semsynth.data.dataset import Box
 from semsynth.data.labels import LabelSet
+from semsynth.data.resize import Box
 from semsynth.evaluation.metrics.features import FID, Extractor, Floats
 from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance
 from semsynth.segmentation.metrics import ConfusionMatrix

@@ -19,7 +19,8 @@ from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, read_json, write_json, write_text
 from semsynth.core.rng import numpy_rng
-from semsynth.data.dataset import Box, PreparedDataset
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.resize import Box
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.report.entries import consistency, frechet_distances, versions

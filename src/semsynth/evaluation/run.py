@@ -13,8 +13,7 @@ from semsynth.core.files import claim_output_dir, read_json, sha256_file
 from semsynth.core.logging import logger
 from semsynth.core.rng import numpy_rng
 from semsynth.core.version import __version__
-from semsynth.data.dataset import PreparedDataset
-from semsynth.data.format import INFO
+from semsynth.data.dataset import INFO, PreparedDataset
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.codec_run import evaluate_codec

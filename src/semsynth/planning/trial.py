@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 
 from semsynth.core.devices import free_bytes, seconds
 from semsynth.core.precision import autocast, memory_format, resolve_precision
-from semsynth.data.augment import AUGMENTATIONS
+from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.diffusion.schedule import Schedule
@@ -215,7 +215,7 @@ def random_batch(recipe: Recipe, label_channels: int) -> Batch:
         draw(label_channels, count, height, width).short(),
         None,
         draw(2, count, height, width).byte() if recipe.model.instance_edges else None,
-        torch.zeros(count, len(AUGMENTATIONS)),
+        torch.zeros(count, len(AUGMENT_PARAMS)),
         latents,
         noise,
     )

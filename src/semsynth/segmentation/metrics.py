@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.dataset import Box
 from semsynth.data.labels import LabelSet
+from semsynth.data.resize import Box
 
 Array = npt.NDArray[Any]
 

@@ -13,9 +13,9 @@ from semsynth.core.files import write_bytes
 from semsynth.core.rng import derive_seed
 from semsynth.core.torch_rng import torch_generator
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.format import encode_image
 from semsynth.data.labels import Array
 from semsynth.data.loader import Latents
+from semsynth.data.writer import encode_image
 from semsynth.diffusion.loss import diffusion_loss
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.schedule import Schedule

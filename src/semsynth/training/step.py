@@ -132,13 +132,13 @@ def train_step(run: Run, batch: Batch) -> Tensor:
 
 
 def _predict(unet: Any, label_map: Tensor, varied: Tensor | None, x: Tensor, t: Tensor) -> Tensor:
-    return unet(x, t, label_map, varied_BA=varied).sample  # type: ignore[no-any-return]
+    return unet(x, t, label_map, augment_params_BA=varied).sample  # type: ignore[no-any-return]
 
 
 def _told(run: Run, batch: Batch) -> Tensor | None:
-    if batch.varied is None or not run.recipe.model.augment_condition:
+    if batch.augment_params is None or not run.recipe.model.augment_condition:
         return None
-    return moved(batch.varied, run.accelerator.device)
+    return moved(batch.augment_params, run.accelerator.device)
 
 
 def step_names(run: Run) -> tuple[str, ...]:

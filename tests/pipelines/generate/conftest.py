@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.diffusion.sampler_settings import SamplerSettings
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 7: "car"}, ignore_id=0)

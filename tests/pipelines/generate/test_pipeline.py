@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from semsynth.core.errors import UserError
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
-from semsynth.data.format import PreparedSample, write_sample
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.models.config import ModelConfig

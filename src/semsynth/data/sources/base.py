@@ -53,7 +53,7 @@ class Source(Protocol):
         licence: the terms of its images.
         labels: what the ids of its masks mean.
         total: the number of records, or None where only counting would tell.
-        near_copies: see ``PrepareConfig.near_duplicates``.
+        near_duplicates: see ``PrepareConfig.near_duplicates``.
     """
 
     name: str

@@ -209,7 +209,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         guidance_scale: float = 1.0,
         guidance_rescale: float = 0.0,
         return_dict: bool = True,
-        varied_BA: Tensor | None = None,
+        augment_params_BA: Tensor | None = None,
     ) -> UNetOutput | tuple[Tensor]:
         """Predict the target for noisy ``x`` at timesteps ``t``.
 
@@ -226,9 +226,9 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             guidance_rescale: share, 0..1, in which the guided prediction gets the standard
                 deviation of the conditional one (arXiv 2305.08891, eq. 15 and 16).
             return_dict: False for a tuple of one tensor.
-            varied_BA: in training, how the images were varied, (B, ``augment_channels``).
+            augment_params_BA: in training, how the images were varied, (B, ``augment_channels``).
         """
-        features = self._encode_image(x_BCHW, t_B, varied_BA)
+        features = self._encode_image(x_BCHW, t_B, augment_params_BA)
         if null is None or guidance_scale == 1.0:
             (output,) = self._decode(*features, self._encoded(condition))
         else:
@@ -259,14 +259,14 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         return module(*args)  # type: ignore[no-any-return]
 
     def _encode_image(
-        self, x_BCHW: Tensor, t_B: Tensor | float, varied_BA: Tensor | None
+        self, x_BCHW: Tensor, t_B: Tensor | float, augment_params_BA: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         self.check_size(*x_BCHW.shape[2:])
         t_B = torch.as_tensor(t_B, device=x_BCHW.device).expand(len(x_BCHW))
         embedding = timestep_embedding(t_B, self.base_channels).to(x_BCHW.dtype)
         embedding = self.time_in(embedding)
-        if varied_BA is not None:
-            embedding = embedding + self.augment_in(varied_BA.to(embedding.dtype))
+        if augment_params_BA is not None:
+            embedding = embedding + self.augment_in(augment_params_BA.to(embedding.dtype))
         embedding = self.time_out(F.silu(embedding))
         h = self.conv_in(x_BCHW)
         skips = [h]

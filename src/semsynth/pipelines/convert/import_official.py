@@ -28,7 +28,7 @@ from semsynth.core.progress import growing, progress
 from semsynth.core.safe_load import load_torch_file
 from semsynth.core.version import __version__
 from semsynth.data.labels import LabelSet
-from semsynth.data.presets import preset
+from semsynth.data.sources import preset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.official.infer import OfficialNetwork, check_keys, infer_network
 from semsynth.models.official.names import from_official

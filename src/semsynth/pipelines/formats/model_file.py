@@ -13,7 +13,7 @@ from semsynth.core.config import parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path
 from semsynth.core.safe_load import load_torch_file
-from semsynth.data.augment import AUGMENTATIONS
+from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs.codec import Codec, open_codec
@@ -78,7 +78,7 @@ def fresh_network(
         label_patch=model.downscale if model.labels == "patch" else 1,
         label_features=model.label_features,
         instance_edges=model.instance_edges,
-        augment_channels=len(AUGMENTATIONS) if model.augment_condition else 0,
+        augment_channels=len(AUGMENT_PARAMS) if model.augment_condition else 0,
     )
     return unet
 

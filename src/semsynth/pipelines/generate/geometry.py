@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.data.config import Way
-from semsynth.data.dataset import Box, PreparedDataset, PreparedFormat, PreparedSample
+from semsynth.data.config import ResizeMode
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
-from semsynth.data.resize import Size, fit, source_box, undo_resize
+from semsynth.data.resize import Box, Size, fit, source_box, undo_resize
+from semsynth.data.writer import PreparedFormat, PreparedSample
 
 
 class OutputGeometry:
@@ -70,10 +71,10 @@ class OutputGeometry:
         mask = self.mask(split, source)
         original, box = self.geometry(split, source)
         if self._native:
-            how, content = self._data.way(split, source), self._box(split, source)
-            image = undo_resize(image, how, original, content)
-            mask = undo_resize(mask, how, original, content, nearest=True)
-        return PreparedSample(image, mask, original, box, resize=self.way(split, source))
+            mode, content = self._data.resize_mode(split, source), self._box(split, source)
+            image = undo_resize(image, mode, original, content)
+            mask = undo_resize(mask, mode, original, content, nearest=True)
+        return PreparedSample(image, mask, original, box, resize=self.resize_mode(split, source))
 
     def _enlarged(self, ids: Array) -> Array:
         return ids if ids.shape == self.size else fit(ids, "stretch", self.size, nearest=True)
@@ -85,7 +86,7 @@ class OutputGeometry:
         top, left = top * down // own[0], left * across // own[1]
         return top, left, bottom - top, right - left
 
-    def way(self, split: str, source: str) -> Way | None:
+    def resize_mode(self, split: str, source: str) -> ResizeMode | None:
         """Return how a mask's source was resized, where not as all sources were."""
         return None if self._native else self._data.record(split, source).resize
 
@@ -94,8 +95,8 @@ def _native_size(data: PreparedDataset, split: str) -> tuple[int, int]:
     """Return the size of the sources; of what was kept of them, where they were cropped."""
     size, sizes = (data.height, data.width), set()
     for stem in data.stems(split):
-        _, _, *kept = source_box(data.way(split, stem), data.original_size(split, stem), size)
-        sizes.add(tuple(kept))
+        mode, original = data.resize_mode(split, stem), data.original_size(split, stem)
+        sizes.add(source_box(mode, original, size)[2:])
     if len(sizes) > 1:
         raise UserError(
             f"{data.root}: --native-size needs sources of one size, these have {len(sizes)}; "

@@ -13,8 +13,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, sha256_file, write_bytes
 from semsynth.core.logging import logger
 from semsynth.core.progress import progress_bar
-from semsynth.data.dataset import PreparedDataset
-from semsynth.data.format import INFO
+from semsynth.data.dataset import INFO, PreparedDataset
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.pipelines.generate.config import GenerateConfig

@@ -14,12 +14,9 @@ import numpy as np
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_once, write_text
-from semsynth.data.dataset import (
-    ImageRecord,
-    PreparedWriter,
-)
-from semsynth.data.format import INFO, ImageInfo
+from semsynth.data.dataset import INFO, ImageInfo
 from semsynth.data.labels import Array
+from semsynth.data.writer import ImageRecord, PreparedWriter
 from semsynth.pipelines.generate.geometry import OutputGeometry
 from semsynth.pipelines.generate.sample_specs import SampleSpec
 
@@ -153,7 +150,7 @@ class SampleStore:
     def _record(self, split: str, stem: str, source: str) -> ImageRecord:
         """Make the record of an image that another process or an earlier run wrote."""
         original, box = self._frame.geometry(split, source)
-        way = self._frame.way(split, source)
+        way = self._frame.resize_mode(split, source)
         info = ImageInfo(original_size=list(original), box=list(box), resize=way)
         return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
 

@@ -31,8 +31,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, require_space, sha256_file, write_bytes
 from semsynth.core.logging import logger
 from semsynth.core.progress import progress
-from semsynth.data.dataset import PreparedDataset
-from semsynth.data.format import INFO
+from semsynth.data.dataset import INFO, PreparedDataset
 from semsynth.models.codecs.codec import Codec, normalize_images
 
 FORMAT = 2

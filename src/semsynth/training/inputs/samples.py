@@ -1,4 +1,4 @@
-"""What a run reads: its images, or their latents, varied as the recipe says."""
+"""What a run reads: its images, or their latents, augmented as the recipe says."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import partial
 import torch
 
 from semsynth.core.torch_rng import torch_generator
-from semsynth.data.augment import Plan
+from semsynth.data.augment import ImageAugmentation
 from semsynth.data.labels import Array
-from semsynth.data.loader import Latents, TrainingDataset
+from semsynth.data.loader import Latents, LoaderConfig, TrainingDataset
 from semsynth.models.codecs.vae import open_vae
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents, claim_latents
 from semsynth.training.inputs.mask_dropout import partial_masks
@@ -18,20 +18,18 @@ from semsynth.training.recipe import Recipe, latent_size
 from semsynth.training.step import Run
 
 
-def training_plan(recipe: Recipe) -> Plan:
-    """Return which samples the steps have, and how they are varied."""
+def loader_config(recipe: Recipe) -> LoaderConfig:
+    """Return which samples the steps have, and how they are augmented."""
     train = recipe.train
-    return Plan(
-        seed=recipe.seed,
-        batch_size=train.batch_size,
+    augmentation = ImageAugmentation(
         flip=train.flip,
         crop=train.crop,
-        instances=recipe.model.instance_edges,
         crop_size=train.crop_size,
         scale=train.scale,
         color=train.color,
-        augment=train.augment,
+        probability=train.augment,
     )
+    return LoaderConfig(recipe.seed, train.batch_size, augmentation, recipe.model.instance_edges)
 
 
 def training_images(run: Run) -> TrainingDataset:
@@ -44,7 +42,7 @@ def training_images(run: Run) -> TrainingDataset:
     hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
     latents = _kept_latents(run, "train") if recipe.train.cache_latents else None
     noise = partial(noise_at, recipe)
-    return TrainingDataset(run.data, "train", training_plan(recipe), hide, latents, noise)
+    return TrainingDataset(run.data, "train", loader_config(recipe), hide, latents, noise)
 
 
 def noise_at(recipe: Recipe, position: int) -> Array:

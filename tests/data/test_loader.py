@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.augment import ImageAugmentation
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.loader import Plan, TrainingDataset, batches
+from semsynth.data.loader import LoaderConfig, TrainingDataset, batches
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 
 SIDE, COUNT = 16, 7
 
@@ -29,9 +32,11 @@ def ramps(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return writer.finish("ramps", "here", "none")
 
 
-def samples(data: PreparedDataset, batch: int = 3, **plan: float) -> TrainingDataset:
-    values = {"seed": 5, "batch_size": batch, **plan}
-    return TrainingDataset(data, "train", Plan(**values))  # type: ignore[arg-type]
+def samples(
+    data: PreparedDataset, batch: int = 3, seed: int = 5, **augmentation: Any
+) -> TrainingDataset:
+    config = LoaderConfig(seed, batch, ImageAugmentation(**augmentation))
+    return TrainingDataset(data, "train", config)
 
 
 def test_each_sample_once_an_epoch(ramps: PreparedDataset) -> None:
@@ -47,11 +52,10 @@ def test_each_sample_once_an_epoch(ramps: PreparedDataset) -> None:
 
 
 def test_a_step_has_its_batch_wherever_one_starts(ramps: PreparedDataset) -> None:
-    plan = {"flip": True, "crop": 0.6}
-    whole = list(batches(samples(ramps, **plan), (0, 6)))
+    whole = list(batches(samples(ramps, flip=True, crop=0.6), (0, 6)))
     assert len(whole) == 6
     for first in (1, 4):
-        rest = list(batches(samples(ramps, **plan), (first, 6)))
+        rest = list(batches(samples(ramps, flip=True, crop=0.6), (first, 6)))
         for a, b in zip(whole[first:], rest, strict=True):
             assert torch.equal(a.images, b.images)
             assert torch.equal(a.channels, b.channels)
@@ -60,10 +64,10 @@ def test_a_step_has_its_batch_wherever_one_starts(ramps: PreparedDataset) -> Non
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_shards_are_the_parts_of_a_batch(world: int, ramps: PreparedDataset) -> None:
-    plan = {"batch": 6, "flip": True, "crop": 0.6}
-    whole = list(batches(samples(ramps, **plan), (0, 3)))
+    images = samples(ramps, 6, flip=True, crop=0.6)
+    whole = list(batches(images, (0, 3)))
     for rank in range(world):
-        part = list(batches(samples(ramps, **plan), (0, 3), shard=(rank, world)))
+        part = list(batches(images, (0, 3), shard=(rank, world)))
         for a, b in zip(whole, part, strict=True):
             assert torch.equal(a.images[rank::world], b.images)
             assert torch.equal(a.channels[rank::world], b.channels)

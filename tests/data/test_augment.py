@@ -1,4 +1,4 @@
-"""Crops at native size, scales and colours: what is done, what is told, and what stays as it is."""
+"""Crops at native size, scales and colours: the images, and the numbers that describe them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.data.augment import AUGMENTATIONS, Plan, augment, recoloured
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
-from semsynth.data.format import PreparedSample, write_sample
+from semsynth.data.augment import (
+    AUGMENT_PARAMS,
+    ImageAugmentation,
+    adjust_color,
+    augment_sample,
+)
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.loader import TrainingDataset, TrainingSample, batches
+from semsynth.data.loader import LoaderConfig, TrainingDataset, TrainingSample, batches
+from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
 
 HEIGHT, WIDTH = 24, 32
 
@@ -32,8 +37,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return writer.finish("places", "here", "none")
 
 
-def drawn(data: PreparedDataset, count: int, **plan: Any) -> list[TrainingSample]:
-    images = TrainingDataset(data, "train", Plan(seed=1, batch_size=4, **plan))
+def drawn(
+    data: PreparedDataset, count: int, instances: bool = False, **augmentation: Any
+) -> list[TrainingSample]:
+    config = LoaderConfig(1, 4, ImageAugmentation(**augmentation), instances)
+    images = TrainingDataset(data, "train", config)
     return [images[i] for i in range(count)]
 
 
@@ -48,17 +56,17 @@ def test_crops_are_parts_of_the_image(places: PreparedDataset) -> None:
         assert np.array_equal(sample.image[..., 0], columns * 4)
         assert np.array_equal(sample.image[..., 1], rows * 4)
         assert np.array_equal(sample.channels, columns // 2)
-        # As far as the network is told, this is an image as it is.
-        assert not sample.varied.any()
+        # The network does not learn of the crop: it is to look like a whole image.
+        assert not sample.augment_params.any()
     tops, lefts = zip(*corners, strict=True)
     assert (min(tops), max(tops), min(lefts), max(lefts)) == (0, 16, 0, 20)
 
 
-def test_scales_are_told_and_masks_stay_integers(places: PreparedDataset) -> None:
+def test_scales_are_in_the_parameters_and_masks_stay_integers(places: PreparedDataset) -> None:
     seen = []
     for sample in drawn(places, 300, crop_size=(8, 12), scale=(0.5, 2.0)):
         shown = (int(sample.image[..., 1].max()) - int(sample.image[..., 1].min())) / 4 + 1
-        scale = 2.0 ** float(sample.varied[1])
+        scale = 2.0 ** float(sample.augment_params[1])
         seen.append(scale)
         assert shown == pytest.approx(8 / scale, abs=1.01)
         columns = sample.image[..., 0].astype(float) / 4
@@ -68,75 +76,76 @@ def test_scales_are_told_and_masks_stay_integers(places: PreparedDataset) -> Non
     assert np.mean(np.log2(seen)) == pytest.approx(0, abs=0.12)
 
 
-def test_what_is_told_of_plain_crops(places: PreparedDataset) -> None:
+def test_parameters_of_plain_crops(places: PreparedDataset) -> None:
     for sample in drawn(places, 50, crop=0.5, flip=True):
-        share = 2.0 ** -float(sample.varied[1])
+        share = 2.0 ** -float(sample.augment_params[1])
         columns = sample.image[:, :, 0].astype(float) / 4
         middle = (columns.mean() + 0.5) / WIDTH - 0.5
-        assert middle == pytest.approx(float(sample.varied[3]), abs=0.03)
+        assert middle == pytest.approx(float(sample.augment_params[3]), abs=0.03)
         assert columns.max() - columns.min() + 1 == pytest.approx(share * WIDTH, abs=1.5)
         mirrored = columns[0, 0] > columns[0, -1]
-        assert bool(sample.varied[0]) == mirrored
-        assert not sample.varied[4:].any()
+        assert bool(sample.augment_params[0]) == mirrored
+        assert not sample.augment_params[4:].any()
 
 
-def test_only_a_share_is_varied(places: PreparedDataset) -> None:
-    samples = drawn(places, 400, crop=0.5, color=0.2, augment=0.25)
-    told = np.array([bool(sample.varied.any()) for sample in samples])
-    assert told.mean() == pytest.approx(0.25, abs=0.08)
+def test_augmentation_applies_with_its_probability(places: PreparedDataset) -> None:
+    samples = drawn(places, 400, crop=0.5, color=0.2, probability=0.25)
+    augmented = np.array([bool(sample.augment_params.any()) for sample in samples])
+    assert augmented.mean() == pytest.approx(0.25, abs=0.08)
     whole = places.read_image("train", "p0")
-    for sample in np.array(samples, object)[~told]:
+    for sample in np.array(samples, object)[~augmented]:
         assert np.array_equal(sample.image, whole)
-    # Without variation the order and the flips are what they are with it.
+    # Whether augmentation applies changes neither the order nor the crops of the other samples.
     plain = drawn(places, 400, crop=0.5)
-    for a, b in zip(np.array(samples, object)[told], np.array(plain, object)[told], strict=True):
-        assert np.array_equal(a.channels, b.channels)
+    for sample, other, applies in zip(samples, plain, augmented, strict=True):
+        assert not applies or np.array_equal(sample.channels, other.channels)
 
 
 def test_colours_in_closed_form() -> None:
     image = np.array([[[10, 128, 250], [127, 127, 127]]], np.uint8)
-    assert np.array_equal(recoloured(image, 0, 0, 0), image)
-    assert np.array_equal(recoloured(image, 0.1, 0, 0)[0, 1], [140] * 3)
-    assert np.array_equal(recoloured(image, 0, np.log(2), 0)[0, 0], [0, 129, 255])
-    grey = recoloured(image, 0, 0, -50)[0, 0].astype(float)
+    assert np.array_equal(adjust_color(image, 0, 0, 0), image)
+    assert np.array_equal(adjust_color(image, 0.1, 0, 0)[0, 1], [140] * 3)
+    assert np.array_equal(adjust_color(image, 0, np.log(2), 0)[0, 0], [0, 129, 255])
+    grey = adjust_color(image, 0, 0, -50)[0, 0].astype(float)
     assert np.abs(grey - (0.299 * 10 + 0.587 * 128 + 0.114 * 250)).max() <= 0.5
 
 
-def test_colours_change_images_alone_and_are_told(places: PreparedDataset) -> None:
+def test_colours_change_images_alone_and_are_in_the_parameters(places: PreparedDataset) -> None:
     original = places.read_image("train", "p0")
     amounts = []
     for sample in drawn(places, 300, color=0.2):
-        assert np.array_equal(sample.image, recoloured(original, *sample.varied[4:].tolist()))
+        params = sample.augment_params[4:]
+        assert np.array_equal(sample.image, adjust_color(original, *params.tolist()))
         assert np.array_equal(sample.channels[0], np.arange(WIDTH) // 2)
-        amounts.append(sample.varied[4:])
+        amounts.append(params)
     assert np.std(amounts) == pytest.approx(0.2, rel=0.1)
-    assert len(AUGMENTATIONS) == len(sample.varied) == 7
+    assert len(AUGMENT_PARAMS) == len(sample.augment_params) == 7
 
 
 def test_a_function_of_seed_and_position(places: PreparedDataset) -> None:
-    plan = {"crop_size": (8, 8), "scale": (0.5, 2.0), "color": 0.2, "flip": True}
-    images = TrainingDataset(places, "train", Plan(seed=1, batch_size=4, **plan))  # type: ignore[arg-type]
+    augmentation = ImageAugmentation(flip=True, crop_size=(8, 8), scale=(0.5, 2.0), color=0.2)
+    images = TrainingDataset(places, "train", LoaderConfig(1, 4, augmentation))
     whole = list(batches(images, (0, 4)))
     late = list(batches(images, (2, 4), workers=2, shard=(1, 2)))
     for a, b in zip(whole[2:], late, strict=True):
         assert torch.equal(a.images[1::2], b.images)
-        assert a.varied is not None and b.varied is not None
-        assert torch.equal(a.varied[1::2], b.varied)
-        assert b.varied.shape == (2, 7) and b.varied.dtype == torch.float32
+        assert a.augment_params is not None and b.augment_params is not None
+        assert torch.equal(a.augment_params[1::2], b.augment_params)
+        assert b.augment_params.shape == (2, 7) and b.augment_params.dtype == torch.float32
 
 
 def test_crops_lie_in_the_content() -> None:
     layer = np.zeros((20, 40), np.uint8)
     layer[5:15, 10:30] = 1
     image = np.zeros((20, 40, 3), np.uint8)
-    plan = Plan(seed=0, batch_size=1, crop_size=(8, 8))
+    config = ImageAugmentation(crop_size=(8, 8))
     for position in range(100):
-        layers, _ = augment([image, layer], plan, position, (5, 10, 10, 20))
+        layers, _ = augment_sample([image, layer], config, 0, position, (5, 10, 10, 20))
         assert layers[1].all()
     # One that is larger than the content has all of it.
-    plan = Plan(seed=0, batch_size=1, crop_size=(16, 8))
+    config = ImageAugmentation(crop_size=(16, 8))
     for position in range(100):
-        layers, _ = augment([image, layer], plan, position, (5, 10, 10, 20))
+        layers, _ = augment_sample([image, layer], config, 0, position, (5, 10, 10, 20))
         assert layers[1].sum() == 10 * 8
 
 

@@ -1,0 +1,323 @@
+"""Writing a prepared data set: the files of one image, and the folder as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from semsynth.core.errors import UserError
+from semsynth.core.files import claim_output_dir, write_bytes, write_json
+from semsynth.data.config import ResizeMode, ResizeRule
+from semsynth.data.dataset import (
+    FORMAT,
+    INFO,
+    DatasetInfo,
+    ImageFormat,
+    ImageInfo,
+    LabelInfo,
+    PreparedDataset,
+    SplitInfo,
+)
+from semsynth.data.labels import Array, LabelSet
+from semsynth.data.resize import Box
+
+FOLDERS = ("images", "masks", "colored_masks", "instances")
+
+
+@dataclass(frozen=True)
+class PreparedFormat:
+    """What all images of a prepared data set have in common; sizes in pixels."""
+
+    labels: LabelSet
+    height: int
+    width: int
+    resize: ResizeRule = "stretch"
+    image_format: ImageFormat = "png"
+
+
+@dataclass(frozen=True)
+class PreparedSample:
+    """What is written for one stem, already at the prepared size.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, or None for a mask alone.
+        mask: (H, W) integer ids.
+        original_size: height and width before resizing; None: as it is.
+        box: top, left, height, width of the content; None: all of it.
+        instances: (H, W) integers below 65536, or None.
+        resize: how it was brought to this size, where not as the data set's others.
+    """
+
+    image: Array | None
+    mask: Array
+    original_size: tuple[int, int] | None = None
+    box: Box | None = None
+    instances: Array | None = None
+    resize: ResizeMode | None = None
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What ``dataset.json`` needs to know of a written image.
+
+    Attributes:
+        split: its split.
+        stem: its name.
+        info: its entry.
+        pixels: pixels of its content by id.
+        image_hash: its perceptual hash, if near-duplicates are searched for.
+    """
+
+    split: str
+    stem: str
+    info: ImageInfo
+    pixels: dict[int, int]
+    image_hash: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values for the progress file."""
+        return {
+            "split": self.split,
+            "stem": self.stem,
+            "info": self.info.model_dump(),
+            "pixels": {str(i): n for i, n in self.pixels.items()},
+            "print_bits": self.image_hash,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ImageRecord:
+        """Make a record from what ``to_json`` returned."""
+        pixels = {int(i): int(n) for i, n in value["pixels"].items()}
+        info = ImageInfo(**value["info"])
+        return cls(value["split"], value["stem"], info, pixels, value["print_bits"])
+
+
+def write_sample(
+    root: Path, form: PreparedFormat, split: str, stem: str, sample: PreparedSample
+) -> ImageRecord:
+    """Write the files of one stem, each complete or absent; safe to call from several processes.
+
+    Raises:
+        UserError: ids outside the labels, another size than ``form``'s, an unusable stem.
+    """
+    for name in (split, stem):
+        if not name or name.startswith(".") or set(name) & set('/\\\0:*?"<>|\n'):
+            raise UserError(f"'{name}': cannot be the name of a file; rename the image")
+    size = (form.height, form.width)
+    for pixels in (sample.image, sample.mask, sample.instances):
+        if pixels is not None and pixels.shape[:2] != size:
+            raise UserError(f"'{stem}': is {pixels.shape[:2]} (height, width), should be {size}")
+    form.labels.check_ids(sample.mask, f"'{stem}'")
+    mask = sample.mask.astype(form.labels.mask_dtype)
+    if sample.image is not None:
+        path = root / "images" / split / f"{stem}.{form.image_format}"
+        write_bytes(path, encode_image(sample.image, form.image_format))
+    colored = form.labels.colorize(mask)
+    write_bytes(root / "masks" / split / f"{stem}.png", encode_image(mask, "png"))
+    write_bytes(root / "colored_masks" / split / f"{stem}.png", encode_image(colored, "png"))
+    if sample.instances is not None:
+        ids = sample.instances
+        if int(ids.min()) < 0 or int(ids.max()) > 65535:
+            raise UserError(f"'{stem}': instance ids must be 0..65535")
+        path = root / "instances" / split / f"{stem}.png"
+        write_bytes(path, encode_image(ids.astype(np.uint16), "png"))
+    box = sample.box or (0, 0, *size)
+    info = ImageInfo(
+        original_size=list(sample.original_size or size),
+        box=list(box),
+        image=sample.image is not None,
+        instances=sample.instances is not None,
+        resize=sample.resize,
+    )
+    content = mask[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+    values, counts = np.unique(content, return_counts=True)
+    pixels_by_id = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
+    return ImageRecord(split, stem, info, pixels_by_id)
+
+
+def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
+    """Encode (H, W, 3) uint8 RGB or (H, W) uint8/uint16; JPEG has quality 95 and full colour."""
+    options = []
+    if image_format == "jpg":
+        options = [cv2.IMWRITE_JPEG_QUALITY, 95]
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    ok, encoded = cv2.imencode(f".{image_format}", pixels, options)
+    if not ok:
+        raise UserError(f"an image of {pixels.shape} {pixels.dtype} cannot be encoded")
+    return encoded.tobytes()
+
+
+class PreparedWriter:
+    """Writes a prepared folder image by image; ``finish`` makes it whole.
+
+    Killed and started again with the same ``key`` it knows what is ``done``. Several processes
+    may fill one folder, each with a list of its own (``shard`` names it); any may finish.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        form: PreparedFormat,
+        kind: str = "prepared",
+        key: Mapping[str, Any] | None = None,
+        shard: str = "00000",
+    ) -> None:
+        """Claim ``folder`` and read what earlier runs left.
+
+        Raises:
+            UserError: the folder belongs to something else or was made with another ``key``.
+        """
+        self.root = claim_output_dir(folder, kind, key or {})
+        self.form = form
+        self._progress = self.root / f".progress-{shard}.jsonl"
+        self._records: dict[tuple[str, str], ImageRecord] = {}
+        self._dropped: set[tuple[str, str]] = set()
+        self._reload()
+        # A killed run may have cut its last line short: the next one begins on a line of its own.
+        if self._progress.exists() and not self._progress.read_bytes().endswith(b"\n"):
+            with self._progress.open("a", encoding="utf-8") as file:
+                file.write("\n")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether ``dataset.json`` is there."""
+        return (self.root / INFO).exists()
+
+    def done(self, split: str, stem: str) -> bool:
+        """Return whether this image was written, by this run or an earlier one."""
+        return (split, stem) in self._records
+
+    def records(self) -> list[ImageRecord]:
+        """Return what was written so far."""
+        return list(self._records.values())
+
+    def write_pair(
+        self,
+        split: str,
+        stem: str,
+        image: Array | None,
+        mask: Array,
+        original_size: tuple[int, int] | None = None,
+        box: Box | None = None,
+    ) -> None:
+        """Write one image (see ``PreparedSample``) and remember it."""
+        sample = PreparedSample(image, mask, original_size, box)
+        self.add(write_sample(self.root, self.form, split, stem, sample))
+
+    def add(self, record: ImageRecord) -> None:
+        """Remember an image that ``write_sample`` wrote (in this or another process)."""
+        self._records[record.split, record.stem] = record
+        with self._progress.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record.to_json()) + "\n")
+
+    def drop(self, split: str, stem: str) -> None:
+        """Remove the files of an image; call it only just before ``finish``."""
+        del self._records[split, stem]
+        self._dropped.add((split, stem))
+        for folder in FOLDERS:
+            for path in (self.root / folder / split).glob(f"{_escape(stem)}.*"):
+                path.unlink()
+
+    def finish(
+        self, name: str, source: str, licence: str, excluded: Mapping[str, str] | None = None
+    ) -> PreparedDataset:
+        """Write ``dataset.json`` from all images (other shards' too) and return the data set.
+
+        Raises:
+            UserError: there are no images.
+        """
+        dropped = set(excluded or {})
+        self._reload()
+        for split, stem in [key for key in self._records if "/".join(key) in dropped]:
+            self.drop(split, stem)
+        if not self._records:
+            raise UserError(f"{self.root}: no image was written")
+        order = sorted(self._records, key=lambda key: (_split_rank(key[0]), key))
+        splits = list(dict.fromkeys(split for split, _ in order))
+        stored = self.form.labels.to_json()
+        info = DatasetInfo(
+            format=FORMAT,
+            name=name,
+            source=source,
+            licence=licence,
+            height=self.form.height,
+            width=self.form.width,
+            resize=self.form.resize,
+            image_format=self.form.image_format,
+            labels=[LabelInfo(**entry) for entry in stored["labels"]],
+            ignore_id=stored["ignore_id"],
+            splits={split: self._split_info(split, order) for split in splits},
+            pictures={
+                split: {stem: self._records[s, stem].info for s, stem in order if s == split}
+                for split in splits
+            },
+            excluded=dict(sorted((excluded or {}).items())),
+            versions=_versions(),
+        )
+        write_json(self.root / INFO, info.model_dump())
+        self.strip_local_paths()
+        return PreparedDataset(self.root, info)
+
+    def strip_local_paths(self) -> None:
+        """Remove from a finished folder the progress files and what killed runs left half-made."""
+        leftovers = [*self.root.glob(".progress-*.jsonl"), *self.root.glob(".dataset.*.json")]
+        for folder in FOLDERS:
+            leftovers += self.root.glob(f"{folder}/*/.*")
+        for path in leftovers:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def _split_info(self, split: str, order: list[tuple[str, str]]) -> SplitInfo:
+        stems = [stem for s, stem in order if s == split]
+        total: dict[int, int] = dict.fromkeys(self.form.labels.by_id, 0)
+        for stem in stems:
+            for i, n in self._records[split, stem].pixels.items():
+                total[i] += n
+        everything = sum(total.values())
+        names = self.form.labels.names
+        return SplitInfo(
+            stems=stems,
+            class_pixels={names[i]: n for i, n in total.items()},
+            class_shares={names[i]: round(n / everything, 8) for i, n in total.items()},
+        )
+
+    def _reload(self) -> None:
+        for path in sorted(self.root.glob(".progress-*.jsonl")):
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except FileNotFoundError:
+                continue  # another process has just finished the folder
+            for line in lines:
+                # The last line of a killed run may be cut short: that image is written again.
+                with suppress(json.JSONDecodeError):
+                    record = ImageRecord.from_json(json.loads(line))
+                    if (record.split, record.stem) not in self._dropped:
+                        self._records[record.split, record.stem] = record
+
+
+def _split_rank(split: str) -> int:
+    known = ("train", "val", "test")
+    return known.index(split) if split in known else len(known)
+
+
+def _escape(stem: str) -> str:
+    return "".join(f"[{c}]" if c in "[]*?" else c for c in stem)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("semsynth", "numpy", "opencv-python-headless", "pillow"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
