@@ -77,6 +77,37 @@ def shared() -> Path:
     return folder
 
 
+class _Code:
+    """A pickle of it touches a file when it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+        return Path.touch, (self.target,)
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files that are not weights; ``executed`` is there once the one with code ran."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "folder").mkdir()
+    torch.save({"weights": torch.ones(9)}, folder / "other")
+    torch.save({"weights": _Code(folder / "executed")}, folder / "code")
+    half = (folder / "other").read_bytes()[:500]
+    contents = {
+        "empty": b"",
+        "byte": b"1",
+        "text": b"not weights",
+        "short": half,
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set of 8 + 4 built-in streets at 64x64; tests only read it."""

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from semsynth.core.errors import UserError
+from semsynth.core.safe_load import load_state_dict
 from semsynth.evaluation.metrics.features import transformers_extractor
 from semsynth.evaluation.metrics.inception import BasicConv2d, InceptionV3, _average
 from semsynth.evaluation.metrics.lpips import Lpips
-from semsynth.evaluation.metrics.weights import ALEXNET, PublicWeights, Unavailable, find, load
+from semsynth.evaluation.metrics.weights import ALEXNET, PublicWeights, Unavailable, find
 
 CHANNELS = ((0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3))
 
@@ -119,7 +120,7 @@ def test_lpips_reads_the_published_heads(shared: Path) -> None:
     path = shared / "weights" / "lpips_heads" / "alex.pth"
     if not path.exists():
         pytest.skip("needs the LPIPS heads in ../shared/weights")
-    lpips = Lpips(alexnet(), load(path))
+    lpips = Lpips(alexnet(), load_state_dict(path))
     assert all((head >= 0).all() and head.abs().sum() > 0 for head in lpips.heads)
 
 
@@ -144,7 +145,7 @@ def test_weights_come_from_path_cache_or_download(
     with pytest.raises(Unavailable, match="--w"):
         find(weights, None, download=False)
     cached = find(weights, None, download=True)
-    assert torch.equal(load(cached)["w"], torch.ones(2))
+    assert torch.equal(load_state_dict(cached)["w"], torch.ones(2))
     published.unlink()
     assert find(weights, None, download=False) == cached
     with pytest.raises(UserError, match=r"--w .*no such file"):
@@ -202,6 +203,18 @@ def test_any_transformers_backbone_gives_features_named_after_it(tmp_path: Path)
 def test_a_backbone_that_cannot_be_had_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--features"):
         transformers_extractor(str(tmp_path / "nothing"), "cpu")
+    damaged = save_tiny_vit(tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"1")
+    with pytest.raises(UserError, match="damaged: cannot be loaded"):
+        transformers_extractor(str(damaged), "cpu")
+
+
+@pytest.mark.parametrize("name", ["folder", "empty", "byte", "text", "short", "code"])
+def test_damaged_files_of_public_weights(damaged: Path, name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        InceptionV3.from_file(damaged / name)
+    with pytest.raises(UserError, match=name):
+        Lpips.from_files(damaged / name, damaged / name)
 
 
 def test_a_real_backbone_tells_streets_from_noise(shared: Path) -> None:

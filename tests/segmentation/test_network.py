@@ -83,6 +83,11 @@ def test_models_that_cannot_be_had_or_have_no_maps_are_user_errors(tmp_path: Pat
 
     with pytest.raises(UserError, match="init_from"):
         hub.from_pretrained(str(tmp_path / "nothing"), 3)
+    damaged = Path(save_backbone(tmp_path / "damaged"))
+    for content in (b"", b"1", (damaged / "model.safetensors").read_bytes()[:500]):
+        (damaged / "model.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match="damaged: cannot be loaded"):
+            hub.from_pretrained(str(damaged), 3)
     small = ViTConfig(
         hidden_size=8,
         num_hidden_layers=1,
@@ -149,10 +154,10 @@ def test_missing_cut_short_empty_and_foreign_files_are_user_errors(tmp_path: Pat
     whole = make_segmenter().save(path).read_bytes()
     for part in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
         path.write_bytes(part)
-        with pytest.raises(UserError, match=r"segmenter\.pth: is no segmenter"):
+        with pytest.raises(UserError, match=r"segmenter\.pth: .*semsynth segment train"):
             Segmenter.load(path)
     torch.save({"weights": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="is no segmenter"):
+    with pytest.raises(UserError, match="is not a segmenter"):
         Segmenter.load(path)
 
 

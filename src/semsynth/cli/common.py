@@ -41,6 +41,7 @@ def guard(run: Callable[[], int]) -> int:
         130 after Ctrl-C, 141 when the reader of stdout has gone. Any other exception is a bug and
         passes through with its traceback.
     """
+    format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
     try:
         with log_to_terminal():
@@ -60,6 +61,8 @@ def guard(run: Callable[[], int]) -> int:
             raise
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{_USER_ERRNOS[error.errno]}{where}", 2)
+    finally:
+        warnings.formatwarning = format_before
 
 
 def _one_line(

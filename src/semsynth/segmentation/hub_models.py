@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -84,8 +85,8 @@ def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.M
         else:
             model = AutoModel.from_pretrained(source, dtype=torch.float32)
             config = model.config.to_dict()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"init_from {source}: cannot be loaded ({reason})") from None
     pixels = preprocessing(source)
     arch = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path, sha256_file
+from semsynth.core.safe_load import load_torch_file
 from semsynth.data.labels import LabelSet
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.small_unet import UNet, level_widths
@@ -161,17 +161,10 @@ def _build(info: SegmenterInfo) -> nn.Module:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such segmenter; make it with 'semsynth segment train'")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-        raise UserError(
-            f"{path}: is no segmenter file (cut short, or with code in it, which is never run); "
-            "make it with 'semsynth segment train'"
-        ) from None
+    remedy = "make it with 'semsynth segment train'"
+    content = load_torch_file(path, remedy)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
-        raise UserError(f"{path}: is no segmenter file; make it with 'semsynth segment train'")
+        raise UserError(f"{path}: is not a segmenter file; {remedy}")
     if content["kind"] != "segmenter" or content["format"] != FORMAT:
-        raise UserError(f"{path}: is another kind or format of file; train the segmenter again")
+        raise UserError(f"{path}: is another kind or format of file; {remedy}")
     return content

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging
@@ -71,8 +72,8 @@ def transformers_extractor(source: str, device_name: str) -> Extractor:
     logging.disable_progress_bar()
     try:
         model = AutoModel.from_pretrained(source, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"--features {source}: cannot be loaded ({reason})") from None
     device = pick_device(device_name)
     network = _Pooled(model, preprocessing(source)).to(device).eval()

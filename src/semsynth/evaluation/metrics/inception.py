@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.core.errors import UserError
-from semsynth.evaluation.metrics.weights import load
+from semsynth.core.safe_load import load_state_dict
 
 SIZE = 299
 DIMENSIONS = 2048
@@ -194,7 +194,9 @@ class InceptionV3(nn.Module):
         network = cls()
         missing, unexpected = [], []
         try:
-            missing, unexpected = network.load_state_dict(load(path), strict=False)
+            missing, unexpected = network.load_state_dict(
+                load_state_dict(path, "give the published file"), strict=False
+            )
         except RuntimeError as error:
             unexpected = [" ".join(str(error).split())[:200]]
         # Files from before PyTorch 0.4.1 do not count batches; inference does not need it.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.core.errors import UserError
-from semsynth.evaluation.metrics.weights import load
+from semsynth.core.safe_load import load_state_dict
 
 # Smaller images leave nothing after AlexNet's pools.
 SMALLEST_SIDE = 31
@@ -59,7 +59,8 @@ class Lpips(nn.Module):
     @classmethod
     def from_files(cls, backbone: Path, heads: Path) -> Lpips:
         """Load torchvision's AlexNet and the published heads; UserError as the constructor."""
-        return cls(load(backbone), load(heads))
+        remedy = "give the published file"
+        return cls(load_state_dict(backbone, remedy), load_state_dict(heads, remedy))
 
     def embed(self, images_BCHW: Tensor) -> list[Tensor]:
         """Return the five levels' features of RGB images in 0..1, of unit length by pixel."""

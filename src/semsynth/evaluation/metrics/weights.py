@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path, sha256_file
@@ -93,21 +89,6 @@ def find(weights: PublicWeights, path: Path | None, download: bool) -> Path:
             f"{weights.file} could not be downloaded ({reason}); give it with {weights.flag}"
         ) from None
     return cached
-
-
-def load(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, tensors only.
-
-    Raises:
-        UserError: cut short, with code in it, or something else.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-        raise UserError(f"{path}: cannot be read as weights; remove it or give another") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path}: is not a dictionary of tensors; give the published file")
-    return state
 
 
 def _download(weights: PublicWeights, target: Path) -> None:

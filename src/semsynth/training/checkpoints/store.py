@@ -15,6 +15,7 @@ from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, sha256_file, write_json, write_text
 from semsynth.core.logging import logger
+from semsynth.core.safe_load import load_torch_file
 
 FORMAT = 1
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
@@ -207,12 +208,12 @@ def load_state(folder: Path, mapped: bool = False) -> dict[str, Any]:
         mapped: read a tensor when it is used; processes of a node then share the memory.
 
     Raises:
-        UserError: the disk does not answer.
+        UserError: it cannot be read.
+        FileNotFoundError: it is gone.
     """
     path = folder / STATE
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
-    except FileNotFoundError:
+        return dict(load_torch_file(path, mapped=mapped))
+    except UserError:
+        path.stat()  # FileNotFoundError: the run removed it meanwhile
         raise
-    except OSError as error:
-        raise _unreadable(folder, error) from error
