@@ -67,11 +67,16 @@ def measure(config: MemoryConfig, folder: Path) -> dict[str, Any]:
     size = (config.height or recipe.height, config.width or recipe.width)
     names = {i: f"class {i}" for i in range(config.classes + 1)}
     labels = LabelSet.from_names(names, ignore_id=config.classes)
-    unet = fresh_network(recipe.model, recipe.diffusion, labels.num_channels)
+    unet = fresh_network(recipe.model, recipe.diffusion_config, labels.num_channels)
     for parameter in unet.parameters():  # the last layers of a fresh network are zero
         torch.nn.init.normal_(parameter, std=0.01)
     bundle = ModelFile(
-        recipe.model, recipe.diffusion, labels, recipe.height, recipe.width, unet.state_dict()
+        recipe.model,
+        recipe.diffusion_config,
+        labels,
+        recipe.height,
+        recipe.width,
+        unet.state_dict(),
     )
     save_model_file(folder / "final_model.pth", bundle)
     parameters = sum(p.numel() for p in unet.parameters())

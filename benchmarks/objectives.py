@@ -29,30 +29,23 @@ from semsynth.pipelines.generate.run import generate
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig
 
+FLOW = ("loss.prediction=flow_prediction", "diffusion.schedule=flow")
 ARMS: dict[str, tuple[str, ...]] = {
-    "epsilon, linear": ("prediction=epsilon", "schedule=linear"),
-    "epsilon, cosine": ("prediction=epsilon",),
-    "epsilon, cosine, min-SNR": ("prediction=epsilon", "min_snr_gamma=5.0"),
-    "v, cosine": ("prediction=v_prediction",),
-    "v, cosine, zero SNR": ("prediction=v_prediction", "zero_terminal_snr=true"),
-    "x0, cosine, at most 100, zero SNR": (
-        "prediction=sample", "zero_terminal_snr=true", "loss_sigma_min=0.1",
-    ),
-    "x0, cosine, min-SNR": ("prediction=sample", "min_snr_gamma=5.0"),
+    "epsilon, linear": ("loss.prediction=epsilon", "diffusion.schedule=linear"),
+    "epsilon, cosine": ("loss.prediction=epsilon",),
+    "epsilon, cosine, min-SNR": ("loss.prediction=epsilon", "loss.weighting=min_snr"),
+    "v, cosine": ("loss.prediction=v_prediction",),
+    "x0, cosine, min-SNR": ("loss.weighting=min_snr",),
     # The weight of x0's error in the loss of v, SNR + 1, with an upper limit.
-    "x0, cosine, at most 100": ("prediction=sample", "loss_sigma_min=0.1"),
-    "x0, cosine, at most 10": ("prediction=sample", "loss_sigma_min=0.316"),
-    "x0, cosine, at most 5": ("prediction=sample", "loss_sigma_min=0.447"),
-    "x0, cosine, at most 100, shift 2": (
-        "prediction=sample", "shift=2.0", "loss_sigma_min=0.1",
-    ),
-    "x0, linear, at most 100": (
-        "prediction=sample", "schedule=linear", "loss_sigma_min=0.1",
-    ),
+    "x0, cosine, at most 100": ("loss.sigma_min=0.1",),
+    "x0, cosine, at most 10": ("loss.sigma_min=0.316",),
+    "x0, cosine, at most 5": ("loss.sigma_min=0.447",),
+    "x0, cosine, at most 100, shift 2": ("diffusion.shift=2.0", "loss.sigma_min=0.1"),
+    "x0, linear, at most 100": ("diffusion.schedule=linear", "loss.sigma_min=0.1"),
     "flow, logit-normal": (
-        "prediction=flow_prediction", "schedule=flow", "times=logit_normal",
+        *FLOW, "loss.timesteps=logit_normal",
     ),
-    "flow, uniform": ("prediction=flow_prediction", "schedule=flow"),
+    "flow, uniform": FLOW,
 }  # fmt: skip
 
 
@@ -103,7 +96,7 @@ def run_arm(config: ObjectivesConfig, arm: str) -> dict[str, float]:
     done = folder / "result.json"
     if done.exists():
         return dict(json.loads(done.read_text()))
-    changes = tuple(f"diffusion.{change}" for change in ARMS[arm]) + config.set
+    changes = ARMS[arm] + config.set
     train(TrainConfig(config.recipe, config.data, folder / "run", set=changes))
     painted = GenerateConfig(
         folder / "run" / "final_model.pth", config.data, folder / "samples",

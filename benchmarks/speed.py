@@ -40,7 +40,7 @@ from semsynth.core.precision import (
 )
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import Denoiser
-from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
@@ -345,7 +345,7 @@ def training(name: str, where: Where) -> dict[str, Any]:
 
 def _training_step(case: Case, where: Where, fast: bool) -> Callable[[], Tensor]:
     unet = network(case, where.device).train()
-    schedule = Schedule(PAPER)
+    loss_of = DiffusionLoss(Schedule(PAPER))
     x0, _, mask = inputs(case, unet)
     x0 = x0.tanh()
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(2)).to(where.device)
@@ -361,9 +361,7 @@ def _training_step(case: Case, where: Where, fast: bool) -> Callable[[], Tensor]
     def step() -> Tensor:
         with where.autocast(fast):
             hot = one_hot(unet, mask)
-            loss = diffusion_loss(
-                schedule, lambda x, t: unet(x, t, hot).sample, x0, noise, t
-            ).total.mean()
+            loss = loss_of(lambda x, t: unet(x, t, hot).sample, x0, noise, t).total.mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -37,7 +37,7 @@ height: 32
 width: 32
 model: {codec: haar, haar_levels: 1, base_channels: 16, channel_mult: [1, 2],
         blocks_per_level: 1, attention_factors: [2], head_channels: 16, spade_hidden: 8}
-diffusion: {prediction: sample}
+diffusion: {}
 train: {steps: 100, batch_size: 4, checkpoint_every: 2}
 finetune: {steps: 100}
 """

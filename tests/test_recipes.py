@@ -24,7 +24,7 @@ SIDEWALK_CHANNELS = 34  # 35 labels; the unlabelled one has no channel
 def parameters(name: str, label_channels: int) -> int:
     recipe = load_recipe(name)
     with torch.device("meta"):
-        unet, _ = build_network(recipe.model, recipe.diffusion, label_channels)
+        unet, _ = build_network(recipe.model, recipe.diffusion_config, label_channels)
     return sum(p.numel() for p in unet.parameters())
 
 
@@ -42,7 +42,7 @@ def test_the_papers_recipe_has_the_published_network() -> None:
 
 HAAR = (
     "height=1024", "width=1024", "model.codec=haar", "model.labels=patch",
-    "diffusion.prediction=sample", "diffusion.learn_sigma=false", "diffusion.schedule=cosine",
+    "loss.prediction=sample", "loss.learn_sigma=false", "diffusion.schedule=cosine",
 )  # fmt: skip
 
 
@@ -61,8 +61,8 @@ def test_which_recipes_take_the_authors_network() -> None:
 
 def test_the_papers_recipe_has_the_published_objective() -> None:
     recipe = load_recipe("paper_256")
-    assert (recipe.diffusion.prediction, recipe.diffusion.learn_sigma) == ("epsilon", True)
-    betas = Schedule(recipe.diffusion).betas
+    assert (recipe.loss.prediction, recipe.loss.learn_sigma) == ("epsilon", True)
+    betas = Schedule(recipe.diffusion_config).betas
     assert (len(betas), betas[0], betas[-1]) == (1000, 1e-4, 0.02)
     assert recipe.train.ema_warmup is False
     assert recipe.train.weight_decay == 0

@@ -19,11 +19,6 @@ CONFIGS = {
     "epsilon": DiffusionConfig(prediction="epsilon"),
     "paper": DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True),
     "v": DiffusionConfig(prediction="v_prediction"),
-    "v_zero": DiffusionConfig(prediction="v_prediction", zero_terminal_snr=True),
-    "v_linear_zero": DiffusionConfig(
-        prediction="v_prediction", schedule="linear", zero_terminal_snr=True
-    ),
-    "sample_zero": DiffusionConfig(zero_terminal_snr=True, shift=2.0),
     "flow": DiffusionConfig(prediction="flow_prediction", schedule="flow"),
     "flow_shifted": DiffusionConfig(prediction="flow_prediction", schedule="flow", shift=3.0),
 }

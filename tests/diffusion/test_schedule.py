@@ -82,22 +82,6 @@ def test_first_posterior_is_the_image() -> None:
     assert schedule.posterior_xt[0] == 0
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear"])
-def test_zero_terminal_snr_is_zero_and_keeps_the_start(name: str) -> None:
-    """Algorithm 1 of arXiv 2305.08891: sqrt(alpha_bar) is shifted and stretched."""
-    made = {"schedule": name, "prediction": "v_prediction"}
-    plain = np.sqrt(Schedule(DiffusionConfig.model_validate(made)).alpha_bar)
-    zero = Schedule(DiffusionConfig.model_validate({**made, "zero_terminal_snr": True}))
-    assert zero.alpha_bar[-1] == 0 and zero.betas[-1] == 1
-    wanted = (plain - plain[-1]) * plain[0] / (plain[0] - plain[-1])
-    np.testing.assert_allclose(np.sqrt(zero.alpha_bar), wanted, atol=1e-9)
-    assert np.isfinite(zero.posterior_log_variance).all()
-    # At the last level nothing of the image is left, and the posterior asks x0 alone.
-    noise = torch.randn(1, 3, 2, 2)
-    assert torch.equal(zero.noised(torch.ones_like(noise), noise, torch.tensor([999])), noise)
-    assert zero.posterior_xt[-1] == 0
-
-
 def test_rectified_flow_is_a_straight_line() -> None:
     schedule = Schedule(DiffusionConfig(prediction="flow_prediction", schedule="flow"))
     x0, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)

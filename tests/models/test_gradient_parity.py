@@ -7,7 +7,7 @@ import torch
 from official_figures import NAMES, figures, label_map, network
 
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.names import to_official
 
@@ -21,7 +21,8 @@ def test_gradient_norms_equal_the_official_ones(name: str, case: str) -> None:
     unet = network(description)
     label = label_map(tensors, "label", unet)
     x0, noise, t = tensors["in/x_start"], tensors["in/noise"], tensors[f"in/train_t_{case}"]
-    loss = diffusion_loss(Schedule(PAPER), lambda x, t: unet(x, t, label).sample, x0, noise, t)
+    loss_of = DiffusionLoss(Schedule(PAPER))
+    loss = loss_of(lambda x, t: unet(x, t, label).sample, x0, noise, t)
     loss.total.mean().backward()
     gradients = {name: p.grad for name, p in unet.named_parameters() if p.grad is not None}
     assert gradients.keys() == dict(unet.named_parameters()).keys()

@@ -35,7 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "epsilon": {
         "codec": "pixel", "prediction": "epsilon", "learn_sigma": True, "schedule": "linear",
     },
-    "v": {"prediction": "v_prediction", "zero_terminal_snr": True},
+    "v": {"prediction": "v_prediction"},
     "flow": {"prediction": "flow_prediction", "schedule": "flow"},
 }  # fmt: skip
 

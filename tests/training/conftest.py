@@ -34,7 +34,7 @@ RECIPE: dict[str, Any] = {
         "spade_hidden": 8,
         "dropout": 0.1,
     },
-    "diffusion": {"prediction": "sample"},
+    "diffusion": {},
     "train": {
         "steps": 6,
         "batch_size": 4,

@@ -29,17 +29,19 @@ Configure = Callable[..., TrainConfig]
         (("height=18",), r"18x16 .*cannot be halved.*multiples of 4; the nearest size is 16x16"),
         (("width=30", "height=32"), r"32x30 .*multiples of 4; the nearest size is 32x32"),
         (("model.head_channels=24",), r"head_channels 24 does not divide"),
-        (("diffusion.learn_sigma=true",), r"learn_sigma needs prediction: epsilon"),
+        (("loss.learn_sigma=true",), r"learn_sigma needs prediction: epsilon"),
         (
-            ("diffusion.prediction=epsilon", "diffusion.learn_sigma=true", "model.codec=haar"),
+            ("loss.prediction=epsilon", "loss.learn_sigma=true", "model.codec=haar"),
             r"learn_sigma needs model.codec: pixel",
         ),
         (("diffusion.schedule=linear", "diffusion.shift=2.0"), r"shift needs schedule: cosine"),
         (("diffusion.schedule=flow",), r"schedule: flow need each other"),
-        (
-            ("diffusion.prediction=epsilon", "diffusion.zero_terminal_snr=true"),
-            r"zero_terminal_snr cannot be with prediction: epsilon",
-        ),
+        (("loss.prediction=flow_prediction",), r"schedule: flow need each other"),
+        (("loss.weighting=min-snr",), r"'loss.weighting' is 'min-snr'"),
+        (("train.band_weights=[1, 2]",), r"'train.band_weights' is now loss.band_weights"),
+        (("diffusion.times=uniform",), r"'diffusion.times' is now loss.timesteps"),
+        (("diffusion.min_snr_gamma=5",), r"is now loss.min_snr_gamma, with loss.weighting"),
+        (("diffusion.zero_terminal_snr=true",), r"zero_terminal_snr' was removed; delete it"),
         (("train.crop_size=[10, 16]",), r"crop_size: 10 is no multiple of 4"),
         (("height=18", "train.crop_size=[18, 16]"), r"crop_size: 18 is no multiple of 4"),
         (("train.crop_size=[20, 16]",), r"20 at scale 1 is 20 pixels.*height 16.*1.25"),
@@ -60,6 +62,14 @@ def test_a_wrong_value_is_named(
         train(configure("run", *changes))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_file_of_before_names_the_new_place(tmp_path: Path, recipe_file: Path) -> None:
+    old = tmp_path / "old.yaml"
+    text = recipe_file.read_text()
+    old.write_text(text.replace("diffusion: {}", "diffusion: {prediction: epsilon}"))
+    with pytest.raises(UserError, match=r"old.yaml: 'diffusion.prediction' is now loss.prediction"):
+        load_recipe(str(old))
 
 
 def test_a_change_may_be_any_yaml_that_fits(recipe_file: Path) -> None:

@@ -148,8 +148,8 @@ def test_terms_of_both() -> None:
 
 
 PAPER = (
-    "model.codec=pixel", "model.labels=nearest", "diffusion.prediction=epsilon",
-    "diffusion.learn_sigma=true", "diffusion.schedule=linear",
+    "model.codec=pixel", "model.labels=nearest", "loss.prediction=epsilon",
+    "loss.learn_sigma=true", "diffusion.schedule=linear",
 )  # fmt: skip
 
 
@@ -211,3 +211,28 @@ def test_what_cannot_be_started_from(
             train(configure("run", *changes, **options))
         assert "\n" not in str(error.value)
         assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_version_before_the_loss_section(
+    source: Path, configure: Configure, tmp_path: Path
+) -> None:
+    """It is not continued; its model is read, and another run starts from it."""
+    old = tmp_path / "old"
+    shutil.copytree(source.parent, old)
+    marker = json.loads((old / ".semsynth.json").read_text())
+    recipe = marker["key"]["recipe"]
+    weights = torch.load(old / "final_model.pth", weights_only=True)
+    loss = recipe.pop("loss")
+    recipe["diffusion"] |= {"prediction": loss["prediction"], "times": "uniform"}
+    weights["diffusion"] |= {"zero_terminal_snr": False, "loss_sigma_min": 0.316, "logit_std": 1.0}
+    (old / ".semsynth.json").write_text(json.dumps(marker))
+    torch.save(weights, old / "final_model.pth")
+    with pytest.raises(UserError, match=r"another version of semsynth; .*--from .*old --output A"):
+        train(configure("old"))
+    train(configure("run", *NO_STEPS, from_checkpoint=old))
+    assert load_model_file(tmp_path / "run").facts["from"]["dataset"] == "streets"
+    weights["diffusion"]["zero_terminal_snr"] = True
+    torch.save(weights, old / "final_model.pth")
+    with pytest.raises(UserError, match="zero_terminal_snr is no longer supported") as error:
+        train(configure("another", *NO_STEPS, from_checkpoint=old))
+    assert "\n" not in str(error.value)

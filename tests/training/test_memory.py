@@ -140,7 +140,7 @@ def test_a_preview_is_what_pytorch_allocates_while_a_whole_image_is_painted(
     recipe = small(*size, *behind.get(codec, ()))
     with practice_run(recipe, 12, torch.device("cpu")) as run:
         labels = LabelSet.from_names({i: f"class {i}" for i in range(12)})
-        bundle = ModelFile(recipe.model, recipe.diffusion, labels, 128, 128, {})
+        bundle = ModelFile(recipe.model, recipe.diffusion_config, labels, 128, 128, {})
         pipe = SemanticDiffusionPipeline.wrap(bundle, run.ema.module)
         pipe.use_precision(run.precision)
         settings = SamplerSettings(steps=3, guidance_scale=1.5)

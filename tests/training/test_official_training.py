@@ -22,7 +22,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import LoaderConfig, TrainingDataset, batches
 from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
-from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
@@ -39,7 +39,7 @@ CLASSES = 3
 OFFICIAL = (
     "model.base_channels=64", "model.head_channels=64", "model.channel_mult=[1,1]",
     "model.codec=pixel", "model.labels=nearest", "model.instance_edges=true", "model.dropout=0.0",
-    "diffusion.prediction=epsilon", "diffusion.schedule=linear", "diffusion.learn_sigma=true",
+    "loss.prediction=epsilon", "diffusion.schedule=linear", "loss.learn_sigma=true",
     "train.steps=3", "train.learning_rate=1e-4", "train.mask_dropout=0.0", "train.flip=false",
     "train.grad_clip=1e9", "train.ema_decay=0.9", "train.ema_warmup=false",
     "finetune.steps=4", "finetune.learning_rate=2e-5", "finetune.mask_dropout=0.5",
@@ -77,7 +77,7 @@ def official_map(channels_BHW: Tensor, instances_BHW: Tensor) -> Tensor:
 
 def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any, Any]:
     """Return the weights after both phases, and their average."""
-    schedule = Schedule(recipe.diffusion)
+    loss_of = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
     average = {name: p.detach().clone() for name, p in unet.named_parameters()}
     size = recipe.train.batch_size
     images = TrainingDataset(data, "train", LoaderConfig(recipe.seed, size))
@@ -85,7 +85,7 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
     class One:
         process_index, num_processes, device = 0, 1, torch.device("cpu")
 
-    run: Any = Run(recipe, *[None] * 2, One(), *[None] * 5)  # type: ignore[arg-type]
+    run: Any = Run(recipe, *[None] * 2, One(), *[None] * 3, loss_of, None)  # type: ignore[arg-type]
     for step, batch in enumerate(batches(images, (0, recipe.total_steps))):
         run.step, second = step, step >= recipe.train.steps
         if step in (0, recipe.train.steps):
@@ -100,7 +100,7 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
         positions = range(step * size, (step + 1) * size)
         noise = torch.stack([torch.from_numpy(noise_at(recipe, i)) for i in positions])
         t = step_timesteps(run)
-        loss = diffusion_loss(schedule, lambda x, t, y=y: unet(x, t, y).sample, x0, noise, t)
+        loss = loss_of(lambda x, t, y=y: unet(x, t, y).sample, x0, noise, t)
         optimizer.zero_grad()
         loss.total.mean().backward()
         optimizer.step()

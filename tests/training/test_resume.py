@@ -297,18 +297,6 @@ def test_what_does_not_decide_the_weights_may_change(
         train(configure("memory", "train.batch_size=8"))
 
 
-def test_a_folder_of_an_older_version_that_told_them_goes_on(
-    configure: Configure, straight: Path, tmp_path: Path, assert_same_weights: Same
-) -> None:
-    train_until(configure("run"), 4)
-    marker = tmp_path / "run/.semsynth.json"
-    found = json.loads(marker.read_text())
-    found["key"]["recipe"]["train"] |= {"accumulation": 2, "checkpoint_every": 2}
-    marker.write_text(json.dumps(found))
-    train(configure("run"))
-    assert_same_weights(tmp_path / "run", straight)
-
-
 def test_the_precision_of_the_first_start_stays(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert_same_weights: Same, logged: Callable[[], str],

@@ -15,8 +15,8 @@ from semsynth.training.recipe import TrainConfig
 # What the official code can run, as small as that can be (haar_levels: the default, unused here).
 PAPER = (
     "model.codec=pixel", "model.haar_levels=2", "model.labels=nearest", "model.base_channels=32",
-    "model.spade_hidden=128", "model.dropout=0", "diffusion.prediction=epsilon",
-    "diffusion.schedule=linear", "diffusion.learn_sigma=true", "train.steps=2", "finetune.steps=1",
+    "model.spade_hidden=128", "model.dropout=0", "loss.prediction=epsilon",
+    "diffusion.schedule=linear", "loss.learn_sigma=true", "train.steps=2", "finetune.steps=1",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.data.prepare import prepare
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.names import from_official, to_official
 from semsynth.pipelines import SemanticDiffusionPipeline
@@ -94,7 +95,7 @@ def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path:
         def read_mask(split: str, stem: str) -> Any:
             return data.read_mask(split, stem)[8:24, 12:36]
 
-    unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
+    unet, codec = build_network(recipe.model, recipe.diffusion_config, data.labels.num_channels)
     torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
     unet.eval()
     small = recipe.model_copy(
@@ -104,10 +105,10 @@ def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path:
             "train": recipe.train.model_copy(update={"crop_size": None}),
         }
     )
-    schedule = Schedule(recipe.diffusion)
-    found = validation_loss(unet, codec, schedule, data, recipe)
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config))
+    found = validation_loss(unet, codec, loss, data, recipe)
     middles: Any = Middles
-    assert found == validation_loss(unet, codec, schedule, middles, small)
+    assert found == validation_loss(unet, codec, loss, middles, small)
 
 
 def test_the_network_is_told_and_starts_as_if_it_were_not(
@@ -134,7 +135,7 @@ def test_the_network_is_told_and_starts_as_if_it_were_not(
 def test_no_variation_is_zeros(configure: Configure) -> None:
     config = configure("run", *TOLD)
     recipe = load_recipe(config.recipe, config.set)
-    unet, _ = build_network(recipe.model, recipe.diffusion, 5)
+    unet, _ = build_network(recipe.model, recipe.diffusion_config, 5)
     torch.manual_seed(0)
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -208,8 +209,8 @@ def test_the_official_code_loses_nothing_that_is_told(configure: Configure, tmp_
     """In sampling nothing is told, so an official file needs no place for it."""
     paper = (
         "model.codec=pixel", "model.labels=nearest", "model.spade_hidden=128",
-        "model.base_channels=32", "model.head_channels=32", "diffusion.prediction=epsilon",
-        "diffusion.learn_sigma=true", "diffusion.schedule=linear",
+        "model.base_channels=32", "model.head_channels=32", "loss.prediction=epsilon",
+        "loss.learn_sigma=true", "diffusion.schedule=linear",
     )  # fmt: skip
     train(configure("run", *SHORT, *TOLD, *paper))
     bundle = load_model_file(tmp_path / "run")

@@ -19,7 +19,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import Batch, LoaderConfig, TrainingDataset, batches
 from semsynth.data.writer import PreparedFormat, PreparedWriter
-from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training import build as setup
 from semsynth.training import loop
@@ -95,13 +95,14 @@ class Spy:
         self.labels: list[torch.Tensor] = []
         self.optimizer_steps: list[float] = []
         step, labels = loop.train_step, step_module.label_input
+        call = DiffusionLoss.__call__
 
-        def loss(*args: Any) -> Any:
-            _, _, _, noise, t, weight, _ = args
+        def loss(this: DiffusionLoss, *args: Any) -> Any:
+            _, _, noise, t, weight, _ = args
             self.noise.append(noise)
             self.t.append(t)
             self.weight.append(weight)
-            return diffusion_loss(*args)
+            return call(this, *args)
 
         def take(run: Run, batch: Batch) -> torch.Tensor:
             result = step(run, batch)
@@ -113,7 +114,7 @@ class Spy:
             self.labels.append(channels.clone())
             return labels(unet, model, channels, *edges)
 
-        monkeypatch.setattr(step_module, "diffusion_loss", loss)
+        monkeypatch.setattr(DiffusionLoss, "__call__", loss)
         monkeypatch.setattr(loop, "train_step", take)
         monkeypatch.setattr(step_module, "label_input", see)
 
@@ -225,7 +226,7 @@ def test_saving_memory_changes_nothing_but_rounding(
         torch.testing.assert_close(saving[name], gradient, rtol=1e-4, atol=1e-5 * scale)
 
 
-EPSILON = ("model.codec=pixel", "diffusion.prediction=epsilon", "diffusion.learn_sigma=true",
+EPSILON = ("model.codec=pixel", "loss.prediction=epsilon", "loss.learn_sigma=true",
            "diffusion.schedule=linear")  # fmt: skip
 
 
@@ -332,7 +333,7 @@ def test_recomputing_changes_nothing(
 def test_bands_add_up_to_the_loss(configure: Configure) -> None:
     train(configure("plain", "finetune.steps=0"))
     # One level of Haar: four equal channels each, of which one is coarse.
-    train(configure("fine", "finetune.steps=0", "train.band_weights=[1, 3]"))
+    train(configure("fine", "finetune.steps=0", "loss.band_weights=[1, 3]"))
     plain, fine = (read_metrics(configure(name).output)[0] for name in ("plain", "fine"))
     for line in (plain, fine):
         assert line["mse_band_0"] + line["mse_band_1"] == pytest.approx(line["mse"], abs=2e-6)
@@ -342,8 +343,8 @@ def test_bands_add_up_to_the_loss(configure: Configure) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [["train.band_weights=[1]"], ["model.codec=pixel", "train.band_weights=[1, 1]"]]
+    "changes", [["loss.band_weights=[1]"], ["model.codec=pixel", "loss.band_weights=[1, 1]"]]
 )
 def test_weights_of_bands_that_are_not_there(changes: list[str], configure: Configure) -> None:
-    with pytest.raises(UserError, match=r"train.band_weights has \d numbers: codec haar takes 2"):
+    with pytest.raises(UserError, match=r"loss.band_weights has \d numbers: codec haar takes 2"):
         train(configure("a", *changes))

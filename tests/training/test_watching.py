@@ -17,14 +17,14 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepare import prepare
 from semsynth.data.writer import PreparedFormat, PreparedWriter
-from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import HaarCodec
 from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.planning.flops import recipe_flops
-from semsynth.training import preview as module
+from semsynth.training import loop
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
@@ -36,7 +36,7 @@ Configure = Callable[..., TrainConfig]
 
 def watched_network(recipe: Recipe, channels: int) -> Any:
     torch.manual_seed(0)
-    unet, codec = build_network(recipe.model, recipe.diffusion, channels)
+    unet, codec = build_network(recipe.model, recipe.diffusion_config, channels)
     torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
     return unet.eval(), codec
 
@@ -56,7 +56,9 @@ def test_images_are_encoded_where_the_network_is(recipe_file: Path, images: Path
     recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
     elsewhere = watched_network(recipe, data.labels.num_channels)[0].to("meta")
     with pytest.raises(Reached):
-        validation_loss(elsewhere, Codec(1), Schedule(recipe.diffusion), data, recipe)
+        validation_loss(
+            elsewhere, Codec(1), DiffusionLoss(Schedule(recipe.diffusion_config)), data, recipe
+        )
     assert [device.type for device in seen] == ["meta"]
 
 
@@ -66,9 +68,9 @@ def test_latents_on_the_disk_give_the_same_loss(
     recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
     unet, codec = watched_network(recipe, data.labels.num_channels)
     cache = cache_latents(LatentSet(data, codec, dtype="float32"), "val", folder=tmp_path / "c")
-    schedule = Schedule(recipe.diffusion)
-    found = validation_loss(unet, codec, schedule, data, recipe, cache.read)
-    assert found == pytest.approx(validation_loss(unet, codec, schedule, data, recipe), rel=1e-6)
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config))
+    found = validation_loss(unet, codec, loss, data, recipe, cache.read)
+    assert found == pytest.approx(validation_loss(unet, codec, loss, data, recipe), rel=1e-6)
 
 
 def padded(folder: Path, outside: int, rest: int = 0) -> PreparedDataset:
@@ -92,17 +94,19 @@ def test_padding_is_not_validated(
 ) -> None:
     weights = []
 
-    def loss(*arguments: Any) -> Any:
-        weights.append(arguments[5])
-        return diffusion_loss(*arguments)
+    call = DiffusionLoss.__call__
 
-    monkeypatch.setattr(module, "diffusion_loss", loss)
+    def loss(this: DiffusionLoss, *arguments: Any) -> Any:
+        weights.append(arguments[4])
+        return call(this, *arguments)
+
+    monkeypatch.setattr(DiffusionLoss, "__call__", loss)
     recipe = load_recipe(str(recipe_file), crop)
     black, white = (padded(tmp_path / str(n), n) for n in (0, 255))
     # A fresh network paints nothing: its errors are the images themselves.
-    unet, codec = build_network(recipe.model, recipe.diffusion, black.labels.num_channels)
-    schedule = Schedule(recipe.diffusion)
-    found = [validation_loss(unet.eval(), codec, schedule, data, recipe) for data in (black, white)]
+    unet, codec = build_network(recipe.model, recipe.diffusion_config, black.labels.num_channels)
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config))
+    found = [validation_loss(unet.eval(), codec, loss, data, recipe) for data in (black, white)]
     assert found[0] == found[1] > 0
     # Rows 3..12 are content, from row 2 on in the middle; a latent pixel covers two rows.
     expected = torch.tensor([0, 0, 1, 1, 1, 1, 0, 0] if not crop else [0, 1, 1, 1, 1, 0]).float()
@@ -112,13 +116,18 @@ def test_padding_is_not_validated(
 def test_as_many_at_a_time_as_training_takes(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = []
+    sizes: list[int] = []
+    validate = loop.validation_loss
 
-    def loss(*arguments: Any) -> Any:
-        sizes.append(len(arguments[2]))
-        return diffusion_loss(*arguments)
+    def validation(network: Any, codec: Any, loss: DiffusionLoss, *rest: Any) -> float:
+        def counted(*arguments: Any) -> Any:
+            sizes.append(len(arguments[1]))
+            return loss(*arguments)
 
-    monkeypatch.setattr(module, "diffusion_loss", loss)
+        counted.schedule = loss.schedule  # type: ignore[attr-defined]
+        return validate(network, codec, counted, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "validation_loss", validation)
     short = ("train.steps=1", "finetune.steps=0", "train.validate_every=1")
     losses = []
     for name, more in (("two", ()), ("one", ("train.accumulation=4",))):
@@ -135,10 +144,9 @@ def test_as_many_at_a_time_as_training_takes(
 def test_the_loss_does_not_depend_on_how_many_at_a_time(recipe_file: Path, tmp_path: Path) -> None:
     recipe, data = load_recipe(str(recipe_file)), padded(tmp_path / "data", 0)
     unet, codec = watched_network(recipe, data.labels.num_channels)
-    schedule = Schedule(recipe.diffusion)
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config))
     found = [
-        validation_loss(unet, codec, schedule, data, recipe, None, at_once)
-        for at_once in (1, 2, 3, 4)
+        validation_loss(unet, codec, loss, data, recipe, None, at_once) for at_once in (1, 2, 3, 4)
     ]
     assert found == pytest.approx([found[-1]] * 4, rel=1e-5)
     assert [validation_batch(recipe, world) for world in (1, 2, 4)] == [4, 2, 1]

@@ -1,71 +1,140 @@
-"""What is diffused and what the network predicts, as plain values (no torch)."""
+"""The forward process, what a network predicts, and the training loss, as plain values (no torch).
+
+A recipe has the sections ``diffusion`` (``ProcessConfig``) and ``loss`` (``LossConfig``); a model
+file keeps of both what sampling needs (``DiffusionConfig``).
+"""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from semsynth.core.config import Config
 
 Prediction = Literal["sample", "epsilon", "v_prediction", "flow_prediction"]
+Weighting = Literal["uniform", "snr_plus_one", "min_snr"]
+
+MIN_SNR_GAMMA = 5.0  # arXiv 2303.09556, section 4
+# What model files had before recipes had a section `loss`; sampling does not need it.
+_TRAINING_ONLY = ("loss_sigma_min", "min_snr_gamma", "times", "logit_mean", "logit_std")
 
 
-class DiffusionConfig(Config):
-    """The forward process and the training target.
+class ProcessConfig(Config):
+    """The forward process.
 
     Attributes:
-        prediction: ``sample`` (x0; the default), ``epsilon`` (the noise; the paper),
-            ``v_prediction`` (alpha eps - sigma x0, arXiv 2202.00512, section 4) or
-            ``flow_prediction`` (eps - x0, the velocity of rectified flow, arXiv 2209.03003, eq. 1;
-            from image to noise, as Diffusers has it).
         schedule: ``cosine`` (Nichol and Dhariwal, arXiv 2102.09672), ``linear`` (the paper), or
             ``flow``: x_t = (1 - s) x0 + s eps with s = t / timesteps.
         timesteps: number of noise levels; with ``flow`` only the scale of t.
         shift: the signal-to-noise ratio of ``cosine`` and ``flow`` is divided by its square: more
             than 1 puts more training on high noise, as large images need (arXiv 2301.11093,
             section 2.1; 2403.03206, eq. 23).
-        zero_terminal_snr: the last level is pure noise (arXiv 2305.08891, algorithm 1).
-        learn_sigma: the variance is learned with the hybrid loss (only with ``epsilon``).
-        loss_sigma_min: with ``sample``, the squared error is divided by max(sigma, this)^2, which
-            is the loss of v-prediction, SNR + 1, bounded: by 10 as it stands (measured:
+    """
+
+    schedule: Literal["cosine", "linear", "flow"] = "cosine"
+    timesteps: int = Field(1000, ge=10, le=100_000)
+    shift: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _shift_has_an_effect(self) -> Self:
+        if self.shift != 1.0 and self.schedule == "linear":
+            raise ValueError("shift needs schedule: cosine or flow")
+        return self
+
+
+class DiffusionConfig(ProcessConfig):
+    """What sampling from a model needs: its forward process and what its network predicts.
+
+    Attributes:
+        prediction: see ``LossConfig``.
+        learn_sigma: the network predicts the variance too.
+    """
+
+    prediction: Prediction = "sample"
+    learn_sigma: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_training_only_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("zero_terminal_snr"):
+            raise ValueError(
+                "zero_terminal_snr is no longer supported: train the model again without it"
+            )
+        removed = (*_TRAINING_ONLY, "zero_terminal_snr")
+        return {name: value for name, value in values.items() if name not in removed}
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        check_learned_variance(self.prediction, self.learn_sigma)
+        check_flow(self.prediction, self.schedule)
+        return self
+
+
+class LossConfig(Config):
+    """The training loss: what the network predicts, and how much each error counts.
+
+    Attributes:
+        prediction: ``sample`` (x0; the default), ``epsilon`` (the noise; the paper),
+            ``v_prediction`` (alpha eps - sigma x0, arXiv 2202.00512, section 4) or
+            ``flow_prediction`` (eps - x0, the velocity of rectified flow, arXiv 2209.03003, eq. 1;
+            from image to noise, as Diffusers has it).
+        learn_sigma: the variance is learned with the hybrid loss (only with ``epsilon``;
+            arXiv 2102.09672, eq. 16).
+        weighting: of the prediction's squared error at each noise level: ``uniform``;
+            ``snr_plus_one``, the loss of v-prediction for ``sample``, whose squared error is
+            divided by max(sigma, sigma_min)^2; ``min_snr``: min(SNR, min_snr_gamma) on the error of
+            x0, whatever is predicted (arXiv 2303.09556, section 3.4). ``auto``: ``snr_plus_one``
+            for ``sample``, ``uniform`` for the others.
+        sigma_min: bound of ``snr_plus_one``: the weight is at most 10 at its default (measured:
             docs/results/objectives.md).
-        min_snr_gamma: weight the squared error of x0 by min(SNR, this) instead (arXiv 2303.09556,
-            section 3.4; 5 in the paper), and that of the noise or v accordingly.
-        times: how training draws noise levels: ``uniform``, or ``logit_normal`` (arXiv 2403.03206,
-            eq. 19).
+        min_snr_gamma: bound of ``min_snr`` (not set: 5, as in the paper).
+        band_weights: with codec ``haar``, how much the squared errors of its bands count, the
+            coarsest first (levels + 1 numbers; empty: all the same, as in pixels).
+        timesteps: distribution of the noise levels in training: ``uniform``, or ``logit_normal``
+            (arXiv 2403.03206, eq. 19).
         logit_mean: location of ``logit_normal``: more than 0 is more noise.
         logit_std: its scale.
     """
 
     prediction: Prediction = "sample"
-    schedule: Literal["cosine", "linear", "flow"] = "cosine"
-    timesteps: int = Field(1000, ge=10, le=100_000)
-    shift: float = Field(1.0, gt=0)
-    zero_terminal_snr: bool = False
     learn_sigma: bool = False
-    loss_sigma_min: float = Field(0.316, gt=0, le=1)
+    weighting: Literal["auto", "uniform", "snr_plus_one", "min_snr"] = "auto"
+    sigma_min: float = Field(0.316, gt=0, le=1)
     min_snr_gamma: float | None = Field(None, gt=0)
-    times: Literal["uniform", "logit_normal"] = "uniform"
+    band_weights: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
     logit_mean: float = 0.0
     logit_std: float = Field(1.0, gt=0)
 
+    @property
+    def chosen_weighting(self) -> Weighting:
+        """Return the weighting, with ``auto`` resolved by the prediction."""
+        if self.weighting != "auto":
+            return self.weighting
+        return "snr_plus_one" if self.prediction == "sample" else "uniform"
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.learn_sigma and self.prediction != "epsilon":
-            raise ValueError("learn_sigma needs prediction: epsilon")
-        if (self.prediction == "flow_prediction") != (self.schedule == "flow"):
-            raise ValueError("prediction: flow_prediction and schedule: flow need each other")
-        if self.shift != 1.0 and self.schedule == "linear":
-            raise ValueError("shift needs schedule: cosine or flow")
-        if self.zero_terminal_snr and self.prediction == "epsilon":
-            raise ValueError(
-                "zero_terminal_snr cannot be with prediction: epsilon (pure noise tells nothing of "
-                "the image); use v_prediction or sample"
-            )
-        if self.schedule == "flow":
-            if self.zero_terminal_snr:
-                raise ValueError("schedule: flow ends in pure noise anyway; drop zero_terminal_snr")
-            if self.min_snr_gamma is not None:
-                raise ValueError("min_snr_gamma is not for flow_prediction; use times")
+        check_learned_variance(self.prediction, self.learn_sigma)
+        if self.weighting == "snr_plus_one" and self.prediction != "sample":
+            raise ValueError("weighting: snr_plus_one needs prediction: sample")
+        if self.weighting == "min_snr" and self.prediction == "flow_prediction":
+            raise ValueError("weighting: min_snr is not for flow_prediction; use timesteps")
+        if self.min_snr_gamma is not None and self.weighting != "min_snr":
+            raise ValueError("min_snr_gamma needs weighting: min_snr")
         return self
+
+
+def check_learned_variance(prediction: Prediction, learn_sigma: bool) -> None:
+    """Raise ValueError where a learned variance has no loss."""
+    if learn_sigma and prediction != "epsilon":
+        raise ValueError("learn_sigma needs prediction: epsilon")
+
+
+def check_flow(prediction: Prediction, schedule: str) -> None:
+    """Raise ValueError where only one of prediction and schedule is of rectified flow."""
+    if (prediction == "flow_prediction") != (schedule == "flow"):
+        raise ValueError("prediction: flow_prediction and schedule: flow need each other")

@@ -19,10 +19,7 @@ Array = npt.NDArray[np.float64]
 
 
 def make_betas(config: DiffusionConfig) -> Array:
-    """Return beta_0 .. beta_{T-1} of a variance-preserving process.
-
-    Before ``zero_terminal_snr`` acts: it is in this form that Diffusers' schedulers want them.
-    """
+    """Return beta_0 .. beta_{T-1} of a variance-preserving process."""
     steps = config.timesteps
     if config.schedule == "linear":
         scale = 1000 / steps
@@ -32,15 +29,6 @@ def make_betas(config: DiffusionConfig) -> Array:
     alpha_bar = np.cos(np.append(angles, np.pi / 2)) ** 2
     betas: Array = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
     return betas
-
-
-def zero_terminal(betas: Array) -> Array:
-    """Return betas whose last level has no signal (arXiv 2305.08891, algorithm 1)."""
-    signal = np.sqrt(np.cumprod(1 - betas))
-    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
-    alpha_bar = signal**2
-    rescaled: Array = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
-    return rescaled
 
 
 class Schedule:
@@ -62,8 +50,7 @@ class Schedule:
         self._tables: dict[tuple[str, torch.device], Tensor] = {}
         if config.schedule == "flow":
             return
-        betas = make_betas(config)
-        self.betas = zero_terminal(betas) if config.zero_terminal_snr else betas
+        self.betas = make_betas(config)
         self.alpha_bar = np.cumprod(1 - self.betas)
         before = np.append(1.0, self.alpha_bar[:-1])
         variance = self.betas * (1 - before) / (1 - self.alpha_bar)

@@ -46,7 +46,6 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
         )
     common["trained_betas"] = make_betas(config).astype(np.float32)
     common["prediction_type"] = config.prediction
-    common["rescale_betas_zero_snr"] = config.zero_terminal_snr
     if name == "ddpm":
         common["variance_type"] = "learned_range" if config.learn_sigma else "fixed_small"
     if name in ("ddpm", "ddim"):
@@ -159,12 +158,6 @@ def _check_levels(config: DiffusionConfig, scheduler: Any, remedy: str) -> None:
         raise UserError(f"{name} is not for variance-preserving diffusion, as this model is")
     signal = np.sqrt(np.asarray(scheduler.alphas_cumprod, dtype=np.float64))
     wrong = np.abs(signal - np.sqrt(Schedule(config).alpha_bar)) > 1e-3
-    if config.zero_terminal_snr and wrong.any() and not wrong[0] and signal[-1] > 1e-3:
-        raise UserError(
-            f"{name} does not start at pure noise, as this model does: use one with "
-            "rescale_betas_zero_snr, as DPMSolverMultistepScheduler or DDIMScheduler, made with "
-            "from_config(pipe.scheduler.config)"
-        )
     if wrong.any():
         raise UserError(f"{name} has other noise levels than this model: make it with {remedy}")
     if scheduler.config.get("variance_type") == "learned_range" and not config.learn_sigma:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from semsynth.core.precision import autocast, keep_casts, memory_format
-from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, make_codec, normalize_images
 from semsynth.models.codecs.vae_costs import fresh_vae
@@ -203,7 +203,8 @@ def _follow(unet: SemanticUNet, recipe: Recipe, images: int, accumulation: int) 
 
     As ``train_step`` and ``validation_loss`` do it, one after the other.
     """
-    model, schedule, training = recipe.model, Schedule(recipe.diffusion), accumulation > 0
+    model, training = recipe.model, accumulation > 0
+    loss_of = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
     live = MemoryTracker()
     live.ignore(list(unet.parameters()))
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
@@ -230,7 +231,7 @@ def _follow(unet: SemanticUNet, recipe: Recipe, images: int, accumulation: int) 
             return unet(x, t, label_map).sample  # type: ignore[no-any-return]
 
         with autocast(torch.device("cpu"), computed(recipe)):
-            loss = diffusion_loss(schedule, predict, x0[part], noise[part], t[part]).total.mean()
+            loss = loss_of(predict, x0[part], noise[part], t[part]).total.mean()
         saved = live.now - live.marked
         if training:
             loss.backward()

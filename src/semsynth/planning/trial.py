@@ -22,6 +22,7 @@ from semsynth.core.precision import autocast, memory_format, resolve_precision
 from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import PixelCodec, open_codec
 from semsynth.models.codecs.vae import VaeCodec
@@ -177,7 +178,7 @@ def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> I
     """Give a run without a folder and without data: steps touch neither."""
     accelerator = Accelerator(cpu=device.type == "cpu")
     torch.manual_seed(recipe.seed)
-    unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
+    unet = fresh_network(recipe.model, recipe.diffusion_config, label_channels)
     # An autoencoder as it is drawn takes as long as one that was trained, and no download.
     vae = recipe.model.vae
     codec = open_codec(recipe.model) if vae is None else fresh_vae(vae) or PixelCodec()
@@ -186,7 +187,8 @@ def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> I
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
     run = Run(
         recipe, Path(), cast(PreparedDataset, None), accelerator, unet, ema, codec,
-        Schedule(recipe.diffusion), make_optimizer(recipe, unet),
+        DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss),
+        make_optimizer(recipe, unet),
         resolve_precision(recipe.train.precision, accelerator.device),
     )  # fmt: skip
     lay_out(run)

@@ -20,7 +20,6 @@ from semsynth.core.files import (
     claim_output_dir,
     read_json,
     require_space,
-    write_json,
     write_text,
 )
 from semsynth.core.logging import logger
@@ -28,6 +27,7 @@ from semsynth.core.precision import Precision, can_compute, resolve_precision
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.compiled_norms import enable_compiled_norms
 from semsynth.models.sdm.unet import SemanticUNet
@@ -88,9 +88,6 @@ def claim(
         raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
     check_claim(folder, recipe, data, start)
     key = _key(recipe, data, start)
-    completed = _completed(folder, key)
-    if completed is not None and completed != read_json(folder / MARKER):
-        write_json(folder / MARKER, completed)
     claim_output_dir(folder, "run", key)
     if start is not None:
         start.save(folder)
@@ -106,9 +103,9 @@ def check_claim(
     Raises:
         UserError: it is another run's: says what differs.
     """
-    key = _key(recipe, data, start)
+    _check_version(folder)
     try:
-        check_output_dir(folder, "run", key, _completed(folder, key))
+        check_output_dir(folder, "run", _key(recipe, data, start))
     except UserError as error:
         raise UserError(f"{error}{_way_on(folder)}") from None
 
@@ -138,21 +135,19 @@ def _decides(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _completed(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the marker of an older version's run with what it did not know, at its default.
-
-    Settings that decide nothing any more are left out. None: it is no run that we understand.
-    """
+def _check_version(folder: Path) -> None:
+    """Refuse a run whose recipe this version cannot read."""
     marker = folder / MARKER
-    found = read_json(marker) if marker.exists() else {}
-    then = found.get("key", {}) if isinstance(found, dict) else {}
-    if found == {} or found.get("kind") != "run" or "recipe" not in then:
-        return None
+    found = read_json(marker) if marker.is_file() else {}
+    if not isinstance(found, dict) or found.get("kind") != "run":
+        return
     try:
-        recipe = _decides(Recipe.model_validate(then["recipe"]))
-    except ValidationError:
-        return None  # the difference is told as it is
-    return {**found, "key": {"pictures": key["pictures"], **then, "recipe": recipe}}
+        Recipe.model_validate(found["key"]["recipe"])
+    except (ValidationError, KeyError, TypeError):
+        hint = f"start another from its model: --from {folder} --output ANOTHER"
+        if not (folder / FINAL).exists():
+            hint = "finish it with that version, or choose another --output"
+        raise UserError(f"{folder}: is a run of another version of semsynth; {hint}") from None
 
 
 def check_batch(recipe: Recipe, world: int) -> None:
@@ -186,7 +181,7 @@ def assemble(
     """Build all that a run has in hand, as its newest checkpoint was; all processes call it."""
     folder = owner.run
     torch.manual_seed(derive_seed(recipe.seed, "weights"))
-    unet, codec = build_network(recipe.model, recipe.diffusion, data.labels.num_channels)
+    unet, codec = build_network(recipe.model, recipe.diffusion_config, data.labels.num_channels)
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     require_space(folder, 4 * bytes_each * more, "training")
@@ -208,7 +203,8 @@ def assemble(
     before = None if state is None else state.get("precision")
     precision = _precision(folder, recipe, accelerator, before)
     run = Run(
-        recipe, folder, data, accelerator, unet, ema, codec, Schedule(recipe.diffusion),
+        recipe, folder, data, accelerator, unet, ema, codec,
+        DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss),
         make_optimizer(recipe, unet), precision, start=start,
     )  # fmt: skip
     lay_out(run, shared)
@@ -309,7 +305,7 @@ def averaged(run: Run, ema: SemanticUNet) -> ModelFile:
     """Return the averaged network (of ``whole_ema``) with all that is needed to use it."""
     return ModelFile(
         run.recipe.model,
-        run.recipe.diffusion,
+        run.recipe.diffusion_config,
         run.data.labels,
         run.data.height,
         run.data.width,

@@ -324,7 +324,7 @@ class _Training:
             self._slow("validation")
             with run.autocast():
                 how = (self.held_out, validation_batch(run.recipe, run.accelerator.num_processes))
-                loss = validation_loss(ema, run.codec, run.schedule, run.data, run.recipe, *how)
+                loss = validation_loss(ema, run.codec, run.loss, run.data, run.recipe, *how)
             self.metrics.write(step, **watched(read_metrics(run.folder), step, round(loss, 6)))
         if previews and self.main:
             self._slow("preview")

@@ -16,9 +16,8 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.data.loader import Latents
 from semsynth.data.writer import encode_image
-from semsynth.diffusion.loss import diffusion_loss
+from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampler_settings import SamplerSettings
-from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
@@ -59,7 +58,7 @@ def validation_batch(recipe: Recipe, world: int) -> int:
 def validation_loss(
     unet: SemanticUNet,
     codec: Codec,
-    schedule: Schedule,
+    loss: DiffusionLoss,
     data: PreparedDataset,
     recipe: Recipe,
     latents: Latents | None = None,
@@ -73,7 +72,7 @@ def validation_loss(
     Args:
         unet: the network; all is computed on its device.
         codec: of the images; not used with ``latents``.
-        schedule: the forward process.
+        loss: of the recipe; its bands and channels count alike.
         data: has images for ``val``.
         recipe: of the run.
         latents: of the whole images of ``validation_stems``, computed before.
@@ -92,7 +91,7 @@ def validation_loss(
             x0 = torch.from_numpy(np.stack([latents(stem, False) for stem in part])).to(device)
         generators = [torch_generator(recipe.seed, "validation", stem) for stem in part]
         noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators])
-        levels = (torch.arange(len(part)) + start + 0.5) / len(stems) * schedule.timesteps
+        levels = (torch.arange(len(part)) + start + 0.5) / len(stems) * loss.schedule.timesteps
         weight = None
         if data.info.resize == "pad":
             content = _middles(part, data.content, recipe).to(device)
@@ -103,7 +102,7 @@ def validation_loss(
             return unet(x, t, label_map).sample  # type: ignore[no-any-return]
 
         inputs = (x0, noise.to(device), levels.long().to(device), weight)
-        total += float(diffusion_loss(schedule, predict, *inputs).total.sum())
+        total += float(loss(predict, *inputs).total.sum())
     return total / len(stems)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from semsynth.core.config import Config, load_yaml, parse, set_value
 from semsynth.core.errors import UserError
-from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.config import DiffusionConfig, LossConfig, ProcessConfig, check_flow
 from semsynth.models.config import ModelConfig, whole_size
 
 
@@ -47,8 +47,6 @@ class TrainSection(PhaseConfig):
         accumulation: micro-batches of a process's share of the batch.
         weight_decay: AdamW's.
         betas: AdamW's.
-        band_weights: with codec ``haar``, how much the squared errors of its bands count, the
-            coarsest first (levels + 1 numbers; empty: all the same, as in pixels).
         grad_clip: largest norm of the gradient.
         ema_decay: decay of the moving average of the weights.
         ema_warmup: shorten the average early: min(ema_decay, (1 + n) / (10 + n)).
@@ -88,7 +86,6 @@ class TrainSection(PhaseConfig):
     accumulation: int = Field(1, ge=1)
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
-    band_weights: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
     grad_clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     ema_warmup: bool = True
@@ -146,9 +143,16 @@ class Recipe(Config):
     width: int = Field(ge=8)
     seed: int = Field(0, ge=0)
     model: ModelConfig
-    diffusion: DiffusionConfig
+    diffusion: ProcessConfig
+    loss: LossConfig = Field(default_factory=lambda: LossConfig.model_validate({}))
     train: TrainSection
     finetune: FinetuneSection = Field(default_factory=lambda: FinetuneSection.model_validate({}))
+
+    @property
+    def diffusion_config(self) -> DiffusionConfig:
+        """Return what sampling needs of the sections ``diffusion`` and ``loss``."""
+        predicted = self.loss.model_dump(include={"prediction", "learn_sigma"})
+        return DiffusionConfig.model_validate({**self.diffusion.model_dump(), **predicted})
 
     @property
     def total_steps(self) -> int:
@@ -227,10 +231,10 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:
-        given, bands = len(self.train.band_weights), self.model.haar_levels + 1
+        given, bands = len(self.loss.band_weights), self.model.haar_levels + 1
         if given and (self.model.codec != "haar" or given != bands):
             raise ValueError(
-                f"train.band_weights has {given} numbers: codec haar takes {bands} with "
+                f"loss.band_weights has {given} numbers: codec haar takes {bands} with "
                 f"haar_levels {self.model.haar_levels}, the others none"
             )
         return self
@@ -238,8 +242,13 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _learned_variance_is_of_pixels(self) -> Self:
         # Its bound takes x0 for 8-bit values in [-1, 1] (DDPM, arXiv 2006.11239, eq. 13).
-        if self.diffusion.learn_sigma and self.model.codec != "pixel":
-            raise ValueError("diffusion.learn_sigma needs model.codec: pixel")
+        if self.loss.learn_sigma and self.model.codec != "pixel":
+            raise ValueError("loss.learn_sigma needs model.codec: pixel")
+        return self
+
+    @model_validator(mode="after")
+    def _process_fits_prediction(self) -> Self:
+        check_flow(self.loss.prediction, self.diffusion.schedule)
         return self
 
 
@@ -281,6 +290,18 @@ class TrainConfig:
 
 
 REGION_DROPOUT = 0.5
+# Where a key of an earlier recipe is now.
+_MOVED = {
+    "train.band_weights": "loss.band_weights",
+    "diffusion.prediction": "loss.prediction",
+    "diffusion.learn_sigma": "loss.learn_sigma",
+    "diffusion.loss_sigma_min": "loss.sigma_min",
+    "diffusion.min_snr_gamma": "loss.min_snr_gamma, with loss.weighting: min_snr",
+    "diffusion.times": "loss.timesteps",
+    "diffusion.logit_mean": "loss.logit_mean",
+    "diffusion.logit_std": "loss.logit_std",
+    "diffusion.zero_terminal_snr": "",
+}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -302,13 +323,25 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe and apply ``section.key=value`` changes.
 
     Raises:
-        UserError: unknown recipe, unknown key (the nearest known one is named), wrong value.
+        UserError: unknown recipe, unknown key (the nearest known one, or its new place, is named),
+            or wrong value.
     """
     path = recipe_path(name_or_path)
     mapping: dict[str, Any] = load_yaml(path)
     for change in changes:
         set_value(mapping, change)
-    return parse(Recipe, mapping, str(path) if not changes else f"{path} with --set")
+    where = str(path) if not changes else f"{path} with --set"
+    _check_moved(mapping, where)
+    return parse(Recipe, mapping, where)
+
+
+def _check_moved(mapping: dict[str, Any], where: str) -> None:
+    for old, new in _MOVED.items():
+        section, key = old.split(".")
+        values = mapping.get(section)
+        if isinstance(values, dict) and key in values:
+            hint = f"is now {new}" if new else "was removed; delete it"
+            raise UserError(f"{where}: '{old}' {hint}")
 
 
 def with_changes(recipe: Recipe, **changes: Any) -> Recipe:

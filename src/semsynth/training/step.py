@@ -17,9 +17,7 @@ from semsynth.core.precision import Precision, autocast
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
-from semsynth.diffusion.loss import Loss, diffusion_loss
-from semsynth.diffusion.schedule import Schedule
-from semsynth.diffusion.timesteps import timesteps
+from semsynth.diffusion.loss import DiffusionLoss, Loss
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.dropout import seed_dropout
 from semsynth.models.sdm.label_input import label_input
@@ -42,7 +40,7 @@ class Run:
     unet: Any
     ema: Ema
     codec: Codec
-    schedule: Schedule
+    loss: DiffusionLoss
     optimizer: torch.optim.Optimizer
     precision: Precision = "no"
     step: int = 0
@@ -71,7 +69,7 @@ class Run:
     @cached_property
     def channel_weights(self) -> Tensor | None:
         """The weights of the channels' errors, on the device, of mean 1; None for all the same."""
-        wanted = self.recipe.train.band_weights
+        wanted = self.recipe.loss.band_weights
         if not wanted:
             return None
         weights = torch.tensor(wanted)[self.codec.band_C]
@@ -119,7 +117,7 @@ def train_step(run: Run, batch: Batch) -> Tensor:
         last = start + size >= len(x0)
         with nullcontext() if last else run.accelerator.no_sync(run.unet):
             with run.autocast():
-                loss = diffusion_loss(run.schedule, network, *inputs, run.channel_weights)
+                loss = run.loss(network, *inputs, run.channel_weights)
             run.accelerator.backward(loss.total.mean() * (size / len(x0)))
         sums += _sums(run, loss)
     norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
@@ -204,4 +202,4 @@ def step_timesteps(run: Run) -> Tensor:
     recipe, size = run.recipe, run.recipe.train.batch_size
     # Spread evenly over the levels, with one random offset: less variance than independent draws.
     offset = numpy_rng(recipe.seed, "timesteps", run.step).random()
-    return timesteps(recipe.diffusion, [(slot + offset) / size for slot in _slots(run)])
+    return run.loss.timesteps([(slot + offset) / size for slot in _slots(run)])

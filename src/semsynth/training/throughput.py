@@ -15,7 +15,7 @@ from semsynth.training.recipe import Recipe, latent_size
 def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
     """Return the recipe's network without storage, for ``label_channels`` classes."""
     with torch.device("meta"):
-        unet = fresh_network(recipe.model, recipe.diffusion, label_channels)
+        unet = fresh_network(recipe.model, recipe.diffusion_config, label_channels)
     unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
     return unet
 

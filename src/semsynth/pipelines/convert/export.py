@@ -27,7 +27,7 @@ SPADE_HIDDEN = 128
 GROUPS = 32
 MULTIPLES_512 = [0.5, 1, 1, 2, 2, 4, 4]
 PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True)
-PROCESS = ("prediction", "schedule", "timesteps", "shift", "zero_terminal_snr")
+PROCESS = ("prediction", "schedule", "timesteps", "shift")
 
 
 def export_model(config: ExportConfig) -> dict[str, Any]:

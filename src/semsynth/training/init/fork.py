@@ -51,7 +51,7 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
     said = [f"{folder}: forked from {source} at step {state['step']}; {start.facts['licence']}"]
     if not has_license(start.facts):
         said.append("its checkpoint does not say the licence of its data: that of both is unknown")
-    logger.info("\n  ".join(said + noise_levels(theirs.diffusion, recipe.diffusion)))
+    logger.info("\n  ".join(said + noise_levels(theirs.diffusion_config, recipe.diffusion_config)))
 
 
 def check_fork(
@@ -121,7 +121,7 @@ def _decides(recipe: Recipe, codec: bool) -> dict[str, Any]:
         model["vae"] = None if recipe.model.vae is None else recipe.model.vae.source
     told = {f"model.{name}": value for name, value in model.items()}
     for name in ("prediction", "learn_sigma"):
-        told[f"diffusion.{name}"] = getattr(recipe.diffusion, name)
+        told[f"loss.{name}"] = getattr(recipe.loss, name)
     return told
 
 

@@ -69,7 +69,7 @@ class Initialization:
             )
         source = _load(path)
         match = match_labels(data.labels, source.labels, self._map(data))
-        carried = transfer_weights(unet, source, recipe.model, recipe.diffusion, match)
+        carried = transfer_weights(unet, source, recipe.model, recipe.diffusion_config, match)
         lines = _told(self, source, match, recipe)
         lines.append(f"{carried.parameters:,} parameters carried over")
         lines += [f"fresh: {name} ({why})" for name, why in _by_layer(carried.fresh).items()]
@@ -171,7 +171,7 @@ def _told(start: Initialization, source: ModelFile, match: LabelMatch, recipe: R
         lines.append(f"labels that start from the mean of all of theirs: {', '.join(match.alone)}")
     if match.unused:
         lines.append(f"labels of theirs that nothing starts from: {', '.join(match.unused)}")
-    return lines + noise_levels(source.diffusion, recipe.diffusion)
+    return lines + noise_levels(source.diffusion, recipe.diffusion_config)
 
 
 def noise_levels(theirs: DiffusionConfig, ours: DiffusionConfig) -> list[str]:
