@@ -31,7 +31,7 @@ from semsynth.training.inputs.mask_dropout import dropped_masks
 from semsynth.training.inputs.samples import noise_at
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig, load_recipe
-from semsynth.training.step import Run, step_timesteps
+from semsynth.training.step import step_timesteps
 
 CLASSES = 3
 # Two channels in each group of GroupNorm: with one, a bias before it has no gradient but rounding,
@@ -82,12 +82,8 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
     size = recipe.train.batch_size
     images = TrainingDataset(data, "train", LoaderConfig(recipe.seed, size))
 
-    class One:
-        process_index, num_processes, device = 0, 1, torch.device("cpu")
-
-    run: Any = Run(recipe, *[None] * 2, One(), *[None] * 3, loss_of, None)  # type: ignore[arg-type]
     for step, batch in enumerate(batches(images, (0, recipe.total_steps))):
-        run.step, second = step, step >= recipe.train.steps
+        second = step >= recipe.train.steps
         if step in (0, recipe.train.steps):
             phase = recipe.finetune if second else recipe.train
             optimizer = torch.optim.AdamW(unet.parameters(), phase.learning_rate, weight_decay=0.0)
@@ -99,7 +95,7 @@ def by_hand(recipe: Any, data: PreparedDataset, unet: SemanticUNet) -> tuple[Any
         x0 = batch.images.float() / 127.5 - 1
         positions = range(step * size, (step + 1) * size)
         noise = torch.stack([torch.from_numpy(noise_at(recipe, i)) for i in positions])
-        t = step_timesteps(run)
+        t = step_timesteps(recipe, loss_of, step, range(size))
         loss = loss_of(lambda x, t, y=y: unet(x, t, y).sample, x0, noise, t)
         optimizer.zero_grad()
         loss.total.mean().backward()

@@ -20,15 +20,17 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.loader import Batch, LoaderConfig, TrainingDataset, batches
 from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.diffusion.loss import DiffusionLoss
+from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training import build as setup
 from semsynth.training import loop
 from semsynth.training import step as step_module
 from semsynth.training.ema import Ema
 from semsynth.training.inputs.mask_dropout import dropped_masks
-from semsynth.training.loop import Run, learning_rate, phase_at, train
+from semsynth.training.loop import learning_rate, phase_at, train
 from semsynth.training.metrics import read_metrics
 from semsynth.training.recipe import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
+from semsynth.training.step import Run, step_timesteps
 
 Configure = Callable[..., TrainConfig]
 Weights = Callable[[Path], dict[str, torch.Tensor]]
@@ -144,15 +146,11 @@ def test_noise_depends_on_seed_step_and_slot_alone(
 
 
 def test_a_shard_draws_its_slots_of_the_whole(recipe: Recipe) -> None:
-    class Part:
-        def __init__(self, rank: int, world: int) -> None:
-            self.process_index, self.num_processes = rank, world
-            self.device = torch.device("cpu")
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
 
     def drawn(rank: int, world: int) -> tuple[torch.Tensor, ...]:
-        run: Any = Run(recipe, *[None] * 2, Part(rank, world), *[None] * 5, step=7)  # type: ignore[arg-type]
         slots = range(recipe.train.batch_size)[rank::world]
-        return step_module.step_timesteps(run), dropped_masks(recipe, 7, slots, 0.5)
+        return step_timesteps(recipe, loss, 7, slots), dropped_masks(recipe, 7, slots, 0.5)
 
     whole = drawn(0, 1)
     for rank in range(2):

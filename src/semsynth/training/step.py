@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -97,7 +98,10 @@ def train_step(run: Run, batch: Batch) -> Tensor:
     x0, weight = _to_device(run, batch)
     varied = _told(run, batch)
     assert batch.noise is not None
-    noise, t = moved(batch.noise, x0.device), moved(step_timesteps(run), x0.device)
+    noise, t = (
+        moved(batch.noise, x0.device),
+        moved(step_timesteps(recipe, run.loss, run.step, _slots(run)), x0.device),
+    )
     channels = moved(batch.channels, x0.device)
     edges = None if batch.edges is None else moved(batch.edges, x0.device)
     dropout_seeds = [derive_seed(recipe.seed, "dropout", run.step, slot) for slot in _slots(run)]
@@ -197,9 +201,15 @@ def _slots(run: Run) -> range:
     return range(run.recipe.train.batch_size)[rank::world]
 
 
-def step_timesteps(run: Run) -> Tensor:
-    """Return this process's timesteps, (B,), a function of (seed, step, slot); on the CPU."""
-    recipe, size = run.recipe, run.recipe.train.batch_size
+def step_timesteps(recipe: Recipe, loss: DiffusionLoss, step: int, slots: Iterable[int]) -> Tensor:
+    """Return the timesteps of a step's samples, (B,), on the CPU: functions of (seed, step, slot).
+
+    Args:
+        recipe: for the seed and the batch size.
+        loss: for their distribution.
+        step: of the run.
+        slots: places in the whole batch of the samples of this process.
+    """
     # Spread evenly over the levels, with one random offset: less variance than independent draws.
-    offset = numpy_rng(recipe.seed, "timesteps", run.step).random()
-    return run.loss.timesteps([(slot + offset) / size for slot in _slots(run)])
+    offset = numpy_rng(recipe.seed, "timesteps", step).random()
+    return loss.timesteps([(slot + offset) / recipe.train.batch_size for slot in slots])
