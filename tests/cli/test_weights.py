@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from semsynth.cli import main
-from semsynth.data.dataset import PreparedDataset, PreparedFormat, PreparedWriter
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 
 # DATA: a prepared data set, SAMPLES: images of its masks, FILE: the damaged file, OUT: nothing yet.
 COMMANDS = {
