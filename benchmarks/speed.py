@@ -39,7 +39,7 @@ from semsynth.core.precision import (
     resolve_precision,
 )
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.guidance import Denoiser, guide
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
@@ -263,6 +263,11 @@ def fast_network(unet: SemanticUNet, where: Where) -> SemanticUNet:
     return fast
 
 
+def guided(sample: Tensor, null_sample: Tensor) -> Tensor:
+    """Return the guided prediction of both sides, float32."""
+    return guide(sample, null_sample, GUIDANCE, 3).float()
+
+
 @torch.no_grad()
 def sampling(name: str, where: Where) -> dict[str, Any]:
     """Time a guided step; what the fast path does once for all steps is done beforehand.
@@ -280,14 +285,17 @@ def sampling(name: str, where: Where) -> dict[str, Any]:
 
     def plain() -> Tensor:
         with where.autocast(False):
-            return reference_forward(unet, x, t, hot, GUIDANCE).float()
+            sample, null_sample = reference_forward(unet, x, t, hot, with_null=True)
+            assert null_sample is not None
+            return guided(sample, null_sample)
 
     def fast() -> Tensor:
         with keep_casts(where.device):
             for _ in range(FAST_STEPS):
                 with where.autocast(True):
                     shaped = x.contiguous(memory_format=where.layout)
-                    out: Tensor = fast_unet(shaped, t, condition, null, GUIDANCE).sample.float()
+                    both = fast_unet(shaped, t, condition, null)
+                    out = guided(both.sample, both.null_sample)
         return out
 
     row = compare(name, plain, fast, where, FAST_STEPS)
@@ -315,10 +323,10 @@ def image(where: Where, plain_step: float) -> dict[str, Any]:
             with where.autocast(True):
                 condition, null = unet.encode(mask), unet.encode_null(case.side, case.side)
 
-                def step(x: Tensor, t: Tensor, scale: float, rescale: float) -> Tensor:
+                def step(x: Tensor, t: Tensor, with_null: bool) -> tuple[Tensor, Tensor | None]:
                     shaped = x.contiguous(memory_format=where.layout)
-                    found = unet(shaped, t, condition, null, scale, rescale).sample
-                    return found[:, :3].float()  # type: ignore[no-any-return]
+                    both = unet(shaped, t, condition, null if with_null else None)
+                    return both.sample[:, :3], both.null_sample
 
                 denoise = Denoiser(step, schedule, lambda x0: x0.clamp(-1, 1), settings)
                 set_timesteps(scheduler, settings.steps)

@@ -40,10 +40,10 @@ def test_the_plain_path_has_a_network_of_its_own(
 ) -> None:
     masks = []
 
-    def plain(unet: SemanticUNet, x: Any, t: Any, hot: Any, scale: float) -> Any:
+    def plain(unet: SemanticUNet, x: Any, t: Any, hot: Any, *, with_null: bool) -> Any:
         assert all(p.stride() == torch.empty(p.shape).stride() for p in unet.parameters())
         masks.append(len(hot))
-        return reference_forward(unet, x, t, hot, scale)
+        return reference_forward(unet, x, t, hot, with_null=with_null)
 
     monkeypatch.setattr(speed, "reference_forward", plain)
     where = speed.Where(torch.device("cpu"), "bf16", 1)

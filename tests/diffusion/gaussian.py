@@ -57,10 +57,12 @@ class Exact:
             ratio = np.exp(np.interp(t, np.arange(len(share)), np.log(share / (1 - share))))
         return (ratio / (1 + ratio)) ** 0.5, (1 + ratio) ** -0.5
 
-    def __call__(self, x: Tensor, t: Tensor, scale: float = 1.0, rescale: float = 0.0) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, with_null: bool = False) -> tuple[Tensor, None]:
         config = self.schedule.config
         self.seen.append(float(t[0]))
         alpha, sigma = self.coefficients(float(t[0]))
         output = from_x0(config.prediction, x, best_x0(x, alpha, sigma), alpha, sigma)
         # The middle between the two bounds of the variance.
-        return torch.cat([output, torch.zeros_like(x)], dim=1) if config.learn_sigma else output
+        if config.learn_sigma:
+            output = torch.cat([output, torch.zeros_like(x)], dim=1)
+        return output, None

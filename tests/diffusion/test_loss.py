@@ -65,7 +65,7 @@ def losses(config: DiffusionConfig, loss: LossConfig | None, t: float, off: floa
     noise = torch.randn(x0.shape, generator=g)
     network = Exact(config)
     times = torch.full((4,), t if config.schedule == "flow" else int(t))
-    return loss_of(config, loss)(lambda x, t: network(x, t) + off, x0, noise, times)
+    return loss_of(config, loss)(lambda x, t: network(x, t)[0] + off, x0, noise, times)
 
 
 def min_snr(prediction: Prediction) -> tuple[DiffusionConfig, LossConfig]:

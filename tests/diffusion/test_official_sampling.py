@@ -46,13 +46,18 @@ def denoiser(unet: SemanticUNet, label: Tensor, scale: float, inexact: float = 0
     condition, null = unet.encode(label), unet.encode(torch.zeros_like(label[:1]))
     rng = torch.Generator().manual_seed(0)
 
-    def guided(x: Tensor, t: Tensor, scale: float, rescale: float) -> Tensor:
-        output: Tensor = unet(x, t, condition, null, scale, rescale).sample
+    def both_sides(x: Tensor, t: Tensor, with_null: bool) -> tuple[Tensor, Tensor | None]:
+        output = unet(x, t, condition, null if with_null else None)
+        if not with_null:
+            return disturbed(output.sample), None
+        return disturbed(output.sample), disturbed(output.null_sample)
+
+    def disturbed(output: Tensor) -> Tensor:
         wrong = torch.rand(output.shape, generator=rng) * 2 - 1
         return output + inexact * output.abs().max() * wrong
 
     settings = SamplerSettings(guidance_scale=scale)
-    return Denoiser(guided, Schedule(PAPER), PixelCodec().clip, settings)
+    return Denoiser(both_sides, Schedule(PAPER), PixelCodec().clip, settings)
 
 
 @each_name

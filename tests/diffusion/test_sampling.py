@@ -137,8 +137,10 @@ def test_clipping_holds_whatever_is_predicted(sampler: SamplerName) -> None:
             continue
         network = Exact(config)
 
-        def lies(x: Tensor, t: Tensor, *_: float, twice: bool = config.learn_sigma) -> Tensor:
-            return torch.sin(100 * x).repeat(1, 2 if twice else 1, 1, 1)
+        def lies(
+            x: Tensor, t: Tensor, with_null: bool, twice: bool = config.learn_sigma
+        ) -> tuple[Tensor, None]:
+            return torch.sin(100 * x).repeat(1, 2 if twice else 1, 1, 1), None
 
         generators = [torch_generator(0)]
         scheduler = make_scheduler(config, sampler)

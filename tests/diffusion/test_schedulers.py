@@ -98,6 +98,7 @@ def test_ancestral_ones_have_the_spread_of_the_data(name: str) -> None:
         ("sample", "DDIMInverseScheduler", {}, "does not draw"),
         ("sample", "FlowMatchEulerDiscreteScheduler", {}, "prediction_type 'sample': use DPMS"),
         ("sample", "EDMEulerScheduler", {}, "not for variance-preserving"),
+        ("paper", "DDIMScheduler", {"rescale_betas_zero_snr": True}, "other noise levels"),
         ("flow", "DDIMScheduler", {}, "use FlowMatchEuler"),
         ("flow", "UniPCMultistepScheduler", {"use_flow_sigmas": False}, "use_flow_sigmas=True"),
         ("flow", "UniPCMultistepScheduler", {"prediction_type": "epsilon"}, "'flow_prediction'"),

@@ -23,8 +23,6 @@ def test_every_sampler_of_the_design_is_known() -> None:
         {"steps": 1001},
         {"guidance_scale": -0.1},
         {"guidance_scale": float("nan")},
-        {"guidance_rescale": 1.1},
-        {"guidance_rescale": float("nan")},
         {"guidance_interval": (0.5, 0.4)},
         {"guidance_interval": (0.0, 1.1)},
         {"guidance_interval": (float("nan"), 1.0)},

@@ -29,13 +29,13 @@ def outputs(unet: Any) -> list[torch.Tensor]:
     x4, t4 = torch.cat([x, x + 1]), torch.cat([t, t])
     with torch.no_grad():
         condition, null = unet.encode(labels), unet.encode_null(12, 8)
-        guided = unet(x, t, condition, null, 2.0).sample
+        both = unet(x, t, condition, null)
         several = unet(x4, t4, condition).sample  # two images of each mask
     unet.zero_grad()
     trained = unet(x, t, labels).sample
     trained.square().mean().backward()
     gradients = [p.grad for p in unet.parameters() if p.grad is not None]
-    return [guided, several, trained.detach(), *gradients]
+    return [both.sample, both.null_sample, several, trained.detach(), *gradients]
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -98,7 +98,7 @@ def test_every_norm_and_the_layout_of_its_input(monkeypatch: pytest.MonkeyPatch)
     x, t = torch.cat([x, x]).contiguous(memory_format=torch.channels_last), torch.cat([t, t])
     condition, null = unet.encode(labels), unet.encode_null(12, 8)
     assert any(scale.shape[2:] == (3, 3) for scale, _ in null.entries)
-    unet(x, t, condition, null, 2.0)
+    unet(x, t, condition, null)
     blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
     # Both passes of guidance share the encoder.
     assert len(layouts) == sum(4 if block.is_spade else 2 for block in blocks)

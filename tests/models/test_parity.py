@@ -7,6 +7,7 @@ import torch
 from official_figures import NAMES, figures, label_map, network
 from torch import Tensor
 
+from semsynth.diffusion.guidance import guide
 from semsynth.models.sdm.reference import reference_forward
 
 
@@ -41,5 +42,8 @@ def test_guided_pass_equals_two_passes(name: str) -> None:
         [without[:, :3] + 1.5 * (with_mask[:, :3] - without[:, :3]), with_mask[:, 3:]], dim=1
     )
     null = unet.encode(torch.zeros_like(hot[:1]))
-    assert_close(unet(x, t, unet.encode(hot), null, 1.5).sample, expected)
-    assert_close(reference_forward(unet, x, t, hot, 1.5), expected)
+    both = unet(x, t, unet.encode(hot), null)
+    assert_close(guide(both.sample, both.null_sample, 1.5, 3), expected)
+    sample, null_sample = reference_forward(unet, x, t, hot, True)
+    assert null_sample is not None
+    assert_close(guide(sample, null_sample, 1.5, 3), expected)

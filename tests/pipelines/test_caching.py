@@ -131,7 +131,7 @@ def test_the_plain_path_paints_the_same(
     pipe = new_pipe(edges=True, **kind)
     masks, seeds = new_masks(2).repeat(2, 0), range(4)
     edges = (masks > 1).astype(np.uint8)
-    settings = SamplerSettings(steps=4, guidance_scale=guidance, guidance_rescale=0.3)
+    settings = SamplerSettings(steps=4, guidance_scale=guidance)
     fast = pipe.generate(masks, seeds, settings, edges)
     pipe.plain = True
     passes: list[int] = []

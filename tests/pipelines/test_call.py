@@ -87,8 +87,8 @@ def test_a_list_may_mix_forms(pipe: Any, new_masks: Any, tmp_path: Path) -> None
 
 def test_seeds_are_those_of_generate(pipe: Any, new_masks: Any) -> None:
     masks = new_masks(2)
-    settings = SamplerSettings(steps=3, guidance_scale=2.0, guidance_rescale=0.5)
-    kwargs = {"num_inference_steps": 3, "guidance_scale": 2.0, "guidance_rescale": 0.5}
+    settings = SamplerSettings(steps=3, guidance_scale=2.0)
+    kwargs = {"num_inference_steps": 3, "guidance_scale": 2.0}
     images = pipe(masks, seeds=[5, 6], **kwargs).images
     assert np.array_equal(np.stack(images), pipe.generate(masks, [5, 6], settings))
 
@@ -296,7 +296,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"num_inference_steps": 1000}, "can take at most 999"),
     ({"guidance_scale": -1}, "guidance_scale is -1"),
     ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
-    ({"guidance_rescale": 2}, "guidance_rescale is 2"),
     ({"guidance_interval": (0.5, 0.1)}, "guidance_interval is"),
     ({"output_type": "jpg"}, "output_type is 'jpg': must be one of pil, np, pt, latent"),
     ({"seeds": [1, 2]}, "2 seeds for 1 images"),

@@ -41,9 +41,22 @@ class DenoiserOutput(NamedTuple):
     variance: Tensor | None = None
 
 
-Network = Callable[[Tensor, Tensor, float, float], Tensor]
-"""(x_BCHW, t_B, guidance scale, guidance rescale) to the guided prediction, with the learned
-variance behind it where there is one; as ``SemanticUNet.forward`` has it."""
+Network = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+"""(x_BCHW, t_B, whether guidance needs the null side) to the predictions with and without the mask
+(None where it is not needed), each with the learned variance behind it where there is one."""
+
+
+def guide(sample: Tensor, null_sample: Tensor, scale: float, channels: int) -> Tensor:
+    """Return the classifier-free guided prediction, null + scale * (sample - null) (SDM, eq. 9).
+
+    Args:
+        sample: the prediction with the mask, (B, C or 2 C, H, W).
+        null_sample: the one without, of the same shape.
+        scale: 1 is no guidance, 0 ignores the mask.
+        channels: C; what comes behind, the learned variance, is that of ``sample``.
+    """
+    masked, variance = sample[:, :channels], sample[:, channels:]
+    return torch.cat([torch.lerp(null_sample[:, :channels], masked, scale), variance], dim=1)
 
 
 class Denoiser:
@@ -62,7 +75,7 @@ class Denoiser:
             network: the trained network with its conditions; x comes in float32.
             schedule: the forward process that it was trained for.
             clip: puts a latent back to where images are (``codec.clip``), None for no limits.
-            settings: for the guidance's scale, rescaling and interval.
+            settings: for the guidance's scale and interval.
         """
         self.network = network
         self.schedule = schedule
@@ -87,9 +100,11 @@ class Denoiser:
             dtype=torch.int64 if whole else torch.float32,
             device=x_BCHW.device,
         )
-        scale = self.scale_at(level.t)
-        output = self.network(x_BCHW, t_B, scale, self.settings.guidance_rescale).float()
-        channels = x_BCHW.shape[1]
+        scale, channels = self.scale_at(level.t), x_BCHW.shape[1]
+        output, null_output = self.network(x_BCHW, t_B, scale != 1.0)
+        if null_output is not None:
+            output = guide(output, null_output, scale, channels)
+        output = output.float()
         prediction, rest = output[:, :channels], output[:, channels:]
         x0 = to_x0(self.schedule.config.prediction, x_BCHW, prediction, level.alpha, level.sigma)
         if self.clip is not None:

@@ -23,8 +23,6 @@ class SamplerSettings:
         steps: denoising steps, 1 to 1000.
         guidance_scale: s of eps_null + s (eps_mask - eps_null); 1 is no guidance, 0 ignores the
             mask.
-        guidance_rescale: share, 0 to 1, in which the guided prediction gets the standard deviation
-            of the one with the mask: against too much contrast (arXiv 2305.08891, section 3.4).
         guidance_interval: the noise levels with guidance, as shares t / T from 0 (the image) to
             1 (noise); the others go without (arXiv 2404.07724).
 
@@ -35,7 +33,6 @@ class SamplerSettings:
     sampler: SamplerName = "dpm++"
     steps: int = 20
     guidance_scale: float = 1.5
-    guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -48,8 +45,6 @@ class SamplerSettings:
             raise UserError(
                 f"guidance_scale is {self.guidance_scale}: must be a number of at least 0"
             )
-        if not 0 <= self.guidance_rescale <= 1:
-            raise UserError(f"guidance_rescale is {self.guidance_rescale}: must be from 0 to 1")
         interval = tuple(self.guidance_interval)
         if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
             raise UserError(

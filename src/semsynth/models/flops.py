@@ -67,7 +67,7 @@ def painting_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int,
     return (
         count_flops(lambda: unet.encode(hot)),
         count_flops(lambda: unet(x, t, kept)),
-        count_flops(lambda: unet(x, t, kept, null, 1.5)),
+        count_flops(lambda: unet(x, t, kept, null)),
     )
 
 

@@ -138,7 +138,6 @@ class PaintingPipeline(PipelineParts):
         num_images: int = 1,
         num_inference_steps: int = 20,
         guidance_scale: float | None = None,
-        guidance_rescale: float = 0.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         generator: Generators = None,
         seeds: Sequence[int] | int | None = None,
@@ -164,7 +163,6 @@ class PaintingPipeline(PipelineParts):
         settings = SamplerSettings(
             steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            guidance_rescale=guidance_rescale,
             guidance_interval=guidance_interval,
         )
         check_scheduler(self._diffusion, self.scheduler)
@@ -234,15 +232,15 @@ class PaintingPipeline(PipelineParts):
 
         device, precision = self._execution_device, self.precision
 
-        def network(x: Tensor, t: Tensor, guidance_scale: float, rescale: float) -> Tensor:
+        def network(x: Tensor, t: Tensor, with_null: bool) -> tuple[Tensor, Tensor | None]:
             x = x.to(self._plain_unet.dtype)
             if isinstance(condition, Tensor):
-                return reference_forward(self._plain_unet, x, t, condition, guidance_scale, rescale)
+                return reference_forward(self._plain_unet, x, t, condition, with_null)
             if precision == "bf16":
                 x = x.contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
-                output: Tensor = self.unet(x, t, condition, null, guidance_scale, rescale).sample
-            return output
+                output = self.unet(x, t, condition, null if with_null else None)
+            return output.sample, output.null_sample
 
         denoise = Denoiser(network, self.schedule, self.codec.clip, settings)
         try:

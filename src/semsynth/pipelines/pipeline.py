@@ -55,7 +55,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
     - ``num_inference_steps``: steps of ``scheduler``.
     - ``guidance_scale``: 1 is none, 0 ignores the mask; by default 1.5, or 1 for a model that
       never saw dropped masks.
-    - ``guidance_rescale``, ``guidance_interval``: see ``SamplerSettings``.
+    - ``guidance_interval``: see ``SamplerSettings``.
     - ``generator``: of noise, one or one for each image, which then depends on its own alone.
     - ``seeds``: in its place, an integer for each image, as for ``generate``.
     - ``output_type``: ``pil``; ``np`` or ``pt`` for float32 of 0 to 1, (N, H, W, 3) or

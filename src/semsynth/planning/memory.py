@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from semsynth.core.precision import autocast, keep_casts, memory_format
+from semsynth.diffusion.guidance import guide
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, make_codec, normalize_images
@@ -294,7 +295,11 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
             for _ in range(2):  # in the second pass all weights have been cast
                 x = held[0].contiguous(memory_format=layout)
                 with autocast(device, precision):
-                    output = unet(x, t, condition, null, DEFAULT_GUIDANCE).sample.float()
+                    both = unet(x, t, condition, null)
+                output = guide(
+                    both.sample, both.null_sample, DEFAULT_GUIDANCE, model.latent_channels
+                ).float()
+                del both
                 x0 = output[:, : model.latent_channels] - x
                 x0 = x0 if codec is None else codec.clip(x0)
                 del output, x

@@ -32,7 +32,6 @@ from semsynth.models.flops import painting_flops, training_flops
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.condition_cache import encode_masks
 from semsynth.pipelines.formats.model_file import fresh_network
-from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
 from semsynth.planning.flops import codec_flops, settled
 from semsynth.planning.memory import preview_memory, step_memory
 from semsynth.training.build import lay_out, make_optimizer, recompute
@@ -256,7 +255,7 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
         kept = encode_masks(unet, recipe.model, channels)
         null = unet.encode_null(height, width)
         encode = _seconds(lambda: encode_masks(unet, recipe.model, channels), device)
-        guided = _seconds(lambda: unet(x, t, kept, null, DEFAULT_GUIDANCE), device)
+        guided = _seconds(lambda: unet(x, t, kept, null), device)
     sides = (painted.height, painted.width)
     return Painted(*sides, shares[1], encode / shares[0], guided / shares[1], *coded)
 

@@ -173,13 +173,12 @@ def test_edges_of_instances_are_a_part_of_the_mask(
     assert not np.array_equal(without[1], expected[1])
 
 
-def test_guidance_is_rescaled_and_kept_to_its_interval(folder: Path) -> None:
+def test_guidance_is_kept_to_its_interval(folder: Path) -> None:
     def image(name: str, **changes: Any) -> np.ndarray:
         samples = paint(folder, name, per_mask=1, limit=1, guidance_scale=4.0, **changes)
         return samples.read_image("val", "street_0__000").astype(int)
 
     plain = image("plain")
-    assert np.abs(image("rescaled", guidance_rescale=0.7) - plain).max() > 0
     assert np.abs(image("part", guidance_interval=(0.3, 0.6)) - plain).max() > 0
 
 
@@ -206,7 +205,7 @@ def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
 
     painted = []
 
-    def plain(unet: torch.nn.Module, *args: Any) -> torch.Tensor:
+    def plain(unet: torch.nn.Module, *args: Any) -> Any:
         painted.append(is_nchw(unet))
         return reference_forward(unet, *args)
 

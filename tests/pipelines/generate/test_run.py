@@ -63,13 +63,13 @@ def test_samples_are_a_prepared_data_set_with_a_manifest(configure: Configure, f
 
 
 def test_guidance_that_is_not_plain_is_told(configure: Configure, fake: Fake) -> None:
-    config = configure(guidance_rescale=0.7, guidance_interval=(0.1, 0.8))
+    config = configure(guidance_interval=(0.1, 0.8))
     generate(config, fake())
     line = json.loads((config.output / "manifest.jsonl").read_text().splitlines()[0])
-    assert line["guidance_rescale"] == 0.7 and line["guidance_interval"] == [0.1, 0.8]
+    assert line["guidance_interval"] == [0.1, 0.8]
     assert generate(config, fake())["n_new"] == 0
     with pytest.raises(UserError, match="guidance_interval"):
-        generate(configure(guidance_rescale=0.7), fake())
+        generate(configure(), fake())
 
 
 def test_every_batch_has_the_same_shape(configure: Configure, fake: Fake) -> None:
@@ -254,7 +254,6 @@ def test_a_broken_manifest_is_named_with_its_line(configure: Configure, fake: Fa
         {"batch_size": 0},
         {"steps": 0},
         {"guidance_scale": -1.0},
-        {"guidance_rescale": 2.0},
         {"guidance_interval": (0.6, 0.4)},
         {"sampler": "heun"},
     ],

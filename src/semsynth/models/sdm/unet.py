@@ -35,21 +35,25 @@ MAX_JOINT_NUMEL = 2**19
 
 @dataclass
 class UNetOutput(BaseOutput):
-    """What a pass predicts.
+    """What a pass predicts, (B, out_channels, H, W) each.
+
+    Channels beyond ``in_channels`` are the learned variance.
 
     Attributes:
-        sample: (B, out_channels, H, W); channels beyond ``in_channels`` are the learned variance.
+        sample: the prediction for the condition.
+        null_sample: that for the null condition, None where none was given.
     """
 
     sample: Tensor
+    null_sample: Tensor | None = None
 
 
 class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
     """The semantic diffusion network, with its condition in two steps.
 
     ``condition = unet.encode(label_map)`` holds all that depends on the mask alone;
-    ``unet(x, t, condition).sample`` is one pass, ``unet(x, t, condition, null, scale).sample`` a
-    classifier-free guided one.
+    ``unet(x, t, condition).sample`` is one pass, ``unet(x, t, condition, null)`` gives both sides
+    of classifier-free guidance, as ``.sample`` and ``.null_sample``.
 
     Args:
         in_channels: channels of the (codec's) image.
@@ -68,7 +72,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         label_features: channels of a learned convolution of the (patched) label map, which all
             SPADE norms then share as their input; 0 gives them the map itself, as the paper.
         instance_edges: the last of ``label_channels`` is the map of the edges of instances.
-        augment_channels: numbers that tell how a training image was varied (0: it is not told).
+        augment_channels: numbers that say how a training image was augmented (0: not an input).
 
     Attributes:
         checkpoint_levels: with ``enable_gradient_checkpointing``, of how many levels, the largest
@@ -206,45 +210,28 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         t_B: Tensor | float,
         condition: Condition | Tensor,
         null: Condition | Tensor | None = None,
-        guidance_scale: float = 1.0,
-        guidance_rescale: float = 0.0,
-        return_dict: bool = True,
         augment_params_BA: Tensor | None = None,
-    ) -> UNetOutput | tuple[Tensor]:
+        return_dict: bool = True,
+    ) -> UNetOutput | tuple[Tensor, ...]:
         """Predict the target for noisy ``x`` at timesteps ``t``.
 
-        With ``null`` the prediction is guided, ``null + scale * (conditional - null)`` (SDM,
-        eq. 9). The encoder never sees the mask, so that both passes share it. Only the first
-        ``in_channels`` are guided; the learned variance is the conditional pass's.
+        With ``null`` both sides of classifier-free guidance are predicted; how they are combined
+        is for the caller (``diffusion.guidance``). The encoder never sees the mask, so that both
+        share its pass.
 
         Args:
             x_BCHW: the noisy (codec's) image.
             t_B: timesteps, 0..T-1 (whole or not); a single one holds for all.
             condition: of ``encode``, or a label map for it.
             null: the same of no mask at all (all zeros).
-            guidance_scale: 1 is no guidance, 0 ignores the mask.
-            guidance_rescale: share, 0..1, in which the guided prediction gets the standard
-                deviation of the conditional one (arXiv 2305.08891, eq. 15 and 16).
-            return_dict: False for a tuple of one tensor.
-            augment_params_BA: in training, how the images were varied, (B, ``augment_channels``).
+            augment_params_BA: in training, how the images were augmented,
+                (B, ``augment_channels``); None (or zeros) for images as they are.
+            return_dict: False for a tuple without names.
         """
         features = self._encode_image(x_BCHW, t_B, augment_params_BA)
-        if null is None or guidance_scale == 1.0:
-            (output,) = self._decode(*features, self._encoded(condition))
-        else:
-            sides = (self._encoded(condition), self._encoded(null))
-            with_mask, without = self._decode(*features, *sides)
-            output = self._guided(with_mask, without, guidance_scale, guidance_rescale)
-        return UNetOutput(sample=output) if return_dict else (output,)
-
-    def _guided(self, output: Tensor, without: Tensor, scale: float, rescale: float) -> Tensor:
-        with_mask, variance = output[:, : self.channels], output[:, self.channels :]
-        guided = torch.lerp(without[:, : self.channels], with_mask, scale)
-        if rescale:
-            axes = (1, 2, 3)
-            ratio = with_mask.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
-            guided = guided * torch.lerp(torch.ones_like(ratio), ratio, rescale)
-        return torch.cat([guided, variance], dim=1)
+        sides = [self._encoded(side) for side in (condition, null) if side is not None]
+        output = UNetOutput(*self._decode(*features, *sides))
+        return output if return_dict else output.to_tuple()
 
     def _encoded(self, condition: Condition | Tensor) -> Condition:
         if isinstance(condition, Tensor):

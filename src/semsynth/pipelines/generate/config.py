@@ -41,8 +41,6 @@ class GenerateConfig:
     """Denoising steps, 1 to 1000."""
     guidance_scale: float = 1.5
     """How much the mask is insisted on: 1 is no guidance."""
-    guidance_rescale: float = 0.0
-    """Against too much contrast by guidance, 0 to 1."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """The noise levels with guidance, from 0 (the image) to 1 (noise)."""
     batch_size: int = 8
@@ -88,9 +86,5 @@ class GenerateConfig:
     def settings(self) -> SamplerSettings:
         """The sampler's part of this configuration."""
         return SamplerSettings(
-            self.sampler,
-            self.steps,
-            self.guidance_scale,
-            self.guidance_rescale,
-            self.guidance_interval,
+            self.sampler, self.steps, self.guidance_scale, self.guidance_interval
         )

@@ -244,8 +244,6 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
         "guidance_scale": config.guidance_scale,
     }
     # Said only where they act, so that folders from before they existed can go on.
-    if config.guidance_rescale:
-        settings["guidance_rescale"] = config.guidance_rescale
     if config.guidance_interval != (0.0, 1.0):
         settings["guidance_interval"] = list(config.guidance_interval)
     if config.precision != "auto":
