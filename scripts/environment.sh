@@ -1,4 +1,4 @@
-# Read by the scripts that start jobs: puts a python3 that has semsynth on the PATH.
+# Sourced by the scripts that start jobs: puts a python3 that has semsynth on the PATH.
 has() { python3 -c 'import importlib.util as u; exit(not u.find_spec("semsynth"))' 2>/dev/null; }
 has || { [ -d .venv ] && PATH="$PWD/.venv/bin:$PATH"; } || true
 has || { command -v conda >&2 && eval "$(conda shell.bash hook)" && conda activate sdm-training; } || true

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The seed's evaluation: `semsynth evaluate` of what `generate_images.py` wrote."""
+"""Evaluate what `generate_images.py` wrote: `semsynth evaluate`."""
 
 import sys
 
-from semsynth.cli.seed import evaluate
+from semsynth.cli.scripts import evaluate
 
 if __name__ == "__main__":
     sys.exit(evaluate())

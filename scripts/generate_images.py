@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The seed's image generation: `semsynth generate` with --model_path, --data_dir, --output_dir."""
+"""Generate images: `semsynth generate`, with --model_path, --data_dir, --output_dir."""
 
 import sys
 
-from semsynth.cli.seed import run
+from semsynth.cli.scripts import run
 
 DEFAULTS = {
     "model": "./checkpoints/semantic_diffusion_1024/final_model.pth",

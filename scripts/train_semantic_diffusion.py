@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The seed's training: `semsynth train` with the recipe of 1024x1024; further flags override it."""
+"""Train at 1024x1024: `semsynth train`; further flags override the defaults."""
 
 import sys
 
-from semsynth.cli.seed import run
+from semsynth.cli.scripts import run
 
 DEFAULTS = {
     "recipe": "sidewalk_1024",

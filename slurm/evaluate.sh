@@ -11,7 +11,7 @@ CPUS=8           # of each process
 MEMORY=64G
 TIME=4:00:00
 MAIL=            # an address, for mails about end and failure
-AFTER=${AFTER:-} # a job that must have ended well before
+AFTER=${AFTER:-} # a job that must have succeeded before
 
 set -eu
 if [ -z "${SLURM_JOB_ID:-}" ]; then

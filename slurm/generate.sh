@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 #SBATCH --requeue --open-mode=append --output=%x_%A_%a.log
-# Paint on a SLURM cluster as an array of TASKS jobs with a GPU each: set these, then
-# `bash slurm/generate.sh`, with the flags of `semsynth generate`. Each task paints its part, skips
-# what is there, and the last to finish writes the lists; a task that died is submitted again by the
-# same command. The images are those of one process, to the byte.
+# Generate images on a SLURM cluster as an array of TASKS jobs with a GPU each: set these, then
+# `bash slurm/generate.sh`, with the flags of `semsynth generate`. Each task generates its part, skips
+# images that are there, and the last to finish writes the lists; the same command submits a task
+# that died again. The images are those of one process, to the byte.
 PARTITION=       # empty: the cluster's own
 ACCOUNT=         # empty: yours
 TASKS=8

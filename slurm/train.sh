@@ -8,7 +8,7 @@ NODES=1
 GPUS=8           # of each node, with a process each
 CPUS=8           # of each process; the recipe's train.workers read images on them
 MEMORY=0         # of each node, such as 200G; 0: all of it
-TIME=48:00:00    # when it is up, the job is requeued and goes on
+TIME=48:00:00    # when it is up, the job is requeued and resumes
 MAIL=            # an address, for mails about begin, end, failure and requeueing
 
 set -eu

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from semsynth.cli.demo_run import DemoBudget, DemoConfig, headline, run_demo
+from semsynth.cli.demo import DemoBudget, DemoConfig, headline, run_demo
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 

@@ -1,4 +1,4 @@
-"""The scripts of the outline that the project started from: their flags, and what they launch."""
+"""The commands in scripts/: their fixed flags, and what they launch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from semsynth.cli import seed
+from semsynth.cli import scripts
 from semsynth.cli.cluster.launch import command
 from semsynth.core.errors import UserError
 
@@ -22,7 +22,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize(
-    ("word", "today"),
+    ("word", "flag"),
     [
         ("--output_dir", "--output"),
         ("--output-dir=a_b", "--output=a_b"),
@@ -32,17 +32,17 @@ SCRIPTS = {
         ("./output_dir", "./output_dir"),
     ],
 )
-def test_old_flags_become_those_of_today(word: str, today: str) -> None:
-    assert seed.translate(word) == today
+def test_the_scripts_flags_become_those_of_the_verbs(word: str, flag: str) -> None:
+    assert scripts.translate(word) == flag
 
 
-def test_defaults_stand_back_behind_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_flags_replace_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
-    monkeypatch.setattr(seed, "main", lambda argv: calls.append(argv) or 0)
+    monkeypatch.setattr(scripts, "main", lambda argv: calls.append(argv) or 0)
     defaults = {"source": "sidewalk", "output": "./d"}
-    assert seed.run("prepare", defaults, []) == 0
-    assert seed.run("prepare", defaults, ["--output_dir", "x", "--width", "64"]) == 0
-    assert seed.run("prepare", defaults, ["--output_dir=x"]) == 0
+    assert scripts.run("prepare", defaults, []) == 0
+    assert scripts.run("prepare", defaults, ["--output_dir", "x", "--width", "64"]) == 0
+    assert scripts.run("prepare", defaults, ["--output_dir=x"]) == 0
     assert calls == [
         ["prepare", "--source", "sidewalk", "--output", "./d"],
         ["prepare", "--source", "sidewalk", "--output", "x", "--width", "64"],
@@ -50,30 +50,30 @@ def test_defaults_stand_back_behind_what_is_given(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_the_environment_stands_between_defaults_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_of_the_environment_come_before_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
-    monkeypatch.setattr(seed, "main", lambda argv: calls.append(argv) or 0)
+    monkeypatch.setattr(scripts, "main", lambda argv: calls.append(argv) or 0)
     monkeypatch.setenv("SEMSYNTH_SEGMENT_TRAIN_FLAGS", "--data_dir 'a b' --steps 3")
-    assert seed.run("segment train", {"data": "d", "output": "o"}, ["--steps", "4"]) == 0
+    assert scripts.run("segment train", {"data": "d", "output": "o"}, ["--steps", "4"]) == 0
     words = ["--output", "o", "--data", "a b", "--steps", "3", "--steps", "4"]
     assert calls == [["segment", "train", *words]]
 
 
-def test_evaluate_trains_its_judge_once_on_the_same_data(
+def test_evaluate_trains_a_segmenter_once_on_the_same_data(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[list[str]] = []
-    monkeypatch.setattr(seed, "main", lambda argv: calls.append(argv) or 0)
+    monkeypatch.setattr(scripts, "main", lambda argv: calls.append(argv) or 0)
     monkeypatch.chdir(tmp_path)
-    assert seed.evaluate(["--data_dir=d"]) == 0
-    judge = ["segment", "train", "--data", "d", "--output", "./checkpoints/segmenter"]
-    assert calls[0] == judge
+    assert scripts.evaluate(["--data_dir=d"]) == 0
+    segmenter = ["segment", "train", "--data", "d", "--output", "./checkpoints/segmenter"]
+    assert calls[0] == segmenter
     assert calls[1][0] == "evaluate"
     (tmp_path / "checkpoints/segmenter").mkdir(parents=True)
     (tmp_path / "checkpoints/segmenter/segmenter.pth").touch()
-    assert seed.evaluate([]) == 0
+    assert scripts.evaluate([]) == 0
     (tmp_path / "checkpoints/segmenter/segmenter.pth").unlink()
-    assert seed.evaluate(["--segmenter", "mine"]) == 0
+    assert scripts.evaluate(["--segmenter", "mine"]) == 0
     assert [call[0] for call in calls] == ["segment", "evaluate", "evaluate", "evaluate"]
 
 

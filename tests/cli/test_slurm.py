@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from semsynth.cli.cluster import slurm
 from semsynth.core.errors import UserError
@@ -124,3 +127,22 @@ def test_two_jobs_of_one_number_do_not_meet() -> None:
         assert 10_000 <= first < 30_000
         with slurm.meeting_port({"SLURM_JOB_ID": "12"}) as second:
             assert second != first
+
+
+def test_only_a_server_gets_a_reserved_port_and_torch_is_one() -> None:
+    with slurm.reserve_port() as port:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("", port))
+        minute = timedelta(seconds=60)
+        server = TCPStore("127.0.0.1", port, is_master=True, timeout=minute)
+        client = TCPStore("127.0.0.1", port, is_master=False, timeout=minute)
+        server.set("key", "value")
+        assert client.get("key") == b"value"
+
+
+def test_the_next_port_is_tried_and_the_last_failure_raised() -> None:
+    with slurm.reserve_port() as first:
+        with slurm.reserve_port([first, 0]) as second:
+            assert second not in (first, 0)
+        with pytest.raises(OSError, match="in use"), slurm.reserve_port([first]):
+            pass

@@ -1,4 +1,4 @@
-"""`semsynth status RUN`: what is said of a run that goes on, ended, waits, or was killed."""
+"""`semsynth status RUN`: of a run that is running, has ended, waits, or was killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from semsynth.cli import main
-from semsynth.cli.cluster.status import judge
+from semsynth.cli.cluster.status import run_state
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
 from semsynth.core.files import claim_output_dir, write_json
 
@@ -73,37 +73,37 @@ def test_programs_read_json(run: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_killed_run_does_not_count_as_running(run: Path) -> None:
     status = write(run, pid=gone())
-    assert judge(run, status)[0] == "stopped"
+    assert run_state(run, status)[0] == "stopped"
     # another process has got its number since
     status = write(run)
     status.updated = psutil.Process().create_time() - 100
-    assert judge(run, status)[0] == "stopped"
+    assert run_state(run, status)[0] == "stopped"
 
 
-def test_a_run_elsewhere_is_judged_by_the_age_of_its_word_alone(run: Path) -> None:
+def test_a_run_elsewhere_is_stalled_by_the_age_of_its_status_alone(run: Path) -> None:
     # Its clock is a year ahead or behind: nobody looks at it.
     for offset in (-3e7, 3e7):
         status = write(run, host="elsewhere", pid=1)
         status.updated += offset
         write_json(run / STATUS, {**vars(status)})
         found = read_status(run)
-        assert found is not None and judge(run, found)[0] == "running"
+        assert found is not None and run_state(run, found)[0] == "running"
     age(run, 3000)
-    state, reason = judge(run, found)
+    state, reason = run_state(run, found)
     assert state == "stalled" and "50 min" in reason and "elsewhere" in reason
 
 
 def test_a_slow_run_has_more_time_to_speak(run: Path) -> None:
     status = write(run, seconds_between=600.0)
     age(run, 3000)
-    assert judge(run, status)[0] == "running"
+    assert run_state(run, status)[0] == "running"
 
 
 @pytest.mark.parametrize("state", ["finished", "failed", "preempted"])
 def test_what_a_run_said_of_its_end_stands(run: Path, state: str) -> None:
     status = write(run, state=state, reason="because", pid=gone())
     age(run, 1e6)
-    assert judge(run, status) == (state, "because")
+    assert run_state(run, status) == (state, "because")
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,12 @@ def test_slurm_is_asked_about_the_job(
     """With the answers that `squeue` gives; the real one is asked in tests/cluster."""
     squeue_says(answer)
     status = write(run, state=state, job="17", host="elsewhere")
-    assert judge(run, status)[0] == expected
+    assert run_state(run, status)[0] == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("nowhere", "no such folder"), (".", "is no run"), ("run", "not said")]
+    ("name", "part"),
+    [("nowhere", "no such folder"), (".", "is not a run"), ("run", "has not written")],
 )
 def test_what_is_no_run_is_named(
     run: Path, name: str, part: str, capsys: pytest.CaptureFixture[str]

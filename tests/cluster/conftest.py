@@ -18,7 +18,7 @@ import pytest
 import yaml
 from local_slurm import CONF, PROGRAMS, SEARCH, Slurm, start_all, wait_until_idle
 
-from semsynth.cli.cluster.ports import reserve_port
+from semsynth.cli.cluster.slurm import reserve_port
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
 

@@ -35,8 +35,6 @@ def test_values_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
 
 
 def test_command_lines_read_settings_without_torch() -> None:
-    modules = (
-        "semsynth.pipelines.generate.config, semsynth.augmentation.config, semsynth.cli.demo_run"
-    )
+    modules = "semsynth.pipelines.generate.config, semsynth.augmentation.config, semsynth.cli.demo"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

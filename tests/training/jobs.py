@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from semsynth.cli.cluster.ports import reserve_port
+from semsynth.cli.cluster.slurm import reserve_port
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig
 

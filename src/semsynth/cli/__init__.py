@@ -1,4 +1,4 @@
-"""The command `semsynth VERB --flags`: a table of verbs, each in a small file of its own.
+"""The command `semsynth VERB --flags`: a table of verbs.
 
 Nothing heavy is imported here, so that `semsynth --help` and `semsynth VERB --help` answer at once.
 """
@@ -7,39 +7,109 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from semsynth.cli.common import guard
+from semsynth.cli.common import finish, guard, parse
 from semsynth.core.errors import UserError
 
-VERBS: dict[str, str] = {
-    "prepare": "turn a source of images and masks into a prepared data set",
-    "plan": "say what a recipe will take: memory, batch that fits, hours, disk",
-    "train": "train the generator, then fine-tune it for guidance",
-    "submit": "submit a training to a SLURM cluster",
-    "status": "say where a training is: step, loss, time left, last checkpoint",
-    "generate": "paint several images for each mask",
-    "evaluate": "score generated images and write a report",
-    "segment": "train a segmenter, or score it on a data set",
-    "augment": "measure what synthetic images add to a segmenter",
-    "import": "turn a checkpoint of the official SDM code into a Diffusers folder",
-    "export": "write a model as a Diffusers folder, a .pth, or for the official SDM code",
-    "demo": "run the whole pipeline on the built-in data set",
-    "doctor": "show versions, devices, threads and disk of this machine",
-}
 
-# Where a verb's module is not called after it.
-_MODULES = {"import": "import_", "submit": "cluster.submit", "status": "cluster.status"}
+class Verb(NamedTuple):
+    """A verb, and where its code is; places are written as "module:name".
+
+    Attributes:
+        help: what it does, in a line.
+        config: the dataclass of its flags, in a module that does not import torch.
+        function: takes the configuration and returns the result as JSON values; it is imported
+            after the flags are parsed.
+        main: instead of both, a function of the flags that returns the exit status, for a verb with
+            logic of its own.
+        subverbs: instead of all these, verbs below it by name.
+    """
+
+    help: str
+    config: str = ""
+    function: str = ""
+    main: str = ""
+    subverbs: Mapping[str, Verb] = MappingProxyType({})
+
+
+VERBS: dict[str, Verb] = {
+    "prepare": Verb(
+        "turn a source of images and masks into a prepared data set",
+        config="semsynth.data.config:PrepareConfig",
+        function="semsynth.data.prepare:prepare_and_summarize",
+    ),
+    "plan": Verb(
+        "estimate what a recipe takes: memory, batch that fits, hours, disk",
+        main="semsynth.cli.plan:main",
+    ),
+    "train": Verb(
+        "train the generator, then fine-tune it for guidance", main="semsynth.cli.train:main"
+    ),
+    "submit": Verb("submit a training to a SLURM cluster", main="semsynth.cli.cluster.submit:main"),
+    "status": Verb(
+        "show the state of a training: step, loss, time left, last checkpoint",
+        main="semsynth.cli.cluster.status:main",
+    ),
+    "generate": Verb(
+        "generate several images for each mask",
+        config="semsynth.pipelines.generate.config:GenerateConfig",
+        function="semsynth.pipelines.generate.run:generate",
+    ),
+    "evaluate": Verb(
+        "score generated images and write a report", main="semsynth.cli.evaluate:main"
+    ),
+    "segment": Verb(
+        "train a segmenter, or score it on a data set",
+        subverbs={
+            "train": Verb(
+                "train a segmenter on the real images of a prepared data set",
+                config="semsynth.segmentation.config:SegmentTrainConfig",
+                function="semsynth.segmentation.train:train",
+            ),
+            "score": Verb(
+                "score a segmenter on a prepared data set or on samples",
+                config="semsynth.segmentation.config:SegmentScoreConfig",
+                function="semsynth.segmentation.evaluate:score",
+            ),
+        },
+    ),
+    "augment": Verb(
+        "measure what synthetic images add to a segmenter",
+        config="semsynth.augmentation.config:AugmentConfig",
+        function="semsynth.augmentation.experiment:run_experiment",
+    ),
+    "import": Verb(
+        "turn a checkpoint of the official SDM code into a Diffusers folder",
+        config="semsynth.pipelines.convert.config:ImportConfig",
+        function="semsynth.pipelines.convert.import_official:import_official",
+    ),
+    "export": Verb(
+        "write a model as a Diffusers folder, a .pth, or for the official SDM code",
+        config="semsynth.pipelines.convert.config:ExportConfig",
+        function="semsynth.pipelines.convert.export:export_model",
+    ),
+    "demo": Verb(
+        "run the whole pipeline on the built-in data set",
+        config="semsynth.cli.demo:DemoConfig",
+        function="semsynth.cli.demo:run_demo",
+    ),
+    "doctor": Verb(
+        "show versions, devices, threads and disk of this machine",
+        main="semsynth.cli.doctor:main",
+    ),
+}
 
 
 def usage() -> str:
     """Return the help of the bare command, one line a verb."""
-    verbs = "\n".join(f"  {verb:<10}{text}" for verb, text in VERBS.items())
     return (
         "usage: semsynth [-h] [--version] VERB ...\n\n"
-        "Photorealistic images from segmentation masks.\n\n"
-        f"verbs:\n{verbs}\n\n"
+        "Generate photorealistic images from segmentation masks.\n\n"
+        f"verbs:\n{_lines(VERBS)}\n\n"
         "`semsynth VERB --help` lists the flags of a verb; they work with - and _.\n"
         "With --json a verb prints its result as one JSON object, last on stdout."
     )
@@ -64,14 +134,36 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
-    return _find(words[0])(words[1:])
-
-
-def _find(verb: str) -> Callable[[list[str]], int]:
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+    if words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"the verbs are {', '.join(VERBS)}"
-        raise UserError(f"unknown verb `{verb}`: {hint}")
+        raise UserError(f"unknown verb `{words[0]}`: {hint}")
+    return _run(VERBS[words[0]], words[0], words[1:])
 
-    run: Callable[[list[str]], int] = import_module(f"semsynth.cli.{_MODULES.get(verb, verb)}").main
-    return run
+
+def _run(verb: Verb, name: str, words: list[str]) -> int:
+    """Run a verb with the words after its ``name`` and return the exit status."""
+    if verb.subverbs:
+        if not words or words[0] in ("-h", "--help"):
+            names = ",".join(verb.subverbs)
+            print(f"usage: semsynth {name} [-h] {{{names}}} ...\n\n{_lines(verb.subverbs)}")
+            return 0
+        if words[0] not in verb.subverbs:
+            known = "` or `".join(verb.subverbs)
+            raise UserError(f"unknown `semsynth {name} {words[0]}`: it is `{known}`")
+        return _run(verb.subverbs[words[0]], f"{name} {words[0]}", words[1:])
+    if verb.main:
+        status: int = _load(verb.main)(words)
+        return status
+    config, as_json = parse(_load(verb.config), words, name)
+    return finish(_load(verb.function)(config), as_json)
+
+
+def _lines(verbs: Mapping[str, Verb]) -> str:
+    return "\n".join(f"  {name:<10}{verb.help}" for name, verb in verbs.items())
+
+
+def _load(place: str) -> Any:
+    """Return what is at "module:name"."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

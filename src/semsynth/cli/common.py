@@ -21,7 +21,7 @@ from semsynth.core.logging import log_to_terminal
 
 Config = TypeVar("Config")
 
-# What a user can mend; any other OSError is a bug and keeps its traceback.
+# What a user can fix; any other OSError is a bug and keeps its traceback.
 _USER_ERRNOS = {
     errno.EACCES: "no permission",
     errno.EDQUOT: "disk quota is used up",
@@ -34,7 +34,7 @@ _WIDE = "10000"
 
 
 def guard(run: Callable[[], int]) -> int:
-    """Call `run` and turn what a user can mend into one line on stderr.
+    """Call `run` and turn what a user can fix into one line on stderr.
 
     Returns:
         `run`'s own exit status; 2 after a user's error (75 and 76 after some: `core.errors`),

@@ -21,25 +21,25 @@ class DoctorConfig:
     """Show versions, devices, threads and disk of this machine."""
 
     folder: Path = Path(".")
-    """Folder whose disk is looked at."""
+    """Folder whose disk is examined."""
 
 
 def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
     config, as_json = parse(DoctorConfig, argv, "doctor")
-    facts = examine(config)
+    found = examine(config)
     if not as_json:
-        facts = {**facts, **facts.pop("packages"), "devices": "; ".join(facts["devices"])}
-    return finish(facts, as_json)
+        found = {**found, **found.pop("packages"), "devices": "; ".join(found["devices"])}
+    return finish(found, as_json)
 
 
 def examine(config: DoctorConfig) -> dict[str, Any]:
-    """Return the facts: versions, devices (the first is what `auto` takes), threads, free disk."""
+    """Return versions, devices (the first is what `auto` takes), threads and free disk."""
     import torch
 
     from semsynth.core.version import __version__
 
-    # The nearest folder that exists: the one asked about may still have to be made.
+    # The nearest folder that exists: the given one may not have been made yet.
     folder = config.folder.resolve()
     while not folder.is_dir():
         folder = folder.parent
@@ -70,15 +70,15 @@ def _speed() -> dict[str, Any]:
     if device.type == "cpu":
         gain = cpu_gain()
         why = f" ({gain:.2f} times as fast as float32 here; used from {WORTH} on)"
-    facts = {
+    found = {
         "precision": f"{'bfloat16' if short else 'float32'} by --precision auto{why}",
         "memory_layout": "channels_last" if short else "contiguous",
         "condition_cache": f"up to {free_bytes(device) / 2e9:.1f} GB by --cache auto",
         "compiled_norms": _compiles(device.type),
     }
     if device.type == "cpu":
-        facts["cpu_instructions"] = torch.backends.cpu.get_cpu_capability()
-    return facts
+        found["cpu_instructions"] = torch.backends.cpu.get_cpu_capability()
+    return found
 
 
 def _compiles(kind: str) -> str:
@@ -86,7 +86,7 @@ def _compiles(kind: str) -> str:
         found = importlib.util.find_spec("triton") is not None
         return "yes, by --compile auto" if found else "no: Triton is missing"
     if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
-        return "no: slower on a CPU (--compile on uses them all the same)"
+        return "no: slower on a CPU (--compile on forces them)"
     return "no: no C++ compiler (and slower on a CPU)"
 
 
@@ -102,8 +102,8 @@ def _devices() -> list[str]:
 
     found = []
     for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        found.append(f"cuda:{index} {facts.name}, {facts.total_memory / 2**30:.0f} GiB")
+        card = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} {card.name}, {card.total_memory / 2**30:.0f} GiB")
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]

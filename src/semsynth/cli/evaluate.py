@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
 
 
 def headline(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the numbers of a report that a person looks for first, and why others are missing."""
+    """Return the main numbers of a report, and why others are missing."""
     metrics, controls = report["metrics"], report["controls"]
     consistency = metrics.get("semantic_consistency", {})
     names = ("miou", "miou_real", "pixel_accuracy", "pixel_accuracy_real")
@@ -40,7 +40,7 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def codec_headline(report: dict[str, Any]) -> dict[str, Any]:
-    """Return what a codec costs: over all classes, in those that suffer most, and in pixels."""
+    """Return what a codec loses: over all classes, in the classes that lose most, and in pixels."""
     consistency = report["metrics"]["semantic_consistency"]
     reconstruction = report["metrics"]["reconstruction"]
     lines = {name: consistency[name] for name in ("miou", "miou_real")}

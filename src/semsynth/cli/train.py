@@ -1,4 +1,4 @@
-"""`semsynth train`: trains the generator, then fine-tunes it for guidance."""
+"""`semsynth train`: train the generator, then fine-tune it for guidance."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from semsynth.training.recipe import TrainConfig, chosen_recipe
 
 def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
-    # A signal may come while torch is being imported.
+    # A signal may arrive while torch is being imported.
     with listening():
         config, as_json = parse(TrainConfig, argv, "train")
-        chosen_recipe(config)  # its mistakes are told before torch takes its seconds
+        chosen_recipe(config)  # report its mistakes before torch takes seconds to import
         from semsynth.training.loop import train
 
         result = train(config)
-        # Of several processes one prints.
+        # One of several processes prints.
         return finish(result, as_json) if process_rank()[0] == 0 else 0

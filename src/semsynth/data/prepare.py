@@ -119,6 +119,11 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     return writer.finish(source.name, source.origin, source.licence, _excluded(writer, near))
 
 
+def prepare_and_summarize(config: PrepareConfig) -> dict[str, Any]:
+    """Prepare a data set and return what `semsynth prepare` prints about it: JSON values."""
+    return prepare(config).summary()
+
+
 def _say_nearest(form: PreparedFormat) -> None:
     """Say which size most networks can halve, where this one is none."""
     size = (form.height, form.width)

@@ -1,1 +1,1 @@
-"""Verbs for clusters: launch, submit, status."""
+"""Trainings on clusters: launch, submit, status."""

@@ -1,11 +1,10 @@
 """`python -m semsynth.cli.cluster.launch [--nproc N] SCRIPT ...`: start a training here.
 
-Three places, told apart by SLURM's variables (docs/cluster.md, How it starts):
+Three cases, distinguished by SLURM's variables (docs/cluster.md, How it starts):
 
 - alone: torchrun with one process a GPU; plain Python for one process;
 - a SLURM job or allocation: `srun` with one task a process on all nodes. Not torchrun on each
-  node: it would stand between SLURM and the training, turn every exit status into 1 and take
-  SIGUSR1 for its own end;
+  node: it would hide the training's exit status from SLURM (it exits with 1) and end on SIGUSR1;
 - one task of that `srun`: RANK and the like from SLURM's variables, then it becomes the training.
 """
 
@@ -22,13 +21,13 @@ from semsynth.core.errors import UserError
 DEFAULT_GPUS = 8
 
 # What torch reads (ProcessGroupNCCL.hpp and FlightRecorder.hpp of torch/csrc/distributed/c10d, in
-# the names of 2.13, which warns about the older TORCH_NCCL_TRACE_BUFFER_SIZE). Each stays as the
-# user set it. NCCL_SOCKET_IFNAME is the user's alone: a wrong guess costs more than none.
+# the names of 2.13, which warns about the older TORCH_NCCL_TRACE_BUFFER_SIZE). What the user set
+# stays. NCCL_SOCKET_IFNAME is not set: a wrong guess is worse than none.
 NCCL = {
-    # A collective that failed or timed out ends its process (3), rather than going on with numbers
-    # that may be wrong (0). 3 is torch's default; said here, so that the log can be believed.
+    # A collective that failed or timed out ends its process (3), instead of continuing with numbers
+    # that may be wrong (0). 3 is torch's default; set here because we rely on it.
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
-    # 1 would stop the CPU at each collective: slower, and the watchdog does the same job.
+    # 1 would block the CPU in each collective: slower, and the watchdog detects the same failures.
     "TORCH_NCCL_BLOCKING_WAIT": "0",
     # The flight recorder: the last collectives of each rank, written down when one timed out.
     "TORCH_FR_BUFFER_SIZE": "2000",
@@ -52,11 +51,11 @@ def command(words: list[str], gpus: int) -> list[str]:
         gpus: how many GPUs this machine has.
 
     Returns:
-        torchrun with N processes (by default one a GPU, 8 at the most); with one process, plain
+        torchrun with N processes (by default one a GPU, at most 8); with one process, plain
         Python, whose errors stay one line.
 
     Raises:
-        UserError: no script, or an N that is no positive number or is more than the GPUs.
+        UserError: no script, or N is not a positive number or is more than the GPUs.
     """
     nproc, words = _take_nproc(words)
     processes = nproc or max(1, min(gpus, DEFAULT_GPUS))
@@ -69,7 +68,7 @@ def command(words: list[str], gpus: int) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Say how the training runs, and become that process; in a job, stay and watch over it."""
+    """Say how the training runs, and become that process; in a SLURM job, stay and supervise it."""
     for name, value in nccl(os.environ).items():
         os.environ.setdefault(name, value)
     where = slurm.place(os.environ)
@@ -77,15 +76,17 @@ def main(argv: list[str]) -> int:
         _, words = _take_nproc(argv)
         os.environ.update(slurm.task_environment(os.environ))
         if os.environ["RANK"] == "0":
-            _say("{WORLD_SIZE} processes meet at {MASTER_ADDR}:{MASTER_PORT}", os.environ)
+            address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            slurm.announce(f"{os.environ['WORLD_SIZE']} processes meet at {address}")
         os.execv(sys.executable, [sys.executable, *words])
     if where == "job":
         line = slurm.srun(os.environ, *_take_nproc(argv))
         tasks = line[line.index("--ntasks") + 1]
-        _say(f"job {{SLURM_JOB_ID}} on {{SLURM_JOB_NODELIST}}: {tasks} processes", os.environ)
+        job, nodes = os.environ["SLURM_JOB_ID"], os.environ["SLURM_JOB_NODELIST"]
+        slurm.announce(f"job {job} on {nodes}: {tasks} processes")
         with slurm.meeting_port(os.environ) as port:
             os.environ.setdefault("MASTER_PORT", str(port))
-            return slurm.supervise(line, os.environ["SLURM_JOB_ID"])
+            return slurm.supervise(line, job)
     import torch
 
     gpus = torch.cuda.device_count()
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> int:
 
 
 def nccl(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of NCCL and of torch's watchdog, with where the recorder writes."""
+    """Return the settings of NCCL and of torch's watchdog, and the place of the flight recorder."""
     # Beside the job's log: /tmp, torch's default, is gone with the node.
     prefix = f"nccl_{env.get('SLURM_JOB_ID', 'trace')}_rank_"
     folder = env.get("SLURM_SUBMIT_DIR", os.getcwd())
@@ -123,10 +124,6 @@ def _take_nproc(words: list[str]) -> tuple[int | None, list[str]]:
 
 def _split_nproc(word: str) -> list[str]:
     return word.split("=", 1) if word.startswith("--nproc=") else [word]
-
-
-def _say(text: str, env: Mapping[str, str]) -> None:
-    print(f"launch: {text.format_map(env)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What SLURM says about a job, and what is made of it: ranks, the line for `srun`, requeueing."""
+"""SLURM jobs: ranks from its variables, a port to meet at, the line for `srun`, requeueing."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
-from semsynth.cli.cluster.ports import reserve_port
 from semsynth.core.errors import REQUEUE_STATUS, UserError
 
 # Seconds that the other tasks have after the first one ended. Not `--kill-on-bad-exit`: that would
-# kill rank 0 in the middle of the checkpoint for which the others have already left. Twice what the
-# watch takes to find a process of another node missing (train.watch.FAR_SECONDS): it has the word.
+# kill rank 0 in the middle of the checkpoint, which the other ranks do not wait for. Twice as long as
+# the training itself takes to find a process of another node missing (core.distributed.watchdog):
+# it can say more about it.
 WAIT = 180
 # The shell that `salloc` opens on a node is a step of this number (SLURM_INTERACTIVE_STEP).
 _INTERACTIVE_STEP = "4294967290"
-# Statuses with which a training leaves that is not done: it wrote a checkpoint, or the signal came
-# before it could listen.
+# Exit statuses of an unfinished training: it wrote a checkpoint, or the signal came before it could
+# be handled.
 _UNFINISHED = (REQUEUE_STATUS, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
 _LAUNCH = "semsynth.cli.cluster.launch"
 
@@ -83,13 +83,43 @@ def _ports(number: int) -> list[int]:
 
 
 def meeting_port(env: Mapping[str, str]) -> AbstractContextManager[int]:
-    """Give a port for MASTER_PORT that is free here, and keep it from others meanwhile.
+    """Reserve a free port of this node for MASTER_PORT, until rank 0 listens on it.
 
-    Here is the job's first node, in a batch script; the tasks would agree on a port by themselves,
-    but something else on that node may have it, or take it before rank 0 listens there, and a
-    rank that meets a stranger there waits for ever.
+    A batch script runs on the job's first node, as rank 0 does. Without a reservation another
+    program could take the port before rank 0 does, and the other ranks, connected to that program,
+    would wait for ever.
     """
     return reserve_port([*_ports(int(env["SLURM_JOB_ID"]) * 7), 0])
+
+
+@contextmanager
+def reserve_port(wanted: Sequence[int] = (0,), host: str = "") -> Iterator[int]:
+    """Hold a free port of this machine without listening on it.
+
+    Only a socket that sets SO_REUSEADDR, as servers do (torch's store among them), can be bound to
+    it meanwhile; the system gives it to no connection, and a second call here does not get it.
+
+    Args:
+        wanted: ports to try in their order; 0 is one that the system chooses.
+        host: the address; by default all of this machine's.
+
+    Yields:
+        The first of them that is free.
+
+    Raises:
+        OSError: none is.
+    """
+    with socket.socket() as held:
+        for port in wanted:
+            try:
+                held.bind((host, port))
+                break
+            except OSError:
+                if port == wanted[-1]:
+                    raise
+        # Not before: two sockets that both allow it could be bound to the same port.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        yield held.getsockname()[1]
 
 
 def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> list[str]:
@@ -104,7 +134,7 @@ def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> lis
         UserError: `srun` is missing, or nodes with different numbers of GPUs.
     """
     if shutil.which("srun") is None:
-        raise UserError("srun: not found on this node, though this is a SLURM job; mend the PATH")
+        raise UserError("srun: not found on this node, though this is a SLURM job; fix the PATH")
     nodes = int(env.get("SLURM_JOB_NUM_NODES", "1"))
     gpus = _gpus_on_node(env) or visible_gpus(env)
     if gpus and _number_of_gpus(env.get("SLURM_GPUS", str(gpus * nodes))) != gpus * nodes:
@@ -125,12 +155,12 @@ def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> lis
 
 
 def supervise(line: Sequence[str], job: str) -> int:
-    """Run `srun`, tell it of a coming end, and have the job requeued where its work is not done.
+    """Run `srun`, pass signals on to it, and requeue the job if the training is unfinished.
 
-    The batch script becomes this process, so `--signal=B:USR1@120` comes here; srun passes USR1 on
-    to all tasks; a preemption's SIGTERM goes to the tasks themselves. A job is requeued when the
-    training asks for it (`REQUEUE_STATUS`), or when it ended badly after a signal (it had no time
-    for a checkpoint: it goes on from the last one).
+    The batch script becomes this process, so it gets the signal of `--signal=B:USR1@120`; srun
+    passes USR1 on to all tasks; SLURM itself sends a preemption's SIGTERM to the tasks. A job is
+    requeued when the training asks for it (`REQUEUE_STATUS`), or when it failed after a signal (it
+    had no time for a checkpoint, and will resume from the last one).
 
     Args:
         line: the command.
@@ -139,46 +169,50 @@ def supervise(line: Sequence[str], job: str) -> int:
     Returns:
         The command's exit status; 128 + N where it died of signal N.
     """
-    told: list[int] = []
+    signals: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 
     def forward(number: int, _: object) -> None:
-        told.append(number)
-        _say(f"got {signal.Signals(number).name}: telling the training to stop with a checkpoint")
+        signals.append(number)
+        announce(
+            f"got {signal.Signals(number).name}: the training is to write a checkpoint and stop"
+        )
         if process is not None:
             process.send_signal(signal.SIGUSR1)
 
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, forward)
     process = subprocess.Popen(line)
-    if told:
+    if signals:
         process.send_signal(signal.SIGUSR1)
     status = process.wait()
     status = status if status >= 0 else 128 - status
-    if status in _UNFINISHED or (status and told):
+    if status in _UNFINISHED or (status and signals):
         requeue(job)
     return status
 
 
 def requeue(job: str) -> None:
-    """Ask SLURM to start the job again, where it is for us to ask; say so in a line."""
+    """Ask SLURM to start the job again, if it will not do so by itself; announce it."""
     known = subprocess.run(
         ["scontrol", "show", "job", "-o", job], capture_output=True, text=True, check=False
     )
-    facts = dict(re.findall(r"(\w+)=(\S*)", known.stdout))
-    if facts.get("BatchFlag") != "1":
-        _say("stopped; run the same command again to go on")
-    elif facts.get("JobState") != "RUNNING":
+    job_info = dict(re.findall(r"(\w+)=(\S*)", known.stdout))
+    if job_info.get("BatchFlag") != "1":
+        announce("stopped; run the same command again to resume")
+    elif job_info.get("JobState") != "RUNNING":
         # scancel, or SLURM's own requeueing: both end the job without us.
-        _say(f"stopped; SLURM is ending job {job} itself")
-    elif facts.get("Requeue") != "1":
-        _say(f"stopped; job {job} must not be requeued (--no-requeue): submit it again to go on")
+        announce(f"stopped; SLURM is ending job {job} itself")
+    elif job_info.get("Requeue") != "1":
+        announce(
+            f"stopped; job {job} must not be requeued (--no-requeue): submit it again to resume"
+        )
     else:
-        count = int(facts.get("Restarts", "0")) + 1
-        _say(f"stopped; requeueing job {job}, restart {count}")
+        count = int(job_info.get("Restarts", "0")) + 1
+        announce(f"stopped; requeueing job {job}, restart {count}")
         done = subprocess.run(["scontrol", "requeue", job], check=False)
         if done.returncode:
-            _say(f"scontrol could not requeue job {job}: submit it again to go on")
+            announce(f"scontrol could not requeue job {job}: submit it again to go on")
 
 
 def first_host(nodes: str) -> str:
@@ -212,5 +246,6 @@ def _check_address(host: str) -> None:
         ) from None
 
 
-def _say(text: str) -> None:
+def announce(text: str) -> None:
+    """Print a line of the launcher on stderr, at once."""
     print(f"launch: {text}", file=sys.stderr, flush=True)

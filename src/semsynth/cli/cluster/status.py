@@ -1,4 +1,4 @@
-"""`semsynth status RUN`: where a training is, from any machine that sees its folder."""
+"""`semsynth status RUN`: the state of a training, from any machine that sees its folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from semsynth.core.distributed.squeue import ask_squeue
 from semsynth.core.errors import UserError
 from semsynth.core.files import MARKER, read_json
 
-# A running training writes at each line of the log. Validation, previews and checkpoints come in
-# between, so that a run counts as stalled only after many lines' time, and no sooner than minutes.
+# A running training updates its status at each line of the log. Validation, previews and checkpoints
+# delay a line, so a run is called stalled only after the time of many lines, and some minutes.
 _LINES, _LEAST = 20, 300.0
 
 
 @dataclass(frozen=True)
 class StatusConfig:
-    """Say where a training is: step, loss, speed, time left, last checkpoint, restarts, memory."""
+    """Show the state of a training: step, loss, speed, time left, last checkpoint, restarts, memory."""
 
     run: Positional[Path]
     """Folder of the run."""
@@ -36,10 +36,11 @@ def main(argv: list[str]) -> int:
     """Run the verb with its flags and return the exit status."""
     config, as_json = parse(StatusConfig, argv, "status")
     status = _read(config.run)
-    state, reason = judge(config.run, status)
-    facts = {**dataclasses.asdict(status), "state": state, "reason": reason}
-    facts["run"] = str(config.run)
-    return finish(facts if as_json else describe(config.run, status, state, reason), as_json)
+    state, reason = run_state(config.run, status)
+    if not as_json:
+        return finish(describe(config.run, status, state, reason), as_json)
+    found = {**dataclasses.asdict(status), "state": state, "reason": reason, "run": str(config.run)}
+    return finish(found, as_json)
 
 
 def _read(run: Path) -> Status:
@@ -50,21 +51,22 @@ def _read(run: Path) -> Status:
         return status
     marker = run / MARKER
     if not marker.exists() or read_json(marker).get("kind") != "run":
-        raise UserError(f"{run}: is no run of `semsynth train`; give the --output of a training")
-    raise UserError(f"{run}: the training has not said anything yet ({STATUS} is missing)")
+        raise UserError(f"{run}: is not a run of `semsynth train`; give the --output of a training")
+    raise UserError(f"{run}: the training has not written {STATUS} yet: wait until it has started")
 
 
-def judge(run: Path, status: Status) -> tuple[str, str]:
-    """Return the state of a run and, in a line, what is known about it.
+def run_state(run: Path, status: Status) -> tuple[str, str]:
+    """Return the state of a run and the reason for it, in a line.
 
-    A run that was killed had no time to say so. What tells: SLURM, the process on this machine,
-    or the age of its last word. The age is measured with one clock, that of the disk: the file's
-    time against that of a file made now. No clock of another node is looked at.
+    A run that was killed had no time to record it. We find out by asking SLURM, by looking for the
+    process on this machine, or by the age of the status file. The age is measured with one clock,
+    that of the disk: the file's time against that of a file made now; the clocks of other nodes
+    may differ.
 
     Returns:
-        The state: one of the run's own (`running`, `preempted`, `failed`, `finished`), `waiting`
-        (in SLURM's queue), `starting` (again, after a preemption), `stopped` (killed without a
-        word) or `stalled` (it should have said something); and the reason, perhaps empty.
+        The state: one that the run recorded (`running`, `preempted`, `failed`, `finished`),
+        `waiting` (in SLURM's queue), `starting` (again, after a preemption), `stopped` (killed) or
+        `stalled` (its status file is overdue); and the reason, which may be empty.
     """
     if status.state in ("finished", "failed"):
         return status.state, status.reason
@@ -72,22 +74,22 @@ def judge(run: Path, status: Status) -> tuple[str, str]:
     if job == "PENDING":
         return "waiting", f"job {status.job} is in SLURM's queue"
     if status.state == "preempted":
-        # One that runs again says so itself, when it has read its checkpoint.
+        # It changes its state to running when it has read its checkpoint.
         return ("starting", f"job {status.job} runs again") if job else ("preempted", status.reason)
     if job == "":
-        return "stopped", f"job {status.job} has ended without a word: submit it again"
+        return "stopped", f"job {status.job} has ended without recording why: submit it again"
     if status.host == platform.node() and not _is_alive(status):
-        return "stopped", f"process {status.pid} is gone without a word: start it again"
+        return "stopped", f"process {status.pid} is gone without recording why: start it again"
     age = _age(run / STATUS)
     limit = max(_LEAST, _LINES * (status.seconds_between or 0.0))
     if age is not None and age > limit:
-        last = f"its last word is {_duration(age)} old ({status.doing} at step {status.step})"
+        last = f"its status is {_duration(age)} old ({status.doing} at step {status.step})"
         return "stalled", f"{last}; see its log on {status.host}"
     return status.state, status.reason
 
 
 def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, Any]:
-    """Return the facts as lines for people."""
+    """Return the status as lines for people."""
     share = 100 * status.step / status.total_steps if status.total_steps else 0.0
     lines: dict[str, Any] = {
         "run": f"{run}: {state}" + (f" ({reason})" if reason else ""),
@@ -112,12 +114,12 @@ def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, An
 
 
 def ask_slurm(job: str) -> str | None:
-    """Return the job's state in SLURM's words, "" for one that is no more, None for no answer."""
+    """Return the job's state in SLURM's words, "" for a job that has ended, None without an answer."""
     done = ask_squeue(job, "%T", 20) if job else None
     if done is None:
         return None
     if done.returncode:
-        # Another cluster's job may have this number, or the controller may be away.
+        # The job may be of another cluster, or the controller may be down.
         return "" if re.search("Invalid job id", done.stderr) else None
     return done.stdout.strip()
 
@@ -126,14 +128,14 @@ def _is_alive(status: Status) -> bool:
     import psutil
 
     try:
-        # A process that is younger than the run's last word is another one with its number.
+        # A process that is younger than the status file is another one with the same number.
         return bool(psutil.Process(status.pid).create_time() <= status.updated + 1)
     except psutil.Error:
         return False
 
 
 def _age(file: Path) -> float | None:
-    """Return how old a file is in seconds by the clock of its disk; None where none can tell."""
+    """Return how old a file is in seconds by the clock of its disk; None where it cannot be measured."""
     try:
         with tempfile.TemporaryFile(dir=file.parent) as now:
             now.write(b"0")

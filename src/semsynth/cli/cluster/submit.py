@@ -1,4 +1,4 @@
-"""`semsynth submit`: a training as a SLURM job: the script is written, shown and submitted."""
+"""`semsynth submit`: write, show and submit the batch script of a training."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MEMORY = re.compile(r"\d+[KMGT]?")
 
 SCRIPT = """\
 #!/usr/bin/env bash
-# Written by `semsynth submit`. `sbatch` it again whenever it ended early: it goes on from there.
+# Written by `semsynth submit`. `sbatch` it again if it ended early: it resumes.
 {options}
-# Requeued after a preemption or a lost node. Two minutes before its time is up it is told, writes
-# a checkpoint and is requeued. This process becomes the launcher, which gets that signal.
+# Requeued after a preemption or a lost node. Two minutes before its time is up it gets a signal,
+# writes a checkpoint and is requeued. This process becomes the launcher, which gets the signal.
 #SBATCH --requeue --open-mode=append --signal=B:USR1@120
 cd {folder}
 exec {python} -m semsynth.cli.cluster.launch --nproc {processes} \\
@@ -39,7 +39,7 @@ exec {python} -m semsynth.cli.cluster.launch --nproc {processes} \\
 
 @dataclass(frozen=True)
 class SubmitConfig:
-    """Submit a training to SLURM, after all that can be checked before it waits in the queue.
+    """Submit a training to SLURM, after checking all that can be checked before it is queued.
 
     Raises:
         UserError: a value outside its range.
@@ -50,7 +50,7 @@ class SubmitConfig:
     data: Path = Path("data/sidewalk_processed")
     """Folder of `semsynth prepare`, on a disk that the nodes see."""
     output: Path | None = None
-    """Folder of the run, likewise; by default checkpoints/ and the name that the recipe gives.
+    """Folder of the run, on such a disk too; by default checkpoints/ and the name that the recipe gives.
     The script and the job's log lie beside it."""
     from_checkpoint: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Start from the weights of another model; as in `semsynth train`."""
@@ -59,7 +59,7 @@ class SubmitConfig:
     label_map: Path | None = None
     """For --from, where names of labels differ; as in `semsynth train`."""
     mask_dropout: Literal["whole", "region"] = "whole"
-    """What fine-tuning drops; as in `semsynth train`."""
+    """What mask dropout drops in fine-tuning; as in `semsynth train`."""
     set: tuple[str, ...] = ()
     """Changes of the recipe, as section.key=value."""
     nodes: int = 1
@@ -71,7 +71,7 @@ class SubmitConfig:
     memory: str = "0"
     """Memory of each machine, such as 200G; 0: all of it."""
     time: str = "48:00:00"
-    """Time limit, as sbatch takes it; when it is up and the work is not done, it is requeued."""
+    """Time limit, as sbatch takes it; a job whose time is up before the training is finished is requeued."""
     partition: str = ""
     """SLURM's partition; by default the cluster's."""
     account: str = ""
@@ -87,9 +87,11 @@ class SubmitConfig:
             if getattr(self, name) < least:
                 raise UserError(f"--{name} is {getattr(self, name)}: must be at least {least}")
         if not _TIME.fullmatch(self.time):
-            raise UserError(f"--time {self.time}: must be as 30 (minutes), 48:00:00 or 2-12:00:00")
+            raise UserError(
+                f"--time {self.time}: must look like 30 (minutes), 48:00:00 or 2-12:00:00"
+            )
         if not _MEMORY.fullmatch(self.memory):
-            raise UserError(f"--memory {self.memory}: must be as 200G, or 0 for all of it")
+            raise UserError(f"--memory {self.memory}: must look like 200G, or be 0 for all of it")
 
     @property
     def training(self) -> TrainConfig:
@@ -144,7 +146,7 @@ def script(config: SubmitConfig, run: Path) -> str:
         "account": config.account,
         "mail-user": config.mail,
         "mail-type": config.mail and "BEGIN,END,FAIL,REQUEUE",
-        # In this path alone SLURM replaces what follows a %.
+        # SLURM replaces what follows a %, in this path alone.
         "output": _log(Path(str(run).replace("%", "%%")), "%j"),
     }
     options = [
@@ -180,7 +182,7 @@ def _log(run: Path, job: str) -> Path:
 
 
 def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
-    """Check what the job would, and that no other job is about to train in its folder."""
+    """Check what the job itself would check, and that no other job trains in its folder."""
     from semsynth.data.dataset import PreparedDataset
     from semsynth.training.build import check_batch, check_claim, check_fit
     from semsynth.training.init.fork import check_fork
@@ -201,7 +203,7 @@ def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
 
 def _check_no_other_job(run: Path) -> None:
     status = None
-    with suppress(UserError):  # a damaged file stops no training either
+    with suppress(UserError):  # a damaged file does not stop a training either
         status = read_status(run)
     state = ask_slurm(status.job) if status is not None else None
     if status is not None and state and not state.startswith("COMPLET"):

@@ -1,4 +1,4 @@
-"""The flags of the outline that the project started from, for `scripts/`."""
+"""The commands in `scripts/`: fixed names and flags, which run the verbs of `semsynth`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from semsynth.core.errors import UserError
 
 _ALIASES = {"--output-dir": "--output", "--model-path": "--model", "--data-dir": "--data"}
 _DATA = "./data/sidewalk_processed"
-_JUDGE = "./checkpoints/segmenter"
+_SEGMENTER = "./checkpoints/segmenter"
 
 
 def run(verb: str, defaults: Mapping[str, str], argv: Sequence[str] | None = None) -> int:
-    """Run a verb with the seed's flags.
+    """Run a verb with the flags of a script.
 
     Flags in the environment variable `SEMSYNTH_<VERB>_FLAGS` (such as `SEMSYNTH_TRAIN_FLAGS`)
-    come before the user's: so a batch job takes them without a change of the script.
+    come before the user's, so that a batch job can set them without a change of the script.
 
     Args:
-        verb: the verb that does the script's work, `segment train` for one in two words.
-        defaults: flags that the script gives where the user does not, `{"output": "./data/x"}`.
+        verb: the verb, of two words for `segment train`.
+        defaults: flags of the script where the user gives none, `{"output": "./data/x"}`.
         argv: the words after the script's name; the process's own by default.
 
     Returns:
@@ -36,9 +36,9 @@ def run(verb: str, defaults: Mapping[str, str], argv: Sequence[str] | None = Non
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
-    """Run `semsynth evaluate` on what the other scripts wrote; train its judge where there is none.
+    """Run `semsynth evaluate` on what the other scripts wrote; train a segmenter if there is none.
 
-    The outline knows no step that trains a segmenter; `semsynth segment train` does it once, on
+    No script trains a segmenter, which evaluation needs: `semsynth segment train` does it once, on
     the real training images, unless `--segmenter` names one.
     """
     return guard(lambda: _evaluate(argv))
@@ -47,22 +47,22 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 def _evaluate(argv: Sequence[str] | None) -> int:
     defaults = {"samples": "./results/generated", "data": _DATA, "output": "./results/report"}
     words = _complete("evaluate", defaults, argv)
-    own_judge = "--segmenter" in _flags(words) or {"-h", "--help"} & set(words)
-    if not own_judge and not (Path(_JUDGE) / "segmenter.pth").exists():
+    has_segmenter = "--segmenter" in _flags(words) or {"-h", "--help"} & set(words)
+    if not has_segmenter and not (Path(_SEGMENTER) / "segmenter.pth").exists():
         if process_rank()[1] > 1:
             raise UserError(
-                f"{_JUDGE}: no segmenter yet; several processes cannot train it side by side: run "
-                f"`semsynth segment train --data {_value(words, '--data')} --output {_JUDGE}` first"
+                f"{_SEGMENTER}: no segmenter yet, and only one process can train it: first run "
+                f"`semsynth segment train --data {_value(words, '--data')} --output {_SEGMENTER}`"
             )
         print("no segmenter yet: training one on the real images first", file=sys.stderr)
-        data = {"data": _value(words, "--data"), "output": _JUDGE}
+        data = {"data": _value(words, "--data"), "output": _SEGMENTER}
         if status := run("segment train", data, []):
             return status
     return main(["evaluate", *words])
 
 
 def translate(word: str) -> str:
-    """Return the flag that `word` means today: `--output_dir=D` is `--output=D`."""
+    """Return the verb's name of a flag: `--output_dir=D` is `--output=D`."""
     if not word.startswith("--"):
         return word
     flag, equals, value = word.partition("=")
@@ -71,7 +71,7 @@ def translate(word: str) -> str:
 
 
 def _complete(verb: str, defaults: Mapping[str, str], argv: Sequence[str] | None) -> list[str]:
-    """Return the defaults that are not given, the environment's flags, the user's words."""
+    """Return the defaults of flags that are not given, the environment's flags, the user's words."""
     variable = f"SEMSYNTH_{verb.upper().replace(' ', '_')}_FLAGS"
     given = [*shlex.split(os.environ.get(variable, "")), *(sys.argv[1:] if argv is None else argv)]
     words = [translate(word) for word in given]
@@ -85,7 +85,7 @@ def _flags(words: Sequence[str]) -> set[str]:
 
 
 def _value(words: Sequence[str], flag: str) -> str:
-    """Return the last value that `words` give to a flag, "" where there is none."""
+    """Return the last value of a flag in `words`, "" without one."""
     found = ""
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
