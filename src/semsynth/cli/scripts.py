@@ -71,7 +71,7 @@ def translate(word: str) -> str:
 
 
 def _complete(verb: str, defaults: Mapping[str, str], argv: Sequence[str] | None) -> list[str]:
-    """Return the defaults of flags that are not given, the environment's flags, the user's words."""
+    """Return the defaults of flags not given, the environment's flags, the user's words."""
     variable = f"SEMSYNTH_{verb.upper().replace(' ', '_')}_FLAGS"
     given = [*shlex.split(os.environ.get(variable, "")), *(sys.argv[1:] if argv is None else argv)]
     words = [translate(word) for word in given]

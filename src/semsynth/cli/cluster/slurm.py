@@ -15,9 +15,9 @@ from typing import Literal
 from semsynth.core.errors import REQUEUE_STATUS, UserError
 
 # Seconds that the other tasks have after the first one ended. Not `--kill-on-bad-exit`: that would
-# kill rank 0 in the middle of the checkpoint, which the other ranks do not wait for. Twice as long as
-# the training itself takes to find a process of another node missing (core.distributed.watchdog):
-# it can say more about it.
+# kill rank 0 in the middle of the checkpoint, which the other ranks do not wait for. Twice as long
+# as the training takes to find a process of another node missing (core.distributed.watchdog): its
+# error says more.
 WAIT = 180
 # The shell that `salloc` opens on a node is a step of this number (SLURM_INTERACTIVE_STEP).
 _INTERACTIVE_STEP = "4294967290"

@@ -19,14 +19,14 @@ from semsynth.core.distributed.squeue import ask_squeue
 from semsynth.core.errors import UserError
 from semsynth.core.files import MARKER, read_json
 
-# A running training updates its status at each line of the log. Validation, previews and checkpoints
-# delay a line, so a run is called stalled only after the time of many lines, and some minutes.
+# A running training updates its status at each line of the log. Validation, previews and
+# checkpoints delay a line: a run has stalled only after the time of many lines, and some minutes.
 _LINES, _LEAST = 20, 300.0
 
 
 @dataclass(frozen=True)
 class StatusConfig:
-    """Show the state of a training: step, loss, speed, time left, last checkpoint, restarts, memory."""
+    """Show the state of a training: step, loss, speed, time left, checkpoint, restarts, memory."""
 
     run: Positional[Path]
     """Folder of the run."""
@@ -114,7 +114,7 @@ def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, An
 
 
 def ask_slurm(job: str) -> str | None:
-    """Return the job's state in SLURM's words, "" for a job that has ended, None without an answer."""
+    """Return SLURM's name of the job's state; "" for one that has ended, None without an answer."""
     done = ask_squeue(job, "%T", 20) if job else None
     if done is None:
         return None
@@ -135,7 +135,7 @@ def _is_alive(status: Status) -> bool:
 
 
 def _age(file: Path) -> float | None:
-    """Return how old a file is in seconds by the clock of its disk; None where it cannot be measured."""
+    """Return the age of a file in seconds by the clock of its disk; None if it is not known."""
     try:
         with tempfile.TemporaryFile(dir=file.parent) as now:
             now.write(b"0")

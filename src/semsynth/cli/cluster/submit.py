@@ -50,8 +50,8 @@ class SubmitConfig:
     data: Path = Path("data/sidewalk_processed")
     """Folder of `semsynth prepare`, on a disk that the nodes see."""
     output: Path | None = None
-    """Folder of the run, on such a disk too; by default checkpoints/ and the name that the recipe gives.
-    The script and the job's log lie beside it."""
+    """Folder of the run, on such a disk too; by default checkpoints/ and the name that the recipe
+    gives. The script and the job's log lie beside it."""
     from_checkpoint: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Start from the weights of another model; as in `semsynth train`."""
     fork: Path | None = None
@@ -71,7 +71,7 @@ class SubmitConfig:
     memory: str = "0"
     """Memory of each machine, such as 200G; 0: all of it."""
     time: str = "48:00:00"
-    """Time limit, as sbatch takes it; a job whose time is up before the training is finished is requeued."""
+    """Time limit, as sbatch takes it; an unfinished training is requeued when it is up."""
     partition: str = ""
     """SLURM's partition; by default the cluster's."""
     account: str = ""
