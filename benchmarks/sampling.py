@@ -26,7 +26,7 @@ from torch import Tensor
 from semsynth.cli.common import finish, guard, parse
 from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.run import evaluate
 from semsynth.models.codecs.codec import Codec

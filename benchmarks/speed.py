@@ -38,10 +38,9 @@ from semsynth.core.precision import (
     memory_format,
     resolve_precision,
 )
-from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide
 from semsynth.diffusion.loss import DiffusionLoss
-from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.flops import training_flops

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from semsynth.data.dataset import PreparedDataset
     from semsynth.data.labels import Label, LabelSet
     from semsynth.data.prepare import prepare as prepare_dataset
-    from semsynth.diffusion.sampler_settings import SamplerSettings
+    from semsynth.diffusion.config import SamplerSettings
     from semsynth.evaluation.config import EvaluateConfig
     from semsynth.evaluation.run import evaluate as evaluate_model
     from semsynth.pipelines import SemanticDiffusionPipeline
@@ -36,7 +36,7 @@ _LAZY = {
     "LabelSet": ("semsynth.data.labels", "LabelSet"),
     "PrepareConfig": ("semsynth.data.config", "PrepareConfig"),
     "PreparedDataset": ("semsynth.data.dataset", "PreparedDataset"),
-    "SamplerSettings": ("semsynth.diffusion.sampler_settings", "SamplerSettings"),
+    "SamplerSettings": ("semsynth.diffusion.config", "SamplerSettings"),
     "Segmenter": ("semsynth.segmentation.segmenter", "Segmenter"),
     "SemanticDiffusionPipeline": ("semsynth.pipelines", "SemanticDiffusionPipeline"),
     "TrainConfig": ("semsynth.training.recipe", "TrainConfig"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
-from semsynth.diffusion.parametrization import from_x0
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.schedule import Schedule, from_x0
 
 MEAN, STD = 0.1, 0.2
 
@@ -66,3 +67,10 @@ class Exact:
         if config.learn_sigma:
             output = torch.cat([output, torch.zeros_like(x)], dim=1)
         return output, None
+
+
+def draw_noise(
+    shape: tuple[int, int, int], generators: Sequence[torch.Generator], device: torch.device
+) -> Tensor:
+    """Return (B, C, H, W) noise, each image's from its own generator."""
+    return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)

@@ -7,8 +7,8 @@ import torch
 from gaussian import CONFIGS
 from torch import Tensor
 
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, NoiseLevel, guide
-from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.schedule import Schedule
 
 

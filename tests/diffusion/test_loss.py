@@ -13,8 +13,7 @@ from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig, LossConfig, Prediction
 from semsynth.diffusion.loss import DiffusionLoss, Loss
-from semsynth.diffusion.parametrization import from_x0, target, to_x0
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.schedule import Schedule, from_x0, target, to_x0
 
 FLOW: dict[str, Any] = {"prediction": "flow_prediction", "schedule": "flow"}
 VP: tuple[Prediction, ...] = ("sample", "epsilon", "v_prediction")

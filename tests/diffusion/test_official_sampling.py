@@ -19,10 +19,9 @@ import torch
 from official_figures import NAMES, figures, label_map, network, wave
 from torch import Tensor
 
-from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.config import DiffusionConfig, SamplerName, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, NoiseLevel
 from semsynth.diffusion.loss import learned_log_variance
-from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import PixelCodec

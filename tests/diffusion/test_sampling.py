@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gaussian import CONFIGS, MEAN, STD, Exact
+from gaussian import CONFIGS, MEAN, STD, Exact, draw_noise
 from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.core.torch_rng import torch_generator
-from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.config import SAMPLERS, DiffusionConfig, SamplerName, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser
-from semsynth.diffusion.sampler_settings import SAMPLERS, SamplerName, SamplerSettings
 from semsynth.diffusion.sampling import (
     check_scheduler,
-    draw_noise,
     make_scheduler,
     sample,
     set_timesteps,

@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from gaussian import CONFIGS, MEAN, STD, exact
+from gaussian import CONFIGS, MEAN, STD, draw_noise, exact
 from torch import Tensor
 
 from semsynth.core.errors import UserError
@@ -15,7 +15,6 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.guidance import DenoiserOutput
 from semsynth.diffusion.sampling import (
     check_scheduler,
-    draw_noise,
     make_scheduler,
     sample,
     set_timesteps,
@@ -95,7 +94,7 @@ def test_ancestral_ones_have_the_spread_of_the_data(name: str) -> None:
         ("sample", "DDIMScheduler", {"num_train_timesteps": 500}, "500 timesteps, this model 1000"),
         ("sample", "DDIMScheduler", {"thresholding": True}, "switch it off"),
         ("sample", "DDPMScheduler", {"variance_type": "learned_range"}, "learned variance"),
-        ("sample", "DDIMInverseScheduler", {}, "does not draw"),
+        ("sample", "DDIMInverseScheduler", {}, "does not sample"),
         ("sample", "FlowMatchEulerDiscreteScheduler", {}, "prediction_type 'sample': use DPMS"),
         ("sample", "EDMEulerScheduler", {}, "not for variance-preserving"),
         ("paper", "DDIMScheduler", {"rescale_betas_zero_snr": True}, "other noise levels"),
@@ -107,7 +106,7 @@ def test_ancestral_ones_have_the_spread_of_the_data(name: str) -> None:
         ("sample", "LCMScheduler", {}, "cannot take 100 steps"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(
+def test_unsuitable_schedulers_are_refused_in_one_line(
     model: str, name: str, changes: dict[str, Any], message: str
 ) -> None:
     scheduler = make(CONFIGS[model], name, **changes)
@@ -120,7 +119,7 @@ def test_diffusers_own_linear_levels_are_those_of_the_paper() -> None:
     check_scheduler(CONFIGS["paper"], diffusers.DDIMScheduler())
 
 
-def test_what_the_denoiser_clips_is_not_clipped_again() -> None:
+def test_x0_is_not_clipped_again() -> None:
     """DDIM clips at 1 by default, where a Haar latent of three levels goes to 8."""
     config = CONFIGS["v"]
     scheduler = make(config, "DDIMScheduler", timestep_spacing="trailing")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.diffusion.sampler_settings import SAMPLERS, SamplerSettings
+from semsynth.diffusion.config import SAMPLERS, SamplerSettings
 
 
 def test_every_sampler_of_the_design_is_known() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from semsynth.core import precision
 from semsynth.core.errors import UserError
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines import condition_cache as caching
 from semsynth.pipelines.condition_cache import encode_masks, images_a_mask, keep_bytes
 from semsynth.planning.live_bytes import MemoryTracker

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from semsynth.core.errors import UserError
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 
 FAST = {"num_inference_steps": 2, "output_type": "np"}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from semsynth.core.errors import UserError
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 
 
 def paint(pipe: Any, mask: np.ndarray, **kwargs: Any) -> np.ndarray:

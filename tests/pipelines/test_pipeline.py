@@ -17,8 +17,7 @@ import torch
 from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
 from semsynth.data.labels import LabelSet
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
+from semsynth.diffusion.config import DiffusionConfig, SamplerName, SamplerSettings
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.model_file import (

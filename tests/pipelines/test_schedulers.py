@@ -139,8 +139,8 @@ def test_swapping_leaves_generate_as_it_was(get: Any, new_masks: Any) -> None:
         ("sample", "DDIMScheduler", {"thresholding": True}, "thresholding"),
         ("sample", "FlowMatchEulerDiscreteScheduler", {}, "is for rectified flow"),
         ("flow", "DDIMScheduler", {}, "is for diffusion"),
-        ("sample", "DDIMInverseScheduler", {}, "does not draw images"),
-        ("sample", "RePaintScheduler", {}, "does not draw images"),
+        ("sample", "DDIMInverseScheduler", {}, "does not sample images"),
+        ("sample", "RePaintScheduler", {}, "does not sample images"),
     ],
 )
 def test_the_wrong_scheduler_is_refused(

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from torch.profiler import ProfilerActivity, profile
 
 from semsynth.data.labels import LabelSet
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.planning.memory import StepMemory, largest_batch, preview_memory, step_memory

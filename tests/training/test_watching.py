@@ -17,8 +17,8 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepare import prepare
 from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
-from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import HaarCodec
 from semsynth.pipelines import SemanticDiffusionPipeline

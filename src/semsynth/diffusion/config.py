@@ -6,11 +6,14 @@ file keeps of both what sampling needs (``DiffusionConfig``).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from semsynth.core.config import Config
+from semsynth.core.errors import UserError
 
 Prediction = Literal["sample", "epsilon", "v_prediction", "flow_prediction"]
 Weighting = Literal["uniform", "snr_plus_one", "min_snr"]
@@ -138,3 +141,47 @@ def check_flow(prediction: Prediction, schedule: str) -> None:
     """Raise ValueError where only one of prediction and schedule is of rectified flow."""
     if (prediction == "flow_prediction") != (schedule == "flow"):
         raise ValueError("prediction: flow_prediction and schedule: flow need each other")
+
+
+SamplerName = Literal["dpm++", "unipc", "euler", "ddim", "ddpm"]
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+MAX_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How an image is sampled: all that it depends on beside checkpoint, mask and seed.
+
+    Attributes:
+        sampler: the Diffusers scheduler: ``dpm++`` (DPM-Solver++ 2M), ``unipc``, ``euler``,
+            ``ddim`` or ``ddpm`` (ancestral, as the paper samples).
+        steps: denoising steps, 1 to 1000.
+        guidance_scale: s of eps_null + s (eps_mask - eps_null); 1 is no guidance, 0 ignores the
+            mask.
+        guidance_interval: the noise levels with guidance, as shares t / T from 0 (the image) to
+            1 (noise); at the others the scale is 1 (arXiv 2404.07724).
+
+    Raises:
+        UserError: a value outside these ranges.
+    """
+
+    sampler: SamplerName = "dpm++"
+    steps: int = 20
+    guidance_scale: float = 1.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.sampler not in SAMPLERS:
+            raise UserError(f"sampler is {self.sampler!r}: must be one of {', '.join(SAMPLERS)}")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise UserError(f"steps is {self.steps}: must be from 1 to {MAX_STEPS}")
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+            raise UserError(
+                f"guidance_scale is {self.guidance_scale}: must be a number of at least 0"
+            )
+        interval = tuple(self.guidance_interval)
+        if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+            raise UserError(
+                f"guidance_interval is {interval}: must be two rising numbers from 0 to 1"
+            )

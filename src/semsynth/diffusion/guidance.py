@@ -1,4 +1,4 @@
-"""A network as a denoiser: guidance, its interval, and clipping."""
+"""A network as a denoiser: classifier-free guidance, its interval, and clipping."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from semsynth.diffusion.parametrization import to_x0
-from semsynth.diffusion.sampler_settings import SamplerSettings
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.config import SamplerSettings
+from semsynth.diffusion.schedule import Schedule, to_x0
 
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """Where a sampler stands: at ``x = alpha x0 + sigma eps``.
+    """The noise level of a sampling step, ``x = alpha x0 + sigma eps``.
 
     Attributes:
-        t: what the network is told, 0..T.
+        t: the timestep for the network, 0..T.
         alpha: the signal's coefficient.
         sigma: the noise's.
     """
@@ -30,10 +29,10 @@ class NoiseLevel:
 
 
 class DenoiserOutput(NamedTuple):
-    """What a denoiser says of x.
+    """What a denoiser predicts for x.
 
     Attributes:
-        x0: the image behind it, (B, C, H, W).
+        x0: the clean image, (B, C, H, W).
         variance: the learned variance as the network gives it, None where it has none.
     """
 
@@ -60,7 +59,7 @@ def guide(sample: Tensor, null_sample: Tensor, scale: float, channels: int) -> T
 
 
 class Denoiser:
-    """What ``sample`` draws with: x and its noise level to the image behind it."""
+    """From noisy x and its noise level to the clean image: what ``sample`` calls in each step."""
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class Denoiser:
         Args:
             network: the trained network with its conditions; x comes in float32.
             schedule: the forward process that it was trained for.
-            clip: puts a latent back to where images are (``codec.clip``), None for no limits.
+            clip: limits x0 to the range of images (``codec.clip``); None: no limits.
             settings: for the guidance's scale and interval.
         """
         self.network = network
@@ -92,7 +91,7 @@ class Denoiser:
         return self.settings.guidance_scale if inside else 1.0
 
     def __call__(self, x_BCHW: Tensor, level: NoiseLevel) -> DenoiserOutput:
-        """Estimate the image behind x, after guidance, clipped."""
+        """Predict the clean image, guided and clipped."""
         whole = float(level.t).is_integer() and self.schedule.config.schedule != "flow"
         t_B = torch.full(
             (len(x_BCHW),),

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import MIN_SNR_GAMMA, LossConfig
-from semsynth.diffusion.parametrization import target, to_x0
-from semsynth.diffusion.schedule import Array, Schedule
+from semsynth.diffusion.schedule import Array, Schedule, target, to_x0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""From noise to an image, by Diffusers' schedulers, for any denoiser."""
+"""From noise to an image, by Diffusers' schedulers, for any denoiser.
+
+Also which scheduler a sampler's name means for a model, and whether another one fits it.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import diffusers
+import numpy as np
 import torch
 from torch import Tensor
 
-from semsynth.diffusion.config import Prediction
+from semsynth.core.errors import UserError
+from semsynth.diffusion.config import DiffusionConfig, Prediction, SamplerName
 from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
-from semsynth.diffusion.parametrization import from_x0
-from semsynth.diffusion.schedulers import (
-    check_scheduler,
-    is_flow,
-    make_scheduler,
-    set_timesteps,
-)
-
-__all__ = ["check_scheduler", "draw_noise", "make_scheduler", "sample", "set_timesteps"]
+from semsynth.diffusion.schedule import Schedule, from_x0, make_betas
 
 Denoise = Callable[[Tensor, NoiseLevel], DenoiserOutput]
-"""(x_BCHW, where it stands) to the image behind it; a ``Denoiser``, or anything like it."""
+"""(x_BCHW, its noise level) to the clean image; a ``Denoiser``, or another function."""
 
 OnStep = Callable[[int, Any, Tensor], Tensor | None]
-"""(number of the step, its timestep, x after it) to another x, or None to go on with this one."""
+"""(number of the step, its timestep, x after it) to another x; None keeps this one."""
 
-# Schedulers that cannot be told x0; all of them know v.
-_WITHOUT_X0 = {
+# Schedulers that do not take x0 as the prediction; all of them take v.
+NO_SAMPLE_PREDICTION = {
     "DPMSolverSDEScheduler",
     "EulerAncestralDiscreteScheduler",
     "HeunDiscreteScheduler",
@@ -37,13 +35,6 @@ _WITHOUT_X0 = {
     "KDPM2DiscreteScheduler",
     "PNDMScheduler",
 }
-
-
-def draw_noise(
-    shape: tuple[int, int, int], generators: Sequence[torch.Generator], device: torch.device
-) -> Tensor:
-    """Return (B, C, H, W) noise, each image's from its own generator."""
-    return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
 
 
 @torch.no_grad()
@@ -58,8 +49,8 @@ def sample(
 
     Args:
         denoise: a ``Denoiser``.
-        scheduler: of Diffusers, fresh from ``set_timesteps`` (its own or ours), and passed by
-            ``check_scheduler``.
+        scheduler: of Diffusers, just prepared by ``set_timesteps`` (its own or ours), accepted
+            by ``check_scheduler``.
         noise_BCHW: standard normal noise, float32.
         generators: one for each image, for schedulers that add noise.
         on_step: called after each step.
@@ -69,17 +60,17 @@ def sample(
     learns = str(scheduler.config.get("variance_type")).startswith("learned")
     keeps_variance = learns and type(scheduler).__name__.startswith("DDPM")
     if hasattr(scheduler, "set_begin_index"):
-        # Else it looks for the first timestep, and takes the second of two that are equal.
+        # Otherwise it searches for the first timestep, and takes the second of two equal ones.
         scheduler.set_begin_index(0)
     x = noise_BCHW * getattr(scheduler, "init_noise_sigma", 1.0)
-    with _told(scheduler) as kind:
+    with _clean_prediction(scheduler) as prediction:
         for index, t in enumerate(scheduler.timesteps):
             level = level_at(scheduler, index)
             scaled = scheduler.scale_model_input(x, t) if _scales(scheduler) else x
-            estimate = denoise(scaled, level)
-            output = from_x0(kind, scaled, estimate.x0, level.alpha, level.sigma)
-            if keeps_variance and estimate.variance is not None:
-                output = torch.cat([output, estimate.variance], dim=1)
+            denoised = denoise(scaled, level)
+            output = from_x0(prediction, scaled, denoised.x0, level.alpha, level.sigma)
+            if keeps_variance and denoised.variance is not None:
+                output = torch.cat([output, denoised.variance], dim=1)
             x = scheduler.step(output, t, x, **extra).prev_sample
             if on_step is not None:
                 changed = on_step(index, t, x)
@@ -101,7 +92,7 @@ def level_at(scheduler: Any, index: int) -> NoiseLevel:
     if hasattr(scheduler, "sigmas"):
         sigma = float(scheduler.sigmas[index])
         if hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order:
-            # KDPM2 takes every other look at a level in between (its ancestral form counts so).
+            # KDPM2: every other evaluation is at an interpolated level (ancestral: shifted by 1).
             ancestral = type(scheduler).__name__ == "KDPM2AncestralDiscreteScheduler"
             sigma = float(scheduler.sigmas_interpol[index - ancestral])
         alpha = (1 + sigma**2) ** -0.5
@@ -111,20 +102,176 @@ def level_at(scheduler: Any, index: int) -> NoiseLevel:
 
 
 @contextmanager
-def _told(scheduler: Any) -> Iterator[Prediction]:
-    """Let the scheduler take images (or v) that are clipped already; say which of the two.
+def _clean_prediction(scheduler: Any) -> Iterator[Prediction]:
+    """Set the scheduler's ``prediction_type`` to the clean image, or v; yield which of the two.
 
-    Whatever the network predicts: a scheduler that is told the noise divides by alpha, which near
-    pure noise is as good as zero, and clips (if at all) to the limits of pixels.
+    Whatever the network predicts: from a prediction of the noise a scheduler computes x0 by a
+    division by alpha, which is nearly zero close to pure noise, and clips it (if at all) to the
+    range of pixels. The denoiser has already clipped x0, by the codec.
     """
     if is_flow(scheduler):
         yield "flow_prediction"
         return
-    kind: Prediction = "v_prediction" if type(scheduler).__name__ in _WITHOUT_X0 else "sample"
-    changes = {"prediction_type": kind, "clip_sample": False}
+    prediction: Prediction = "sample"
+    if type(scheduler).__name__ in NO_SAMPLE_PREDICTION:
+        prediction = "v_prediction"
+    changes = {"prediction_type": prediction, "clip_sample": False}
     before = {name: scheduler.config[name] for name in changes if name in scheduler.config}
     scheduler.register_to_config(**{name: changes[name] for name in before})
     try:
-        yield kind
+        yield prediction
     finally:
         scheduler.register_to_config(**before)
+
+
+_FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
+
+
+def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
+    """Return the Diffusers scheduler of that name for this forward process.
+
+    Raises:
+        UserError: ``ddim`` or ``ddpm`` for rectified flow.
+    """
+    schedulers: Any = diffusers  # its classes carry no types
+    kinds = {
+        "ddpm": schedulers.DDPMScheduler,
+        "ddim": schedulers.DDIMScheduler,
+        "euler": schedulers.EulerDiscreteScheduler,
+        "unipc": schedulers.UniPCMultistepScheduler,
+        "dpm++": schedulers.DPMSolverMultistepScheduler,
+    }
+    common: dict[str, Any] = {"num_train_timesteps": config.timesteps}
+    if config.schedule == "flow":
+        if name not in _FLOW_SAMPLERS:
+            raise UserError(
+                f"sampler {name} is not for rectified flow: use {', '.join(_FLOW_SAMPLERS)}"
+            )
+        if name == "euler":
+            return schedulers.FlowMatchEulerDiscreteScheduler(**common, shift=config.shift)
+        return kinds[name](
+            **common,
+            prediction_type=config.prediction,
+            use_flow_sigmas=True,
+            flow_shift=config.shift,
+        )
+    common["trained_betas"] = make_betas(config).astype(np.float32)
+    common["prediction_type"] = config.prediction
+    if name == "ddpm":
+        common["variance_type"] = "learned_range" if config.learn_sigma else "fixed_small"
+    if name in ("ddpm", "ddim"):
+        common["clip_sample"] = False  # the denoiser clips, by the codec
+    if name == "ddim" and config.schedule == "linear":
+        common["timestep_spacing"] = "leading"  # the official code's levels
+    elif name in ("ddim", "euler"):
+        common["timestep_spacing"] = "trailing"  # from the last level on, whole levels only
+    return kinds[name](**common)
+
+
+def set_timesteps(scheduler: Any, steps: int) -> None:
+    """Prepare ``scheduler`` for ``steps`` steps.
+
+    Ancestral sampling gets its timesteps as a list, spaced as the official code spaces them: then
+    Diffusers takes the betas between those levels. Given only their number, it takes differences
+    of T // steps, which do not fit unless steps divides T.
+
+    Raises:
+        UserError: more steps than the scheduler finds levels for, or settings of levels that
+            exclude each other.
+    """
+    name, config = type(scheduler).__name__, scheduler.config
+    levels = config["num_train_timesteps"]
+    # Multistep solvers also need a level to end at.
+    maximum = levels - ("solver_order" in config)
+    if steps > maximum and not is_flow(scheduler):
+        raise UserError(
+            f"steps is {steps}: {name} can take at most {maximum} with a model of {levels} noise "
+            "levels"
+        )
+    if name == "DDPMScheduler":
+        last = levels - 1
+        spaced = np.linspace(0, last, steps) if steps > 1 else np.array([last])
+        scheduler.set_timesteps(timesteps=[int(t) for t in spaced.round()[::-1]])
+        return
+    if name == "DDIMScheduler" and config["timestep_spacing"] == "leading" and levels % steps:
+        raise UserError(
+            f"steps is {steps}: ddim needs a divisor of {levels} with this model; the sampler "
+            "euler is the same method and takes any number"
+        )
+    try:
+        scheduler.set_timesteps(steps)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{name} cannot take {steps} steps: {str(error).splitlines()[0]}") from None
+    if is_flow(scheduler) and float(scheduler.sigmas[0]) > 1:
+        raise UserError(
+            f"{name} mixes the levels of a flow with those of a diffusion: make it without "
+            "use_karras_sigmas and the like"
+        )
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler's path is the straight one of rectified flow."""
+    kind = type(scheduler)
+    if kind.__name__.startswith("FlowMatch"):
+        return True
+    # `from_config` keeps settings that are not parameters of the class.
+    known = "use_flow_sigmas" in inspect.signature(kind.__init__).parameters
+    return known and bool(scheduler.config.get("use_flow_sigmas"))
+
+
+def check_scheduler(config: DiffusionConfig, scheduler: Any) -> None:
+    """Check that a scheduler has the noise levels and the prediction type of the model.
+
+    Raises:
+        UserError: says what is wrong, and how to make one that fits.
+    """
+    name, settings = type(scheduler).__name__, scheduler.config
+    remedy = f"{name}.from_config(pipe.scheduler.config)"
+    step = getattr(scheduler, "step", None)
+    needed = [] if step is None else list(inspect.signature(step).parameters.values())[3:]
+    if step is None or "Inverse" in name or any(p.default is p.empty for p in needed):
+        raise UserError(f"{name} does not sample images from noise alone; use another scheduler")
+    if config.schedule == "flow":
+        if not is_flow(scheduler):
+            raise UserError(
+                f"{name} is for diffusion, this model is a rectified flow: use "
+                "FlowMatchEulerDiscreteScheduler, or a solver with use_flow_sigmas=True and "
+                "prediction_type='flow_prediction'"
+            )
+    elif is_flow(scheduler):
+        raise UserError(
+            f"{name} is for rectified flow, this model is a diffusion with prediction_type "
+            f"'{config.prediction}': use DPMSolverMultistepScheduler, DDIMScheduler or another of "
+            "those"
+        )
+    asked = settings.get("prediction_type", config.prediction)
+    if asked != config.prediction:
+        raise UserError(
+            f"{name} has prediction_type '{asked}', this model predicts '{config.prediction}': "
+            f"make it with {remedy}"
+        )
+    if settings.get("thresholding"):
+        raise UserError(f"{name} has thresholding, the pipeline clips x0 itself: switch it off")
+    if settings.get("stochastic_sampling"):
+        raise UserError(f"{name} with stochastic_sampling takes no generator: switch it off")
+    if settings["num_train_timesteps"] != config.timesteps:
+        raise UserError(
+            f"{name} has {settings['num_train_timesteps']} timesteps, this model "
+            f"{config.timesteps}: make it with {remedy}"
+        )
+    if config.schedule != "flow":
+        _check_levels(config, scheduler, remedy)
+
+
+def _check_levels(config: DiffusionConfig, scheduler: Any, remedy: str) -> None:
+    name = type(scheduler).__name__
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise UserError(f"{name} is not for variance-preserving diffusion, as this model is")
+    signal = np.sqrt(np.asarray(scheduler.alphas_cumprod, dtype=np.float64))
+    wrong = np.abs(signal - np.sqrt(Schedule(config).alpha_bar)) > 1e-3
+    if wrong.any():
+        raise UserError(f"{name} has other noise levels than this model: make it with {remedy}")
+    if scheduler.config.get("variance_type") == "learned_range" and not config.learn_sigma:
+        raise UserError(
+            f"{name} needs a learned variance, this model has none: make it with {remedy}"
+        )

@@ -1,4 +1,4 @@
-"""The forward process ``x_t = alpha_t x_0 + sigma_t eps``, in float64.
+"""The forward process ``x_t = alpha_t x_0 + sigma_t eps`` in float64, and its predictions.
 
 Either variance preserving at T levels (DDPM, arXiv 2006.11239, eq. 4), or the straight line of
 rectified flow (arXiv 2209.03003).
@@ -13,9 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from semsynth.diffusion.config import DiffusionConfig
+from semsynth.diffusion.config import DiffusionConfig, Prediction
 
 Array = npt.NDArray[np.float64]
+Coefficient = Tensor | float
+"""Of ``x = alpha x0 + sigma eps``: a number, or a tensor that broadcasts to x."""
 
 
 def make_betas(config: DiffusionConfig) -> Array:
@@ -36,8 +38,8 @@ class Schedule:
 
     Attributes:
         config: what it was made from.
-        betas: (T,) float64 array. Like all that follows not for ``schedule: flow``, whose levels
-            are continuous.
+        betas: (T,) float64 array; absent, as all that follows, for ``schedule: flow``, whose
+            levels are continuous.
         alpha_bar: (T,) float64 array, the share of signal power left: alpha^2.
         posterior_log_variance: of q(x_{t-1} | x_t, x_0).
         posterior_x0: the weight of x_0 in its mean.
@@ -100,3 +102,46 @@ class Schedule:
         if key not in self._tables:
             self._tables[key] = torch.from_numpy(values_T().astype(np.float32)).to(like.device)
         return self._tables[key][t_B.to(like.device).long()][:, None, None, None]
+
+
+def target(
+    prediction: Prediction,
+    x0_BCHW: Tensor,
+    noise_BCHW: Tensor,
+    alpha: Coefficient,
+    sigma: Coefficient,
+) -> Tensor:
+    """Return the network's target for an image and its noise; ``x = alpha x0 + sigma eps``."""
+    if prediction == "sample":
+        return x0_BCHW
+    if prediction == "epsilon":
+        return noise_BCHW
+    if prediction == "v_prediction":
+        return alpha * noise_BCHW - sigma * x0_BCHW  # arXiv 2202.00512, section 4
+    return noise_BCHW - x0_BCHW  # arXiv 2209.03003, eq. 1
+
+
+def to_x0(
+    prediction: Prediction, x_BCHW: Tensor, output: Tensor, alpha: Coefficient, sigma: Coefficient
+) -> Tensor:
+    """Return the image that a prediction for x implies; alpha > 0 for ``epsilon``."""
+    if prediction == "sample":
+        return output
+    if prediction == "epsilon":
+        return (x_BCHW - sigma * output) / alpha
+    if prediction == "v_prediction":
+        return alpha * x_BCHW - sigma * output  # as alpha^2 + sigma^2 = 1
+    return x_BCHW - sigma * output  # as alpha + sigma = 1
+
+
+def from_x0(
+    prediction: Prediction, x_BCHW: Tensor, x0_BCHW: Tensor, alpha: Coefficient, sigma: Coefficient
+) -> Tensor:
+    """Return the prediction for x that implies an image; sigma > 0, but for ``sample``."""
+    if prediction == "sample":
+        return x0_BCHW
+    if prediction == "epsilon":
+        return (x_BCHW - alpha * x0_BCHW) / sigma
+    if prediction == "v_prediction":
+        return (alpha * x_BCHW - x0_BCHW) / sigma
+    return (x_BCHW - x0_BCHW) / sigma

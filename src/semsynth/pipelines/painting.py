@@ -18,8 +18,8 @@ from semsynth.core.logging import warn_once
 from semsynth.core.precision import autocast, keep_casts
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.guidance import Denoiser
-from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
 from semsynth.models.config import whole_size
 from semsynth.models.sdm.condition import Condition

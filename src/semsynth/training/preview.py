@@ -16,8 +16,8 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.data.loader import Latents
 from semsynth.data.writer import encode_image
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
-from semsynth.diffusion.sampler_settings import SamplerSettings
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet

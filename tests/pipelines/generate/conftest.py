@@ -10,7 +10,7 @@ import pytest
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.writer import PreparedFormat, PreparedWriter
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 7: "car"}, ignore_id=0)
 HEIGHT, WIDTH = 16, 24

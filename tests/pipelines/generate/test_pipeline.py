@@ -15,8 +15,7 @@ import torch
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.reference import reference_forward
 from semsynth.pipelines import SemanticDiffusionPipeline, painting

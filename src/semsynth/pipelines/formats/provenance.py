@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 
 Facts = Mapping[str, Any]
 DEFAULT_GUIDANCE = SamplerSettings().guidance_scale

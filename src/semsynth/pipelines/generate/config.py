@@ -8,7 +8,7 @@ from typing import Literal
 
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.errors import UserError
-from semsynth.diffusion.sampler_settings import SamplerName, SamplerSettings
+from semsynth.diffusion.config import SamplerName, SamplerSettings
 
 MAX_PER_MASK = 1000
 

@@ -15,7 +15,7 @@ from semsynth.core.logging import logger
 from semsynth.core.progress import progress_bar
 from semsynth.data.dataset import INFO, PreparedDataset
 from semsynth.data.labels import Array, LabelSet
-from semsynth.diffusion.sampler_settings import SamplerSettings
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
 from semsynth.pipelines.generate.geometry import OutputGeometry, enlarged
