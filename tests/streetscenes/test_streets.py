@@ -15,7 +15,7 @@ IDS = {number for number, _, _ in LABELS}
 BY_NAME = {name: number for number, name, _ in LABELS}
 
 
-def test_same_bytes_whatever_was_painted_before() -> None:
+def test_same_bytes_whatever_was_rendered_before() -> None:
     image, mask = render(3, 14, 64, 64)
     for index in (2, 15, 9):
         render(4, index, 48, 80)
@@ -92,7 +92,7 @@ def test_images_are_neither_dark_nor_flat(
         assert image.std() > 15
 
 
-def test_appearance_tells_some_classes_apart(
+def test_some_classes_differ_in_appearance(
     hundred: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:
     def mean(name: str) -> np.ndarray:

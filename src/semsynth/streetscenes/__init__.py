@@ -1,4 +1,4 @@
-"""Procedural streets: pictures with exact masks, made from numbers alone.
+"""Procedural streets: images with exact masks, made from numbers alone.
 
 A small three-dimensional street in perspective: road, kerbs, sidewalks, houses, trees, cars,
 people, lamps and signs, under a sun that casts shadows, in several kinds of weather and times of
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .drawing import draw_image
 from .labels import LABELS
-from .layout import draw_scene
-from .paint import paint
+from .layout import sample_scene
 
 __all__ = ["LABELS", "render"]
 
@@ -20,12 +20,12 @@ __all__ = ["LABELS", "render"]
 def render(
     seed: int, index: int, height: int, width: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Paint street number ``index`` of the series ``seed``.
+    """Draw street number ``index`` of the series ``seed``.
 
     The street is a function of ``seed`` and ``index`` alone (both at least 0): the same bytes for
     the same arguments, and the same scene at every size. ``height`` and ``width`` are in pixels.
 
-    Returns the picture (height, width, 3) uint8 RGB and the mask (height, width) uint8 of ids in
+    Returns the image (height, width, 3) uint8 RGB and the mask (height, width) uint8 of ids in
     ``LABELS``.
     """
-    return paint(draw_scene(seed, index), height, width)
+    return draw_image(sample_scene(seed, index), height, width)

@@ -15,8 +15,8 @@ _DEEP = 9.0
 """Metres from a house's front to its back."""
 
 
-def paint_skyline(canvas: Canvas, scene: Scene, rows: int) -> None:
-    """Paint the trees or roofs that stand on the horizon, above row ``rows``."""
+def draw_skyline(canvas: Canvas, scene: Scene, rows: int) -> None:
+    """Draw the trees or roofs that stand on the horizon, above row ``rows``."""
     view = canvas.view
     low = max(0, rows - int(0.12 * view.focal) - 1)
     dx, dy, dz = view.dx[low:rows], view.dy[low:rows], view.dz[low:rows]
@@ -34,10 +34,10 @@ def paint_skyline(canvas: Canvas, scene: Scene, rows: int) -> None:
     canvas.ids[low:rows][inside] = label
 
 
-def paint_behind(canvas: Canvas, scene: Scene) -> None:
-    """Paint everything behind the fronts, the farthest first."""
+def draw_behind(canvas: Canvas, scene: Scene) -> None:
+    """Draw everything behind the fronts, the farthest first."""
     if scene.end_houses:
-        _paint_end(canvas, scene)
+        _draw_end(canvas, scene)
     parts: list[tuple[float, int]] = []
     houses = [
         (side, b)
@@ -51,11 +51,11 @@ def paint_behind(canvas: Canvas, scene: Scene) -> None:
         if k < 0:
             draw_tree(canvas, scene, scene.behind[-1 - k])
         else:
-            _paint_sides(canvas, scene, *houses[k])
+            _draw_sides(canvas, scene, *houses[k])
 
 
-def _paint_sides(canvas: Canvas, scene: Scene, side: Side, b: Building) -> None:
-    """Paint a house's roof and the end wall that faces the camera."""
+def _draw_sides(canvas: Canvas, scene: Scene, side: Side, b: Building) -> None:
+    """Draw a house's roof and the end wall that faces the camera."""
     w = scene.weather
     x0, x1 = side.sign * side.front, side.sign * (side.front + _DEEP)
     middle, h, ridge = (x0 + x1) / 2, b.height, b.height + b.roof
@@ -74,8 +74,8 @@ def _paint_sides(canvas: Canvas, scene: Scene, side: Side, b: Building) -> None:
         canvas.fill_world(wall, b.wall * w.shade((0.0, 0.0, -1.0)) * np.float32(0.94), BUILDING)
 
 
-def _paint_end(canvas: Canvas, scene: Scene) -> None:
-    """Paint the houses that close the street, with their windows."""
+def _draw_end(canvas: Canvas, scene: Scene) -> None:
+    """Draw the houses that close the street, with their windows."""
     w = scene.weather
     light = w.shade((0.0, 0.0, -1.0))
     x, z = -42.0, scene.end

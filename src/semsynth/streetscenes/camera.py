@@ -1,7 +1,7 @@
 """A pinhole camera in the street: x to the right, y up, z along the street (metres).
 
 The street runs along z and its surface is y = 0. The camera turns to the side (yaw) and nods
-(pitch), but never rolls, so the horizon is one row of the picture.
+(pitch), but never rolls, so the horizon is one row of the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEAR = 0.35
 class Camera:
     """Where the photographer stands and looks; knows nothing of pixels.
 
-    ``focal`` is in units of the square root of the picture's area, so that a wide picture sees
+    ``focal`` is in units of the square root of the image's area, so that a wide image sees
     more at its sides and a square one is the same scene at every size.
     """
 

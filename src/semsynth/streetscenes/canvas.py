@@ -1,4 +1,4 @@
-"""The sheet that things are painted on: a picture and its label ids, always painted together."""
+"""What things are drawn on: an image and its mask of label ids, always drawn together."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SHIFT = 4
 
 
 class Canvas:
-    """Picture (height, width, 3) float32 and ids (height, width) uint8 under one view."""
+    """Image (height, width, 3) float32 and ids (height, width) uint8 under one view."""
 
     def __init__(self, view: View, weather: Weather) -> None:
-        """Begin with a black picture without labels."""
+        """Begin with a black image without labels."""
         self.view = view
         self.weather = weather
         self.image = np.zeros((view.height, view.width, 3), np.float32)
@@ -34,7 +34,7 @@ class Canvas:
         return np.asarray(fixed, np.int32)
 
     def fill(self, uv: npt.ArrayLike, color: Color, label: int) -> None:
-        """Fill a polygon of pixel coordinates (n, 2) in picture and ids."""
+        """Fill a polygon of pixel coordinates (n, 2) in image and ids."""
         points = np.asarray(uv, np.float64)
         self.fill_each(points, [len(points)], color[None], [label])
 

@@ -1,7 +1,7 @@
 """The fronts of the houses, by meeting each pixel's ray with the planes x = front.
 
 The street is a canyon: a ray that goes to the left can only meet the left front, so one pass over
-the picture serves both sides. The same tables tell where the houses' shadows fall.
+the image serves both sides. The same tables tell where the houses' shadows fall.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .camera import Floats, View
 from .scene import CELLS, Z_MAX, Z_MIN, Scene, cell, look_up
 from .shadows import shadow
-from .textures import cell_value, sample_noise
+from .textures import cell_value, look_up_noise
 from .weather import rgb
 
 Ints = npt.NDArray[np.int32]
@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Fronts:
-    """The pixels (flat indices into the picture) that show a front, and their colours."""
+    """The pixels (flat indices into the image) that show a front, and their colours."""
 
     where: npt.NDArray[np.intp]
     color: Floats
@@ -36,7 +36,7 @@ def _meet(view: View, scene: Scene, left: float, right: float) -> tuple[Floats, 
     return np.abs(across) / steep, np.abs(across)
 
 
-def lay_fronts(view: View, scene: Scene) -> Fronts:
+def trace_fronts(view: View, scene: Scene) -> Fronts:
     """Return the fronts of all houses, lit and in the haze."""
     depth, across = _meet(view, scene, -scene.left.front, scene.right.front)
     y = scene.camera.height + depth * view.dy
@@ -48,7 +48,7 @@ def lay_fronts(view: View, scene: Scene) -> Fronts:
     y, z, depth = y.ravel()[where], z.ravel()[where], depth.ravel()[where]
     on_left = view.dx.ravel()[where] < 0
     footprint = depth * depth / (view.focal * across.ravel()[where])
-    texture = sample_noise(*_tall(z, y), 7.0).reshape(-1, 3)[: where.size]
+    texture = look_up_noise(*_tall(z, y), 7.0).reshape(-1, 3)[: where.size]
     grid = _grid(scene, on_left, y, z)
     color = _front_color(scene, grid, y, z, footprint) * (1 + _wall_noise(texture, footprint))
     lit = shadow(
@@ -233,6 +233,6 @@ def hedge_pixels(view: View, scene: Scene) -> tuple[npt.NDArray[np.intp], Floats
     )
     near = np.flatnonzero((y > 0) & (y < tall + 0.2) & (tall > 0) & (depth > 0))
     z, y, tall = z.ravel()[near], y.ravel()[near], tall.ravel()[near]
-    uneven = sample_noise(*_tall(z, y * 0.2), 9.0).reshape(-1, 3)[: near.size, 1]
+    uneven = look_up_noise(*_tall(z, y * 0.2), 9.0).reshape(-1, 3)[: near.size, 1]
     kept = y < tall + 0.08 * uneven
     return near[kept], z[kept], y[kept]

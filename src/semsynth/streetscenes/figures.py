@@ -37,7 +37,7 @@ class _Flat:
         self.bright: Color = self.front + w.direct * np.float32(0.6 * side)
         self.dim: Color = self.front * np.float32(1 - 0.18 * side)
 
-    def paint(self, points: npt.ArrayLike, color: Color, light: Color | None = None) -> None:
+    def add(self, points: npt.ArrayLike, color: Color, light: Color | None = None) -> None:
         """Add a polygon of (right, up) in metres from the foot."""
         self.shapes.append(np.asarray(points, np.float64))
         self.colors.append(color * (self.front if light is None else light))
@@ -65,12 +65,12 @@ class _Flat:
         x, y = (by - ay) / length, (ax - bx) / length
         w0, w1 = widths
         left, right = (self.bright, self.dim) if self.right < 0 else (self.dim, self.bright)
-        self.paint([a, (ax - x * w0, ay - y * w0), (bx - x * w1, by - y * w1), b], color, left)
-        self.paint([a, (ax + x * w0, ay + y * w0), (bx + x * w1, by + y * w1), b], color, right)
+        self.add([a, (ax - x * w0, ay - y * w0), (bx - x * w1, by - y * w1), b], color, left)
+        self.add([a, (ax + x * w0, ay + y * w0), (bx + x * w1, by + y * w1), b], color, right)
 
     def disc(self, centre: tuple[float, float], radii: tuple[float, float], color: Color) -> None:
         """Add an ellipse."""
-        self.paint(_ellipse(centre, radii), color)
+        self.add(_ellipse(centre, radii), color)
 
 
 _ANGLE = np.arange(16) * (2 * np.pi / 16)
@@ -114,7 +114,7 @@ def draw_person(canvas: Canvas, scene: Scene, person: Person) -> None:
     f.disc((0, head), (0.058 * h, 0.073 * h), person.hair if person.back else person.skin)
     if not person.back:
         top = _ellipse((-0.014 * h * person.side, head + 0.028 * h), (0.061 * h, 0.055 * h))
-        f.paint(top[top[:, 1] > head + 0.012 * h], person.hair)
+        f.add(top[top[:, 1] > head + 0.012 * h], person.hair)
     f.finish()
 
 
@@ -183,7 +183,7 @@ def _draw_board(f: _Flat, kind: int, at: tuple[float, float], r: float) -> None:
     x, y = at
 
     def shape(points: list[tuple[float, float]], color: Color) -> None:
-        f.paint(np.array(at) + np.array(points) * r, color)
+        f.add(np.array(at) + np.array(points) * r, color)
 
     if kind == 0:  # no entry
         f.disc(at, (r, r), RED)
@@ -219,5 +219,5 @@ def _draw_board(f: _Flat, kind: int, at: tuple[float, float], r: float) -> None:
         f.disc((x, y + 0.05 * r), (0.16 * r, 0.16 * r), BLACK)
     else:  # stop
         angle = np.pi / 8 + np.arange(8) * np.pi / 4
-        f.paint(np.array(at) + 1.05 * r * np.stack([np.cos(angle), np.sin(angle)], 1), RED)
+        f.add(np.array(at) + 1.05 * r * np.stack([np.cos(angle), np.sin(angle)], 1), RED)
         shape([(-0.7, -0.2), (0.7, -0.2), (0.7, 0.2), (-0.7, 0.2)], WHITE)

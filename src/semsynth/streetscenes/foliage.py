@@ -11,7 +11,7 @@ from .facades import hedge_pixels
 from .labels import VEGETATION
 from .scene import Scene, Tree
 from .shadows import is_lit, shadow
-from .textures import crown, noise_tile, sample_noise
+from .textures import crown, look_up_noise, noise_tile
 from .weather import rgb
 
 
@@ -50,7 +50,7 @@ def _draw_trunk(
 
 
 def _draw_crown(canvas: Canvas, scene: Scene, tree: Tree, centre: Floats, depth: float) -> None:
-    """Warp the crown's texture to its place, light it, and lay it over the picture."""
+    """Warp the crown's texture to its place, light it, and lay it over the image."""
     scale = canvas.view.focal / depth
     half_w, half_h = tree.radius * scale, tree.tall / 2 * scale
     x0, x1 = int(np.floor(centre[0] - half_w)), int(np.ceil(centre[0] + half_w))
@@ -112,7 +112,7 @@ def draw_hedges(canvas: Canvas, scene: Scene) -> None:
     row = 4096
     pad = -where.size % row
     u, v = (np.pad(c, (0, pad)).reshape(-1, row) for c in (z, y))
-    noise = sample_noise(u, v, 26.0).reshape(-1, 3)[: where.size]
+    noise = look_up_noise(u, v, 26.0).reshape(-1, 3)[: where.size]
     leaf = 1 + 0.17 * noise[:, 0] + 0.12 * noise[:, 1] + 0.05 * noise[:, 2]
     on_left = canvas.view.dx.ravel()[where] < 0
     near, far = w.shade((1, 0.2, 0)), w.shade((-1, 0.2, 0))

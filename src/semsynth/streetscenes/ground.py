@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .camera import Floats, View
 from .labels import CROSSWALK, CURB, ROAD, SIDEWALK, TERRAIN
 from .scene import Scene
-from .textures import cell_value, sample_noise
+from .textures import cell_value, look_up_noise
 from .weather import rgb
 
 _STEP = 0.04
@@ -53,7 +53,7 @@ def _strips(scene: Scene) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
     return ids, colors[ids] * tone[:, None], tone
 
 
-def lay_ground(view: View, scene: Scene) -> Flat:
+def trace_ground(view: View, scene: Scene) -> Flat:
     """Return the ground for the rows from ``view.horizon`` on (not empty)."""
     rows = slice(view.horizon, view.height)
     depth = scene.camera.height / -view.dy[rows]
@@ -66,8 +66,8 @@ def lay_ground(view: View, scene: Scene) -> Flat:
     ids = ids_of[index]
     albedo = color_of[index]
     footprint = depth * np.sqrt(depth / scene.camera.height) / view.focal
-    noise = sample_noise(x, z, 9.0)
-    grain = sample_noise(x + 3.1, z + 5.7, 42.0)[..., 0]
+    noise = look_up_noise(x, z, 9.0)
+    grain = look_up_noise(x + 3.1, z + 5.7, 42.0)[..., 0]
     _mark_road(scene, x, z, ids, albedo)
     _lay_slabs(scene, x, z, ids, albedo, footprint)
     # Grass is rough, asphalt has grain and stains, slabs are smooth; far away all blurs.
@@ -93,12 +93,12 @@ def _mark_road(
     zo = z + np.float32(g.offset)
     line = np.abs(x) < 0.09
     if g.dashes is not None:
-        period, painted = g.dashes
-        line &= np.mod(zo, period) < painted
+        period, length = g.dashes
+        line &= np.mod(zo, period) < length
     if g.edge_lines:
         for side in (scene.left, scene.right):
             line |= np.abs(x * side.sign - (side.road - 0.45)) < 0.07
-    paint = rgb(0.80, 0.80, 0.77)
+    white = rgb(0.80, 0.80, 0.77)
     for start, stop in g.crosswalks:
         inside = (z > start) & (z < stop) & road
         ids[inside] = CROSSWALK
@@ -106,7 +106,7 @@ def _mark_road(
         ahead = (z > start - 1.3) & (z < start - 0.9) & road & (x > 0)
         line |= ahead
     line &= road
-    albedo[line] = paint
+    albedo[line] = white
     patch = cell_value(np.floor(x / 2.6).astype(np.int32), np.floor(zo / 7).astype(np.int32), 5)
     repaired = road & (patch > 0.93) & ~line
     albedo[repaired] *= np.float32(0.84)

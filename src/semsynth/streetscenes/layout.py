@@ -1,4 +1,4 @@
-"""Draws a street: its width, houses and gardens, its light and its camera."""
+"""Sample a street at random: its width, houses and gardens, its light and its camera."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def _pick(
     rng: np.random.Generator, colors: tuple[tuple[float, float, float], ...], spread: float = 0.03
 ) -> Color:
     base = np.array(colors[int(rng.integers(len(colors)))], np.float32)
-    varied = base * rng.uniform(0.9, 1.1) + rng.normal(0, spread, 3)
-    return np.clip(varied, 0.03, 0.95).astype(np.float32)
+    shifted = base * rng.uniform(0.9, 1.1) + rng.normal(0, spread, 3)
+    return np.clip(shifted, 0.03, 0.95).astype(np.float32)
 
 
-def draw_scene(seed: int, index: int) -> Scene:
+def sample_scene(seed: int, index: int) -> Scene:
     """Return street number ``index`` of the series ``seed`` (both at least 0)."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     weather = sample_weather(rng)
@@ -47,10 +47,10 @@ def draw_scene(seed: int, index: int) -> Scene:
     sides = []
     for sign in (-1, 1):
         kind = "green" if green and sign == park else style
-        sides.append(_draw_side(rng, sign, kind, road + (0.0 if sign < 0 else 0.3), walk))
+        sides.append(_sample_side(rng, sign, kind, road + (0.0 if sign < 0 else 0.3), walk))
     left, right = sides
-    camera = _draw_camera(rng, left, right)
-    ground = _draw_ground(rng, camera)
+    camera = _sample_camera(rng, left, right)
+    ground = _sample_ground(rng, camera)
     noise = rng.normal(size=256)
     smooth = np.convolve(np.tile(noise, 3), np.hanning(9) / 2, "same")[256:512]
     skyline = np.clip(0.035 + 0.016 * smooth, 0.008, 0.1).astype(np.float32)
@@ -70,7 +70,7 @@ def draw_scene(seed: int, index: int) -> Scene:
     )
 
 
-def _draw_side(rng: np.random.Generator, sign: int, kind: str, road: float, walk: float) -> Side:
+def _sample_side(rng: np.random.Generator, sign: int, kind: str, road: float, walk: float) -> Side:
     has_verge = rng.random() < (0.35 if kind == "town" else 0.6)
     verge = float(rng.uniform(1.0, 2.2)) if has_verge else 0.0
     garden = 0.0
@@ -95,12 +95,12 @@ def _draw_side(rng: np.random.Generator, sign: int, kind: str, road: float, walk
         verge,
         walk,
         garden,
-        tuple(_draw_houses(rng, kind)),
+        tuple(_sample_houses(rng, kind)),
         tuple(hedges),
     )
 
 
-def _draw_houses(rng: np.random.Generator, kind: str) -> list[Building]:
+def _sample_houses(rng: np.random.Generator, kind: str) -> list[Building]:
     houses = []
     z = -36.0 - float(rng.integers(0, 40)) * CELL
     lively = float(rng.uniform(0.15, 0.6))
@@ -108,13 +108,13 @@ def _draw_houses(rng: np.random.Generator, kind: str) -> list[Building]:
         bays = int(rng.integers(3, 8)) if kind != "suburb" else int(rng.integers(3, 6))
         bay = float(rng.integers(9, 15)) * CELL
         if rng.random() < {"town": 0.95, "suburb": 0.92, "green": 0.30}[kind]:
-            houses.append(_draw_house(rng, z, bays * bay, bay, kind, lively))
+            houses.append(_sample_house(rng, z, bays * bay, bay, kind, lively))
         gap = {"town": 0.08, "suburb": 0.75, "green": 0.9}[kind]
         z += bays * bay + (float(rng.integers(10, 34)) * CELL if rng.random() < gap else 0.0)
     return houses
 
 
-def _draw_house(
+def _sample_house(
     rng: np.random.Generator, z: float, width: float, bay: float, kind: str, lively: float
 ) -> Building:
     suburb = kind == "suburb"
@@ -150,7 +150,7 @@ def _draw_house(
     )
 
 
-def _draw_camera(rng: np.random.Generator, left: Side, right: Side) -> Camera:
+def _sample_camera(rng: np.random.Generator, left: Side, right: Side) -> Camera:
     focal = float(rng.uniform(0.66, 0.88))
     if rng.random() < 0.45:  # from a car in the right lane
         return Camera(
@@ -167,7 +167,7 @@ def _draw_camera(rng: np.random.Generator, left: Side, right: Side) -> Camera:
     return Camera(x, float(rng.uniform(1.45, 1.85)), yaw, -float(rng.uniform(0.03, 0.17)), focal)
 
 
-def _draw_ground(rng: np.random.Generator, camera: Camera) -> Ground:
+def _sample_ground(rng: np.random.Generator, camera: Camera) -> Ground:
     grey = float(rng.uniform(0.36, 0.50))
     asphalt = rgb(grey * 1.0, grey * 1.0, grey * 1.03)
     slabs = ((0.70, 0.66, 0.60), (0.66, 0.64, 0.62), (0.72, 0.60, 0.52), (0.62, 0.60, 0.55))

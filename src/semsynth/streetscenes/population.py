@@ -1,7 +1,7 @@
-"""Puts trees, cars, people, lamps and signs into a street.
+"""Place trees, cars, people, lamps and signs in a street.
 
 What matters for learning (people, signs, cars) is placed until enough of it is in view; what would
-be a speck is left out. Both are judged on a picture of 64 x 64, whatever size is painted, so that
+be a speck is left out. Both are decided on an image of 64 x 64, whatever size is drawn, so that
 a scene is the same at every size.
 """
 
@@ -82,14 +82,14 @@ def populate(
 
 
 def _clear_of_camera(thing: Thing, camera: Camera) -> bool:
-    """Keep the view open: nothing that is not a person may fill the picture."""
+    """Keep the view open: nothing that is not a person may fill the image."""
     near = {Tree: 4.5, Lamp: 3.5, Car: 5.2, Sign: 3.0, Person: 2.6, Bin: 3.0}[type(thing)]
     dx, dz = thing.x - camera.x, thing.z
     ahead = dx * np.sin(camera.yaw) + dz * np.cos(camera.yaw)
     return bool(near < ahead < 90)
 
 
-def draw_tree_at(rng: np.random.Generator, x: float, z: float, *, large: bool = False) -> Tree:
+def sample_tree(rng: np.random.Generator, x: float, z: float, *, large: bool = False) -> Tree:
     """Return a tree with leaves of one of the seasons at the place (x, z)."""
     tall = float(rng.uniform(5.0, 8.0) if large else rng.uniform(3.4, 5.6))
     kind = int(rng.integers(CROWNS))
@@ -119,10 +119,10 @@ def trees_behind(
         for z in gaps:
             if rng.random() < 0.55:
                 x = side.sign * (side.front + float(rng.uniform(4, 12)))
-                trees.append(draw_tree_at(rng, x, float(z + rng.uniform(0, 4)), large=True))
+                trees.append(sample_tree(rng, x, float(z + rng.uniform(0, 4)), large=True))
     for x in () if closed else np.arange(-24, 25, 6.0):
         place = float(x + rng.uniform(-2, 2)), end + float(rng.uniform(2, 12))
-        trees.append(draw_tree_at(rng, *place, large=True))
+        trees.append(sample_tree(rng, *place, large=True))
     return trees
 
 
@@ -135,14 +135,14 @@ def _trees(rng: np.random.Generator, side: Side, camera: Camera, style: str) -> 
         z = float(rng.uniform(0, 8))
         while z < 70:
             if rng.random() < 0.85:
-                trees.append(draw_tree_at(rng, side.sign * x, z))
+                trees.append(sample_tree(rng, side.sign * x, z))
             z += step
     if side.garden > 2.4:
         z = float(rng.uniform(0, 6))
         while z < 60:
             if rng.random() < 0.5:
                 x = side.walk_end + float(rng.uniform(0.4, 0.8)) * min(side.garden, 9)
-                trees.append(draw_tree_at(rng, side.sign * x, z, large=side.garden > 8))
+                trees.append(sample_tree(rng, side.sign * x, z, large=side.garden > 8))
             z += float(rng.uniform(4, 9))
     return trees
 

@@ -1,4 +1,4 @@
-"""What one street holds: plain data in metres, drawn by layout.py, painted by paint.py."""
+"""What one street holds: plain data in metres, made by layout.py, drawn by drawing.py."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Ground:
     curb: Color
     slab_size: tuple[float, float]
     dashes: tuple[float, float] | None
-    """Period and painted length of the middle line; None is a continuous line."""
+    """Period and length of the dashes of the middle line; None: a continuous line."""
     edge_lines: bool
     crosswalks: tuple[tuple[float, float], ...]
     """From and to (z) of each crosswalk."""
@@ -175,9 +175,9 @@ class Person:
     z: float
     tall: float
     stride: float
-    """Half the angle between the legs; its sign tells which leg is in front."""
+    """Half the angle between the legs; its sign says which leg is in front."""
     side: int
-    """-1 or 1: walks to the left or the right of the picture; 0: seen from front or back."""
+    """-1 or 1: walks to the left or the right of the image; 0: seen from front or back."""
     back: bool
     skirt: bool
     bag: bool

@@ -24,7 +24,7 @@ def shadow(scene: Scene, x: Floats, y: Floats | float, z: Floats) -> Floats:
     side = scene.side(sign)
     away = (sign * side.front - x) * np.float32(1 / sx)
     over = y + away * np.float32(sy) - look_up(side.heights, z + away * np.float32(sz))
-    # The sun is no point: the further the edge that casts it, the softer the shadow.
+    # The sun is not a point: the further the edge that casts it, the softer the shadow.
     lit: Floats = np.clip(over / (0.05 + 0.015 * np.abs(away)) + 0.5, 0, 1)
     lit[away < 0] = 1
     return lit

@@ -41,7 +41,7 @@ def noise_tile() -> Floats:
     return np.pad(tile, ((0, 1), (0, 1), (0, 0)), mode="wrap")
 
 
-def sample_noise(u: Floats, v: Floats, texels: float) -> Floats:
+def look_up_noise(u: Floats, v: Floats, texels: float) -> Floats:
     """Look the noise up at places (u, v), ``texels`` to the metre: (..., 3), bilinear."""
     if u.size == 0:  # OpenCV refuses to look up nothing
         return np.zeros((*u.shape, 3), np.float32)

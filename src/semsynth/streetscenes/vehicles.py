@@ -100,7 +100,7 @@ BODIES = (
         2.46,
     ),
 )
-_PAINT, _GLASS = -1, -2
+_BODYWORK, _GLASS = -1, -2
 _DARK, _RUBBER, _RIM, _PLATE, _REAR, _FRONT = range(6)
 _FIXED = np.array(
     [
@@ -117,15 +117,15 @@ _FIXED = np.array(
 
 @dataclass(frozen=True)
 class Mesh:
-    """The polygons of a body in the order of painting, for one direction of view."""
+    """The polygons of a body in the order of drawing, for one direction of view."""
 
     corners: Points
     """(n, 3): shares of length, height and half width, of all polygons in turn."""
     sizes: tuple[int, ...]
     normals: Points
     """(polygons, 3): towards the rear, up, to the right."""
-    paint: npt.NDArray[np.int64]
-    """Which colour: the car's (-1), glass (-2) or one of the fixed ones."""
+    material: npt.NDArray[np.int64]
+    """Which colour: the car's own (-1), glass (-2) or one of the fixed ones."""
     glows: npt.NDArray[np.bool_]
     """Whether the polygon shines by itself when it is dark."""
 
@@ -141,20 +141,22 @@ class _Builder:
         up: npt.ArrayLike,
         across: npt.ArrayLike,
         normal: tuple[float, float, float],
-        paint: int,
+        material: int,
     ) -> None:
         """Add a polygon, its corners' shares of length, height and half width apart."""
         a, u, c = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (along, up, across)))
-        self.add_corners(np.stack([a, u, c], 1), normal, paint)
+        self.add_corners(np.stack([a, u, c], 1), normal, material)
 
-    def add_corners(self, corners: Points, normal: tuple[float, float, float], paint: int) -> None:
+    def add_corners(
+        self, corners: Points, normal: tuple[float, float, float], material: int
+    ) -> None:
         """Add a polygon of corners (n, 3)."""
-        self.faces.append((corners, normal, paint))
+        self.faces.append((corners, normal, material))
 
     def mesh(self) -> Mesh:
         """Return what was added."""
-        points, normals, paint = zip(*self.faces, strict=True)
-        kinds = np.array(paint)
+        points, normals, material = zip(*self.faces, strict=True)
+        kinds = np.array(material)
         return Mesh(
             np.concatenate(points),
             tuple(len(p) for p in points),
@@ -203,7 +205,7 @@ def _strips(b: _Builder, from_front: bool) -> None:
         length = float(np.hypot(along, up))
         normal = (-up / length, along / length, 0.0)
         quad = np.array([(a0, u0, -c0), (a0, u0, c0), (a1, u1, c1), (a1, u1, -c1)])
-        b.add_corners(quad, normal, _PAINT)
+        b.add_corners(quad, normal, _BODYWORK)
         if k in b.body.glass:
             middle = quad.mean(axis=0)
             b.add_corners(middle + (quad - middle) * 0.88, normal, _GLASS)
@@ -232,21 +234,21 @@ def _flank(b: _Builder, shown: float) -> None:
     """Add the side that faces the camera: body, windows, wheels."""
     normal = (0.0, 0.0, shown)
     outline = np.array(b.body.outline)
-    b.add(outline[:, 0], outline[:, 1], _lean(outline[:, 1]) * shown, normal, _PAINT)
+    b.add(outline[:, 0], outline[:, 1], _lean(outline[:, 1]) * shown, normal, _BODYWORK)
     b.add([-0.49, -0.49, 0.49, 0.49], [0.14, 0.24, 0.24, 0.14], shown, normal, _RUBBER)
     for window in b.body.windows:
         w = np.array(window)
         b.add(w[:, 0], w[:, 1], np.where(w[:, 1] < 0.7, 0.98, 0.86) * shown, normal, _GLASS)
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     for along in (-0.31, 0.31):
-        for share, paint in ((1.16, _DARK), (1.0, _RUBBER), (0.6, _RIM)):
+        for share, material in ((1.16, _DARK), (1.0, _RUBBER), (0.6, _RIM)):
             radius = b.body.wheel * share
             b.add(
                 along + np.cos(angle) * radius / b.body.stretch,
                 np.maximum(0.21 + np.sin(angle) * radius, 0.0),
                 1.01 * shown,
                 normal,
-                paint,
+                material,
             )
 
 
@@ -283,12 +285,12 @@ def _colors(scene: Scene, car: Car, mesh: Mesh, normals: Points) -> Floats:
     w = scene.weather
     lit = np.float32(is_lit(scene, car.x, 1.0, car.z))
     table = np.concatenate([_FIXED, np.zeros((2, 3), np.float32)])
-    table[_PAINT] = car.color
-    albedo = table[mesh.paint]
+    table[_BODYWORK] = car.color
+    albedo = table[mesh.material]
     facing = np.maximum(normals @ np.array(w.sun), 0)[:, None].astype(np.float32)
     sky = (0.86 + 0.14 * normals[:, 1:2]).astype(np.float32)
     colors = albedo * (w.ambient * sky + w.direct * facing * lit)
-    glass = mesh.paint == _GLASS
+    glass = mesh.material == _GLASS
     up = np.maximum(normals[glass, 1:2], 0.0).astype(np.float32)
     colors[glass] = _glass(w.horizon, up)
     if w.night > 0:

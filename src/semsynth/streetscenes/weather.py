@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .camera import Floats, View
-from .textures import sample_noise
+from .textures import look_up_noise
 
 Color = npt.NDArray[np.float32]
 
 
 def rgb(red: float, green: float, blue: float) -> Color:
-    """Return a colour as float32; 1 is the brightest that the picture shows."""
+    """Return a colour as float32; 1 is the brightest that the image shows."""
     return np.array([red, green, blue], np.float32)
 
 
@@ -29,7 +29,7 @@ class Weather:
     """Metres after which 63 per cent of the light is the horizon's."""
     cloud_shift: float
     direct: Color = field(default_factory=lambda: rgb(0, 0, 0))
-    """The sun's light; black is no sun and no shadows."""
+    """The sun's light; black without sun and shadows."""
     ambient: Color = field(default_factory=lambda: rgb(0.8, 0.8, 0.8))
     zenith: Color = field(default_factory=lambda: rgb(0.8, 0.8, 0.8))
     horizon: Color = field(default_factory=lambda: rgb(0.8, 0.8, 0.8))
@@ -68,8 +68,8 @@ def sample_weather(rng: np.random.Generator) -> Weather:
     level = np.cos(elevation)
     sun = (float(level * np.sin(azimuth)), float(np.sin(elevation)), float(level * np.cos(azimuth)))
     haze, shift = float(rng.uniform(haze0, haze1)), float(rng.uniform(0, 500))
-    draw = _fair if kind in ("noon", "low", "evening", "dusk") else _grey
-    return draw(rng, kind, Weather(sun=sun, haze=haze, cloud_shift=shift))
+    light = _fair if kind in ("noon", "low", "evening", "dusk") else _grey
+    return light(rng, kind, Weather(sun=sun, haze=haze, cloud_shift=shift))
 
 
 _KINDS: dict[str, tuple[float, tuple[float, float], tuple[float, float]]] = {
@@ -134,10 +134,10 @@ def _grey(rng: np.random.Generator, kind: str, base: Weather) -> Weather:
     )
 
 
-def paint_sky(view: View, weather: Weather, finer: int) -> Floats:
-    """Return the sky for the rows of ``view`` above the horizon, each pixel ``finer`` times.
+def sky_colors(view: View, weather: Weather, factor: int) -> Floats:
+    """Return the sky for the rows of ``view`` above the horizon, each pixel ``factor`` times.
 
-    Clouds have no sharp edges: the sky is painted coarsely and enlarged.
+    Clouds have no sharp edges: the sky is computed coarsely and enlarged.
     """
     rows = min(view.horizon + 1, view.height)
     dx, dy, dz = view.dx[:rows], view.dy[:rows], view.dz[:rows]
@@ -154,13 +154,13 @@ def paint_sky(view: View, weather: Weather, finer: int) -> Floats:
     if weather.cover > 0:
         flat = 1 / (height + 0.14)
         u, v = dx / length * flat, dz / length * flat
-        noise = sample_noise(u + weather.cloud_shift, v + 0.7 * weather.cloud_shift, 26.0)
+        noise = look_up_noise(u + weather.cloud_shift, v + 0.7 * weather.cloud_shift, 26.0)
         thick = 0.8 * noise[..., 2] + 0.3 * noise[..., 1] + 0.12 * noise[..., 0]
         edge = 1.3 - 2.2 * weather.cover
         cover = np.clip((thick - edge) * 0.9, 0, 1) * np.clip(height * 9, 0, 1)
         bright = 1 - 0.10 * np.clip(thick - edge - 0.8, 0, 2)
         sky = sky + (weather.cloud * bright[..., None] - sky) * (0.9 * cover)[..., None]
-    if finer == 1:
+    if factor == 1:
         return sky
-    large = cv2.resize(sky, None, fx=finer, fy=finer, interpolation=cv2.INTER_LINEAR)
+    large = cv2.resize(sky, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
     return np.asarray(large, np.float32)

@@ -1,6 +1,6 @@
-"""Paints a scene at a size: from the sky to the nearest thing, picture and ids together.
+"""Draw a scene at a size: from the sky to the nearest thing, image and mask together.
 
-The picture is painted larger than wanted and averaged down, so that it is smooth; each pixel of
+The image is drawn larger than wanted and averaged down, so that it is smooth; each pixel of
 the mask gets the class that covers most of it.
 """
 
@@ -13,38 +13,38 @@ import numpy as np
 import numpy.typing as npt
 
 from . import labels
-from .backdrop import paint_behind, paint_skyline
+from .backdrop import draw_behind, draw_skyline
 from .camera import NEAR
 from .canvas import Canvas
-from .facades import lay_fronts
+from .facades import trace_fronts
 from .figures import draw_bin, draw_lamp, draw_person, draw_sign
 from .foliage import draw_hedges, draw_tree
-from .ground import lay_ground
+from .ground import trace_ground
 from .scene import Bin, Car, Lamp, Person, Scene, Sign, Thing, Tree
 from .shadows import ground_light
 from .vehicles import draw_car
-from .weather import paint_sky
+from .weather import sky_colors
 
 Bytes = npt.NDArray[np.uint8]
 
 
-def paint(scene: Scene, height: int, width: int) -> tuple[Bytes, Bytes]:
-    """Return the scene's picture (height, width, 3) RGB and mask (height, width) of label ids."""
-    finer = _finer(height * width)
-    canvas = Canvas(scene.camera.at(height * finer, width * finer), scene.weather)
-    _paint_far(canvas, scene, finer)
-    _paint_near(canvas, scene)
+def draw_image(scene: Scene, height: int, width: int) -> tuple[Bytes, Bytes]:
+    """Return the scene's image (height, width, 3) RGB and mask (height, width) of label ids."""
+    factor = _supersampling(height * width)
+    canvas = Canvas(scene.camera.at(height * factor, width * factor), scene.weather)
+    _draw_far(canvas, scene, factor)
+    _draw_near(canvas, scene)
     image: npt.NDArray[Any] = canvas.image
-    if finer > 1:
+    if factor > 1:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    # A soft shoulder keeps sunlit walls from burning out.
+    # A soft shoulder keeps sunlit walls from clipping.
     toned = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) * 5), image)
-    picture = np.clip(toned * 255 + 0.5, 0, 255).astype(np.uint8)
-    return picture, _dominant(canvas.ids, height, width)
+    image = np.clip(toned * 255 + 0.5, 0, 255).astype(np.uint8)
+    return image, _dominant(canvas.ids, height, width)
 
 
-def _finer(pixels: int) -> int:
-    """Return how many painted pixels a side make one pixel of the picture."""
+def _supersampling(pixels: int) -> int:
+    """Return how many pixels a side are drawn for one pixel of the image."""
     if pixels <= 96 * 96:
         return 3
     return 2 if pixels <= 640 * 640 else 1
@@ -66,27 +66,27 @@ def _dominant(ids: Bytes, height: int, width: int) -> Bytes:
     return chosen
 
 
-def _paint_far(canvas: Canvas, scene: Scene, finer: int) -> None:
-    """Paint sky, ground and houses: everything that is part of the street itself."""
+def _draw_far(canvas: Canvas, scene: Scene, factor: int) -> None:
+    """Draw sky, ground and houses: everything that is part of the street itself."""
     view = canvas.view
     rows = min(view.horizon, view.height)
     if rows:
-        coarse = scene.camera.at(view.height // finer, view.width // finer)
-        canvas.image[:rows] = paint_sky(coarse, scene.weather, finer)[:rows]
+        coarse = scene.camera.at(view.height // factor, view.width // factor)
+        canvas.image[:rows] = sky_colors(coarse, scene.weather, factor)[:rows]
         canvas.ids[:rows] = labels.SKY
-        paint_skyline(canvas, scene, rows)
+        draw_skyline(canvas, scene, rows)
     if rows < view.height:
-        _paint_ground(canvas, scene, rows)
-    paint_behind(canvas, scene)
-    fronts = lay_fronts(view, scene)
+        _draw_ground(canvas, scene, rows)
+    draw_behind(canvas, scene)
+    fronts = trace_fronts(view, scene)
     canvas.image.reshape(-1, 3)[fronts.where] = fronts.color
     canvas.ids.reshape(-1)[fronts.where] = labels.BUILDING
     if 0 < rows < view.height and scene.weather.wet > 0:
         _mirror(canvas, scene, rows)
 
 
-def _paint_ground(canvas: Canvas, scene: Scene, rows: int) -> None:
-    flat = lay_ground(canvas.view, scene)
+def _draw_ground(canvas: Canvas, scene: Scene, rows: int) -> None:
+    flat = trace_ground(canvas.view, scene)
     lit, open_sky = ground_light(canvas, scene, flat.x, flat.z)
     light = scene.weather.shade((0, 1, 0), 0)
     color = light * open_sky[..., None]
@@ -101,7 +101,7 @@ def _paint_ground(canvas: Canvas, scene: Scene, rows: int) -> None:
 
 
 def _mirror(canvas: Canvas, scene: Scene, rows: int) -> None:
-    """Let the wet road mirror what stands above the horizon."""
+    """Draw the reflections in the wet road of what is above the horizon."""
     view = canvas.view
     source = np.clip(rows - 1 - np.arange(view.height - rows), 0, rows - 1)
     mirrored = cv2.blur(canvas.image[source], (1 + 2 * (view.width // 96), 1 + view.height // 24))
@@ -112,8 +112,8 @@ def _mirror(canvas: Canvas, scene: Scene, rows: int) -> None:
     ground[...] = ground * (1 - 0.75 * share) + mirrored * share
 
 
-def _paint_near(canvas: Canvas, scene: Scene) -> None:
-    """Paint gardens and hedges, then everything in the street, the farthest first."""
+def _draw_near(canvas: Canvas, scene: Scene) -> None:
+    """Draw gardens and hedges, then everything in the street, the farthest first."""
     if not scene.things:
         draw_hedges(canvas, scene)
         return
@@ -121,19 +121,19 @@ def _paint_near(canvas: Canvas, scene: Scene) -> None:
     order = [scene.things[k] for k in np.argsort(-depth, kind="stable") if depth[k] > NEAR]
     for thing in order:
         if _in_garden(scene, thing):
-            draw(thing, canvas, scene)
+            draw_thing(thing, canvas, scene)
     draw_hedges(canvas, scene)
     for thing in order:
         if not _in_garden(scene, thing):
-            draw(thing, canvas, scene)
+            draw_thing(thing, canvas, scene)
 
 
 def _in_garden(scene: Scene, thing: Thing) -> bool:
     return abs(thing.x) > scene.side(1 if thing.x > 0 else -1).hedge
 
 
-def draw(thing: Thing, canvas: Canvas, scene: Scene) -> None:
-    """Draw a thing, whatever it is."""
+def draw_thing(thing: Thing, canvas: Canvas, scene: Scene) -> None:
+    """Draw a thing of any kind."""
     match thing:
         case Tree():
             draw_tree(canvas, scene, thing)
