@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semsynth.augmentation.config import AugmentConfig
-from semsynth.augmentation.experiment import run_experiment
+from semsynth.augmentation.experiment import run_experiment, summarise
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
@@ -19,7 +19,7 @@ SIZE = 32
 
 
 def write(folder: Path, split_counts: dict[str, int], suffix: str = "") -> PreparedDataset:
-    """Sky above road at random heights, in noisy colours."""
+    """Write masks of sky above road, divided at random heights, with noisy images."""
     writer = PreparedWriter(folder, PreparedFormat(LABELS, SIZE, SIZE), "prepared", {})
     for split, n in split_counts.items():
         for i in range(n):
@@ -72,22 +72,20 @@ def test_every_arm_is_scored_on_the_same_held_out_images(folders: Path) -> None:
     assert chosen[0] != chosen[1]
 
 
-def test_what_was_trained_is_not_trained_again(
-    folders: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scored_arms_are_not_trained_again(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_experiment(config(folders, trials=1, ceiling=False))
     (folders / "out" / "augmentation.json").unlink()
     monkeypatch.setattr("semsynth.augmentation.experiment.train_segmenter", None)
     assert run_experiment(config(folders, trials=1, ceiling=False))["arms"] == first["arms"]
 
 
-def test_the_images_of_others_are_not_changed(folders: Path) -> None:
+def test_the_samples_are_not_changed(folders: Path) -> None:
     before = {path: path.read_bytes() for path in (folders / "samples").rglob("*.png")}
     run_experiment(config(folders, trials=1, ceiling=False, keep_share=0.5, ignore_below=1.0))
     assert before == {path: path.read_bytes() for path in (folders / "samples").rglob("*.png")}
 
 
-def test_without_a_manifest_the_ceiling_is_missing_with_a_reason(folders: Path) -> None:
+def test_without_a_manifest_the_ceiling_is_reported_as_missing(folders: Path) -> None:
     (folders / "samples" / "manifest.jsonl").unlink()
     result = run_experiment(config(folders, trials=1))
     assert "real_and_more_real" not in result["arms"]
@@ -97,7 +95,7 @@ def test_without_a_manifest_the_ceiling_is_missing_with_a_reason(folders: Path) 
 def test_samples_of_held_out_masks_are_refused(folders: Path) -> None:
     manifest = folders / "samples" / "manifest.jsonl"
     manifest.write_text(manifest.read_text().replace('"split": "train"', '"split": "val"'))
-    with pytest.raises(UserError, match="masks of 'val', which score here"):
+    with pytest.raises(UserError, match="masks of 'val', the held-out split"):
         run_experiment(config(folders))
     assert not (folders / "out").exists()
 
@@ -125,3 +123,29 @@ def test_bad_input_is_refused_before_anything_is_written(
 def test_flags_out_of_range_are_refused(flags: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(flags)).replace("_", "-")):
         AugmentConfig(**flags)
+
+
+def scores(miou: float, car: float) -> dict[str, Any]:
+    return {"miou": miou, "pixel_accuracy": 0.5, "per_class": {"car": car}}
+
+
+def test_gains_are_paired_by_trial() -> None:
+    trials = [
+        {"real": scores(0.40, 0.1), "real_and_synthetic": scores(0.45, 0.3)},
+        {"real": scores(0.60, 0.3), "real_and_synthetic": scores(0.63, 0.3)},
+    ]
+    result = summarise(trials)
+    gain = result["gain"]["real_and_synthetic"]
+    assert gain["trials"] == [0.05, 0.03]
+    assert gain["miou"] == pytest.approx(0.04)
+    # The trials differ much, their gains little: this is why gains are paired.
+    assert gain["std"] == pytest.approx(0.02 / 2**0.5, abs=1e-6)
+    assert result["arms"]["real"]["std"] == pytest.approx(0.2 / 2**0.5, abs=1e-6)
+    assert gain["per_class"] == {"car": pytest.approx(0.1)}
+    assert "real" not in result["gain"]
+
+
+def test_gains_may_be_negative_and_one_trial_has_no_std() -> None:
+    result = summarise([{"real": scores(0.4, 0.1), "real_and_synthetic": scores(0.3, 0.1)}])
+    assert result["gain"]["real_and_synthetic"]["miou"] == pytest.approx(-0.1)
+    assert result["gain"]["real_and_synthetic"]["std"] is None

@@ -16,11 +16,11 @@ from semsynth.segmentation.train import train_segmenter
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 7: "car"}, ignore_id=0)
 COLOURS = {0: (0, 0, 0), 1: (90, 90, 90), 2: (120, 180, 250), 7: (200, 30, 30)}
 SIZE = (24, 32)
-Paint = Callable[[np.ndarray, int], np.ndarray]
+Render = Callable[[np.ndarray, int], np.ndarray]
 
 
-def paint_real(mask: np.ndarray, seed: int) -> np.ndarray:
-    """Paint each class in its colour with noise."""
+def render_real(mask: np.ndarray, seed: int) -> np.ndarray:
+    """Fill each class with its colour, and add noise."""
     lut = np.zeros((8, 3))
     for i, colour in COLOURS.items():
         lut[i] = colour
@@ -28,8 +28,8 @@ def paint_real(mask: np.ndarray, seed: int) -> np.ndarray:
     return (lut[mask] + noise).clip(0, 255).astype(np.uint8)
 
 
-def paint_noise(mask: np.ndarray, seed: int) -> np.ndarray:
-    """Paint something that has nothing to do with the mask."""
+def render_noise(mask: np.ndarray, seed: int) -> np.ndarray:
+    """Return noise that is independent of the mask."""
     return np.random.default_rng(seed).integers(0, 256, (*mask.shape, 3), np.uint8)
 
 
@@ -49,7 +49,7 @@ def write_data(folder: Path, n: int = 12, n_val: int = 6, labels: LabelSet = LAB
     for split, count in (("train", n), ("val", n_val)):
         for i in range(count):
             mask = make_mask(rng)
-            image = paint_real(mask, len(writer.records()))
+            image = render_real(mask, len(writer.records()))
             writer.write_pair(split, f"{split}_{i:02d}", image, mask)
     return writer.finish("toy", "made here", "CC0-1.0")
 
@@ -57,7 +57,7 @@ def write_data(folder: Path, n: int = 12, n_val: int = 6, labels: LabelSet = LAB
 def write_samples(
     folder: Path,
     data: PreparedDataset,
-    paint: Paint = paint_real,
+    render: Render = render_real,
     per_mask: int = 2,
     manifest: bool = True,
 ) -> PreparedDataset:
@@ -68,13 +68,13 @@ def write_samples(
         mask = data.read_mask("val", source)
         for k in range(per_mask):
             stem, seed = f"{source}__{k:03d}", 1000 + 10 * number + k
-            writer.write_pair("val", stem, paint(mask, seed), mask)
+            writer.write_pair("val", stem, render(mask, seed), mask)
             line = {"stem": stem, "source": source, "split": "val", "seed": seed}
             lines.append({**line, "sampler": "ddim", "steps": 5, "checkpoint": "c" * 64})
     if manifest:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "manifest.jsonl").write_text(text)
-    return writer.finish("toy samples", "painted here", "CC0-1.0")
+    return writer.finish("toy samples", "generated here", "CC0-1.0")
 
 
 @pytest.fixture(scope="session")
@@ -84,11 +84,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 
 @pytest.fixture(scope="session")
 def segmenter(data: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A segmenter that knows the toy classes by their colours."""
+    """A segmenter that has learned the toy classes by their colours."""
     return train_segmenter(
         SegmentTrainConfig(
             data=data.root,
-            output=tmp_path_factory.mktemp("judge") / "segmenter",
+            output=tmp_path_factory.mktemp("evaluator") / "segmenter",
             width=8,
             steps=80,
             batch_size=4,
@@ -115,5 +115,5 @@ def make_data(tmp_path: Path) -> Callable[..., PreparedDataset]:
 
 
 @pytest.fixture
-def noise_painter() -> Paint:
-    return paint_noise
+def noise_renderer() -> Render:
+    return render_noise

@@ -12,7 +12,12 @@ from semsynth.core.safe_load import load_state_dict
 from semsynth.evaluation.metrics.features import transformers_extractor
 from semsynth.evaluation.metrics.inception import BasicConv2d, InceptionV3, _average
 from semsynth.evaluation.metrics.lpips import Lpips
-from semsynth.evaluation.metrics.weights import ALEXNET, PublicWeights, Unavailable, find
+from semsynth.evaluation.metrics.weights import (
+    ALEXNET,
+    PublicWeights,
+    Unavailable,
+    find_weights,
+)
 
 CHANNELS = ((0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3))
 
@@ -47,7 +52,7 @@ def test_inception_has_the_names_of_the_published_file(inception: InceptionV3) -
     }
 
 
-def test_inception_gives_2048_numbers_for_any_size(inception: InceptionV3) -> None:
+def test_inception_returns_2048_features_for_any_size(inception: InceptionV3) -> None:
     with torch.inference_mode():
         features = inception(torch.rand(1, 3, 40, 64))
     assert features.shape == (1, 2048)
@@ -57,7 +62,7 @@ def test_average_pool_does_not_count_the_padding() -> None:
     assert torch.equal(_average(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
 
 
-def test_inception_reads_a_file_like_the_published_one_and_no_other(
+def test_inception_reads_the_published_format_and_refuses_others(
     inception: InceptionV3, tmp_path: Path
 ) -> None:
     state = inception.state_dict()
@@ -69,7 +74,7 @@ def test_inception_reads_a_file_like_the_published_one_and_no_other(
     )
     del old["fc.bias"]
     torch.save(old, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"is not FID's Inception-v3 \(fc.bias\)"):
+    with pytest.raises(UserError, match=r"not the Inception-v3 of FID \(fc.bias\)"):
         InceptionV3.from_file(tmp_path / "weights.pth")
 
 
@@ -143,13 +148,13 @@ def test_weights_come_from_path_cache_or_download(
     digest = hashlib.sha256(published.read_bytes()).hexdigest()
     weights = PublicWeights("w.pth", published.as_uri(), digest[:8], "--w")
     with pytest.raises(Unavailable, match="--w"):
-        find(weights, None, download=False)
-    cached = find(weights, None, download=True)
+        find_weights(weights, None, download=False)
+    cached = find_weights(weights, None, download=True)
     assert torch.equal(load_state_dict(cached)["w"], torch.ones(2))
     published.unlink()
-    assert find(weights, None, download=False) == cached
+    assert find_weights(weights, None, download=False) == cached
     with pytest.raises(UserError, match=r"--w .*no such file"):
-        find(weights, published, download=True)
+        find_weights(weights, published, download=True)
 
 
 def test_a_download_with_another_hash_is_not_kept(
@@ -160,11 +165,11 @@ def test_a_download_with_another_hash_is_not_kept(
     other.write_bytes(b"something else")
     weights = PublicWeights("w.pth", other.as_uri(), "00000000", "--w")
     with pytest.raises(Unavailable, match="another hash"):
-        find(weights, None, download=True)
+        find_weights(weights, None, download=True)
     assert list((tmp_path / "cache" / "semsynth").iterdir()) == []
     gone = PublicWeights("w.pth", (tmp_path / "gone").as_uri(), ALEXNET.sha256, "--w")
     with pytest.raises(Unavailable, match="could not be downloaded"):
-        find(gone, None, download=True)
+        find_weights(gone, None, download=True)
 
 
 def save_tiny_vit(folder: Path) -> Path:
@@ -190,7 +195,7 @@ def save_tiny_vit(folder: Path) -> Path:
     return folder
 
 
-def test_any_transformers_backbone_gives_features_named_after_it(tmp_path: Path) -> None:
+def test_features_are_named_after_the_transformers_backbone(tmp_path: Path) -> None:
     extractor = transformers_extractor(str(save_tiny_vit(tmp_path / "vit")), "cpu")
     images = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), np.uint8)
     features = extractor.extract(images)
@@ -200,7 +205,7 @@ def test_any_transformers_backbone_gives_features_named_after_it(tmp_path: Path)
     np.testing.assert_allclose(extractor.extract(images[1:2]), features[1:2], atol=1e-5)
 
 
-def test_a_backbone_that_cannot_be_had_is_a_user_error(tmp_path: Path) -> None:
+def test_a_missing_backbone_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--features"):
         transformers_extractor(str(tmp_path / "nothing"), "cpu")
     damaged = save_tiny_vit(tmp_path / "damaged")
@@ -217,7 +222,7 @@ def test_damaged_files_of_public_weights(damaged: Path, name: str) -> None:
         Lpips.from_files(damaged / name, damaged / name)
 
 
-def test_a_real_backbone_tells_streets_from_noise(shared: Path) -> None:
+def test_a_real_backbone_distinguishes_streets_from_noise(shared: Path) -> None:
     import cv2
 
     from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance

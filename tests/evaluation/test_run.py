@@ -14,7 +14,7 @@ from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.report.charts import Curve, draw, read_curves
-from semsynth.evaluation.report.html import data_uri
+from semsynth.evaluation.report.page import data_uri
 from semsynth.evaluation.run import evaluate
 
 
@@ -62,9 +62,9 @@ def test_images_as_good_as_real_ones_score_like_real_ones(config: EvaluateConfig
     assert report["controls"]["shuffled_masks"]["miou"] < 0.7 * consistency["miou"]
 
 
-def test_noise_scores_badly(config: EvaluateConfig, make_samples, noise_painter) -> None:
+def test_noise_scores_badly(config: EvaluateConfig, make_samples, noise_renderer) -> None:
     good = evaluate(config)
-    samples = make_samples("noise", paint=noise_painter)
+    samples = make_samples("noise", render=noise_renderer)
     bad = evaluate(replace(config, samples=samples.root))
     scores = [r["metrics"]["semantic_consistency"]["miou"] for r in (good, bad)]
     distances = [r["metrics"]["frechet"]["fd_segmenter"]["value"] for r in (good, bad)]
@@ -72,7 +72,7 @@ def test_noise_scores_badly(config: EvaluateConfig, make_samples, noise_painter)
     assert distances[1] > 5 * distances[0]
 
 
-def test_the_same_twice(config: EvaluateConfig) -> None:
+def test_reports_are_reproducible(config: EvaluateConfig) -> None:
     assert evaluate(config) == evaluate(config)
 
 
@@ -90,7 +90,7 @@ class References(HTMLParser):
         self.found += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "xlink:href")]
 
 
-def test_page_stands_alone_and_shows_everything(config: EvaluateConfig, tmp_path: Path) -> None:
+def test_page_is_self_contained_and_complete(config: EvaluateConfig, tmp_path: Path) -> None:
     arm = {"miou": 0.4, "std": 0.01, "pixel_accuracy": 0.7, "per_class": {"car": 0.2}}
     gain = {"miou": -0.012, "std": 0.02, "trials": [-0.012], "per_class": {"car": -0.01}}
     augmentation = {
@@ -128,7 +128,7 @@ def test_names_from_the_data_cannot_break_the_page(config: EvaluateConfig, tmp_p
     assert "<script" not in (config.output / "report.html").read_text()
 
 
-def test_one_mask_with_one_sample_leaves_out_what_cannot_be_said(
+def test_with_one_mask_and_one_sample_metrics_that_need_more_are_missing(
     make_data, segmenter, tmp_path: Path, config: EvaluateConfig
 ) -> None:
     import shutil
@@ -148,7 +148,7 @@ def test_one_mask_with_one_sample_leaves_out_what_cannot_be_said(
     assert report["checkpoint"] is None
 
 
-def test_fid_and_kid_where_the_weights_can_be_had(
+def test_fid_and_kid_if_the_weights_are_available(
     config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from semsynth.evaluation.metrics import inception
@@ -197,7 +197,7 @@ def test_a_segmenter_of_other_labels_is_refused(config: EvaluateConfig, tmp_path
         evaluate(replace(config, segmenter=tmp_path / "other.pth"))
 
 
-def test_large_images_are_shown_small() -> None:
+def test_large_images_are_shrunk() -> None:
     image = np.zeros((600, 1200, 3), np.uint8)
     assert data_uri(image).startswith("data:image/jpeg;base64,")
     assert len(data_uri(image)) < 20_000

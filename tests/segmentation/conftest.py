@@ -17,7 +17,7 @@ MakeData = Callable[..., PreparedDataset]
 
 
 def scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paint sky above road with a car and a void stripe; each class has its colour, and noise."""
+    """Return sky above road with a car and a void stripe; each class has its colour, and noise."""
     mask = np.full((height, width), 2, np.uint8)
     mask[height // 2 + rng.integers(-3, 4) :] = 1
     top, left = rng.integers(height // 3, height - 8), rng.integers(0, width - 10)
@@ -31,7 +31,7 @@ def scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray
 
 @pytest.fixture
 def make_data(tmp_path: Path) -> MakeData:
-    """Write a prepared data set whose classes can be told by their colours."""
+    """Write a prepared data set whose classes differ by their colours."""
 
     def make(
         name: str = "data",

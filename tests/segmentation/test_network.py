@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.cli import main
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
@@ -31,12 +33,12 @@ def test_unet_keeps_any_size(size: tuple[int, int]) -> None:
     assert features.shape == (2, 8 + 24)
 
 
-def test_unet_gets_levels_until_it_sees_the_whole_image() -> None:
+def test_unet_has_levels_until_the_coarsest_sees_the_whole_image() -> None:
     assert len(level_widths(32, 64, 64)) == 4
     assert len(level_widths(32, 1024, 1024)) == 7
 
 
-def test_segformer_answers_at_full_size_and_is_rebuilt_from_its_arch() -> None:
+def test_segformer_predicts_at_full_size_and_is_rebuilt_from_its_arch() -> None:
     arch = hub.segformer_arch("segformer-tiny", 3)
     networks = [hub.build(arch, 3).eval() for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
@@ -70,7 +72,7 @@ def test_any_hierarchical_backbone_becomes_a_unet(tmp_path: Path) -> None:
     torch.testing.assert_close(rebuilt(x)[0], network.eval()(x)[0])
 
 
-def test_training_leaves_the_backbones_statistics_alone(tmp_path: Path) -> None:
+def test_training_does_not_change_the_backbones_statistics(tmp_path: Path) -> None:
     _, network = hub.from_pretrained(save_backbone(tmp_path / "resnet"), 3)
     before = {k: v.clone() for k, v in network.named_buffers()}
     network.train()(torch.rand(2, 3, 64, 64))
@@ -78,7 +80,7 @@ def test_training_leaves_the_backbones_statistics_alone(tmp_path: Path) -> None:
     assert all(torch.equal(v, before[k]) for k, v in network.named_buffers())
 
 
-def test_models_that_cannot_be_had_or_have_no_maps_are_user_errors(tmp_path: Path) -> None:
+def test_missing_models_and_models_without_feature_maps_are_user_errors(tmp_path: Path) -> None:
     from transformers import ViTConfig, ViTModel
 
     with pytest.raises(UserError, match="init_from"):
@@ -116,7 +118,7 @@ def test_features_do_not_depend_on_the_batch() -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+def test_a_saved_segmenter_is_loaded_unchanged(tmp_path: Path) -> None:
     segmenter = make_segmenter()
     path = segmenter.save(tmp_path / "segmenter.pth")
     images = np.random.default_rng(0).integers(0, 256, (2, 24, 40, 3), np.uint8)
@@ -152,13 +154,24 @@ def test_missing_cut_short_empty_and_foreign_files_are_user_errors(tmp_path: Pat
     with pytest.raises(UserError, match="semsynth segment train"):
         Segmenter.load(path)
     whole = make_segmenter().save(path).read_bytes()
-    for part in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+    for part in (whole[: len(whole) // 2], b"", b"x", b"not a checkpoint"):
         path.write_bytes(part)
         with pytest.raises(UserError, match=r"segmenter\.pth: .*semsynth segment train"):
             Segmenter.load(path)
-    torch.save({"weights": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="is not a segmenter"):
-        Segmenter.load(path)
+    for content in ({"weights": torch.zeros(1)}, [1]):
+        torch.save(content, path)
+        with pytest.raises(UserError, match="is not a segmenter"):
+            Segmenter.load(path)
+
+
+def test_scoring_with_a_file_of_one_byte_ends_in_one_line(
+    make_data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "segmenter.pth"
+    path.write_bytes(b"x")
+    words = ["segment", "score", f"--segmenter={path}", f"--data={make_data().root}"]
+    assert main([*words, "--device=cpu"]) == 2
+    assert re.fullmatch(rf"error: {re.escape(str(path))}: [^\n]*\n", capsys.readouterr().err)
 
 
 def test_weights_of_another_shape_are_a_user_error(tmp_path: Path) -> None:

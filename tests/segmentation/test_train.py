@@ -10,10 +10,15 @@ import torch
 
 from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
-from semsynth.segmentation.augmentation import augment
 from semsynth.segmentation.config import SegmentScoreConfig, SegmentTrainConfig
-from semsynth.segmentation.evaluate import score
-from semsynth.segmentation.loader import UNKNOWN, Batches, SegmentationDataset, Shuffled
+from semsynth.segmentation.loader import (
+    IGNORE_INDEX,
+    EpochSampler,
+    MixedBatches,
+    SegmentationDataset,
+    augment,
+)
+from semsynth.segmentation.metrics import score
 from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.train import train, train_segmenter
 
@@ -26,7 +31,7 @@ def config(make_data, tmp_path: Path) -> SegmentTrainConfig:
     )
 
 
-def test_learns_classes_that_have_their_own_colours(config: SegmentTrainConfig) -> None:
+def test_learns_classes_that_differ_by_their_colours(config: SegmentTrainConfig) -> None:
     result = train(replace(config, steps=80, lr=0.01))
     assert result["miou"] > 0.8
     assert set(result["per_class"]) == {"road", "sky", "car"}
@@ -53,10 +58,10 @@ def test_same_seed_same_weights_other_seed_other_weights(
     assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
-def test_extra_images_take_their_share_of_the_batches(make_data) -> None:
+def test_extra_images_have_their_share_of_the_batches(make_data) -> None:
     real = SegmentationDataset(make_data("real", n=5, seed=1), "train")
     extra = SegmentationDataset(make_data("extra", n=3, seed=2), "train")
-    batches = Batches(real, extra, batch_size=4, mix_share=0.3, seed=0)
+    batches = MixedBatches(real, extra, batch_size=4, mix_share=0.3, seed=0)
     real_pixels = [real[i][0] for i in range(len(real))]
     from_extra = 0
     for step in range(10):
@@ -69,10 +74,10 @@ def test_extra_images_take_their_share_of_the_batches(make_data) -> None:
     assert from_extra == 12
 
 
-def test_every_image_comes_once_a_round() -> None:
-    order = Shuffled(5, seed=3, name="real")
-    taken = np.concatenate([order.take(2) for _ in range(5)])
-    assert sorted(taken[:5]) == sorted(taken[5:]) == [0, 1, 2, 3, 4]
+def test_every_image_comes_once_per_epoch() -> None:
+    sampler = EpochSampler(5, seed=3, name="real")
+    indices = np.concatenate([sampler.next(2) for _ in range(5)])
+    assert sorted(indices[:5]) == sorted(indices[5:]) == [0, 1, 2, 3, 4]
 
 
 def test_training_with_extra_images_runs_and_refuses_other_labels_and_sizes(
@@ -90,11 +95,11 @@ def test_training_with_extra_images_runs_and_refuses_other_labels_and_sizes(
         train(replace(mixed, extra=larger.root))
 
 
-def test_unlabelled_pixels_and_padding_are_unknown(make_data) -> None:
+def test_unlabelled_pixels_and_padding_are_ignored(make_data) -> None:
     images = SegmentationDataset(make_data(box=(0, 0, 20, 32)), "train")
     _, indices = images[0]
-    assert (indices[20:] == UNKNOWN).all()
-    assert (indices[:, -1] == UNKNOWN).all()
+    assert (indices[20:] == IGNORE_INDEX).all()
+    assert (indices[:, -1] == IGNORE_INDEX).all()
     assert set(np.unique(indices[:20, :-1])) == {0, 1, 2}
     assert images.class_shares().sum() == pytest.approx(1)
 
@@ -121,7 +126,7 @@ def test_same_generator_same_augmentation() -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("steps", 0), ("lr", 0.0), ("mix_share", 1.5), ("width", 1)]
 )
-def test_numbers_that_cannot_work_are_refused(field: str, value: float) -> None:
+def test_values_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=field):
         SegmentTrainConfig(**{field: value})
 

@@ -1,1 +1,1 @@
-"""The closed loop: generate, filter, mix, and measure what it gained a segmenter."""
+"""Synthetic images as training data: filter them, mix them in, measure what a segmenter gains."""

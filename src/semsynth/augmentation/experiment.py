@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semsynth.augmentation.config import AugmentConfig
-from semsynth.augmentation.filter import agreement, ignore_disagreeing, keep_best
-from semsynth.augmentation.results import CEILING, FILTERED, REAL, SYNTHETIC, summarise
-from semsynth.augmentation.subset import SPLIT, write_subset
+from semsynth.augmentation.subset import (
+    SPLIT,
+    agreement,
+    ignore_disagreeing,
+    keep_best,
+    write_subset,
+)
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, read_json, write_json
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import check_same_labels
 from semsynth.pipelines.generate.sample_store import read_manifest
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
-from semsynth.segmentation.evaluate import chunks, score_split, summary
-from semsynth.segmentation.loader import check_same_labels
+from semsynth.segmentation.metrics import chunks, score_split, summary
 from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.train import train_segmenter
 
 RESULT = "augmentation.json"
+# The arms of a trial: what a segmenter is trained on.
+REAL = "real"
+SYNTHETIC = "real_and_synthetic"
+FILTERED = "real_and_filtered"
+CEILING = "real_and_more_real"
 _BATCH = 32
 
 
 def run_experiment(config: AugmentConfig) -> dict[str, Any]:
     """Train and score the segmenters and write ``augmentation.json``.
 
-    Every arm of a trial has the same real images, the same initial weights and the same number
-    of steps and images a step; synthetic images take the place of real ones in the batches.
-    The real images that the generator was trained on are not counted: the question is what
-    somebody gains who has the generator, and these few images.
+    All arms of a trial have the same real images, initial weights, number of steps and batch
+    size; synthetic images replace real ones in the batches. The real images that the generator
+    was trained on are not counted: the experiment measures what a user gains who has the
+    generator and only these few images.
 
     Returns:
         JSON values: n_real, n_synthetic, n_val, arms (name to miou, std, pixel_accuracy and
@@ -42,22 +52,23 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
         settings, missing (what was not measured, and why).
 
     Raises:
-        UserError: data and samples do not fit, samples of held-out masks, fewer real images
-            than asked for, an output that belongs to something else.
+        UserError: data and samples do not belong together, samples of held-out masks, fewer real
+            images than asked for, an output that belongs to something else.
     """
     data, samples = PreparedDataset.open(config.data), PreparedDataset.open(config.samples)
-    sources = _sources(samples, config)
+    masks = _masks_of_samples(samples, config)
     _check(config, data, samples)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    decides = {k: v for k, v in settings.items() if k not in ("output", "device", "trials")}
-    output = claim_output_dir(config.output, "augmentation", decides)
+    # Settings that a resumed experiment must share.
+    key = {k: v for k, v in settings.items() if k not in ("output", "device", "trials")}
+    output = claim_output_dir(config.output, "augmentation", key)
     missing = {}
     real_stems = set(data.stems(config.split))
-    with_image = [source for source in sources if source in real_stems]
-    if config.ceiling and not with_image:
+    ceiling_stems = [stem for stem in masks if stem in real_stems]
+    if config.ceiling and not ceiling_stems:
         missing[CEILING] = f"no real images of the samples' masks in split '{config.split}'"
     trials = [
-        _trial(config, output / f"trial_{number}", data, samples, with_image)
+        _run_trial(Trial(config, data, output / f"trial_{number}"), samples, ceiling_stems)
         for number in range(config.trials)
     ]
     result = {
@@ -90,92 +101,163 @@ def _check(config: AugmentConfig, data: PreparedDataset, samples: PreparedDatase
             f"asks for {config.real_images}; ask for fewer"
         )
     if config.ignore_below > 0 and data.labels.ignore_id is None:
-        raise UserError(f"{data.root}: --ignore-below needs labels with an ignored id")
-    for where, split in ((data, config.split), (data, config.val_split)):
-        if not where.has_images(split):
-            raise UserError(f"{where.root}: split '{split}' has masks without images")
+        raise UserError(
+            f"{data.root}: --ignore-below needs labels with an ignored id; omit the flag"
+        )
+    for split in (config.split, config.val_split):
+        if not data.has_images(split):
+            raise UserError(
+                f"{data.root}: split '{split}' has masks without images; choose another split"
+            )
 
 
-def _sources(samples: PreparedDataset, config: AugmentConfig) -> list[str]:
-    """Return the masks that the samples were painted for; none without a manifest."""
+def _masks_of_samples(samples: PreparedDataset, config: AugmentConfig) -> list[str]:
+    """Return the masks that the samples were generated from; none without a manifest."""
     stems = set(samples.stems(config.samples_split))
     lines = [line for line in read_manifest(samples.root) if line["stem"] in stems]
     if any(line["split"] == config.val_split for line in lines):
         raise UserError(
-            f"{samples.root}: was painted for masks of '{config.val_split}', which score here; "
+            f"{samples.root}: generated from masks of '{config.val_split}', the held-out split; "
             "generate images for other masks (semsynth generate --split train)"
         )
     return list(dict.fromkeys(line["source"] for line in lines))
 
 
-def _trial(
-    config: AugmentConfig,
-    folder: Path,
-    data: PreparedDataset,
-    samples: PreparedDataset,
-    with_image: list[str],
-) -> dict[str, Any]:
-    """Train and score one segmenter an arm; arms that were scored before are read."""
-    stems = data.stems(config.split)
-    seed = derive_seed(config.seed, folder.name)
-    chosen = numpy_rng(seed, "real pictures").permutation(len(stems))[: config.real_images]
-    few = [stems[i] for i in sorted(chosen)]
-    real = write_subset(data, config.split, few, folder / f"images_{REAL}")
-    scores = {REAL: _arm(config, folder, REAL, data, real, None)}
-    synthetic = (samples, config.samples_split)
-    scores[SYNTHETIC] = _arm(config, folder, SYNTHETIC, data, real, synthetic)
-    if config.filters:
-        trusted = _filter(config, folder, samples)
-        scores[FILTERED] = _arm(config, folder, FILTERED, data, real, (trusted, SPLIT))
-    if config.ceiling and with_image:
-        more = write_subset(data, config.split, with_image, folder.parent / f"images_{CEILING}")
-        scores[CEILING] = _arm(config, folder, CEILING, data, real, (more, SPLIT))
-    return scores
+@dataclass(frozen=True)
+class Trial:
+    """One repetition: its random real images, and a folder in which its arms are kept."""
 
+    config: AugmentConfig
+    data: PreparedDataset
+    folder: Path
 
-def _arm(
-    config: AugmentConfig,
-    folder: Path,
-    name: str,
-    data: PreparedDataset,
-    real: PreparedDataset,
-    extra: tuple[PreparedDataset, str] | None,
-) -> Any:
-    path = folder / f"{name}.json"
-    if path.exists():
-        return read_json(path)
-    checkpoint = train_segmenter(
-        SegmentTrainConfig(
-            data=real.root,
-            output=folder / name,
-            split=SPLIT,
-            extra=None if extra is None else extra[0].root,
-            extra_split=SPLIT if extra is None else extra[1],
-            mix_share=config.mix_share,
-            width=config.width,
-            steps=config.steps,
-            batch_size=config.batch_size,
-            seed=derive_seed(config.seed, folder.name) % 2**31,
-            device=config.device,
+    @property
+    def seed(self) -> int:
+        """Seed of the real images and of the initial weights."""
+        return derive_seed(self.config.seed, self.folder.name)
+
+    def real_images(self) -> PreparedDataset:
+        """Return the real images that all arms of this trial have."""
+        config, stems = self.config, self.data.stems(self.config.split)
+        order = numpy_rng(self.seed, "real images").permutation(len(stems))
+        chosen = [stems[i] for i in sorted(order[: config.real_images])]
+        return write_subset(self.data, config.split, chosen, self.folder / f"images_{REAL}")
+
+    def score_arm(
+        self, name: str, real: PreparedDataset, extra: tuple[PreparedDataset, str] | None
+    ) -> Any:
+        """Train a segmenter on ``real`` and ``extra`` and score it; read the scores if stored.
+
+        Args:
+            name: name of the arm.
+            real: the real images.
+            extra: data set and split of the images that are mixed in.
+        """
+        config, path = self.config, self.folder / f"{name}.json"
+        if path.exists():
+            return read_json(path)
+        checkpoint = train_segmenter(
+            SegmentTrainConfig(
+                data=real.root,
+                output=self.folder / name,
+                split=SPLIT,
+                extra=None if extra is None else extra[0].root,
+                extra_split=SPLIT if extra is None else extra[1],
+                mix_share=config.mix_share,
+                width=config.width,
+                steps=config.steps,
+                batch_size=config.batch_size,
+                seed=self.seed % 2**31,
+                device=config.device,
+            )
         )
-    )
-    segmenter = Segmenter.load(checkpoint, config.device)
-    scores = summary(score_split(segmenter, data, config.val_split), data.labels.names)
-    write_json(path, scores)
+        segmenter = Segmenter.load(checkpoint, config.device)
+        matrix = score_split(segmenter, self.data, config.val_split)
+        scores = summary(matrix, self.data.labels.names)
+        write_json(path, scores)
+        return scores
+
+    def filter_samples(self, samples: PreparedDataset) -> PreparedDataset:
+        """Return the samples that agree best with the segmenter of the real images alone."""
+        config, ignore_id = self.config, samples.labels.ignore_id
+        segmenter = Segmenter.load(self.folder / REAL / SEGMENTER_FILE, config.device)
+        split, agreements, masks = config.samples_split, {}, {}
+        for batch in chunks(samples.stems(split), _BATCH):
+            predicted = segmenter.predict(np.stack([samples.read_image(split, s) for s in batch]))
+            for stem, ids in zip(batch, predicted, strict=True):
+                mask = samples.read_mask(split, stem)
+                agreements[stem] = agreement(ids, mask, ignore_id)
+                if config.ignore_below > 0 and ignore_id is not None:
+                    masks[stem] = ignore_disagreeing(ids, mask, ignore_id, config.ignore_below)
+        best = keep_best(agreements, config.keep_share)
+        return write_subset(samples, split, best, self.folder / f"images_{FILTERED}", masks)
+
+
+def _run_trial(
+    trial: Trial, samples: PreparedDataset, ceiling_stems: Sequence[str]
+) -> dict[str, Any]:
+    """Return the scores of each arm."""
+    config = trial.config
+    real = trial.real_images()
+    scores = {REAL: trial.score_arm(REAL, real, None)}
+    scores[SYNTHETIC] = trial.score_arm(SYNTHETIC, real, (samples, config.samples_split))
+    if config.filters:
+        filtered = trial.filter_samples(samples)
+        scores[FILTERED] = trial.score_arm(FILTERED, real, (filtered, SPLIT))
+    if config.ceiling and ceiling_stems:
+        folder = trial.folder.parent / f"images_{CEILING}"
+        more_real = write_subset(trial.data, config.split, ceiling_stems, folder)
+        scores[CEILING] = trial.score_arm(CEILING, real, (more_real, SPLIT))
     return scores
 
 
-def _filter(config: AugmentConfig, folder: Path, samples: PreparedDataset) -> PreparedDataset:
-    """Keep what the segmenter of the real images alone agrees with."""
-    segmenter = Segmenter.load(folder / REAL / SEGMENTER_FILE, config.device)
-    split, ignore_id = config.samples_split, samples.labels.ignore_id
-    agreements, masks = {}, {}
-    for batch in chunks(samples.stems(split), _BATCH):
-        predicted = segmenter.predict(np.stack([samples.read_image(split, s) for s in batch]))
-        for stem, ids in zip(batch, predicted, strict=True):
-            mask = samples.read_mask(split, stem)
-            agreements[stem] = agreement(ids, mask, ignore_id)
-            if config.ignore_below > 0 and ignore_id is not None:
-                masks[stem] = ignore_disagreeing(ids, mask, ignore_id, config.ignore_below)
-    kept = keep_best(agreements, config.keep_share)
-    return write_subset(samples, split, kept, folder / f"images_{FILTERED}", masks)
+def summarise(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average over trials, and compare each arm with the real images alone, trial by trial.
+
+    Args:
+        trials: for each trial the scores of each arm (miou, pixel_accuracy, per_class).
+
+    Returns:
+        ``arms``: name to the means (and the std of the mIoU over the trials, None for one trial);
+        ``gain``: name to the differences of mIoU from ``real``, their mean and std;
+        ``trials``: the mIoU of each.
+    """
+    names = list(trials[0])
+    return {
+        "arms": {name: _means([trial[name] for trial in trials]) for name in names},
+        "gain": {name: _gain(trials, name) for name in names if name != REAL},
+        "trials": [{name: trial[name]["miou"] for name in names} for trial in trials],
+    }
+
+
+def _means(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    mious = [score["miou"] for score in scores]
+    classes = scores[0]["per_class"]
+    return {
+        "miou": _mean(mious),
+        "std": _std(mious),
+        "pixel_accuracy": _mean([score["pixel_accuracy"] for score in scores]),
+        "per_class": {name: _mean([s["per_class"][name] for s in scores]) for name in classes},
+    }
+
+
+def _gain(trials: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    differences = [trial[name]["miou"] - trial[REAL]["miou"] for trial in trials]
+    classes = trials[0][REAL]["per_class"]
+    return {
+        "miou": _mean(differences),
+        "std": _std(differences),
+        "trials": [round(difference, 6) for difference in differences],
+        "per_class": {
+            c: _mean([t[name]["per_class"][c] - t[REAL]["per_class"][c] for t in trials])
+            for c in classes
+        },
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 6)
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None

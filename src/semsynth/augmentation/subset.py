@@ -1,11 +1,17 @@
-"""A part of a prepared data set as a data set of its own, without copying its images."""
+"""Which images an experiment uses, and data sets that hold only those.
+
+Synthetic images are filtered by how well a segmenter's prediction agrees with their mask.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from semsynth.core.files import write_bytes
 from semsynth.data.dataset import INFO, PreparedDataset
@@ -16,6 +22,48 @@ from semsynth.pipelines.generate.sample_store import record_of
 SPLIT = "train"
 
 
+def agreement(predicted: Array, mask: Array, ignore_id: int | None) -> float:
+    """Return the share of an image's labelled pixels whose prediction equals the mask.
+
+    Args:
+        predicted: (H, W) ids.
+        mask: (H, W) ids; pixels of ``ignore_id`` do not count.
+        ignore_id: the id of unlabelled pixels, or None.
+
+    Returns:
+        0 to 1; 1 for an image without labelled pixels, which cannot disagree.
+    """
+    counted = np.ones(mask.shape, bool) if ignore_id is None else mask != ignore_id
+    return float((predicted == mask)[counted].mean()) if counted.any() else 1.0
+
+
+def keep_best(agreements: Mapping[str, float], share: float) -> list[str]:
+    """Return the ``share`` (above 0, at most 1) of the images with the highest agreement.
+
+    At least one, in the order of ``agreements``; of equal ones the first.
+    """
+    n = max(1, math.floor(share * len(agreements) + 1e-9))
+    ranked = sorted(agreements, key=lambda stem: -agreements[stem])[:n]
+    return [stem for stem in agreements if stem in set(ranked)]
+
+
+def ignore_disagreeing(predicted: Array, mask: Array, ignore_id: int, min_iou: float) -> Array:
+    """Return the mask with those classes ignored whose IoU in this image is below ``min_iou``.
+
+    Args:
+        predicted: (H, W) ids.
+        mask: (H, W) ids.
+        ignore_id: the id of unlabelled pixels.
+        min_iou: 0 to 1.
+    """
+    trusted = mask.copy()
+    for i in np.unique(mask[mask != ignore_id]):
+        target, found = mask == i, (predicted == i) & (mask != ignore_id)
+        if (target & found).sum() < min_iou * (target | found).sum():
+            trusted[target] = ignore_id
+    return trusted
+
+
 def write_subset(
     data: PreparedDataset,
     split: str,
@@ -23,14 +71,14 @@ def write_subset(
     folder: Path,
     masks: Mapping[str, Array] | None = None,
 ) -> PreparedDataset:
-    """Make ``folder`` a data set of ``stems``, all in the split ``train``.
+    """Write ``stems`` as a data set of their own, in the split ``train``; images are not copied.
 
     Args:
-        data: where the images are.
+        data: the data set that has the images.
         split: their split there.
-        stems: which ones.
-        folder: written to; one that is finished is opened as it is.
-        masks: other masks (H, W) for some of the stems.
+        stems: the images.
+        folder: written to; a finished one is opened unchanged.
+        masks: masks (H, W) that replace those of some of the stems.
 
     Raises:
         UserError: the folder belongs to something else.
@@ -55,7 +103,7 @@ def write_subset(
 
 
 def _link(source: Path, target: Path) -> None:
-    """Link where the file system can, else copy; files here are replaced, never changed."""
+    """Hard-link if the file system can, otherwise copy; files here are replaced, never changed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:

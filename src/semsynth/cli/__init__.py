@@ -73,7 +73,7 @@ VERBS: dict[str, Verb] = {
             "score": Verb(
                 "score a segmenter on a prepared data set or on samples",
                 config="semsynth.segmentation.config:SegmentScoreConfig",
-                function="semsynth.segmentation.evaluate:score",
+                function="semsynth.segmentation.metrics:score",
             ),
         },
     ),

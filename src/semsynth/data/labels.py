@@ -261,6 +261,26 @@ class LabelSet:
         return cls(labels, None if ignore is None else int(ignore))
 
 
+def check_same_labels(first: LabelSet, second: LabelSet, where: str, other: str) -> None:
+    """Check that two label sets give the same ids the same names.
+
+    Raises:
+        UserError: names the first label that differs; ``where`` and ``other`` name the two sets.
+    """
+    if first.ignore_id != second.ignore_id:
+        raise UserError(
+            f"{where}: ignores id {first.ignore_id}, {other} ignores {second.ignore_id}; "
+            "use data, samples and segmenter of one label set"
+        )
+    for i in sorted(first.names.keys() | second.names.keys()):
+        one, two = first.names.get(i), second.names.get(i)
+        if one != two:
+            raise UserError(
+                f"{where}: label {i} is {one!r}, in {other} it is {two!r}; "
+                "use data, samples and segmenter of one label set"
+            )
+
+
 def distinct_colors(n: int, taken: Iterable[Color] = ()) -> list[Color]:
     """Return ``n`` well separated colours, none of them black or in ``taken``.
 

@@ -1,1 +1,1 @@
-"""Folders of images to numbers and a page; judges any system's folders, not only ours."""
+"""Scores of folders of images, and a report; for images of any system, not only ours."""

@@ -1,4 +1,4 @@
-"""One pass over a set of images: what the segmenter sees in them, and their features."""
+"""One pass over a set of images: confusion matrices of the segmenter, and features."""
 
 from __future__ import annotations
 
@@ -13,82 +13,84 @@ from semsynth.core.distributed.shards import ALL, Shard
 from semsynth.core.progress import progress
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
-from semsynth.evaluation.metrics.features import FID, Extractor, Floats
+from semsynth.evaluation.metrics.features import FID, FeatureExtractor, Floats
 from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance
 from semsynth.segmentation.metrics import ConfusionMatrix
 from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
+# Name of the Frechet distance on the segmenter's own features.
 SEGMENTER = "fd_segmenter"
-# KID compares images with images; for a Frechet distance sums are enough.
-NEED_ROWS = (FID,)
+# Distances that need all features (KID compares images with images); for the others sums suffice.
+_KEEP_FEATURES = (FID,)
 
 
 @dataclass(frozen=True)
 class EvalSample:
-    """An image (H, W, 3) uint8 RGB with the masks it is compared with; None: not compared.
+    """An image with the masks that its predicted mask is compared with.
 
     Attributes:
-        image: the image.
-        group: the number of its mask, for resampling.
-        mask: (H, W) ids, and the box of its content.
-        other: the mask of another image with its box, for the control.
+        image: (H, W, 3) uint8 RGB.
+        group: number of its mask; intervals resample masks.
+        mask: (H, W) ids of its mask, and the box of its content; None: not compared.
+        shuffled_mask: the same of another image's mask, for the control; None: not compared.
     """
 
     image: Array
     group: int = 0
     mask: tuple[Array, Box] | None = None
-    other: tuple[Array, Box] | None = None
+    shuffled_mask: tuple[Array, Box] | None = None
 
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """What a pass found; two of different images add up to that of both.
+    """Statistics of a set of images; those of disjoint sets add up to those of both.
 
     Attributes:
         n: number of images.
-        own: one confusion matrix a group, each image against its mask.
-        other: all images against the masks of other ones.
+        matrices: confusion matrix by group: the predictions against the images' masks.
+        shuffled: confusion matrix of all predictions against the masks of other images.
         stats: sums of the features by the name of the distance.
-        rows: (number of the image, float32 (D,) features) for the distances that need them all.
+        features: float32 (D,) features by number of the image, by the name of the distance; only
+            for distances that need all of them.
     """
 
     n: int
-    own: dict[int, ConfusionMatrix]
-    other: ConfusionMatrix
+    matrices: dict[int, ConfusionMatrix]
+    shuffled: ConfusionMatrix
     stats: dict[str, GaussianStats]
-    rows: dict[str, dict[int, Floats]]
+    features: dict[str, dict[int, Floats]]
 
     @classmethod
-    def nothing(cls, labels: LabelSet) -> SetStatistics:
-        """Return what no images give."""
+    def empty(cls, labels: LabelSet) -> SetStatistics:
+        """Return the statistics of no images."""
         return cls(0, {}, ConfusionMatrix.of(labels), {}, {})
 
-    def __add__(self, further: SetStatistics) -> SetStatistics:
-        """Return what was found in both (by several processes, say)."""
-        ids = self.other.ids.tolist()
-        both = self.own.keys() & further.own.keys()
-        own = self.own | further.own
-        own |= {group: _sum(ids, self.own[group], further.own[group]) for group in both}
+    def __add__(self, other: SetStatistics) -> SetStatistics:
+        """Return the statistics of both sets together."""
+        ids = self.shuffled.ids.tolist()
+        common = self.matrices.keys() & other.matrices.keys()
+        matrices = self.matrices | other.matrices
+        matrices |= {i: _sum(ids, self.matrices[i], other.matrices[i]) for i in common}
         stats = dict(self.stats)
-        for name, part in further.stats.items():
-            stats[name] = stats[name] + part if name in stats else part
-        rows = {
-            name: self.rows.get(name, {}) | further.rows.get(name, {})
-            for name in self.rows.keys() | further.rows.keys()
+        for name, value in other.stats.items():
+            stats[name] = stats[name] + value if name in stats else value
+        features = {
+            name: self.features.get(name, {}) | other.features.get(name, {})
+            for name in self.features.keys() | other.features.keys()
         }
-        other = _sum(ids, self.other, further.other)
-        return SetStatistics(self.n + further.n, own, other, stats, rows)
+        shuffled = _sum(ids, self.shuffled, other.shuffled)
+        return SetStatistics(self.n + other.n, matrices, shuffled, stats, features)
 
     @property
     def matrix(self) -> ConfusionMatrix:
-        """All groups' confusion matrices together."""
-        return _sum(self.other.ids.tolist(), *self.own.values())
+        """The sum of the confusion matrices of all groups."""
+        return _sum(self.shuffled.ids.tolist(), *self.matrices.values())
 
-    def features(self, name: str) -> Floats:
-        """Return the features (N, D) of all images in their order, of a distance with rows."""
-        rows = self.rows[name]
-        return np.stack([rows[number] for number in sorted(rows)])
+    def feature_matrix(self, name: str) -> Floats:
+        """Return the features (N, D) of all images in their order."""
+        features = self.features[name]
+        return np.stack([features[number] for number in sorted(features)])
 
 
 def _sum(ids: list[int], *matrices: ConfusionMatrix) -> ConfusionMatrix:
@@ -100,54 +102,69 @@ def _sum(ids: list[int], *matrices: ConfusionMatrix) -> ConfusionMatrix:
 
 @dataclass(frozen=True)
 class MetricAccumulator:
-    """The segmenter and the other features, with the number of images they take at a time.
+    """Accumulates the statistics of sets of images, batch by batch.
 
-    Of several processes each has a ``shard`` of the batches; what they find is added up.
+    Attributes:
+        segmenter: predicts the masks, and gives features of its own.
+        extractors: further features.
+        batch_size: images per batch.
+        shard: which of the batches this process measures; the statistics of all processes add up.
     """
 
     segmenter: Segmenter
-    extractors: Sequence[Extractor]
+    extractors: Sequence[FeatureExtractor]
     batch_size: int
     shard: Shard = ALL
 
     @property
     def feature_names(self) -> list[str]:
         """Names of all Frechet distances."""
-        return [SEGMENTER, *(e.name for e in self.extractors)]
+        return [SEGMENTER, *(extractor.name for extractor in self.extractors)]
 
-    def measure(self, image: Callable[[int], EvalSample], n: int, what: str) -> SetStatistics:
-        """Go once over this process's part of ``n`` images.
+    def measure(self, read: Callable[[int], EvalSample], n: int, title: str) -> SetStatistics:
+        """Measure this process's part of ``n`` images.
 
         Args:
-            image: reads one, from its number.
+            read: returns an image by its number.
             n: number of images of all processes.
-            what: the title of the bar.
+            title: title of the progress bar.
         """
-        found = SetStatistics.nothing(self.segmenter.labels)
+        statistics = SetStatistics.empty(self.segmenter.labels)
         starts = self.shard.of(range(0, n, self.batch_size))
-        for start in progress(starts, what, len(starts), "batch"):
+        for start in progress(starts, title, len(starts), "batch"):
             numbers = range(start, min(n, start + self.batch_size))
-            found += self._look_at([image(number) for number in numbers], numbers)
-        return found
+            samples = [read(number) for number in numbers]
+            statistics = self.update(statistics, samples, numbers)
+        return statistics
 
-    def _look_at(self, batch: Sequence[EvalSample], numbers: Iterable[int]) -> SetStatistics:
+    def update(
+        self, statistics: SetStatistics, samples: Sequence[EvalSample], numbers: Iterable[int]
+    ) -> SetStatistics:
+        """Return ``statistics`` with a batch added.
+
+        Args:
+            statistics: of the batches so far; not changed.
+            samples: the batch.
+            numbers: the numbers of its images.
+        """
         labels = self.segmenter.labels
-        found = replace(SetStatistics.nothing(labels), n=len(batch))
-        images = np.stack([item.image for item in batch])
+        batch = replace(SetStatistics.empty(labels), n=len(samples))
+        images = np.stack([sample.image for sample in samples])
         predicted, features = self.segmenter.analyse(images)
-        found.stats[SEGMENTER] = GaussianStats.of(features.astype(np.float32))
+        batch.stats[SEGMENTER] = GaussianStats.of(features.astype(np.float32))
         for extractor in self.extractors:
             values = extractor.extract(images)
-            found.stats[extractor.name] = GaussianStats.of(values)
-            if extractor.name in NEED_ROWS:
-                found.rows[extractor.name] = dict(zip(numbers, values, strict=True))
-        for item, ids in zip(batch, predicted, strict=True):
-            if item.mask is not None:
-                matrix = found.own.setdefault(item.group, ConfusionMatrix.of(labels))
-                matrix.add(ids, item.mask[0], labels.ignore_id, item.mask[1])
-            if item.other is not None:
-                found.other.add(ids, item.other[0], labels.ignore_id, item.other[1])
-        return found
+            batch.stats[extractor.name] = GaussianStats.of(values)
+            if extractor.name in _KEEP_FEATURES:
+                batch.features[extractor.name] = dict(zip(numbers, values, strict=True))
+        for sample, ids in zip(samples, predicted, strict=True):
+            if sample.mask is not None:
+                matrix = batch.matrices.setdefault(sample.group, ConfusionMatrix.of(labels))
+                matrix.add(ids, sample.mask[0], labels.ignore_id, sample.mask[1])
+            if sample.shuffled_mask is not None:
+                mask, box = sample.shuffled_mask
+                batch.shuffled.add(ids, mask, labels.ignore_id, box)
+        return statistics + batch
 
 
 def frechet(first: SetStatistics, second: SetStatistics, name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What an evaluator says of images that are certainly bad: it can be fooled."""
+"""Controls: images and masks whose quality is known, which show what the evaluator can tell."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 
 Array = npt.NDArray[Any]
-# More images do not change a mean colour that one can see.
-MOST_IMAGES = 1000
+# More images would not change a mean colour visibly.
+MAX_IMAGES = 1000
 
 
 def derangement(n: int, seed: int) -> list[int]:
-    """Return a permutation of 0 to n - 1 that leaves nothing in its place (one cycle).
+    """Return a permutation of 0 to n - 1 without fixed points (a single cycle).
 
     Raises:
         ValueError: n is below 2.
     """
     if n < 2:
-        raise ValueError("nothing to exchange")
+        raise ValueError("a derangement needs at least two elements")
     order = numpy_rng(seed, "shuffled masks").permutation(n).tolist()
-    place = [0] * n
-    for here, there in zip(order, [*order[1:], order[0]], strict=True):
-        place[here] = there
-    return place
+    permutation = [0] * n
+    for element, image in zip(order, [*order[1:], order[0]], strict=True):
+        permutation[element] = image
+    return permutation
 
 
 @dataclass(frozen=True)
 class MeanColorBaseline:
-    """The baseline that paints each class in its mean colour.
+    """The baseline that fills each class with its mean colour.
 
     Attributes:
         labels: the classes.
-        colours: (ids, 3) mean RGB, 0 to 255, by id; unlabelled and unseen ids have the overall
-            mean.
-        n: number of images the means are of.
+        colors: (ids, 3) mean RGB, 0 to 255, by id; unlabelled and absent ids have the mean over
+            all pixels.
+        n: number of images the means are taken over.
     """
 
     labels: LabelSet
-    colours: npt.NDArray[np.float64]
+    colors: npt.NDArray[np.float64]
     n: int
 
     @classmethod
     def of(cls, data: PreparedDataset, split: str) -> MeanColorBaseline:
-        """Average a split's images, at the most 1,000 evenly spread ones, inside their boxes.
+        """Average a split's images inside their boxes; at most 1,000 evenly spaced ones.
 
         Raises:
             UserError: no such split, or no images in it.
         """
         stems = data.stems(split)
         if not stems or not data.has_images(split):
-            raise UserError(f"{data.root}: split '{split}' has no images")
-        stems = stems[:: -(-len(stems) // MOST_IMAGES)]
+            raise UserError(f"{data.root}: split '{split}' has no images; choose another split")
+        stems = stems[:: -(-len(stems) // MAX_IMAGES)]
         size = data.labels.max_id + 1
         count, total = np.zeros(size), np.zeros((size, 3))
         for stem in progress(stems, "mean colours", unit="image"):
@@ -70,13 +70,12 @@ class MeanColorBaseline:
             count += np.bincount(ids, minlength=size)
             for channel in range(3):
                 total[:, channel] += np.bincount(ids, pixels[:, channel], size)
-        colours = np.where(
-            count[:, None] > 0, total / np.maximum(count, 1)[:, None], total.sum(0) / count.sum()
-        )
+        overall = total.sum(0) / count.sum()
+        colors = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], overall)
         if data.labels.ignore_id is not None:
-            colours[data.labels.ignore_id] = total.sum(0) / count.sum()
-        return cls(data.labels, colours, len(stems))
+            colors[data.labels.ignore_id] = overall
+        return cls(data.labels, colors, len(stems))
 
-    def paint(self, mask: Array) -> npt.NDArray[np.uint8]:
+    def render(self, mask: Array) -> npt.NDArray[np.uint8]:
         """Return the image (H, W, 3) uint8 RGB of ids (H, W)."""
-        return self.colours.round().astype(np.uint8)[mask]
+        return self.colors.round().astype(np.uint8)[mask]

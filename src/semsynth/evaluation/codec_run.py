@@ -1,4 +1,4 @@
-"""`semsynth evaluate --codec-only`: what a codec alone costs, before any diffusion."""
+"""`semsynth evaluate --codec-only`: the reconstruction error of a codec, without diffusion."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, read_json, write_json, write_text
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import check_same_labels
 from semsynth.data.resize import Box
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.report.entries import consistency, frechet_distances, versions
-from semsynth.evaluation.report.html import (
+from semsynth.evaluation.report.page import (
     REPORT_HTML,
     REPORT_JSON,
     Gallery,
@@ -39,64 +40,66 @@ from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX
 from semsynth.pipelines.formats.model_file import load_model_file, with_own_vae
 from semsynth.pipelines.outputs import to_pixels
 from semsynth.pipelines.padding import crop_to
-from semsynth.segmentation.loader import check_same_labels
 from semsynth.segmentation.segmenter import Segmenter
 
 Json = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
-# Side in pixels of the part of a large image that is shown, as it is.
+# Side in pixels of the part of a large image that is shown at full resolution.
 WINDOW = 256
+# The differences that are shown are multiplied by this.
 _GAIN = 8
 
 
 def evaluate_codec(config: EvaluateConfig) -> Json:
-    """Send the real images of a split through a codec and back, and judge what is left.
+    """Encode and decode the real images of a split, and score the reconstructions.
 
     Returns:
         The content of report.json: ``codec``, ``metrics.reconstruction`` (PSNR, errors) and
-        ``metrics.semantic_consistency``, whose ``per_class`` begins with what suffers most.
+        ``metrics.semantic_consistency``, whose ``per_class`` is sorted by the loss of IoU.
 
     Raises:
         UserError: data, segmenter or codec are missing or do not belong together.
     """
     data = PreparedDataset.open(config.data)
     if not data.has_images(config.split) or not data.stems(config.split):
-        raise UserError(f"{data.root}: split '{config.split}' has masks without images")
-    codec = chosen_codec(config)
-    trip = CodecRoundTrip(data, config.split, codec, pick_device(config.device))
+        raise UserError(
+            f"{data.root}: split '{config.split}' has masks without images; choose another --split"
+        )
+    codec = open_chosen_codec(config)
+    round_trip = CodecRoundTrip(data, config.split, codec, pick_device(config.device))
     segmenter = Segmenter.load(config.segmenter, config.device)
     check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
     claim_output_dir(config.output, "codec_report", {})
     stems = data.stems(config.split)
-    judge = MetricAccumulator(segmenter, (), config.batch_size)
-    real = judge.measure(_images(trip, False), len(stems), "real images")
-    rebuilt = judge.measure(_images(trip, True), len(stems), "through the codec")
+    accumulator = MetricAccumulator(segmenter, (), config.batch_size)
+    real = accumulator.measure(_reader(round_trip, False), len(stems), "real images")
+    rebuilt = accumulator.measure(_reader(round_trip, True), len(stems), "reconstructions")
     missing: dict[str, str] = {}
     report: Json = {
         "format": 1,
         "dataset": data.info.name,
-        "checkpoint": None,  # no images of a generator
+        "checkpoint": None,  # there is no generator
         "codec": _describe(codec, data, config),
         "n_masks": real.n,
         "n_generated": 0,
         "metrics": {
             "semantic_consistency": _with_costs(consistency(real, rebuilt, segmenter, config.seed)),
-            "reconstruction": trip.errors.summary(missing),
-            "frechet": frechet_distances(rebuilt, real, None, judge, missing),
+            "reconstruction": round_trip.error.summary(missing),
+            "frechet": frechet_distances(rebuilt, real, None, accumulator, missing),
         },
         "controls": {},
         "missing": missing,
         **_provenance(data, config),
     }
-    shown = _gallery(trip, config.rows, config.seed)
+    shown = _gallery(round_trip, config.rows, config.seed)
     page = fill_template("codec.html.j2", shown, report=report, distance=SEGMENTER)
     write_text(config.output / REPORT_HTML, page)
     write_json(config.output / REPORT_JSON, report)
     return report
 
 
-def chosen_codec(config: EvaluateConfig) -> Codec:
-    """Return the codec that the flags choose.
+def open_chosen_codec(config: EvaluateConfig) -> Codec:
+    """Return the codec that --codec, --vae or --model chooses.
 
     Raises:
         UserError: an autoencoder or a model that cannot be loaded.
@@ -104,21 +107,28 @@ def chosen_codec(config: EvaluateConfig) -> Codec:
     if config.vae is not None:
         return load_vae(config.vae)
     if config.model is not None:
-        return open_codec(_model_of(config.model))
+        return open_codec(_model_config(config.model))
     return make_codec(config.codec or "haar")
 
 
 @dataclass
-class Errors:
-    """Differences between images and what came back, over a split."""
+class ReconstructionError:
+    """Differences between the images of a split and their reconstructions.
+
+    Attributes:
+        psnr: in dB, by image; infinite for equal images.
+        squares: sum of the squared errors of all 8-bit values.
+        values: number of values (pixels times 3).
+        largest: largest absolute error, 0 to 255.
+    """
 
     psnr: dict[str, float] = field(default_factory=dict)
     squares: float = 0.0
     values: int = 0
     largest: int = 0
 
-    def add(self, stem: str, real: Pixels, rebuilt: Pixels, box: Box) -> None:
-        """Count an image, (H, W, 3), inside its content box."""
+    def update(self, stem: str, real: Pixels, rebuilt: Pixels, box: Box) -> None:
+        """Add an image (H, W, 3) and its reconstruction, inside its content box."""
         top, left, height, width = box
         inside = (slice(top, top + height), slice(left, left + width))
         real, rebuilt = real[inside], rebuilt[inside]
@@ -132,72 +142,77 @@ class Errors:
             self.psnr[stem] = float("inf")
 
     def summary(self, missing: dict[str, str]) -> Json:
-        """Return the errors of the split as JSON values; PSNR in dB."""
+        """Return the errors as JSON values; why one is missing goes to ``missing``."""
         changed = {stem: value for stem, value in self.psnr.items() if np.isfinite(value)}
-        found: Json = {
+        errors: Json = {
             "mse": round(self.squares / self.values, 6),
             "largest_error": self.largest,
             "n_unchanged": len(self.psnr) - len(changed),
         }
         if not changed:
-            missing["psnr"] = "infinite: all images come back unchanged"
-            return found
+            missing["psnr"] = "infinite: all images are reconstructed exactly"
+            return errors
         worst = min(changed, key=lambda stem: changed[stem])
         return {
             "psnr": round(float(np.mean(list(changed.values()))), 4),
             "psnr_worst": {"image": worst, "value": round(changed[worst], 4)},
-            **found,
+            **errors,
         }
 
 
 @dataclass(frozen=True)
 class CodecRoundTrip:
-    """Images of a split on their way through a codec."""
+    """The images of a split, encoded and decoded; ``error`` accumulates their errors."""
 
     data: PreparedDataset
     split: str
     codec: Codec
     device: torch.device
-    errors: Errors = field(default_factory=Errors)
+    error: ReconstructionError = field(default_factory=ReconstructionError)
 
     @torch.no_grad()
-    def through(self, image_HW3: Pixels) -> Pixels:
-        """Return what comes back of an image.
+    def reconstruct(self, image_HW3: Pixels) -> Pixels:
+        """Return an image encoded and decoded.
 
-        Sides that the codec does not divide are filled up as in painting, and cut back. The rest
-        repeats the last row and column: a border of one colour would be an edge to encode.
+        Sides that are not multiples of the codec's downscale are padded as in sampling, and
+        cropped again. The padding repeats the last row and column: a constant border would be an
+        edge to encode.
         """
         size = (image_HW3.shape[0], image_HW3.shape[1])
         height, width = whole_size(size, self.codec.downscale)
         pixels = torch.from_numpy(image_HW3).to(self.device).permute(2, 0, 1)[None]
-        rest = (0, width - size[1], 0, height - size[0])
-        whole = pad(normalize_images(pixels), rest, mode="replicate")
-        image = crop_to(self.codec.decode(self.codec.encode(whole)), size)
+        padding = (0, width - size[1], 0, height - size[0])
+        padded = pad(normalize_images(pixels), padding, mode="replicate")
+        image = crop_to(self.codec.decode(self.codec.encode(padded)), size)
         return np.ascontiguousarray(to_pixels(image.clamp(-1, 1))[0])
 
 
-def _images(trip: CodecRoundTrip, rebuilt: bool) -> Callable[[int], EvalSample]:
-    data, split = trip.data, trip.split
+def _reader(round_trip: CodecRoundTrip, rebuilt: bool) -> Callable[[int], EvalSample]:
+    """Return a function that reads an image by its number, or its reconstruction."""
+    data, split = round_trip.data, round_trip.split
     stems = data.stems(split)
 
     def read(number: int) -> EvalSample:
         stem = stems[number]
         image, box = data.read_image(split, stem), data.content_box(split, stem)
         if rebuilt:
-            real, image = image, trip.through(image)
-            trip.errors.add(stem, real, image, box)
+            real, image = image, round_trip.reconstruct(image)
+            round_trip.error.update(stem, real, image, box)
         return EvalSample(image, number, (data.read_mask(split, stem), box))
 
     return read
 
 
-def _model_of(path: Path) -> ModelConfig:
+def _model_config(path: Path) -> ModelConfig:
     if not (path / MODEL_INDEX).is_file():
         return load_model_file(path).model
     index = read_json(path / MODEL_INDEX)
     model = index.get("model") if isinstance(index, dict) else None
     if not isinstance(model, dict):
-        raise UserError(f"{path}: is no model of semsynth ({MODEL_INDEX} has no 'model')")
+        raise UserError(
+            f"{path}: not a model of semsynth ({MODEL_INDEX} has no 'model'); give final_model.pth "
+            "or a folder of `semsynth export --to diffusers`"
+        )
     return with_own_vae(parse(ModelConfig, model, f"{path / MODEL_INDEX}: model"), path)
 
 
@@ -223,18 +238,18 @@ def _provenance(data: PreparedDataset, config: EvaluateConfig) -> Json:
         "seed": config.seed,
         "licence": data.info.licence,
         "protocol": {
-            "psnr": "of 8-bit RGB inside the content box, by image (scikit-image); mean over the "
-            "images that changed",
-            "miou": "pixels summed over all images; mean over the classes that the masks have; "
+            "psnr": "8-bit RGB inside the content box, by image (scikit-image); mean over the "
+            "images that are not reconstructed exactly",
+            "miou": "pixels summed over all images; mean over the classes that the masks contain; "
             "unlabelled pixels and padding are not counted",
-            "intervals": "95%, moving-block bootstrap over the masks, 1000 draws",
+            "intervals": "95%, circular block bootstrap over the masks, 1000 resamples",
         },
         "versions": versions(),
     }
 
 
 def _with_costs(scores: Json) -> Json:
-    """Add what each class loses, and put first what loses most."""
+    """Add the loss of IoU of each class, and sort the classes by it, largest first."""
     costs = {
         name: {**entry, "cost": round((entry["iou_real"] or 0.0) - entry["iou"], 6)}
         for name, entry in scores["per_class"].items()
@@ -247,21 +262,21 @@ def _with_costs(scores: Json) -> Json:
     }
 
 
-def _gallery(trip: CodecRoundTrip, rows: int, seed: int) -> Gallery:
-    """Show the part that suffers most of images that the seed chooses, pixel for pixel."""
-    data, split = trip.data, trip.split
+def _gallery(round_trip: CodecRoundTrip, rows: int, seed: int) -> Gallery:
+    """Show the part with the largest error of randomly chosen images, at full resolution."""
+    data, split = round_trip.data, round_trip.split
     stems = data.stems(split)
     chosen = numpy_rng(seed, "gallery").permutation(len(stems))[:rows]
     table: list[tuple[str, Sequence[tuple[str, str]]]] = []
     for stem in (stems[i] for i in sorted(chosen.tolist())):
         real = data.read_image(split, stem)
-        rebuilt = trip.through(real)
+        rebuilt = round_trip.reconstruct(real)
         difference = cv2.absdiff(real, rebuilt)
         window = _worst_window(difference)
         shown = {
             "mask": data.labels.colorize(data.read_mask(split, stem)),
             "real": real,
-            "through the codec": rebuilt,
+            "reconstruction": rebuilt,
             f"difference x{_GAIN}": cv2.convertScaleAbs(difference, alpha=_GAIN),
         }
         table.append((stem, [(name, data_uri(image[window])) for name, image in shown.items()]))
@@ -269,7 +284,7 @@ def _gallery(trip: CodecRoundTrip, rows: int, seed: int) -> Gallery:
 
 
 def _worst_window(difference_HW3: npt.NDArray[Any]) -> tuple[slice, slice]:
-    """Return the rows and columns, at the most WINDOW each, with the largest squared error."""
+    """Return the rows and columns, at most WINDOW each, with the largest squared error."""
     height, width = (min(side, WINDOW) for side in difference_HW3.shape[:2])
     total = cv2.integral((difference_HW3.astype(np.float64) ** 2).sum(-1))
     sums = total[height:, width:] - total[:-height, width:]

@@ -1,12 +1,14 @@
-"""What several processes found, each in its part of the images, brought together by files.
+"""Partial results of several processes, exchanged through files in the output folder.
 
-    .parts-<key>/<k>-of-<n>.npz     sums and counts of part k; the folder goes when all is written
+    .parts-<key>/part-<k>-of-<n>.npz     sums and counts of part k of n
 
-Nobody waits for anybody: who finds all parts there adds them up. So tasks of an array and processes
-of one launch are the same, and one that died is started again alone. Images are not gathered.
-A part holds, of each set of images, the sum of the features and of their outer products, a
-confusion matrix for each mask (the intervals draw masks), and the spread of each mask's samples;
-of Inception-v3 also the features (8 kB an image), since KID compares images with images.
+No process waits for another: the one that finds all parts adds them up, writes the report and
+removes the folder. So the tasks of a job array and the processes of one launch work the same way,
+and a task that died is run again alone. Images are not exchanged.
+
+Of each set of images a part holds the sums of the features and of their outer products, a
+confusion matrix for each mask (the intervals resample masks), and the spread of each mask's
+samples; for Inception-v3 also the features (8 kB per image), since KID compares images with images.
 """
 
 from __future__ import annotations
@@ -31,44 +33,43 @@ from semsynth.evaluation.accumulate import SetStatistics
 from semsynth.evaluation.metrics.frechet import GaussianStats
 from semsynth.segmentation.metrics import ConfusionMatrix
 
-_PAIR = ("masks", "values")
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class PartialResults:
-    """All that a report is made of; those of several parts add up.
+    """All measurements that a report is made of; those of several parts add up.
 
     Attributes:
-        sets: by name (``real``, ``generated``, ``training``, ``painted``) what a set of images
-            gave; sets that there are not are left out.
-        spreads: by the number of the mask, of the pixels of its samples.
-        lpips: by the number of the mask, mean and number of pairs.
+        sets: statistics of the sets of images by name (``real``, ``generated``, ``training``,
+            ``mean_colours``); sets that do not exist are omitted.
+        pixel_stds: spread of the pixels of a mask's samples by the number of the mask.
+        lpips: mean LPIPS and number of pairs by the number of the mask.
         missing: what could not be measured, and why.
     """
 
     sets: dict[str, SetStatistics]
-    spreads: dict[int, float] = field(default_factory=dict)
+    pixel_stds: dict[int, float] = field(default_factory=dict)
     lpips: dict[int, tuple[float, int]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     def __add__(self, other: PartialResults) -> PartialResults:
-        """Return what both found."""
+        """Return the results of both parts together."""
         return PartialResults(
             {name: self.sets[name] + other.sets[name] for name in self.sets},
-            self.spreads | other.spreads,
+            self.pixel_stds | other.pixel_stds,
             self.lpips | other.lpips,
             self.missing | other.missing,
         )
 
     def to_bytes(self) -> bytes:
-        """Return them as an ``.npz`` file without anything that could be run."""
+        """Return them as an ``.npz`` file without pickled objects."""
         arrays: Arrays = {}
-        for name, measured in self.sets.items():
-            arrays |= {f"sets/{name}/{key}": x for key, x in _arrays(measured).items()}
-        for name, found in (("spreads", self.spreads), ("lpips", self.lpips)):
-            arrays[f"{name}/masks"] = np.array(list(found), np.int64)
-            arrays[f"{name}/values"] = np.array(list(found.values()), np.float64)
+        for name, statistics in self.sets.items():
+            arrays |= {f"sets/{name}/{key}": x for key, x in _to_arrays(statistics).items()}
+        for name, values in (("pixel_stds", self.pixel_stds), ("lpips", self.lpips)):
+            arrays[f"{name}/masks"] = np.array(list(values), np.int64)
+            arrays[f"{name}/values"] = np.array(list(values.values()), np.float64)
         arrays["missing"] = np.frombuffer(json.dumps(self.missing).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
@@ -76,58 +77,66 @@ class PartialResults:
 
     @classmethod
     def from_bytes(cls, data: bytes, labels: LabelSet) -> PartialResults:
-        """Return what ``to_bytes`` wrote; ValueError (or BadZipFile) for a damaged file."""
+        """Read what ``to_bytes`` wrote.
+
+        Raises:
+            ValueError, KeyError, zipfile.BadZipFile: a damaged file.
+        """
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
         sets: dict[str, Arrays] = {}
-        for name, values in arrays.items():
-            kind, _, rest = name.partition("/")
-            if kind == "sets":
-                of, _, key = rest.partition("/")
-                sets.setdefault(of, {})[key] = values
-        spreads, lpips = (
-            dict(zip(*(arrays[f"{kind}/{part}"].tolist() for part in _PAIR), strict=True))
-            for kind in ("spreads", "lpips")
+        for path, values in arrays.items():
+            if path.startswith("sets/"):
+                _, name, key = path.split("/", 2)
+                sets.setdefault(name, {})[key] = values
+        pixel_stds, lpips = (
+            dict(
+                zip(
+                    arrays[f"{name}/masks"].tolist(), arrays[f"{name}/values"].tolist(), strict=True
+                )
+            )
+            for name in ("pixel_stds", "lpips")
         )
         return cls(
-            {name: _measured(found, labels) for name, found in sets.items()},
-            spreads,
+            {name: _from_arrays(values, labels) for name, values in sets.items()},
+            pixel_stds,
             {mask: (mean, int(pairs)) for mask, (mean, pairs) in lpips.items()},
             json.loads(arrays["missing"].tobytes()),
         )
 
 
-def _arrays(measured: SetStatistics) -> Arrays:
-    size = len(measured.other.ids)
-    counts = [matrix.counts for matrix in measured.own.values()]
+def _to_arrays(statistics: SetStatistics) -> Arrays:
+    size = len(statistics.shuffled.ids)
+    counts = [matrix.counts for matrix in statistics.matrices.values()]
     arrays: Arrays = {
-        "n": np.array(measured.n),
-        "groups": np.array(list(measured.own), np.int64),
-        "own": np.stack(counts) if counts else np.zeros((0, size, size), np.int64),
-        "other": measured.other.counts,
+        "n": np.array(statistics.n),
+        "groups": np.array(list(statistics.matrices), np.int64),
+        "matrices": np.stack(counts) if counts else np.zeros((0, size, size), np.int64),
+        "shuffled": statistics.shuffled.counts,
     }
-    for name, stats in measured.stats.items():
+    for name, stats in statistics.stats.items():
         arrays |= {
             f"stats/{name}/n": np.array(stats.n),
             f"stats/{name}/total": stats.total,
             f"stats/{name}/outer": stats.outer,
         }
-    for name, rows in measured.rows.items():
-        arrays[f"rows/{name}/numbers"] = np.array(list(rows), np.int64)
-        arrays[f"rows/{name}/values"] = np.stack(list(rows.values()))
+    for name, features in statistics.features.items():
+        arrays[f"features/{name}/numbers"] = np.array(list(features), np.int64)
+        arrays[f"features/{name}/values"] = np.stack(list(features.values()))
     return arrays
 
 
-def _measured(arrays: Arrays, labels: LabelSet) -> SetStatistics:
+def _from_arrays(arrays: Arrays, labels: LabelSet) -> SetStatistics:
     def matrix(counts: npt.NDArray[np.int64]) -> ConfusionMatrix:
-        made = ConfusionMatrix.of(labels)
-        made.counts += counts
-        return made
+        result = ConfusionMatrix.of(labels)
+        result.counts += counts
+        return result
 
     def names(kind: str) -> list[str]:
         return sorted({key.split("/")[1] for key in arrays if key.startswith(f"{kind}/")})
 
-    groups = zip(arrays["groups"].tolist(), arrays["own"], strict=True)
+    groups = zip(arrays["groups"].tolist(), arrays["matrices"], strict=True)
+    matrices = {group: matrix(counts) for group, counts in groups}
     stats = {
         name: GaussianStats(
             int(arrays[f"stats/{name}/n"]),
@@ -136,47 +145,51 @@ def _measured(arrays: Arrays, labels: LabelSet) -> SetStatistics:
         )
         for name in names("stats")
     }
-    rows = {
+    features = {
         name: dict(
-            zip(arrays[f"rows/{name}/numbers"].tolist(), arrays[f"rows/{name}/values"], strict=True)
+            zip(
+                arrays[f"features/{name}/numbers"].tolist(),
+                arrays[f"features/{name}/values"],
+                strict=True,
+            )
         )
-        for name in names("rows")
+        for name in names("features")
     }
-    own = {group: matrix(counts) for group, counts in groups}
-    return SetStatistics(int(arrays["n"]), own, matrix(arrays["other"]), stats, rows)
+    return SetStatistics(int(arrays["n"]), matrices, matrix(arrays["shuffled"]), stats, features)
 
 
-class PartStore:
-    """The parts of one evaluation, beside the report that they are for.
+class PartialStore:
+    """The parts of one evaluation, in the output folder of its report.
 
     Attributes:
-        digest: of all that decides the report; parts and reports of another are left alone.
+        digest: SHA-256 of the key; the report has it as ``inputs_sha256``.
+        folder: the folder of the parts.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], labels: LabelSet) -> None:
-        """Say where the report will be and what decides it (JSON values)."""
+        """Take the output folder, and everything that determines the report (JSON values)."""
         self.digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = folder / f".parts-{self.digest[:12]}"
         self._labels = labels
 
     def read(self, shard: Shard) -> PartialResults | None:
-        """Return a part; None where it is not there, or damaged."""
+        """Return a part; None if it is missing or damaged."""
         try:
             return PartialResults.from_bytes(self._path(shard).read_bytes(), self._labels)
         except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
-    def write(self, shard: Shard, found: PartialResults) -> None:
-        """Keep a part, all of it or nothing."""
-        write_bytes(self._path(shard), found.to_bytes())
+    def write(self, shard: Shard, results: PartialResults) -> None:
+        """Write a part atomically."""
+        write_bytes(self._path(shard), results.to_bytes())
 
     def missing(self, count: int) -> list[Shard]:
-        """Return those of ``count`` parts that are not there."""
+        """Return which of ``count`` parts are missing."""
         parts = (Shard(index, count) for index in range(count))
         return [part for part in parts if not zipfile.is_zipfile(self._path(part))]
 
-    def add_up(self, count: int) -> PartialResults | None:
-        """Return all parts together, in their order; None where one is not there."""
+    def total(self, count: int) -> PartialResults | None:
+        """Return the sum of all parts, added in their order; None if one is missing."""
         total: PartialResults | None = None
         for index in range(count):
             part = self.read(Shard(index, count))
@@ -186,8 +199,8 @@ class PartStore:
         return total
 
     def remove(self) -> None:
-        """Remove all parts: the report is written."""
+        """Remove all parts, once the report is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, shard: Shard) -> Path:
-        return self.folder / f"{shard.index + 1}-of-{shard.count}.npz"
+        return self.folder / f"part-{shard.index + 1}-of-{shard.count}.npz"

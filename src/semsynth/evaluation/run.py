@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,16 @@ from semsynth.core.logging import logger
 from semsynth.core.rng import numpy_rng
 from semsynth.core.version import __version__
 from semsynth.data.dataset import INFO, PreparedDataset
+from semsynth.data.labels import check_same_labels
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.codec_run import evaluate_codec
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics import diversity
-from semsynth.evaluation.metrics.features import Extractor, extractors
+from semsynth.evaluation.metrics.features import FeatureExtractor, open_extractors
 from semsynth.evaluation.metrics.weights import Unavailable
-from semsynth.evaluation.pairs import MANIFEST, Pairs, open_pairs
-from semsynth.evaluation.partial_results import PartialResults, PartStore
+from semsynth.evaluation.pairs import Pairs, open_pairs
+from semsynth.evaluation.partial_results import PartialResults, PartialStore
 from semsynth.evaluation.report.charts import Curve, read_curves
 from semsynth.evaluation.report.entries import (
     consistency,
@@ -32,8 +33,8 @@ from semsynth.evaluation.report.entries import (
     summary,
     versions,
 )
-from semsynth.evaluation.report.html import REPORT_JSON, write_report
-from semsynth.segmentation.loader import check_same_labels
+from semsynth.evaluation.report.page import REPORT_JSON, write_report
+from semsynth.pipelines.generate.sample_store import MANIFEST
 from semsynth.segmentation.segmenter import Segmenter
 
 FORMAT = 1
@@ -41,71 +42,71 @@ Json = dict[str, Any]
 
 
 def evaluate(config: EvaluateConfig) -> Json:
-    """Do what `semsynth evaluate` says.
+    """Run `semsynth evaluate`.
 
-    Several processes may share the work (``runtime.shards``): each looks at its part of the
-    images, and the one that finds all parts measured writes the report (``evaluate.parts``).
+    Several processes may share the work (``core.distributed.shards``): each measures its part of
+    the images, and the one that finds all parts measured writes the report (``partial_results``).
 
     Returns:
-        The content of report.json (docs/design.md, Report); ``finished`` (False), ``output`` and
-        ``missing_parts`` while other processes' parts are missing.
+        The content of report.json. While parts of other processes are missing: ``finished``
+        (False), ``output`` and ``missing_parts``.
 
     Raises:
         UserError: samples, data or segmenter are missing or do not belong together, a file that
-            was named cannot be used, or the output belongs to something else.
+            was given cannot be used, or the output belongs to something else.
     """
     shard = this_shard(config.shard)
     if config.codec_only:
-        # A pass over one split, which is soon done: the first process does it.
+        # A short pass over one split: the first process does all of it.
         return evaluate_codec(config) if shard.index == 0 else _unfinished(config, [Shard(0)])
     pairs = open_pairs(config)
     segmenter = Segmenter.load(config.segmenter, config.device)
     check_same_labels(pairs.data.labels, segmenter.labels, str(pairs.data.root), "the segmenter")
     augmentation = None if config.augmentation is None else read_json(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
-    found, missing = extractors(config)
-    judge = MetricAccumulator(segmenter, found, config.batch_size, shard)
-    key = _key(config, pairs, judge, augmentation, curves)
-    parts = PartStore(config.output, key, segmenter.labels)
-    if shard.count > 1 and (report := _written(config, parts)) is not None:
+    extractors, missing = open_extractors(config)
+    accumulator = MetricAccumulator(segmenter, extractors, config.batch_size, shard)
+    key = _key(config, pairs, accumulator, augmentation, curves)
+    store = PartialStore(config.output, key, segmenter.labels)
+    if shard.count > 1 and (report := _existing_report(config, store)) is not None:
         return report
     claim_output_dir(config.output, "report", {})
-    painter = _painter(pairs.data, config.train_split, missing)
-    findings = _found(judge, parts, lambda: _measure(judge, pairs, painter, config))
-    if findings is None:
-        # Of two that finish at one moment the other may have written it, and removed the parts.
-        return _written(config, parts) or _unfinished(config, parts.missing(shard.count))
+    baseline = _mean_color_baseline(pairs.data, config.train_split, missing)
+    results = _results_of_all_processes(config, accumulator, pairs, baseline, store)
+    if results is None:
+        # If two processes finish at once, the other one may have written the report already.
+        return _existing_report(config, store) or _unfinished(config, store.missing(shard.count))
     report = {
-        **_scores(findings, judge, config.seed, missing),
-        **_provenance(pairs, config, found, painter),
-        "inputs_sha256": parts.digest,
+        **_scores(results, accumulator, config.seed, missing),
+        **_provenance(pairs, config, extractors, baseline),
+        "inputs_sha256": store.digest,
     }
     if augmentation is not None:
         report["augmentation"] = augmentation
-    write_report(report, pairs, painter, config, curves)
-    parts.remove()
+    write_report(report, pairs, baseline, config, curves)
+    store.remove()
     return report
 
 
 def _key(
     config: EvaluateConfig,
     pairs: Pairs,
-    judge: MetricAccumulator,
+    accumulator: MetricAccumulator,
     augmentation: Any,
     curves: list[Curve],
 ) -> Json:
-    """Return what decides the report."""
+    """Return everything that determines the report."""
     manifest = pairs.samples.root / MANIFEST
-    paths = (pairs.samples.image_path(pairs.split, stem) for stem, _ in pairs.shots)
+    paths = (pairs.samples.image_path(pairs.split, stem) for stem, _ in pairs.samples_with_masks)
     return {
         "semsynth": __version__,
         "data": sha256_file(pairs.data.root / INFO),
         "samples": sha256_file(pairs.samples.root / INFO),
         "manifest": sha256_file(manifest) if manifest.exists() else None,
-        # The lists of two systems' samples may be alike.
+        # dataset.json and manifest of two systems' samples may be equal.
         "sizes": [path.stat().st_size if path.exists() else 0 for path in paths],
-        "segmenter": judge.segmenter.sha256,
-        "features": {extractor.name: extractor.about for extractor in judge.extractors},
+        "segmenter": accumulator.segmenter.sha256,
+        "features": {extractor.name: extractor.about for extractor in accumulator.extractors},
         "lpips": [bool(config.lpips_backbone), bool(config.lpips_heads), config.download],
         "augmentation": augmentation,
         "curves": repr(curves),
@@ -114,126 +115,113 @@ def _key(
     }
 
 
-def _written(config: EvaluateConfig, parts: PartStore) -> Json | None:
-    """Return the report if it is of just this evaluation."""
+def _existing_report(config: EvaluateConfig, store: PartialStore) -> Json | None:
+    """Return the report in the output folder if it has the same key."""
     path = config.output / REPORT_JSON
     report = read_json(path) if path.exists() else None
-    same = isinstance(report, dict) and report.get("inputs_sha256") == parts.digest
+    same = isinstance(report, dict) and report.get("inputs_sha256") == store.digest
     return report if same else None
 
 
 def _unfinished(config: EvaluateConfig, missing: list[Shard]) -> Json:
     names = [str(shard) for shard in missing]
     logger.info(
-        f"{config.output}: this part is done; the report is written with the last one "
-        f"(missing: {', '.join(names)}; should its process have died, run it again)"
+        f"{config.output}: this part is measured; the last part to finish writes the report "
+        f"(missing: {', '.join(names)}; if its process has died, run it again)"
     )
     return {"finished": False, "output": str(config.output), "missing_parts": names}
 
 
-def _found(
-    judge: MetricAccumulator, parts: PartStore, measure: Callable[[], PartialResults]
+def _results_of_all_processes(
+    config: EvaluateConfig,
+    accumulator: MetricAccumulator,
+    pairs: Pairs,
+    baseline: MeanColorBaseline | None,
+    store: PartialStore,
 ) -> PartialResults | None:
-    """Return what all processes found; None where one of them is not done."""
-    if judge.shard.count == 1:
-        return measure()
-    if parts.read(judge.shard) is None:
-        parts.write(judge.shard, measure())
-    return parts.add_up(judge.shard.count)
+    """Measure this process's part; return the sum of all parts, None while one is missing."""
+    if accumulator.shard.count == 1:
+        return _measure(config, accumulator, pairs, baseline)
+    if store.read(accumulator.shard) is None:
+        store.write(accumulator.shard, _measure(config, accumulator, pairs, baseline))
+    return store.total(accumulator.shard.count)
 
 
 def _measure(
-    judge: MetricAccumulator,
-    pairs: Pairs,
-    painter: MeanColorBaseline | None,
     config: EvaluateConfig,
+    accumulator: MetricAccumulator,
+    pairs: Pairs,
+    baseline: MeanColorBaseline | None,
 ) -> PartialResults:
-    """Look at this process's part of all images."""
-    sets = _measure_pairs(judge, pairs, config.seed)
-    reference = _measure_training(judge, pairs, config)
-    if reference is not None:
-        sets["training"] = reference
-    if painter is not None:
-        sets["painted"] = _measure_painted(judge, pairs, painter)
-    found = PartialResults(sets)
+    """Measure this process's part of all images."""
+    sets = _measure_pairs(accumulator, pairs, config.seed)
+    training = _measure_training(accumulator, pairs, config)
+    if training is not None:
+        sets["training"] = training
+    if baseline is not None:
+        sets["mean_colours"] = _measure_baseline(accumulator, pairs, baseline)
+    results = PartialResults(sets)
     try:
         lpips = diversity.load_lpips(config, pairs)
-        found.lpips.update(diversity.lpips_within_mask(pairs, lpips, judge.shard))
+        results.lpips.update(diversity.lpips_within_mask(pairs, lpips, accumulator.shard))
     except Unavailable as reason:
-        found.missing["lpips_diversity"] = str(reason)
+        results.missing["lpips_diversity"] = str(reason)
     try:
-        found.spreads.update(diversity.pixel_std_within_mask(pairs, judge.shard))
+        results.pixel_stds.update(diversity.pixel_std_within_mask(pairs, accumulator.shard))
     except Unavailable as reason:
-        found.missing["pixel_std_within_mask"] = str(reason)
-    return found
+        results.missing["pixel_std_within_mask"] = str(reason)
+    return results
 
 
-def _scores(
-    findings: PartialResults, judge: MetricAccumulator, seed: int, missing: dict[str, str]
-) -> Json:
-    """Return the entries of the report that were measured."""
-    real, generated = findings.sets["real"], findings.sets["generated"]
-    reference, painted = findings.sets.get("training"), findings.sets.get("painted")
-    missing |= findings.missing
-    found = list(judge.extractors)
-    metrics: Json = {"semantic_consistency": consistency(real, generated, judge.segmenter, seed)}
-    metrics |= inception_scores(real, generated, reference, found, seed, missing)
-    metrics |= _lpips(findings)
-    metrics["frechet"] = frechet_distances(generated, real, reference, judge, missing)
-    return {
-        "format": FORMAT,
-        "n_masks": real.n,
-        "n_generated": generated.n,
-        "metrics": metrics,
-        "controls": _controls(generated, painted, real, judge, missing),
-        "diversity": _diversity(findings),
-        "missing": missing,
-    }
-
-
-def _measure_pairs(judge: MetricAccumulator, pairs: Pairs, seed: int) -> dict[str, SetStatistics]:
-    """Measure the real images of the masks, and the samples against own and other masks."""
+def _measure_pairs(
+    accumulator: MetricAccumulator, pairs: Pairs, seed: int
+) -> dict[str, SetStatistics]:
+    """Measure the real images of the masks, and the samples against their own and other masks."""
     data, samples, split = pairs.data, pairs.samples, pairs.split
-    masks, shots = pairs.masks, pairs.shots
-    number = {mask: i for i, mask in enumerate(masks)}
-    partner = derangement(len(masks), seed) if len(masks) > 1 else None
+    masks, samples_with_masks = pairs.masks, pairs.samples_with_masks
+    group_of = {mask: i for i, mask in enumerate(masks)}
+    shuffled = derangement(len(masks), seed) if len(masks) > 1 else None
 
-    def own(folder: PreparedDataset, stem: str) -> tuple[Any, Any]:
+    def mask_and_box(folder: PreparedDataset, stem: str) -> tuple[Any, Any]:
         return folder.read_mask(split, stem), folder.content_box(split, stem)
 
-    def real(i: int) -> EvalSample:
-        return EvalSample(data.read_image(split, masks[i]), i, own(data, masks[i]))
+    def read_real(i: int) -> EvalSample:
+        return EvalSample(data.read_image(split, masks[i]), i, mask_and_box(data, masks[i]))
 
-    def sample(i: int) -> EvalSample:
-        stem, mask = shots[i]
-        group = number[mask]
-        other = None if partner is None else own(data, masks[partner[group]])
-        return EvalSample(samples.read_image(split, stem), group, own(samples, stem), other)
+    def read_sample(i: int) -> EvalSample:
+        stem, mask = samples_with_masks[i]
+        group = group_of[mask]
+        return EvalSample(
+            samples.read_image(split, stem),
+            group,
+            mask_and_box(samples, stem),
+            None if shuffled is None else mask_and_box(data, masks[shuffled[group]]),
+        )
 
     return {
-        "real": judge.measure(real, len(masks), "real images"),
-        "generated": judge.measure(sample, len(shots), "generated images"),
+        "real": accumulator.measure(read_real, len(masks), "real images"),
+        "generated": accumulator.measure(read_sample, len(samples_with_masks), "generated images"),
     }
 
 
 def _measure_training(
-    judge: MetricAccumulator, pairs: Pairs, config: EvaluateConfig
+    accumulator: MetricAccumulator, pairs: Pairs, config: EvaluateConfig
 ) -> SetStatistics | None:
-    """Measure real images of the training split, at the most as many as there are samples."""
+    """Measure real images of the training split, at most as many as there are samples."""
     data, split = pairs.data, config.train_split
     if split not in data.splits() or split == config.split or not data.has_images(split):
         return None
     stems = data.stems(split)
-    chosen = numpy_rng(config.seed, "reference").permutation(len(stems))[: len(pairs.shots)]
-    order = sorted(chosen.tolist())
+    n = len(pairs.samples_with_masks)
+    order = sorted(numpy_rng(config.seed, "reference").permutation(len(stems))[:n].tolist())
 
     def read(i: int) -> EvalSample:
         return EvalSample(data.read_image(split, stems[order[i]]))
 
-    return judge.measure(read, len(order), "training images")
+    return accumulator.measure(read, len(order), "training images")
 
 
-def _painter(
+def _mean_color_baseline(
     data: PreparedDataset, split: str, missing: dict[str, str]
 ) -> MeanColorBaseline | None:
     try:
@@ -243,23 +231,48 @@ def _painter(
         return None
 
 
-def _measure_painted(
-    judge: MetricAccumulator, pairs: Pairs, painter: MeanColorBaseline
+def _measure_baseline(
+    accumulator: MetricAccumulator, pairs: Pairs, baseline: MeanColorBaseline
 ) -> SetStatistics:
     data, split, masks = pairs.data, pairs.split, pairs.masks
 
     def read(i: int) -> EvalSample:
         mask = data.read_mask(split, masks[i])
-        return EvalSample(painter.paint(mask), i, (mask, data.content_box(split, masks[i])))
+        return EvalSample(baseline.render(mask), i, (mask, data.content_box(split, masks[i])))
 
-    return judge.measure(read, len(masks), "mean colours")
+    return accumulator.measure(read, len(masks), "mean colours")
 
 
-def _lpips(findings: PartialResults) -> Json:
+def _scores(
+    results: PartialResults, accumulator: MetricAccumulator, seed: int, missing: dict[str, str]
+) -> Json:
+    """Return the entries of the report that were measured."""
+    real, generated = results.sets["real"], results.sets["generated"]
+    training, baseline = results.sets.get("training"), results.sets.get("mean_colours")
+    missing |= results.missing
+    extractors = accumulator.extractors
+    metrics: Json = {
+        "semantic_consistency": consistency(real, generated, accumulator.segmenter, seed)
+    }
+    metrics |= inception_scores(real, generated, training, extractors, seed, missing)
+    metrics |= _lpips(results)
+    metrics["frechet"] = frechet_distances(generated, real, training, accumulator, missing)
+    return {
+        "format": FORMAT,
+        "n_masks": real.n,
+        "n_generated": generated.n,
+        "metrics": metrics,
+        "controls": _controls(generated, baseline, real, accumulator, missing),
+        "diversity": _diversity(results),
+        "missing": missing,
+    }
+
+
+def _lpips(results: PartialResults) -> Json:
     """Return the mean over the masks of the mean over each mask's pairs."""
-    if not findings.lpips:
+    if not results.lpips:
         return {}
-    means, counts = zip(*(findings.lpips[i] for i in sorted(findings.lpips)), strict=True)
+    means, counts = zip(*(results.lpips[i] for i in sorted(results.lpips)), strict=True)
     about = "LPIPS v0.1, AlexNet; mean over the pairs of samples of one mask"
     value = round(float(np.mean(means)), 6)
     return {"lpips_diversity": {"value": value, "n_pairs": sum(counts), "features": about}}
@@ -267,56 +280,61 @@ def _lpips(findings: PartialResults) -> Json:
 
 def _controls(
     generated: SetStatistics,
-    painted: SetStatistics | None,
+    baseline: SetStatistics | None,
     real: SetStatistics,
-    judge: MetricAccumulator,
+    accumulator: MetricAccumulator,
     missing: dict[str, str],
 ) -> Json:
     controls: Json = {}
     if real.n > 1:
-        controls["shuffled_masks"] = summary(generated.other)
+        controls["shuffled_masks"] = summary(generated.shuffled)
     else:
         missing["shuffled_masks"] = "needs at least two masks"
-    if painted is not None:
+    if baseline is not None:
         distances = {
-            name: distance_entry(painted, real, None, name) for name in judge.feature_names
+            name: distance_entry(baseline, real, None, name) for name in accumulator.feature_names
         }
         controls["mean_colours"] = {
-            **summary(painted.matrix),
+            **summary(baseline.matrix),
             "frechet": {name: entry for name, entry in distances.items() if entry is not None},
         }
     return controls
 
 
-def _diversity(findings: PartialResults) -> Json:
-    if not findings.spreads:
+def _diversity(results: PartialResults) -> Json:
+    if not results.pixel_stds:
         return {}
-    spreads = [findings.spreads[i] for i in sorted(findings.spreads)]
-    return {"pixel_std_within_mask": round(float(np.mean(spreads)), 6)}
+    values = [results.pixel_stds[i] for i in sorted(results.pixel_stds)]
+    return {"pixel_std_within_mask": round(float(np.mean(values)), 6)}
 
 
 def _provenance(
-    pairs: Pairs, config: EvaluateConfig, found: list[Extractor], painter: MeanColorBaseline | None
+    pairs: Pairs,
+    config: EvaluateConfig,
+    extractors: Sequence[FeatureExtractor],
+    baseline: MeanColorBaseline | None,
 ) -> Json:
-    features = {SEGMENTER: "the evaluating segmenter: means of its coarsest and its last features"}
-    features |= {extractor.name: extractor.about for extractor in found}
+    features = {
+        SEGMENTER: "the evaluating segmenter: spatial means of its coarsest and its last features"
+    }
+    features |= {extractor.name: extractor.about for extractor in extractors}
     return {
         "dataset": pairs.data.info.name,
-        "checkpoint": pairs.made.get("checkpoint"),
+        "checkpoint": pairs.settings.get("checkpoint"),
         "split": config.split,
         "image_size": [pairs.data.height, pairs.data.width],
         "seed": config.seed,
         "licence": pairs.data.info.licence,
-        "made_with": pairs.made,
+        "made_with": pairs.settings,
         "features": features,
         "protocol": {
-            "miou": "pixels summed over all images; mean over the classes that the masks have; "
+            "miou": "pixels summed over all images; mean over the classes that the masks contain; "
             "unlabelled pixels and padding are not counted",
             "frechet": "Gaussians with unbiased covariances, against the real images of the "
             "same masks",
-            "mean_colours": f"means over {painter.n if painter else 0} images of "
+            "mean_colours": f"means over {baseline.n if baseline else 0} images of "
             f"'{config.train_split}'",
-            "intervals": "95%, moving-block bootstrap over the masks, 1000 draws",
+            "intervals": "95%, circular block bootstrap over the masks, 1000 resamples",
         },
         "versions": versions(),
     }

@@ -1,1 +1,1 @@
-"""A segmentation network, its training and its scores: the judge of generated images."""
+"""A segmentation network, its training and its scores; it evaluates generated images."""

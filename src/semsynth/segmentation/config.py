@@ -1,4 +1,4 @@
-"""What `semsynth segment` can be told; free of torch, so that `--help` is fast."""
+"""The flags of `semsynth segment`; free of torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ SEGMENTER_FILE = "segmenter.pth"
 class SegmentTrainConfig:
     """Train a segmenter on the real training images of a prepared data set.
 
-    The file it leaves, `segmenter.pth`, is the evaluator of `semsynth evaluate`.
+    The file it writes, `segmenter.pth`, is the evaluator of `semsynth evaluate`.
 
     Attributes:
         data: Prepared folder with the images to train on.
         output: Folder to write segmenter.pth and segmenter.json to.
         split: Split to train on.
         val_split: Split to score at the end; skipped when the data has no such split.
-        extra: Prepared or samples folder whose images are mixed in (for augmentation).
+        extra: Folder of prepared data or samples whose images are mixed in (for augmentation).
         extra_split: Split of the extra folder that is mixed in.
         mix_share: Share of each batch that comes from the extra folder, 0 to 1.
-        arch: Network. `unet` learns small images from scratch fastest.
-        init_from: Transformers folder or id to start from (nvidia/mit-b0), in place of `arch`: a
-            segmentation model, or any hierarchical vision model as the encoder of a U-Net. Far
-            better than from scratch where there are only some hundred images.
-        width: Channels of the U-Net's finest level; the others grow with it.
+        arch: Network. `unet` learns fastest from scratch on small images.
+        init_from: Pretrained Transformers model to start from instead of `arch`, a folder or a Hub
+            id (nvidia/mit-b0): a segmentation model, or any hierarchical vision model as the
+            encoder of a U-Net. Far better than from scratch with only some hundred images.
+        width: Channels of the U-Net's finest level; those of the others are multiples of it.
         steps: Optimizer steps.
-        batch_size: Images a step.
+        batch_size: Images per step.
         lr: Highest learning rate (AdamW, one cycle).
         pretrained_lr_share: Learning rate of the weights of `init_from` as a share of `lr`.
         weight_decay: AdamW's weight decay.
-        class_balance: Exponent of 1 / class frequency in the loss: 0 none, 1 full.
-        seed: Decides initial weights, order and augmentation.
+        class_balance: Exponent of 1 / class frequency in the loss: 0 no balancing, 1 full.
+        seed: Seed of initial weights, order of images and augmentation.
         device: auto, cpu, cuda, cuda:N or mps.
     """
 
@@ -61,7 +61,7 @@ class SegmentTrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot work; UserError names the field."""
+        """Check the ranges; UserError names the field."""
         for name, low in (("steps", 1), ("batch_size", 1), ("width", 4)):
             if getattr(self, name) < low:
                 raise UserError(f"segment train: {name} must be at least {low}")
@@ -77,9 +77,9 @@ class SegmentScoreConfig:
 
     Attributes:
         segmenter: segmenter.pth, or the folder that holds it.
-        data: Prepared or samples folder.
+        data: Folder of prepared data or of samples.
         split: Split to score.
-        batch_size: Images at a time.
+        batch_size: Images per batch.
         device: auto, cpu, cuda, cuda:N or mps.
     """
 

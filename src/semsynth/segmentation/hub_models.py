@@ -1,4 +1,4 @@
-"""Networks of the Transformers library behind the same face as ``UNet``."""
+"""Networks of the Transformers library with the interface of ``small_unet.UNet``."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from semsynth.segmentation.small_unet import Block, normalization
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
-# SegFormer answers at a quarter of its input: smaller images than this are enlarged first.
+# SegFormer predicts at a quarter of its input size: images smaller than this are enlarged first.
 _SMALLEST_SIDE = 128
-# The decoder's channels at half the size, a quarter, ...
+# The decoder's channels at 1/2, 1/4, ... of the resolution.
 _WIDTHS = (32, 48, 64, 96, 128)
-_PROBE = 64
+# Side of the image of zeros that shows at which strides an encoder has feature maps.
+_PROBE_SIDE = 64
 
 
 def segformer_arch(name: str, num_classes: int) -> dict[str, Any]:
-    """Return the ``arch`` of a fresh ``segformer-tiny`` or ``segformer-b0`` (mit-b0's sizes)."""
+    """Return the ``arch`` of an untrained ``segformer-tiny`` or ``segformer-b0`` (as mit-b0)."""
     config = SegformerConfig() if name == "segformer-b0" else _tiny_config()
     return {
         "kind": "segmentation",
@@ -54,7 +55,7 @@ def _tiny_config() -> SegformerConfig:
 
 
 def build(arch: dict[str, Any], num_classes: int) -> nn.Module:
-    """Build the network of an ``arch`` with fresh weights."""
+    """Build the network of an ``arch``, randomly initialised."""
     values = dict(arch["config"])
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     if arch["kind"] == "segmentation":
@@ -64,15 +65,15 @@ def build(arch: dict[str, Any], num_classes: int) -> nn.Module:
 
 
 def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.Module]:
-    """Load a folder or an id; return its ``arch`` and the network.
+    """Load a pretrained model from a folder or a Hub id; return its ``arch`` and the network.
 
-    A segmentation model is taken whole (a head of another number of classes is replaced by a
-    fresh one); any other vision model becomes the encoder of a U-Net.
+    A segmentation model is used whole (a head with another number of classes is replaced by a
+    randomly initialised one); any other vision model becomes the encoder of a U-Net.
 
     Raises:
-        UserError: it cannot be found or downloaded, or has no maps of features.
+        UserError: it cannot be found or downloaded, or has no feature maps.
     """
-    logging.set_verbosity_error()  # it would list the heads, which are meant to be fresh
+    logging.set_verbosity_error()  # it would warn about heads that are initialised on purpose
     logging.disable_progress_bar()
     try:
         names = AutoConfig.from_pretrained(source).architectures or [""]
@@ -87,7 +88,9 @@ def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.M
             config = model.config.to_dict()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"init_from {source}: cannot be loaded ({reason})") from None
+        raise UserError(
+            f"init_from {source}: cannot be loaded ({reason}); give a model folder or a Hub id"
+        ) from None
     pixels = preprocessing(source)
     arch = {
         "kind": kind,
@@ -101,7 +104,7 @@ def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.M
 
 
 def preprocessing(source: str) -> dict[str, Any]:
-    """Return the ``preprocessor_config.json`` of a folder or an id; empty when it has none."""
+    """Return the ``preprocessor_config.json`` of a folder or a Hub id; empty if it has none."""
     try:
         values: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(source)[0]
     except OSError:
@@ -118,11 +121,11 @@ class SegmentationNet(nn.Module):
         self.model = model
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that a published checkpoint brings: all but the head's."""
+        """Return the parameters that come from the pretrained model: all but the head's."""
         return list(self.model.base_model.parameters())
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, classes, H, W) and features (B, D): the last hidden state's mean."""
+        """Return logits (B, classes, H, W) and features (B, D), the last hidden state's mean."""
         height, width = x_BCHW.shape[-2:]
         scale = _SMALLEST_SIDE / min(height, width)
         x = x_BCHW
@@ -136,22 +139,22 @@ class SegmentationNet(nn.Module):
 
 
 class BackboneUNet(nn.Module):
-    """A U-Net whose encoder is any vision model with maps of features at several sizes.
+    """A U-Net whose encoder is any vision model with feature maps at several resolutions.
 
-    The encoder's normalization keeps its published statistics while training: batches are small
+    The encoder's normalization keeps its pretrained statistics during training: batches are small
     and may mix real and synthetic images.
     """
 
     def __init__(self, model: PreTrainedModel, num_classes: int) -> None:
-        """Put a fresh decoder on ``model``; UserError if it has no maps of features."""
+        """Add an untrained decoder to ``model``; UserError if it has no feature maps."""
         super().__init__()
         self.model = model.eval()
         with torch.no_grad():
-            maps = self._maps(torch.zeros(1, 3, _PROBE, _PROBE))
+            maps = self._maps(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))
         depth = max(maps, default=1).bit_length() - 1
         if depth < 2 or depth > len(_WIDTHS) or any(s & (s - 1) for s in maps):
             raise UserError(
-                f"init_from: {model.config.model_type} has no maps of features at halved sizes; "
+                f"init_from: {model.config.model_type} has no feature maps at halved resolutions; "
                 "use a hierarchical model (MobileNet, ResNet, SegFormer, ConvNeXt, Swin, ...)"
             )
         self.multiple = 2**depth
@@ -171,17 +174,17 @@ class BackboneUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], 4 * num_classes, 1)
 
     def _maps(self, x: Tensor) -> dict[int, Tensor]:
-        """Return the last map of features of each stride from 2 on."""
+        """Return the last feature map of each stride from 2 on."""
         states = self.model(pixel_values=x, output_hidden_states=True).hidden_states
         maps = {x.shape[-1] // h.shape[-1]: h for h in states if h.ndim == 4}
         return {stride: h for stride, h in maps.items() if stride > 1}
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that a published checkpoint brings."""
+        """Return the parameters that come from the pretrained model."""
         return list(self.model.parameters())
 
     def train(self, mode: bool = True) -> BackboneUNet:
-        """Switch the decoder's mode; the encoder stays as in inference."""
+        """Set the decoder's mode; the encoder stays in evaluation mode."""
         super().train(mode)
         self.model.eval()
         return self

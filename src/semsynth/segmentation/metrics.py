@@ -1,30 +1,36 @@
-"""Scores of predicted masks: IoU of each class, their mean, pixel accuracy."""
+"""Scores of predicted masks: IoU by class, mIoU, pixel accuracy; and a segmenter's on a split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.data.labels import LabelSet
+from semsynth.core.errors import UserError
+from semsynth.core.progress import progress
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet, check_same_labels
 from semsynth.data.resize import Box
+from semsynth.segmentation.config import SegmentScoreConfig
+from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 class ConfusionMatrix:
     """Counts of (target class, predicted class) over all pixels that count.
 
     Protocol: pixels are summed over the whole set, not averaged by image. The IoU of a class is
-    TP / (TP + FP + FN); mIoU is the mean over the classes that at least one counted target pixel
-    has, so that a class that a set does not contain neither helps nor hurts but by its false
-    positives.
+    TP / (TP + FP + FN); mIoU is the mean over the classes that have at least one counted target
+    pixel. A class that is absent from the set is left out of the mean; where it is predicted
+    nevertheless, that lowers the IoU of the classes whose pixels it takes.
     """
 
     def __init__(self, ids: int | Sequence[int]) -> None:
-        """Count the classes ``ids``; a number n stands for 0 to n - 1."""
+        """Count the classes ``ids``; a number n means 0 to n - 1."""
         self.ids = np.arange(ids) if isinstance(ids, int) else np.asarray(ids, np.int64)
         self.counts = np.zeros((len(self.ids), len(self.ids)), np.int64)
         self._index = np.full(int(self.ids.max()) + 1, -1, np.int64)
@@ -41,13 +47,14 @@ class ConfusionMatrix:
         """Count the pixels of one image or more.
 
         Args:
-            pred: (..., H, W) integer ids, as ``target``.
-            target: (..., H, W) integer ids; ids that are no class are not counted.
+            pred: (..., H, W) integer ids.
+            target: (..., H, W) integer ids; ids that are not a class are not counted.
             ignore: a further target id that is not counted.
             box: top, left, height, width: pixels outside are padding and not counted.
 
         Raises:
-            ValueError: other shapes, or a counted pixel is predicted as an id that is no class.
+            ValueError: the shapes differ, or a counted pixel is predicted as an id that is not a
+                class.
         """
         if pred.shape != target.shape:
             raise ValueError(f"predicted {pred.shape}, target {target.shape}")
@@ -95,5 +102,55 @@ class ConfusionMatrix:
     @property
     def per_class(self) -> dict[int, float]:
         """IoU by id, of the classes with target pixels."""
-        pairs = zip(self.ids.tolist(), self.iou.tolist(), self.present.tolist(), strict=True)
-        return {i: iou for i, iou, present in pairs if present}
+        triples = zip(self.ids.tolist(), self.iou.tolist(), self.present.tolist(), strict=True)
+        return {i: iou for i, iou, present in triples if present}
+
+
+def score_split(
+    segmenter: Segmenter, data: PreparedDataset, split: str, batch_size: int = 32
+) -> ConfusionMatrix:
+    """Predict every image of a split and compare with its mask, inside the content boxes.
+
+    Raises:
+        UserError: the labels are not the segmenter's, or there are masks without images.
+    """
+    check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
+    if not data.has_images(split):
+        raise UserError(
+            f"{data.root}: split '{split}' has masks without images; choose another split"
+        )
+    matrix = ConfusionMatrix.of(data.labels)
+    batches = list(chunks(data.stems(split), batch_size))
+    for batch in progress(batches, f"score {split}", unit="batch"):
+        predicted = segmenter.predict(np.stack([data.read_image(split, s) for s in batch]))
+        for stem, ids in zip(batch, predicted, strict=True):
+            mask, box = data.read_mask(split, stem), data.content_box(split, stem)
+            matrix.add(ids, mask, data.labels.ignore_id, box)
+    return matrix
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut ``items`` into pieces of ``size``; the last one may be shorter."""
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def summary(matrix: ConfusionMatrix, names: dict[int, str]) -> dict[str, Any]:
+    """Return the scores as JSON values; classes by name, only those that the set contains."""
+    return {
+        "miou": round(matrix.miou, 6),
+        "pixel_accuracy": round(matrix.pixel_accuracy, 6),
+        "per_class": {names[i]: round(iou, 6) for i, iou in matrix.per_class.items()},
+    }
+
+
+def score(config: SegmentScoreConfig) -> dict[str, Any]:
+    """Run `semsynth segment score`; return the scores as JSON values.
+
+    Raises:
+        UserError: segmenter or data cannot be read or do not belong together.
+    """
+    segmenter = Segmenter.load(config.segmenter, config.device)
+    data = PreparedDataset.open(config.data)
+    matrix = score_split(segmenter, data, config.split, config.batch_size)
+    scores = summary(matrix, data.labels.names)
+    return {"split": config.split, "n": len(data.stems(config.split)), **scores}

@@ -1,4 +1,4 @@
-"""The segmenter: a network, its labels, and one file that holds both."""
+"""The segmenter: a network, its labels, and the file that holds both."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _KEYS = {"format", "kind", "arch", "state", "labels", "height", "width", "licenc
 
 @dataclass(frozen=True)
 class SegmenterInfo:
-    """What a segmenter is, as plain values.
+    """Architecture, labels and origin of a segmenter.
 
     Attributes:
         arch: how the network is built: ``kind`` (unet, or segmentation or backbone of the
-            Transformers library), its options, ``mean`` and ``std`` of the pixels (shares of 1,
-            RGB).
+            Transformers library), its options, ``mean`` and ``std`` of the pixels (RGB, 0 to 1).
         labels: the labels of the data it was trained on.
-        height: of the training images in pixels; also ``width``.
-        licence: of the training data.
-        provenance: what it was trained on and how, and its scores.
+        height: height of the training images in pixels.
+        width: width of the training images in pixels.
+        licence: licence of the training data.
+        provenance: training data, settings and scores, as JSON values.
     """
 
     arch: dict[str, Any]
@@ -55,13 +55,13 @@ class Segmenter(nn.Module):
     ids: Tensor
 
     def __init__(self, info: SegmenterInfo) -> None:
-        """Build the network with fresh weights."""
+        """Build the network, randomly initialised."""
         super().__init__()
         self.info = info
         self.net = _build(info)
-        buffers = {"mean": info.arch["mean"], "std": info.arch["std"]}
-        for name, value in buffers.items():
-            self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
+        for name in ("mean", "std"):
+            value = torch.tensor(info.arch[name]).view(1, 3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
         ids = torch.tensor([label.id for label in info.labels.trainable])
         self.register_buffer("ids", ids, persistent=False)
         self.sha256: str | None = None
@@ -73,7 +73,7 @@ class Segmenter(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device of its weights."""
         return self.ids.device
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,23 +122,28 @@ class Segmenter(nn.Module):
         """Read a segmenter from its file, or from the folder that holds ``segmenter.pth``.
 
         Raises:
-            UserError: missing, cut short, with code in it, or no segmenter.
+            UserError: missing, cut short, a pickle with code in it, or not a segmenter.
         """
         path = Path(path)
         if path.is_dir():
             path = path / SEGMENTER_FILE
         content = _read(path)
-        labels = LabelSet.from_json(content["labels"])
-        size = (content["height"], content["width"])
         info = SegmenterInfo(
-            content["arch"], labels, *size, content["licence"], content["provenance"]
+            content["arch"],
+            LabelSet.from_json(content["labels"]),
+            content["height"],
+            content["width"],
+            content["licence"],
+            content["provenance"],
         )
         try:
             segmenter = cls(info)
             segmenter.load_state_dict(content["state"])
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: its weights do not fit its network ({reason})") from None
+            raise UserError(
+                f"{path}: its weights do not fit its network ({reason}); train the segmenter again"
+            ) from None
         segmenter.sha256 = sha256_file(path)
         return segmenter.to(pick_device(device)).eval()
 
@@ -161,10 +166,10 @@ def _build(info: SegmenterInfo) -> nn.Module:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    remedy = "make it with 'semsynth segment train'"
+    remedy = "train one with 'semsynth segment train'"
     content = load_torch_file(path, remedy)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
-        raise UserError(f"{path}: is not a segmenter file; {remedy}")
+        raise UserError(f"{path}: is not a segmenter; {remedy}")
     if content["kind"] != "segmenter" or content["format"] != FORMAT:
         raise UserError(f"{path}: is another kind or format of file; {remedy}")
     return content

@@ -1,4 +1,4 @@
-"""Training a segmenter on real images, with extra ones mixed in where asked."""
+"""Training of a segmenter on real images, optionally mixed with extra ones."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import semsynth
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_json
 from semsynth.core.progress import progress_bar
 from semsynth.core.rng import derive_seed
 from semsynth.core.torch_rng import torch_generator
+from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
-from semsynth.segmentation.augmentation import augment
+from semsynth.data.labels import check_same_labels
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
-from semsynth.segmentation.evaluate import score_split, summary
-from semsynth.segmentation.loader import UNKNOWN, Batches, SegmentationDataset, check_same_labels
+from semsynth.segmentation.loader import (
+    IGNORE_INDEX,
+    MixedBatches,
+    SegmentationDataset,
+    augment,
+)
+from semsynth.segmentation.metrics import score_split, summary
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 
-# The rarest classes are counted as if they had this share: weights stay bounded.
+# Rarer classes are weighted as if they had this share of the pixels: weights stay bounded.
 _LEAST_SHARE = 1e-3
+# Share of the steps in which the learning rate rises.
 _WARM_UP = 0.15
 
 
@@ -35,25 +41,26 @@ def train_segmenter(config: SegmentTrainConfig) -> Path:
 
 
 def train(config: SegmentTrainConfig) -> dict[str, Any]:
-    """Do what `semsynth segment train` says.
+    """Run `semsynth segment train`.
 
-    On the CPU the same configuration gives the same weights (with the same number of threads).
+    On the CPU, the same configuration and number of threads give the same weights.
 
     Returns:
-        The path of the file, and the scores on the validation split where there is one.
+        JSON values: segmenter (path), steps, train_loss; with a validation split also n_val and
+        the scores of ``metrics.summary``.
 
     Raises:
-        UserError: data, extra data or output cannot be used; the loss is no longer finite.
+        UserError: data, extra data or output cannot be used; the loss becomes infinite or NaN.
     """
     device = pick_device(config.device)
     data = PreparedDataset.open(config.data)
     extra = _open_extra(config, data)
     output = claim_output_dir(config.output, "segmenter", {"data": str(config.data)})
     real = SegmentationDataset(data, config.split)
-    others = None if extra is None else SegmentationDataset(extra, config.extra_split)
-    batches = Batches(real, others, config.batch_size, config.mix_share, config.seed)
+    extra_images = None if extra is None else SegmentationDataset(extra, config.extra_split)
+    batches = MixedBatches(real, extra_images, config.batch_size, config.mix_share, config.seed)
     segmenter = _build(config, data).to(device)
-    loss = _optimise(segmenter, batches, _class_weights(real, config.class_balance), config)
+    loss = _fit(segmenter, batches, _class_weights(real, config.class_balance), config)
     result: dict[str, Any] = {"steps": config.steps, "train_loss": loss}
     if config.val_split in data.splits():
         matrix = score_split(segmenter, data, config.val_split)
@@ -96,7 +103,7 @@ def _build(config: SegmentTrainConfig, data: PreparedDataset) -> Segmenter:
         "split": config.split,
         "n_train": len(data.stems(config.split)),
         "settings": settings,
-        "versions": {"semsynth": semsynth.__version__, "torch": str(torch.__version__)},
+        "versions": {"semsynth": __version__, "torch": str(torch.__version__)},
     }
     info = SegmenterInfo(arch, data.labels, data.height, data.width, data.info.licence, provenance)
     segmenter = Segmenter(info)
@@ -106,17 +113,18 @@ def _build(config: SegmentTrainConfig, data: PreparedDataset) -> Segmenter:
 
 
 def _class_weights(real: SegmentationDataset, exponent: float) -> Tensor:
-    """Return weights by class index whose mean over the known pixels is 1."""
+    """Return weights by class index whose mean over the labelled pixels is 1."""
     shares = torch.from_numpy(real.class_shares())
     weights = shares.clamp_min(_LEAST_SHARE) ** -exponent
     return (weights / (weights * shares).sum()).float()
 
 
-def _optimise(
-    segmenter: Segmenter, batches: Batches, weights: Tensor, config: SegmentTrainConfig
+def _fit(
+    segmenter: Segmenter, batches: MixedBatches, weights: Tensor, config: SegmentTrainConfig
 ) -> float:
     """Train in place and return the last loss."""
-    optimizer = torch.optim.AdamW(_groups(segmenter, config), weight_decay=config.weight_decay)
+    groups = _parameter_groups(segmenter, config)
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     # At least one step of warm-up and one of decay, however short the training.
     warm_up = max(_WARM_UP, 1.5 / config.steps) if config.steps > 2 else 0.5
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -140,41 +148,41 @@ def _optimise(
             schedule.step()
             value = loss.item()
             if not value < float("inf"):
-                raise UserError(f"segment train: the loss is {value} at step {step}; lower lr")
+                raise UserError(f"segment train: the loss is {value} at step {step}; lower --lr")
             bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
             bar.update()
     segmenter.eval()
     return value
 
 
-def _groups(segmenter: Segmenter, config: SegmentTrainConfig) -> list[dict[str, Any]]:
-    """Return the parameters with their learning rates: less for those that were learned before."""
+def _parameter_groups(segmenter: Segmenter, config: SegmentTrainConfig) -> list[dict[str, Any]]:
+    """Return AdamW's parameter groups: pretrained parameters get a lower learning rate."""
     if config.init_from is None:
         return [{"params": list(segmenter.parameters()), "lr": config.lr}]
-    known = segmenter.net.pretrained_parameters()  # type: ignore[operator]
-    ids = {id(parameter) for parameter in known}
+    pretrained = segmenter.net.pretrained_parameters()  # type: ignore[operator]
+    ids = {id(parameter) for parameter in pretrained}
     fresh = [parameter for parameter in segmenter.parameters() if id(parameter) not in ids]
     return [
         {"params": fresh, "lr": config.lr},
-        {"params": known, "lr": config.lr * config.pretrained_lr_share},
+        {"params": pretrained, "lr": config.lr * config.pretrained_lr_share},
     ]
 
 
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return weighted cross-entropy plus soft Dice loss over the known pixels; 0 without any.
+    """Return weighted cross-entropy plus soft Dice loss over the labelled pixels; 0 without any.
 
-    Dice (Milletari et al. 2016, arXiv 1606.04797) is close to what mIoU measures; here it is the
-    mean over the classes in the batch.
+    The Dice loss (Milletari et al. 2016, arXiv 1606.04797), which is close to 1 - mIoU, is
+    averaged over the classes that the batch contains.
     """
-    known = targets != UNKNOWN
+    labelled = targets != IGNORE_INDEX
     index = targets.clamp_min(0)
-    losses = F.cross_entropy(logits, targets, weights, ignore_index=UNKNOWN, reduction="sum")
-    entropy = losses / (weights[index] * known).sum().clamp_min(1e-6)
-    shares = logits.softmax(1)
-    right = shares.gather(1, index[:, None])[:, 0] * known
-    overlap = torch.zeros_like(weights).index_add(0, index.flatten(), right.flatten())
-    counts = torch.zeros_like(weights).index_add(0, index.flatten(), known.flatten().float())
-    total = (shares * known[:, None]).sum((0, 2, 3)) + counts
+    losses = F.cross_entropy(logits, targets, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+    entropy = losses / (weights[index] * labelled).sum().clamp_min(1e-6)
+    probabilities = logits.softmax(1)
+    correct = probabilities.gather(1, index[:, None])[:, 0] * labelled
+    overlap = torch.zeros_like(weights).index_add(0, index.flatten(), correct.flatten())
+    counts = torch.zeros_like(weights).index_add(0, index.flatten(), labelled.flatten().float())
+    total = (probabilities * labelled[:, None]).sum((0, 2, 3)) + counts
     dice = 1 - (2 * overlap + 1) / (total + 1)
     present = counts > 0
     return entropy + (dice * present).sum() / present.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""How sure a mean IoU is, given that few masks were judged."""
+"""Confidence interval of a mean IoU that was measured on few masks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ RESAMPLES = 1000
 
 
 def miou_interval(by_mask: Sequence[ConfusionMatrix], seed: int) -> tuple[float, float] | None:
-    """Return the middle 95% of the mIoU when masks are drawn again; None for fewer than four.
+    """Return the 95% bootstrap interval of the mIoU over the masks; None for fewer than four.
 
-    A moving-block bootstrap: neighbouring masks may be frames of one film, so whole runs of about
-    the cube root of their number are drawn, and a run may go round the end.
+    A circular block bootstrap (Politis and Romano 1992): neighbouring masks may be frames of one
+    video, so blocks of consecutive masks are resampled, about the cube root of their number long.
+
+    Args:
+        by_mask: confusion matrix of each mask, in the order of the masks.
+        seed: of the resampling.
     """
     n = len(by_mask)
     if n < 4:
@@ -25,11 +29,11 @@ def miou_interval(by_mask: Sequence[ConfusionMatrix], seed: int) -> tuple[float,
     blocks = -(-n // block)
     rng = numpy_rng(seed, "bootstrap")
     starts = rng.integers(n, size=(RESAMPLES, blocks, 1))
-    drawn = ((starts + np.arange(block)) % n).reshape(RESAMPLES, -1)[:, :n]
-    times = np.stack([np.bincount(row, minlength=n) for row in drawn])
+    resampled = ((starts + np.arange(block)) % n).reshape(RESAMPLES, -1)[:, :n]
+    multiplicities = np.stack([np.bincount(row, minlength=n) for row in resampled])
     counts = np.stack([matrix.counts for matrix in by_mask])
     values = []
-    for row in times:
+    for row in multiplicities:
         total = ConfusionMatrix(by_mask[0].ids.tolist())
         total.counts = np.tensordot(row, counts, 1)
         values.append(total.miou)

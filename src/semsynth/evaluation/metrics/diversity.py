@@ -13,41 +13,41 @@ from semsynth.core.devices import pick_device
 from semsynth.core.distributed.shards import ALL, Shard
 from semsynth.core.progress import progress
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.metrics.lpips import SMALLEST_SIDE, Lpips
-from semsynth.evaluation.metrics.weights import ALEXNET, LPIPS_ALEX, Unavailable, find
+from semsynth.evaluation.metrics.lpips import MIN_SIDE, Lpips
+from semsynth.evaluation.metrics.weights import ALEXNET, LPIPS_ALEX, Unavailable, find_weights
 from semsynth.evaluation.pairs import Pairs
 
-ONE_SAMPLE = "every mask has one sample only; generate several a mask"
+ONE_SAMPLE = "every mask has only one sample; generate several per mask"
 
 
 def pixel_std_within_mask(pairs: Pairs, shard: Shard = ALL) -> dict[int, float]:
     """Return the spread of the samples of each mask, 0 (all equal) to 0.5, by the mask's number.
 
-    For each mask with two samples or more, the standard deviation over them (divisor n) of each
-    pixel and channel in 0..1, averaged over the content box.
+    For each mask with two samples or more: the standard deviation over its samples (divisor n) of
+    each pixel and channel in 0..1, averaged over the content box.
 
     Args:
         pairs: the samples.
-        shard: which of the masks this process looks at.
+        shard: which of the masks this process measures.
 
     Raises:
         Unavailable: no mask has two samples.
     """
-    several = _several(pairs, "pixel diversity", shard)
-    return {number: float((images / 255.0).std(0).mean()) for number, images in several}
+    masks = _repeated_samples(pairs, "pixel diversity", shard)
+    return {number: float((images / 255.0).std(0).mean()) for number, images in masks}
 
 
 def load_lpips(config: EvaluateConfig, pairs: Pairs) -> Lpips:
     """Load LPIPS.
 
     Raises:
-        Unavailable: its weights cannot be had, or the images are too small for it.
-        UserError: a file that was given is missing or another one.
+        Unavailable: its weights are not available, or the images are too small for it.
+        UserError: a given file is missing or is not the published one.
     """
-    if min(pairs.data.height, pairs.data.width) < SMALLEST_SIDE:
-        raise Unavailable(f"AlexNet needs images of at least {SMALLEST_SIDE} pixels a side")
-    backbone = find(ALEXNET, config.lpips_backbone, config.download)
-    heads = find(LPIPS_ALEX, config.lpips_heads, config.download)
+    if min(pairs.data.height, pairs.data.width) < MIN_SIDE:
+        raise Unavailable(f"AlexNet needs images of at least {MIN_SIDE} pixels a side")
+    backbone = find_weights(ALEXNET, config.lpips_backbone, config.download)
+    heads = find_weights(LPIPS_ALEX, config.lpips_heads, config.download)
     return Lpips.from_files(backbone, heads).to(pick_device(config.device))
 
 
@@ -57,26 +57,34 @@ def lpips_within_mask(
 ) -> dict[int, tuple[float, int]]:
     """Return the mean LPIPS of all pairs of samples of each mask, and the number of pairs.
 
-    Arguments, order and errors as of ``pixel_std_within_mask``.
+    Args:
+        pairs: the samples.
+        lpips: the network; images are measured on its device.
+        shard: which of the masks this process measures.
+
+    Raises:
+        Unavailable: no mask has two samples.
     """
     device, means = lpips.shift.device, {}
-    for number, images in _several(pairs, "LPIPS", shard):
+    for number, images in _repeated_samples(pairs, "LPIPS", shard):
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         levels = lpips.embed(pixels.permute(0, 3, 1, 2).float() / 255)
         first, second = zip(*combinations(range(len(images)), 2), strict=True)
-        ones, twos = ([x[list(i)] for x in levels] for i in (first, second))
-        distances = lpips.distance(ones, twos)
+        left, right = ([x[list(i)] for x in levels] for i in (first, second))
+        distances = lpips.distance(left, right)
         means[number] = (float(distances.mean()), len(distances))
     return means
 
 
-def _several(pairs: Pairs, what: str, shard: Shard) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Yield number and samples (K, H, W, 3) uint8 of each mask that has several, in its box."""
+def _repeated_samples(
+    pairs: Pairs, title: str, shard: Shard
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Yield number and samples (K, H, W, 3) uint8, cut to the box, of masks with several."""
     by_mask = enumerate(pairs.by_mask.values())
     chosen = [(number, stems) for number, stems in by_mask if len(stems) > 1]
     if not chosen:
         raise Unavailable(ONE_SAMPLE)
-    for number, stems in progress(shard.of(chosen), what, unit="mask"):
+    for number, stems in progress(shard.of(chosen), title, unit="mask"):
         top, left, height, width = pairs.samples.content_box(pairs.split, stems[0])
         images = np.stack([pairs.samples.read_image(pairs.split, stem) for stem in stems])
         yield number, images[:, top : top + height, left : left + width]

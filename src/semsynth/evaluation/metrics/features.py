@@ -1,4 +1,4 @@
-"""What turns images into the vectors that distances compare, each under its own name."""
+"""Feature extractors: networks that turn images into the vectors that distances compare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.inception import InceptionV3
-from semsynth.evaluation.metrics.weights import INCEPTION, Unavailable, find
+from semsynth.evaluation.metrics.weights import INCEPTION, Unavailable, find_weights
 from semsynth.segmentation.hub_models import IMAGENET_MEAN, IMAGENET_STD, preprocessing
 
 Array = npt.NDArray[Any]
@@ -30,11 +30,11 @@ FID = "fid"
 
 
 @dataclass(frozen=True)
-class Extractor:
+class FeatureExtractor:
     """Images to features.
 
     Attributes:
-        name: of the distance on these features; only Inception-v3's is called FID.
+        name: name of the distance on these features; only Inception-v3's is called FID.
         about: what the features are, for the report.
         extract: uint8 RGB (B, H, W, 3) to float32 (B, D).
     """
@@ -44,43 +44,45 @@ class Extractor:
     extract: Callable[[Array], Floats]
 
 
-def inception_extractor(config: EvaluateConfig) -> Extractor:
+def inception_extractor(config: EvaluateConfig) -> FeatureExtractor:
     """Return FID's Inception-v3.
 
     Raises:
-        Unavailable: its weights cannot be had.
-        UserError: the file that was given is missing or another one.
+        Unavailable: its weights are not available.
+        UserError: the given file is missing or is not the published one.
     """
-    path = find(INCEPTION, config.inception, config.download)
+    path = find_weights(INCEPTION, config.inception, config.download)
     device = pick_device(config.device)
     network = InceptionV3.from_file(path).to(device)
     about = f"Inception-v3 (pytorch-fid's resize), weights sha256 {sha256_file(path)[:16]}"
-    return Extractor(FID, about, lambda images: _run(network, _to_unit(images, device)))
+    return FeatureExtractor(FID, about, lambda images: _run(network, _to_unit(images, device)))
 
 
-def transformers_extractor(source: str, device_name: str) -> Extractor:
-    """Return a vision backbone of the Transformers library, from a folder or an id.
+def transformers_extractor(source: str, device_name: str) -> FeatureExtractor:
+    """Return a vision backbone of the Transformers library, from a folder or a Hub id.
 
     Features are its ``pooler_output``, or else the mean of ``last_hidden_state`` over the image.
-    The whole image is resized to the network's input size (smoothed bilinear, not cropped).
+    The whole image is resized to the network's input size (antialiased bilinear, not cropped).
 
     Raises:
         UserError: it cannot be loaded.
     """
-    # It would list the classifier's weights, which are left out on purpose.
+    # Without this it warns about the classifier's weights, which are not loaded on purpose.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         model = AutoModel.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--features {source}: cannot be loaded ({reason})") from None
+        raise UserError(
+            f"--features {source}: cannot be loaded ({reason}); give a model folder or a Hub id"
+        ) from None
     device = pick_device(device_name)
     network = _Pooled(model, preprocessing(source)).to(device).eval()
     name = f"fd_{model.config.model_type}"
-    # A folder's own name: the report must not tell where it lies on this machine.
+    # Only the folder's name: the report must not contain paths of this machine.
     about = Path(source).name if Path(source).is_dir() else source
-    return Extractor(name, about, lambda images: _run(network, _to_unit(images, device)))
+    return FeatureExtractor(name, about, lambda images: _run(network, _to_unit(images, device)))
 
 
 class _Pooled(nn.Module):
@@ -125,21 +127,21 @@ def _run(network: nn.Module, images: Tensor) -> Floats:
     return np.asarray(network(images).float().cpu().numpy(), np.float32)
 
 
-def extractors(config: EvaluateConfig) -> tuple[list[Extractor], dict[str, str]]:
-    """Return all features that can be had here, and why the others cannot.
+def open_extractors(config: EvaluateConfig) -> tuple[list[FeatureExtractor], dict[str, str]]:
+    """Return the extractors that are available, and the metrics that are missing, with the reason.
 
     Raises:
-        UserError: a file or id that was asked for by name cannot be used, or one comes twice.
+        UserError: a file or id that was given cannot be used, or two have the same name.
     """
-    found: list[Extractor] = []
+    extractors: list[FeatureExtractor] = []
     missing: dict[str, str] = {}
     try:
-        found.append(inception_extractor(config))
+        extractors.append(inception_extractor(config))
     except Unavailable as reason:
         missing = {"fid": str(reason), "kid": str(reason)}
     for source in config.features:
         extractor = transformers_extractor(source, config.device)
-        if any(extractor.name == other.name for other in found):
-            raise UserError(f"--features {source}: a second {extractor.name}; give one of each")
-        found.append(extractor)
-    return found, missing
+        if any(extractor.name == other.name for other in extractors):
+            raise UserError(f"--features {source}: a second {extractor.name}; give one per type")
+        extractors.append(extractor)
+    return extractors, missing

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GaussianStats:
-    """Count, sum and sum of outer products of features; two add up to those of both sets.
+    """Count, sum and sum of outer products of features; those of disjoint sets add up.
 
     Attributes:
         n: number of images.
@@ -54,9 +54,9 @@ class GaussianStats:
 def frechet_distance(first: GaussianStats, second: GaussianStats) -> float:
     """Return the squared Frechet distance of two Gaussians.
 
-    ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))``. The trace of the root is the sum of the roots
-    of the eigenvalues of ``S1^(1/2) S2 S1^(1/2)``, which is symmetric and has no negative ones, so
-    that sets smaller than D need neither an offset nor complex numbers.
+    ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))``. The trace of the root is the sum of the square
+    roots of the eigenvalues of ``S1^(1/2) S2 S1^(1/2)``, which is symmetric and positive
+    semi-definite: sets of fewer than D images need neither an offset nor complex numbers.
 
     Raises:
         ValueError: fewer than two images in a set.
@@ -67,9 +67,9 @@ def frechet_distance(first: GaussianStats, second: GaussianStats) -> float:
     middle = root @ second.covariance @ root
     eigenvalues = np.linalg.eigvalsh((middle + middle.T) / 2)
     cross = np.sqrt(np.clip(eigenvalues, 0, None)).sum()
-    apart = ((first.mean - second.mean) ** 2).sum()
+    shift = ((first.mean - second.mean) ** 2).sum()
     spread = np.trace(first.covariance) + np.trace(second.covariance) - 2 * cross
-    return max(float(apart + spread), 0.0)
+    return max(float(shift + spread), 0.0)
 
 
 def _psd_root(matrix: Floats) -> Floats:
@@ -79,7 +79,7 @@ def _psd_root(matrix: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """Mean and standard deviation over the subsets, and the protocol's numbers."""
+    """Mean and standard deviation over the subsets; number of subsets and images in each."""
 
     mean: float
     std: float
@@ -97,7 +97,7 @@ def kernel_distance(
     """Return the squared maximum mean discrepancy with the kernel ``(x.y / D + 1)^3``.
 
     Protocol: the unbiased estimate, averaged over ``subsets`` draws of ``subset_size`` images
-    of each set without replacement (all, where a set has fewer), drawn by ``seed``.
+    of each set without replacement (all, if a set has fewer), drawn by ``seed``.
 
     Raises:
         ValueError: fewer than two images in a set.
@@ -117,7 +117,7 @@ def kernel_distance(
 
 
 def unbiased_mmd(x_ND: npt.NDArray[np.floating], y_ND: npt.NDArray[np.floating]) -> float:
-    """Return the unbiased squared MMD of two sets with the cubic kernel; may be below 0."""
+    """Return the unbiased squared MMD of two sets with the cubic kernel; can be negative."""
     x, y = x_ND.astype(np.float64), y_ND.astype(np.float64)
 
     def kernel(a: Floats, b: Floats) -> Floats:

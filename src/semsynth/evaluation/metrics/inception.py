@@ -1,8 +1,8 @@
-"""Inception-v3 as FID means it, for the published file ``pt_inception-2015-12-05-6726825d.pth``.
+"""The Inception-v3 of FID, for the published file ``pt_inception-2015-12-05-6726825d.pth``.
 
-The network of Szegedy et al. 2015 (arXiv 1512.00567) with the differences of the TensorFlow graph
-of 2015-12-05 that FID was defined with: average pools do not count the padding, the last block
-pools by maximum, 1,008 classes. Names of modules are those of the file.
+The network of Szegedy et al. 2015 (arXiv 1512.00567) as in the TensorFlow graph of 2015-12-05, by
+which FID is defined: average pools do not count the padding, the last block has max pooling, and
+there are 1,008 classes. Names of modules are those of the file.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """Mixed_7b and 7c: branches that fork at their ends."""
+    """Mixed_7b and 7c: two of the branches split in two at the end."""
 
     def __init__(self, channels: int, pool_by_maximum: bool) -> None:
         """Take ``channels``; give 2048."""
@@ -160,10 +160,10 @@ class BlockE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Images to the 2048 numbers that FID and KID compare."""
+    """Images to the 2048 features that FID and KID compare."""
 
     def __init__(self) -> None:
-        """Build with fresh weights; see ``from_file``."""
+        """Build the network, randomly initialised; see ``from_file``."""
         super().__init__()
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2)
         self.Conv2d_2a_3x3 = BasicConv2d(32, 32, 3)
@@ -181,7 +181,7 @@ class InceptionV3(nn.Module):
         self.Mixed_7a = BlockD()
         self.Mixed_7b = BlockE(1280, pool_by_maximum=False)
         self.Mixed_7c = BlockE(2048, pool_by_maximum=True)
-        # Not used for features; it is in the file, and a file without it is another one.
+        # Not used for features, but part of the published file.
         self.fc = nn.Linear(DIMENSIONS, 1008)
 
     @classmethod
@@ -189,21 +189,20 @@ class InceptionV3(nn.Module):
         """Load the published file.
 
         Raises:
-            UserError: it cannot be read or holds another network.
+            UserError: it cannot be read or is of another network.
         """
         network = cls()
         missing, unexpected = [], []
+        state = load_state_dict(path, "give the published file")
         try:
-            missing, unexpected = network.load_state_dict(
-                load_state_dict(path, "give the published file"), strict=False
-            )
+            missing, unexpected = network.load_state_dict(state, strict=False)
         except RuntimeError as error:
             unexpected = [" ".join(str(error).split())[:200]]
-        # Files from before PyTorch 0.4.1 do not count batches; inference does not need it.
+        # Files of PyTorch before 0.4.1 do not have these counters; inference does not need them.
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or unexpected:
             raise UserError(
-                f"--inception {path}: is not FID's Inception-v3 ({(missing + unexpected)[0]}); "
+                f"--inception {path}: not the Inception-v3 of FID ({(missing + unexpected)[0]}); "
                 "give pt_inception-2015-12-05-6726825d.pth"
             )
         return network.eval()
@@ -211,7 +210,7 @@ class InceptionV3(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return features (B, 2048) of RGB images in 0..1 of any size.
 
-        They are resized to 299x299 bilinearly, corners not aligned, without smoothing, as
+        They are resized to 299x299 bilinearly, without aligned corners or antialiasing, as
         pytorch-fid does.
         """
         x = F.interpolate(images_BCHW, size=(SIZE, SIZE), mode="bilinear", align_corners=False)

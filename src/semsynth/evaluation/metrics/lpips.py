@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from semsynth.core.errors import UserError
 from semsynth.core.safe_load import load_state_dict
 
-# Smaller images leave nothing after AlexNet's pools.
-SMALLEST_SIDE = 31
+# AlexNet's pooling reduces smaller images to nothing.
+MIN_SIDE = 31
 _CHANNELS = (64, 192, 384, 256, 256)
 _CONVOLUTIONS = (0, 3, 6, 8, 10)
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -20,7 +20,7 @@ _SCALE = (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of two images; 0 for equal ones, about 0.7 for unrelated ones."""
+    """Perceptual distance of two images: 0 for equal ones, about 0.7 for unrelated ones."""
 
     shift: Tensor
     scale: Tensor
@@ -51,7 +51,10 @@ class Lpips(nn.Module):
             self.load_state_dict({k: v for k, v in state.items() if v is not None})
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"LPIPS: not AlexNet's weights and heads ({reason})") from None
+            raise UserError(
+                f"LPIPS: not the weights of AlexNet and its heads ({reason}); give "
+                "--lpips-backbone and --lpips-heads the published files"
+            ) from None
         for name, values in (("shift", _SHIFT), ("scale", _SCALE)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.eval()
@@ -63,7 +66,7 @@ class Lpips(nn.Module):
         return cls(load_state_dict(backbone, remedy), load_state_dict(heads, remedy))
 
     def embed(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Return the five levels' features of RGB images in 0..1, of unit length by pixel."""
+        """Return five layers' features of RGB images in 0..1, of unit length at each pixel."""
         x = (2 * images_BCHW - 1 - self.shift) / self.scale
         levels = []
         for i, layer in enumerate(self.layers):

@@ -1,4 +1,4 @@
-"""Public weight files: a local path, or the standard download, checked by their hash."""
+"""Published files of weights: a local copy, or a download that is checked by its hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 class Unavailable(Exception):
-    """Something cannot be computed here; the message is the reason that the report gives."""
+    """A metric cannot be computed; the message is the reason, which the report gives."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class PublicWeights:
     """A published file of weights.
 
     Attributes:
-        file: its published name.
-        url: where it is published.
-        sha256: how its SHA-256 begins.
-        flag: the flag that takes a local copy.
+        file: name of the published file.
+        url: address of the published file.
+        sha256: the first eight digits of its SHA-256.
+        flag: flag that takes a local copy.
     """
 
     file: str
@@ -60,21 +60,21 @@ LPIPS_ALEX = PublicWeights(
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: ``$XDG_CACHE_HOME/semsynth`` or ``~/.cache/semsynth``."""
+    """Return the folder of downloads, ``$XDG_CACHE_HOME/semsynth`` or ``~/.cache/semsynth``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "semsynth"
 
 
-def find(weights: PublicWeights, path: Path | None, download: bool) -> Path:
-    """Return a local copy of ``weights``: ``path`` if given, else the cache's, else downloaded.
+def find_weights(weights: PublicWeights, path: Path | None, download: bool) -> Path:
+    """Return a local copy of ``weights``: ``path`` if given, else the cached or downloaded one.
 
     Raises:
         UserError: ``path`` is given but does not exist.
-        Unavailable: it could not be, or should not be, downloaded.
+        Unavailable: the download failed or is not allowed.
     """
     if path is not None:
         if not path.is_file():
-            raise UserError(f"{weights.flag} {path}: no such file")
+            raise UserError(f"{weights.flag} {path}: no such file; give {weights.file}")
         return path
     cached = cache_folder() / weights.file
     if cached.is_file():
@@ -94,13 +94,13 @@ def find(weights: PublicWeights, path: Path | None, download: bool) -> Path:
 def _download(weights: PublicWeights, target: Path) -> None:
     with (
         atomic_path(target) as temporary,
-        urllib.request.urlopen(weights.url, timeout=_TIMEOUT_S) as answer,
+        urllib.request.urlopen(weights.url, timeout=_TIMEOUT_S) as response,
         temporary.open("wb") as file,
-        progress_bar(int(answer.headers.get("Content-Length") or 0), weights.file, "B") as bar,
+        progress_bar(int(response.headers.get("Content-Length") or 0), weights.file, "B") as bar,
     ):
-        while chunk := answer.read(_CHUNK):
+        while chunk := response.read(_CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
         file.flush()
         if not sha256_file(temporary).startswith(weights.sha256):
-            raise ConnectionError("the file that came has another hash")
+            raise ConnectionError("the downloaded file has another hash")

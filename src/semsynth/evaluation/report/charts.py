@@ -1,4 +1,4 @@
-"""Loss curves as inline SVG, so that the report needs nothing but itself."""
+"""Loss curves as inline SVG: the report is self-contained."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from semsynth.core.errors import UserError
 METRICS = "metrics.jsonl"
 _WIDTH, _HEIGHT = 720, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 30
-_MOST_POINTS = 300
-_SHOWN = {"loss": "training loss", "validation_loss": "validation loss"}
+_MAX_POINTS = 300
+_TITLES = {"loss": "training loss", "validation_loss": "validation loss"}
 _COLOURS = {"loss": "#94a3b8", "validation_loss": "#0f766e"}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Values above 0 at steps, and the curve's name."""
+    """A named curve: positive values at steps."""
 
     name: str
     steps: Sequence[float]
@@ -37,24 +37,24 @@ def read_curves(run: Path) -> list[Curve]:
     """
     path = run / METRICS
     if not path.is_file():
-        raise UserError(f"--run {run}: has no {METRICS}; give the folder that semsynth train made")
+        raise UserError(f"--run {run}: has no {METRICS}; give the output folder of semsynth train")
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:
-            continue  # the last line of a run that was killed
+            continue  # the incomplete last line of a run that was killed
     curves = []
-    for name in _SHOWN:
+    for name in _TITLES:
         points = [(x["step"], x[name]) for x in lines if x.get(name, 0) > 0]
-        points = points[:: max(-(-len(points) // _MOST_POINTS), 1)]
+        points = points[:: max(-(-len(points) // _MAX_POINTS), 1)]
         if len(points) > 1:
             curves.append(Curve(name, *map(list, zip(*points, strict=True))))
     return curves
 
 
 def draw(curves: Sequence[Curve]) -> Markup:
-    """Return the curves in one plot, losses on a logarithmic scale."""
+    """Return one plot with all curves, on a logarithmic scale, as SVG."""
     right = max(max(curve.steps) for curve in curves)
     logs = [math.log10(value) for curve in curves for value in curve.values]
     low, high = min(logs), max(logs)
@@ -89,7 +89,7 @@ def draw(curves: Sequence[Curve]) -> Markup:
 
 def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
     """Return name and colour of each curve."""
-    return [(str(escape(_SHOWN[curve.name])), _COLOURS[curve.name]) for curve in curves]
+    return [(str(escape(_TITLES[curve.name])), _COLOURS[curve.name]) for curve in curves]
 
 
 def _grid(value: float, y: Callable[[float], float]) -> str:

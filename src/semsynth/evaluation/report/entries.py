@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from semsynth.core.version import __version__
 from semsynth.evaluation.accumulate import MetricAccumulator, SetStatistics, frechet
 from semsynth.evaluation.metrics.bootstrap import miou_interval
-from semsynth.evaluation.metrics.features import FID, Extractor
+from semsynth.evaluation.metrics.features import FID, FeatureExtractor
 from semsynth.evaluation.metrics.frechet import kernel_distance
 from semsynth.segmentation.metrics import ConfusionMatrix
 from semsynth.segmentation.segmenter import Segmenter
@@ -20,53 +21,54 @@ _TOO_FEW = "needs at least two images in each set"
 def consistency(
     real: SetStatistics, generated: SetStatistics, segmenter: Segmenter, seed: int
 ) -> Json:
-    """Return the scores of the samples and of the real images under one segmenter."""
+    """Return the scores of the generated and of the real images under one segmenter."""
     names = segmenter.labels.names
-    ours, ceiling = generated.matrix, real.matrix
+    matrix, ceiling = generated.matrix, real.matrix
     per_class = {
         names[i]: {"iou": round(iou, 6), "iou_real": _round(ceiling.per_class.get(i))}
-        for i, iou in ours.per_class.items()
+        for i, iou in matrix.per_class.items()
     }
-    trained = segmenter.info.provenance
+    origin = segmenter.info.provenance
     return {
-        "miou": round(ours.miou, 6),
+        "miou": round(matrix.miou, 6),
         "miou_real": round(ceiling.miou, 6),
         "miou_interval": _interval(generated, seed),
         "miou_real_interval": _interval(real, seed),
-        "pixel_accuracy": round(ours.pixel_accuracy, 6),
+        "pixel_accuracy": round(matrix.pixel_accuracy, 6),
         "pixel_accuracy_real": round(ceiling.pixel_accuracy, 6),
         "per_class": per_class,
         "evaluator": {
             "sha256": segmenter.sha256,
             "kind": segmenter.info.arch["kind"],
-            "trained_on": {key: trained.get(key) for key in ("data", "split", "n_train", "steps")},
-            "miou_val": trained.get("miou"),
+            "trained_on": {key: origin.get(key) for key in ("data", "split", "n_train", "steps")},
+            "miou_val": origin.get("miou"),
         },
     }
 
 
-def _interval(measured: SetStatistics, seed: int) -> list[float] | None:
-    found = miou_interval([measured.own[i] for i in sorted(measured.own)], seed)
-    return None if found is None else [round(value, 6) for value in found]
+def _interval(statistics: SetStatistics, seed: int) -> list[float] | None:
+    matrices = [statistics.matrices[group] for group in sorted(statistics.matrices)]
+    interval = miou_interval(matrices, seed)
+    return None if interval is None else [round(value, 6) for value in interval]
 
 
 def inception_scores(
     real: SetStatistics,
     generated: SetStatistics,
-    reference: SetStatistics | None,
-    found: list[Extractor],
+    training: SetStatistics | None,
+    extractors: Sequence[FeatureExtractor],
     seed: int,
     missing: dict[str, str],
 ) -> Json:
-    """Return FID and KID where Inception-v3 is among the features."""
-    about = {extractor.name: extractor.about for extractor in found}
+    """Return FID and KID if Inception-v3 is among the extractors."""
+    about = {extractor.name: extractor.about for extractor in extractors}
     if FID not in about:
         return {}
-    value = distance_entry(generated, real, reference, FID)
+    value = distance_entry(generated, real, training, FID)
     if value is None:
         missing |= {"fid": _TOO_FEW, "kid": _TOO_FEW}
         return {}
-    kid = kernel_distance(real.features(FID), generated.features(FID), seed)
+    kid = kernel_distance(real.feature_matrix(FID), generated.feature_matrix(FID), seed)
     counts = {"n_real": real.n, "n_generated": generated.n, "features": about[FID]}
     return {
         "fid": {**value, "features": about[FID]},
@@ -83,14 +85,14 @@ def inception_scores(
 def frechet_distances(
     generated: SetStatistics,
     real: SetStatistics,
-    reference: SetStatistics | None,
-    judge: MetricAccumulator,
+    training: SetStatistics | None,
+    accumulator: MetricAccumulator,
     missing: dict[str, str],
 ) -> Json:
     """Return the distances on all features but Inception-v3's, by name."""
     entries = {
-        name: distance_entry(generated, real, reference, name)
-        for name in judge.feature_names
+        name: distance_entry(generated, real, training, name)
+        for name in accumulator.feature_names
         if name != FID
     }
     missing |= {name: _TOO_FEW for name, entry in entries.items() if entry is None}
@@ -98,17 +100,24 @@ def frechet_distances(
 
 
 def distance_entry(
-    images: SetStatistics, real: SetStatistics, reference: SetStatistics | None, name: str
+    images: SetStatistics, real: SetStatistics, training: SetStatistics | None, name: str
 ) -> Json | None:
-    """Return a distance with its numbers of images; None with fewer than two of them."""
+    """Return the distance of ``images`` from the real images; None with fewer than two images.
+
+    Args:
+        images: the generated images, or those of a baseline.
+        real: the real images of the same masks.
+        training: real training images, whose distance is given for comparison.
+        name: name of the distance.
+    """
     value = frechet(images, real, name)
     if value is None:
         return None
     entry: Json = {"value": round(value, 6), "n_real": real.n, "n_generated": images.n}
     entry["dimensions"] = len(images.stats[name].total)
-    floor = None if reference is None else frechet(reference, real, name)
-    if floor is not None and reference is not None:
-        entry["real_training_pictures"] = {"value": round(floor, 6), "n": reference.n}
+    floor = None if training is None else frechet(training, real, name)
+    if floor is not None and training is not None:
+        entry["real_training_pictures"] = {"value": round(floor, 6), "n": training.n}
     return entry
 
 
@@ -118,7 +127,7 @@ def summary(matrix: ConfusionMatrix) -> Json:
 
 
 def versions() -> dict[str, str]:
-    """Return what the numbers may depend on."""
+    """Return the versions of the packages that the scores may depend on."""
     packages = ("torch", "transformers", "numpy")
     return {"semsynth": __version__} | {name: version(name) for name in packages}
 

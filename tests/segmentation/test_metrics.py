@@ -10,13 +10,13 @@ from semsynth.segmentation.metrics import ConfusionMatrix
 def test_scores_of_a_set_counted_by_hand() -> None:
     matrix = ConfusionMatrix(3)
     matrix.add(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 1]]))
-    # class 0: 1 hit, 1 false; class 1: 2 hits, 1 missed; class 2 is not there
+    # class 0: TP 1, FN 1; class 1: TP 2, FP 1; class 2 is absent
     assert matrix.per_class == {0: pytest.approx(1 / 2), 1: pytest.approx(2 / 3)}
     assert matrix.miou == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert matrix.pixel_accuracy == pytest.approx(3 / 4)
 
 
-def test_a_class_that_is_predicted_but_never_there_hurts_only_by_what_it_takes_away() -> None:
+def test_predictions_of_an_absent_class_lower_only_the_iou_of_other_classes() -> None:
     matrix = ConfusionMatrix(3)
     matrix.add(np.array([[0, 0, 0, 2]]), np.array([[0, 0, 0, 0]]))
     assert matrix.per_class == {0: pytest.approx(3 / 4)}
@@ -40,7 +40,7 @@ def test_ignored_pixels_and_padding_do_not_count() -> None:
     assert matrix.per_class == {3: 1.0}
 
 
-def test_sums_over_images_not_means_of_images() -> None:
+def test_pixels_are_summed_over_images() -> None:
     both, one = ConfusionMatrix(2), ConfusionMatrix(2)
     first = (np.array([[0, 1]]), np.array([[0, 0]]))
     second = (np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 0]]))

@@ -1,4 +1,4 @@
-"""What a codec alone costs: nothing for haar, everything for one that forgets the image."""
+"""The error of a codec alone: none for haar, large for an untrained autoencoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffusers import AutoencoderTiny
 from semsynth.cli import main
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.evaluation.codec_run import CodecRoundTrip, Errors, _worst_window
+from semsynth.evaluation.codec_run import CodecRoundTrip, ReconstructionError, _worst_window
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.run import evaluate
 from semsynth.models.codecs.codec import HaarCodec
@@ -38,7 +38,7 @@ def config(data: PreparedDataset, segmenter: Path, tmp_path: Path) -> EvaluateCo
 
 @pytest.fixture
 def vae(tmp_path: Path) -> Path:
-    """An autoencoder with random weights: nothing comes back of an image."""
+    """An autoencoder with random weights: its reconstructions are noise."""
     torch.manual_seed(0)
     network = AutoencoderTiny(
         encoder_block_out_channels=(8,) * 3, decoder_block_out_channels=(8,) * 3,
@@ -48,7 +48,7 @@ def vae(tmp_path: Path) -> Path:
     return tmp_path / "vae"
 
 
-def test_haar_costs_nothing(config: EvaluateConfig) -> None:
+def test_haar_reconstructs_exactly(config: EvaluateConfig) -> None:
     report = evaluate(config)
     assert json.loads((config.output / "report.json").read_text()) == report
     consistency = report["metrics"]["semantic_consistency"]
@@ -57,14 +57,14 @@ def test_haar_costs_nothing(config: EvaluateConfig) -> None:
     assert all(entry["iou"] == entry["iou_real"] for entry in consistency["per_class"].values())
     reconstruction = report["metrics"]["reconstruction"]
     assert reconstruction == {"mse": 0, "largest_error": 0, "n_unchanged": 6}
-    assert report["missing"] == {"psnr": "infinite: all images come back unchanged"}
+    assert report["missing"] == {"psnr": "infinite: all images are reconstructed exactly"}
     assert report["metrics"]["frechet"]["fd_segmenter"]["value"] == pytest.approx(0, abs=1e-6)
     assert report["codec"]["latent"] == [48, 6, 8]
     assert report["codec"]["values_per_latent_value"] == 1
-    assert "come back unchanged" in (config.output / "report.html").read_text()
+    assert "reconstructed exactly" in (config.output / "report.html").read_text()
 
 
-def test_what_an_autoencoder_costs_stands_first(config: EvaluateConfig, vae: Path) -> None:
+def test_classes_are_sorted_by_their_loss_of_iou(config: EvaluateConfig, vae: Path) -> None:
     report = evaluate(replace(config, vae=str(vae)))
     consistency = report["metrics"]["semantic_consistency"]
     assert consistency["miou"] < consistency["miou_real"] / 2
@@ -102,22 +102,22 @@ def test_the_codec_of_a_model(config: EvaluateConfig, vae: Path, codec: str, dat
 
 
 def test_psnr_in_closed_form() -> None:
-    errors = Errors()
+    error = ReconstructionError()
     real = np.full((8, 8, 3), 100, np.uint8)
     rebuilt = real.copy()
     rebuilt[:4] += 2
     rebuilt[7] = 0  # padding
-    errors.add("a", real, rebuilt, (0, 0, 7, 8))
-    errors.add("b", real, real, (0, 0, 8, 8))
+    error.update("a", real, rebuilt, (0, 0, 7, 8))
+    error.update("b", real, real, (0, 0, 8, 8))
     missing: dict[str, str] = {}
-    found = errors.summary(missing)
+    found = error.summary(missing)
     assert missing == {} and found["n_unchanged"] == 1 and found["largest_error"] == 2
     mse = 4 * 4 / 7
     assert found["psnr"] == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-4)
     assert found["mse"] == pytest.approx(mse * 7 / 15, abs=1e-6)
 
 
-def test_the_window_is_where_it_differs_most() -> None:
+def test_the_window_has_the_largest_error() -> None:
     difference = np.zeros((300, 600, 3), np.uint8)
     difference[290, 500] = 9
     rows, columns = _worst_window(difference)
@@ -127,14 +127,14 @@ def test_the_window_is_where_it_differs_most() -> None:
     assert _worst_window(difference[:20, :30]) == (slice(0, 20), slice(0, 30))
 
 
-def test_flags_that_do_not_fit(
+def test_contradictory_flags_and_missing_files(
     config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = [f"--data={config.data}", f"--segmenter={config.segmenter}", "--device=cpu"]
     base += [f"--output={config.output}"]
     only = [*base, "--codec-only"]
     cases = {
-        "--vae: is for --codec-only": [*base, "--vae=owner/name"],
+        "--vae: needs --codec-only": [*base, "--vae=owner/name"],
         "--codec and --vae are both given": [*only, "--codec=pixel", "--vae=owner/name"],
         "nothing: no such folder": [*only, "--vae=nothing"],
         r"nothing\.pth: no such checkpoint": [*only, f"--model={tmp_path / 'nothing.pth'}"],
@@ -149,7 +149,7 @@ def test_flags_that_do_not_fit(
     assert "psnr is missing" in capsys.readouterr().out
 
 
-def test_sizes_that_the_codec_cannot_divide_are_filled_up_and_cut_back(
+def test_sizes_that_are_not_multiples_are_padded_and_cropped(
     config: EvaluateConfig, tmp_path: Path
 ) -> None:
     network = AutoencoderTiny(
@@ -165,18 +165,18 @@ def test_sizes_that_the_codec_cannot_divide_are_filled_up_and_cut_back(
 
 
 @pytest.mark.parametrize("size", [(67, 121), (3, 5), (64, 64)])
-def test_what_was_filled_up_is_nowhere_in_the_numbers(size: tuple[int, int], data: Any) -> None:
-    class Seen(HaarCodec):
+def test_padding_repeats_the_border_and_is_cropped(size: tuple[int, int], data: Any) -> None:
+    class RecordingCodec(HaarCodec):
         def encode(self, image_B3HW: torch.Tensor) -> torch.Tensor:
-            self.whole = image_B3HW
+            self.encoded = image_B3HW
             return super().encode(image_B3HW)
 
-    codec = Seen(2)
-    trip = CodecRoundTrip(data, "val", codec, torch.device("cpu"))
+    codec = RecordingCodec(2)
+    round_trip = CodecRoundTrip(data, "val", codec, torch.device("cpu"))
     real = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    assert np.array_equal(trip.through(real), real)
+    assert np.array_equal(round_trip.reconstruct(real), real)
     height, width = (side + -side % 4 for side in size)
-    assert codec.whole.shape == (1, 3, height, width)
-    # The last row and column go on: no border that the codec would have to encode.
-    last = codec.whole[:, :, size[0] - 1 :, size[1] - 1 :]
+    assert codec.encoded.shape == (1, 3, height, width)
+    # The last row and column are repeated: there is no edge that the codec would have to encode.
+    last = codec.encoded[:, :, size[0] - 1 :, size[1] - 1 :]
     assert torch.equal(last, last[..., :1, :1].expand_as(last))

@@ -1,4 +1,4 @@
-"""report.json and report.html: the numbers, and one page that explains and shows them."""
+"""report.json and report.html: the numbers, and one page that explains them and shows images."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from semsynth.evaluation.report import charts
 
 Array = npt.NDArray[Any]
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
-MOST_SAMPLES = 4
+MAX_SAMPLES = 4
 _NONE = "\N{EN DASH}"
-# Larger images are shown smaller, and from this side on as JPEG.
-_SHOWN_SIDE = 384
-_PNG_SIDE = 160
+# Images are shrunk to this side; those with a longer side than _MAX_PNG_SIDE are stored as JPEG.
+_MAX_SHOWN_SIDE = 384
+_MAX_PNG_SIDE = 160
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of a few masks as data URIs, a row a mask: (title, [(caption, URI)])."""
+    """Images as data URIs, one row for each mask: (title, [(caption, URI)])."""
 
     rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     legend: Sequence[tuple[str, str]]
 
 
-def gallery(pairs: Pairs, painter: MeanColorBaseline | None, rows: int, seed: int) -> Gallery:
-    """Show ``rows`` masks that the seed chooses: mask, real, mean colours, samples.
+def gallery(pairs: Pairs, baseline: MeanColorBaseline | None, rows: int, seed: int) -> Gallery:
+    """Show randomly chosen masks with their real image, mean colours and samples.
 
     Args:
         pairs: the images.
-        painter: the baseline; None where there is none.
-        rows: how many masks, at the most.
-        seed: decides which.
+        baseline: the mean-colour baseline, if there is one.
+        rows: number of masks, at most.
+        seed: seed of the choice.
     """
     masks, split = pairs.masks, pairs.split
     chosen = numpy_rng(seed, "gallery").permutation(len(masks))[:rows]
@@ -57,9 +57,9 @@ def gallery(pairs: Pairs, painter: MeanColorBaseline | None, rows: int, seed: in
         mask = pairs.data.read_mask(split, stem)
         cells = [("mask", data_uri(pairs.data.labels.colorize(mask)))]
         cells.append(("real", data_uri(pairs.data.read_image(split, stem))))
-        if painter is not None:
-            cells.append(("mean colours", data_uri(painter.paint(mask))))
-        for k, sample in enumerate(pairs.by_mask[stem][:MOST_SAMPLES]):
+        if baseline is not None:
+            cells.append(("mean colours", data_uri(baseline.render(mask))))
+        for k, sample in enumerate(pairs.by_mask[stem][:MAX_SAMPLES]):
             cells.append((f"sample {k + 1}", data_uri(pairs.samples.read_image(split, sample))))
         table.append((stem, cells))
     return Gallery(table, legend(pairs.data.labels))
@@ -71,18 +71,18 @@ def legend(labels: LabelSet) -> list[tuple[str, str]]:
 
 
 def data_uri(image: Array) -> str:
-    """Return an image (H, W, 3) uint8 RGB as a data URI, made smaller where it is large."""
+    """Return an image (H, W, 3) uint8 RGB as a data URI, shrunk if it is large."""
     side = max(image.shape[:2])
-    if side > _SHOWN_SIDE:
-        scale = _SHOWN_SIDE / side
+    if side > _MAX_SHOWN_SIDE:
+        scale = _MAX_SHOWN_SIDE / side
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    kind: ImageFormat = "png" if side <= _PNG_SIDE else "jpg"
+    kind: ImageFormat = "png" if side <= _MAX_PNG_SIDE else "jpg"
     code = base64.b64encode(encode_image(np.ascontiguousarray(image), kind)).decode()
     return f"data:image/{'png' if kind == 'png' else 'jpeg'};base64,{code}"
 
 
 def render(report: Mapping[str, Any], shown: Gallery, curves: Sequence[charts.Curve] = ()) -> str:
-    """Return the page; it refers to nothing outside itself."""
+    """Return the page; it is self-contained, without scripts or references."""
     consistency = report["metrics"]["semantic_consistency"]
     ceiling = consistency["miou_real"]
     return fill_template(
@@ -101,7 +101,7 @@ def render(report: Mapping[str, Any], shown: Gallery, curves: Sequence[charts.Cu
 
 
 def fill_template(name: str, shown: Gallery, **values: Any) -> str:
-    """Return the page of a template of this folder, with its gallery."""
+    """Return the page of a template of this folder, with a gallery."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(
             lambda file: (
@@ -125,24 +125,24 @@ def fill_template(name: str, shown: Gallery, **values: Any) -> str:
 def write_report(
     report: Mapping[str, Any],
     pairs: Pairs,
-    painter: MeanColorBaseline | None,
+    baseline: MeanColorBaseline | None,
     config: EvaluateConfig,
     curves: Sequence[charts.Curve],
 ) -> None:
-    """Write report.html, and last report.json, to the configured output folder."""
-    shown = gallery(pairs, painter, config.rows, config.seed)
+    """Write report.html and then report.json, the sign of a finished report."""
+    shown = gallery(pairs, baseline, config.rows, config.seed)
     write_text(config.output / REPORT_HTML, render(report, shown, curves))
     write_json(config.output / REPORT_JSON, report)
 
 
 def _classes(consistency: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
-    """Return name, IoU and real IoU of each class, best known by the evaluator first."""
+    """Return name, IoU and real IoU of each class, in the order of the real IoU, best first."""
     rows = [(name, x["iou"], x["iou_real"]) for name, x in consistency["per_class"].items()]
     return sorted(rows, key=lambda row: -(row[2] or 0.0))
 
 
 def _distances(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each Frechet distance, FID first, with the baseline's beside it."""
+    """Return a row for each Frechet distance, FID first."""
     baseline = report["controls"].get("mean_colours", {}).get("frechet", {})
     entries = {"fid": report["metrics"].get("fid"), **report["metrics"]["frechet"]}
     return [
@@ -164,7 +164,7 @@ def _share(value: float | None) -> str:
 
 
 def _points(value: float) -> str:
-    """Return a difference of shares in points of 100, with its sign."""
+    """Return a difference of two shares in percentage points, with its sign."""
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 

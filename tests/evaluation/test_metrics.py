@@ -3,12 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.metrics.bootstrap import miou_interval
+from semsynth.evaluation.metrics.diversity import lpips_within_mask, pixel_std_within_mask
 from semsynth.evaluation.metrics.frechet import (
     GaussianStats,
     frechet_distance,
     kernel_distance,
     unbiased_mmd,
 )
+from semsynth.evaluation.metrics.weights import Unavailable
+from semsynth.evaluation.pairs import open_pairs
+from semsynth.segmentation.metrics import ConfusionMatrix
 
 N = 1000
 
@@ -24,27 +30,27 @@ def random_psd(rng: np.random.Generator, d: int, rank: int) -> np.ndarray:
     return a @ a.T
 
 
-def test_distance_to_itself_is_zero_also_with_fewer_images_than_dimensions() -> None:
+def test_distance_to_itself_is_zero_even_with_fewer_images_than_dimensions() -> None:
     rng = np.random.default_rng(0)
     for n in (5, 200):
         s = GaussianStats.of(rng.normal(size=(n, 20)))
         assert frechet_distance(s, s) == pytest.approx(0, abs=1e-6)
 
 
-def test_mean_and_covariance_are_numpys() -> None:
+def test_mean_and_covariance_agree_with_numpy() -> None:
     x = np.random.default_rng(0).normal(3, 2, size=(50, 4))
     s = GaussianStats.of(x)
     np.testing.assert_allclose(s.mean, x.mean(0))
     np.testing.assert_allclose(s.covariance, np.cov(x, rowvar=False))
 
 
-def test_shifted_gaussians_are_apart_by_the_square_of_the_shift() -> None:
+def test_distance_of_shifted_gaussians_is_the_square_of_the_shift() -> None:
     covariance = random_psd(np.random.default_rng(1), 3, 3)
     distance = frechet_distance(stats([0, 0, 0], covariance), stats([1, 2, -2], covariance))
     assert distance == pytest.approx(9)
 
 
-def test_diagonal_gaussians_have_the_closed_form() -> None:
+def test_diagonal_gaussians_agree_with_the_closed_form() -> None:
     a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 1.0, 0.0])
     distance = frechet_distance(stats([0, 0, 0], np.diag(a)), stats([0, 0, 0], np.diag(b)))
     assert distance == pytest.approx(((np.sqrt(a) - np.sqrt(b)) ** 2).sum())
@@ -59,7 +65,7 @@ def test_general_covariances_agree_with_the_matrix_root() -> None:
     assert frechet_distance(stats([0] * 6, a), stats([0] * 6, b)) == pytest.approx(expected)
 
 
-def test_symmetric_and_unchanged_by_a_rotation() -> None:
+def test_distance_is_symmetric_and_invariant_to_rotations() -> None:
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(40, 5)), rng.normal(1, 2, size=(30, 5))
     rotation = np.linalg.qr(rng.normal(size=(5, 5)))[0]
@@ -104,3 +110,65 @@ def test_kernel_distance_is_fixed_by_its_seed_and_grows_with_the_shift() -> None
     assert kernel_distance(x, far, 1, subset_size=1000).subset_size == 60
     with pytest.raises(ValueError, match="at least two"):
         kernel_distance(x, far[:1], 1)
+
+
+def test_interval_contains_the_score_and_is_empty_if_all_masks_have_the_same() -> None:
+    rng = np.random.default_rng(0)
+    matrices, total = [], ConfusionMatrix(2)
+    for _ in range(30):
+        matrix = ConfusionMatrix(2)
+        target = rng.integers(0, 2, (8, 8))
+        wrong = rng.random((8, 8)) < rng.uniform(0, 0.4)
+        matrix.add(np.where(wrong, 1 - target, target), target)
+        total.counts += matrix.counts
+        matrices.append(matrix)
+    low, high = miou_interval(matrices, 0) or (1, 0)
+    assert low < total.miou < high
+    low, high = miou_interval([matrices[0]] * 10, 0) or (1, 0)
+    assert low == high == pytest.approx(matrices[0].miou)
+    assert miou_interval(matrices[:3], 0) is None
+
+
+def pairs_of(data, samples):
+    return open_pairs(EvaluateConfig(samples=samples.root, data=data.root))
+
+
+def test_pixel_std_is_0_for_equal_and_half_for_black_and_white_samples(data, make_samples) -> None:
+    same = make_samples("same", render=lambda mask, seed: np.full((*mask.shape, 3), 7, np.uint8))
+    assert set(pixel_std_within_mask(pairs_of(data, same)).values()) == {0}
+
+    def black_or_white(mask: np.ndarray, seed: int) -> np.ndarray:
+        return np.full((*mask.shape, 3), 255 * (seed % 2), np.uint8)
+
+    most = make_samples("most", render=black_or_white)
+    assert pixel_std_within_mask(pairs_of(data, most)) == pytest.approx(
+        dict.fromkeys(range(6), 0.5)
+    )
+
+
+def test_diversity_needs_several_samples_per_mask(data, make_samples) -> None:
+    pairs = pairs_of(data, make_samples(per_mask=1))
+    with pytest.raises(Unavailable, match="one sample"):
+        pixel_std_within_mask(pairs)
+
+
+def test_lpips_diversity_is_the_mean_over_all_pairs_of_a_mask(data, make_samples) -> None:
+    import torch
+
+    class Levels:
+        """A distance that can be computed by hand: of the first pixel's red, 0 to 255."""
+
+        shift = torch.zeros(1)
+
+        def embed(self, images):
+            return [images[:, 0, 0, 0] * 255]
+
+        def distance(self, first, second):
+            return (first[0] - second[0]).abs()
+
+    def level(mask: np.ndarray, seed: int) -> np.ndarray:
+        return np.full((*mask.shape, 3), (0, 1, 5)[seed % 10], np.uint8)
+
+    pairs = pairs_of(data, make_samples(render=level, per_mask=3))
+    found = lpips_within_mask(pairs, Levels())
+    assert found == dict.fromkeys(range(6), (pytest.approx((1 + 5 + 4) / 3), 3))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semsynth.augmentation.filter import agreement, ignore_disagreeing, keep_best
+from semsynth.augmentation.subset import agreement, ignore_disagreeing, keep_best
 
 MASK = np.array([[1, 1, 2, 2], [1, 1, 2, 0]])
 PREDICTED = np.array([[1, 1, 1, 1], [1, 1, 2, 1]])
@@ -23,10 +23,10 @@ def test_the_best_share_is_kept_in_order() -> None:
     assert keep_best(dict.fromkeys("abc", 0.5), 0.7) == ["a", "b"]
 
 
-def test_classes_that_are_not_where_the_mask_says_are_ignored() -> None:
+def test_classes_with_a_low_iou_are_ignored() -> None:
     # IoU of class 1: 4 of 6 pixels; of class 2: 1 of 3.
-    trusted = ignore_disagreeing(PREDICTED, MASK, ignore_id=0, least=0.5)
+    trusted = ignore_disagreeing(PREDICTED, MASK, ignore_id=0, min_iou=0.5)
     assert np.array_equal(trusted, [[1, 1, 0, 0], [1, 1, 0, 0]])
-    assert np.array_equal(ignore_disagreeing(PREDICTED, MASK, 0, least=0.3), MASK)
-    assert not ignore_disagreeing(PREDICTED, MASK, 0, least=0.7).any()
+    assert np.array_equal(ignore_disagreeing(PREDICTED, MASK, 0, min_iou=0.3), MASK)
+    assert not ignore_disagreeing(PREDICTED, MASK, 0, min_iou=0.7).any()
     assert MASK.sum() == 10

@@ -1,4 +1,4 @@
-"""Several processes evaluate one folder: the numbers of one, images are not gathered."""
+"""Several processes evaluate one folder; the scores are those of one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semsynth.core.distributed.shards import Shard
 from semsynth.evaluation import run
 from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.metrics.features import FID, Extractor
+from semsynth.evaluation.metrics.features import FID, FeatureExtractor
 from semsynth.evaluation.partial_results import PartialResults
 from semsynth.evaluation.report.entries import inception_scores
 from semsynth.evaluation.run import evaluate
@@ -41,7 +41,7 @@ def config(data, segmenter, make_samples, tmp_path: Path, monkeypatch) -> Evalua
 
 
 def close(found: Any, expected: Any) -> None:
-    """Check that two reports are equal, numbers up to the last digit that they show."""
+    """Check that two reports are equal, numbers up to rounding in the last digit."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for key, value in expected.items():
@@ -57,7 +57,7 @@ def only(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("tasks", [2, 3])
-def test_tasks_report_the_numbers_of_one(config: EvaluateConfig, tasks: int) -> None:
+def test_tasks_report_the_scores_of_one_process(config: EvaluateConfig, tasks: int) -> None:
     alone = evaluate(config)
     shared = replace(config, output=config.output.with_name("shared"))
     for k in range(tasks, 1, -1):
@@ -69,7 +69,7 @@ def test_tasks_report_the_numbers_of_one(config: EvaluateConfig, tasks: int) -> 
     assert only(shared.output) == only(config.output)
     written = (shared.output / "report.json").read_text()
     close(json.loads(written), alone)
-    # One that was started twice comes late, and finds the report.
+    # A task that is started again finds the report.
     close(evaluate(replace(shared, shard=f"2/{tasks}")), alone)
     assert (shared.output / "report.json").read_text() == written
     assert only(shared.output) == only(config.output)
@@ -82,7 +82,7 @@ def test_more_tasks_than_batches(config: EvaluateConfig) -> None:
     close(results[-1], alone)
 
 
-def test_a_part_that_is_there_is_not_measured_again(
+def test_a_finished_part_is_not_measured_again(
     config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(replace(config, shard="1/2"))
@@ -93,17 +93,17 @@ def test_a_part_that_is_there_is_not_measured_again(
     with monkeypatch.context() as patch:
         patch.setattr(run, "_measure", never)
         assert evaluate(replace(config, shard="1/2"))["missing_parts"] == ["2/2"]
-    (part,) = config.output.glob(".parts-*/1-of-2.npz")
-    part.write_bytes(part.read_bytes()[:-100])  # a damaged one counts as none
+    (part,) = config.output.glob(".parts-*/part-1-of-2.npz")
+    part.write_bytes(part.read_bytes()[:-100])  # a damaged part counts as missing
     assert evaluate(replace(config, shard="2/2"))["missing_parts"] == ["1/2"]
     assert "metrics" in evaluate(replace(config, shard="1/2"))
 
 
 def test_parts_of_other_samples_are_not_mixed(
-    config: EvaluateConfig, make_samples, noise_painter
+    config: EvaluateConfig, make_samples, noise_renderer
 ) -> None:
     evaluate(replace(config, shard="1/2"))
-    other = replace(config, samples=make_samples("noise", paint=noise_painter).root)
+    other = replace(config, samples=make_samples("noise", render=noise_renderer).root)
     assert evaluate(replace(other, shard="2/2"))["missing_parts"] == ["1/2"]
     bad = evaluate(replace(other, shard="1/2"))["metrics"]["semantic_consistency"]["miou"]
     good = evaluate(replace(config, shard="2/2"))["metrics"]["semantic_consistency"]["miou"]
@@ -111,35 +111,35 @@ def test_parts_of_other_samples_are_not_mixed(
 
 
 def test_fid_and_kid_of_parts(segmenter: Path) -> None:
-    """KID draws images by their number: the rows of all parts are put in order again."""
+    """KID draws images by their number, so the features of all parts must be in order."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 11, 24, 32, 3), np.uint8)
-    about = Extractor(FID, "means", lambda x: x.mean((1, 2)).astype(np.float32) / 255)
-    judge = MetricAccumulator(Segmenter.load(segmenter, "cpu"), [about], BATCH)
+    extractor = FeatureExtractor(FID, "means", lambda x: x.mean((1, 2)).astype(np.float32) / 255)
+    accumulator = MetricAccumulator(Segmenter.load(segmenter, "cpu"), [extractor], BATCH)
 
-    def found(shard: Shard) -> PartialResults:
-        part = replace(judge, shard=shard)
+    def measure(shard: Shard) -> PartialResults:
+        part = replace(accumulator, shard=shard)
         names = zip(("real", "generated"), images, strict=True)
         return PartialResults(
             {n: part.measure(lambda i, x=x: EvalSample(x[i]), 11, n) for n, x in names}
         )
 
-    labels = judge.segmenter.labels
-    alone = found(Shard())
-    parts = [PartialResults.from_bytes(found(Shard(i, 3)).to_bytes(), labels) for i in (2, 0, 1)]
+    labels = accumulator.segmenter.labels
+    alone = measure(Shard())
+    parts = [PartialResults.from_bytes(measure(Shard(i, 3)).to_bytes(), labels) for i in (2, 0, 1)]
     total = parts[0] + parts[1] + parts[2]
     scores = [
-        inception_scores(f.sets["real"], f.sets["generated"], None, [about], 0, {})
+        inception_scores(f.sets["real"], f.sets["generated"], None, [extractor], 0, {})
         for f in (alone, total)
     ]
     close(scores[1], scores[0])
     assert scores[0]["kid"]["subset_size"] == 11
-    (rows, again) = (f.sets["real"].features(FID) for f in (alone, total))
+    (rows, again) = (f.sets["real"].feature_matrix(FID) for f in (alone, total))
     assert np.array_equal(rows, again)
 
 
 @pytest.mark.slow
-def test_torchrun_reports_the_numbers_of_one_process(config: EvaluateConfig) -> None:
+def test_torchrun_reports_the_scores_of_one_process(config: EvaluateConfig) -> None:
     alone = evaluate(config)
     shared = replace(config, output=config.output.with_name("ranks"), download=True)
     words = [
