@@ -14,8 +14,10 @@ from __future__ import annotations
 import copy
 import gc
 import hashlib
+import platform
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -33,7 +35,6 @@ from semsynth.core.logging import logger
 from semsynth.core.precision import (
     Precision,
     autocast,
-    cpu_name,
     keep_casts,
     memory_format,
     resolve_precision,
@@ -175,6 +176,15 @@ def main(argv: list[str]) -> int:
     return finish({"output": str(config.output), "rows": rows}, as_json)
 
 
+def _cpu_name() -> str:
+    """Return the name of this machine's CPU model."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return str(line.partition(":")[2].strip())
+    return platform.processor() or platform.machine()
+
+
 def _names(config: SpeedConfig, device: torch.device) -> list[str]:
     gpu = device.type == "cuda"
     published = [PUBLISHED, *([PUBLISHED_MANY, TRAINING_LARGE] if gpu else [])]
@@ -226,7 +236,7 @@ def _key(where: Where) -> dict[str, Any]:
         "code": digest.hexdigest(),
         "torch": str(torch.__version__),
         "device": str(where.device),
-        "processor": torch.cuda.get_device_name(where.device) if gpu else cpu_name(),
+        "processor": torch.cuda.get_device_name(where.device) if gpu else _cpu_name(),
         "threads": torch.get_num_threads(),
         "precision": where.precision,
         "rounds": where.rounds,

@@ -1,61 +1,58 @@
-"""bfloat16 is used where it is faster, and the answer is the same every time."""
+"""bfloat16 is used where a device has instructions for it, and the answer is always the same."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from semsynth.core import precision
-from semsynth.core.precision import cache_file, cpu_gain, resolve_precision
+from semsynth.core.precision import cpu_bfloat16, resolve_precision
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def asked_anew() -> Iterator[None]:
+    cpu_bfloat16.cache_clear()
+    yield
+    cpu_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("gain", "expected"), [(1.1, ("no", "no", "no")), (1.5, ("no", "bf16", "bf16"))]
+    ("flags", "name"),
+    [
+        ("fma avx2 avx512f", ""),
+        ("avx512_bf16", "AVX512-BF16"),
+        ("avx512_bf16 amx_bf16 amx_tile", "AMX-BF16"),
+        ("", ""),
+    ],
 )
-def test_what_is_faster_is_used(
-    gain: float,
-    expected: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    logged: Callable[[], str],
+def test_the_rule(
+    flags: str, name: str, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
-    monkeypatch.setattr(precision, "measure", lambda: gain)
-    assert tuple(resolve_precision(p, CPU) for p in ("no", "auto", "bf16")) == expected
-    assert ("computing in float32" in logged()) == (gain < 1.2)
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: set(flags.split()))
+    assert cpu_bfloat16() == name
+    short = "bf16" if name else "no"
+    assert [resolve_precision(p, CPU) for p in ("no", "auto")] == ["no", short]
+    assert not logged()
+    assert resolve_precision("bf16", CPU) == short
+    assert ("computing in float32" in logged()) == (not name)
 
 
-def test_measured_once_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([1.7])
-    monkeypatch.setattr(precision, "measure", lambda: next(answers))
-    assert [cpu_gain(), cpu_gain()] == [1.7, 1.7]
-    # Other threads, another answer.
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 12345)
-    with pytest.raises(StopIteration):
-        cpu_gain()
+def test_not_without_the_library_that_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: {"amx_bf16"})
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert resolve_precision("auto", CPU) == "no"
 
 
-@pytest.mark.parametrize(
-    "left", ["{", "[1.5]", "null", *(f'{{"KEY": {v}}}' for v in ("null", '"1.5"', "NaN", "true"))]
-)
-def test_a_damaged_memory_is_replaced(left: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "measure", lambda: 1.7)
-    cpu_gain()
-    (key,) = json.loads(cache_file().read_text())
-    cache_file().write_text(left.replace("KEY", key))
-    assert resolve_precision("auto", CPU) == "bf16" and cpu_gain() == 1.7
-    monkeypatch.setattr(precision, "measure", lambda: 9.9)
-    assert cpu_gain() == 1.7
+def test_on_a_system_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "Path", lambda _: Path("/nowhere"))
+    assert precision._cpu_flags() == set()
 
 
-def test_the_measurement_is_a_ratio() -> None:
-    assert 0.01 < precision.measure(repeats=2) < 100
+def test_this_cpu_as_pytorch_sees_it() -> None:
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert bool(cpu_bfloat16()) == native

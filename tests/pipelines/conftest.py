@@ -79,6 +79,6 @@ def new_masks() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(autouse=True)
-def float32_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers on all CPUs; tests of bfloat16 say so."""
-    monkeypatch.setattr(precision, "cpu_gain", lambda: 1.0)
+    monkeypatch.setattr(precision, "cpu_bfloat16", str)

@@ -107,7 +107,7 @@ def test_bfloat16_is_near(
     expected = pipe.generate(masks, seeds)
     size = sum(pipe.unet.condition_bytes(1, 8, 12))
     assert pipe.precision == "no" and pipe.encode(masks[:1]).n_bytes == size
-    monkeypatch.setattr(precision, "cpu_gain", lambda: 2.0)
+    monkeypatch.setattr(precision, "cpu_bfloat16", lambda: "AVX512-BF16")
     pipe = new_pipe()  # what is faster is the default
     assert pipe.precision == "bf16"
     condition = pipe.encode(masks[:1])

@@ -303,14 +303,14 @@ def test_the_precision_of_the_first_start_stays(
 ) -> None:  # fmt: skip
     """`auto` is decided by the machine; a run that moves to another one is not."""
 
-    def machine(gain: float) -> None:
-        monkeypatch.setattr("semsynth.core.precision.cpu_gain", lambda: gain)
+    def machine(bfloat16: str) -> None:
+        monkeypatch.setattr("semsynth.core.precision.cpu_bfloat16", lambda: bfloat16)
 
-    machine(2.0)
+    machine("AMX-BF16")
     train(configure("straight", "train.precision=auto"))
-    for gain in (2.0, 1.0):
-        machine(gain)
-        train_until(configure("moved", "train.precision=auto"), 2 if gain == 2 else 8)
+    for bfloat16, step in (("AMX-BF16", 2), ("", 8)):
+        machine(bfloat16)
+        train_until(configure("moved", "train.precision=auto"), step)
     path = tmp_path / "moved/step_0000008/state.pt"
     assert torch.load(path, weights_only=True)["precision"] == "bf16"
     train(configure("moved", "train.precision=auto"))

@@ -301,18 +301,18 @@ def test_a_loss_that_is_not_finite_stops(
         assert all(bool(w.isfinite().all()) for w in state["model"].values())
 
 
-def test_in_bfloat16_where_that_is_faster(
+def test_in_bfloat16_where_the_cpu_has_it(
     configure: Configure, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     networks = []
     monkeypatch.setattr(setup, "enable_compiled_norms", lambda unet, *_: networks.append(unet))
-    for name, gain, kind in (("a", 1.0, "auto"), ("b", 2.0, "no"), ("c", 2.0, "auto")):
-        monkeypatch.setattr(precision, "cpu_gain", partial(float, gain))
+    for name, has, kind in (("a", "", "auto"), ("b", "yes", "no"), ("c", "yes", "auto")):
+        monkeypatch.setattr(precision, "cpu_bfloat16", partial(str, has))
         train(configure(name, f"train.precision={kind}", "train.steps=2", "finetune.steps=0"))
     exact, asked, short = (weights(configure(name).output) for name in "abc")
     assert all(torch.equal(exact[name], asked[name]) for name in exact)
     assert any(not torch.equal(exact[name], short[name]) for name in exact)
-    # Two steps move every weight by two learning rates at the most, whatever the rounding.
+    # Two steps move every weight by two learning rates at most, whatever the rounding.
     assert all((exact[name] - short[name]).abs().max() < 5e-3 for name in exact)
     last = torch.channels_last
     assert [n.conv_in.weight.is_contiguous(memory_format=last) for n in networks] == [0, 0, 1]

@@ -62,14 +62,14 @@ def _speed() -> dict[str, Any]:
     import torch
 
     from semsynth.core.devices import free_bytes, pick_device
-    from semsynth.core.precision import WORTH, cpu_gain, resolve_precision
+    from semsynth.core.precision import BFLOAT16_INSTRUCTIONS, cpu_bfloat16, resolve_precision
 
     device = pick_device("auto")
     short = resolve_precision("auto", device) == "bf16"
     why = ""
     if device.type == "cpu":
-        gain = cpu_gain()
-        why = f" ({gain:.2f} times as fast as float32 here; used from {WORTH} on)"
+        native = cpu_bfloat16()
+        why = f" (this CPU has {native or 'neither ' + ' nor '.join(BFLOAT16_INSTRUCTIONS)})"
     found = {
         "precision": f"{'bfloat16' if short else 'float32'} by --precision auto{why}",
         "memory_layout": "channels_last" if short else "contiguous",

@@ -1,49 +1,38 @@
-"""Which precision is fastest on a device: known of GPUs, measured once on CPUs and remembered."""
+"""Which precision a device computes in: a rule on what it can, the same in every run."""
 
 from __future__ import annotations
 
-import math
-import os
-import platform
-import time
+import functools
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
 
 Precision = Literal["no", "bf16"]
 
-# Faster by less is not worth other numbers.
-WORTH = 1.2
+# What Linux calls the instructions in /proc/cpuinfo, and what everyone else does.
+_BFLOAT16_FLAGS = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16"}
+BFLOAT16_INSTRUCTIONS = tuple(_BFLOAT16_FLAGS.values())
 
 
 def resolve_precision(wanted: Literal["auto", "no", "bf16"], device: torch.device) -> Precision:
-    """Return the precision to compute in; ``auto`` is the fastest on ``device``."""
+    """Return the precision to compute in on ``device``.
+
+    ``auto`` is bfloat16 where the device has instructions for it, which makes it faster; ``bf16``
+    is the same, with a line in the log where it has none.
+    """
     if wanted == "no":
         return "no"
     if device.type == "cuda":
         native = can_compute("bf16", device)
-        if wanted == "bf16" and not native:
-            logger.info(
-                f"{torch.cuda.get_device_name(device)} has no bfloat16: computing in float32"
-            )
-        return "bf16" if native else "no"
-    if device.type != "cpu":
-        if wanted == "bf16":
-            logger.info(f"bfloat16 is not used on {device.type}: computing in float32")
-        return "no"
-    gain = cpu_gain()
-    if wanted == "bf16" and gain < WORTH:
-        logger.info(
-            f"bfloat16 is {gain:.2f} times as fast as float32 on this CPU: computing in float32"
-        )
-    return "bf16" if gain >= WORTH else "no"
+    else:
+        native = device.type == "cpu" and bool(cpu_bfloat16())
+    if wanted == "bf16" and not native:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        logger.info(f"no bfloat16 instructions are used on {name}: computing in float32")
+    return "bf16" if native else "no"
 
 
 def can_compute(precision: Precision, device: torch.device) -> bool:
@@ -83,68 +72,23 @@ def memory_format(precision: Precision) -> torch.memory_format:
     return torch.channels_last if precision == "bf16" else torch.contiguous_format
 
 
-def cpu_gain() -> float:
-    """Return how many times faster this CPU convolves in bfloat16 than in float32.
+@functools.cache
+def cpu_bfloat16() -> str:
+    """Return this CPU's instructions for bfloat16 that PyTorch's convolutions use, or empty.
 
-    Measured once for a CPU, a number of threads and a version of PyTorch, and remembered in the
-    user's cache folder, so that the choice is the same in every run.
+    With them convolutions took a third of float32's time or less on every CPU that was measured;
+    without them bfloat16 is emulated and slower.
     """
-    file = cache_file()
-    key = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    known = _known(file)
-    if key not in known:
-        known[key] = round(measure(), 3)
-        try:
-            write_json(file, known)
-        except (OSError, UserError) as error:
-            logger.warning(f"{file} could not be written ({error}): measured again next time")
-    return known[key]
+    if not torch.backends.mkldnn.is_available():
+        return ""
+    flags = _cpu_flags()
+    return next((name for flag, name in _BFLOAT16_FLAGS.items() if flag in flags), "")
 
 
-def _known(file: Path) -> dict[str, float]:
-    """Return what is remembered; what is damaged is not, and so is measured again."""
+def _cpu_flags() -> set[str]:
+    """Return the instruction sets that Linux lists; none elsewhere."""
     try:
-        found = read_json(file)
-    except (OSError, UserError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    # A bool is an int, and JSON as Python reads it has NaN and infinity.
-    return {
-        name: float(gain)
-        for name, gain in found.items()
-        if type(gain) in (int, float) and 0 < gain < math.inf
-    }
-
-
-def cache_file() -> Path:
-    """Return where the measurements are remembered."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "semsynth" / "bfloat16.json"
-
-
-def cpu_name() -> str:
-    """Return the name of this machine's CPU model."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-@torch.no_grad()
-def measure(repeats: int = 7) -> float:
-    """Time a typical convolution both ways, in turns; return the ratio of the best times."""
-    last = torch.channels_last
-    x, weight = torch.randn(4, 96, 32, 32), torch.randn(96, 96, 3, 3)
-    short = (x.bfloat16().to(memory_format=last), weight.bfloat16().to(memory_format=last))
-
-    def seconds(x: Tensor, weight: Tensor) -> float:
-        start = time.perf_counter()
-        F.conv2d(x, weight, padding=1)
-        return time.perf_counter() - start
-
-    times = [(seconds(x, weight), seconds(*short)) for _ in range(repeats)]
-    return min(t[0] for t in times) / min(t[1] for t in times)
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

@@ -63,7 +63,7 @@ class TrainSection(PhaseConfig):
         augment: share of the samples that crop, scale and color change.
         cache_latents: with codec ``vae``, compute the latents of all images once and keep them
             beside the data; excludes crops and color.
-        precision: ``auto`` (bf16 where that is faster), ``no`` (fp32) or ``bf16``.
+        precision: ``auto`` (bf16 where the device is made for it), ``no`` (fp32) or ``bf16``.
         sharding: ``full``: each of several processes holds a share of weights, gradients, optimizer
             and average (FSDP2), for networks too large for one GPU; ``none``: all of it (DDP).
         gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.

@@ -52,8 +52,8 @@ class GenerateConfig:
     by nearest, until they are as large; paint them at their own size. Other sizes are painted as
     they are."""
     precision: Literal["auto", "no", "bf16"] = "auto"
-    """Compute in bfloat16: auto, where that is faster (measured once on a CPU); bf16, where the
-    device is made for it; no, never."""
+    """Compute in bfloat16: auto and bf16, where the GPU or CPU has instructions for it; no,
+    never."""
     cache: Literal["auto", "full", "off"] = "auto"
     """Keep what depends on a mask alone over all steps: auto, as much as fits into half of the
     free memory; full, all of it; off, none. Images differ by rounding at most."""
