@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from semsynth.core.rng import derive_seed, numpy_rng
-from semsynth.core.torch_rng import torch_generator
+from semsynth.core.rng import derive_seed, numpy_rng, torch_generator
 
 KNOWN = (7520536977032167579, 8307221573466005009, 8608126031654469741)
 

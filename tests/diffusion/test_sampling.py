@@ -12,7 +12,7 @@ from gaussian import CONFIGS, MEAN, STD, Exact, draw_noise
 from torch import Tensor
 
 from semsynth.core.errors import UserError
-from semsynth.core.torch_rng import torch_generator
+from semsynth.core.rng import torch_generator
 from semsynth.diffusion.config import SAMPLERS, DiffusionConfig, SamplerName, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser
 from semsynth.diffusion.sampling import (

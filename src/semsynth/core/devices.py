@@ -1,4 +1,4 @@
-"""Where networks run; apart from the light rooms of ``runtime``, since it needs torch."""
+"""Where networks run, what they take there, and how much memory is free; needs torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from semsynth.core.distributed.shards import local_rank
 from semsynth.core.errors import UserError
 
-# Where networks can run; `meta`, say, is a device without any numbers.
+# Where networks can run; the device `meta`, for example, has no values.
 KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -41,14 +41,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return how long ``run`` takes, until ``device`` has done what it was told."""
+    """Return how long ``run`` takes, until ``device`` has finished its queue."""
     start = clock(device)
     run()
     return clock(device) - start
 
 
 def clock(device: torch.device) -> float:
-    """Return the time in seconds, once ``device`` has done what it was told."""
+    """Return the time in seconds, once ``device`` has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -69,8 +69,8 @@ def job_free_bytes(
 ) -> int:
     """Return what the limits of this process's job leave, in bytes (2**62 where there are none).
 
-    A job of a batch system is killed at its own limit, however much the node has left. Linux tells
-    it in control groups (version 2), one within the other.
+    A job of a batch system is killed at its own limit, however much the node has left. Linux
+    has it in control groups (version 2), one within the other.
     """
     free = 2**62
     try:

@@ -49,7 +49,7 @@ class SilentExit(SystemExit):
         self.reason, self.said, self.lost = reason, said, list(lost)
 
 
-def some(names: Sequence[str], most: int = 10, between: str = ", ") -> str:
+def abbreviate(names: Sequence[str], most: int = 10, between: str = ", ") -> str:
     """Return the first ``most`` of them, for a message, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return between.join(names[:most]) + rest

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from semsynth.core.errors import UserError, some
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.progress import progress_bar
 
 MARKER = ".semsynth.json"
@@ -55,7 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside ``folder``; on success it takes that place, all at once.
 
-    On any error the temporary folder is removed and nothing stands at ``folder``.
+    On any error the temporary folder is removed and there is nothing at ``folder``.
 
     Raises:
         UserError: ``folder`` is there and not empty, or the disk is full or cannot be written.
@@ -153,7 +153,7 @@ def claim_output_dir(folder: str | Path, kind: str, key: Mapping[str, Any]) -> P
     """Make ``folder`` ours, or check that it already is, before anything is written into it.
 
     A marker file records what the folder is (``kind``) and from what it is made (``key``, JSON
-    values). The same kind and key may go on where an earlier run stopped.
+    values). The same kind and key may resume where an earlier run stopped.
 
     Raises:
         UserError: the folder belongs to something else, or was made with other settings.
@@ -173,7 +173,7 @@ def check_output_dir(
     Args:
         folder: to be claimed.
         kind: of ``claim_output_dir``.
-        key: likewise.
+        key: of ``claim_output_dir``.
         found: what its marker is taken to say; None: what it says.
 
     Raises:
@@ -183,7 +183,7 @@ def check_output_dir(
     marker = folder / MARKER
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder; choose another output")
-    # A marker that another process is just writing is no stranger's file.
+    # A marker that another process is writing at this moment is not a stranger's file.
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
     others = [name for name in names if not name.startswith(f".{MARKER}.")]
     if others and not marker.exists():
@@ -209,9 +209,9 @@ def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None
     old, new = _flat(found.get("key", {})), _flat(wanted["key"])
     other = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if other:
-        told = [f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in other]
+        differences = [f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in other]
         raise UserError(
-            f"{folder}: was made with {some(told, 3, '; ')}; "
+            f"{folder}: was made with {abbreviate(differences, 3, '; ')}; "
             "choose another output folder or remove this one"
         )
 

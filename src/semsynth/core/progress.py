@@ -15,7 +15,7 @@ from semsynth.core.logging import is_quiet
 
 T = TypeVar("T")
 
-# What is done within a second needs no bar.
+# Work of less than a second needs no bar.
 _DELAY = 1.0
 
 
@@ -27,7 +27,7 @@ class _Bar(tqdm):
 
 
 def _bar(items: Iterable[T] | None, desc: str, total: int | None, unit: str, initial: int) -> _Bar:
-    # A log file is no terminal: there, one line every 10 seconds instead of ten a second.
+    # In a log file, which is not a terminal, one line every 10 seconds instead of ten a second.
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return _Bar(
         items,
@@ -59,7 +59,7 @@ def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 
 
 
 @contextmanager
-def growing(path: Path, n_bytes: int, desc: str) -> Iterator[None]:
+def file_size_progress(path: Path, n_bytes: int, desc: str) -> Iterator[None]:
     """Show a bar of how large ``path`` is, while a library writes it in one call.
 
     Args:

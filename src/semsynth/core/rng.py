@@ -1,11 +1,15 @@
-"""One stream of random numbers for each (seed, what it is for), whatever the order of work."""
+"""One stream of random numbers for each (seed, purpose), whatever the order of work."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 Key = int | str
 
@@ -22,3 +26,14 @@ def derive_seed(seed: int, *key: Key) -> int:
 def numpy_rng(seed: int, *key: Key) -> np.random.Generator:
     """Return NumPy's PCG64 generator for (``seed``, ``key``)."""
     return np.random.default_rng(derive_seed(seed, *key))
+
+
+def torch_generator(seed: int, *key: Key) -> torch.Generator:
+    """Return PyTorch's CPU generator for (``seed``, ``key``).
+
+    Noise is always drawn on the CPU and then moved, so that a seed gives the same image on
+    every kind of device (up to the rounding of its kernels).
+    """
+    import torch  # command lines that need no network stay free of it
+
+    return torch.Generator("cpu").manual_seed(derive_seed(seed, *key))

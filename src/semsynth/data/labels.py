@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.core.errors import UserError, some
+from semsynth.core.errors import UserError, abbreviate
 
 Color = tuple[int, int, int]
 Array = npt.NDArray[Any]
@@ -207,7 +207,7 @@ class LabelSet:
             for value, count in zip(values, counts, strict=True)
             if int(value) not in self.by_id
         ]
-        shown = some([f"{value} ({count} pixels)" for value, count in wrong], 5)
+        shown = abbreviate([f"{value} ({count} pixels)" for value, count in wrong], 5)
         raise UserError(
             f"{where}: ids outside the labels: {shown}; add them to the labels or mend the "
             f"mask (labels have {min(self.by_id)} to {self.max_id})"

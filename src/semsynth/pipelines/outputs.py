@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from semsynth.core.errors import UserError
-from semsynth.core.torch_rng import torch_generator
+from semsynth.core.rng import torch_generator
 from semsynth.models.codecs.codec import denormalize_images
 
 OutputType = Literal["pil", "np", "pt", "latent"]

@@ -14,8 +14,7 @@ from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_json
 from semsynth.core.progress import progress_bar
-from semsynth.core.rng import derive_seed
-from semsynth.core.torch_rng import torch_generator
+from semsynth.core.rng import derive_seed, torch_generator
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels

@@ -17,7 +17,7 @@ from torch.distributed import DistError, DistNetworkError
 
 from semsynth.core.distributed.preemption import requested
 from semsynth.core.distributed.watchdog import RankWatchdog
-from semsynth.core.errors import Preempted, RankLost, UserError, some
+from semsynth.core.errors import Preempted, RankLost, UserError, abbreviate
 from semsynth.core.logging import logger
 from semsynth.data.loader import TrainingDataset
 from semsynth.training.recipe import Recipe
@@ -149,7 +149,7 @@ def not_finite(run: Run, images: TrainingDataset, window: list[Tensor]) -> UserE
     logger.debug(f"the {what} of step {step + 1} is not finite; its images: {', '.join(stems)}")
     return UserError(
         f"{run.folder}: the {what} of step {step + 1} is not finite, in the images "
-        f"{some(stems, 8)}; started again, the run would come to the same: look at these "
+        f"{abbreviate(stems, 8)}; started again, the run would come to the same: look at these "
         "images, or start another with a lower train.learning_rate; the last checkpoint is from "
         "before"
     )

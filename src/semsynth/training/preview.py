@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from semsynth.core.files import write_bytes
-from semsynth.core.rng import derive_seed
-from semsynth.core.torch_rng import torch_generator
+from semsynth.core.rng import derive_seed, torch_generator
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.data.loader import Latents

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semsynth.core.errors import UserError, some
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.progress import progress
 from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
@@ -112,7 +112,7 @@ def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple
     ):
         if alone:
             paths = images if what == "image" else masks
-            names = some([str(paths[stem]) for stem in alone], 3)
+            names = abbreviate([str(paths[stem]) for stem in alone], 3)
             raise UserError(f"{names}: {what} without {other} of the same stem")
     return [(stem, Pair(images[stem], masks[stem])) for stem in sorted(images)]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from semsynth.core.config import parse
-from semsynth.core.errors import UserError, some
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.models.config import ModelConfig
 from semsynth.models.official.names import Shape, official_shapes
 from semsynth.models.sdm.unet import SemanticUNet
@@ -127,7 +127,7 @@ def check_keys(unet: SemanticUNet, shapes: Shapes, where: str) -> None:
         if name in shapes and shapes[name] != shape
     ]
     kinds = (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
-    problems = [f"{len(names)} {kind}: {some(names)}" for kind, names in kinds if names]
+    problems = [f"{len(names)} {kind}: {abbreviate(names)}" for kind, names in kinds if names]
     if problems:
         raise UserError(
             f"{where}: does not fit the SDM network of {len(wanted)} keys that most of its shapes "
@@ -139,7 +139,7 @@ def _check_kind(shapes: Shapes, where: str) -> None:
     if not any(name.startswith("input_blocks.") for name in shapes):
         raise UserError(
             f"{where}: is not the state dict of an official SDM network (no input_blocks.*); "
-            f"its keys are {some(list(shapes)) or 'none at all'}"
+            f"its keys are {abbreviate(list(shapes)) or 'none at all'}"
         )
     if not any(".mlp_shared." in name for name in shapes):
         raise UserError(
@@ -150,8 +150,8 @@ def _check_kind(shapes: Shapes, where: str) -> None:
     plain = [n for n in shapes if re.search(r"^input_blocks\.\d+\.0\.op\.|\.\d\.conv\.\w+$", n)]
     if plain:
         raise UserError(
-            f"{where}: was trained with --resblock_updown False ({some(plain)}); only True, as "
-            "published, is known here"
+            f"{where}: was trained with --resblock_updown False ({abbreviate(plain)}); only True, "
+            "as published, is supported here"
         )
     times = [shape[0] for shape in _shapes(shapes, r"^middle_block.*emb_layers\.1\.bias$", 1)]
     widths = [shape[0] for shape in _shapes(shapes, r"^middle_block.*out_layers\.2\.bias$", 1)]

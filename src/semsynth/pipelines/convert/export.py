@@ -10,7 +10,7 @@ import torch
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_folder, atomic_path, require_space, write_json
 from semsynth.core.logging import logger
-from semsynth.core.progress import growing
+from semsynth.core.progress import file_size_progress
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs.codec import open_codec
 from semsynth.models.official.names import to_official
@@ -169,7 +169,7 @@ def write_official(bundle: ModelFile, path: Path, side_file: Path, flags: str) -
     )
     write_json(side_file, side.model_dump(mode="json"))
     try:
-        with atomic_path(path) as temporary, growing(temporary, n_bytes, "writing"):
+        with atomic_path(path) as temporary, file_size_progress(temporary, n_bytes, "writing"):
             torch.save(state, temporary)
     except RuntimeError as error:
         # torch reports a full disk as a RuntimeError of its zip writer.

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semsynth.core.config import Config, parse
-from semsynth.core.errors import UserError, some
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import (
     MARKER,
     atomic_folder,
@@ -24,7 +24,7 @@ from semsynth.core.files import (
     write_json,
 )
 from semsynth.core.logging import logger
-from semsynth.core.progress import growing, progress
+from semsynth.core.progress import file_size_progress, progress
 from semsynth.core.safe_load import load_torch_file
 from semsynth.core.version import __version__
 from semsynth.data.labels import LabelSet
@@ -190,8 +190,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     others = [str(name) for name, item in value.items() if not isinstance(item, Tensor)]
     if others:
         raise UserError(
-            f"{path}: is no plain state dict: {some(others)} hold no tensors; save the network's "
-            "state dict alone (the official code's ema_0.9999_*.pt is one)"
+            f"{path}: is not a plain state dict: {abbreviate(others)} hold no tensors; save the "
+            "network's state dict alone (the official code's ema_0.9999_*.pt is one)"
         )
     state = {str(name): item for name, item in value.items()}
     while all(name.startswith(PREFIX) for name in state):
@@ -244,7 +244,7 @@ def write_folder(bundle: ModelFile, folder: Path, key: Mapping[str, Any]) -> Non
     n_bytes = sum(t.numel() * t.element_size() for t in bundle.weights.values())
     with atomic_folder(folder) as temporary:
         try:
-            with growing(temporary, n_bytes, "writing"):
+            with file_size_progress(temporary, n_bytes, "writing"):
                 SemanticDiffusionPipeline.from_model_file(bundle).save_pretrained(temporary)
         except SafetensorError as error:
             raise UserError(
@@ -281,7 +281,7 @@ def _has_edges(found: OfficialNetwork, config: ImportConfig, labels: LabelSet | 
 def _check_values(state: Mapping[str, Tensor], where: str) -> None:
     strange = [f"{n} ({t.dtype})" for n, t in state.items() if t.dtype not in FLOATS]
     if strange:
-        raise UserError(f"{where}: weights must be fp32, fp16 or bf16: {some(strange)}")
+        raise UserError(f"{where}: weights must be fp32, fp16 or bf16: {abbreviate(strange)}")
     broken = []
     for name, tensor in progress(state.items(), "checking", unit="tensor"):
         finite = tensor.isfinite()
@@ -289,4 +289,6 @@ def _check_values(state: Mapping[str, Tensor], where: str) -> None:
             wrong = int((~finite).sum())
             broken.append(f"{name} ({wrong} of {tensor.numel()} values)")
     if broken:
-        raise UserError(f"{where}: NaN or infinite weights in {some(broken)}; copy the file again")
+        raise UserError(
+            f"{where}: NaN or infinite weights in {abbreviate(broken)}; copy the file again"
+        )

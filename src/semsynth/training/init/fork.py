@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from semsynth.core.errors import UserError, some
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import MARKER, atomic_folder, read_json, require_space
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
@@ -132,7 +132,7 @@ def _check_labels(where: str, theirs: LabelSet, ours: LabelSet) -> list[str]:
     other = [f"channel {i} is {a} there, {b} here" for i, (a, b) in pairs if a != b]
     if other:
         raise UserError(
-            f"{where}: has other labels: {some(other, 3, '; ')}; --from starts from a "
+            f"{where}: has other labels: {abbreviate(other, 3, '; ')}; --from starts from a "
             "finished model of other labels"
         )
     return new

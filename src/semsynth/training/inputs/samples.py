@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from semsynth.core.torch_rng import torch_generator
+from semsynth.core.rng import torch_generator
 from semsynth.data.augment import ImageAugmentation
 from semsynth.data.labels import Array
 from semsynth.data.loader import Latents, LoaderConfig, TrainingDataset
