@@ -221,7 +221,7 @@ def test_too_little_space_is_said_before_the_work(
         (["--heigth", "64"], "--height"),
         (["--source", "kitti"], "source"),
         (["--val-share", "0.9"], "--val-share is 0.9: must be from 0 to 0.5"),
-        (["--group-by", "(", "--val-share", "0.2"], "no regular expression"),
+        (["--group-by", "(", "--val-share", "0.2"], "not a regular expression"),
         (["--colored-masks", "--labels", "LABELS"], "needs a color for each label; 1 has none"),
     ],
 )

@@ -57,7 +57,7 @@ def test_an_unknown_colour_is_named_with_its_pixels_and_the_nearest_label() -> N
         f"the nearest label is 'car' {SET.by_id[7].color};"
     )
     colored[0, 0] = (1, 2, 3)
-    with pytest.raises(UserError, match=r"\(2 pixels\) .* and 1 other such colours; .* 'car'"):
+    with pytest.raises(UserError, match=r"\(2 pixels\) .* nor do 1 other colours; .* 'car'"):
         SET.decode_colors(colored, "m.png")
 
 
@@ -106,7 +106,7 @@ def test_json_gives_the_same_set_back() -> None:
         ((Label(1, "a", (1, 1, 1), 0), Label(2, "b", (2, 2, 2), 2)), "without gaps"),
         ((Label(70000, "a", (1, 1, 1), 0),), "outside 0..65535"),
         ((Label(1, "a", (1, 1, 256), 0),), "outside 0..255"),
-        ((Label(1, "a", (1, 1, 1), None),), "none has a channel"),
+        ((Label(1, "a", (1, 1, 1), None),), "no label has a channel"),
     ],
 )
 def test_inconsistent_sets_are_refused(labels: tuple[Label, ...], said: str) -> None:

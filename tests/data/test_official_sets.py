@@ -236,7 +236,7 @@ def test_celebamask_with_whole_masks(tmp_path: Path) -> None:
             lambda root: save(
                 root / "CelebAMask-HQ-mask-anno/0/00000_beard.png", np.zeros((16, 16), np.uint8)
             ),
-            "00000_beard.png: 'beard' is no part; there are skin, nose",
+            "00000_beard.png: 'beard' is not a part; there are skin, nose",
         ),
         (
             lambda root: save(
@@ -327,7 +327,7 @@ def test_sizes_and_resizing_by_source() -> None:
     assert chosen(source="sidewalk") == (1024, 1024, "stretch", "jpg")
     assert chosen(source="ade20k", height=512) == (512, 256, "paper", "png")
     assert chosen(source="ade20k", height=512, resize="pad") == (512, 256, "pad", "jpg")
-    with pytest.raises(UserError, match=r"--resize paper is for .*, not for camvid; take stretch"):
+    with pytest.raises(UserError, match=r"--resize paper is for .*, not for camvid; give stretch"):
         PrepareConfig(source="camvid", resize="paper")
 
 

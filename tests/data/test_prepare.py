@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def test_the_number_of_processes_changes_no_byte(
     raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = prepare(config_of(raw, tmp_path / "one", workers=1))
-    monkeypatch.setattr(prepare_module, "_WORTH_A_POOL", 0)
+    monkeypatch.setattr(prepare_module, "_MIN_FOR_POOL", 0)
     two = prepare(config_of(raw, tmp_path / "two", workers=2))
     assert contents(one.root) == contents(two.root)
 
@@ -251,7 +251,7 @@ def test_gated_data_set_says_what_to_do() -> None:
         raise DatasetNotFoundError("Dataset 'me/mine' doesn't exist")
 
 
-def test_near_copies() -> None:
+def test_near_duplicates() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     image = image.repeat(16, 0).repeat(16, 1)
     other = image[::-1, ::-1]
@@ -327,7 +327,7 @@ def test_masks_of_another_size_are_resized_only_when_asked(raw: Any, tmp_path: P
         PrepareConfig(source="streets", resize_masks=True)
 
 
-def test_a_size_that_networks_cannot_halve_is_said(
+def test_another_size_is_suggested_where_networks_cannot_halve_it(
     tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     sizes = {"odd": (72, 100), "even": (64, 96)}
@@ -338,7 +338,17 @@ def test_a_size_that_networks_cannot_halve_is_said(
                 train_count=1, val_count=0, workers=1,
             )
         )  # fmt: skip
-    told = logged()
-    assert "72x100 (height x width) are no multiples of 32" in told
-    assert "the nearest such size is 64x96" in told
-    assert "64x96 (height" not in told
+    lines = logged()
+    assert "72x100 (height x width) are not multiples of 32" in lines
+    assert "the nearest such size is 64x96" in lines
+    assert "64x96 (height" not in lines
+
+
+def test_the_claim_of_a_folder_keeps_its_keys(raw: Any, tmp_path: Path) -> None:
+    """Folders that were prepared before a field was renamed are still recognised."""
+    config = config_of(raw, tmp_path / "o", workers=1)
+    prepare(config)
+    key = json.loads((tmp_path / "o" / ".semsynth.json").read_text())["key"]
+    assert key["near_copies"] is None
+    assert key.keys() <= {field.name for field in fields(config)} | {"near_copies", "label_set"}
+    assert "near_duplicates" not in key

@@ -38,7 +38,7 @@ def test_nearest_takes_the_pixel_under_the_centre() -> None:
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("size", [(16, 16), (37, 50), (160, 224), (20, 200)])
 def test_image_and_mask_stay_aligned(how: ResizeMode, size: tuple[int, int]) -> None:
-    """An image and a mask that both say where their pixels were agree after resizing."""
+    """An image and a mask whose pixels hold their own places agree after resizing."""
     for axis in (0, 1):
         places = np.indices((96, 128))[axis].astype(np.float32)
         mask = fit(places, how, size, nearest=True).astype(float)

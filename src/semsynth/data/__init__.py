@@ -1,1 +1,1 @@
-"""Labels, raw data sets to prepared ones, and their reading; knows no networks."""
+"""Labels, the preparation of data sets, and their reading; nothing here knows networks."""

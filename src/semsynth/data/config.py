@@ -15,7 +15,7 @@ SourceName = Literal[
     "sidewalk", "streets", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"
 ]
 
-# Height, width and resize where no flags say them; the paper's four data sets as its code has them.
+# Default height, width and resize; for the four data sets of the paper as in its code.
 DEFAULTS: dict[str, tuple[int, int, ResizeRule]] = {
     "ade20k": (256, 256, "paper"),
     "celebamask": (256, 256, "paper"),
@@ -26,7 +26,7 @@ DEFAULTS: dict[str, tuple[int, int, ResizeRule]] = {
 _OTHERS: tuple[int, int, ResizeRule] = (1024, 1024, "stretch")
 _PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
 
-# Flags that only some sources know: given to another they would be ignored silently.
+# Flags of some sources only: others would ignore them silently.
 _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "data": ("sidewalk", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"),
     "repo": ("sidewalk",),
@@ -50,7 +50,7 @@ class PrepareConfig:
     """Turn a source of images and masks into a prepared data set.
 
     Raises:
-        UserError: a value outside its range, or a flag that the source does not know.
+        UserError: a value outside its range, or a flag of another source.
     """
 
     source: SourceName = "sidewalk"
@@ -58,7 +58,7 @@ class PrepareConfig:
     downloaded), folder (your own images and masks), and as published: camvid, cityscapes, ade20k,
     celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
     output: Path | None = None
-    """Folder of the prepared data; run the same command again to go on where it stopped.
+    """Folder of the prepared data; run the same command again to resume.
     ./data/SOURCE_processed by default."""
     data: Path | None = None
     """Folder of the raw data. For sidewalk: a local copy of the data set repository."""
@@ -66,13 +66,13 @@ class PrepareConfig:
     """Hugging Face data set (or a local copy) with columns pixel_values and label and an
     id2label.json."""
     images: Path | None = None
-    """Source folder: the images, where they are not in DATA/images."""
+    """Source folder: the images, if they are not in DATA/images."""
     masks: Path | None = None
-    """Source folder: the masks, where they are not in DATA/masks."""
+    """Source folder: the masks, if they are not in DATA/masks."""
     labels: Path | None = None
-    """Source folder: YAML file of the labels, where it is not DATA/labels.yaml."""
+    """Source folder: YAML file of the labels, if it is not DATA/labels.yaml."""
     colored_masks: bool = False
-    """Source folder: masks are in the colours that the labels file gives, not ids."""
+    """Source folder: masks hold the colours of the labels file instead of ids."""
     height: int | None = None
     """Height of the prepared images in pixels. By default 256 for cityscapes, ade20k, celebamask
     and cocostuff, 352 for camvid, else 1024."""
@@ -80,42 +80,43 @@ class PrepareConfig:
     """Width of the prepared images in pixels. By default 512 for cityscapes, 256 for ade20k,
     celebamask and cocostuff, 480 for camvid, else 1024."""
     resize: ResizeRule | None = None
-    """stretch to the size, crop the centre to its shape first, or pad around all of it. paper (the
+    """stretch to the size, crop the centre to its aspect ratio first, or pad all around. paper (the
     default of cityscapes, ade20k, celebamask and cocostuff): as the official code of the paper,
     which stretches, but crops the training images of all but cityscapes."""
     resize_masks: bool = False
-    """Source folder: bring masks (and instances) that are smaller or larger than their image to
-    its size, by nearest. Without it they are refused."""
+    """Source folder: resize masks (and instances) of another size than their image to its size, by
+    nearest. Without it they are refused."""
     image_format: Literal["auto", "jpg", "png"] = "auto"
-    """auto: png for --resize paper, else jpg (quality 95, full colour) where a side has 512 pixels
-    or more, and png where none has."""
+    """auto: png for --resize paper, else jpg (quality 95, full colour) if a side has 512 pixels or
+    more, and png otherwise."""
     val_share: float = 0.1
     """Share of images that are held out, 0 to 0.5, for sources without splits of their own."""
     group_by: str | None = None
-    """Source folder: what belongs together stays on one side of the split. A number n: the first
-    n parts of the stem between underscores. Else a regular expression: its first group."""
+    """Source folder: images of one group stay on one side of the split. A number n: the group is
+    the first n parts of the stem between underscores. Else a regular expression: its first
+    group."""
     holdout: str = "0006R0"
     """Source camvid: the sequence that is held out."""
     instances: Literal["whole", "clipped"] = "whole"
-    """Source cityscapes: whole keeps the 16-bit ids of the instances; clipped makes all ids above
-    255 one, as the official code of the paper does. For checkpoints of its authors only."""
+    """Source cityscapes: whole keeps the 16-bit ids of the instances; clipped replaces ids above
+    255 by 255, as the official code of the paper does. For checkpoints of its authors only."""
     near_duplicates: int | None = None
-    """Leave out training images whose perceptual hash (64 bits) differs from a held-out one's in
-    at most so many bits; -1 keeps all. 6 for sidewalk, -1 elsewhere by default."""
+    """Exclude training images whose perceptual hash (64 bits) differs from that of a held-out image
+    in at most so many bits; -1: exclude none. By default 6 for sidewalk, else -1."""
     licence: str | None = None
-    """Licence of the images, for sources where it is not known."""
+    """Licence of the images, for sources that do not state one."""
     train_count: int = 1500
     """Source streets: training images."""
     val_count: int = 200
     """Source streets: held-out images."""
     seed: int = 0
-    """Decides the split, and what streets paints."""
+    """Decides the split, and the scenes of streets."""
     workers: int | None = None
     """Processes; all cores by default. The result does not depend on it."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name, value, least, most in (
+        for name, value, low, high in (
             ("height", self.size[0], 8, 8192),
             ("width", self.size[1], 8, 8192),
             ("val-share", self.val_share, 0, 0.5),
@@ -124,8 +125,8 @@ class PrepareConfig:
             ("val-count", self.val_count, 0, 1_000_000),
             ("workers", 1 if self.workers is None else self.workers, 1, 1024),
         ):
-            if not least <= value <= most:
-                raise UserError(f"--{name} is {value}: must be from {least} to {most}")
+            if not low <= value <= high:
+                raise UserError(f"--{name} is {value}: must be from {low} to {high}")
         for field in fields(self):
             known = _ONLY_FOR.get(field.name)
             if known and self.source not in known and getattr(self, field.name) != field.default:
@@ -133,10 +134,9 @@ class PrepareConfig:
                 raise UserError(
                     f"--{flag} is for --source {' or '.join(known)}, not for {self.source}"
                 )
-
         if self.resize == "paper" and self.source not in _PAPER:
             raise UserError(
-                f"--resize paper is for --source {', '.join(_PAPER)}, not for {self.source}; take "
+                f"--resize paper is for --source {', '.join(_PAPER)}, not for {self.source}; give "
                 "stretch, crop or pad"
             )
 

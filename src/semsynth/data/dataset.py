@@ -1,12 +1,12 @@
 """The prepared data set on disk: its layout, ``dataset.json`` and its reader.
 
-Layout (all stages meet here; generated samples have it too)::
+Layout (of generated samples, too)::
 
-    dataset.json                    written last: a folder without it is unfinished
+    dataset.json                    written last: without it the folder is unfinished
     images/<split>/<stem>.jpg|png   RGB
     masks/<split>/<stem>.png        one channel, value = id of the label
     colored_masks/<split>/<stem>.png
-    instances/<split>/<stem>.png    uint16, only where the source has them
+    instances/<split>/<stem>.png    uint16, only if the source has instances
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from semsynth.core.config import Config, parse
 from semsynth.core.errors import UserError
@@ -40,7 +39,7 @@ class LabelInfo(Config):
     name: str
     color: list[int]
     channel: int | None
-    thing: bool = False
+    thing: bool
 
 
 class SplitInfo(Config):
@@ -55,27 +54,27 @@ class SplitInfo(Config):
 
 
 class ImageInfo(Config):
-    """One image: its size before preparing, and where the content lies now (no padding).
+    """One image.
 
     Attributes:
-        original_size: height and width in pixels.
-        box: top, left, height, width in pixels of the prepared image.
+        original_size: height and width in pixels before preparing.
+        box: top, left, height, width of the content in the prepared image; outside is padding.
         image: whether there is an image (or a mask alone).
         instances: whether there is an instance map.
-        resize: how it was resized, where not as the data set says.
+        resize: how it was resized, for a data set with the rule "paper"; else None.
     """
 
     original_size: list[int]
     box: list[int]
     image: bool = True
     instances: bool = False
-    resize: ResizeMode | None = None
+    resize: ResizeMode | None
 
 
 class DatasetInfo(Config):
     """The content of ``dataset.json``; ``pictures`` is by split, then by stem.
 
-    ``excluded`` says of raw images that were left out why (``split/stem``: reason).
+    ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason).
     """
 
     format: int
@@ -90,15 +89,15 @@ class DatasetInfo(Config):
     ignore_id: int | None
     splits: dict[str, SplitInfo]
     pictures: dict[str, dict[str, ImageInfo]]
-    excluded: dict[str, str] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
+    excluded: dict[str, str]
+    versions: dict[str, str]
 
 
 class PreparedDataset:
     """A finished prepared (or generated) data set, read-only."""
 
     def __init__(self, root: Path, info: DatasetInfo) -> None:
-        """Use ``open``; this only keeps what it is given."""
+        """Take a folder and the content of its ``dataset.json``; ``open`` reads it."""
         self.root = root
         self.info = info
 
@@ -107,7 +106,7 @@ class PreparedDataset:
         """Open a folder that has a ``dataset.json``.
 
         Raises:
-            UserError: no such folder, unfinished, or its ``dataset.json`` is broken.
+            UserError: no such folder, unfinished, or its ``dataset.json`` is damaged.
         """
         root = Path(folder)
         if not root.is_dir():
@@ -155,19 +154,19 @@ class PreparedDataset:
         return list(self.info.splits[split].stems)
 
     def image_path(self, split: str, stem: str) -> Path:
-        """Return where the RGB image lies."""
+        """Return the path of the RGB image."""
         return self.root / "images" / split / f"{stem}.{self.info.image_format}"
 
     def mask_path(self, split: str, stem: str) -> Path:
-        """Return where the mask of ids lies."""
+        """Return the path of the mask of ids."""
         return self.root / "masks" / split / f"{stem}.png"
 
     def colored_path(self, split: str, stem: str) -> Path:
-        """Return where the coloured mask lies."""
+        """Return the path of the coloured mask."""
         return self.root / "colored_masks" / split / f"{stem}.png"
 
     def instances_path(self, split: str, stem: str) -> Path:
-        """Return where the instance map lies, if there is one."""
+        """Return the path of the instance map, which may not exist."""
         return self.root / "instances" / split / f"{stem}.png"
 
     def has_images(self, split: str) -> bool:
@@ -191,7 +190,7 @@ class PreparedDataset:
         return top, left, height, width
 
     def content(self, split: str, stem: str) -> npt.NDArray[np.bool_]:
-        """Return where the content lies: (H, W), False for padding."""
+        """Return the mask of the content: (H, W), False for padding."""
         content = np.zeros((self.height, self.width), bool)
         top, left, height, width = self.content_box(split, stem)
         content[top : top + height, left : left + width] = True
@@ -203,14 +202,16 @@ class PreparedDataset:
         return height, width
 
     def resize_mode(self, split: str, stem: str) -> ResizeMode:
-        """Return how the raw image was brought to the size; UserError where nobody knows."""
-        way = self.record(split, stem).resize or self.info.resize
-        if way == "paper":
-            raise UserError(f"{self.root}: does not say how '{stem}' was resized")
-        return way
+        """Return how the raw image was resized; UserError if it is not recorded."""
+        mode = self.record(split, stem).resize or self.info.resize
+        if mode == "paper":
+            raise UserError(
+                f"{self.root}: does not record how '{stem}' was resized; prepare the data again"
+            )
+        return mode
 
     def summary(self) -> dict[str, Any]:
-        """Return what a command prints about the data set: JSON values."""
+        """Return what `semsynth prepare` prints about the data set: JSON values."""
         info = self.info
         counts = {split: len(content.stems) for split, content in info.splits.items()}
         return {
@@ -235,13 +236,13 @@ class PreparedDataset:
         return self._check_size(_read(path, cv2.IMREAD_UNCHANGED), path)
 
     def read_instances(self, split: str, stem: str) -> npt.NDArray[np.uint16]:
-        """Read an instance map: (H, W) uint16; equal numbers are one object."""
+        """Read an instance map: (H, W) uint16; equal values are one object."""
         path = self.instances_path(split, stem)
         pixels = self._check_size(_read(path, cv2.IMREAD_UNCHANGED), path)
         return pixels.astype(np.uint16, copy=False)
 
     def read_edges(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
-        """Read the borders of the instances: (H, W) uint8, 1 for an edge; none at the padding."""
+        """Read the edges of the instances: (H, W) uint8, 1 for an edge; none towards padding."""
         return instance_edges(self.read_instances(split, stem), self.content(split, stem))
 
     def _check_size(self, pixels: Array, path: Path) -> Array:

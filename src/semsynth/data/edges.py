@@ -1,4 +1,4 @@
-"""Edges between instances, the last condition channel of networks that know objects.
+"""Edges between instances: the last condition channel of networks with ``instance_edges``.
 
 As in pix2pixHD (arXiv 1711.11585, section 3.4) and the official code of the paper: a pixel is an
 edge where one of its four neighbours belongs to another object.
@@ -16,11 +16,11 @@ def instance_edges(instances: Array, content: Array | None = None) -> npt.NDArra
     """Mark both sides of every border between objects.
 
     Args:
-        instances: (…, H, W) integers of any type; equal numbers are one object.
-        content: (…, H, W) bool, False for padding: no border counts there or towards it.
+        instances: (…, H, W) integers of any type; equal values are one object.
+        content: (…, H, W) bool, False for padding: there are no edges in it or towards it.
 
     Returns:
-        (…, H, W) uint8, 1 for an edge and 0 elsewhere. The rim of the image is no edge.
+        (…, H, W) uint8, 1 for an edge and 0 elsewhere. The border of the image is not an edge.
     """
     across = instances[..., :, 1:] != instances[..., :, :-1]
     down = instances[..., 1:, :] != instances[..., :-1, :]

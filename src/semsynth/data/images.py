@@ -1,4 +1,4 @@
-"""Reading other people's images and masks: every kind, and one clear line for what is broken."""
+"""Reading images and masks of any kind; one clear line for what cannot be read."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return height and width, as shown (EXIF rotation applied), from the header alone."""
+    """Return height and width, EXIF rotation applied, from the header alone."""
     with _opened(path, str(path)) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         width, height = image.size
-        return (width, height) if turned else (height, width)
+        return (width, height) if rotated else (height, width)
 
 
 def read_rgb(source: Path | bytes, where: str) -> npt.NDArray[np.uint8]:
-    """Read an image as it is shown: (H, W, 3) uint8 RGB.
+    """Read an image as a viewer shows it: (H, W, 3) uint8 RGB.
 
     EXIF rotation is applied; grey, palette and CMYK become RGB, 16-bit grey keeps its upper 8
     bits, transparency is dropped (the colours below it are kept).
@@ -76,11 +76,11 @@ def read_colors(source: Path | bytes, where: str, labels: LabelSet) -> Array:
     """Read a mask in the colours of ``labels`` (RGB, RGBA or palette): (H, W) ids.
 
     Raises:
-        UserError: not an image, cut short, lossy, grey, or a colour belongs to no label.
+        UserError: not an image, cut short, lossy, grey, or with a colour of no label.
     """
     with _opened(source, where) as opened:
         if opened.mode not in ("RGB", "RGBA", "P"):
-            raise UserError(f"{where}: is not coloured; leave --colored-masks out to read ids")
+            raise UserError(f"{where}: is not coloured; omit --colored-masks to read ids")
         return _decoded(opened, where, labels)
 
 
@@ -91,18 +91,18 @@ def read_mask(source: Path | bytes, labels: LabelSet, where: str) -> Array:
 
 
 def ids_from_image(image: Image.Image, labels: LabelSet, where: str = "mask") -> Array:
-    """Return the ids (H, W) of a mask that somebody has opened with Pillow.
+    """Return the ids (H, W) of a mask that was opened with Pillow.
 
     One channel (modes 1, L, P, I;16, I) holds ids, a palette's indices among them; RGB, or RGBA
     without transparent pixels, holds the colours of ``labels``. EXIF rotation is applied.
 
     Args:
-        image: the mask; one opened from a file may still be unread.
+        image: the mask; a file's pixels may still be unread.
         labels: the labels whose ids or colours it has.
         where: what to call it in messages.
 
     Raises:
-        UserError: another mode, lossy, transparent pixels, ids or colours that no label has.
+        UserError: another mode, lossy, transparent pixels, ids or colours of no label.
     """
     with _readable(where):
         if image.mode in ONE_CHANNEL:
@@ -115,11 +115,11 @@ def ids_from_image(image: Image.Image, labels: LabelSet, where: str = "mask") ->
                 "channel of ids (L, P, I;16) or the labels' colours (RGB)"
             )
         if image.mode == "RGBA":
-            clear = int((np.asarray(image)[..., 3] != 255).sum())
-            if clear:
+            transparent = int((np.asarray(image)[..., 3] != 255).sum())
+            if transparent:
                 raise UserError(
-                    f"{where}: {clear} pixels are transparent; save it as RGB, each pixel in the "
-                    "colour of its label"
+                    f"{where}: {transparent} pixels are transparent; save it as RGB, each pixel in "
+                    "the colour of its label"
                 )
         return _decoded(image, where, labels)
 
@@ -142,7 +142,7 @@ def _opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
     empty = not source if isinstance(source, bytes) else source.is_file() and not _size(source)
     if empty:
         raise UserError(f"{where}: is empty (0 bytes); get the file again")
-    # Pillow's warnings (cut-short TIFFs, odd EXIF) end in an error or in a whole image.
+    # What Pillow warns of (cut-short TIFFs, odd EXIF) ends in an error or in a whole image.
     with (
         _readable(where),
         warnings.catch_warnings(action="ignore"),
@@ -176,8 +176,8 @@ def _refuse_lossy(image: Image.Image, where: str) -> None:
 
 
 def _grey_scale(image: Image.Image) -> int:
-    # Pillow spreads grey PNGs of 2 and 4 bits over 0..255; ids must come back as stored. How it
-    # is going to read a file it says in ``tile``, until it has read it.
+    # Pillow scales grey PNGs of 2 and 4 bits to 0..255; ids must come back as stored. ``tile`` says
+    # how it will read a file, until it has read it.
     for tile in getattr(image, "tile", ()):
         return {"L;2": 85, "L;4": 17}.get(str(tile.args), 1)
     return 1

@@ -1,4 +1,4 @@
-"""What the numbers in a mask mean: ids, names, colours, condition channels, the ignored id."""
+"""What the values in a mask mean: ids, names, colours, condition channels, the ignored id."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Label:
         id: the value in the mask, 0 to 65535.
         name: unique within its set.
         color: RGB, 0 to 255 each, unique within its set.
-        channel: its place in the network's condition, or None where the condition is all zeros.
-        thing: whether it comes in countable objects (cars), unlike stuff (sky).
+        channel: its channel of the network's condition; None: the condition is all zeros.
+        thing: whether it is countable (a car), unlike stuff (sky).
     """
 
     id: int
@@ -42,11 +42,11 @@ class Label:
 class LabelSet:
     """The labels of a data set; ids, names, colours and channels are unique.
 
-    ``ignore_id`` marks pixels that nobody labelled: the generator paints them, segmenters and
-    scores skip them.
+    ``ignore_id`` marks unlabelled pixels: the generator generates them, segmenters and scores skip
+    them.
 
     Raises:
-        UserError: something is double or out of range, or the channels have gaps.
+        UserError: a duplicate, a value out of range, or gaps between the channels.
     """
 
     labels: tuple[Label, ...]
@@ -60,7 +60,7 @@ class LabelSet:
         channels = [label.channel for label in self.labels if label.channel is not None]
         _check_unique("channel", channels)
         if not channels:
-            raise UserError("labels: none has a channel; name at least one class")
+            raise UserError("labels: no label has a channel; name at least one class")
         if sorted(channels) != list(range(len(channels))):
             raise UserError(f"labels: channels must be 0 to {len(channels) - 1} without gaps")
         for label in self.labels:
@@ -79,9 +79,9 @@ class LabelSet:
         colors: Mapping[int, Color] | None = None,
         things: Iterable[str] = (),
     ) -> LabelSet:
-        """Number the channels in the order of the ids; the ignored id gets none, and black.
+        """Number the channels in the order of the ids; the ignored id gets none, and is black.
 
-        Labels without an entry in ``colors`` get distinct ones.
+        Labels without an entry in ``colors`` get distinct colours.
         """
         given = dict(colors or {})
         if ignore_id is not None and ignore_id in names and BLACK not in given.values():
@@ -114,7 +114,7 @@ class LabelSet:
 
     @cached_property
     def channels(self) -> dict[str, int]:
-        """The condition channels by name, in their order; labels without one are absent."""
+        """The condition channels by name, in their order; without the labels that have none."""
         pairs = [(label.channel, label.name) for label in self.labels if label.channel is not None]
         return {name: channel for channel, name in sorted(pairs)}
 
@@ -125,7 +125,7 @@ class LabelSet:
 
     @property
     def unlabelled_channel(self) -> int:
-        """The condition channel of pixels that nobody labelled; -1 where they have none."""
+        """The condition channel of unlabelled pixels; -1 if they have none."""
         channel = None if self.ignore_id is None else self.by_id[self.ignore_id].channel
         return -1 if channel is None else channel
 
@@ -140,7 +140,7 @@ class LabelSet:
         return np.uint8 if self.max_id <= 255 else np.uint16
 
     def channel_lut(self) -> npt.NDArray[np.int16]:
-        """Return id -> channel as an array of ``max_id + 1`` entries; -1 where there is none."""
+        """Return id -> channel as an array of ``max_id + 1`` entries; -1 for no channel."""
         lut = np.full(self.max_id + 1, -1, np.int16)
         for label in self.labels:
             if label.channel is not None:
@@ -148,7 +148,7 @@ class LabelSet:
         return lut
 
     def colorize(self, ids: Array) -> npt.NDArray[np.uint8]:
-        """Paint ids (H, W) in their colours: (H, W, 3) uint8 RGB. Raises UserError as check_ids."""
+        """Return ids (H, W) in their colours: (H, W, 3) uint8 RGB. Errors: see ``check_ids``."""
         self.check_ids(ids, "mask")
         lut = np.zeros((self.max_id + 1, 3), np.uint8)
         for label in self.labels:
@@ -182,7 +182,7 @@ class LabelSet:
         code = int(values[counts.argmax()])
         color = (code >> 16, code >> 8 & 255, code & 255)
         near = min(self.labels, key=lambda label: math.dist(label.color, color))
-        others = f", and {len(values) - 1} other such colours" if len(values) > 1 else ""
+        others = f", nor do {len(values) - 1} other colours" if len(values) > 1 else ""
         return (
             f"colour {color} ({counts.max()} pixels) belongs to no label{others}; the nearest "
             f"label is '{near.name}' {near.color}; JPEG or smoothed masks cannot be read"
@@ -209,14 +209,14 @@ class LabelSet:
         ]
         shown = abbreviate([f"{value} ({count} pixels)" for value, count in wrong], 5)
         raise UserError(
-            f"{where}: ids outside the labels: {shown}; add them to the labels or mend the "
+            f"{where}: ids outside the labels: {shown}; add them to the labels or fix the "
             f"mask (labels have {min(self.by_id)} to {self.max_id})"
         )
 
     def with_ignore(self) -> LabelSet:
         """Return a set that has an ignored id: this one, or this one and "padding" (255 if free).
 
-        Needed where images are padded: the padding must not count as a class.
+        For padded images: the padding must not count as a class.
         """
         if self.ignore_id is not None:
             return self
@@ -228,7 +228,7 @@ class LabelSet:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values from which ``from_json`` makes the same set."""
+        """Return JSON values for ``from_json``."""
         labels = [
             {
                 "id": label.id,
@@ -243,7 +243,7 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LabelSet:
-        """Make a set of what ``to_json`` gave; UserError when something is missing or wrong."""
+        """Make a set from what ``to_json`` returned; UserError if something is missing or wrong."""
         try:
             labels = tuple(
                 Label(
@@ -251,7 +251,7 @@ class LabelSet:
                     str(entry["name"]),
                     _color(entry["color"]),
                     None if entry["channel"] is None else int(entry["channel"]),
-                    bool(entry.get("thing", False)),
+                    bool(entry["thing"]),
                 )
                 for entry in value["labels"]
             )
@@ -285,7 +285,7 @@ def distinct_colors(n: int, taken: Iterable[Color] = ()) -> list[Color]:
     """Return ``n`` well separated colours, none of them black or in ``taken``.
 
     Each is the point of an RGB lattice farthest from all before it ("redmean" distance, in
-    integers, so that every machine gives the same list); black is kept for unlabelled.
+    integers, so that every machine gives the same list); black is reserved for unlabelled.
     """
     side = 9
     while side**3 < 3 * (n + 1):
@@ -321,6 +321,6 @@ def _code(color: Color) -> int:
 
 
 def _check_unique(what: str, values: Sequence[Any]) -> None:
-    double = sorted({value for value in values if values.count(value) > 1})
-    if double:
-        raise UserError(f"labels: {what} {double[0]!r} is used twice; each label needs its own")
+    duplicates = sorted({value for value in values if values.count(value) > 1})
+    if duplicates:
+        raise UserError(f"labels: {what} {duplicates[0]!r} is used twice; each label needs its own")

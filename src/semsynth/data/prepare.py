@@ -1,4 +1,4 @@
-"""From a source of raw images to a prepared data set: every image on its own, on all cores."""
+"""From a source of raw images to a prepared data set, on all cores."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from semsynth.data.writer import (
     write_sample,
 )
 
-# A pool takes a second to start: fewer images are done sooner without one.
-_WORTH_A_POOL = 24
-# Codec and levels of most recipes' networks together.
-_HALVED = 32
-# Of the perceptual hash: sides of the image that is transformed, and of the frequencies that count.
+# A pool takes a second to start: fewer images take less time without one.
+_MIN_FOR_POOL = 24
+# By how much the codec and the network of most recipes reduce a side.
+_REDUCTION = 32
+# Of the perceptual hash: side of the image that is transformed, and of the block of frequencies.
 _HASH_SIDE, _HASH_FREQUENCIES = 32, 8
 
 
@@ -55,14 +55,14 @@ class _Job:
     root: Path
     hashed: bool
 
-    def do(self, record: Record) -> ImageRecord:
+    def run(self, record: Record) -> ImageRecord:
         """Read, resize and write one image."""
         sample = self.source.read(record)
         labels = self.form.labels
         labels.check_ids(sample.mask, record.where)
         original = (sample.mask.shape[0], sample.mask.shape[1])
         if sample.image.shape[:2] != original:
-            raise UserError(f"{record.where}: image and mask must have one size")
+            raise UserError(f"{record.where}: image and mask must have the same size")
         mode, size = self.config.resize_mode(record.split), (self.form.height, self.form.width)
         fitted = PreparedSample(
             image=self._fit(sample.image, mode, nearest=False),
@@ -84,10 +84,10 @@ class _Job:
 
 
 def prepare(config: PrepareConfig) -> PreparedDataset:
-    """Prepare a data set, or finish one that was begun with the same configuration.
+    """Prepare a data set, or resume with the same configuration.
 
     The result depends on the configuration and the raw data alone, to the byte: not on the number
-    of processes nor on interruptions.
+    of processes, nor on interruptions.
 
     Raises:
         UserError: something is wrong with the configuration, a raw file or the output folder.
@@ -97,10 +97,10 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     form = PreparedFormat(labels, *config.size, config.resize_rule, config.file_format)
     writer = PreparedWriter(config.output_folder, form, "prepared", _key(config, form))
     if writer.is_finished:
-        writer.strip_local_paths()
+        writer.remove_leftovers()
         logger.info(f"{writer.root}: is already prepared")
         return PreparedDataset.open(writer.root)
-    _say_nearest(form)
+    _suggest_size(form)
     near = source.near_duplicates if config.near_duplicates is None else config.near_duplicates
     if source.total is not None:
         require_space(writer.root, source.total * _bytes_each(form), "the prepared data set")
@@ -109,7 +109,7 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
             _Job(config, source, form, writer.root, near >= 0), writer, config.workers
         )
     except UserError:
-        # Where nothing was done yet nothing is worth keeping: other settings may come next.
+        # A folder without images would only be in the way of other settings.
         if not writer.records():
             shutil.rmtree(writer.root)
         raise
@@ -124,19 +124,20 @@ def prepare_and_summarize(config: PrepareConfig) -> dict[str, Any]:
     return prepare(config).summary()
 
 
-def _say_nearest(form: PreparedFormat) -> None:
-    """Say which size most networks can halve, where this one is none."""
+def _suggest_size(form: PreparedFormat) -> None:
+    """Name a size for most networks, if they cannot be trained at this one."""
     size = (form.height, form.width)
-    near = tuple(round(side / _HALVED) * _HALVED for side in size)
-    if near != size and min(size) >= 2 * _HALVED:
+    near = tuple(round(side / _REDUCTION) * _REDUCTION for side in size)
+    if near != size and min(size) >= 2 * _REDUCTION:
         logger.info(
-            f"{form.height}x{form.width} (height x width) are no multiples of {_HALVED}: networks "
-            "that halve them five times, as most do, cannot be trained on it; the nearest such "
-            f"size is {near[0]}x{near[1]} (masks that are only painted may have any size)"
+            f"{form.height}x{form.width} (height x width) are not multiples of {_REDUCTION}: "
+            "networks that halve them five times, as most do, cannot be trained on it; the nearest "
+            f"such size is {near[0]}x{near[1]} (for generation alone, masks may have any size)"
         )
 
 
 def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tuple[str, str]]:
+    """Write the images that are missing; return the (split, stem) of all images of the source."""
     wanted: set[tuple[str, str]] = set()
     with progress_bar(job.source.total, "prepare", "image") as bar:
 
@@ -148,43 +149,43 @@ def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tu
                 else:
                     yield record
 
-        def done(record: ImageRecord) -> None:
+        def add(record: ImageRecord) -> None:
             writer.add(record)
             bar.update()
 
         total = job.source.total
         count = workers or _cores()
-        if count == 1 or (total is not None and total < _WORTH_A_POOL):
+        if count == 1 or (total is not None and total < _MIN_FOR_POOL):
             for record in missing():
-                done(job.do(record))
+                add(job.run(record))
         else:
-            _in_pool(job, missing(), done, count)
+            _run_pool(job, missing(), add, count)
     return wanted
 
 
 def _cores() -> int:
-    # The cores that this process may use (a SLURM job has fewer than the node); macOS cannot tell.
+    # The cores that this process may use (a SLURM job has fewer than the node); not on macOS.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _in_pool(
-    job: _Job, records: Iterator[Record], done: Callable[[ImageRecord], None], workers: int
+def _run_pool(
+    job: _Job, records: Iterator[Record], add: Callable[[ImageRecord], None], workers: int
 ) -> None:
-    # "spawn": a process that has threads (torch's, say) cannot be forked safely.
+    # "spawn": a process with threads (such as torch's) cannot be forked safely.
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(job,)
     )
     running: set[Future[ImageRecord]] = set()
     try:
         for record in records:
-            running.add(pool.submit(_do, record))
-            # Records may carry whole files: only a few wait at a time.
+            running.add(pool.submit(_run, record))
+            # Records may carry whole files: only a few are queued at a time.
             if len(running) >= 3 * workers:
-                running = _collect(running, done)
+                running = _collect(running, add)
         while running:
-            running = _collect(running, done)
+            running = _collect(running, add)
     except BrokenProcessPool:
         raise UserError(
             "a worker process died (out of memory? or called from a script without "
@@ -195,11 +196,11 @@ def _in_pool(
 
 
 def _collect(
-    running: set[Future[ImageRecord]], done: Callable[[ImageRecord], None]
+    running: set[Future[ImageRecord]], add: Callable[[ImageRecord], None]
 ) -> set[Future[ImageRecord]]:
     ready, rest = wait(running, return_when=FIRST_COMPLETED)
     for future in ready:
-        done(future.result())
+        add(future.result())
     return rest
 
 
@@ -210,26 +211,26 @@ def _start(job: _Job) -> None:
     global _job
     _job = job
     cv2.setNumThreads(1)
-    # Ctrl-C reaches the whole group; the parent alone answers it.
+    # Ctrl-C reaches all processes; the parent alone handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    # A pool's processes would wait for ever for one that was killed.
+def _exit_with_parent() -> None:
+    # The processes of a pool would wait for a killed parent for ever.
     parent = multiprocessing.parent_process()
     assert parent is not None, "this runs in a worker"
     parent.join()
     os._exit(1)
 
 
-def _do(record: Record) -> ImageRecord:
+def _run(record: Record) -> ImageRecord:
     assert _job is not None, "the pool's initializer has run"
-    return _job.do(record)
+    return _job.run(record)
 
 
 def perceptual_hash(image: Array) -> int:
-    """Return 64 bits that change little when an image does: signs of its lowest frequencies.
+    """Return 64 bits that change little if the image does: signs of its lowest frequencies.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -266,7 +267,7 @@ def near_duplicates(
 
 
 def _excluded(writer: PreparedWriter, max_bits: int) -> dict[str, str]:
-    """Return the training images that are left out, and why."""
+    """Return the training images that are excluded, and why."""
     if max_bits < 0:
         return {}
     hashed = [(record, record.image_hash or 0) for record in writer.records()]
@@ -276,7 +277,7 @@ def _excluded(writer: PreparedWriter, max_bits: int) -> dict[str, str]:
     pairs = near_duplicates([bits for _, bits in train], [bits for _, bits in held], max_bits)
     if pairs:
         logger.info(
-            f"left out {len(pairs)} training images that are near-duplicates of held-out ones"
+            f"excluded {len(pairs)} training images that are near-duplicates of held-out ones"
         )
     excluded = {}
     for index, other in pairs.items():

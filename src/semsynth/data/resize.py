@@ -1,6 +1,6 @@
-"""Bringing images of any size to one size, and back.
+"""Resizing images of any size to one size, and back.
 
-Pixel centres lie at half-integers in all of it, so an image and its mask stay aligned.
+Pixel centres are at half-integers everywhere, so an image and its mask stay aligned.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Box = tuple[int, int, int, int]
 
 
 def source_box(mode: ResizeMode, original: Size, size: Size) -> Box:
-    """Return what is kept of an image: top, left, height, width in its own pixels.
+    """Return the part of an image that is kept: top, left, height, width in its own pixels.
 
-    All of it but for ``crop``, which keeps the largest centred box of the wanted shape.
+    All of it, except for ``crop``, which keeps the largest centred box of the wanted shape.
     """
     height, width = original
     if mode != "crop":
@@ -32,7 +32,7 @@ def source_box(mode: ResizeMode, original: Size, size: Size) -> Box:
 
 
 def content_box(mode: ResizeMode, original: Size, size: Size) -> Box:
-    """Return where the content lies at the wanted size: all of it but for ``pad``."""
+    """Return the box of the content at the wanted size: all of it, except for ``pad``."""
     if mode != "pad":
         return 0, 0, *size
     scale = min(size[0] / original[0], size[1] / original[1])
@@ -41,7 +41,7 @@ def content_box(mode: ResizeMode, original: Size, size: Size) -> Box:
 
 
 def fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool, fill: int = 0) -> Array:
-    """Bring (H, W) or (H, W, 3) to ``size`` (height, width).
+    """Resize (H, W) or (H, W, 3) to ``size`` (height, width).
 
     Args:
         pixels: an image (uint8), or with ``nearest`` a map of ids (any integers).
@@ -63,9 +63,9 @@ def fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool, fill: int = 
 
 
 def paper_fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool) -> Array:
-    """Bring (H, W) or (H, W, 3) to ``size`` with the filters of the paper's official code.
+    """Resize (H, W) or (H, W, 3) to ``size`` with the filters of the paper's official code.
 
-    An image is halved by means of 2x2 while its shorter side has twice the wanted pixels or more,
+    An image is halved by 2x2 means while its shorter side is at least twice the shorter wanted one,
     then resized by a bicubic filter; ids are picked by nearest from the original. ``crop`` resizes
     until the image just covers the size, then cuts out the centre.
 
@@ -96,10 +96,10 @@ def paper_fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool) -> Arr
 def undo_resize(
     pixels: Array, mode: ResizeMode, original_size: Size, box: Box, nearest: bool = False
 ) -> Array:
-    """Bring a prepared (or generated) image back to the scale of its source.
+    """Resize a prepared (or generated) image back to the scale of its source.
 
-    The padding is cut away. What ``crop`` had cut off stays lost: the result is then the centred
-    part of the source that was kept, at the source's scale.
+    Padding is removed. What ``crop`` cut off is lost: the result is then the centred part of the
+    source, at its scale.
     """
     top, left, height, width = box
     content = pixels[top : top + height, left : left + width]
@@ -116,7 +116,7 @@ def _scale(pixels: Array, size: Size, nearest: bool) -> Array:
             for new, old in zip(size, pixels.shape[:2], strict=True)
         )
         return np.ascontiguousarray(pixels[rows[:, None], columns])
-    # Shrinking averages areas (no aliasing), growing interpolates; a side each as it needs.
+    # Shrinking averages areas (no aliasing), enlarging interpolates; each side as needed.
     smaller = (min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1]))
     if pixels.shape[:2] != smaller:
         pixels = cv2.resize(pixels, smaller[::-1], interpolation=cv2.INTER_AREA)

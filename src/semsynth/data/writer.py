@@ -44,15 +44,15 @@ class PreparedFormat:
 
 @dataclass(frozen=True)
 class PreparedSample:
-    """What is written for one stem, already at the prepared size.
+    """What is written for one image, at the prepared size.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, or None for a mask alone.
         mask: (H, W) integer ids.
-        original_size: height and width before resizing; None: as it is.
+        original_size: height and width before resizing; None: this size.
         box: top, left, height, width of the content; None: all of it.
         instances: (H, W) integers below 65536, or None.
-        resize: how it was brought to this size, where not as the data set's others.
+        resize: how it was resized, for a data set with the rule "paper"; else None.
     """
 
     image: Array | None
@@ -102,10 +102,10 @@ class ImageRecord:
 def write_sample(
     root: Path, form: PreparedFormat, split: str, stem: str, sample: PreparedSample
 ) -> ImageRecord:
-    """Write the files of one stem, each complete or absent; safe to call from several processes.
+    """Write the files of one image, each complete or absent; safe to call from several processes.
 
     Raises:
-        UserError: ids outside the labels, another size than ``form``'s, an unusable stem.
+        UserError: ids outside the labels, another size than that of ``form``, an unusable stem.
     """
     for name in (split, stem):
         if not name or name.startswith(".") or set(name) & set('/\\\0:*?"<>|\n'):
@@ -113,7 +113,7 @@ def write_sample(
     size = (form.height, form.width)
     for pixels in (sample.image, sample.mask, sample.instances):
         if pixels is not None and pixels.shape[:2] != size:
-            raise UserError(f"'{stem}': is {pixels.shape[:2]} (height, width), should be {size}")
+            raise UserError(f"'{stem}': is {pixels.shape[:2]} (height, width), must be {size}")
     form.labels.check_ids(sample.mask, f"'{stem}'")
     mask = sample.mask.astype(form.labels.mask_dtype)
     if sample.image is not None:
@@ -157,10 +157,10 @@ def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
 
 
 class PreparedWriter:
-    """Writes a prepared folder image by image; ``finish`` makes it whole.
+    """Writes a prepared folder image by image; ``finish`` completes it.
 
-    Killed and started again with the same ``key`` it knows what is ``done``. Several processes
-    may fill one folder, each with a list of its own (``shard`` names it); any may finish.
+    A writer with the same ``key`` as one that was interrupted knows what is ``done``. Several
+    processes may fill one folder, each with its own list (named by ``shard``); any may finish.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class PreparedWriter:
         key: Mapping[str, Any] | None = None,
         shard: str = "00000",
     ) -> None:
-        """Claim ``folder`` and read what earlier runs left.
+        """Claim ``folder`` and read which images earlier runs wrote.
 
         Raises:
             UserError: the folder belongs to something else or was made with another ``key``.
@@ -182,14 +182,14 @@ class PreparedWriter:
         self._records: dict[tuple[str, str], ImageRecord] = {}
         self._dropped: set[tuple[str, str]] = set()
         self._reload()
-        # A killed run may have cut its last line short: the next one begins on a line of its own.
+        # A killed run may have cut its last line short: the next record needs a new line.
         if self._progress.exists() and not self._progress.read_bytes().endswith(b"\n"):
             with self._progress.open("a", encoding="utf-8") as file:
                 file.write("\n")
 
     @property
     def is_finished(self) -> bool:
-        """Whether ``dataset.json`` is there."""
+        """Whether ``dataset.json`` exists."""
         return (self.root / INFO).exists()
 
     def done(self, split: str, stem: str) -> bool:
@@ -197,7 +197,7 @@ class PreparedWriter:
         return (split, stem) in self._records
 
     def records(self) -> list[ImageRecord]:
-        """Return what was written so far."""
+        """Return the images that are written."""
         return list(self._records.values())
 
     def write_pair(
@@ -209,18 +209,18 @@ class PreparedWriter:
         original_size: tuple[int, int] | None = None,
         box: Box | None = None,
     ) -> None:
-        """Write one image (see ``PreparedSample``) and remember it."""
+        """Write one image (see ``PreparedSample``) and record it."""
         sample = PreparedSample(image, mask, original_size, box)
         self.add(write_sample(self.root, self.form, split, stem, sample))
 
     def add(self, record: ImageRecord) -> None:
-        """Remember an image that ``write_sample`` wrote (in this or another process)."""
+        """Record an image that ``write_sample`` wrote (in this or another process)."""
         self._records[record.split, record.stem] = record
         with self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record.to_json()) + "\n")
 
     def drop(self, split: str, stem: str) -> None:
-        """Remove the files of an image; call it only just before ``finish``."""
+        """Remove the files of an image; only to be called right before ``finish``."""
         del self._records[split, stem]
         self._dropped.add((split, stem))
         for folder in FOLDERS:
@@ -233,14 +233,14 @@ class PreparedWriter:
         """Write ``dataset.json`` from all images (other shards' too) and return the data set.
 
         Raises:
-            UserError: there are no images.
+            UserError: there is no image.
         """
         dropped = set(excluded or {})
         self._reload()
         for split, stem in [key for key in self._records if "/".join(key) in dropped]:
             self.drop(split, stem)
         if not self._records:
-            raise UserError(f"{self.root}: no image was written")
+            raise UserError(f"{self.root}: no image was written; check the source of the data")
         order = sorted(self._records, key=lambda key: (_split_rank(key[0]), key))
         splits = list(dict.fromkeys(split for split, _ in order))
         stored = self.form.labels.to_json()
@@ -264,11 +264,11 @@ class PreparedWriter:
             versions=_versions(),
         )
         write_json(self.root / INFO, info.model_dump())
-        self.strip_local_paths()
+        self.remove_leftovers()
         return PreparedDataset(self.root, info)
 
-    def strip_local_paths(self) -> None:
-        """Remove from a finished folder the progress files and what killed runs left half-made."""
+    def remove_leftovers(self) -> None:
+        """Remove the progress files, and partial files of killed runs, from a finished folder."""
         leftovers = [*self.root.glob(".progress-*.jsonl"), *self.root.glob(".dataset.*.json")]
         for folder in FOLDERS:
             leftovers += self.root.glob(f"{folder}/*/.*")
@@ -282,12 +282,12 @@ class PreparedWriter:
         for stem in stems:
             for i, n in self._records[split, stem].pixels.items():
                 total[i] += n
-        everything = sum(total.values())
+        all_pixels = sum(total.values())
         names = self.form.labels.names
         return SplitInfo(
             stems=stems,
             class_pixels={names[i]: n for i, n in total.items()},
-            class_shares={names[i]: round(n / everything, 8) for i, n in total.items()},
+            class_shares={names[i]: round(n / all_pixels, 8) for i, n in total.items()},
         )
 
     def _reload(self) -> None:

@@ -212,7 +212,7 @@ def requeue(job: str) -> None:
         announce(f"stopped; requeueing job {job}, restart {count}")
         done = subprocess.run(["scontrol", "requeue", job], check=False)
         if done.returncode:
-            announce(f"scontrol could not requeue job {job}: submit it again to go on")
+            announce(f"scontrol could not requeue job {job}: submit it again to resume")
 
 
 def first_host(nodes: str) -> str:

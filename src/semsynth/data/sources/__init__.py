@@ -1,8 +1,8 @@
 """Where raw images come from: one small file for each data set, and the table of them.
 
-A source is a module with a function ``open_source(config)`` that checks what is cheap to check (the
-folder, the pairs, the headers) and returns something with the attributes of ``base.Source``. To
-add one, write the module and add a line to ``SOURCES`` and a name to ``config.SourceName``.
+A source is a module with a function ``open_source(config)`` that checks what is cheap to check
+(the folder, the pairs, the headers) and returns a ``base.Source``. To add one, write the module,
+add a line to ``SOURCES`` and a name to ``config.SourceName``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from semsynth.data.config import DEFAULTS, PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Source
 
-# Modules by the name that --source takes; only the one that is used is imported.
+# Modules by the names of --source; only the one that is used is imported.
 SOURCES = {
     "ade20k": "semsynth.data.sources.ade20k",
     "camvid": "semsynth.data.sources.camvid",
@@ -65,6 +65,6 @@ def preset(name: str) -> Preset:
 
 
 def open_source(config: PrepareConfig) -> Source:
-    """Open the source that ``config`` names; UserError when its raw data are not as they should."""
+    """Open the source that ``config`` names; UserError if its raw data are not as expected."""
     source: Source = import_module(SOURCES[config.source]).open_source(config)
     return source

@@ -27,7 +27,7 @@ NAMES = """
     blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen,
     plate, monitor, bulletin board, shower, radiator, glass, clock, flag
 """
-# The published colours as RRGGBB; the skyscraper's is the road's, so it gets one of its own.
+# The published colours as RRGGBB; the skyscraper's is the road's, so it gets another one.
 COLORS = """
     787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d
     787846 08ff33 ff0652 8fff8c ccff04 ff3307 cc4603 0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0
@@ -67,7 +67,7 @@ def open_source(config: PrepareConfig) -> PairSource:
     """Pair images and annotations; training and validation become train and val.
 
     Raises:
-        UserError: the layout is another, or files lack partners.
+        UserError: another layout, or files without a partner.
     """
     root = require_folder(config.data, "--data", LAYOUT)
     records = []

@@ -1,4 +1,4 @@
-"""What a source of raw images has to offer, and how images are split."""
+"""The interface of a source of raw images, and the split into train and val."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Record:
     Attributes:
         stem: its name in the prepared data set, unique within the split.
         split: train, val, …
-        where: its mask's file or place, for messages.
-        payload: what the source's ``read`` needs; it travels to a worker process.
+        where: the file of its mask, or its place, for messages.
+        payload: what the source's ``read`` needs; it is sent to a worker process.
     """
 
     stem: str
@@ -36,7 +36,7 @@ class Sample:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) integer ids.
-        instances: (H, W) integers, equal ones are one object; or None.
+        instances: (H, W) integers, equal values are one object; or None.
     """
 
     image: Array
@@ -49,11 +49,11 @@ class Source(Protocol):
 
     Attributes:
         name: short name of the data set.
-        origin: where it comes from, for people.
+        origin: where it comes from, for readers.
         licence: the terms of its images.
         labels: what the ids of its masks mean.
-        total: the number of records, or None where only counting would tell.
-        near_duplicates: see ``PrepareConfig.near_duplicates``.
+        total: the number of records, or None if it is not known in advance.
+        near_duplicates: default of ``PrepareConfig.near_duplicates``.
     """
 
     name: str
@@ -68,15 +68,15 @@ class Source(Protocol):
         ...
 
     def read(self, record: Record) -> Sample:
-        """Read one image (in a worker process); UserError names the file that is wrong."""
+        """Read one image (in a worker process); UserError names a wrong file."""
         ...
 
 
 def split_by_group(groups: Iterable[str], val_share: float, seed: int) -> dict[str, str]:
     """Decide for each group whether it is train or val.
 
-    Groups are taken in an order that depends on the seed and their names alone; a group is held
-    out when that brings the held-out share nearer to ``val_share``.
+    Groups are visited in an order that depends on the seed and their names alone; a group is held
+    out if that brings the held-out share nearer to ``val_share``.
 
     Args:
         groups: the group of each image.
@@ -84,15 +84,15 @@ def split_by_group(groups: Iterable[str], val_share: float, seed: int) -> dict[s
         seed: another seed, another split.
 
     Raises:
-        UserError: something is to be held out and all images are one group.
+        UserError: images are to be held out, and all are one group.
     """
     sizes = Counter(groups)
     if val_share <= 0:
         return dict.fromkeys(sizes, "train")
     if len(sizes) < 2:
         raise UserError(
-            f"all images belong to one group ({next(iter(sizes), 'none')}), none can be held "
-            "out; give another --group-by or --val-share 0"
+            f"all images belong to one group ({next(iter(sizes), 'none')}), so none can be "
+            "held out; give another --group-by or --val-share 0"
         )
     order = sorted(sizes, key=lambda group: (derive_seed(seed, "split", group), group))
     wanted = val_share * sum(sizes.values())

@@ -1,8 +1,8 @@
 """CamVid with 11 classes, in the folders of the SegNet tutorial; split by sequence.
 
 Brostow et al., "Semantic object classes in video", 2009. The published train and val folders cut
-one clip in pieces, so neighbouring frames lie on both sides; here both are taken together and a
-whole sequence is held out.
+one clip into pieces, so neighbouring frames are on both sides; here both are joined and a whole
+sequence is held out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def open_source(config: PrepareConfig) -> PairSource:
     """Pair the files of both folders; the stem's first part is the sequence.
 
     Raises:
-        UserError: the layout is another, files lack partners, or nobody knows the sequence.
+        UserError: another layout, files without a partner, or no such sequence.
     """
     root = require_folder(config.data, "--data", LAYOUT)
     pairs = []

@@ -1,12 +1,12 @@
-"""CelebAMask-HQ as published: faces, and an image for each part of each face.
+"""CelebAMask-HQ as published: faces, and a mask for each part of each face.
 
 Lee et al., "MaskGAN: towards diverse and interactive facial image manipulation", 2020. The parts
-are laid over each other in the published order, later ones on top. Whole masks are read too: in
+are merged in the published order, later ones on top. Whole masks are read too: in
 CelebAMask-HQ-mask, where the published script writes them, or in train/{images,labels} and
-test/{images,labels}, as the official code of the paper wants them.
+test/{images,labels}, the layout of the official code of the paper.
 
-As in the official code of the paper there are 19 classes, the background among them, and the
-objects whose edges the network sees are the parts themselves.
+As in the official code of the paper there are 19 classes, with the background, and the instances
+whose edges the network gets are the parts themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semsynth.data.labels import Array, Color, LabelSet
 from semsynth.data.sources.base import Record, Sample
 from semsynth.data.sources.files import list_images, pair_up, require_folder
 
-# Ids in this order: the name of a part's files, our name, the published colour.
+# In the order of the ids: the part's name in file names, our name, the published colour.
 PARTS: tuple[tuple[str, str, Color], ...] = (
     ("", "background", (0, 0, 0)),
     ("skin", "skin", (204, 0, 0)),
@@ -69,7 +69,7 @@ class Face:
 
 @dataclass
 class FaceSource:
-    """The faces; their images have twice the side of their masks."""
+    """The faces; an image has twice the side of its mask."""
 
     faces: list[Record]
     name: str = "celebamask"
@@ -87,17 +87,17 @@ class FaceSource:
         return iter(self.faces)
 
     def read(self, record: Record) -> Sample:
-        """Read a face and lay its parts together, at the size of its image."""
+        """Read a face and merge its parts, at the size of its image."""
         face: Face = record.payload
         image = read_rgb(face.image, str(face.image))
         mask = _merge(face.parts) if face.mask is None else read_ids(face.mask, str(face.mask))
-        # Whole steps: each id of the mask is repeated, so nearest resizing picks the same ones.
+        # Whole numbers of repetitions: nearest resizing then picks the same ids.
         steps = [a // b for a, b in zip(image.shape, mask.shape, strict=False)]
         mask = mask.repeat(max(1, steps[0]), 0).repeat(max(1, steps[1]), 1)
         if mask.shape != image.shape[:2]:
             raise UserError(
                 f"{record.where}: the mask does not fit its image {face.image} "
-                f"({image.shape[1]}x{image.shape[0]}), which must be as large, or 2 or 3 … times"
+                f"({image.shape[1]}x{image.shape[0]}), which must be 1, 2, 3, … times as large"
             )
         return Sample(image, mask, mask)
 
@@ -106,7 +106,7 @@ def open_source(config: PrepareConfig) -> FaceSource:
     """Find the faces, their masks or parts, and the published split.
 
     Raises:
-        UserError: the layout is another, faces lack masks, or nobody knows their split.
+        UserError: another layout, or faces without a mask or a split.
     """
     root = require_folder(config.data, "--data", LAYOUT)
     if (root / "CelebAMask-HQ").is_dir():
@@ -150,7 +150,7 @@ def _by_parts(images: dict[str, Path], folder: Path) -> dict[str, Face]:
     for path in progress(sorted(folder.rglob("*.png")), "list", unit="part"):
         number, _, part = path.stem.partition("_")
         if part not in ids:
-            raise UserError(f"{path}: '{part}' is no part; there are {', '.join(ids)}")
+            raise UserError(f"{path}: '{part}' is not a part; there are {', '.join(ids)}")
         parts.setdefault(_number(path, number), []).append((ids[part], path))
     faces = {}
     for stem, image in images.items():
@@ -162,7 +162,7 @@ def _by_parts(images: dict[str, Path], folder: Path) -> dict[str, Face]:
 
 
 def _merge(parts: Sequence[tuple[int, Path]]) -> Array:
-    """Lay parts over each other, in this order: (H, W) uint8 ids, 0 where there is none."""
+    """Merge parts, later ones on top: (H, W) uint8 ids, 0 for no part."""
     mask: Array | None = None
     for number, path in parts:
         covered = read_rgb(path, str(path)).any(-1)
@@ -186,7 +186,7 @@ def _read_splits(path: Path) -> dict[int, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         raise UserError(
-            f"{path}: is missing or no text; it says which faces are for tests"
+            f"{path}: is missing or not a text file; it lists the split of the faces"
         ) from None
     splits = {}
     for count, line in enumerate(lines[1:], 2):

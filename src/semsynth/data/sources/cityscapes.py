@@ -2,7 +2,7 @@
 
 Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", 2016. As in the
 official code of the paper every id has a channel, the unlabelled 0 too. Its network has 35: one
-for license plates, whose published id is -1 and which the masks therefore never show.
+for license plates, whose published id is -1, so that no mask has it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from semsynth.data.sources.files import (
     require_folder,
 )
 
-# id: (name, published colour; None where the published one is another label's too).
+# id: (name, published colour; None if another label has the same).
 CLASSES: dict[int, tuple[str, tuple[int, int, int] | None]] = {
     0: ("unlabeled", (0, 0, 0)),
     1: ("ego vehicle", None),
@@ -75,7 +75,7 @@ LAYOUT = "leftImg8bit/{train,val}/CITY and gtFine/{train,val}/CITY"
 
 
 class ClippedSource(PairSource):
-    """Cityscapes with instance ids as an 8-bit reading makes them: all above 255 are one."""
+    """Cityscapes with instance ids as 8-bit reading clips them: all above 255 are one."""
 
     def read(self, record: Record) -> Sample:
         """Read the files of one image."""
@@ -88,7 +88,7 @@ def open_source(config: PrepareConfig) -> PairSource:
     """Pair images, label ids and instance ids of the published train and val splits.
 
     Raises:
-        UserError: the layout is another, or files lack partners.
+        UserError: another layout, or files without a partner.
     """
     root = require_folder(config.data, "--data", LAYOUT)
     records = [record for split in ("train", "val") for record in _split(root, split)]

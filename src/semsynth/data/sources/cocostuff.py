@@ -2,7 +2,7 @@
 
 Caesar et al., "COCO-Stuff: thing and stuff classes in context", 2018. As in the official code of
 the paper the 182 classes have channels 0 to 181 and "unlabeled" (id 255) has the last one. Eleven
-of the things are never in the masks (street sign, hat, …); their channels stay, unused.
+of the things are in no mask (street sign, hat, …); their channels are unused.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ LABELS = _labels()
 
 
 def open_source(config: PrepareConfig) -> PairSource:
-    """Pair images and masks; train2017 and val2017, where they are there, become train and val.
+    """Pair images and masks; train2017 and val2017, if present, become train and val.
 
-    The folders that SPADE's code wants are read too: train_img, train_label and, if it is there,
-    train_inst, and the same for val.
+    The folders of SPADE's code are read too: train_img, train_label and, if present, train_inst,
+    and the same for val.
 
     Raises:
-        UserError: the layout is another, or files lack partners.
+        UserError: another layout, or files without a partner.
     """
     root = require_folder(config.data, "--data", LAYOUT)
     records = [record for split in ("train", "val") for record in _split(root, split)]
@@ -102,7 +102,7 @@ def _split(root: Path, split: str) -> list[Record]:
 
 
 def _folders(root: Path, split: str) -> tuple[Path, Path, Path | None] | None:
-    """Return where images, masks and instance maps of a split are; None where it is not there."""
+    """Return where images, masks and instance maps of a split are; None for an absent split."""
     if (root / f"{split}_img").is_dir():
         instances = root / f"{split}_inst"
         return (

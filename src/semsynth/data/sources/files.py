@@ -1,4 +1,4 @@
-"""What sources of image files share: finding, pairing, checking and reading them."""
+"""Sources of image files: finding, pairing, checking and reading them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PairSource:
     resize_masks: bool = False
 
     def __post_init__(self) -> None:
-        """Check all headers before the long work."""
+        """Check all headers before the long work begins."""
         self.total: int | None = len(self.pairs)
         for record in progress(self.pairs, "check", unit="pair"):
             check_sizes(record.payload, self.resize_masks)
@@ -69,7 +69,7 @@ class PairSource:
 
 
 def require_folder(path: Path | None, flag: str, layout: str) -> Path:
-    """Return ``path``; UserError when it is not given or no folder (``layout``: what it needs)."""
+    """Return ``path``; UserError if it is None or not a folder (``layout``: its content)."""
     if path is None:
         raise UserError(f"{flag} is missing: the folder with {layout}")
     if not path.is_dir():
@@ -78,10 +78,10 @@ def require_folder(path: Path | None, flag: str, layout: str) -> Path:
 
 
 def list_images(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Return the images of a folder by stem; with ``suffix``, those alone and without it.
+    """Return the images of a folder by stem; with ``suffix``, only stems that end in it.
 
     Raises:
-        UserError: no such folder, no images in it, or two with one stem.
+        UserError: no such folder, no images in it, or two of the same stem.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -104,7 +104,7 @@ def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple
     """Match images and masks by stem, in the order of the stems.
 
     Raises:
-        UserError: some have no partner: names the first three and how many.
+        UserError: files without a partner: names the first three, and how many there are.
     """
     for what, other, alone in (
         ("image", "mask", sorted(images.keys() - masks.keys())),
@@ -118,9 +118,9 @@ def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple
 
 
 def check_sizes(pair: Pair, resize_masks: bool = False) -> None:
-    """Check that the files of an image open and have one size; UserError names both.
+    """Check that the files of an image open and have the same size; UserError names both.
 
-    With ``resize_masks`` one shape is enough (a pixel may be lost to rounding).
+    With ``resize_masks`` the same aspect ratio is enough (up to a pixel of rounding).
     """
     size = read_size(pair.image)
     for other in (pair.mask, pair.instances):
@@ -129,8 +129,10 @@ def check_sizes(pair: Pair, resize_masks: bool = False) -> None:
         sizes = f"{pair.image} is {size[1]}x{size[0]} but {other} is {found[1]}x{found[0]}"
         if not resize_masks:
             raise UserError(
-                f"{sizes}; image and mask must have one size (--resize-masks brings masks of a "
-                "source folder to it, by nearest)"
+                f"{sizes}; image and mask must have the same size (--resize-masks resizes masks "
+                "of a source folder by nearest)"
             )
         if abs(found[0] * size[1] - found[1] * size[0]) > max(*found, *size):
-            raise UserError(f"{sizes}: --resize-masks would stretch it; they must have one shape")
+            raise UserError(
+                f"{sizes}: --resize-masks would stretch it; the aspect ratio must be the same"
+            )

@@ -4,13 +4,13 @@ The YAML file::
 
     name: my streets            # optional, as are licence, ignore, color and thing
     licence: CC BY 4.0
-    ignore: 0                   # the id of pixels that nobody labelled
+    ignore: 0                   # the id of unlabelled pixels
     labels:
       0: unlabelled
       1: road
       2: {name: car, color: [0, 0, 142], thing: true}
 
-Where the images and the masks both have folders named train, val or test, these splits are kept.
+If the images and the masks both have folders named train, val or test, these splits are kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYOUT = "images/, masks/ and labels.yaml"
 
 
 class LabelEntry(Config):
-    """A label with more than a name; ``color`` is RGB, 0 to 255."""
+    """A label that has more than a name; ``color`` is RGB, 0 to 255."""
 
     name: str
     color: list[int] | None = Field(default=None, min_length=3, max_length=3)
@@ -40,7 +40,7 @@ class LabelEntry(Config):
 
 
 class LabelFile(Config):
-    """The YAML file of labels: entries by id (a bare name is an entry with a name alone)."""
+    """The YAML file of labels: entries by id (a string is an entry with a name alone)."""
 
     labels: dict[int, LabelEntry] = Field(min_length=1)
     ignore: int | None = None
@@ -93,11 +93,11 @@ def open_source(config: PrepareConfig) -> PairSource:
 
 
 def group_of(stem: str, group_by: str | None) -> str:
-    """Return what an image belongs to: its own stem unless ``group_by`` says otherwise.
+    """Return the group of an image: its own stem without ``group_by``.
 
     Raises:
-        UserError: ``group_by`` is no number and no regular expression with a group, or does not
-            match the stem.
+        UserError: ``group_by`` is neither a number nor a regular expression with a group, or does
+            not match the stem.
     """
     if group_by is None:
         return stem
@@ -106,7 +106,7 @@ def group_of(stem: str, group_by: str | None) -> str:
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise UserError(f"--group-by {group_by}: is no regular expression ({error})") from None
+        raise UserError(f"--group-by {group_by}: is not a regular expression ({error})") from None
     if not pattern.groups:
         raise UserError(f"--group-by {group_by}: needs a group in parentheses, such as '^(.*)_'")
     match = pattern.search(stem)

@@ -1,8 +1,8 @@
-"""segments/sidewalk-semantic, or any Hugging Face data set of its form, row by row.
+"""segments/sidewalk-semantic, or a Hugging Face data set of the same format, row by row.
 
 Columns ``pixel_values`` and ``label`` (encoded images) and an ``id2label.json`` at its root.
-The rows are images of walks, and neighbours look alike: whole blocks of rows are
-held out, and near-copies across the border are left out.
+The rows are frames of walks, and neighbours look alike: whole blocks of rows are held out, and
+training images that are near-duplicates of held-out ones are excluded.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ COLORS: dict[str, Color] = {
 
 
 def label_set(names: Mapping[int, str]) -> LabelSet:
-    """Return the labels of an ``id2label.json``; the first that says "unlabeled" is ignored."""
+    """Return the labels of an ``id2label.json``; the first "unlabeled" one is ignored."""
     ignored = [i for i in sorted(names) if names[i].lower() in UNLABELLED]
     things = [n for n in names.values() if n.split("-")[0] in ("human", "vehicle", "object")]
     colors = {i: COLORS[name] for i, name in names.items() if name in COLORS}
@@ -91,7 +91,7 @@ class RowSource:
     near_duplicates: int = 6
 
     def __post_init__(self) -> None:
-        """Name it."""
+        """Derive its name and origin."""
         self.name = "sidewalk" if self.path == REPO else Path(self.path).name
         self.origin = f"Hugging Face data set {self.path}"
 
@@ -113,9 +113,9 @@ class RowSource:
 
 
 def split_of_row(index: int, total: int | None, val_share: float, seed: int) -> str:
-    """Return train or val for a row: one block of neighbouring rows in every few is held out.
+    """Return train or val for a row: one in several blocks of neighbouring rows is held out.
 
-    Blocks have 50 rows, or a twentieth of the rows when there are fewer than 1,000.
+    Blocks have 50 rows, or a twentieth of the rows if there are fewer than 1,000.
     """
     if val_share <= 0:
         return "train"
@@ -158,7 +158,7 @@ def open_source(config: PrepareConfig) -> RowSource:
 
 @contextmanager
 def hub_errors(path: str) -> Iterator[None]:
-    """Turn what Hugging Face's libraries raise into one line that says what to do."""
+    """Turn errors of Hugging Face's libraries into one line that says what to do."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub import errors
     from pyarrow import ArrowException

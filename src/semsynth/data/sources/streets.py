@@ -1,4 +1,4 @@
-"""The built-in procedural streets as a data set: rendered at the wanted size, no download."""
+"""The built-in procedural streets as a data set: rendered at the wanted size, without download."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LABELS = LabelSet.from_names(
     things=("vehicle-car", "human-person", "object-pole", "object-trafficsign"),
 )
 
-# Far above any training count, so that the held-out streets are the same for every count.
+# Above any training count, so that the held-out streets are the same for every count.
 FIRST_VAL = 1_000_000
 
 
 @dataclass
 class StreetSource:
-    """Streets number 0, 1, … for training, and from ``FIRST_VAL`` on held out."""
+    """Streets number 0, 1, … for training; held-out ones start at ``FIRST_VAL``."""
 
     config: PrepareConfig
     name: str = "streets"
