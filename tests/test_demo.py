@@ -56,7 +56,7 @@ def result(config: DemoConfig) -> dict[str, Any]:
     return run_demo(config)
 
 
-def test_it_leaves_data_run_samples_and_report(config: DemoConfig, result: dict[str, Any]) -> None:
+def test_it_writes_data_run_samples_and_report(config: DemoConfig, result: dict[str, Any]) -> None:
     data = PreparedDataset.open(config.output / "prepared")
     assert (len(data.stems("train")), len(data.stems("val"))) == (16, 6)
     assert (config.output / "run" / "final_model.pth").exists()
@@ -109,7 +109,7 @@ def test_the_command_says_where_the_page_is(config: DemoConfig, result: dict[str
     assert "All in" in done.stderr
 
 
-def test_what_could_not_be_computed_is_none() -> None:
+def test_numbers_that_could_not_be_computed_are_none() -> None:
     gain = {"gain": {"real_and_synthetic": {"miou": -0.01}}}
     numbers = headline({"metrics": {}, "controls": {}}, gain)
     assert numbers["augmentation_gain"] == -0.01

@@ -1,8 +1,8 @@
-"""The whole pipeline on the built-in streets: from nothing to a page with scores (no torch here).
+"""`semsynth demo`: the whole pipeline on the built-in streets, ending with a page of scores.
 
-Every stage is the command of the same name with smaller numbers, and every one goes on where it
-stopped; so does the demo. All budgets are counted in steps and images, never in seconds: the
-results do not depend on how fast the machine is.
+Every stage is the command of the same name with smaller numbers. Every stage resumes, and so does
+the demo. Budgets are counted in steps and images, never in seconds: the results do not depend on
+the speed of the machine. Nothing here imports torch before a stage runs.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from typing import Any, Literal
 from semsynth.core.files import claim_output_dir, read_json
 from semsynth.core.logging import logger
 
-# The Fréchet distance that needs no download: on the features of the judge.
+# The Fréchet distance without a download: on the features of our own segmenter.
 _FEATURES = "fd_segmenter"
+_FILE_KEYS = {"real_images": "real_pictures"}
 
 
 @dataclass(frozen=True)
 class DemoBudget:
-    """How much of everything; the defaults fit ten minutes on two cores."""
+    """Sizes of the stages; the defaults fit ten minutes on two cores."""
 
     train_count: int = 1200
     """Streets to train on."""
     val_count: int = 100
-    """Streets held out, whose masks are painted."""
+    """Streets held out, for whose masks images are generated."""
     evaluator_steps: int = 1400
-    """Training steps of the segmenter that judges."""
+    """Training steps of the segmenter that evaluates."""
     train_steps: int | None = None
     """Training steps of the generator; the recipe's by default."""
     finetune_steps: int | None = None
@@ -42,9 +43,9 @@ class DemoBudget:
     sampler_steps: int = 10
     """Denoising steps of an image."""
     guidance_scale: float = 2.0
-    """Classifier-free guidance; docs/log.md has the comparison that chose these two."""
+    """Classifier-free guidance; docs/log.md has the comparison that led to these two."""
     synthetic_count: int = 160
-    """Images painted for the augmentation, one for each of so many training masks."""
+    """Images generated for the augmentation, one for each of so many training masks."""
     real_images: int = 20
     """Real images of the small-data experiment."""
     trials: int = 2
@@ -58,7 +59,7 @@ class DemoConfig:
     """Run the whole pipeline on the built-in data set; about ten minutes on two cores."""
 
     output: Path = Path("./demo_output")
-    """Folder of everything that is made; run again to go on where it stopped."""
+    """Folder of all results; run the same command again to resume."""
     recipe: str = "streets_demo"
     """Recipe of the generator."""
     seed: int = 0
@@ -70,7 +71,7 @@ class DemoConfig:
 
 @dataclass
 class Demo:
-    """A demo under way: its folders, and the seconds that its stages took."""
+    """A running demo: its folders, and the seconds that its stages took."""
 
     config: DemoConfig
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,28 +87,30 @@ class Demo:
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
-    """Prepare, train, paint, score, and measure what the images add to a segmenter.
+    """Prepare, train, generate, evaluate, and measure what the images add to a segmenter.
 
-    Leaves ``prepared/``, ``segmenter/`` (the judge), ``run/`` (the generator), ``samples/``,
-    ``augment/`` and ``report/`` in ``config.output``. Stages that are finished are skipped.
+    Writes ``prepared/``, ``segmenter/`` (for the evaluation), ``run/`` (the generator),
+    ``samples/``, ``augment/`` and ``report/`` in ``config.output``. Finished stages are skipped.
 
     Returns:
-        JSON values: page, output, numbers (the few that matter; None where one could not be
-        computed), seconds by stage, peak_memory_gb.
+        JSON values: page, output, numbers (the main ones; None if one could not be computed),
+        seconds by stage, peak_memory_gb.
 
     Raises:
-        UserError: from any stage, or the output belongs to something else.
+        UserError: from any stage, or the output folder belongs to something else.
     """
     key = {k: v for k, v in asdict(config).items() if k not in ("output", "device")}
+    # Keys in files keep their names.
+    key["budget"] = {_FILE_KEYS.get(k, k): v for k, v in key["budget"].items()}
     claim_output_dir(config.output, "demo", key)
     demo = Demo(config)
     logger.info(f"semsynth demo: street scenes from masks; everything goes to {config.output}/")
-    logger.info("(stopped half-way? the same command goes on where it was)")
+    logger.info("(if it is interrupted, the same command resumes)")
     stages: list[tuple[str, str, Callable[[Demo], None]]] = [
         ("prepare", "Streets: render images and masks", _prepare),
-        ("evaluator", "Judge: train a segmenter on the real images", _evaluator),
+        ("evaluator", "Segmenter for evaluation: train on the real images", _evaluator),
         ("train", "Generator: train, then fine-tune for guidance", _train),
-        ("generate", "Images: paint held-out masks", _generate),
+        ("generate", "Images: generate from held-out masks", _generate),
         ("augment", "Augmentation: few real images, with and without synthetic ones", _augment),
         ("evaluate", "Scores and page", _evaluate),
     ]
@@ -160,7 +163,7 @@ def _prepare(demo: Demo) -> None:
 def _evaluator(demo: Demo) -> None:
     from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
 
-    # Written last and moved into place: a segmenter that is there is finished.
+    # Written last and moved into place: if it exists, the training is finished.
     if (demo.folder("segmenter") / SEGMENTER_FILE).exists():
         return
     from semsynth.segmentation.train import train_segmenter
@@ -194,10 +197,10 @@ def _train(demo: Demo) -> None:
 
 
 def _generate(demo: Demo) -> None:
-    _paint(demo, "val", demo.folder("samples"), None, demo.config.budget.per_mask)
+    _generate_split(demo, "val", demo.folder("samples"), None, demo.config.budget.per_mask)
 
 
-def _paint(demo: Demo, split: str, output: Path, limit: int | None, per_mask: int) -> None:
+def _generate_split(demo: Demo, split: str, output: Path, limit: int | None, per_mask: int) -> None:
     from semsynth.pipelines.generate.config import GenerateConfig
     from semsynth.pipelines.generate.run import generate
 
@@ -223,7 +226,7 @@ def _augment(demo: Demo) -> None:
     from semsynth.augmentation.experiment import run_experiment
 
     budget, samples = demo.config.budget, demo.folder("augment") / "samples"
-    _paint(demo, "train", samples, budget.synthetic_count, per_mask=1)
+    _generate_split(demo, "train", samples, budget.synthetic_count, per_mask=1)
     run_experiment(
         AugmentConfig(
             data=demo.folder("prepared"),
@@ -262,29 +265,29 @@ def _evaluate(demo: Demo) -> None:
 
 
 def headline(report: dict[str, Any], augmentation: dict[str, Any]) -> dict[str, float | None]:
-    """Return the few numbers that matter.
+    """Return the main numbers.
 
     Args:
         report: the content of ``report.json``.
         augmentation: the content of ``augmentation.json``.
 
     Returns:
-        Shares of 1 and distances; None where one could not be computed.
+        Shares of 1 and distances; None if one could not be computed.
     """
     consistency = report["metrics"].get("semantic_consistency", {})
-    controls = report["controls"]
-    colours = controls.get("mean_colours", {})
+    baselines = report["controls"]
+    mean_color = baselines.get("mean_colours", {})
     distance = report["metrics"].get("frechet", {}).get(_FEATURES, {})
     miou, ceiling = consistency.get("miou"), consistency.get("miou_real")
     return {
         "miou_generated": miou,
         "miou_real": ceiling,
         "miou_share_of_real": round(miou / ceiling, 4) if miou is not None and ceiling else None,
-        "miou_shuffled_masks": controls.get("shuffled_masks", {}).get("miou"),
-        "miou_mean_colours": colours.get("miou"),
+        "miou_shuffled_masks": baselines.get("shuffled_masks", {}).get("miou"),
+        "miou_mean_colours": mean_color.get("miou"),
         "frechet": distance.get("value"),
         "frechet_real": distance.get("real_training_pictures", {}).get("value"),
-        "frechet_mean_colours": colours.get("frechet", {}).get(_FEATURES, {}).get("value"),
+        "frechet_mean_colours": mean_color.get("frechet", {}).get(_FEATURES, {}).get("value"),
         "augmentation_gain": augmentation["gain"]["real_and_synthetic"]["miou"],
     }
 
@@ -297,22 +300,22 @@ def _closing_lines(
     wins = sum(difference > 0 for difference in gain["trials"])
     lines = [
         "",
-        "Do the images show what their masks say? (mIoU of the judge, masks not trained on)",
+        "Do the images match their masks? (mIoU of the segmenter, on held-out masks)",
         f"  generated {n['miou_generated']}, real {n['miou_real']}: "
         f"{n['miou_share_of_real']} of the real images",
-        f"  to compare: masks shuffled {n['miou_shuffled_masks']}, "
+        f"  to compare: shuffled masks {n['miou_shuffled_masks']}, "
         f"each class in its mean colour {n['miou_mean_colours']}",
-        "Do they look like real ones? (Fréchet distance of the judge's features, less is closer)",
+        "Do they look real? (Fréchet distance of the segmenter's features; lower is closer)",
         f"  generated {n['frechet']}",
         f"  to compare: other real images {n['frechet_real']}, "
         f"each class in its mean colour {n['frechet_mean_colours']}",
-        f"Do they help another segmenter that has {augmentation['n_real']} real images? (mIoU)",
+        f"Do they help another segmenter with {augmentation['n_real']} real images? (mIoU)",
         f"  without {arms['real']['miou']:.3f}, with {arms['real_and_synthetic']['miou']:.3f}: "
         f"{gain['miou']:+.3f}, better in {wins} of {len(gain['trials'])} trials",
     ]
     if "real_and_more_real" in arms:
         more = arms["real_and_more_real"]["miou"]
-        lines.append(f"  with real images in place of the synthetic ones: {more:.3f}")
+        lines.append(f"  with more real images instead of synthetic ones: {more:.3f}")
     return [*lines, f"All in {_duration(seconds)}, {memory:.1f} GB of memory at most.", ""]
 
 
@@ -322,7 +325,7 @@ def _duration(seconds: float) -> str:
 
 
 def _peak_memory_gb() -> float:
-    """Return the largest memory of this process (or of one it started) so far."""
+    """Return the peak memory of this process, or of one that it started."""
     largest = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
