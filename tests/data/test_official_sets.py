@@ -144,7 +144,7 @@ def test_ade20k_layout_and_paper_resizing(tmp_path: Path) -> None:
     assert not data.has_instances("train")
     plain = run(root, "ade20k", height=16, width=16, resize="stretch", output=tmp_path / "o")
     assert plain.resize_mode("train", "ADE_1") == "stretch"
-    assert plain.info.pictures["train"]["ADE_1"].resize is None
+    assert plain.info.images["train"]["ADE_1"].resize is None
 
 
 def faces(root: Path) -> dict[int, dict[str, np.ndarray]]:

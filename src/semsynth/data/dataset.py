@@ -18,6 +18,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from semsynth.core.config import Config, parse
 from semsynth.core.errors import UserError
@@ -72,7 +73,7 @@ class ImageInfo(Config):
 
 
 class DatasetInfo(Config):
-    """The content of ``dataset.json``; ``pictures`` is by split, then by stem.
+    """The content of ``dataset.json``; ``images`` (in the file: pictures) by split, then by stem.
 
     ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason).
     """
@@ -88,7 +89,7 @@ class DatasetInfo(Config):
     labels: list[LabelInfo]
     ignore_id: int | None
     splits: dict[str, SplitInfo]
-    pictures: dict[str, dict[str, ImageInfo]]
+    images: dict[str, dict[str, ImageInfo]] = Field(alias="pictures")
     excluded: dict[str, str]
     versions: dict[str, str]
 
@@ -180,7 +181,7 @@ class PreparedDataset:
     def record(self, split: str, stem: str) -> ImageInfo:
         """Return what is recorded about one image; UserError when it does not exist."""
         try:
-            return self.info.pictures[split][stem]
+            return self.info.images[split][stem]
         except KeyError:
             raise UserError(f"{self.root}: has no image '{stem}' in '{split}'") from None
 

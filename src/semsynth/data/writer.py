@@ -21,7 +21,6 @@ from semsynth.data.dataset import (
     DatasetInfo,
     ImageFormat,
     ImageInfo,
-    LabelInfo,
     PreparedDataset,
     SplitInfo,
 )
@@ -243,27 +242,26 @@ class PreparedWriter:
             raise UserError(f"{self.root}: no image was written; check the source of the data")
         order = sorted(self._records, key=lambda key: (_split_rank(key[0]), key))
         splits = list(dict.fromkeys(split for split, _ in order))
-        stored = self.form.labels.to_json()
-        info = DatasetInfo(
-            format=FORMAT,
-            name=name,
-            source=source,
-            licence=licence,
-            height=self.form.height,
-            width=self.form.width,
-            resize=self.form.resize,
-            image_format=self.form.image_format,
-            labels=[LabelInfo(**entry) for entry in stored["labels"]],
-            ignore_id=stored["ignore_id"],
-            splits={split: self._split_info(split, order) for split in splits},
-            pictures={
+        content = {
+            "format": FORMAT,
+            "name": name,
+            "source": source,
+            "licence": licence,
+            "height": self.form.height,
+            "width": self.form.width,
+            "resize": self.form.resize,
+            "image_format": self.form.image_format,
+            **self.form.labels.to_json(),
+            "splits": {split: self._split_info(split, order) for split in splits},
+            "pictures": {
                 split: {stem: self._records[s, stem].info for s, stem in order if s == split}
                 for split in splits
             },
-            excluded=dict(sorted((excluded or {}).items())),
-            versions=_versions(),
-        )
-        write_json(self.root / INFO, info.model_dump())
+            "excluded": dict(sorted((excluded or {}).items())),
+            "versions": _versions(),
+        }
+        info = DatasetInfo.model_validate(content)
+        write_json(self.root / INFO, info.model_dump(by_alias=True))
         self.remove_leftovers()
         return PreparedDataset(self.root, info)
 
