@@ -62,6 +62,7 @@ def test_every_arm_is_scored_on_the_same_held_out_images(folders: Path) -> None:
     assert (result["n_real"], result["n_synthetic"], result["n_val"]) == (3, 4, 4)
     stored = json.loads((folders / "out" / "augmentation.json").read_text())
     assert stored == {key: value for key, value in result.items() if key != "result"}
+    assert stored["settings"]["real_pictures"] == 3  # keys in files keep their names
     trial = folders / "out" / "trial_0"
     assert len(PreparedDataset.open(trial / "images_real").stems("train")) == 3
     assert len(PreparedDataset.open(trial / "images_real_and_filtered").stems("train")) == 2

@@ -58,7 +58,7 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
     data, samples = PreparedDataset.open(config.data), PreparedDataset.open(config.samples)
     masks = _masks_of_samples(samples, config)
     _check(config, data, samples)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    settings = _settings(config)
     # Settings that a resumed experiment must share.
     key = {k: v for k, v in settings.items() if k not in ("output", "device", "trials")}
     output = claim_output_dir(config.output, "augmentation", key)
@@ -85,6 +85,16 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
     }
     write_json(output / RESULT, result)
     return {"result": str(output / RESULT), **result}
+
+
+def _settings(config: AugmentConfig) -> dict[str, Any]:
+    """Return the configuration as JSON values; files call ``real_images`` ``real_pictures``."""
+    return {
+        "real_pictures" if name == "real_images" else name: (
+            str(value) if isinstance(value, Path) else value
+        )
+        for name, value in asdict(config).items()
+    }
 
 
 def _check(config: AugmentConfig, data: PreparedDataset, samples: PreparedDataset) -> None:
@@ -139,7 +149,8 @@ class Trial:
     def real_images(self) -> PreparedDataset:
         """Return the real images that all arms of this trial have."""
         config, stems = self.config, self.data.stems(self.config.split)
-        order = numpy_rng(self.seed, "real images").permutation(len(stems))
+        # The name of the random stream decides which images are drawn: it must not change.
+        order = numpy_rng(self.seed, "real pictures").permutation(len(stems))
         chosen = [stems[i] for i in sorted(order[: config.real_images])]
         return write_subset(self.data, config.split, chosen, self.folder / f"images_{REAL}")
 
