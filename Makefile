@@ -44,9 +44,9 @@ types: $(VENV)/.dev  ## mypy, strict
 contracts: $(VENV)/.dev  ## which room may import which
 	$(BIN)/lint-imports
 
-# A warning is an error. The tutorial's notebook is run.
+# A warning is an error.
 docs: $(VENV)/.docs  ## the documentation: build/docs/index.html
-	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -E -W --keep-going -q docs build/docs
 
 bench: $(VENV)/.core  ## each optimisation against the plain path, then pictures/s of each stage
 	$(BIN)/python benchmarks/speed.py $(ARGS)

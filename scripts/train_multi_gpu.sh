@@ -5,7 +5,7 @@
 # Train on all GPUs at hand: on this machine (`--nproc N` for fewer), inside an
 # allocation of salloc, or as `sbatch scripts/train_multi_gpu.sh`, whose own flags override the above
 # (`sbatch --nodes=2 --partition=gpu scripts/train_multi_gpu.sh`). Started again, or requeued after a
-# preemption, it resumes. Further flags go to the training. docs/cluster.md
+# preemption, it resumes. Further flags go to the training. docs/how-to/cluster.md
 set -eo pipefail
 here=$(dirname "$0")/..; [ -f "$here/scripts/environment.sh" ] || here=${SLURM_SUBMIT_DIR:-.}
 cd "$here" && [ -f scripts/environment.sh ] || { echo "error: sbatch it from the repository" >&2; exit 2; }

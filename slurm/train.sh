@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on a SLURM cluster: set these, then `bash slurm/train.sh`. Further flags go to the training:
 # `bash slurm/train.sh --recipe my_recipe.yaml --data prepared --output checkpoints/mine`.
-# The job is scripts/train_multi_gpu.sh. docs/cluster.md walks through it.
+# The job is scripts/train_multi_gpu.sh. docs/how-to/cluster.md walks through it.
 PARTITION=       # empty: the cluster's own
 ACCOUNT=         # empty: yours
 NODES=1

@@ -1,7 +1,7 @@
 """Photorealistic images from segmentation masks with a SPADE diffusion model.
 
-The names in `__all__` are the public Python API (docs/api.md). They load on first use, so that
-`import semsynth` and every `semsynth VERB --help` stay free of torch.
+The names in `__all__` are the public Python API (docs/reference/api.md). They load on first use,
+so that `import semsynth` and every `semsynth VERB --help` stay free of torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`python -m semsynth.cli.cluster.launch [--nproc N] SCRIPT ...`: start a training here.
 
-Three cases, distinguished by SLURM's variables (docs/cluster.md, How it starts):
+Three cases, distinguished by SLURM's variables (docs/how-to/cluster.md, Start):
 
 - alone: torchrun with one process a GPU; plain Python for one process;
 - a SLURM job or allocation: `srun` with one task a process on all nodes. Not torchrun on each

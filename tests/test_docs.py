@@ -1,0 +1,254 @@
+"""The documentation: complete references, commands that parse, working links, short texts."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import io
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tyro
+
+import semsynth
+from semsynth.cli import main
+from semsynth.core.errors import UserError
+from semsynth.training.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+LOG = DOCS / "log.md"  # a record of what was done, with the commands of that day
+MAX_WORDS = 120
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w*).*?\n(.*?)^```", re.M | re.S)
+PLACEHOLDERS = {"$NET": "", "$FAST": "", '"$@"': "", "...": ""}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def generated() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["generated"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_recipe_key_is_described(generated: ModuleType) -> None:
+    entries = [entry for _, _, keys in generated.recipe_sections() for entry in keys]
+    assert len(entries) > 60
+    assert [entry.name for entry in entries if len(entry.meaning) < 3] == []
+
+
+def test_each_flag_is_described(generated: ModuleType) -> None:
+    commands = dict(generated.commands())
+    assert {"prepare", "segment train", "segment score", "demo", "status"} <= commands.keys()
+    missing = [
+        f"semsynth {name} {flag.name}"
+        for name, config in commands.items()
+        for flag in generated.flags(config)
+        if len(flag.meaning) < 3
+    ]
+    assert missing == []
+
+
+def test_the_reference_has_the_flags_that_help_shows(generated: ModuleType) -> None:
+    for name, config in generated.commands():
+        text = io.StringIO()
+        with redirect_stdout(text), pytest.raises(SystemExit):
+            main([*name.split(), "--help"])
+        shown = set(re.findall(r"--[a-z][\w.-]*", text.getvalue()))
+        for flag in generated.flags(config):
+            for word in flag.name.split(", "):
+                assert word in shown or not word.startswith("--"), f"{name}: {word}"
+
+
+@pytest.mark.parametrize("name", semsynth.__all__)
+def test_each_public_name_is_in_the_reference(name: str, generated: ModuleType) -> None:
+    page = generated.fill_in((DOCS / "reference" / "api.md").read_text(encoding="utf-8"))
+    assert name == "__version__" or f"semsynth.{name}" in page
+
+
+# ---- commands
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Yield each command of a page, as one line."""
+    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+    for line in re.findall(r"^ {4,}(?:\$ )?(semsynth .*)$", text, re.M):
+        yield line.partition("  #")[0]
+    yield from re.findall(r"`(semsynth \w+[^`]* --[^`]*)`", text)
+
+
+class Parsed(BaseException):
+    """The flags were parsed; nothing is run."""
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p != LOG], ids=relative)
+def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tyro.cli
+
+    def parse_only(*arguments: object, **options: object) -> None:
+        raise Parsed(real(*arguments, **options))  # type: ignore[call-overload]
+
+    monkeypatch.setattr(tyro, "cli", parse_only)
+    for command in commands(page):
+        for placeholder, value in PLACEHOLDERS.items():
+            command = command.replace(placeholder, value)
+        words = shlex.split(command)[1:]
+        if words[-1] == "--help" or words[0].startswith("-") or words == ["VERB"]:
+            continue
+        try:
+            status = main(words)
+        except Parsed as parsed:
+            check_recipe(command, parsed.args[0].config)
+        else:
+            pytest.fail(f"{command}: exit status {status}")
+
+
+def check_recipe(command: str, config: object) -> None:
+    """The recipe exists (one of the reader's own is taken as the demo's), and so do its keys."""
+    if not hasattr(config, "recipe") or not hasattr(config, "set"):
+        return
+    name = "streets_demo" if config.recipe.endswith(".yaml") else config.recipe
+    try:
+        load_recipe(name, config.set)
+    except UserError as error:
+        pytest.fail(f"{command}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_recipe_keys_exist(page: Path, generated: ModuleType) -> None:
+    """`train.some_key` in the text is a key of a recipe."""
+    known = {entry.name for _, _, keys in generated.recipe_sections() for entry in keys}
+    sections = {name for name, _, _ in generated.recipe_sections() if name}
+    words = re.compile(rf"`((?:{'|'.join(sections)})\.[a-z_]+)\b(?!\.?[(/])")
+    used = set(words.findall(page.read_text(encoding="utf-8"))) if page != LOG else set()
+    assert {word for word in used if word not in known | sections and ".py" not in word} == set()
+
+
+# ---- examples
+
+
+def examples() -> list[str]:
+    """Return the modules whose docstrings have examples."""
+    found = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        if ">>>" in path.read_text(encoding="utf-8"):
+            parts = path.relative_to(ROOT / "src").with_suffix("").parts
+            found.append(".".join(parts).removesuffix(".__init__"))
+    return found
+
+
+@pytest.mark.parametrize("name", examples())
+def test_examples_in_docstrings(
+    name: str, tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prepared").symlink_to(tiny_prepared)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(import_module(name), optionflags=options)
+    assert result.attempted and not result.failed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_python_blocks_compile_and_import_public_names(page: Path) -> None:
+    for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language != "python":
+            continue
+        compile(code, str(page), "exec")
+        for names in re.findall(r"^from semsynth import (.*)$", code, re.M):
+            assert set(names.split(", ")) <= set(semsynth.__all__), names
+
+
+def notebook_cells() -> list[dict[str, object]]:
+    return list(json.loads((DOCS / "notebook.ipynb").read_text(encoding="utf-8"))["cells"])
+
+
+def test_the_notebook_was_executed() -> None:
+    code = [cell for cell in notebook_cells() if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]  # type: ignore[attr-defined]
+    assert all(output["output_type"] != "error" for output in outputs)
+    assert sum("image/jpeg" in output.get("data", {}) for output in outputs) >= 3
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """All of its code, with few steps, as one script."""
+    import subprocess
+
+    cells = ["".join(c["source"]) for c in notebook_cells() if c["cell_type"] == "code"]  # type: ignore[arg-type]
+    code, changed = re.subn(r"^STEPS = \d+", "STEPS = 10", "\n".join(cells), flags=re.M)
+    assert changed == 1
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mIoU of the segmenter on generated images" in done.stdout
+
+
+# ---- links and texts
+
+
+def test_readme_reads_on_a_package_index() -> None:
+    """Its links are absolute, and those into the repository lead to files that exist."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project["urls"]["Repository"]
+    raw = repository.replace("github.com", "raw.githubusercontent.com")
+    targets = LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert any(target.startswith(raw) for target in targets)
+    for target in targets:
+        assert target.startswith("https://"), target
+        for start in (f"{repository}/blob/main/", f"{raw}/main/"):
+            if target.startswith(start):
+                check_target(ROOT / "README.md", ROOT / target.removeprefix(start))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if "://" not in target:
+            place = page.parent / target if not target.startswith("#") else Path(f"{page}{target}")
+            check_target(page, place)
+
+
+def check_target(page: Path, place: Path) -> None:
+    name, _, anchor = str(place).partition("#")
+    path = Path(name)
+    assert path.exists(), f"{relative(page)}: {place}"
+    if anchor and path.suffix == ".md":
+        assert anchor in anchors(path), f"{relative(page)}: {place}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return GitHub's anchors of the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p != LOG], ids=relative)
+def test_paragraphs_are_short(page: Path) -> None:
+    text = FENCE.sub("\n", page.read_text(encoding="utf-8"))
+    lengths = {
+        paragraph[:60]: len(paragraph.split())
+        for block in re.split(r"\n\s*\n", text)
+        for paragraph in re.split(r"\n(?=\s*(?:[-*|]|\d+\.) )", block)
+        if not paragraph.startswith(("    ", "|"))
+    }
+    assert {start: n for start, n in lengths.items() if n > MAX_WORDS} == {}
