@@ -1,15 +1,15 @@
-"""All that waits for a GPU (docs/log.md, Left for a GPU), in pieces of under ten minutes.
+"""Everything that needs a GPU (docs/log.md, Left for a GPU), in pieces of under ten minutes.
 
-    make gpu ARGS="--camvid CAMVID"         # the pieces that are not done yet, one after the other
+    make gpu ARGS="--camvid CAMVID"         # all unfinished pieces, one after the other
     make gpu ARGS="--camvid CAMVID --only camvid-train"
 
-A piece that runs out of its time is stopped as a batch system would stop it. The next time it goes
-on with the command at which it was; training, generating and the table of speeds go on within it,
-what else there is takes minutes and starts over. So the whole may be spread over as many short
-visits to a GPU as it takes.
+A piece that runs out of time is stopped as a batch system would stop it. The next call resumes with
+the interrupted command: training, generating and the table of speeds continue where they stopped;
+the other commands take minutes and start again. So the work may be spread over any number of short
+sessions on a GPU.
 
-Status 1: a piece failed. 75: none failed, but one is not done, run it again. (`make` itself ends
-with 2 then, and prints which it was.)
+Exit status 1: a piece failed. 75: none failed, but one is unfinished; run it again. (`make` itself
+exits with 2 then, and prints the status.)
 """
 
 from __future__ import annotations
@@ -30,33 +30,34 @@ from semsynth.core.files import write_json, write_text
 from semsynth.core.logging import logger
 
 GRACE = 60.0  # seconds that a stopped command has for its checkpoint
-DONE, FAILED, LATE = "done", "failed", "out of time; run it again to go on"
+DONE, FAILED, LATE = "done", "failed", "out of time; run it again to resume"
 NEEDS = {"camvid-score": "camvid-train"}
 
 
 @dataclass(frozen=True)
 class GpuConfig:
-    """Run what waits for a GPU, piece by piece."""
+    """Run everything that needs a GPU, piece by piece."""
 
     camvid: Path | None = None
-    """CamVid as `semsynth prepare --source camvid` takes it; its pieces are left out without."""
+    """CamVid as `semsynth prepare --source camvid` reads it; without it its pieces are omitted."""
     mobilenet: str = "google/mobilenet_v2_1.0_224"
-    """MobileNetV2 of Transformers, for the judge and a Fréchet distance: Hub id or folder."""
+    """MobileNetV2 of Transformers, for the segmenter and a Fréchet distance: Hub id or folder."""
     only: tuple[str, ...] = ()
-    """Pieces to run, once more where they are done; those that are not done yet by default."""
+    """Pieces to run, even if they are finished; by default all unfinished ones."""
     minutes: float = 9.0
-    """The most that a piece may take at a time."""
+    """Time limit of a piece in each call."""
     device: str = "cuda"
-    """cuda; cpu to try the commands."""
+    """cuda, or cpu to test the commands."""
     output: Path = Path("gpu_results")
-    """Where all of it is kept; a file NAME.done has those commands of a piece that are done."""
+    """Folder of all results; NAME.done lists the finished commands of a piece."""
 
 
 def pieces(config: GpuConfig) -> dict[str, list[list[str]]]:
     """Return the commands of each piece, in order."""
     out, device = config.output, ["--device", config.device]
     python, semsynth = sys.executable, [sys.executable, "-m", "semsynth"]
-    camvid, run, judge = (str(out / name) for name in ("camvid_480", "camvid_run", "judge"))
+    names = ("camvid_480", "camvid_run", "segmenter")
+    camvid, run, segmenter = (str(out / name) for name in names)
     streets, samples = str(out / "streets_1024"), str(out / "camvid_samples")
     made: dict[str, list[list[str]]] = {}
     if config.camvid is not None:
@@ -67,12 +68,13 @@ def pieces(config: GpuConfig) -> dict[str, list[list[str]]]:
              *device],
         ]  # fmt: skip
         made["camvid-score"] = [
-            [*semsynth, "segment", "train", "--data", camvid, "--output", judge,
+            [*semsynth, "segment", "train", "--data", camvid, "--output", segmenter,
              "--init-from", config.mobilenet, "--steps", "2000", *device],
             [*semsynth, "generate", "--model", f"{run}/final_model.pth", "--data", camvid,
              "--output", samples, "--per-mask", "2", *device],
-            [*semsynth, "evaluate", "--samples", samples, "--data", camvid, "--segmenter", judge,
-             "--features", config.mobilenet, "--output", str(out / "camvid_report"), *device],
+            [*semsynth, "evaluate", "--samples", samples, "--data", camvid, "--segmenter",
+             segmenter, "--features", config.mobilenet, "--output", str(out / "camvid_report"),
+             *device],
         ]  # fmt: skip
     made["speed"] = [[python, "benchmarks/speed.py", "--output", str(out / "speed.json"), *device]]
     made["tests"] = [[python, "-m", "pytest", "-q", "-k", "cuda or accelerator or offload"]]
@@ -88,14 +90,14 @@ def pieces(config: GpuConfig) -> dict[str, list[list[str]]]:
 
 
 def main(argv: list[str]) -> int:
-    """Run the pieces that are left, and say which are done."""
+    """Run the unfinished pieces and report the state of each."""
     config, as_json = parse(GpuConfig, argv, "gpu")
     made = pieces(config)
     for name in config.only:
         if name not in made:
             raise UserError(f"--only {name}: the pieces are {', '.join(made)}")
     if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("no CUDA device on this machine; --device cpu tries the commands")
+        raise UserError("no CUDA device on this machine; --device cpu tests the commands")
     config.output.mkdir(parents=True, exist_ok=True)
     results: dict[str, str] = {}
     for name in config.only or made:
@@ -124,13 +126,13 @@ def _result(name: str, made: dict[str, list[list[str]]], config: GpuConfig) -> s
 
 
 def left(commands: list[list[str]], marks: Path) -> list[list[str]]:
-    """Return the commands that ``marks``, a line for each that is done, does not have."""
+    """Return the commands that ``marks``, the list of finished ones, does not contain."""
     done = marks.read_text().splitlines() if marks.exists() else []
     return [command for command in commands if shlex.join(command) not in done]
 
 
 def run_piece(name: str, commands: list[list[str]], seconds: float, marks: Path) -> str:
-    """Run the commands of a piece that are left within its time; return how it ended."""
+    """Run the unfinished commands of a piece within its time limit; return its state."""
     end = time.monotonic() + seconds
     for command in left(commands, marks):
         logger.info(f"{name}: {' '.join(command[1:])}")

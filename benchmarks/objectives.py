@@ -3,10 +3,10 @@
     python benchmarks/objectives.py --data prepared --segmenter segmenter --output out
 
 Colour drift is measured against the real images of the same masks, in 8-bit levels:
-``drift``, how far the mean colour of all generated images is from that of all real ones;
-``spread``, the deviation of single images' mean colours over that of the real ones (more than 1:
-images drift off on their own; less: they are all alike); ``class_drift``, the mean over classes
-of the distance of their mean colours.
+``drift``: distance of the mean colour of all generated images from that of all real ones;
+``spread``: standard deviation of the images' mean colours, divided by that of the real ones (above
+1: single images drift; below 1: they are too similar); ``class_drift``: mean over the classes of
+the distance of their mean colours.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class ObjectivesConfig:
     data: Path
     """Prepared data set with train and val."""
     segmenter: Path
-    """The judge: a segmenter trained on real images."""
+    """The evaluator: a segmenter trained on real images."""
     output: Path
-    """Folder of runs, samples and objectives.json; what is done is not done again."""
+    """Folder of runs, samples and results; finished arms are skipped."""
     recipe: str = "streets_demo"
     """Recipe whose network and steps are used."""
     arms: tuple[str, ...] = tuple(ARMS)
@@ -66,17 +66,17 @@ class ObjectivesConfig:
     set: tuple[str, ...] = ()
     """Changes of the recipe, as section.key=value."""
     sampler: str = "dpm++"
-    """Diffusers scheduler (all objectives know dpm++, unipc and euler)."""
+    """Sampler (dpm++, unipc and euler work with all objectives)."""
     steps: int = 20
     """Sampler steps."""
     guidance_scale: float = 1.5
-    """Guidance."""
+    """Guidance scale."""
     per_mask: int = 2
     """Images for each mask."""
 
 
 def main(argv: list[str]) -> int:
-    """Run the arms that are not done yet and print the table."""
+    """Run the arms that are not finished and print the table."""
     config, as_json = parse(ObjectivesConfig, argv, "objectives")
     unknown = sorted(set(config.arms) - set(ARMS))
     if unknown:
@@ -91,22 +91,22 @@ def main(argv: list[str]) -> int:
 
 
 def run_arm(config: ObjectivesConfig, arm: str) -> dict[str, float]:
-    """Train, paint and score one objective; return its numbers."""
+    """Train with one objective, generate and score images; return the scores."""
     folder = config.output / arm.replace(", ", "_").replace(" ", "-")
-    done = folder / "result.json"
-    if done.exists():
-        return dict(json.loads(done.read_text()))
+    result = folder / "result.json"
+    if result.exists():
+        return dict(json.loads(result.read_text()))
     changes = ARMS[arm] + config.set
     train(TrainConfig(config.recipe, config.data, folder / "run", set=changes))
-    painted = GenerateConfig(
+    generation = GenerateConfig(
         folder / "run" / "final_model.pth", config.data, folder / "samples",
         per_mask=config.per_mask, sampler=config.sampler, steps=config.steps,  # type: ignore[arg-type]
         guidance_scale=config.guidance_scale,
     )  # fmt: skip
-    generate(painted)
+    generate(generation)
     report = evaluate(
         EvaluateConfig(
-            samples=painted.output, data=config.data, output=folder / "report",
+            samples=generation.output, data=config.data, output=folder / "report",
             segmenter=config.segmenter, download=False,
         )
     )  # fmt: skip
@@ -114,20 +114,20 @@ def run_arm(config: ObjectivesConfig, arm: str) -> dict[str, float]:
     row = {
         "miou": metrics["semantic_consistency"]["miou"],
         "fd_segmenter": metrics["frechet"]["fd_segmenter"]["value"],
-        **colour_drift(PreparedDataset.open(painted.output), PreparedDataset.open(config.data)),
+        **colour_drift(PreparedDataset.open(generation.output), PreparedDataset.open(config.data)),
     }
-    done.write_text(json.dumps(row))
+    result.write_text(json.dumps(row))
     return row
 
 
 def colour_drift(samples: PreparedDataset, data: PreparedDataset) -> dict[str, float]:
     """Return drift, spread and class_drift of generated images; see the module."""
-    made, real = _colours(samples), _colours(data)
-    spread = made[0].std(0).mean() / real[0].std(0).mean()
-    both = (made[2] > 0) & (real[2] > 0)
-    means = [sums[both] / counts[both, None] for _, sums, counts in (made, real)]
+    generated, real = _colours(samples), _colours(data)
+    spread = generated[0].std(0).mean() / real[0].std(0).mean()
+    both = (generated[2] > 0) & (real[2] > 0)
+    means = [sums[both] / counts[both, None] for _, sums, counts in (generated, real)]
     return {
-        "drift": float(np.linalg.norm(made[0].mean(0) - real[0].mean(0))),
+        "drift": float(np.linalg.norm(generated[0].mean(0) - real[0].mean(0))),
         "spread": float(spread),
         "class_drift": float(np.linalg.norm(means[0] - means[1], axis=1).mean()),
     }

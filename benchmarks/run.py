@@ -1,4 +1,4 @@
-"""How fast this machine renders streets, trains a recipe and paints images (`make bench`)."""
+"""Speed of rendering streets, training a recipe and generating images (`make bench`)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Measure images a second of each stage, start-up not counted."""
+    """Measure images per second of each stage, without start-up."""
 
     recipe: str = "streets_demo"
     """Recipe whose size and network are measured."""
     steps: int = 40
-    """Training steps, 20 or more; the first 10 are not counted."""
+    """Training steps, 20 or more; the first 10 are not measured."""
     images: int = 32
-    """Streets rendered, and images painted."""
+    """Number of streets to render, and of images to generate."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -41,14 +41,14 @@ class BenchConfig:
 
 
 def main(argv: list[str]) -> int:
-    """Run the benchmark and print its numbers."""
+    """Run the benchmark and print the results."""
     config, as_json = parse(BenchConfig, argv, "bench")
     with tempfile.TemporaryDirectory(prefix="semsynth-bench-") as folder:
         return finish(measure(config, Path(folder)), as_json)
 
 
 def measure(config: BenchConfig, folder: Path) -> dict[str, float | str]:
-    """Return images a second of rendering (all cores), training and painting (20 steps)."""
+    """Return images per second of rendering (all cores), training and sampling (20 steps)."""
     recipe = load_recipe(config.recipe)
     data, run = folder / "data", folder / "run"
     street = PrepareConfig(
@@ -66,18 +66,18 @@ def measure(config: BenchConfig, folder: Path) -> dict[str, float | str]:
     train(TrainConfig(config.recipe, data, run, set=changes))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line][1:]
-    # The first call loads everything; it paints one image, the second all the others.
-    paint = GenerateConfig(run / "final_model.pth", data, folder / "warm", per_mask=1, limit=1)
-    generate(paint)
+    # The first call, of one image, loads and compiles everything.
+    warm_up = GenerateConfig(run / "final_model.pth", data, folder / "warm", per_mask=1, limit=1)
+    generate(warm_up)
     start = time.perf_counter()
     generate(GenerateConfig(run / "final_model.pth", data, folder / "samples", per_mask=1))
-    painting = config.images / (time.perf_counter() - start)
+    sampling = config.images / (time.perf_counter() - start)
     return {
         "recipe": config.recipe,
         "size": f"{recipe.width}x{recipe.height}",
         "rendering": round(rendering, 2),
         "training": round(sum(speeds) / len(speeds), 2),
-        "painting": round(painting, 2),
+        "sampling": round(sampling, 2),
     }
 
 

@@ -3,9 +3,9 @@
     python benchmarks/sampling.py --model final_model.pth --data prepared --segmenter segmenter \
         --output out
 
-Every arm paints the same masks with the same seeds; semantic consistency (mIoU of a judge) and
-Fréchet distances to the real images say how good they are. A guided step is two passes of the
-decoder and one of the encoder.
+Every arm generates images of the same masks with the same seeds; they are scored by semantic
+consistency (mIoU of a segmenter) and Fréchet distances to the real images. A guided step is two
+passes of the decoder and one of the encoder.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ CLIPS = {"dpm++ 2M, unclipped": unclipped, "dpm++ 2M, dynamic clip": dynamic_cli
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Paint the same masks with each sampler and number of steps, and score the images."""
+    """Generate images with each sampler and number of steps, and score them."""
 
     model: Path
     """The generator: final_model.pth or a Diffusers folder."""
     data: Path
-    """Prepared data set whose held-out masks are painted."""
+    """Prepared data set with the held-out masks."""
     segmenter: Path
-    """The judge."""
+    """The evaluator: a segmenter trained on real images."""
     output: Path
-    """Folder of samples and sampling.json; what is done is not done again."""
+    """Folder of samples and results; finished arms are skipped."""
     samplers: tuple[str, ...] = tuple(SAMPLERS)
     """Which samplers."""
     steps: tuple[int, ...] = STEPS
@@ -101,17 +101,17 @@ class SamplingConfig:
     features: tuple[str, ...] = ()
     """Vision models for further Fréchet distances."""
     guidance_scale: float = 1.5
-    """Guidance."""
+    """Guidance scale."""
     masks: int = 64
-    """Masks that are painted."""
+    """Number of masks."""
     per_mask: int = 4
-    """Images of each."""
+    """Images per mask."""
     device: str = "auto"
     """auto, cpu, cuda."""
 
 
 class Generator:
-    """The pipeline with another scheduler, as `generate` wants it."""
+    """The pipeline with another scheduler, with the interface that `generate` uses."""
 
     def __init__(self, pipe: SemanticDiffusionPipeline, scheduler: Any) -> None:
         """Give ``pipe`` the scheduler."""
@@ -131,9 +131,9 @@ class Generator:
         settings: SamplerSettings,
         edges_BHW: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """Paint; see ``SemanticDiffusionPipeline.generate``."""
+        """Generate images; see ``SemanticDiffusionPipeline.generate``."""
         if edges_BHW is not None:
-            raise UserError("this benchmark is for models without instance edges")
+            raise UserError("this benchmark needs a model without instance edges")
         (images,) = self.pipe(
             mask_BHW,
             seeds=list(seeds),
@@ -146,7 +146,7 @@ class Generator:
 
 
 def main(argv: list[str]) -> int:
-    """Run the arms that are not done yet and print the table."""
+    """Run the arms that are not finished and print the table."""
     config, as_json = parse(SamplingConfig, argv, "sampling")
     arms = [
         (name, steps)
@@ -188,7 +188,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> str:
             axis.plot(steps, values, marker="o", markersize=4, label=name, color=color)
     axes[0].axhline(rows[0]["miou_real"], color="0.5", linestyle="--", label="real images")
     for axis, title in zip(
-        axes, ("mIoU of the judge", "Fréchet distance on its features"), strict=True
+        axes, ("mIoU of the segmenter", "Fréchet distance on its features"), strict=True
     ):
         axis.set_xscale("log")
         axis.set_xticks(STEPS, [str(n) for n in STEPS])
@@ -202,26 +202,26 @@ def plot(rows: list[dict[str, Any]], path: Path) -> str:
 
 
 def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
-    """Paint and score one arm; return its numbers."""
+    """Generate and score the images of one arm; return the scores."""
     folder = config.output / f"{name.replace(', ', '_').replace(' ', '-')}_{steps}"
-    done = folder / "result.json"
-    if done.exists():
-        return dict(json.loads(done.read_text()))
+    result = folder / "result.json"
+    if result.exists():
+        return dict(json.loads(result.read_text()))
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, config.device)
     kind, settings, _ = SAMPLERS[name]
     if name in CLIPS:
         pipe.codec.clip = CLIPS[name](pipe.codec)  # type: ignore[method-assign, assignment]
     scheduler = getattr(Schedulers, kind).from_config(pipe.scheduler.config, **settings)
-    painted = GenerateConfig(
+    generation = GenerateConfig(
         config.model, config.data, folder / "samples", per_mask=config.per_mask,
         limit=config.masks, steps=steps, guidance_scale=config.guidance_scale,
     )  # fmt: skip
     start = time.perf_counter()
-    made = generate(painted, Generator(pipe, scheduler))
-    seconds = (time.perf_counter() - start) / max(1, made["n_new"])
+    summary = generate(generation, Generator(pipe, scheduler))
+    seconds = (time.perf_counter() - start) / max(1, summary["n_new"])
     report = evaluate(
         EvaluateConfig(
-            samples=painted.output, data=config.data, output=folder / "report",
+            samples=generation.output, data=config.data, output=folder / "report",
             segmenter=config.segmenter, features=config.features, download=False,
         )
     )  # fmt: skip
@@ -229,12 +229,12 @@ def run_arm(config: SamplingConfig, name: str, steps: int) -> dict[str, Any]:
     row = {
         "sampler": name,
         "steps": steps,
-        "pictures": made["n_generated"],
+        "pictures": summary["n_generated"],
         "seconds": round(seconds, 4),
         **{key: metrics["semantic_consistency"][key] for key in CONSISTENCY},
         **{key: value["value"] for key, value in metrics["frechet"].items()},
     }
-    done.write_text(json.dumps(row))
+    result.write_text(json.dumps(row))
     return row
 
 
