@@ -34,6 +34,8 @@ PRIVATE = re.compile(
     r"|leave (it|them) away)\b",
     re.I,
 )
+# Names of random streams decide what is drawn: they stay.
+STREAMS = ('"real pictures"',)
 
 
 def tracked(root: Path) -> list[Path]:
@@ -170,6 +172,8 @@ def test_the_words_are_the_fields(root: Path) -> None:
             prose = token.type == tokenize.COMMENT or (
                 token.type == tokenize.STRING and re.search(r"\s", token.string)
             )
+            if token.string in STREAMS:
+                continue
             if token.type == tokenize.NAME:
                 words = token.string.replace("_", " ")
             elif prose:
