@@ -30,9 +30,9 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.run import evaluate
 from semsynth.models.codecs.codec import Codec
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 CONSISTENCY = ("miou", "miou_interval", "miou_real")
 STEPS = (5, 8, 12, 20, 50, 250, 1000)
@@ -117,7 +117,7 @@ class Generator:
         """Give ``pipe`` the scheduler."""
         self.pipe = pipe
         pipe.scheduler = scheduler
-        pipe.set_precision("auto")
+        pipe.synthesizer.set_precision("auto")
         pipe.set_progress_bar_config(disable=True)
         self.labels: LabelSet = pipe.labels
         self.height, self.width = pipe.height, pipe.width

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from semsynth.diffusion.config import SamplerSettings
     from semsynth.evaluation.config import EvaluateConfig
     from semsynth.evaluation.run import evaluate as evaluate_model
-    from semsynth.pipelines import SemanticDiffusionPipeline
+    from semsynth.models.sdm.unet import SemanticUNet
     from semsynth.pipelines.generate.config import GenerateConfig
     from semsynth.pipelines.generate.run import generate as generate_images
+    from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
     from semsynth.segmentation.segmenter import Segmenter
     from semsynth.training.loop import train as train_semantic_diffusion
     from semsynth.training.recipe import TrainConfig
@@ -38,7 +39,8 @@ _LAZY = {
     "PreparedDataset": ("semsynth.data.dataset", "PreparedDataset"),
     "SamplerSettings": ("semsynth.diffusion.config", "SamplerSettings"),
     "Segmenter": ("semsynth.segmentation.segmenter", "Segmenter"),
-    "SemanticDiffusionPipeline": ("semsynth.pipelines", "SemanticDiffusionPipeline"),
+    "SemanticDiffusionPipeline": ("semsynth.pipelines.pipeline", "SemanticDiffusionPipeline"),
+    "SemanticUNet": ("semsynth.models.sdm.unet", "SemanticUNet"),
     "TrainConfig": ("semsynth.training.recipe", "TrainConfig"),
     "UserError": ("semsynth.core.errors", "UserError"),
     "evaluate_model": ("semsynth.evaluation.run", "evaluate"),
@@ -57,6 +59,7 @@ __all__ = [
     "SamplerSettings",
     "Segmenter",
     "SemanticDiffusionPipeline",
+    "SemanticUNet",
     "TrainConfig",
     "UserError",
     "__version__",

@@ -15,15 +15,15 @@ from semsynth.core import precision
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.model_file import ModelFile, build_network
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
-FACTS = {"licence": "CC BY 4.0", "dataset": "toys", "step": 7, "recipe": {"name": "tiny"}}
+METADATA = {"licence": "CC BY 4.0", "dataset": "toys", "step": 7, "recipe": {"name": "tiny"}}
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 
-def make_bundle(codec: str = "haar", edges: bool = False, **diffusion: Any) -> ModelFile:
+def make_file(codec: str = "haar", edges: bool = False, **diffusion: Any) -> ModelFile:
     model = ModelConfig.model_validate({
         "codec": codec, "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
         "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
@@ -34,12 +34,14 @@ def make_bundle(codec: str = "haar", edges: bool = False, **diffusion: Any) -> M
     unet, _ = build_network(model, config, LABELS.num_channels)
     for parameter in unet.parameters():  # the last layers of a fresh network are zero
         torch.nn.init.normal_(parameter, std=0.05)
-    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), dict(FACTS))
+    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), dict(METADATA))
 
 
-def make_pipe(*args: Any, facts: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-    bundle = make_bundle(*args, **kwargs)
-    pipe = SemanticDiffusionPipeline.from_model_file(replace(bundle, facts=facts or bundle.facts))
+def make_pipe(*args: Any, metadata: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    file = make_file(*args, **kwargs)
+    pipe = SemanticDiffusionPipeline.from_model_file(
+        replace(file, metadata=metadata or file.metadata)
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -62,13 +64,13 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    """A pipeline whose facts, scheduler and network the tests leave as they are."""
+    """A pipeline whose metadata, scheduler and network the tests leave as they are."""
     return make_pipe()
 
 
 @pytest.fixture
 def new_pipe() -> Callable[..., Any]:
-    """Makes pipelines of one's own: (codec, edges, **diffusion, facts)."""
+    """Makes pipelines of one's own: (codec, edges, **diffusion, metadata)."""
     return make_pipe
 
 

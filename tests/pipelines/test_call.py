@@ -242,20 +242,20 @@ FINETUNED = TRAINED | {"finetune": {"steps": 5, "mask_dropout": 0.2}}
 def test_guidance_of_a_model_that_never_saw_dropped_masks(
     new_pipe: Any, new_masks: Any, warns: Any
 ) -> None:
-    pipe = new_pipe(facts={"recipe": TRAINED, "step": 10})
+    pipe = new_pipe(metadata={"recipe": TRAINED, "step": 10})
     with warns("guidance_scale is 2, but the model never saw"):
         paint(pipe, new_masks(1), guidance_scale=2)
     with warns("never saw"):
         pipe.generate(new_masks(1), [3], SamplerSettings(steps=2))
-    early = new_pipe(facts={"recipe": FINETUNED, "step": 10})
+    early = new_pipe(metadata={"recipe": FINETUNED, "step": 10})
     with warns("never saw"):
         paint(early, new_masks(1), guidance_scale=2)
     with warns(None):
         assert np.array_equal(
             paint(pipe, new_masks(1)), paint(pipe, new_masks(1), guidance_scale=1.0)
         )
-        paint(new_pipe(facts={"recipe": FINETUNED, "step": 15}), new_masks(1), guidance_scale=2)
-        paint(new_pipe(facts={"imported_from": "official"}), new_masks(1), guidance_scale=2)
+        paint(new_pipe(metadata={"recipe": FINETUNED, "step": 15}), new_masks(1), guidance_scale=2)
+        paint(new_pipe(metadata={"imported_from": "official"}), new_masks(1), guidance_scale=2)
 
 
 def test_another_size_than_trained_on(pipe: Any, new_masks: Any, warns: Any) -> None:
@@ -287,8 +287,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"mask": "a street in the rain"}, "no such file; .*no text prompts"),
     ({"mask": "."}, "is a folder"),
     ({"mask": []}, "an empty list"),
-    ({"mask": [None]}, "mask 0: a NoneType is no mask"),
-    ({"mask": {"a": 1}}, "mask: a dict is no mask"),
+    ({"mask": [None]}, "mask 0: a NoneType is not a mask"),
+    ({"mask": {"a": 1}}, "mask: a dict is not a mask"),
     ({"mask": [np.ones((16, 24), int), np.ones((8, 24), int)]}, "mask 0 is 16x24, mask 1 8x24"),
     ({"num_images": 0}, "num_images is 0"),
     ({"num_images": 1.5}, "num_images is 1.5"),
@@ -307,7 +307,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"latents": np.zeros(3)}, "latents: ndarray"),
     ({"callback_on_step_end": 3}, "callback_on_step_end: must be a function"),
     ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "there are only latents"),
-    ({"callback_on_step_end": lambda *_: {"latents": 3}}, "must give back latents of shape"),
+    ({"callback_on_step_end": lambda *_: {"latents": 3}}, "must return latents of shape"),
     ({"prompt": "a street"}, "prompt= is not for this pipeline: .*the mask"),
     ({"negative_prompt": "a"}, "negative_prompt= .*guidance_scale"),
     ({"num_images_per_prompt": 2}, "use num_images="),
@@ -328,7 +328,7 @@ def test_what_is_wrong_is_said_in_a_line(wrong: dict[str, Any], message: str, pi
 
 def test_any_size_with_one_warning(pipe: Any, warns: Any) -> None:
     mask = np.ones((18, 22), np.uint8)
-    with warns(r"multiples of 4: painted at 20x24"):
+    with warns(r"multiples of 4: generated at 20x24"):
         image = pipe(mask, seeds=[3], **FAST).images[0]
     assert image.shape == (18, 22, 3)
     latent = pipe(mask, seeds=[3], **FAST | {"output_type": "latent"}).images
@@ -343,9 +343,9 @@ def test_what_other_pipelines_have(pipe: Any, warns: Any) -> None:
         pipe.load_lora_weights("x")
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = pipe.nonsense
-    with warns("attention slicing: nothing to do"):
+    with warns("attention slicing: has no effect"):
         pipe.enable_attention_slicing()
-    with warns("xformers: nothing to do"):
+    with warns("xformers: has no effect"):
         pipe.enable_xformers_memory_efficient_attention()
     with warns(None):
         pipe.disable_attention_slicing()

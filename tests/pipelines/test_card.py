@@ -1,4 +1,4 @@
-"""The model card says the facts; nothing is published while the licence of the data is unknown."""
+"""The model card says the metadata; without a known licence nothing is published."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ RECIPE = {
     "train": {"steps": 40, "batch_size": 4, "learning_rate": 1e-4, "mask_dropout": 0.1},
     "finetune": {"steps": 0},
 }
-FACTS = {"dataset": "toys", "licence": "CC BY-NC 4.0", "step": 1234, "recipe": RECIPE}
+METADATA = {"dataset": "toys", "licence": "CC BY-NC 4.0", "step": 1234, "recipe": RECIPE}
 
 
 def front(card: str) -> dict[str, Any]:
     return yaml.safe_load(card.split("---")[1])
 
 
-def test_the_card_says_the_facts(new_pipe: Any) -> None:
-    card = model_card(new_pipe(facts=FACTS | {"semsynth": "9.9"}), "me/toys")
+def test_the_card_has_the_metadata(new_pipe: Any) -> None:
+    card = model_card(new_pipe(metadata=METADATA | {"semsynth": "9.9"}), "me/toys")
     for text in (
         "semantic diffusion model of toys (recipe tiny)",
         "| 9 | car | `#df00ff` | 2 | stuff |",
@@ -58,7 +58,7 @@ def test_the_example_runs(
     new_pipe: Any, new_masks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    pipe = new_pipe(facts=FACTS)
+    pipe = new_pipe(metadata=METADATA)
     pipe.save_pretrained("model")
     Image.fromarray(pipe.labels.colorize(new_masks(1)[0])).save("mask.png")
     code = model_card(pipe, "model").split("```python\n")[1].split("```")[0]
@@ -83,26 +83,28 @@ def test_the_example_runs(
     ],
 )
 def test_licences(stated: str, license: str, name: str | None, new_pipe: Any) -> None:
-    data = front(model_card(new_pipe(facts=FACTS | {"licence": stated})))
+    data = front(model_card(new_pipe(metadata=METADATA | {"licence": stated})))
     assert (data["license"], data.get("license_name")) == (license, name)
 
 
 def test_data_sets_of_the_hub(new_pipe: Any) -> None:
-    data = front(model_card(new_pipe(facts=FACTS | {"dataset": "sidewalk"})))
+    data = front(model_card(new_pipe(metadata=METADATA | {"dataset": "sidewalk"})))
     assert data["datasets"] == ["segments/sidewalk-semantic"]
-    assert front(model_card(new_pipe(facts=FACTS | {"dataset": "me/x"})))["datasets"] == ["me/x"]
+    assert front(model_card(new_pipe(metadata=METADATA | {"dataset": "me/x"})))["datasets"] == [
+        "me/x"
+    ]
 
 
 def test_a_model_without_guidance_is_not_advised_to_use_it(new_pipe: Any) -> None:
     recipe = RECIPE | {"train": RECIPE["train"] | {"mask_dropout": 0.0}}
-    card = model_card(new_pipe(facts=FACTS | {"recipe": recipe}))
+    card = model_card(new_pipe(metadata=METADATA | {"recipe": recipe}))
     assert "guidance_scale=1.0" in card and "never saw dropped masks" in card
 
 
 @pytest.mark.parametrize("steps", [0, 9])
 def test_partial_masks(steps: int, new_pipe: Any) -> None:
     recipe = RECIPE | {"finetune": {"steps": steps, "region_dropout": 0.5, "mask_dropout": 0.2}}
-    card = model_card(new_pipe(facts=FACTS | {"recipe": recipe}))
+    card = model_card(new_pipe(metadata=METADATA | {"recipe": recipe}))
     assert ("It was trained on whole masks" in card) == (steps == 0)
     assert ("region_dropout 0.5" in card) == (steps == 9)
 
@@ -118,7 +120,7 @@ REPORT = {
 
 
 def test_scores(new_pipe: Any, tmp_path: Path) -> None:
-    pipe = new_pipe(facts=FACTS)
+    pipe = new_pipe(metadata=METADATA)
     pipe.checkpoint_sha256 = "c" * 64
     (tmp_path / "report.json").write_text(json.dumps(REPORT | {"checkpoint": "d" * 64}))
     with pytest.raises(UserError, match=r"is of checkpoint d+, not of this one \(c+\)"):
@@ -137,26 +139,26 @@ def test_scores(new_pipe: Any, tmp_path: Path) -> None:
         assert row in card
     pipe.save_pretrained(tmp_path / "model")
     loaded = SemanticDiffusionPipeline.from_pretrained(tmp_path / "model")
-    assert loaded.facts == pipe.facts
+    assert loaded.metadata == pipe.metadata
     (tmp_path / "report.json").write_text("[]")
-    with pytest.raises(UserError, match="is no report"):
+    with pytest.raises(UserError, match="is not a report"):
         pipe.add_scores(tmp_path)
 
 
 def test_a_folder_has_its_card(new_pipe: Any, tmp_path: Path) -> None:
-    new_pipe(facts=FACTS).save_pretrained(tmp_path / "model")
+    new_pipe(metadata=METADATA).save_pretrained(tmp_path / "model")
     assert "path/to/this/folder" in (tmp_path / "model" / "README.md").read_text()
     with Image.open(tmp_path / "model" / "labels.png") as legend:
         assert {(0, 0, 0), (255, 255, 255), (0, 255, 32), (223, 0, 255)} <= {
             color for _, color in legend.getcolors(10_000)
         }
-    new_pipe(facts=FACTS | {"dataset": "cars"}).save_pretrained(tmp_path / "model")
+    new_pipe(metadata=METADATA | {"dataset": "cars"}).save_pretrained(tmp_path / "model")
     assert "of cars" in (tmp_path / "model" / "README.md").read_text()
     (tmp_path / "model" / "README.md").write_text("My own words.")
-    new_pipe(facts=FACTS).save_pretrained(tmp_path / "model")
+    new_pipe(metadata=METADATA).save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "README.md").read_text() == "My own words."
-    for facts in ({"dataset": "toys"}, {"licence": "MIT"}, {**FACTS, "licence": "unknown"}):
-        new_pipe(facts=facts).save_pretrained(tmp_path / "bare")
+    for metadata in ({"dataset": "toys"}, {"licence": "MIT"}, {**METADATA, "licence": "unknown"}):
+        new_pipe(metadata=metadata).save_pretrained(tmp_path / "bare")
         assert not (tmp_path / "bare" / "README.md").exists()
 
 
@@ -187,7 +189,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Uploads]:
 
 
 def test_push_to_hub(hub: Callable[[], Uploads], new_pipe: Any) -> None:
-    pipe = new_pipe(facts=FACTS)
+    pipe = new_pipe(metadata=METADATA)
     where = pipe.push_to_hub("toys", private=True, token="t", commit_message="New", variant="fp32")
     created, sent = hub()
     assert where == "https://hub/commit"
@@ -199,7 +201,7 @@ def test_push_to_hub(hub: Callable[[], Uploads], new_pipe: Any) -> None:
 
 
 def test_saving_may_push(hub: Callable[[], Uploads], new_pipe: Any, tmp_path: Path) -> None:
-    new_pipe(facts=FACTS).save_pretrained(tmp_path / "toys", push_to_hub=True)
+    new_pipe(metadata=METADATA).save_pretrained(tmp_path / "toys", push_to_hub=True)
     created, sent = hub()
     assert created["create"] == "toys" and sent["folder_path"] == tmp_path / "toys"
     assert "README.md" in sent["files"] and (tmp_path / "toys" / "README.md").exists()
@@ -209,7 +211,7 @@ def test_saving_may_push(hub: Callable[[], Uploads], new_pipe: Any, tmp_path: Pa
 def test_an_unknown_licence_is_not_published(
     stated: str | None, hub: Callable[[], Uploads], new_pipe: Any, tmp_path: Path
 ) -> None:
-    pipe = new_pipe(facts=FACTS | {"licence": stated})
+    pipe = new_pipe(metadata=METADATA | {"licence": stated})
     for push in (
         lambda: pipe.push_to_hub("toys"),
         lambda: pipe.save_pretrained(tmp_path / "toys", push_to_hub=True),
@@ -218,6 +220,6 @@ def test_an_unknown_licence_is_not_published(
             push()
         assert "\n" not in str(error.value)
     assert hub() == [] and list(tmp_path.iterdir()) == []
-    pipe.register_to_config(facts={**pipe.facts, "licence": "MIT"})
+    pipe.register_to_config(facts={**pipe.metadata, "licence": "MIT"})
     pipe.push_to_hub("toys")
     assert len(hub()) == 2

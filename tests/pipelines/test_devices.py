@@ -25,7 +25,7 @@ def test_compiled(new_pipe: Any, new_masks: Any, tmp_path: Any) -> None:
     assert np.abs(pipe.generate(mask, [1], settings).astype(int) - before).max() <= 1
     pipe.save_pretrained(tmp_path / "model")
     loaded = type(pipe).from_pretrained(tmp_path / "model")
-    assert loaded.bundle.weights.keys() == pipe.bundle.weights.keys()
+    assert loaded.model_file.weights.keys() == pipe.model_file.weights.keys()
 
 
 def test_offload_needs_an_accelerator(new_pipe: Any) -> None:
@@ -90,7 +90,7 @@ def test_bfloat16_paints_nearly_the_same(new_pipe: Any, new_masks: Any) -> None:
 
 def test_gradient_checkpointing(new_pipe: Any, new_masks: Any) -> None:
     pipe = new_pipe()
-    condition = pipe.encode(new_masks(1))
+    condition = pipe.synthesizer.encode(new_masks(1))
     x = torch.randn((1, 12, 8, 12), generator=torch.Generator().manual_seed(0))
 
     def gradient() -> torch.Tensor:
@@ -112,5 +112,5 @@ def test_the_network_takes_the_official_label_map(pipe: Any, new_masks: Any) -> 
     hot = torch.stack([channels == k for k in range(3)], 1).float()
     with torch.no_grad():
         by_map = pipe.unet(x, 7, hot).sample
-        by_ids = pipe.unet(x, 7, pipe.encode(mask), return_dict=False)[0]
+        by_ids = pipe.unet(x, 7, pipe.synthesizer.encode(mask), return_dict=False)[0]
     assert torch.allclose(by_map, by_ids, atol=1e-5)

@@ -22,7 +22,6 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.sources import PRESETS, preset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.convert.config import DatasetName, ImportConfig
 from semsynth.pipelines.convert.import_official import describe, read_origin
 from semsynth.pipelines.formats.model_file import (
@@ -31,6 +30,7 @@ from semsynth.pipelines.formats.model_file import (
     load_model_file,
     save_model_file,
 )
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training.recipe import load_recipe
 
 LABELS = LabelSet.from_names({0: "void", 7: "road", 2: "sky", 9: "car"}, ignore_id=0)
@@ -84,12 +84,12 @@ def test_an_imported_network_gives_the_official_numbers(imported: Path) -> None:
     assert (pipe.height, pipe.width) == (32, 32)
     assert list(pipe.labels.names.values()) == [f"class {i}" for i in range(5)]
     assert [label.channel for label in pipe.labels.labels] == [0, 1, 2, 3, 4]
-    assert pipe.bundle.diffusion == DiffusionConfig(
+    assert pipe.model_file.diffusion == DiffusionConfig(
         prediction="epsilon", schedule="linear", learn_sigma=True
     )
     assert pipe.licence == "unknown"
-    assert pipe.facts["imported_from"] == "official"
-    assert pipe.facts["source_sha256"] == sha256_file(imported.parent / "official.pt")
+    assert pipe.metadata["imported_from"] == "official"
+    assert pipe.metadata["source_sha256"] == sha256_file(imported.parent / "official.pt")
 
 
 @pytest.mark.parametrize("kind", ["half", "module", "legacy", "twice"])
@@ -120,7 +120,7 @@ def test_instance_edges(tmp_path: Path) -> None:
     assert main(["import", str(file), "--output", str(tmp_path / "out"), *flags]) == 0
     pipe = SemanticDiffusionPipeline.from_pretrained(tmp_path / "out")
     assert (pipe.labels.num_channels, pipe.height, pipe.width) == (7, 32, 64)
-    assert pipe.bundle.model.instance_edges
+    assert pipe.model_file.model.instance_edges
     with torch.no_grad():
         hot = label_map(tensors, "label", pipe.unet)
         ours = pipe.unet(tensors["in/x"], tensors["in/t"], hot).sample
@@ -155,15 +155,15 @@ def describe_published(label_channels: int, **flags: Any) -> ModelFile:
 def test_the_published_data_sets(
     dataset: DatasetName, channels: int, edges: bool, size: tuple[int, int]
 ) -> None:
-    bundle = describe_published(channels, dataset=dataset)
-    assert bundle.labels == preset(dataset).labels
-    assert bundle.labels.num_channels == channels - edges
-    assert bundle.model.instance_edges == edges
-    assert (bundle.height, bundle.width) == size
-    assert bundle.facts == {"dataset": dataset, "licence": preset(dataset).licence}
+    file = describe_published(channels, dataset=dataset)
+    assert file.labels == preset(dataset).labels
+    assert file.labels.num_channels == channels - edges
+    assert file.model.instance_edges == edges
+    assert (file.height, file.width) == size
+    assert file.metadata == {"dataset": dataset, "licence": preset(dataset).licence}
     paper = load_recipe("paper_256")
-    assert bundle.model == paper.model.model_copy(update={"instance_edges": edges})
-    assert bundle.diffusion == paper.diffusion_config
+    assert file.model == paper.model.model_copy(update={"instance_edges": edges})
+    assert file.diffusion == paper.diffusion_config
 
 
 def test_another_data_set_than_it_was_trained_on() -> None:
@@ -233,7 +233,7 @@ def test_values_that_are_refused(refused: Refused) -> None:
 def test_files_that_are_refused(refused: Refused, tmp_path: Path) -> None:
     value = paper_state()
     assert "holds list, not a state dict" in refused([1, 2])
-    assert "state_dict hold no tensors" in refused({"state_dict": value})
+    assert "not tensors are state_dict" in refused({"state_dict": value})
     assert "no such file" in refused(tmp_path / "nothing.pt")
     missing = {key: tensor for key, tensor in value.items() if not key.startswith("out.")}
     assert "keys 4 missing: out.0.weight, out.0.bias, out.2.weight" in refused(missing, *FLAGS)
@@ -294,8 +294,8 @@ def ours(**changes: Any) -> ModelFile:
     unet, _ = build_network(model, diffusion, LABELS.num_channels)
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    facts = {"licence": "CC0", "dataset": "tiny", "recipe": {"name": "tiny"}, "step": 7}
-    return ModelFile(model, diffusion, LABELS, 16, 24, unet.state_dict(), facts)
+    metadata = {"licence": "CC0", "dataset": "tiny", "recipe": {"name": "tiny"}, "step": 7}
+    return ModelFile(model, diffusion, LABELS, 16, 24, unet.state_dict(), metadata)
 
 
 @pytest.mark.parametrize("edges", [False, True])
@@ -321,7 +321,7 @@ def test_a_model_of_ours_goes_round_bit_for_bit(edges: bool, tmp_path: Path) -> 
     last = load_model_file(tmp_path / "d.pth")
     assert (last.model, last.diffusion, last.labels) == (first.model, first.diffusion, first.labels)
     assert (last.height, last.width) == (16, 24)
-    assert {key: last.facts[key] for key in first.facts} == first.facts
+    assert {key: last.metadata[key] for key in first.metadata} == first.metadata
     assert last.weights.keys() == first.weights.keys()
     assert all(torch.equal(last.weights[name], first.weights[name]) for name in first.weights)
     step("export", tmp_path / "d.pth", "--to", "official", "--output", tmp_path / "e.pt")

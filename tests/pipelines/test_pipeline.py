@@ -19,18 +19,18 @@ from semsynth.core.files import sha256_file
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerName, SamplerSettings
 from semsynth.models.config import ModelConfig
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
     build_network,
     load_model_file,
     save_model_file,
 )
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
 
 
-def make_bundle(codec: str = "haar", **diffusion: Any) -> ModelFile:
+def make_file(codec: str = "haar", **diffusion: Any) -> ModelFile:
     model = ModelConfig.model_validate({
         "codec": codec, "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
         "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
@@ -40,14 +40,14 @@ def make_bundle(codec: str = "haar", **diffusion: Any) -> ModelFile:
     unet, _ = build_network(model, config, LABELS.num_channels)
     for parameter in unet.parameters():  # the last layers of a fresh network are zero
         torch.nn.init.normal_(parameter, std=0.05)
-    facts = {"licence": "CC0", "recipe": {"name": "tiny"}}
-    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), facts)
+    metadata = {"licence": "CC0", "recipe": {"name": "tiny"}}
+    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), metadata)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "final_model.pth"
-    save_model_file(path, make_bundle())
+    save_model_file(path, make_file())
     return path
 
 
@@ -65,7 +65,7 @@ def refused(path: Path) -> str:
 
 
 def test_what_is_saved_is_loaded(checkpoint: Path) -> None:
-    saved, loaded = make_bundle(), load_model_file(checkpoint)
+    saved, loaded = make_file(), load_model_file(checkpoint)
     assert replace(loaded, weights={}) == replace(saved, weights={})
     assert loaded.weights.keys() == saved.weights.keys()
     assert all(torch.equal(loaded.weights[name], saved.weights[name]) for name in saved.weights)
@@ -154,11 +154,11 @@ def test_weights_that_do_not_fit(checkpoint: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pipe() -> SemanticDiffusionPipeline:
-    return wrap(make_bundle())
+    return wrap(make_file())
 
 
-def wrap(bundle: ModelFile) -> SemanticDiffusionPipeline:
-    return SemanticDiffusionPipeline.from_model_file(bundle)
+def wrap(file: ModelFile) -> SemanticDiffusionPipeline:
+    return SemanticDiffusionPipeline.from_model_file(file)
 
 
 EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
@@ -167,8 +167,8 @@ EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++", "unipc"])
 @pytest.mark.parametrize("kind", ["sample_haar", "epsilon_pixel"])
 def test_a_image_is_its_mask_and_seed(kind: str, sampler: SamplerName) -> None:
-    bundle = make_bundle() if kind == "sample_haar" else make_bundle("pixel", **EPSILON)
-    pipe, settings = wrap(bundle), SamplerSettings(sampler, 4, 2.0)
+    file = make_file() if kind == "sample_haar" else make_file("pixel", **EPSILON)
+    pipe, settings = wrap(file), SamplerSettings(sampler, 4, 2.0)
     three = masks(3)
     images = pipe.generate(three, [5, 6, 5], settings)
     assert images.shape == (3, 16, 24, 3) and images.dtype == np.uint8

@@ -89,7 +89,7 @@ class Exact:
     """The network that is right about images whose latent pixels are Gaussian: mean 0.1."""
 
     def __init__(self, pipe: Any) -> None:
-        self.alpha_bar = pipe.schedule.alpha_bar
+        self.alpha_bar = pipe.synthesizer.schedule.alpha_bar
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor, *_: Any) -> UNetOutput:
         # Schedulers may ask between two levels.

@@ -18,11 +18,11 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources import preset
 from semsynth.models.official.names import to_official
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.convert.config import ImportConfig
 from semsynth.pipelines.convert.import_official import import_official
 from semsynth.pipelines.formats.model_file import load_model_file, meta_network, save_model_file
 from semsynth.pipelines.formats.provenance import joint_licence
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig
 
@@ -120,15 +120,20 @@ def test_the_model_remembers_where_it_came_from(
 ) -> None:
     bundle = load_model_file(source)
     terms = "Toys: non-commercial"
-    facts = {**bundle.facts, "dataset": "toys", "licence": terms, "from": {"dataset": "older"}}
+    metadata = {
+        **bundle.metadata,
+        "dataset": "toys",
+        "licence": terms,
+        "from": {"dataset": "older"},
+    }
     labels = LabelSet.from_names({0: "Sky", 1: "ROAD", 2: "bus"})
     weights = dict(bundle.weights)
     for name in weights:
         if name.endswith("shared.weight"):
             weights[name] = weights[name][:, : 3 * 4]
-    save_model_file(source, replace(bundle, labels=labels, weights=weights, facts=facts))
+    save_model_file(source, replace(bundle, labels=labels, weights=weights, metadata=metadata))
     train(configure("run", *NO_STEPS, from_checkpoint=source))
-    found = load_model_file(tmp_path / "run").facts
+    found = load_model_file(tmp_path / "run").metadata
     assert found["licence"] == f"{PreparedDataset.open(images).info.licence}; {terms}"
     assert found["from"]["dataset"] == "toys" and found["from"]["licence"] == terms
     assert found["from"]["from"] == {"dataset": "older"}
@@ -188,7 +193,7 @@ def test_from_the_authors_ade20k(
         road, crosswalk = channel["flat-road"], channel["flat-crosswalk"]
         assert torch.equal(value[:, road], theirs[name][:, names.index("road") - 1])
         torch.testing.assert_close(value[:, crosswalk], theirs[name].mean(1))
-    facts = load_model_file(tmp_path / "run").facts
+    facts = load_model_file(tmp_path / "run").metadata
     assert "non-commercial" in facts["licence"] and facts["from"]["dataset"] == "ade20k"
 
 

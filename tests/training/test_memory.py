@@ -142,7 +142,7 @@ def test_a_preview_is_what_pytorch_allocates_while_a_whole_image_is_painted(
         labels = LabelSet.from_names({i: f"class {i}" for i in range(12)})
         bundle = ModelFile(recipe.model, recipe.diffusion_config, labels, 128, 128, {})
         pipe = SemanticDiffusionPipeline.wrap(bundle, run.ema.module)
-        pipe.use_precision(run.precision)
+        pipe.synthesizer.use_precision(run.precision)
         settings = SamplerSettings(steps=3, guidance_scale=1.5)
         masks = np.random.default_rng(0).integers(0, 12, (1, 128, 128))
         if codec == "vae":

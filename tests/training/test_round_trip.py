@@ -36,6 +36,6 @@ def test_a_trained_model_goes_round_bit_for_bit(
     first, last = load_model_file(tmp_path / "run"), load_model_file(tmp_path / "d.pth")
     assert (last.model, last.diffusion, last.labels) == (first.model, first.diffusion, first.labels)
     assert (last.height, last.width) == (first.height, first.width)
-    assert {key: last.facts[key] for key in first.facts} == first.facts
+    assert {key: last.metadata[key] for key in first.metadata} == first.metadata
     assert last.weights.keys() == first.weights.keys()
     assert all(torch.equal(last.weights[name], first.weights[name]) for name in first.weights)

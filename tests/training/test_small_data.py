@@ -18,13 +18,13 @@ from semsynth.data.prepare import prepare
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.names import from_official, to_official
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.model_file import (
     build_network,
     load_model_file,
     load_network,
     meta_network,
 )
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training import loop
 from semsynth.training import step as step_module
 from semsynth.training.loop import read_metrics, train
@@ -202,7 +202,7 @@ def test_from_small_images_to_crops_of_large_ones(
     assert_same_weights(start, tmp_path / "large")
     bundle = load_model_file(tmp_path / "large")
     assert (bundle.height, bundle.width) == (32, 48)
-    assert (bundle.facts["from"]["height"], bundle.facts["from"]["width"]) == (16, 16)
+    assert (bundle.metadata["from"]["height"], bundle.metadata["from"]["width"]) == (16, 16)
 
 
 def test_the_official_code_loses_nothing_that_is_told(configure: Configure, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.model_file import load_model_file
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig
 
@@ -90,7 +90,7 @@ def test_train_generate_export_load(run: Path, images: Path, tmp_path: Path) -> 
 
 def test_half_precision_leaves_the_autoencoder_whole(run: Path, tmp_path: Path) -> None:
     pipe = Pipe.from_checkpoint(run, "cpu")
-    known = pipe.bundle.model.vae.sha256
+    known = pipe.model_file.model.vae.sha256
     pipe.save_pretrained(tmp_path / "whole")
     assert checkpoint_sha256(tmp_path / "whole") == checkpoint_sha256(tmp_path / "whole")
     for number, half in enumerate(

@@ -21,8 +21,8 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import HaarCodec
-from semsynth.pipelines import SemanticDiffusionPipeline
 from semsynth.pipelines.formats.model_file import build_network
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.planning.flops import recipe_flops
 from semsynth.training import loop
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents

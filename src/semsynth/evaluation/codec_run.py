@@ -38,8 +38,7 @@ from semsynth.models.codecs.vae import VaeCodec, load_vae
 from semsynth.models.config import ModelConfig, whole_size
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX
 from semsynth.pipelines.formats.model_file import load_model_file, with_own_vae
-from semsynth.pipelines.outputs import to_pixels
-from semsynth.pipelines.padding import crop_to
+from semsynth.pipelines.outputs import crop_to, to_pixels
 from semsynth.segmentation.segmenter import Segmenter
 
 Json = dict[str, Any]

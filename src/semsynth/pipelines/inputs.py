@@ -1,4 +1,4 @@
-"""Masks and instance maps as people have them: images, arrays, tensors, paths, lists of these."""
+"""Arguments of a call: masks and instance maps as images, arrays, tensors, paths, or lists."""
 
 from __future__ import annotations
 
@@ -20,6 +20,28 @@ Mask = Single | Sequence[Single]
 """An image, array or path; an array may hold several masks, and so may a list or tuple."""
 
 
+def check_counts(num_images: Any, num_inference_steps: Any) -> None:
+    """Check that both are whole numbers of at least 1; UserError names the one that is not."""
+    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} is {value!r}: must be a whole number of at least 1")
+
+
+def check_callback(callback: Any, inputs: Sequence[str]) -> None:
+    """Check a callback and the tensors that it asks for.
+
+    Raises:
+        UserError: it cannot be called, or asks for other tensors than ``latents``.
+    """
+    if callback is not None and not callable(callback):
+        raise UserError("callback_on_step_end: must be a function of (pipe, step, t, tensors)")
+    names = getattr(callback, "tensor_inputs", inputs)
+    if not set(names) <= {"latents"}:
+        raise UserError(
+            f"callback_on_step_end_tensor_inputs: {sorted(names)}; there are only latents"
+        )
+
+
 def read_masks(mask: Mask, labels: LabelSet) -> Array:
     """Return label ids (B, H, W) of one mask or several.
 
@@ -30,8 +52,8 @@ def read_masks(mask: Mask, labels: LabelSet) -> Array:
         labels: whose ids or colours the mask has.
 
     Raises:
-        UserError: another type, shape or dtype, an id or a colour of no label, a file that cannot
-            be read, or masks of several sizes.
+        UserError: another type, shape or dtype, an id or a colour that is not in ``labels``, a
+            file that cannot be read, or masks of several sizes.
     """
 
     def single(value: Any, where: str) -> Array:
@@ -41,7 +63,7 @@ def read_masks(mask: Mask, labels: LabelSet) -> Array:
             return read_mask(_file(value), labels, os.fspath(value))[None]
         return _ids_of_array(_array(value, where), labels, where)
 
-    return _several(mask, "mask", single)
+    return _read_all(mask, "mask", single)
 
 
 def read_instances(instances: Mask, shape: tuple[int, ...]) -> Array:
@@ -64,13 +86,13 @@ def read_instances(instances: Mask, shape: tuple[int, ...]) -> Array:
             return read_ids(_file(value), os.fspath(value))[None]
         return _batched(_array(value, where), where)
 
-    found = _several(instances, "instances", single)
+    found = _read_all(instances, "instances", single)
     if found.shape != shape:
         raise UserError(f"instances: are {_shape(found.shape)}, the masks {_shape(shape)}")
     return found
 
 
-def _several(value: Any, what: str, single: Callable[[Any, str], Array]) -> Array:
+def _read_all(value: Any, what: str, single: Callable[[Any, str], Array]) -> Array:
     if not isinstance(value, list | tuple):
         return single(value, what)
     if not value:
@@ -105,7 +127,7 @@ def _array(value: Any, where: str) -> Array:
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray):
         raise UserError(
-            f"{where}: a {type(value).__name__} is no mask; give a PIL image, a NumPy array, a "
+            f"{where}: a {type(value).__name__} is not a mask; give a PIL image, a NumPy array, a "
             "tensor, the path of an image, or a list of these"
         )
     if value.dtype == bool:

@@ -1,4 +1,4 @@
-"""The randomness of a call and the form of its images."""
+"""Noise, padding and cropping, and the form of the images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.core.rng import torch_generator
+from semsynth.data.labels import Array
 from semsynth.models.codecs.codec import denormalize_images
+from semsynth.models.config import Size, whole_size
 
 OutputType = Literal["pil", "np", "pt", "latent"]
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -34,7 +36,7 @@ def make_generators(
         UserError: both, or another number of them.
     """
     if generator is not None and seeds is not None:
-        raise UserError("generator= and seeds= both say where the noise is from; give one of them")
+        raise UserError("generator= and seeds= both decide the noise; give one of them")
     if isinstance(generator, torch.Generator):
         return [generator] * count
     if generator is not None:
@@ -65,7 +67,7 @@ def initial_noise(
     latents: Tensor | None,
     device: torch.device,
 ) -> Tensor:
-    """Return (N, C, H, W) float32 standard normal noise: ``latents``, or drawn.
+    """Return (N, C, H, W) float32 standard normal noise: ``latents`` or, without them, new noise.
 
     Raises:
         UserError: ``latents`` of another shape, or generators of another device.
@@ -78,13 +80,13 @@ def initial_noise(
     for kind in {generator.device.type for generator in generators} - {"cpu", device.type}:
         raise UserError(f"a generator of device '{kind}' for a pipeline on '{device.type}'")
     if len({generator.device.type for generator in generators}) > 1:
-        raise UserError("generators of several devices; make all of one, best of the cpu")
+        raise UserError("generators of several devices; make all of them on the CPU")
     noise: Tensor = randn_tensor(shape, generators, device, torch.float32)
     return noise
 
 
 def check_output_type(output_type: str) -> None:
-    """Check it before the work; UserError for one that is not of ``OutputType``."""
+    """Check it before the work; UserError for one that is not in ``OutputType``."""
     if output_type not in get_args(OutputType):
         known = ", ".join(get_args(OutputType))
         raise UserError(f"output_type is {output_type!r}: must be one of {known}")
@@ -100,9 +102,38 @@ def to_pixels(images_B3HW: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def to_output(images_B3HW: Tensor, output_type: str) -> Any:
     """Return images of [-1, 1] as a list of PIL images (``pil``), or with values 0 to 1.
 
-    ``np`` is (B, H, W, 3) on the CPU, ``pt`` (B, 3, H, W) where it was made; both float32.
+    ``np`` is (B, H, W, 3) on the CPU, ``pt`` (B, 3, H, W) on its device; both float32.
     """
     if output_type == "pil":
         return [Image.fromarray(pixels) for pixels in to_pixels(images_B3HW)]
     shares = (images_B3HW + 1) / 2
     return shares if output_type == "pt" else shares.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def pad_to_multiple(maps_BHW: Array, multiple: int, value: int) -> Array:
+    """Return maps at their ``whole_size``: rows below and columns to the right are ``value``."""
+    height, width = whole_size((maps_BHW.shape[1], maps_BHW.shape[2]), multiple)
+    pads = ((0, 0), (0, height - maps_BHW.shape[1]), (0, width - maps_BHW.shape[2]))
+    return np.pad(maps_BHW, pads, constant_values=value) if any(map(any, pads)) else maps_BHW
+
+
+def crop_to(images_BCHW: Tensor, size: Size) -> Tensor:
+    """Return images without the padding that ``pad_to_multiple`` added to maps of ``size``."""
+    return images_BCHW[..., : size[0], : size[1]]
+
+
+def size_note(size: Size, trained: Size, multiple: int) -> str:
+    """Return a line on what becomes of masks of ``size``; empty where they are as in training."""
+    if size == trained:
+        return ""
+    text = (
+        f"masks of {size[0]}x{size[1]}, the model was trained on "
+        f"{trained[0]}x{trained[1]}: things keep the size in pixels that they had there"
+    )
+    whole = whole_size(size, multiple)
+    if whole == size:
+        return text
+    return (
+        f"{text}; the network needs multiples of {multiple}: generated at {whole[0]}x{whole[1]}, "
+        "padded with unlabelled pixels, and cropped"
+    )

@@ -1,22 +1,37 @@
-"""``SemanticDiffusionPipeline``: masks in, images out; loading and saving."""
+"""``SemanticDiffusionPipeline``: the Diffusers pipeline from masks to images."""
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from diffusers import ModelMixin
+from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
 
+from semsynth.core.config import parse
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import atomic_folder, require_space
-from semsynth.diffusion.sampling import make_scheduler
+from semsynth.core.files import atomic_folder, require_space, sha256_file
+from semsynth.core.logging import warn_once
+from semsynth.data.edges import instance_edges
+from semsynth.data.labels import Array, LabelSet
+from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
+from semsynth.diffusion.sampling import check_scheduler, make_scheduler, set_timesteps
+from semsynth.models.codecs.codec import Codec, open_codec
+from semsynth.models.codecs.vae import open_vae, wrap_vae
+from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import (
+    FINAL,
     MODEL_INDEX,
     VAE,
     check_folder,
@@ -27,39 +42,62 @@ from semsynth.pipelines.formats.diffusers_folder import (
     translate_save_errors,
 )
 from semsynth.pipelines.formats.hub import check_publishable, fetch, publish, split_options
-from semsynth.pipelines.formats.model_card import has_card, write_card
+from semsynth.pipelines.formats.model_card import has_card, read_scores, write_card
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
+    check_network,
     load_model_file,
     load_network,
     save_model_file,
 )
-from semsynth.pipelines.formats.scores import read_scores
-from semsynth.pipelines.painting import PaintingPipeline
+from semsynth.pipelines.formats.provenance import licence
+from semsynth.pipelines.inputs import (
+    Mask,
+    check_callback,
+    check_counts,
+    read_instances,
+    read_masks,
+)
+from semsynth.pipelines.outputs import (
+    Generators,
+    OutputType,
+    check_output_type,
+    make_generators,
+    to_output,
+)
+from semsynth.pipelines.synthesizer import Interrupted, Synthesizer
+from semsynth.pipelines.unsupported import (
+    ATTRIBUTES,
+    refuse_unsupported_arguments,
+    warn_never_sliced,
+)
+
+Callback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
+"""(pipeline, step, timestep, {"latents": x}) to those of these that change; as in Diffusers."""
 
 
-class SemanticDiffusionPipeline(PaintingPipeline):
+class SemanticDiffusionPipeline(DiffusionPipeline):
     """A trained generator: a Diffusers pipeline from masks to images.
 
     ``from_pretrained`` and ``save_pretrained`` read and write Diffusers folders;
     ``from_checkpoint`` also reads the ``final_model.pth`` of a run, which ``save_checkpoint``
     writes.
 
-    ``pipe(mask)`` paints. Its arguments:
+    ``pipe(mask)`` generates images. Its arguments:
 
     - ``mask``: label ids or their colours, as a PIL image (L, P or 16 bits; RGB), an array or
       tensor ((H, W), (B, H, W); colours (H, W, 3) uint8), a path, or a list of these. Images
       have the size of their masks, whatever it is: where the network could not halve a side, it
-      is filled up with unlabelled pixels, which are cut off again.
+      is padded with unlabelled pixels, and the image is cropped.
     - ``num_images``: images of each mask; those of one mask follow each other.
     - ``num_inference_steps``: steps of ``scheduler``.
     - ``guidance_scale``: 1 is none, 0 ignores the mask; by default 1.5, or 1 for a model that
-      never saw dropped masks.
+      was trained without mask dropout.
     - ``guidance_interval``: see ``SamplerSettings``.
     - ``generator``: of noise, one or one for each image, which then depends on its own alone.
     - ``seeds``: in its place, an integer for each image, as for ``generate``.
     - ``output_type``: ``pil``; ``np`` or ``pt`` for float32 of 0 to 1, (N, H, W, 3) or
-      (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``, filled up).
+      (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``, padded).
     - ``return_dict``: False for a tuple instead of an output with ``.images``.
     - ``callback_on_step_end``: called with (pipe, step, timestep, {"latents": x}) after each
       step; may return {"latents": other}, or set ``pipe._interrupt``.
@@ -68,18 +106,72 @@ class SemanticDiffusionPipeline(PaintingPipeline):
 
     Attributes:
         unet: the network; ``unet(x_BCHW, t_B, condition_BKHW).sample`` is one pass.
-        scheduler: what ``pipe(mask)`` samples with. Any of Diffusers' will do:
+        scheduler: what ``pipe(mask)`` samples with; any of Diffusers' schedulers:
             ``pipe.scheduler = X.from_config(pipe.scheduler.config)``.
-        schedule: the forward process that the network was trained on.
         vae: the autoencoder of a model with codec ``vae``, else None; a folder has it in ``vae``.
-        plain: paint by the official computation, straightforwardly (``model.reference``).
+        synthesizer: generates the images; precision, compilation and caching are its settings.
         checkpoint_sha256: of what it was loaded from, empty for one in training.
     """
+
+    unet: SemanticUNet
+    scheduler: Any  # Diffusers' schedulers share no typed interface
+    vae: ModelMixin | None
+
+    model_cpu_offload_seq = "unet->vae"
+    _optional_components: ClassVar[list[str]] = ["vae"]
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(
+        self,
+        unet: SemanticUNet,
+        scheduler: SchedulerMixin,
+        labels: dict[str, Any] | None = None,
+        model: dict[str, Any] | None = None,
+        diffusion: dict[str, Any] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        facts: dict[str, Any] | None = None,
+        vae: ModelMixin | None = None,
+    ) -> None:
+        """Put the parts together; the plain values are those of ``ModelFile`` as JSON.
+
+        Diffusers takes arguments without a default for networks, so all others have one; only
+        ``facts`` (the metadata) may be omitted, and ``vae``, which is then loaded from where the
+        model says.
+
+        Raises:
+            UserError: a value that is missing or wrong.
+        """
+        super().__init__()
+        if labels is None or model is None or diffusion is None or not height or not width:
+            raise UserError(
+                "a SemanticDiffusionPipeline needs labels, model, diffusion, height and width; "
+                "load one with from_pretrained or from_checkpoint, or use from_model_file"
+            )
+        self._labels = LabelSet.from_json(labels)
+        self._model = parse(ModelConfig, model, f"{MODEL_INDEX}: model")
+        self._diffusion = parse(DiffusionConfig, diffusion, f"{MODEL_INDEX}: diffusion")
+        behind_vae = vae is not None or self._model.vae is not None
+        # One without weights is made when it is first asked for.
+        self._codec: Codec | None = self._vae_codec(vae) if behind_vae else None
+        vae = getattr(self._codec, "vae", None)
+        self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
+        self.register_to_config(
+            labels=labels,
+            model=model,
+            diffusion=diffusion,
+            height=height,
+            width=width,
+            facts=facts or {},
+        )
+        self.checkpoint_sha256 = ""
+        self._synthesizer: Synthesizer | None = None
+        check_network(self._plain_unet, self._model, self._labels)
 
     @classmethod
     def wrap(
         cls,
-        bundle: ModelFile,
+        file: ModelFile,
         unet: SemanticUNet,
         sha256: str = "",
         vae: ModelMixin | None = None,
@@ -90,26 +182,26 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         """
         pipe = cls(
             unet,
-            make_scheduler(bundle.diffusion, "dpm++"),
-            labels=bundle.labels.to_json(),
-            model=bundle.model.model_dump(mode="json"),
-            diffusion=bundle.diffusion.model_dump(mode="json"),
-            height=bundle.height,
-            width=bundle.width,
-            facts=bundle.facts,
+            make_scheduler(file.diffusion, "dpm++"),
+            labels=file.labels.to_json(),
+            model=file.model.model_dump(mode="json"),
+            diffusion=file.diffusion.model_dump(mode="json"),
+            height=file.height,
+            width=file.width,
+            facts=file.metadata,
             vae=vae,
         )
         pipe.checkpoint_sha256 = sha256
         return pipe
 
     @classmethod
-    def from_model_file(cls, bundle: ModelFile, device: str = "cpu", sha256: str = "") -> Self:
-        """Return a pipeline with the bundle's own tensors as its weights (no copy on the CPU).
+    def from_model_file(cls, file: ModelFile, device: str = "cpu", sha256: str = "") -> Self:
+        """Return a pipeline with the file's own tensors as its weights (no copy on the CPU).
 
         Raises:
             UserError: weights that do not fit the configuration, or no such device.
         """
-        return cls.wrap(bundle, load_network(bundle).to(pick_device(device)), sha256)
+        return cls.wrap(file, load_network(file).to(pick_device(device)), sha256)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Self:
@@ -125,9 +217,10 @@ class SemanticDiffusionPipeline(PaintingPipeline):
                 pipe: Self = cls.from_pretrained(path).to(where)
             pipe.checkpoint_sha256 = checkpoint_sha256(path)
             return pipe
-        bundle = load_model_file(path)
+        path = path / FINAL if path.is_dir() else path
+        file = load_model_file(path)
         try:
-            return cls.from_model_file(bundle, device, checkpoint_sha256(path))
+            return cls.from_model_file(file, device, sha256_file(path))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -139,7 +232,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             UserError: no such folder, not one of ours, or one that is damaged.
         """
         name = os.fspath(pretrained_model_name_or_path)
-        check_folder(name, cls.__name__)
+        check_folder(name)
         for key in ("dtype", "torch_dtype"):
             if isinstance(kwargs.get(key), torch.dtype) and (Path(name) / VAE).is_dir():
                 # Its hash is that of its float32 weights, and so are its computations.
@@ -148,16 +241,28 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             return super().from_pretrained(name, **kwargs)  # type: ignore[no-any-return]
 
     @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Read ``model_index.json`` as Diffusers does; the network's class is always ours.
+
+        So a folder loads wherever the module was when it was saved, and none can name other code.
+        """
+        found = super().load_config(*args, **kwargs)
+        index = found[0] if isinstance(found, tuple) else found
+        if "unet" in index:
+            index["unet"] = [SemanticUNet.__module__, SemanticUNet.__name__]
+        return found
+
+    @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
         """Fetch a repository of the Hub and return its folder; options as ``from_pretrained``."""
         folder = fetch(pretrained_model_name, kwargs)
-        check_folder(folder, cls.__name__)
+        check_folder(folder)
         return folder
 
     def save_pretrained(
         self, save_directory: str | Path, *args: Any, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
-        """Write a Diffusers folder, with a model card where the facts suffice for one.
+        """Write a Diffusers folder, with a model card where the metadata suffice for one.
 
         Args:
             save_directory: the folder; a new one appears whole or not at all.
@@ -172,7 +277,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         if folder.is_file():
             raise UserError(f"{folder}: is a file; save_pretrained needs a folder")
         if push_to_hub:
-            check_publishable(self.facts)
+            check_publishable(self.metadata)
         options, repository = split_options(kwargs), kwargs.pop("repo_id", folder.name)
         n_bytes = _n_bytes(self._plain_unet) + (0 if self.vae is None else _n_bytes(self.vae))
         require_space(folder, n_bytes, "the model")
@@ -181,7 +286,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             with translate_save_errors(str(folder)):
                 super().save_pretrained(place, *args, **kwargs)
             strip_local_paths(place)
-            if has_card(self.facts):
+            if has_card(self.metadata):
                 write_card(self, place, *name)
         if push_to_hub:
             publish(self, folder, repository, options)
@@ -192,7 +297,7 @@ class SemanticDiffusionPipeline(PaintingPipeline):
         Raises:
             UserError: the licence of the data is unknown, before anything is sent.
         """
-        check_publishable(self.facts)
+        check_publishable(self.metadata)
         options = split_options(kwargs)
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
@@ -200,20 +305,20 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             return publish(self, Path(folder), repo_id, options)
 
     def add_scores(self, report: str | Path) -> None:
-        """Take the scores of a ``report.json`` of `semsynth evaluate` into the facts.
+        """Add the scores of a ``report.json`` of `semsynth evaluate` to the metadata.
 
         Raises:
-            UserError: it is no report, or one of another checkpoint.
+            UserError: it is not a report, or one of another checkpoint.
         """
         scores = read_scores(report, self.checkpoint_sha256)
-        self.register_to_config(facts={**self.facts, "scores": scores})
+        self.register_to_config(facts={**self.metadata, "scores": scores})
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write ``final_model.pth``: the pipeline but its scheduler, in one file."""
-        save_model_file(Path(path), self.bundle)
+        save_model_file(Path(path), self.model_file)
 
     @property
-    def bundle(self) -> ModelFile:
+    def model_file(self) -> ModelFile:
         """Everything but the scheduler, as one value; the weights are the network's own."""
         return ModelFile(
             model=self._model,
@@ -222,9 +327,227 @@ class SemanticDiffusionPipeline(PaintingPipeline):
             height=self.height,
             width=self.width,
             weights=self._plain_unet.state_dict(),
-            facts=self.config["facts"],
+            metadata=self.config["facts"],
         )
+
+    @property
+    def synthesizer(self) -> Synthesizer:
+        """The pipeline's parts as a ``Synthesizer``; it follows exchanged parts and devices.
+
+        Raises:
+            UserError: ``vae`` was exchanged for one that the model was not trained behind.
+        """
+        if self._synthesizer is None:
+            size = (self.height, self.width)
+            self._synthesizer = Synthesizer(
+                self.unet, self.codec, self._model, self._diffusion, self._labels, size
+            )
+        parts = self._synthesizer
+        parts.network, parts.codec, parts.metadata = self.unet, self.codec, self.config["facts"]
+        parts.execution_device = self._execution_device
+        parts.checkpoint_sha256 = self.checkpoint_sha256
+        return parts
+
+    @torch.no_grad()
+    def generate(
+        self,
+        mask_BHW: npt.NDArray[Any],
+        seeds: Sequence[int],
+        settings: SamplerSettings | None = None,
+        edges_BHW: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Generate an image for each mask with a sampler by name: ``Synthesizer.generate``."""
+        images = self.synthesizer.generate(mask_BHW, seeds, settings, edges_BHW)
+        self.maybe_free_model_hooks()
+        return images
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        mask: Mask | None = None,
+        num_images: int = 1,
+        num_inference_steps: int = 20,
+        guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        generator: Generators = None,
+        seeds: Sequence[int] | int | None = None,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        latents: Tensor | None = None,
+        instances: Mask | None = None,
+        **unknown: Any,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Generate images of masks with ``scheduler``; see the class for the arguments.
+
+        Raises:
+            UserError: an argument that is wrong or not for this pipeline, before any work.
+        """
+        if unknown:
+            refuse_unsupported_arguments(unknown, CALL_ARGUMENTS)
+        check_output_type(output_type)
+        check_counts(num_images, num_inference_steps)
+        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        synthesizer = self.synthesizer
+        settings = SamplerSettings(
+            steps=num_inference_steps,
+            guidance_scale=(
+                synthesizer.default_guidance if guidance_scale is None else guidance_scale
+            ),
+            guidance_interval=guidance_interval,
+        )
+        check_scheduler(self._diffusion, self.scheduler)
+        masks, edges = self._read(mask, instances)
+        synthesizer.check_guidance(settings.guidance_scale)
+        size = (masks.shape[1], masks.shape[2])
+        generators = make_generators(generator, seeds, len(masks) * num_images)
+        noise = synthesizer.initial_noise(size, generators, latents)
+        set_timesteps(self.scheduler, num_inference_steps)
+        condition = synthesizer.encode(masks, edges)
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+            on_step = self._on_step(callback_on_step_end, bar)
+            x0 = synthesizer.sample(condition, noise, generators, self.scheduler, settings, on_step)
+        latent_only = output_type == "latent"
+        images = x0 if latent_only else to_output(synthesizer.decode(x0, size), output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _read(self, mask: Mask | None, instances: Mask | None) -> tuple[Array, Array | None]:
+        if mask is None:
+            raise UserError("mask= is missing: an image, array or path of label ids or colours")
+        masks = read_masks(mask, self.labels)
+        edges = None
+        if instances is not None:
+            edges = instance_edges(read_instances(instances, masks.shape))
+        self.synthesizer.check_edges(edges)
+        if text := self.synthesizer.describe_size(masks.shape[1], masks.shape[2]):
+            warn_once(text)
+        if edges is None and self.instance_edges:
+            warn_once("the model was trained with the edges of instances; instances= is missing")
+        return masks, edges
+
+    def _on_step(self, callback: Callback | None, bar: Any) -> Callable[..., Tensor | None]:
+        """Return what is called after each step: it advances the bar and asks the callback."""
+        self._interrupt = False
+
+        def on_step(index: int, t: Any, latents: Tensor) -> Tensor | None:
+            bar.update(1)
+            if callback is None:
+                return None
+            changed = (callback(self, index, t, {"latents": latents}) or {}).get("latents")
+            if changed is not None and (
+                not isinstance(changed, Tensor) or changed.shape != latents.shape
+            ):
+                raise UserError(
+                    f"callback_on_step_end: must return latents of shape {tuple(latents.shape)}"
+                )
+            if self._interrupt:
+                raise Interrupted(latents if changed is None else changed)
+            return changed
+
+        return on_step
+
+    @property
+    def codec(self) -> Codec:
+        """From images to what the network sees, and back.
+
+        Raises:
+            UserError: ``vae`` was exchanged for one that the model was not trained behind.
+        """
+        if self._codec is None:
+            self._codec = open_codec(self._model)
+        if getattr(self._codec, "vae", None) is not self.vae:
+            self._codec = self._vae_codec(self.vae)
+        return self._codec
+
+    def _vae_codec(self, vae: ModelMixin | None) -> Any:
+        config = self._model.vae
+        if config is None:
+            raise UserError(f"vae: the model works behind codec '{self._model.codec}', without one")
+        return open_vae(config) if vae is None else wrap_vae(vae, config, "vae")
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Go to a device or dtype, as in Diffusers; an autoencoder stays float32 (``VaeCodec``)."""
+        vae = self.vae
+        if vae is None:
+            return super().to(*args, **kwargs)  # type: ignore[no-any-return]
+        self.register_modules(vae=None)
+        try:
+            super().to(*args, **kwargs)
+        finally:
+            self.register_modules(vae=vae)
+        vae.to(self.unet.device)
+        return self
+
+    @property
+    def labels(self) -> LabelSet:
+        """The label set that the generator was trained on."""
+        return self._labels
+
+    @property
+    def height(self) -> int:
+        """Height of the images that it was trained on, in pixels."""
+        return int(self.config["height"])
+
+    @property
+    def width(self) -> int:
+        """Width of the images that it was trained on, in pixels."""
+        return int(self.config["width"])
+
+    @property
+    def instance_edges(self) -> bool:
+        """Whether the edges between objects are a part of its condition."""
+        return self._model.instance_edges
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is known of the training: recipe, step, data set, licence, versions."""
+        return dict(self.config["facts"])
+
+    @property
+    def licence(self) -> str:
+        """Licence of the data that it was trained on, ``unknown`` if it was not given."""
+        return licence(self.metadata)
+
+    @property
+    def recipe_name(self) -> str:
+        """Name of the recipe that it was trained by."""
+        return str(self.metadata.get("recipe", {}).get("name", ""))
+
+    @property
+    def _plain_unet(self) -> SemanticUNet:
+        # torch.compile wraps a network.
+        return getattr(self.unet, "_orig_mod", self.unet)  # type: ignore[return-value]
+
+    def __getattr__(self, name: str) -> Any:
+        """Say in the AttributeError why another pipeline's attribute is absent here."""
+        if name in ATTRIBUTES:
+            raise AttributeError(f"{type(self).__name__} has no {name}: {ATTRIBUTES[name]}")
+        return super().__getattr__(name)
+
+    def set_attention_slice(self, slice_size: Any) -> None:
+        """Do nothing, with a warning unless slicing is turned off: attention is never sliced."""
+        if slice_size is not None:
+            warn_never_sliced("attention slicing")
+
+    def set_use_memory_efficient_attention_xformers(
+        self, valid: bool, attention_op: Any = None
+    ) -> None:
+        """Do nothing, with a warning unless it is turned off: attention is PyTorch's."""
+        if valid:
+            warn_never_sliced("xformers")
+
+    def enable_freeu(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: FreeU scales the skips of Stable Diffusion's decoder."""
+        raise UserError("FreeU is made for Stable Diffusion's network; this one has no such scales")
+
+    def fuse_qkv_projections(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: queries, keys and values come from one projection already."""
 
 
 def _n_bytes(network: ModelMixin) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
+CALL_ARGUMENTS = tuple(inspect.signature(SemanticDiffusionPipeline.__call__).parameters)[1:-1]

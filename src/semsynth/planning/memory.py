@@ -31,8 +31,8 @@ from semsynth.models.sdm.compiled_norms import activate
 from semsynth.models.sdm.condition import Modulation
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.condition_cache import AUTO_SHARE, encode_masks
 from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
+from semsynth.pipelines.synthesizer import AUTO_SHARE, encode_masks
 from semsynth.planning.flops import computed, settled
 from semsynth.planning.live_bytes import MemoryTracker
 from semsynth.training.inputs.latent_cache import PIXELS_AT_A_TIME

@@ -328,7 +328,7 @@ class _Training:
             self.metrics.write(step, **watched(read_metrics(run.folder), step, round(loss, 6)))
         if previews and self.main:
             self._slow("preview")
-            preview(self._pipeline(ema), run.data, run.folder, step)
+            preview(self._pipeline(ema).synthesizer, run.data, run.folder, step)
         if keeps:
             self._save(ema)
         if keeps and self.main and self.on_checkpoint is not None:
@@ -343,8 +343,8 @@ class _Training:
 
     def _pipeline(self, ema: SemanticUNet) -> SemanticDiffusionPipeline:
         pipe = SemanticDiffusionPipeline.wrap(averaged(self.run, ema), ema)
-        pipe.use_precision(self.run.precision)
-        pipe.set_compile(self.run.recipe.train.compile)
+        pipe.synthesizer.use_precision(self.run.precision)
+        pipe.synthesizer.set_compile(self.run.recipe.train.compile)
         return pipe
 
     def _check_finite(self) -> None:

@@ -20,7 +20,7 @@ from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
+from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.training.recipe import Recipe
 from semsynth.training.step import content_weight
 
@@ -130,22 +130,20 @@ def _label_maps(
     return label_input(unet, recipe.model, channels, edges)
 
 
-def preview(
-    pipeline: SemanticDiffusionPipeline, data: PreparedDataset, run: Path, step: int
-) -> Path:
+def preview(synthesizer: Synthesizer, data: PreparedDataset, run: Path, step: int) -> Path:
     """Write ``previews/step_*.png``: a row each of masks, real images, generated ones."""
     split = "val" if "val" in data.splits() else "train"
     stems = _spread(data.stems(split), PREVIEW_MASKS)
     masks = [data.read_mask(split, stem) for stem in stems]
     seeds = [derive_seed(0, "preview", stem) for stem in stems]
-    steps = min(PREVIEW_STEPS, pipeline.schedule.timesteps - 1)
-    settings = SamplerSettings(steps=steps, guidance_scale=pipeline.default_guidance)
-    has_edges = pipeline.instance_edges and data.has_instances(split)
+    steps = min(PREVIEW_STEPS, synthesizer.schedule.timesteps - 1)
+    settings = SamplerSettings(steps=steps, guidance_scale=synthesizer.default_guidance)
+    has_edges = synthesizer.instance_edges and data.has_instances(split)
     painted = []
     # One after the other: six whole images at once may take more memory than training does.
     for stem, mask, seed in zip(stems, masks, seeds, strict=True):
         edges = data.read_edges(split, stem)[None] if has_edges else None
-        painted.append(pipeline.generate(mask[None], [seed], settings, edges)[0])
+        painted.append(synthesizer.generate(mask[None], [seed], settings, edges)[0])
     rows = [[data.labels.colorize(mask) for mask in masks]]
     if data.has_images(split):
         rows.append([data.read_image(split, stem) for stem in stems])

@@ -45,7 +45,7 @@ def paint(mask: Array, seed: int) -> Array:
 
 
 @dataclass
-class FakePainter:
+class FakeGenerator:
     """Paints each id in a colour of its own, with noise that depends on the seed alone."""
 
     labels: LabelSet = LABELS
@@ -80,6 +80,6 @@ def write_toy() -> Callable[..., PreparedDataset]:
 
 
 @pytest.fixture
-def fake() -> type[FakePainter]:
-    """Makes painters that need no network."""
-    return FakePainter
+def fake() -> type[FakeGenerator]:
+    """Makes generators that need no network."""
+    return FakeGenerator

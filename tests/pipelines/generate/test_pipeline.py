@@ -18,7 +18,7 @@ from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter,
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.reference import reference_forward
-from semsynth.pipelines import SemanticDiffusionPipeline, painting
+from semsynth.pipelines import synthesizer
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
@@ -29,6 +29,8 @@ from semsynth.pipelines.formats.model_file import (
 from semsynth.pipelines.generate import run
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
+from semsynth.pipelines.synthesizer import Synthesizer
 
 STEPS = 3
 
@@ -49,11 +51,11 @@ def folder(tmp_path: Path, write_toy: Callable[..., Any], networks: dict[str, An
     unet, _ = build_network(networks["model"], networks["diffusion"], data.labels.num_channels)
     for parameter in unet.parameters():  # the last layer of a fresh network is zero
         torch.nn.init.normal_(parameter, std=0.05)
-    bundle = ModelFile(
+    file = ModelFile(
         **networks, labels=data.labels, height=16, width=24, weights=unet.state_dict(),
-        facts={"licence": "CC BY-NC 4.0"},
+        metadata={"licence": "CC BY-NC 4.0"},
     )  # fmt: skip
-    save_model_file(tmp_path / "final_model.pth", bundle)
+    save_model_file(tmp_path / "final_model.pth", file)
     return tmp_path
 
 
@@ -92,7 +94,7 @@ def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
     assert np.array_equal(samples.read_mask("val", "a__000"), mask)
     told = logged()
     assert told.count("masks of 18x37, the model was trained on 16x24") == 1
-    assert told.count("multiples of 4: painted at 20x40, the rest unlabelled and cut off") == 1
+    assert told.count("multiples of 4: generated at 20x40, padded with unlabelled pixels") == 1
 
 
 def test_another_batch_size_changes_a_pixel_by_one_at_most(folder: Path) -> None:
@@ -123,8 +125,8 @@ def test_a_broken_checkpoint_leaves_nothing_behind(folder: Path) -> None:
 
 
 def test_a_diffusers_folder_paints_the_same(folder: Path) -> None:
-    bundle = load_model_file(folder / "final_model.pth")
-    SemanticDiffusionPipeline.from_model_file(bundle).save_pretrained(folder / "diffusers")
+    file = load_model_file(folder / "final_model.pth")
+    SemanticDiffusionPipeline.from_model_file(file).save_pretrained(folder / "diffusers")
     a, b = paint(folder, "a", per_mask=1), paint(folder, "b", "diffusers", per_mask=1)
     for stem in a.stems("val"):
         assert a.image_path("val", stem).read_bytes() == b.image_path("val", stem).read_bytes()
@@ -138,12 +140,12 @@ def test_edges_of_instances_are_a_part_of_the_mask(
     folder: Path, networks: dict[str, Any], write_toy: Callable[..., Any]
 ) -> None:
     model = networks["model"].model_copy(update={"instance_edges": True})
-    bundle = load_model_file(folder / "final_model.pth")
-    unet, _ = build_network(model, bundle.diffusion, bundle.labels.num_channels)
+    file = load_model_file(folder / "final_model.pth")
+    unet, _ = build_network(model, file.diffusion, file.labels.num_channels)
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    bundle = replace(bundle, model=model, weights=unet.state_dict())
-    save_model_file(folder / "edges.pth", bundle)
+    file = replace(file, model=model, weights=unet.state_dict())
+    save_model_file(folder / "edges.pth", file)
     with pytest.raises(UserError, match="masks of split 'val' have no instance maps"):
         paint(folder, "nothing", "edges.pth")
     assert not (folder / "nothing").exists()
@@ -184,23 +186,23 @@ def test_guidance_is_kept_to_its_interval(folder: Path) -> None:
 def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = load_model_file(folder / "final_model.pth")
+    file = load_model_file(folder / "final_model.pth")
     last = {
         name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-        for name, value in bundle.weights.items()
+        for name, value in file.weights.items()
     }
-    save_model_file(folder / "last.pth", replace(bundle, weights=last))
+    save_model_file(folder / "last.pth", replace(file, weights=last))
 
     def is_nchw(unet: torch.nn.Module) -> bool:
         return all(p.stride() == torch.empty(p.shape).stride() for p in unet.parameters())
 
-    assert not is_nchw(SemanticDiffusionPipeline.from_checkpoint(folder / "last.pth", "cpu").unet)
+    assert not is_nchw(Synthesizer.load(folder / "last.pth", "cpu").network)
     config = GenerateConfig(
         model=folder / "last.pth", data=folder / "prepared", output=folder / "plain",
         device="cpu", reference="plain",
     )  # fmt: skip
-    pipe = run._load(config)
-    assert pipe.precision == "no" and is_nchw(pipe.unet)
+    loaded = run._load(config)
+    assert loaded.precision == "no" and is_nchw(loaded.network)
 
     painted = []
 
@@ -208,6 +210,6 @@ def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
         painted.append(is_nchw(unet))
         return reference_forward(unet, *args)
 
-    monkeypatch.setattr(painting, "reference_forward", plain)
+    monkeypatch.setattr(synthesizer, "reference_forward", plain)
     paint(folder, "plain", "last.pth", per_mask=1, limit=1, reference="plain")
     assert painted and all(painted)

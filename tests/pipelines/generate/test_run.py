@@ -73,9 +73,9 @@ def test_guidance_that_is_not_plain_is_told(configure: Configure, fake: Fake) ->
 
 
 def test_every_batch_has_the_same_shape(configure: Configure, fake: Fake) -> None:
-    painter = fake()
-    generate(configure(), painter)
-    assert painter.shapes == [(4, 16, 24)] * 2
+    generator = fake()
+    generate(configure(), generator)
+    assert generator.shapes == [(4, 16, 24)] * 2
 
 
 def test_interrupted_and_continued_is_the_same_to_the_byte(
@@ -87,9 +87,9 @@ def test_interrupted_and_continued_is_the_same_to_the_byte(
         with pytest.raises(KeyboardInterrupt):
             generate(parts, fake(stop_after=1))
         assert not (parts.output / "dataset.json").exists()
-    painter = fake()
-    assert generate(parts, painter)["n_new"] == 2
-    assert len(painter.shapes) == 1
+    generator = fake()
+    assert generate(parts, generator)["n_new"] == 2
+    assert len(generator.shapes) == 1
     assert contents(parts.output) == contents(whole.output)
 
 
@@ -105,7 +105,7 @@ def test_nothing_is_painted_twice_and_a_lost_file_is_painted_again(
     assert contents(config.output) == before
 
 
-def test_more_images_a_mask_keep_those_that_are_there(configure: Configure, fake: Fake) -> None:
+def test_more_images_per_mask_keep_existing_ones(configure: Configure, fake: Fake) -> None:
     few, many = configure("grown", per_mask=1, limit=2), configure("grown", per_mask=3)
     generate(few, fake())
     assert generate(many, fake())["n_new"] == 7
@@ -139,32 +139,26 @@ def test_masks_without_images_are_enough(tmp_path: Path, fake: Fake, write_toy: 
     ("options", "sizes"),
     [
         ({"per_mask": 3, "batch_size": 8}, {6}),  # whole masks
-        ({"per_mask": 1, "batch_size": 2}, {2}),  # three masks: the second batch is filled up
-        ({"per_mask": 1, "batch_size": 8}, {3}),  # no more than there are
+        ({"per_mask": 1, "batch_size": 2}, {2}),  # three masks: the second batch is padded
+        ({"per_mask": 1, "batch_size": 8}, {3}),  # at most as many as exist
         ({"per_mask": 5, "batch_size": 4}, {4}),
     ],
 )
 def test_images_at_once(
     options: dict[str, int], sizes: set[int], configure: Configure, fake: Fake
 ) -> None:
-    painter = fake()
-    generate(configure("run", **options), painter)
-    assert {shape[0] for shape in painter.shapes} == sizes
+    generator = fake()
+    generate(configure("run", **options), generator)
+    assert {shape[0] for shape in generator.shapes} == sizes
 
 
-def test_small_masks_are_enlarged_or_painted_when_asked(configure: Configure, fake: Fake) -> None:
-    painter = fake(height=48, width=48)
-    config = configure("enlarged", small_masks="enlarge", per_mask=1)
-    generate(config, painter)
-    assert painter.shapes == [(3, 32, 48)]  # all of them; as large as fits, of the same shape
-    samples, data = PreparedDataset.open(config.output), PreparedDataset.open(config.data)
-    doubled = data.read_mask("val", "street_0").repeat(2, 0).repeat(2, 1)
-    assert np.array_equal(samples.read_mask("val", "street_0__000"), doubled)
-    assert samples.content_box("val", "street_0__000") == (0, 0, 32, 48)
-    assert samples.original_size("val", "street_0__000") == (32, 48)
-    own = fake(height=48, width=48)
-    generate(configure("own", small_masks="paint", per_mask=1), own)
-    assert own.shapes == [(3, 16, 24)]
+def test_small_masks_are_allowed_when_asked(configure: Configure, fake: Fake) -> None:
+    large = fake(height=48, width=48)
+    config = configure("small", small_masks="allow", per_mask=1)
+    generate(config, large)
+    assert large.shapes == [(3, 16, 24)]
+    samples = PreparedDataset.open(config.output)
+    assert samples.read_image("val", "street_0__000").shape == (16, 24, 3)
 
 
 def test_native_size_undoes_the_resizing(configure: Configure, fake: Fake) -> None:
@@ -203,7 +197,7 @@ def test_contact_sheet_shows_the_images(configure: Configure, fake: Fake) -> Non
 @pytest.mark.parametrize(
     ("difference", "message"),
     [
-        ({"height": 32, "width": 48}, "masks are 24x16 .* paints 48x32.*--small-masks enlarge"),
+        ({"height": 32, "width": 48}, "masks are 24x16 .* trained on 48x32.*--small-masks allow"),
         ({"labels": LabelSet.from_names({1: "road"})}, "label 0 is 'void'"),
         ({"labels": LabelSet.from_names(NAMES | {1: "street"}, 0)}, "1 is 'road' .* 'street'"),
         ({"labels": LabelSet.from_names(NAMES)}, "label 0 is 'void' .no channel.*channel 0"),

@@ -37,8 +37,8 @@ def folder(tmp_path: Path, write_toy: Callable[..., Any]) -> Path:
     unet, _ = build_network(model, diffusion, data.labels.num_channels)
     for parameter in unet.parameters():  # the last layer of a fresh network is zero
         torch.nn.init.normal_(parameter, std=0.05)
-    bundle = ModelFile(model, diffusion, data.labels, 16, 24, unet.state_dict(), {"licence": "CC0"})
-    save_model_file(tmp_path / "final_model.pth", bundle)
+    file = ModelFile(model, diffusion, data.labels, 16, 24, unet.state_dict(), {"licence": "CC0"})
+    save_model_file(tmp_path / "final_model.pth", file)
     return tmp_path
 
 

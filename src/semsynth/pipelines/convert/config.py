@@ -36,7 +36,7 @@ class ImportConfig:
     instances: bool = False
     """The last channel of the label map is the edges of instances."""
     head_channels: int | None = None
-    """Width of an attention head, which leaves no trace in the file; by default that of the .json,
+    """Width of an attention head, which cannot be read off the file; by default that of the .json,
     or 64, as in all published networks."""
     size: str | None = None
     """HEIGHTxWIDTH of the images that it was trained on; by default that of the data set, or
@@ -67,8 +67,8 @@ class ImportConfig:
 class ExportConfig:
     """Write a trained generator as another kind of file.
 
-    `official` is a state dict for the official SDM code, with a .json beside it that holds what
-    has no room in there: the labels, and the flags to run it with. `diffusers` is a folder, `pth`
+    `official` is a state dict for the official SDM code, with a .json beside it with what that file
+    cannot hold: the labels, and the flags to run it with. `diffusers` is a folder, `pth`
     is a final_model.pth.
     """
 

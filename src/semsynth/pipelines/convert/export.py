@@ -21,7 +21,7 @@ from semsynth.pipelines.formats.model_file import ModelFile, meta_network, with_
 from semsynth.pipelines.formats.provenance import licence
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
-# What the official code cannot be told: the hidden width of SPADE, and multiples that are not
+# What the official code has no flags for: the hidden width of SPADE, and multiples that are not
 # whole (but those of its 512x512 network).
 SPADE_HIDDEN = 128
 GROUPS = 32
@@ -48,16 +48,16 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
     if config.to == "official" and side_file == config.output:
         raise UserError(f"{config.output}: the .json is written beside it; name it .pt")
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, "cpu")
-    bundle = pipe.bundle
+    file = pipe.model_file
     result = {"output": str(config.output), "to": config.to}
     if config.to == "diffusers":
         key = {"model_sha256": pipe.checkpoint_sha256}
         if not is_written(config.output, key):
-            write_folder(bundle, config.output, key)
+            write_folder(file, config.output, key)
         return result
-    n_bytes = sum(t.numel() * t.element_size() for t in bundle.weights.values())
+    n_bytes = sum(t.numel() * t.element_size() for t in file.weights.values())
     if config.to == "official":
-        check_official(bundle, str(config.model))
+        check_official(file, str(config.model))
     require_space(config.output.parent, n_bytes, "the model")
     if config.to == "pth":
         logger.info(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")
@@ -65,19 +65,19 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
         if pipe.vae is not None:
             result["vae"] = str(_write_vae(pipe, config.output.parent / VAE))
         return result
-    flags = official_flags(bundle)
-    write_official(bundle, config.output, side_file, flags)
+    flags = official_flags(file)
+    write_official(file, config.output, side_file, flags)
     return {**result, "labels": str(side_file), "flags": flags}
 
 
 def _write_vae(pipe: SemanticDiffusionPipeline, folder: Path) -> Path:
-    """Write the autoencoder to where a ``final_model.pth`` beside it finds it.
+    """Write the autoencoder to the folder where a ``final_model.pth`` beside it looks for one.
 
     Raises:
-        UserError: another one is there, or it cannot be written.
+        UserError: another one exists there, or it cannot be written.
     """
     if (folder / "config.json").is_file():
-        open_codec(with_own_vae(pipe.bundle.model, folder.parent))
+        open_codec(with_own_vae(pipe.model_file.model, folder.parent))
         return folder
     assert pipe.vae is not None, "the caller asks"
     with atomic_folder(folder) as temporary, translate_save_errors(str(folder)):
@@ -85,13 +85,13 @@ def _write_vae(pipe: SemanticDiffusionPipeline, folder: Path) -> Path:
     return folder
 
 
-def check_official(bundle: ModelFile, where: str) -> None:
+def check_official(file: ModelFile, where: str) -> None:
     """Check that the official code, as published, computes what this model computes.
 
     Raises:
         UserError: gives every reason why it does not; ``where`` begins the message.
     """
-    model, diffusion = bundle.model, bundle.diffusion
+    model, diffusion = file.model, file.diffusion
     widths = [int(multiple * model.base_channels) for multiple in model.channel_mult]
     narrow = [width for width in widths if width % GROUPS]
     whole = all(multiple == int(multiple) for multiple in model.channel_mult)
@@ -121,13 +121,13 @@ def check_official(bundle: ModelFile, where: str) -> None:
         raise UserError(f"{where}: the official code cannot run this model: {'; '.join(given)}")
 
 
-def official_flags(bundle: ModelFile) -> str:
+def official_flags(file: ModelFile) -> str:
     """Return the flags with which the official code builds this network.
 
     Its label images hold condition channels: see ``channel`` of each label.
     """
-    model = bundle.model
-    side = min(bundle.height, bundle.width)
+    model = file.model
+    side = min(file.height, file.width)
     used = [
         f for f in model.attention_factors if f < 2 ** len(model.channel_mult) and f & f - 1 == 0
     ]
@@ -136,7 +136,7 @@ def official_flags(bundle: ModelFile) -> str:
     multiples = {"channel_mult": ",".join(str(int(m)) for m in model.channel_mult)}
     flags = {
         "image_size": side,
-        "num_classes": bundle.labels.num_channels,
+        "num_classes": file.labels.num_channels,
         "class_cond": True,
         "no_instance": not model.instance_edges,
         "num_channels": model.base_channels,
@@ -146,25 +146,25 @@ def official_flags(bundle: ModelFile) -> str:
         "attention_resolutions": ",".join(resolutions),
         "resblock_updown": True,
         "use_scale_shift_norm": True,
-        "learn_sigma": bundle.diffusion.learn_sigma,
-        "diffusion_steps": bundle.diffusion.timesteps,
-        "noise_schedule": bundle.diffusion.schedule,
+        "learn_sigma": file.diffusion.learn_sigma,
+        "diffusion_steps": file.diffusion.timesteps,
+        "noise_schedule": file.diffusion.schedule,
     }
     return " ".join(f"--{name} {value}" for name, value in flags.items())
 
 
-def write_official(bundle: ModelFile, path: Path, side_file: Path, flags: str) -> None:
+def write_official(file: ModelFile, path: Path, side_file: Path, flags: str) -> None:
     """Write a plain state dict in the official order, and what has no room in it beside it."""
-    state = to_official(meta_network(bundle), bundle.weights)
+    state = to_official(meta_network(file), file.weights)
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     side = SideFile(
-        **bundle.labels.to_json(),
-        name=str(bundle.facts.get("dataset", "")),
-        licence=licence(bundle.facts),
-        height=bundle.height,
-        width=bundle.width,
-        head_channels=bundle.model.head_channels,
-        facts=bundle.facts,
+        **file.labels.to_json(),
+        name=str(file.metadata.get("dataset", "")),
+        licence=licence(file.metadata),
+        height=file.height,
+        width=file.width,
+        head_channels=file.model.head_channels,
+        facts=file.metadata,
         flags=flags,
     )
     write_json(side_file, side.model_dump(mode="json"))

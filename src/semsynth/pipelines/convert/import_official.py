@@ -44,7 +44,7 @@ PREFIX = "module."  # torch's DistributedDataParallel puts it before every key
 
 
 class SideFile(Config):
-    """What has no room in an official file, as ``export`` writes it beside one.
+    """What an official file cannot hold, as ``export`` writes it beside one.
 
     A prepared data set's ``dataset.json`` has the same keys, among others.
 
@@ -53,9 +53,9 @@ class SideFile(Config):
         name: of the data set.
         licence: of the data set.
         height: of the images in pixels.
-        width: likewise.
+        width: of the images in pixels.
         head_channels: width of an attention head.
-        facts: as in ``ModelFile``.
+        facts: the metadata of ``ModelFile``.
         flags: with which the official code builds the network.
     """
 
@@ -78,13 +78,13 @@ class Origin:
         labels: None for as many classes as the file has, without names.
         size: height and width in pixels.
         head_channels: width of an attention head.
-        facts: as in ``ModelFile``.
+        metadata: as in ``ModelFile``.
     """
 
     labels: LabelSet | None = None
     size: tuple[int, int] = (256, 256)
     head_channels: int = HEAD_CHANNELS
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def import_official(config: ImportConfig) -> dict[str, Any]:
@@ -94,41 +94,47 @@ def import_official(config: ImportConfig) -> dict[str, Any]:
         What the file was found to be, and where the folder is.
 
     Raises:
-        UserError: the file is no official SDM network or does not fit the flags (keys that are
+        UserError: the file is not an official SDM network or does not fit the flags (keys that are
             missing, unknown, of another shape or not finite are named), or the output is taken.
     """
     origin = read_origin(config)
     state = read_state(config.file)
     parameters = sum(tensor.numel() for tensor in state.values())
-    bundle = describe(state, config, origin)
+    file = describe(state, config, origin)
     sha256 = sha256_file(config.file)
-    facts = {"imported_from": "official", "source_file": config.file.name, "source_sha256": sha256}
-    facts |= {"semsynth": __version__, "torch": str(torch.__version__)}
-    bundle = replace(bundle, facts={**bundle.facts, **facts})
+    metadata = {
+        **file.metadata,
+        "imported_from": "official",
+        "source_file": config.file.name,
+        "source_sha256": sha256,
+        "semsynth": __version__,
+        "torch": str(torch.__version__),
+    }
+    file = replace(file, metadata=metadata)
     key = {
         "source_sha256": sha256,
         "dataset": config.dataset,
-        "labels": bundle.labels.to_json(),
-        "head_channels": bundle.model.head_channels,
-        "size": [bundle.height, bundle.width],
+        "labels": file.labels.to_json(),
+        "head_channels": file.model.head_channels,
+        "size": [file.height, file.width],
     }
     if not is_written(config.output, key):
         require_space(config.output, 4 * parameters, "the model")
-        write_folder(with_weights(bundle, state, str(config.file)), config.output, key)
+        write_folder(with_weights(file, state, str(config.file)), config.output, key)
     return {
         "output": str(config.output),
         "parameters": parameters,
-        "classes": bundle.labels.num_channels,
-        "instances": bundle.model.instance_edges,
-        "size": f"{bundle.height}x{bundle.width}",
-        "licence": licence(bundle.facts),
-        "model": bundle.model.model_dump(mode="json"),
+        "classes": file.labels.num_channels,
+        "instances": file.model.instance_edges,
+        "size": f"{file.height}x{file.width}",
+        "licence": licence(file.metadata),
+        "model": file.model.model_dump(mode="json"),
         "source_sha256": sha256,
     }
 
 
 def describe(state: Mapping[str, Tensor], config: ImportConfig, origin: Origin) -> ModelFile:
-    """Return the generator that the names and shapes of a state dict tell, still without weights.
+    """Return the generator that the names and shapes of a state dict describe, without weights.
 
     Args:
         state: official tensors, of which only the shapes are read (they may be on ``meta``).
@@ -161,26 +167,26 @@ def describe(state: Mapping[str, Tensor], config: ImportConfig, origin: Origin) 
     )
     classes = found.label_channels - instances
     labels = origin.labels or LabelSet.from_names({i: f"class {i}" for i in range(classes)})
-    bundle = ModelFile(model, diffusion, labels, height, width, {}, origin.facts)
-    check_keys(meta_network(bundle), shapes, where)
-    return bundle
+    file = ModelFile(model, diffusion, labels, height, width, {}, origin.metadata)
+    check_keys(meta_network(file), shapes, where)
+    return file
 
 
-def with_weights(bundle: ModelFile, state: dict[str, Tensor], where: str) -> ModelFile:
-    """Return the bundle of ``describe`` with the weights of ``state``, which is emptied.
+def with_weights(file: ModelFile, state: dict[str, Tensor], where: str) -> ModelFile:
+    """Return the result of ``describe`` with the weights of ``state``, which is emptied.
 
     Raises:
-        UserError: weights that are not finite, or no floats of 16 or 32 bits: names them.
+        UserError: weights that are not finite, or not floats of 16 or 32 bits: names them.
     """
     _check_values(state, where)
-    return replace(bundle, weights=from_official(meta_network(bundle), state))
+    return replace(file, weights=from_official(meta_network(file), state))
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict; its tensors stay on the disk until they are used.
 
     Raises:
-        UserError: cannot be read, carries code, or is something else than names and tensors.
+        UserError: cannot be read, carries code, or has anything but names and tensors.
     """
     value = load_torch_file(path, mapped=True)
     if not isinstance(value, dict) or not value:
@@ -190,7 +196,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     others = [str(name) for name, item in value.items() if not isinstance(item, Tensor)]
     if others:
         raise UserError(
-            f"{path}: is not a plain state dict: {abbreviate(others)} hold no tensors; save the "
+            f"{path}: is not a plain state dict: not tensors are {abbreviate(others)}; save the "
             "network's state dict alone (the official code's ema_0.9999_*.pt is one)"
         )
     state = {str(name): item for name, item in value.items()}
@@ -207,8 +213,8 @@ def read_origin(config: ImportConfig) -> Origin:
     """
     if config.dataset is not None:
         known = preset(config.dataset)
-        facts = {"dataset": config.dataset, "licence": known.licence}
-        return Origin(known.labels, (known.height, known.width), facts=facts)
+        metadata = {"dataset": config.dataset, "licence": known.licence}
+        return Origin(known.labels, (known.height, known.width), metadata=metadata)
     if config.labels is None:
         return Origin()
     path = config.labels / "dataset.json" if config.labels.is_dir() else config.labels
@@ -218,8 +224,8 @@ def read_origin(config: ImportConfig) -> Origin:
     entries = {name: value[name] for name in SideFile.model_fields if name in value}
     side = parse(SideFile, entries, str(path))
     labels = LabelSet.from_json({"labels": side.labels, "ignore_id": side.ignore_id})
-    facts = {**side.facts, "dataset": side.name, "licence": side.licence}
-    return Origin(labels, (side.height, side.width), side.head_channels, facts)
+    metadata = {**side.facts, "dataset": side.name, "licence": side.licence}
+    return Origin(labels, (side.height, side.width), side.head_channels, metadata)
 
 
 def is_written(folder: Path, key: Mapping[str, Any]) -> bool:
@@ -231,21 +237,21 @@ def is_written(folder: Path, key: Mapping[str, Any]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     claim_output_dir(folder, KIND, key)
-    logger.info(f"{folder}: is there already, made from the same file with the same flags")
+    logger.info(f"{folder}: exists already, made from the same file with the same flags")
     return True
 
 
-def write_folder(bundle: ModelFile, folder: Path, key: Mapping[str, Any]) -> None:
-    """Write a Diffusers folder that appears when it is whole.
+def write_folder(file: ModelFile, folder: Path, key: Mapping[str, Any]) -> None:
+    """Write a Diffusers folder that appears when it is complete.
 
     Raises:
         UserError: the folder is not empty, or the disk is full.
     """
-    n_bytes = sum(t.numel() * t.element_size() for t in bundle.weights.values())
+    n_bytes = sum(t.numel() * t.element_size() for t in file.weights.values())
     with atomic_folder(folder) as temporary:
         try:
             with file_size_progress(temporary, n_bytes, "writing"):
-                SemanticDiffusionPipeline.from_model_file(bundle).save_pretrained(temporary)
+                SemanticDiffusionPipeline.from_model_file(file).save_pretrained(temporary)
         except SafetensorError as error:
             raise UserError(
                 f"{folder}: could not be written ({error}); is the disk full?"
@@ -260,7 +266,7 @@ def _has_edges(found: OfficialNetwork, config: ImportConfig, labels: LabelSet | 
     if labels is not None:
         flag = f"--dataset {config.dataset}" if config.dataset else f"--labels {config.labels}"
         expected.append((flag, labels.num_channels))
-        # The number of classes is known: what is left over can only be the edges.
+        # The number of classes is known: a remaining channel can only be the edges.
         edges = edges or channels == labels.num_channels + 1
     if config.num_classes is not None:
         expected.append(("--num-classes", config.num_classes))

@@ -1,4 +1,7 @@
-"""What a checkpoint on disk is, a Diffusers folder or ``final_model.pth``, and is it whole."""
+"""Diffusers folders: their identity, what is wrong with one, and errors of Diffusers in one line.
+
+Nothing here needs torch: `semsynth generate` finds out what is left to do before it loads a model.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ from safetensors import SafetensorError
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, sha256_file, write_json
 
+PIPELINE = "SemanticDiffusionPipeline"
+# Where folders say that the network's class is: a place that does not move with our modules.
+NETWORK_CLASS = ("semsynth", "SemanticUNet")
 MODEL_INDEX = "model_index.json"
 FINAL = "final_model.pth"
 VAE = "vae"
@@ -23,10 +29,10 @@ _DECIDES = ("labels", "model", "diffusion", "height", "width")
 
 
 def checkpoint_sha256(path: str | Path) -> str:
-    """Return what a checkpoint is known by: the hash of all that decides its images.
+    """Return what identifies a checkpoint: the hash of all that decides its images.
 
-    Of a file, its own. Of a Diffusers folder, that of weights and configurations; neither facts
-    are among them nor the scheduler, since samplers are chosen by name.
+    Of a file, its own. Of a Diffusers folder, that of weights and configurations; metadata and
+    scheduler are not among them, since samplers are chosen by name.
 
     Raises:
         UserError: there is no checkpoint.
@@ -45,7 +51,7 @@ def checkpoint_sha256(path: str | Path) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def check_folder(name: str, class_name: str) -> None:
+def check_folder(name: str) -> None:
     """Check that ``name`` is a Diffusers folder of ours, if it is on this disk at all.
 
     Raises:
@@ -53,22 +59,22 @@ def check_folder(name: str, class_name: str) -> None:
     """
     has_index = os.path.isfile(os.path.join(name, MODEL_INDEX))
     if not has_index and (os.path.isfile(name) or os.path.isfile(os.path.join(name, FINAL))):
-        raise UserError(f"{name}: is no Diffusers folder; load it with from_checkpoint")
+        raise UserError(f"{name}: is not a Diffusers folder; load it with from_checkpoint")
     if not os.path.isdir(name):
         if os.path.exists(name) or name.count("/") != 1 or name.startswith(("/", ".", "~")):
             raise UserError(f"{name}: no such folder (a repository of the Hub is OWNER/NAME)")
         return
     if not has_index:
-        raise UserError(f"{name}: is no Diffusers folder (it has no {MODEL_INDEX})")
+        raise UserError(f"{name}: is not a Diffusers folder (it has no {MODEL_INDEX})")
     found = read_json(os.path.join(name, MODEL_INDEX))
     kind = found.get("_class_name") if isinstance(found, dict) else None
-    if kind != class_name:
-        raise UserError(f"{name}: holds a {kind}, not a {class_name}; load it with its own class")
+    if kind != PIPELINE:
+        raise UserError(f"{name}: holds a {kind}, not a {PIPELINE}; load it with its own class")
 
 
 @contextmanager
 def translate_load_errors(name: str) -> Iterator[None]:
-    """Turn what Diffusers raises on a damaged folder into one line.
+    """Turn the errors of Diffusers on a damaged folder into one line.
 
     Raises:
         UserError: says what was wrong.
@@ -83,7 +89,7 @@ def translate_load_errors(name: str) -> Iterator[None]:
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
     """Load without Diffusers' bar, which counts two components."""
-    from diffusers.utils import logging  # loads torch, which what reads a hash can do without
+    from diffusers.utils import logging  # imports torch
 
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -96,7 +102,7 @@ def no_progress_bar() -> Iterator[None]:
 
 @contextmanager
 def translate_save_errors(name: str) -> Iterator[None]:
-    """Turn what Diffusers and safetensors raise when they cannot write into one line.
+    """Turn the errors of Diffusers and safetensors when they cannot write into one line.
 
     Raises:
         UserError: says what was wrong.
@@ -109,22 +115,26 @@ def translate_save_errors(name: str) -> Iterator[None]:
 
 
 def strip_local_paths(folder: Path) -> None:
-    """Take out of what Diffusers wrote the paths of this machine, and let others read it."""
+    """Remove this machine's paths from what Diffusers wrote, and let other users read it.
+
+    Also names the network's class by ``NETWORK_CLASS`` rather than by the module it is in.
+    """
     for file in (folder / MODEL_INDEX, folder / NETWORK, folder / VAE / "config.json"):
         value = read_json(file) if file.is_file() else {}
         changed = value.pop("_name_or_path", None) is not None
         if file.name == MODEL_INDEX:
             recipe = value.get("facts", {}).get("recipe", {})
             changed |= any([_name_own_vae(part) for part in (value, recipe)])
+            value["unet"], changed = list(NETWORK_CLASS), True
         if changed:
             write_json(file, value)
     for name in ("unet", VAE):
         for file in (folder / name).glob("*"):
-            file.chmod(0o644)  # safetensors leaves its files to their owner alone
+            file.chmod(0o644)  # safetensors lets only the owner read them
 
 
 def _name_own_vae(value: Any) -> bool:
-    """Let a model's autoencoder be the one in its folder; return whether it has one."""
+    """Name the autoencoder in the folder as the model's; return whether it has one."""
     vae = (value.get("model") or {}).get("vae")
     if vae is None:
         return False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.pipelines.formats.provenance import Facts, has_license
+from semsynth.pipelines.formats.provenance import Metadata, has_licence
 
 _FETCH_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 _PUSH_OPTIONS = ("commit_message", "private", "token", "create_pr", "subfolder")
@@ -17,7 +17,7 @@ _WEIGHTS = "diffusion_pytorch_model"
 def fetch(name: str, options: Mapping[str, Any]) -> str:
     """Return the folder of a repository's files, from the cache or the Hub.
 
-    Diffusers would look for the network's class in the repository, where no code of ours is. Only
+    Diffusers would look for the network's class in the repository, which has no code. Only
     configurations and weights are fetched, and no pickles unless ``use_safetensors=False`` asks
     for them.
 
@@ -38,27 +38,27 @@ def fetch(name: str, options: Mapping[str, Any]) -> str:
     return folder
 
 
-def check_publishable(facts: Facts) -> None:
-    """Check that a model may be published at all, before any network is used.
+def check_publishable(metadata: Metadata) -> None:
+    """Check that a model may be published at all, before anything is sent.
 
     Raises:
         UserError: the licence of its data is unknown.
     """
-    if not has_license(facts):
+    if not has_licence(metadata):
         raise UserError(
             "push_to_hub: the licence of the training data is unknown; find it out, and prepare "
-            "the data with --licence, or set it: pipe.register_to_config(facts={**pipe.facts, "
+            "the data with --licence, or set it: pipe.register_to_config(facts={**pipe.metadata, "
             "'licence': 'CC BY 4.0'})"
         )
-    if not facts.get("dataset"):
+    if not metadata.get("dataset"):
         raise UserError(
-            "push_to_hub: the facts do not say the data set; set it: "
-            "pipe.register_to_config(facts={**pipe.facts, 'dataset': 'NAME'})"
+            "push_to_hub: the model's metadata have no data set; set it: "
+            "pipe.register_to_config(facts={**pipe.metadata, 'dataset': 'NAME'})"
         )
 
 
 def split_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Take out of ``options`` what is for the Hub, and return it."""
+    """Remove the Hub's options from ``options`` and return them."""
     return {key: options.pop(key) for key in _PUSH_OPTIONS if key in options}
 
 

@@ -1,4 +1,4 @@
-"""The model card: what a model is, from its facts; README.md of a Diffusers folder."""
+"""The model card, README.md of a Diffusers folder: what a model is, and its scores."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from PIL import Image, ImageDraw
 
+from semsynth.core.errors import UserError
+from semsynth.core.files import read_json
 from semsynth.data.labels import LabelSet
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.models.config import ModelConfig
+from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.formats.provenance import (
     DEFAULT_GUIDANCE,
-    Facts,
-    has_license,
+    Metadata,
+    has_licence,
     licence,
-    saw_partial_masks,
     trained_with_cfg_dropout,
+    trained_with_partial_masks,
 )
 
 README, LEGEND = "README.md", "labels.png"
+# Also of folders of earlier versions: a card with it may be replaced.
 MADE_BY = "<!-- Made by semsynth from the facts of the model. -->"
 
 # Data sets that have a page on the Hub.
@@ -30,13 +32,21 @@ _HUB_DATA = {"sidewalk": "segments/sidewalk-semantic"}
 _HUB_LICENCE = re.compile(
     r"cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.[05]|mit|apache-2\.0|bsd-[23]-clause|odbl|unlicense"
 )
-_ROW, _WIDE = 18, 320
-_TOLD = ("steps", "batch_size", "learning_rate", "mask_dropout", "region_dropout", "ema_decay")
+_ROW, _WIDE = 18, 320  # pixels: height of a line, width of the legend
+_DISTANCES = {"fid": "FID (lower is better)", "kid": "KID (lower is better)"}
+_RECIPE_KEYS = (
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "mask_dropout",
+    "region_dropout",
+    "ema_decay",
+)
 
 
-def has_card(facts: Facts) -> bool:
-    """Whether the facts are enough for a card: the data set and what may be done with it."""
-    return bool(facts.get("dataset")) and has_license(facts)
+def has_card(metadata: Metadata) -> bool:
+    """Return whether the metadata are enough for a card: data set and licence are known."""
+    return bool(metadata.get("dataset")) and has_licence(metadata)
 
 
 def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
@@ -44,27 +54,27 @@ def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
 
     Args:
         pipe: the pipeline.
-        name: what ``from_pretrained`` shall load in the example.
+        name: folder or repository that the example loads.
     """
-    facts: Facts = pipe.facts
-    bundle = pipe.bundle
+    metadata: Metadata = pipe.metadata
+    file: ModelFile = pipe.model_file
     parts = [
-        f"---\n{_metadata(facts).to_yaml()}\n---",
+        f"---\n{_metadata(metadata).to_yaml()}\n---",
         MADE_BY,
-        f"# {_title(facts)}",
-        _summary(pipe, facts),
-        f"## Use\n\n{_usage(name, facts)}",
-        f"## Labels\n\n{_label_table(bundle.labels)}",
-        f"## Training\n\n{_table(('what', 'value'), _training(facts, bundle))}",
-        f"## Scores\n\n{_scores(facts)}",
-        f"## Limits\n\n{_limits(pipe, facts)}",
-        f"## Licence\n\n{_licence_text(facts)}",
+        f"# {_title(metadata)}",
+        _summary(pipe, metadata),
+        f"## Use\n\n{_usage(name, metadata)}",
+        f"## Labels\n\n{_label_table(file.labels)}",
+        f"## Training\n\n{_table(('what', 'value'), _training(metadata, file))}",
+        f"## Scores\n\n{_scores(metadata)}",
+        f"## Limits\n\n{_limits(pipe, metadata)}",
+        f"## Licence\n\n{_licence_text(metadata)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def write_card(pipe: Any, folder: Path, *name: str) -> None:
-    """Write card and legend into a Diffusers folder, unless somebody wrote a README there."""
+    """Write card and legend into a Diffusers folder, unless there is a README of another origin."""
     readme = folder / README
     if readme.exists() and MADE_BY not in readme.read_text(encoding="utf-8", errors="replace"):
         return
@@ -83,12 +93,12 @@ def legend(labels: LabelSet) -> Image.Image:
     return image
 
 
-def _metadata(facts: Facts) -> ModelCardData:
-    stated = licence(facts)
+def _metadata(metadata: Metadata) -> ModelCardData:
+    stated = licence(metadata)
     slug = re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-")
     slug = "cc0-1.0" if slug == "cc0" else slug
     known = _HUB_LICENCE.fullmatch(slug) is not None
-    dataset = str(facts.get("dataset", ""))
+    dataset = str(metadata.get("dataset", ""))
     on_hub = dataset if "/" in dataset else _HUB_DATA.get(dataset)
     return ModelCardData(
         license=slug if known else "other",
@@ -106,20 +116,20 @@ def _metadata(facts: Facts) -> ModelCardData:
     )
 
 
-def _title(facts: Facts) -> str:
-    recipe = (facts.get("recipe") or {}).get("name")
-    made = f"recipe {recipe}" if recipe else "official weights" if _is_official(facts) else ""
-    return f"Semantic diffusion model of {facts.get('dataset', 'unknown data')}" + (
+def _title(metadata: Metadata) -> str:
+    recipe = (metadata.get("recipe") or {}).get("name")
+    made = f"recipe {recipe}" if recipe else "official weights" if _is_official(metadata) else ""
+    return f"Semantic diffusion model of {metadata.get('dataset', 'unknown data')}" + (
         f" ({made})" if made else ""
     )
 
 
-def _is_official(facts: Facts) -> bool:
-    return facts.get("imported_from") == "official"
+def _is_official(metadata: Metadata) -> bool:
+    return metadata.get("imported_from") == "official"
 
 
-def _usage(name: str, facts: Facts) -> str:
-    scale = DEFAULT_GUIDANCE if trained_with_cfg_dropout(facts) else 1.0
+def _usage(name: str, metadata: Metadata) -> str:
+    scale = DEFAULT_GUIDANCE if trained_with_cfg_dropout(metadata) else 1.0
     return f"""```python
 from semsynth import SemanticDiffusionPipeline
 
@@ -130,14 +140,14 @@ images[0].save("image.png")
 ```"""
 
 
-def _summary(pipe: Any, facts: Facts) -> str:
+def _summary(pipe: Any, metadata: Metadata) -> str:
     count = sum(parameter.numel() for parameter in pipe.unet.parameters())
-    made = f", made with semsynth {facts['semsynth']}" if "semsynth" in facts else ""
+    made = f", made with semsynth {metadata['semsynth']}" if "semsynth" in metadata else ""
     return (
-        f"Paints photorealistic images of {pipe.height}x{pipe.width} (height x width) from "
-        f"segmentation masks of {facts.get('dataset', 'unknown data')}: a SPADE diffusion model "
+        f"Generates photorealistic images of {pipe.height}x{pipe.width} (height x width) from "
+        f"segmentation masks of {metadata.get('dataset', 'unknown data')}: a SPADE diffusion model "
         f"([SDM](https://arxiv.org/abs/2207.00050)) of {count:,} parameters{made}. "
-        "For more training data for a segmenter, not for evidence of anything real."
+        "Its images are additional training data for a segmenter, not evidence of anything real."
     )
 
 
@@ -158,37 +168,36 @@ def _label_table(labels: LabelSet) -> str:
     return f"{about}\n\n![The labels and their colours]({LEGEND})\n\n{_table(head, rows)}"
 
 
-def _training(facts: Facts, bundle: Any) -> Iterator[tuple[str, str]]:
-    model: ModelConfig = bundle.model
-    diffusion: DiffusionConfig = bundle.diffusion
-    yield "data", str(facts.get("dataset", "unknown"))
+def _training(metadata: Metadata, file: ModelFile) -> Iterator[tuple[str, str]]:
+    model, diffusion = file.model, file.diffusion
+    yield "data", str(metadata.get("dataset", "unknown"))
     yield "predicts", f"{diffusion.prediction}, schedule {diffusion.schedule}"
     yield "network", f"{model.codec}, {model.base_channels} channels x {model.channel_mult}"
     if model.instance_edges:
         yield "instances", "the edges between objects are a condition channel"
-    if _is_official(facts):
-        yield "weights", f"the authors' `{facts.get('source_file', '')}`, imported"
-    if "from" in facts:
-        yield "started from", f"a model of {facts['from']['dataset']}"
-    if "step" in facts:
-        yield "steps", f"{facts['step']:,}"
-    recipe: Mapping[str, Any] = facts.get("recipe") or {}
+    if _is_official(metadata):
+        yield "weights", f"the authors' `{metadata.get('source_file', '')}`, imported"
+    if "from" in metadata:
+        yield "fine-tuned from", f"a model of {metadata['from']['dataset']}"
+    if "step" in metadata:
+        yield "steps", f"{metadata['step']:,}"
+    recipe: Mapping[str, Any] = metadata.get("recipe") or {}
     for phase in ("train", "finetune"):
         section = recipe.get(phase) or {}
         if section.get("steps"):
-            told = [f"{key} {section[key]}" for key in _TOLD if key in section]
-            yield f"recipe, {phase}", ", ".join(told)
+            values = [f"{key} {section[key]}" for key in _RECIPE_KEYS if key in section]
+            yield f"recipe, {phase}", ", ".join(values)
     for library in ("semsynth", "torch"):
-        if library in facts:
-            yield library, str(facts[library])
+        if library in metadata:
+            yield library, str(metadata[library])
 
 
-def _scores(facts: Facts) -> str:
-    scores = facts.get("scores")
+def _scores(metadata: Metadata) -> str:
+    scores = metadata.get("scores")
     if not scores:
         return (
-            "Not measured. `semsynth generate` and `semsynth evaluate` measure what a segmenter "
-            "sees in the images, beside the same for real ones."
+            "Not measured. `semsynth generate` and `semsynth evaluate` measure how well a "
+            "segmenter finds the masks in the images, and in real ones."
         )
     rows = [(row["name"], row["pictures"], row["real"]) for row in scores["rows"]]
     table = _table(("score", "these images", "real images"), rows)
@@ -198,28 +207,28 @@ def _scores(facts: Facts) -> str:
     )
 
 
-def _limits(pipe: Any, facts: Facts) -> str:
+def _limits(pipe: Any, metadata: Metadata) -> str:
     limits = [
         f"It was trained on images of {pipe.height}x{pipe.width}: in masks of another size, "
         "things keep the size in pixels that they had there.",
-        f"It knows the {len(pipe.labels.trainable)} classes above, as they look in its data, with "
-        "the data's places, weather and biases; it may repeat images that it was trained on.",
+        f"It knows the {len(pipe.labels.trainable)} classes above as they look in its data, with "
+        "the data's places, weather and biases; it may repeat training images.",
         "There are no text prompts. Texts, faces and number plates are not legible.",
     ]
-    if not saw_partial_masks(facts):
+    if not trained_with_partial_masks(metadata):
         limits.append(
-            "It was trained on whole masks: where parts are unlabelled that were labelled in its "
-            "data, its images are worse."
+            "It was trained on whole masks: images of masks with unlabelled parts that were "
+            "labelled in its data are worse."
         )
-    if not trained_with_cfg_dropout(facts):
+    if not trained_with_cfg_dropout(metadata):
         limits.append("It never saw dropped masks: guidance_scale other than 1 is arbitrary.")
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def _licence_text(facts: Facts) -> str:
+def _licence_text(metadata: Metadata) -> str:
     return (
-        f"The training data: {licence(facts)}. What was learnt from them is under the same terms "
-        "as far as they reach; the code of semsynth is under Apache-2.0."
+        f"The training data: {licence(metadata)}. As far as these terms extend to it, the model is "
+        "under them too; the code of semsynth is under Apache-2.0."
     )
 
 
@@ -228,3 +237,54 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+
+
+def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
+    """Return what a card says of a ``report.json`` of `semsynth evaluate`.
+
+    Args:
+        path: the report, or its folder.
+        checkpoint_sha256: of the model, which the report must name.
+
+    Returns:
+        dataset, split, n_masks, n_generated, and rows of name, images and real.
+
+    Raises:
+        UserError: not a report, or one of another checkpoint.
+    """
+    path = Path(path)
+    path = path / "report.json" if path.is_dir() else path
+    report = read_json(path)
+    if not isinstance(report, dict) or not isinstance(report.get("metrics"), dict):
+        raise UserError(f"{path}: is not a report of semsynth evaluate")
+    if not checkpoint_sha256 or report.get("checkpoint") != checkpoint_sha256:
+        raise UserError(
+            f"{path}: is of checkpoint {report.get('checkpoint')}, not of this one "
+            f"({checkpoint_sha256 or 'not loaded by from_checkpoint'})"
+        )
+    keys = ("dataset", "split", "n_masks", "n_generated")
+    return {**{key: report.get(key) for key in keys}, "rows": list(_score_rows(report["metrics"]))}
+
+
+def _score_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    seen = metrics.get("semantic_consistency") or {}
+    for key, name in (("miou", "mIoU of a segmenter"), ("pixel_accuracy", "pixel accuracy")):
+        if seen.get(key) is not None:
+            yield _score_row(name, f"{seen[key]:.1%}", seen.get(f"{key}_real"), "{:.1%}")
+    for key, name in _DISTANCES.items():
+        if key in metrics:
+            yield _distance_row(name, metrics[key])
+    for key, value in (metrics.get("frechet") or {}).items():
+        yield _distance_row(f"Fréchet distance of {key} features (lower is better)", value)
+    if "lpips_diversity" in metrics:
+        value = metrics["lpips_diversity"]["value"]
+        yield _score_row("LPIPS between images of a mask", f"{value:.3f}", None, "{}")
+
+
+def _distance_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    floor = (entry.get("real_training_pictures") or {}).get("value")
+    return _score_row(name, f"{entry['value']:.4g}", floor, "{:.4g}")
+
+
+def _score_row(name: str, images: str, real: float | None, form: str) -> dict[str, str]:
+    return {"name": name, "pictures": images, "real": "" if real is None else form.format(real)}

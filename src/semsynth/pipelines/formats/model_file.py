@@ -1,8 +1,11 @@
-"""``final_model.pth``: everything that generating needs, in one file without code in it."""
+"""``ModelFile``: a trained generator as one value, read from ``final_model.pth`` or a folder.
+
+``final_model.pth`` is everything that generating needs, in one file without code in it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
-from semsynth.core.files import atomic_path
+from semsynth.core.files import atomic_path, read_json
 from semsynth.core.safe_load import load_torch_file
 from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.labels import LabelSet
@@ -20,9 +23,18 @@ from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.codecs.vae import CONFIG
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.diffusers_folder import FINAL, VAE
+from semsynth.pipelines.formats.diffusers_folder import (
+    FINAL,
+    MODEL_INDEX,
+    VAE,
+    check_folder,
+    translate_load_errors,
+)
 
 FORMAT = 1
+# Keys of ``ModelFile`` in files; weights are beside them in a Diffusers folder.
+METADATA = "facts"
+_KEYS = {"model", "diffusion", "labels", "height", "width", METADATA}
 
 
 @dataclass(frozen=True)
@@ -34,9 +46,10 @@ class ModelFile:
         diffusion: configuration of the forward process.
         labels: the label set that it was trained on.
         height: of its images in pixels.
-        width: likewise.
+        width: of its images in pixels.
         weights: the network's (averaged) parameters.
-        facts: recipe, step, data set, licence and versions, as plain values.
+        metadata: recipe, step, data set, licence and versions, as plain values (the key ``facts``
+            in files).
     """
 
     model: ModelConfig
@@ -45,7 +58,7 @@ class ModelFile:
     height: int
     width: int
     weights: dict[str, Tensor]
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def build_network(
@@ -54,7 +67,7 @@ def build_network(
     """Return a fresh network and the codec that it works behind.
 
     Raises:
-        UserError: an autoencoder that cannot be loaded, or is another than the model's.
+        UserError: an autoencoder that cannot be loaded, or is not the model's.
     """
     return fresh_network(model, diffusion, label_channels), open_codec(model)
 
@@ -83,21 +96,36 @@ def fresh_network(
     return unet
 
 
-def meta_network(bundle: ModelFile) -> SemanticUNet:
-    """Return the bundle's network without storage: its names and shapes."""
+def check_network(network: SemanticUNet, model: ModelConfig, labels: LabelSet) -> None:
+    """Check that a network has the channels that labels and model ask for.
+
+    Raises:
+        UserError: it has others.
+    """
+    wanted = (labels.num_channels + model.instance_edges, model.latent_channels)
+    found = (network.config["label_channels"], network.config["in_channels"])
+    if found != wanted:
+        raise UserError(
+            f"the network has {found[0]} condition and {found[1]} image channels, labels and "
+            f"model ask for {wanted[0]} and {wanted[1]}"
+        )
+
+
+def meta_network(file: ModelFile) -> SemanticUNet:
+    """Return the file's network without storage: its names and shapes."""
     with torch.device("meta"):
-        return fresh_network(bundle.model, bundle.diffusion, bundle.labels.num_channels)
+        return fresh_network(file.model, file.diffusion, file.labels.num_channels)
 
 
-def load_network(bundle: ModelFile) -> SemanticUNet:
-    """Return the bundle's network in evaluation mode, with the bundle's own tensors (no copy).
+def load_network(file: ModelFile) -> SemanticUNet:
+    """Return the file's network in evaluation mode, with the file's own tensors (no copy).
 
     Raises:
         UserError: the weights do not fit the configuration.
     """
-    unet = meta_network(bundle)
+    unet = meta_network(file)
     try:
-        unet.load_state_dict(bundle.weights, assign=True)
+        unet.load_state_dict(file.weights, assign=True)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"weights do not fit the configuration: {reason}") from None
@@ -105,21 +133,21 @@ def load_network(bundle: ModelFile) -> SemanticUNet:
     return unet
 
 
-def save_model_file(path: Path, bundle: ModelFile) -> None:
-    """Write ``bundle`` to ``path``, all of it or nothing.
+def save_model_file(path: Path, file: ModelFile) -> None:
+    """Write ``file`` to ``path``, all of it or nothing.
 
     Raises:
         UserError: the disk is full.
     """
     value = {
         "format": FORMAT,
-        "model": bundle.model.model_dump(mode="json"),
-        "diffusion": bundle.diffusion.model_dump(mode="json"),
-        "labels": bundle.labels.to_json(),
-        "height": bundle.height,
-        "width": bundle.width,
-        "weights": {name: tensor.detach().cpu() for name, tensor in bundle.weights.items()},
-        "facts": bundle.facts,
+        "model": file.model.model_dump(mode="json"),
+        "diffusion": file.diffusion.model_dump(mode="json"),
+        "labels": file.labels.to_json(),
+        "height": file.height,
+        "width": file.width,
+        "weights": {name: tensor.detach().cpu() for name, tensor in file.weights.items()},
+        METADATA: file.metadata,
     }
     with atomic_path(path) as temporary:
         try:
@@ -136,16 +164,39 @@ def load_model_file(path: Path) -> ModelFile:
     """Read a ``final_model.pth``; never runs code that a file may carry.
 
     Raises:
-        UserError: missing, cut short, a pickle with code in it, or no model of ours.
+        UserError: missing, cut short, a pickle with code in it, or not a model of ours.
     """
     if path.is_dir():
         path = path / FINAL
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
     value = load_torch_file(path)
-    names = {entry.name for entry in fields(ModelFile)}
-    if not isinstance(value, dict) or value.get("format") != FORMAT or not names <= value.keys():
+    keys = _KEYS | {"weights"}
+    if not isinstance(value, dict) or value.get("format") != FORMAT or not keys <= value.keys():
         raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
+    return _model_file(value, value["weights"], path)
+
+
+def load_checkpoint(path: Path) -> ModelFile:
+    """Read a ``final_model.pth``, the run folder that holds one, or a Diffusers folder.
+
+    Raises:
+        UserError: nothing is there, or it is damaged or not a model of ours.
+    """
+    index_file = path / MODEL_INDEX
+    if not index_file.is_file():
+        return load_model_file(path)
+    check_folder(str(path))
+    index = read_json(index_file)
+    missing = sorted(_KEYS - {METADATA} - index.keys())
+    if missing:
+        raise UserError(f"{index_file}: has no '{missing[0]}'; save the model again")
+    with translate_load_errors(str(path)):
+        network = SemanticUNet.from_pretrained(path / "unet")
+    return _model_file({METADATA: {}, **index}, network.state_dict(), index_file)
+
+
+def _model_file(value: dict[str, Any], weights: dict[str, Tensor], path: Path) -> ModelFile:
     model = parse(ModelConfig, value["model"], f"{path}: model")
     return ModelFile(
         model=with_own_vae(model, path.parent),
@@ -153,8 +204,8 @@ def load_model_file(path: Path) -> ModelFile:
         labels=LabelSet.from_json(value["labels"]),
         height=value["height"],
         width=value["width"],
-        weights=value["weights"],
-        facts=value["facts"],
+        weights=weights,
+        metadata=value[METADATA],
     )
 
 

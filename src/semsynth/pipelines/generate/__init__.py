@@ -1,1 +1,1 @@
-"""Label maps to images: which ones, with which seeds, and nothing done twice."""
+"""Samples of masks: which ones, with which seeds, each generated once."""

@@ -15,7 +15,7 @@ MAX_PER_MASK = 1000
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Paint several images for each mask of a prepared data set.
+    """Generate several images of each mask of a prepared data set.
 
     Raises:
         UserError: a value outside its range.
@@ -24,15 +24,15 @@ class GenerateConfig:
     model: Path = Path("./checkpoints/semantic_diffusion_1024/final_model.pth")
     """The trained generator: the final_model.pth of a run, or a Diffusers folder."""
     data: Path = Path("./data/sidewalk_processed")
-    """Prepared data set whose masks are painted; images in it are only shown beside them."""
+    """Prepared data set with the masks; its images are only shown beside the generated ones."""
     output: Path = Path("./results/generated")
-    """Folder of the samples; run the same command again to go on where it stopped."""
+    """Folder of the samples; run the same command again to continue where it stopped."""
     split: str = "val"
     """Which masks: a split that was not trained on."""
     per_mask: int = 4
     """Images for each mask, 1 to 1000."""
     limit: int | None = None
-    """Only so many masks, evenly spread over the split; all of them by default."""
+    """At most so many masks, evenly spread over the split; all of them by default."""
     seed: int = 0
     """The images' seeds are drawn from this one, the mask's name and the image's number."""
     sampler: SamplerName = "dpm++"
@@ -40,30 +40,29 @@ class GenerateConfig:
     steps: int = 20
     """Denoising steps, 1 to 1000."""
     guidance_scale: float = 1.5
-    """How much the mask is insisted on: 1 is no guidance."""
+    """Strength of classifier-free guidance by the mask: 1 is none."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """The noise levels with guidance, from 0 (the image) to 1 (noise)."""
     batch_size: int = 8
     """Images at a time; changes an image by at most 1 of 255."""
     native_size: bool = False
     """Undo the resizing of `prepare`: write each image at the size its source had."""
-    small_masks: Literal["refuse", "enlarge", "paint"] = "refuse"
-    """Masks that are smaller than the model's images on both sides: refuse them; enlarge them,
-    by nearest, until they are as large; paint them at their own size. Other sizes are painted as
-    they are."""
+    small_masks: Literal["refuse", "allow"] = "refuse"
+    """Masks that are smaller than the model's training images on both sides: refuse them, or
+    allow them and generate images of their size. Masks of other sizes are always allowed."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Compute in bfloat16: auto and bf16, where the GPU or CPU has instructions for it; no,
     never."""
     cache: Literal["auto", "full", "off"] = "auto"
-    """Keep what depends on a mask alone over all steps: auto, as much as fits into half of the
+    """Cache what depends on a mask alone over all steps: auto, as much as fits into half of the
     free memory; full, all of it; off, none. Images differ by rounding at most."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the kernels of norms: auto, on GPUs."""
     reference: Literal["none", "plain"] = "none"
-    """plain: the official computation without any of our short cuts, to compare with (slow)."""
+    """plain: the official computation without optimisations, to compare with (slow)."""
     shard: str | None = None
-    """K/N: paint the K-th of N parts, K from 1 to N. By default torchrun, srun and job arrays say
-    which part is whose; where nobody does, all of it. The last process to finish writes the
+    """K/N: generate the K-th of N parts, K from 1 to N. By default torchrun, srun and job arrays
+    say which part a process does; without them it does all. The last process to finish writes the
     lists."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

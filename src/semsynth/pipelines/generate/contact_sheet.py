@@ -17,7 +17,7 @@ _PAPER, _INK = (255, 255, 255), (70, 70, 70)
 
 @dataclass(frozen=True)
 class ContactRow:
-    """One mask and what was painted for it; all images HWC uint8 RGB.
+    """One mask and its images; all (H, W, 3) uint8 RGB.
 
     Attributes:
         mask: the coloured mask.
@@ -38,7 +38,7 @@ def contact_sheet(rows: Sequence[ContactRow], title: str) -> bytes:
         title: a short line for the top.
 
     Returns:
-        A PNG file's bytes. The column of real images is left out when no row has one.
+        A PNG file's bytes. Without the column of real images where no row has one.
     """
     with_real = any(row.real is not None for row in rows)
     columns = 1 + with_real + max(len(row.samples) for row in rows)
@@ -71,9 +71,9 @@ def contact_sheet(rows: Sequence[ContactRow], title: str) -> bytes:
 
 
 def _cell_size(image: np.ndarray) -> tuple[int, int]:
-    """Height and width of a cell: the image's own shape, its longer side within the limits."""
+    """Return height and width of a cell: the image's shape, its longer side within the limits."""
     longer = max(image.shape[:2])
-    # A whole factor upwards: small images are shown pixel for pixel.
+    # A whole factor for small images: each of their pixels becomes a square.
     scale = MAX_CELL / longer if longer > MAX_CELL else max(1, MIN_CELL // longer)
     return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
 

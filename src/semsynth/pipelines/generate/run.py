@@ -1,4 +1,4 @@
-"""Paint several images for each mask and leave them as a data set of their own."""
+"""`semsynth generate`: several images of each mask, as a data set of their own."""
 
 from __future__ import annotations
 
@@ -18,49 +18,41 @@ from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
-from semsynth.pipelines.generate.geometry import OutputGeometry, enlarged
-from semsynth.pipelines.generate.sample_specs import (
+from semsynth.pipelines.generate.sample_store import (
+    OutputGeometry,
     SampleSpec,
-    check_same_labels,
+    SampleStore,
     chunks,
     list_samples,
     spread,
 )
-from semsynth.pipelines.generate.sample_store import SampleStore
 
 if TYPE_CHECKING:
-    from semsynth.pipelines import SemanticDiffusionPipeline
+    from semsynth.pipelines.synthesizer import Synthesizer
 
 CONTACT_SHEET = "contact_sheet.png"
 _CONTACT_ROWS, _CONTACT_SAMPLES = 12, 6
 
 
 class Generator(Protocol):
-    """What paints: `SemanticDiffusionPipeline`, or anything that does the same."""
+    """What generates images: a `Synthesizer`, or anything with the same methods."""
 
-    @property
-    def labels(self) -> LabelSet:
-        """The labels that it was trained with."""
-
-    @property
-    def height(self) -> int:
-        """Height of its images in pixels."""
-
-    @property
-    def width(self) -> int:
-        """Width of its images in pixels."""
-
-    @property
-    def checkpoint_sha256(self) -> str:
-        """What it is: the hash of its checkpoint."""
+    labels: LabelSet
+    """The labels that it was trained with."""
+    height: int
+    """Height of its training images in pixels."""
+    width: int
+    """Width of its training images in pixels."""
+    checkpoint_sha256: str
+    """What identifies it: the hash of its checkpoint."""
 
     @property
     def licence(self) -> str:
-        """The licence that its training data put on it."""
+        """Licence of its training data."""
 
     @property
     def instance_edges(self) -> bool:
-        """Whether it wants the edges between objects."""
+        """Whether it takes the edges between objects."""
 
     def generate(
         self,
@@ -69,22 +61,22 @@ class Generator(Protocol):
         settings: SamplerSettings,
         edges_BHW: Array | None = None,
     ) -> Array:
-        """Paint label ids, one seed a mask: (B, H, W, 3) uint8 RGB."""
+        """Generate images of label ids, one seed a mask: (B, H, W, 3) uint8 RGB."""
 
 
-def generate(config: GenerateConfig, painter: Generator | None = None) -> dict[str, Any]:
-    """Paint ``config.per_mask`` images for each mask and write them in the prepared layout.
+def generate(config: GenerateConfig, generator: Generator | None = None) -> dict[str, Any]:
+    """Generate ``config.per_mask`` images of each mask and write them in the prepared layout.
 
-    An image depends on checkpoint, mask, seed and sampler settings alone. What is already there
-    is not painted again. Several processes may share the work (``runtime.shards``), at one time
-    or one after the other; the one that finds all images there writes the lists.
+    An image depends on checkpoint, mask, seed and sampler settings alone. Existing images are not
+    generated again. Several processes may share the work (``core.distributed.shards``), at one
+    time or one after the other; the one that finds all images there writes the lists.
 
     Args:
-        config: what to paint, and where to.
-        painter: paints instead of the checkpoint ``config.model``.
+        config: what to generate, and where to.
+        generator: generates instead of the checkpoint ``config.model``.
 
     Returns:
-        JSON values: output, n_masks, n_generated (all that were asked for), n_new (painted now),
+        JSON values: output, n_masks, n_generated (all that were asked for), n_new (generated now),
         n_missing (left to other processes), finished, contact_sheet.
 
     Raises:
@@ -93,93 +85,85 @@ def generate(config: GenerateConfig, painter: Generator | None = None) -> dict[s
     """
     shard = this_shard(config.shard)
     data = PreparedDataset.open(config.data)
-    shots = list_samples(config, data)
-    checkpoint = painter.checkpoint_sha256 if painter else _checkpoint_hash(config)
-    # How large masks become is told by the model alone.
-    pipe = _load(config) if painter is None and config.small_masks == "enlarge" else None
-    frame = _frame(config, data, painter or pipe)
-    store = SampleStore(config.output, frame, _key(config, checkpoint))
-    if store.is_complete(shots):
-        return _summary(config, store, shots, n_new=0, finished=True)
-    if painter is None:
-        painter = pipe = pipe or _load(config)
-    _check_fit(painter, data, config)
-    size = _batch_size(config, len(shots))
-    batches = _batches(shots, store, size, shard)
-    missing = [shot for batch in batches for shot in batch if not store.has(shot)]
-    n_bytes = 4 * frame.form.height * frame.form.width  # PNGs of noise are no smaller than pixels
-    require_space(config.output, n_bytes * len(missing), f"painting {len(missing)} images")
+    specs = list_samples(config, data)
+    checkpoint = generator.checkpoint_sha256 if generator else _checkpoint_hash(config)
+    geometry = OutputGeometry(data, config.native_size, config.split)
+    store = SampleStore(config.output, geometry, _key(config, checkpoint))
+    if store.is_complete(specs):
+        return _summary(config, store, specs, n_new=0, finished=True)
+    synthesizer = None
+    if generator is None:
+        generator = synthesizer = _load(config)
+    _check_fit(generator, data, config)
+    size = _batch_size(config, len(specs))
+    batches = _batches(specs, store, size, shard)
+    missing = [spec for batch in batches for spec in batch if not store.has(spec)]
+    # PNGs of noise are no smaller than pixels.
+    n_bytes = 4 * geometry.form.height * geometry.form.width
+    require_space(config.output, n_bytes * len(missing), f"{len(missing)} images")
     store.open(shard)
-    if pipe is not None:
-        _settle(pipe, store, frame, config, size)
-    n_new = _paint(config, painter, frame, store, batches, size)
-    finished = all(store.has(shot) for shot in shots)
+    if synthesizer is not None:
+        _agree_and_report(synthesizer, store, (data.height, data.width), config, size)
+    n_new = _generate_batches(config, generator, data, store, batches, size)
+    finished = all(store.has(spec) for spec in specs)
     if finished:
-        store.list_all(shots, {**_settings(config), "checkpoint": checkpoint})
-        write_bytes(config.output / CONTACT_SHEET, _contact_sheet(config, data, store, shots))
-        store.finish(_source(painter, data))
-    return _summary(config, store, shots, n_new, finished)
-
-
-def _frame(
-    config: GenerateConfig, data: PreparedDataset, painter: Generator | None
-) -> OutputGeometry:
-    size = None
-    if config.small_masks == "enlarge" and painter is not None:
-        size = enlarged((data.height, data.width), (painter.height, painter.width))
-    return OutputGeometry(data, config.native_size, config.split, size)
+        store.list_all(specs, {**_settings(config), "checkpoint": checkpoint})
+        write_bytes(config.output / CONTACT_SHEET, _contact_sheet(config, data, store, specs))
+        store.finish(_source(generator, data))
+    return _summary(config, store, specs, n_new, finished)
 
 
 def _batches(
-    shots: Sequence[SampleSpec], store: SampleStore, size: int, shard: Shard
+    specs: Sequence[SampleSpec], store: SampleStore, size: int, shard: Shard
 ) -> list[Sequence[SampleSpec]]:
     """Return a process's part of the work.
 
-    Kernels depend on the shape and perhaps on what else is in a batch: the plan is cut into
-    batches first, and they are dealt out, so that an image has the same bytes whoever paints it.
-    What an earlier run has listed is left out, for all processes alike.
+    Kernels depend on the shape and perhaps on what else is in a batch: the list is cut into
+    batches first, which are then dealt out, so that an image has the same bytes whichever process
+    generates it. What an earlier run has listed is omitted, for all processes alike.
     """
     listed = store.listed()
-    new = [shot for shot in shots if (shot.split, shot.stem) not in listed]
+    new = [spec for spec in specs if (spec.split, spec.stem) not in listed]
     mine = shard.of(list(chunks(new, size)))
     lost = [
-        shot
-        for shot in shard.of(shots)
-        if (shot.split, shot.stem) in listed and not store.has(shot)
+        spec
+        for spec in shard.of(specs)
+        if (spec.split, spec.stem) in listed and not store.has(spec)
     ]
     return [*mine, *chunks(lost, size)]
 
 
 def _batch_size(config: GenerateConfig, count: int) -> int:
-    """Return how many of ``count`` images are painted at once: whole masks, where several fit."""
+    """Return how many of ``count`` images are generated at once: whole masks, if several fit."""
     size, each = min(config.batch_size, count), config.per_mask
     return size - size % each if size > each else size
 
 
-def _paint(
+def _generate_batches(
     config: GenerateConfig,
-    painter: Generator,
-    frame: OutputGeometry,
+    generator: Generator,
+    data: PreparedDataset,
     store: SampleStore,
     batches: Sequence[Sequence[SampleSpec]],
     size: int,
 ) -> int:
-    """Paint those batches of which images are missing; return how many were."""
+    """Generate the batches that miss images; return how many images were missing."""
     n_new, total = 0, sum(map(len, batches))
     with progress_bar(total, "generating", unit="image") as bar:
         for batch in batches:
-            missing = [shot for shot in batch if not store.has(shot)]
+            missing = [spec for spec in batch if not store.has(spec)]
             if missing:
-                # All of a batch is painted for one image of it, and a short one filled up.
-                filled = [*batch, *[batch[-1]] * (size - len(batch))]
-                masks = np.stack([frame.mask(shot.split, shot.source) for shot in filled])
+                # A whole batch is generated even for one image of it, and a short one is padded:
+                # kernels of another shape would round differently.
+                padded = [*batch, *[batch[-1]] * (size - len(batch))]
+                masks = np.stack([data.read_mask(spec.split, spec.source) for spec in padded])
                 edges = None
-                if painter.instance_edges:
-                    edges = np.stack([frame.edges(shot.split, shot.source) for shot in filled])
-                seeds = [shot.seed for shot in filled]
-                images = painter.generate(masks, seeds, config.settings, edges)
-                for shot, image in zip(batch, images, strict=False):
-                    store.write(shot, image)
+                if generator.instance_edges:
+                    edges = np.stack([data.read_edges(spec.split, spec.source) for spec in padded])
+                seeds = [spec.seed for spec in padded]
+                images = generator.generate(masks, seeds, config.settings, edges)
+                for spec, image in zip(batch, images, strict=False):
+                    store.write(spec, image)
                 n_new += len(missing)
             bar.update(len(batch))
     return n_new
@@ -191,50 +175,81 @@ def _checkpoint_hash(config: GenerateConfig) -> str:
     return checkpoint_sha256(config.model)
 
 
-def _load(config: GenerateConfig) -> SemanticDiffusionPipeline:
-    from semsynth.pipelines import SemanticDiffusionPipeline
+def _load(config: GenerateConfig) -> Synthesizer:
+    from semsynth.pipelines.synthesizer import Synthesizer
 
-    pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, device=config.device)
+    synthesizer = Synthesizer.load(config.model, device=config.device)
     if config.reference == "plain":
-        pipe.plain = True
-        return pipe
-    pipe.cache = config.cache
-    pipe.set_precision(config.precision)
-    pipe.set_compile(config.compile)
-    return pipe
+        synthesizer.use_reference = True
+        return synthesizer
+    synthesizer.cache = config.cache
+    synthesizer.set_precision(config.precision)
+    synthesizer.set_compile(config.compile)
+    return synthesizer
 
 
-def _settle(
-    pipe: SemanticDiffusionPipeline,
+def _agree_and_report(
+    synthesizer: Synthesizer,
     store: SampleStore,
-    frame: OutputGeometry,
+    mask_size: tuple[int, int],
     config: GenerateConfig,
-    size: int,
+    batch_size: int,
 ) -> None:
-    """Agree with other processes on what ``auto`` may choose otherwise, and say what is done."""
-    pipe.use_precision(store.agree("precision", pipe.precision))
-    if text := pipe.describe_size(*frame.size):
+    """Agree with other processes on what ``auto`` chooses, and log what will be done."""
+    synthesizer.use_precision(store.agree("precision", synthesizer.precision))
+    if text := synthesizer.describe_size(*mask_size):
         logger.info(text)
     if config.reference == "none":
-        logger.info(pipe.describe_cache(size // math.gcd(size, config.per_mask), frame.size))
+        masks = batch_size // math.gcd(batch_size, config.per_mask)
+        logger.info(synthesizer.describe_cache(masks, mask_size))
 
 
-def _check_fit(painter: Generator, data: PreparedDataset, config: GenerateConfig) -> None:
+def _check_fit(generator: Generator, data: PreparedDataset, config: GenerateConfig) -> None:
     split = config.split
-    check_same_labels(painter.labels, data.labels, str(data.root))
-    small = data.height < painter.height and data.width < painter.width
+    check_same_labels(generator.labels, data.labels, str(data.root))
+    small = data.height < generator.height and data.width < generator.width
     if small and config.small_masks == "refuse":
         raise UserError(
-            f"{data.root}: masks are {data.width}x{data.height} (width x height), the model "
-            f"paints {painter.width}x{painter.height}; run 'semsynth prepare' with "
-            f"--height {painter.height} --width {painter.width}, or say --small-masks enlarge "
-            "(nearest) or paint"
+            f"{data.root}: masks are {data.width}x{data.height} (width x height), the model was "
+            f"trained on {generator.width}x{generator.height}; run 'semsynth prepare' with "
+            f"--height {generator.height} --width {generator.width}, or say --small-masks allow "
+            "for images of their own size"
         )
-    if painter.instance_edges and not data.has_instances(split):
+    if generator.instance_edges and not data.has_instances(split):
         raise UserError(
             f"{data.root}: masks of split '{split}' have no instance maps, whose edges the model "
             "was trained with; prepare data that have instances"
         )
+
+
+def check_same_labels(model: LabelSet, data: LabelSet, where: str) -> None:
+    """Check that the masks of ``where`` have the labels that a model was trained on.
+
+    Colours may differ; ids, names, channels and the ignored id may not.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    ours = {label.id: (label.name, label.channel) for label in model.labels}
+    theirs = {label.id: (label.name, label.channel) for label in data.labels}
+    for i in sorted(ours.keys() | theirs.keys()):
+        if ours.get(i) != theirs.get(i):
+            raise UserError(
+                f"{where}: label {i} is {_describe(theirs.get(i))}, in the model it is "
+                f"{_describe(ours.get(i))}; use the data set that the model was trained for"
+            )
+    if model.ignore_id != data.ignore_id:
+        raise UserError(
+            f"{where}: ignores id {data.ignore_id}, the model {model.ignore_id}; "
+            "use the data set that the model was trained for"
+        )
+
+
+def _describe(label: tuple[str, int | None] | None) -> str:
+    if label is None:
+        return "missing"
+    name, channel = label
+    return f"'{name}' ({'no channel' if channel is None else f'channel {channel}'})"
 
 
 def _settings(config: GenerateConfig) -> dict[str, Any]:
@@ -243,7 +258,7 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
     }
-    # Said only where they act, so that folders from before they existed can go on.
+    # Only where they act, so that folders from before they existed can be continued.
     if config.guidance_interval != (0.0, 1.0):
         settings["guidance_interval"] = list(config.guidance_interval)
     if config.precision != "auto":
@@ -254,35 +269,34 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
 
 
 def _key(config: GenerateConfig, checkpoint: str) -> dict[str, Any]:
-    """What decides the images; which and how many of them may grow from run to run."""
+    """Return what decides the images; their number may grow from run to run."""
     return {
         "checkpoint": checkpoint,
         "data": sha256_file(config.data / INFO),
         "seed": config.seed,
         "native_size": config.native_size,
-        **({"small_masks": "enlarge"} if config.small_masks == "enlarge" else {}),
         **_settings(config),
     }
 
 
-def _source(painter: Generator, data: PreparedDataset) -> dict[str, str]:
-    licences = dict.fromkeys(text for text in (data.info.licence, painter.licence) if text)
+def _source(generator: Generator, data: PreparedDataset) -> dict[str, str]:
+    licences = dict.fromkeys(text for text in (data.info.licence, generator.licence) if text)
     return {
         "name": f"{data.info.name} (generated)",
-        "source": f"checkpoint {painter.checkpoint_sha256}, masks of {data.info.source}",
+        "source": f"checkpoint {generator.checkpoint_sha256}, masks of {data.info.source}",
         "licence": "; ".join(licences),
     }
 
 
 def _contact_sheet(
-    config: GenerateConfig, data: PreparedDataset, store: SampleStore, shots: Sequence[SampleSpec]
+    config: GenerateConfig, data: PreparedDataset, store: SampleStore, specs: Sequence[SampleSpec]
 ) -> bytes:
     by_source: dict[str, list[SampleSpec]] = {}
-    for shot in shots:
-        by_source.setdefault(shot.source, []).append(shot)
+    for spec in specs:
+        by_source.setdefault(spec.source, []).append(spec)
     rows = []
     for source in spread(list(by_source), _CONTACT_ROWS):
-        shown = [store.read(shot) for shot in by_source[source][:_CONTACT_SAMPLES]]
+        shown = [store.read(spec) for spec in by_source[source][:_CONTACT_SAMPLES]]
         has_real = data.record(config.split, source).image
         rows.append(
             ContactRow(
@@ -301,20 +315,20 @@ def _contact_sheet(
 def _summary(
     config: GenerateConfig,
     store: SampleStore,
-    shots: Sequence[SampleSpec],
+    specs: Sequence[SampleSpec],
     n_new: int,
     finished: bool,
 ) -> dict[str, Any]:
-    n_missing = 0 if finished else sum(not store.has(shot) for shot in shots)
+    n_missing = 0 if finished else sum(not store.has(spec) for spec in specs)
     if not finished:
         logger.info(
-            f"{config.output}: {n_missing} of {len(shots)} images are left to other processes; "
+            f"{config.output}: {n_missing} of {len(specs)} images are left to other processes; "
             "the last of them writes dataset.json (should one have died, run the command again)"
         )
     return {
         "output": str(config.output),
-        "n_masks": len({shot.source for shot in shots}),
-        "n_generated": len(shots),
+        "n_masks": len({spec.source for spec in specs}),
+        "n_generated": len(specs),
         "n_new": n_new,
         "n_missing": n_missing,
         "finished": finished,

@@ -1,10 +1,11 @@
-"""The folder of samples: what is there already, and the lists that make it a data set."""
+"""The folder of samples: which images it will have, what exists, and the lists of a data set."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,47 +15,166 @@ import numpy as np
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_once, write_text
-from semsynth.data.dataset import INFO, ImageInfo
+from semsynth.core.rng import derive_seed
+from semsynth.data.config import ResizeMode
+from semsynth.data.dataset import INFO, ImageInfo, PreparedDataset
 from semsynth.data.labels import Array
-from semsynth.data.writer import ImageRecord, PreparedWriter
-from semsynth.pipelines.generate.geometry import OutputGeometry
-from semsynth.pipelines.generate.sample_specs import SampleSpec
+from semsynth.data.resize import Box, source_box, undo_resize
+from semsynth.data.writer import ImageRecord, PreparedFormat, PreparedSample, PreparedWriter
+from semsynth.pipelines.generate.config import GenerateConfig
 
 T = TypeVar("T")
 MANIFEST = "manifest.jsonl"
 KIND = "samples"
 
 
+@dataclass(frozen=True)
+class SampleSpec:
+    """One image to generate.
+
+    Attributes:
+        split: the split of its mask, and its own.
+        source: the stem of its mask.
+        stem: its own stem.
+        seed: decides its noise.
+    """
+
+    split: str
+    source: str
+    stem: str
+    seed: int
+
+
+def list_samples(config: GenerateConfig, data: PreparedDataset) -> list[SampleSpec]:
+    """Return the images that ``config`` asks for, those of one mask together.
+
+    A seed depends on ``config.seed``, the mask's stem and the image's number only, so more
+    images of a mask, or another choice of masks, change no existing image.
+
+    Raises:
+        UserError: the split does not exist or has no masks.
+    """
+    stems = data.stems(config.split)
+    if not stems:
+        raise UserError(f"{data.root}: split '{config.split}' has no masks; choose another --split")
+    return [
+        SampleSpec(config.split, stem, sample_stem(stem, k), derive_seed(config.seed, stem, k))
+        for stem in spread(stems, config.limit)
+        for k in range(config.per_mask)
+    ]
+
+
+def sample_stem(source: str, k: int) -> str:
+    """Return the stem of the k-th image (from 0) of the mask ``source``."""
+    return f"{source}__{k:03d}"
+
+
+def spread(items: Sequence[T], n: int | None) -> list[T]:
+    """Return ``n`` of ``items``, evenly spread and in order; all of them if there are fewer."""
+    if n is None or n >= len(items):
+        return list(items)
+    return [items[i * len(items) // n] for i in range(n)]
+
+
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Cut ``items`` into pieces of ``size``; the last may be shorter."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+class OutputGeometry:
+    """Size and shape of the samples of one prepared data set.
+
+    Attributes:
+        form: what all samples have in common.
+    """
+
+    def __init__(self, data: PreparedDataset, native: bool, split: str) -> None:
+        """Choose the form of samples of the masks of ``split``.
+
+        Args:
+            data: the masks.
+            native: undo the resizing of `prepare`.
+            split: which of them.
+
+        Raises:
+            UserError: ``native``, and the sources had several sizes (a data set has one).
+        """
+        self._data = data
+        self._native = native
+        form = PreparedFormat(data.labels, data.height, data.width, data.info.resize, "png")
+        if native:
+            height, width = _native_size(data, split)
+            form = replace(form, height=height, width=width, resize="stretch")
+        self.form = form
+
+    def original_size_and_box(self, split: str, source: str) -> tuple[tuple[int, int], Box]:
+        """Return the original size (height, width) and the content box of a mask's samples."""
+        original = self._data.original_size(split, source)
+        if self._native:
+            return original, (0, 0, self.form.height, self.form.width)
+        return original, self._data.content_box(split, source)
+
+    def sample(self, split: str, source: str, image: Array) -> PreparedSample:
+        """Return what to write for ``image`` (H, W, 3), generated from the mask ``source``."""
+        mask = self._data.read_mask(split, source)
+        original, box = self.original_size_and_box(split, source)
+        if self._native:
+            mode = self._data.resize_mode(split, source)
+            content = self._data.content_box(split, source)
+            image = undo_resize(image, mode, original, content)
+            mask = undo_resize(mask, mode, original, content, nearest=True)
+        return PreparedSample(image, mask, original, box, resize=self.resize_mode(split, source))
+
+    def resize_mode(self, split: str, source: str) -> ResizeMode | None:
+        """Return how a mask's source was resized, where not as all sources were."""
+        return None if self._native else self._data.record(split, source).resize
+
+
+def _native_size(data: PreparedDataset, split: str) -> tuple[int, int]:
+    """Return the size of the sources, or of their crops where they were cropped."""
+    size, sizes = (data.height, data.width), set()
+    for stem in data.stems(split):
+        mode, original = data.resize_mode(split, stem), data.original_size(split, stem)
+        sizes.add(source_box(mode, original, size)[2:])
+    if len(sizes) > 1:
+        raise UserError(
+            f"{data.root}: --native-size needs sources of one size, these have {len(sizes)}; "
+            "omit it"
+        )
+    height, width = sizes.pop()
+    return height, width
+
+
 class SampleStore:
     """Samples in the prepared layout, with a ``manifest.jsonl`` that says how each was made.
 
-    A file that is there is whole (it was moved into place), so the files themselves say what is
-    done, whichever process made them; the manifest follows from the plan. Each process keeps a
-    list of what it wrote, and the one that finds everything there merges them.
+    A file that exists is complete (it was moved into place), so the files themselves say what is
+    done, whichever process wrote them; the manifest follows from the list of samples. Each process
+    keeps a list of what it wrote, and the one that finds all images there merges the lists.
     """
 
-    def __init__(self, folder: Path, frame: OutputGeometry, key: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, geometry: OutputGeometry, key: Mapping[str, Any]) -> None:
         """Look at ``folder``; nothing is written before ``open``.
 
         Args:
             folder: where the samples are.
-            frame: their size and shape.
+            geometry: their size and shape.
             key: what they are made from; another key needs another folder.
         """
         self.folder = folder
-        self._frame = frame
+        self._geometry = geometry
         self._key = key
 
-    def has(self, shot: SampleSpec) -> bool:
+    def has(self, spec: SampleSpec) -> bool:
         """Whether all files of an image are there."""
-        name = f"{shot.stem}.png"
+        name = f"{spec.stem}.png"
         return all(
-            (self.folder / kind / shot.split / name).exists()
+            (self.folder / kind / spec.split / name).exists()
             for kind in ("colored_masks", "masks", "images")
         )
 
-    def is_complete(self, shots: Iterable[SampleSpec]) -> bool:
-        """Whether all of ``shots`` are there and listed, made with the same key.
+    def is_complete(self, specs: Iterable[SampleSpec]) -> bool:
+        """Whether all of ``specs`` are there and listed, made with the same key.
 
         Raises:
             UserError: the folder is finished, but made from something else.
@@ -63,68 +183,68 @@ class SampleStore:
             return False
         claim_output_dir(self.folder, KIND, self._key)
         listed = self.listed()
-        return all((shot.split, shot.stem) in listed and self.has(shot) for shot in shots)
+        return all((spec.split, spec.stem) in listed and self.has(spec) for spec in specs)
 
     def open(self, shard: Shard) -> None:
-        """Claim the folder for a process's part; UserError when it belongs to something else."""
+        """Claim the folder for a process's part; UserError if it belongs to something else."""
         claim_output_dir(self.folder, KIND, self._key)
-        # One started twice is two processes: no two ever write to one list.
+        # A process that is started twice counts as two: no two ever write to one list.
         name = f"{shard.index:05d}-{secrets.token_hex(4)}"
-        self._writer = PreparedWriter(self.folder, self._frame.form, KIND, self._key, name)
+        self._writer = PreparedWriter(self.folder, self._geometry.form, KIND, self._key, name)
 
     def agree(self, name: str, value: T) -> T:
-        """Return the value that the first process of this folder had; it is kept with it."""
-        agreed: T = write_once(self.folder / f".{name}.json", value)
-        return agreed
+        """Return the value of the first process of this folder, which is stored in it."""
+        first: T = write_once(self.folder / f".{name}.json", value)
+        return first
 
     def listed(self) -> set[tuple[str, str]]:
-        """Return split and stem of what an earlier, finished run listed; files may be lost."""
+        """Return split and stem of what an earlier, finished run listed; files may be missing."""
         return {(line["split"], line["stem"]) for line in read_manifest(self.folder)}
 
-    def write(self, shot: SampleSpec, image: Array) -> None:
-        """Write one painted image (H, W, 3) uint8 RGB with its mask, unless it is there."""
-        if self.has(shot):
+    def write(self, spec: SampleSpec, image: Array) -> None:
+        """Write one generated image (H, W, 3) uint8 RGB with its mask, unless it exists."""
+        if self.has(spec):
             return
-        sample = self._frame.sample(shot.split, shot.source, image)
+        sample = self._geometry.sample(spec.split, spec.source, image)
         try:
             self._writer.write_pair(
-                shot.split,
-                shot.stem,
+                spec.split,
+                spec.stem,
                 sample.image,
                 sample.mask,
                 sample.original_size,
                 sample.box,
             )
         except FileNotFoundError:
-            # Another process had the same image, and has just finished the folder and tidied it.
-            if not self.has(shot):
+            # Another process had the same image, and has just finished the folder and cleaned up.
+            if not self.has(spec):
                 raise
 
-    def read(self, shot: SampleSpec) -> tuple[Array, Array]:
-        """Return mask (H, W) and image (H, W, 3) uint8 RGB of a shot that is there."""
-        name = f"{shot.split}/{shot.stem}.png"
+    def read(self, spec: SampleSpec) -> tuple[Array, Array]:
+        """Return mask (H, W) and image (H, W, 3) uint8 RGB of a sample that exists."""
+        name = f"{spec.split}/{spec.stem}.png"
         mask = read_image(self.folder / "masks" / name, cv2.IMREAD_UNCHANGED)
         return mask, read_image(self.folder / "images" / name, cv2.IMREAD_COLOR_RGB)
 
-    def list_all(self, shots: Sequence[SampleSpec], made: Mapping[str, Any]) -> None:
+    def list_all(self, specs: Sequence[SampleSpec], made: Mapping[str, Any]) -> None:
         """Write the manifest of all processes' images.
 
         Images that an earlier run with the same key made and listed stay listed.
 
         Args:
-            shots: all that were asked for; their files are there.
+            specs: all that were asked for; their files are there.
             made: what the manifest says of each of them besides stem, source, split and seed.
         """
         listed = self._read_manifest()
-        for shot in shots:
+        for spec in specs:
             line = {
-                "stem": shot.stem,
-                "source": shot.source,
-                "split": shot.split,
-                "seed": shot.seed,
+                "stem": spec.stem,
+                "source": spec.source,
+                "split": spec.split,
+                "seed": spec.seed,
                 **made,
             }
-            listed[shot.split, shot.stem] = line
+            listed[spec.split, spec.stem] = line
         for (split, stem), line in listed.items():
             if not self._writer.done(split, stem):
                 self._writer.add(self._record(split, stem, line["source"]))
@@ -136,7 +256,7 @@ class SampleStore:
         try:
             self._writer.finish(source["name"], source["source"], source["licence"])
         except FileNotFoundError:
-            # Another process does the same at this moment, and tidied our half-written one away.
+            # Another process does the same at this moment, and removed our half-written file.
             if not (self.folder / INFO).exists():
                 raise
 
@@ -149,9 +269,9 @@ class SampleStore:
 
     def _record(self, split: str, stem: str, source: str) -> ImageRecord:
         """Make the record of an image that another process or an earlier run wrote."""
-        original, box = self._frame.geometry(split, source)
-        way = self._frame.resize_mode(split, source)
-        info = ImageInfo(original_size=list(original), box=list(box), resize=way)
+        original, box = self._geometry.original_size_and_box(split, source)
+        mode = self._geometry.resize_mode(split, source)
+        info = ImageInfo(original_size=list(original), box=list(box), resize=mode)
         return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
 
 
@@ -173,14 +293,14 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
         if not isinstance(line, dict) or not line.keys() >= {"stem", "source", "split"}:
             raise UserError(
                 f"{path}: line {number} is broken; remove the file and generate again "
-                "(images that are there are kept)"
+                "(images that exist are kept)"
             )
         lines.append(line)
     return lines
 
 
 def record_of(mask_path: Path, split: str, stem: str, info: ImageInfo) -> ImageRecord:
-    """Return what `PreparedWriter` keeps of an image whose files are there already.
+    """Return what `PreparedWriter` keeps of an image whose files exist already.
 
     Raises:
         UserError: the mask cannot be read.

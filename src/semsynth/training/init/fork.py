@@ -13,7 +13,7 @@ from semsynth.core.files import MARKER, atomic_folder, read_json, require_space
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.pipelines.formats.provenance import has_license
+from semsynth.pipelines.formats.provenance import has_licence
 from semsynth.training.build import claim
 from semsynth.training.checkpoints.store import complete_checkpoints, newest_of_another, save_state
 from semsynth.training.init.from_model import Initialization, known, noise_levels, remembered
@@ -49,7 +49,7 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
         claim(temporary, recipe, data, True, start)
         save_state(temporary, 0, {"step": 0, **kept}, keep=1)
     said = [f"{folder}: forked from {source} at step {state['step']}; {start.facts['licence']}"]
-    if not has_license(start.facts):
+    if not has_licence(start.facts):
         said.append("its checkpoint does not say the licence of its data: that of both is unknown")
     logger.info("\n  ".join(said + noise_levels(theirs.diffusion_config, recipe.diffusion_config)))
 

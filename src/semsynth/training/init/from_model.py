@@ -13,9 +13,8 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX, checkpoint_sha256
-from semsynth.pipelines.formats.model_file import ModelFile, load_model_file
-from semsynth.pipelines.formats.provenance import Facts, joint_licence, licence
-from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
+from semsynth.pipelines.formats.model_file import ModelFile, load_checkpoint, load_model_file
+from semsynth.pipelines.formats.provenance import Metadata, joint_licence, licence
 from semsynth.training.init.label_match import LabelMatch, match_labels, read_label_map
 from semsynth.training.init.transfer import check_body, transfer_weights
 from semsynth.training.recipe import Recipe, TrainConfig
@@ -111,7 +110,7 @@ def starting_point(
     match = match_labels(data.labels, source.labels, given, str(config.label_map))
     digest = checkpoint_sha256(path)
     facts = known(
-        source.facts,
+        source.metadata,
         file=path.name,
         sha256=digest,
         height=source.height,
@@ -122,7 +121,7 @@ def starting_point(
     return Initialization(str(path.resolve()), digest, match.names, facts)
 
 
-def known(theirs: Facts, **more: Any) -> dict[str, Any]:
+def known(theirs: Metadata, **more: Any) -> dict[str, Any]:
     """Return what a run remembers of a model with the facts ``theirs``, and ``more``.
 
     Data and licence are "unknown" where they do not say; what that model started from stays known.
@@ -148,7 +147,7 @@ def remembered(run: Path) -> Initialization | None:
 
 def _load(path: Path) -> ModelFile:
     if (path / MODEL_INDEX).is_file():
-        return SemanticDiffusionPipeline.from_checkpoint(path, "cpu").bundle
+        return load_checkpoint(path)
     try:
         return load_model_file(path)
     except UserError as error:
@@ -159,7 +158,7 @@ def _load(path: Path) -> ModelFile:
 
 
 def _told(start: Initialization, source: ModelFile, match: LabelMatch, recipe: Recipe) -> list[str]:
-    steps = f", {source.facts['step']:,} steps" if "step" in source.facts else ""
+    steps = f", {source.metadata['step']:,} steps" if "step" in source.metadata else ""
     size = f"{source.height}x{source.width}"
     lines = [f"a model of {start.facts['dataset']}, {size}{steps}; {start.facts['licence']}"]
     pairs = [

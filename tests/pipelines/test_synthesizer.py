@@ -1,4 +1,4 @@
-"""What is kept of masks: how much, for which, and that it changes no image."""
+"""``Synthesizer``: conditions are cached within a budget, and that changes no image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from semsynth.core import precision
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.pipelines import condition_cache as caching
-from semsynth.pipelines.condition_cache import encode_masks, images_a_mask, keep_bytes
+from semsynth.pipelines import synthesizer
+from semsynth.pipelines.synthesizer import encode_masks, images_per_mask, keep_bytes
 from semsynth.planning.live_bytes import MemoryTracker
 
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
@@ -21,20 +21,20 @@ PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 def test_runs_of_equal_masks() -> None:
     masks = np.arange(3)[:, None, None] * np.ones((3, 2, 2), int)
-    assert images_a_mask(masks) == 1
-    assert images_a_mask(masks[[0, 0, 1, 1]]) == 2
-    assert images_a_mask(masks[[0, 0, 0, 0, 1, 1]]) == 2
-    assert images_a_mask(masks[[0, 0, 1]]) == 1
-    assert images_a_mask(masks[[2, 2, 2]]) == 3
-    assert images_a_mask(masks[[2, 2, 2]], masks[[0, 1, 1]]) == 1
-    assert images_a_mask(masks[[2, 2, 2]], None) == 3
+    assert images_per_mask(masks) == 1
+    assert images_per_mask(masks[[0, 0, 1, 1]]) == 2
+    assert images_per_mask(masks[[0, 0, 0, 0, 1, 1]]) == 2
+    assert images_per_mask(masks[[0, 0, 1]]) == 1
+    assert images_per_mask(masks[[2, 2, 2]]) == 3
+    assert images_per_mask(masks[[2, 2, 2]], masks[[0, 1, 1]]) == 1
+    assert images_per_mask(masks[[2, 2, 2]], None) == 3
 
 
 def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
-    monkeypatch.setattr(caching, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(synthesizer, "free_bytes", lambda device: 1000)
     cpu = torch.device("cpu")
     assert [keep_bytes(cache, cpu, 800) for cache in ("auto", "full", "off")] == [500, 800, 0]
-    with warns("80%: keeping what fits into half, as auto does"):
+    with warns("80% .*keeping what fits into half, as auto does"):
         assert keep_bytes("full", cpu, 801) == 500
     with pytest.raises(UserError, match="cache is 'some'"):
         keep_bytes("some", cpu, 900)  # type: ignore[arg-type]
@@ -50,12 +50,12 @@ def test_what_is_kept_changes_no_image(
     pipe = new_pipe()
     masks, seeds = new_masks(2).repeat(3, 0), range(6)
     expected = pipe.generate(masks, seeds)
-    pipe.cache = "auto" if cache == "some" else cache
+    pipe.synthesizer.cache = "auto" if cache == "some" else cache
     if cache == "some":
         sizes = pipe.unet.condition_bytes(2, 8, 12)
-        monkeypatch.setattr(caching, "free_bytes", lambda device: sum(sizes))  # half is kept
+        monkeypatch.setattr(synthesizer, "free_bytes", lambda device: sum(sizes))  # half is kept
         assert f"{len(pipe.unet.kept(2, (8, 12), sum(sizes) // 2))} of {len(sizes)} norms" in (
-            pipe.describe_cache(2)
+            pipe.synthesizer.describe_cache(2)
         )
     painted = pipe.generate(masks, seeds)
     assert np.abs(painted.astype(int) - expected).max() <= 1
@@ -106,17 +106,19 @@ def test_bfloat16_is_near(
     masks, seeds = new_masks(2), [1, 2]
     expected = pipe.generate(masks, seeds)
     size = sum(pipe.unet.condition_bytes(1, 8, 12))
-    assert pipe.precision == "no" and pipe.encode(masks[:1]).n_bytes == size
+    parts = pipe.synthesizer
+    assert parts.precision == "no"
+    assert parts.encode(masks[:1]).n_bytes == size
     monkeypatch.setattr(precision, "cpu_bfloat16", lambda: "AVX512-BF16")
     pipe = new_pipe()  # what is faster is the default
-    assert pipe.precision == "bf16"
-    condition = pipe.encode(masks[:1])
+    assert pipe.synthesizer.precision == "bf16"
+    condition = pipe.synthesizer.encode(masks[:1])
     assert condition.n_bytes == size // 2
     short = pipe.generate(masks, seeds)
     # Three digits of a number: some levels of 255.
     assert 0 < np.abs(short.astype(int) - expected).mean() < 4
     assert next(pipe.unet.parameters()).dtype == torch.float32
-    assert pipe.set_precision("no") == "no"
+    assert pipe.synthesizer.set_precision("no") == "no"
     assert np.array_equal(pipe.generate(masks, seeds), expected)
 
 
@@ -133,7 +135,7 @@ def test_the_plain_path_paints_the_same(
     edges = (masks > 1).astype(np.uint8)
     settings = SamplerSettings(steps=4, guidance_scale=guidance)
     fast = pipe.generate(masks, seeds, settings, edges)
-    pipe.plain = True
+    pipe.synthesizer.use_reference = True
     passes: list[int] = []
     pipe.unet.register_forward_hook(lambda *_: passes.append(1))
     plain = pipe.generate(masks, seeds, settings, edges)

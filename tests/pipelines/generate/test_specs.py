@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semsynth.pipelines.generate.config import GenerateConfig
-from semsynth.pipelines.generate.sample_specs import list_samples, spread
+from semsynth.pipelines.generate.sample_store import list_samples, spread
 
 
 @pytest.mark.parametrize("n", [1, 3, 7, 10])
@@ -29,7 +29,7 @@ def test_a_seed_depends_on_mask_and_number_alone(
     data = write_toy(tmp_path / "prepared", n=4)
 
     def seeds(**flags: Any) -> dict[str, int]:
-        return {shot.stem: shot.seed for shot in list_samples(GenerateConfig(**flags), data)}
+        return {spec.stem: spec.seed for spec in list_samples(GenerateConfig(**flags), data)}
 
     many = seeds(per_mask=5)
     assert len(set(many.values())) == 20

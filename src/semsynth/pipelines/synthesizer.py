@@ -1,0 +1,509 @@
+"""``Synthesizer``: from label maps to images with a trained network, without Diffusers' pipelines.
+
+Masks may have any size. Where the network could not halve a side, the mask is padded with
+unlabelled pixels below and to the right, and the image is cropped to the mask's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from semsynth.core.devices import free_bytes, pick_device
+from semsynth.core.errors import UserError
+from semsynth.core.logging import warn_once
+from semsynth.core.precision import (
+    Precision,
+    autocast,
+    keep_casts,
+    memory_format,
+    resolve_precision,
+)
+from semsynth.data.labels import Array, LabelSet
+from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
+from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
+from semsynth.diffusion.schedule import Schedule
+from semsynth.models.codecs.codec import Codec, open_codec
+from semsynth.models.config import ModelConfig, Size, whole_size
+from semsynth.models.sdm.compiled_norms import Compile, enable_compiled_norms
+from semsynth.models.sdm.condition import Condition
+from semsynth.models.sdm.label_input import label_input
+from semsynth.models.sdm.reference import reference_forward
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    check_network,
+    load_checkpoint,
+    load_network,
+)
+from semsynth.pipelines.formats.provenance import (
+    DEFAULT_GUIDANCE,
+    Metadata,
+    licence,
+    trained_with_cfg_dropout,
+)
+from semsynth.pipelines.outputs import (
+    crop_to,
+    initial_noise,
+    make_generators,
+    pad_to_multiple,
+    size_note,
+    to_pixels,
+)
+
+Cache = Literal["auto", "full", "off"]
+"""Gammas and betas of masks: ``auto`` caches what fits into half of the free memory, ``full`` all
+of them, ``off`` none (each pass computes its own)."""
+
+AUTO_SHARE = 0.5
+# What `full` may take of the free memory: the pass itself needs some.
+FULL_SHARE = 0.8
+
+WantedPrecision = Literal["auto", "no", "bf16"]
+OnStep = Callable[[int, Any, Tensor], Tensor | None]
+"""(index of the step, its timestep, x after it) to another x, or None to continue with this one."""
+
+
+class Interrupted(Exception):
+    """Raised by an ``on_step`` to end sampling early; ``latents`` are the result."""
+
+    def __init__(self, latents: Tensor) -> None:
+        """Keep ``latents``, (N, C, H, W)."""
+        super().__init__("interrupted")
+        self.latents = latents
+
+
+class Synthesizer:
+    """A trained network with all that turns label maps into images.
+
+    Attributes:
+        network: the network; one that ``torch.compile`` wraps is fine.
+        codec: from images to what the network sees, and back.
+        model: configuration of network and codec.
+        diffusion: configuration of the forward process.
+        labels: the label set that it was trained on.
+        height: of the images that it was trained on, in pixels.
+        width: of the images that it was trained on, in pixels.
+        metadata: of the training: recipe, step, data set, licence, versions (may be empty).
+        checkpoint_sha256: hash of what it was loaded from; empty for one in training.
+        cache: how much of what depends on the masks alone is kept between steps.
+        use_reference: compute by ``models.sdm.reference``, as the official code does; slow.
+        execution_device: where an offloaded network computes; None: where its weights are.
+    """
+
+    def __init__(
+        self,
+        network: SemanticUNet,
+        codec: Codec,
+        model: ModelConfig,
+        diffusion: DiffusionConfig,
+        labels: LabelSet,
+        size: Size,
+        metadata: Metadata | None = None,
+    ) -> None:
+        """Put the parts together; ``size``: height and width of the training images in pixels.
+
+        Raises:
+            UserError: the network has other channels than ``labels`` and ``model`` ask for.
+        """
+        self.network, self.codec = network, codec
+        self.model, self.diffusion, self.labels = model, diffusion, labels
+        self.height, self.width = size
+        self.metadata: Mapping[str, Any] = metadata or {}
+        self.checkpoint_sha256 = ""
+        self.cache: Cache = "auto"
+        self.use_reference = False
+        self.execution_device: torch.device | None = None
+        self._wanted_precision: WantedPrecision | None = "auto"
+        self._compile: Compile = "auto"
+        self._precision: Precision = "no"
+        self._prepared_for: tuple[torch.device, torch.dtype, bool] | None = None
+        check_network(self.plain_network, model, labels)
+
+    @classmethod
+    def from_model_file(cls, file: ModelFile, device: str = "cpu") -> Self:
+        """Return one with the file's own tensors as its weights (no copy on the CPU).
+
+        Raises:
+            UserError: weights that do not fit the configuration, an autoencoder that cannot be
+                loaded, or no such device.
+        """
+        network = load_network(file).to(pick_device(device))
+        size = (file.height, file.width)
+        codec = open_codec(file.model)
+        return cls(network, codec, file.model, file.diffusion, file.labels, size, file.metadata)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Self:
+        """Load ``final_model.pth``, the run folder that holds one, or a Diffusers folder.
+
+        Raises:
+            UserError: see ``load_checkpoint``; or no such device.
+        """
+        file = load_checkpoint(Path(path))
+        try:
+            loaded = cls.from_model_file(file, device)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        loaded.checkpoint_sha256 = checkpoint_sha256(path)
+        return loaded
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The forward process that the network was trained on."""
+        return Schedule(self.diffusion)
+
+    @property
+    def plain_network(self) -> SemanticUNet:
+        """The network itself, where ``torch.compile`` wraps it: only it has ``encode``."""
+        return getattr(self.network, "_orig_mod", self.network)  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.execution_device or self.plain_network.device
+
+    @property
+    def instance_edges(self) -> bool:
+        """Whether the edges between objects are a part of its condition."""
+        return self.model.instance_edges
+
+    @property
+    def licence(self) -> str:
+        """Licence of the training data, ``unknown`` if it was not given."""
+        return licence(self.metadata)
+
+    @property
+    def default_guidance(self) -> float:
+        """Guidance scale to use by default: 1 for a model trained without mask dropout."""
+        return DEFAULT_GUIDANCE if trained_with_cfg_dropout(self.metadata) else 1.0
+
+    @property
+    def precision(self) -> Precision:
+        """What is computed in: the fastest here, unless ``set_precision`` says otherwise.
+
+        Decided when it is first read on a device; the weights' memory format follows from it, and
+        the norms' kernels are compiled or not. A network that is not in float32 computes in its
+        own type.
+        """
+        device, dtype = self.device, self.plain_network.dtype
+        if self._prepared_for != (device, dtype, self.use_reference):
+            self._prepared_for = (device, dtype, self.use_reference)
+            if self._wanted_precision is not None:
+                own = self.use_reference or dtype != torch.float32
+                self._precision = "no" if own else resolve_precision(self._wanted_precision, device)
+            compile_norms = "off" if self.use_reference else self._compile
+            enable_compiled_norms(self.plain_network, compile_norms, device)
+            if device.type != "meta" and not self._is_offloaded():
+                self.plain_network.to(memory_format=memory_format(self._precision))
+        return self._precision
+
+    def set_precision(self, precision: WantedPrecision) -> Precision:
+        """Compute in bfloat16 where that is faster; the weights stay as they are.
+
+        Args:
+            precision: ``no``; ``bf16``, where the device is made for it; ``auto`` (the default),
+                where faster.
+
+        Returns:
+            What is used.
+        """
+        self._wanted_precision, self._prepared_for = precision, None
+        return self.precision
+
+    def use_precision(self, precision: Precision) -> None:
+        """Compute in this precision, whatever is faster here."""
+        self._wanted_precision, self._precision, self._prepared_for = None, precision, None
+
+    def set_compile(self, wanted: Compile) -> None:
+        """Compile the norms' kernels (``models.sdm.compiled_norms``); by default on GPUs."""
+        self._compile, self._prepared_for = wanted, None
+
+    @torch.no_grad()
+    def encode(self, mask_BHW: Array, edges_BHW: Array | None = None) -> Condition | Tensor:
+        """Compute all that depends on masks alone.
+
+        Args:
+            mask_BHW: integer label ids, of any size.
+            edges_BHW: 1 at the borders of instances, for a model with ``instance_edges`` (None:
+                no borders).
+
+        Returns:
+            The condition; with ``use_reference`` the label map itself, (B, K, H, W).
+
+        Raises:
+            UserError: an id that is not in ``labels``.
+        """
+        self.labels.check_ids(mask_BHW, "masks")
+        channels = self._to_device(self._lut[mask_BHW], self.labels.unlabelled_channel)
+        edges = None if edges_BHW is None else self._to_device(edges_BHW, 0)
+        return self.encode_channels(channels, edges)
+
+    @torch.no_grad()
+    def encode_channels(
+        self,
+        channels_BHW: Tensor,
+        edges_BHW: Tensor | None = None,
+        cache_bytes: int | None = None,
+    ) -> Condition | Tensor:
+        """Compute what ``encode`` does, of tensors on ``device`` whose sizes need no padding.
+
+        Args:
+            channels_BHW: condition channels, those of no class where nothing is labelled.
+            edges_BHW: as for ``encode``.
+            cache_bytes: gammas and betas to keep, at most; None: by ``cache``.
+        """
+        network = self.plain_network
+        if self.use_reference:
+            return label_input(network, self.model, channels_BHW, edges_BHW)
+        with self._autocast():
+            if cache_bytes is None:
+                size = (channels_BHW.shape[1], channels_BHW.shape[2])
+                cache_bytes = self._cache_bytes(len(channels_BHW), self.latent_size(size))
+            return encode_masks(network, self.model, channels_BHW, edges_BHW, cache_bytes)
+
+    @cached_property
+    def _lut(self) -> Array:
+        return self.labels.channel_lut()
+
+    def _to_device(self, values_BHW: Array, padding: int) -> Tensor:
+        whole = pad_to_multiple(values_BHW, self.model.size_multiple, padding)
+        return torch.from_numpy(np.ascontiguousarray(whole)).to(self.device)
+
+    def latent_size(self, size: Size) -> Size:
+        """Return height and width of what the network sees of a mask of ``size``."""
+        height, width = whole_size(size, self.model.size_multiple)
+        return height // self.codec.downscale, width // self.codec.downscale
+
+    def _cache_bytes(self, masks: int, latent_size: Size) -> int:
+        needed = sum(self.plain_network.condition_bytes(masks, *latent_size))
+        return keep_bytes(self.cache, self.device, needed)
+
+    def describe_size(self, height: int, width: int) -> str:
+        """Return a line on what becomes of masks of this size; empty for the trained one."""
+        return size_note((height, width), (self.height, self.width), self.model.size_multiple)
+
+    def describe_cache(self, masks: int, size: Size | None = None) -> str:
+        """Return a line on how much memory the conditions of so many masks take."""
+        latent_size = self.latent_size(size or (self.height, self.width))
+        with self._autocast():
+            budget = self._cache_bytes(masks, latent_size)
+            sizes = self.plain_network.condition_bytes(masks, *latent_size)
+            cached = self.plain_network.kept(masks, latent_size, budget)
+        share = f"{sum(sizes[i] for i in cached) / 1e6:.0f} of {sum(sizes) / 1e6:.0f} MB"
+        return f"condition cache: {share} for {masks} masks, {len(cached)} of {len(sizes)} norms"
+
+    def check_edges(self, edges_BHW: Array | None) -> None:
+        """Check that edges are given only where the model takes them; UserError otherwise."""
+        if edges_BHW is not None and not self.instance_edges:
+            raise UserError("instances: this model was trained without them (instance_edges)")
+
+    def check_guidance(self, scale: float) -> None:
+        """Warn of guidance for a model that cannot compute without a mask."""
+        if scale != 1.0 and not trained_with_cfg_dropout(self.metadata):
+            warn_once(
+                f"guidance_scale is {scale:g}, but the model never saw dropped masks: what it "
+                "generates without a mask is arbitrary; use 1, or train with mask_dropout"
+            )
+
+    @torch.no_grad()
+    def denoiser(
+        self, condition: Condition | Tensor, latent_size: Size, settings: SamplerSettings
+    ) -> Denoiser:
+        """Return the network with a condition, guided and clipped, as samplers call it.
+
+        Args:
+            condition: of ``encode``.
+            latent_size: height and width of the latents.
+            settings: guidance scale and interval.
+        """
+        null = None
+        if settings.guidance_scale != 1.0 and not self.use_reference:
+            with self._autocast():
+                null = self.plain_network.encode_null(*latent_size)
+        device, precision = self.device, self.precision
+
+        def predict(x: Tensor, t: Tensor, with_null: bool) -> tuple[Tensor, Tensor | None]:
+            x = x.to(self.plain_network.dtype)
+            if isinstance(condition, Tensor):
+                return reference_forward(self.plain_network, x, t, condition, with_null)
+            if precision == "bf16":
+                x = x.contiguous(memory_format=torch.channels_last)
+            with autocast(device, precision):
+                output = self.network(x, t, condition, null if with_null else None)
+            return output.sample, output.null_sample
+
+        return Denoiser(predict, self.schedule, self.codec.clip, settings)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition | Tensor,
+        noise_NCHW: Tensor,
+        generators: Sequence[torch.Generator],
+        scheduler: Any,
+        settings: SamplerSettings,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Run the reverse process.
+
+        Args:
+            condition: of ``encode``; N is a multiple of its number of masks.
+            noise_NCHW: standard normal noise, float32.
+            generators: one for each image, for schedulers that add noise.
+            scheduler: of Diffusers, after ``set_timesteps``.
+            settings: guidance; sampler and steps are the scheduler's.
+            on_step: called after each step; may raise ``Interrupted``.
+
+        Returns:
+            x0, (N, C, H, W) float32.
+
+        Raises:
+            UserError: the result is not finite.
+        """
+        latent_size = (noise_NCHW.shape[2], noise_NCHW.shape[3])
+        denoise = self.denoiser(condition, latent_size, settings)
+        try:
+            with self._keep_casts():
+                x0 = sample(denoise, scheduler, noise_NCHW, generators, on_step)
+        except Interrupted as stopped:
+            x0 = stopped.latents
+        if not x0.isfinite().all():
+            raise UserError(
+                f"{type(scheduler).__name__} with {settings.steps} steps gave values that are not "
+                "finite; take more steps, another scheduler, or bfloat16 in place of float16"
+            )
+        return x0
+
+    def decode(self, latent_NCHW: Tensor, size: Size) -> Tensor:
+        """Return images in [-1, 1], (N, 3, H, W), cropped to ``size``, that of the masks."""
+        return crop_to(self.codec.decode(latent_NCHW), size).clamp(-1, 1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        mask_BHW: npt.NDArray[Any],
+        seeds: Sequence[int],
+        settings: SamplerSettings | None = None,
+        edges_BHW: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Generate an image for each mask.
+
+        Args:
+            mask_BHW: integer label ids.
+            seeds: one for each mask; an image depends on its own alone.
+            settings: sampler, steps and guidance.
+            edges_BHW: see ``encode``.
+
+        Returns:
+            (B, H, W, 3) uint8 RGB.
+
+        Raises:
+            UserError: an id that is not a label, another number of seeds than masks, or more steps
+                than the model has noise levels.
+        """
+        settings = settings or SamplerSettings()
+        if len(seeds) != len(mask_BHW):
+            raise UserError(f"{len(mask_BHW)} masks but {len(seeds)} seeds; give one for each")
+        self.check_edges(edges_BHW)
+        self.check_guidance(settings.guidance_scale)
+        scheduler = make_scheduler(self.diffusion, settings.sampler)
+        set_timesteps(scheduler, settings.steps)
+        size = (mask_BHW.shape[1], mask_BHW.shape[2])
+        generators = make_generators(None, list(seeds), len(seeds))
+        noise = self.initial_noise(size, generators)
+        # One condition for each run of equal masks: its images share it.
+        repeats = images_per_mask(mask_BHW, edges_BHW)
+        edges = None if edges_BHW is None else edges_BHW[::repeats]
+        condition = self.encode(mask_BHW[::repeats], edges)
+        latent = self.sample(condition, noise, generators, scheduler, settings)
+        return to_pixels(self.decode(latent, size))
+
+    def initial_noise(
+        self, size: Size, generators: list[torch.Generator], latents: Tensor | None = None
+    ) -> Tensor:
+        """Return noise for images of ``size``; see ``outputs.initial_noise``."""
+        shape = (len(generators), self.codec.channels, *self.latent_size(size))
+        return initial_noise(shape, generators, latents, self.device)
+
+    def _is_offloaded(self) -> bool:
+        """Return whether offloading brings the network's weights when they are needed."""
+        return any(hasattr(module, "_hf_hook") for module in self.plain_network.modules())
+
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.device, self.precision)
+
+    def _keep_casts(self) -> AbstractContextManager[object]:
+        # Sequential offloading brings new weights in each pass: the casts of the old ones are lost.
+        return nullcontext() if self._is_offloaded() else keep_casts(self.device)
+
+
+def keep_bytes(cache: Cache, device: torch.device, needed: int) -> int:
+    """Return how many bytes of conditions to keep, of ``needed`` for all of them.
+
+    ``full`` falls back to the rule of ``auto``, with a warning, where all of them are more than
+    ``FULL_SHARE`` of the free memory; nothing has been allocated yet.
+
+    Raises:
+        UserError: ``cache`` is not one of ``Cache``.
+    """
+    if cache not in get_args(Cache):
+        raise UserError(f"cache is {cache!r}: must be one of {', '.join(get_args(Cache))}")
+    if cache == "off":
+        return 0
+    free = free_bytes(device)
+    if cache == "full" and needed <= FULL_SHARE * free:
+        return needed
+    if cache == "full":
+        warn_once(
+            f"cache full: gammas and betas take {needed / 1e9:.1f} GB, more than {FULL_SHARE:.0%} "
+            f"of the {free / 1e9:.1f} GB that are free: keeping what fits into half, as auto does"
+        )
+    return int(AUTO_SHARE * free)
+
+
+def images_per_mask(*maps_BHW: Array | None) -> int:
+    """Return n where each run of n images has the same mask and edges, as large as it can be."""
+    given = [maps for maps in maps_BHW if maps is not None]
+    count = len(given[0])
+    new = [any((maps[i] != maps[i - 1]).any() for maps in given) for i in range(1, count)]
+    starts = np.flatnonzero([True, *new])
+    lengths = np.diff([*starts, count])
+    return int(np.gcd.reduce(lengths))
+
+
+def encode_masks(
+    unet: SemanticUNet,
+    model: ModelConfig,
+    channels_MHW: Tensor,
+    edges_MHW: Tensor | None = None,
+    keep: int | None = None,
+) -> Condition:
+    """Encode masks one by one, so that the numbers do not depend on which masks there are.
+
+    (Kernels of several shapes round differently.) One that is the same as the one before it is not
+    encoded again. Channels and edges as of ``label_input``; ``keep`` as of ``SemanticUNet.encode``,
+    for all of them.
+    """
+    count = len(channels_MHW)
+    each = None if keep is None else keep // count
+    parts: list[Condition] = []
+    for i in range(count):
+        edges = None if edges_MHW is None else edges_MHW[i : i + 1]
+        given = (channels_MHW, edges_MHW)
+        if i and all(part is None or torch.equal(part[i], part[i - 1]) for part in given):
+            parts.append(parts[-1])
+        else:
+            label_map = label_input(unet, model, channels_MHW[i : i + 1], edges)
+            parts.append(unet.encode(label_map, keep=each))
+    return Condition.stack(parts)
