@@ -1,4 +1,4 @@
-"""Programs of a cluster that answer what a test wants."""
+"""A cluster's programs with prepared answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 def squeue_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Puts a `squeue` first on the PATH that gives this answer."""
 
-    def say(answer: str) -> None:
+    def install(answer: str) -> None:
         program = tmp_path / "bin/squeue"
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\necho "{answer}"\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
 
-    return say
+    return install

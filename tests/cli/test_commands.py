@@ -35,7 +35,7 @@ def test_help_answers_without_heavy_imports(command: list[str]) -> None:
 
 
 def places(verb: Verb) -> set[str]:
-    """All that the table says about where a verb's code is."""
+    """All places of a verb's code in the table."""
     below = (places(subverb) for subverb in verb.subverbs.values())
     return {verb.config, verb.function, verb.main}.union(*below) - {""}
 

@@ -106,7 +106,7 @@ def test_ranks_are_slurms() -> None:
     assert slurm.task_environment({**TASK, "MASTER_PORT": "5"})["MASTER_PORT"] == "5"
 
 
-def test_a_single_node_needs_no_name_that_has_an_address() -> None:
+def test_a_single_node_does_not_need_a_name_with_an_address() -> None:
     task = {**TASK, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "no.such.host.invalid"}
     del task["MASTER_ADDR"]
     assert slurm.task_environment(task)["MASTER_ADDR"] == "127.0.0.1"
@@ -114,7 +114,7 @@ def test_a_single_node_needs_no_name_that_has_an_address() -> None:
         slurm.task_environment({**task, "SLURM_STEP_NUM_NODES": "2"})
 
 
-def test_each_task_has_a_gpu_or_is_told() -> None:
+def test_a_task_without_a_gpu_is_refused() -> None:
     bound = {**TASK, "CUDA_VISIBLE_DEVICES": "0"}  # --gpus-per-task=1: each sees its own
     assert slurm.task_environment(bound)["LOCAL_RANK"] == "0"
     with pytest.raises(UserError, match=r"task 9.*1 GPUs"):
@@ -122,7 +122,7 @@ def test_each_task_has_a_gpu_or_is_told() -> None:
 
 
 def test_two_jobs_of_one_number_do_not_meet() -> None:
-    """Two clusters on one machine, say: neither listens yet when the other looks for a port."""
+    """As of two clusters on one machine: neither listens yet when the other looks for a port."""
     with slurm.meeting_port({"SLURM_JOB_ID": "12"}) as first:
         assert 10_000 <= first < 30_000
         with slurm.meeting_port({"SLURM_JOB_ID": "12"}) as second:

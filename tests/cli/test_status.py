@@ -81,7 +81,7 @@ def test_a_killed_run_does_not_count_as_running(run: Path) -> None:
 
 
 def test_a_run_elsewhere_is_stalled_by_the_age_of_its_status_alone(run: Path) -> None:
-    # Its clock is a year ahead or behind: nobody looks at it.
+    # Its clock is a year ahead or behind: it is not used.
     for offset in (-3e7, 3e7):
         status = write(run, host="elsewhere", pid=1)
         status.updated += offset
@@ -100,7 +100,7 @@ def test_a_slow_run_has_more_time_to_speak(run: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["finished", "failed", "preempted"])
-def test_what_a_run_said_of_its_end_stands(run: Path, state: str) -> None:
+def test_the_recorded_end_of_a_run_is_final(run: Path, state: str) -> None:
     status = write(run, state=state, reason="because", pid=gone())
     age(run, 1e6)
     assert run_state(run, status) == (state, "because")
@@ -130,7 +130,7 @@ def test_slurm_is_asked_about_the_job(
     ("name", "part"),
     [("nowhere", "no such folder"), (".", "is not a run"), ("run", "has not written")],
 )
-def test_what_is_no_run_is_named(
+def test_a_folder_without_a_run_is_refused(
     run: Path, name: str, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", str(run.parent / name)]) == 2

@@ -46,7 +46,7 @@ def options(text: str) -> dict[str, str]:
     return dict(re.findall(r"--([\w-]+)=(.+)", "\n".join(words)))
 
 
-def test_a_dry_run_prints_the_script_and_leaves_nothing(
+def test_a_dry_run_prints_the_script_and_writes_nothing(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--nodes", "2", "--partition", "gpu", "--account", "us", "--mail", "me@example.org"]
@@ -66,7 +66,7 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
 
-def test_nothing_is_asked_for_that_was_not_said(
+def test_only_given_options_are_in_the_script(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--gpus", "0", "--dry-run"]) == 0
@@ -113,7 +113,7 @@ def test_without_sbatch_nothing_else_is_looked_at(
 
 @pytest.fixture
 def run(words: list[str], tmp_path: Path) -> Path:
-    """A run of the recipe, which has a checkpoint that nobody reads here."""
+    """A run of the recipe, with a checkpoint that is not read here."""
     config = SubmitConfig(recipe="tiny.yaml", data=Path(words[4]))
     folder = tmp_path / "runs/there"
     data = PreparedDataset.open(config.data)
@@ -163,7 +163,7 @@ def test_what_slurm_would_read_otherwise_is_protected() -> None:
     assert lines == [r'"50% \"a\" \\b"', r'"/runs/50%% \"a\" \\b_%j.log"']
 
 
-def test_sbatch_is_given_the_script_and_its_number_is_told(
+def test_sbatch_gets_the_script_and_the_job_is_printed(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

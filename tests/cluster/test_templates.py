@@ -37,11 +37,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def submit(slurm: Slurm, file: Path, *words: str, cwd: Path) -> str:
     """Run a template and return the number of its job."""
-    said = slurm.run("bash", file, *words, cwd=cwd)
-    return re.fullmatch(r"Submitted batch job (\d+)\n", said)[1]  # type: ignore[index]
+    printed = slurm.run("bash", file, *words, cwd=cwd)
+    return re.fullmatch(r"Submitted batch job (\d+)\n", printed)[1]  # type: ignore[index]
 
 
-def test_an_array_paints_what_one_process_paints(
+def test_an_array_generates_what_one_process_generates(
     slurm: Slurm, root: Path, straight: Path, flags: list[str], tmp_path: Path
 ) -> None:
     model, data = straight / "final_model.pth", Path(flags[3])
@@ -81,7 +81,7 @@ def test_the_training_template_asks_for_what_is_set_at_its_top(
 def test_the_script_finds_itself_in_an_allocation_or_in_a_task(
     words: list[str], slurm: Slurm, root: Path
 ) -> None:
-    """`salloc SCRIPT` starts tasks, `srun SCRIPT` is in one; a user's error is told once a task."""
+    """`salloc SCRIPT` starts tasks, `srun SCRIPT` is in one; each task prints its error."""
     tasks = 4 if len(words) > 1 else 2
     line = [*words, "--nodes=2", "--gpus-per-node=2", "--mem=0", "scripts/train_multi_gpu.sh"]
     nproc = ["--nproc=1"] if words == ["salloc"] else []

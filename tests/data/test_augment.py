@@ -25,7 +25,7 @@ HEIGHT, WIDTH = 24, 32
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    """Images whose pixels say where they are: red the column, green the row; the mask's channel
+    """Images whose pixels hold their own places: red the column, green the row; the mask's channel
     is column / 2."""
     labels = LabelSet.from_names({i: f"c{i}" for i in range(WIDTH // 2)})
     folder = tmp_path_factory.mktemp("places") / "prepared"
@@ -37,7 +37,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return writer.finish("places", "here", "none")
 
 
-def drawn(
+def augmented_samples(
     data: PreparedDataset, count: int, instances: bool = False, **augmentation: Any
 ) -> list[TrainingSample]:
     config = LoaderConfig(1, 4, ImageAugmentation(**augmentation), instances)
@@ -47,7 +47,7 @@ def drawn(
 
 def test_crops_are_parts_of_the_image(places: PreparedDataset) -> None:
     corners = set()
-    for sample in drawn(places, 200, crop_size=(8, 12)):
+    for sample in augmented_samples(places, 200, crop_size=(8, 12)):
         assert sample.image.shape == (8, 12, 3)
         left, top = (int(v) // 4 for v in sample.image[0, 0, :2])
         corners.add((top, left))
@@ -64,7 +64,7 @@ def test_crops_are_parts_of_the_image(places: PreparedDataset) -> None:
 
 def test_scales_are_in_the_parameters_and_masks_stay_integers(places: PreparedDataset) -> None:
     seen = []
-    for sample in drawn(places, 300, crop_size=(8, 12), scale=(0.5, 2.0)):
+    for sample in augmented_samples(places, 300, crop_size=(8, 12), scale=(0.5, 2.0)):
         shown = (int(sample.image[..., 1].max()) - int(sample.image[..., 1].min())) / 4 + 1
         scale = 2.0 ** float(sample.augment_params[1])
         seen.append(scale)
@@ -77,7 +77,7 @@ def test_scales_are_in_the_parameters_and_masks_stay_integers(places: PreparedDa
 
 
 def test_parameters_of_plain_crops(places: PreparedDataset) -> None:
-    for sample in drawn(places, 50, crop=0.5, flip=True):
+    for sample in augmented_samples(places, 50, crop=0.5, flip=True):
         share = 2.0 ** -float(sample.augment_params[1])
         columns = sample.image[:, :, 0].astype(float) / 4
         middle = (columns.mean() + 0.5) / WIDTH - 0.5
@@ -89,14 +89,14 @@ def test_parameters_of_plain_crops(places: PreparedDataset) -> None:
 
 
 def test_augmentation_applies_with_its_probability(places: PreparedDataset) -> None:
-    samples = drawn(places, 400, crop=0.5, color=0.2, probability=0.25)
+    samples = augmented_samples(places, 400, crop=0.5, color=0.2, probability=0.25)
     augmented = np.array([bool(sample.augment_params.any()) for sample in samples])
     assert augmented.mean() == pytest.approx(0.25, abs=0.08)
     whole = places.read_image("train", "p0")
     for sample in np.array(samples, object)[~augmented]:
         assert np.array_equal(sample.image, whole)
     # Whether augmentation applies changes neither the order nor the crops of the other samples.
-    plain = drawn(places, 400, crop=0.5)
+    plain = augmented_samples(places, 400, crop=0.5)
     for sample, other, applies in zip(samples, plain, augmented, strict=True):
         assert not applies or np.array_equal(sample.channels, other.channels)
 
@@ -113,7 +113,7 @@ def test_colours_in_closed_form() -> None:
 def test_colours_change_images_alone_and_are_in_the_parameters(places: PreparedDataset) -> None:
     original = places.read_image("train", "p0")
     amounts = []
-    for sample in drawn(places, 300, color=0.2):
+    for sample in augmented_samples(places, 300, color=0.2):
         params = sample.augment_params[4:]
         assert np.array_equal(sample.image, adjust_color(original, *params.tolist()))
         assert np.array_equal(sample.channels[0], np.arange(WIDTH) // 2)
@@ -159,6 +159,6 @@ def test_instances_and_edges_are_cropped_too(tmp_path: Path) -> None:
         write_sample(writer.root, form, "train", "a", PreparedSample(image, mask, instances=halves))
     )
     data = writer.finish("cars", "here", "none")
-    for sample in drawn(data, 20, crop_size=(4, 12), instances=True):
+    for sample in augmented_samples(data, 20, crop_size=(4, 12), instances=True):
         assert sample.edges is not None and sample.edges.shape == (4, 12)
         assert sample.edges.sum() == 2 * 4

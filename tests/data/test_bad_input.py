@@ -17,7 +17,7 @@ Command = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def refused(raw: Any, tmp_path: Path, command: Command) -> Callable[..., str]:
-    """Prepare the raw folder, which must fail and leave nothing; gives the line."""
+    """Prepare the raw folder, which must fail and write nothing; returns the error's line."""
 
     def run(*more: str | Path) -> str:
         out = tmp_path / "out"
@@ -34,10 +34,10 @@ def refused(raw: Any, tmp_path: Path, command: Command) -> Callable[..., str]:
 
 def test_image_without_mask_and_the_reverse(raw: Any, refused: Callable[..., str]) -> None:
     gone = raw.root / "masks" / "walk0_1.png"
-    kept = gone.read_bytes()
+    content = gone.read_bytes()
     gone.unlink()
     assert "images/walk0_1.png: image without mask" in refused()
-    gone.write_bytes(kept)
+    gone.write_bytes(content)
     for number in range(5):
         (raw.root / "images" / f"walk{number // 2}_{number}.png").unlink()
     line = refused()
@@ -157,7 +157,7 @@ def test_two_files_with_one_stem(raw: Any, refused: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("labels: {0: a}\nignor: 0", "unknown key 'ignor'; did you mean 'ignore'?"),
         ("labels: {0: a, 1: {nam: b}}", "labels.1.name"),
@@ -171,11 +171,11 @@ def test_two_files_with_one_stem(raw: Any, refused: Callable[..., str]) -> None:
         ("- 1", "must be a mapping"),
     ],
 )
-def test_labels_files(raw: Any, refused: Callable[..., str], text: str, said: str) -> None:
+def test_labels_files(raw: Any, refused: Callable[..., str], text: str, message: str) -> None:
     (raw.root / "labels.yaml").write_text(text)
     line = refused()
     assert "labels.yaml: " in line
-    assert said in line
+    assert message in line
 
 
 def test_output_that_belongs_to_something_else(
@@ -204,7 +204,7 @@ def test_full_disk(
     assert all(name.startswith((".progress", ".semsynth.json")) for name in leftovers)
 
 
-def test_too_little_space_is_said_before_the_work(
+def test_too_little_space_is_reported_before_the_work(
     raw: Any, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import shutil
@@ -215,7 +215,7 @@ def test_too_little_space_is_said_before_the_work(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--height", "tall"], "height"),
         (["--heigth", "64"], "--height"),
@@ -226,8 +226,8 @@ def test_too_little_space_is_said_before_the_work(
     ],
 )
 def test_flags(
-    raw: Any, refused: Callable[..., str], tmp_path: Path, words: list[str], said: str
+    raw: Any, refused: Callable[..., str], tmp_path: Path, words: list[str], message: str
 ) -> None:
     labels = tmp_path / "l.yaml"
     labels.write_text("labels: {0: nothing, 1: road, 2: sky, 5: car}\nignore: 0")
-    assert said in refused(*[str(labels) if word == "LABELS" else word for word in words])
+    assert message in refused(*[str(labels) if word == "LABELS" else word for word in words])

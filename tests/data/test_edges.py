@@ -44,14 +44,14 @@ def test_a_batch_is_its_images(dtype: type) -> None:
             assert np.array_equal(together[a, b], instance_edges(ids[a, b]))
 
 
-def test_large_ids_are_told_apart() -> None:
+def test_large_ids_are_distinguished() -> None:
     # 26001 and 26002 (two cars of Cityscapes) are one number once clipped to 8 bits.
     ids = np.array([[26001, 26001, 26002, 26002]], np.uint16)
     assert instance_edges(ids).tolist() == [[0, 1, 1, 0]]
     assert not instance_edges(np.minimum(ids, 255)).any()
 
 
-def test_padding_has_no_border() -> None:
+def test_padding_has_no_edges() -> None:
     ids = np.array([[0, 0, 5, 5, 6, 0]])
     content = np.array([[False, False, True, True, True, False]])
     assert instance_edges(ids, content).tolist() == [[0, 0, 0, 1, 1, 0]]
@@ -135,7 +135,9 @@ def test_variation_is_the_same_with_and_without_edges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("everything", [True, False])
-def test_missing_instance_maps_are_told_before_the_work(everything: bool, tmp_path: Path) -> None:
+def test_missing_instance_maps_are_reported_before_the_work(
+    everything: bool, tmp_path: Path
+) -> None:
     data = prepared(tmp_path / "p", instances=not everything, last=False)
     count = 5 if everything else 1
     with pytest.raises(UserError, match=f"{count} of the 5 images in 'train' have no instance"):

@@ -148,7 +148,7 @@ def test_every_image_of_a_mask_gives_its_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (Image.fromarray(IDS.astype(np.float32)), r"m: has mode F \(F\); a mask is one channel"),
         (Image.new("LA", (4, 4)), r"m: has mode LA \(L\+A\)"),
@@ -159,12 +159,12 @@ def test_every_image_of_a_mask_gives_its_ids(tmp_path: Path) -> None:
         (Image.fromarray(RGB), r"m: colour .* belongs to no label.* nearest label is '"),
     ],
 )
-def test_what_is_no_mask_is_told(image: Image.Image, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_images_that_are_not_masks_are_refused(image: Image.Image, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         ids_from_image(image, LABELS, "m")
 
 
-def test_masks_cut_short_or_lossy_are_told(tmp_path: Path) -> None:
+def test_masks_cut_short_or_lossy_are_refused(tmp_path: Path) -> None:
     whole = save(tmp_path / "m.png", Image.fromarray(GREY)).read_bytes()
     (tmp_path / "m.png").write_bytes(whole[:-30])
     with (

@@ -62,7 +62,7 @@ def test_an_unknown_colour_is_named_with_its_pixels_and_the_nearest_label() -> N
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (2, 4, 4, 3)])
-def test_what_is_no_coloured_mask_is_told(shape: tuple[int, ...]) -> None:
+def test_arrays_that_are_not_coloured_masks_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"m.png: colours are \(H, W, 3\) uint8, this is"):
         SET.decode_colors(np.zeros(shape, np.uint8), "m.png")
     with pytest.raises(UserError, match="float32"):
@@ -77,7 +77,7 @@ def test_ids_above_255_are_stored_in_16_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"),
+    ("ids", "message"),
     [
         (np.array([[1, 3, 3]], np.uint8), "m.png: ids outside the labels: 3 (2 pixels);"),
         (np.array([[-1, 1, 1]], np.int32), "m.png: ids outside the labels: -1 (1 pixels);"),
@@ -85,10 +85,10 @@ def test_ids_above_255_are_stored_in_16_bits() -> None:
         (np.array([[1.0]]), "m.png: a mask holds integers, not float64"),
     ],
 )
-def test_wrong_ids_are_named_with_their_pixels(ids: np.ndarray, said: str) -> None:
+def test_wrong_ids_are_named_with_their_pixels(ids: np.ndarray, message: str) -> None:
     with pytest.raises(UserError) as caught:
         SET.check_ids(ids, "m.png")
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
 def test_json_gives_the_same_set_back() -> None:
@@ -98,7 +98,7 @@ def test_json_gives_the_same_set_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         ((Label(1, "a", (1, 1, 1), 0), Label(1, "b", (2, 2, 2), 1)), "id 1 is used twice"),
         ((Label(1, "a", (1, 1, 1), 0), Label(2, "a", (2, 2, 2), 1)), "name 'a' is used twice"),
@@ -109,8 +109,8 @@ def test_json_gives_the_same_set_back() -> None:
         ((Label(1, "a", (1, 1, 1), None),), "no label has a channel"),
     ],
 )
-def test_inconsistent_sets_are_refused(labels: tuple[Label, ...], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_inconsistent_sets_are_refused(labels: tuple[Label, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         LabelSet(labels)
 
 

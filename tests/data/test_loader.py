@@ -118,7 +118,7 @@ def test_crops_cut_image_and_mask_alike(crop: float, ramps: PreparedDataset) -> 
             assert torch.equal(image, image[:1].expand(SIDE, SIDE))
 
 
-def test_padding_is_no_content(tmp_path: Path) -> None:
+def test_padding_is_not_content(tmp_path: Path) -> None:
     labels = LabelSet.from_names({0: "void", 1: "a"}, ignore_id=0)
     form = PreparedFormat(labels, 8, 8, resize="pad")
     writer = PreparedWriter(tmp_path / "p", form, "prepared", {})

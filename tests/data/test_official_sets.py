@@ -214,7 +214,7 @@ def test_celebamask_with_whole_masks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (
             lambda root: (root / "CelebA-HQ-img/9.jpg").write_bytes(b""),
@@ -251,11 +251,11 @@ def test_celebamask_with_whole_masks(tmp_path: Path) -> None:
     ],
 )
 def test_celebamask_says_what_is_wrong(
-    tmp_path: Path, spoil: Callable[[Path], object], said: str
+    tmp_path: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     faces(tmp_path / "faces")
     spoil(tmp_path / "faces")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         run(tmp_path / "faces", "celebamask", height=16, width=16)
 
 
@@ -344,5 +344,5 @@ def test_paper_images_go_back_to_their_size(tmp_path: Path) -> None:
     for split, size in sizes.items():
         back = OutputGeometry(data, True, split).sample(split, "ADE_1", image)
         assert back.mask.shape == size and back.resize is None
-        kept = OutputGeometry(data, False, split).sample(split, "ADE_1", image)
-        assert kept.resize == data.resize_mode(split, "ADE_1")
+        sample = OutputGeometry(data, False, split).sample(split, "ADE_1", image)
+        assert sample.resize == data.resize_mode(split, "ADE_1")

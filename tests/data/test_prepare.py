@@ -102,7 +102,7 @@ def test_resizing_is_recorded(raw: Any, tmp_path: Path, how: Any) -> None:
     assert pixels == n * (192 if how == "pad" else 256)
 
 
-def test_the_number_of_processes_changes_no_byte(
+def test_the_bytes_do_not_depend_on_the_number_of_processes(
     raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = prepare(config_of(raw, tmp_path / "one", workers=1))
@@ -134,7 +134,7 @@ def test_stopped_and_started_again_it_gives_the_same_bytes(
     assert len(calls) == 3 + 4
 
 
-def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
+def test_it_resumes_after_being_killed(tmp_path: Path) -> None:
     """SIGKILL at some moment, through the real command with its pool of processes."""
     words = ["prepare", "--source", "streets", "--height", "16", "--width", "16", "--workers", "2"]
     words += ["--train-count", "40", "--val-count", "8", "--output"]
@@ -172,7 +172,9 @@ def test_other_settings_need_another_folder(raw: Any, tmp_path: Path) -> None:
         prepare(config_of(raw, tmp_path / "out", height=13))
 
 
-def test_a_image_that_went_away_between_two_runs_leaves_nothing(raw: Any, tmp_path: Path) -> None:
+def test_an_image_removed_between_two_runs_is_removed_from_the_output(
+    raw: Any, tmp_path: Path
+) -> None:
     raw.save("masks/walk2_5.png", np.full((24, 32), 77, np.uint8))
     with pytest.raises(UserError, match="77"):
         prepare(config_of(raw, tmp_path / "out"))

@@ -20,7 +20,7 @@ def test_boxes_of_a_wide_image_in_a_square() -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("original", [(31, 77), (200, 90), (8, 9)])
-def test_masks_hold_no_new_ids(how: ResizeMode, original: tuple[int, int]) -> None:
+def test_masks_have_no_new_ids(how: ResizeMode, original: tuple[int, int]) -> None:
     ids = np.random.default_rng(1).choice([3, 200, 7], original).astype(np.uint8)
     fitted = fit(ids, how, (40, 24), nearest=True, fill=9)
     assert fitted.shape == (40, 24)
@@ -72,7 +72,7 @@ def test_a_image_of_the_wanted_size_is_not_touched() -> None:
         assert (fit(image, how, (9, 11), nearest=False) == image).all()
 
 
-def test_16_to_9_is_kept_without_stretching() -> None:
+def test_16_to_9_is_not_cropped() -> None:
     for how in HOWS:
         assert source_box(how, (1080, 1920), (576, 1024)) == (0, 0, 1080, 1920)
         assert content_box(how, (1080, 1920), (576, 1024)) == (0, 0, 576, 1024)
