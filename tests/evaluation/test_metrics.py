@@ -112,7 +112,7 @@ def test_kernel_distance_is_fixed_by_its_seed_and_grows_with_the_shift() -> None
         kernel_distance(x, far[:1], 1)
 
 
-def test_interval_contains_the_score_and_is_empty_if_all_masks_have_the_same() -> None:
+def test_interval_contains_the_score_and_has_no_width_for_equal_masks() -> None:
     rng = np.random.default_rng(0)
     matrices, total = [], ConfusionMatrix(2)
     for _ in range(30):

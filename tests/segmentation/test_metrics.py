@@ -10,7 +10,7 @@ from semsynth.segmentation.metrics import ConfusionMatrix
 def test_scores_of_a_set_counted_by_hand() -> None:
     matrix = ConfusionMatrix(3)
     matrix.add(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 1]]))
-    # class 0: TP 1, FN 1; class 1: TP 2, FP 1; class 2 is absent
+    # class 0: TP 1, FP 1; class 1: TP 2, FN 1; class 2 is absent
     assert matrix.per_class == {0: pytest.approx(1 / 2), 1: pytest.approx(2 / 3)}
     assert matrix.miou == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert matrix.pixel_accuracy == pytest.approx(3 / 4)

@@ -139,7 +139,7 @@ class Segmenter(nn.Module):
         try:
             segmenter = cls(info)
             segmenter.load_state_dict(content["state"])
-        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except Exception as error:  # an invalid ``arch`` fails in many ways inside Transformers
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{path}: its weights do not fit its network ({reason}); train the segmenter again"
