@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,10 +13,9 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch.nn.functional import pad
 
-from semsynth.core.config import parse
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, read_json, write_json, write_text
+from semsynth.core.files import claim_output_dir, write_json, write_text
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
@@ -35,9 +33,8 @@ from semsynth.evaluation.report.page import (
 )
 from semsynth.models.codecs.codec import Codec, make_codec, normalize_images, open_codec
 from semsynth.models.codecs.vae import VaeCodec, load_vae
-from semsynth.models.config import ModelConfig, whole_size
-from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX
-from semsynth.pipelines.formats.model_file import load_model_file, with_own_vae
+from semsynth.models.config import whole_size
+from semsynth.pipelines.formats.model_file import load_checkpoint
 from semsynth.pipelines.outputs import crop_to, to_pixels
 from semsynth.segmentation.segmenter import Segmenter
 
@@ -106,7 +103,7 @@ def open_chosen_codec(config: EvaluateConfig) -> Codec:
     if config.vae is not None:
         return load_vae(config.vae)
     if config.model is not None:
-        return open_codec(_model_config(config.model))
+        return open_codec(load_checkpoint(config.model).model)
     return make_codec(config.codec or "haar")
 
 
@@ -200,19 +197,6 @@ def _reader(round_trip: CodecRoundTrip, rebuilt: bool) -> Callable[[int], EvalSa
         return EvalSample(image, number, (data.read_mask(split, stem), box))
 
     return read
-
-
-def _model_config(path: Path) -> ModelConfig:
-    if not (path / MODEL_INDEX).is_file():
-        return load_model_file(path).model
-    index = read_json(path / MODEL_INDEX)
-    model = index.get("model") if isinstance(index, dict) else None
-    if not isinstance(model, dict):
-        raise UserError(
-            f"{path}: not a model of semsynth ({MODEL_INDEX} has no 'model'); give final_model.pth "
-            "or a folder of `semsynth export --to diffusers`"
-        )
-    return with_own_vae(parse(ModelConfig, model, f"{path / MODEL_INDEX}: model"), path)
 
 
 def _describe(codec: Codec, data: PreparedDataset, config: EvaluateConfig) -> Json:

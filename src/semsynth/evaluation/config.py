@@ -57,7 +57,7 @@ class EvaluateConfig:
     vae: str | None = None
     """Codec of --codec-only: a Diffusers autoencoder, a folder or OWNER/NAME of the Hub."""
     model: Path | None = None
-    """Codec of --codec-only: that of a trained model, final_model.pth or a Diffusers folder."""
+    """Codec of --codec-only: that of a trained model; final_model.pth, run or Diffusers folder."""
     shard: str | None = None
     """K/N: measure the K-th of N parts of the images, K from 1 to N. By default torchrun, srun and
     job arrays determine it. The last process to finish writes the report."""
