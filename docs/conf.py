@@ -6,7 +6,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -33,6 +33,10 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"semsynth {version}"
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+default_role = "literal"  # `name` in a docstring
+smartquotes = False  # --flag stays --flag
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_copy_source = False
 html_show_copyright = False
 
@@ -42,7 +46,7 @@ nb_execution_mode = "off"  # a test runs the notebook; its outputs are stored in
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
+autodoc_default_options = {"no-value": True}
 python_use_unqualified_type_names = True
 napoleon_use_ivar = True
 napoleon_use_rtype = False
@@ -69,7 +73,14 @@ def _link_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = _LINK.sub(address, source[0])
 
 
+def _plain_paths(app: Sphinx, *rest: Any) -> tuple[str, str] | None:
+    """Write a default of `Path("x")` as 'x' in a signature."""
+    signature, returned = rest[-2:]
+    return signature and (re.sub(r"PosixPath\(('[^']*')\)", r"\1", signature), returned)
+
+
 def setup(app: Sphinx) -> None:
     """Connect what changes the pages before they are parsed."""
+    app.connect("autodoc-process-signature", _plain_paths)
     app.connect("source-read", _fill_in)
     app.connect("source-read", _link_to_repository)

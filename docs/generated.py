@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
 import docstring_parser
@@ -176,11 +176,23 @@ def _api() -> str:
         if isinstance(value, str):
             continue
         kind = "autoclass" if isinstance(value, type) else "autofunction"
-        members = (
-            "\n   :members:" if kind == "autoclass" and not issubclass(value, Exception) else ""
-        )
-        parts.append(f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: semsynth.{name}{members}\n```\n")
+        lines = [f".. {kind}:: semsynth.{name}"]
+        fields = flags(value) if dataclasses.is_dataclass(value) else []
+        if kind == "autoclass" and not issubclass(value, Exception):
+            names = ", ".join(field.name for field in dataclasses.fields(value)) if fields else ""
+            lines += ["   :members:", *([f"   :exclude-members: {names}"] if names else [])]
+        parts.append(f"## {name}\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```\n")
+        if fields and "Attributes:" not in (value.__doc__ or ""):  # else the class says it itself
+            rows = [replace(f, name=_field(f.name)) for f in fields]
+            parts.append(f"{_table(rows, 'Field')}\n")
     return "\n".join(parts)
+
+
+def _field(flag: str) -> str:
+    """Return the name of the field behind a flag."""
+    return {"--from": "from_checkpoint"}.get(
+        flag, flag.partition(",")[0].removeprefix("--").replace("-", "_").lower()
+    )
 
 
 _PARTS: dict[str, Callable[[], str]] = {

@@ -33,7 +33,7 @@ def fake_python(folder: Path, old: bool, no_venv: bool) -> Path:
 def test_help_lists_each_target(root: Path) -> None:
     text = make(root).stdout
     assert text == make(root, "help").stdout
-    for target in ("demo", "test", "lint", "types", "contracts", "bench", "clean"):
+    for target in ("demo", "test", "lint", "types", "contracts", "docs", "bench", "clean"):
         assert f"make {target} " in text
     assert "TORCH_INDEX" in text
 

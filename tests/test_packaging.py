@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
 from email.parser import Parser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import semsynth
 
@@ -103,6 +108,54 @@ def test_recipes_load_from_the_installed_wheel(installed: Path, root: Path, tmp_
     places, names = done.stdout.splitlines()
     assert all(place.startswith(str(installed)) for place in places.split())
     assert {f"{name}.yaml" for name in names.split()} == recipes(root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])
+def test_it_installs_in_a_clean_environment_and_runs(kind: str, dist: Path, tmp_path: Path) -> None:
+    """A new environment, which sees the dependencies that are here, but not this checkout."""
+    clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIP_NO_INDEX": "1"}
+    run = functools.partial(
+        subprocess.run, check=True, capture_output=True, text=True, cwd=tmp_path, env=clean
+    )
+    run([sys.executable, "-m", "venv", "--without-pip", "venv"])
+    python, semsynth_ = (str(tmp_path / "venv" / "bin" / name) for name in ("python", "semsynth"))
+    places = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).stdout
+    # Lines of a .pth file of a .pth file are not read, so an editable semsynth stays unseen.
+    (Path(places.strip()) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (file,) = dist.glob(kind)
+    pip = [python, "-m", "pip", "install", "--no-deps", "--no-build-isolation"]
+    run([*pip, "--ignore-installed", str(file)])
+    assert str(tmp_path) in run([python, "-c", "import semsynth; print(semsynth)"]).stdout
+    assert run([semsynth_, "--version"]).stdout == f"semsynth {semsynth.__version__}\n"
+    assert "verbs:" in run([semsynth_, "--help"]).stdout
+    flags = ["--height", "32", "--width", "32", "--train-count", "2", "--val-count", "1"]
+    run([semsynth_, "prepare", "--source", "streets", "--output", "streets", *flags])
+    assert (tmp_path / "streets" / "dataset.json").is_file()
+
+
+def test_an_index_would_take_them(dist: Path) -> None:
+    files = [str(path) for path in dist.iterdir()]
+    assert len(files) == 2
+    command = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round(root: Path) -> None:
+    imported = set()
+    for path in (root / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+    distributions = packages_distributions()
+    third_party = imported - set(sys.stdlib_module_names) - {"semsynth"}
+    needed = {canonicalize_name(distributions[name][0]) for name in third_party}
+    declared = {canonicalize_name(Requirement(line).name) for line in project(root)["dependencies"]}
+    assert needed == declared
 
 
 @pytest.mark.slow
