@@ -20,10 +20,9 @@ from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
 from semsynth.core.devices import pick_device, seconds
-from semsynth.models.sdm.blocks import SpadeNorm
+from semsynth.models.sdm.blocks import EPS, SpadeNorm, group_norm
 from semsynth.models.sdm.compiled_norms import _compiled, norm_silu
-from semsynth.models.sdm.condition import dense, modulate, modulated_norm
-from semsynth.models.sdm.norms import EPS, group_norm
+from semsynth.models.sdm.condition import modulate, modulated_norm, own_memory
 
 Way = Callable[[], object]
 LAST = torch.channels_last
@@ -95,8 +94,8 @@ def null_condition(side: int, channels: int, device: torch.device) -> dict[str, 
     """Return the null condition kept whole against its rim and a plain GroupNorm."""
     x = maps(4, channels, side, device)
     norm = SpadeNorm(channels, 12, 32).to(device).bfloat16()
-    short = dense(norm.modulation(torch.zeros(1, 12, 3, 3, device=device).bfloat16()))
-    whole = dense(norm.modulation(torch.zeros(1, 12, side, side, device=device).bfloat16()))
+    short = own_memory(norm.modulation(torch.zeros(1, 12, 3, 3, device=device).bfloat16()))
+    whole = own_memory(norm.modulation(torch.zeros(1, 12, side, side, device=device).bfloat16()))
     whole = (whole[0].contiguous(memory_format=LAST), whole[1].contiguous(memory_format=LAST))
     name = f"null condition, {channels} x {side} x {side}: rim and one pixel, not whole maps"
     return {

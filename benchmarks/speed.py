@@ -45,10 +45,9 @@ from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.flops import training_flops
-from semsynth.models.sdm.compiled_norms import enable_compiled_norms
+from semsynth.models.sdm.condition import encode_condition, encode_null
 from semsynth.models.sdm.label_input import one_hot
-from semsynth.models.sdm.reference import reference_forward
-from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.models.sdm.unet import SemanticUNet, reference_forward
 from semsynth.training.ema import Ema
 from semsynth.training.throughput import peak_flops
 
@@ -268,7 +267,7 @@ def fast_network(unet: SemanticUNet, where: Where) -> SemanticUNet:
     """Return a copy of the network as `semsynth generate` runs it."""
     fast: SemanticUNet = copy.deepcopy(unet)
     fast.to(memory_format=where.layout)
-    enable_compiled_norms(fast, "auto", where.device)
+    fast.compile_norms("auto", where.device)
     return fast
 
 
@@ -289,8 +288,8 @@ def sampling(name: str, where: Where) -> dict[str, Any]:
     x, t, mask = inputs(case, unet)
     hot = one_hot(unet, mask)
     with where.autocast(True):
-        condition = fast_unet.encode(mask)
-        null = fast_unet.encode_null(case.side, case.side)
+        condition = encode_condition(fast_unet, hot)
+        null = encode_null(fast_unet, case.side, case.side)
 
     def plain() -> Tensor:
         with where.autocast(False):
@@ -330,7 +329,8 @@ def image(where: Where, plain_step: float) -> dict[str, Any]:
 
         def paint() -> Tensor:
             with where.autocast(True):
-                condition, null = unet.encode(mask), unet.encode_null(case.side, case.side)
+                condition = encode_condition(unet, one_hot(unet, mask))
+                null = encode_null(unet, case.side, case.side)
 
                 def step(x: Tensor, t: Tensor, with_null: bool) -> tuple[Tensor, Tensor | None]:
                     shaped = x.contiguous(memory_format=where.layout)
@@ -370,7 +370,7 @@ def _training_step(case: Case, where: Where, fast: bool) -> Callable[[], Tensor]
     if fast:
         unet = unet.to(memory_format=where.layout)
         x0 = x0.contiguous(memory_format=where.layout)
-        enable_compiled_norms(unet, "auto", where.device)
+        unet.compile_norms("auto", where.device)
     optimizer = torch.optim.AdamW(unet.parameters(), 1e-4, fused=fast, foreach=False)
     ema = Ema(unet, 0.9999, False) if fast else None
     copies = [] if fast else [p.detach().clone() for p in unet.parameters()]

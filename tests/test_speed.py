@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from semsynth.models.sdm.reference import reference_forward
-from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.models.sdm.unet import SemanticUNet, reference_forward
 from semsynth.planning.memory import step_memory
 from semsynth.training.recipe import Recipe, load_recipe
 

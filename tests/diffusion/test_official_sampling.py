@@ -25,6 +25,7 @@ from semsynth.diffusion.loss import learned_log_variance
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import PixelCodec
+from semsynth.models.sdm.condition import encode_condition
 from semsynth.models.sdm.unet import SemanticUNet
 
 PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True)
@@ -42,7 +43,8 @@ def assert_close(what: str, ours: Tensor, theirs: Tensor, share: float) -> None:
 
 def denoiser(unet: SemanticUNet, label: Tensor, scale: float, inexact: float = 0.0) -> Denoiser:
     """The guided network; each output may be off by ``inexact`` of the largest."""
-    condition, null = unet.encode(label), unet.encode(torch.zeros_like(label[:1]))
+    condition = encode_condition(unet, label)
+    null = encode_condition(unet, torch.zeros_like(label[:1]))
     rng = torch.Generator().manual_seed(0)
 
     def both_sides(x: Tensor, t: Tensor, with_null: bool) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from semsynth.models.sdm.dropout import SampleDropout, seed_dropout
+from semsynth.models.sdm.blocks import SampleDropout, seed_dropout
 
 
 def dropped(network: nn.Module, x: Tensor, *seeds: int) -> Tensor:

@@ -9,6 +9,7 @@ from official_figures import NAMES, figures, label_map, network
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
+from semsynth.models.sdm.condition import encode_condition
 
 PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True)
 
@@ -19,7 +20,7 @@ PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=Tru
 def test_hybrid_loss_equals_the_official_one(name: str, case: str) -> None:
     description, tensors = figures(name)
     unet, schedule = network(description), Schedule(PAPER)
-    condition = unet.encode(label_map(tensors, "label", unet))
+    condition = encode_condition(unet, label_map(tensors, "label", unet))
     x0, noise, t = tensors["in/x_start"], tensors["in/noise"], tensors[f"in/train_t_{case}"]
     noised = schedule.noised(x0, noise, t)
     assert torch.allclose(noised, tensors[f"out/q_sample_{case}"], atol=1e-5, rtol=0)

@@ -8,7 +8,8 @@ from official_figures import NAMES, figures, label_map, network
 from torch import Tensor
 
 from semsynth.diffusion.guidance import guide
-from semsynth.models.sdm.reference import reference_forward
+from semsynth.models.sdm.condition import encode_condition
+from semsynth.models.sdm.unet import reference_forward
 
 
 def assert_close(ours: Tensor, theirs: Tensor, share: float = 1e-5) -> None:
@@ -41,8 +42,8 @@ def test_guided_pass_equals_two_passes(name: str) -> None:
     expected = torch.cat(
         [without[:, :3] + 1.5 * (with_mask[:, :3] - without[:, :3]), with_mask[:, 3:]], dim=1
     )
-    null = unet.encode(torch.zeros_like(hot[:1]))
-    both = unet(x, t, unet.encode(hot), null)
+    null = encode_condition(unet, torch.zeros_like(hot[:1]))
+    both = unet(x, t, encode_condition(unet, hot), null)
     assert_close(guide(both.sample, both.null_sample, 1.5, 3), expected)
     sample, null_sample = reference_forward(unet, x, t, hot, True)
     assert null_sample is not None

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from semsynth.core.errors import UserError
+from semsynth.models.sdm.condition import encode_condition
 from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.unet import SemanticUNet
 
@@ -30,10 +32,11 @@ def network(**changes: Any) -> SemanticUNet:
 
 
 def inputs(height: int, width: int, patch: int = 1) -> tuple[torch.Tensor, ...]:
+    """Two noisy images, timesteps, and label maps."""
     g = torch.Generator().manual_seed(1)
     x = torch.randn(2, 3, height, width, generator=g)
-    size = (2, height * patch, width * patch)
-    return x, torch.tensor([3, 700]), torch.randint(0, CLASSES, size, generator=g)
+    ids = torch.randint(0, CLASSES, (2, height * patch, width * patch), generator=g)
+    return x, torch.tensor([3, 700]), F.one_hot(ids, CLASSES).permute(0, 3, 1, 2).float()
 
 
 @pytest.mark.parametrize(
@@ -61,21 +64,20 @@ def test_any_size_width_and_depth(height: int, width: int, changes: dict[str, An
 def test_two_steps_are_one(changes: dict[str, Any]) -> None:
     unet = network(**changes)
     x, t, labels = inputs(8, 8, changes.get("label_patch", 1))
-    condition = unet.encode(labels)
+    condition = encode_condition(unet, labels)
     assert condition.n_bytes > 0
     torch.testing.assert_close(unet(x, t, condition).sample, unet(x, t, labels).sample)
-    torch.testing.assert_close(unet(x, t, one_hot(unet, labels)).sample, unet(x, t, labels).sample)
-    repeated = unet.encode(labels[:1])
-    torch.testing.assert_close(
-        unet(x, t, repeated).sample, unet(x, t, labels[:1].expand(2, -1, -1)).sample
-    )
+    repeated = unet(x, t, labels[:1].expand(2, -1, -1, -1)).sample
+    torch.testing.assert_close(unet(x, t, encode_condition(unet, labels[:1])).sample, repeated)
+    torch.testing.assert_close(unet(x, t, labels[:1]).sample, repeated)
 
 
 @torch.no_grad()
 def test_both_sides_of_guidance() -> None:
     unet = network(out_channels=6)
     x, t, labels = inputs(8, 8)
-    condition, null = unet.encode(labels), unet.encode(torch.full_like(labels[:1], -1))
+    condition = encode_condition(unet, labels)
+    null = encode_condition(unet, torch.zeros_like(labels[:1]))
     both = unet(x, t, condition, null)
     torch.testing.assert_close(both.sample, unet(x, t, condition).sample)
     torch.testing.assert_close(both.null_sample, unet(x, t, null).sample)
@@ -86,15 +88,16 @@ def test_both_sides_of_guidance() -> None:
 def test_edges_are_the_last_channel() -> None:
     unet = network(label_channels=CLASSES + 1, instance_edges=True)
     x, t, labels = inputs(8, 8)
-    edges = (labels == 2).to(torch.uint8)
-    hot = one_hot(unet, labels, edges)
+    ids = labels.argmax(1)
+    edges = (ids == 2).to(torch.uint8)
+    hot = one_hot(unet, ids, edges)
     assert torch.equal(hot[:, -1], edges.float())
-    assert torch.equal(hot[:, :-1].argmax(1), labels)
-    with_edges = unet(x, t, unet.encode(labels, edges)).sample
-    torch.testing.assert_close(with_edges, unet(x, t, hot).sample)
-    assert not torch.equal(with_edges, unet(x, t, labels).sample)
-    # An edge where nothing is labelled stays an edge; the null condition has none.
-    assert float(one_hot(unet, torch.full_like(labels, CLASSES), None).abs().sum()) == 0
+    assert torch.equal(hot[:, :-1], labels)
+    assert not torch.equal(unet(x, t, hot).sample, unet(x, t, one_hot(unet, ids)).sample)
+    # Unlabelled pixels may have edges; the null condition has none.
+    nothing = torch.full_like(ids, CLASSES)
+    assert torch.equal(one_hot(unet, nothing, edges)[:, -1], edges.float())
+    assert float(one_hot(unet, nothing).abs().sum()) == 0
 
 
 @torch.no_grad()
@@ -106,8 +109,8 @@ def test_a_timestep_for_all_and_a_tuple() -> None:
 
 
 def test_a_map_of_another_number_of_classes() -> None:
-    with pytest.raises(UserError, match=r"has 7 channels, the network 5"):
-        network().encode(torch.zeros(1, 7, 8, 8))
+    with pytest.raises(UserError, match=r"is \(1, 7, 8, 8\), .* channels of the network, 5"):
+        encode_condition(network(), torch.zeros(1, 7, 8, 8))
 
 
 @torch.no_grad()
@@ -118,9 +121,6 @@ def test_unlabelled_is_all_zeros() -> None:
     assert hot.shape == (1, CLASSES, 2, 2)
     assert hot.sum(1).tolist() == [[[0.0, 1.0], [1.0, 0.0]]]
     assert (float(hot[0, 0, 0, 1]), float(hot[0, 4, 1, 0])) == (1.0, 1.0)
-    x, t, _ = inputs(8, 8)
-    nothing = unet(x, t, torch.full((2, 8, 8), -1)).sample
-    assert torch.equal(nothing, unet(x, t, torch.zeros(2, CLASSES, 8, 8)).sample)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (5, 2), (3, 7)])
@@ -128,7 +128,7 @@ def test_unlabelled_is_all_zeros() -> None:
 def test_a_patch_shows_every_pixel_under_it(place: tuple[int, int]) -> None:
     x, t, labels = inputs(4, 4, patch=4)
     changed = labels.clone()
-    changed[0, place[0], place[1]] = (changed[0, place[0], place[1]] + 1) % CLASSES
+    changed[0, :, place[0], place[1]] = labels[0, :, place[0], place[1]].roll(1)
     unet = network(label_patch=4)
     difference = (unet(x, t, labels).sample - unet(x, t, changed).sample).abs().amax(dim=(1, 2, 3))
     assert float(difference[0]) > 0
@@ -153,7 +153,7 @@ def test_a_size_that_cannot_be_halved(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match=message):
         unet(x, t, torch.zeros(2, CLASSES, 8, 8))
     with pytest.raises(UserError, match=message):
-        unet.encode(labels)
+        encode_condition(unet, labels)
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ import torch
 from semsynth.core import precision
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
+from semsynth.models.sdm.condition import cached_norms, condition_bytes, encode_condition
+from semsynth.models.sdm.label_input import label_input
 from semsynth.pipelines import synthesizer
 from semsynth.pipelines.synthesizer import encode_masks, images_per_mask, keep_bytes
 from semsynth.planning.live_bytes import MemoryTracker
@@ -52,11 +54,10 @@ def test_what_is_kept_changes_no_image(
     expected = pipe.generate(masks, seeds)
     pipe.synthesizer.cache = "auto" if cache == "some" else cache
     if cache == "some":
-        sizes = pipe.unet.condition_bytes(2, 8, 12)
+        sizes = condition_bytes(pipe.unet, 2, 8, 12)
         monkeypatch.setattr(synthesizer, "free_bytes", lambda device: sum(sizes))  # half is kept
-        assert f"{len(pipe.unet.kept(2, (8, 12), sum(sizes) // 2))} of {len(sizes)} norms" in (
-            pipe.synthesizer.describe_cache(2)
-        )
+        n_cached = len(cached_norms(pipe.unet, 2, (8, 12), sum(sizes) // 2))
+        assert f"{n_cached} of {len(sizes)} norms" in pipe.synthesizer.describe_cache(2)
     painted = pipe.generate(masks, seeds)
     assert np.abs(painted.astype(int) - expected).max() <= 1
 
@@ -69,21 +70,21 @@ def test_masks_are_encoded_once_and_never_kept_twice(
     unet = pipe.unet
     masks = torch.randint(0, 2, (4, 8, 12))[[0, 1, 1, 2]]
     calls: list[int] = []
-    plain = unet.encode
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         calls.append(1)
-        return plain(*arguments, **options)
+        return encode_condition(*arguments)
 
-    monkeypatch.setattr(unet, "encode", counted)
+    monkeypatch.setattr(synthesizer, "encode_condition", counted)
     live = MemoryTracker()
     live.ignore(list(unet.parameters()))
     with live:
-        found = encode_masks(unet, pipe._model, masks)
+        found = encode_masks(unet, pipe.synthesizer.model, masks)
     assert len(calls) == 3
-    for mine, wanted in zip(found.entries, plain(masks).entries, strict=True):
-        torch.testing.assert_close(mine, wanted)
-    most = max(part.nbytes for entry in found.entries for part in entry)
+    expected = encode_condition(unet, label_input(unet, pipe.synthesizer.model, masks))
+    for mine, wanted in zip(found.norms, expected.norms, strict=True):
+        torch.testing.assert_close(mine.sources[0], wanted.sources[0])
+    most = max(part.nbytes for norm in found.norms for part in norm.sources[0])
     assert live.peak < found.n_bytes + 4 * most
 
 
@@ -105,7 +106,7 @@ def test_bfloat16_is_near(
     pipe = new_pipe()
     masks, seeds = new_masks(2), [1, 2]
     expected = pipe.generate(masks, seeds)
-    size = sum(pipe.unet.condition_bytes(1, 8, 12))
+    size = sum(condition_bytes(pipe.unet, 1, 8, 12))
     parts = pipe.synthesizer
     assert parts.precision == "no"
     assert parts.encode(masks[:1]).n_bytes == size

@@ -18,6 +18,7 @@ from semsynth.data.prepare import prepare
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.names import from_official, to_official
+from semsynth.models.sdm.label_input import one_hot
 from semsynth.pipelines.formats.model_file import (
     build_network,
     load_model_file,
@@ -140,7 +141,7 @@ def test_no_variation_is_zeros(configure: Configure) -> None:
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     x, t = torch.randn(2, 12, 8, 8), torch.tensor([3, 500])
-    label_map = torch.randint(5, (2, 16, 16))
+    label_map = one_hot(unet, torch.randint(5, (2, 16, 16)))
     plain = unet(x, t, label_map).sample
     assert torch.equal(unet(x, t, label_map, augment_params_BA=torch.zeros(2, 7)).sample, plain)
     mirrored = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0] * 7])
@@ -219,8 +220,9 @@ def test_the_official_code_loses_nothing_that_is_told(configure: Configure, tmp_
     plain = replace(bundle, model=bundle.model.model_copy(update={"augment_condition": False}))
     back = from_official(meta_network(plain), state)
     assert back.keys() == bundle.weights.keys() - {"augment_in.weight"}
-    x, t, label_map = torch.randn(1, 3, 16, 16), torch.tensor([300]), torch.ones(1, 16, 16).long()
+    x, t, network = torch.randn(1, 3, 16, 16), torch.tensor([300]), load_network(bundle)
+    label_map = one_hot(network, torch.ones(1, 16, 16))
     with torch.no_grad():
-        expected = load_network(bundle)(x, t, label_map).sample
+        expected = network(x, t, label_map).sample
         found = load_network(replace(plain, weights=back))(x, t, label_map).sample
     assert torch.equal(found, expected)

@@ -305,7 +305,7 @@ def test_in_bfloat16_where_the_cpu_has_it(
     configure: Configure, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     networks = []
-    monkeypatch.setattr(setup, "enable_compiled_norms", lambda unet, *_: networks.append(unet))
+    monkeypatch.setattr(SemanticUNet, "compile_norms", lambda unet, *_: networks.append(unet))
     for name, has, kind in (("a", "", "auto"), ("b", "yes", "no"), ("c", "yes", "auto")):
         monkeypatch.setattr(precision, "cpu_bfloat16", partial(str, has))
         train(configure(name, f"train.precision={kind}", "train.steps=2", "finetune.steps=0"))

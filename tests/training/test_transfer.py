@@ -11,6 +11,8 @@ from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
+from semsynth.models.sdm.condition import encode_condition
+from semsynth.models.sdm.label_input import one_hot
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network, load_network
 from semsynth.training.init.label_match import match_labels
 from semsynth.training.init.transfer import (
@@ -61,12 +63,11 @@ def test_the_same_image_for_labels_that_correspond(features: int) -> None:
     x, t = torch.randn(2, 12, 8, 8), torch.tensor([10, 700])
     ours = torch.tensor([0, 2, 3])[torch.randint(3, (2, 16, 16))]
     theirs = ours.clone().apply_(OF_OURS.__getitem__)
-    expected = load_network(source)(x, t, theirs).sample
-    torch.testing.assert_close(unet(x, t, ours).sample, expected, rtol=1e-5, atol=1e-5)
-    # Nothing at all stays nothing.
-    empty = torch.full_like(ours, -1)
-    expected = load_network(source)(x, t, empty).sample
-    torch.testing.assert_close(unet(x, t, empty).sample, expected, rtol=1e-5, atol=1e-5)
+    old, nothing = load_network(source), torch.full_like(ours, -1)
+    for mine, other in ((ours, theirs), (nothing, nothing)):
+        found = unet(x, t, one_hot(unet, mine)).sample
+        expected = old(x, t, one_hot(old, other)).sample
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_label_of_ours_alone_starts_from_the_mean_of_all_theirs() -> None:
@@ -115,10 +116,13 @@ def test_another_codec(theirs: str, ours: str) -> None:
     # An area of one class gives the same gammas and betas, whatever the label patch.
     old, side = load_network(source), 8
     for mine, other in OF_OURS.items():
-        a = unet.encode(torch.full((1, side * unet.label_patch, side * unet.label_patch), mine))
-        b = old.encode(torch.full((1, side * old.label_patch, side * old.label_patch), other))
-        for one, two in zip(a.entries, b.entries, strict=True):
-            torch.testing.assert_close(one[0], two[0], rtol=1e-5, atol=1e-5)
+        a, b = (
+            encode_condition(net, one_hot(net, torch.full((1, n, n), channel)))
+            for net, channel in ((unet, mine), (old, other))
+            for n in (side * net.label_patch,)
+        )
+        for one, two in zip(a.norms, b.norms, strict=True):
+            torch.testing.assert_close(one.sources[0], two.sources[0], rtol=1e-5, atol=1e-5)
 
 
 EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}

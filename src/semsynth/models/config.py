@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from semsynth.core.config import Config
 
 Size = tuple[int, int]
+Compile = Literal["auto", "on", "off"]
+"""Compile the kernels of norms: ``auto``, on GPUs; ``on``, also on a CPU; ``off``, never."""
 
 
 def whole_size(size: Size, multiple: int) -> Size:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from semsynth.models.sdm.condition import encode_condition, encode_null
 from semsynth.models.sdm.unet import SemanticUNet
 
 
@@ -25,9 +26,9 @@ class NetworkFlops:
         training: forward and backward pass, the mask's part included; nothing twice.
         recomputed: what gradient checkpointing adds to that.
         forward: the forward pass alone, the mask's part included, at the size of training.
-        condition: ``unet.encode``, once a mask.
-        single: a pass with a condition that was kept.
-        guided: a guided pass with conditions that were kept.
+        condition: ``encode_condition``, once per mask.
+        single: a pass with a cached condition.
+        guided: a guided pass with cached conditions.
     """
 
     training: int
@@ -62,12 +63,12 @@ def network_flops(
 @torch.no_grad()
 def painting_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int, int]:
     """Return the FLOPs of a mask, of a pass and of a guided pass; see ``network_flops``."""
-    x, t, hot = _inputs(unet, size)
-    kept, null = unet.encode(hot), unet.encode_null(*size)
+    x, t, label_map = _inputs(unet, size)
+    condition, null = encode_condition(unet, label_map), encode_null(unet, *size)
     return (
-        count_flops(lambda: unet.encode(hot)),
-        count_flops(lambda: unet(x, t, kept)),
-        count_flops(lambda: unet(x, t, kept, null)),
+        count_flops(lambda: encode_condition(unet, label_map)),
+        count_flops(lambda: unet(x, t, condition)),
+        count_flops(lambda: unet(x, t, condition, null)),
     )
 
 
@@ -80,10 +81,10 @@ def training_flops(unet: SemanticUNet, size: tuple[int, int], checkpointing: boo
         checkpointing: count with gradient checkpointing, so with what it computes again.
     """
     before = unet.gradient_checkpointing
-    x, t, hot = _inputs(unet, size)
+    x, t, label_map = _inputs(unet, size)
 
     def train() -> None:
-        unet(x, t, hot).sample.sum().backward()
+        unet(x, t, label_map).sample.sum().backward()
         unet.zero_grad(set_to_none=True)
 
     try:
@@ -102,9 +103,9 @@ def count_flops(run: Callable[[], Any]) -> int:
 
 def _inputs(unet: SemanticUNet, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     (height, width), patch = size, unet.label_patch
-    hot = torch.empty(1, unet.label_channels, height * patch, width * patch, device="meta")
+    label_map = torch.empty(1, unet.label_channels, height * patch, width * patch, device="meta")
     x = torch.empty(1, unet.channels, height, width, device="meta")
-    return x, torch.zeros(1, device="meta"), hot
+    return x, torch.zeros(1, device="meta"), label_map
 
 
 def _checkpoint(unet: SemanticUNet, on: bool) -> None:

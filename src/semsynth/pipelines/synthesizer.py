@@ -33,12 +33,16 @@ from semsynth.diffusion.guidance import Denoiser
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, open_codec
-from semsynth.models.config import ModelConfig, Size, whole_size
-from semsynth.models.sdm.compiled_norms import Compile, enable_compiled_norms
-from semsynth.models.sdm.condition import Condition
+from semsynth.models.config import Compile, ModelConfig, Size, whole_size
+from semsynth.models.sdm.condition import (
+    Condition,
+    cached_norms,
+    condition_bytes,
+    encode_condition,
+    encode_null,
+)
 from semsynth.models.sdm.label_input import label_input
-from semsynth.models.sdm.reference import reference_forward
-from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.models.sdm.unet import SemanticUNet, reference_forward
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
@@ -97,7 +101,7 @@ class Synthesizer:
         metadata: of the training: recipe, step, data set, licence, versions (may be empty).
         checkpoint_sha256: hash of what it was loaded from; empty for one in training.
         cache: how much of what depends on the masks alone is kept between steps.
-        use_reference: compute by ``models.sdm.reference``, as the official code does; slow.
+        use_reference: compute as the official code does (``reference_forward``); slow.
         execution_device: where an offloaded network computes; None: where its weights are.
     """
 
@@ -165,7 +169,7 @@ class Synthesizer:
 
     @property
     def plain_network(self) -> SemanticUNet:
-        """The network itself, where ``torch.compile`` wraps it: only it has ``encode``."""
+        """The network itself, where ``torch.compile`` wraps it."""
         return getattr(self.network, "_orig_mod", self.network)  # type: ignore[return-value]
 
     @property
@@ -202,8 +206,8 @@ class Synthesizer:
             if self._wanted_precision is not None:
                 own = self.use_reference or dtype != torch.float32
                 self._precision = "no" if own else resolve_precision(self._wanted_precision, device)
-            compile_norms = "off" if self.use_reference else self._compile
-            enable_compiled_norms(self.plain_network, compile_norms, device)
+            compile_norms: Compile = "off" if self.use_reference else self._compile
+            self.plain_network.compile_norms(compile_norms, device)
             if device.type != "meta" and not self._is_offloaded():
                 self.plain_network.to(memory_format=memory_format(self._precision))
         return self._precision
@@ -226,7 +230,7 @@ class Synthesizer:
         self._wanted_precision, self._precision, self._prepared_for = None, precision, None
 
     def set_compile(self, wanted: Compile) -> None:
-        """Compile the norms' kernels (``models.sdm.compiled_norms``); by default on GPUs."""
+        """Compile the kernels of norms, or not; by default ``auto``, on GPUs."""
         self._compile, self._prepared_for = wanted, None
 
     @torch.no_grad()
@@ -286,7 +290,7 @@ class Synthesizer:
         return height // self.codec.downscale, width // self.codec.downscale
 
     def _cache_bytes(self, masks: int, latent_size: Size) -> int:
-        needed = sum(self.plain_network.condition_bytes(masks, *latent_size))
+        needed = sum(condition_bytes(self.plain_network, masks, *latent_size))
         return keep_bytes(self.cache, self.device, needed)
 
     def describe_size(self, height: int, width: int) -> str:
@@ -298,8 +302,8 @@ class Synthesizer:
         latent_size = self.latent_size(size or (self.height, self.width))
         with self._autocast():
             budget = self._cache_bytes(masks, latent_size)
-            sizes = self.plain_network.condition_bytes(masks, *latent_size)
-            cached = self.plain_network.kept(masks, latent_size, budget)
+            sizes = condition_bytes(self.plain_network, masks, *latent_size)
+            cached = cached_norms(self.plain_network, masks, latent_size, budget)
         share = f"{sum(sizes[i] for i in cached) / 1e6:.0f} of {sum(sizes) / 1e6:.0f} MB"
         return f"condition cache: {share} for {masks} masks, {len(cached)} of {len(sizes)} norms"
 
@@ -330,7 +334,7 @@ class Synthesizer:
         null = None
         if settings.guidance_scale != 1.0 and not self.use_reference:
             with self._autocast():
-                null = self.plain_network.encode_null(*latent_size)
+                null = encode_null(self.plain_network, *latent_size)
         device, precision = self.device, self.precision
 
         def predict(x: Tensor, t: Tensor, with_null: bool) -> tuple[Tensor, Tensor | None]:
@@ -492,8 +496,8 @@ def encode_masks(
     """Encode masks one by one, so that the numbers do not depend on which masks there are.
 
     (Kernels of several shapes round differently.) One that is the same as the one before it is not
-    encoded again. Channels and edges as of ``label_input``; ``keep`` as of ``SemanticUNet.encode``,
-    for all of them.
+    encoded again. Channels and edges as of ``label_input``; ``keep`` as ``cache_bytes`` of
+    ``encode_condition``, for all of them.
     """
     count = len(channels_MHW)
     each = None if keep is None else keep // count
@@ -505,5 +509,5 @@ def encode_masks(
             parts.append(parts[-1])
         else:
             label_map = label_input(unet, model, channels_MHW[i : i + 1], edges)
-            parts.append(unet.encode(label_map, keep=each))
+            parts.append(encode_condition(unet, label_map, each))
     return Condition.stack(parts)

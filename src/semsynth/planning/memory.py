@@ -26,9 +26,9 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, make_codec, normalize_images
 from semsynth.models.codecs.vae_costs import fresh_vae
 from semsynth.models.config import VaeConfig
-from semsynth.models.sdm.blocks import ResBlock
-from semsynth.models.sdm.compiled_norms import activate
-from semsynth.models.sdm.condition import Modulation
+from semsynth.models.sdm.blocks import Modulation, ResBlock
+from semsynth.models.sdm.compiled_norms import compiled_norm_act
+from semsynth.models.sdm.condition import encode_null
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
@@ -194,7 +194,7 @@ def _fake(recipe: Recipe, label_channels: int, cuda: bool) -> Iterator[SemanticU
             unet.enable_gradient_checkpointing()
         for block in unet.modules() if cuda and recipe.train.compile != "off" else ():
             if isinstance(block, ResBlock):
-                block.fused = partial(activate, kernel=_kernel)
+                block.norm_act = partial(compiled_norm_act, kernel=_kernel)
         with _casts_of_cuda() if cuda else nullcontext():
             yield unet.train()
 
@@ -290,7 +290,7 @@ def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
         t = torch.zeros(1, dtype=torch.int64)
         with autocast(device, precision):
             condition = encode_masks(unet, model, channels, edges, keep)
-            null = unet.encode_null(*size)
+            null = encode_null(unet, *size)
         with keep_casts(device):
             for _ in range(2):  # in the second pass all weights have been cast
                 x = held[0].contiguous(memory_format=layout)

@@ -29,6 +29,7 @@ from semsynth.models.codecs.vae import VaeCodec
 from semsynth.models.codecs.vae_costs import find_config, fresh_vae
 from semsynth.models.config import whole_size
 from semsynth.models.flops import painting_flops, training_flops
+from semsynth.models.sdm.condition import encode_null
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.pipelines.synthesizer import encode_masks
@@ -253,7 +254,7 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
     t = torch.full((1,), 500, device=device)
     with autocast(device, precision):
         kept = encode_masks(unet, recipe.model, channels)
-        null = unet.encode_null(height, width)
+        null = encode_null(unet, height, width)
         encode = _seconds(lambda: encode_masks(unet, recipe.model, channels), device)
         guided = _seconds(lambda: unet(x, t, kept, null), device)
     sides = (painted.height, painted.width)

@@ -29,7 +29,6 @@ from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
-from semsynth.models.sdm.compiled_norms import enable_compiled_norms
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.pipelines.formats.model_file import ModelFile, build_network
@@ -227,7 +226,7 @@ def lay_out(run: Run, shared: bool = False) -> None:
     # Shares have one layout only; the convolutions follow the images' all the same.
     for network in (run.unet, run.ema.module) if run.channels_last and not shared else ():
         network.to(memory_format=torch.channels_last)
-    enable_compiled_norms(run.unet, run.recipe.train.compile, run.accelerator.device)
+    run.unet.compile_norms(run.recipe.train.compile, run.accelerator.device)
 
 
 def _precision(run: Path, recipe: Recipe, accelerator: Accelerator, before: Any) -> Precision:

@@ -20,7 +20,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import DiffusionLoss, Loss
 from semsynth.models.codecs.codec import Codec, normalize_images
-from semsynth.models.sdm.dropout import seed_dropout
+from semsynth.models.sdm.blocks import seed_dropout
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.training.ema import Ema

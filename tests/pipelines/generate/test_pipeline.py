@@ -17,7 +17,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.models.config import ModelConfig
-from semsynth.models.sdm.reference import reference_forward
+from semsynth.models.sdm.unet import reference_forward
 from semsynth.pipelines import synthesizer
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.model_file import (

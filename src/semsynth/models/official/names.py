@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semsynth.core.progress import progress
-from semsynth.models.sdm.blocks import Attention, ResBlock, SpadeNorm, Stage
+from semsynth.models.sdm.blocks import Attention, ResBlock, SpadeNorm, UNetStage
 from semsynth.models.sdm.unet import SemanticUNet
 
 Shape = tuple[int, ...]
@@ -105,7 +105,7 @@ def _network(unet: SemanticUNet) -> Entries:
     yield from _layer("conv_out", "out.2")
 
 
-def _stage(ours: str, theirs: str, stage: Stage) -> Entries:
+def _stage(ours: str, theirs: str, stage: UNetStage) -> Entries:
     yield from _block(f"{ours}.block", f"{theirs}.0", stage.block)
     after = 1
     if stage.attention is not None:

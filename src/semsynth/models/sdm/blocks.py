@@ -1,32 +1,47 @@
-"""The blocks of the U-Net: residual blocks with plain or spatially-adaptive normalisation.
+"""The blocks of the U-Net: residual blocks with plain or spatially-adaptive normalization.
 
 Shape suffixes: B batch, C channels, H height, W width, E width of the time embedding,
-K channels of the condition (one per class).
+K channels of the condition (one per class), M masks (one for each image, or one for all).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.models.sdm.condition import (
-    BatchedConditions,
-    Modulation,
-    NormCondition,
-    modulated_norm,
-)
-from semsynth.models.sdm.dropout import SampleDropout
-from semsynth.models.sdm.norms import GroupNorm
+from semsynth.core.rng import derive_seed
 
-Fused = Callable[
-    [nn.Module, Tensor, NormCondition | BatchedConditions | None, Modulation | None], Tensor
-]
-"""(norm, x_BCHW, its entry, the time's scale and shift) to the activated map; see ``fused``."""
+Modulation = tuple[Tensor, Tensor]
+"""1 + gamma and beta of one norm, each (M, C, H, W)."""
+
+
+class PreparedCondition(Protocol):
+    """What one SPADE norm needs of masks, prepared for sampling: ``condition.NormCondition``."""
+
+    def normalize(self, norm: SpadeNorm, x_BCHW: Tensor) -> Tensor:
+        """Return ``GroupNorm(x) * (1 + gamma) + beta`` with the gammas and betas of ``norm``."""
+        ...
+
+
+SpadeInput = Tensor | PreparedCondition
+"""What a SPADE norm gets: the label map (M, K, H, W) at its size, or what was prepared of it."""
+
+NormAct = Callable[[nn.Module, Tensor, SpadeInput | None, Modulation | None], Tensor]
+"""(norm, x_BCHW, input of a SPADE norm, scale and shift by the time) to the activated map; see
+``compiled_norms``."""
+
+EPS = 1e-5
+
+# PyTorch's CPU kernel for channels_last is fast for maps of so many pixels, or groups of so many
+# channels. Otherwise it walks group by group in strips of channels; a strip that is shorter than a
+# vector register takes up to 30 times as long as the contiguous kernel (PyTorch 2.11;
+# `python benchmarks/kernels.py`).
+_FAST_PIXELS, _FAST_CHANNELS = 1024, 16
 
 
 def norm_groups(channels: int) -> int:
@@ -34,12 +49,42 @@ def norm_groups(channels: int) -> int:
     return math.gcd(32, channels)
 
 
+def group_norm(
+    x_BCHW: Tensor, groups: int, weight_C: Tensor | None = None, bias_C: Tensor | None = None
+) -> Tensor:
+    """Return GroupNorm of ``x``, in its memory format; as ``torch.nn.functional.group_norm``."""
+    channels_last = x_BCHW.is_contiguous(memory_format=torch.channels_last)
+    if not channels_last or x_BCHW.is_contiguous() or _has_kernel(x_BCHW, groups):
+        return F.group_norm(x_BCHW, groups, weight_C, bias_C, EPS)
+    out = F.group_norm(x_BCHW.contiguous(), groups, weight_C, bias_C, EPS)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def _has_kernel(x_BCHW: Tensor, groups: int) -> bool:
+    """Return whether PyTorch has a fast kernel for this map in channels_last: on CPUs alone."""
+    _, channels, height, width = x_BCHW.shape
+    is_fast = height * width >= _FAST_PIXELS or channels // groups >= _FAST_CHANNELS
+    return x_BCHW.device.type == "cpu" and is_fast
+
+
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm`` (SDM's encoder and last layer) by ``group_norm``."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        """Build the norm with its weight and bias."""
+        super().__init__(groups, channels, EPS)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return the normalised (B, C, H, W)."""
+        return group_norm(x_BCHW, self.num_groups, self.weight, self.bias)
+
+
 class SpadeNorm(nn.Module):
-    """Spatially-adaptive group normalisation (SDM, section 3.2; SPADE, arXiv 1903.07291).
+    """Spatially-adaptive group normalization (SDM, section 3.2; SPADE, arXiv 1903.07291).
 
     ``GroupNorm(x) * (1 + gamma) + beta`` where gamma and beta are two layers of convolutions of
-    the condition map. They do not depend on the noise level, so they are computed apart, by
-    ``modulation``, once for a mask.
+    the label map. They do not depend on the noise level, so that sampling computes them once per
+    mask (``condition.py``).
     """
 
     def __init__(self, channels: int, condition_channels: int, hidden: int) -> None:
@@ -57,11 +102,53 @@ class SpadeNorm(nn.Module):
         gamma, beta = self.gamma_beta(F.relu(self.shared(map_MKHW))).chunk(2, dim=1)
         return 1 + gamma, beta
 
-    def forward(self, x_BCHW: Tensor, entry: NormCondition | BatchedConditions) -> Tensor:
-        """Normalise ``x_BCHW`` and apply gamma and beta."""
-        entries = entry.entries if isinstance(entry, BatchedConditions) else (entry,)
-        modulations = (self.modulation(e) if isinstance(e, Tensor) else e for e in entries)
-        return modulated_norm(x_BCHW, self.groups, *modulations)
+    def forward(self, x_BCHW: Tensor, condition: SpadeInput) -> Tensor:
+        """Normalize ``x_BCHW`` and apply gamma and beta."""
+        if not isinstance(condition, Tensor):
+            return condition.normalize(self, x_BCHW)
+        modulation = self.modulation(condition)
+        normalized = group_norm(x_BCHW, self.groups)
+        scale, shift = (contiguous(part) for part in modulation)
+        return torch.addcmul(shift, normalized, scale)
+
+
+def contiguous(map_BCHW: Tensor) -> Tensor:
+    """Return a map without gaps in memory: beta is half of the channels of a convolution."""
+    is_nchw = map_BCHW.is_contiguous()
+    layout = torch.contiguous_format if is_nchw else torch.channels_last
+    return map_BCHW.contiguous(memory_format=layout)
+
+
+class SampleDropout(nn.Dropout):
+    """Dropout with a seed per sample: the same draws however a batch is split or recomputed.
+
+    Attributes:
+        layer: its place in the network, so that two layers of one sample draw differently.
+        seeds: one for each sample of the next batch; None draws from the global generator, as
+            ``nn.Dropout`` does.
+    """
+
+    layer: int = 0
+    seeds: Sequence[int] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, ...) with the share ``p`` set to zero and the rest scaled to the same mean."""
+        if not self.training or not self.p or self.seeds is None:
+            return super().forward(input)
+        if len(self.seeds) != len(input):
+            raise ValueError(f"{len(self.seeds)} seeds for {len(input)} samples")
+        mask = torch.empty(input.shape, dtype=input.dtype, device=input.device)
+        for sample, seed in zip(mask, self.seeds, strict=True):
+            generator = torch.Generator(input.device).manual_seed(derive_seed(seed, self.layer))
+            sample.bernoulli_(1 - self.p, generator=generator)
+        return input * mask / (1 - self.p)
+
+
+def seed_dropout(network: nn.Module, seeds: Sequence[int] | None) -> None:
+    """Give ``network`` the seeds of the samples that it sees next; None: the global generator."""
+    layers = [module for module in network.modules() if isinstance(module, SampleDropout)]
+    for layer, module in enumerate(layers):
+        module.layer, module.seeds = layer, seeds
 
 
 def _resample(x_BCHW: Tensor, how: Literal["down", "up"] | None) -> Tensor:
@@ -97,7 +184,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample: Literal["down", "up"] | None = resample
         self.is_spade = spade is not None
-        self.fused: Fused | None = None
+        self.norm_act: NormAct | None = None
 
         def norm(channels: int) -> nn.Module:
             if spade is None:
@@ -124,10 +211,10 @@ class ResBlock(nn.Module):
         self,
         x_BCHW: Tensor,
         embedding_BE: Tensor,
-        entries: tuple[NormCondition | BatchedConditions, ...] = (),
+        conditions: tuple[SpadeInput, ...] = (),
     ) -> Tensor:
-        """Return (B, out_channels, H', W'); ``entries`` are those of ``spade_norms``."""
-        first, second = entries if self.is_spade else (None, None)
+        """Return (B, out_channels, H', W'); ``conditions`` are those of ``spade_norms``."""
+        first, second = conditions if self.is_spade else (None, None)
         h = _resample(self._activated(self.norm1, x_BCHW, first), self.resample)
         h = self.conv1(h)
         scale, shift = self.time(F.silu(embedding_BE))[..., None, None].chunk(2, dim=1)
@@ -139,13 +226,13 @@ class ResBlock(nn.Module):
         self,
         norm: nn.Module,
         x_BCHW: Tensor,
-        entry: NormCondition | BatchedConditions | None,
+        condition: SpadeInput | None,
         time: Modulation | None = None,
     ) -> Tensor:
         """Return SiLU of the norm, with the time's scale and shift in between where given."""
-        if self.fused is not None:
-            return self.fused(norm, x_BCHW, entry, time)
-        h = norm(x_BCHW) if entry is None else norm(x_BCHW, entry)
+        if self.norm_act is not None:
+            return self.norm_act(norm, x_BCHW, condition, time)
+        h = norm(x_BCHW) if condition is None else norm(x_BCHW, condition)
         return F.silu(h if time is None else torch.addcmul(time[1], h, time[0]))
 
 
@@ -166,7 +253,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return ``x`` plus what was attended to, (B, C, H, W)."""
+        """Return ``x`` plus the projected values of attention, (B, C, H, W)."""
         batch, channels, height, width = x_BCHW.shape
         tokens = self.norm(x_BCHW).flatten(2).transpose(1, 2)
         qkv = self.qkv(tokens).view(batch, height * width, self.heads, 3, -1)
@@ -176,8 +263,8 @@ class Attention(nn.Module):
         return x_BCHW + out  # type: ignore[no-any-return]
 
 
-class Stage(nn.Module):
-    """A residual block, attention after it where the level has it, and a doubling of the size."""
+class UNetStage(nn.Module):
+    """A residual block, attention after it where the level has it, and upsampling at its end."""
 
     def __init__(
         self, block: ResBlock, attention: Attention | None = None, up: ResBlock | None = None
@@ -196,14 +283,14 @@ class Stage(nn.Module):
         self,
         x_BCHW: Tensor,
         embedding_BE: Tensor,
-        entries: tuple[NormCondition | BatchedConditions, ...] = (),
+        conditions: tuple[SpadeInput, ...] = (),
     ) -> Tensor:
-        """Run the stage; ``entries`` are those of ``spade_norms``."""
-        h: Tensor = self.block(x_BCHW, embedding_BE, entries[:2])
+        """Run the stage; ``conditions`` are those of ``spade_norms``."""
+        h: Tensor = self.block(x_BCHW, embedding_BE, conditions[:2])
         if self.attention is not None:
             h = self.attention(h)
         if self.up is not None:
-            h = self.up(h, embedding_BE, entries[2:])
+            h = self.up(h, embedding_BE, conditions[2:])
         return h
 
 

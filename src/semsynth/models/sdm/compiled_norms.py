@@ -1,16 +1,15 @@
 """GroupNorm, gamma and beta, the time's scale-shift and SiLU in one kernel, by ``torch.compile``.
 
-All four read and write whole maps and compute next to nothing, so that on a GPU they take as long
-as their trips through memory. Only they are compiled, with sizes left open: that takes seconds,
-where compiling the network takes minutes. On CPUs the compiled kernel is slower than the separate
-ones (docs/log.md).
+All four read and write whole maps and compute little, so that on a GPU their time is that of
+memory. Only they are compiled, for any size: that takes seconds, where compiling the network takes
+minutes. On CPUs the compiled kernel is slower than the separate ones (docs/log.md).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +17,15 @@ from torch import Tensor, nn
 
 from semsynth.core.logging import logger
 from semsynth.core.precision import computed_dtype
-from semsynth.models.sdm.blocks import ResBlock, SpadeNorm
-from semsynth.models.sdm.condition import BatchedConditions, Modulation, NormCondition, rim_places
-from semsynth.models.sdm.norms import EPS, GroupNorm
-from semsynth.models.sdm.unet import SemanticUNet
-
-Compile = Literal["auto", "on", "off"]
-"""``auto``: on GPUs; ``on``: also on a CPU; ``off``: never."""
+from semsynth.models.sdm.blocks import (
+    EPS,
+    GroupNorm,
+    Modulation,
+    PreparedCondition,
+    SpadeInput,
+    SpadeNorm,
+)
+from semsynth.models.sdm.condition import NormCondition, border_index
 
 
 def norm_silu(
@@ -34,10 +35,10 @@ def norm_silu(
     time: Modulation | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Return ``silu(time of (GroupNorm(x) * scale + shift))`` in ``dtype``; float32 within.
+    """Return ``silu(time of (GroupNorm(x) * scale + shift))`` in ``dtype``; computed in float32.
 
-    In the memory format of ``x``: PyTorch's own GroupNorm gives NCHW on a GPU whatever it gets, and
-    each convolution would turn its input round.
+    In the memory format of ``x``: PyTorch's own GroupNorm returns NCHW on a GPU for any input, and
+    each convolution would have to permute it.
 
     Args:
         x_BCHW: the map.
@@ -60,75 +61,74 @@ def _for_images(part_MCHW: Tensor, x_BCHW: Tensor) -> Tensor:
     """Return a scale or shift that broadcasts to ``x``; compiled, it is read where it is used."""
     for axis in (2, 3):
         side = x_BCHW.shape[axis]
-        if part_MCHW.shape[axis] not in (1, side):  # the rim and one pixel, see `spread`
-            part_MCHW = part_MCHW.index_select(axis, rim_places(side, x_BCHW.device))
+        if part_MCHW.shape[axis] not in (1, side):  # see `expand_border`
+            part_MCHW = part_MCHW.index_select(axis, border_index(side, x_BCHW.device))
     masks, images = len(part_MCHW), len(x_BCHW)
     if masks not in (1, images):
         part_MCHW = part_MCHW.repeat_interleave(images // masks, 0)
     return part_MCHW.float()
 
 
-VARIANTS = 64
+# With and without gradients, time, and a batch of one, there are more variants than the default.
+MAX_VARIANTS = 64
 
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    # With and without gradients, time, and a batch of one, there are more forms than are allowed.
-    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.recompile_limit = max(MAX_VARIANTS, torch._dynamo.config.recompile_limit)
     return torch.compile(norm_silu, dynamic=True)
 
 
-def activate(
+def compiled_norm_act(
     norm: nn.Module,
     x_BCHW: Tensor,
-    entry: NormCondition | BatchedConditions | None,
+    condition: SpadeInput | None,
     time: Modulation | None,
     kernel: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Return what a residual block makes of ``x`` before its convolution, by the compiled kernel.
+    """Return SiLU of a norm, as a residual block does before its convolution; ``blocks.NormAct``.
 
     Args:
         norm: SPADE or plain.
         x_BCHW: the map.
-        entry: of the SPADE norm, see ``condition``.
+        condition: input of the SPADE norm; None for a plain one.
         time: see ``norm_silu``.
         kernel: in place of the compiled ``norm_silu``.
     """
-    if isinstance(entry, BatchedConditions):
-        count = len(entry.entries)
-        times = (
-            [None] * count if time is None else zip(*(t.chunk(count) for t in time), strict=True)
-        )
-        rows = zip(x_BCHW.chunk(count), entry.entries, times, strict=True)
-        return torch.cat([activate(norm, x, each, t, kernel) for x, each, t in rows])
-    if entry is None:
+    if isinstance(condition, NormCondition) and len(condition.sources) > 1:
+        parts = [NormCondition((source,)) for source in condition.sources]
+        times = [None] * len(parts) if time is None else _split(time, len(parts))
+        rows = zip(x_BCHW.chunk(len(parts)), parts, times, strict=True)
+        return torch.cat([compiled_norm_act(norm, *row, kernel) for row in rows])
+    if condition is None:
         plain = cast(GroupNorm, norm)
         groups = plain.num_groups
         modulation = (plain.weight[None, :, None, None], plain.bias[None, :, None, None])
     else:
         spade = cast(SpadeNorm, norm)
         groups = spade.groups
-        modulation = spade.modulation(entry) if isinstance(entry, Tensor) else entry
+        source = condition if isinstance(condition, Tensor) else _only_source(condition)
+        modulation = spade.modulation(source) if isinstance(source, Tensor) else source
     dtype = computed_dtype(x_BCHW.device, x_BCHW.dtype)
     return (kernel or _compiled())(x_BCHW, groups, modulation, time, dtype)
 
 
-def enable_compiled_norms(unet: SemanticUNet, wanted: Compile, device: torch.device) -> bool:
-    """Let the network's blocks use the compiled kernel, or not; return whether they do.
+def _split(time: Modulation, count: int) -> list[Modulation]:
+    scales, shifts = (part.chunk(count) for part in time)
+    return list(zip(scales, shifts, strict=True))
 
-    A kernel for a small map is compiled and run first: where that fails (no compiler, no Triton),
-    one warning says so, and the network goes on without.
-    """
-    use = wanted == "on" or (wanted == "auto" and device.type == "cuda")
-    use = use and _works(device)
-    for module in unet.modules():
-        if isinstance(module, ResBlock):
-            module.fused = activate if use else None
-    return use
+
+def _only_source(condition: PreparedCondition) -> Modulation | Tensor:
+    (source,) = cast(NormCondition, condition).sources
+    return source
 
 
 @functools.cache
-def _works(device: torch.device) -> bool:
+def can_compile(device: torch.device) -> bool:
+    """Return whether the kernel can be compiled for a device; a warning says why not.
+
+    It is compiled and run for a small map: that fails where there is no compiler or no Triton.
+    """
     x = torch.ones(1, 4, 8, 8, device=device)
     one = torch.ones(1, 4, 1, 1, device=device)
     try:
@@ -136,7 +136,7 @@ def _works(device: torch.device) -> bool:
             _compiled()(x, 2, (one, one), None, x.dtype)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever the compiler raises, the way without it is the same
+    except Exception as error:  # whatever the compiler raises, the separate operations work
         reason = str(error).strip().splitlines() or [type(error).__name__]
         logger.warning(f"torch.compile does not work here ({reason[0]}): running without it")
         return False

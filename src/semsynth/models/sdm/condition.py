@@ -1,57 +1,81 @@
-"""What the network needs of a mask, in the forms in which it can be kept.
+"""Label maps prepared for sampling: what depends on the mask alone is computed once, and kept.
 
 Gamma and beta of every SPADE norm depend on the label map alone: half of a pass is spent on them,
-and they are the same in all steps, for all images of a mask, on both sides of guidance.
+and they are the same in all steps, for all images of a mask. Training does not use this module.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
-from semsynth.models.sdm.norms import group_norm, group_norm_with_moments
+from semsynth.core.precision import computed_dtype
+from semsynth.models.sdm.blocks import EPS, Modulation, SpadeNorm, group_norm
 
-Modulation = tuple[Tensor, Tensor]
-"""1 + gamma and beta of one norm, each (M, C, H, W) for M masks; or, of the null condition, with
-sides of 3 at the most: the rim, and one pixel for all within (see ``spread``)."""
+if TYPE_CHECKING:
+    from semsynth.models.sdm.unet import SemanticUNet
 
-NormCondition = Modulation | Tensor
-"""A modulation, or what it is computed from when it is used: the label map (M, K, H, W) at the
-norm's size."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+# Modulations of the null condition up to this size are kept whole: below it, computing the border
+# of a plain GroupNorm again takes longer than reading a map (`python benchmarks/kernels.py`).
+MAX_DENSE_NULL_NUMEL = 2**19
+# Both sides of guidance go through maps of at most so many numbers (of all sides) as one batch.
+MAX_JOINT_NUMEL = 2**19
+# Diffusers moves an offloaded network to its device when `forward` is called, or one so marked.
+_called_like_forward: Callable[[Function], Function] = apply_forward_hook
 
 
 @dataclass(frozen=True)
-class BatchedConditions:
-    """The entries of one norm for several passes that run as one batch.
+class NormCondition:
+    """What one SPADE norm needs of M masks; ``blocks.PreparedCondition``.
 
     Attributes:
-        entries: one for each pass; the batch has all images of the first, then of the second, ….
+        sources: one for each pass of a batch (the batch has all images of the first, then of the
+            second, ...), mostly one. Each is a modulation, computed once, or the label map
+            (M, K, H, W) at the norm's size, from which each pass computes it. A modulation of the
+            null condition may have sides of at most 3: the border, and one pixel for all inside
+            it (see ``expand_border``).
     """
 
-    entries: tuple[NormCondition, ...]
+    sources: tuple[Modulation | Tensor, ...]
+
+    def modulations(self, norm: SpadeNorm) -> tuple[Modulation, ...]:
+        """Return the modulations of the passes that run as one batch."""
+        return tuple(
+            norm.modulation(source) if isinstance(source, Tensor) else source
+            for source in self.sources
+        )
+
+    def normalize(self, norm: SpadeNorm, x_BCHW: Tensor) -> Tensor:
+        """Return what ``norm`` makes of ``x_BCHW``."""
+        return modulated_norm(x_BCHW, norm.groups, *self.modulations(norm))
 
 
 @dataclass(frozen=True)
 class Condition:
-    """All that the network needs of masks, computed once by ``SemanticUNet.encode``.
+    """All that the network needs of masks, computed once by ``encode_condition``.
 
-    With M masks, a batch of M n images has n of the first mask, then n of the second, ….
+    With M masks, a batch of M n images has n of the first mask, then n of the second, ....
 
     Attributes:
-        entries: one for each SPADE norm, in the order of the forward pass.
+        norms: one for each SPADE norm, in the order of the forward pass.
     """
 
-    entries: tuple[NormCondition, ...]
+    norms: tuple[NormCondition, ...]
 
     @property
     def n_bytes(self) -> int:
         """Return the memory that it takes, in bytes; maps that norms share count once."""
         parts = {
             id(part): part.numel() * part.element_size()
-            for entry in self.entries
-            for part in ((entry,) if isinstance(entry, Tensor) else entry)
+            for norm in self.norms
+            for source in norm.sources
+            for part in ((source,) if isinstance(source, Tensor) else source)
         }
         return sum(parts.values())
 
@@ -59,33 +83,145 @@ class Condition:
     def stack(cls, parts: list[Condition]) -> Condition:
         """Return the condition of the masks of several conditions of one network, in order.
 
-        ``parts`` is emptied, and each norm's tensors are let go as soon as they are joined: all of
+        ``parts`` is emptied, and each norm's tensors are freed as soon as they are joined: all of
         them twice would be twice the memory.
         """
         if len(parts) == 1:
             return parts.pop()
-        left = [list(reversed(part.entries)) for part in parts]
+        remaining = [[norm.sources[0] for norm in reversed(part.norms)] for part in parts]
         parts.clear()
-        entries: list[NormCondition] = []
+        norms: list[NormCondition] = []
         # Norms of one level share their map: it is joined once (and kept, so that its id is its).
-        maps: dict[tuple[int, ...], tuple[Tensor, list[NormCondition]]] = {}
-        while left[0]:
-            row = [of_mask.pop() for of_mask in left]
+        maps: dict[tuple[int, ...], tuple[Tensor, list[Modulation | Tensor]]] = {}
+        while remaining[0]:
+            row = [of_mask.pop() for of_mask in remaining]
             if isinstance(row[0], Tensor):
                 key = tuple(id(tensor) for tensor in row)
                 if key not in maps:
                     maps[key] = torch.cat([t for t in row if isinstance(t, Tensor)]), row
-                entries.append(maps[key][0])
+                norms.append(NormCondition((maps[key][0],)))
             else:
                 scales, shifts = zip(*row, strict=True)
                 del row
-                entries.append((torch.cat(scales), torch.cat(shifts)))
-        return cls(tuple(entries))
+                norms.append(NormCondition(((torch.cat(scales), torch.cat(shifts)),)))
+        return cls(tuple(norms))
+
+
+@_called_like_forward
+def encode_condition(
+    unet: SemanticUNet, map_MKHW: Tensor, cache_bytes: int | None = None
+) -> Condition:
+    """Compute what depends on masks alone.
+
+    Args:
+        unet: the network.
+        map_MKHW: of ``label_input``; all zeros is the null condition.
+        cache_bytes: maximum bytes of gammas and betas to keep; those that do not fit are computed
+            in each pass, wide norms first (they save the least time per byte). None keeps all.
+
+    Raises:
+        UserError: a map of another number of channels, or sides that cannot be halved.
+    """
+    pyramid = unet.label_pyramid(map_MKHW)
+    height, width = pyramid[0].shape[2:]
+    cached = cached_norms(unet, len(map_MKHW), (height, width), cache_bytes)
+    norms = []
+    for index, (norm, level) in enumerate(unet.spade_norms()):
+        at_level = pyramid[level]
+        source = own_memory(norm.modulation(at_level)) if index in cached else at_level
+        norms.append(NormCondition((source,)))
+    return Condition(tuple(norms))
+
+
+@_called_like_forward
+def encode_null(unet: SemanticUNet, height: int, width: int) -> Condition:
+    """Return the condition of no mask for latents of this size; it takes little memory.
+
+    The same numbers as ``encode_condition`` of all zeros: constant but for the border that zero
+    padding makes (``expand_border``).
+    """
+    unet.check_size(height, width)
+    norms = []
+    for norm, level in unet.spade_norms():
+        size = [min(3, side >> level) for side in (height, width)]
+        weight = norm.shared.weight
+        parts = norm.modulation(weight.new_zeros(1, weight.shape[1], *size))
+        whole = torch.Size((height >> level, width >> level))
+        if norm.channels * whole.numel() <= MAX_DENSE_NULL_NUMEL:
+            parts = (expand_border(parts[0], whole), expand_border(parts[1], whole))
+        norms.append(NormCondition((own_memory(parts),)))
+    return Condition(tuple(norms))
+
+
+def condition_bytes(unet: SemanticUNet, masks: int, height: int, width: int) -> list[int]:
+    """Return the bytes of gamma and beta of each SPADE norm for latents of this size."""
+    each = 2 * masks * computed_dtype(unet.device, unet.dtype).itemsize
+    return [
+        each * norm.channels * (height >> level) * (width >> level)
+        for norm, level in unet.spade_norms()
+    ]
+
+
+def cached_norms(
+    unet: SemanticUNet, masks: int, size: tuple[int, int], cache_bytes: int | None
+) -> set[int]:
+    """Return the indices of the SPADE norms whose gammas and betas fit into ``cache_bytes``."""
+    sizes = condition_bytes(unet, masks, *size)
+    if cache_bytes is None:
+        return set(range(len(sizes)))
+    norms = unet.spade_norms()
+    cached = set()
+    # Computing takes hidden x (K + 2 C) products per pixel, keeping 2 C numbers: narrow first.
+    for index in sorted(range(len(sizes)), key=lambda i: (norms[i][0].channels, i)):
+        if sizes[index] > cache_bytes:
+            break
+        cache_bytes -= sizes[index]
+        cached.add(index)
+    return cached
+
+
+def decode_sides(
+    unet: SemanticUNet,
+    h: Tensor,
+    skips: Sequence[Tensor],
+    embedding: Tensor,
+    conditions: Sequence[Condition],
+) -> list[Tensor]:
+    """Return the output for each condition; small maps of all of them are one batch.
+
+    Args:
+        unet: the network.
+        h: the encoder's last map.
+        skips: the encoder's maps, the last one first.
+        embedding: of the timesteps.
+        conditions: one for each side of guidance.
+    """
+    count = len(conditions)
+    parts: Sequence[Tensor] = (h,) * count
+    n_joint = 0
+    if _joining_pays(h):
+        fitting = sum(count * skip.numel() <= MAX_JOINT_NUMEL for skip in skips)
+        n_joint = 1 + fitting if fitting else 0
+    if n_joint:
+        rows = zip(*(condition.norms for condition in conditions), strict=True)
+        joint = [NormCondition(tuple(norm.sources[0] for norm in row)) for row in rows]
+        wide = [torch.cat([skip] * count) for skip in skips[: n_joint - 1]]
+        h, time = torch.cat([h] * count), torch.cat([embedding] * count)
+        parts = unet.run_decoder(h, time, wide, joint, stop=n_joint).chunk(count)
+    return [
+        unet.project_out(unet.run_decoder(part, embedding, skips, condition.norms, start=n_joint))
+        for part, condition in zip(parts, conditions, strict=True)
+    ]
+
+
+def _joining_pays(h: Tensor) -> bool:
+    # Not in float32 on a CPU: there arithmetic takes nearly all of the time.
+    return h.device.type != "cpu" or h.dtype != torch.float32
 
 
 def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
     """Return ``x * (1 + gamma) + beta``, for B images of M masks (see ``Condition``)."""
-    scale, shift = (spread(part, x_BCHW.shape[2:]) for part in modulation)
+    scale, shift = (expand_border(part, x_BCHW.shape[2:]) for part in modulation)
     masks = len(scale)
     if masks in (1, len(x_BCHW)):
         return torch.addcmul(shift, x_BCHW, scale)
@@ -94,71 +230,87 @@ def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
 
 
 def modulated_norm(x_BCHW: Tensor, groups: int, *modulations: Modulation) -> Tensor:
-    """Return ``GroupNorm(x) * (1 + gamma) + beta``, of several modulations in a batch."""
+    """Return ``GroupNorm(x) * (1 + gamma) + beta``; the batch has a part for each modulation."""
     if len(modulations) > 1:
         parts = group_norm(x_BCHW, groups).chunk(len(modulations))
         return torch.cat([modulate(*each) for each in zip(parts, modulations, strict=True)])
     (modulation,) = modulations
     sides = modulation[0].shape[2:]
     if sides == (3, 3) != x_BCHW.shape[2:] and not torch.is_grad_enabled():
-        return _short_norm(x_BCHW, groups, modulation)
+        return constant_modulated_norm(x_BCHW, groups, modulation)
     return modulate(group_norm(x_BCHW, groups), modulation)
 
 
-def _short_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
-    """As ``modulated_norm``, of a modulation that is constant within: a plain GroupNorm does it.
+def constant_modulated_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
+    """Return ``modulated_norm`` of a null modulation by a plain GroupNorm, without gradients.
 
-    Only the outermost rows and columns are computed again, with their own gammas and betas.
+    Inside the border gamma and beta are constant: they are its weight and bias. Only the outermost
+    rows and columns are computed again, with gammas and betas of their own.
     """
     channels, height, width = x_BCHW.shape[1:]
     scale, shift = (part[0].to(x_BCHW.dtype) for part in modulation)
-    within = (scale[:, 1, 1].contiguous(), shift[:, 1, 1].contiguous())
-    out, mean, rstd = group_norm_with_moments(x_BCHW, groups, *within)
+    inner = (scale[:, 1, 1].contiguous(), shift[:, 1, 1].contiguous())
+    out, mean, rstd = group_norm_with_moments(x_BCHW, groups, *inner)
     mean_BC1, rstd_BC1 = (
         part.repeat_interleave(channels // groups, 1)[..., None].to(out.dtype)
         for part in (mean, rstd)
     )
     for axis, side in ((2, height), (3, width)):
         along = width if axis == 2 else height
-        for place in (0, side - 1):
-            row = 0 if place == 0 else 2
+        for index in (0, side - 1):
+            row = 0 if index == 0 else 2
             scales, shifts = (_line(part.select(axis - 1, row), along) for part in (scale, shift))
-            line = (x_BCHW.select(axis, place) - mean_BC1) * rstd_BC1
-            out.select(axis, place).copy_(torch.addcmul(shifts, line, scales))
+            line = (x_BCHW.select(axis, index) - mean_BC1) * rstd_BC1
+            out.select(axis, index).copy_(torch.addcmul(shifts, line, scales))
     return out
 
 
 def _line(ends_C3: Tensor, length: int) -> Tensor:
-    """Return (C, length): first, middle …, last."""
+    """Return (C, length): the first, the middle repeated, the last."""
     return torch.cat(
         [ends_C3[:, :1], ends_C3[:, 1:2].expand(-1, length - 2), ends_C3[:, 2:]], dim=1
     )
 
 
-def dense(modulation: Modulation) -> Modulation:
-    """Return a modulation to keep: beta is a view of what gamma was a part of, here its own.
+def group_norm_with_moments(
+    x_BCHW: Tensor, groups: int, weight_C: Tensor, bias_C: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``group_norm``, and mean and 1 / deviation of the groups, (B, groups) each."""
+    batch, channels, height, width = x_BCHW.shape
+    if x_BCHW.device.type == "cpu":
+        area = height * width
+        return torch.native_group_norm(x_BCHW, weight_C, bias_C, batch, channels, area, groups, EPS)
+    # Elsewhere that function refuses channels_last.
+    out = group_norm(x_BCHW, groups, weight_C, bias_C)
+    grouped = x_BCHW.float().unflatten(1, (groups, -1))
+    var, mean = torch.var_mean(grouped, (2, 3, 4), correction=0)
+    return out, mean, (var + EPS).rsqrt()
 
-    Otherwise the memory of gamma stays with it, and with channels_last it is read in strips.
+
+def own_memory(modulation: Modulation) -> Modulation:
+    """Return a modulation whose beta is a copy, not a view of the convolution's output.
+
+    A view would keep the memory of gamma too, and with channels_last it is read in strips.
     """
     scale, shift = modulation
     return scale, torch.empty_like(scale).copy_(shift)
 
 
-def rim_places(side: int, device: torch.device) -> Tensor:
-    """Return where each place of a side is read from: 0, then 1 for all within, then 2."""
-    place = torch.arange(side, device=device)
-    return 1 - (place == 0).int() + (place == side - 1)
+def border_index(side: int, device: torch.device) -> Tensor:
+    """Return where each position along a side is read from: 0, then 1 for all inside, then 2."""
+    position = torch.arange(side, device=device)
+    return 1 - (position == 0).int() + (position == side - 1)
 
 
-def spread(part_MCHW: Tensor, size: torch.Size) -> Tensor:
-    """Return a map at its full size: its rows and columns but the outer ones are repeated.
+def expand_border(part_MCHW: Tensor, size: torch.Size) -> Tensor:
+    """Return a map at its full size: its rows and columns inside the border are repeated.
 
     Two 3x3 convolutions with zero padding of a map that is zero everywhere (the first gives its
     bias everywhere) differ from a constant in the outermost rows and columns only.
     """
-    contiguous = part_MCHW.is_contiguous()
-    layout = torch.contiguous_format if contiguous else torch.channels_last
+    is_nchw = part_MCHW.is_contiguous()
     for axis, side in zip((2, 3), size, strict=True):
         if part_MCHW.shape[axis] != side:
-            part_MCHW = part_MCHW.index_select(axis, rim_places(side, part_MCHW.device))
+            part_MCHW = part_MCHW.index_select(axis, border_index(side, part_MCHW.device))
+    layout = torch.contiguous_format if is_nchw else torch.channels_last
     return part_MCHW.contiguous(memory_format=layout)

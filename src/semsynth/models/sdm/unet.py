@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,19 +18,19 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from semsynth.core.errors import UserError
+from semsynth.models.config import Compile
 from semsynth.models.sdm.blocks import (
     Attention,
+    GroupNorm,
     ResBlock,
-    Stage,
+    SpadeInput,
+    SpadeNorm,
+    UNetStage,
     norm_groups,
     timestep_embedding,
 )
-from semsynth.models.sdm.condition import BatchedConditions, Condition, NormCondition
-from semsynth.models.sdm.mask_encoder import MaskEncoder
-from semsynth.models.sdm.norms import GroupNorm
-
-# Passes of guidance go through maps of at most so many numbers (of all passes) as one batch.
-MAX_JOINT_NUMEL = 2**19
+from semsynth.models.sdm.compiled_norms import can_compile, compiled_norm_act
+from semsynth.models.sdm.condition import Condition, decode_sides, encode_condition
 
 
 @dataclass
@@ -48,12 +48,13 @@ class UNetOutput(BaseOutput):
     null_sample: Tensor | None = None
 
 
-class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
-    """The semantic diffusion network, with its condition in two steps.
+class SemanticUNet(ModelMixin, ConfigMixin):
+    """The semantic diffusion network.
 
-    ``condition = unet.encode(label_map)`` holds all that depends on the mask alone;
-    ``unet(x, t, condition).sample`` is one pass, ``unet(x, t, condition, null)`` gives both sides
-    of classifier-free guidance, as ``.sample`` and ``.null_sample``.
+    ``unet(x, t, label_map).sample`` is one pass, as in training. For sampling, all that depends on
+    the mask alone is computed once by ``condition.encode_condition(unet, label_map)``, which takes
+    the place of the map; ``unet(x, t, condition, null)`` gives both sides of classifier-free
+    guidance, as ``.sample`` and ``.null_sample``.
 
     Args:
         in_channels: channels of the (codec's) image.
@@ -66,11 +67,11 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         head_channels: width of an attention head.
         spade_hidden: width of the hidden layer of SPADE.
         dropout: share of activations dropped in residual blocks.
-        label_patch: label map pixels per latent pixel, along one side. Each patch's labels stand
-            side by side as condition channels (space to depth), so that classes thinner than a
-            latent pixel still count. 1 is the paper's network.
+        label_patch: label map pixels per latent pixel, along one side. The labels of a patch become
+            condition channels (space to depth), so that classes thinner than a latent pixel still
+            count. 1 is the paper's network.
         label_features: channels of a learned convolution of the (patched) label map, which all
-            SPADE norms then share as their input; 0 gives them the map itself, as the paper.
+            SPADE norms then share as their input; 0 gives them the map itself, as in the paper.
         instance_edges: the last of ``label_channels`` is the map of the edges of instances.
         augment_channels: numbers that say how a training image was augmented (0: not an input).
 
@@ -144,7 +145,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
     def _build_encoder(
         self, blocks: int, embedding: int, dropout: float, attention: Any
     ) -> list[int]:
-        stages: list[Stage] = []
+        stages: list[UNetStage] = []
         levels: list[int] = []
         width = self.widths[0]
         skips = [width]
@@ -152,10 +153,11 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
             for _ in range(blocks):
                 block = ResBlock(width, level_width, embedding, dropout)
                 width = level_width
-                stages.append(Stage(block, attention(width, 2**level)))
+                stages.append(UNetStage(block, attention(width, 2**level)))
                 skips.append(width)
             if level < len(self.widths) - 1:
-                stages.append(Stage(ResBlock(width, width, embedding, dropout, resample="down")))
+                down = ResBlock(width, width, embedding, dropout, resample="down")
+                stages.append(UNetStage(down))
                 skips.append(width)
             levels += [level] * (len(stages) - len(levels))
         self.encoder = nn.ModuleList(stages)
@@ -169,7 +171,7 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         block_args: tuple[int, float, tuple[int, int]],
         attention: Any,
     ) -> None:
-        stages: list[Stage] = []
+        stages: list[UNetStage] = []
         levels: list[int] = []
         width = self.widths[-1]
         for level in reversed(range(len(self.widths))):
@@ -179,18 +181,18 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
                 up = None
                 if level > 0 and index == blocks:
                     up = ResBlock(width, width, *block_args, resample="up")
-                stages.append(Stage(block, attention(width, 2**level), up))
+                stages.append(UNetStage(block, attention(width, 2**level), up))
                 levels.append(level)
         self.decoder = nn.ModuleList(stages)
         self.decoder_levels = tuple(levels)
 
-    def encoder_stages(self) -> list[Stage]:
+    def encoder_stages(self) -> list[UNetStage]:
         """Return the encoder's stages in order."""
-        return [stage for stage in self.encoder if isinstance(stage, Stage)]
+        return [stage for stage in self.encoder if isinstance(stage, UNetStage)]
 
-    def decoder_stages(self) -> list[Stage]:
+    def decoder_stages(self) -> list[UNetStage]:
         """Return the decoder's stages in order."""
-        return [stage for stage in self.decoder if isinstance(stage, Stage)]
+        return [stage for stage in self.decoder if isinstance(stage, UNetStage)]
 
     def check_size(self, height: int, width: int) -> None:
         """Check that every level can halve a latent of this size.
@@ -222,22 +224,81 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         Args:
             x_BCHW: the noisy (codec's) image.
             t_B: timesteps, 0..T-1 (whole or not); a single one holds for all.
-            condition: of ``encode``, or a label map for it.
+            condition: a label map, (B, K, H', W') (``label_input``), or what was prepared of it.
             null: the same of no mask at all (all zeros).
             augment_params_BA: in training, how the images were augmented,
                 (B, ``augment_channels``); None (or zeros) for images as they are.
             return_dict: False for a tuple without names.
         """
-        features = self._encode_image(x_BCHW, t_B, augment_params_BA)
-        sides = [self._encoded(side) for side in (condition, null) if side is not None]
-        output = UNetOutput(*self._decode(*features, *sides))
+        h, skips, embedding = self._encode_image(x_BCHW, t_B, augment_params_BA)
+        if null is None:
+            conditions = self._norm_inputs(condition)
+            outputs = [self.project_out(self.run_decoder(h, embedding, skips, conditions))]
+        else:
+            sides = [
+                encode_condition(self, side, cache_bytes=0) if isinstance(side, Tensor) else side
+                for side in (condition, null)
+            ]
+            outputs = decode_sides(self, h, skips, embedding, sides)
+        output = UNetOutput(*outputs)
         return output if return_dict else output.to_tuple()
 
-    def _encoded(self, condition: Condition | Tensor) -> Condition:
-        if isinstance(condition, Tensor):
-            # For one pass only: each norm computes its own when it comes to it.
-            return self.encode(condition, keep=0)
-        return condition
+    def compile_norms(self, wanted: Compile, device: torch.device) -> bool:
+        """Run norms with what follows them as one compiled kernel, or not; return whether.
+
+        ``on`` and ``auto`` (on GPUs) fall back to the separate operations, with a warning, where
+        ``torch.compile`` does not work.
+        """
+        use = wanted == "on" or (wanted == "auto" and device.type == "cuda")
+        use = use and can_compile(device)
+        for module in self.modules():
+            if isinstance(module, ResBlock):
+                module.norm_act = compiled_norm_act if use else None
+        return use
+
+    def label_pyramid(self, map_MKHW: Tensor) -> list[Tensor]:
+        """Return the (patched, convolved) label maps at the size of each level, largest first.
+
+        Raises:
+            UserError: a map of another number of channels, or sides that cannot be halved.
+        """
+        if map_MKHW.dim() != 4 or map_MKHW.shape[1] != self.label_channels:
+            raise UserError(
+                f"the label map is {tuple(map_MKHW.shape)}, it must be (masks, channels, height, "
+                "width) with the channels of the network, "
+                f"{self.label_channels} (one for each class"
+                f"{', the last for instance edges' if self.instance_edges else ''})"
+            )
+        if self.label_patch > 1:
+            map_MKHW = F.pixel_unshuffle(map_MKHW, self.label_patch)
+        height, width = map_MKHW.shape[2:]
+        self.check_size(height, width)
+        map_MKHW = self.label_conv(map_MKHW)
+        # The paper picks one pixel (nearest); with label patches, maps have shares of classes.
+        mode = "nearest" if self.label_patch == 1 else "area"
+        pyramid = [map_MKHW.contiguous()]
+        for level in range(1, len(self.widths)):
+            size = (height >> level, width >> level)
+            pyramid.append(F.interpolate(map_MKHW, size, mode=mode).contiguous())
+        return pyramid
+
+    def spade_norms(self) -> list[tuple[SpadeNorm, int]]:
+        """Return the SPADE norms in the order of use, each with its level (0: the largest)."""
+        last = len(self.widths) - 1
+        norms = [(norm, last) for b in (self.middle1, self.middle2) for norm in b.spade_norms()]
+        for stage, level in zip(self.decoder_stages(), self.decoder_levels, strict=True):
+            norms += [(norm, level) for norm in stage.block.spade_norms()]
+            if stage.up is not None:
+                # The first norm of an upsampling block comes before the upsampling.
+                first, second = stage.up.spade_norms()
+                norms += [(first, level), (second, level - 1)]
+        return norms
+
+    def _norm_inputs(self, condition: Condition | Tensor) -> Sequence[SpadeInput]:
+        if not isinstance(condition, Tensor):
+            return condition.norms
+        pyramid = self.label_pyramid(condition)
+        return [pyramid[level] for _, level in self.spade_norms()]
 
     def _run(self, level: int, module: nn.Module, *args: Any) -> Tensor:
         recompute = self.gradient_checkpointing and level < self.checkpoint_levels
@@ -247,7 +308,8 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
 
     def _encode_image(
         self, x_BCHW: Tensor, t_B: Tensor | float, augment_params_BA: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return the encoder's last map, all of its maps (the last one first), the embedding."""
         self.check_size(*x_BCHW.shape[2:])
         t_B = torch.as_tensor(t_B, device=x_BCHW.device).expand(len(x_BCHW))
         embedding = timestep_embedding(t_B, self.base_channels).to(x_BCHW.dtype)
@@ -260,61 +322,68 @@ class SemanticUNet(MaskEncoder, ModelMixin, ConfigMixin):
         for level, stage in zip(self.encoder_levels, self.encoder_stages(), strict=True):
             h = self._run(level, stage, h, embedding)
             skips.append(h)
-        return h, tuple(skips), embedding
+        return h, skips[::-1], embedding
 
-    def _decode(
-        self, h: Tensor, skips: tuple[Tensor, ...], embedding: Tensor, *conditions: Condition
-    ) -> tuple[Tensor, ...]:
-        """Return the output of each condition's pass; small maps of all passes are one batch."""
-        count, skips = len(conditions), skips[::-1]
-        parts: tuple[Tensor, ...] = (h,) * count
-        together = 0
-        if count > 1 and _joining_pays(h):
-            fitting = sum(count * skip.numel() <= MAX_JOINT_NUMEL for skip in skips)
-            together = 1 + fitting if fitting else 0
-        if together:
-            rows = zip(*(condition.entries for condition in conditions), strict=True)
-            groups = self._groups([BatchedConditions(row) for row in rows])
-            wide = [torch.cat([skip] * count) for skip in skips[: together - 1]]
-            h, time = torch.cat(parts), torch.cat([embedding] * count)
-            parts = self._climb(h, time, groups[:together], wide).chunk(count)
-        outputs = []
-        for part, condition in zip(parts, conditions, strict=True):
-            groups = self._groups(condition.entries)
-            last = self._climb(part, embedding, groups, skips, start=together)
-            outputs.append(self.conv_out(F.silu(self.norm_out(last))))
-        return tuple(outputs)
-
-    def _groups(
-        self, entries: Sequence[NormCondition | BatchedConditions]
-    ) -> list[tuple[NormCondition | BatchedConditions, ...]]:
-        """Return the entries of the middle and of each stage of the decoder."""
-        rest = iter(entries)
-        sizes = [4, *(len(stage.spade_norms()) for stage in self.decoder_stages())]
-        return [tuple(islice(rest, size)) for size in sizes]
-
-    def _climb(
+    def run_decoder(
         self,
         h: Tensor,
         embedding: Tensor,
-        groups: Sequence[tuple[NormCondition | BatchedConditions, ...]],
         skips: Sequence[Tensor],
+        conditions: Sequence[SpadeInput],
         start: int = 0,
+        stop: int | None = None,
     ) -> Tensor:
-        """Run the middle (group 0) and then the decoder's stages, as far as there are groups."""
+        """Run the middle (step 0) and the decoder's stages (steps 1, 2, ...).
+
+        Args:
+            h: the encoder's last map, or what the steps before ``start`` made of it.
+            embedding: of the timesteps.
+            skips: the encoder's maps, the last one first.
+            conditions: the inputs of ``spade_norms``, all of them.
+            start: the first step.
+            stop: the first step that is not run; None: run all.
+        """
+        by_step = self._split_by_stage(conditions)
         if start == 0:
             last = len(self.widths) - 1
-            h = self._run(last, self.middle1, h, embedding, groups[0][:2])
+            h = self._run(last, self.middle1, h, embedding, by_step[0][:2])
             h = self.middle_attention(h)
-            h = self._run(last, self.middle2, h, embedding, groups[0][2:])
+            h = self._run(last, self.middle2, h, embedding, by_step[0][2:])
         stages = self.decoder_stages()
-        for index in range(max(start, 1), len(groups)):
-            joined = torch.cat([h, skips[index - 1]], dim=1)
-            level = self.decoder_levels[index - 1]
-            h = self._run(level, stages[index - 1], joined, embedding, groups[index])
+        for step in range(max(start, 1), len(by_step) if stop is None else stop):
+            joined = torch.cat([h, skips[step - 1]], dim=1)
+            level = self.decoder_levels[step - 1]
+            h = self._run(level, stages[step - 1], joined, embedding, by_step[step])
         return h
 
+    def project_out(self, h: Tensor) -> Tensor:
+        """Return the prediction, (B, out_channels, H, W), from the decoder's last map."""
+        return self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]
 
-def _joining_pays(h: Tensor) -> bool:
-    # Not in float32 on a CPU: there arithmetic takes nearly all of the time.
-    return h.device.type != "cpu" or h.dtype != torch.float32
+    def _split_by_stage(self, conditions: Sequence[SpadeInput]) -> list[tuple[SpadeInput, ...]]:
+        """Return the conditions of the middle and of each stage of the decoder."""
+        counts = [4, *(len(stage.spade_norms()) for stage in self.decoder_stages())]
+        ends = list(accumulate(counts))
+        return [tuple(conditions[end - n : end]) for end, n in zip(ends, counts, strict=True)]
+
+
+def reference_forward(
+    unet: SemanticUNet, x_BCHW: Tensor, t_B: Tensor, label_map_MKHW: Tensor, with_null: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return both samples of ``unet(x, t, condition, null)``, as the official code computes them.
+
+    Two whole passes, in which each image computes all gammas and betas: slow on purpose. The fast
+    path must equal it; ``semsynth generate --reference plain`` uses it, and ``benchmarks/speed.py``
+    compares with it.
+
+    Args:
+        unet: the network, in float32 and contiguous.
+        x_BCHW: noisy latents.
+        t_B: timesteps.
+        label_map_MKHW: the map of ``label_input``; B is a multiple of M, n images of each mask.
+        with_null: also pass the null condition; otherwise the second result is None.
+    """
+    label_map = label_map_MKHW.repeat_interleave(len(x_BCHW) // len(label_map_MKHW), 0)
+    sample: Tensor = unet(x_BCHW, t_B, label_map).sample
+    null = unet(x_BCHW, t_B, torch.zeros_like(label_map)).sample if with_null else None
+    return sample, null
