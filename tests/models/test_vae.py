@@ -18,8 +18,7 @@ from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs import vae as module
 from semsynth.models.codecs.codec import open_codec
-from semsynth.models.codecs.tiling import decode_tiled
-from semsynth.models.codecs.vae import VaeCodec, load_vae, open_vae
+from semsynth.models.codecs.vae import VaeCodec, decode_tiled, load_vae, open_vae
 from semsynth.models.config import ModelConfig, VaeConfig
 from semsynth.pipelines.formats.model_file import ModelFile, load_model_file, save_model_file
 
@@ -192,7 +191,7 @@ def test_a_model_knows_its_autoencoder(save: Save) -> None:
     assert open_vae(known).sha256 == known.sha256
     with pytest.raises(UserError, match=r"is not the autoencoder that the model was trained"):
         open_vae(known.model_copy(update={"source": save(make_kl(), "another")}))
-    with pytest.raises(UserError, match=r"have 16 channels and cover 2 pixels .* wants 4 and 2"):
+    with pytest.raises(UserError, match=r"have 16 channels and cover 2 pixels .* needs 4 and 2"):
         wide = save(make_kl(latent_channels=16), "wide")
         open_vae(known.model_copy(update={"source": wide}))
 
@@ -240,14 +239,14 @@ def test_what_is_no_autoencoder_is_refused(save: Save, tmp_path: Path) -> None:
     cases = {
         str(tmp_path / "nothing"): r"no such folder; .* \(one of the Hub is OWNER/NAME",
         "nothing": "no such folder",
-        str(tmp_path / "empty"): r"is no autoencoder of Diffusers \(it has no config\.json\)",
+        str(tmp_path / "empty"): r"is not an autoencoder of Diffusers \(it has no config\.json\)",
         str(tmp_path / "pipeline"): r"did you mean .*pipeline/vae\?",
-        save(unet, "unet"): r"is no autoencoder of Diffusers .*names 'UNet2DModel'",
+        save(unet, "unet"): r"is not an autoencoder of Diffusers .*names 'UNet2DModel'",
         str(strange): "names '__loader__'",
         save(gray, "gray"): "does not encode RGB images",
         str(damaged): "cannot be loaded",
-        str(silent): "does not say the scale of its latents",
-        "owner/na me": "no name of the Hub",
+        str(silent): "does not state the scale of its latents",
+        "owner/na me": "not a valid id of the Hub",
     }
     for source, message in cases.items():
         with pytest.raises(UserError, match=message) as error:

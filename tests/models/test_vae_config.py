@@ -50,7 +50,7 @@ def test_nothing_is_fetched_for_a_plan(source: str) -> None:
 
 def test_what_is_no_autoencoder_or_another_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
-    with pytest.raises(UserError, match="is no autoencoder of Diffusers"):
+    with pytest.raises(UserError, match="is not an autoencoder of Diffusers"):
         vae_costs(VaeConfig(source=str(tmp_path)), 64, 64)
-    with pytest.raises(UserError, match="its latents have 4 channels and cover 8 pixels a side"):
+    with pytest.raises(UserError, match="its latents have 4 channels and cover 8 pixels per side"):
         vae_costs(VaeConfig(source=KL_F8_NAMES[0], channels=16), 64, 64)

@@ -117,7 +117,7 @@ def test_another_autoencoder_is_refused(run: Path, tmp_path: Path) -> None:
         next(pipe.vae.parameters()).add_(1)
     other = kind.from_config(pipe.vae.config)
     pipe.vae = other
-    with pytest.raises(UserError, match="is not the autoencoder that the model was trained behind"):
+    with pytest.raises(UserError, match="is not the autoencoder that the model was trained with"):
         _ = pipe.codec
     shutil.rmtree(tmp_path / "folder/vae")
     other.save_pretrained(tmp_path / "folder/vae")
@@ -128,5 +128,5 @@ def test_another_autoencoder_is_refused(run: Path, tmp_path: Path) -> None:
         Pipe.from_pretrained(tmp_path / "folder")
     wider = AutoencoderKL(latent_channels=8, norm_num_groups=4, block_out_channels=(8,))
     bundle = load_model_file(run)
-    with pytest.raises(UserError, match=r"8 channels and cover 1 pixels a side.*wants 4 and 2"):
+    with pytest.raises(UserError, match=r"8 channels and cover 1 pixels per side.*needs 4 and 2"):
         Pipe.wrap(bundle, pipe.unet, vae=wider)

@@ -44,7 +44,7 @@ class Codec(Protocol):
     def clip(self, latent_BCHW: Tensor) -> Tensor:
         """Return the latent of the image clipped to [-1, 1].
 
-        Latents of an autoencoder have no bounds, and come back as they are.
+        Latents of an autoencoder have no bounds and are returned unchanged.
         """
         ...
 
@@ -57,7 +57,7 @@ class PixelCodec:
     downscale = 1
 
     def __init__(self) -> None:
-        """Nothing to choose."""
+        """Build the codec; it has no options."""
         self.key: dict[str, Any] = {"codec": self.name}
         self.band_C = torch.zeros(self.channels, dtype=torch.int64)
 
@@ -78,8 +78,8 @@ class HaarCodec:
     """``levels`` of the orthonormal Haar transform, all bands split again (a packet transform).
 
     3 x H x W becomes 3 * 4**levels channels at H / 2**levels x W / 2**levels. Orthonormal, with
-    no scale per band: white noise stays white, and the squared error stays the squared error of
-    pixels, so that diffusion on it is exactly pixel diffusion. The first three channels are the
+    no scale per band: white noise stays white, and squared errors equal those of pixels, so that
+    diffusion on it is exactly pixel diffusion. The first three channels are the
     means of the blocks times 2**levels.
     """
 
@@ -124,8 +124,8 @@ class HaarCodec:
 
     @staticmethod
     def _product(matrix: Tensor, x_BNP: Tensor) -> Tensor:
-        # All levels at once, as one matrix: three times as fast as one after the other. In bfloat16
-        # the transform would no longer be exact.
+        # All levels at once, as one matrix: three times as fast as level by level. In bfloat16 the
+        # transform would not be exact.
         with torch.autocast(x_BNP.device.type, enabled=False):
             return torch.matmul(matrix, x_BNP)
 
@@ -143,15 +143,15 @@ def _band(index: int, levels: int) -> int:
 def haar_basis(levels: int) -> Tensor:
     """Return the transform of a block as a matrix, float32 (bands, pixels), both 4**levels.
 
-    Pixels are counted by rows. The band of the last level counts most, that of the first least;
-    each is mean, difference across, difference down, or both. All elements are powers of 2, so
-    that no product is rounded.
+    Pixels are ordered by rows. Bands are numbers of base 4, a digit for each level (the last level
+    is the most significant): mean, horizontal, vertical, or diagonal difference. All elements are
+    powers of 2, so that no product is rounded.
     """
     one = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
     basis = one
     for _ in range(levels - 1):
         basis = torch.kron(one, basis)
-    # The columns are counted by (row, column) of each level in turn: all row bits go first.
+    # Columns are ordered by (row, column) of each level in turn; all row bits go first.
     bits = basis.reshape(-1, *[2] * (2 * levels))
     order = (0, *range(1, 2 * levels, 2), *range(2, 2 * levels + 1, 2))
     return bits.permute(order).reshape(4**levels, 4**levels).contiguous()
@@ -184,6 +184,6 @@ def open_codec(model: ModelConfig) -> Codec:
     """Return the codec of a model, with its weights where it has some.
 
     Raises:
-        UserError: an autoencoder that cannot be loaded or is another than the model's.
+        UserError: an autoencoder that cannot be loaded, or is not the model's.
     """
     return make_codec(model.codec, model.haar_levels) if model.vae is None else open_vae(model.vae)

@@ -1,4 +1,4 @@
-"""An autoencoder by its configuration alone, without its weights and without a download."""
+"""An autoencoder by its configuration alone: its FLOPs and parameters, without its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semsynth.core.files import read_json
-from semsynth.models.codecs.vae import CONFIG, VaeCodec, autoencoder_class, checked
+from semsynth.models.codecs.vae import CONFIG, VaeCodec, autoencoder_class, check_vae
 from semsynth.models.config import VaeConfig
 from semsynth.models.flops import count_flops
 
@@ -38,8 +38,8 @@ class VaeCosts:
 
     Attributes:
         encode: FLOPs from an image to its latent.
-        decode: FLOPs back.
-        parameters: of all of it; they are float32.
+        decode: FLOPs from a latent to its image.
+        parameters: of encoder and decoder, float32.
     """
 
     encode: int
@@ -50,7 +50,7 @@ class VaeCosts:
 def find_config(source: str) -> dict[str, Any] | None:
     """Return the values of its ``config.json``, from a folder, the Hub's cache, or by its name.
 
-    None where they could only be had from the network.
+    None if they are only on the network.
 
     Raises:
         UserError: the file is damaged.
@@ -68,12 +68,12 @@ def find_config(source: str) -> dict[str, Any] | None:
 
 
 def fresh_vae(config: VaeConfig) -> VaeCodec | None:
-    """Return the codec with weights as they are drawn; None where nothing is known of it.
+    """Return the codec, randomly initialized; None if its configuration is not known.
 
     For counting and timing: in FakeTensorMode it has no storage.
 
     Raises:
-        UserError: it is no autoencoder, or has other latents than the model expects.
+        UserError: it is not an autoencoder, or has other latents than the model expects.
     """
     values = find_config(config.source)
     if values is None:
@@ -81,16 +81,16 @@ def fresh_vae(config: VaeConfig) -> VaeCodec | None:
     network = autoencoder_class(values, config.source).from_config(values)
     codec = VaeCodec(network, config.source, hashed=False)
     any_weights = config.model_copy(update={"sha256": ""})
-    return checked(codec, any_weights, f"model.vae {config.source}")
+    return check_vae(codec, any_weights, f"model.vae {config.source}")
 
 
 @lru_cache
 @torch.no_grad()
 def vae_costs(config: VaeConfig, height: int, width: int) -> VaeCosts | None:
-    """Count an autoencoder without storage, in the tiles that it would take.
+    """Count an autoencoder's FLOPs without storage, in the tiles that it would use.
 
     Returns:
-        For one image of that size; None where nothing is known of it.
+        For one image of that size; None if its configuration is not known.
 
     Raises:
         UserError: see ``fresh_vae``.
