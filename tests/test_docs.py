@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -153,15 +154,43 @@ def examples() -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def workspace(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples name: prepared, a run of one step, its export, a mask."""
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "prepared").symlink_to(tiny_prepared)
+    train = ["--recipe", "streets_demo", "--data", str(tiny_prepared), "--device", "cpu"]
+    changes = ["train.steps=1", "train.warmup_steps=0", "train.batch_size=2", "finetune.steps=1"]
+    run, model = str(folder / "run"), str(folder / "my_model")
+    assert main(["train", *train, "--output", run, "--set", *changes]) == 0
+    assert main(["export", run, "--to", "diffusers", "--output", model]) == 0
+    mask = next((tiny_prepared / "masks" / "val").iterdir())
+    for name in ("mask.png", "a.png", "b.png"):
+        shutil.copy(mask, folder / name)
+    return folder
+
+
+@pytest.mark.xdist_group("examples")
 @pytest.mark.parametrize("name", examples())
 def test_examples_in_docstrings(
-    name: str, tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "prepared").symlink_to(tiny_prepared)
+    monkeypatch.chdir(workspace)
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     result = doctest.testmod(import_module(name), optionflags=options)
     assert result.attempted and not result.failed
+
+
+@pytest.mark.xdist_group("examples")
+@pytest.mark.parametrize("page", ["how-to/diffusers.md", "reference/api.md"])
+def test_python_blocks_run(page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, in one namespace; what needs a network or a GPU is left out or replaced."""
+    monkeypatch.chdir(workspace)
+    namespace: dict[str, object] = {}
+    for language, code in FENCE.findall((DOCS / page).read_text(encoding="utf-8")):
+        if language == "python" and "push_to_hub" not in code:
+            exec(code.replace("cuda", "cpu").replace("steps=20", "steps=2"), namespace)
+    assert namespace["images"] is not None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

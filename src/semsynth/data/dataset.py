@@ -95,7 +95,16 @@ class DatasetInfo(Config):
 
 
 class PreparedDataset:
-    """A finished prepared (or generated) data set, read-only."""
+    """A finished prepared (or generated) data set, read-only.
+
+    Example:
+        >>> data = PreparedDataset.open("prepared")
+        >>> data.splits(), data.height, data.width
+        (['train', 'val'], 64, 64)
+        >>> stem = data.stems("val")[0]
+        >>> data.read_image("val", stem).shape, data.read_mask("val", stem).shape
+        ((64, 64, 3), (64, 64))
+    """
 
     def __init__(self, root: Path, info: DatasetInfo) -> None:
         """Take a folder and the content of its ``dataset.json``; ``open`` reads it."""

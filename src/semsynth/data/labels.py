@@ -45,6 +45,11 @@ class LabelSet:
     ``ignore_id`` marks unlabelled pixels: the generator generates them, segmenters and scores skip
     them.
 
+    Example:
+        >>> labels = LabelSet.from_names({0: "unlabelled", 1: "road", 2: "car"}, ignore_id=0)
+        >>> labels.channels
+        {'road': 0, 'car': 1}
+
     Raises:
         UserError: a duplicate, a value out of range, or gaps between the channels.
     """

@@ -89,6 +89,11 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     The result depends on the configuration and the raw data alone, to the byte: not on the number
     of processes, nor on interruptions.
 
+    Example:
+        >>> small = {"height": 32, "width": 32, "train_count": 2, "val_count": 1}
+        >>> prepare(PrepareConfig(source="streets", **small)).summary()["summary"]
+        '2 train, 1 val'
+
     Raises:
         UserError: something is wrong with the configuration, a raw file or the output folder.
     """

@@ -161,6 +161,10 @@ class SamplerSettings:
         guidance_interval: the noise levels with guidance, as shares t / T from 0 (the image) to
             1 (noise); at the others the scale is 1 (arXiv 2404.07724).
 
+    Example:
+        >>> SamplerSettings(sampler="ddim", steps=50).guidance_scale
+        1.5
+
     Raises:
         UserError: a value outside these ranges.
     """

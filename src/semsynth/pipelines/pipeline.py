@@ -83,6 +83,12 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
     ``from_checkpoint`` also reads the ``final_model.pth`` of a run, which ``save_checkpoint``
     writes.
 
+    Example:
+        >>> pipe = SemanticDiffusionPipeline.from_checkpoint("run")
+        >>> image = pipe("mask.png", num_inference_steps=2).images[0]
+        >>> image.size
+        (64, 64)
+
     ``pipe(mask)`` generates images. Its arguments:
 
     - ``mask``: label ids or their colours, as a PIL image (L, P or 16 bits; RGB), an array or
