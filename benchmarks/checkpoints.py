@@ -19,7 +19,7 @@ from typing import Any
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
 from semsynth.training import loop
-from semsynth.training.checkpoints import async_writer as checkpoints
+from semsynth.training.checkpoints import store as checkpoints
 from semsynth.training.recipe import TrainConfig, load_recipe
 
 

@@ -98,8 +98,8 @@ def memory(name: str) -> dict[str, Any]:
     planned = step_memory(recipe, classes, recipe.train.batch_size, 1, False)
     batch = random_batch(recipe, classes)
     with practice_run(recipe, classes, torch.device("cpu")) as run:
-        train_step(run, batch)  # now the optimizer has its moments
-        allocated = planned.state + _allocated(lambda: train_step(run, batch))
+        train_step(*run, batch)  # now the optimizer has its moments
+        allocated = planned.state + _allocated(lambda: train_step(*run, batch))
     resident = _largest_resident_set()
     return {
         "case": name,

@@ -48,7 +48,7 @@ from semsynth.models.flops import training_flops
 from semsynth.models.sdm.condition import encode_condition, encode_null
 from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.unet import SemanticUNet, reference_forward
-from semsynth.training.ema import Ema
+from semsynth.training.state import Ema
 from semsynth.training.throughput import peak_flops
 
 GUIDANCE = 1.5

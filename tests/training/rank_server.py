@@ -2,7 +2,7 @@
 
 With ``HANGS_IN`` and ``HANGS_ON`` in its environment, that rank hangs there: alive, but it comes no
 further. In ``read`` and ``train_step`` from step 8 on; in ``meet``, ``starting_point`` and
-``assemble`` at once. With ``HOSTS`` each rank believes to be on a host of its own. ``VALUES`` is a
+``build_run`` at once. With ``HOSTS`` each rank believes to be on a host of its own. ``VALUES`` is a
 JSON object of constants that are others: to wait for seconds where users wait for minutes.
 
 A line of JSON in (world, arguments of ``semsynth train``, folder of the logs, port, environment);

@@ -19,9 +19,13 @@ from semsynth.core.distributed.preemption import seconds_left
 from semsynth.core.distributed.run_status import read_status
 from semsynth.core.errors import Preempted, UserError
 from semsynth.training import loop
-from semsynth.training.checkpoints import async_writer as module
-from semsynth.training.checkpoints.async_writer import Checkpoints
-from semsynth.training.checkpoints.store import complete_checkpoints, load_state, save_state
+from semsynth.training.checkpoints import store
+from semsynth.training.checkpoints.store import (
+    CheckpointWriter,
+    complete_checkpoints,
+    load_state,
+    save_state,
+)
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig
 
@@ -42,9 +46,9 @@ def test_the_state_of_the_moment_is_written_while_the_training_goes_on(
         may_write.wait()
         return save_state(*arguments)
 
-    monkeypatch.setattr(module, "save_state", slow)
+    monkeypatch.setattr(store, "save_state", slow)
     weights = torch.ones(3)
-    writer = Checkpoints(tmp_path, 2, 0, None)
+    writer = CheckpointWriter(tmp_path, 2, 0, None)
     writer.save(1, {"step": 1, "w": weights, "groups": [{"m": weights}]})
     weights += 1  # the next step, before anything is on the disk
     assert writer.last is None and names(tmp_path) == []
@@ -61,16 +65,18 @@ def test_every_nth_stays_beside_the_newest(configure: Configure, tmp_path: Path)
     assert names(tmp_path / "run") == [4, 8, 10]
 
 
-def test_a_checkpoint_of_a_newer_format_is_refused_and_stays(
-    configure: Configure, tmp_path: Path
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_checkpoint_of_another_format_is_refused_and_stays(
+    version: int, configure: Configure, tmp_path: Path
 ) -> None:
     train(configure("run"))
     (tmp_path / "run/final_model.pth").unlink()
     path = tmp_path / "run/step_0000010/manifest.json"
     manifest = json.loads(path.read_text())
-    assert manifest["format"] == 1
-    path.write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(UserError, match="format 2, this semsynth reads up to 1") as error:
+    assert manifest["format"] == 2
+    path.write_text(json.dumps({**manifest, "format": version}))
+    message = rf"format {version}, this version of semsynth reads 2; .*\(--from\)"
+    with pytest.raises(UserError, match=message) as error:
         train(configure("run"))
     assert "\n" not in str(error.value)
     assert names(tmp_path / "run") == [8, 10]
@@ -104,9 +110,9 @@ def test_a_loss_that_is_not_finite_names_step_and_images(
     step = loop.train_step
     stems: list[str] = []
 
-    def spoil(run: Any, batch: Any) -> torch.Tensor:
-        result = step(run, batch)
-        if run.step == 5:  # after the fifth step: the step with index 4
+    def spoil(state: Any, *rest: Any) -> torch.Tensor:
+        result = step(state, *rest)
+        if state.step == 5:  # after the fifth step: the step with index 4
             result[0] = math.nan
         return result
 
@@ -142,7 +148,7 @@ def test_out_of_memory_before_the_first_step_is_told_in_a_line_too(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     stop_at(configure("run"), 4)
-    monkeypatch.setattr(loop, "assemble", full)
+    monkeypatch.setattr(loop, "build_run", full)
     with pytest.raises(UserError, match=r"before the first step on rank 0 on .*plan") as error:
         train(configure("run"))
     assert "accumulation" not in str(error.value)  # no batch is there yet
@@ -158,9 +164,9 @@ def test_a_near_time_limit_stops_the_run_with_a_checkpoint(
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
     step = loop.train_step
 
-    def late(run: Any, batch: Any) -> torch.Tensor:
-        result = step(run, batch)
-        if run.step == 3:
+    def late(state: Any, *rest: Any) -> torch.Tensor:
+        result = step(state, *rest)
+        if state.step == 3:
             hour = time.monotonic() + 3600
             monkeypatch.setattr("semsynth.core.distributed.stop_vote.time.monotonic", lambda: hour)
         return result

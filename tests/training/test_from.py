@@ -235,7 +235,7 @@ def test_a_run_of_a_version_before_the_loss_section(
     with pytest.raises(UserError, match=r"another version of semsynth; .*--from .*old --output A"):
         train(configure("old"))
     train(configure("run", *NO_STEPS, from_checkpoint=old))
-    assert load_model_file(tmp_path / "run").facts["from"]["dataset"] == "streets"
+    assert load_model_file(tmp_path / "run").metadata["from"]["dataset"] == "streets"
     weights["diffusion"]["zero_terminal_snr"] = True
     torch.save(weights, old / "final_model.pth")
     with pytest.raises(UserError, match="zero_terminal_snr is no longer supported") as error:

@@ -56,9 +56,9 @@ def run_batches(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> list[Ba
     found: list[Batch] = []
     take = loop.train_step
 
-    def seen(run: Any, batch: Batch) -> Any:
+    def seen(state: Any, context: Any, batch: Batch) -> Any:
         found.append(batch)
-        return take(run, batch)
+        return take(state, context, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", seen)

@@ -169,7 +169,7 @@ def test_a_start_that_hangs_has_an_end(jobs: Jobs, words: Any, tmp_path: Path) -
     assert "Traceback" not in job.said(0) + job.said(1)
 
 
-@pytest.mark.parametrize("where", ["meet", "starting_point", "assemble"])
+@pytest.mark.parametrize("where", ["meet", "starting_point", "build_run"])
 def test_a_signal_ends_a_start_that_hangs(
     where: str, jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
@@ -177,7 +177,7 @@ def test_a_signal_ends_a_start_that_hangs(
     changes = ("train.stall_minutes=0.1",)
     job = jobs.start(2, *words("run", *changes), HANGS_IN=where, HANGS_ON="1", **HURRIED)
     until(lambda: all(map(hears, job.pids)))
-    if where == "assemble":
+    if where == "build_run":
         until(lambda: beat(tmp_path / "run", 0, "beat") > 0)
     time.sleep(2)  # until it waits; sooner, it would end no later
     job.signal(signal.SIGUSR1)

@@ -15,7 +15,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.data.sources import preset
 from semsynth.training.inputs import mask_dropout
-from semsynth.training.inputs.mask_dropout import dropped_pixels, partial_masks
+from semsynth.training.inputs.mask_dropout import RegionDropout, dropped_pixels
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig, chosen_recipe, load_recipe
 
@@ -151,7 +151,7 @@ def test_a_run_hides_regions_where_the_phase_says_so(images: Path, recipe_file: 
     data = PreparedDataset.open(images)
     config = LoaderConfig(recipe.seed, recipe.train.batch_size)
     whole = TrainingDataset(data, "train", config)
-    partial = TrainingDataset(data, "train", config, partial_masks(recipe, -1))
+    partial = TrainingDataset(data, "train", config, RegionDropout(recipe, -1))
     first = recipe.train.steps * recipe.train.batch_size
     changed = []
     for position in range(first + 400):

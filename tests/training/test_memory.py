@@ -76,8 +76,8 @@ def test_it_is_what_pytorch_allocates_in_a_real_step(changes: tuple[str, ...]) -
     recipe = small(*changes)
     batch = random_batch(recipe, 12)
     with practice_run(recipe, 12, torch.device("cpu")) as run:
-        train_step(run, batch)  # now the optimizer has its moments
-        most = allocated(lambda: train_step(run, batch))
+        train_step(*run, batch)  # now the optimizer has its moments
+        most = allocated(lambda: train_step(*run, batch))
     planned = memory(recipe, 4 // recipe.train.accumulation)
     assert most == pytest.approx(planned.gradients + planned.activations, rel=0.05)
 
@@ -141,8 +141,8 @@ def test_a_preview_is_what_pytorch_allocates_while_a_whole_image_is_painted(
     with practice_run(recipe, 12, torch.device("cpu")) as run:
         labels = LabelSet.from_names({i: f"class {i}" for i in range(12)})
         bundle = ModelFile(recipe.model, recipe.diffusion_config, labels, 128, 128, {})
-        pipe = SemanticDiffusionPipeline.wrap(bundle, run.ema.module)
-        pipe.synthesizer.use_precision(run.precision)
+        pipe = SemanticDiffusionPipeline.wrap(bundle, run[0].ema.module)
+        pipe.synthesizer.use_precision(run[0].precision)
         settings = SamplerSettings(steps=3, guidance_scale=1.5)
         masks = np.random.default_rng(0).integers(0, 12, (1, 128, 128))
         if codec == "vae":

@@ -29,9 +29,9 @@ from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training import loop
 from semsynth.training import step as step_module
 from semsynth.training.loop import read_metrics, train
-from semsynth.training.preview import validation_loss
 from semsynth.training.recipe import TrainConfig, load_recipe
-from semsynth.training.validation import watched
+from semsynth.training.step import TrainContext
+from semsynth.training.validation import validation_loss, validation_record
 
 Configure = Callable[..., TrainConfig]
 TOLD = ("model.augment_condition=true", "train.color=0.2", "train.crop=0.7", "model.dropout=0.0")
@@ -60,10 +60,10 @@ def test_steps_see_crops_and_the_model_paints_the_whole(
     shapes = []
     step = loop.train_step
 
-    def seen(run: Any, batch: Batch) -> Any:
+    def seen(state: Any, context: Any, batch: Batch) -> Any:
         assert batch.noise is not None
         shapes.append((tuple(batch.channels.shape[1:]), tuple(batch.noise.shape[1:])))
-        return step(run, batch)
+        return step(state, context, batch)
 
     monkeypatch.setattr(loop, "train_step", seen)
     often = ("train.validate_every=3", "train.preview_every=3")
@@ -107,9 +107,11 @@ def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path:
         }
     )
     loss = DiffusionLoss(Schedule(recipe.diffusion_config))
-    found = validation_loss(unet, codec, loss, data, recipe)
+    no_accelerator: Any = None
+    found = validation_loss(unet, TrainContext(recipe, no_accelerator, codec, loss), data)
     middles: Any = Middles
-    assert found == validation_loss(unet, codec, loss, middles, small)
+    context = TrainContext(small, no_accelerator, codec, loss)
+    assert found == validation_loss(unet, context, middles)
 
 
 def test_the_network_is_told_and_starts_as_if_it_were_not(
@@ -182,8 +184,8 @@ def test_rising_validation_is_said(logged: Callable[[], str]) -> None:
     lines: list[dict[str, Any]] = []
     warned = []
     for step, loss in enumerate([5, 3, 4, 3.5, 4, 4, 4, 4, 2, 3, 3, 3, 3, 3], 1):
-        lines.append({"step": step, **watched(lines, step, loss)})
-        if "learned by heart" in logged():
+        lines.append({"step": step, **validation_record(lines, step, loss)})
+        if "the network overfits" in logged():
             warned.append(step)
     assert warned == [7, 14]
     assert [line["best_step"] for line in lines] == [1] + [2] * 7 + [9] * 6

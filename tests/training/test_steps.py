@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from semsynth.core import precision
 from semsynth.core.errors import UserError
@@ -22,15 +24,30 @@ from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training import build as setup
 from semsynth.training import loop
 from semsynth.training import step as step_module
-from semsynth.training.ema import Ema
-from semsynth.training.inputs.mask_dropout import dropped_masks
+from semsynth.training.build import enable_checkpointing, make_optimizer
 from semsynth.training.loop import learning_rate, phase_at, train
 from semsynth.training.metrics import read_metrics
-from semsynth.training.recipe import FinetuneSection, Recipe, TrainConfig, TrainSection, load_recipe
-from semsynth.training.step import Run, step_timesteps
+from semsynth.training.recipe import (
+    FinetuneSection,
+    Recipe,
+    TrainConfig,
+    TrainSection,
+    latent_size,
+    load_recipe,
+)
+from semsynth.training.state import Ema, TrainState
+from semsynth.training.step import (
+    TrainContext,
+    dropped_masks,
+    step_names,
+    step_timesteps,
+    train_step,
+)
+from semsynth.training.validation import batch_loss
 
 Configure = Callable[..., TrainConfig]
 Weights = Callable[[Path], dict[str, torch.Tensor]]
@@ -106,9 +123,9 @@ class Spy:
             self.weight.append(weight)
             return call(this, *args)
 
-        def take(run: Run, batch: Batch) -> torch.Tensor:
-            result = step(run, batch)
-            states = list(run.optimizer.state.values())
+        def take(state: TrainState, context: TrainContext, batch: Batch) -> torch.Tensor:
+            result = step(state, context, batch)
+            states = list(state.optimizer.state.values())
             self.optimizer_steps.append(float(states[0]["step"]))
             return result
 
@@ -191,18 +208,18 @@ def gradients(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     class Seen(Exception):
         pass
 
-    def stop(run: Run) -> Any:
+    def stop(state: TrainState) -> Any:
         def look(*_: Any, **__: Any) -> None:
-            found.update({n: p.grad.clone() for n, p in run.plain_unet.named_parameters()})
+            found.update({n: p.grad.clone() for n, p in state.plain_unet.named_parameters()})
             raise Seen
 
         return look
 
     step = loop.train_step
 
-    def take(run: Run, batch: Batch) -> torch.Tensor:
-        monkeypatch.setattr(run.optimizer, "step", stop(run))
-        return step(run, batch)
+    def take(state: TrainState, context: TrainContext, batch: Batch) -> torch.Tensor:
+        monkeypatch.setattr(state.optimizer, "step", stop(state))
+        return step(state, context, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(setup, "build_network", filled)
@@ -284,10 +301,10 @@ def test_a_loss_that_is_not_finite_stops(
 ) -> None:
     take = loop.train_step
 
-    def poisoned(run: Run, batch: Batch) -> torch.Tensor:
-        if run.step + 1 == step:
+    def poisoned(state: TrainState, context: TrainContext, batch: Batch) -> torch.Tensor:
+        if state.step + 1 == step:
             batch.images.data = batch.images.float() * float("nan")
-        return take(run, batch)
+        return take(state, context, batch)
 
     monkeypatch.setattr(loop, "train_step", poisoned)
     with pytest.raises(UserError, match=r"step \d+ is not finite, in the images street_") as error:
@@ -346,3 +363,31 @@ def test_bands_add_up_to_the_loss(configure: Configure) -> None:
 def test_weights_of_bands_that_are_not_there(changes: list[str], configure: Configure) -> None:
     with pytest.raises(UserError, match=r"loss.band_weights has \d numbers: codec haar takes 2"):
         train(configure("a", *changes))
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_steps_and_losses_of_fake_tensors(recipe: Recipe, precision: str) -> None:
+    """`semsynth plan` follows the memory of the real step through tensors without storage."""
+    accumulated = {"accumulation": 2, "precision": precision, "gradient_checkpointing": True}
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=accumulated)})
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        unet, codec = build_network(recipe.model, recipe.diffusion_config, 3)
+        enable_checkpointing(unet, recipe)
+        ema = Ema(unet, 0.9, True)
+        state = TrainState(unet, ema, make_optimizer(recipe, unet), {}, precision)  # type: ignore[arg-type]
+        loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
+        context = TrainContext(recipe, Accelerator(cpu=True), codec, loss)
+        count, shape = recipe.train.batch_size, (recipe.height, recipe.width)
+        batch = Batch(
+            torch.zeros(count, 3, *shape, dtype=torch.uint8),
+            torch.zeros(count, *shape, dtype=torch.int8),
+            torch.ones(count, 1, *shape, dtype=torch.bool),
+            noise=torch.zeros(count, recipe.model.latent_channels, *latent_size(recipe)),
+        )
+        for _ in range(2):
+            numbers = train_step(state, context, batch)
+        with context.autocast(state.precision):
+            total = batch_loss(ema.module, context, batch, torch.arange(count))
+    assert numbers.shape == (len(step_names(context)),) and total.shape == ()
+    assert state.step == 2

@@ -14,7 +14,7 @@ import pytest
 from semsynth.core.distributed.run_status import read_status
 from semsynth.core.errors import Preempted, UserError
 from semsynth.training import loop
-from semsynth.training.checkpoints import async_writer as checkpoints
+from semsynth.training.checkpoints import store as checkpoints
 from semsynth.training.checkpoints.store import complete_checkpoints
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig
@@ -41,7 +41,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int)
     ("owner", "name", "call", "steps"),
     [
         (loop, "starting_point", 1, {0}),
-        (loop, "assemble", 1, {0}),
+        (loop, "build_run", 1, {0}),
         (loop, "batches", 1, {1}),
         (checkpoints, "save_state", 2, {4, 5, 6}),  # it is written beside the next steps
         (loop, "validation_loss", 2, {4}),

@@ -36,9 +36,9 @@ from semsynth.pipelines.synthesizer import AUTO_SHARE, encode_masks
 from semsynth.planning.flops import computed, settled
 from semsynth.planning.live_bytes import MemoryTracker
 from semsynth.training.inputs.latent_cache import PIXELS_AT_A_TIME
-from semsynth.training.preview import VALIDATION_BATCH
 from semsynth.training.recipe import Recipe, latent_size, painted_size
 from semsynth.training.throughput import meta_unet
+from semsynth.training.validation import VALIDATION_BATCH
 
 Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,11 +19,10 @@ from accelerate.state import AcceleratorState
 from semsynth.core.devices import free_bytes, seconds
 from semsynth.core.precision import autocast, memory_format, resolve_precision
 from semsynth.data.augment import AUGMENT_PARAMS
-from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
-from semsynth.models.codecs.codec import PixelCodec, open_codec
+from semsynth.models.codecs.codec import Codec, PixelCodec, open_codec
 from semsynth.models.codecs.vae import VaeCodec
 from semsynth.models.codecs.vae_costs import find_config, fresh_vae
 from semsynth.models.config import whole_size
@@ -35,10 +33,10 @@ from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.pipelines.synthesizer import encode_masks
 from semsynth.planning.flops import codec_flops, settled
 from semsynth.planning.memory import preview_memory, step_memory
-from semsynth.training.build import lay_out, make_optimizer, recompute
-from semsynth.training.ema import Ema
+from semsynth.training.build import enable_checkpointing, make_optimizer, set_memory_format
 from semsynth.training.recipe import Recipe, latent_size, painted_size, with_changes
-from semsynth.training.step import Run, train_step
+from semsynth.training.state import Ema, TrainState
+from semsynth.training.step import TrainContext, train_step
 from semsynth.training.throughput import meta_unet
 
 WARM_UP, STEPS = 1, 3
@@ -119,15 +117,15 @@ def rehearse(
             f"{needed.total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on {device}"
         )
     batch = random_batch(small, label_channels)
-    with practice_run(small, label_channels, device) as run:
+    with practice_run(small, label_channels, device) as (state, context):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        step = _seconds(lambda: train_step(run, batch), device)
+        step = _seconds(lambda: train_step(state, context, batch), device)
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        for parameter in run.plain_unet.parameters():
+        for parameter in state.plain_unet.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        update = _seconds(lambda: _update(run), device)
-        painting = _painting(run, recipe, device)
+        update = _seconds(lambda: _update(state, context), device)
+        painting = _painting(state.ema.module, context.codec, recipe, device)
     return Rehearsal(
         small.train.batch_size,
         small.height,
@@ -174,7 +172,9 @@ def _half(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 @contextmanager
-def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> Iterator[Run]:
+def practice_run(
+    recipe: Recipe, label_channels: int, device: torch.device
+) -> Iterator[tuple[TrainState, TrainContext]]:
     """Give a run without a folder and without data: steps touch neither."""
     accelerator = Accelerator(cpu=device.type == "cpu")
     torch.manual_seed(recipe.seed)
@@ -182,19 +182,17 @@ def practice_run(recipe: Recipe, label_channels: int, device: torch.device) -> I
     # An autoencoder as it is drawn takes as long as one that was trained, and no download.
     vae = recipe.model.vae
     codec = open_codec(recipe.model) if vae is None else fresh_vae(vae) or PixelCodec()
-    recompute(unet, recipe)
+    enable_checkpointing(unet, recipe)
     unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
-    run = Run(
-        recipe, Path(), cast(PreparedDataset, None), accelerator, unet, ema, codec,
-        DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss),
-        make_optimizer(recipe, unet),
-        resolve_precision(recipe.train.precision, accelerator.device),
-    )  # fmt: skip
-    lay_out(run)
-    run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
+    precision = resolve_precision(recipe.train.precision, accelerator.device)
+    state = TrainState(unet, ema, make_optimizer(recipe, unet), {}, precision)
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
+    context = TrainContext(recipe, accelerator, codec, loss)
+    set_memory_format(state, context)
+    state.unet, state.optimizer = accelerator.prepare(unet, state.optimizer)
     try:
-        yield run
+        yield state, context
     finally:
         # As after a training: the next one in this process may have another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -223,16 +221,16 @@ def random_batch(recipe: Recipe, label_channels: int) -> Batch:
     )
 
 
-def _update(run: Run) -> None:
-    run.accelerator.clip_grad_norm_(run.unet.parameters(), run.recipe.train.grad_clip)
-    run.optimizer.step()
-    run.ema.update(run.plain_unet)
+def _update(state: TrainState, context: TrainContext) -> None:
+    clip = context.recipe.train.grad_clip
+    context.accelerator.clip_grad_norm_(state.unet.parameters(), clip)
+    state.optimizer.step()
+    state.ema.update(state.plain_unet)
 
 
 @torch.no_grad()
-def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
+def _painting(unet: SemanticUNet, codec: Codec, recipe: Recipe, device: torch.device) -> Painted:
     """Time a mask, a guided pass and the autoencoder on an image that is as large as can be."""
-    unet = run.ema.module
     painted, shares = _paintable(recipe, unet, device)
     precision = resolve_precision("auto", device)
     layout = memory_format(precision)
@@ -243,8 +241,8 @@ def _painting(run: Run, recipe: Recipe, device: torch.device) -> Painted:
     height, width = latent_size(painted)
     x = torch.randn(1, unet.channels, height, width, device=device)
     coded = (0.0, 0.0)
-    if isinstance(run.codec, VaeCodec):
-        codec, latent = run.codec, x
+    if isinstance(codec, VaeCodec):
+        latent = x
         image = torch.randn(1, 3, painted.height, painted.width, device=device)
         coded = (
             _seconds(lambda: codec.encode(image), device) / shares[2],

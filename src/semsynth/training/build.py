@@ -11,6 +11,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
+from torch.distributed.fsdp import FSDPModule
 
 from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
@@ -31,14 +32,13 @@ from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import FINAL
-from semsynth.pipelines.formats.model_file import ModelFile, build_network
-from semsynth.training.checkpoints.fsdp import gathered, in_shares, is_shared, shard, whole_average
+from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
-from semsynth.training.ema import Ema
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.loop_errors import run_on_rank0
 from semsynth.training.recipe import Recipe
-from semsynth.training.step import Run
+from semsynth.training.state import Ema, TrainState, saved_precision, shard
+from semsynth.training.step import TrainContext
 
 # What may change while a run goes on: it decides nothing about the weights, or their rounding
 # alone. Not `precision`, whose rounding is learnt with, nor `cache_latents`, which keeps float16.
@@ -170,14 +170,18 @@ def check_batch(recipe: Recipe, world: int) -> None:
     )
 
 
-def assemble(
+def build_run(
     recipe: Recipe,
     data: PreparedDataset,
     accelerator: Accelerator,
     start: Initialization | None,
     owner: RunLock,
-) -> Run:
-    """Build all that a run has in hand, as its newest checkpoint was; all processes call it."""
+) -> tuple[TrainState, TrainContext]:
+    """Build a run as its newest checkpoint was, or from its start; all processes call it.
+
+    Raises:
+        UserError: too little space, or a checkpoint or start that cannot be used.
+    """
     folder = owner.run
     torch.manual_seed(derive_seed(recipe.seed, "weights"))
     unet, codec = build_network(recipe.model, recipe.diffusion_config, data.labels.num_channels)
@@ -185,66 +189,61 @@ def assemble(
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     require_space(folder, 4 * bytes_each * more, "training")
     found = run_on_rank0(accelerator, lambda: newest(folder, owner))
-    shared = is_shared(recipe, accelerator)
-    state = None if found is None else load_state(found, mapped=shared)
-    if state is None and start is not None:
-        start.begin(unet, recipe, data)
-    recompute(unet, recipe)
-    if not shared:  # shares are moved as they are made
+    if found is None and start is not None:
+        start.initialize(unet, recipe, data)
+    enable_checkpointing(unet, recipe)
+    sharded = is_sharded(recipe, accelerator)
+    if not sharded:  # shards are moved as they are made
         unet.to(accelerator.device)
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
-    if state is not None:
-        unet.load_state_dict(state["model"])
-        ema.module.load_state_dict(state["ema"])
-    for network in (ema.module, unet) if shared else ():
+    for network in (ema.module, unet) if sharded else ():
         shard(network, accelerator.device)
-    # What `auto` was at first; not there in a fork and in checkpoints of older versions.
-    before = None if state is None else state.get("precision")
-    precision = _precision(folder, recipe, accelerator, before)
-    run = Run(
-        recipe, folder, data, accelerator, unet, ema, codec,
-        DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss),
-        make_optimizer(recipe, unet), precision, start=start,
-    )  # fmt: skip
-    lay_out(run, shared)
-    if state is not None:
-        _restore(run, state)
-    if not shared:
-        run.unet, run.optimizer = accelerator.prepare(unet, run.optimizer)
-    return run
+    state = TrainState(unet, ema, make_optimizer(recipe, unet), _metadata(recipe, data, start))
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
+    context = TrainContext(recipe, accelerator, codec, loss)
+    saved: dict[str, Any] = {}
+    if found is not None:
+        # Rank 0 reads it, and sends the tensors to the others.
+        run_on_rank0(accelerator, lambda: saved.update(load_state(found, mapped=sharded)))
+        state.load_state_dict(saved)
+        if state.step:
+            logger.info(f"{folder}: continuing at step {state.step} of {recipe.total_steps}")
+    state.precision = _precision(folder, recipe, accelerator, saved_precision(saved))
+    set_memory_format(state, context)
+    if not sharded:
+        state.unet, state.optimizer = accelerator.prepare(unet, state.optimizer)
+    return state, context
 
 
-def recompute(unet: SemanticUNet, recipe: Recipe) -> None:
+def is_sharded(recipe: Recipe, accelerator: Accelerator) -> bool:
+    """Return whether each process holds a shard of the state; a single one holds all of it."""
+    if recipe.train.sharding == "none":
+        return False
+    if accelerator.num_processes == 1:
+        logger.info("train.sharding=full: a single process holds everything, as without it")
+    return int(accelerator.num_processes) > 1
+
+
+def enable_checkpointing(unet: SemanticUNet, recipe: Recipe) -> None:
     """Switch gradient checkpointing on where the recipe wants it, on its levels."""
     if recipe.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
 
 
-def lay_out(run: Run, shared: bool = False) -> None:
-    """Give a run's networks, not wrapped yet, their layout in memory and their kernels."""
-    # Shares have one layout only; the convolutions follow the images' all the same.
-    for network in (run.unet, run.ema.module) if run.channels_last and not shared else ():
-        network.to(memory_format=torch.channels_last)
-    run.unet.compile_norms(run.recipe.train.compile, run.accelerator.device)
-
-
-def _precision(run: Path, recipe: Recipe, accelerator: Accelerator, before: Any) -> Precision:
-    """Return what to compute in: with ``auto``, as ``before``, the run's own, where that works."""
-    # Measured on a CPU: one process decides, so that all compute alike.
-    chosen: list[Precision] = ["no"]
-    wanted, device = recipe.train.precision, accelerator.device
-    if accelerator.is_main_process:
-        if wanted != "auto" or before is None:
-            chosen = [resolve_precision(wanted, device)]
-        elif can_compute(before, device):
-            chosen = [before]
-        else:
-            logger.warning(
-                f"{run}: was trained in {before}, which this {device.type} cannot; it "
-                "goes on in float32, and will not end with the same weights to the bit"
-            )
-    return broadcast_object_list(chosen)[0]  # type: ignore[no-any-return]
+def set_memory_format(state: TrainState, context: TrainContext) -> None:
+    """Give networks and moments, not wrapped yet, their layout in memory and their kernels."""
+    train, unet = context.recipe.train, state.unet
+    # Shards have one layout only; convolutions follow the images' all the same.
+    if train.has_channels_last(state.precision) and not isinstance(unet, FSDPModule):
+        for network in (unet, state.ema.module):
+            network.to(memory_format=torch.channels_last)
+    for weight, moments in state.optimizer.state.items():
+        for name, value in moments.items():
+            # The fused AdamW goes through memory, whatever the layout: it must be the weight's.
+            if value.shape == weight.shape and value.stride() != weight.stride():
+                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+    unet.compile_norms(train.compile, context.device)
 
 
 def make_optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
@@ -259,67 +258,34 @@ def make_optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
     )
 
 
-def whole_ema(run: Run) -> SemanticUNet:
-    """Return the averaged network for rank 0; all processes call it, see ``whole_average``."""
-    channels = run.data.labels.num_channels
-    return whole_average(run.ema.module, run.recipe, channels, run.accelerator)
+def _precision(
+    run: Path, recipe: Recipe, accelerator: Accelerator, saved: Precision | None
+) -> Precision:
+    """Return what to compute in: with ``auto``, what the run had, where that works here."""
+    # One process decides, so that all compute alike.
+    chosen: list[Precision] = ["no"]
+    wanted, device = recipe.train.precision, accelerator.device
+    if accelerator.is_main_process:
+        if wanted != "auto" or saved is None:
+            chosen = [resolve_precision(wanted, device)]
+        elif can_compute(saved, device):
+            chosen = [saved]
+        else:
+            logger.warning(
+                f"{run}: was trained in {saved}, which this {device.type} cannot compute; it "
+                "continues in float32, and will not end with the same weights to the bit"
+            )
+    return broadcast_object_list(chosen)[0]  # type: ignore[no-any-return]
 
 
-def state_of(run: Run, ema: SemanticUNet) -> dict[str, Any]:
-    """Return what a checkpoint holds; all processes call it, and rank 0's is complete.
-
-    The tensors are the run's own, or copies on the CPU where the run is in shares.
-
-    Args:
-        run: after a step.
-        ema: of ``whole_ema``.
-    """
-    keep = run.accelerator.is_main_process
-    return {
-        "step": run.step,
-        "model": gathered(run.plain_unet.state_dict(), keep),
-        "ema": ema.state_dict(),
-        "ema_updates": run.ema.updates,
-        "optimizer": gathered(run.optimizer.state_dict(), keep),
-        "precision": run.precision,
-        "facts": _facts(run),
-    }
-
-
-def _restore(run: Run, state: dict[str, Any]) -> None:
-    run.step = state["step"]
-    run.ema.updates = state["ema_updates"]
-    if "optimizer" not in state:  # a fork: the optimizer begins anew
-        return
-    run.optimizer.load_state_dict(in_shares(state["optimizer"], run.optimizer))
-    for weight, known in run.optimizer.state.items():
-        for name, value in known.items():
-            # The fused AdamW goes through memory, whatever the layout: it must be the weight's.
-            if value.shape == weight.shape and value.stride() != weight.stride():
-                known[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
-    logger.info(f"{run.folder}: continuing at step {run.step} of {run.recipe.total_steps}")
-
-
-def averaged(run: Run, ema: SemanticUNet) -> ModelFile:
-    """Return the averaged network (of ``whole_ema``) with all that is needed to use it."""
-    return ModelFile(
-        run.recipe.model,
-        run.recipe.diffusion_config,
-        run.data.labels,
-        run.data.height,
-        run.data.width,
-        ema.state_dict(),
-        _facts(run),
-    )
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    facts = {
-        "recipe": run.recipe.model_dump(mode="json"),
-        "step": run.step,
-        "dataset": run.data.info.name,
-        "licence": run.data.info.licence,
+def _metadata(
+    recipe: Recipe, data: PreparedDataset, start: Initialization | None
+) -> dict[str, Any]:
+    metadata = {
+        "recipe": recipe.model_dump(mode="json"),
+        "dataset": data.info.name,
+        "licence": data.info.licence,
         "semsynth": __version__,
         "torch": str(torch.__version__),
     }
-    return facts if run.start is None else run.start.with_licence(facts)
+    return metadata if start is None else start.with_licence(metadata)

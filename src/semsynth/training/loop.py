@@ -30,16 +30,8 @@ from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.pipelines.formats.model_file import save_model_file
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
-from semsynth.training.build import (
-    assemble,
-    averaged,
-    check_batch,
-    check_fit,
-    claim,
-    state_of,
-    whole_ema,
-)
-from semsynth.training.checkpoints.async_writer import Checkpoints
+from semsynth.training.build import build_run, check_batch, check_fit, claim
+from semsynth.training.checkpoints.store import CheckpointWriter
 from semsynth.training.init.fork import fork
 from semsynth.training.init.from_model import Initialization, check_start, starting_point
 from semsynth.training.inputs.samples import held_out_latents, training_images, with_codec_hash
@@ -50,13 +42,25 @@ from semsynth.training.loop_errors import (
     translate,
     while_starting,
 )
-from semsynth.training.lr_schedule import learning_rate, phase_at
 from semsynth.training.metrics import Metrics, read_metrics
-from semsynth.training.preview import can_validate, preview, validation_batch, validation_loss
-from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
-from semsynth.training.step import Run, step_names, train_step
+from semsynth.training.recipe import (
+    Recipe,
+    TrainConfig,
+    chosen_recipe,
+    learning_rate,
+    phase_at,
+    run_folder,
+)
+from semsynth.training.state import TrainState, ema_model_file, full_ema
+from semsynth.training.step import TrainContext, step_names, train_step
 from semsynth.training.throughput import Throughput, in_words
-from semsynth.training.validation import watched
+from semsynth.training.validation import (
+    can_validate,
+    preview,
+    validation_batch_size,
+    validation_loss,
+    validation_record,
+)
 
 OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
 
@@ -125,11 +129,11 @@ def _train(
     except UserError as error:
         raise together(accelerator, error) from None
     owner, start = _claimed(config, recipe, folder, data, accelerator)
-    run = None
+    run: tuple[TrainState, TrainContext] | None = None
     if run_on_rank0(accelerator, final.exists):  # a run that was finished is left as it is
-        run = assemble(recipe, data, accelerator, start, owner)
-        if run.step >= recipe.total_steps:
-            logger.info(f"{final}: already trained ({run.step} steps)")
+        run = build_run(recipe, data, accelerator, start, owner)
+        if run[0].step >= recipe.total_steps:
+            logger.info(f"{final}: already trained ({run[0].step} steps)")
             return final
     run_on_rank0(accelerator, owner.begin)
     told = started(folder, recipe.total_steps, world)
@@ -140,13 +144,13 @@ def _train(
             accelerator.wait_for_everyone()
             starting.over()
             watch.start()
-            run = run or assemble(recipe, data, accelerator, start, owner)
-            watch.me.step = run.step
-            _Training(run, told, watch, owner, on_checkpoint).to_the_end()
-            ema = whole_ema(run)
+            state, context = run or build_run(recipe, data, accelerator, start, owner)
+            watch.me.step = state.step
+            _Training(state, context, data, told, watch, owner, on_checkpoint).to_the_end()
+            ema = full_ema(state, recipe)
             if accelerator.is_main_process:
                 owner.check()
-                save_model_file(final, averaged(run, ema))
+                save_model_file(final, ema_model_file(state, recipe, data.labels, ema))
                 told.state = "finished"
             accelerator.wait_for_everyone()
         except BaseException as error:
@@ -189,30 +193,33 @@ class _Training:
 
     def __init__(
         self,
-        run: Run,
+        state: TrainState,
+        context: TrainContext,
+        data: PreparedDataset,
         told: Status,
         watch: RankWatchdog,
         owner: RunLock,
         on_checkpoint: OnCheckpoint | None,
     ) -> None:
-        self.run, self.told, self.watch, self.on_checkpoint = run, told, watch, on_checkpoint
+        self.state, self.context, self.data, self.folder = state, context, data, owner.run
+        self.told, self.watch, self.on_checkpoint = told, watch, on_checkpoint
         self.owner = owner
-        recipe, accelerator = run.recipe, run.accelerator
+        recipe, accelerator = context.recipe, context.accelerator
         section, world = recipe.train, accelerator.num_processes
         self.main = accelerator.is_main_process
-        told.step, told.last_checkpoint = run.step, run.step or None
-        self.kept = run.step  # the newest step of which there is a checkpoint, on all ranks
-        self.checkpoints = Checkpoints(
-            run.folder, section.keep_checkpoints, section.keep_every, run.step or None, owner
+        told.step, told.last_checkpoint = state.step, state.step or None
+        self.kept = state.step  # the newest step of which there is a checkpoint, on all ranks
+        self.checkpoints = CheckpointWriter(
+            owner.run, section.keep_checkpoints, section.keep_every, state.step or None, owner
         )
         timeout = timedelta(minutes=section.stall_minutes * (SLOW + 1))
         self.stopping = StopVote(accelerator.process_index, world, timeout)
-        self.images: TrainingDataset = training_images(run)
-        self.held_out = held_out_latents(run)
-        self.metrics = Metrics(run.folder, run.step) if self.main else None
+        self.images: TrainingDataset = training_images(context, data)
+        self.held_out = held_out_latents(context, data)
+        self.metrics = Metrics(owner.run, state.step) if self.main else None
         devices = [accelerator.device] * world
-        channels = run.data.labels.num_channels
-        self.throughput = Throughput(recipe, channels, devices, run.precision)
+        channels = data.labels.num_channels
+        self.throughput = Throughput(recipe, channels, devices, state.precision)
         self.window: list[Tensor] = []
         self.since, self.done = time.perf_counter(), 0
         self.apart = 0.0  # seconds since then that were no steps
@@ -222,7 +229,7 @@ class _Training:
         try:
             self._steps()
             if self.main:
-                self.watch.mark(self.run.step, "checkpoint")
+                self.watch.mark(self.state.step, "checkpoint")
             self.checkpoints.wait()
             self.told.last_checkpoint = self.checkpoints.last
         finally:
@@ -231,56 +238,57 @@ class _Training:
                 self.metrics.close()
 
     def _steps(self) -> None:
-        run, recipe, accelerator = self.run, self.run.recipe, self.run.accelerator
+        state, context = self.state, self.context
+        recipe, accelerator = context.recipe, context.accelerator
         if self.main:
-            self.told.write(run.folder)
+            self.told.write(self.folder)
         if reason := self.stopping.before_first_step():
             self._preempt(reason)
         shard = (accelerator.process_index, accelerator.num_processes)
-        steps = (run.step, recipe.total_steps)
-        self.watch.mark(run.step, "first step")
+        steps = (state.step, recipe.total_steps)
+        self.watch.mark(state.step, "first step")
         self.since, self.done, self.apart = time.perf_counter(), 0, 0.0
-        with progress_bar(recipe.total_steps, "train", "step", initial=run.step) as bar:
+        with progress_bar(recipe.total_steps, "train", "step", initial=state.step) as bar:
             for batch in batches(self.images, steps, recipe.train.workers, shard):
-                if self.done or run.step > steps[0]:
-                    self.watch.mark(run.step)
-                self.window.append(train_step(run, batch))
+                if self.done or state.step > steps[0]:
+                    self.watch.mark(state.step)
+                self.window.append(train_step(state, context, batch))
                 self.done += 1
                 bar.update(1)
                 self.checkpoints.check()
-                if run.step % recipe.train.log_every == 0 or run.step == recipe.total_steps:
+                if state.step % recipe.train.log_every == 0 or state.step == recipe.total_steps:
                     bar.set_postfix_str(self._log())
                 self._events()
                 reason = self.stopping.after_step()
-                if reason and run.step < recipe.total_steps:
+                if reason and state.step < recipe.total_steps:
                     self._preempt(reason)
-                self.watch.mark(run.step, "waiting for images")
+                self.watch.mark(state.step, "waiting for images")
         self.stopping.finish()
 
     def _log(self) -> str:
         """Write a line of the log; return it in words."""
-        run, told = self.run, self.told
+        state, context, told = self.state, self.context, self.told
         values = self._window_means()
         now = time.perf_counter()
         seconds = now - self.since
-        images = self.done * run.recipe.train.batch_size
+        images = self.done * context.recipe.train.batch_size
         speed = self.throughput.values(images, seconds - self.apart)
         done, self.window, self.done, self.apart = self.done, [], 0, 0.0
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
-        logger.debug(f"step {run.step} of {told.total_steps}, {words}")
+        logger.debug(f"step {state.step} of {told.total_steps}, {words}")
         if self.metrics is not None:
             self.owner.check()
-            self.metrics.write(run.step, **values, **speed)
-            told.step, told.loss, told.doing = run.step, values["loss"], "train"
+            self.metrics.write(state.step, **values, **speed)
+            told.step, told.loss, told.doing = state.step, values["loss"], "train"
             told.images_per_second = speed["images_per_second"]
             # All since the first line, validation too; before it there is only this one.
-            then, step = self.from_log or (self.since, run.step - done)
-            each = (now - then) / (run.step - step)
-            told.seconds_left = round((told.total_steps - run.step) * each, 1)
-            self.from_log = self.from_log or (now, run.step)
+            then, step = self.from_log or (self.since, state.step - done)
+            each = (now - then) / (state.step - step)
+            told.seconds_left = round((told.total_steps - state.step) * each, 1)
+            self.from_log = self.from_log or (now, state.step)
             told.seconds_between = round(seconds, 3)
-            if run.accelerator.device.type == "cuda":
-                told.gpu_memory = torch.cuda.max_memory_reserved(run.accelerator.device)
+            if context.accelerator.device.type == "cuda":
+                told.gpu_memory = torch.cuda.max_memory_reserved(context.accelerator.device)
             self._tell()
         self.since = time.perf_counter()
         return words
@@ -289,22 +297,26 @@ class _Training:
         told = self.told
         told.doing, told.last_checkpoint = doing, self.checkpoints.last
         told.checkpoint_seconds = round(self.checkpoints.seconds, 3) or told.checkpoint_seconds
-        told.write(self.run.folder)
+        told.write(self.folder)
 
     def _window_means(self) -> dict[str, float]:
-        run = self.run
-        means = run.accelerator.reduce(torch.stack(self.window).mean(0), "mean").tolist()
+        state, context = self.state, self.context
+        means = context.accelerator.reduce(torch.stack(self.window).mean(0), "mean").tolist()
         if not all(math.isfinite(value) for value in means):
-            raise together(run.accelerator, not_finite(run, self.images, self.window))
-        phase, step_in_phase = phase_at(run.recipe, run.step - 1)
-        names = step_names(run)
+            raise together(
+                context.accelerator,
+                not_finite(state, context, self.folder, self.images, self.window),
+            )
+        phase, step_in_phase = phase_at(context.recipe, state.step - 1)
+        names = step_names(context)
         values = {name: round(value, 6) for name, value in zip(names, means, strict=True)}
         return {**values, "lr": learning_rate(phase, step_in_phase)}
 
     def _events(self) -> None:
         """Do what is due after a step: validation, preview, checkpoint."""
-        run, section, step = self.run, self.run.recipe.train, self.run.step
-        last = step == run.recipe.total_steps
+        state, context = self.state, self.context
+        section, step = context.recipe.train, state.step
+        last = step == context.recipe.total_steps
 
         def is_due(every: int) -> bool:
             return bool(every) and (step % every == 0 or last)
@@ -314,37 +326,40 @@ class _Training:
             self._check_finite()
             self.kept = step
         # In this order: in most steps none is due, and a large split takes a while to look through.
-        validates = is_due(section.validate_every) and can_validate(run.data)
+        validates = is_due(section.validate_every) and can_validate(self.data)
         previews = is_due(section.preview_every)
         if not (validates or previews or keeps):
             return
-        begun = clock(run.accelerator.device)
-        ema = whole_ema(run)
+        begun = clock(context.accelerator.device)
+        ema = full_ema(state, context.recipe)
         if validates and self.metrics is not None:
             self._slow("validation")
-            with run.autocast():
-                how = (self.held_out, validation_batch(run.recipe, run.accelerator.num_processes))
-                loss = validation_loss(ema, run.codec, run.loss, run.data, run.recipe, *how)
-            self.metrics.write(step, **watched(read_metrics(run.folder), step, round(loss, 6)))
+            size = validation_batch_size(context.recipe, context.accelerator.num_processes)
+            with context.autocast(state.precision):
+                loss = validation_loss(ema, context, self.data, self.held_out, size)
+            record = validation_record(read_metrics(self.folder), step, round(loss, 6))
+            self.metrics.write(step, **record)
         if previews and self.main:
             self._slow("preview")
-            preview(self._pipeline(ema).synthesizer, run.data, run.folder, step)
+            preview(self._pipeline(ema).synthesizer, self.data, self.folder, step)
         if keeps:
             self._save(ema)
         if keeps and self.main and self.on_checkpoint is not None:
             self.checkpoints.wait()
             self.on_checkpoint(step, self._pipeline(ema))
-        self.apart += clock(run.accelerator.device) - begun
+        self.apart += clock(context.accelerator.device) - begun
 
     def _slow(self, doing: str) -> None:
-        self.watch.mark(self.run.step, doing)
+        self.watch.mark(self.state.step, doing)
         if doing != "checkpoint":
             self._tell(doing)
 
     def _pipeline(self, ema: SemanticUNet) -> SemanticDiffusionPipeline:
-        pipe = SemanticDiffusionPipeline.wrap(averaged(self.run, ema), ema)
-        pipe.synthesizer.use_precision(self.run.precision)
-        pipe.synthesizer.set_compile(self.run.recipe.train.compile)
+        pipe = SemanticDiffusionPipeline.wrap(
+            ema_model_file(self.state, self.context.recipe, self.data.labels, ema), ema
+        )
+        pipe.synthesizer.use_precision(self.state.precision)
+        pipe.synthesizer.set_compile(self.context.recipe.train.compile)
         return pipe
 
     def _check_finite(self) -> None:
@@ -356,27 +371,27 @@ class _Training:
         """Begin a checkpoint; all processes give their shares, rank 0 writes."""
         self._slow("checkpoint")
         self.checkpoints.wait()  # so that there are never two states in memory and one on its way
-        state = state_of(self.run, ema)
+        state = self.state.state_dict(ema)
         if self.main:
-            self.checkpoints.save(self.run.step, state)
+            self.checkpoints.save(self.state.step, state)
             self.stopping.checkpoint_seconds = self.checkpoints.seconds
 
     def _preempt(self, reason: str) -> None:
         """Keep the state, wait for the disk, and end; all ranks come here at the same step."""
-        run = self.run
-        if run.step != self.kept:
+        state, context = self.state, self.context
+        if state.step != self.kept:
             self._check_finite()
-            self._save(whole_ema(run))
+            self._save(full_ema(state, context.recipe))
         if self.main:
             self.checkpoints.wait()
             self._tell()
-        self.told.step = run.step
+        self.told.step = state.step
         # Nobody leaves before the checkpoint is there: a launcher ends all when one has ended.
-        run.accelerator.wait_for_everyone()
-        where = f"at step {run.step} of {run.recipe.total_steps}, with a checkpoint"
-        if run.step == 0:
+        context.accelerator.wait_for_everyone()
+        where = f"at step {state.step} of {context.recipe.total_steps}, with a checkpoint"
+        if state.step == 0:
             where = "before the first step"
         error = Preempted(
-            f"{run.folder}: stopped {where} ({reason}); the same command goes on from there"
+            f"{self.folder}: stopped {where} ({reason}); the same command goes on from there"
         )
-        raise together(run.accelerator, error)
+        raise together(context.accelerator, error)

@@ -7,6 +7,7 @@ import platform
 import re
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +22,8 @@ from semsynth.core.errors import Preempted, RankLost, UserError, abbreviate
 from semsynth.core.logging import logger
 from semsynth.data.loader import TrainingDataset
 from semsynth.training.recipe import Recipe
-from semsynth.training.step import Run
+from semsynth.training.state import TrainState
+from semsynth.training.step import TrainContext
 
 T = TypeVar("T")
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -126,20 +128,28 @@ def _out_of_memory(
     )
 
 
-def not_finite(run: Run, images: TrainingDataset, window: list[Tensor]) -> UserError:
+def not_finite(
+    state: TrainState,
+    context: TrainContext,
+    folder: Path,
+    images: TrainingDataset,
+    window: list[Tensor],
+) -> UserError:
     """Return the error of a window of steps whose means are not finite; all processes call it.
 
     Args:
-        run: at the last step of the window.
+        state: at the last step of the window.
+        context: of the run.
+        folder: of the run.
         images: to name them.
         window: the numbers of ``step_names`` of this process, a tensor for each step.
     """
-    accelerator, batch = run.accelerator, run.recipe.train.batch_size
+    accelerator, batch = context.accelerator, context.recipe.train.batch_size
     every: Tensor = accelerator.gather(torch.stack(window)[None]).cpu()
     every = every.reshape(accelerator.num_processes, len(window), -1)
     bad = ~torch.isfinite(every)
     index = int(bad.any(0).any(-1).nonzero()[0])
-    step = run.step - len(window) + index  # from 0, as the order of the images; bars count from 1
+    step = state.step - len(window) + index  # from 0, as the order of the images; bars count from 1
     # The gradient's norm is everybody's; a loss is that of a process's own images.
     ranks = bad[:, index, :3].any(-1).nonzero().flatten().tolist()
     ranks = ranks or list(range(accelerator.num_processes))
@@ -148,7 +158,7 @@ def not_finite(run: Run, images: TrainingDataset, window: list[Tensor]) -> UserE
     what = "loss" if bad[:, index, :3].any() else "gradient"
     logger.debug(f"the {what} of step {step + 1} is not finite; its images: {', '.join(stems)}")
     return UserError(
-        f"{run.folder}: the {what} of step {step + 1} is not finite, in the images "
+        f"{folder}: the {what} of step {step + 1} is not finite, in the images "
         f"{abbreviate(stems, 8)}; started again, the run would come to the same: look at these "
         "images, or start another with a lower train.learning_rate; the last checkpoint is from "
         "before"

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,56 +15,46 @@ from torch.distributed.tensor import DTensor
 
 from semsynth.core.precision import Precision, autocast
 from semsynth.core.rng import derive_seed, numpy_rng
-from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import DiffusionLoss, Loss
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.blocks import seed_dropout
 from semsynth.models.sdm.label_input import label_input
-from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.training.ema import Ema
-from semsynth.training.init.from_model import Initialization
-from semsynth.training.inputs.mask_dropout import drop_masks, dropped_masks
-from semsynth.training.lr_schedule import learning_rate, phase_at
-from semsynth.training.recipe import Recipe
+from semsynth.training.recipe import Recipe, learning_rate, phase_at
+from semsynth.training.state import TrainState
 
 
-@dataclass
-class Run:
-    """All that a running training has in hand."""
+@dataclass(frozen=True)
+class TrainContext:
+    """What a training needs beside its state and its data, and never changes."""
 
     recipe: Recipe
-    folder: Path
-    data: PreparedDataset
     accelerator: Accelerator
-    unet: Any
-    ema: Ema
     codec: Codec
     loss: DiffusionLoss
-    optimizer: torch.optim.Optimizer
-    precision: Precision = "no"
-    step: int = 0
-    start: Initialization | None = None
 
     @property
-    def plain_unet(self) -> SemanticUNet:
-        """Return the network without Accelerate's wrapper."""
-        return self.accelerator.unwrap_model(self.unet)  # type: ignore[no-any-return]
+    def device(self) -> torch.device:
+        """Return where this process computes."""
+        device: torch.device = self.accelerator.device
+        return device
 
     @property
-    def channels_last(self) -> bool:
-        """Return whether convolutions have the channels innermost."""
-        return self.recipe.train.has_channels_last(self.precision)
+    def slots(self) -> range:
+        """Return the places in the whole batch of the samples of this process."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return range(self.recipe.train.batch_size)[rank::world]
 
-    @cached_property
+    @property
     def n_bands(self) -> int:
-        """How many bands the codec has."""
-        return int(self.codec.band_C.max()) + 1
+        """Return how many bands the codec has."""
+        model = self.recipe.model
+        return model.haar_levels + 1 if model.codec == "haar" else 1
 
     @cached_property
     def bands(self) -> Tensor | None:
         """The band of each of the codec's channels, on the device; None where it has only one."""
-        return self.codec.band_C.to(self.accelerator.device) if self.n_bands > 1 else None
+        return self.codec.band_C.to(self.device) if self.n_bands > 1 else None
 
     @cached_property
     def channel_weights(self) -> Tensor | None:
@@ -74,89 +63,88 @@ class Run:
         if not wanted:
             return None
         weights = torch.tensor(wanted)[self.codec.band_C]
-        return (weights / weights.mean()).to(self.accelerator.device)
+        return (weights / weights.mean()).to(self.device)
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self, precision: Precision) -> torch.autocast:
         """Return the context in which the network computes."""
-        # The cache would keep a cast copy of every weight, those of other blocks' shares too.
-        cache = self.recipe.train.sharding == "none"
-        return autocast(self.accelerator.device, self.precision, cache)
+        # The cache would keep a cast copy of every weight, those of other blocks' shards too.
+        return autocast(self.device, precision, self.recipe.train.sharding == "none")
 
 
-def train_step(run: Run, batch: Batch) -> Tensor:
+def train_step(state: TrainState, context: TrainContext, batch: Batch) -> Tensor:
     """Take one optimizer step; return the numbers of ``step_names`` on the device."""
-    recipe = run.recipe
-    phase, step_in_phase = phase_at(recipe, run.step)
+    recipe, device = context.recipe, context.device
+    phase, step_in_phase = phase_at(recipe, state.step)
     if step_in_phase == 0 and phase is recipe.finetune:
-        # The second phase starts with a fresh optimizer, as the official one; EMA goes on.
-        run.optimizer.state.clear()
-    for group in run.optimizer.param_groups:
+        # The second phase starts with a fresh optimizer, as the official one; the EMA goes on.
+        state.optimizer.state.clear()
+    for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(phase, step_in_phase)
-    run.unet.train()
-    dropped = dropped_masks(recipe, run.step, _slots(run), phase.mask_dropout)
-    drop_masks(batch.channels, batch.edges, dropped)
-    x0, weight = _to_device(run, batch)
-    varied = _told(run, batch)
+    state.unet.train()
+    drop_masks(batch, dropped_masks(recipe, state.step, context.slots, phase.mask_dropout))
+    x0, weight = encode_batch(context.codec, batch, device)
+    if recipe.train.has_channels_last(state.precision):
+        x0 = x0.contiguous(memory_format=torch.channels_last)
     assert batch.noise is not None
-    noise, t = (
-        moved(batch.noise, x0.device),
-        moved(step_timesteps(recipe, run.loss, run.step, _slots(run)), x0.device),
-    )
-    channels = moved(batch.channels, x0.device)
-    edges = None if batch.edges is None else moved(batch.edges, x0.device)
-    dropout_seeds = [derive_seed(recipe.seed, "dropout", run.step, slot) for slot in _slots(run)]
-    sums = torch.zeros(len(step_names(run)) - 1, device=x0.device)
+    noise = moved(batch.noise, device)
+    t = moved(step_timesteps(recipe, context.loss, state.step, context.slots), device)
+    channels = moved(batch.channels, device)
+    edges = None if batch.edges is None else moved(batch.edges, device)
+    augmentation = _augment_params(recipe, batch, device)
+    dropout_seeds = [derive_seed(recipe.seed, "dropout", state.step, i) for i in context.slots]
+    sums = torch.zeros(len(step_names(context)) - 1, device=device)
     size = len(x0) // recipe.train.accumulation
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
         # Label maps are large: only those of one micro-batch are made at a time.
         label_map = label_input(
-            run.plain_unet, recipe.model, channels[part], None if edges is None else edges[part]
+            state.plain_unet, recipe.model, channels[part], None if edges is None else edges[part]
         )
-        told = None if varied is None else varied[part]
         if recipe.model.dropout:
-            seed_dropout(run.plain_unet, dropout_seeds[part])
-        network = partial(_predict, run.unet, label_map, told)
+            seed_dropout(state.plain_unet, dropout_seeds[part])
+        params = None if augmentation is None else augmentation[part]
+        network = partial(_predict, state.unet, label_map, params)
         inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
-        with nullcontext() if last else run.accelerator.no_sync(run.unet):
-            with run.autocast():
-                loss = run.loss(network, *inputs, run.channel_weights)
-            run.accelerator.backward(loss.total.mean() * (size / len(x0)))
-        sums += _sums(run, loss)
-    norm = run.accelerator.clip_grad_norm_(run.unet.parameters(), recipe.train.grad_clip)
+        with nullcontext() if last else context.accelerator.no_sync(state.unet):
+            with context.autocast(state.precision):
+                loss = context.loss(network, *inputs, context.channel_weights)
+            # The gradient of the mean over the whole batch.
+            context.accelerator.backward(loss.total.mean() * (size / len(x0)))
+        sums += _sums(context, loss)
+    norm = context.accelerator.clip_grad_norm_(state.unet.parameters(), recipe.train.grad_clip)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    run.ema.update(run.plain_unet)
-    run.step += 1
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.ema.update(state.plain_unet)
+    state.step += 1
     return torch.cat([sums / len(x0), norm.detach().reshape(1)])
 
 
-def _predict(unet: Any, label_map: Tensor, varied: Tensor | None, x: Tensor, t: Tensor) -> Tensor:
-    return unet(x, t, label_map, augment_params_BA=varied).sample  # type: ignore[no-any-return]
+def _predict(unet: Any, label_map: Tensor, params: Tensor | None, x: Tensor, t: Tensor) -> Tensor:
+    return unet(x, t, label_map, augment_params_BA=params).sample  # type: ignore[no-any-return]
 
 
-def _told(run: Run, batch: Batch) -> Tensor | None:
-    if batch.augment_params is None or not run.recipe.model.augment_condition:
+def _augment_params(recipe: Recipe, batch: Batch, device: torch.device) -> Tensor | None:
+    if batch.augment_params is None or not recipe.model.augment_condition:
         return None
-    return moved(batch.augment_params, run.accelerator.device)
+    return moved(batch.augment_params, device)
 
 
-def step_names(run: Run) -> tuple[str, ...]:
-    """Return what a step tells: the losses, what each band of the codec adds to mse, the gradient.
+def step_names(context: TrainContext) -> tuple[str, ...]:
+    """Return the names of what ``train_step`` returns: losses, bands, and the gradient's norm.
 
-    The bands are there where the codec has several, the coarsest first.
+    What each band of the codec adds to mse is there where it has several, the coarsest first.
     """
-    bands = [f"mse_band_{i}" for i in range(run.n_bands)]
-    return ("loss", "mse", "vb", *(bands if run.n_bands > 1 else ()), "grad_norm")
+    bands = [f"mse_band_{i}" for i in range(context.n_bands)]
+    return ("loss", "mse", "vb", *(bands if context.n_bands > 1 else ()), "grad_norm")
 
 
-def _sums(run: Run, loss: Loss) -> Tensor:
+def _sums(context: TrainContext, loss: Loss) -> Tensor:
     parts = [part.detach().sum()[None] for part in (loss.total, loss.mse, loss.vb)]
-    band_C = run.bands
+    band_C = context.bands
     if band_C is not None:
-        bands = torch.zeros(run.n_bands, device=band_C.device)
+        bands = torch.zeros(context.n_bands, device=band_C.device)
         parts.append(bands.index_add(0, band_C, loss.mse_C) * len(loss.mse))
     return torch.cat(parts)
 
@@ -168,20 +156,16 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _to_device(run: Run, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Return the latents and the weights of their pixels (None: all count)."""
-    device = run.accelerator.device
+@torch.no_grad()
+def encode_batch(codec: Codec, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return a batch's latents, (B, C, h, w), and the weights of their pixels (None: all count)."""
     if batch.latents is not None:
         x0 = moved(batch.latents, device)
     else:
-        images = normalize_images(moved(batch.images, device))
-        with torch.no_grad():
-            x0 = run.codec.encode(images)
-    if run.channels_last:
-        x0 = x0.contiguous(memory_format=torch.channels_last)
+        x0 = codec.encode(normalize_images(moved(batch.images, device)))
     if batch.content is None:
         return x0, None
-    return x0, content_weight(moved(batch.content, device), run.codec.downscale)
+    return x0, content_weight(moved(batch.content, device), codec.downscale)
 
 
 def content_weight(content_B1HW: Tensor, downscale: int) -> Tensor:
@@ -196,11 +180,6 @@ def content_weight(content_B1HW: Tensor, downscale: int) -> Tensor:
     return 1 - torch.nn.functional.max_pool2d(1 - content_B1HW.float(), downscale)
 
 
-def _slots(run: Run) -> range:
-    rank, world = run.accelerator.process_index, run.accelerator.num_processes
-    return range(run.recipe.train.batch_size)[rank::world]
-
-
 def step_timesteps(recipe: Recipe, loss: DiffusionLoss, step: int, slots: Iterable[int]) -> Tensor:
     """Return the timesteps of a step's samples, (B,), on the CPU: functions of (seed, step, slot).
 
@@ -213,3 +192,29 @@ def step_timesteps(recipe: Recipe, loss: DiffusionLoss, step: int, slots: Iterab
     # Spread evenly over the levels, with one random offset: less variance than independent draws.
     offset = numpy_rng(recipe.seed, "timesteps", step).random()
     return loss.timesteps([(slot + offset) / recipe.train.batch_size for slot in slots])
+
+
+def dropped_masks(recipe: Recipe, step: int, slots: Iterable[int], share: float) -> Tensor:
+    """Return (B,) bool: which of a step's masks are dropped whole, ``share`` of them on average.
+
+    On the CPU, as the masks are at that time; a function of (seed, step, slot).
+
+    Args:
+        recipe: for the seed and the batch size.
+        step: of the run.
+        slots: places in the whole batch of the samples of this process.
+        share: 0 to 1, ``mask_dropout`` of the step's phase.
+    """
+    draws = numpy_rng(recipe.seed, "mask dropout", step).random(recipe.train.batch_size)
+    return torch.tensor([bool(draws[slot] < share) for slot in slots])
+
+
+def drop_masks(batch: Batch, dropped_B: Tensor) -> None:
+    """Turn whole masks into the null condition, in place: no labels and no edges.
+
+    Classifier-free guidance (arXiv 2207.12598) needs a network that can also sample without a mask.
+    """
+    dropped_B11 = dropped_B[:, None, None]
+    batch.channels.masked_fill_(dropped_B11, -1)
+    if batch.edges is not None:
+        batch.edges.masked_fill_(dropped_B11, 0)

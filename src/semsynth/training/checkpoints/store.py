@@ -1,12 +1,18 @@
-"""Checkpoints of the full training state: complete or absent."""
+"""Checkpoints of the full training state: complete or absent.
+
+A folder ``step_*`` has the state and, written last, a manifest with its checksum. They are written
+beside the training: the step waits for a copy in memory, a thread writes it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -17,7 +23,7 @@ from semsynth.core.files import read_json, sha256_file, write_json, write_text
 from semsynth.core.logging import logger
 from semsynth.core.safe_load import load_torch_file
 
-FORMAT = 1
+FORMAT = 2
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
 
 
@@ -121,10 +127,10 @@ def newest(run: Path, owner: RunLock | None = None) -> Path | None:
     """Return the newest checkpoint that matches its checksum, or None for a fresh run.
 
     Newer ones are set aside with a warning, and what an interrupted process left is removed: one
-    process does this before all read.
+    process does this before it is read.
 
     Raises:
-        UserError: the newest one is of a later version of semsynth; one cannot be read; none is
+        UserError: the newest one is of another version of semsynth; one cannot be read; none is
             intact; or another job than ``owner`` has the folder now.
     """
     if owner is not None:
@@ -145,10 +151,10 @@ def newest(run: Path, owner: RunLock | None = None) -> Path | None:
             logger.warning(f"{other} {why}; set aside as {aside.name}, using the one before it")
         return folder
     if damaged:
-        told = "; ".join(f"{folder.name} {why}" for folder, why in damaged.items())
+        reasons = "; ".join(f"{folder.name} {why}" for folder, why in damaged.items())
         raise UserError(
-            f"{run}: none of its checkpoints is intact ({told}); look after the disk, or remove "
-            "them to begin at step 0"
+            f"{run}: none of its checkpoints is intact ({reasons}); check the disk, or "
+            "remove them to begin at step 0"
         )
     return None
 
@@ -159,11 +165,11 @@ def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
     Others may be training the run: nothing in its folder is changed.
 
     Raises:
-        UserError: the newest one is of a later version of semsynth.
+        UserError: the newest one is of another version of semsynth.
     """
-    passed: set[Path] = set()
-    # Again while there are others: the run may go on, and remove one that is being read for newer.
-    while folders := [folder for folder in complete_checkpoints(run) if folder not in passed]:
+    skipped: set[Path] = set()
+    # Again while there are others: the run may be in progress, and remove the one that is read.
+    while folders := [folder for folder in complete_checkpoints(run) if folder not in skipped]:
         folder = folders[-1]
         reason = _damage(folder)
         if not reason:
@@ -171,16 +177,16 @@ def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
                 return folder.name, sha256_file(folder / STATE), load_state(folder)
         elif folder.exists():
             logger.warning(f"{folder} {reason}; using the one before it")
-        passed.add(folder)
+        skipped.add(folder)
     return None
 
 
 def _damage(folder: Path) -> str:
     try:
         manifest = read_json(folder / MANIFEST)
-        version = manifest.get("format", 1)
-        expected = manifest["sha256"][STATE] if version <= FORMAT else ""
-        if version <= FORMAT:
+        version = manifest["format"]
+        if version == FORMAT:
+            expected = manifest["sha256"][STATE]
             return "" if sha256_file(folder / STATE) == expected else "does not match its checksum"
     except (UserError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         return f"cannot be read ({error})"
@@ -188,14 +194,15 @@ def _damage(folder: Path) -> str:
         # A file server that is away, a bad cable: what is on the disk may be good.
         raise _unreadable(folder, error) from error
     raise UserError(
-        f"{folder}: is a checkpoint of format {version}, this semsynth reads up to {FORMAT}; "
-        "update semsynth, or train into another folder"
+        f"{folder}: is a checkpoint of format {version}, this version of semsynth reads {FORMAT}; "
+        "continue with the version that wrote it, or start another run from its final_model.pth "
+        "(--from)"
     )
 
 
 def _unreadable(folder: Path, error: OSError) -> UserError:
     return UserError(
-        f"{folder}: cannot be read now ({error.strerror or error}); it is left as it is: see to "
+        f"{folder}: cannot be read now ({error.strerror or error}); nothing was changed; check "
         "the disk or the file server, and start again"
     )
 
@@ -205,7 +212,7 @@ def load_state(folder: Path, mapped: bool = False) -> dict[str, Any]:
 
     Args:
         folder: of the checkpoint.
-        mapped: read a tensor when it is used; processes of a node then share the memory.
+        mapped: read a tensor from the file when it is used.
 
     Raises:
         UserError: it cannot be read.
@@ -217,3 +224,78 @@ def load_state(folder: Path, mapped: bool = False) -> dict[str, Any]:
     except UserError:
         path.stat()  # FileNotFoundError: the run removed it meanwhile
         raise
+
+
+def snapshot_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a training's state on the CPU that shares no tensor with it."""
+    copied: dict[str, Any] = each_tensor(state, lambda part: part.detach().to("cpu", copy=True))
+    return copied
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time in a thread; its errors are raised in the loop.
+
+    Attributes:
+        last: step of the newest complete one that this process wrote or began from.
+        seconds: how long the last one took to write, while the training continued.
+        blocked_seconds: how long the training waited for all of them.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        keep: int,
+        keep_every: int,
+        last: int | None,
+        owner: RunLock | None = None,
+    ) -> None:
+        """Write into ``run`` as ``owner``; ``keep``, ``keep_every``: see ``save_state``."""
+        self._run, self._keep, self._keep_every, self._owner = run, keep, keep_every, owner
+        self._thread: Thread | None = None
+        self._error: BaseException | None = None
+        self.last, self.seconds, self.blocked_seconds = last, 0.0, 0.0
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Copy the state and begin to write it, after the one before is on the disk.
+
+        Raises:
+            UserError: the one before could not be written.
+        """
+        self.wait()
+        start = time.perf_counter()
+        copied = snapshot_state(state)
+        self._thread = Thread(target=self._write, args=(step, copied), name="checkpoint")
+        self._thread.start()
+        self.blocked_seconds += time.perf_counter() - start
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
+        start = time.perf_counter()
+        try:
+            save_state(self._run, step, state, self._keep, self._keep_every, self._owner)
+        except BaseException as error:
+            self._error = error
+            return
+        self.last, self.seconds = step, time.perf_counter() - start
+
+    def check(self) -> None:
+        """Raise an error of the thread; the loop calls it in each step.
+
+        Raises:
+            UserError: the disk is full, or another job has the folder.
+        """
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        """Wait until the last one is on the disk; raises as ``check``."""
+        start = time.perf_counter()
+        self.close()
+        self.blocked_seconds += time.perf_counter() - start
+        self.check()
+
+    def close(self) -> None:
+        """Wait for the thread, and raise nothing: another error may be being raised."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None

@@ -15,10 +15,21 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.pipelines.formats.provenance import has_licence
 from semsynth.training.build import claim
-from semsynth.training.checkpoints.store import complete_checkpoints, newest_of_another, save_state
-from semsynth.training.init.from_model import Initialization, known, noise_levels, remembered
+from semsynth.training.checkpoints.store import (
+    complete_checkpoints,
+    each_tensor,
+    newest_of_another,
+    save_state,
+)
+from semsynth.training.init.from_model import (
+    Initialization,
+    noise_levels,
+    read_saved_init,
+    source_metadata,
+)
 from semsynth.training.init.transfer import another_network, attention_levels, codec_name
 from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.training.state import forked
 
 
 def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset) -> None:
@@ -40,15 +51,16 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
     found = newest_of_another(source)
     if found is None:
         raise _no_checkpoint(where)
-    name, digest, state = found
-    start = _start(source.resolve(), name, digest, state, theirs, names)
-    kept = {part: state[part] for part in ("model", "ema", "ema_updates")}
-    weights = [*state["model"].values(), *state["ema"].values()]
-    require_space(folder, sum(w.numel() * w.element_size() for w in weights), "a fork")
+    name, digest, saved = found
+    state, metadata = forked(saved)
+    start = _start(source.resolve(), name, digest, metadata, theirs, names)
+    sizes: list[int] = []
+    each_tensor(state, lambda part: sizes.append(part.nbytes))
+    require_space(folder, sum(sizes), "a fork")
     with atomic_folder(folder) as temporary:
         claim(temporary, recipe, data, True, start)
-        save_state(temporary, 0, {"step": 0, **kept}, keep=1)
-    said = [f"{folder}: forked from {source} at step {state['step']}; {start.facts['licence']}"]
+        save_state(temporary, 0, state, keep=1)
+    said = [f"{folder}: forked from {source} at step {metadata['step']}; {start.facts['licence']}"]
     if not has_licence(start.facts):
         said.append("its checkpoint does not say the licence of its data: that of both is unknown")
     logger.info("\n  ".join(said + noise_levels(theirs.diffusion_config, recipe.diffusion_config)))
@@ -69,7 +81,7 @@ def check_fork(
     if folder.resolve() == run:
         raise UserError(f"{where}: is the output folder itself; choose another with --output")
     if folder.is_dir() and any(folder.iterdir()):
-        before = remembered(folder)
+        before = read_saved_init(folder)
         if config.resume and before is not None and before.fork and before.path == str(run):
             return None
         raise UserError(
@@ -139,14 +151,14 @@ def _check_labels(where: str, theirs: LabelSet, ours: LabelSet) -> list[str]:
 
 
 def _start(
-    run: Path, name: str, digest: str, state: dict[str, Any], recipe: Recipe, names: list[str]
+    run: Path, name: str, digest: str, metadata: dict[str, Any], recipe: Recipe, names: list[str]
 ) -> Initialization:
     labels = {name: [name] for name in names}
-    facts = known(
-        state.get("facts", {}),  # checkpoints of older versions have none
+    facts = source_metadata(
+        metadata,
         file=name,
         sha256=digest,
-        step=state["step"],
+        step=metadata["step"],
         height=recipe.height,
         width=recipe.width,
         labels=labels,

@@ -15,7 +15,7 @@ from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX, checkpoint_sha256
 from semsynth.pipelines.formats.model_file import ModelFile, load_checkpoint, load_model_file
 from semsynth.pipelines.formats.provenance import Metadata, joint_licence, licence
-from semsynth.training.init.label_match import LabelMatch, match_labels, read_label_map
+from semsynth.training.init.label_match import LabelMapping, match_labels, read_label_map
 from semsynth.training.init.transfer import check_body, transfer_weights
 from semsynth.training.recipe import Recipe, TrainConfig
 
@@ -49,7 +49,7 @@ class Initialization:
         """Keep it in the run's folder, so that the run goes on without ``--from``."""
         write_json(run / FILE, asdict(self))
 
-    def begin(self, unet: SemanticUNet, recipe: Recipe, data: PreparedDataset) -> None:
+    def initialize(self, unet: SemanticUNet, recipe: Recipe, data: PreparedDataset) -> None:
         """Give a fresh network the weights, and say what was carried over and what was not.
 
         Raises:
@@ -102,14 +102,14 @@ def starting_point(
         UserError: no model of ours, another network, or a wrong label map.
     """
     if config.from_checkpoint is None:
-        return remembered(run)
+        return read_saved_init(run)
     path = config.from_checkpoint
     source = _load(path)
     check_body(source.model, recipe.model, str(path))
     given = None if config.label_map is None else read_label_map(config.label_map)
     match = match_labels(data.labels, source.labels, given, str(config.label_map))
     digest = checkpoint_sha256(path)
-    facts = known(
+    facts = source_metadata(
         source.metadata,
         file=path.name,
         sha256=digest,
@@ -121,7 +121,7 @@ def starting_point(
     return Initialization(str(path.resolve()), digest, match.names, facts)
 
 
-def known(theirs: Metadata, **more: Any) -> dict[str, Any]:
+def source_metadata(theirs: Metadata, **more: Any) -> dict[str, Any]:
     """Return what a run remembers of a model with the facts ``theirs``, and ``more``.
 
     Data and licence are "unknown" where they do not say; what that model started from stays known.
@@ -130,7 +130,7 @@ def known(theirs: Metadata, **more: Any) -> dict[str, Any]:
     return {**facts, "from": theirs["from"]} if "from" in theirs else facts
 
 
-def remembered(run: Path) -> Initialization | None:
+def read_saved_init(run: Path) -> Initialization | None:
     """Return what the run in ``run`` started from, as its folder says; None: from nothing.
 
     Raises:
@@ -157,7 +157,9 @@ def _load(path: Path) -> ModelFile:
         raise UserError(f"--from {error}{hint}") from None
 
 
-def _told(start: Initialization, source: ModelFile, match: LabelMatch, recipe: Recipe) -> list[str]:
+def _told(
+    start: Initialization, source: ModelFile, match: LabelMapping, recipe: Recipe
+) -> list[str]:
     steps = f", {source.metadata['step']:,} steps" if "step" in source.metadata else ""
     size = f"{source.height}x{source.width}"
     lines = [f"a model of {start.facts['dataset']}, {size}{steps}; {start.facts['licence']}"]

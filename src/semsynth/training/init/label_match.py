@@ -19,7 +19,7 @@ LabelMap = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)
-class LabelMatch:
+class LabelMapping:
     """The correspondence of two label sets.
 
     Attributes:
@@ -53,7 +53,7 @@ def read_label_map(path: Path) -> dict[str, list[str]]:
 
 def match_labels(
     ours: LabelSet, theirs: LabelSet, given: LabelMap | None = None, where: str = "--label-map"
-) -> LabelMatch:
+) -> LabelMapping:
     """Find for each label of ours the labels of theirs that mean the same.
 
     Those in ``given`` are as it says. The others correspond where the names are equal but for case
@@ -82,7 +82,7 @@ def match_labels(
     back, mine_of = {c: n for n, c in other.items()}, {c: n for n, c in own.items()}
     channels = tuple(tuple(found.get(channel, ())) for channel in range(ours.num_channels))
     used = {channel for group in channels for channel in group}
-    return LabelMatch(
+    return LabelMapping(
         channels,
         {mine_of[i]: [back[c] for c in group] for i, group in enumerate(channels) if group},
         [mine_of[i] for i, group in enumerate(channels) if not group],

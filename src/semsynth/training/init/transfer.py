@@ -13,7 +13,7 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import ModelFile, meta_network
-from semsynth.training.init.label_match import LabelMatch
+from semsynth.training.init.label_match import LabelMapping
 
 # What decides the shapes of all that neither sees labels nor the codec's channels.
 _BODY = ("base_channels", "channel_mult", "blocks_per_level", "head_channels", "spade_hidden",
@@ -69,7 +69,7 @@ def transfer_weights(
     source: ModelFile,
     model: ModelConfig,
     diffusion: DiffusionConfig,
-    match: LabelMatch,
+    match: LabelMapping,
 ) -> TransferReport:
     """Fill a fresh network with the weights of ``source``, in place.
 
@@ -147,7 +147,7 @@ def codec_name(model: ModelConfig) -> str:
     return f"haar ({model.haar_levels} levels)" if model.codec == "haar" else model.codec
 
 
-def _columns(weight: Tensor, old: SemanticUNet, unet: SemanticUNet, match: LabelMatch) -> Tensor:
+def _columns(weight: Tensor, old: SemanticUNet, unet: SemanticUNet, match: LabelMapping) -> Tensor:
     """Return (out, ours x patch^2, kh, kw) of (out, theirs x patch^2, kh, kw)."""
     out, size = len(weight), weight.shape[2:]
     by_label = weight.view(out, old.label_channels, old.label_patch, old.label_patch, *size)

@@ -1,7 +1,4 @@
-"""Mask dropout: whole masks, for classifier-free guidance, and parts of masks.
-
-In a share of the samples the whole mask is dropped (arXiv 2207.12598), so that the network also
-learns to sample without one.
+"""Region dropout: parts of masks become unlabelled.
 
 A model trained on whole masks (and on none at all) is bad at the masks in between: the published
 one falls from an mIoU of 49 to 29 on ADE20K. So in a share of the samples a part of the mask
@@ -15,20 +12,17 @@ strokes   strokes of a round brush are erased, or nothing but strokes is labelle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from skimage.measure import label as connected
-from torch import Tensor
 
 from semsynth.core.rng import numpy_rng
 from semsynth.data.labels import Array
-from semsynth.training.lr_schedule import phase_at
-from semsynth.training.recipe import Recipe
+from semsynth.training.recipe import Recipe, phase_at
 
 Pixels = npt.NDArray[np.bool_]
 
@@ -38,31 +32,14 @@ MOST = 0.9
 _SMALLEST_SCALE = 1 / 64
 
 
-def dropped_masks(recipe: Recipe, step: int, slots: Iterable[int], share: float) -> Tensor:
-    """Return (B,) bool: which of a step's masks are dropped whole, ``share`` of them on average.
-
-    On the CPU, as the masks are at that time; a function of (seed, step, slot).
-
-    Args:
-        recipe: for the seed and the batch size.
-        step: of the run.
-        slots: places in the whole batch of the samples of this process.
-        share: 0 to 1, ``mask_dropout`` of the step's phase.
-    """
-    draws = numpy_rng(recipe.seed, "mask dropout", step).random(recipe.train.batch_size)
-    return torch.tensor([bool(draws[slot] < share) for slot in slots])
-
-
-def drop_masks(channels_BHW: Tensor, edges_BHW: Tensor | None, dropped_B: Tensor) -> None:
-    """Turn whole masks into the null condition, in place: no labels and no edges."""
-    channels_BHW[dropped_B] = -1
-    if edges_BHW is not None:
-        edges_BHW[dropped_B] = 0
-
-
 @dataclass(frozen=True)
-class PartialMasks:
-    """Which pixels of a sample's mask are hidden: a function of (seed, position in the run)."""
+class RegionDropout:
+    """Which pixels of a sample's mask become unlabelled: a function of (seed, position).
+
+    Attributes:
+        recipe: for the shares of both phases, batch size and seed.
+        unlabelled: ``LabelSet.unlabelled_channel``.
+    """
 
     recipe: Recipe
     unlabelled: int
@@ -74,18 +51,6 @@ class PartialMasks:
         if rng.random() >= phase.region_dropout:
             return np.zeros(channels.shape, bool)
         return dropped_pixels(channels, rng, MOST, self.unlabelled)
-
-
-def partial_masks(recipe: Recipe, unlabelled: int) -> PartialMasks | None:
-    """Return what hides parts of masks, or None for a recipe that wants whole ones.
-
-    Args:
-        recipe: for the shares of both phases, batch size and seed.
-        unlabelled: ``LabelSet.unlabelled_channel``.
-    """
-    if not (recipe.train.region_dropout or recipe.finetune.region_dropout):
-        return None
-    return PartialMasks(recipe, unlabelled)
 
 
 def dropped_pixels(

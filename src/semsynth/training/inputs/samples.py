@@ -8,14 +8,15 @@ import torch
 
 from semsynth.core.rng import torch_generator
 from semsynth.data.augment import ImageAugmentation
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.data.loader import Latents, LoaderConfig, TrainingDataset
 from semsynth.models.codecs.vae import open_vae
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents, claim_latents
-from semsynth.training.inputs.mask_dropout import partial_masks
-from semsynth.training.preview import can_validate, validation_stems
+from semsynth.training.inputs.mask_dropout import RegionDropout
 from semsynth.training.recipe import Recipe, latent_size
-from semsynth.training.step import Run
+from semsynth.training.step import TrainContext
+from semsynth.training.validation import can_validate, validation_stems
 
 
 def loader_config(recipe: Recipe) -> LoaderConfig:
@@ -32,17 +33,19 @@ def loader_config(recipe: Recipe) -> LoaderConfig:
     return LoaderConfig(recipe.seed, train.batch_size, augmentation, recipe.model.instance_edges)
 
 
-def training_images(run: Run) -> TrainingDataset:
+def training_images(context: TrainContext, data: PreparedDataset) -> TrainingDataset:
     """Return the samples of a run; all processes call it, and share in computing latents.
 
     Raises:
         UserError: see ``cache_latents``; or instances are missing.
     """
-    recipe = run.recipe
-    hide = partial_masks(recipe, run.data.labels.unlabelled_channel)
-    latents = _kept_latents(run, "train") if recipe.train.cache_latents else None
+    recipe = context.recipe
+    dropout = None
+    if recipe.train.region_dropout or recipe.finetune.region_dropout:
+        dropout = RegionDropout(recipe, data.labels.unlabelled_channel)
+    latents = _cached_latents(context, data, "train") if recipe.train.cache_latents else None
     noise = partial(noise_at, recipe)
-    return TrainingDataset(run.data, "train", loader_config(recipe), hide, latents, noise)
+    return TrainingDataset(data, "train", loader_config(recipe), dropout, latents, noise)
 
 
 def noise_at(recipe: Recipe, position: int) -> Array:
@@ -53,23 +56,25 @@ def noise_at(recipe: Recipe, position: int) -> Array:
     return torch.randn(shape, generator=generator).numpy()
 
 
-def held_out_latents(run: Run) -> Latents | None:
-    """Return the latents of the images that validation looks at; None: it encodes them itself.
+def held_out_latents(context: TrainContext, data: PreparedDataset) -> Latents | None:
+    """Return the cached latents of the validation images; None: they are encoded each time.
 
     All processes call it, and share in computing them.
 
     Raises:
         UserError: see ``cache_latents``.
     """
-    train, data = run.recipe.train, run.data
+    train = context.recipe.train
     if not (train.cache_latents and train.validate_every and can_validate(data)):
         return None
-    return _kept_latents(run, "val", validation_stems(data))
+    return _cached_latents(context, data, "val", validation_stems(data))
 
 
-def _kept_latents(run: Run, split: str, stems: list[str] | None = None) -> Latents:
-    accelerator = run.accelerator
-    wanted = LatentSet(run.data, run.codec, mirrored=run.recipe.train.flip)
+def _cached_latents(
+    context: TrainContext, data: PreparedDataset, split: str, stems: list[str] | None = None
+) -> Latents:
+    accelerator = context.accelerator
+    wanted = LatentSet(data, context.codec, mirrored=context.recipe.train.flip)
     if accelerator.is_main_process:
         claim_latents(wanted)
     accelerator.wait_for_everyone()

@@ -1,8 +1,9 @@
-"""What a run watches: a validation loss of content alone, in little memory; previews."""
+"""The validation loss, of content alone and in little memory; previews."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,41 @@ from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
+from semsynth.data.loader import Batch
 from semsynth.data.prepare import prepare
 from semsynth.data.writer import PreparedFormat, PreparedWriter
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import HaarCodec
+from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.planning.flops import recipe_flops
-from semsynth.training import loop
+from semsynth.training import validation
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
-from semsynth.training.preview import PREVIEW_STEPS, preview, validation_batch, validation_loss
 from semsynth.training.recipe import Recipe, TrainConfig, latent_size, load_recipe
+from semsynth.training.step import TrainContext
+from semsynth.training.validation import (
+    PREVIEW_STEPS,
+    preview,
+    validation_batch_size,
+    validation_loss,
+)
 
 Configure = Callable[..., TrainConfig]
 
 
-def watched_network(recipe: Recipe, channels: int) -> Any:
+def network(recipe: Recipe, data: PreparedDataset) -> tuple[SemanticUNet, TrainContext]:
     torch.manual_seed(0)
-    unet, codec = build_network(recipe.model, recipe.diffusion_config, channels)
+    labels = data.labels.num_channels
+    unet, codec = build_network(recipe.model, recipe.diffusion_config, labels)
     torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
-    return unet.eval(), codec
+    loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
+    no_accelerator: Any = None
+    return unet.eval(), TrainContext(recipe, no_accelerator, codec, loss)
 
 
 def test_images_are_encoded_where_the_network_is(recipe_file: Path, images: Path) -> None:
@@ -54,11 +66,9 @@ def test_images_are_encoded_where_the_network_is(recipe_file: Path, images: Path
             raise Reached
 
     recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
-    elsewhere = watched_network(recipe, data.labels.num_channels)[0].to("meta")
+    unet, context = network(recipe, data)
     with pytest.raises(Reached):
-        validation_loss(
-            elsewhere, Codec(1), DiffusionLoss(Schedule(recipe.diffusion_config)), data, recipe
-        )
+        validation_loss(unet.to("meta"), replace(context, codec=Codec(1)), data)
     assert [device.type for device in seen] == ["meta"]
 
 
@@ -66,11 +76,11 @@ def test_latents_on_the_disk_give_the_same_loss(
     recipe_file: Path, images: Path, tmp_path: Path
 ) -> None:
     recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
-    unet, codec = watched_network(recipe, data.labels.num_channels)
-    cache = cache_latents(LatentSet(data, codec, dtype="float32"), "val", folder=tmp_path / "c")
-    loss = DiffusionLoss(Schedule(recipe.diffusion_config))
-    found = validation_loss(unet, codec, loss, data, recipe, cache.read)
-    assert found == pytest.approx(validation_loss(unet, codec, loss, data, recipe), rel=1e-6)
+    unet, context = network(recipe, data)
+    latents = LatentSet(data, context.codec, dtype="float32")
+    cache = cache_latents(latents, "val", folder=tmp_path / "c")
+    found = validation_loss(unet, context, data, cache.read)
+    assert found == pytest.approx(validation_loss(unet, context, data), rel=1e-6)
 
 
 def padded(folder: Path, outside: int, rest: int = 0) -> PreparedDataset:
@@ -103,31 +113,27 @@ def test_padding_is_not_validated(
     monkeypatch.setattr(DiffusionLoss, "__call__", loss)
     recipe = load_recipe(str(recipe_file), crop)
     black, white = (padded(tmp_path / str(n), n) for n in (0, 255))
-    # A fresh network paints nothing: its errors are the images themselves.
-    unet, codec = build_network(recipe.model, recipe.diffusion_config, black.labels.num_channels)
-    loss = DiffusionLoss(Schedule(recipe.diffusion_config))
-    found = [validation_loss(unet.eval(), codec, loss, data, recipe) for data in (black, white)]
+    unet, context = network(recipe, black)
+    # A fresh network predicts zeros: its errors are the images themselves.
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    found = [validation_loss(unet, context, data) for data in (black, white)]
     assert found[0] == found[1] > 0
     # Rows 3..12 are content, from row 2 on in the middle; a latent pixel covers two rows.
     expected = torch.tensor([0, 0, 1, 1, 1, 1, 0, 0] if not crop else [0, 1, 1, 1, 1, 0]).float()
     assert all(torch.equal(w, expected[None, None, :, None].expand_as(w)) for w in weights)
 
 
-def test_as_many_at_a_time_as_training_takes(
+def test_batches_are_no_larger_than_in_training(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    validate = loop.validation_loss
+    compute = validation.batch_loss
 
-    def validation(network: Any, codec: Any, loss: DiffusionLoss, *rest: Any) -> float:
-        def counted(*arguments: Any) -> Any:
-            sizes.append(len(arguments[1]))
-            return loss(*arguments)
+    def counted(unet: Any, context: Any, batch: Batch, t: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch.channels))
+        return compute(unet, context, batch, t)
 
-        counted.schedule = loss.schedule  # type: ignore[attr-defined]
-        return validate(network, codec, counted, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "validation_loss", validation)
+    monkeypatch.setattr(validation, "batch_loss", counted)
     short = ("train.steps=1", "finetune.steps=0", "train.validate_every=1")
     losses = []
     for name, more in (("two", ()), ("one", ("train.accumulation=4",))):
@@ -141,17 +147,14 @@ def test_as_many_at_a_time_as_training_takes(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_the_loss_does_not_depend_on_how_many_at_a_time(recipe_file: Path, tmp_path: Path) -> None:
+def test_the_loss_does_not_depend_on_the_batch_size(recipe_file: Path, tmp_path: Path) -> None:
     recipe, data = load_recipe(str(recipe_file)), padded(tmp_path / "data", 0)
-    unet, codec = watched_network(recipe, data.labels.num_channels)
-    loss = DiffusionLoss(Schedule(recipe.diffusion_config))
-    found = [
-        validation_loss(unet, codec, loss, data, recipe, None, at_once) for at_once in (1, 2, 3, 4)
-    ]
+    unet, context = network(recipe, data)
+    found = [validation_loss(unet, context, data, None, size) for size in (1, 2, 3, 4)]
     assert found == pytest.approx([found[-1]] * 4, rel=1e-5)
-    assert [validation_batch(recipe, world) for world in (1, 2, 4)] == [4, 2, 1]
+    assert [validation_batch_size(recipe, world) for world in (1, 2, 4)] == [4, 2, 1]
     large = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": 64})})
-    assert validation_batch(large, 2) == 4
+    assert validation_batch_size(large, 2) == 4
 
 
 def test_previews_are_painted_one_mask_at_a_time(
