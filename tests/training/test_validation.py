@@ -25,7 +25,7 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import HaarCodec
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
-from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
+from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.planning.flops import recipe_flops
 from semsynth.training import validation
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents
@@ -157,25 +157,25 @@ def test_the_loss_does_not_depend_on_the_batch_size(recipe_file: Path, tmp_path:
     assert validation_batch_size(large, 2) == 4
 
 
-def test_previews_are_painted_one_mask_at_a_time(
+def test_previews_are_generated_one_mask_at_a_time(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(configure("run", "train.steps=2", "finetune.steps=0"))
-    pipe = SemanticDiffusionPipeline.from_checkpoint(tmp_path / "run", "cpu")
+    synthesizer = Synthesizer.load(tmp_path / "run", "cpu")
     data = PreparedDataset.open(configure("run").data)
     stems = data.stems("val")
     masks = np.stack([data.read_mask("val", stem) for stem in stems])
-    settings = SamplerSettings(steps=PREVIEW_STEPS, guidance_scale=pipe.default_guidance)
-    at_once = pipe.generate(masks, [derive_seed(0, "preview", s) for s in stems], settings)
+    settings = SamplerSettings(steps=PREVIEW_STEPS, guidance_scale=synthesizer.default_guidance)
+    at_once = synthesizer.generate(masks, [derive_seed(0, "preview", s) for s in stems], settings)
     counts = []
-    generate = type(pipe).generate
+    generate = type(synthesizer).generate
 
     def counted(self: Any, masks: Any, *rest: Any) -> Any:
         counts.append(len(masks))
         return generate(self, masks, *rest)
 
-    monkeypatch.setattr(type(pipe), "generate", counted)
-    path = preview(pipe, data, tmp_path / "run", 2)
+    monkeypatch.setattr(type(synthesizer), "generate", counted)
+    path = preview(synthesizer, data, tmp_path / "run", 2)
     assert counts == [1, 1]
     enlarged = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     times = enlarged.shape[0] // 48
@@ -185,7 +185,7 @@ def test_previews_are_painted_one_mask_at_a_time(
 
 
 def test_crops_of_images_of_any_size(configure: Configure, tmp_path: Path) -> None:
-    """Only the crops go through the network; what it paints is filled up and cut back."""
+    """Only the crops go through the network; sampling pads the whole image and crops the result."""
     prepare(
         PrepareConfig(
             source="streets", output=tmp_path / "odd", height=30, width=45, train_count=4,
@@ -199,10 +199,10 @@ def test_crops_of_images_of_any_size(configure: Configure, tmp_path: Path) -> No
     lines = read_metrics(config.output)
     assert [line["step"] for line in lines if "validation_loss" in line] == [2]
     assert (config.output / "previews/step_0000002.png").exists()
-    pipe = SemanticDiffusionPipeline.from_checkpoint(config.output, "cpu")
+    synthesizer = Synthesizer.load(config.output, "cpu")
     data = PreparedDataset.open(config.data)
     mask = data.read_mask("val", data.stems("val")[0])
-    assert pipe.generate(mask[None], [0], SamplerSettings(steps=2)).shape == (1, 30, 45, 3)
+    assert synthesizer.generate(mask[None], [0], SamplerSettings(steps=2)).shape == (1, 30, 45, 3)
     recipe = load_recipe(config.recipe, config.set)
     assert latent_size(recipe) == (8, 12)
     assert latent_size(recipe, painted=True) == (16, 24)
