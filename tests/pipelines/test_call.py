@@ -1,4 +1,4 @@
-"""`pipe(mask)`: every form of mask gives the same image; what is wrong is said in a line."""
+"""`pipe(mask)`: every form of mask gives the same image; an error is one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from semsynth.diffusion.config import SamplerSettings
 FAST = {"num_inference_steps": 2, "output_type": "np"}
 
 
-def paint(pipe: Any, mask: Any, **kwargs: Any) -> np.ndarray:
+def generate_images(pipe: Any, mask: Any, **kwargs: Any) -> np.ndarray:
     return pipe(mask, **{"seeds": [3], **FAST, **kwargs}).images
 
 
@@ -74,15 +74,15 @@ def test_every_form_of_a_mask_gives_the_same_image(
 ) -> None:
     ids = new_masks(1)[0]
     given = FORMS[form](ids, pipe.labels, tmp_path)
-    assert np.array_equal(paint(pipe, given), paint(pipe, ids))
+    assert np.array_equal(generate_images(pipe, given), generate_images(pipe, ids))
 
 
 def test_a_list_may_mix_forms(pipe: Any, new_masks: Any, tmp_path: Path) -> None:
     a, b, c = new_masks(3)
     mixed = [Image.fromarray(a), pipe.labels.colorize(b), _saved(Image.fromarray(c), tmp_path)]
     seeds = [1, 2, 3]
-    same = paint(pipe, np.stack([a, b, c]), seeds=seeds)
-    assert np.array_equal(paint(pipe, mixed, seeds=seeds), same)
+    same = generate_images(pipe, np.stack([a, b, c]), seeds=seeds)
+    assert np.array_equal(generate_images(pipe, mixed, seeds=seeds), same)
 
 
 def test_seeds_are_those_of_generate(pipe: Any, new_masks: Any) -> None:
@@ -113,9 +113,9 @@ def test_output_types(pipe: Any, new_masks: Any) -> None:
 
 def test_images_of_a_mask_follow_each_other(pipe: Any, new_masks: Any) -> None:
     a, b = new_masks(2)
-    four = paint(pipe, [a, b], num_images=2, seeds=[1, 2, 3, 4])
+    four = generate_images(pipe, [a, b], num_images=2, seeds=[1, 2, 3, 4])
     for index, (mask, seed) in enumerate([(a, 1), (a, 2), (b, 3), (b, 4)]):
-        assert np.abs(four[index] - paint(pipe, mask, seeds=seed)[0]).max() < 1 / 255
+        assert np.abs(four[index] - generate_images(pipe, mask, seeds=seed)[0]).max() < 1 / 255
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -123,45 +123,45 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 @pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "DDPMScheduler"])
-def test_a_image_depends_on_its_own_generator(
+def test_an_image_depends_on_its_own_generator(
     scheduler: str, new_pipe: Any, new_masks: Any
 ) -> None:
     import diffusers
 
     pipe, mask = new_pipe(), new_masks(1)[0]
     pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
-    both = paint(pipe, mask, num_images=2, seeds=None, generator=generators(8, 9))
-    turned = paint(pipe, mask, num_images=2, seeds=None, generator=generators(9, 8))
-    alone = paint(pipe, mask, seeds=None, generator=generators(9))
+    both = generate_images(pipe, mask, num_images=2, seeds=None, generator=generators(8, 9))
+    turned = generate_images(pipe, mask, num_images=2, seeds=None, generator=generators(9, 8))
+    alone = generate_images(pipe, mask, seeds=None, generator=generators(9))
     assert np.abs(both - turned[::-1]).max() < 1 / 255
     assert np.abs(both[1] - alone[0]).max() < 1 / 255
     assert (both[0] != both[1]).mean() > 0.3
 
 
-def test_one_generator_for_all_goes_on(pipe: Any, new_masks: Any) -> None:
+def test_one_generator_for_all_images(pipe: Any, new_masks: Any) -> None:
     kwargs = {"num_images": 2, "seeds": None}
     (generator,) = generators(4)
-    first = paint(pipe, new_masks(1), **kwargs, generator=generator)
-    second = paint(pipe, new_masks(1), **kwargs, generator=generator)
-    again = paint(pipe, new_masks(1), **kwargs, generator=generators(4)[0])
+    first = generate_images(pipe, new_masks(1), **kwargs, generator=generator)
+    second = generate_images(pipe, new_masks(1), **kwargs, generator=generator)
+    again = generate_images(pipe, new_masks(1), **kwargs, generator=generators(4)[0])
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], first[1]) and not np.array_equal(first, second)
 
 
-def test_without_a_generator_the_global_one_decides(pipe: Any, new_masks: Any) -> None:
+def test_without_a_generator_the_global_one_is_used(pipe: Any, new_masks: Any) -> None:
     torch.manual_seed(1)
-    first = paint(pipe, new_masks(1), seeds=None)
-    assert not np.array_equal(paint(pipe, new_masks(1), seeds=None), first)
+    first = generate_images(pipe, new_masks(1), seeds=None)
+    assert not np.array_equal(generate_images(pipe, new_masks(1), seeds=None), first)
     torch.manual_seed(1)
-    assert np.array_equal(paint(pipe, new_masks(1), seeds=None), first)
+    assert np.array_equal(generate_images(pipe, new_masks(1), seeds=None), first)
 
 
 def test_latents_are_the_noise(pipe: Any, new_masks: Any) -> None:
     noise = torch.randn((2, 12, 8, 12), generator=torch.Generator().manual_seed(0))
     kwargs = {"num_images": 2, "seeds": None}
-    first = paint(pipe, new_masks(1), **kwargs, latents=noise)
-    assert np.array_equal(paint(pipe, new_masks(1), **kwargs, latents=noise), first)
-    alone = paint(pipe, new_masks(1), seeds=None, latents=noise[1:])
+    first = generate_images(pipe, new_masks(1), **kwargs, latents=noise)
+    assert np.array_equal(generate_images(pipe, new_masks(1), **kwargs, latents=noise), first)
+    alone = generate_images(pipe, new_masks(1), seeds=None, latents=noise[1:])
     assert np.abs(alone[0] - first[1]).max() < 1 / 255
 
 
@@ -174,15 +174,15 @@ def test_callback(pipe: Any, new_masks: Any) -> None:
         return tensors
 
     steps = {"num_inference_steps": 4}
-    first = paint(pipe, new_masks(1), **steps, callback_on_step_end=watch)
+    first = generate_images(pipe, new_masks(1), **steps, callback_on_step_end=watch)
     assert [step for step, _ in seen] == [0, 1, 2, 3]
     assert [t for _, t in seen] == sorted((t for _, t in seen), reverse=True)
-    assert np.array_equal(first, paint(pipe, new_masks(1), **steps))
+    assert np.array_equal(first, generate_images(pipe, new_masks(1), **steps))
 
     def blank(given: Any, step: int, t: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return {"latents": torch.zeros_like(tensors["latents"])} if step == 3 else {}
 
-    gray = paint(pipe, new_masks(1), **steps, callback_on_step_end=blank)
+    gray = generate_images(pipe, new_masks(1), **steps, callback_on_step_end=blank)
     assert np.allclose(gray, 0.5)
 
 
@@ -194,27 +194,27 @@ def test_a_callback_can_stop(pipe: Any, new_masks: Any) -> None:
         given._interrupt = step == 1
 
     kwargs = {"num_inference_steps": 5, "callback_on_step_end": stop, "output_type": "latent"}
-    latent = paint(pipe, new_masks(1), **kwargs)
+    latent = generate_images(pipe, new_masks(1), **kwargs)
     assert len(seen) == 2 and torch.equal(latent, seen[1])
-    paint(pipe, new_masks(1))
+    generate_images(pipe, new_masks(1))
     assert pipe._interrupt is False
 
 
 def test_progress_bar(new_pipe: Any, new_masks: Any, capsys: pytest.CaptureFixture[str]) -> None:
     pipe = new_pipe()
-    pipe.set_progress_bar_config(desc="painting")
-    paint(pipe, new_masks(1))
-    assert "painting: 100%" in capsys.readouterr().err
+    pipe.set_progress_bar_config(desc="sampling")
+    generate_images(pipe, new_masks(1))
+    assert "sampling: 100%" in capsys.readouterr().err
     pipe.set_progress_bar_config(disable=True)
-    paint(pipe, new_masks(1))
+    generate_images(pipe, new_masks(1))
     assert capsys.readouterr().err == ""
 
 
 def test_guidance_interval(pipe: Any, new_masks: Any) -> None:
     strong = {"guidance_scale": 4.0}
-    none = paint(pipe, new_masks(1), guidance_scale=1.0)
-    assert not np.array_equal(paint(pipe, new_masks(1), **strong), none)
-    nowhere = paint(pipe, new_masks(1), **strong, guidance_interval=(0.0, 0.0))
+    none = generate_images(pipe, new_masks(1), guidance_scale=1.0)
+    assert not np.array_equal(generate_images(pipe, new_masks(1), **strong), none)
+    nowhere = generate_images(pipe, new_masks(1), **strong, guidance_interval=(0.0, 0.0))
     assert np.array_equal(nowhere, none)
 
 
@@ -222,17 +222,17 @@ def test_instances(new_pipe: Any, new_masks: Any, warns: Any) -> None:
     pipe, mask = new_pipe(edges=True), new_masks(1)[0]
     objects = np.zeros((16, 24), np.int32)
     objects[:, 12:] = 70_000
-    first = paint(pipe, mask, instances=objects)
+    first = generate_images(pipe, mask, instances=objects)
     other_numbers = objects.astype(np.int64) // 1000
     for same in (other_numbers, Image.fromarray(objects), [torch.from_numpy(objects)]):
-        assert np.array_equal(paint(pipe, mask, instances=same), first)
+        assert np.array_equal(generate_images(pipe, mask, instances=same), first)
     with warns("instances= is missing"):
-        without = paint(pipe, mask)
+        without = generate_images(pipe, mask)
     assert not np.array_equal(without, first)
     with pytest.raises(UserError, match="instances: are 1x8x24, the masks 1x16x24"):
-        paint(pipe, mask, instances=objects[:8])
+        generate_images(pipe, mask, instances=objects[:8])
     with pytest.raises(UserError, match="trained without them"):
-        paint(new_pipe(), mask, instances=objects)
+        generate_images(new_pipe(), mask, instances=objects)
 
 
 TRAINED = {"train": {"steps": 10, "mask_dropout": 0.0}}
@@ -244,23 +244,28 @@ def test_guidance_of_a_model_that_never_saw_dropped_masks(
 ) -> None:
     pipe = new_pipe(metadata={"recipe": TRAINED, "step": 10})
     with warns("guidance_scale is 2, but the model never saw"):
-        paint(pipe, new_masks(1), guidance_scale=2)
+        generate_images(pipe, new_masks(1), guidance_scale=2)
     with warns("never saw"):
         pipe.generate(new_masks(1), [3], SamplerSettings(steps=2))
     early = new_pipe(metadata={"recipe": FINETUNED, "step": 10})
     with warns("never saw"):
-        paint(early, new_masks(1), guidance_scale=2)
+        generate_images(early, new_masks(1), guidance_scale=2)
     with warns(None):
         assert np.array_equal(
-            paint(pipe, new_masks(1)), paint(pipe, new_masks(1), guidance_scale=1.0)
+            generate_images(pipe, new_masks(1)),
+            generate_images(pipe, new_masks(1), guidance_scale=1.0),
         )
-        paint(new_pipe(metadata={"recipe": FINETUNED, "step": 15}), new_masks(1), guidance_scale=2)
-        paint(new_pipe(metadata={"imported_from": "official"}), new_masks(1), guidance_scale=2)
+        generate_images(
+            new_pipe(metadata={"recipe": FINETUNED, "step": 15}), new_masks(1), guidance_scale=2
+        )
+        generate_images(
+            new_pipe(metadata={"imported_from": "official"}), new_masks(1), guidance_scale=2
+        )
 
 
 def test_another_size_than_trained_on(pipe: Any, new_masks: Any, warns: Any) -> None:
     with warns("masks of 32x8, the model was trained on 16x24"):
-        assert paint(pipe, new_masks(1, 32, 8)).shape == (1, 32, 8, 3)
+        assert generate_images(pipe, new_masks(1, 32, 8)).shape == (1, 32, 8, 3)
 
 
 def with_pixel(value: int) -> np.ndarray:
@@ -319,7 +324,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("wrong", "message"), BAD, ids=range(len(BAD)))
-def test_what_is_wrong_is_said_in_a_line(wrong: dict[str, Any], message: str, pipe: Any) -> None:
+def test_errors_are_one_line(wrong: dict[str, Any], message: str, pipe: Any) -> None:
     arguments = {"mask": np.ones((16, 24), np.uint8), "seeds": [3], **FAST, **wrong}
     with pytest.raises(UserError, match=message) as error:
         pipe(**arguments)
@@ -335,7 +340,7 @@ def test_any_size_with_one_warning(pipe: Any, warns: Any) -> None:
     assert latent.shape[2:] == (10, 12)
 
 
-def test_what_other_pipelines_have(pipe: Any, warns: Any) -> None:
+def test_attributes_of_other_pipelines(pipe: Any, warns: Any) -> None:
     for name in ("text_encoder", "load_lora_weights", "enable_vae_slicing"):
         assert not hasattr(pipe, name)
     assert pipe.vae is None

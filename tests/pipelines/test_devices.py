@@ -12,7 +12,7 @@ from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
 
 
-def paint(pipe: Any, mask: np.ndarray, **kwargs: Any) -> np.ndarray:
+def generate_images(pipe: Any, mask: np.ndarray, **kwargs: Any) -> np.ndarray:
     return pipe(mask, seeds=[1], num_inference_steps=3, output_type="np", **kwargs).images
 
 
@@ -20,7 +20,7 @@ def test_compiled(new_pipe: Any, new_masks: Any, tmp_path: Any) -> None:
     pipe, mask, settings = new_pipe(), new_masks(1), SamplerSettings(steps=3, guidance_scale=1.0)
     before = pipe.generate(mask, [1], settings)
     pipe.unet = torch.compile(pipe.unet, backend="eager", fullgraph=True)
-    images = paint(pipe, mask, guidance_scale=1.0)
+    images = generate_images(pipe, mask, guidance_scale=1.0)
     assert np.abs(images * 255 - before).max() < 1
     assert np.abs(pipe.generate(mask, [1], settings).astype(int) - before).max() <= 1
     pipe.save_pretrained(tmp_path / "model")
@@ -41,10 +41,10 @@ def test_offloaded(new_pipe: Any, new_masks: Any) -> None:
     """With the CPU in the place of the accelerator: all that is missing is the speed."""
     pipe, mask = new_pipe(edges=True), new_masks(1)
     objects = (mask > 1).astype(np.uint8)
-    before = paint(pipe, mask, instances=objects)
+    before = generate_images(pipe, mask, instances=objects)
     pipe.enable_model_cpu_offload(device="cpu")
     for _ in range(2):
-        assert np.array_equal(paint(pipe, mask, instances=objects), before)
+        assert np.array_equal(generate_images(pipe, mask, instances=objects), before)
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -55,13 +55,13 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def test_on_an_accelerator(kind: str, new_pipe: Any, new_masks: Any) -> None:
     pipe, mask = new_pipe(edges=True), new_masks(1)
     objects = (mask > 1).astype(np.uint8)
-    before = paint(pipe, mask, instances=objects)
+    before = generate_images(pipe, mask, instances=objects)
     if kind:
         getattr(pipe, f"enable_{kind}_cpu_offload")()
     else:
         pipe.to("cuda")
     for _ in range(2):
-        after = paint(pipe, mask, instances=objects)
+        after = generate_images(pipe, mask, instances=objects)
         assert np.abs(after - before).mean() < 0.01
         assert kind == "" or pipe.unet.conv_in.weight.device.type != "cuda"
 
@@ -78,12 +78,12 @@ def test_generators_of_an_accelerator(new_pipe: Any, new_masks: Any) -> None:
     assert np.array_equal(first, again)
 
 
-def test_bfloat16_paints_nearly_the_same(new_pipe: Any, new_masks: Any) -> None:
+def test_bfloat16_generates_nearly_the_same(new_pipe: Any, new_masks: Any) -> None:
     pipe, mask = new_pipe(), new_masks(1)
-    before = paint(pipe, mask)
+    before = generate_images(pipe, mask)
     half = pipe.to(torch.bfloat16)
     assert half is pipe and pipe.dtype == torch.bfloat16
-    after = paint(pipe, mask)
+    after = generate_images(pipe, mask)
     assert after.dtype == np.float32
     assert 0 < np.abs(after - before).mean() < 0.02
 

@@ -19,7 +19,7 @@ from semsynth import SemanticDiffusionPipeline
 from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
-from semsynth.pipelines.formats.model_file import ModelFile, load_model_file
+from semsynth.pipelines.formats.model_file import ModelFile, load_checkpoint, load_model_file
 
 WEIGHTS = "diffusion_pytorch_model"
 
@@ -51,7 +51,7 @@ def test_pth_to_folder_to_pth(
     assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
 
 
-def test_what_is_in_a_folder(folder: Path) -> None:
+def test_files_of_a_folder(folder: Path) -> None:
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert found == [
         "README.md", "labels.png", "model_index.json", "scheduler/scheduler_config.json",
@@ -73,7 +73,7 @@ def test_saving_again_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None
     assert os.stat(tmp_path / "again").st_mode & 0o777 == 0o755
 
 
-def test_the_scheduler_is_kept(new_pipe: Any, tmp_path: Path) -> None:
+def test_the_scheduler_is_saved(new_pipe: Any, tmp_path: Path) -> None:
     pipe = new_pipe()
     pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
     pipe.save_pretrained(tmp_path / "model")
@@ -121,7 +121,7 @@ def test_the_hash_is_of_what_decides_the_images(folder: Path, new_pipe: Any) -> 
     assert checkpoint_sha256(folder.parent) == sha256_file(folder.parent / "final_model.pth")
 
 
-def test_a_bundle_is_not_copied(new_pipe: Any) -> None:
+def test_weights_are_not_copied(new_pipe: Any) -> None:
     file = new_pipe().model_file
     pipe = SemanticDiffusionPipeline.from_model_file(file)
     for name, parameter in pipe.unet.named_parameters():
@@ -214,7 +214,7 @@ def test_a_broken_folder(folder: Path) -> None:
             SemanticDiffusionPipeline.from_pretrained(folder)
 
 
-def test_the_network_is_ours_whatever_place_a_folder_names(folder: Path, pipe: Any) -> None:
+def test_the_network_class_is_ours_whatever_a_folder_names(folder: Path, pipe: Any) -> None:
     """A folder from before a move of modules loads, and none can name other code."""
     index = folder / "model_index.json"
     value = json.loads(index.read_text())
@@ -222,6 +222,29 @@ def test_the_network_is_ours_whatever_place_a_folder_names(folder: Path, pipe: A
         index.write_text(json.dumps(value | {"unet": place}))
         loaded = SemanticDiffusionPipeline.from_pretrained(folder)
         assert same(loaded.model_file, pipe.model_file)
+
+
+def test_a_checkpoint_with_keys_of_the_loss_is_read(folder: Path, pipe: Any) -> None:
+    """Files had them in ``diffusion`` before recipes had a section ``loss``."""
+    old = {
+        "zero_terminal_snr": False, "loss_sigma_min": 0.316, "min_snr_gamma": None,
+        "times": "uniform", "logit_mean": 0.0, "logit_std": 1.0,
+    }  # fmt: skip
+    index = folder / "model_index.json"
+    value = json.loads(index.read_text())
+    value["diffusion"] |= old
+    index.write_text(json.dumps(value))
+    assert same(SemanticDiffusionPipeline.from_pretrained(folder).model_file, pipe.model_file)
+    path = folder.parent / "final_model.pth"
+    pipe.save_checkpoint(path)
+    saved = torch.load(path, weights_only=True)
+    saved["diffusion"] |= old
+    torch.save(saved, path)
+    for checkpoint in (path, folder):
+        assert same(load_checkpoint(checkpoint), pipe.model_file)
+    value["diffusion"]["zero_terminal_snr"] = True
+    index.write_text(json.dumps(value))
+    refused(folder, "zero_terminal_snr is no longer supported: train the model again")
 
 
 def test_pickled_code_is_never_run(folder: Path, tmp_path: Path) -> None:
@@ -235,7 +258,7 @@ def test_pickled_code_is_never_run(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "hacked").exists()
 
 
-def test_a_folder_appears_whole_or_not_at_all(
+def test_a_folder_appears_complete_or_not_at_all(
     new_pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:

@@ -187,7 +187,7 @@ def test_the_same_command_again(imported: Path, capsys: pytest.CaptureFixture[st
     assert "was made with head_channels=16, now 32" in capsys.readouterr().err
 
 
-def test_an_output_of_somebody_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_of_another_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = save(tmp_path / "official.pt", paper_state())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("dear")
@@ -198,7 +198,7 @@ def test_an_output_of_somebody_else(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("what", ["full", "safetensors", "interrupted"])
-def test_nothing_is_left_of_a_folder_that_could_not_be_written(
+def test_a_folder_that_could_not_be_written_is_removed(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = save(tmp_path / "official.pt", paper_state())
@@ -299,7 +299,7 @@ def ours(**changes: Any) -> ModelFile:
 
 
 @pytest.mark.parametrize("edges", [False, True])
-def test_a_model_of_ours_goes_round_bit_for_bit(edges: bool, tmp_path: Path) -> None:
+def test_a_model_of_ours_round_trips_bit_for_bit(edges: bool, tmp_path: Path) -> None:
     """final_model.pth to Diffusers to official to Diffusers to final_model.pth."""
     run = tmp_path / "run"
     first = ours(instance_edges=edges)
@@ -351,7 +351,7 @@ def test_what_the_official_code_cannot_run(
     assert "the official code cannot run this model" in message and reason in message
 
 
-def test_exports_replace_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exports_overwrite_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "final_model.pth"
     save_model_file(model, ours())
     (tmp_path / "a.json").write_text("mine")

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, broken or hostile, and what is painted from them."""
+"""Intact, broken and hostile checkpoints, and the images of intact ones."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_what_is_saved_is_loaded(checkpoint: Path) -> None:
+def test_saving_and_loading(checkpoint: Path) -> None:
     saved, loaded = make_file(), load_model_file(checkpoint)
     assert replace(loaded, weights={}) == replace(saved, weights={})
     assert loaded.weights.keys() == saved.weights.keys()
     assert all(torch.equal(loaded.weights[name], saved.weights[name]) for name in saved.weights)
 
 
-def test_what_a_pipeline_knows(checkpoint: Path) -> None:
+def test_attributes_of_a_loaded_pipeline(checkpoint: Path) -> None:
     for path in (checkpoint, checkpoint.parent, str(checkpoint)):
         pipe = SemanticDiffusionPipeline.from_checkpoint(path, "cpu")
         assert (pipe.height, pipe.width, pipe.labels) == (16, 24, LABELS)
-        assert (pipe.licence, pipe.recipe_name) == ("CC0", "tiny")
+        assert (pipe.licence, pipe.metadata["recipe"]["name"]) == ("CC0", "tiny")
         assert pipe.checkpoint_sha256 == sha256_file(checkpoint)
 
 
@@ -166,7 +166,7 @@ EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++", "unipc"])
 @pytest.mark.parametrize("kind", ["sample_haar", "epsilon_pixel"])
-def test_a_image_is_its_mask_and_seed(kind: str, sampler: SamplerName) -> None:
+def test_an_image_is_its_mask_and_seed(kind: str, sampler: SamplerName) -> None:
     file = make_file() if kind == "sample_haar" else make_file("pixel", **EPSILON)
     pipe, settings = wrap(file), SamplerSettings(sampler, 4, 2.0)
     three = masks(3)
@@ -190,16 +190,16 @@ def test_other_sizes_than_trained_on(pipe: SemanticDiffusionPipeline) -> None:
         assert pipe.generate(masks(1, height, width), [0], settings).shape == (1, height, width, 3)
 
 
-def test_a_side_that_cannot_be_halved_is_filled_up_with_unlabelled_pixels(
+def test_a_side_that_cannot_be_halved_is_padded_with_unlabelled_pixels(
     pipe: SemanticDiffusionPipeline,
 ) -> None:
     settings = SamplerSettings(steps=2)
     odd = masks(2, 14, 21)
     whole = np.pad(odd, ((0, 0), (0, 2), (0, 3)), constant_values=0)  # 0 is ignored
-    painted = pipe.generate(odd, [4, 5], settings)
-    assert np.array_equal(painted, pipe.generate(whole, [4, 5], settings)[:, :14, :21])
+    images = pipe.generate(odd, [4, 5], settings)
+    assert np.array_equal(images, pipe.generate(whole, [4, 5], settings)[:, :14, :21])
     other = np.pad(odd, ((0, 0), (0, 2), (0, 3)), constant_values=1)
-    assert not np.array_equal(painted, pipe.generate(other, [4, 5], settings)[:, :14, :21])
+    assert not np.array_equal(images, pipe.generate(other, [4, 5], settings)[:, :14, :21])
 
 
 def test_a_seed_for_each_mask(pipe: SemanticDiffusionPipeline) -> None:
@@ -208,14 +208,14 @@ def test_a_seed_for_each_mask(pipe: SemanticDiffusionPipeline) -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, 77])
-def test_ids_that_are_no_labels(wrong: int, pipe: SemanticDiffusionPipeline) -> None:
+def test_unknown_ids(wrong: int, pipe: SemanticDiffusionPipeline) -> None:
     mask = masks(2)
     mask[1, 3, 4] = wrong
     with pytest.raises(UserError, match=rf"{wrong} \(1 pixels\)"):
         pipe.generate(mask, [1, 2])
 
 
-def test_guidance_of_nothing_ignores_the_mask(pipe: SemanticDiffusionPipeline) -> None:
+def test_guidance_of_0_ignores_the_mask(pipe: SemanticDiffusionPipeline) -> None:
     a, b = masks(2)
     free = pipe.generate(np.stack([a, b]), [3, 3], SamplerSettings(steps=3, guidance_scale=0.0))
     assert np.abs(free[0].astype(int) - free[1]).max() <= 1
@@ -223,6 +223,6 @@ def test_guidance_of_nothing_ignores_the_mask(pipe: SemanticDiffusionPipeline) -
     assert not np.array_equal(led[0], led[1])
 
 
-def test_a_device_that_is_not_there(checkpoint: Path) -> None:
+def test_an_unknown_device(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="--device tpu"):
         SemanticDiffusionPipeline.from_checkpoint(checkpoint, "tpu")

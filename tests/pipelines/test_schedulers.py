@@ -1,4 +1,4 @@
-"""Any Diffusers scheduler paints, and all of them the same image where steps are many."""
+"""Every Diffusers scheduler generates images; with many steps all give the same one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def get(pipes: dict[str, Any], new_pipe: Any) -> Any:
     return get
 
 
-def paint(pipe: Any, mask: np.ndarray, steps: int = 4, **kwargs: Any) -> np.ndarray:
+def generate_images(pipe: Any, mask: np.ndarray, steps: int = 4, **kwargs: Any) -> np.ndarray:
     kwargs = {"seeds": [1, 2], "output_type": "np", "num_images": 2, **kwargs}
     return pipe(mask, num_inference_steps=steps, **kwargs).images
 
@@ -68,20 +68,22 @@ def paint(pipe: Any, mask: np.ndarray, steps: int = 4, **kwargs: Any) -> np.ndar
     [("sample", name) for name in DETERMINISTIC + ANCESTRAL]
     + [(model, name) for model in ("epsilon", "v") for name in MOST_USED],
 )
-def test_schedulers_paint(model: str, scheduler: str, get: Any, new_masks: Any) -> None:
+def test_schedulers_generate_images(model: str, scheduler: str, get: Any, new_masks: Any) -> None:
     pipe = get(model, scheduler)
-    first = paint(pipe, new_masks(1))
+    first = generate_images(pipe, new_masks(1))
     assert np.isfinite(first).all() and first.std() > 0.005
-    assert np.array_equal(paint(pipe, new_masks(1)), first)
+    assert np.array_equal(generate_images(pipe, new_masks(1)), first)
     # It is as it was, and an image depends on its own seed alone.
     assert pipe.scheduler.config["prediction_type"] == pipe.first["prediction_type"]
-    alone = paint(pipe, new_masks(1), num_images=1, seeds=[2])
+    alone = generate_images(pipe, new_masks(1), num_images=1, seeds=[2])
     assert np.abs(alone[0] - first[1]).max() < 1 / 255
 
 
 @pytest.mark.parametrize("scheduler", FLOW)
-def test_schedulers_of_rectified_flow_paint(scheduler: str, get: Any, new_masks: Any) -> None:
-    first = paint(get("flow", scheduler), new_masks(1))
+def test_schedulers_of_rectified_flow_generate_images(
+    scheduler: str, get: Any, new_masks: Any
+) -> None:
+    first = generate_images(get("flow", scheduler), new_masks(1))
     assert np.isfinite(first).all() and first.std() > 0.005
 
 
@@ -110,22 +112,22 @@ class Exact:
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     ],
 )
-def test_with_many_steps_all_paint_the_same(
+def test_with_many_steps_all_schedulers_agree(
     scheduler: str, changes: dict[str, Any], new_pipe: Any, new_masks: Any
 ) -> None:
     """They solve one differential equation."""
     pipe, mask = new_pipe(), new_masks(1)
     pipe.unet.forward = Exact(pipe)
     many = {"steps": 100, "guidance_scale": 1.0}
-    reference = paint(pipe, mask, **many)
+    reference = generate_images(pipe, mask, **many)
     pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config, **changes)
-    found = paint(pipe, mask, **many)
+    found = generate_images(pipe, mask, **many)
     spread = np.abs(reference[0] - reference[1]).mean()
     assert spread > 0.05
     assert np.abs(found - reference).mean() < 0.05 * spread
 
 
-def test_swapping_leaves_generate_as_it_was(get: Any, new_masks: Any) -> None:
+def test_another_scheduler_does_not_change_generate(get: Any, new_masks: Any) -> None:
     before = get("sample", "DPMSolverMultistepScheduler").generate(new_masks(1), [1])
     assert np.array_equal(get("sample", "DDPMScheduler").generate(new_masks(1), [1]), before)
 
@@ -147,15 +149,15 @@ def test_the_wrong_scheduler_is_refused(
     model: str, scheduler: str, changes: dict[str, Any], message: str, get: Any, new_masks: Any
 ) -> None:
     with pytest.raises(UserError, match=message) as error:
-        paint(get(model, scheduler, **changes), new_masks(1))
+        generate_images(get(model, scheduler, **changes), new_masks(1))
     assert "\n" not in str(error.value) and scheduler in str(error.value)
 
 
-def test_values_that_are_not_finite_are_no_images(new_pipe: Any, new_masks: Any) -> None:
+def test_values_that_are_not_finite_are_refused(new_pipe: Any, new_masks: Any) -> None:
     """As of float16 that overflows, or of a difference that loses all its digits."""
     pipe = new_pipe()
     pipe.unet.forward = lambda x, *_: UNetOutput(sample=x / 0)
     with pytest.raises(UserError, match="with 4 steps gave values that are not finite"):
-        paint(pipe, new_masks(1))
+        generate_images(pipe, new_masks(1))
     with pytest.raises(UserError, match="with 20 steps gave values that are not finite"):
         pipe.generate(new_masks(1), [1])

@@ -21,7 +21,7 @@ from semsynth.planning.live_bytes import MemoryTracker
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 
-def test_runs_of_equal_masks() -> None:
+def test_images_per_mask() -> None:
     masks = np.arange(3)[:, None, None] * np.ones((3, 2, 2), int)
     assert images_per_mask(masks) == 1
     assert images_per_mask(masks[[0, 0, 1, 1]]) == 2
@@ -32,7 +32,7 @@ def test_runs_of_equal_masks() -> None:
     assert images_per_mask(masks[[2, 2, 2]], None) == 3
 
 
-def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
+def test_cache_bytes(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
     monkeypatch.setattr(synthesizer, "free_bytes", lambda device: 1000)
     cpu = torch.device("cpu")
     assert [keep_bytes(cache, cpu, 800) for cache in ("auto", "full", "off")] == [500, 800, 0]
@@ -43,7 +43,7 @@ def test_how_much_is_kept(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
 
 
 @pytest.mark.parametrize("cache", ["full", "off", "some"])
-def test_what_is_kept_changes_no_image(
+def test_the_cache_changes_no_image(
     cache: str,
     new_pipe: Callable[..., Any],
     new_masks: Callable[..., np.ndarray],
@@ -55,15 +55,15 @@ def test_what_is_kept_changes_no_image(
     pipe.synthesizer.cache = "auto" if cache == "some" else cache
     if cache == "some":
         sizes = condition_bytes(pipe.unet, 2, 8, 12)
-        monkeypatch.setattr(synthesizer, "free_bytes", lambda device: sum(sizes))  # half is kept
+        monkeypatch.setattr(synthesizer, "free_bytes", lambda device: sum(sizes))  # half is cached
         n_cached = len(cached_norms(pipe.unet, 2, (8, 12), sum(sizes) // 2))
         assert f"{n_cached} of {len(sizes)} norms" in pipe.synthesizer.describe_cache(2)
-    painted = pipe.generate(masks, seeds)
-    assert np.abs(painted.astype(int) - expected).max() <= 1
+    images = pipe.generate(masks, seeds)
+    assert np.abs(images.astype(int) - expected).max() <= 1
 
 
 @torch.no_grad()
-def test_masks_are_encoded_once_and_never_kept_twice(
+def test_equal_masks_are_encoded_and_cached_once(
     new_pipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = new_pipe()
@@ -88,7 +88,7 @@ def test_masks_are_encoded_once_and_never_kept_twice(
     assert live.peak < found.n_bytes + 4 * most
 
 
-def test_bytes_do_not_depend_on_which_masks_are_beside(
+def test_an_image_does_not_depend_on_other_masks_of_the_batch(
     new_pipe: Callable[..., Any], new_masks: Callable[..., np.ndarray]
 ) -> None:
     pipe = new_pipe()
@@ -98,7 +98,7 @@ def test_bytes_do_not_depend_on_which_masks_are_beside(
     assert np.array_equal(together[[0, 2]], others[[0, 2]])
 
 
-def test_bfloat16_is_near(
+def test_bfloat16_is_close(
     new_pipe: Callable[..., Any],
     new_masks: Callable[..., np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
@@ -125,7 +125,7 @@ def test_bfloat16_is_near(
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 @pytest.mark.parametrize("kind", [{}, {"codec": "pixel", **PAPER}])
-def test_the_plain_path_paints_the_same(
+def test_the_reference_computes_the_same(
     kind: dict[str, Any],
     guidance: float,
     new_pipe: Callable[..., Any],

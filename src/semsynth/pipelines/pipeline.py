@@ -68,6 +68,7 @@ from semsynth.pipelines.outputs import (
 from semsynth.pipelines.synthesizer import Interrupted, Synthesizer
 from semsynth.pipelines.unsupported import (
     ATTRIBUTES,
+    refuse_freeu,
     refuse_unsupported_arguments,
     warn_never_sliced,
 )
@@ -517,11 +518,6 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         return licence(self.metadata)
 
     @property
-    def recipe_name(self) -> str:
-        """Name of the recipe that it was trained by."""
-        return str(self.metadata.get("recipe", {}).get("name", ""))
-
-    @property
     def _plain_unet(self) -> SemanticUNet:
         # torch.compile wraps a network.
         return getattr(self.unet, "_orig_mod", self.unet)  # type: ignore[return-value]
@@ -545,8 +541,8 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
             warn_never_sliced("xformers")
 
     def enable_freeu(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: FreeU scales the skips of Stable Diffusion's decoder."""
-        raise UserError("FreeU is made for Stable Diffusion's network; this one has no such scales")
+        """Refuse it: see ``refuse_freeu``."""
+        refuse_freeu()
 
     def fuse_qkv_projections(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: queries, keys and values come from one projection already."""

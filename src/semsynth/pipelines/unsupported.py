@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
 
-_NO_TEXT = "the mask says what is generated; there are no text prompts"
-_ALWAYS_TILED = "an autoencoder (pipe.vae) takes large images in tiles, several one by one"
+_NO_TEXT = "the mask decides what is generated; there are no text prompts"
+_ALWAYS_TILED = "an autoencoder (pipe.vae) takes large images in tiles, and several one by one"
 _NO_ADAPTERS = "its network has no adapters; train with 'semsynth train'"
 
 _ARGUMENTS = {
@@ -28,6 +28,7 @@ _ARGUMENTS = {
     "steps": "use num_inference_steps=",
     "seed": "use seeds=[...], one for each image, or generator=",
     "eta": "set it up in the scheduler: eta 0 is DDIMScheduler, eta 1 DDPMScheduler",
+    "guidance_rescale": "use a lower guidance_scale=, or guidance_interval=",
     "sampler": "set pipe.scheduler = X.from_config(pipe.scheduler.config)",
     "timesteps": "choose num_inference_steps= and the scheduler's timestep_spacing",
     "sigmas": "choose num_inference_steps= and the scheduler's spacing (use_karras_sigmas)",
@@ -60,7 +61,7 @@ ATTRIBUTES = {
 
 
 def refuse_unsupported_arguments(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse arguments that ``__call__`` does not take, and say what to use.
+    """Refuse arguments that ``__call__`` does not take, and name what to use.
 
     Raises:
         UserError: there is one.
@@ -69,6 +70,15 @@ def refuse_unsupported_arguments(unknown: Mapping[str, Any], known: Iterable[str
         near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"did you mean {near[0]}=?" if near else "see help(pipe)"
         raise UserError(f"{name}= is not for this pipeline: {_ARGUMENTS.get(name, hint)}")
+
+
+def refuse_freeu() -> NoReturn:
+    """Refuse FreeU, which scales the skip connections of Stable Diffusion's decoder.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("FreeU is made for Stable Diffusion's network; this one has no such scales")
 
 
 def warn_never_sliced(what: str) -> None:

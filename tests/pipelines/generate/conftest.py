@@ -33,20 +33,20 @@ def write_prepared(
         mask[6 + i :] = ids[1]
         mask[8:12, 4 + i : 10 + i] = ids[3]
         mask[:, -2:] = ids[0]
-        image = paint(mask, seed=i) if images else None
+        image = draw_image(mask, seed=i) if images else None
         size = original_sizes[i % len(original_sizes)]
         writer.write_pair(split, f"street_{i}", image, mask, size)
     return writer.finish("toy", "made here", "CC BY-NC 4.0")
 
 
-def paint(mask: Array, seed: int) -> Array:
+def draw_image(mask: Array, seed: int) -> Array:
     noise = np.random.default_rng(seed).integers(0, 40, (*mask.shape, 3))
     return (mask[..., None] * np.array([25, 20, 10]) + noise).astype(np.uint8)
 
 
 @dataclass
 class FakeGenerator:
-    """Paints each id in a colour of its own, with noise that depends on the seed alone."""
+    """Gives each id a colour of its own, with noise that depends on the seed alone."""
 
     labels: LabelSet = LABELS
     height: int = HEIGHT
@@ -69,7 +69,7 @@ class FakeGenerator:
             raise KeyboardInterrupt
         self.shapes.append(mask_BHW.shape)
         self.seeds += list(seeds)
-        images = [paint(mask, seed) for mask, seed in zip(mask_BHW, seeds, strict=True)]
+        images = [draw_image(mask, seed) for mask, seed in zip(mask_BHW, seeds, strict=True)]
         return np.stack(images)
 
 

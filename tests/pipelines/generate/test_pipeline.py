@@ -59,7 +59,7 @@ def folder(tmp_path: Path, write_toy: Callable[..., Any], networks: dict[str, An
     return tmp_path
 
 
-def paint(
+def generate_samples(
     folder: Path, output: str, model: str = "final_model.pth", **flags: Any
 ) -> PreparedDataset:
     flags = {"steps": STEPS, "batch_size": 3, "device": "cpu", **flags}
@@ -68,19 +68,22 @@ def paint(
     return PreparedDataset.open(folder / output)
 
 
-def test_a_image_does_not_depend_on_what_is_painted_with_it(folder: Path) -> None:
-    whole, few = paint(folder, "whole", per_mask=4), paint(folder, "few", per_mask=2, limit=1)
+def test_an_image_does_not_depend_on_its_batch(folder: Path) -> None:
+    whole, few = (
+        generate_samples(folder, "whole", per_mask=4),
+        generate_samples(folder, "few", per_mask=2, limit=1),
+    )
     images = {s: whole.image_path("val", s).read_bytes() for s in whole.stems("val")}
     for stem in few.stems("val"):
         assert few.image_path("val", stem).read_bytes() == images[stem]
-    # Lost and painted again: in other places of the batch, beside other images.
+    # Missing images are generated again: at other places of the batch, with other images.
     for stem in ("street_0__001", "street_1__001"):
         whole.image_path("val", stem).unlink()
-    again = paint(folder, "whole", per_mask=4)
+    again = generate_samples(folder, "whole", per_mask=4)
     assert images == {s: again.image_path("val", s).read_bytes() for s in again.stems("val")}
 
 
-def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
+def test_masks_of_other_sizes_are_allowed_with_one_message(
     folder: Path, logged: Callable[[], str]
 ) -> None:
     form = PreparedFormat(PreparedDataset.open(folder / "prepared").labels, 18, 37)
@@ -89,49 +92,55 @@ def test_masks_of_other_sizes_are_painted_and_it_is_said_once(
     for stem in ("a", "b"):
         writer.write_pair("val", stem, None, mask)
     writer.finish("wide", "made here", "CC0-1.0")
-    samples = paint(folder, "wide_samples", data=folder / "wide", per_mask=1)
+    samples = generate_samples(folder, "wide_samples", data=folder / "wide", per_mask=1)
     assert samples.read_image("val", "a__000").shape == (18, 37, 3)
     assert np.array_equal(samples.read_mask("val", "a__000"), mask)
-    told = logged()
-    assert told.count("masks of 18x37, the model was trained on 16x24") == 1
-    assert told.count("multiples of 4: generated at 20x40, padded with unlabelled pixels") == 1
+    messages = logged()
+    assert messages.count("masks of 18x37, the model was trained on 16x24") == 1
+    assert messages.count("multiples of 4: generated at 20x40, padded with unlabelled pixels") == 1
 
 
-def test_another_batch_size_changes_a_pixel_by_one_at_most(folder: Path) -> None:
-    one, four = paint(folder, "one", batch_size=1), paint(folder, "four", batch_size=4)
+def test_another_batch_size_changes_a_pixel_by_at_most_one(folder: Path) -> None:
+    one, four = (
+        generate_samples(folder, "one", batch_size=1),
+        generate_samples(folder, "four", batch_size=4),
+    )
     for stem in one.stems("val"):
         difference = one.read_image("val", stem).astype(int) - four.read_image("val", stem)
         assert np.abs(difference).max() <= 1
 
 
 def test_images_of_one_mask_differ(folder: Path) -> None:
-    samples = paint(folder, "samples", per_mask=2)
+    samples = generate_samples(folder, "samples", per_mask=2)
     first, second = (samples.read_image("val", f"street_0__{k:03d}") for k in range(2))
     assert (first != second).mean() > 0.5
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "unipc", "euler"])
-def test_every_sampler_paints(folder: Path, sampler: Any) -> None:
-    samples = paint(folder, "samples", per_mask=1, sampler=sampler, limit=1)
+def test_every_sampler_generates_images(folder: Path, sampler: Any) -> None:
+    samples = generate_samples(folder, "samples", per_mask=1, sampler=sampler, limit=1)
     assert samples.read_image("val", "street_0__000").std() > 1
 
 
-def test_a_broken_checkpoint_leaves_nothing_behind(folder: Path) -> None:
+def test_a_broken_checkpoint_writes_nothing(folder: Path) -> None:
     checkpoint = folder / "final_model.pth"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"final_model\.pth"):
-        paint(folder, "samples")
+        generate_samples(folder, "samples")
     assert not (folder / "samples").exists()
 
 
-def test_a_diffusers_folder_paints_the_same(folder: Path) -> None:
+def test_a_diffusers_folder_generates_the_same(folder: Path) -> None:
     file = load_model_file(folder / "final_model.pth")
     SemanticDiffusionPipeline.from_model_file(file).save_pretrained(folder / "diffusers")
-    a, b = paint(folder, "a", per_mask=1), paint(folder, "b", "diffusers", per_mask=1)
+    a, b = (
+        generate_samples(folder, "a", per_mask=1),
+        generate_samples(folder, "b", "diffusers", per_mask=1),
+    )
     for stem in a.stems("val"):
         assert a.image_path("val", stem).read_bytes() == b.image_path("val", stem).read_bytes()
     with pytest.raises(UserError, match=r"was made with checkpoint='"):
-        paint(folder, "a", "diffusers", per_mask=1)
+        generate_samples(folder, "a", "diffusers", per_mask=1)
     lines = (folder / "b" / "manifest.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["checkpoint"] == checkpoint_sha256(folder / "diffusers")
 
@@ -147,7 +156,7 @@ def test_edges_of_instances_are_a_part_of_the_mask(
     file = replace(file, model=model, weights=unet.state_dict())
     save_model_file(folder / "edges.pth", file)
     with pytest.raises(UserError, match="masks of split 'val' have no instance maps"):
-        paint(folder, "nothing", "edges.pth")
+        generate_samples(folder, "nothing", "edges.pth")
     assert not (folder / "nothing").exists()
 
     plain = PreparedDataset.open(folder / "prepared")
@@ -158,7 +167,7 @@ def test_edges_of_instances_are_a_part_of_the_mask(
         image = PreparedSample(None, mask, mask.shape, instances=objects)
         writer.add(write_sample(writer.root, form, "val", stem, image))
     writer.finish("objects", "made here", "CC0-1.0")
-    samples = paint(folder, "samples", "edges.pth", data=folder / "objects", per_mask=1)
+    samples = generate_samples(folder, "samples", "edges.pth", data=folder / "objects", per_mask=1)
     pipe = SemanticDiffusionPipeline.from_checkpoint(folder / "edges.pth", "cpu")
     lines = [json.loads(line) for line in (folder / "samples" / "manifest.jsonl").open()]
     seeds = [line["seed"] for line in lines]
@@ -174,16 +183,16 @@ def test_edges_of_instances_are_a_part_of_the_mask(
     assert not np.array_equal(without[1], expected[1])
 
 
-def test_guidance_is_kept_to_its_interval(folder: Path) -> None:
+def test_guidance_has_an_interval(folder: Path) -> None:
     def image(name: str, **changes: Any) -> np.ndarray:
-        samples = paint(folder, name, per_mask=1, limit=1, guidance_scale=4.0, **changes)
+        samples = generate_samples(folder, name, per_mask=1, limit=1, guidance_scale=4.0, **changes)
         return samples.read_image("val", "street_0__000").astype(int)
 
     plain = image("plain")
     assert np.abs(image("part", guidance_interval=(0.3, 0.6)) - plain).max() > 0
 
 
-def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
+def test_the_reference_is_nchw_whatever_the_layout_of_the_saved_weights(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = load_model_file(folder / "final_model.pth")
@@ -204,12 +213,12 @@ def test_the_plain_path_is_nchw_whatever_the_layout_of_the_saved_weights(
     loaded = run._load(config)
     assert loaded.precision == "no" and is_nchw(loaded.network)
 
-    painted = []
+    layouts = []
 
     def plain(unet: torch.nn.Module, *args: Any) -> Any:
-        painted.append(is_nchw(unet))
+        layouts.append(is_nchw(unet))
         return reference_forward(unet, *args)
 
     monkeypatch.setattr(synthesizer, "reference_forward", plain)
-    paint(folder, "plain", "last.pth", per_mask=1, limit=1, reference="plain")
-    assert painted and all(painted)
+    generate_samples(folder, "plain", "last.pth", per_mask=1, limit=1, reference="plain")
+    assert layouts and all(layouts)

@@ -62,7 +62,7 @@ def test_samples_are_a_prepared_data_set_with_a_manifest(configure: Configure, f
     }
 
 
-def test_guidance_that_is_not_plain_is_told(configure: Configure, fake: Fake) -> None:
+def test_the_guidance_interval_is_in_the_manifest(configure: Configure, fake: Fake) -> None:
     config = configure(guidance_interval=(0.1, 0.8))
     generate(config, fake())
     line = json.loads((config.output / "manifest.jsonl").read_text().splitlines()[0])
@@ -78,7 +78,7 @@ def test_every_batch_has_the_same_shape(configure: Configure, fake: Fake) -> Non
     assert generator.shapes == [(4, 16, 24)] * 2
 
 
-def test_interrupted_and_continued_is_the_same_to_the_byte(
+def test_continuing_after_an_interruption_gives_the_same_bytes(
     configure: Configure, fake: Fake
 ) -> None:
     whole, parts = configure("whole", batch_size=2), configure("parts", batch_size=2)
@@ -93,9 +93,7 @@ def test_interrupted_and_continued_is_the_same_to_the_byte(
     assert contents(parts.output) == contents(whole.output)
 
 
-def test_nothing_is_painted_twice_and_a_lost_file_is_painted_again(
-    configure: Configure, fake: Fake
-) -> None:
+def test_only_missing_files_are_generated_again(configure: Configure, fake: Fake) -> None:
     config = configure()
     generate(config, fake())
     before = contents(config.output)
@@ -144,7 +142,7 @@ def test_masks_without_images_are_enough(tmp_path: Path, fake: Fake, write_toy: 
         ({"per_mask": 5, "batch_size": 4}, {4}),
     ],
 )
-def test_images_at_once(
+def test_batch_sizes(
     options: dict[str, int], sizes: set[int], configure: Configure, fake: Fake
 ) -> None:
     generator = fake()

@@ -1,4 +1,4 @@
-"""Several processes paint one folder: the same bytes, whoever is killed or started twice."""
+"""Several processes fill one folder: the same bytes, even if one is killed or started twice."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def alone(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("tasks", [2, 4])
-def test_tasks_of_an_array_paint_the_bytes_of_one(
+def test_tasks_of_an_array_write_the_bytes_of_one_process(
     folder: Path, alone: dict[str, bytes], tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", str(tasks))
@@ -80,7 +80,7 @@ def test_tasks_of_an_array_paint_the_bytes_of_one(
     assert contents(folder / "array") == alone
 
 
-def test_a_task_that_is_missing_is_made_up_for_by_anybody(
+def test_any_process_completes_the_work_of_a_missing_task(
     folder: Path, alone: dict[str, bytes]
 ) -> None:
     first = generate(GenerateConfig(**flags(folder, "by_hand", shard="1/3")))
@@ -102,7 +102,7 @@ def test_the_first_process_chooses_the_precision(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("of", ["images/", "dataset.json"])
-def test_one_who_finishes_while_another_still_writes_harms_neither(
+def test_finishing_while_another_process_writes_is_safe(
     folder: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
     plain = os.replace
@@ -123,7 +123,7 @@ def test_one_who_finishes_while_another_still_writes_harms_neither(
 
 
 @pytest.mark.slow
-def test_torchrun_with_a_task_started_twice_paints_the_bytes_of_one(
+def test_torchrun_with_a_task_started_twice_writes_the_bytes_of_one(
     folder: Path, alone: dict[str, bytes]
 ) -> None:
     launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "semsynth"]

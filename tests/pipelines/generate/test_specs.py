@@ -19,7 +19,7 @@ def test_spread_is_even_and_in_order(n: int) -> None:
     assert all(gap >= 1 for gap in gaps) and max(gaps, default=0) - min(gaps, default=0) <= 1
 
 
-def test_spread_of_more_than_there_are_is_all() -> None:
+def test_spread_of_more_than_all_is_all() -> None:
     assert spread("abc", 5) == ["a", "b", "c"] == spread("abc", None)
 
 

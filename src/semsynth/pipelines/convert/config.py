@@ -67,7 +67,7 @@ class ImportConfig:
 class ExportConfig:
     """Write a trained generator as another kind of file.
 
-    `official` is a state dict for the official SDM code, with a .json beside it with what that file
+    `official` is a state dict for the official SDM code, with a .json beside it for what that file
     cannot hold: the labels, and the flags to run it with. `diffusers` is a folder, `pth`
     is a final_model.pth.
     """

@@ -154,7 +154,7 @@ def official_flags(file: ModelFile) -> str:
 
 
 def write_official(file: ModelFile, path: Path, side_file: Path, flags: str) -> None:
-    """Write a plain state dict in the official order, and what has no room in it beside it."""
+    """Write a state dict in the official order, and beside it a file with what it cannot hold."""
     state = to_official(meta_network(file), file.weights)
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     side = SideFile(

@@ -206,7 +206,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def read_origin(config: ImportConfig) -> Origin:
-    """Return what ``--dataset`` or ``--labels`` say of the training.
+    """Return what ``--dataset`` or ``--labels`` gives about the training.
 
     Raises:
         UserError: no such data set or file, or a file without labels.

@@ -81,6 +81,8 @@ def translate_load_errors(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{name}: cannot be loaded: {reason}") from error

@@ -1,4 +1,4 @@
-"""What a model's metadata say: plain values that travel with it (the key ``facts`` in files)."""
+"""Licence and training of a model by its metadata, plain values (the key ``facts`` in files)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def joint_licence(*licences: str) -> str:
 def trained_with_cfg_dropout(metadata: Metadata) -> bool:
     """Return whether training ever dropped whole masks, which classifier-free guidance needs.
 
-    True if the metadata do not say, as for the authors' checkpoints, which were trained so.
+    True if the metadata do not have it, as for the authors' checkpoints, which were trained so.
     """
     recipe = metadata.get("recipe") or {}
     train, finetune = recipe.get("train"), recipe.get("finetune") or {}
