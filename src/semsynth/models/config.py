@@ -20,14 +20,14 @@ def whole_size(size: Size, multiple: int) -> Size:
 
 
 class VaeConfig(Config):
-    """A Diffusers autoencoder; its weights are no part of the model's.
+    """A Diffusers autoencoder; its weights are not among the model's.
 
     Attributes:
         source: folder, or OWNER/NAME (or OWNER/NAME/FOLDER) of the Hugging Face Hub.
-        channels: of its latents; checked when it is loaded, as ``downscale``.
+        channels: of its latents; checked when it is loaded (``downscale`` too).
         downscale: image pixels along a side of a latent pixel.
-        sha256: of its weights and the scale of its latents; training fills it in, and another
-            autoencoder is refused from then on (empty: any is taken).
+        sha256: of its weights and the scale of its latents; training fills it in; any other
+            autoencoder is refused then (empty: any is accepted).
     """
 
     source: str = Field(min_length=1)
@@ -40,25 +40,26 @@ class ModelConfig(Config):
     """Width, depth and codec of the U-Net.
 
     Attributes:
-        codec: ``pixel``, ``haar`` (an orthonormal Haar transform: a quarter of the positions and
-            four times the channels for each level, exactly invertible), or ``vae``.
+        codec: ``pixel``, ``haar`` (an orthonormal, exactly invertible Haar transform: per level, a
+            quarter of the positions and four times the channels), or ``vae``.
         haar_levels: levels of ``haar``.
-        vae: the autoencoder of ``vae``: its values, or its source alone.
+        vae: the autoencoder of codec ``vae``: a section, or only its source.
         base_channels: width of the first level (multiples of 32 give the paper's GroupNorm).
         channel_mult: width of each level as a multiple of ``base_channels``.
         blocks_per_level: residual blocks of a level in the encoder.
-        attention_factors: down-sampling factors (of the latent) that have attention.
+        attention_factors: downsampling factors (of the latent) of the levels with attention.
         head_channels: width of an attention head.
         spade_hidden: width of SPADE's hidden layer (the paper: 128).
         dropout: share of activations dropped in residual blocks.
-        labels: how the mask meets a latent smaller than itself: ``patch`` (each latent pixel sees
-            all labels under it) or ``nearest`` (one of them; the paper's, with ``pixel``).
+        labels: how the mask is given to a latent smaller than itself: ``patch`` (each latent pixel
+            gets all labels under it) or ``nearest`` (one of them; the paper's, with ``pixel``).
         label_features: channels of a learned convolution of the label map that all SPADE norms
-            share as their input (0: each has the map itself, as the paper).
+            share as their input (0: each has the map itself, as in the paper).
         instance_edges: one more condition channel, for the edges between objects (the paper's
             Cityscapes); needs prepared data with instances.
-        augment_condition: the network is told how a training image was varied (flip, scale and
-            place of the crop, colours), so that its own are as they are without.
+        augment_condition: how a training image was augmented (flip, scale and position of the crop,
+            colors) is an input of the network, so that generated images do not show the
+            augmentations (arXiv 2206.00364, appendix F.2).
     """
 
     codec: Literal["pixel", "haar", "vae"] = "haar"

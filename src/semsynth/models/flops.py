@@ -1,7 +1,7 @@
 """FLOPs of the network, counted by PyTorch on tensors without storage.
 
 A multiplication and an addition are two FLOPs. Convolutions, linear layers and attention count;
-norms and other work on single elements do not, as is usual for a share of the peak (MFU).
+norms and other elementwise operations do not, as is usual for model FLOPs utilization (MFU).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class NetworkFlops:
     """FLOPs for one image.
 
     Attributes:
-        training: forward and backward pass, the mask's part included; nothing twice.
-        recomputed: what gradient checkpointing adds to that.
-        forward: the forward pass alone, the mask's part included, at the size of training.
+        training: forward and backward pass, with the part of the mask, without recomputation.
+        recomputed: what gradient checkpointing adds.
+        forward: the forward pass alone, with the part of the mask, at the size of training.
         condition: ``encode_condition``, once per mask.
         single: a pass with a cached condition.
         guided: a guided pass with cached conditions.
@@ -40,14 +40,14 @@ class NetworkFlops:
 
 
 def network_flops(
-    unet: SemanticUNet, trained: tuple[int, int], painted: tuple[int, int] | None = None
+    unet: SemanticUNet, trained: tuple[int, int], sampled: tuple[int, int] | None = None
 ) -> NetworkFlops:
     """Count a network on the meta device.
 
     Args:
         unet: on the meta device.
         trained: height and width of the network's input (the latent) in training.
-        painted: those of what it paints; the same by default.
+        sampled: those in sampling; the same by default.
 
     Raises:
         UserError: a size that the network cannot halve.
@@ -57,12 +57,12 @@ def network_flops(
     small = _inputs(unet, trained)
     with torch.no_grad():
         forward = count_flops(lambda: unet(*small))
-    return NetworkFlops(training, recomputed, forward, *painting_flops(unet, painted or trained))
+    return NetworkFlops(training, recomputed, forward, *sampling_flops(unet, sampled or trained))
 
 
 @torch.no_grad()
-def painting_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Return the FLOPs of a mask, of a pass and of a guided pass; see ``network_flops``."""
+def sampling_flops(unet: SemanticUNet, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return the FLOPs of encoding a mask, of a pass and of a guided one; see ``network_flops``."""
     x, t, label_map = _inputs(unet, size)
     condition, null = encode_condition(unet, label_map), encode_null(unet, *size)
     return (
@@ -76,9 +76,9 @@ def training_flops(unet: SemanticUNet, size: tuple[int, int], checkpointing: boo
     """Return the FLOPs of a forward and backward pass of one image; see ``network_flops``.
 
     Args:
-        unet: on the meta device; whether it has checkpointing switched on does not matter.
+        unet: on the meta device; its own setting of checkpointing does not matter.
         size: height and width of the network's input.
-        checkpointing: count with gradient checkpointing, so with what it computes again.
+        checkpointing: count what gradient checkpointing recomputes, too.
     """
     before = unet.gradient_checkpointing
     x, t, label_map = _inputs(unet, size)

@@ -26,7 +26,7 @@ from semsynth.models.codecs.codec import Codec, PixelCodec, open_codec
 from semsynth.models.codecs.vae import VaeCodec
 from semsynth.models.codecs.vae_costs import find_config, fresh_vae
 from semsynth.models.config import whole_size
-from semsynth.models.flops import painting_flops, training_flops
+from semsynth.models.flops import sampling_flops, training_flops
 from semsynth.models.sdm.condition import encode_null
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network
@@ -270,7 +270,7 @@ def _paintable(
     counted, cuda = meta_unet(recipe, channels), device.type == "cuda"
 
     def flops(sized: Recipe) -> tuple[int, ...]:
-        condition, _, guided = painting_flops(counted, latent_size(sized))
+        condition, _, guided = sampling_flops(counted, latent_size(sized))
         codec = codec_flops(sized)
         return condition, guided, codec.encode, codec.decode
 

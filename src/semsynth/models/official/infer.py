@@ -1,7 +1,7 @@
-"""What the names and shapes of an official SDM state dict say about its network.
+"""The network of an official SDM state dict, inferred from the names and shapes of its parameters.
 
-Every value is what most of the keys that show it say, so that a file with some keys missing or of
-the wrong shape still has a network to be compared with, and the wrong keys are named.
+Each value is decided by the majority of the keys that show it. So a file in which some keys are
+missing or have the wrong shape can still be compared with a network, and the message names them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _ATTENTION = r"(?:norm|qkv|proj_out)\."
 
 @dataclass(frozen=True)
 class OfficialNetwork:
-    """All that the shapes say; the width of attention heads is not among it.
+    """All that shapes show; the width of attention heads is not shown by any.
 
     Attributes:
         out_channels: 3, or 6 where the variance is learned.
         label_channels: classes, plus one for an instance edge map.
-        widths: channels of each level, the full size first.
+        widths: channels of each level, the full resolution first.
         attention_levels: indices of the levels with attention.
     """
 
@@ -79,11 +79,11 @@ class OfficialNetwork:
 
 
 def infer_network(shapes: Shapes, where: str) -> OfficialNetwork:
-    """Return what ``shapes`` (official name to shape) say about the network.
+    """Infer the network from ``shapes`` (official name to shape).
 
     Raises:
-        UserError: no official SDM network, or one of a kind that was never published; ``where``
-            begins the message.
+        UserError: not an official SDM network, or one of a kind that was never published;
+            ``where`` begins the message.
     """
     _check_kind(shapes, where)
     period, levels = _count_levels(shapes, where)
@@ -95,8 +95,8 @@ def infer_network(shapes: Shapes, where: str) -> OfficialNetwork:
     gammas = [shape[1] for shape in _shapes(shapes, r"mlp_(?:gamma|beta)\.weight$", 4)]
     # The time embedding is four times as wide as the base.
     bases = [shape[1] // 4 for shape in _shapes(shapes, r"emb_layers\.1\.weight$", 2)]
-    # One or two keys alone tell these: without them, the published values, so that a file that
-    # lacks them is refused for the keys that it lacks.
+    # One or two keys show these; without them we take the published values, so that the file is
+    # refused for the keys that it lacks.
     image = [*shapes.get("input_blocks.0.0.weight", ())[1:2], 3]
     output = [n for kind in ("weight", "bias") for n in shapes.get(f"out.2.{kind}", ())[:1]] or [6]
     return OfficialNetwork(
@@ -131,7 +131,7 @@ def check_keys(unet: SemanticUNet, shapes: Shapes, where: str) -> None:
     if problems:
         raise UserError(
             f"{where}: does not fit the SDM network of {len(wanted)} keys that most of its shapes "
-            f"say; keys {'; '.join(problems)}"
+            f"show; keys {'; '.join(problems)}"
         )
 
 
@@ -151,14 +151,14 @@ def _check_kind(shapes: Shapes, where: str) -> None:
     if plain:
         raise UserError(
             f"{where}: was trained with --resblock_updown False ({abbreviate(plain)}); only True, "
-            "as published, is supported here"
+            "as published, is supported"
         )
     times = [shape[0] for shape in _shapes(shapes, r"^middle_block.*emb_layers\.1\.bias$", 1)]
     widths = [shape[0] for shape in _shapes(shapes, r"^middle_block.*out_layers\.2\.bias$", 1)]
     if times and times == widths:
         raise UserError(
             f"{where}: was trained with --use_scale_shift_norm False (emb_layers as wide as their "
-            "blocks); only True, as published, is known here"
+            "blocks); only True, as published, is supported"
         )
 
 
@@ -170,13 +170,13 @@ def _count_levels(shapes: Shapes, where: str) -> tuple[int, int]:
     )
     if not ups:
         return max(counts), 1
-    # The last stage of every level but the full size ends with a doubling.
+    # The last stage of every level but the full resolution ends with upsampling.
     gaps = [ups[0] + 1, *(after - before for before, after in pairwise(ups))]
     period = _most(gaps, "the blocks of a level", where)
     fitting = [count // period for count in counts if count and count % period == 0]
     if period < 2 or not fitting:
         raise UserError(
-            f"{where}: its {max(counts)} blocks are no SDM network (levels end after the output "
+            f"{where}: its {max(counts)} blocks are not an SDM network (levels end after output "
             f"blocks {', '.join(map(str, ups))}); is the file complete?"
         )
     return period, max(fitting)
@@ -220,7 +220,7 @@ def _shapes(shapes: Shapes, pattern: str, axes: int) -> Iterator[Shape]:
 def _most(values: Iterable[int], what: str, where: str) -> int:
     common = Counter(value for value in values if value > 0).most_common(1)
     if not common:
-        raise UserError(f"{where}: no key tells {what}; is the file complete?")
+        raise UserError(f"{where}: no key shows {what}; is the file complete?")
     return common[0][0]
 
 

@@ -17,11 +17,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """Where an official parameter stands in ours.
+    """The place of an official parameter in our state dict.
 
     Attributes:
         name: our parameter.
-        half: 0 (gamma) or 1 (beta) where ours holds two official ones on top of each other.
+        half: 0 (gamma) or 1 (beta) where ours has two official ones stacked along the first axis.
         is_conv1d: official attention is a 1x1 convolution over a sequence, a linear layer here:
             the official weight has a third axis, of one element.
     """
@@ -38,8 +38,8 @@ KINDS = ("weight", "bias")
 def official_layout(unet: SemanticUNet) -> dict[str, Place]:
     """Return the place of every official parameter, in the order of the official state dict.
 
-    All map one to one but ``gamma_beta``, which is official gamma on top of official beta.
-    ``unet`` may be on the meta device. It has no ``label_features`` (the official one has none).
+    All map one to one but ``gamma_beta``: official gamma, then official beta, along the first axis.
+    ``unet`` may be on the meta device, and has no ``label_features`` (the official one has none).
     """
     return dict(_network(unet))
 
@@ -60,9 +60,9 @@ def from_official(unet: SemanticUNet, state: MutableMapping[str, Tensor]) -> dic
     """Return our weights in fp32, which holds fp16 and bf16 exactly.
 
     Args:
-        unet: tells the layout; may be on the meta device, and is not changed.
-        state: official tensors of ``official_shapes``; emptied on the way, so that no two whole
-            sets of weights are in memory.
+        unet: has the layout; may be on the meta device, and is not changed.
+        state: official tensors of ``official_shapes``; emptied meanwhile, so that there are never
+            two whole sets of weights in memory.
     """
     parts: dict[str, list[Tensor]] = {}
     for official, place in progress(official_layout(unet).items(), "weights", unit="tensor"):
@@ -77,7 +77,7 @@ def to_official(unet: SemanticUNet, weights: Mapping[str, Tensor]) -> dict[str, 
     """Return the official state dict of our weights: same dtype, own memory, official order.
 
     Args:
-        unet: tells the layout; may be on the meta device.
+        unet: has the layout; may be on the meta device.
         weights: our parameters by name.
     """
     state: dict[str, Tensor] = {}
