@@ -1,4 +1,4 @@
-"""Peak memory and time of painting one image with a recipe's network, its weights random.
+"""Peak memory and time of generating one image with a recipe's network, its weights random.
 
     python benchmarks/memory.py --recipe sidewalk_1024 --steps 2
 
@@ -31,7 +31,7 @@ from semsynth.training.recipe import load_recipe
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Measure the peak memory of painting one image."""
+    """Measure the peak memory of generating one image."""
 
     recipe: str = "sidewalk_1024"
     """Recipe of the network."""

@@ -327,7 +327,7 @@ def image(where: Where, plain_step: float) -> dict[str, Any]:
     times = []
     for _ in range(where.rounds + 1):
 
-        def paint() -> Tensor:
+        def generate() -> Tensor:
             with where.autocast(True):
                 condition = encode_condition(unet, one_hot(unet, mask))
                 null = encode_null(unet, case.side, case.side)
@@ -341,7 +341,7 @@ def image(where: Where, plain_step: float) -> dict[str, Any]:
                 set_timesteps(scheduler, settings.steps)
                 return sample(denoise, scheduler, x, generators)
 
-        times.append(seconds(paint, where.device))
+        times.append(seconds(generate, where.device))
     row = _row(IMAGE, where, PLAIN_STEPS * plain_step, median(times[1:]))
     return {**row, "max_abs_diff": None}
 
