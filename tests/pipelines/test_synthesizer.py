@@ -12,10 +12,15 @@ import torch
 from semsynth.core import precision
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.models.sdm.condition import cached_norms, condition_bytes, encode_condition
+from semsynth.models.sdm.condition import (
+    cached_norms,
+    condition_bytes,
+    encode_condition,
+    encode_masks,
+)
 from semsynth.models.sdm.label_input import label_input
 from semsynth.pipelines import synthesizer
-from semsynth.pipelines.synthesizer import encode_masks, images_per_mask, keep_bytes
+from semsynth.pipelines.synthesizer import images_per_mask, keep_bytes
 from semsynth.planning.live_bytes import MemoryTracker
 
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
@@ -75,7 +80,7 @@ def test_equal_masks_are_encoded_and_cached_once(
         calls.append(1)
         return encode_condition(*arguments)
 
-    monkeypatch.setattr(synthesizer, "encode_condition", counted)
+    monkeypatch.setattr("semsynth.models.sdm.condition.encode_condition", counted)
     live = MemoryTracker()
     live.ignore(list(unet.parameters()))
     with live:

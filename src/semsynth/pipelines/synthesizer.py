@@ -38,7 +38,7 @@ from semsynth.models.sdm.condition import (
     Condition,
     cached_norms,
     condition_bytes,
-    encode_condition,
+    encode_masks,
     encode_null,
 )
 from semsynth.models.sdm.label_input import label_input
@@ -484,30 +484,3 @@ def images_per_mask(*maps_BHW: Array | None) -> int:
     starts = np.flatnonzero([True, *new])
     lengths = np.diff([*starts, count])
     return int(np.gcd.reduce(lengths))
-
-
-def encode_masks(
-    unet: SemanticUNet,
-    model: ModelConfig,
-    channels_MHW: Tensor,
-    edges_MHW: Tensor | None = None,
-    keep: int | None = None,
-) -> Condition:
-    """Encode masks one by one, so that the numbers do not depend on which masks there are.
-
-    (Kernels of several shapes round differently.) One that is the same as the one before it is not
-    encoded again. Channels and edges as of ``label_input``; ``keep`` as ``cache_bytes`` of
-    ``encode_condition``, for all of them.
-    """
-    count = len(channels_MHW)
-    each = None if keep is None else keep // count
-    parts: list[Condition] = []
-    for i in range(count):
-        edges = None if edges_MHW is None else edges_MHW[i : i + 1]
-        given = (channels_MHW, edges_MHW)
-        if i and all(part is None or torch.equal(part[i], part[i - 1]) for part in given):
-            parts.append(parts[-1])
-        else:
-            label_map = label_input(unet, model, channels_MHW[i : i + 1], edges)
-            parts.append(encode_condition(unet, label_map, each))
-    return Condition.stack(parts)

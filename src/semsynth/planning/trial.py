@@ -27,10 +27,9 @@ from semsynth.models.codecs.vae import VaeCodec
 from semsynth.models.codecs.vae_costs import find_config, fresh_vae
 from semsynth.models.config import whole_size
 from semsynth.models.flops import sampling_flops, training_flops
-from semsynth.models.sdm.condition import encode_null
+from semsynth.models.sdm.condition import encode_masks, encode_null
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network
-from semsynth.pipelines.synthesizer import encode_masks
 from semsynth.planning.flops import codec_flops, settled
 from semsynth.planning.memory import preview_memory, step_memory
 from semsynth.training.build import enable_checkpointing, make_optimizer, set_memory_format

@@ -15,7 +15,9 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
 from semsynth.core.precision import computed_dtype
+from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.blocks import EPS, Modulation, SpadeNorm, group_norm
+from semsynth.models.sdm.label_input import label_input
 
 if TYPE_CHECKING:
     from semsynth.models.sdm.unet import SemanticUNet
@@ -131,6 +133,33 @@ def encode_condition(
         source = own_memory(norm.modulation(at_level)) if index in cached else at_level
         norms.append(NormCondition((source,)))
     return Condition(tuple(norms))
+
+
+def encode_masks(
+    unet: SemanticUNet,
+    model: ModelConfig,
+    channels_MHW: Tensor,
+    edges_MHW: Tensor | None = None,
+    cache_bytes: int | None = None,
+) -> Condition:
+    """Return the condition of masks, encoded one by one, so that each has the same bits in any set.
+
+    (Kernels round differently for other batch sizes.) A mask equal to the one before it is not
+    encoded again. Arguments as of ``label_input`` and ``encode_condition``; ``cache_bytes`` is for
+    all masks together.
+    """
+    count = len(channels_MHW)
+    each = None if cache_bytes is None else cache_bytes // count
+    parts: list[Condition] = []
+    for i in range(count):
+        edges = None if edges_MHW is None else edges_MHW[i : i + 1]
+        given = (channels_MHW, edges_MHW)
+        if i and all(part is None or torch.equal(part[i], part[i - 1]) for part in given):
+            parts.append(parts[-1])
+        else:
+            label_map = label_input(unet, model, channels_MHW[i : i + 1], edges)
+            parts.append(encode_condition(unet, label_map, each))
+    return Condition.stack(parts)
 
 
 @_called_like_forward
