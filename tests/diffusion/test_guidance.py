@@ -1,4 +1,4 @@
-"""Where guidance acts, and what the network is told."""
+"""At which noise levels guidance acts, its formula, and what the network is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semsynth.diffusion.schedule import Schedule
 
 
 class Recorder:
-    """Predicts a constant and keeps what it was asked."""
+    """Predicts a constant and records its arguments."""
 
     def __init__(self, channels: int = 3) -> None:
         self.channels = channels
@@ -58,7 +58,7 @@ def test_whole_times_are_integers(t: float, dtype: torch.dtype) -> None:
         assert network.times[0].tolist() == [t] * 4
 
 
-def test_images_are_clipped_and_the_variance_goes_along() -> None:
+def test_x0_is_clipped_and_the_variance_is_returned() -> None:
     schedule = Schedule(CONFIGS["paper"])
     denoise = Denoiser(
         Recorder(6), schedule, lambda x: x.clamp(-1, 1), SamplerSettings(guidance_scale=1.0)

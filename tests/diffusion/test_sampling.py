@@ -103,13 +103,13 @@ def test_any_number_of_steps_from_full_noise(name: str, sampler: SamplerName, st
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_some_are_not_for_rectified_flow(sampler: SamplerName) -> None:
+def test_ddim_and_ddpm_are_refused_for_rectified_flow(sampler: SamplerName) -> None:
     with pytest.raises(UserError, match=r"not for rectified flow: use dpm\+\+, unipc, euler"):
         draw(CONFIGS["flow"], sampler, 10)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_image_depends_on_its_seed_alone(sampler: Any) -> None:
+def test_an_image_depends_on_its_seed_alone(sampler: Any) -> None:
     _, both, _ = draw(CONFIGS["sample"], sampler, 10, (0, 1))
     _, other, _ = draw(CONFIGS["sample"], sampler, 10, (1, 2, 3))
     assert torch.equal(both[1], other[0])

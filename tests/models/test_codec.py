@@ -36,7 +36,7 @@ def haar_by_levels(x: torch.Tensor, levels: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 5])
-def test_all_levels_at_once_are_one_after_the_other(levels: int) -> None:
+def test_one_matrix_equals_level_by_level(levels: int) -> None:
     x = image().double()
     expected = haar_by_levels(x, levels)
     torch.testing.assert_close(HaarCodec(levels).encode(x), expected, rtol=0, atol=1e-12)
@@ -44,7 +44,7 @@ def test_all_levels_at_once_are_one_after_the_other(levels: int) -> None:
     torch.testing.assert_close(rounded.double(), expected, rtol=0, atol=1e-5)
 
 
-def test_a_large_image_comes_back_to_the_pixel() -> None:
+def test_every_pixel_value_survives_the_round_trip() -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (1, 3, 1024, 1024), generator=generator)
     codec = HaarCodec()
@@ -54,7 +54,7 @@ def test_a_large_image_comes_back_to_the_pixel() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_the_layout_in_memory_changes_nothing(layout: torch.memory_format) -> None:
+def test_the_memory_format_changes_nothing(layout: torch.memory_format) -> None:
     codec, x = HaarCodec(2), image().double()
     latent = codec.encode(x.to(memory_format=layout))
     assert torch.equal(latent, codec.encode(x))
@@ -62,7 +62,7 @@ def test_the_layout_in_memory_changes_nothing(layout: torch.memory_format) -> No
 
 
 @each_codec
-def test_lengths_and_angles_are_kept(codec: Codec) -> None:
+def test_lengths_and_angles_are_preserved(codec: Codec) -> None:
     a, b = image().double(), image().double().flip(0, 2)
     assert float((codec.encode(a) ** 2).sum()) == pytest.approx(float((a**2).sum()), rel=1e-12)
     product = float((codec.encode(a) * codec.encode(b)).sum())

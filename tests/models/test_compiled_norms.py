@@ -41,7 +41,9 @@ def outputs(unet: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.usefixtures("eager")
-def test_the_same_numbers(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_equals_separate_operations(
+    joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("semsynth.models.sdm.condition._joining_pays", lambda h: joint)
     monkeypatch.setattr(condition_module, "MAX_DENSE_NULL_NUMEL", 0)
     unet = network()
@@ -52,7 +54,7 @@ def test_the_same_numbers(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_when_it_is_used() -> None:
+def test_when_the_kernel_is_used() -> None:
     unet = network()
     blocks = [module for module in unet.modules() if isinstance(module, ResBlock)]
     assert not unet.compile_norms("auto", CPU) and all(block.norm_act is None for block in blocks)
@@ -61,7 +63,7 @@ def test_when_it_is_used() -> None:
     assert unet.compile_norms("auto", torch.device("cuda"))
 
 
-def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
+def test_a_missing_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
     def fails(*args: Any) -> None:
         raise RuntimeError("Failed to find C compiler.\nLong explanations")
 
@@ -102,7 +104,7 @@ def test_every_norm_and_the_layout_of_its_input(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_compiled() -> None:
+def test_the_kernel_compiled() -> None:
     unet = network()
     expected = outputs(unet)
     assert unet.compile_norms("on", CPU)

@@ -20,7 +20,7 @@ def tiny(**changes: object) -> SemanticUNet:
     return unet
 
 
-def test_a_convolution_as_by_hand() -> None:
+def test_flops_of_a_convolution_in_closed_form() -> None:
     with torch.device("meta"):
         conv = nn.Conv2d(6, 10, 3, padding=1)
     x = torch.empty(2, 6, 8, 12, device="meta", requires_grad=True)

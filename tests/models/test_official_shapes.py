@@ -153,7 +153,7 @@ def test_all_kinds_of_wrong_keys_at_once() -> None:
     assert "1 of another shape: time_embed.0.bias (127,) in place of (128,)" in message
 
 
-def test_other_networks() -> None:
+def test_other_networks_are_refused() -> None:
     shapes = tiny()
     plain = {name: shape for name, shape in shapes.items() if "mlp_" not in name}
     assert "guided-diffusion network without SPADE" in refused(plain)
@@ -167,7 +167,7 @@ def test_other_networks() -> None:
     assert "f.pt: " in refused(half)
 
 
-def test_no_shapes_break_the_reading() -> None:
+def test_empty_or_odd_shapes_are_refused() -> None:
     """Whatever the shapes are, there is a network or one line that says why there is none."""
     rng = np.random.default_rng(0)
     names = list(tiny())
@@ -191,14 +191,14 @@ def test_no_shapes_break_the_reading() -> None:
 
 
 @pytest.mark.parametrize("head_channels", [0, 24, 128])
-def test_heads_that_do_not_fit(head_channels: int) -> None:
+def test_heads_that_do_not_fit_are_refused(head_channels: int) -> None:
     found = infer_network(tiny(), "f.pt")
     with pytest.raises(UserError, match=f"--head-channels {head_channels} does not divide the 64"):
         found.model_config(head_channels, False, "f.pt")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_there_and_back_is_exact(dtype: torch.dtype) -> None:
+def test_conversion_and_back_is_exact(dtype: torch.dtype) -> None:
     description, _ = figures("instance_tiny")
     official = {name: tensor.to(dtype) for name, tensor in state(description).items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in official.items()}

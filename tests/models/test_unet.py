@@ -1,7 +1,8 @@
-"""The network at any size, and its condition in two steps."""
+"""The network at any size, by label maps and by prepared conditions."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from semsynth.core.errors import UserError
+from semsynth.models.sdm import condition as condition_module
+from semsynth.models.sdm import unet as unet_module
 from semsynth.models.sdm.condition import encode_condition
-from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.unet import SemanticUNet
 
 CLASSES = 5
@@ -61,7 +63,7 @@ def test_any_size_width_and_depth(height: int, width: int, changes: dict[str, An
 
 @pytest.mark.parametrize("changes", [{}, {"label_patch": 2, "label_features": 6}])
 @torch.no_grad()
-def test_two_steps_are_one(changes: dict[str, Any]) -> None:
+def test_a_prepared_condition_gives_the_same_as_the_label_map(changes: dict[str, Any]) -> None:
     unet = network(**changes)
     x, t, labels = inputs(8, 8, changes.get("label_patch", 1))
     condition = encode_condition(unet, labels)
@@ -70,6 +72,21 @@ def test_two_steps_are_one(changes: dict[str, Any]) -> None:
     repeated = unet(x, t, labels[:1].expand(2, -1, -1, -1)).sample
     torch.testing.assert_close(unet(x, t, encode_condition(unet, labels[:1])).sample, repeated)
     torch.testing.assert_close(unet(x, t, labels[:1]).sample, repeated)
+
+
+def test_training_passes_through_the_network_and_its_blocks_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("condition.py is for sampling")
+
+    for name, value in vars(condition_module).items():
+        if inspect.isfunction(value) and value.__module__ == condition_module.__name__:
+            monkeypatch.setattr(condition_module, name, refuse)
+            if hasattr(unet_module, name):
+                monkeypatch.setattr(unet_module, name, refuse)
+    x, t, labels = inputs(8, 8)
+    network()(x, t, labels).sample.mean().backward()
 
 
 @torch.no_grad()
@@ -85,47 +102,21 @@ def test_both_sides_of_guidance() -> None:
 
 
 @torch.no_grad()
-def test_edges_are_the_last_channel() -> None:
-    unet = network(label_channels=CLASSES + 1, instance_edges=True)
-    x, t, labels = inputs(8, 8)
-    ids = labels.argmax(1)
-    edges = (ids == 2).to(torch.uint8)
-    hot = one_hot(unet, ids, edges)
-    assert torch.equal(hot[:, -1], edges.float())
-    assert torch.equal(hot[:, :-1], labels)
-    assert not torch.equal(unet(x, t, hot).sample, unet(x, t, one_hot(unet, ids)).sample)
-    # Unlabelled pixels may have edges; the null condition has none.
-    nothing = torch.full_like(ids, CLASSES)
-    assert torch.equal(one_hot(unet, nothing, edges)[:, -1], edges.float())
-    assert float(one_hot(unet, nothing).abs().sum()) == 0
-
-
-@torch.no_grad()
-def test_a_timestep_for_all_and_a_tuple() -> None:
+def test_one_timestep_for_all_images_and_tuple_output() -> None:
     unet = network()
     x, t, labels = inputs(8, 8)
     (one,) = unet(x, 3, labels, return_dict=False)
     assert torch.equal(one, unet(x, torch.full_like(t, 3), labels).sample)
 
 
-def test_a_map_of_another_number_of_classes() -> None:
+def test_a_label_map_of_the_wrong_shape_is_refused() -> None:
     with pytest.raises(UserError, match=r"is \(1, 7, 8, 8\), .* channels of the network, 5"):
         encode_condition(network(), torch.zeros(1, 7, 8, 8))
 
 
-@torch.no_grad()
-def test_unlabelled_is_all_zeros() -> None:
-    unet = network()
-    labels = torch.tensor([[[-1, 0], [4, 255]]])
-    hot = one_hot(unet, labels)
-    assert hot.shape == (1, CLASSES, 2, 2)
-    assert hot.sum(1).tolist() == [[[0.0, 1.0], [1.0, 0.0]]]
-    assert (float(hot[0, 0, 0, 1]), float(hot[0, 4, 1, 0])) == (1.0, 1.0)
-
-
 @pytest.mark.parametrize("place", [(0, 0), (5, 2), (3, 7)])
 @torch.no_grad()
-def test_a_patch_shows_every_pixel_under_it(place: tuple[int, int]) -> None:
+def test_a_latent_pixel_sees_all_labels_of_its_patch(place: tuple[int, int]) -> None:
     x, t, labels = inputs(4, 4, patch=4)
     changed = labels.clone()
     changed[0, :, place[0], place[1]] = labels[0, :, place[0], place[1]].roll(1)
@@ -136,7 +127,7 @@ def test_a_patch_shows_every_pixel_under_it(place: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-def test_images_of_a_batch_do_not_mix() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     unet = network()
     x, t, labels = inputs(8, 8)
     together = unet(x, t, labels).sample
@@ -146,7 +137,7 @@ def test_images_of_a_batch_do_not_mix() -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 8), (8, 6), (2, 4)])
-def test_a_size_that_cannot_be_halved(size: tuple[int, int]) -> None:
+def test_a_size_that_cannot_be_halved_is_refused(size: tuple[int, int]) -> None:
     unet = network(channel_mult=(1, 1, 2), attention_factors=())
     x, t, labels = inputs(*size)
     message = r"cannot be halved 2 times; use multiples of 4"

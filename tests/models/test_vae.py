@@ -110,7 +110,7 @@ def test_shift_mean_and_deviation_are_used(save: Save) -> None:
         )
 
 
-def test_float32_always(save: Save) -> None:
+def test_weights_are_always_float32(save: Save) -> None:
     codec = load_vae(save(make_kl().half()))
     latent = codec.encode(image())
     with torch.autocast("cpu", torch.bfloat16):
@@ -118,7 +118,7 @@ def test_float32_always(save: Save) -> None:
         assert codec.decode(latent.bfloat16()).dtype == torch.float32
 
 
-def test_large_images_go_through_in_tiles(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_coded_in_tiles(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TILED_ABOVE", 128 * 128)
     monkeypatch.setattr(module, "TILE", 128)
     torch.manual_seed(0)
@@ -132,9 +132,7 @@ def test_large_images_go_through_in_tiles(save: Save, monkeypatch: pytest.Monkey
     assert len(seen) > 1
 
 
-def test_tiles_of_ours_give_the_image_of_one_piece(
-    save: Save, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_tiles_equal_the_whole_image(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     codec = load_vae(save(make_tiny()))
     z = torch.randn(2, 4, 70, 41)
@@ -180,7 +178,7 @@ def test_the_hash_is_of_the_weights_not_of_the_file(save: Save, tmp_path: Path) 
     assert first.key != other.key
 
 
-def test_a_model_knows_its_autoencoder(save: Save) -> None:
+def test_another_autoencoder_is_refused(save: Save) -> None:
     source = save(make_kl())
     values = {"codec": "vae", "vae": {"source": source, "downscale": 2}}
     model = ModelConfig.model_validate(values)
@@ -210,7 +208,7 @@ def test_an_autoencoder_beside_the_model_is_found(save: Save, tmp_path: Path) ->
     assert open_vae(found).sha256 == found.sha256
 
 
-def test_a_source_alone_is_a_configuration() -> None:
+def test_a_configuration_may_be_only_a_source() -> None:
     model = parse(ModelConfig, {"codec": "vae", "vae": "owner/name"}, "recipe")
     assert model.vae == VaeConfig(source="owner/name", channels=4, downscale=8)
     assert (model.downscale, model.size_multiple) == (8, 64)
@@ -220,7 +218,7 @@ def test_a_source_alone_is_a_configuration() -> None:
         parse(ModelConfig, {"vae": "owner/name"}, "recipe")
 
 
-def test_what_is_no_autoencoder_is_refused(save: Save, tmp_path: Path) -> None:
+def test_what_is_not_an_autoencoder_is_refused(save: Save, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "pipeline").mkdir()
     save(make_kl(), "pipeline/vae")
@@ -254,7 +252,7 @@ def test_what_is_no_autoencoder_is_refused(save: Save, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_missing_weights_are_not_drawn(save: Save) -> None:
+def test_missing_weights_are_not_randomly_initialized(save: Save) -> None:
     from safetensors.torch import load_file, save_file
 
     file = Path(save(make_kl())) / "diffusion_pytorch_model.safetensors"
@@ -265,7 +263,9 @@ def test_missing_weights_are_not_drawn(save: Save) -> None:
         load_vae(str(file.parent))
 
 
-def test_the_hub(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autoencoder_of_the_hub(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(make_kl(), "snapshot/inside")
     asked: list[Any] = []
 

@@ -71,7 +71,7 @@ class Schedule:
 
         Args:
             t_B: timesteps: 0..T-1, or any number from 0 to T for ``flow``.
-            like: says the device.
+            like: a tensor on the device of the result.
         """
         if self.config.schedule == "flow":
             share = (t_B.double() / self.timesteps).to(like.device).float()[:, None, None, None]

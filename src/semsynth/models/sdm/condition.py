@@ -1,4 +1,4 @@
-"""Label maps prepared for sampling: what depends on the mask alone is computed once, and kept.
+"""Label maps prepared for sampling: what depends on the mask alone is computed once and reused.
 
 Gamma and beta of every SPADE norm depend on the label map alone: half of a pass is spent on them,
 and they are the same in all steps, for all images of a mask. Training does not use this module.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from semsynth.models.sdm.unet import SemanticUNet
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-# Modulations of the null condition up to this size are kept whole: below it, computing the border
+# Modulations of the null condition up to this size are stored whole: below it, computing the border
 # of a plain GroupNorm again takes longer than reading a map (`python benchmarks/kernels.py`).
 MAX_DENSE_NULL_NUMEL = 2**19
 # Both sides of guidance go through maps of at most so many numbers (of all sides) as one batch.
@@ -93,7 +93,7 @@ class Condition:
         remaining = [[norm.sources[0] for norm in reversed(part.norms)] for part in parts]
         parts.clear()
         norms: list[NormCondition] = []
-        # Norms of one level share their map: it is joined once (and kept, so that its id is its).
+        # Norms of one level share their map: it is joined once (the row is stored so that ids stay valid).
         maps: dict[tuple[int, ...], tuple[Tensor, list[Modulation | Tensor]]] = {}
         while remaining[0]:
             row = [of_mask.pop() for of_mask in remaining]

@@ -28,8 +28,8 @@ def label_input(
     latent pixel gets the label of its top left image pixel (h = H / downscale).
 
     Args:
-        unet: says the number of classes and the dtype.
-        model: says how the labels meet a latent that is smaller than the image.
+        unet: for the number of classes and the dtype.
+        model: for how labels are given to a latent that is smaller than the image.
         channels_BHW: condition channels of image pixels, integers on any device; those outside the
             classes (unlabelled: -1 or 255) become all zeros.
         edges_BHW: 1 at the borders of instances, for a model with ``instance_edges`` (None: no

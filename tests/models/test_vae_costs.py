@@ -14,7 +14,7 @@ from semsynth.models.codecs.vae_costs import KL_F8, KL_F8_NAMES, find_config, va
 from semsynth.models.config import VaeConfig
 
 
-def test_the_published_one_by_its_name_alone() -> None:
+def test_published_autoencoders_by_name() -> None:
     for name in KL_F8_NAMES:
         assert find_config(name) is not None
     costs = vae_costs(VaeConfig(source=KL_F8_NAMES[0]), 256, 256)
@@ -48,7 +48,7 @@ def test_nothing_is_fetched_for_a_plan(source: str) -> None:
     assert vae_costs(VaeConfig(source=source), 64, 64) is None
 
 
-def test_what_is_no_autoencoder_or_another_one_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_the_autoencoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
     with pytest.raises(UserError, match="is not an autoencoder of Diffusers"):
         vae_costs(VaeConfig(source=str(tmp_path)), 64, 64)

@@ -1,3 +1,5 @@
+"""Settings of samplers: ranges, and no torch for command lines."""
+
 from __future__ import annotations
 
 import subprocess
@@ -10,7 +12,7 @@ from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SAMPLERS, SamplerSettings
 
 
-def test_every_sampler_of_the_design_is_known() -> None:
+def test_samplers_and_defaults() -> None:
     assert set(SAMPLERS) == {"ddpm", "ddim", "dpm++", "unipc", "euler"}
     assert SamplerSettings() == SamplerSettings("dpm++", 20, 1.5)
 
