@@ -167,7 +167,7 @@ def test_other_networks_are_refused() -> None:
     assert "f.pt: " in refused(half)
 
 
-def test_empty_or_odd_shapes_are_refused() -> None:
+def test_any_shapes_give_a_network_or_one_line() -> None:
     """Whatever the shapes are, there is a network or one line that says why there is none."""
     rng = np.random.default_rng(0)
     names = list(tiny())

@@ -93,7 +93,7 @@ class Condition:
         remaining = [[norm.sources[0] for norm in reversed(part.norms)] for part in parts]
         parts.clear()
         norms: list[NormCondition] = []
-        # Norms of one level share their map: it is joined once (the row is stored so that ids stay valid).
+        # Norms of one level share their map: joined once (a stored row keeps its ids valid).
         maps: dict[tuple[int, ...], tuple[Tensor, list[Modulation | Tensor]]] = {}
         while remaining[0]:
             row = [of_mask.pop() for of_mask in remaining]
