@@ -24,10 +24,10 @@ class VaeConfig(Config):
 
     Attributes:
         source: folder, or OWNER/NAME (or OWNER/NAME/FOLDER) of the Hugging Face Hub.
-        channels: of its latents; checked when it is loaded (``downscale`` too).
+        channels: channels of its latents; checked when it is loaded (``downscale`` too).
         downscale: image pixels along a side of a latent pixel.
-        sha256: of its weights and the scale of its latents; training fills it in; any other
-            autoencoder is refused then (empty: any is accepted).
+        sha256: hash of its weights and of the scale of its latents; training fills it in, and any
+            other autoencoder is refused then (empty: any is accepted).
     """
 
     source: str = Field(min_length=1)

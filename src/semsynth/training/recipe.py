@@ -18,17 +18,17 @@ from semsynth.models.config import ModelConfig, whole_size
 
 
 class PhaseConfig(Config):
-    """One phase of training: an optimizer, its learning rates and the masks' dropout.
+    """One phase of training: an optimizer, its learning rate and the dropout of masks.
 
     Attributes:
         steps: optimizer steps of the phase.
-        learning_rate: AdamW's, after the warm-up.
-        lr_schedule: ``constant``, or ``cosine`` down to ``lr_final`` of it.
-        lr_final: the share of ``learning_rate`` at the end of ``cosine``.
-        warmup_steps: steps over which the rate grows from zero.
+        learning_rate: learning rate of AdamW after the warm-up.
+        lr_schedule: ``constant``, or ``cosine`` from the learning rate down to ``lr_final`` of it.
+        lr_final: share of ``learning_rate`` that is left at the end of ``cosine``.
+        warmup_steps: steps over which the learning rate grows linearly from zero.
         mask_dropout: share of samples whose whole mask becomes the null condition (all zeros).
         region_dropout: share of samples whose mask loses classes or regions, which become
-            unlabelled: for masks that people paint or edit, which are partial.
+            unlabelled: for masks that people draw or edit, which are partial.
     """
 
     steps: int = Field(ge=0)
@@ -41,46 +41,47 @@ class PhaseConfig(Config):
 
 
 class TrainSection(PhaseConfig):
-    """The first phase, and what holds for both.
+    """The first phase, and the settings of both.
 
     Attributes:
-        batch_size: images of a step over all processes.
-        accumulation: micro-batches of a process's share of the batch.
-        weight_decay: AdamW's.
-        betas: AdamW's.
-        grad_clip: largest norm of the gradient.
-        ema_decay: decay of the moving average of the weights.
-        ema_warmup: shorten the average early: min(ema_decay, (1 + n) / (10 + n)).
+        batch_size: images per step over all processes.
+        accumulation: micro-batches into which each process divides its share of the batch; saves
+            memory.
+        weight_decay: weight decay of AdamW.
+        betas: betas of AdamW.
+        grad_clip: largest norm of the gradient; a longer one is scaled down.
+        ema_decay: decay of the moving average of the weights (EMA), which generates the images.
+        ema_warmup: use a smaller decay at the start: min(ema_decay, (1 + n) / (10 + n)) at step n.
         flip: mirror half of the images.
-        crop: smallest share of a side that a random crop keeps; it is enlarged to the whole (1: no
-            crops).
-        crop_size: height and width of what a step sees of an image, cut out at a random place
-            without resizing; the images may then be larger than what fits into memory, and of
-            any size, and the model paints their whole size. Validation takes their middles.
-        scale: with ``crop_size``, by how much images are enlarged before they are cut, at least
-            and at most.
+        crop: random crops keep at least this share of each side and are enlarged to full size (1:
+            no crops).
+        crop_size: height and width of random crops, cut out without resizing. Images may then be
+            larger than fits into memory, and of any size; the model still generates whole images.
+            Validation uses the centres.
+        scale: with ``crop_size``, the range of random factors by which images are enlarged before
+            they are cropped.
         color: standard deviation of random brightness, contrast and saturation; needs
             ``model.augment_condition``.
-        augment: share of the samples that crop, scale and color change.
+        augment: share of the samples that are augmented by crop, scale and color.
         cache_latents: with codec ``vae``, compute the latents of all images once and keep them
             beside the data; excludes crops and color.
         precision: ``auto`` (bf16 where the device is made for it), ``no`` (fp32) or ``bf16``.
-        sharding: ``full``: each of several processes holds a share of weights, gradients, optimizer
-            and average (FSDP2), for networks too large for one GPU; ``none``: all of it (DDP).
+        sharding: ``full``: weights, gradients, optimizer and EMA are divided among the processes
+            (FSDP2), for networks too large for one GPU; ``none``: each has all of it (DDP).
         gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.
-        checkpoint_levels: of how many levels, the largest first, activations are recomputed (0:
-            of all); most of the memory is the first one's or two's.
+        checkpoint_levels: recompute activations of this many levels only, the largest first (0: of
+            all). Most of the memory is in the first one or two.
         channels_last: memory layout of convolutions; ``auto``: with bf16, where it is faster.
-        compile: ``auto`` (the kernels of norms, on GPUs), ``on`` or ``off``.
+        compile: compile the kernels of norms: ``auto`` (on GPUs), ``on`` or ``off``.
         workers: processes that read images (0: in the training process, kept in memory).
-        log_every: steps between lines of metrics.
+        log_every: steps between lines of ``metrics.jsonl``.
         validate_every: steps between validation losses (0: never).
         preview_every: steps between preview grids (0: never).
         checkpoint_every: steps between checkpoints; the last step always has one.
-        keep_checkpoints: how many of the newest checkpoints stay.
-        keep_every: checkpoints of steps that are multiples of it stay too (0: none).
-        stall_minutes: a process that is silent, or steps that do not go on, for so long end the
-            job; the first step, validation, previews and checkpoints may take six times as long.
+        keep_checkpoints: number of the newest checkpoints that are kept.
+        keep_every: checkpoints of steps that are multiples of this are kept too (0: none).
+        stall_minutes: the job ends when a process is silent, or steps make no progress, for this
+            long; the first step, validation, previews and checkpoints may take six times as long.
     """
 
     batch_size: int = Field(16, ge=1)
@@ -126,15 +127,15 @@ class FinetuneSection(PhaseConfig):
 
 
 class Recipe(Config):
-    """All that decides the weights, but the data.
+    """Everything that decides the weights, except the data.
 
     Attributes:
-        name: of the recipe.
-        about: a line or two for the reader.
+        name: name of the recipe.
+        about: a line or two about what it is for and what it costs.
         run: name of the run's folder under checkpoints/ (empty: the recipe's name).
-        height: of the images, in pixels; the prepared data must have this size.
-        width: likewise.
-        seed: of everything random.
+        height: height of the images in pixels; the prepared data must have this size.
+        width: width of the images in pixels.
+        seed: seed of everything random: initial weights, order, noise, dropout.
     """
 
     name: str
