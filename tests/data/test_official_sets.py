@@ -332,7 +332,7 @@ def test_sizes_and_resizing_by_source() -> None:
 
 
 def test_paper_images_go_back_to_their_size(tmp_path: Path) -> None:
-    from semsynth.pipelines.generate.geometry import OutputGeometry
+    from semsynth.pipelines.generate.sample_store import OutputGeometry
 
     root = tmp_path / "ade"
     for part in ("training", "validation"):
