@@ -234,7 +234,8 @@ def _table(entries: list[Entry], title: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """Return the text with a capital, unless it starts with a name such as `final_model.pth`."""
+    return text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
 
 
 def _base(hint: Any) -> Any:

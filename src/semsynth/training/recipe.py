@@ -256,25 +256,24 @@ class Recipe(Config):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train the generator, then fine-tune it with mask dropout; continues where it stopped.
+    """Train the generator, then fine-tune it with mask dropout; resumes an unfinished run.
 
     Attributes:
         recipe: name of a recipe (streets_demo, camvid, sidewalk_1024, paper_256) or a YAML file.
-        data: folder of 'semsynth prepare'.
+        data: folder of `semsynth prepare`.
         output: folder of the run; by default checkpoints/ and the name that the recipe gives.
         from_checkpoint: start from the weights of another model: a final_model.pth, the folder of
-            a run, or a Diffusers folder; of another data set, size or codec, but of the same
-            network. A run that was started so goes on without the flag.
-        fork: start a new run, in an output folder of its own, from the newest checkpoint of another
-            run (finished, stopped, or still going on) of another recipe or data set, with the same
-            labels and network: its weights and their average; optimizer, steps and the order of
-            images begin anew. The same command continues the new run.
-        label_map: for --from, a YAML file of lines 'label of the data: label of the model' where
-            the names differ (or: a list of labels, their mean).
-        resume: continue an unfinished run in the output folder (--no-resume: refuse it).
-        mask_dropout: what fine-tuning drops: whole masks (the paper), or for region in half of
-            the samples also classes and regions (finetune.region_dropout, where the recipe has
-            none).
+            a run, or a Diffusers folder. Data set, size and codec may differ, the network may not.
+            Resuming such a run does not need the flag.
+        fork: start a new run, in another output folder, from the newest checkpoint of a run
+            (finished, stopped, or still training): its weights and their moving average. Recipe and
+            data set may differ, labels and network may not. Optimizer, steps and the order of
+            images start afresh. The same command resumes the new run.
+        label_map: for --from, a YAML file of lines `label of the data: label of the model` where
+            the names differ (or: a list of labels, whose mean is used).
+        resume: resume an unfinished run in the output folder (--no-resume: refuse it).
+        mask_dropout: what fine-tuning drops: whole masks (the paper); or, with region, in half of
+            the samples also classes and regions (finetune.region_dropout, if the recipe has none).
         set: changes of the recipe, as section.key=value.
         device: auto, cpu, cuda or mps.
     """
