@@ -48,8 +48,8 @@ from semsynth.models.flops import training_flops
 from semsynth.models.sdm.condition import encode_condition, encode_null
 from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.unet import SemanticUNet, reference_forward
+from semsynth.training.metrics import peak_flops
 from semsynth.training.state import Ema
-from semsynth.training.throughput import peak_flops
 
 GUIDANCE = 1.5
 PAPER = DiffusionConfig(prediction="epsilon", schedule="linear", learn_sigma=True)

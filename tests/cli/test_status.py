@@ -31,7 +31,7 @@ def write(run: Path, **values: Any) -> Status:
     facts = {
         "step": 600, "total_steps": 1350, "loss": 0.0234, "images_per_second": 31.4,
         "seconds_left": 5025.0, "last_checkpoint": 500, "restarts": 2, "world": 2, "job": "",
-        "host": platform.node(), "pid": os.getpid(), "seconds_between": 4.0,
+        "host": platform.node(), "pid": os.getpid(), "log_interval": 4.0,
     }  # fmt: skip
     status = Status(**{**facts, **values})
     status.write(run)
@@ -94,7 +94,7 @@ def test_a_run_elsewhere_is_stalled_by_the_age_of_its_status_alone(run: Path) ->
 
 
 def test_a_slow_run_has_more_time_to_speak(run: Path) -> None:
-    status = write(run, seconds_between=600.0)
+    status = write(run, log_interval=600.0)
     age(run, 3000)
     assert run_state(run, status)[0] == "running"
 

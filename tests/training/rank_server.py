@@ -20,13 +20,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import semsynth.core.distributed.job as job_module
 import semsynth.training.loop as loop
 from semsynth.cli import main
 
 
 def hang_in(where: str) -> None:
-    owner: Any = loop.TrainingDataset if where == "read" else loop
-    name = "__getitem__" if where == "read" else where
+    owner: Any = {"read": loop.TrainingDataset, "meet": job_module}.get(where, loop)
+    names = {"read": "__getitem__", "meet": "init_process_group_with_names"}
+    name = names.get(where, where)
     plain = getattr(owner, name)
 
     def hang(*words: Any) -> Any:

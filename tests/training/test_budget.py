@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from semsynth.planning.flops import recipe_flops
-from semsynth.training import throughput as budget
+from semsynth.training import metrics as budget
+from semsynth.training.metrics import Throughput, in_words, meta_unet, peak_flops, step_flops
 from semsynth.training.recipe import load_recipe
-from semsynth.training.throughput import Throughput, in_words, meta_unet, peak_flops, step_flops
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import pytest
 import torch
 from jobs import stop_at
 
-from semsynth.core.distributed.preemption import seconds_left
 from semsynth.core.distributed.run_status import read_status
 from semsynth.core.errors import Preempted, UserError
 from semsynth.training import loop
@@ -168,7 +167,7 @@ def test_a_near_time_limit_stops_the_run_with_a_checkpoint(
         result = step(state, *rest)
         if state.step == 3:
             hour = time.monotonic() + 3600
-            monkeypatch.setattr("semsynth.core.distributed.stop_vote.time.monotonic", lambda: hour)
+            monkeypatch.setattr("semsynth.core.distributed.preemption.time.monotonic", lambda: hour)
         return result
 
     monkeypatch.setattr(loop, "train_step", late)
@@ -179,40 +178,3 @@ def test_a_near_time_limit_stops_the_run_with_a_checkpoint(
     assert status is not None and (status.state, status.last_checkpoint) == ("preempted", 3)
     train(configure("run"))
     assert_same_weights(tmp_path / "run", tmp_path / "straight")
-
-
-@pytest.mark.parametrize(
-    ("answer", "left"),
-    [
-        ("1:30 2:00", 90),
-        ("2-03:04:05 3-00:00:00", 183_845),
-        ("UNLIMITED UNLIMITED", None),
-        ("", None),
-        # This node's clock is wrong: the limit less the age of this process.
-        ("-5:00 20-00:00:00", pytest.approx(20 * 86_400, abs=86_400)),
-        ("21-00:00:00 20-00:00:00", pytest.approx(20 * 86_400, abs=86_400)),
-    ],
-)
-def test_an_older_slurm_is_asked_for_the_time_left(answer: str, left: Any, tmp_path: Path) -> None:
-    """It sets no SLURM_JOB_END_TIME; the real one is asked in tests/cluster."""
-    program = tmp_path / "squeue"
-    program.write_text(f'#!/bin/sh\ntest "$3" = 17 && echo "{answer}"\n')
-    program.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
-    assert seconds_left(environment) == left
-    assert seconds_left({**environment, "SLURM_JOB_ID": "18"}) is None
-    program.write_text("#!/bin/sh\nexit 1\n")
-    assert seconds_left(environment) is None
-    program.unlink()
-    assert seconds_left({**environment, "PATH": str(tmp_path)}) is None
-
-
-def test_a_clock_that_is_wrong_is_not_believed() -> None:
-    now = int(time.time())
-    assert seconds_left({}) is None
-    assert seconds_left({"SLURM_JOB_END_TIME": str(now + 100)}) == pytest.approx(100, abs=5)
-    # By this clock the job is over, or lasts longer than it may: its length counts then.
-    for end in (now - 500_000, now + 500_000):
-        times = {"SLURM_JOB_END_TIME": str(end), "SLURM_JOB_START_TIME": str(end - 90_000)}
-        left = seconds_left(times)
-        assert left is not None and 0 < left <= 90_000

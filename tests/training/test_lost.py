@@ -22,7 +22,7 @@ from semsynth.training.metrics import read_metrics
 
 HOST = os.uname().nodename
 ENDLESS = ("train.steps=100000", "train.log_every=2", "train.checkpoint_every=100000")
-HURRIED = {"VALUES": json.dumps({"core.distributed.preemption.GRACE_SECONDS": 1.0})}
+SHORT_GRACE = {"VALUES": json.dumps({"core.distributed.preemption.GRACE_SECONDS": 1.0})}
 
 
 def status_of(run: Path) -> Status:
@@ -121,7 +121,7 @@ def test_a_dead_process_is_named_where_no_connection_breaks(
     hosts: dict[str, str], told: str, jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
     """As in NCCL: rank 0 waits in a step that never ends; long before that is a hang."""
-    values = json.dumps({"core.distributed.watchdog.FAR_SECONDS": 8.0})
+    values = json.dumps({"core.distributed.watchdog.REMOTE_TIMEOUT": 8.0})
     changes = (*ENDLESS, "train.stall_minutes=2")
     hang = {"HANGS_IN": "train_step", "HANGS_ON": "0", "VALUES": values}
     job = jobs.start(2, *words("run", *changes), **hang, **hosts)
@@ -159,13 +159,13 @@ def test_one_that_never_comes_is_named(jobs: Jobs, words: Any, tmp_path: Path) -
 
 
 def test_a_start_that_hangs_has_an_end(jobs: Jobs, words: Any, tmp_path: Path) -> None:
-    values = json.dumps({"training.loop.MEETING_SECONDS": 3.0})
+    values = json.dumps({"core.distributed.rendezvous.MEETING_SECONDS": 3.0})
     changes = ("train.stall_minutes=0.01",)
     hang = {"HANGS_IN": "starting_point", "HANGS_ON": "1", "VALUES": values}
     job = jobs.start(2, *words("run", *changes), **hang)
     assert job.wait() == [LOST_STATUS] * 2
     # Whoever ends first breaks the connection of the other.
-    assert "hangs in 'preparing' since 3 seconds" in job.said(0) + job.said(1)
+    assert "hangs in 'preparing' for 3 seconds" in job.said(0) + job.said(1)
     assert "Traceback" not in job.said(0) + job.said(1)
 
 
@@ -175,7 +175,7 @@ def test_a_signal_ends_a_start_that_hangs(
 ) -> None:
     """Rank 0 waits for rank 1: in C, where Python's handlers do not run."""
     changes = ("train.stall_minutes=0.1",)
-    job = jobs.start(2, *words("run", *changes), HANGS_IN=where, HANGS_ON="1", **HURRIED)
+    job = jobs.start(2, *words("run", *changes), HANGS_IN=where, HANGS_ON="1", **SHORT_GRACE)
     until(lambda: all(map(hears, job.pids)))
     if where == "build_run":
         until(lambda: beat(tmp_path / "run", 0, "beat") > 0)
@@ -189,7 +189,7 @@ def test_a_signal_ends_a_start_that_hangs(
 def test_a_port_that_another_server_has(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     with socket.create_server(("", 0)) as other:
         port = str(other.getsockname()[1])
-        job = jobs.start(2, *words("run"), MASTER_PORT=port, **HURRIED)
+        job = jobs.start(2, *words("run"), MASTER_PORT=port, **SHORT_GRACE)
         until(lambda: "error: " in job.said(0))
         until(lambda: hears(job.pids[1]))
         time.sleep(2)  # until it waits for the stranger's answer

@@ -13,7 +13,7 @@ import pytest
 
 from semsynth.core.distributed.run_status import STATUS, read_status
 from semsynth.core.errors import UserError
-from semsynth.training import loop
+from semsynth.training import loop, metrics
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
 from semsynth.training.recipe import TrainConfig, load_recipe
@@ -62,7 +62,7 @@ def test_speed_is_of_steps_and_the_time_left_of_all(
 
         monkeypatch.setattr(loop, name, timed)
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(loop, "clock", lambda device: now[0])
     taking("train_step", 1.0)
     taking("validation_loss", 100.0)

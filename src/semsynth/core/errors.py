@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 # EX_TEMPFAIL of sysexits.h: the run stopped itself with a checkpoint; start it again.
 REQUEUE_STATUS = 75
-# A process died or hung: the machine may be at fault; started again, the run goes on.
+# A process died or hung: the machine may be at fault; started again, the run resumes.
 LOST_STATUS = 76
 
 
 class UserError(Exception):
-    """A mistake or a state of the machine that the user can mend.
+    """A mistake, or a state of the machine, that the user can fix.
 
     The message is one line that says what is wrong, where, and what to do. Commands print it as
     ``error: <message>`` on stderr and exit with ``status``, without a traceback.
@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 class Preempted(UserError):
-    """The run was told to stop, or its time is nearly up: it wrote a checkpoint and ended."""
+    """A signal came, or the time limit is near: the run wrote a checkpoint and ended."""
 
     status = REQUEUE_STATUS
 
@@ -33,20 +33,20 @@ class RankLost(UserError):
 
 
 class SilentExit(SystemExit):
-    """This process ends without a word: another one of the job has it.
+    """This process prints nothing as it ends: another one of the job does.
 
     Attributes:
         reason: what is known, in a line.
-        said: whether the other one has said it already.
-        lost: ranks that were found missing; the lowest one that is left says so.
+        reported: whether the other one has printed it already.
+        lost: ranks that were found missing; the lowest rank that is left prints the line.
     """
 
     def __init__(
-        self, status: int, reason: str, said: bool = True, lost: Sequence[int] = ()
+        self, status: int, reason: str, reported: bool = True, lost: Sequence[int] = ()
     ) -> None:
         """End with ``status``."""
         super().__init__(status)
-        self.reason, self.said, self.lost = reason, said, list(lost)
+        self.reason, self.reported, self.lost = reason, reported, list(lost)
 
 
 def abbreviate(names: Sequence[str], most: int = 10, between: str = ", ") -> str:

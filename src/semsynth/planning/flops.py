@@ -9,8 +9,8 @@ import torch
 from semsynth.core.precision import Precision, resolve_precision
 from semsynth.models.codecs.vae_costs import vae_costs
 from semsynth.models.flops import NetworkFlops, network_flops
+from semsynth.training.metrics import meta_unet
 from semsynth.training.recipe import Recipe, latent_size, painted_size, with_changes
-from semsynth.training.throughput import meta_unet
 from semsynth.training.validation import PREVIEW_MASKS, VALIDATION_IMAGES
 
 

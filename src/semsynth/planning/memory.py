@@ -36,8 +36,8 @@ from semsynth.pipelines.synthesizer import AUTO_SHARE
 from semsynth.planning.flops import computed, settled
 from semsynth.planning.live_bytes import MemoryTracker
 from semsynth.training.inputs.latent_cache import PIXELS_AT_A_TIME
+from semsynth.training.metrics import meta_unet
 from semsynth.training.recipe import Recipe, latent_size, painted_size
-from semsynth.training.throughput import meta_unet
 from semsynth.training.validation import VALIDATION_BATCH
 
 Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]

@@ -13,8 +13,8 @@ from semsynth.planning.hardware import Hardware
 from semsynth.planning.timing import Painting, Work, times
 from semsynth.planning.trial import Rehearsal, rehearse
 from semsynth.training.build import check_batch
+from semsynth.training.metrics import meta_unet
 from semsynth.training.recipe import Recipe, latent_size
-from semsynth.training.throughput import meta_unet
 
 # Where no data set says how many training images there are; printed as assumed.
 ASSUMED_IMAGES = 1000

@@ -12,8 +12,8 @@ from semsynth.models.flops import NetworkFlops
 from semsynth.planning.flops import CodecFlops, computed, watched_images
 from semsynth.planning.hardware import SCALING, Hardware
 from semsynth.planning.trial import Rehearsal
+from semsynth.training.metrics import peak_flops
 from semsynth.training.recipe import Recipe
-from semsynth.training.throughput import peak_flops
 from semsynth.training.validation import PREVIEW_STEPS
 
 

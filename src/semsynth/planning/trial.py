@@ -33,10 +33,10 @@ from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.planning.flops import codec_flops, settled
 from semsynth.planning.memory import preview_memory, step_memory
 from semsynth.training.build import enable_checkpointing, make_optimizer, set_memory_format
+from semsynth.training.metrics import meta_unet
 from semsynth.training.recipe import Recipe, latent_size, painted_size, with_changes
 from semsynth.training.state import Ema, TrainState
 from semsynth.training.step import TrainContext, train_step
-from semsynth.training.throughput import meta_unet
 
 WARM_UP, STEPS = 1, 3
 # Steps that take longer on a CPU, some ten seconds, are made smaller.

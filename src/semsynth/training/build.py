@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 from torch.distributed.fsdp import FSDPModule
 
-from semsynth.core.distributed.run_lock import RunLock
+from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError
 from semsynth.core.files import (
     MARKER,
@@ -35,7 +35,6 @@ from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
 from semsynth.training.init.from_model import Initialization
-from semsynth.training.loop_errors import run_on_rank0
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
 from semsynth.training.step import TrainContext
@@ -171,24 +170,20 @@ def check_batch(recipe: Recipe, world: int) -> None:
 
 
 def build_run(
-    recipe: Recipe,
-    data: PreparedDataset,
-    accelerator: Accelerator,
-    start: Initialization | None,
-    owner: RunLock,
+    recipe: Recipe, data: PreparedDataset, job: Job, start: Initialization | None
 ) -> tuple[TrainState, TrainContext]:
     """Build a run as its newest checkpoint was, or from its start; all processes call it.
 
     Raises:
         UserError: too little space, or a checkpoint or start that cannot be used.
     """
-    folder = owner.run
+    folder, accelerator = job.folder, job.accelerator
     torch.manual_seed(derive_seed(recipe.seed, "weights"))
     unet, codec = build_network(recipe.model, recipe.diffusion_config, data.labels.num_channels)
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     require_space(folder, 4 * bytes_each * more, "training")
-    found = run_on_rank0(accelerator, lambda: newest(folder, owner))
+    found = job.run_on_rank0(lambda: newest(folder, job.lock))
     if found is None and start is not None:
         start.initialize(unet, recipe, data)
     enable_checkpointing(unet, recipe)
@@ -204,7 +199,7 @@ def build_run(
     saved: dict[str, Any] = {}
     if found is not None:
         # Rank 0 reads it, and sends the tensors to the others.
-        run_on_rank0(accelerator, lambda: saved.update(load_state(found, mapped=sharded)))
+        job.run_on_rank0(lambda: saved.update(load_state(found, mapped=sharded)))
         state.load_state_dict(saved)
         if state.step:
             logger.info(f"{folder}: continuing at step {state.step} of {recipe.total_steps}")

@@ -1,15 +1,25 @@
-"""The run's log of numbers: one JSON object a line, and TensorBoard where it is installed."""
+"""The numbers of a run: ``metrics.jsonl``, TensorBoard where it is installed, speed and MFU."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from semsynth.core.files import write_text
+from semsynth.core.gpu_specs import find_peak
 from semsynth.core.logging import logger
+from semsynth.core.precision import Precision
+from semsynth.models.flops import training_flops
+from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.formats.model_file import fresh_network
+from semsynth.training.recipe import Recipe, latent_size
 
 
 class Metrics:
@@ -71,3 +81,104 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's ``metrics.jsonl``, but for damaged ones."""
     return _read(run / "metrics.jsonl")[0]
+
+
+def meta_unet(recipe: Recipe, label_channels: int) -> SemanticUNet:
+    """Return the recipe's network without storage, for ``label_channels`` classes."""
+    with torch.device("meta"):
+        unet = fresh_network(recipe.model, recipe.diffusion_config, label_channels)
+    unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
+    return unet
+
+
+def step_flops(recipe: Recipe, label_channels: int) -> int:
+    """Return the FLOPs of an optimizer step over all processes, as MFU counts them.
+
+    Forward and backward pass of ``train.batch_size`` images. What gradient checkpointing computes
+    again does not count (PaLM, arXiv 2204.02311, appendix B); nor do the optimizer and the average.
+
+    Args:
+        recipe: the recipe.
+        label_channels: classes with a condition channel (``labels.num_channels``), without the one
+            of instance edges.
+    """
+    unet = meta_unet(recipe, label_channels)
+    return recipe.train.batch_size * training_flops(unet, latent_size(recipe))
+
+
+def peak_flops(device: torch.device, precision: Precision) -> float | None:
+    """Return the peak of ``device`` in that precision, in FLOP/s.
+
+    None for CPUs and for GPUs that are not in ``core.gpu_specs``: then there is no MFU to print.
+    """
+    if device.type != "cuda":
+        return None
+    peak = find_peak(torch.cuda.get_device_name(device))
+    return None if peak is None else peak.flops(precision)
+
+
+class Throughput:
+    """Images a second, and where the device's peak is known the share of it that they use (MFU)."""
+
+    def __init__(
+        self, recipe: Recipe, label_channels: int, devices: list[torch.device], precision: Precision
+    ) -> None:
+        """Count the FLOPs of an image where they can be used (seconds)."""
+        peak = peak_flops(devices[0], precision)
+        self._peak_speed: float | None = None  # images a second
+        if peak is not None:
+            image = step_flops(recipe, label_channels) / recipe.train.batch_size
+            self._peak_speed = len(devices) * peak / image
+
+    def values(self, images: int, seconds: float) -> dict[str, float]:
+        """Return what to log of ``images`` of all processes in ``seconds``."""
+        speed = images / seconds
+        values = {"images_per_second": round(speed, 2)}
+        return (
+            values
+            if self._peak_speed is None
+            else {**values, "mfu": round(speed / self._peak_speed, 4)}
+        )
+
+
+def in_words(values: dict[str, float]) -> str:
+    """Return the values of ``Throughput``, for a line on the terminal."""
+    text = f"{values['images_per_second']:.1f} images/s"
+    return f"{text}, MFU {values['mfu']:.1%}" if "mfu" in values else text
+
+
+class LogWindow:
+    """The steps between two lines of the log: their numbers, their speed, and the time left.
+
+    Attributes:
+        values: the numbers of each step of this process (``step_names``), on the device.
+        seconds: of the last window, with validation, previews and checkpoints.
+        seconds_left: until the last step, at the speed so far; None before the first line.
+    """
+
+    def __init__(self, throughput: Throughput, recipe: Recipe) -> None:
+        """Begin before the first step."""
+        self._throughput, self._recipe = throughput, recipe
+        self.seconds, self.seconds_left = 0.0, 0.0
+        self._first_log: tuple[float, int] | None = None  # when the first line came, at which step
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the steps of the last window; the next one begins now."""
+        self.values: list[Tensor] = []
+        self._start, self._non_step_seconds = time.perf_counter(), 0.0
+
+    def exclude(self, seconds: float) -> None:
+        """Do not count so many seconds of this window as steps: they were validation, say."""
+        self._non_step_seconds += seconds
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Return the speed of the window that ends now, after ``step`` steps of the run."""
+        now, batch = time.perf_counter(), self._recipe.train.batch_size
+        self.seconds = now - self._start
+        # From the first line on, validation included; before it there is only this window.
+        then, first = self._first_log or (self._start, step - len(self.values))
+        self.seconds_left = (self._recipe.total_steps - step) * (now - then) / (step - first)
+        self._first_log = self._first_log or (now, step)
+        images = batch * len(self.values)
+        return self._throughput.values(images, self.seconds - self._non_step_seconds)

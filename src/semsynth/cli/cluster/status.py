@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import re
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> int:
     state, reason = run_state(config.run, status)
     if not as_json:
         return finish(describe(config.run, status, state, reason), as_json)
-    found = {**dataclasses.asdict(status), "state": state, "reason": reason, "run": str(config.run)}
+    found = {**status.to_json(), "state": state, "reason": reason, "run": str(config.run)}
     return finish(found, as_json)
 
 
@@ -81,9 +80,9 @@ def run_state(run: Path, status: Status) -> tuple[str, str]:
     if status.host == platform.node() and not _is_alive(status):
         return "stopped", f"process {status.pid} is gone without recording why: start it again"
     age = _age(run / STATUS)
-    limit = max(_LEAST, _LINES * (status.seconds_between or 0.0))
+    limit = max(_LEAST, _LINES * (status.log_interval or 0.0))
     if age is not None and age > limit:
-        last = f"its status is {_duration(age)} old ({status.doing} at step {status.step})"
+        last = f"its status is {_duration(age)} old ({status.phase} at step {status.step})"
         return "stalled", f"{last}; see its log on {status.host}"
     return status.state, status.reason
 
@@ -95,8 +94,8 @@ def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, An
         "run": f"{run}: {state}" + (f" ({reason})" if reason else ""),
         "step": f"{status.step} of {status.total_steps} ({share:.0f}%)",
     }
-    if state == "running" and status.doing != "train":
-        lines["now"] = status.doing
+    if state == "running" and status.phase != "train":
+        lines["now"] = status.phase
     if status.loss is not None:
         lines["loss"] = f"{status.loss:.4f}"
     if status.images_per_second is not None:

@@ -1,4 +1,4 @@
-"""A request to stop, by SIGTERM or SIGUSR1: noted at once, acted on between steps; no torch."""
+"""When a process should stop: a signal, noted at once, or the time limit of its job; no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ import psutil
 from semsynth.core.distributed.squeue import ask_squeue
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# How long a process that was told to stop before its first step may take to get there: less than
+# How long a process that received a signal before its first step may take to get there: less than
 # the 30 seconds (KillWait) after which SLURM's SIGTERM becomes SIGKILL.
 GRACE_SECONDS = 20.0
+# What the end itself takes: closing files, leaving the process group.
+ENDING_SECONDS = 15.0
+CONTINUE, _TIME, _SIGNAL = 0, 1, 2
+_REASONS = {CONTINUE: "", _TIME: "the job's time limit is near", _SIGNAL: "a signal came"}
 # How long `squeue` may take to answer.
 _ASKING_SECONDS = 15.0
 _received: list[tuple[str, float]] = []
@@ -33,8 +37,8 @@ def requested() -> str:
     return _received[0][0] if _received else ""
 
 
-def out_of_grace() -> bool:
-    """Return whether a signal came so long ago that a start should have got to its end."""
+def is_grace_over() -> bool:
+    """Return whether a signal came so long ago that a start should have reached its end."""
     return bool(_received) and time.monotonic() - _received[0][1] > GRACE_SECONDS
 
 
@@ -85,7 +89,7 @@ def _hearing() -> Iterator[None]:
 def ignore_in_worker(_: int) -> None:
     """Let a worker of a DataLoader ignore them: a signal to a whole job is for its main processes.
 
-    It ends when it is told to, or when its parent is gone.
+    It ends when its parent ends it, or is gone.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -94,9 +98,9 @@ def ignore_in_worker(_: int) -> None:
 def seconds_left(environment: Mapping[str, str] = os.environ) -> float | None:
     """Return the seconds until the batch system ends this job; None where it does not say.
 
-    SLURM tells both ends of a job by its controller's clock, which may differ from this node's. An
-    answer that cannot be is replaced by the job's length less the age of this process. Versions
-    before 22.11 or so do not tell the end in a variable: `squeue` is asked then.
+    SLURM gives start and end of a job by its controller's clock, which may differ from this node's.
+    If the remaining time is impossible, the job's length less the age of this process is used.
+    Versions before 22.11 or so have no variable for the end: `squeue` is asked then.
     """
     end = environment.get("SLURM_JOB_END_TIME", "")
     start = environment.get("SLURM_JOB_START_TIME", "")
@@ -123,7 +127,7 @@ def _ask_slurm(environment: Mapping[str, str]) -> tuple[float, float] | None:
         return None
     found = [_duration(word) for word in done.stdout.split()[:2]]
     if done.returncode or len(found) < 2 or found[0] is None or found[1] is None:
-        return None  # no limit, or a job that is no more
+        return None  # no limit, or a job that is gone
     return found[0], found[1]
 
 
@@ -135,3 +139,38 @@ def _duration(text: str) -> float | None:
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups()[1:])
     total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     return -total if found[1] else total
+
+
+class LocalVote:
+    """Whether this process wants the work to stop after a step."""
+
+    def __init__(self, rank: int) -> None:
+        """Ask for the time limit, by the clock of rank 0 alone."""
+        left = seconds_left() if rank == 0 else None
+        self._deadline = None if left is None else time.monotonic() + left
+        self._last: float | None = None
+        self._longest = 0.0
+
+    def after_step(self, checkpoint_seconds: float) -> int:
+        """Return the vote; CONTINUE unless a signal came or the time limit is near.
+
+        ``checkpoint_seconds``: how long writing a checkpoint takes, as far as is known.
+        """
+        now = time.monotonic()
+        if self._last is not None:
+            self._longest = max(self._longest, now - self._last)
+        self._last = now
+        if requested():
+            return _SIGNAL
+        margin = ENDING_SECONDS + 2 * (checkpoint_seconds + self._longest)
+        return _TIME if self._deadline is not None and now + margin > self._deadline else CONTINUE
+
+    def forget_last_step(self) -> None:
+        """Do not count the time until the next step, which may compile."""
+        self._last = None
+
+
+def stop_reason(vote: int) -> str:
+    """Return a vote in words; empty: the training continues."""
+    # What this process alone knows is not agreed on yet.
+    return (requested() or _REASONS[vote]) if vote != CONTINUE else ""

@@ -1,9 +1,9 @@
-"""Whose run folder it is: one job trains in it; one that has lost it stops, and destroys nothing.
+"""The lock of a run folder: one job trains in it; a job that lost it stops, and destroys nothing.
 
-Rank 0 puts ``.owner.json`` with a random token there when the run starts, and removes it when it
-ends. A job that finds one looks at the beats of its rank 0 (``beats``): a count that grows is a job
-that lives. Two that start at the same moment see none of each other yet: the later one has the
-folder, and the other finds that out before its next write. No clocks are compared.
+Rank 0 writes ``.owner.json`` with a random token when the run starts, and removes it when it ends.
+A job that finds one looks at the heartbeats of its rank 0: a count that grows is a job that is
+alive. If two jobs start at the same moment, the last to write ``.owner.json`` has the lock; the
+other one notices before its next write. No clocks are compared.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from semsynth.core.distributed.heartbeat import (
     EVERY_SECONDS,
     FOLDER,
     Heartbeat,
-    has_ended,
-    last_beat,
+    heartbeat_path,
+    read_heartbeat,
 )
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_json
 from semsynth.core.logging import logger
 
 FILE = ".owner.json"
-# How many beats are waited for: of a job that was heard of, and of one that may still be reading
-# its checkpoint.
+# How many heartbeats are waited for: of a job that has published some, and of one that has not and
+# may still be reading its checkpoint.
 BEATS, FIRST_BEATS = 4, 12
 
 
 @dataclass(frozen=True)
-class _Record:
+class _Owner:
     token: str
     host: str
     pid: int
@@ -57,7 +57,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class RunLock:
-    """A job's claim to its run folder.
+    """A job's lock on its run folder.
 
     Attributes:
         run: the folder.
@@ -67,6 +67,13 @@ class RunLock:
     run: Path
     token: str
 
+    @classmethod
+    def acquire(cls, run: Path) -> RunLock:
+        """Make the folder this job's; one that had it finds out before its next write."""
+        owner = _Owner(secrets.token_hex(6), *_me(), os.environ.get("SLURM_JOB_ID", ""))
+        write_json(run / FILE, asdict(owner))
+        return cls(run, owner.token)
+
     def check(self) -> None:
         """Stop before something is written into a folder that is another job's now.
 
@@ -74,17 +81,17 @@ class RunLock:
             UserError: names that job, where it is still there.
         """
         try:
-            there = _read(self.run)
+            owner = _read_owner(self.run)
         except OSError:
             return  # a disk that does not answer says nothing; it is asked again soon
-        if there is None or there.token != self.token:
-            other = "another job" if there is None else f"another job ({there})"
+        if owner is None or owner.token != self.token:
+            other = "another job" if owner is None else f"another job ({owner})"
             raise UserError(
                 f"{self.run}: {other} began to train in this folder and has it now; this one "
                 "stops, and nothing of the other's is changed"
             )
 
-    def holds(self) -> bool:
+    def is_held(self) -> bool:
         """Return whether the folder is still this job's."""
         try:
             self.check()
@@ -92,8 +99,8 @@ class RunLock:
             return False
         return True
 
-    def begin(self) -> None:
-        """Remove the beats of earlier jobs, as the training begins; raises as ``check``."""
+    def remove_old_heartbeats(self) -> None:
+        """Remove the heartbeats of earlier jobs, as the training begins; raises as ``check``."""
         self.check()
         folder = self.run / FOLDER
         for left in folder.iterdir() if folder.is_dir() else ():
@@ -103,24 +110,33 @@ class RunLock:
                     left.unlink()
 
 
-def check_alone(run: Path) -> None:
+def release(run: Path) -> None:
+    """Give the folder back, if it is this process that has it."""
+    with suppress(OSError):
+        owner = _read_owner(run)
+        if owner is not None and owner.is_me:
+            (run / FILE).unlink()
+
+
+def wait_until_free(run: Path) -> None:
     """Make sure that no other job trains in a folder; nothing is changed in it.
 
-    One that ended, or whose process was of this host and is gone, is not waited for.
+    Nothing is waited for where no job is known, or where the last one published its end or was of
+    this host and is gone.
 
     Raises:
         UserError: one does; names it.
     """
-    first = _last_word(run)
-    if first is None or has_ended(first[1]):
+    first = _last_owner(run)
+    if first is None or first[1].has_ended:
         return
     logger.info(f"{run}: {first[0]} was training here; waiting to see whether it is alive")
-    # One that has its name in the folder and no beat yet is starting, or was killed while it did.
-    beats = BEATS if last_beat(run, first[0].token) else FIRST_BEATS
-    for _ in range(5 * beats):
+    # One that has the lock and no heartbeat yet is starting, or was killed while it did.
+    is_published = read_heartbeat(heartbeat_path(run, first[0].token, 0)) is not None
+    for _ in range(5 * (BEATS if is_published else FIRST_BEATS)):
         time.sleep(EVERY_SECONDS / 5)
-        now = _last_word(run)
-        if now is None or has_ended(now[1]):
+        now = _last_owner(run)
+        if now is None or now[1].has_ended:
             return
         if now != first:
             raise UserError(
@@ -129,40 +145,24 @@ def check_alone(run: Path) -> None:
             )
 
 
-def take(run: Path) -> RunLock:
-    """Make the folder this job's own; whoever had it finds out before its next write."""
-    record = _Record(secrets.token_hex(6), *_me(), os.environ.get("SLURM_JOB_ID", ""))
-    write_json(run / FILE, asdict(record))
-    return RunLock(run, record.token)
-
-
-def release(run: Path) -> None:
-    """Give the folder back, where it is this process that has it."""
-    with suppress(OSError):
-        there = _read(run)
-        if there is not None and there.is_me:
-            (run / FILE).unlink()
-
-
 def _me() -> tuple[str, int, float]:
     process = psutil.Process()
     return platform.node(), process.pid, process.create_time()
 
 
-def _read(run: Path) -> _Record | None:
+def _read_owner(run: Path) -> _Owner | None:
     try:
-        return _Record(**json.loads((run / FILE).read_text()))
+        return _Owner(**json.loads((run / FILE).read_text()))
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 
-def _last_word(run: Path) -> tuple[_Record, Heartbeat] | None:
-    """Return who had the folder last, and what it said; None: nobody, as far as is known."""
+def _last_owner(run: Path) -> tuple[_Owner, Heartbeat] | None:
+    """Return who had the folder last, and what it published; None: nobody, as far as is known."""
     with suppress(OSError), tempfile.TemporaryFile(dir=run):
         pass  # a network's disk may show a folder as it was, until something is made in it
-    there = _read(run)
-    # A version without owners has its beats in the folder itself.
-    beat = last_beat(run, there.token if there is not None else "")
-    if there is not None:
-        return there, beat or Heartbeat(0, there.host, there.pid, there.started)
-    return None if beat is None else (_Record("", beat.host, beat.pid, beat.started), beat)
+    owner = _read_owner(run)
+    if owner is None:
+        return None
+    found = read_heartbeat(heartbeat_path(run, owner.token, 0))
+    return owner, found or Heartbeat(0, owner.host, owner.pid, owner.started)

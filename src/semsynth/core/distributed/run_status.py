@@ -1,7 +1,7 @@
-"""What a run tells the outside: ``status.json``, replaced whole at each line of the log; no torch.
+"""What a run publishes: ``status.json``, replaced whole at each line of the log; no torch.
 
 Written by rank 0 alone. Times are durations but for ``updated``, which is of the clock of ``host``:
-nothing rests on it.
+nothing depends on it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
@@ -20,22 +20,25 @@ from semsynth.core.files import read_json, write_json
 FORMAT = 1
 STATUS = "status.json"
 
+# The file's names of two attributes.
+_JSON_NAMES = {"phase": "doing", "log_interval": "seconds_between"}
+
 State = Literal["running", "preempted", "failed", "finished"]
 
 
 @dataclass
 class Status:
-    """The facts of ``status.json``.
+    """The contents of ``status.json``.
 
     Attributes:
-        state: ``running`` (or killed without a word: see ``pid``), ``preempted`` (it stopped itself
+        state: ``running`` (or killed: see ``pid``), ``preempted`` (it stopped itself
             with a checkpoint and wants to be started again), ``failed``, ``finished``.
         reason: one line; why it was preempted or failed, else empty.
         step: optimizer steps that are done.
         total_steps: of both phases.
-        doing: ``train``, ``validation``, ``preview``, ``checkpoint``.
+        phase: ``train``, ``validation``, ``preview``, ``checkpoint``.
         loss: mean over the steps since the line of the log before; None before the first.
-        images_per_second: over all processes, likewise.
+        images_per_second: over all processes, in the same steps.
         seconds_left: until the last step, at that speed.
         last_checkpoint: step of the newest complete checkpoint of this run, or None.
         checkpoint_seconds: how long writing it took.
@@ -46,7 +49,8 @@ class Status:
         world: processes.
         job: the batch system's number of the job (SLURM_JOB_ID), else empty.
         updated: unix seconds by the clock of ``host``.
-        seconds_between: between the last two lines of the log; what is much older has stopped.
+        log_interval: seconds between the last two lines of the log; a status that is much older is
+            of a run that has stopped.
         format: of the file.
     """
 
@@ -54,7 +58,7 @@ class Status:
     reason: str = ""
     step: int = 0
     total_steps: int = 0
-    doing: str = "train"
+    phase: str = "train"
     loss: float | None = None
     images_per_second: float | None = None
     seconds_left: float | None = None
@@ -67,18 +71,22 @@ class Status:
     world: int = 1
     job: str = ""
     updated: float = 0.0
-    seconds_between: float | None = None
+    log_interval: float | None = None
     format: int = FORMAT
 
     def write(self, run: Path) -> None:
         """Replace the file of the run in ``run``; a full disk is for the checkpoint to report."""
         self.updated = round(time.time(), 3)
         with suppress(OSError, UserError):
-            write_json(run / STATUS, asdict(self))
+            write_json(run / STATUS, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contents under the names that the file has."""
+        return {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
 
 def read_status(run: Path) -> Status | None:
-    """Return what the run in ``run`` last said; None where it has not said anything yet.
+    """Return the last status of the run in ``run``; None where there is none yet.
 
     Raises:
         UserError: the file is damaged, or of a newer version of semsynth.
@@ -88,19 +96,19 @@ def read_status(run: Path) -> Status | None:
         return None
     found = read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("format"), int):
-        raise UserError(f"{path}: is no status of a run")
+        raise UserError(f"{path}: is not the status of a run")
     if found["format"] > FORMAT:
         raise UserError(
             f"{path}: has format {found['format']}, this semsynth reads up to {FORMAT}; update it"
         )
-    names = {field.name for field in fields(Status)}
-    return Status(**{name: value for name, value in found.items() if name in names})
+    names = {_JSON_NAMES.get(field.name, field.name): field.name for field in fields(Status)}
+    return Status(**{names[name]: value for name, value in found.items() if name in names})
 
 
-def started(run: Path, total_steps: int, world: int) -> Status:
+def new_status(run: Path, total_steps: int, world: int) -> Status:
     """Return the status of a run that starts now; one that was there before counts a restart.
 
-    Until its checkpoint is read, its step and last checkpoint are what it said before.
+    Until its checkpoint is read, its step and last checkpoint are those of the status before.
     """
     try:
         before = read_status(run)

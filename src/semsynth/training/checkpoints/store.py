@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from semsynth.core.distributed.run_lock import RunLock
+from semsynth.core.distributed.job import RunLock
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, sha256_file, write_json, write_text
 from semsynth.core.logging import logger
@@ -49,7 +49,7 @@ def save_state(
     state: dict[str, Any],
     keep: int,
     keep_every: int = 0,
-    owner: RunLock | None = None,
+    lock: RunLock | None = None,
 ) -> Path:
     """Write a checkpoint; it counts from the moment its folder has its name.
 
@@ -58,25 +58,25 @@ def save_state(
     and those whose step is a multiple of ``keep_every`` (0: none).
 
     Raises:
-        UserError: the disk is full, or another job than ``owner`` has the folder now; older
+        UserError: the disk is full, or another job than ``lock`` has the folder now; older
             checkpoints are as they were.
     """
     final = step_folder(run, step)
-    mine = f".{owner.token}" if owner is not None else ""
+    mine = f".{lock.token}" if lock is not None else ""
     temporary = run / f".{final.name}{mine}.partial"
     try:
         try:
             _write(temporary, step, state)
         except (OSError, RuntimeError, UserError) as error:
-            if owner is not None:
-                owner.check()  # who has the folder now may have cleaned it up
+            if lock is not None:
+                lock.check()  # who has the folder now may have cleaned it up
             # torch reports a full disk as a RuntimeError of its zip writer.
             raise UserError(
                 f"{final}: the checkpoint could not be written ({str(error).splitlines()[0]}); "
                 "is the disk full? The last complete checkpoint is intact"
             ) from error
-        if owner is not None:
-            owner.check()
+        if lock is not None:
+            lock.check()
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
     finally:
@@ -123,7 +123,7 @@ def complete_checkpoints(run: Path) -> list[Path]:
     return sorted((path.parent for path in run.glob(f"step_*/{MANIFEST}")), key=_step)
 
 
-def newest(run: Path, owner: RunLock | None = None) -> Path | None:
+def newest(run: Path, lock: RunLock | None = None) -> Path | None:
     """Return the newest checkpoint that matches its checksum, or None for a fresh run.
 
     Newer ones are set aside with a warning, and what an interrupted process left is removed: one
@@ -131,10 +131,10 @@ def newest(run: Path, owner: RunLock | None = None) -> Path | None:
 
     Raises:
         UserError: the newest one is of another version of semsynth; one cannot be read; none is
-            intact; or another job than ``owner`` has the folder now.
+            intact; or another job than ``lock`` has the folder now.
     """
-    if owner is not None:
-        owner.check()  # else a partial one may be of a job that lives
+    if lock is not None:
+        lock.check()  # else a partial one may be of a job that lives
     unfinished = [left for left in run.glob("step_*") if not (left / MANIFEST).exists()]
     for left in (*run.glob(".step_*.partial"), *unfinished):
         remove(left)
@@ -247,10 +247,10 @@ class CheckpointWriter:
         keep: int,
         keep_every: int,
         last: int | None,
-        owner: RunLock | None = None,
+        lock: RunLock | None = None,
     ) -> None:
-        """Write into ``run`` as ``owner``; ``keep``, ``keep_every``: see ``save_state``."""
-        self._run, self._keep, self._keep_every, self._owner = run, keep, keep_every, owner
+        """Write into ``run`` as ``lock``; ``keep``, ``keep_every``: see ``save_state``."""
+        self._run, self._keep, self._keep_every, self._lock = run, keep, keep_every, lock
         self._thread: Thread | None = None
         self._error: BaseException | None = None
         self.last, self.seconds, self.blocked_seconds = last, 0.0, 0.0
@@ -271,7 +271,7 @@ class CheckpointWriter:
     def _write(self, step: int, state: dict[str, Any]) -> None:
         start = time.perf_counter()
         try:
-            save_state(self._run, step, state, self._keep, self._keep_every, self._owner)
+            save_state(self._run, step, state, self._keep, self._keep_every, self._lock)
         except BaseException as error:
             self._error = error
             return

@@ -1,0 +1,286 @@
+"""A job: the one or several processes that work on one run folder, seen from one of them.
+
+``with Job(...) as job`` is all that a training loop knows of signals, ranks, the lock of the
+folder, heartbeats, hangs, ``status.json`` and log files. One process alone has a heartbeat, by
+which another job sees that the folder is taken, and nothing else: no rendezvous, no votes, no
+watchdog.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
+
+from semsynth.core.devices import pick_device
+from semsynth.core.distributed.heartbeat import EVERY_SECONDS, HeartbeatThread
+from semsynth.core.distributed.preemption import LocalVote, listening, stop_reason
+from semsynth.core.distributed.rendezvous import (
+    RendezvousWatchdog,
+    init_process_group_with_names,
+    is_connection_error,
+    startup_error,
+)
+from semsynth.core.distributed.run_lock import RunLock, release, wait_until_free
+from semsynth.core.distributed.run_status import Status, new_status
+from semsynth.core.distributed.stop_vote import StopVote
+from semsynth.core.distributed.watchdog import SLOW_FACTOR, RankWatchdog
+from semsynth.core.errors import Preempted, UserError
+from semsynth.core.logging import log_to_file, logger
+
+__all__ = ["Job", "RunLock"]
+
+T = TypeVar("T")
+# While rank 0 does these, the status says so.
+_PUBLISHED_PHASES = ("validation", "preview")
+
+
+class Job:
+    """One process's view of its job; a context in which all processes work together.
+
+    In it SIGTERM and SIGUSR1 are noted, for ``should_stop``. An exception that leaves it ends the
+    other processes too; where one line can say what happened, a UserError takes its place, on one
+    rank; the others end with SystemExit.
+
+    Attributes:
+        folder: of the run.
+        rank: of this process.
+        world: processes.
+        is_main: whether this is rank 0, which alone writes into the folder.
+        accelerator: Accelerate's view of device and process group.
+        lock: of the folder, after ``acquire``.
+        status: what ``write_status`` publishes, after ``start``.
+        current_step: steps that are done.
+        checkpoint_seconds: how long writing a checkpoint takes: so much earlier than the time limit
+            the job stops.
+    """
+
+    lock: RunLock
+    status: Status
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        stall_seconds: float,
+        to_user_error: Callable[[BaseException, Job], BaseException],
+    ) -> None:
+        """Nothing happens before the context is entered.
+
+        Args:
+            folder: of the run.
+            device: as of ``pick_device``.
+            stall_seconds: after which silence of a rank, or steps that do not continue, end a job
+                of several processes.
+            to_user_error: returns what to raise for an error of the work after ``start``: one line
+                where it can be said in one, else the error itself.
+        """
+        self.folder, self._device, self._stall = folder, device, stall_seconds
+        self._to_user_error = to_user_error
+        self.current_step, self.checkpoint_seconds = 0, 0.0
+        self._stack = ExitStack()
+        self._rendezvous: RendezvousWatchdog | None = None
+        self._watchdog: RankWatchdog | None = None
+        self._heartbeat: HeartbeatThread | None = None
+        self._stop_vote: StopVote | None = None
+
+    def __enter__(self) -> Job:
+        """Find the device, and the other processes where there are several.
+
+        Raises:
+            UserError: no such device, or something else has the port.
+            RankLost: some rank did not come.
+            Preempted: a signal came meanwhile.
+        """
+        try:
+            self._stack.enter_context(listening())
+            device = pick_device(self._device)
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                self._meet(device)
+            # Accelerate keeps its settings for the life of the process; the next job has others.
+            self._stack.callback(AcceleratorState._reset_state, reset_partial_state=True)
+            self.accelerator = Accelerator(cpu=device.type == "cpu")
+        except BaseException as error:
+            raised = self._translate(error)
+            self._stack.close()
+            raise raised from (None if raised is error else error)
+        self.rank = int(self.accelerator.process_index)
+        self.world = int(self.accelerator.num_processes)
+        self.is_main = bool(self.accelerator.is_main_process)
+        return self
+
+    def _meet(self, device: torch.device) -> None:
+        # The watchdog comes first, and names who is missing; a collective's own timeout is for a
+        # process whose watchdog hangs too.
+        timeout = timedelta(seconds=self._stall * (SLOW_FACTOR + 1))
+        self._rendezvous = RendezvousWatchdog()
+        self._stack.callback(self._rendezvous.stop)
+        init_process_group_with_names(device, timeout, self._rendezvous)
+        self._rendezvous.begin_preparing(self._stall)
+
+    @property
+    def name(self) -> str:
+        """How messages call this process."""
+        return f"rank {self.rank} on {platform.node()}"
+
+    @property
+    def is_preparing(self) -> bool:
+        """Whether the first phase after ``start`` has not been set yet."""
+        return self._heartbeat is None or self._heartbeat.me.phase == "preparing"
+
+    def run_on_rank0(self, work: Callable[[], T]) -> T:
+        """Let rank 0 work, and give the result to all; where it fails, all end and it says why."""
+        if self.world == 1:
+            return work()
+        answer: list[Any] = [None, False]  # the result, and whether rank 0 failed
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                answer[0] = work()
+            except Exception as found:
+                error, answer[1] = found, True
+        broadcast_object_list(answer)
+        if error is not None:
+            raise error
+        if answer[1]:
+            raise SystemExit(UserError.status)
+        return answer[0]  # type: ignore[no-any-return]
+
+    def same_error_on_all_ranks(self, error: UserError) -> BaseException:
+        """Return what to raise where all processes found the same: one of them prints it."""
+        return error if self.is_main else SystemExit(error.status)
+
+    def wait_until_free(self) -> None:
+        """Make sure that no other job works in the folder; UserError: one does."""
+        self.run_on_rank0(lambda: wait_until_free(self.folder))
+
+    def acquire(self) -> None:
+        """Make the folder this job's; another one that had it stops before its next write."""
+        self._stack.callback(release, self.folder)
+        self.lock = self.run_on_rank0(lambda: RunLock.acquire(self.folder))
+
+    def start(self, total_steps: int) -> None:
+        """Begin the work: from now on heartbeat, status and log file show it.
+
+        Args:
+            total_steps: after which the work is finished.
+        """
+        self.run_on_rank0(self.lock.remove_old_heartbeats)
+        self.status = new_status(self.folder, total_steps, self.world)
+        token = self.lock.token
+        if self.world > 1:
+            self._watchdog = RankWatchdog(self.folder, token, self.rank, self.world, self._stall)
+            self._heartbeat = self._watchdog.heartbeat
+        else:
+            interval = min(EVERY_SECONDS, self._stall / 8)
+            self._heartbeat = HeartbeatThread(self.folder, token, self.rank, interval)
+        self._stack.enter_context(log_to_file(self.folder / "logs" / f"rank_{self.rank:04d}.log"))
+        me = self._heartbeat.me
+        logger.debug(f"rank {self.rank} of {self.world} on {me.host}, process {me.pid}")
+        self.accelerator.wait_for_everyone()
+        if self._rendezvous is not None:
+            self._rendezvous.stop()  # the rank watchdog takes over
+        self._heartbeat.start()
+        if self.world > 1:
+            self._stop_vote = StopVote(timedelta(seconds=self._stall * (SLOW_FACTOR + 1)))
+        self._local_vote = LocalVote(self.rank)
+
+    def step(self, done: int) -> None:
+        """Set how many steps are done."""
+        self.current_step = done
+        if self._heartbeat is not None and self.is_preparing:
+            self._heartbeat.me.step = done
+
+    def phase(self, name: str) -> None:
+        """Publish what is done now, ``step`` or ``checkpoint``, say; ``watchdog`` has the names."""
+        assert self._heartbeat is not None, "start comes first"
+        self._heartbeat.set_phase(self.current_step, name)
+        if name in _PUBLISHED_PHASES:
+            self.status.phase = name
+            self.write_status()
+
+    def should_stop(self, before_first_step: bool = False) -> str:
+        """Return why the work stops after this step, the same on all ranks; empty: it continues.
+
+        Args:
+            before_first_step: no step was done yet: wait for the other ranks' answer.
+        """
+        agreed = vote = self._local_vote.after_step(self.checkpoint_seconds)
+        if self._stop_vote is not None:
+            agreed = self._stop_vote.cast(vote)
+            if before_first_step:
+                agreed = self._stop_vote.result()
+        if before_first_step:
+            self._local_vote.forget_last_step()
+        return stop_reason(agreed)
+
+    def write_status(self) -> None:
+        """Write ``status`` for the outside, on rank 0."""
+        if self.is_main:
+            self.status.write(self.folder)
+
+    def barrier(self) -> None:
+        """Wait until all processes have come here."""
+        if self._stop_vote is not None:
+            self._stop_vote.result()
+        self.accelerator.wait_for_everyone()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the job, give the folder back, and raise what the user is meant to read.
+
+        Raises:
+            UserError: in place of an error that one line can explain.
+            SystemExit: where another rank prints that line.
+        """
+        raised = None if error is None else self._translate(error)
+        try:
+            if self._heartbeat is not None:
+                self._end(raised)
+            if raised is None:
+                self.accelerator.end_training()
+        finally:
+            self._stack.close()
+        if raised is not None and raised is not error:
+            raise raised from error
+
+    def _translate(self, error: BaseException) -> BaseException:
+        """Return what to raise for an error: one line where it can be said in one."""
+        if self._heartbeat is None:
+            return error if self._rendezvous is None else startup_error(error)
+        raised = self._to_user_error(error, self)
+        if raised is not error:
+            return raised
+        if self._watchdog is not None and is_connection_error(error):
+            return self._watchdog.diagnose(error)
+        if not isinstance(error, UserError | SystemExit):
+            logger.debug("".join(traceback.format_exception(error)))
+        return error
+
+    def _end(self, raised: BaseException | None) -> None:
+        """Publish how this process ends: heartbeat, log and status."""
+        assert self._heartbeat is not None
+        if raised is None:
+            self.status.state = "finished"
+            self._heartbeat.stop()
+        else:
+            self.status.state = "preempted" if isinstance(raised, Preempted) else "failed"
+            self.status.reason = self._heartbeat.fail(raised)
+            logger.debug(f"stopped at step {self.current_step}: {self.status.reason}")
+        if self.is_main and self.lock.is_held():
+            self.write_status()
