@@ -123,8 +123,17 @@ def checkpoint(run_folder: Path, step: int) -> str:
     """Return the hash of weights, average and optimizer of a checkpoint."""
     path = run_folder / f"step_{step:07d}" / "state.pt"
     state = torch.load(path, map_location="cpu", weights_only=True)
-    kept = ("step", "model", "ema", "ema_updates", "optimizer", "precision")
-    return digest({key: state[key] for key in kept})
+    compared = ("step", "model", "ema", "ema_updates", "optimizer", "precision")
+    state["optimizer"] = _by_number(state["optimizer"])
+    return digest({key: state[key] for key in compared})
+
+
+def _by_number(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an optimizer with its parameters by number, whose names may differ."""
+    (group,) = optimizer["param_groups"]
+    names = group["params"]
+    moments = {number: optimizer["state"][name] for number, name in enumerate(names)}
+    return {"state": moments, "param_groups": [{**group, "params": list(range(len(names)))}]}
 
 
 def record(folder: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_only_given_options_are_in_the_script(
         (["--output", "tiny.yaml/run"], "cannot be written"),
         (["--set", "train.stepz=1"], "stepz"),
         (["--from", "nowhere"], "--from nowhere"),
-        (["--fork", "nowhere"], "--fork nowhere: is no folder of a run"),
+        (["--fork", "nowhere"], "--fork nowhere: is not a run folder"),
         (["--fork", "nowhere", "--from", "nowhere"], "a run has one start"),
         (["--label-map", "tiny.yaml"], "is for --from"),
     ],

@@ -79,7 +79,7 @@ def test_a_signal_before_the_end_requeues_it(job: Job, straight: Path) -> None:
     job.ends("COMPLETED", restarts=1)
     stopped = re.search(r"stopped at step (\d+) of \d+, with a checkpoint \(SIGUSR1\)", job.text())
     assert stopped, job.text()
-    assert f"continuing at step {stopped[1]} of" in job.text()
+    assert f"resuming at step {stopped[1]} of" in job.text()
     assert job.text().count("requeueing job") == 1
     words = [sys.executable, "-m", "semsynth", "status", job.run, "--json"]
     status = json.loads(job.slurm.run(*words))

@@ -117,7 +117,7 @@ def test_a_fork_without_its_checkpoints_says_so(
     stop_at(configure("fork", SLOWER, fork=unfinished), 2)
     for step in (0, 2):
         shutil.rmtree(tmp_path / f"fork/step_{step:07d}")
-    refuse(configure("fork", SLOWER), "was forked from .* has no intact checkpoint any more")
+    refuse(configure("fork", SLOWER), "was forked from .* has no intact checkpoint left")
 
 
 def test_another_recipe_names_the_way(
@@ -146,8 +146,8 @@ def test_what_cannot_be_forked(
         shutil.rmtree(fresh / f"step_{step:07d}")
     there = {"fork": unfinished}
     cases: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-        ("is no folder of a run", {"fork": images}, ()),
-        ("is no folder of a run", {"fork": tmp_path / "nowhere"}, ()),
+        ("is not a run folder", {"fork": images}, ()),
+        ("is not a run folder", {"fork": tmp_path / "nowhere"}, ()),
         ("no complete checkpoint yet", {"fork": fresh}, ()),
         ("model.spade_hidden is 8, the recipe's 16.*--set model.spade_hidden=8", there,
          ("model.spade_hidden=16",)),

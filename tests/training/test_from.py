@@ -52,8 +52,7 @@ def test_the_same_network_starts_with_the_same_weights(
     assert_same_weights(tmp_path / "run", tmp_path / "source")
     told = logged()
     assert (
-        "labels carried over: flat-road, flat-sidewalk" in told
-        and "parameters carried over" in told
+        "labels transferred: flat-road, flat-sidewalk" in told and "parameters transferred" in told
     )
     assert "fresh" not in told
 
@@ -85,16 +84,16 @@ def test_without_a_checkpoint_of_its_own_it_needs_the_file(
     stop_at(configure("run", from_checkpoint=source), 2)
     shutil.rmtree(run / "step_0000002")
     moved = source.rename(tmp_path / "moved.pth")
-    with pytest.raises(UserError, match=r"not there any more.*with --from"):
+    with pytest.raises(UserError, match=r"missing or has changed.*with --from"):
         train(configure("run"))
     train(configure("run", from_checkpoint=moved))
     assert_same_weights(tmp_path / "straight", run)
 
 
-def test_a_damaged_memory_is_named(configure: Configure, source: Path, tmp_path: Path) -> None:
+def test_a_damaged_record_is_named(configure: Configure, source: Path, tmp_path: Path) -> None:
     stop_at(configure("run", from_checkpoint=source), 2)
     (tmp_path / "run" / "from.json").write_text('{"path": "there"}')
-    with pytest.raises(UserError, match=r"from\.json: is not what"):
+    with pytest.raises(UserError, match=r"from\.json: was not written by"):
         train(configure("run"))
     train(configure("run", from_checkpoint=source))
 
@@ -182,7 +181,7 @@ def test_from_the_authors_ade20k(
     found = weights(tmp_path / "run")
     told = logged()
     assert "flat-road < road" in told and "vehicle-car < car" in told
-    assert "labels that start from the mean of all of theirs: flat-crosswalk" in told
+    assert "labels that start from the mean of all labels there: flat-crosswalk" in told
     names = [label.name for label in preset("ade20k").labels.labels]
     labels = load_model_file(tmp_path / "run").labels
     channel = {label.name: label.channel for label in labels.labels}
@@ -207,7 +206,7 @@ def test_what_cannot_be_started_from(
         ("no such checkpoint", {"from_checkpoint": tmp_path / "nowhere.pth"}, ()),
         ("is another network: model.spade_hidden is 8, the recipe's 16",
          {"from_checkpoint": source}, ("model.spade_hidden=16",)),
-        ("'himmel' is no label of the starting point",
+        ("'himmel' is not a label of the starting point",
          {"from_checkpoint": source, "label_map": tmp_path / "map.yaml"}, ()),
         ("is for --from, which is not given", {"label_map": tmp_path / "map.yaml"}, ()),
     ]  # fmt: skip
@@ -234,6 +233,8 @@ def test_a_run_of_a_version_before_the_loss_section(
     torch.save(weights, old / "final_model.pth")
     with pytest.raises(UserError, match=r"another version of semsynth; .*--from .*old --output A"):
         train(configure("old"))
+    with pytest.raises(UserError, match=r"--fork .*old: is a run of another version.*--from .*old"):
+        train(configure("forked", "train.steps=3", fork=old))
     train(configure("run", *NO_STEPS, from_checkpoint=old))
     assert load_model_file(tmp_path / "run").metadata["from"]["dataset"] == "streets"
     weights["diffusion"]["zero_terminal_snr"] = True

@@ -19,7 +19,7 @@ def test_names_are_compared_without_case_punctuation_and_group() -> None:
     match = match_labels(OURS, THEIRS)
     assert match.channels == ((2,), (0,), ())
     assert match.names == {"Road": ["flat-road"], "traffic-light": ["Traffic Light"]}
-    assert match.alone == ["Hat"]
+    assert match.unmatched == ["Hat"]
     assert match.unused == ["sky", "Cap"]
 
 
@@ -28,7 +28,7 @@ def test_what_is_given_goes_before_names() -> None:
         OURS, THEIRS, {"hat": ["cap", "sky"], "Road": [], "traffic-light": ["sky"]}
     )
     assert match.channels == ((), (1,), (3, 1))
-    assert match.alone == ["Road"]
+    assert match.unmatched == ["Road"]
     assert match.unused == ["Traffic Light", "flat-road"]
 
 
@@ -50,8 +50,8 @@ def test_unlabelled_is_unlabelled_whatever_its_name() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"Roda": ["sky"]}, r"map.yaml: 'Roda' is no label of the data; did you mean 'Road'"),
-        ({"Road": ["sjy"]}, r"map.yaml: 'sjy' is no label of the starting point.*'sky'"),
+        ({"Roda": ["sky"]}, r"map.yaml: 'Roda' is not a label of the data; did you mean 'Road'"),
+        ({"Road": ["sjy"]}, r"map.yaml: 'sjy' is not a label of the starting point.*'sky'"),
     ],
 )
 def test_a_wrong_name_is_named(given: dict[str, list[str]], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Weights carried over: the same function where labels correspond, and what is fresh."""
+"""Transferred weights: the same function where labels correspond, and what is fresh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From options to a run in hand: what must fit, whose folder it is, weights, optimizer, state."""
+"""From options to a run: what must fit, whose folder it is, its state and context."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from semsynth.training.recipe import Recipe
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
 from semsynth.training.step import TrainContext
 
-# What may change while a run goes on: it decides nothing about the weights, or their rounding
-# alone. Not `precision`, whose rounding is learnt with, nor `cache_latents`, which keeps float16.
+# Settings that may change when a run is resumed: they do not affect the weights, or only by
+# rounding. Not `precision`, to whose rounding the weights adapt, nor `cache_latents` (float16).
 _FREE = (
     *("accumulation", "gradient_checkpointing", "checkpoint_levels", "sharding"),
     *("channels_last", "compile", "workers", "stall_minutes"),
@@ -77,13 +77,13 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
 def claim(
     folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool, start: Initialization | None
 ) -> None:
-    """Make the folder the run's own, or check that it is.
+    """Mark the folder as this run's, or check that it is.
 
     Raises:
         UserError: it is another run's: says what differs.
     """
     if not resume and any(folder.glob("step_*")):
-        raise UserError(f"{folder}: holds a run; drop --no-resume to continue it, or remove it")
+        raise UserError(f"{folder}: holds a run; omit --no-resume to resume it, or remove it")
     check_claim(folder, recipe, data, start)
     key = _key(recipe, data, start)
     claim_output_dir(folder, "run", key)
@@ -96,7 +96,7 @@ def claim(
 def check_claim(
     folder: Path, recipe: Recipe, data: PreparedDataset, start: Initialization | None
 ) -> None:
-    """Check that the folder is free, or the run's own; nothing is changed.
+    """Check that the folder is empty or this run's, without changing it.
 
     Raises:
         UserError: it is another run's: says what differs.
@@ -105,13 +105,13 @@ def check_claim(
     try:
         check_output_dir(folder, "run", _key(recipe, data, start))
     except UserError as error:
-        raise UserError(f"{error}{_way_on(folder)}") from None
+        raise UserError(f"{error}{_alternatives(folder)}") from None
 
 
 def _key(recipe: Recipe, data: PreparedDataset, start: Initialization | None) -> dict[str, Any]:
     stems = "\n".join(data.stems("train"))
     key = {
-        "recipe": _decides(recipe),
+        "recipe": _key_settings(recipe),
         "data": data.info.name,
         "pictures": hashlib.sha256(stems.encode()).hexdigest()[:12],
         "labels": data.labels.to_json(),
@@ -119,14 +119,14 @@ def _key(recipe: Recipe, data: PreparedDataset, start: Initialization | None) ->
     return key if start is None else {**key, "from": start.key}
 
 
-def _way_on(folder: Path) -> str:
+def _alternatives(folder: Path) -> str:
     if complete_checkpoints(folder):
         return f"; or start another from its newest checkpoint: --fork {folder} --output ANOTHER"
     hint = f"; or start another from its model: --from {folder} --output ANOTHER"
     return hint * (folder / FINAL).exists()
 
 
-def _decides(recipe: Recipe) -> dict[str, Any]:
+def _key_settings(recipe: Recipe) -> dict[str, Any]:
     values = recipe.model_dump(mode="json", exclude={"about", "run"})
     for name in _FREE:
         values["train"].pop(name)
@@ -202,7 +202,7 @@ def build_run(
         job.run_on_rank0(lambda: saved.update(load_state(found, mapped=sharded)))
         state.load_state_dict(saved)
         if state.step:
-            logger.info(f"{folder}: continuing at step {state.step} of {recipe.total_steps}")
+            logger.info(f"{folder}: resuming at step {state.step} of {recipe.total_steps}")
     state.precision = _precision(folder, recipe, accelerator, saved_precision(saved))
     set_memory_format(state, context)
     if not sharded:

@@ -1,4 +1,4 @@
-"""Recipes and the command's options, as plain values (no torch)."""
+"""Recipes and the options of ``semsynth train``, as plain values (no torch)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class TrainSection(PhaseConfig):
     stall_minutes: float = Field(10.0, gt=0)
 
     def has_channels_last(self, precision: str) -> bool:
-        """Return what ``channels_last`` means in a precision that is no longer ``auto``."""
+        """Return ``channels_last`` with ``auto`` resolved for a precision."""
         return precision == "bf16" if self.channels_last == "auto" else self.channels_last
 
 
@@ -169,7 +169,7 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _size_can_be_halved(self) -> Self:
         if self.train.crop_size is not None:
-            return self  # only crops go through the network; what it paints is filled up
+            return self  # the network sees crops alone; sampling pads whole images
         height, width = self.model.nearest_size(self.height, self.width)
         if (height, width) != (self.height, self.width):
             raise ValueError(
@@ -196,10 +196,10 @@ class Recipe(Config):
             train.crop_size, (self.height, self.width), ("height", "width"), strict=True
         ):
             if crop < 1 or crop % multiple:
-                raise ValueError(f"train.crop_size: {crop} is no multiple of {multiple}")
+                raise ValueError(f"train.crop_size: {crop} is not a multiple of {multiple}")
             if round(crop / low) > side:
                 raise ValueError(
-                    f"train.crop_size {crop} at scale {low:g} is {round(crop / low)} pixels of a "
+                    f"train.crop_size {crop} at scale {low:g} is {round(crop / low)} pixels of an "
                     f"image, more than its {name} {side}; the least scale is {crop / side:.3g}"
                 )
         return self
@@ -214,7 +214,7 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _latents_can_be_kept(self) -> Self:
+    def _latents_can_be_cached(self) -> Self:
         train = self.train
         if not train.cache_latents:
             return self
@@ -226,8 +226,8 @@ class Recipe(Config):
         for name, without in (("crop", 1), ("crop_size", None), ("color", 0)):
             if getattr(train, name) != without:
                 raise ValueError(
-                    f"train.{name} is {getattr(train, name)}, and varied images have no latents "
-                    "on disk; set train.cache_latents=false, or vary by flips alone"
+                    f"train.{name} is {getattr(train, name)}, and augmented images have no "
+                    "latents on disk; set train.cache_latents=false, or augment by flips alone"
                 )
         return self
 
@@ -369,7 +369,7 @@ def learning_rate(phase: PhaseConfig, step: int) -> float:
 
 
 def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
-    """Return height and width of what the network works on, in training or in painting."""
+    """Return height and width of the latents, in training or (``painted``) in sampling."""
     height, width = recipe.step_size
     if painted:
         height, width = whole_size((recipe.height, recipe.width), recipe.model.size_multiple)
@@ -377,7 +377,7 @@ def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
 
 
 def painted_size(recipe: Recipe) -> tuple[int, int]:
-    """Return height and width of what is painted, before what was filled up is cut off again."""
+    """Return height and width of images in sampling, before their padding is cropped."""
     height, width = latent_size(recipe, painted=True)
     return height * recipe.model.downscale, width * recipe.model.downscale
 

@@ -33,15 +33,14 @@ from semsynth.training.state import forked
 
 
 def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset) -> None:
-    """Make ``folder`` a run whose checkpoint of step 0 has what another run has learnt.
+    """Make ``folder`` a run whose checkpoint of step 0 has the weights of another run.
 
-    That is its weights, their average and how far that has warmed up, as of its newest intact
-    checkpoint; the other run is only read. The folder is there complete or not at all. One that
-    was forked from the same run before stays as it is, however far that run has gone on since.
-    Without ``--fork`` nothing is done.
+    Those of its newest intact checkpoint, with their EMA; the other run is only read. The folder is
+    complete or absent. One that was forked from the same run before stays as it is, however far
+    that run has trained since. Without ``--fork`` nothing is done.
 
     Raises:
-        UserError: no run, no checkpoint, another network or other labels (says what differs), or
+        UserError: not a run, no checkpoint, another network or other labels (says what differs), or
             an output folder that holds something else.
     """
     fits = check_fork(config, folder, recipe, data)
@@ -60,19 +59,19 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
     with atomic_folder(folder) as temporary:
         claim(temporary, recipe, data, True, start)
         save_state(temporary, 0, state, keep=1)
-    said = [f"{folder}: forked from {source} at step {metadata['step']}; {start.facts['licence']}"]
+    lines = [f"{folder}: forked from {source} at step {metadata['step']}; {start.facts['licence']}"]
     if not has_licence(start.facts):
-        said.append("its checkpoint does not say the licence of its data: that of both is unknown")
-    logger.info("\n  ".join(said + noise_levels(theirs.diffusion_config, recipe.diffusion_config)))
+        lines.append("its checkpoint does not say the licence of its data: that of both is unknown")
+    logger.info("\n  ".join(lines + noise_levels(theirs.diffusion_config, recipe.diffusion_config)))
 
 
 def check_fork(
     config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset
 ) -> tuple[Recipe, list[str]] | None:
-    """Check all that can be without reading weights; raises as ``fork``, and changes nothing.
+    """Check what can be checked without reading weights; raises as ``fork``, changes nothing.
 
     Returns:
-        The other run's recipe and the names of the labels by channel; None: nothing is to be done.
+        The other run's recipe and the names of the labels by channel; None: there is nothing to do.
     """
     source = config.fork
     if source is None:
@@ -86,7 +85,7 @@ def check_fork(
             return None
         raise UserError(
             f"{folder}: is not empty, so nothing is forked into it; choose another with --output "
-            "(or leave out --fork, to continue the run in it)"
+            "(or omit --fork, to resume the run in it)"
         )
     theirs, labels = _of_run(where, source)
     _check_same(where, theirs, recipe)
@@ -104,37 +103,37 @@ def _of_run(where: str, source: Path) -> tuple[Recipe, LabelSet]:
     marker = source / MARKER
     found = read_json(marker) if marker.is_file() else {}
     if not isinstance(found, dict) or found.get("kind") != "run":
-        raise UserError(f"{where}: is no folder of a run; a model alone goes through --from")
+        raise UserError(f"{where}: is not a run folder; to start from a model alone use --from")
     try:
         key = found["key"]
         return Recipe.model_validate(key["recipe"]), LabelSet.from_json(key["labels"])
-    except (ValidationError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValidationError, KeyError, TypeError):
         raise UserError(
-            f"{where}: its {MARKER} cannot be read ({reason}); is it of another version?"
+            f"{where}: is a run of another version of semsynth; "
+            f"start from its model: --from {source}"
         ) from None
 
 
 def _check_same(where: str, theirs: Recipe, ours: Recipe) -> None:
     same_codec = codec_name(theirs.model) == codec_name(ours.model)
-    old, new = _decides(theirs, not same_codec), _decides(ours, not same_codec)
+    old, new = _network_settings(theirs, not same_codec), _network_settings(ours, not same_codec)
     differs = {name: (old[name], new[name]) for name in old if old[name] != new[name]}
     if differs:
         raise another_network(where, differs)
 
 
-def _decides(recipe: Recipe, codec: bool) -> dict[str, Any]:
-    """Return all settings that decide the shapes of weights, or what they mean."""
+def _network_settings(recipe: Recipe, codec: bool) -> dict[str, Any]:
+    """Return all settings that decide the shapes of weights, or their meaning."""
     model = recipe.model.model_dump(exclude={"dropout", "codec", "haar_levels", "vae"})
     model["attention_factors"] = attention_levels(recipe.model)
     if codec:
         model["codec"] = recipe.model.codec
         model["haar_levels"] = recipe.model.haar_levels
         model["vae"] = None if recipe.model.vae is None else recipe.model.vae.source
-    told = {f"model.{name}": value for name, value in model.items()}
+    settings = {f"model.{name}": value for name, value in model.items()}
     for name in ("prediction", "learn_sigma"):
-        told[f"loss.{name}"] = getattr(recipe.loss, name)
-    return told
+        settings[f"loss.{name}"] = getattr(recipe.loss, name)
+    return settings
 
 
 def _check_labels(where: str, theirs: LabelSet, ours: LabelSet) -> list[str]:

@@ -1,4 +1,4 @@
-"""``--from``, ``--fork``: the model that a run starts from, and what the run remembers of it."""
+"""``--from``, ``--fork``: the model that a run starts from, and its record in the run folder."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Initialization:
     """A run's starting point.
 
     Attributes:
-        path: where it was found; no part of the run's key.
+        path: where it was found; not part of the run's key.
         sha256: of ``checkpoint_sha256``.
-        labels: ours to theirs; labels that correspond to nothing are absent.
-        facts: what is known of it, for the facts of the run's models.
+        labels: ours to theirs; labels without a counterpart are absent.
+        facts: its metadata, for that of the run's models.
         fork: of ``--fork``: the run has a checkpoint of step 0, and ``path`` is a run's folder.
     """
 
@@ -42,38 +42,38 @@ class Initialization:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What decides the first weights, besides recipe and labels; JSON values."""
+        """Return what decides the first weights, besides recipe and labels; JSON values."""
         return {"sha256": self.sha256, "labels": self.labels}
 
     def save(self, run: Path) -> None:
-        """Keep it in the run's folder, so that the run goes on without ``--from``."""
+        """Record it in the run's folder, so that the run resumes without ``--from``."""
         write_json(run / FILE, asdict(self))
 
     def initialize(self, unet: SemanticUNet, recipe: Recipe, data: PreparedDataset) -> None:
-        """Give a fresh network the weights, and say what was carried over and what was not.
+        """Give a fresh network the weights, and log which were transferred and which were not.
 
         Raises:
-            UserError: the file is not there any more, or is another one now.
+            UserError: the file is missing now, or is another one.
         """
         path = Path(self.path)
         if self.fork:
             raise UserError(
-                f"the run was forked from {path} and has no intact checkpoint any more; remove "
+                f"the run was forked from {path} and has no intact checkpoint left; remove "
                 "its folder and fork again"
             )
         if not path.exists() or checkpoint_sha256(path) != self.sha256:
             raise UserError(
-                f"{path}: what this run starts from is not there any more (SHA-256 "
-                f"{self.sha256[:12]}); give the place of the same file with --from"
+                f"{path}: the model that this run starts from is missing or has changed (SHA-256 "
+                f"{self.sha256[:12]} is expected); give the path of the same file with --from"
             )
         source = _load(path)
         match = match_labels(data.labels, source.labels, self._map(data))
-        carried = transfer_weights(unet, source, recipe.model, recipe.diffusion_config, match)
-        lines = _told(self, source, match, recipe)
-        lines.append(f"{carried.parameters:,} parameters carried over")
-        lines += [f"fresh: {name} ({why})" for name, why in _by_layer(carried.fresh).items()]
-        if carried.dropped:
-            lines.append(f"not used: {', '.join(carried.dropped)}")
+        report = transfer_weights(unet, source, recipe.model, recipe.diffusion_config, match)
+        lines = _description(self, source, match, recipe)
+        lines.append(f"{report.parameters:,} parameters transferred")
+        lines += [f"fresh: {name} ({why})" for name, why in _by_layer(report.fresh).items()]
+        if report.dropped:
+            lines.append(f"not used: {', '.join(report.dropped)}")
         logger.info(f"from {path}: " + "\n  ".join(lines))
 
     def _map(self, data: PreparedDataset) -> dict[str, list[str]]:
@@ -86,20 +86,20 @@ class Initialization:
 
 
 def check_start(config: TrainConfig) -> None:
-    """Check that the options name one start at the most; UserError says which to leave out."""
+    """Check that the options name at most one start; UserError says which to omit."""
     if config.fork is not None and config.from_checkpoint is not None:
-        raise UserError("--fork and --from: a run has one start; leave out one of them")
+        raise UserError("--fork and --from: a run has one start; omit one of them")
     if config.label_map is not None and config.from_checkpoint is None:
-        raise UserError(f"--label-map {config.label_map}: is for --from, which is not given")
+        raise UserError(f"--label-map {config.label_map}: needs --from")
 
 
 def starting_point(
     config: TrainConfig, run: Path, recipe: Recipe, data: PreparedDataset
 ) -> Initialization | None:
-    """Return what the run starts from: as the options say, or as it is known in its folder.
+    """Return what the run starts from, by the options or by the record in its folder.
 
     Raises:
-        UserError: no model of ours, another network, or a wrong label map.
+        UserError: not a model of ours, another network, or a wrong label map.
     """
     if config.from_checkpoint is None:
         return read_saved_init(run)
@@ -116,22 +116,22 @@ def starting_point(
         height=source.height,
         width=source.width,
         labels=match.names,
-        averaged=match.alone,
+        averaged=match.unmatched,
     )
     return Initialization(str(path.resolve()), digest, match.names, facts)
 
 
 def source_metadata(theirs: Metadata, **more: Any) -> dict[str, Any]:
-    """Return what a run remembers of a model with the facts ``theirs``, and ``more``.
+    """Return what a run records of the model that it starts from: ``theirs``, and ``more``.
 
-    Data and licence are "unknown" where they do not say; what that model started from stays known.
+    Data and licence are "unknown" where they are missing; what that model started from is kept.
     """
     facts = {**more, "dataset": theirs.get("dataset", "unknown"), "licence": licence(theirs)}
     return {**facts, "from": theirs["from"]} if "from" in theirs else facts
 
 
 def read_saved_init(run: Path) -> Initialization | None:
-    """Return what the run in ``run`` started from, as its folder says; None: from nothing.
+    """Return what the run in ``run`` started from, by its folder; None: from scratch.
 
     Raises:
         UserError: the file is damaged.
@@ -142,7 +142,9 @@ def read_saved_init(run: Path) -> Initialization | None:
     try:
         return Initialization(**read_json(path))
     except TypeError:
-        raise UserError(f"{path}: is not what 'semsynth train --from' wrote; give --from") from None
+        raise UserError(
+            f"{path}: was not written by 'semsynth train --from'; give --from"
+        ) from None
 
 
 def _load(path: Path) -> ModelFile:
@@ -153,11 +155,11 @@ def _load(path: Path) -> ModelFile:
     except UserError as error:
         hint = ""
         if path.suffix in (".pt", ".pth") and "is not a final_model.pth" in str(error):
-            hint = "; a checkpoint of the official code goes through `semsynth import` first"
+            hint = "; convert a checkpoint of the official code with `semsynth import` first"
         raise UserError(f"--from {error}{hint}") from None
 
 
-def _told(
+def _description(
     start: Initialization, source: ModelFile, match: LabelMapping, recipe: Recipe
 ) -> list[str]:
     steps = f", {source.metadata['step']:,} steps" if "step" in source.metadata else ""
@@ -167,16 +169,18 @@ def _told(
         mine if theirs == [mine] else f"{mine} < {' + '.join(theirs)}"
         for mine, theirs in match.names.items()
     ]
-    lines.append(f"labels carried over: {', '.join(pairs) or 'none'}")
-    if match.alone:
-        lines.append(f"labels that start from the mean of all of theirs: {', '.join(match.alone)}")
+    lines.append(f"labels transferred: {', '.join(pairs) or 'none'}")
+    if match.unmatched:
+        lines.append(
+            f"labels that start from the mean of all labels there: {', '.join(match.unmatched)}"
+        )
     if match.unused:
-        lines.append(f"labels of theirs that nothing starts from: {', '.join(match.unused)}")
+        lines.append(f"labels there that are not used: {', '.join(match.unused)}")
     return lines + noise_levels(source.diffusion, recipe.diffusion_config)
 
 
 def noise_levels(theirs: DiffusionConfig, ours: DiffusionConfig) -> list[str]:
-    """Return a line where a timestep is another noise level now; weights adapt to that."""
+    """Return a line where timesteps have other noise levels than before; weights adapt to that."""
     if (theirs.schedule, theirs.shift) == (ours.schedule, ours.shift):
         return []
     return [

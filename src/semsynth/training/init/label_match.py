@@ -1,4 +1,4 @@
-"""Which labels of one data set correspond to which of another, by their names (no torch)."""
+"""Which labels of one data set correspond to which of another, by name (no torch)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class LabelMapping:
     """The correspondence of two label sets.
 
     Attributes:
-        channels: for each condition channel of ours those of theirs that it corresponds to; none
-            where nothing does.
-        names: the same in names, without those that have none.
-        alone: ours that correspond to nothing.
-        unused: theirs that nothing corresponds to.
+        channels: for each condition channel of ours the corresponding ones of theirs, possibly
+            none.
+        names: the same by name, without those that have none.
+        unmatched: ours without a counterpart.
+        unused: theirs without a counterpart.
     """
 
     channels: tuple[tuple[int, ...], ...]
     names: dict[str, list[str]]
-    alone: list[str]
+    unmatched: list[str]
     unused: list[str]
 
 
@@ -40,7 +40,7 @@ def read_label_map(path: Path) -> dict[str, list[str]]:
     """Read ``ours: theirs`` from YAML; theirs is a name, a list of names, or null for none.
 
     Raises:
-        UserError: no such file, or values that are no names.
+        UserError: no such file, or values that are not names.
     """
     found: dict[str, list[str]] = {}
     for ours, value in load_yaml(path).items():
@@ -56,9 +56,9 @@ def match_labels(
 ) -> LabelMapping:
     """Find for each label of ours the labels of theirs that mean the same.
 
-    Those in ``given`` are as it says. The others correspond where the names are equal but for case
-    and punctuation, else where they are so without the group before them (``flat-road`` is
-    ``Road``). Unlabelled pixels correspond to unlabelled ones where both have a channel for them.
+    ``given`` has precedence. Other names correspond where they are equal up to case and
+    punctuation, else where they are so without their group (``flat-road`` is ``Road``). Unlabelled
+    pixels correspond to unlabelled ones where both have a channel for them.
 
     Args:
         ours: the labels to train on.
@@ -67,7 +67,7 @@ def match_labels(
         where: begins the message of a wrong name in ``given``.
 
     Raises:
-        UserError: a name in ``given`` that there is not; the nearest one is named.
+        UserError: an unknown name in ``given``; the nearest one is named.
     """
     own, other = ours.channels, theirs.channels
     found: dict[int, list[int]] = {}
@@ -108,7 +108,7 @@ def _by_name(
             theirs.setdefault(key(name), []).append(channel)
         for name, channel in own.items():
             same = theirs.get(key(name), [])
-            # Two that are alike but for their group are no answer.
+            # Two that differ only in their group are ambiguous.
             if channel not in taken and channel not in found and len(same) == 1:
                 found[channel] = same
     return found
@@ -121,4 +121,4 @@ def _known(name: str, channels: Mapping[str, int], where: str, whose: str) -> st
     if _plain(name) in plain:
         return plain[_plain(name)]
     near = difflib.get_close_matches(name, channels, n=1, cutoff=0.0)
-    raise UserError(f"{where} is no label of {whose}; did you mean '{near[0]}'?")
+    raise UserError(f"{where} is not a label of {whose}; did you mean '{near[0]}'?")

@@ -1,4 +1,4 @@
-"""Weights of one network carried over to another: other labels, codec, label patches."""
+"""Transfer of weights to a network of other labels, codec or label patches."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import ModelFile, meta_network
 from semsynth.training.init.label_match import LabelMapping
 
-# What decides the shapes of all that neither sees labels nor the codec's channels.
+# Settings that decide the shapes of layers that see neither labels nor the codec's channels.
 _BODY = ("base_channels", "channel_mult", "blocks_per_level", "head_channels", "spade_hidden",
          "label_features")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What became of a starting point's weights.
+    """Which weights of a starting point were used.
 
     Attributes:
-        parameters: how many numbers were taken over, among them those of label columns.
-        fresh: our parameters that have the values of a fresh network, each with the reason.
-        dropped: their parameters that we have no place for.
+        parameters: how many numbers were transferred, label columns included.
+        fresh: parameters that stay as they were initialized, each with the reason.
+        dropped: parameters of the starting point that have no place here.
     """
 
     parameters: int
@@ -36,7 +36,7 @@ class TransferReport:
 
 
 def check_body(source: ModelConfig, model: ModelConfig, where: str) -> None:
-    """Check that two networks differ in what sees labels and the codec's channels alone.
+    """Check that two networks differ only in the layers that see labels or the codec's channels.
 
     Raises:
         UserError: names what differs, and how to set it.
@@ -57,10 +57,11 @@ def check_body(source: ModelConfig, model: ModelConfig, where: str) -> None:
 
 def another_network(where: str, differs: dict[str, tuple[Any, Any]]) -> UserError:
     """Return the error of settings (theirs, ours) that decide what weights mean."""
-    told = "; ".join(f"{name} is {a}, the recipe's {b}" for name, (a, b) in differs.items())
-    mend = " ".join(f"{name}={str(a).replace(' ', '')}" for name, (a, _) in differs.items())
+    difference = "; ".join(f"{name} is {a}, the recipe's {b}" for name, (a, b) in differs.items())
+    fix = " ".join(f"{name}={str(a).replace(' ', '')}" for name, (a, _) in differs.items())
     return UserError(
-        f"{where}: is another network: {told}; choose a recipe of the same one, or --set {mend}"
+        f"{where}: is another network: {difference}; "
+        f"choose a recipe of the same one, or --set {fix}"
     )
 
 
@@ -73,21 +74,21 @@ def transfer_weights(
 ) -> TransferReport:
     """Fill a fresh network with the weights of ``source``, in place.
 
-    What reads the label map has a column for each label (and place in a patch). A label of ours
-    starts from the mean of the columns that ``match`` gives it; one that corresponds to nothing
-    from the mean of all of theirs: it then acts as "some class" does, which the layers above know
-    how to take, where fresh columns would be noise to them. The edges' column is theirs, or zero
-    (no effect) where they had no edges.
+    Layers that read the label map have a column for each label (and place in a patch). A label of
+    ours starts from the mean of the columns that ``match`` gives it; one without a counterpart from
+    the mean of all of theirs: it then acts as an average class, which the layers above can
+    interpret, where fresh columns would be noise to them. The edges' column is theirs, or zero (no
+    effect) where they had no edges.
 
-    Another label patch: the columns of a patch are shared out by area, so that an area of one
+    Another label patch: the columns of a patch are distributed by area, so that an area of one
     class gives the same sum.
 
-    The first and last convolution are carried over where the codecs are the same, and the last
-    only where the networks predict the same.
+    The first and last convolution are transferred where the codecs are the same, and the last only
+    where the networks predict the same.
 
     Args:
-        unet: with the weights of its initialisation; what cannot be carried keeps them.
-        source: the starting point; ``check_body`` was content with it.
+        unet: freshly initialized; what cannot be transferred stays so.
+        source: the starting point, which passed ``check_body``.
         model: of ``unet``.
         diffusion: what ``unet`` will be trained for.
         match: of their labels and ours.
@@ -122,7 +123,7 @@ def label_readers(unet: SemanticUNet) -> list[str]:
 
 
 def attention_levels(model: ModelConfig) -> list[int]:
-    """Return the down-sampling factors that have attention; others name no level."""
+    """Return the down-sampling factors that have attention and are those of a level."""
     return [2**i for i in range(len(model.channel_mult)) if 2**i in model.attention_factors]
 
 
@@ -140,7 +141,7 @@ def _ends(source: ModelFile, model: ModelConfig, diffusion: DiffusionConfig) -> 
 
 
 def codec_name(model: ModelConfig) -> str:
-    """Return what two codecs that give the same latents share."""
+    """Return a name that two codecs share if they give the same latents."""
     if model.vae is not None:
         # One without a hash was not trained behind yet: its source is all that is known.
         return f"vae {model.vae.sha256[:12] or model.vae.source}"
@@ -163,7 +164,7 @@ def _columns(weight: Tensor, old: SemanticUNet, unet: SemanticUNet, match: Label
 
 
 def patch_shares(theirs: int, ours: int) -> Tensor:
-    """Return which share of each of ``theirs`` parts of a side falls into each of ``ours``.
+    """Return which share of each of ``theirs`` parts of a side lies in each of ``ours``.
 
     (ours, theirs) float32; the columns sum to 1; the identity for equal numbers.
     """
