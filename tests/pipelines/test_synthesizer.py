@@ -12,15 +12,16 @@ import torch
 from semsynth.core import precision
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
+from semsynth.models.sdm import condition
 from semsynth.models.sdm.condition import (
+    cache_budget,
     cached_norms,
     condition_bytes,
     encode_condition,
     encode_masks,
 )
 from semsynth.models.sdm.label_input import label_input
-from semsynth.pipelines import synthesizer
-from semsynth.pipelines.synthesizer import images_per_mask, keep_bytes
+from semsynth.pipelines.synthesizer import images_per_mask
 from semsynth.planning.live_bytes import MemoryTracker
 
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
@@ -38,13 +39,13 @@ def test_images_per_mask() -> None:
 
 
 def test_cache_bytes(monkeypatch: pytest.MonkeyPatch, warns: Any) -> None:
-    monkeypatch.setattr(synthesizer, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(condition, "free_bytes", lambda device: 1000)
     cpu = torch.device("cpu")
-    assert [keep_bytes(cache, cpu, 800) for cache in ("auto", "full", "off")] == [500, 800, 0]
+    assert [cache_budget(cache, cpu, 800) for cache in ("auto", "full", "off")] == [500, 800, 0]
     with warns("80% .*keeping what fits into half, as auto does"):
-        assert keep_bytes("full", cpu, 801) == 500
+        assert cache_budget("full", cpu, 801) == 500
     with pytest.raises(UserError, match="cache is 'some'"):
-        keep_bytes("some", cpu, 900)  # type: ignore[arg-type]
+        cache_budget("some", cpu, 900)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cache", ["full", "off", "some"])
@@ -60,7 +61,7 @@ def test_the_cache_changes_no_image(
     pipe.synthesizer.cache = "auto" if cache == "some" else cache
     if cache == "some":
         sizes = condition_bytes(pipe.unet, 2, 8, 12)
-        monkeypatch.setattr(synthesizer, "free_bytes", lambda device: sum(sizes))  # half is cached
+        monkeypatch.setattr(condition, "free_bytes", lambda device: sum(sizes))  # half is cached
         n_cached = len(cached_norms(pipe.unet, 2, (8, 12), sum(sizes) // 2))
         assert f"{n_cached} of {len(sizes)} norms" in pipe.synthesizer.describe_cache(2)
     images = pipe.generate(masks, seeds)
@@ -80,7 +81,7 @@ def test_equal_masks_are_encoded_and_cached_once(
         calls.append(1)
         return encode_condition(*arguments)
 
-    monkeypatch.setattr("semsynth.models.sdm.condition.encode_condition", counted)
+    monkeypatch.setattr(condition, "encode_condition", counted)
     live = MemoryTracker()
     live.ignore(list(unet.parameters()))
     with live:
@@ -118,8 +119,8 @@ def test_bfloat16_is_close(
     monkeypatch.setattr(precision, "cpu_bfloat16", lambda: "AVX512-BF16")
     pipe = new_pipe()  # what is faster is the default
     assert pipe.synthesizer.precision == "bf16"
-    condition = pipe.synthesizer.encode(masks[:1])
-    assert condition.n_bytes == size // 2
+    encoded = pipe.synthesizer.encode(masks[:1])
+    assert encoded.n_bytes == size // 2
     short = pipe.generate(masks, seeds)
     # Three digits of a number: some levels of 255.
     assert 0 < np.abs(short.astype(int) - expected).mean() < 4

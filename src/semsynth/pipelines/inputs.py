@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.data.images import ONE_CHANNEL, ids_from_image, read_ids, read_mask
 from semsynth.data.labels import Array, LabelSet
+from semsynth.diffusion.sampling import OnStep
+from semsynth.pipelines.synthesizer import Interrupted
 
-Single = Image.Image | Array | torch.Tensor | str | os.PathLike[str]
+Callback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
+"""(pipeline, step, timestep, {"latents": x}) to those of these that change; as in Diffusers."""
+Single = Image.Image | Array | Tensor | str | os.PathLike[str]
 Mask = Single | Sequence[Single]
 """An image, array or path; an array may hold several masks, and so may a list or tuple."""
 
@@ -40,6 +44,32 @@ def check_callback(callback: Any, inputs: Sequence[str]) -> None:
         raise UserError(
             f"callback_on_step_end_tensor_inputs: {sorted(names)}; there are only latents"
         )
+
+
+def step_hook(pipe: Any, callback: Callback | None, bar: Any) -> OnStep:
+    """Return what to call after each step: it advances the bar and calls the callback.
+
+    Raises, when called:
+        UserError: the callback returns something else than latents of the same shape.
+        Interrupted: it has set ``pipe._interrupt``.
+    """
+
+    def on_step(index: int, t: Any, latents: Tensor) -> Tensor | None:
+        bar.update(1)
+        if callback is None:
+            return None
+        changed = (callback(pipe, index, t, {"latents": latents}) or {}).get("latents")
+        if changed is not None and (
+            not isinstance(changed, Tensor) or changed.shape != latents.shape
+        ):
+            raise UserError(
+                f"callback_on_step_end: must return latents of shape {tuple(latents.shape)}"
+            )
+        if pipe._interrupt:
+            raise Interrupted(latents if changed is None else changed)
+        return changed
+
+    return on_step
 
 
 def read_masks(mask: Mask, labels: LabelSet) -> Array:
@@ -121,7 +151,7 @@ def _file(value: str | os.PathLike[str]) -> Path:
 
 
 def _array(value: Any, where: str) -> Array:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex():
             raise UserError(_not_integer(where, str(value.dtype).removeprefix("torch.")))
         value = value.detach().cpu().numpy()

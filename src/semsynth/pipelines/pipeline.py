@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,11 +52,13 @@ from semsynth.pipelines.formats.model_file import (
 )
 from semsynth.pipelines.formats.provenance import licence
 from semsynth.pipelines.inputs import (
+    Callback,
     Mask,
     check_callback,
     check_counts,
     read_instances,
     read_masks,
+    step_hook,
 )
 from semsynth.pipelines.outputs import (
     Generators,
@@ -65,16 +67,13 @@ from semsynth.pipelines.outputs import (
     make_generators,
     to_output,
 )
-from semsynth.pipelines.synthesizer import Interrupted, Synthesizer
+from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.pipelines.unsupported import (
     ATTRIBUTES,
     refuse_freeu,
     refuse_unsupported_arguments,
     warn_never_sliced,
 )
-
-Callback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
-"""(pipeline, step, timestep, {"latents": x}) to those of these that change; as in Diffusers."""
 
 
 class SemanticDiffusionPipeline(DiffusionPipeline):
@@ -413,7 +412,8 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         set_timesteps(self.scheduler, num_inference_steps)
         condition = synthesizer.encode(masks, edges)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
-            on_step = self._on_step(callback_on_step_end, bar)
+            self._interrupt = False
+            on_step = step_hook(self, callback_on_step_end, bar)
             x0 = synthesizer.sample(condition, noise, generators, self.scheduler, settings, on_step)
         latent_only = output_type == "latent"
         images = x0 if latent_only else to_output(synthesizer.decode(x0, size), output_type)
@@ -433,27 +433,6 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         if edges is None and self.instance_edges:
             warn_once("the model was trained with the edges of instances; instances= is missing")
         return masks, edges
-
-    def _on_step(self, callback: Callback | None, bar: Any) -> Callable[..., Tensor | None]:
-        """Return what is called after each step: it advances the bar and asks the callback."""
-        self._interrupt = False
-
-        def on_step(index: int, t: Any, latents: Tensor) -> Tensor | None:
-            bar.update(1)
-            if callback is None:
-                return None
-            changed = (callback(self, index, t, {"latents": latents}) or {}).get("latents")
-            if changed is not None and (
-                not isinstance(changed, Tensor) or changed.shape != latents.shape
-            ):
-                raise UserError(
-                    f"callback_on_step_end: must return latents of shape {tuple(latents.shape)}"
-                )
-            if self._interrupt:
-                raise Interrupted(latents if changed is None else changed)
-            return changed
-
-        return on_step
 
     @property
     def codec(self) -> Codec:

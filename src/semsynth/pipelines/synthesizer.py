@@ -6,18 +6,18 @@ unlabelled pixels below and to the right, and the image is cropped to the mask's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from semsynth.core.devices import free_bytes, pick_device
+from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
 from semsynth.core.precision import (
@@ -30,12 +30,14 @@ from semsynth.core.precision import (
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser
-from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
+from semsynth.diffusion.sampling import OnStep, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.config import Compile, ModelConfig, Size, whole_size
 from semsynth.models.sdm.condition import (
+    Cache,
     Condition,
+    cache_budget,
     cached_norms,
     condition_bytes,
     encode_masks,
@@ -65,17 +67,7 @@ from semsynth.pipelines.outputs import (
     to_pixels,
 )
 
-Cache = Literal["auto", "full", "off"]
-"""Gammas and betas of masks: ``auto`` caches what fits into half of the free memory, ``full`` all
-of them, ``off`` none (each pass computes its own)."""
-
-AUTO_SHARE = 0.5
-# What `full` may take of the free memory: the pass itself needs some.
-FULL_SHARE = 0.8
-
 WantedPrecision = Literal["auto", "no", "bf16"]
-OnStep = Callable[[int, Any, Tensor], Tensor | None]
-"""(index of the step, its timestep, x after it) to another x, or None to continue with this one."""
 
 
 class Interrupted(Exception):
@@ -291,7 +283,7 @@ class Synthesizer:
 
     def _cache_bytes(self, masks: int, latent_size: Size) -> int:
         needed = sum(condition_bytes(self.plain_network, masks, *latent_size))
-        return keep_bytes(self.cache, self.device, needed)
+        return cache_budget(self.cache, self.device, needed)
 
     def describe_size(self, height: int, width: int) -> str:
         """Return a line on what becomes of masks of this size; empty for the trained one."""
@@ -450,30 +442,6 @@ class Synthesizer:
     def _keep_casts(self) -> AbstractContextManager[object]:
         # Sequential offloading brings new weights in each pass: the casts of the old ones are lost.
         return nullcontext() if self._is_offloaded() else keep_casts(self.device)
-
-
-def keep_bytes(cache: Cache, device: torch.device, needed: int) -> int:
-    """Return how many bytes of conditions to keep, of ``needed`` for all of them.
-
-    ``full`` falls back to the rule of ``auto``, with a warning, where all of them are more than
-    ``FULL_SHARE`` of the free memory; nothing has been allocated yet.
-
-    Raises:
-        UserError: ``cache`` is not one of ``Cache``.
-    """
-    if cache not in get_args(Cache):
-        raise UserError(f"cache is {cache!r}: must be one of {', '.join(get_args(Cache))}")
-    if cache == "off":
-        return 0
-    free = free_bytes(device)
-    if cache == "full" and needed <= FULL_SHARE * free:
-        return needed
-    if cache == "full":
-        warn_once(
-            f"cache full: gammas and betas take {needed / 1e9:.1f} GB, more than {FULL_SHARE:.0%} "
-            f"of the {free / 1e9:.1f} GB that are free: keeping what fits into half, as auto does"
-        )
-    return int(AUTO_SHARE * free)
 
 
 def images_per_mask(*maps_BHW: Array | None) -> int:

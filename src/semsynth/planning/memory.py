@@ -28,11 +28,10 @@ from semsynth.models.codecs.vae_costs import fresh_vae
 from semsynth.models.config import VaeConfig
 from semsynth.models.sdm.blocks import Modulation, ResBlock
 from semsynth.models.sdm.compiled_norms import compiled_norm_act
-from semsynth.models.sdm.condition import encode_masks, encode_null
+from semsynth.models.sdm.condition import AUTO_SHARE, encode_masks, encode_null
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
-from semsynth.pipelines.synthesizer import AUTO_SHARE
 from semsynth.planning.flops import computed, settled
 from semsynth.planning.live_bytes import MemoryTracker
 from semsynth.training.inputs.latent_cache import PIXELS_AT_A_TIME

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
+from semsynth.core.devices import free_bytes
+from semsynth.core.errors import UserError
+from semsynth.core.logging import warn_once
 from semsynth.core.precision import computed_dtype
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.blocks import EPS, Modulation, SpadeNorm, group_norm
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
     from semsynth.models.sdm.unet import SemanticUNet
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Cache = Literal["auto", "full", "off"]
+"""Gammas and betas of masks: ``auto`` caches what fits into half of the free memory, ``full`` all
+of them, ``off`` none (each pass computes its own)."""
+
+AUTO_SHARE = 0.5
+# What `full` may take of the free memory: the pass itself needs some.
+FULL_SHARE = 0.8
 # Modulations of the null condition up to this size are stored whole: below it, computing the border
 # of a plain GroupNorm again takes longer than reading a map (`python benchmarks/kernels.py`).
 MAX_DENSE_NULL_NUMEL = 2**19
@@ -180,6 +190,30 @@ def encode_null(unet: SemanticUNet, height: int, width: int) -> Condition:
             parts = (expand_border(parts[0], whole), expand_border(parts[1], whole))
         norms.append(NormCondition((own_memory(parts),)))
     return Condition(tuple(norms))
+
+
+def cache_budget(cache: Cache, device: torch.device, needed: int) -> int:
+    """Return how many bytes of conditions to cache, of ``needed`` for all of them.
+
+    ``full`` falls back to the rule of ``auto``, with a warning, where all of them are more than
+    ``FULL_SHARE`` of the free memory; nothing has been allocated yet.
+
+    Raises:
+        UserError: ``cache`` is not one of ``Cache``.
+    """
+    if cache not in get_args(Cache):
+        raise UserError(f"cache is {cache!r}: must be one of {', '.join(get_args(Cache))}")
+    if cache == "off":
+        return 0
+    free = free_bytes(device)
+    if cache == "full" and needed <= FULL_SHARE * free:
+        return needed
+    if cache == "full":
+        warn_once(
+            f"cache full: gammas and betas take {needed / 1e9:.1f} GB, more than {FULL_SHARE:.0%} "
+            f"of the {free / 1e9:.1f} GB that are free: keeping what fits into half, as auto does"
+        )
+    return int(AUTO_SHARE * free)
 
 
 def condition_bytes(unet: SemanticUNet, masks: int, height: int, width: int) -> list[int]:
