@@ -15,8 +15,12 @@ from pathlib import Path
 import pytest
 
 MAX_LINES = 400
-# One idea each, longer than that: say which.
-ONE_IDEA: dict[str, str] = {}
+# One idea each, longer than that: which one.
+ONE_IDEA = {
+    "src/semsynth/pipelines/pipeline.py": "the Diffusers pipeline: one class, its docstring",
+    "src/semsynth/pipelines/synthesizer.py": "from masks to images",
+    "src/semsynth/training/recipe.py": "every key of a recipe, and what excludes what",
+}
 MAX_FUNCTION = 50
 MAX_PARAMETERS = 7
 # Diffusers keeps a configuration as the parameters of a constructor, and a pipeline is called with
@@ -25,6 +29,8 @@ MANY_PARAMETERS = ("src/semsynth/pipelines/pipeline.py", "src/semsynth/models/sd
 MIN_LINES = 80
 # Tables of things of one kind, one file each, however small.
 REGISTRIES = ("data/sources/", "cli/", "pipelines/formats/", "evaluation/metrics/")
+# Parts behind the one face of a job, which an import contract protects.
+REGISTRIES += ("core/distributed/",)
 
 # Absolute paths of some machine, and addresses of some machine's files.
 MACHINE = re.compile(r"(?<![\w.~:/])/(?:home|root|work|opt|Users)/\w|file:///")
@@ -165,7 +171,9 @@ def test_functions_have_few_parameters(root: Path) -> None:
 
 def test_the_words_are_the_fields(root: Path) -> None:
     found = []
-    for path in sources(root).values():
+    for name, path in sources(root).items():
+        if name == "semsynth.data.sources.ade20k":  # it has a class of that name
+            continue
         text = path.read_text(encoding="utf-8")
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             # Keys of files keep their names: a string of one word is one.
