@@ -226,9 +226,11 @@ def _summary(cls: type) -> str:
 
 
 def _table(entries: list[Entry], title: str) -> str:
-    lines = [f"| {title} | Type | Default | Meaning |", "|---|---|---|---|"]
+    lines = [f"| {title} | Type and default | Meaning |", "|---|---|---|"]
     for entry in entries:
-        cells = (f"`{entry.name}`", entry.kind, entry.default, _sentence(entry.meaning))
+        names = "<br>".join(f"`{name}`" for name in entry.name.split(", "))
+        default = entry.default if entry.default == "required" else f"default: {entry.default}"
+        cells = (names, f"{entry.kind}<br>{default}", _sentence(entry.meaning))
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
