@@ -202,13 +202,13 @@ def test_what_cannot_be_started_from(
 ) -> None:  # fmt: skip
     (tmp_path / "map.yaml").write_text("sky: himmel\n")
     cases: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-        ("goes through `semsynth import` first", {"from_checkpoint": official[0]}, ()),
+        ("convert a checkpoint of the official code with `semsynth import`", {"from_checkpoint": official[0]}, ()),
         ("no such checkpoint", {"from_checkpoint": tmp_path / "nowhere.pth"}, ()),
         ("is another network: model.spade_hidden is 8, the recipe's 16",
          {"from_checkpoint": source}, ("model.spade_hidden=16",)),
         ("'himmel' is not a label of the starting point",
          {"from_checkpoint": source, "label_map": tmp_path / "map.yaml"}, ()),
-        ("is for --from, which is not given", {"label_map": tmp_path / "map.yaml"}, ()),
+        ("--label-map .*: needs --from", {"label_map": tmp_path / "map.yaml"}, ()),
     ]  # fmt: skip
     for message, options, changes in cases:
         with pytest.raises(UserError, match=message) as error:
