@@ -53,7 +53,7 @@ def make_masks(count: int, height: int = 16, width: int = 24) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Diffusers' bars and notes about settings that a scheduler has no use for."""
+    """Diffusers' bars and notes about settings that a scheduler does not use."""
     level = diffusers.utils.logging.get_verbosity()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
@@ -64,13 +64,13 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    """A pipeline whose metadata, scheduler and network the tests leave as they are."""
+    """A pipeline whose metadata, scheduler and network no test changes."""
     return make_pipe()
 
 
 @pytest.fixture
 def new_pipe() -> Callable[..., Any]:
-    """Makes pipelines of one's own: (codec, edges, **diffusion, metadata)."""
+    """Makes pipelines that a test may change: (codec, edges, **diffusion, metadata)."""
     return make_pipe
 
 

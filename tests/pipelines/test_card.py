@@ -1,4 +1,4 @@
-"""The model card says the metadata; without a known licence nothing is published."""
+"""The model card shows the metadata; without a known licence nothing is published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What else Diffusers' pipelines can: compile, offload, precision, checkpointing."""
+"""Compiling, offloading, precision and gradient checkpointing, as for other Diffusers pipelines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_offload_needs_an_accelerator(new_pipe: Any) -> None:
 
 
 def test_offloaded(new_pipe: Any, new_masks: Any) -> None:
-    """With the CPU in the place of the accelerator: all that is missing is the speed."""
+    """With the CPU as the accelerator: the same, but for the speed."""
     pipe, mask = new_pipe(edges=True), new_masks(1)
     objects = (mask > 1).astype(np.uint8)
     before = generate_images(pipe, mask, instances=objects)
@@ -105,7 +105,7 @@ def test_gradient_checkpointing(new_pipe: Any, new_masks: Any) -> None:
 
 
 def test_the_network_takes_the_official_label_map(pipe: Any, new_masks: Any) -> None:
-    """`unet(x, t, one_hot)` is the pass that the pipeline takes, by the map and not by ids."""
+    """``unet(x, t, label_map)`` gives the numbers of the pipeline's pass."""
     mask = new_masks(1)
     x = torch.randn((1, 12, 8, 12), generator=torch.Generator().manual_seed(0))
     channels = torch.from_numpy(pipe.labels.channel_lut()[mask])

@@ -166,6 +166,7 @@ def test_from_the_hub(cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
     wanted = asked.pop("allow_patterns")
     assert (asked["revision"], asked["token"]) == ("v1", "t")
     assert not any(pattern.endswith((".bin", ".py", "/*")) for pattern in wanted)
+    assert {"vae/*.json", f"vae/{WEIGHTS}.safetensors"} <= set(wanted)  # a model may have one
     with pytest.raises(UserError, match=r"variant|fp16"):
         load("me/streets", variant="fp16")
     assert f"unet/{WEIGHTS}.fp16.safetensors" in asked["allow_patterns"]

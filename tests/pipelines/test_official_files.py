@@ -50,7 +50,7 @@ def save(path: Path, value: Any) -> Path:
 
 @pytest.fixture
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs ``semsynth import`` on a value or a file; returns its one line of complaint."""
+    """Runs ``semsynth import`` on a value or a file; returns its error, one line."""
 
     def run(value: Any, *flags: str, verb: str = "import") -> str:
         path = value if isinstance(value, Path) else save(tmp_path / "bad.pt", value)
@@ -280,7 +280,7 @@ def test_flags_that_do_not_fit(refused: Refused, tmp_path: Path) -> None:
 
 
 def ours(**changes: Any) -> ModelFile:
-    """A model as training leaves one, with the paper's objective."""
+    """A model as training writes it, with the paper's loss."""
     model = ModelConfig.model_validate({
         "codec": "pixel", "base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1,
         "attention_factors": [2], "head_channels": 16, "spade_hidden": 128, "labels": "nearest",

@@ -125,7 +125,7 @@ def test_code_in_a_checkpoint_is_never_run(kind: str, checkpoint: Path, tmp_path
         torch.save(value, checkpoint, _use_new_zipfile_serialization=kind == "torch")
     assert "refused" in refused(checkpoint)
     assert not target.exists()
-    # The trap works: without our care it would have been made.
+    # The trap works: an unsafe load makes the folder.
     if kind == "pickle":
         pickle.loads(checkpoint.read_bytes())
     else:
@@ -173,7 +173,7 @@ def test_an_image_is_its_mask_and_seed(kind: str, sampler: SamplerName) -> None:
     images = pipe.generate(three, [5, 6, 5], settings)
     assert images.shape == (3, 16, 24, 3) and images.dtype == np.uint8
     assert float(images.std()) > 1
-    torch.manual_seed(99)  # the global generator has no say
+    torch.manual_seed(99)  # the global generator has no effect
     assert np.array_equal(pipe.generate(three, [5, 6, 5], settings), images)
     alone = pipe.generate(three[1:2], [6], settings)
     assert np.abs(alone[0].astype(int) - images[1]).max() <= 1

@@ -88,7 +88,7 @@ def test_schedulers_of_rectified_flow_generate_images(
 
 
 class Exact:
-    """The network that is right about images whose latent pixels are Gaussian: mean 0.1."""
+    """The exact denoiser of images whose latent pixels are Gaussian with mean 0.1."""
 
     def __init__(self, pipe: Any) -> None:
         self.alpha_bar = pipe.synthesizer.schedule.alpha_bar

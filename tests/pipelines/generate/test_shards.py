@@ -110,7 +110,7 @@ def test_finishing_while_another_process_writes_is_safe(
 
     def replace(temporary: Any, path: Any) -> None:
         if of in str(path) and not twice:
-            # This task was started twice; the other one finishes, and tidies our file away.
+            # This task was started twice; the other one finishes, and removes our file.
             twice.append({})
             twice[0] |= generate(GenerateConfig(**flags(folder, "twice")))
             assert not Path(temporary).exists()

@@ -38,7 +38,7 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
 
     Raises:
         UserError: no such model, the output exists, or the official code cannot run the model
-            (says why).
+            (with the reasons).
     """
     side_file = config.output.with_suffix(".json")
     files = {"official": [config.output, side_file], "pth": [config.output], "diffusers": []}

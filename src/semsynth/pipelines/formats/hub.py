@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
+from semsynth.pipelines.formats.diffusers_folder import VAE
 from semsynth.pipelines.formats.provenance import Metadata, has_licence
 
 _FETCH_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -29,10 +30,14 @@ def fetch(name: str, options: Mapping[str, Any]) -> str:
 
     ending = "bin" if options.get("use_safetensors") is False else "safetensors"
     variant = f".{options['variant']}" if options.get("variant") else ""
-    weights = [f"unet/{_WEIGHTS}{variant}{part}.{ending}" for part in ("", "-[0-9]*")]
+    parts = ("unet", VAE)  # a model without an autoencoder has no second folder
+    configs = ["model_index.json", *(f"{part}/*.json" for part in ("scheduler", *parts))]
+    weights = [
+        f"{part}/{_WEIGHTS}{variant}{shard}.{ending}" for part in parts for shard in ("", "-[0-9]*")
+    ]
     folder: str = snapshot_download(
         name,
-        allow_patterns=["model_index.json", "scheduler/*.json", "unet/*.json", *weights],
+        allow_patterns=[*configs, *weights],
         **{key: options[key] for key in _FETCH_OPTIONS if options.get(key) is not None},
     )
     return folder

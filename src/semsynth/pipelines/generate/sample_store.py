@@ -33,7 +33,7 @@ class SampleSpec:
     """One image to generate.
 
     Attributes:
-        split: the split of its mask, and its own.
+        split: of its mask and of itself.
         source: the stem of its mask.
         stem: its own stem.
         seed: decides its noise.
@@ -126,7 +126,7 @@ class OutputGeometry:
         return PreparedSample(image, mask, original, box, resize=self.resize_mode(split, source))
 
     def resize_mode(self, split: str, source: str) -> ResizeMode | None:
-        """Return how a mask's source was resized, where not as all sources were."""
+        """Return how a mask's source was resized, if unlike the rest of the data set."""
         return None if self._native else self._data.record(split, source).resize
 
 
