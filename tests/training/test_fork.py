@@ -156,7 +156,7 @@ def test_what_cannot_be_forked(
          ("loss.prediction=epsilon",)),
         ("channel . is .* there, himmel here", {**there, "data": other}, ()),
         ("a run has one start", {**there, "from_checkpoint": unfinished}, ()),
-        ("is for --from, which is not given", {**there, "label_map": path}, ()),
+        ("--label-map .*: needs --from", {**there, "label_map": path}, ()),
     ]  # fmt: skip
     for message, options, changes in cases:
         refuse(configure("run", *changes, **options), message)

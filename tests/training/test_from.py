@@ -202,7 +202,7 @@ def test_what_cannot_be_started_from(
 ) -> None:  # fmt: skip
     (tmp_path / "map.yaml").write_text("sky: himmel\n")
     cases: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-        ("convert a checkpoint of the official code with `semsynth import`", {"from_checkpoint": official[0]}, ()),
+        ("convert a checkpoint of the official code", {"from_checkpoint": official[0]}, ()),
         ("no such checkpoint", {"from_checkpoint": tmp_path / "nowhere.pth"}, ()),
         ("is another network: model.spade_hidden is 8, the recipe's 16",
          {"from_checkpoint": source}, ("model.spade_hidden=16",)),

@@ -27,10 +27,9 @@ from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training import build as setup
-from semsynth.training.inputs.samples import noise_at
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig, load_recipe
-from semsynth.training.step import dropped_masks, step_timesteps
+from semsynth.training.step import dropped_masks, noise_at, step_timesteps
 
 CLASSES = 3
 # Two channels in each group of GroupNorm: with one, a bias before it has no gradient but rounding,

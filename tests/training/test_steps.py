@@ -29,7 +29,7 @@ from semsynth.training import build as setup
 from semsynth.training import loop
 from semsynth.training import step as step_module
 from semsynth.training.build import enable_checkpointing, make_optimizer
-from semsynth.training.loop import learning_rate, phase_at, train
+from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
 from semsynth.training.recipe import (
     FinetuneSection,
@@ -43,6 +43,8 @@ from semsynth.training.state import Ema, TrainState
 from semsynth.training.step import (
     TrainContext,
     dropped_masks,
+    learning_rate,
+    phase_at,
     step_names,
     step_timesteps,
     train_step,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,22 @@ from semsynth.core.logging import logger
 from semsynth.core.precision import Precision, can_compute, resolve_precision
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
+from semsynth.data.augment import ImageAugmentation
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
+from semsynth.models.codecs.vae import open_vae
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
 from semsynth.training.init.from_model import Initialization
-from semsynth.training.recipe import Recipe
+from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
+from semsynth.training.inputs.mask_dropout import RegionDropout
+from semsynth.training.recipe import Recipe, TrainConfig
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
-from semsynth.training.step import TrainContext
+from semsynth.training.step import TrainContext, noise_at
 
 # Settings that may change when a run is resumed: they do not affect the weights, or only by
 # rounding. Not `precision`, to whose rounding the weights adapt, nor `cache_latents` (float16).
@@ -47,6 +53,28 @@ _FREE = (
     *("log_every", "validate_every", "preview_every", "checkpoint_every"),
     *("keep_checkpoints", "keep_every"),
 )
+
+
+def check_start(config: TrainConfig) -> None:
+    """Check that the options name at most one start; UserError says which to omit."""
+    if config.fork is not None and config.from_checkpoint is not None:
+        raise UserError("--fork and --from: a run has one start; omit one of them")
+    if config.label_map is not None and config.from_checkpoint is None:
+        raise UserError(f"--label-map {config.label_map}: needs --from")
+
+
+def with_codec_hash(recipe: Recipe) -> Recipe:
+    """Return the recipe with the hash of its autoencoder, so that another one is refused later.
+
+    Raises:
+        UserError: it cannot be loaded, or is another than the recipe names.
+    """
+    vae = recipe.model.vae
+    if vae is None:
+        return recipe
+    found = vae.model_copy(update={"sha256": open_vae(vae).sha256})
+    model = recipe.model.model_copy(update={"vae": found})
+    return recipe.model_copy(update={"model": model})
 
 
 def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
@@ -251,6 +279,38 @@ def make_optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
         weight_decay=section.weight_decay,
         fused=True,
     )
+
+
+def loader_config(recipe: Recipe) -> LoaderConfig:
+    """Return which samples the steps have, and how they are augmented."""
+    train = recipe.train
+    augmentation = ImageAugmentation(
+        flip=train.flip,
+        crop=train.crop,
+        crop_size=train.crop_size,
+        scale=train.scale,
+        color=train.color,
+        probability=train.augment,
+    )
+    return LoaderConfig(recipe.seed, train.batch_size, augmentation, recipe.model.instance_edges)
+
+
+def training_images(context: TrainContext, data: PreparedDataset) -> TrainingDataset:
+    """Return the samples of a run; all processes call it, and share in computing latents.
+
+    Raises:
+        UserError: see ``cache_latents``; or instances are missing.
+    """
+    recipe = context.recipe
+    dropout = None
+    if recipe.train.region_dropout or recipe.finetune.region_dropout:
+        dropout = RegionDropout(recipe, data.labels.unlabelled_channel)
+    latents = None
+    if recipe.train.cache_latents:
+        latent_set = LatentSet(data, context.codec, mirrored=recipe.train.flip)
+        latents = shared_latents(context.accelerator, latent_set, "train")
+    noise = partial(noise_at, recipe)
+    return TrainingDataset(data, "train", loader_config(recipe), dropout, latents, noise)
 
 
 def _precision(

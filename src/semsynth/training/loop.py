@@ -21,25 +21,32 @@ from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.pipelines.formats.model_file import ModelFile, save_model_file
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.pipelines.synthesizer import Synthesizer
-from semsynth.training.build import build_run, check_batch, check_fit, claim
+from semsynth.training.build import (
+    build_run,
+    check_batch,
+    check_fit,
+    check_start,
+    claim,
+    training_images,
+    with_codec_hash,
+)
 from semsynth.training.checkpoints.store import CheckpointWriter
 from semsynth.training.errors import not_finite_error, to_user_error
 from semsynth.training.init.fork import fork
-from semsynth.training.init.from_model import Initialization, check_start, starting_point
-from semsynth.training.inputs.samples import held_out_latents, training_images, with_codec_hash
+from semsynth.training.init.from_model import SAVED_INIT, Initialization, starting_point
 from semsynth.training.metrics import LogWindow, Metrics, Throughput, in_words, read_metrics
-from semsynth.training.recipe import (
-    Recipe,
-    TrainConfig,
-    chosen_recipe,
+from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
+from semsynth.training.state import TrainState, ema_model_file, full_ema
+from semsynth.training.step import (
+    TrainContext,
     learning_rate,
     phase_at,
-    run_folder,
+    step_names,
+    train_step,
 )
-from semsynth.training.state import TrainState, ema_model_file, full_ema
-from semsynth.training.step import TrainContext, step_names, train_step
 from semsynth.training.validation import (
     can_validate,
+    held_out_latents,
     preview,
     validation_batch_size,
     validation_loss,
@@ -112,8 +119,11 @@ def _claim_folder(
 ) -> Initialization | None:
     """Make the folder this run's and this job's; return what the run starts from."""
     job.wait_until_free()
-    job.run_on_rank0(lambda: fork(config, job.folder, recipe, data))
-    start = starting_point(config, job.folder, recipe, data)
+    if config.fork is not None:
+        job.run_on_rank0(lambda: fork(config, job.folder, recipe, data))
+    start = None
+    if config.from_checkpoint is not None or (job.folder / SAVED_INIT).exists():
+        start = starting_point(config, job.folder, recipe, data)
     resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
     job.run_on_rank0(lambda: claim(job.folder, recipe, data, resume, start))
     job.acquire()

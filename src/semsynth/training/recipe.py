@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -348,24 +347,6 @@ def _check_moved(mapping: dict[str, Any], where: str) -> None:
 def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
     """Return the recipe with changes of its section ``train``."""
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
-
-
-def phase_at(recipe: Recipe, step: int) -> tuple[PhaseConfig, int]:
-    """Return the phase that ``step`` belongs to, and the step within it."""
-    if step < recipe.train.steps:
-        return recipe.train, step
-    return recipe.finetune, step - recipe.train.steps
-
-
-def learning_rate(phase: PhaseConfig, step: int) -> float:
-    """Return the learning rate of a phase's step (0-based)."""
-    rate = phase.learning_rate
-    if step < phase.warmup_steps:
-        return rate * (step + 1) / phase.warmup_steps
-    if phase.lr_schedule == "constant":
-        return rate
-    share = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
-    return rate * (phase.lr_final + (1 - phase.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:

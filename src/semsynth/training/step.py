@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from semsynth.core.precision import Precision, autocast
-from semsynth.core.rng import derive_seed, numpy_rng
+from semsynth.core.rng import derive_seed, numpy_rng, torch_generator
+from semsynth.data.labels import Array
 from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import DiffusionLoss, Loss
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.blocks import seed_dropout
 from semsynth.models.sdm.label_input import label_input
-from semsynth.training.recipe import Recipe, learning_rate, phase_at
+from semsynth.training.recipe import PhaseConfig, Recipe, latent_size
 from semsynth.training.state import TrainState
 
 
@@ -69,6 +71,24 @@ class TrainContext:
         """Return the context in which the network computes."""
         # The cache would keep a cast copy of every weight, those of other blocks' shards too.
         return autocast(self.device, precision, self.recipe.train.sharding == "none")
+
+
+def phase_at(recipe: Recipe, step: int) -> tuple[PhaseConfig, int]:
+    """Return the phase that ``step`` belongs to, and the step within it."""
+    if step < recipe.train.steps:
+        return recipe.train, step
+    return recipe.finetune, step - recipe.train.steps
+
+
+def learning_rate(phase: PhaseConfig, step: int) -> float:
+    """Return the learning rate of a phase's step (0-based)."""
+    rate = phase.learning_rate
+    if step < phase.warmup_steps:
+        return rate * (step + 1) / phase.warmup_steps
+    if phase.lr_schedule == "constant":
+        return rate
+    share = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
+    return rate * (phase.lr_final + (1 - phase.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def train_step(state: TrainState, context: TrainContext, batch: Batch) -> Tensor:
@@ -178,6 +198,14 @@ def content_weight(content_B1HW: Tensor, downscale: int) -> Tensor:
         downscale: of the codec.
     """
     return 1 - torch.nn.functional.max_pool2d(1 - content_B1HW.float(), downscale)
+
+
+def noise_at(recipe: Recipe, position: int) -> Array:
+    """Return the noise of a sample, (C, h, w) float32: a function of (seed, step, slot)."""
+    step, slot = divmod(position, recipe.train.batch_size)
+    shape = (recipe.model.latent_channels, *latent_size(recipe))
+    generator = torch_generator(recipe.seed, "noise", step, slot)
+    return torch.randn(shape, generator=generator).numpy()
 
 
 def step_timesteps(recipe: Recipe, loss: DiffusionLoss, step: int, slots: Iterable[int]) -> Tensor:

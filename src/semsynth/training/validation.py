@@ -21,6 +21,7 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.synthesizer import Synthesizer
+from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.recipe import Recipe, latent_size
 from semsynth.training.step import TrainContext, encode_batch, moved
 
@@ -46,6 +47,21 @@ def can_validate(data: PreparedDataset) -> bool:
 def validation_stems(data: PreparedDataset) -> list[str]:
     """Return the up to 64 images of ``val`` of the validation loss."""
     return _spread(data.stems("val"), VALIDATION_IMAGES)
+
+
+def held_out_latents(context: TrainContext, data: PreparedDataset) -> Latents | None:
+    """Return the cached latents of the validation images; None: they are encoded each time.
+
+    All processes call it, and share in computing them.
+
+    Raises:
+        UserError: see ``cache_latents``.
+    """
+    train = context.recipe.train
+    if not (train.cache_latents and train.validate_every and can_validate(data)):
+        return None
+    latents = LatentSet(data, context.codec, mirrored=train.flip)
+    return shared_latents(context.accelerator, latents, "val", validation_stems(data))
 
 
 def validation_batch_size(recipe: Recipe, world: int) -> int:

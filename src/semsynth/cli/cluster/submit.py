@@ -184,10 +184,15 @@ def _log(run: Path, job: str) -> Path:
 def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
     """Check what the job itself would check, and that no other job trains in its folder."""
     from semsynth.data.dataset import PreparedDataset
-    from semsynth.training.build import check_batch, check_claim, check_fit
+    from semsynth.training.build import (
+        check_batch,
+        check_claim,
+        check_fit,
+        check_start,
+        with_codec_hash,
+    )
     from semsynth.training.init.fork import check_fork
-    from semsynth.training.init.from_model import check_start, starting_point
-    from semsynth.training.inputs.samples import with_codec_hash
+    from semsynth.training.init.from_model import starting_point
 
     check_start(config.training)
     check_batch(recipe, config.nodes * (config.gpus or 1))

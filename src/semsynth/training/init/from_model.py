@@ -19,7 +19,7 @@ from semsynth.training.init.label_match import LabelMapping, match_labels, read_
 from semsynth.training.init.transfer import check_body, transfer_weights
 from semsynth.training.recipe import Recipe, TrainConfig
 
-FILE = "from.json"
+SAVED_INIT = "from.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Initialization:
 
     def save(self, run: Path) -> None:
         """Record it in the run's folder, so that the run resumes without ``--from``."""
-        write_json(run / FILE, asdict(self))
+        write_json(run / SAVED_INIT, asdict(self))
 
     def initialize(self, unet: SemanticUNet, recipe: Recipe, data: PreparedDataset) -> None:
         """Give a fresh network the weights, and log which were transferred and which were not.
@@ -83,14 +83,6 @@ class Initialization:
         """Return a model's facts with this start, under the terms of both data sets."""
         both = joint_licence(licence(facts), licence(self.facts))
         return {**facts, "licence": both, "from": self.facts}
-
-
-def check_start(config: TrainConfig) -> None:
-    """Check that the options name at most one start; UserError says which to omit."""
-    if config.fork is not None and config.from_checkpoint is not None:
-        raise UserError("--fork and --from: a run has one start; omit one of them")
-    if config.label_map is not None and config.from_checkpoint is None:
-        raise UserError(f"--label-map {config.label_map}: needs --from")
 
 
 def starting_point(
@@ -136,7 +128,7 @@ def read_saved_init(run: Path) -> Initialization | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = run / FILE
+    path = run / SAVED_INIT
     if not path.exists():
         return None
     try:

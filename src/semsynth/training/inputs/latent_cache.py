@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -32,6 +33,7 @@ from semsynth.core.files import claim_output_dir, require_space, sha256_file, wr
 from semsynth.core.logging import logger
 from semsynth.core.progress import progress
 from semsynth.data.dataset import INFO, PreparedDataset
+from semsynth.data.loader import Latents
 from semsynth.models.codecs.codec import Codec, normalize_images
 
 FORMAT = 2
@@ -191,6 +193,23 @@ def cache_latents(
                 )
             cache.write(stem, found, hashes[stem])
     return cache
+
+
+def shared_latents(
+    accelerator: Accelerator, latents: LatentSet, split: str, stems: Sequence[str] | None = None
+) -> Latents:
+    """Return the cached latents of a split; all processes call it, and share in computing them.
+
+    Raises:
+        UserError: see ``cache_latents``.
+    """
+    if accelerator.is_main_process:
+        claim_latents(latents)
+    accelerator.wait_for_everyone()
+    shard = (accelerator.process_index, accelerator.num_processes)
+    cache = cache_latents(latents, split, accelerator.device, shard=shard, stems=stems)
+    accelerator.wait_for_everyone()
+    return cache.read
 
 
 def _hash(data: PreparedDataset, split: str, stem: str) -> str:

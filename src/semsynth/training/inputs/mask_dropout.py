@@ -22,7 +22,8 @@ from skimage.measure import label as connected
 
 from semsynth.core.rng import numpy_rng
 from semsynth.data.labels import Array
-from semsynth.training.recipe import Recipe, phase_at
+from semsynth.training.recipe import Recipe
+from semsynth.training.step import phase_at
 
 Pixels = npt.NDArray[np.bool_]
 
