@@ -91,7 +91,7 @@ def test_only_given_options_are_in_the_script(
         (["--from", "nowhere"], "--from nowhere"),
         (["--fork", "nowhere"], "--fork nowhere: is not a run folder"),
         (["--fork", "nowhere", "--from", "nowhere"], "a run has one start"),
-        (["--label-map", "tiny.yaml"], "is for --from"),
+        (["--label-map", "tiny.yaml"], "needs --from"),
     ],
 )
 def test_what_cannot_run_does_not_wait_in_a_queue(
