@@ -49,10 +49,11 @@ def check_callback(callback: Any, inputs: Sequence[str]) -> None:
 def step_hook(pipe: Any, callback: Callback | None, bar: Any) -> OnStep:
     """Return what to call after each step: it advances the bar and calls the callback.
 
-    Raises, when called:
+    An interruption of an earlier call is reset. Raises, when called:
         UserError: the callback returns something else than latents of the same shape.
         Interrupted: it has set ``pipe._interrupt``.
     """
+    pipe._interrupt = False
 
     def on_step(index: int, t: Any, latents: Tensor) -> Tensor | None:
         bar.update(1)

@@ -102,8 +102,11 @@ def to_pixels(images_B3HW: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def to_output(images_B3HW: Tensor, output_type: str) -> Any:
     """Return images of [-1, 1] as a list of PIL images (``pil``), or with values 0 to 1.
 
-    ``np`` is (B, H, W, 3) on the CPU, ``pt`` (B, 3, H, W) on its device; both float32.
+    ``np`` is (B, H, W, 3) on the CPU, ``pt`` (B, 3, H, W) on its device; both float32. With
+    ``latent`` they are latents, and stay as they are.
     """
+    if output_type == "latent":
+        return images_B3HW
     if output_type == "pil":
         return [Image.fromarray(pixels) for pixels in to_pixels(images_B3HW)]
     shares = (images_B3HW + 1) / 2

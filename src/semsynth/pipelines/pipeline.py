@@ -396,27 +396,26 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         check_counts(num_images, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         synthesizer = self.synthesizer
+        if guidance_scale is None:
+            guidance_scale = synthesizer.default_guidance
         settings = SamplerSettings(
             steps=num_inference_steps,
-            guidance_scale=(
-                synthesizer.default_guidance if guidance_scale is None else guidance_scale
-            ),
+            guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
         )
         check_scheduler(self._diffusion, self.scheduler)
         masks, edges = self._read(mask, instances)
-        synthesizer.check_guidance(settings.guidance_scale)
+        synthesizer.check_guidance(guidance_scale)
         size = (masks.shape[1], masks.shape[2])
         generators = make_generators(generator, seeds, len(masks) * num_images)
         noise = synthesizer.initial_noise(size, generators, latents)
         set_timesteps(self.scheduler, num_inference_steps)
         condition = synthesizer.encode(masks, edges)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
-            self._interrupt = False
             on_step = step_hook(self, callback_on_step_end, bar)
             x0 = synthesizer.sample(condition, noise, generators, self.scheduler, settings, on_step)
-        latent_only = output_type == "latent"
-        images = x0 if latent_only else to_output(synthesizer.decode(x0, size), output_type)
+        result = x0 if output_type == "latent" else synthesizer.decode(x0, size)
+        images = to_output(result, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
