@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from gaussian import CONFIGS
 from torch import Tensor
 
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.diffusion.guidance import Denoiser, NoiseLevel, guide
+from semsynth.diffusion.guidance import Denoiser, NoiseLevel, guide, guide_reference
 from semsynth.diffusion.schedule import Schedule
 
 
@@ -40,7 +42,8 @@ def test_guidance_acts_inside_its_interval() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
-def test_guidance_in_closed_form(scale: float) -> None:
+@pytest.mark.parametrize("guide", [guide, guide_reference])
+def test_guidance_in_closed_form(guide: Callable[..., Tensor], scale: float) -> None:
     sample, null = torch.randn(2, 6, 4, 4), torch.randn(2, 6, 4, 4)
     found = guide(sample, null, scale, 3)
     expected = null[:, :3] + scale * (sample[:, :3] - null[:, :3])

@@ -58,6 +58,12 @@ def guide(sample: Tensor, null_sample: Tensor, scale: float, channels: int) -> T
     return torch.cat([torch.lerp(null_sample[:, :channels], masked, scale), variance], dim=1)
 
 
+def guide_reference(sample: Tensor, null_sample: Tensor, scale: float, channels: int) -> Tensor:
+    """Return ``guide`` by the operations of the official code, which round differently."""
+    masked, free = sample[:, :channels], null_sample[:, :channels]
+    return torch.cat([free + scale * (masked - free), sample[:, channels:]], dim=1)
+
+
 class Denoiser:
     """From noisy x and its noise level to the clean image: what ``sample`` calls in each step."""
 
@@ -67,6 +73,7 @@ class Denoiser:
         schedule: Schedule,
         clip: Callable[[Tensor], Tensor] | None,
         settings: SamplerSettings,
+        combine: Callable[[Tensor, Tensor, float, int], Tensor] = guide,
     ) -> None:
         """Keep the parts.
 
@@ -75,11 +82,13 @@ class Denoiser:
             schedule: the forward process that it was trained for.
             clip: limits x0 to the range of images (``codec.clip``); None: no limits.
             settings: for the guidance's scale and interval.
+            combine: ``guide``, or ``guide_reference``.
         """
         self.network = network
         self.schedule = schedule
         self.clip = clip
         self.settings = settings
+        self.combine = combine
 
     def scale_at(self, t: float) -> float:
         """Return the guidance scale at timestep ``t``: 1 outside the interval.
@@ -102,7 +111,7 @@ class Denoiser:
         scale, channels = self.scale_at(level.t), x_BCHW.shape[1]
         output, null_output = self.network(x_BCHW, t_B, scale != 1.0)
         if null_output is not None:
-            output = guide(output, null_output, scale, channels)
+            output = self.combine(output, null_output, scale, channels)
         output = output.float()
         prediction, rest = output[:, :channels], output[:, channels:]
         x0 = to_x0(self.schedule.config.prediction, x_BCHW, prediction, level.alpha, level.sigma)

@@ -29,7 +29,7 @@ from semsynth.core.precision import (
 )
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
-from semsynth.diffusion.guidance import Denoiser
+from semsynth.diffusion.guidance import Denoiser, guide, guide_reference
 from semsynth.diffusion.sampling import OnStep, make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, open_codec
@@ -339,7 +339,8 @@ class Synthesizer:
                 output = self.network(x, t, condition, null if with_null else None)
             return output.sample, output.null_sample
 
-        return Denoiser(predict, self.schedule, self.codec.clip, settings)
+        combine = guide_reference if self.use_reference else guide
+        return Denoiser(predict, self.schedule, self.codec.clip, settings, combine)
 
     @torch.no_grad()
     def sample(
