@@ -53,7 +53,7 @@ napoleon_use_rtype = False
 
 
 def _fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace `<!-- generated: NAME -->` by that part of the reference."""
+    """Replace `<!-- generated: NAME --> ... <!-- end -->` by that part of the reference."""
     source[0] = generated.fill_in(source[0])
 
 

@@ -1,6 +1,7 @@
 """The parts of the reference that are generated from the code: recipe keys, commands, Python API.
 
-Markdown that `conf.py` puts in place of `<!-- generated: NAME -->`. Tests import this file, too.
+Markdown that `conf.py` puts in place of `<!-- generated: NAME --> ... <!-- end -->`. Tests import
+this file, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import semsynth
 from semsynth.cli import VERBS, main
 from semsynth.training.recipe import Recipe, recipe_names, recipe_path
 
-_PLACEHOLDER = re.compile(r"<!-- generated: (\w+) -->")
+_PLACEHOLDER = re.compile(r"<!-- generated: (\w+) -->.*?<!-- end -->", re.S)
 _WORDS = {int: "integer", float: "number", bool: "true, false", str: "text", type(None): "null"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib.util
 import io
@@ -228,6 +229,30 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "mIoU of the segmenter on generated images" in done.stdout
+
+
+def messages() -> str:
+    """Return the strings of the package, f-strings without their values, a line each."""
+    found = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "{}" for v in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_troubleshooting_quotes_our_messages() -> None:
+    """What stands in code type in the first column of the tables `in the log` is printed by us."""
+    others = {"task 1: Killed", "sacct -j JOB -o State", "semsynth status"}
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    printed = messages()
+    for table in re.findall(r"^\| in the log .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.M):
+        for row in table.splitlines():
+            for quoted in set(re.findall(r"`([^`]+)`", row.split("|")[1])) - others:
+                assert quoted in printed, quoted
 
 
 # ---- links and texts

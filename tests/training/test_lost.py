@@ -233,11 +233,11 @@ def test_who_cannot_write_is_not_lost_and_finds_nobody_lost(
         file = beat_path(run, rank)
         file.rename(run / f"{rank}.json")
         file.mkdir()
-    until(lambda: all("cannot write its sign of life" in job.said(rank) for rank in ranks))
+    until(lambda: all("cannot write its heartbeat" in job.said(rank) for rank in ranks))
     time.sleep(9)  # longer than it takes to be lost
     until(at_step(run, status_of(run).step + 2))
     job.signal(signal.SIGTERM)
     assert job.wait() == [REQUEUE_STATUS] * 2
     for rank in ranks:
-        assert job.said(rank).count("cannot write its sign of life") == 1
+        assert job.said(rank).count("cannot write its heartbeat") == 1
         assert "sign of life" in (run / f"logs/rank_{rank:04d}.log").read_text()

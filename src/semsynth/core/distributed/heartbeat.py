@@ -196,7 +196,7 @@ class HeartbeatThread:
         except OSError as error:
             if not self.cannot_write:
                 logger.warning(
-                    f"{self.me.name} cannot write its sign of life ({error}); is the disk full? "
+                    f"{self.me.name} cannot write its heartbeat ({error}); is the disk full? "
                     "The training continues as far as it can, and meanwhile this process watches "
                     "over no other"
                 )
