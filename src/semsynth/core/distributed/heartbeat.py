@@ -203,7 +203,7 @@ class HeartbeatThread:
             self.cannot_write = True
             return False
         if self.cannot_write:
-            logger.debug(f"{self.me.name} can write its sign of life again")
+            logger.debug(f"{self.me.name} can write its heartbeat again")
         self.cannot_write = False
         return True
 
