@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from semsynth.core.logging import log_all_threads, log_to_file, log_to_terminal, logger, warn_once
-from semsynth.core.progress import progress_bar
+from semsynth.core.logging import (
+    log_all_threads,
+    log_to_file,
+    log_to_terminal,
+    logger,
+    progress_bar,
+    warn_once,
+)
 
 
 def _log_all() -> None:
@@ -44,7 +50,7 @@ def test_a_line_does_not_tear_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SEMSYNTH_PROGRESS", "")
-    monkeypatch.setattr("semsynth.core.progress._DELAY", 0)
+    monkeypatch.setattr("semsynth.core.logging._DELAY", 0)
     with log_to_terminal(), progress_bar(2, "work") as bar:
         bar.update(1)
         logger.info("a line")

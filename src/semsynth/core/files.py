@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.progress import progress_bar
+from semsynth.core.logging import progress_bar
 
 MARKER = ".semsynth.json"
 LARGE = 1 << 30  # bytes; hashing fewer takes a second

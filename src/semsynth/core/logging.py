@@ -1,4 +1,4 @@
-"""The package's one logger, and its handlers: the terminal of a command, the log file of a run.
+"""What a user sees while something runs: lines and progress bars; and the log file of a run.
 
 A Python program that configures nothing sees warnings on stderr and no more, as of every library.
 """
@@ -10,14 +10,21 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 from semsynth.core.distributed.shards import process_rank
 
+T = TypeVar("T")
+
 # INFO: what a user of the command line wants to read. DEBUG: what is for a run's log file alone.
 logger = logging.getLogger("semsynth")
+
+# Work of less than a second needs no bar.
+_DELAY = 1.0
 
 
 @functools.cache
@@ -49,9 +56,7 @@ class _TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING and is_quiet():
             return
-        from tqdm import tqdm  # `semsynth --help` can do without
-
-        tqdm.write(self.format(record), file=sys.stderr)
+        _bar_class().write(self.format(record), file=sys.stderr)
 
 
 class _RunFileHandler(logging.FileHandler):
@@ -122,3 +127,76 @@ def log_all_threads() -> None:
             with suppress(OSError):  # no lock: the thread that has it may hang
                 stream = handler.stream or handler._open()
                 faulthandler.dump_traceback(stream, all_threads=True)
+
+
+@functools.cache
+def _bar_class() -> Any:
+    from tqdm import tqdm  # `semsynth --help` can do without
+
+    class Bar(tqdm):
+        """A new postfix does not print it again: in a log file that would be a line each."""
+
+        def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
+            super().set_postfix_str(s, refresh)
+
+    return Bar
+
+
+def _bar(items: Iterable[T] | None, desc: str, total: int | None, unit: str, initial: int) -> Any:
+    # In a log file, which is not a terminal, one line every 10 seconds instead of ten a second.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return _bar_class()(
+        items,
+        desc=desc,
+        total=total,
+        unit=unit,
+        initial=initial,
+        mininterval=interval,
+        delay=_DELAY,
+        disable=is_quiet(),
+    )
+
+
+def progress(
+    items: Iterable[T], desc: str, total: int | None = None, unit: str = "it"
+) -> Iterator[T]:
+    """Iterate over ``items`` behind a bar.
+
+    Of one launch's processes the first alone has bars; ``SEMSYNTH_PROGRESS=0`` hides all of them.
+    """
+    return iter(_bar(items, desc, total, unit, 0))
+
+
+@contextmanager
+def progress_bar(total: int | None, desc: str, unit: str = "it", initial: int = 0) -> Iterator[Any]:
+    """Give a bar to ``update(n)`` and ``set_postfix_str(text)`` by hand."""
+    with _bar(None, desc, total, unit, initial) as bar:
+        yield bar
+
+
+@contextmanager
+def file_size_progress(path: Path, n_bytes: int, desc: str) -> Iterator[None]:
+    """Show a bar of how large ``path`` is, while a library writes it in one call.
+
+    Args:
+        path: file or folder, looked at twice a second.
+        n_bytes: its size in the end.
+        desc: what the bar is called.
+    """
+    done = Event()
+
+    def watch(bar: Any) -> None:
+        while not done.wait(0.5):
+            with suppress(FileNotFoundError):  # one that was just renamed
+                files = path.rglob("*") if path.is_dir() else [path]
+                size = sum(file.stat().st_size for file in files if file.is_file())
+                bar.update((size >> 20) - bar.n)
+
+    with progress_bar(n_bytes >> 20, desc, "MB") as bar:
+        watcher = Thread(target=watch, args=(bar,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()

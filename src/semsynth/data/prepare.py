@@ -21,8 +21,7 @@ import numpy as np
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space
-from semsynth.core.logging import logger
-from semsynth.core.progress import progress_bar
+from semsynth.core.logging import logger, progress_bar
 from semsynth.data.config import PrepareConfig, ResizeMode
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.distributed.shards import ALL, Shard
-from semsynth.core.progress import progress
+from semsynth.core.logging import progress
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor, Floats

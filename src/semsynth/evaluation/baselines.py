@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.errors import UserError
-from semsynth.core.progress import progress
+from semsynth.core.logging import progress
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.core.progress import progress_bar
+from semsynth.core.logging import progress_bar
 from semsynth.models.flops import NetworkFlops
 from semsynth.planning.advice import Needs
 from semsynth.planning.flops import CodecFlops, codec_flops, recipe_flops, settled

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semsynth.core.errors import UserError
-from semsynth.core.progress import progress
+from semsynth.core.logging import progress
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet

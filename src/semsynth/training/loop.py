@@ -12,8 +12,7 @@ import torch
 from semsynth.core.devices import clock
 from semsynth.core.distributed.job import Job
 from semsynth.core.errors import Preempted, UserError
-from semsynth.core.logging import logger
-from semsynth.core.progress import progress_bar
+from semsynth.core.logging import logger, progress_bar
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import TrainingDataset, batches
 from semsynth.models.sdm.unet import SemanticUNet

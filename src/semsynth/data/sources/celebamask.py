@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.core.progress import progress
+from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_ids, read_rgb
 from semsynth.data.labels import Array, Color, LabelSet

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.progress import progress
+from semsynth.core.logging import progress
 from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import fit

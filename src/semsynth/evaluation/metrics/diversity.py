@@ -11,7 +11,7 @@ import torch
 
 from semsynth.core.devices import pick_device
 from semsynth.core.distributed.shards import ALL, Shard
-from semsynth.core.progress import progress
+from semsynth.core.logging import progress
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.lpips import MIN_SIDE, Lpips
 from semsynth.evaluation.metrics.weights import ALEXNET, LPIPS_ALEX, Unavailable, find_weights

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path, sha256_file
-from semsynth.core.progress import progress_bar
+from semsynth.core.logging import progress_bar
 
 _TIMEOUT_S = 15
 _CHUNK = 1 << 20

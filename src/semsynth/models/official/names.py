@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semsynth.core.progress import progress
+from semsynth.core.logging import progress
 from semsynth.models.sdm.blocks import Attention, ResBlock, SpadeNorm, UNetStage
 from semsynth.models.sdm.unet import SemanticUNet
 

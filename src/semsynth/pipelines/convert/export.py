@@ -9,8 +9,7 @@ import torch
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_folder, atomic_path, require_space, write_json
-from semsynth.core.logging import logger
-from semsynth.core.progress import file_size_progress
+from semsynth.core.logging import file_size_progress, logger
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs.codec import open_codec
 from semsynth.models.official.names import to_official

@@ -23,8 +23,7 @@ from semsynth.core.files import (
     sha256_file,
     write_json,
 )
-from semsynth.core.logging import logger
-from semsynth.core.progress import file_size_progress, progress
+from semsynth.core.logging import file_size_progress, logger, progress
 from semsynth.core.safe_load import load_torch_file
 from semsynth.core.version import __version__
 from semsynth.data.labels import LabelSet
