@@ -63,6 +63,20 @@ def test_two_processes_killed_again_and_again(
     assert_same_weights(tmp_path / "killed", tmp_path / "straight")
 
 
+def test_two_processes_resume_in_bfloat16(
+    jobs: Jobs, words: Any, tmp_path: Path, assert_same_weights: Same
+) -> None:
+    """With channels innermost in memory, what rank 0 reads must arrive at the others in order."""
+    changes = (*LONG, "train.precision=bf16")
+    assert jobs.start(2, *words("straight", *changes)).wait() == [0, 0]
+    job = jobs.start(2, *words("stopped", *changes))
+    until(lambda: (tmp_path / "stopped/latest").exists())
+    job.signal(signal.SIGTERM)
+    assert job.wait() == [REQUEUE_STATUS] * 2
+    assert jobs.start(2, *words("stopped", *changes)).wait() == [0, 0]
+    assert_same_weights(tmp_path / "stopped", tmp_path / "straight")
+
+
 def _restarts(run: Path) -> int:
     status = read_status(run)
     return -1 if status is None else status.restarts

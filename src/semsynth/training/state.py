@@ -30,6 +30,7 @@ from semsynth.core.precision import Precision
 from semsynth.data.labels import LabelSet
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network
+from semsynth.training.checkpoints.store import each_tensor
 from semsynth.training.recipe import Recipe
 
 
@@ -119,12 +120,17 @@ class TrainState:
         self.step, self.ema.updates, has_optimizer = numbers
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=several)
         unet = self.plain_unet
+
+        def part(name: str) -> Any:
+            # A broadcast sends the memory as it lies, and receives it as a contiguous tensor.
+            return each_tensor(saved.get(name, {}), torch.Tensor.contiguous)
+
         if has_optimizer:
             # Before the weights: PyTorch takes an empty step to make room for the moments.
-            moments = saved.get("optimizer", {})
+            moments = part("optimizer")
             set_optimizer_state_dict(unet, self._optimizer, moments, options=options)
-        set_model_state_dict(unet, saved.get("model", {}), options=options)
-        set_model_state_dict(self.ema.module, saved.get("ema", {}), options=options)
+        set_model_state_dict(unet, part("model"), options=options)
+        set_model_state_dict(self.ema.module, part("ema"), options=options)
 
     @property
     def model_metadata(self) -> dict[str, Any]:
