@@ -28,17 +28,18 @@ from torch import Tensor
 
 import semsynth
 from semsynth.cli.common import finish, guard, parse
-from semsynth.core.devices import pick_device, seconds
-from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_json
-from semsynth.core.logging import logger
-from semsynth.core.precision import (
+from semsynth.core.devices import (
     Precision,
     autocast,
     keep_casts,
     memory_format,
+    pick_device,
     resolve_precision,
+    seconds,
 )
+from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, write_json
+from semsynth.core.logging import logger
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide
 from semsynth.diffusion.loss import DiffusionLoss

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from semsynth.core import precision
-from semsynth.core.precision import cpu_bfloat16, resolve_precision
+from semsynth.core import devices
+from semsynth.core.devices import cpu_bfloat16, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def asked_anew() -> Iterator[None]:
 def test_the_rule(
     flags: str, name: str, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: set(flags.split()))
     assert cpu_bfloat16() == name
     short = "bf16" if name else "no"
     assert [resolve_precision(p, CPU) for p in ("no", "auto")] == ["no", short]
@@ -43,14 +43,14 @@ def test_the_rule(
 
 
 def test_not_without_the_library_that_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: {"amx_bf16"})
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: {"amx_bf16"})
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert resolve_precision("auto", CPU) == "no"
 
 
 def test_on_a_system_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "Path", lambda _: Path("/nowhere"))
-    assert precision._cpu_flags() == set()
+    monkeypatch.setattr(devices, "Path", lambda _: Path("/nowhere"))
+    assert devices._cpu_flags() == set()
 
 
 def test_this_cpu_as_pytorch_sees_it() -> None:

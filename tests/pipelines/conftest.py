@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.core import precision
+from semsynth.core import devices
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
@@ -83,4 +83,4 @@ def new_masks() -> Callable[..., np.ndarray]:
 @pytest.fixture(autouse=True)
 def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers on all CPUs; tests of bfloat16 say so."""
-    monkeypatch.setattr(precision, "cpu_bfloat16", str)
+    monkeypatch.setattr(devices, "cpu_bfloat16", str)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from semsynth.core import precision
+from semsynth.core import devices
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.models.sdm import condition
@@ -116,7 +116,7 @@ def test_bfloat16_is_close(
     parts = pipe.synthesizer
     assert parts.precision == "no"
     assert parts.encode(masks[:1]).n_bytes == size
-    monkeypatch.setattr(precision, "cpu_bfloat16", lambda: "AVX512-BF16")
+    monkeypatch.setattr(devices, "cpu_bfloat16", lambda: "AVX512-BF16")
     pipe = new_pipe()  # what is faster is the default
     assert pipe.synthesizer.precision == "bf16"
     encoded = pipe.synthesizer.encode(masks[:1])

@@ -304,7 +304,7 @@ def test_the_precision_of_the_first_start_stays(
     """`auto` is decided by the machine; a run that moves to another one is not."""
 
     def machine(bfloat16: str) -> None:
-        monkeypatch.setattr("semsynth.core.precision.cpu_bfloat16", lambda: bfloat16)
+        monkeypatch.setattr("semsynth.core.devices.cpu_bfloat16", lambda: bfloat16)
 
     machine("AMX-BF16")
     train(configure("straight", "train.precision=auto"))

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from semsynth.core import precision
+from semsynth.core import devices
 from semsynth.core.errors import UserError
 from semsynth.data.augment import ImageAugmentation
 from semsynth.data.dataset import PreparedDataset
@@ -326,7 +326,7 @@ def test_in_bfloat16_where_the_cpu_has_it(
     networks = []
     monkeypatch.setattr(SemanticUNet, "compile_norms", lambda unet, *_: networks.append(unet))
     for name, has, kind in (("a", "", "auto"), ("b", "yes", "no"), ("c", "yes", "auto")):
-        monkeypatch.setattr(precision, "cpu_bfloat16", partial(str, has))
+        monkeypatch.setattr(devices, "cpu_bfloat16", partial(str, has))
         train(configure(name, f"train.precision={kind}", "train.steps=2", "finetune.steps=0"))
     exact, asked, short = (weights(configure(name).output) for name in "abc")
     assert all(torch.equal(exact[name], asked[name]) for name in exact)

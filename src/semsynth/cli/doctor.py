@@ -61,8 +61,13 @@ def _speed() -> dict[str, Any]:
     """Return what makes the device that `auto` takes fast, and whether it is used."""
     import torch
 
-    from semsynth.core.devices import free_bytes, pick_device
-    from semsynth.core.precision import BFLOAT16_INSTRUCTIONS, cpu_bfloat16, resolve_precision
+    from semsynth.core.devices import (
+        BFLOAT16_INSTRUCTIONS,
+        cpu_bfloat16,
+        free_bytes,
+        pick_device,
+        resolve_precision,
+    )
 
     device = pick_device("auto")
     short = resolve_precision("auto", device) == "bf16"

@@ -17,16 +17,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from semsynth.core.devices import pick_device
-from semsynth.core.errors import UserError
-from semsynth.core.logging import warn_once
-from semsynth.core.precision import (
+from semsynth.core.devices import (
     Precision,
     autocast,
     keep_casts,
     memory_format,
+    pick_device,
     resolve_precision,
 )
+from semsynth.core.errors import UserError
+from semsynth.core.logging import warn_once
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide, guide_reference

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from semsynth.core.precision import Precision, resolve_precision
+from semsynth.core.devices import Precision, resolve_precision
 from semsynth.models.codecs.vae_costs import vae_costs
 from semsynth.models.flops import NetworkFlops, network_flops
 from semsynth.training.metrics import meta_unet

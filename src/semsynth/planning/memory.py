@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from semsynth.core.precision import autocast, keep_casts, memory_format
+from semsynth.core.devices import autocast, keep_casts, memory_format
 from semsynth.diffusion.guidance import guide
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule

@@ -16,8 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from semsynth.core.devices import free_bytes, seconds
-from semsynth.core.precision import autocast, memory_format, resolve_precision
+from semsynth.core.devices import autocast, free_bytes, memory_format, resolve_precision, seconds
 from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import DiffusionLoss

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 from torch.distributed.fsdp import FSDPModule
 
+from semsynth.core.devices import Precision, can_compute, resolve_precision
 from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError
 from semsynth.core.files import (
@@ -25,7 +26,6 @@ from semsynth.core.files import (
     write_text,
 )
 from semsynth.core.logging import logger
-from semsynth.core.precision import Precision, can_compute, resolve_precision
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
 from semsynth.data.augment import ImageAugmentation

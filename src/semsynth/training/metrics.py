@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semsynth.core.devices import Precision
 from semsynth.core.files import write_text
 from semsynth.core.gpu_specs import find_peak
 from semsynth.core.logging import logger
-from semsynth.core.precision import Precision
 from semsynth.models.flops import training_flops
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network

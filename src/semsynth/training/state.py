@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from semsynth.core.precision import Precision
+from semsynth.core.devices import Precision
 from semsynth.data.labels import LabelSet
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network

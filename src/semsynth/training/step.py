@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from semsynth.core.precision import Precision, autocast
+from semsynth.core.devices import Precision, autocast
 from semsynth.core.rng import derive_seed, numpy_rng, torch_generator
 from semsynth.data.labels import Array
 from semsynth.data.loader import Batch

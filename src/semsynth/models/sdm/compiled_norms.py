@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semsynth.core.devices import computed_dtype
 from semsynth.core.logging import logger
-from semsynth.core.precision import computed_dtype
 from semsynth.models.sdm.blocks import (
     EPS,
     GroupNorm,

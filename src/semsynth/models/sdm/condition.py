@@ -14,10 +14,9 @@ import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
-from semsynth.core.devices import free_bytes
+from semsynth.core.devices import computed_dtype, free_bytes
 from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
-from semsynth.core.precision import computed_dtype
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.blocks import EPS, Modulation, SpadeNorm, group_norm
 from semsynth.models.sdm.label_input import label_input
