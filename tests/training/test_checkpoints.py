@@ -140,7 +140,7 @@ def test_out_of_memory_says_what_to_do(
         train(configure("run"))
 
 
-def test_out_of_memory_before_the_first_step_is_told_in_a_line_too(
+def test_out_of_memory_before_the_first_step_is_one_line_too(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(*_: Any) -> None:

@@ -101,8 +101,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_left(
     (unfinished / "step_0000004/state.pt").write_bytes(b"cut")
     (unfinished / ".step_0000006.partial").mkdir()  # another process is writing it
     train(configure("fork", "train.steps=0", "finetune.steps=0", fork=unfinished))
-    told = logged()
-    assert "step_0000004 does not match" in told and "forked from" in told and "at step 2" in told
+    log = logged()
+    assert "step_0000004 does not match" in log and "forked from" in log and "at step 2" in log
     assert (unfinished / "step_0000004").exists() and (
         unfinished / ".step_0000006.partial"
     ).exists()

@@ -50,11 +50,9 @@ def test_the_same_network_starts_with_the_same_weights(
 ) -> None:  # fmt: skip
     train(configure("run", *NO_STEPS, from_checkpoint=source))
     assert_same_weights(tmp_path / "run", tmp_path / "source")
-    told = logged()
-    assert (
-        "labels transferred: flat-road, flat-sidewalk" in told and "parameters transferred" in told
-    )
-    assert "fresh" not in told
+    log = logged()
+    assert "labels transferred: flat-road, flat-sidewalk" in log and "parameters transferred" in log
+    assert "fresh" not in log
 
 
 def test_a_diffusers_folder_is_as_good(
@@ -179,9 +177,9 @@ def test_from_the_authors_ade20k(
     import_official(ImportConfig(path, folder, dataset="ade20k", head_channels=16, size="16x16"))
     train(configure("run", *NO_STEPS, *PAPER, from_checkpoint=folder))
     found = weights(tmp_path / "run")
-    told = logged()
-    assert "flat-road < road" in told and "vehicle-car < car" in told
-    assert "labels that start from the mean of all labels there: flat-crosswalk" in told
+    log = logged()
+    assert "flat-road < road" in log and "vehicle-car < car" in log
+    assert "labels that start from the mean of all labels there: flat-crosswalk" in log
     names = [label.name for label in preset("ade20k").labels.labels]
     labels = load_model_file(tmp_path / "run").labels
     channel = {label.name: label.channel for label in labels.labels}

@@ -158,12 +158,12 @@ def test_latents_of_other_data_are_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("train.crop=0.8",), r"train.crop is 0.8, and varied images have no latents"),
+        (("train.crop=0.8",), r"train.crop is 0.8, and augmented images have no latents"),
         (("train.crop_size=[8, 8]",), r"train.crop_size is \(8, 8\)"),
         (("train.color=0.2", "model.augment_condition=true"), r"train.color is 0.2"),
     ],
 )
-def test_variations_have_no_latents(
+def test_augmented_images_have_no_latents(
     changes: tuple[str, ...], message: str, recipe_file: Path, vae: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -175,7 +175,7 @@ def test_other_codecs_need_none(recipe_file: Path) -> None:
         load_recipe(str(recipe_file), ("train.cache_latents=true",))
 
 
-def test_told_of_flips_alone(
+def test_the_augmentation_condition_has_flips_alone(
     configure: Configure, vae: Path, own_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = (*SHORT, *behind(vae), "model.augment_condition=true")

@@ -47,8 +47,8 @@ def test_latents_are_those_of_the_images(
     for stem in data.stems("train"):
         image = torch.from_numpy(data.read_image("train", stem)).permute(2, 0, 1)[None].float()
         for mirrored in (False, True):
-            varied = image.flip(-1) if mirrored else image
-            expected = codec.encode(varied / 127.5 - 1)[0].numpy()
+            version = image.flip(-1) if mirrored else image
+            expected = codec.encode(version / 127.5 - 1)[0].numpy()
             found = cache.read(stem, mirrored)
             assert found.dtype == np.float32
             # float16 keeps 11 binary digits.
@@ -65,7 +65,7 @@ def test_nothing_is_computed_twice(data: PreparedDataset, tmp_path: Path) -> Non
     assert codec.encoded == 2 * (len(data.stems("train")) + len(data.stems("val")))
 
 
-def test_a_killed_run_goes_on(
+def test_a_killed_run_resumes(
     data: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIXELS_AT_A_TIME", 1)
@@ -165,7 +165,7 @@ def test_some_images_of_a_split(data: PreparedDataset, tmp_path: Path) -> None:
     assert codec.encoded == 2 * len(stems) and cache.read(stems[-1], True).any()
 
 
-def test_a_image_that_is_not_there(data: PreparedDataset, tmp_path: Path) -> None:
+def test_a_missing_image(data: PreparedDataset, tmp_path: Path) -> None:
     shutil.copytree(data.root, tmp_path / "own")
     own = PreparedDataset.open(tmp_path / "own")
     own.image_path("val", own.stems("val")[0]).unlink()

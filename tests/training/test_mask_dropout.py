@@ -138,14 +138,14 @@ def test_any_size_ends(shape: tuple[int, int]) -> None:
     assert (dropped.sum((1, 2)) < mask.size).all()
 
 
-def test_presets_say_what_unlabelled_is() -> None:
+def test_presets_have_a_channel_for_unlabelled_pixels() -> None:
     found = {name: preset(name).labels.unlabelled_channel for name in ("ade20k", "celebamask")}
     assert found == {"ade20k": 150, "celebamask": -1}
     assert preset("cityscapes").labels.unlabelled_channel == 0
     assert preset("cocostuff").labels.unlabelled_channel == 182
 
 
-def test_a_run_hides_regions_where_the_phase_says_so(images: Path, recipe_file: Path) -> None:
+def test_a_run_drops_regions_in_the_phases_that_want_it(images: Path, recipe_file: Path) -> None:
     changes = ("finetune.region_dropout=0.5", "finetune.steps=100", "train.flip=false")
     recipe = load_recipe(str(recipe_file), changes)
     data = PreparedDataset.open(images)

@@ -20,7 +20,7 @@ PAPER = (
 )  # fmt: skip
 
 
-def test_a_trained_model_goes_round_bit_for_bit(
+def test_a_trained_model_survives_export_and_import_bit_for_bit(
     configure: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     """final_model.pth to Diffusers to official to Diffusers to final_model.pth."""

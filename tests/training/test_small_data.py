@@ -1,4 +1,4 @@
-"""Little data: crops of large images, variations that are told, validation watched."""
+"""Small data sets: crops of large images, the augmentation condition, the validation record."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ from semsynth.training.step import TrainContext
 from semsynth.training.validation import validation_loss, validation_record
 
 Configure = Callable[..., TrainConfig]
-TOLD = ("model.augment_condition=true", "train.color=0.2", "train.crop=0.7", "model.dropout=0.0")
+AUGMENTED = (
+    "model.augment_condition=true",
+    "train.color=0.2",
+    "train.crop=0.7",
+    "model.dropout=0.0",
+)
 SHORT = ("train.steps=3", "finetune.steps=0")
 
 
@@ -54,7 +59,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CROPS = ("height=32", "width=48", "train.crop_size=[16, 24]", "train.scale=[0.5, 1.25]")
 
 
-def test_steps_see_crops_and_the_model_paints_the_whole(
+def test_steps_see_crops_and_the_model_generates_whole_images(
     configure: Configure, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = []
@@ -78,7 +83,7 @@ def test_steps_see_crops_and_the_model_paints_the_whole(
     assert [line["step"] for line in read_metrics(tmp_path / "run") if "best_step" in line] == [3]
 
 
-def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path: Path) -> None:
+def test_validation_takes_the_centers(configure: Configure, wide: Path, tmp_path: Path) -> None:
     """The loss is that of a data set that has nothing but the middles."""
     config = configure("run", *CROPS, data=wide)
     recipe = load_recipe(config.recipe, config.set)
@@ -114,29 +119,30 @@ def test_validation_takes_the_middle(configure: Configure, wide: Path, tmp_path:
     assert found == validation_loss(unet, context, middles)
 
 
-def test_the_network_is_told_and_starts_as_if_it_were_not(
+def test_steps_pass_the_augmentation_condition_where_the_model_has_one(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = []
+    conditions: list[Any] = []
     predict = step_module._predict
 
-    def seen(unet: Any, hot: Any, varied: Any, x: Any, t: Any) -> Any:
-        told.append(varied)
-        return predict(unet, hot, varied, x, t)
+    def seen(unet: Any, label_map: Any, params: Any, x: Any, t: Any) -> Any:
+        conditions.append(params)
+        return predict(unet, label_map, params, x, t)
 
     monkeypatch.setattr(step_module, "_predict", seen)
-    train(configure("run", *SHORT, *TOLD))
-    assert [v.shape for v in told] == [(4, 7)] * 3 and all(bool(v.any()) for v in told)
+    train(configure("run", *SHORT, *AUGMENTED))
+    assert [c.shape for c in conditions] == [(4, 7)] * 3
+    assert all(bool(c.any()) for c in conditions)
     weights = load_model_file(tmp_path / "run").weights["augment_in.weight"]
     assert weights.shape[1] == 7 and bool(weights.any())
-    told.clear()
+    conditions.clear()
     train(configure("plain", *SHORT))
-    assert told == [None] * 3
+    assert conditions == [None] * 3
 
 
 @torch.no_grad()
-def test_no_variation_is_zeros(configure: Configure) -> None:
-    config = configure("run", *TOLD)
+def test_without_augmentation_the_condition_is_zeros(configure: Configure) -> None:
+    config = configure("run", *AUGMENTED)
     recipe = load_recipe(config.recipe, config.set)
     unet, _ = build_network(recipe.model, recipe.diffusion_config, 5)
     torch.manual_seed(0)
@@ -147,15 +153,15 @@ def test_no_variation_is_zeros(configure: Configure) -> None:
     plain = unet(x, t, label_map).sample
     assert torch.equal(unet(x, t, label_map, augment_params_BA=torch.zeros(2, 7)).sample, plain)
     mirrored = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0] * 7])
-    varied = unet(x, t, label_map, augment_params_BA=mirrored).sample
-    assert not torch.allclose(varied[0], plain[0], atol=1e-3)
-    torch.testing.assert_close(varied[1], plain[1], rtol=1e-5, atol=1e-6)
+    conditioned = unet(x, t, label_map, augment_params_BA=mirrored).sample
+    assert not torch.allclose(conditioned[0], plain[0], atol=1e-3)
+    torch.testing.assert_close(conditioned[1], plain[1], rtol=1e-5, atol=1e-6)
 
 
-def test_a_killed_run_is_told_the_same(
+def test_a_killed_run_resumes_with_the_same_validation_record(
     configure: Configure, tmp_path: Path, assert_same_weights: Callable[[Path, Path], None]
 ) -> None:
-    changes = (*TOLD, "train.augment=0.5", "train.validate_every=1")
+    changes = (*AUGMENTED, "train.augment=0.5", "train.validate_every=1")
 
     class Stopped(Exception):
         pass
@@ -180,7 +186,7 @@ def test_a_killed_run_is_told_the_same(
         assert line["best_step"] == 1 + int(np.argmin(losses))
 
 
-def test_rising_validation_is_said(logged: Callable[[], str]) -> None:
+def test_a_rising_validation_loss_is_a_warning(logged: Callable[[], str]) -> None:
     lines: list[dict[str, Any]] = []
     warned = []
     for step, loss in enumerate([5, 3, 4, 3.5, 4, 4, 4, 4, 2, 3, 3, 3, 3, 3], 1):
@@ -208,14 +214,16 @@ def test_from_small_images_to_crops_of_large_ones(
     assert (bundle.metadata["from"]["height"], bundle.metadata["from"]["width"]) == (16, 16)
 
 
-def test_the_official_code_loses_nothing_that_is_told(configure: Configure, tmp_path: Path) -> None:
-    """In sampling nothing is told, so an official file needs no place for it."""
+def test_official_files_have_no_augmentation_condition(
+    configure: Configure, tmp_path: Path
+) -> None:
+    """In sampling the condition is zeros."""
     paper = (
         "model.codec=pixel", "model.labels=nearest", "model.spade_hidden=128",
         "model.base_channels=32", "model.head_channels=32", "loss.prediction=epsilon",
         "loss.learn_sigma=true", "diffusion.schedule=linear",
     )  # fmt: skip
-    train(configure("run", *SHORT, *TOLD, *paper))
+    train(configure("run", *SHORT, *AUGMENTED, *paper))
     bundle = load_model_file(tmp_path / "run")
     assert "augment_in.weight" in bundle.weights
     state = to_official(meta_network(bundle), bundle.weights)

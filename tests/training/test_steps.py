@@ -82,30 +82,6 @@ def test_phases_follow_each_other(recipe: Recipe) -> None:
     assert [isinstance(phase, FinetuneSection) for phase, _ in found] == [False] * 6 + [True] * 4
 
 
-def tiny_network() -> SemanticUNet:
-    return SemanticUNet(
-        in_channels=3, out_channels=3, label_channels=2, base_channels=8, channel_mult=(1,),
-        blocks_per_level=1, attention_factors=(), head_channels=8, spade_hidden=4,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("warmup", [False, True])
-def test_average_follows_its_formula(warmup: bool) -> None:
-    network = tiny_network()
-    ema = Ema(network, 0.9, warmup)
-    expected = {name: p.detach().clone() for name, p in network.named_parameters()}
-    for update in range(3):
-        for p in network.parameters():
-            p.data.normal_()
-        ema.update(network)
-        decay = min(0.9, (1 + update) / (10 + update)) if warmup else 0.9
-        for name, p in network.named_parameters():
-            expected[name] = decay * expected[name] + (1 - decay) * p.detach()
-    for name, p in ema.module.named_parameters():
-        torch.testing.assert_close(p, expected[name])
-        assert not p.requires_grad
-
-
 class Spy:
     """Keeps what each step gave to the loss, and the state of the optimizer before it."""
 

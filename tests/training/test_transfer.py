@@ -42,7 +42,7 @@ def start(labels: LabelSet = THEIRS, diffusion: Any = None, **model: Any) -> Mod
     return ModelFile(config, noise, labels, 16, 16, unet.state_dict())
 
 
-def carried(
+def transferred(
     source: ModelFile, labels: LabelSet = OURS, diffusion: Any = None, **model: Any
 ) -> tuple[Any, TransferReport, dict[str, torch.Tensor]]:
     config = ModelConfig.model_validate({**SMALL, **model})
@@ -58,7 +58,7 @@ def carried(
 @torch.no_grad()
 def test_the_same_image_for_labels_that_correspond(features: int) -> None:
     source = start(label_features=features)
-    unet, result, _ = carried(source, label_features=features)
+    unet, result, _ = transferred(source, label_features=features)
     assert result.fresh == {} and result.dropped == []
     x, t = torch.randn(2, 12, 8, 8), torch.tensor([10, 700])
     ours = torch.tensor([0, 2, 3])[torch.randint(3, (2, 16, 16))]
@@ -70,9 +70,9 @@ def test_the_same_image_for_labels_that_correspond(features: int) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_label_of_ours_alone_starts_from_the_mean_of_all_theirs() -> None:
+def test_an_unmatched_label_starts_from_the_mean_of_all_labels() -> None:
     source = start(label_features=8)
-    unet, _, _ = carried(source, label_features=8)
+    unet, _, _ = transferred(source, label_features=8)
     old = source.weights["label_conv.weight"].view(8, 3, 4, 3, 3)
     new = unet.label_conv.weight.view(8, 4, 4, 3, 3)
     torch.testing.assert_close(new[:, 1], old.mean(1))
@@ -80,9 +80,9 @@ def test_a_label_of_ours_alone_starts_from_the_mean_of_all_theirs() -> None:
 
 
 @pytest.mark.parametrize(("there", "here"), [(False, True), (True, False), (True, True)])
-def test_edges_are_carried_or_have_no_effect(there: bool, here: bool) -> None:
+def test_edges_are_transferred_or_have_no_effect(there: bool, here: bool) -> None:
     source = start(instance_edges=there, label_features=8)
-    unet, _, _ = carried(source, instance_edges=here, label_features=8)
+    unet, _, _ = transferred(source, instance_edges=here, label_features=8)
     new = unet.label_conv.weight.view(8, 4 + here, 4, 3, 3)
     old = source.weights["label_conv.weight"].view(8, 3 + there, 4, 3, 3)
     torch.testing.assert_close(new[:, 1], old[:, :3].mean(1))
@@ -103,7 +103,7 @@ def test_shares_of_a_patch_keep_the_sum(theirs: int, ours: int) -> None:
 @torch.no_grad()
 def test_another_codec(theirs: str, ours: str) -> None:
     source = start(codec=theirs)
-    unet, result, before = carried(source, codec=ours)
+    unet, result, before = transferred(source, codec=ours)
     ends = {f"{end}.{kind}" for end in ("conv_in", "conv_out") for kind in ("weight", "bias")}
     assert result.fresh.keys() == ends
     assert all("haar (1 levels)" in reason for reason in result.fresh.values())
@@ -130,7 +130,7 @@ EPSILON = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 def test_another_prediction_has_a_fresh_last_layer() -> None:
     source = start(diffusion=EPSILON, codec="pixel")
-    unet, result, _ = carried(source, codec="pixel")
+    unet, result, _ = transferred(source, codec="pixel")
     assert result.fresh.keys() == {"conv_out.weight", "conv_out.bias"}
     assert "prediction epsilon there, sample here" in result.fresh["conv_out.bias"]
     assert not unet.conv_out.weight.any()
@@ -140,7 +140,7 @@ def test_another_prediction_has_a_fresh_last_layer() -> None:
 def test_the_same_prediction_without_or_with_a_variance(learns: bool) -> None:
     plain = {"prediction": "epsilon", "schedule": "linear"}
     source = start(diffusion=plain if learns else EPSILON, codec="pixel")
-    unet, result, _ = carried(source, diffusion=EPSILON if learns else plain, codec="pixel")
+    unet, result, _ = transferred(source, diffusion=EPSILON if learns else plain, codec="pixel")
     assert result.fresh == {}
     assert torch.equal(unet.conv_out.weight[:3], source.weights["conv_out.weight"][:3])
     assert not unet.conv_out.weight[3:].any() and len(unet.conv_out.weight) == 3 * (1 + learns)
@@ -167,6 +167,6 @@ def test_another_network_is_refused(change: dict[str, Any], message: str) -> Non
     assert "\n" not in str(error.value)
 
 
-def test_attention_beyond_the_network_is_no_difference() -> None:
+def test_attention_factors_beyond_the_network_do_not_count() -> None:
     ours = ModelConfig.model_validate({**SMALL, "attention_factors": [2, 8, 16]})
     check_body(ModelConfig.model_validate(SMALL), ours, "model.pth")

@@ -1,4 +1,4 @@
-"""A model behind an autoencoder: trained, painted with, exported, loaded, moved away."""
+"""A model behind an autoencoder: trained, sampled from, exported, loaded, moved away."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(request: Any, configure: Callable[..., TrainConfig], tmp_path: Path) -> 
     return tmp_path / "run"
 
 
-def paint(model: Path, data: Path, output: Path) -> list[np.ndarray]:
+def sample(model: Path, data: Path, output: Path) -> list[np.ndarray]:
     words = ["generate", "--model", model, "--data", data, "--output", output, "--steps", "2"]
     words += ["--per-mask", "1", "--device", "cpu", "--precision", "no"]
     assert main([str(word) for word in words]) == 0
@@ -64,7 +64,7 @@ def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 
 
 def test_train_generate_export_load(run: Path, images: Path, tmp_path: Path) -> None:
-    expected = paint(run, images, tmp_path / "samples")
+    expected = sample(run, images, tmp_path / "samples")
     folder = tmp_path / "exported"
     words = ["export", str(run), "--to", "diffusers", "--output", str(folder)]
     assert main(words) == 0
@@ -75,7 +75,7 @@ def test_train_generate_export_load(run: Path, images: Path, tmp_path: Path) -> 
     assert str(tmp_path) not in json.dumps(index)
     assert index["model"]["vae"]["source"] == "vae"
     moved = Path(shutil.move(folder, tmp_path / "moved"))
-    assert same(expected, paint(moved, images, tmp_path / "again"))
+    assert same(expected, sample(moved, images, tmp_path / "again"))
     pipe = Pipe.from_pretrained(moved)
     assert isinstance(pipe.vae, ModelMixin) and pipe.codec.vae is pipe.vae
     pipe.set_progress_bar_config(disable=True)
@@ -85,10 +85,10 @@ def test_train_generate_export_load(run: Path, images: Path, tmp_path: Path) -> 
     back = tmp_path / "back/final_model.pth"
     assert main(["export", str(moved), "--to", "pth", "--output", str(back)]) == 0
     assert (tmp_path / "back/vae/config.json").is_file()
-    assert same(expected, paint(back, images, tmp_path / "last"))
+    assert same(expected, sample(back, images, tmp_path / "last"))
 
 
-def test_half_precision_leaves_the_autoencoder_whole(run: Path, tmp_path: Path) -> None:
+def test_half_precision_keeps_the_autoencoder_in_float32(run: Path, tmp_path: Path) -> None:
     pipe = Pipe.from_checkpoint(run, "cpu")
     known = pipe.model_file.model.vae.sha256
     pipe.save_pretrained(tmp_path / "whole")

@@ -127,8 +127,9 @@ class TrainState:
 
         if has_optimizer:
             # Before the weights: PyTorch takes an empty step to make room for the moments.
-            moments = part("optimizer")
-            set_optimizer_state_dict(unet, self._optimizer, moments, options=options)
+            set_optimizer_state_dict(unet, self._optimizer, part("optimizer"), options=options)
+            for group in self.optimizer.param_groups:
+                group["betas"] = tuple(group["betas"])  # lists after the transfer
         set_model_state_dict(unet, part("model"), options=options)
         set_model_state_dict(self.ema.module, part("ema"), options=options)
 
@@ -149,9 +150,9 @@ def saved_precision(saved: Mapping[str, Any]) -> Precision | None:
 
 
 def forked(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the state that a fork of a checkpoint begins with, and the checkpoint's metadata.
+    """Return the state that a fork of a checkpoint starts with, and the checkpoint's metadata.
 
-    That is weights, their average and how far it has warmed up; optimizer and step begin anew.
+    That is weights, their average and how far it has warmed up; optimizer and step start anew.
     """
     learned = {name: saved[name] for name in ("model", "ema", "ema_updates")}
     return {"step": 0, **learned}, saved["facts"]

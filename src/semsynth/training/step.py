@@ -96,7 +96,7 @@ def train_step(state: TrainState, context: TrainContext, batch: Batch) -> Tensor
     recipe, device = context.recipe, context.device
     phase, step_in_phase = phase_at(recipe, state.step)
     if step_in_phase == 0 and phase is recipe.finetune:
-        # The second phase starts with a fresh optimizer, as the official one; the EMA goes on.
+        # The second phase starts with a fresh optimizer, as the official one; the EMA continues.
         state.optimizer.state.clear()
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(phase, step_in_phase)

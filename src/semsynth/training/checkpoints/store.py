@@ -112,7 +112,7 @@ def _step(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint, the manifest first: one that is half gone is no checkpoint."""
+    """Remove a checkpoint, the manifest first: without it a folder does not count as one."""
     with suppress(FileNotFoundError):
         (folder / MANIFEST).unlink()
     shutil.rmtree(folder, ignore_errors=True)
@@ -154,7 +154,7 @@ def newest(run: Path, lock: RunLock | None = None) -> Path | None:
         reasons = "; ".join(f"{folder.name} {why}" for folder, why in damaged.items())
         raise UserError(
             f"{run}: none of its checkpoints is intact ({reasons}); check the disk, or "
-            "remove them to begin at step 0"
+            "remove them to start at step 0"
         )
     return None
 
@@ -191,7 +191,7 @@ def _damage(folder: Path) -> str:
     except (UserError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         return f"cannot be read ({error})"
     except OSError as error:
-        # A file server that is away, a bad cable: what is on the disk may be good.
+        # A file server that does not answer: the files themselves may be intact.
         raise _unreadable(folder, error) from error
     raise UserError(
         f"{folder}: is a checkpoint of format {version}, this version of semsynth reads {FORMAT}; "
@@ -256,10 +256,10 @@ class CheckpointWriter:
         self.last, self.seconds, self.blocked_seconds = last, 0.0, 0.0
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Copy the state and begin to write it, after the one before is on the disk.
+        """Copy the state and start to write it, once the previous one is on the disk.
 
         Raises:
-            UserError: the one before could not be written.
+            UserError: the previous one could not be written.
         """
         self.wait()
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Latents of images, computed once and kept on disk, with their mirror images.
+"""Latents of images and of their mirror images, computed once and stored on disk.
 
 An autoencoder would otherwise take longer than the U-Net's step. A folder is of one data set, one
 codec and one size, and refuses any other::
@@ -7,9 +7,9 @@ codec and one size, and refuses any other::
     <split>/<stem>.safetensors  (1 or 2, C, h, w): the image and, where mirrored, its mirror
                                 image; beside them the hash of the image's file
 
-Files are whole or absent, so a run that was killed goes on with those that are missing, and several
-processes may share the work. ``dataset.json`` says nothing of the images' pixels: a file whose
-image is another one by now is computed again.
+Files are complete or absent, so a run that was killed resumes with those that are missing, and
+several processes may share the work. ``dataset.json`` does not depend on the images' pixels: the
+latents of an image that has changed are computed again.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ class LatentCache:
         version = int(mirrored)
         try:
             with safe_open(path, "numpy") as file:
-                kept = file.get_slice(_LATENTS)
-                if tuple(kept.get_shape()) == self.shape:
-                    return np.asarray(kept[version : version + 1][0], np.float32)
+                stored = file.get_slice(_LATENTS)
+                if tuple(stored.get_shape()) == self.shape:
+                    return np.asarray(stored[version : version + 1][0], np.float32)
         except (OSError, SafetensorError):
             pass
         raise UserError(f"{path}: is missing or damaged; run the command again")
@@ -153,7 +153,7 @@ def cache_latents(
 ) -> LatentCache:
     """Compute the latents of a split that are not on disk yet, and return the cache.
 
-    Those of images that have changed since are computed again, which is said.
+    Those of images that have changed are computed again, with a warning.
 
     Args:
         latents: of what.
@@ -221,15 +221,15 @@ def _hash(data: PreparedDataset, split: str, stem: str) -> str:
 
 def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
     """Return the stems whose latents are not there, or are those of another image."""
-    kept = {stem: cache.image_hash(stem) for stem in hashes}
-    changed = [stem for stem in hashes if kept[stem] not in (None, hashes[stem])]
+    stored = {stem: cache.image_hash(stem) for stem in hashes}
+    changed = [stem for stem in hashes if stored[stem] not in (None, hashes[stem])]
     if changed:
         logger.info(
             f"{cache.folder}: {len(changed)} of {len(hashes)} images of '{cache.split}' have "
             f"changed since their latents were computed, the first is '{changed[0]}'; "
             "computed again"
         )
-    return [stem for stem in hashes if kept[stem] != hashes[stem]]
+    return [stem for stem in hashes if stored[stem] != hashes[stem]]
 
 
 @torch.no_grad()
@@ -241,5 +241,5 @@ def _encode(
     pixels = normalize_images(images)
     versions = [pixels, pixels.flip(-1)] if latents.mirrored else [pixels]
     found = torch.stack([latents.codec.encode(version) for version in versions], dim=1)
-    kept: npt.NDArray[Any] = found.to(getattr(torch, latents.dtype)).cpu().numpy()
-    return kept
+    rounded: npt.NDArray[Any] = found.to(getattr(torch, latents.dtype)).cpu().numpy()
+    return rounded

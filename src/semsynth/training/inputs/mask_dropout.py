@@ -2,7 +2,7 @@
 
 A model trained on whole masks (and on none at all) is bad at the masks in between: the published
 one falls from an mIoU of 49 to 29 on ADE20K. So in a share of the samples a part of the mask
-becomes unlabelled, in the ways of those who make masks by hand:
+becomes unlabelled, in four ways that masks drawn by hand are partial:
 
 classes   whole classes are missing, in the extreme all but one;
 segments  connected areas of one class are missing: somebody labels object by object;
@@ -27,7 +27,7 @@ from semsynth.training.step import phase_at
 
 Pixels = npt.NDArray[np.bool_]
 
-# The most that a mask may lose: something must be left to be obeyed.
+# The largest share of a mask that is dropped: something must remain to condition on.
 MOST = 0.9
 # The last erasing shape is tried at ever smaller scales until it fits.
 _SMALLEST_SCALE = 1 / 64
@@ -59,16 +59,16 @@ def dropped_pixels(
 ) -> Pixels:
     """Draw which labelled pixels of a mask become unlabelled: (H, W) bool.
 
-    A bound is drawn uniformly from 0 to ``share``, one of the four ways of the module with equal
-    chances, and for boxes and strokes with equal chances erasing or labelling. Classes, segments
-    and erasing shapes are dropped in random order, each where the bound allows it; labelling
-    shapes are added until no more than the bound is without one. So at most ``share`` of the
-    labelled pixels are dropped, and something stays labelled.
+    A bound is drawn uniformly from 0 to ``share``, one of the four kinds above with equal
+    probability, and for boxes and strokes with equal probability erasing or labelling. Classes,
+    segments and erasing shapes are dropped in random order, each where the bound allows it;
+    labelling shapes are added until no more than the bound is without one. So at most ``share`` of
+    the labelled pixels are dropped, and something stays labelled.
 
     Args:
         channels: (H, W) condition channels, -1 where nothing is labelled.
         rng: decides everything.
-        share: the most that may go: a share of the labelled pixels, 0 to below 1.
+        share: largest share of the labelled pixels that is dropped, 0 to below 1.
         unlabelled: what unlabelled pixels have: -1, or the channel that a preset gives them
             (``LabelSet.unlabelled_channel``).
 
@@ -79,16 +79,16 @@ def dropped_pixels(
         raise ValueError(f"share is {share}: must be at least 0 and below 1")
     labelled = (channels != -1) & (channels != unlabelled)
     most = int(rng.uniform(0, share) * labelled.sum())
-    way = rng.integers(4)
+    kind = rng.integers(4)
     if most == 0:
         return np.zeros(channels.shape, bool)
-    if way == 0:
+    if kind == 0:
         return _drop_parts(channels.astype(np.int64) + 1, labelled, rng, most)
-    if way == 1:
+    if kind == 1:
         segments = connected(channels.astype(np.int64) + 1, background=0, connectivity=1)
         return _drop_parts(segments, labelled, rng, most)
-    shape = _box if way == 2 else _stroke
-    return (_erase if rng.random() < 0.5 else _leave)(shape, labelled, rng, most)
+    shape = _box if kind == 2 else _stroke
+    return (_erase if rng.random() < 0.5 else _drop_all_but)(shape, labelled, rng, most)
 
 
 def _drop_parts(parts: Array, labelled: Pixels, rng: np.random.Generator, most: int) -> Pixels:
@@ -118,7 +118,7 @@ def _erase(shape: Shape, labelled: Pixels, rng: np.random.Generator, most: int) 
     return dropped
 
 
-def _leave(shape: Shape, labelled: Pixels, rng: np.random.Generator, most: int) -> Pixels:
+def _drop_all_but(shape: Shape, labelled: Pixels, rng: np.random.Generator, most: int) -> Pixels:
     """Drop all but shapes; they are added until no more than ``most`` pixels are dropped."""
     dropped = labelled.copy()
     while int(dropped.sum()) > most:
