@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -219,8 +220,6 @@ def test_the_notebook_was_executed() -> None:
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path) -> None:
     """All of its code, with few steps, as one script."""
-    import subprocess
-
     cells = ["".join(c["source"]) for c in notebook_cells() if c["cell_type"] == "code"]  # type: ignore[arg-type]
     code, changed = re.subn(r"^STEPS = \d+", "STEPS = 10", "\n".join(cells), flags=re.M)
     assert changed == 1
@@ -229,6 +228,36 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "mIoU of the segmenter on generated images" in done.stdout
+
+
+TINY = {
+    "prepare --source streets": ["--train-count", "30", "--workers", "1"],
+    "segment": ["--steps", "2", "--batch-size", "4", "--width", "8"],
+    "plan": ["--no-measure"],
+    "train": ["--set", "train.steps=2", "train.warmup_steps=0", "finetune.steps=1"],
+    "generate": ["--per-mask", "1", "--steps", "2"],
+    "evaluate": ["--no-download"],
+    "augment": ["--real-images", "8", "--steps", "2", "--trials", "1", "--width", "8"],
+}
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its blocks in order, with fewer images and steps."""
+    monkeypatch.chdir(tmp_path)
+    text = re.sub(r"\\\n\s*", "", (DOCS / "tutorial.md").read_text(encoding="utf-8"))
+    blocks = re.findall(r"^```python\n(.*?)^```|^ {4}(\S[^\n]*)$", text, re.M | re.S)
+    assert len(blocks) > 10
+    for code, line in blocks:
+        if code:
+            exec(code, {})
+        elif line.startswith("semsynth "):
+            words = shlex.split(line)[1:]
+            more = [flags for start, flags in TINY.items() if line[9:].startswith(start)]
+            assert main([*words, *(more[0] if more else [])]) == 0, line
+        else:
+            subprocess.run(shlex.split(line), check=True)
+    assert (tmp_path / "gain" / "augmentation.json").is_file()
 
 
 def messages() -> str:
