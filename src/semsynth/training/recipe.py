@@ -79,7 +79,7 @@ class TrainSection(PhaseConfig):
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep_checkpoints: number of the newest checkpoints that are kept.
         keep_every: checkpoints of steps that are multiples of this are kept too (0: none).
-        stall_minutes: of several processes; the job ends when one is silent, or steps make no
+        stall_minutes: a job of several processes ends when one is silent, or steps make no
             progress, for this long; the first step, validation, previews and checkpoints may take
             six times as long.
     """
