@@ -43,7 +43,7 @@ def norm_silu(
     Args:
         x_BCHW: the map.
         groups: of GroupNorm.
-        modulation: scale and shift for M masks, as ``condition.Modulation``, or (1, C, 1, 1).
+        modulation: scale and shift for M masks, as ``blocks.Modulation``, or (1, C, 1, 1).
         time: another scale and shift, (B, C, 1, 1), or None.
         dtype: of the result.
     """
