@@ -311,6 +311,14 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             check_target(page, place)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_files_of_the_repository_exist(page: Path) -> None:
+    """`benchmarks/speed.py` in the text is a file."""
+    text = page.read_text(encoding="utf-8")
+    names = re.findall(r"(?<![\w/])(?:benchmarks|scripts|slurm|src|tests)/[\w/]+\.\w+", text)
+    assert [name for name in names if not (ROOT / name).exists() and "<" not in name] == []
+
+
 def check_target(page: Path, place: Path) -> None:
     name, _, anchor = str(place).partition("#")
     path = Path(name)
