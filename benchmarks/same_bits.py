@@ -211,13 +211,20 @@ def record(folder: Path) -> dict[str, Any]:
     run(folder, "evaluate", "--samples", "samples_default", "--data", "prepared", "--segmenter",
         "segmenter", "--output", "report", "--no-download")  # fmt: skip
     report = json.loads((folder / "report" / "report.json").read_text())
-    out["report"] = {key: report[key] for key in ("metrics", "controls", "diversity")}
+    out["report"] = numbers({key: report[key] for key in ("metrics", "controls", "diversity")})
     run(folder, "augment", "--data", "prepared", "--samples", "samples_default",
         "--samples-split", "val", "--val-split", "train", "--split", "val", "--real-images", "2",
         "--steps", "6", "--trials", "1", "--width", "8", "--output", "augment")  # fmt: skip
     gain = json.loads((folder / "augment" / "augmentation.json").read_text())
     out["augment"] = {key: gain[key] for key in ("arms", "gain")}
     return out
+
+
+def numbers(value: Any) -> Any:
+    """Return nested values without their texts, which may be reworded."""
+    if isinstance(value, dict):
+        return {key: numbers(part) for key, part in value.items() if not isinstance(part, str)}
+    return [numbers(part) for part in value] if isinstance(value, list) else value
 
 
 def _folder(folder: Path) -> dict[str, Any]:
