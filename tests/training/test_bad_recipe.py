@@ -64,7 +64,7 @@ def test_a_wrong_value_is_named(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_file_of_before_names_the_new_place(tmp_path: Path, recipe_file: Path) -> None:
+def test_a_moved_key_is_named_with_its_new_place(tmp_path: Path, recipe_file: Path) -> None:
     old = tmp_path / "old.yaml"
     text = recipe_file.read_text()
     old.write_text(text.replace("diffusion: {}", "diffusion: {prediction: epsilon}"))
@@ -89,7 +89,7 @@ def test_a_change_may_be_any_yaml_that_fits(recipe_file: Path) -> None:
     ],
     ids=["size", "accumulation", "instances"],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_written(
+def test_a_misfit_is_refused_before_anything_is_written(
     changes: tuple[str, ...], message: str, configure: Configure, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message) as error:
@@ -98,13 +98,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_data_that_are_not_there(configure: Configure, tmp_path: Path) -> None:
+def test_missing_data(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         train(configure("run", data=tmp_path / "nowhere"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_somebody_else_is_left_alone(configure: Configure, tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_not_touched(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not made by semsynth"):

@@ -36,7 +36,7 @@ def names(run: Path) -> list[int]:
     return [int(path.name.removeprefix("step_")) for path in complete_checkpoints(run)]
 
 
-def test_the_state_of_the_moment_is_written_while_the_training_goes_on(
+def test_a_checkpoint_is_of_its_step_while_training_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_write = threading.Event()
@@ -59,7 +59,9 @@ def test_the_state_of_the_moment_is_written_while_the_training_goes_on(
     assert torch.equal(state["groups"][0]["m"], torch.ones(3))
 
 
-def test_every_nth_stays_beside_the_newest(configure: Configure, tmp_path: Path) -> None:
+def test_every_nth_checkpoint_is_kept_beside_the_newest(
+    configure: Configure, tmp_path: Path
+) -> None:
     train(configure("run", "train.keep_every=4", "train.keep_checkpoints=1"))
     assert names(tmp_path / "run") == [4, 8, 10]
 

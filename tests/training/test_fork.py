@@ -61,7 +61,7 @@ def test_it_starts_with_weights_and_average_at_step_0(
     assert 0 < max(moved) < 0.01
 
 
-def test_killed_it_goes_on_though_the_other_run_has_gone_on_too(
+def test_a_killed_fork_resumes_though_the_other_run_trained_on(
     configure: Configure, unfinished: Path, tmp_path: Path, assert_same_weights: Same
 ) -> None:
     train(configure("straight", SLOWER, fork=unfinished))
@@ -95,7 +95,7 @@ def test_a_finished_run_and_the_licences_of_both(
     assert load_model_file(tmp_path / "again").metadata["licence"] == f"{ours}; {terms}"
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_left(
+def test_a_damaged_checkpoint_is_skipped_and_kept(
     configure: Configure, unfinished: Path, tmp_path: Path, logged: Callable[[], str],
 ) -> None:  # fmt: skip
     (unfinished / "step_0000004/state.pt").write_bytes(b"cut")
@@ -120,7 +120,7 @@ def test_a_fork_without_its_checkpoints_says_so(
     refuse(configure("fork", SLOWER), "was forked from .* has no intact checkpoint left")
 
 
-def test_another_recipe_names_the_way(
+def test_another_recipe_is_pointed_to_fork(
     configure: Configure, unfinished: Path, tmp_path: Path
 ) -> None:
     hint = rf"learning_rate=0.001, now 0.0005; .*--fork {unfinished} --output ANOTHER$"
@@ -131,7 +131,7 @@ def test_another_recipe_names_the_way(
     refuse(configure("fork", SLOWER, fork=tmp_path / "other"), "fork: is not empty")
 
 
-def test_what_cannot_be_forked(
+def test_a_wrong_fork_is_refused(
     configure: Configure, unfinished: Path, tmp_path: Path, images: Path
 ) -> None:
     other = tmp_path / "other"

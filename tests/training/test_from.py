@@ -55,7 +55,7 @@ def test_the_same_network_starts_with_the_same_weights(
     assert "fresh" not in log
 
 
-def test_a_diffusers_folder_is_as_good(
+def test_a_diffusers_folder_gives_the_same_start(
     configure: Configure, source: Path, tmp_path: Path, assert_same_weights: Same
 ) -> None:
     folder = tmp_path / "diffusers"
@@ -64,7 +64,7 @@ def test_a_diffusers_folder_is_as_good(
     assert_same_weights(tmp_path / "run", tmp_path / "source")
 
 
-def test_a_killed_run_goes_on_by_itself(
+def test_a_killed_run_resumes_without_the_flag(
     configure: Configure, source: Path, tmp_path: Path, assert_same_weights: Same
 ) -> None:
     train(configure("straight", from_checkpoint=source))
@@ -112,7 +112,7 @@ def test_another_start_is_another_run(configure: Configure, source: Path, tmp_pa
         train(configure("plain", from_checkpoint=source))
 
 
-def test_the_model_remembers_where_it_came_from(
+def test_the_model_records_what_it_started_from(
     configure: Configure, source: Path, tmp_path: Path, images: Path
 ) -> None:
     bundle = load_model_file(source)
@@ -142,7 +142,7 @@ def test_the_model_remembers_where_it_came_from(
     assert "a model of toys" in (tmp_path / "folder" / "README.md").read_text()
 
 
-def test_terms_of_both() -> None:
+def test_joint_licences() -> None:
     assert joint_licence("CC BY 4.0", "CC BY 4.0") == "CC BY 4.0"
     assert joint_licence("CC BY 4.0", "a; non-commercial") == "CC BY 4.0; a; non-commercial"
     assert joint_licence("a; b", "b") == "a; b"
@@ -194,7 +194,7 @@ def test_from_the_authors_ade20k(
     assert "non-commercial" in facts["licence"] and facts["from"]["dataset"] == "ade20k"
 
 
-def test_what_cannot_be_started_from(
+def test_a_wrong_start_is_refused(
     configure: Configure, official: tuple[Path, dict[str, torch.Tensor]], source: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -215,10 +215,10 @@ def test_what_cannot_be_started_from(
         assert not (tmp_path / "run").exists()
 
 
-def test_a_run_of_a_version_before_the_loss_section(
+def test_a_run_from_before_the_loss_section(
     source: Path, configure: Configure, tmp_path: Path
 ) -> None:
-    """It is not continued; its model is read, and another run starts from it."""
+    """It is not resumed; its model is read, and another run starts from it."""
     old = tmp_path / "old"
     shutil.copytree(source.parent, old)
     marker = json.loads((old / ".semsynth.json").read_text())

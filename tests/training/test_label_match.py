@@ -23,7 +23,7 @@ def test_names_are_compared_without_case_punctuation_and_group() -> None:
     assert match.unused == ["sky", "Cap"]
 
 
-def test_what_is_given_goes_before_names() -> None:
+def test_a_label_map_has_precedence_over_names() -> None:
     match = match_labels(
         OURS, THEIRS, {"hat": ["cap", "sky"], "Road": [], "traffic-light": ["sky"]}
     )
@@ -32,7 +32,7 @@ def test_what_is_given_goes_before_names() -> None:
     assert match.unused == ["Traffic Light", "flat-road"]
 
 
-def test_a_whole_name_goes_before_one_without_its_group() -> None:
+def test_a_full_name_has_precedence_over_one_without_its_group() -> None:
     theirs = LabelSet.from_names({0: "flat-road", 1: "Road"})
     assert match_labels(OURS, theirs).channels[0] == (1,)
     both = LabelSet.from_names({0: "flat-road", 1: "nature-road"})

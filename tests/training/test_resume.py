@@ -89,7 +89,7 @@ def test_lines_after_the_checkpoint_are_dropped_from_the_log(
     assert numbers(tmp_path / "run") == numbers(straight)
 
 
-def test_a_finished_run_is_left_as_it_is(
+def test_a_finished_run_is_not_changed(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure("run", "train.steps=2", "finetune.steps=0")
@@ -242,7 +242,7 @@ def test_another_recipe_is_named_in_a_line(configure: Configure, tmp_path: Path)
     assert "mask_dropout" not in message and len(message) < 400
 
 
-def test_a_disk_that_does_not_answer_costs_no_checkpoint(
+def test_a_disk_that_does_not_answer_loses_no_checkpoint(
     configure: Configure, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert_same_weights: Same,
 ) -> None:  # fmt: skip
@@ -262,7 +262,7 @@ def test_a_disk_that_does_not_answer_costs_no_checkpoint(
     assert_same_weights(tmp_path / "run", straight)
 
 
-def test_a_run_of_which_nothing_is_intact_does_not_begin_again(
+def test_a_run_without_an_intact_checkpoint_does_not_restart(
     configure: Configure, tmp_path: Path
 ) -> None:
     train_until(configure("run"), 6)
@@ -275,7 +275,7 @@ def test_a_run_of_which_nothing_is_intact_does_not_begin_again(
         assert "\n" not in str(error.value)
 
 
-def test_what_does_not_decide_the_weights_may_change(
+def test_settings_that_do_not_decide_the_weights_may_change(
     configure: Configure, straight: Path, tmp_path: Path, assert_same_weights: Same
 ) -> None:
     """Saving memory in the middle of a run, after it ran out of it, gives the same but rounding."""
@@ -297,7 +297,7 @@ def test_what_does_not_decide_the_weights_may_change(
         train(configure("memory", "train.batch_size=8"))
 
 
-def test_the_precision_of_the_first_start_stays(
+def test_the_precision_of_the_first_start_is_kept(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert_same_weights: Same, logged: Callable[[], str],
 ) -> None:  # fmt: skip

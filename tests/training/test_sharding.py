@@ -1,4 +1,4 @@
-"""State in shares (FSDP2) on two processes: the numbers and files of one that has it all."""
+"""Sharded state (FSDP2) on two processes: the numbers and files of one process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from semsynth.training.checkpoints.store import (
 )
 from semsynth.training.metrics import read_metrics
 
-# Both phases, an optimizer that begins anew, micro-batches, gradients that are clipped.
+# Both phases, an optimizer that starts anew, micro-batches, clipped gradients.
 CHANGES = (
     "train.steps=4", "finetune.steps=2", "train.accumulation=2", "train.grad_clip=0.5",
     "train.gradient_checkpointing=true", "train.log_every=1", "train.checkpoint_every=2",
     "train.keep_checkpoints=9", "train.validate_every=3",
 )  # fmt: skip
-SHARES = "train.sharding=full"
+SHARDED = "train.sharding=full"
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def one(train: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(train: Callable[..., Path]) -> Path:
-    return train("shared", 2, SHARES)
+def sharded(train: Callable[..., Path]) -> Path:
+    return train("sharded", 2, SHARDED)
 
 
 def numbers(run: Path) -> list[list[float]]:
@@ -98,28 +98,28 @@ def assert_same_form(value: Any, other: Any) -> None:
         torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-3)
 
 
-def test_the_numbers_and_files_of_one_process(one: Path, shared: Path) -> None:
-    assert_alike(shared, one)
+def test_the_numbers_and_files_of_one_process(one: Path, sharded: Path) -> None:
+    assert_alike(sharded, one)
     for step in (2, 4, 6):
-        states = [load_state(step_folder(run, step)) for run in (shared, one)]
+        states = [load_state(step_folder(run, step)) for run in (sharded, one)]
         assert_same_form(*states)
 
 
-def test_continued_in_shares_to_the_bit(train: Any, shared: Path) -> None:
-    again = train("again", 2, SHARES, after=shared)
-    first, second = _final(shared), _final(again)
+def test_a_sharded_run_resumes_to_the_bit(train: Any, sharded: Path) -> None:
+    again = train("again", 2, SHARDED, after=sharded)
+    first, second = _final(sharded), _final(again)
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
-def test_continued_without_and_begun_without(train: Any, one: Path, shared: Path) -> None:
-    assert_alike(train("alone", 1, SHARES, after=shared), one)
-    assert_alike(train("whole", 2, after=shared), one)
-    assert_alike(train("into_shares", 2, SHARES, after=one), one)
+def test_sharding_may_change_at_a_resume(train: Any, one: Path, sharded: Path) -> None:
+    assert_alike(train("alone", 1, SHARDED, after=sharded), one)
+    assert_alike(train("whole", 2, after=sharded), one)
+    assert_alike(train("into_shares", 2, SHARDED, after=one), one)
 
 
 def test_bf16(train: Any) -> None:
     short = ("train.precision=bf16", "train.validate_every=0")
-    runs = train("one_bf16", 1, *short), train("shared_bf16", 2, SHARES, *short)
+    runs = train("one_bf16", 1, *short), train("sharded_bf16", 2, SHARDED, *short)
     mine, theirs = (numbers(run) for run in runs)
     for line, expected in zip(mine, theirs, strict=True):
         assert line == pytest.approx(expected, rel=0.05, abs=1e-3)

@@ -208,7 +208,7 @@ def gradients(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 
 
 @pytest.mark.parametrize("same", ["train.accumulation=2", "train.gradient_checkpointing=true"])
-def test_saving_memory_changes_nothing_but_rounding(
+def test_saving_memory_changes_only_rounding(
     same: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = gradients(configure("plain", *ONE_STEP), monkeypatch)
@@ -338,7 +338,7 @@ def test_bands_add_up_to_the_loss(configure: Configure) -> None:
 @pytest.mark.parametrize(
     "changes", [["loss.band_weights=[1]"], ["model.codec=pixel", "loss.band_weights=[1, 1]"]]
 )
-def test_weights_of_bands_that_are_not_there(changes: list[str], configure: Configure) -> None:
+def test_band_weights_must_fit_the_bands(changes: list[str], configure: Configure) -> None:
     with pytest.raises(UserError, match=r"loss.band_weights has \d numbers: codec haar takes 2"):
         train(configure("a", *changes))
 
