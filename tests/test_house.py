@@ -19,7 +19,6 @@ MAX_LINES = 400
 ONE_IDEA = {
     "src/semsynth/pipelines/pipeline.py": "the Diffusers pipeline: one class, its docstring",
     "src/semsynth/pipelines/synthesizer.py": "from masks to images",
-    "src/semsynth/training/recipe.py": "every key of a recipe, and what excludes what",
 }
 MAX_FUNCTION = 50
 MAX_PARAMETERS = 7
