@@ -52,7 +52,7 @@ RECIPE: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set of 6 + 2 built-in streets at 16x16; tests only read it."""
-    output = tmp_path_factory.mktemp("pictures") / "prepared"
+    output = tmp_path_factory.mktemp("images") / "prepared"
     prepare(
         PrepareConfig(
             source="streets", output=output, height=SIDE, width=SIDE, train_count=6, val_count=2,
