@@ -8,6 +8,7 @@ steps as the plan times them, and `semsynth train` on a data set, in turns.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -87,19 +88,21 @@ def memory(name: str) -> dict[str, Any]:
     """Take real steps and compare; GB."""
     import torch
 
-    from semsynth.planning.hardware import PROCESS
-    from semsynth.planning.memory import step_memory
-    from semsynth.planning.trial import practice_run, random_batch
+    from semsynth.planning.memory import PROCESS, Hardware, memory_model, resolve_auto
+    from semsynth.planning.trial import trial_run
     from semsynth.training.recipe import load_recipe
-    from semsynth.training.step import train_step
 
     recipe_name, classes, changes = CASES[name]
-    recipe = load_recipe(recipe_name, (*changes, "train.validate_every=0"))
-    planned = step_memory(recipe, classes, recipe.train.batch_size, 1, False)
-    batch = random_batch(recipe, classes)
-    with practice_run(recipe, classes, torch.device("cpu")) as run:
-        train_step(*run, batch)  # now the optimizer has its moments
-        allocated = planned.state + _allocated(lambda: train_step(*run, batch))
+    recipe = load_recipe(recipe_name, (*changes, "train.validate_every=0", "train.preview_every=0"))
+    section = recipe.train
+    with memory_model(recipe, classes, Hardware(False, 1, math.inf)) as model:
+        batch_size = section.batch_size // section.accumulation
+        planned = model.peak(batch_size, section.accumulation, section.gradient_checkpointing)
+    with trial_run(resolve_auto(recipe, cuda=False), classes, torch.device("cpu")) as trial:
+        batch = trial.batch(section.batch_size)
+        trial.step(batch, section.accumulation)  # now the optimizer has its moments
+        step = _allocated(lambda: trial.step(batch, section.accumulation))
+    allocated = planned.state + step
     resident = _largest_resident_set()
     return {
         "case": name,
@@ -139,7 +142,8 @@ def times(config: BenchConfig, data: Path) -> dict[str, Any]:
     import torch
 
     from semsynth.data.dataset import PreparedDataset
-    from semsynth.planning.trial import Rehearsal, rehearse
+    from semsynth.planning.memory import resolve_auto
+    from semsynth.planning.timing import measure
     from semsynth.training.loop import train
     from semsynth.training.recipe import TrainConfig, load_recipe
 
@@ -151,9 +155,10 @@ def times(config: BenchConfig, data: Path) -> dict[str, Any]:
     batch = recipe.train.batch_size
     rows = []
     for _ in range(config.rounds):
-        planned = rehearse(recipe, channels, batch, torch.device("cpu"))
-        if not isinstance(planned, Rehearsal):
-            raise UserError(planned)
+        timing = measure(
+            resolve_auto(recipe, cuda=False), channels, batch, torch.device("cpu"), generation=False
+        )
+        assert timing.step is not None
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             start = time.perf_counter()
@@ -162,7 +167,7 @@ def times(config: BenchConfig, data: Path) -> dict[str, Any]:
             line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         rows.append(
             {
-                "planned": round(batch / planned.step_s, 2),
+                "planned": round(batch / timing.step, 2),
                 "trained": line["images_per_second"],
                 "with start and checkpoint": round(config.steps * batch / whole, 2),
             }

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from semsynth.models.sdm.unet import SemanticUNet, reference_forward
-from semsynth.planning.memory import step_memory
-from semsynth.training.recipe import Recipe, load_recipe
+from semsynth.planning.memory import Hardware, PeakMemory, memory_model
+from semsynth.training.recipe import load_recipe
 
 H100 = 78 * 2**30  # bytes that an H100 of 80 GB has free
 TINY = {
@@ -58,12 +58,14 @@ def test_both_paths_of_training_fit_into_a_gpu(speed: Any) -> None:
     recipe, case = load_recipe("paper_256"), speed.CASES[speed.TRAINING_LARGE]
     assert f"batch {case.batch}" in speed.TRAINING_LARGE
 
-    def of(**changes: Any) -> Recipe:
-        changes |= {"gradient_checkpointing": False, "validate_every": 0}
-        return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+    def peak(**changes: Any) -> PeakMemory:
+        changes |= {"validate_every": 0, "preview_every": 0}
+        changed = recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+        with memory_model(changed, 151, Hardware(True, 1, H100)) as model:
+            return model.peak(case.batch, 1, checkpointing=False)
 
-    plain = step_memory(of(compile="off", channels_last=False), 151, case.batch)
-    fast = step_memory(of(), 151, case.batch)
+    plain = peak(compile="off", channels_last=False)
+    fast = peak()
     assert plain.total + fast.state < 0.8 * H100
     assert fast.total + plain.state < 0.8 * H100
 

@@ -22,7 +22,7 @@ from semsynth.models.sdm.condition import (
 )
 from semsynth.models.sdm.label_input import label_input
 from semsynth.pipelines.synthesizer import images_per_mask
-from semsynth.planning.live_bytes import MemoryTracker
+from semsynth.planning.memory_tracker import MemoryTracker
 
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 

@@ -23,14 +23,14 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import HaarCodec
+from semsynth.models.flops import network_flops
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.pipelines.synthesizer import Synthesizer
-from semsynth.planning.flops import recipe_flops
 from semsynth.training import validation
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents
 from semsynth.training.loop import train
-from semsynth.training.metrics import read_metrics
+from semsynth.training.metrics import meta_unet, read_metrics
 from semsynth.training.recipe import Recipe, TrainConfig, latent_size, load_recipe
 from semsynth.training.step import TrainContext
 from semsynth.training.validation import (
@@ -205,5 +205,7 @@ def test_crops_of_images_of_any_size(configure: Configure, tmp_path: Path) -> No
     assert synthesizer.generate(mask[None], [0], SamplerSettings(steps=2)).shape == (1, 30, 45, 3)
     recipe = load_recipe(config.recipe, config.set)
     assert latent_size(recipe) == (8, 12)
-    assert latent_size(recipe, painted=True) == (16, 24)
-    assert recipe_flops(recipe, 12).guided > recipe_flops(recipe, 12).single
+    assert latent_size(recipe, sampling=True) == (16, 24)
+    sizes = (latent_size(recipe), latent_size(recipe, sampling=True))
+    flops = network_flops(meta_unet(recipe, 12), *sizes)
+    assert flops.guided > flops.single

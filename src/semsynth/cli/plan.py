@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 
 from semsynth.cli.common import finish, parse
 from semsynth.core.errors import UserError
-from semsynth.core.gpu_specs import PEAKS, Peak, find_peak
 from semsynth.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from semsynth.planning.hardware import Hardware
+    from semsynth.planning.memory import Hardware
 
 # Recipes that are not named after the data set that they are for.
 _DATA = {"paper": "ade20k"}
-# For those who do not name a card.
-_USUAL = ("H100", "A100", "L40S", "RTX 4090", "V100", "T4")
+# GB of a GPU that is not on this machine, unless --memory says otherwise.
 _MEMORY = 80.0
 
 
@@ -26,8 +24,8 @@ _MEMORY = 80.0
 class PlanConfig:
     """Say what a recipe takes: memory, batch that fits, hours, disk; and what to change.
 
-    Without --gpus, --gpu and --memory for this machine, by some real steps where it can; with one
-    of them for such GPUs.
+    On a machine with a GPU for such GPUs, with some real steps timed on it. Elsewhere for the CPU,
+    or with --gpus or --memory for such GPUs: then hours are not known.
 
     Raises:
         UserError: a value outside its range.
@@ -38,19 +36,15 @@ class PlanConfig:
     gpus: int | None = None
     """Processes, one a GPU."""
     memory: float | None = None
-    """GB (1e9 bytes) of a GPU; by default what the card has, or 80."""
-    gpu: str | None = None
-    """A card, such as "H100" or "RTX 4090": its peak and its memory; by default the usual ones."""
-    utilisation: float = 0.25
-    """For a card that is not at hand: the share of its peak that is taken as reached."""
+    """GB (1e9 bytes) of a GPU; by default what this machine's has, or 80."""
     data: Path | None = None
     """Prepared data set, which says how many classes and training images there are."""
     classes: int | None = None
-    """Classes with a condition channel, without --data; known for the recipes that are shipped."""
+    """Classes with a condition channel, without --data; known for the recipes of the package."""
     images: int = 1000
-    """Images to be painted afterwards."""
+    """Images to generate afterwards."""
     steps: int = 20
-    """Denoising steps of a painted image."""
+    """Denoising steps of an image."""
     measure: bool = True
     """Time some real steps on this machine, where the plan is for it."""
     set: tuple[str, ...] = ()
@@ -66,11 +60,6 @@ class PlanConfig:
                 raise UserError(f"--{name} is {value}: must be at least 1")
         if self.memory is not None and self.memory <= 0:
             raise UserError(f"--memory is {self.memory:g}: must be more than 0 GB")
-        if not 0 < self.utilisation <= 1:
-            raise UserError(f"--utilisation is {self.utilisation:g}: must be over 0, at most 1")
-        if self.gpu is not None and find_peak(self.gpu) is None:
-            known = ", ".join(peak.name for peak in PEAKS)
-            raise UserError(f"--gpu {self.gpu}: not in the table; known: {known}")
 
 
 def main(argv: list[str]) -> int:
@@ -78,16 +67,11 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(PlanConfig, argv, "plan")
     recipe = load_recipe(config.recipe, config.set)
     channels = label_channels(config, recipe)
-    from semsynth.planning.hardware import SCALING
-    from semsynth.planning.plan import make_plan
+    from semsynth.planning.plan import InferenceWorkload, make_plan
     from semsynth.planning.text import text
-    from semsynth.planning.timing import Painting
 
-    hardware = hardware_of(config)
-    painting = Painting(config.images, config.steps)
-    plan = make_plan(recipe, channels, hardware, painting, training_images(config))
-    plan["painting"] = {"images": config.images, "steps": config.steps}
-    plan["assumed"] = {"utilisation": config.utilisation, "scaling": SCALING}
+    inference = InferenceWorkload(config.images, config.steps)
+    plan = make_plan(recipe, channels, hardware_of(config), inference, training_images(config))
     if as_json:
         return finish(plan, as_json)
     print(text(plan))
@@ -134,28 +118,14 @@ def hardware_of(config: PlanConfig) -> Hardware:
     import torch
 
     from semsynth.core.devices import free_bytes, pick_device
-    from semsynth.planning.hardware import Hardware
+    from semsynth.planning.memory import Hardware
 
     device = pick_device(config.device)
-    named = config.gpu is not None or config.memory is not None or config.gpus is not None
-    if device.type == "cuda" and config.gpu is None:
-        here = torch.cuda.get_device_properties(device)
-        memory = config.memory * 1e9 if config.memory else float(here.total_memory)
-        found = find_peak(here.name)
-        cards: tuple[Peak, ...] = (found,) if found else ()
-        measured = device if config.measure else None
-        return Hardware(True, config.gpus or 1, memory, cards, config.utilisation, measured)
-    if not named:
-        measured = device if config.measure else None
-        return Hardware(False, 1, float(free_bytes(device)), (), config.utilisation, measured)
-    cards = _cards(config)
-    gigabytes = config.memory or (cards[0].memory_gb if config.gpu else _MEMORY)
-    why_not = "no such GPU is at hand"
-    return Hardware(
-        True, config.gpus or 1, gigabytes * 1e9, cards, config.utilisation, None, why_not
-    )
-
-
-def _cards(config: PlanConfig) -> tuple[Peak, ...]:
-    names = (config.gpu,) if config.gpu else _USUAL
-    return tuple(peak for peak in map(find_peak, names) if peak is not None)
+    measured = device if config.measure else None
+    if device.type == "cuda":
+        memory = config.memory or torch.cuda.get_device_properties(device).total_memory / 1e9
+        return Hardware(True, config.gpus or 1, memory * 1e9, measured)
+    if config.memory is None and config.gpus is None:
+        return Hardware(False, 1, float(free_bytes(device)), measured)
+    memory = config.memory or _MEMORY
+    return Hardware(True, config.gpus or 1, memory * 1e9, None, "no such GPU is on this machine")

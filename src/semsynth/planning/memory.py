@@ -1,63 +1,72 @@
-"""The memory of a run, followed through a step and a preview that allocate nothing.
+"""The peak memory of a run: its real steps, validation and preview, in a dry run.
 
-PyTorch runs the real network, loss and backward pass on tensors without storage (FakeTensorMode),
-the autoencoder and the generation of an image too, and ``MemoryTracker`` adds up what is alive. So
-checkpointing, autocast's copies and the order in which memory comes and goes are those of the code
-that trains, not of a formula.
+Checkpointing, autocast's copies and the order in which memory is allocated and freed are those of
+the code that trains: nothing is modelled but what a dry run cannot see (``overhead``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from semsynth.core.devices import autocast, keep_casts, memory_format
-from semsynth.diffusion.guidance import guide
-from semsynth.diffusion.loss import DiffusionLoss
-from semsynth.diffusion.schedule import Schedule
-from semsynth.models.codecs.codec import Codec, make_codec, normalize_images
-from semsynth.models.codecs.vae_costs import fresh_vae
-from semsynth.models.config import VaeConfig
-from semsynth.models.sdm.blocks import Modulation, ResBlock
-from semsynth.models.sdm.compiled_norms import compiled_norm_act
-from semsynth.models.sdm.condition import AUTO_SHARE, encode_masks, encode_null
-from semsynth.models.sdm.label_input import label_input
-from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
-from semsynth.planning.flops import computed, settled
-from semsynth.planning.live_bytes import MemoryTracker
+from semsynth.core.devices import Precision, resolve_precision
+from semsynth.models.sdm.condition import AUTO_SHARE
+from semsynth.planning.memory_tracker import DryRun, MemoryTracker
+from semsynth.planning.trial import TrialRun, trial_run
+from semsynth.training.build import enable_checkpointing
 from semsynth.training.inputs.latent_cache import PIXELS_AT_A_TIME
-from semsynth.training.metrics import meta_unet
-from semsynth.training.recipe import Recipe, latent_size, painted_size
+from semsynth.training.recipe import Recipe, with_changes
 from semsynth.training.validation import VALIDATION_BATCH
 
 Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]
 
+# Assumed, and printed as such: what is not a tensor. CUDA's context, its kernels and the workspaces
+# of cuBLAS and cuDNN; NCCL's buffers; blocks that PyTorch's allocator holds and cannot use. On a
+# CPU the interpreter and the libraries.
+CONTEXT, NCCL, FRAGMENTS, PROCESS = 1_000_000_000, 500_000_000, 0.05, 600_000_000
+
 
 @dataclass(frozen=True)
-class StepMemory:
-    """Bytes of tensors of one process at the moment when there are most.
+class Hardware:
+    """What a plan is for.
+
+    Attributes:
+        cuda: GPUs, or else the CPU of this machine.
+        gpus: processes, one per GPU.
+        memory: bytes of a GPU, or those that are free for the CPU.
+        device: where steps are timed; None: nowhere.
+        why_not: the reason then.
+    """
+
+    cuda: bool
+    gpus: int
+    memory: float
+    device: torch.device | None = None
+    why_not: str = "not asked for"
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes of tensors of one process at the moment of a run when they are most.
 
     Attributes:
         weights: float32, whatever the precision is.
         optimizer: AdamW's two moments, float32.
         ema: the averaged weights, float32.
-        autoencoder: its weights, float32; 0 for another codec, or where nothing is known of it.
+        autoencoder: its weights, float32; 0 for another codec, or where its configuration is not
+            known.
         buckets: DistributedDataParallel's copy of the gradients; 0 for one process.
-        gradients: at that moment: while activations are at their most, few or none are there.
-        activations: all else: what is saved for the backward pass, autocast's copies, the inputs,
-            and what is computed at that moment.
-        saved: what stands at the end of a step's forward pass; no part of the sum.
-        moment: which one it is: ``training`` (forward and backward pass of a micro-batch),
-            ``optimizer`` (its step), ``encoding`` (by an autoencoder), ``validation``, ``preview``.
+        gradients: at that moment: while activations are at their peak, few or none are there.
+        activations: everything else: what is saved for the backward pass, autocast's copies, the
+            inputs, and intermediate results.
+        moment: ``training`` (forward and backward pass of a micro-batch), ``optimizer`` (its
+            step), ``encoding`` (by an autoencoder), ``validation``, ``preview``.
     """
 
     weights: int
@@ -67,7 +76,6 @@ class StepMemory:
     buckets: int = 0
     gradients: int = 0
     activations: int = 0
-    saved: int = 0
     moment: Moment = "training"
 
     @property
@@ -77,299 +85,208 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        """Return the most that there is at a time."""
+        """Return all tensors at that moment."""
         return self.state + self.gradients + self.activations
 
 
-def step_memory(
-    recipe: Recipe, label_channels: int, images: int, world: int = 1, cuda: bool = True
-) -> StepMemory:
-    """Return the memory of the recipe's training, but for previews (``preview_memory``).
+def resolve_auto(recipe: Recipe, cuda: bool, device: torch.device | None = None) -> Recipe:
+    """Return the recipe with what ``auto`` means on ``device``, or on GPUs with bfloat16."""
+    precision = recipe.train.precision
+    if device is not None or not cuda:
+        precision = resolve_precision(precision, device or torch.device("cpu"))
+    elif precision == "auto":
+        precision = "bf16"
+    layout = recipe.train.has_channels_last(precision)
+    return with_changes(recipe, precision=precision, channels_last=layout)
+
+
+def compute_dtype(recipe: Recipe) -> Precision:
+    """Return what a recipe of ``resolve_auto`` computes in."""
+    return "bf16" if recipe.train.precision == "bf16" else "no"
+
+
+class MemoryModel:
+    """Peak memory of one process of a run, however its batch is split; keeps what it computed."""
+
+    def __init__(self, trial: TrialRun, hardware: Hardware, mode: DryRun) -> None:
+        """Take a trial that was built in ``mode``; see ``memory_model``."""
+        self.recipe, self.hardware = trial.recipe, hardware
+        self._trial, self._mode = trial, mode
+        self._steps: dict[tuple[int, int, bool], dict[Moment, PeakMemory]] = {}
+        networks = [trial.state.unet, trial.state.ema.module]
+        if trial.has_autoencoder:
+            networks.append(trial.codec.vae)  # type: ignore[attr-defined]
+        self._weights = [[*n.parameters(), *n.buffers()] for n in networks]
+        weights, ema, *rest = ([t.nbytes for t in part] for part in self._weights)
+        self._state = PeakMemory(
+            sum(weights), 0, sum(ema), sum(map(sum, rest)), sum(weights) * (hardware.gpus > 1)
+        )
+
+    def total(self, memory: PeakMemory) -> int:
+        """Return all bytes, with the overhead that is assumed."""
+        return memory.total + self.overhead(memory)
+
+    def overhead(self, memory: PeakMemory) -> int:
+        """Return the bytes that are assumed for what is not a tensor."""
+        if not self.hardware.cuda:
+            return PROCESS
+        nccl = NCCL if self.hardware.gpus > 1 else 0
+        return CONTEXT + nccl + int(FRAGMENTS * memory.activations)
+
+    def peak(
+        self,
+        images: int,
+        accumulation: int,
+        checkpointing: bool,
+        without: tuple[Moment, ...] = (),
+    ) -> PeakMemory:
+        """Return the moment of the run that takes most.
+
+        Args:
+            images: of a micro-batch of one process.
+            accumulation: micro-batches.
+            checkpointing: with gradient checkpointing.
+            without: moments that are left out.
+        """
+        moments = {**self.step(images, accumulation, checkpointing)}
+        if self.preview is not None:
+            moments["preview"] = self.preview
+        return max((m for m in moments.values() if m.moment not in without), key=self.total)
+
+    def step(self, images: int, accumulation: int, checkpointing: bool) -> dict[Moment, PeakMemory]:
+        """Return the moments that depend on the batch; arguments as of ``peak``."""
+        key = (images, accumulation, checkpointing)
+        if key not in self._steps:
+            with self._mode.active():
+                self._steps[key] = self._step(*key)
+        return self._steps[key]
+
+    def _step(
+        self, images: int, accumulation: int, checkpointing: bool
+    ) -> dict[Moment, PeakMemory]:
+        trial = self._trial
+        unet, optimizer = trial.state.unet, trial.state.optimizer
+        unet.disable_gradient_checkpointing()
+        enable_checkpointing(unet, with_changes(self.recipe, gradient_checkpointing=checkpointing))
+        optimizer.state.clear()
+        live = self._tracker()
+        passes = []
+
+        def note_passes(*_: Any) -> None:
+            passes.append((live.peak, live.marked_at_peak))
+            live.reset_peak()
+
+        hooks = [
+            p.register_post_accumulate_grad_hook(lambda p: live.mark(p.grad))
+            for p in unet.parameters()
+        ]
+        hooks.append(optimizer.register_step_pre_hook(note_passes))
+        taken = min(accumulation, 2)  # the second is like all that follow
+        with live:
+            batch = trial.batch(images * taken, given_latents=True)
+            inputs = live.now
+            trial.step(batch, taken)
+        for hook in hooks:
+            hook.remove()
+        moments = sum(t.nbytes for state in optimizer.state.values() for t in state.values())
+        optimizer.state.clear()
+        del batch
+        state = replace(self._state, optimizer=moments)
+        more = inputs * (accumulation - taken) // taken
+        ((peak, gradients),) = passes
+        found: list[PeakMemory] = [
+            replace(state, gradients=gradients, activations=peak - gradients + more),
+            replace(
+                state, gradients=live.marked_at_peak, moment="optimizer",
+                activations=live.peak - live.marked_at_peak - moments + more,
+            ),
+            *self._without_gradients(state, images, accumulation),
+        ]  # fmt: skip
+        return {memory.moment: memory for memory in found}
+
+    def _without_gradients(
+        self, state: PeakMemory, images: int, accumulation: int
+    ) -> Iterator[PeakMemory]:
+        """Return encoding and validation, as far as the recipe has them."""
+        trial, section = self._trial, self.recipe.train
+        if trial.has_autoencoder:
+            size, count = self.recipe.step_size, images * accumulation
+            if section.cache_latents:
+                count = max(1, PIXELS_AT_A_TIME // (size[0] * size[1]))
+            live = self._tracker()
+            with live:
+                trial.encode_image(count, size)
+            yield replace(state, activations=live.peak, moment="encoding")
+        if section.validate_every:
+            live = self._tracker()
+            with live:
+                trial.validate(trial.batch(min(VALIDATION_BATCH, images), given_latents=True))
+            yield replace(state, activations=live.peak, moment="validation")
+
+    @property
+    def preview(self) -> PeakMemory | None:
+        """A preview, which no batch changes; None for a recipe without them."""
+        return self.generation if self.recipe.train.preview_every else None
+
+    @cached_property
+    def generation(self) -> PeakMemory:
+        """Generating one whole image while training."""
+        numbers = sum(t.nbytes for t in self._weights[0])
+        state = replace(self._state, optimizer=2 * numbers)
+        free = self.hardware.memory - (CONTEXT if self.hardware.cuda else 0) - state.state
+        cache = 1 << 62 if math.isinf(free) else int(AUTO_SHARE * max(0.0, free))
+        live = self._tracker()
+        with self._mode.active(), live:
+            # In the second step all weights have been cast, in the third DPM-Solver++ has its past.
+            self._trial.decode(self._trial.sample(self._trial.encode_mask(cache), 3))
+        return replace(state, activations=live.peak, moment="preview")
+
+    def _tracker(self) -> MemoryTracker:
+        live = MemoryTracker()
+        for part in self._weights:
+            live.ignore(part)
+        return live
+
+
+@contextmanager
+def memory_model(recipe: Recipe, label_channels: int, hardware: Hardware) -> Iterator[MemoryModel]:
+    """Give the model of a recipe's memory on some hardware.
 
     Args:
-        recipe: its ``batch_size`` does not matter, ``images`` do.
+        recipe: its ``batch_size`` does not matter.
         label_channels: classes with a condition channel.
-        images: of a micro-batch of one process.
-        world: processes.
-        cuda: autocast as on a GPU (norms in float32) or as on a CPU (norms in bfloat16).
-
-    Returns:
-        The largest of: a micro-batch, the optimizer's step, a validation (of no more images at
-        a time than a micro-batch has), encoding by an autoencoder.
+        hardware: what it is for.
     """
-    recipe, accumulation = settled(recipe, cuda), recipe.train.accumulation
-    with _fake(recipe, label_channels, cuda) as unet:
-        state = _state(recipe, unet, world)
-        trained = _follow(unet, recipe, images, accumulation)
-    state = replace(state, saved=trained["saved"])
-    kinds = [
-        replace(state, moment="training", **trained),
-        replace(state, moment="optimizer", gradients=state.weights),
-    ]
-    if state.autoencoder and recipe.model.vae is not None:
-        size, count = recipe.step_size, images * accumulation
-        if recipe.train.cache_latents:
-            count = max(1, PIXELS_AT_A_TIME // (size[0] * size[1]))
-        encoded = _encoding(recipe.model.vae, count, size)
-        kinds.append(replace(state, activations=encoded, moment="encoding"))
-    if recipe.train.validate_every:
-        with _fake(recipe, label_channels, cuda) as unet, torch.no_grad():
-            validated = _follow(unet.eval(), recipe, min(VALIDATION_BATCH, images), 0)
-        validated["saved"] = trained["saved"]
-        kinds.append(replace(state, moment="validation", **validated))
-    return max(kinds, key=lambda kind: kind.total)
-
-
-def preview_memory(
-    recipe: Recipe,
-    label_channels: int,
-    world: int = 1,
-    cuda: bool = True,
-    limit: float = math.inf,
-) -> StepMemory:
-    """Return the memory of painting one whole image, guided, in the midst of training.
-
-    Args:
-        recipe: the images' size is its own, not that of its crops.
-        label_channels: see ``step_memory``, as for ``world`` and ``cuda``.
-        world: processes.
-        cuda: autocast as on a GPU.
-        limit: of the device. Of what the state leaves of it, a condition may take half.
-    """
-    recipe = settled(recipe, cuda)
-    with _fake(recipe, label_channels, cuda) as unet:
-        state = _state(recipe, unet, world)
-        free = max(0.0, limit - state.state)
-        keep = None if math.isinf(free) else int(AUTO_SHARE * free)
-        return replace(state, activations=_painting(unet, recipe, keep), moment="preview")
-
-
-def _state(recipe: Recipe, unet: SemanticUNet, world: int) -> StepMemory:
-    """Return what is there all the time; in FakeTensorMode."""
-    sizes = 4 * sum(parameter.numel() for parameter in unet.parameters())
-    autoencoder = 0 if recipe.model.vae is None else _vae_bytes(recipe.model.vae)
-    return StepMemory(sizes, 2 * sizes, sizes, autoencoder, buckets=sizes if world > 1 else 0)
+    recipe = resolve_auto(recipe, hardware.cuda, hardware.device)
+    compiled = hardware.cuda and recipe.train.compile != "off"
+    recipe = with_changes(recipe, compile="on" if compiled else "off")
+    mode = DryRun(hardware.cuda)
+    with trial_run(recipe, label_channels, torch.device("cpu"), mode.active) as trial:
+        yield MemoryModel(trial, hardware, mode)
 
 
 def largest_batch(
-    taken: Callable[[int], float], limit: float, start: int = 1, most: int = 1 << 14
+    memory: Callable[[int], float], limit: float, start: int = 1, most: int = 1 << 14
 ) -> int:
-    """Return the largest n of which ``taken(n)`` is at most ``limit``; 0 where not even 1 is.
+    """Return the largest n for which ``memory(n)`` is at most ``limit``; 0 where not even 1 fits.
 
     Args:
-        taken: memory of n images, which grows with n, nearly in proportion; it takes seconds.
+        memory: of n images, which grows with n, nearly in proportion; it takes seconds.
         limit: in the same unit.
         start: where to look first.
-        most: no more than so many.
+        most: no more than this.
     """
     low, high, guess = 0, most + 1, start
     known: list[tuple[int, float]] = []
     while high - low > 1:
         guess = min(max(guess, low + 1), high - 1)
-        known = [*known[-1:], (guess, taken(guess))]
+        known = [*known[-1:], (guess, memory(guess))]
         low, high = (guess, high) if known[-1][1] <= limit else (low, guess)
         guess = _line_meets(known, limit) if len(known) > 1 else guess + 1
     return low
 
 
 def _line_meets(known: list[tuple[int, float]], limit: float) -> int:
-    (n, taken), (m, more) = sorted(known)
-    slope = (more - taken) / (m - n) if m > n else 0.0
+    (n, less), (m, more) = sorted(known)
+    slope = (more - less) / (m - n) if m > n else 0.0
     return m + int((limit - more) // slope) if slope > 0 else 2 * m
-
-
-@contextmanager
-def _fake(recipe: Recipe, label_channels: int, cuda: bool) -> Iterator[SemanticUNet]:
-    """Give the recipe's network as tensors that say they are on a CPU and have no storage."""
-    unet = meta_unet(recipe, label_channels)
-    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in unet.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                dense = torch.empty(parameter.shape)
-                shaped = dense.contiguous(memory_format=layout) if dense.dim() == 4 else dense
-                setattr(module, name, nn.Parameter(shaped))
-        if recipe.train.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-        for block in unet.modules() if cuda and recipe.train.compile != "off" else ():
-            if isinstance(block, ResBlock):
-                block.norm_act = partial(compiled_norm_act, kernel=_kernel)
-        with _casts_of_cuda() if cuda else nullcontext():
-            yield unet.train()
-
-
-def _follow(unet: SemanticUNet, recipe: Recipe, images: int, accumulation: int) -> dict[str, int]:
-    """Return the parts of ``StepMemory`` that a micro-batch decides; 0 micro-batches: no backward.
-
-    As ``train_step`` and ``validation_loss`` do it, one after the other.
-    """
-    model, training = recipe.model, accumulation > 0
-    loss_of = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
-    live = MemoryTracker()
-    live.ignore(list(unet.parameters()))
-    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    share = images * max(1, accumulation)
-    with live:
-        if accumulation > 1:  # the gradients of the micro-batches before it
-            for parameter in unet.parameters():
-                parameter.grad = torch.empty_like(parameter)
-                live.mark(parameter.grad)
-        size = (share, model.latent_channels, *latent_size(recipe))
-        x0 = torch.empty(size).contiguous(memory_format=layout)
-        noise, t = torch.empty(size), torch.zeros(share, dtype=torch.int64)
-        channels = torch.zeros(share, *recipe.step_size, dtype=torch.int16)
-        edges = torch.zeros_like(channels) if model.instance_edges else None
-        label_map = label_input(
-            unet, model, channels[:images], None if edges is None else edges[:images]
-        )
-        for parameter in unet.parameters():
-            if training:
-                parameter.register_post_accumulate_grad_hook(lambda p: _mark(live, p))
-        part = slice(0, images)
-
-        def predict(x: Tensor, t: Tensor) -> Tensor:
-            return unet(x, t, label_map).sample  # type: ignore[no-any-return]
-
-        with autocast(torch.device("cpu"), computed(recipe)):
-            loss = loss_of(predict, x0[part], noise[part], t[part]).total.mean()
-        saved = live.now - live.marked
-        if training:
-            loss.backward()
-    return {
-        "gradients": live.marked_at_peak,
-        "activations": live.peak - live.marked_at_peak,
-        "saved": saved,
-    }
-
-
-@lru_cache
-def _vae_bytes(vae: VaeConfig) -> int:
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        codec = fresh_vae(vae)
-    return 0 if codec is None else 4 * sum(p.numel() for p in codec.vae.parameters())
-
-
-@lru_cache
-@torch.no_grad()
-def _encoding(vae: VaeConfig, count: int, size: tuple[int, int]) -> int:
-    """Return the most bytes while an autoencoder encodes so many images, given together."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        codec = fresh_vae(vae)
-        assert codec is not None
-        live = _live(codec, None)
-        with live:
-            codec.encode(normalize_images(torch.empty(count, 3, *size, dtype=torch.uint8)))
-    return live.peak
-
-
-@torch.no_grad()
-def _painting(unet: SemanticUNet, recipe: Recipe, keep: int | None) -> int:
-    """Return the most bytes while one whole image is painted, as ``preview`` does it.
-
-    Args:
-        unet: the network, which becomes as its average is: without gradients.
-        recipe: what it is of.
-        keep: see ``SemanticUNet.encode``.
-    """
-    model, device = recipe.model, torch.device("cpu")
-    unet.eval().requires_grad_(False)
-    codec = (
-        make_codec(model.codec, model.haar_levels) if model.vae is None else fresh_vae(model.vae)
-    )
-    precision = computed(recipe)
-    layout = memory_format(precision)
-    live = _live(codec, unet)
-    with live:
-        channels = torch.zeros(1, *painted_size(recipe), dtype=torch.int16)
-        edges = channels if model.instance_edges else None
-        size = latent_size(recipe, painted=True)
-        shape = (1, model.latent_channels, *size)
-        # The noise, x, and what DPM-Solver++ remembers of two steps.
-        held = [torch.empty(shape) for _ in range(4)]
-        t = torch.zeros(1, dtype=torch.int64)
-        with autocast(device, precision):
-            condition = encode_masks(unet, model, channels, edges, keep)
-            null = encode_null(unet, *size)
-        with keep_casts(device):
-            for _ in range(2):  # in the second pass all weights have been cast
-                x = held[0].contiguous(memory_format=layout)
-                with autocast(device, precision):
-                    both = unet(x, t, condition, null)
-                output = guide(
-                    both.sample, both.null_sample, DEFAULT_GUIDANCE, model.latent_channels
-                ).float()
-                del both
-                x0 = output[:, : model.latent_channels] - x
-                x0 = x0 if codec is None else codec.clip(x0)
-                del output, x
-        del null, held
-        if codec is not None:
-            codec.decode(x0).clamp(-1, 1)
-    return live.peak
-
-
-def _live(codec: Codec | None, unet: SemanticUNet | None) -> MemoryTracker:
-    live = MemoryTracker()
-    for network in (getattr(codec, "vae", None), unet):
-        if network is not None:
-            live.ignore(list(network.parameters()))
-    return live
-
-
-def _mark(live: MemoryTracker, parameter: Tensor) -> None:
-    if parameter.grad is not None:
-        live.mark(parameter.grad)
-
-
-@contextmanager
-def _casts_of_cuda() -> Iterator[None]:
-    """Make a CPU's autocast cast as CUDA's does: norms in float32, addcmul in the widest type.
-
-    Of the operations that the two treat differently these are the ones that the network has
-    ("CUDA ops that autocast to float32" and "that promote", PyTorch's documentation of amp).
-    """
-    library = torch.library.Library("aten", "IMPL")
-
-    def widened(operation: Any, always: bool) -> Callable[..., Any]:
-        def run(*args: Any, **options: Any) -> Any:
-            floats = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
-            if always or any(a.dtype == torch.float32 for a in floats):
-                args = tuple(a.float() if isinstance(a, Tensor) else a for a in args)
-            with torch.autocast("cpu", enabled=False):
-                return operation(*args, **options)
-
-        return run
-
-    library.impl("group_norm", widened(torch.group_norm, True), "AutocastCPU")
-    library.impl("addcmul", widened(torch.addcmul, False), "AutocastCPU")
-    try:
-        yield
-    finally:
-        library._destroy()
-
-
-class _Kernel(torch.autograd.Function):
-    """The memory of ``fused.norm_silu`` as compiled: it keeps its arguments, and nothing between.
-
-    torch.compile computes single elements again in the backward pass rather than keep them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, dtype: torch.dtype, *factors: Tensor) -> Tensor:
-        ctx.save_for_backward(x_BCHW, *factors)
-        return torch.empty_like(x_BCHW, dtype=dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        x_BCHW, *factors = ctx.saved_tensors
-        return torch.empty_like(x_BCHW), None, *(torch.empty_like(part) for part in factors)
-
-
-def _kernel(
-    x_BCHW: Tensor,
-    groups: int,
-    modulation: Modulation,
-    time: Modulation | None,
-    dtype: torch.dtype,
-) -> Tensor:
-    return _Kernel.apply(x_BCHW, dtype, *modulation, *(time or ()))  # type: ignore[no-any-return]

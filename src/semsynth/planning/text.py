@@ -39,15 +39,16 @@ def _head(plan: Mapping[str, Any]) -> str:
 
 
 def _arithmetic(plan: Mapping[str, Any]) -> str:
-    flops, painting = plan["flops"], plan["painting"]
+    flops, steps = plan["flops"], plan["generation"]["steps"]
     again = flops["recomputed_image"]
     more = f", and {_flops(again)} again for checkpointing" if again else ""
     return (
         "Arithmetic\n"
-        f"  training  {_flops(flops['training_image'])} an image{more}; "
-        f"{_flops(flops['training_step'])} a step\n"
-        f"  painting  {_flops(flops['condition'])} a mask, {_flops(flops['guided_step'])} a guided "
-        f"step; {_flops(flops['painted_image'])} an image of {painting['steps']} steps"
+        f"  training    {_flops(flops['training_image'])} per image{more};\n"
+        f"              {_flops(flops['training_step'])} per step, {_flops(flops['training'])} in "
+        f"{plan['steps']:,} steps\n"
+        f"  generation  {_flops(flops['condition'])} per mask, {_flops(flops['guided_step'])} per "
+        f"guided step; {_flops(flops['generated_image'])} per image of {steps} steps"
         + _autoencoder(plan)
     )
 
@@ -102,59 +103,34 @@ def _row(name: str, plain: str, checkpointing: str) -> str:
 
 
 def _time(plan: Mapping[str, Any]) -> str:
-    painted = f"{plan['painting']['images']} images"
-    head = f"  {'':<24}{'images/s':>10}{'MFU':>7}{'training':>12}{painted:>17}"
-    lines, notes, filling = [], [], []
-    for row in plan["time"]:
-        if row["source"] == "not measured":
-            notes.append(f"  not measured: {row['reason']}")
-            continue
-        mfu = f"{row['mfu']:.0%}" if row["mfu"] else "-"
-        small = "memory_gb" in row and plan["memory"]["used"]["total"] > row["memory_gb"] * 1e9
+    time, lines = plan["time"], []
+    if time["training_s"] is not None:
+        mfu = "" if time["mfu"] is None else f", MFU {time['mfu']:.0%}"
+        speed = f"{time['images_per_second']:.1f} images/s{mfu}"
+        lines.append(f"  training    {_duration(time['training_s'])} ({speed})")
+        if time["latents_s"]:
+            lines.append(f"              of it, once, latents: {_duration(time['latents_s'])}")
+    if time["generation_s"] is not None:
+        images = plan["generation"]["images"]
+        lines.append(f"  generation  {_duration(time['generation_s'])} for {images:,} images")
+    if lines:
+        left_out = ["reading images", *time["without"]]
+        lines.append(f"  measured on {time['device']}; not included: {', '.join(left_out)}")
+    reasons = time["why_not"]
+    if len(set(reasons.values())) == 1 and len(reasons) == 2:
+        reasons = {"hours": reasons["training"]}
+    lines += [f"  {part} not known: {reason}" for part, reason in reasons.items()]
+    if reasons:
         lines.append(
-            f"  {row['device']:<24}{row['images_per_second']:>10.1f}{mfu:>7}"
-            f"{_time_words(row['training_s']):>12}{_time_words(row['painting_s']):>17}"
-            + (f"  too small ({row['memory_gb']} GB)" if small else "")
-            + ("  without the autoencoder" if row["without_autoencoder"] else "")
+            "  run `semsynth plan` on the machine that is to do it, which times real steps"
         )
-        notes.append(f"  {_source(row, plan)}")
-        if row["latents_s"]:
-            filling.append(f"{_time_words(row['latents_s'])} on {row['device']}")
-    notes = list(dict.fromkeys(notes))
-    if filling:
-        notes.append(f"  of training, once, the cache of latents: {', '.join(filling)}")
-    return "\n".join(["Time", head, *lines, *notes] if lines else ["Time", *notes])
-
-
-def _source(row: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    scaling = plan["assumed"]["scaling"]
-    several = f", times {scaling:g} for several GPUs (assumed)" if plan["gpus"] > 1 else ""
-    if row["source"] == "estimate":
-        share = plan["assumed"]["utilisation"]
-        return (
-            f"ESTIMATE, not measured: {share:.0%} of the peak of the data sheet (--utilisation), "
-            f"recomputation included{several}"
-        )
-    timed = row["timed"]
-    what = f"steps of {timed['images']} at {timed['width']}x{timed['height']}"
-    reading = "; reading of images not included"
-    if row["source"] == "measured":
-        training = f"measured: real {what}{several}{reading}"
-    else:
-        share = f"{timed['share']:.1%} of the recipe's"
-        training = f"EXTRAPOLATED by FLOPs from {what}, {share}{several}{reading}"
-    painted = row["painting_timed"]
-    what = f"an image of {painted['width']}x{painted['height']}"
-    if row["painting_source"] == "measured":
-        return f"{training}\n  painting measured: {what}"
-    share = f"{painted['share']:.1%} of the recipe's"
-    return f"{training}\n  painting EXTRAPOLATED by FLOPs from {what}, {share}"
+    return "\n".join(["Time", *lines])
 
 
 def _disk(plan: Mapping[str, Any]) -> str:
     disk = plan["disk"]
     return (
-        f"Disk  {_gb(disk['total'])} GB at the most: {_gb(disk['checkpoint'])} a checkpoint, "
+        f"Disk  {_gb(disk['total'])} GB at most: {_gb(disk['checkpoint'])} a checkpoint, "
         f"{_gb(disk['final_model'])} the final model"
         + (f", {_gb(disk['latents'])} the latents" if disk["latents"] else "")
     )
@@ -172,7 +148,7 @@ def _flops(count: float) -> str:
     return f"{count / 1e6:.3g} MFLOP"
 
 
-def _time_words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 600:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     hours = seconds / 3600

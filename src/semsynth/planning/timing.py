@@ -1,167 +1,112 @@
-"""How long a recipe takes: by what was timed here, or by the peak rates of cards."""
+"""How long steps and images take: real ones, timed on this machine. Nothing is extrapolated."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
 
-from semsynth.core.gpu_specs import Peak
-from semsynth.models.flops import NetworkFlops
-from semsynth.planning.flops import CodecFlops, computed, watched_images
-from semsynth.planning.hardware import SCALING, Hardware
-from semsynth.planning.trial import Rehearsal
-from semsynth.training.metrics import peak_flops
-from semsynth.training.recipe import Recipe
-from semsynth.training.validation import PREVIEW_STEPS
+from semsynth.core.devices import clock, seconds
+from semsynth.planning.trial import TrialRun, trial_run
+from semsynth.training.recipe import Recipe, sampling_size
+from semsynth.training.validation import VALIDATION_BATCH
+
+WARM_UP, REPEATS = 1, 3
 
 
-@dataclass(frozen=True)
-class Painting:
-    """Images to be painted afterwards.
+@dataclass
+class Timing:
+    """Seconds of one process; None for what was not timed.
 
     Attributes:
-        images: how many, each of another mask.
-        steps: guided passes of an image.
+        step: of an optimizer step of its share of the batch. Encoding by an autoencoder is in it
+            where the recipe does not cache latents; reading images is not.
+        validation: of an image of a validation.
+        mask: to encode the mask of a whole image.
+        denoising: of a guided denoising step of a whole image.
+        decoding: of a whole image's latent.
+        encoding: of a whole image by the autoencoder; 0 without one.
+        peak_bytes: peak memory of tensors in a step; None on a CPU.
     """
 
-    images: int
-    steps: int
+    step: float | None = None
+    validation: float | None = None
+    mask: float | None = None
+    denoising: float | None = None
+    decoding: float | None = None
+    encoding: float | None = None
+    peak_bytes: int | None = None
+
+    def image(self, steps: int) -> float | None:
+        """Return the seconds of a whole image of so many denoising steps."""
+        if self.mask is None or self.denoising is None or self.decoding is None:
+            return None
+        return self.mask + steps * self.denoising + self.decoding
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is to be done, counted.
+def measure(
+    recipe: Recipe,
+    label_channels: int,
+    images: int,
+    device: torch.device,
+    training: bool = True,
+    generation: bool = True,
+) -> Timing:
+    """Take some real steps and generate an image.
 
-    Attributes:
-        recipe: of the training.
-        flops: of its network.
-        codec: of its autoencoder.
-        encoded: images whose latents are computed once (mirror images count).
-        painting: what comes afterwards.
+    Args:
+        recipe: as ``resolve_auto`` returns it.
+        label_channels: classes with a condition channel.
+        images: of a process's share of the batch.
+        device: where.
+        training: whether to time steps and validation.
+        generation: whether to time whole images.
     """
-
-    recipe: Recipe
-    flops: NetworkFlops
-    codec: CodecFlops
-    encoded: int
-    painting: Painting
-
-    @property
-    def encoded_in_steps(self) -> int:
-        """FLOPs of the autoencoder for an image of a step, or of a validation."""
-        return 0 if self.recipe.train.cache_latents else self.codec.seen
+    timing = Timing()
+    with trial_run(recipe, label_channels, device) as trial:
+        if training:
+            _time_training(timing, trial, images)
+        if generation:
+            _time_generation(timing, trial)
+    return timing
 
 
-@dataclass(frozen=True)
-class _Speed:
-    """Seconds and rates of one process.
-
-    Attributes:
-        step: of an optimizer step of its share of the batch, encoding included.
-        validated: of an image of a validation.
-        previewed: of an image of a preview.
-        codec: FLOP/s of the autoencoder.
-        painted: seconds of an image afterwards, decoded.
-    """
-
-    step: float
-    validated: float
-    previewed: float
-    codec: float
-    painted: float
+def _time_training(timing: Timing, trial: TrialRun, images: int) -> None:
+    section, device = trial.recipe.train, trial.device
+    batch = trial.batch(images)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    timing.step = _median(lambda: trial.step(batch, section.accumulation), device)
+    if device.type == "cuda":
+        timing.peak_bytes = torch.cuda.max_memory_allocated(device)
+    if section.validate_every:
+        few = min(VALIDATION_BATCH, images // section.accumulation)
+        held_out = trial.batch(few)
+        timing.validation = _median(lambda: trial.validate(held_out), device) / few
 
 
-def times(work: Work, hardware: Hardware, measured: Rehearsal | str) -> list[dict[str, Any]]:
-    """Return a row for what was measured, or one for each card."""
-    if isinstance(measured, Rehearsal):
-        return [_measured(work, hardware, measured)]
-    rows: list[dict[str, Any]] = [{"source": "not measured", "reason": measured}]
-    precision = computed(work.recipe)
-    for peak in hardware.peaks:
-        row = _row(work, hardware, _estimated(work, hardware, peak), peak.flops(precision))
-        known = {"source": "estimate", "device": peak.name, "memory_gb": peak.memory_gb}
-        rows.append({**known, **row})
-    return rows
-
-
-def _estimated(work: Work, hardware: Hardware, peak: Peak) -> _Speed:
-    section, flops, codec = work.recipe.train, work.flops, work.codec
-    slow = hardware.utilisation * peak.fp32_tflops * 1e12
-    # Without bfloat16 it is emulated, at float32's rate at the best.
-    fast = hardware.utilisation * (peak.flops("bf16") or peak.fp32_tflops * 1e12)
-    rate = fast if computed(work.recipe) == "bf16" else slow
-    recomputed = flops.recomputed if section.gradient_checkpointing else 0
-    share = section.batch_size / hardware.gpus
-    step = share * ((flops.training + recomputed) / rate + work.encoded_in_steps / slow)
-    validated = flops.forward / rate + work.encoded_in_steps / slow
-    decode = codec.decode / slow
-    previewed, painted = (
-        (flops.condition + steps * flops.guided) / speed + decode
-        for steps, speed in ((PREVIEW_STEPS, rate), (work.painting.steps, fast))
+def _time_generation(timing: Timing, trial: TrialRun) -> None:
+    device, times = trial.device, []
+    timing.mask = _median(trial.encode_mask, device)
+    latent = trial.sample(
+        trial.encode_mask(),
+        WARM_UP + REPEATS + 1,
+        on_step=lambda *_: times.append(clock(device)),
     )
-    return _Speed(step, validated, previewed, slow, painted)
+    steps = [after - before for before, after in pairwise(times)]
+    timing.denoising = median(steps[WARM_UP:])
+    timing.decoding = _median(lambda: trial.decode(latent), device)
+    timing.encoding = 0.0
+    if trial.has_autoencoder:
+        size = sampling_size(trial.recipe)
+        timing.encoding = _median(lambda: trial.encode_image(1, size), device)
 
 
-def _measured(work: Work, hardware: Hardware, measured: Rehearsal) -> dict[str, Any]:
-    section, device, codec = work.recipe.train, hardware.device, work.codec
-    share = section.batch_size // hardware.gpus
-    micro = share // section.accumulation
-    passes = (measured.step_s - measured.update_s) * section.accumulation
-    painting = measured.painting
-    coded = painting.image_s + painting.decode_s
-    codec_rate = (codec.encode + codec.decode) / coded if coded else 1.0
-    # Validations are passes too: as fast as the training's, by FLOPs.
-    encoding = micro * work.encoded_in_steps / codec_rate
-    rate = micro * work.flops.training / max(0.1 * measured.step_s, measured.step_s - encoding)
-    validated = work.flops.forward / rate + work.encoded_in_steps / codec_rate
-    previewed, painted = (
-        painting.encode_s + steps * painting.guided_s + painting.decode_s
-        for steps in (PREVIEW_STEPS, work.painting.steps)
-    )
-    speed = _Speed(passes + measured.update_s, validated, previewed, codec_rate, painted)
-    peak = peak_flops(device, computed(work.recipe)) if device is not None else None
-    return {
-        "source": "measured" if measured.share == 1 else "extrapolated",
-        "device": _name(device),
-        "timed": {
-            "images": measured.images,
-            "height": measured.height,
-            "width": measured.width,
-            "share": measured.share,
-        },
-        "painting_source": "measured" if painting.share == 1 else "extrapolated",
-        "painting_timed": {
-            "height": painting.height,
-            "width": painting.width,
-            "share": painting.share,
-        },
-        "peak_bytes": measured.peak_bytes,
-        **_row(work, hardware, speed, peak),
-    }
-
-
-def _row(work: Work, hardware: Hardware, speed: _Speed, peak: float | None) -> dict[str, Any]:
-    recipe, gpus, codec = work.recipe, hardware.gpus, work.codec
-    step = speed.step / (SCALING if gpus > 1 else 1.0)
-    validated, previewed = watched_images(recipe)
-    latents = work.encoded * codec.encode / speed.codec / gpus
-    watched = validated * speed.validated + previewed * speed.previewed
-    share = recipe.train.batch_size / gpus
-    return {
-        "step_s": step,
-        "images_per_second": recipe.train.batch_size / step,
-        "mfu": share * work.flops.training / step / peak if peak else None,
-        "latents_s": latents,
-        "training_s": recipe.total_steps * step + latents + watched,
-        "painting_s": work.painting.images * speed.painted / gpus,
-        "without_autoencoder": not codec.known,
-    }
-
-
-def _name(device: torch.device | None) -> str:
-    if device is not None and device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
+def _median(run: Callable[[], Any], device: torch.device) -> float:
+    """Return the median seconds of some calls, after others that warm up."""
+    times = [seconds(run, device) for _ in range(WARM_UP + REPEATS)]
+    return median(times[WARM_UP:])

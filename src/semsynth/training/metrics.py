@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from semsynth.core.devices import Precision
 from semsynth.core.files import write_text
-from semsynth.core.gpu_specs import find_peak
 from semsynth.core.logging import logger
 from semsynth.models.flops import training_flops
 from semsynth.models.sdm.unet import SemanticUNet
@@ -109,7 +110,7 @@ def step_flops(recipe: Recipe, label_channels: int) -> int:
 def peak_flops(device: torch.device, precision: Precision) -> float | None:
     """Return the peak of ``device`` in that precision, in FLOP/s.
 
-    None for CPUs and for GPUs that are not in ``core.gpu_specs``: then there is no MFU to print.
+    None for CPUs and for GPUs that are not in ``PEAKS``: then there is no MFU to print.
     """
     if device.type != "cuda":
         return None
@@ -182,3 +183,68 @@ class LogWindow:
         self._first_log = self._first_log or (now, step)
         images = batch * len(self.values)
         return self._throughput.values(images, self.seconds - self._non_step_seconds)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The dense peak rates of a GPU: not those of sparse matrices.
+
+    Attributes:
+        name: the usual one.
+        bf16_tflops: tensor cores on bfloat16, summed in float32, in 1e12 FLOP/s; None where the
+            card has no bfloat16.
+        fp32_tflops: float32 as PyTorch convolves by default: on TF32 tensor cores where it has
+            some.
+    """
+
+    name: str
+    bf16_tflops: float | None
+    fp32_tflops: float
+
+    def flops(self, precision: Literal["no", "bf16"]) -> float | None:
+        """Return the peak in FLOP/s; None for ``bf16`` on a card without it."""
+        tflops = self.fp32_tflops if precision == "no" else self.bf16_tflops
+        return None if tflops is None else tflops * 1e12
+
+
+# The makers' data sheets. Gaming cards sum in float32 at half of the rate that is advertised
+# for float16 sums. A name with more words stands before the one that it contains.
+PEAKS = (
+    Peak("B200", 2250.0, 1100.0),
+    Peak("H200", 989.4, 494.7),
+    Peak("H100 PCIe", 756.0, 378.0),
+    Peak("H100 NVL", 835.0, 417.5),
+    Peak("H100", 989.4, 494.7),
+    Peak("A100 40GB", 312.0, 156.0),
+    Peak("A100", 312.0, 156.0),
+    Peak("A40", 149.7, 74.8),
+    Peak("A10G", 70.0, 35.0),
+    Peak("A10", 125.0, 62.5),
+    Peak("RTX A6000", 154.8, 77.4),
+    Peak("RTX 6000 Ada", 364.2, 182.1),
+    Peak("L40S", 362.0, 183.0),
+    Peak("L40", 181.0, 90.5),
+    Peak("L4", 121.0, 60.0),
+    Peak("RTX 5090", 209.5, 104.8),
+    Peak("RTX 4090", 165.2, 82.6),
+    Peak("RTX 3090", 71.2, 35.6),
+    Peak("V100 32GB", None, 15.7),
+    Peak("V100", None, 15.7),
+    Peak("T4", None, 8.1),
+)
+
+
+def find_peak(device_name: str) -> Peak | None:
+    """Return the peak rates of a device by the name that its driver gives it.
+
+    None for what is not in the table: MFU is then not known.
+    """
+    words = _words(device_name)
+    for peak in PEAKS:
+        if _words(peak.name) <= words:
+            return peak
+    return None
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name.lower()))

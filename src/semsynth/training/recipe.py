@@ -350,17 +350,17 @@ def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
 
 
-def latent_size(recipe: Recipe, painted: bool = False) -> tuple[int, int]:
-    """Return height and width of the latents, in training or (``painted``) in sampling."""
+def latent_size(recipe: Recipe, sampling: bool = False) -> tuple[int, int]:
+    """Return height and width of the latents, in training or in sampling."""
     height, width = recipe.step_size
-    if painted:
+    if sampling:
         height, width = whole_size((recipe.height, recipe.width), recipe.model.size_multiple)
     return height // recipe.model.downscale, width // recipe.model.downscale
 
 
-def painted_size(recipe: Recipe) -> tuple[int, int]:
+def sampling_size(recipe: Recipe) -> tuple[int, int]:
     """Return height and width of images in sampling, before their padding is cropped."""
-    height, width = latent_size(recipe, painted=True)
+    height, width = latent_size(recipe, sampling=True)
     return height * recipe.model.downscale, width * recipe.model.downscale
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from semsynth.core.gpu_specs import PEAKS, find_peak
+from semsynth.training.metrics import PEAKS, find_peak
 
 
 @pytest.mark.parametrize(
