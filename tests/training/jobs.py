@@ -69,7 +69,7 @@ class Job:
             self.signal(signal.SIGKILL)
             self.wait()
 
-    def said(self, rank: int = 0) -> str:
+    def output(self, rank: int = 0) -> str:
         return (self._logs / f"{rank}.txt").read_text()
 
 

@@ -1,9 +1,9 @@
 """Starts jobs of several processes quickly: imports everything once, then forks each rank.
 
 With ``HANGS_IN`` and ``HANGS_ON`` in its environment, that rank hangs there: alive, but it comes no
-further. In ``read`` and ``train_step`` from step 8 on; in ``meet``, ``starting_point`` and
+further. In ``read`` and ``train_step`` from step 8 on; in ``meet``, ``check_batch`` and
 ``build_run`` at once. With ``HOSTS`` each rank believes to be on a host of its own. ``VALUES`` is a
-JSON object of constants that are others: to wait for seconds where users wait for minutes.
+JSON object of constants to replace: to wait for seconds where users wait for minutes.
 
 A line of JSON in (world, arguments of ``semsynth train``, folder of the logs, port, environment);
 a line with the process ids out; then a line with the exit statuses (negative: the signal).

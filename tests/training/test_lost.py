@@ -29,8 +29,8 @@ def status_of(run: Path) -> Status:
     return read_status(run) or Status(step=-1)
 
 
-def errors(*said: str) -> list[str]:
-    return [line for text in said for line in text.splitlines() if line.startswith("error: ")]
+def errors(*outputs: str) -> list[str]:
+    return [line for text in outputs for line in text.splitlines() if line.startswith("error: ")]
 
 
 def at_step(run: Path, step: int) -> Callable[[], bool]:
@@ -60,30 +60,30 @@ def test_a_stopped_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> N
     until(at_step(tmp_path / "run", 4))
     job.signal(signal.SIGSTOP, 1)
     assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
-    (line,) = errors(job.said(0))
+    (line,) = errors(job.output(0))
     assert line.startswith(f"error: rank 1 on {HOST} has not been heard of for 6 seconds (step ")
-    assert "Traceback" not in job.said(0)
+    assert "Traceback" not in job.output(0)
     status = status_of(tmp_path / "run")
     assert status.state == "failed" and f"error: {status.reason}" == line
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "expected"),
     [
         # What it alone does: the others wait for it in the step.
         ("read", "rank 1 on {host} hangs in 'waiting for images' for 6 seconds (step"),
-        # All are in the same step; who came last to it, nobody can tell.
+        # All are in the same step: no one can see who came to it last.
         ("train_step", "hangs in 'step' for 6 seconds, as all do: logs/ has where each one is"),
     ],
 )
 def test_a_process_that_hangs_is_named(
-    where: str, told: str, jobs: Jobs, words: Any, tmp_path: Path
+    where: str, expected: str, jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
     changes = (*ENDLESS, "train.stall_minutes=0.1", "train.workers=0")
     job = jobs.start(2, *words("run", *changes), HANGS_IN=where, HANGS_ON="1")
     assert job.wait() == [LOST_STATUS] * 2
-    (line,) = errors(job.said(0), job.said(1))
-    assert told.format(host=HOST) in line
+    (line,) = errors(job.output(0), job.output(1))
+    assert expected.format(host=HOST) in line
     status = status_of(tmp_path / "run")
     assert status.state == "failed" and status.reason in line
     log = (tmp_path / "run/logs/rank_0001.log").read_text()
@@ -91,26 +91,26 @@ def test_a_process_that_hangs_is_named(
 
 
 @pytest.mark.parametrize(
-    ("hosts", "told"),
+    ("hosts", "expected"),
     [({}, f"rank 1 on {HOST} died (step"), ({"HOSTS": "2"}, "rank 1 on node1 died, or its node")],
     ids=["same host", "another host"],
 )
 def test_a_dead_process_is_named(
-    hosts: dict[str, str], told: str, jobs: Jobs, words: Any, tmp_path: Path
+    hosts: dict[str, str], expected: str, jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
     """The connection to it breaks."""
     job = jobs.start(2, *words("run", *ENDLESS, "train.stall_minutes=0.1"), **hosts)
     until(at_step(tmp_path / "run", 4))
     job.signal(signal.SIGKILL, 1)
     assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
-    (line,) = errors(job.said(0))
-    assert line.startswith(f"error: {told}") and "Traceback" not in job.said(0)
+    (line,) = errors(job.output(0))
+    assert line.startswith(f"error: {expected}") and "Traceback" not in job.output(0)
     status = status_of(tmp_path / "run")
     assert status.state == "failed" and f"error: {status.reason}" == line
 
 
 @pytest.mark.parametrize(
-    ("hosts", "told"),
+    ("hosts", "expected"),
     [
         ({}, f"rank 1 on {HOST} died (step"),
         ({"HOSTS": "2"}, "rank 1 on node1 has not been heard of for 8 seconds (step"),
@@ -118,7 +118,7 @@ def test_a_dead_process_is_named(
     ids=["same host", "another host"],
 )
 def test_a_dead_process_is_named_where_no_connection_breaks(
-    hosts: dict[str, str], told: str, jobs: Jobs, words: Any, tmp_path: Path
+    hosts: dict[str, str], expected: str, jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
     """As in NCCL: rank 0 waits in a step that never ends; long before that is a hang."""
     values = json.dumps({"core.distributed.watchdog.REMOTE_TIMEOUT": 8.0})
@@ -128,48 +128,50 @@ def test_a_dead_process_is_named_where_no_connection_breaks(
     until(at_step(tmp_path / "run", 8))
     job.signal(signal.SIGKILL, 1)
     assert job.wait() == [LOST_STATUS, -signal.SIGKILL]
-    (line,) = errors(job.said(0))
-    assert line.startswith(f"error: {told}")
+    (line,) = errors(job.output(0))
+    assert line.startswith(f"error: {expected}")
     assert f"error: {status_of(tmp_path / 'run').reason}" == line
 
 
-def test_a_lost_reader_of_images_is_told_in_a_line(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+def test_a_lost_reader_of_images_is_reported_in_one_line(
+    jobs: Jobs, words: Any, tmp_path: Path
+) -> None:
     job = jobs.start(2, *words("run", *ENDLESS, "train.workers=2"))
     until(at_step(tmp_path / "run", 4))
     reader = psutil.Process(job.pids[1]).children()[0]
     reader.kill()
     assert job.wait() == [LOST_STATUS] * 2
-    (line,) = errors(job.said(0), job.said(1))
+    (line,) = errors(job.output(0), job.output(1))
     assert line.startswith(f"error: rank 1 on {HOST} lost a process that reads its images (")
     assert "at step " in line and "train.workers=1" in line
-    assert "Traceback" not in job.said(0) + job.said(1)
+    assert "Traceback" not in job.output(0) + job.output(1)
     status = status_of(tmp_path / "run")
     assert status.state == "failed" and f"error: {status.reason}" == line
 
 
-def test_one_that_never_comes_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+def test_a_rank_that_never_comes_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     values = json.dumps({"core.distributed.rendezvous.MEETING_SECONDS": 3.0})
     job = jobs.start(3, *words("run"), HANGS_IN="meet", HANGS_ON="1", VALUES=values)
-    until(lambda: bool(errors(job.said(0))))
+    until(lambda: bool(errors(job.output(0))))
     job.signal(signal.SIGKILL, 1)
     assert job.wait() == [LOST_STATUS, -signal.SIGKILL, LOST_STATUS]
-    (line,) = errors(job.said(0), job.said(2))
+    (line,) = errors(job.output(0), job.output(2))
     assert "rank 1 of 3 did not come to the start within 3 seconds" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_hangs_has_an_end(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+def test_a_start_that_hangs_ends(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     values = json.dumps({"core.distributed.rendezvous.MEETING_SECONDS": 3.0})
     changes = ("train.stall_minutes=0.01",)
-    hang = {"HANGS_IN": "starting_point", "HANGS_ON": "1", "VALUES": values}
+    hang = {"HANGS_IN": "check_batch", "HANGS_ON": "1", "VALUES": values}
     job = jobs.start(2, *words("run", *changes), **hang)
     assert job.wait() == [LOST_STATUS] * 2
     # Whoever ends first breaks the connection of the other.
-    assert "hangs in 'preparing' for 3 seconds" in job.said(0) + job.said(1)
-    assert "Traceback" not in job.said(0) + job.said(1)
+    assert "hangs in 'preparing' for 3 seconds" in job.output(0) + job.output(1)
+    assert "Traceback" not in job.output(0) + job.output(1)
 
 
-@pytest.mark.parametrize("where", ["meet", "starting_point", "build_run"])
+@pytest.mark.parametrize("where", ["meet", "check_batch", "build_run"])
 def test_a_signal_ends_a_start_that_hangs(
     where: str, jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
@@ -182,27 +184,27 @@ def test_a_signal_ends_a_start_that_hangs(
     time.sleep(2)  # until it waits; sooner, it would end no later
     job.signal(signal.SIGUSR1)
     assert job.wait() == [REQUEUE_STATUS] * 2
-    assert "stopped before the first step (SIGUSR1)" in errors(job.said(0))[0]
-    assert "Traceback" not in job.said(0) + job.said(1)
+    assert "stopped before the first step (SIGUSR1)" in errors(job.output(0))[0]
+    assert "Traceback" not in job.output(0) + job.output(1)
 
 
 def test_a_port_that_another_server_has(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     with socket.create_server(("", 0)) as other:
         port = str(other.getsockname()[1])
         job = jobs.start(2, *words("run"), MASTER_PORT=port, **SHORT_GRACE)
-        until(lambda: "error: " in job.said(0))
+        until(lambda: "error: " in job.output(0))
         until(lambda: hears(job.pids[1]))
-        time.sleep(2)  # until it waits for the stranger's answer
+        time.sleep(2)  # until it waits for the answer of the other server
         job.signal(signal.SIGTERM, 1)
         assert job.wait() == [2, REQUEUE_STATUS]
-    assert f"something else has port {port}" in job.said(0)
-    assert "while it waited in 'meeting the others at 127.0.0.1:" in job.said(1)
-    assert "Traceback" not in job.said(0) + job.said(1)
+    assert f"something else has port {port}" in job.output(0)
+    assert "while it waited in 'meeting the others at 127.0.0.1:" in job.output(1)
+    assert "Traceback" not in job.output(0) + job.output(1)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_is_not_a_lost_process(jobs: Jobs, words: Any, small_disk: Path) -> None:
-    """The training goes on until its next checkpoint, and watches on."""
+    """The training continues until its next checkpoint, and so does the watchdog."""
     run = small_disk / "run"
     job = jobs.start(2, *words("disk/run", *ENDLESS, "train.stall_minutes=0.1"))
     until(lambda: beat(run, 1, "step") >= 4)
@@ -223,7 +225,7 @@ def test_a_full_disk_is_not_a_lost_process(jobs: Jobs, words: Any, small_disk: P
 
 
 @pytest.mark.parametrize("ranks", [(1,), (0, 1)], ids=str)
-def test_who_cannot_write_is_not_lost_and_finds_nobody_lost(
+def test_a_rank_that_cannot_write_is_not_lost_and_finds_no_other_lost(
     ranks: tuple[int, ...], jobs: Jobs, words: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -233,11 +235,11 @@ def test_who_cannot_write_is_not_lost_and_finds_nobody_lost(
         file = beat_path(run, rank)
         file.rename(run / f"{rank}.json")
         file.mkdir()
-    until(lambda: all("cannot write its heartbeat" in job.said(rank) for rank in ranks))
+    until(lambda: all("cannot write its heartbeat" in job.output(rank) for rank in ranks))
     time.sleep(9)  # longer than it takes to be lost
     until(at_step(run, status_of(run).step + 2))
     job.signal(signal.SIGTERM)
     assert job.wait() == [REQUEUE_STATUS] * 2
     for rank in ranks:
-        assert job.said(rank).count("cannot write its heartbeat") == 1
+        assert job.output(rank).count("cannot write its heartbeat") == 1
         assert "write its heartbeat" in (run / f"logs/rank_{rank:04d}.log").read_text()

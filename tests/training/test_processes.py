@@ -98,8 +98,8 @@ def test_a_signal_to_one_stops_all_with_a_checkpoint(
     status = read_status(tmp_path / "run")
     assert status is not None and status.state == "preempted"
     assert status.step == status.last_checkpoint and status.step % 100000
-    assert f"stopped at step {status.step} of" in job.said(0) and "error" not in job.said(1)
-    assert "Traceback" not in job.said(0) + job.said(1)
+    assert f"stopped at step {status.step} of" in job.output(0) and "error" not in job.output(1)
+    assert "Traceback" not in job.output(0) + job.output(1)
 
 
 class _Nothing:
@@ -118,8 +118,8 @@ def test_one_that_is_lost_while_the_run_starts(monkeypatch: pytest.MonkeyPatch) 
 def test_a_batch_that_cannot_be_shared(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     job = jobs.start(3, *words("run"))
     assert job.wait() == [2, 2, 2]
-    assert "train.batch_size=3 or 6, or run 2 or 4 processes" in job.said(0)
-    assert job.said(1) == job.said(2) == ""
+    assert "train.batch_size=3 or 6, or run 2 or 4 processes" in job.output(0)
+    assert job.output(1) == job.output(2) == ""
     assert not (tmp_path / "run").exists()
 
 
@@ -147,10 +147,10 @@ def test_thirty_kills_over_one_run(
             break
         kills += 1
         writing += any(run.glob(".step_*.partial"))
-        told = read_status(run)
-        if told is not None and told.last_checkpoint:
+        status = read_status(run)
+        if status is not None and status.last_checkpoint:
             found = newest(run)
-            assert found is not None and int(found.name[5:]) >= told.last_checkpoint
+            assert found is not None and int(found.name[5:]) >= status.last_checkpoint
     assert jobs.start(1, *words("killed", *changes)).wait() == [0]
     assert_same_weights(run, tmp_path / "straight")
     print(f"{kills} kills, {writing} of them while a checkpoint was written: the same weights")

@@ -67,9 +67,9 @@ def test_one_that_started_at_the_same_moment_stops_and_destroys_nothing(
     monkeypatch.setattr(job_module, "wait_until_free", lambda _: None)  # it had no heartbeat yet
     train(config)
     assert job.wait() == [UserError.status] * 2
-    errors = [line for line in job.said(0).splitlines() if line.startswith("error")]
+    errors = [line for line in job.output(0).splitlines() if line.startswith("error")]
     assert len(errors) == 1 and "began to train in this folder" in errors[0]
-    assert "Traceback" not in job.said(0) + job.said(1)
+    assert "Traceback" not in job.output(0) + job.output(1)
     status = read_status(run)
     assert status is not None and status.state == "finished" and status.step == 404
     assert not list(run.glob(".step_*.partial")) and not (run / ".owner.json").exists()

@@ -46,8 +46,8 @@ def train(
         job = server.start(
             world, "--recipe", str(recipe_file), *places, "--set", *CHANGES, *changes
         )
-        assert job.wait() == [0] * world, job.said()
-        assert "Traceback" not in job.said() and "arning" not in job.said(), job.said()
+        assert job.wait() == [0] * world, job.output()
+        assert "Traceback" not in job.output() and "arning" not in job.output(), job.output()
         # A run that began anew would have written it again.
         assert after is None or step_folder(folder, 2).stat().st_ino == kept
         return folder

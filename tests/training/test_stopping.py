@@ -40,7 +40,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int)
 @pytest.mark.parametrize(
     ("owner", "name", "call", "steps"),
     [
-        (loop, "starting_point", 1, {0}),
+        (loop, "check_batch", 1, {0}),
         (loop, "build_run", 1, {0}),
         (loop, "batches", 1, {1}),
         (checkpoints, "save_state", 2, {4, 5, 6}),  # it is written beside the next steps
