@@ -73,7 +73,7 @@ class ImageInfo(Config):
 
 
 class DatasetInfo(Config):
-    """The content of ``dataset.json``; ``images`` (in the file: ``pictures``) by split, then by stem.
+    """The content of ``dataset.json``; ``images`` (key: ``pictures``) by split, then by stem.
 
     ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason).
     """
