@@ -41,14 +41,14 @@ format: $(VENV)/.dev  ## let ruff fix what it can
 types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
 
-contracts: $(VENV)/.dev  ## which room may import which
+contracts: $(VENV)/.dev  ## which package may import which
 	$(BIN)/lint-imports
 
 # A warning is an error.
 docs: $(VENV)/.docs  ## the documentation: build/docs/index.html
 	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -E -W --keep-going -q docs build/docs
 
-bench: $(VENV)/.core  ## each optimisation against the plain path, then pictures/s of each stage
+bench: $(VENV)/.core  ## speed against the reference path, then images/s of each stage
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 	$(BIN)/python benchmarks/run.py
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a checkpoint costs a training: CPU time of the copy, of the writing thread, and of a step.
+"""Cost of a checkpoint in training: CPU time of the copy, the writing thread and a step.
 
     python benchmarks/checkpoints.py [STEPS]
 
 Trains the demo's recipe on a few built-in streets and prints shares at its own `checkpoint_every`.
-CPU time, not the clock: the shares then hold on a machine that others use too.
+It measures CPU time rather than elapsed time, so that the shares also hold on a shared machine.
 """
 
 from __future__ import annotations

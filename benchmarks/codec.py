@@ -1,4 +1,4 @@
-"""Images a second through a codec; haar against its definition, level after level, in turns."""
+"""Images per second through a codec; haar against its level-by-level definition, in turns."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 @torch.no_grad()
 def measure(config: CodecBenchConfig) -> dict[str, Any]:
-    """Return seconds an image, images a second, and the ratio to the definition."""
+    """Return seconds per image, images per second, and the ratio to the definition."""
     device = pick_device(config.device)
     codec: Codec = HaarCodec(config.levels) if config.vae is None else load_vae(config.vae)
     generator = torch.Generator().manual_seed(0)

@@ -28,7 +28,7 @@ class ImportBenchConfig:
     dtype: Literal["float32", "float16"] = "float32"
     """What the official file holds."""
     folder: Path = Path(tempfile.gettempdir())
-    """Where the files are for the time being: 5.3 GB."""
+    """Folder of the temporary files: 5.3 GB."""
 
 
 def main(argv: list[str]) -> int:

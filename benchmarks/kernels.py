@@ -1,9 +1,9 @@
-"""Single choices of the network against what else could be done, on this device.
+"""Individual implementation choices of the network against their alternatives, on this device.
 
     python benchmarks/kernels.py
 
-Each line: the way that was not taken and the one that was, in turns, medians, and the ratio (above
-1: the choice is right here).
+Each line: medians of the rejected alternative and of the chosen implementation, timed in turns, and
+their ratio (above 1: the choice is faster here).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LAST = torch.channels_last
 
 @dataclass(frozen=True)
 class KernelsConfig:
-    """Time the single choices of the network."""
+    """Time the implementation choices of the network."""
 
     rounds: int = 15
     """Timed rounds; both ways take turns."""
     compile: bool = False
-    """Also the compiled norm (it takes a compiler, and half a minute)."""
+    """Also the compiled norm (needs a compiler and half a minute)."""
     device: str = "auto"
     """auto, cpu, cuda."""
 
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
 
 def choices(device: torch.device, compiles: bool) -> dict[str, tuple[Way, Way]]:
-    """Return each choice as (the other way, the way that was taken)."""
+    """Return each choice as (the alternative, the implementation in use)."""
     found: dict[str, tuple[Way, Way]] = {}
     for side, channels in ((8, 128), (16, 96), (32, 64)):
         found |= small_norm(side, channels, device)
@@ -84,14 +84,14 @@ def maps(batch: int, channels: int, side: int, device: torch.device) -> Tensor:
 
 
 def small_norm(side: int, channels: int, device: torch.device) -> dict[str, tuple[Way, Way]]:
-    """Return PyTorch's GroupNorm of channels_last against the way around it (``model.norms``)."""
+    """Return PyTorch's GroupNorm of channels_last against ``blocks.group_norm``."""
     x = maps(4, channels, side, device)
     name = f"GroupNorm, channels_last, {channels} x {side} x {side}: contiguous inside"
     return {name: (lambda: F.group_norm(x, 32, eps=EPS), lambda: group_norm(x, 32))}
 
 
 def null_condition(side: int, channels: int, device: torch.device) -> dict[str, tuple[Way, Way]]:
-    """Return the null condition kept whole against its rim and a plain GroupNorm."""
+    """Return the whole null condition against its border and one pixel, with a plain GroupNorm."""
     x = maps(4, channels, side, device)
     norm = SpadeNorm(channels, 12, 32).to(device).bfloat16()
     short = own_memory(norm.modulation(torch.zeros(1, 12, 3, 3, device=device).bfloat16()))
@@ -112,7 +112,7 @@ def first_convolution(classes: int, device: torch.device) -> dict[str, tuple[Way
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, classes, (batch, side, side), generator=generator).to(device)
     conv = torch.nn.Conv2d(classes, hidden, 3, padding=1).to(device)
-    # A row for each class and place in the window; class K is outside of the image.
+    # A row for each class and position in the window; class K is outside of the image.
     rows = torch.cat([conv.weight.permute(2, 3, 1, 0), conv.weight.new_zeros(3, 3, 1, hidden)], 2)
     table = rows.reshape(-1, hidden).contiguous()
     offsets = torch.arange(9, device=device) * (classes + 1)
@@ -122,7 +122,7 @@ def first_convolution(classes: int, device: torch.device) -> dict[str, tuple[Way
         windows = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9) + offsets
         return F.embedding_bag(windows, table, mode="sum")
 
-    # The map is made once a level, and convolved by each of its norms.
+    # The map is computed once per level, and convolved by each of its norms.
     hot = F.one_hot(ids, classes).permute(0, 3, 1, 2).bfloat16().contiguous(memory_format=LAST)
     weight = conv.weight.bfloat16().contiguous(memory_format=LAST)
 

@@ -1,4 +1,4 @@
-"""Does a change of the code change a number? Digests of what a short run of every stage writes.
+"""Does a code change alter any number? Digests of the output of a short run of every stage.
 
     python benchmarks/same_bits.py before.json              # at the old commit
     python benchmarks/same_bits.py after.json before.json   # at the new one: compares
@@ -31,7 +31,7 @@ SMALL = (
     *("train.checkpoint_every=10", "train.validate_every=10", "train.preview_every=10"),
     *("train.keep_checkpoints=9", "train.warmup_steps=2"),
 )
-# What a recipe of the paper's kind does: pixels, noise, learned variance, nearest labels.
+# The features of a recipe like the paper's: pixels, noise, learned variance, nearest labels.
 PAPER = (
     *("height=32", "width=32", "model.base_channels=64", "model.channel_mult=[1, 2]"),
     *("model.blocks_per_level=1", "model.attention_factors=[2]", "model.head_channels=64"),
@@ -39,7 +39,7 @@ PAPER = (
     *("train.log_every=1", "train.checkpoint_every=4", "train.precision=no", "train.workers=0"),
     *("train.validate_every=0", "train.preview_every=0", "train.gradient_checkpointing=false"),
 )
-# Bands, crops of native size, colours, augmentation that the network is told, dropout, regions.
+# Bands, crops at native resolution, colours, augmentation conditioning, dropout, regions.
 VARIED = (
     *SMALL[:4], "train.checkpoint_every=10", "train.validate_every=10",
     "train.crop_size=[32, 48]", "train.scale=[0.8, 1.2]", "train.color=0.1",

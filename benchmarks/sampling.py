@@ -63,7 +63,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
 
 
 def unclipped(codec: Codec) -> Clip:
-    """Return what leaves x0 as the network predicts it."""
+    """Return a clipping function that leaves x0 as predicted."""
     return lambda x0_BCHW: x0_BCHW
 
 
@@ -78,7 +78,7 @@ def dynamic_clip(codec: Codec, share: float = 0.995) -> Clip:
     return clip
 
 
-# How else x0 is clipped than by the codec.
+# How x0 is clipped, where not by the codec.
 CLIPS = {"dpm++ 2M, unclipped": unclipped, "dpm++ 2M, dynamic clip": dynamic_clip}
 
 
@@ -97,7 +97,7 @@ class SamplingConfig:
     samplers: tuple[str, ...] = tuple(SAMPLERS)
     """Which samplers."""
     steps: tuple[int, ...] = STEPS
-    """Which numbers of steps, of those that a sampler is tried with."""
+    """Numbers of steps to run, among those of each sampler."""
     features: tuple[str, ...] = ()
     """Vision models for further Fréchet distances."""
     guidance_scale: float = 1.5

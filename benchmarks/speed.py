@@ -1,12 +1,13 @@
-"""The optimisations against the plain path, interleaved in one process (`make bench`).
+"""The optimised path against the reference path, in turns, in one process (`make bench`).
 
-Plain is the official computation, straightforwardly (``model.reference``): every pass makes gamma
-and beta anew, guidance is two whole passes, float32, NCHW; in training also AdamW and the average
-of the weights one tensor after another. On a GPU it computes in bfloat16 as well, so that the ratio
-is not that of the number formats. Fast is what `semsynth generate` and `semsynth train` do on this
-device. Each has a network of its own: layout and kernels of the fast one are no part of the plain.
+The reference path ("plain" in the output) is the official computation without optimisations
+(``unet.reference_forward``): every pass recomputes gamma and beta, guidance is two whole passes,
+float32, NCHW; in training, AdamW and the average of the weights also run tensor by tensor. On a GPU
+it computes in bfloat16 too, so that the ratio is not one of number formats. The fast path is what
+`semsynth generate` and `semsynth train` do on this device. Each path has its own network, so that
+layout and kernels of the fast one do not affect the reference.
 
-Stopped before its end, it goes on with the rows that are left (see ``begun``).
+An interrupted run resumes with the unfinished rows (see ``begun``).
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ MIDDLE = "sample 128x128, 35 classes, 64 channels, batch 1"
 PUBLISHED = "sample published 256x256, batch 1"
 PUBLISHED_MANY = "sample published 256x256, 8 images of 2 masks"
 TRAINING = "train 64x64, 12 classes, 32 channels, batch 4"
-# What a GPU of `paper_256` has. Both paths are there at once, to take turns: 54 GB by the plan
-# (`train.memory.step_memory`), where 8 images would take 85.
+# The batch of one GPU in `paper_256`. Both paths are in memory at once: 54 GB by the plan
+# (`planning.memory.memory_model`), where 8 images would take 85.
 TRAINING_LARGE = "train published 256x256, batch 4"
 CASES = {
     SMALL: Case(64, 4, SMALL_NETWORK),
@@ -94,7 +95,7 @@ CASES = {
     TRAINING: Case(64, 4, SMALL_NETWORK),
     TRAINING_LARGE: Case(256, 4, {}),
 }
-# The ratios that were asked for.
+# The goals.
 ASKED = {
     "cpu": {SMALL: 4.5, MIDDLE: 4.0, PUBLISHED: 2.2, IMAGE: 150.0, TRAINING: 1.4},
     "cuda": {
@@ -109,10 +110,10 @@ FAST_STEPS = 4
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """Time each optimised path against the plain one."""
+    """Time the optimised path against the reference path."""
 
     rounds: int = 5
-    """Timed rounds; plain and fast take turns, medians count."""
+    """Timed rounds; both paths take turns, medians count."""
     published: bool = True
     """Also the published network (660 M parameters; on a CPU two rounds, some minutes, 10 GB)."""
     precision: Literal["auto", "no", "bf16"] = "auto"
@@ -120,9 +121,9 @@ class SpeedConfig:
     device: str = "auto"
     """auto, cpu, cuda."""
     output: Path = Path("benchmarks/results/latest.json")
-    """The numbers, as a list; until all are there, in a file beside it that ends in .part.json."""
+    """File of the results; unfinished ones are in a file beside it that ends in .part.json."""
     fresh: bool = False
-    """Measure all, also what a run that was stopped has left in that file."""
+    """Measure everything again, also the rows that an interrupted run has left in that file."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -132,7 +133,7 @@ class SpeedConfig:
 
 @dataclass(frozen=True)
 class Where:
-    """The device, and what the fast path does there."""
+    """The device, and the settings of the fast path on it."""
 
     device: torch.device
     precision: Precision
@@ -144,7 +145,7 @@ class Where:
         return memory_format(self.precision)
 
     def autocast(self, fast: bool) -> torch.autocast:
-        """Return the context of the fast or the plain path."""
+        """Return the context of the fast or the reference path."""
         return autocast(self.device, self.precision if fast or self.device.type == "cuda" else "no")
 
 
@@ -215,7 +216,7 @@ def _measured(name: str, where: Where, rows: list[dict[str, Any]]) -> dict[str, 
 
 
 def begun(part: Path, key: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows that a run of the same ``key`` left when it was stopped."""
+    """Return the rows of an interrupted run with the same ``key``."""
     if not part.exists():
         return []
     try:
@@ -227,7 +228,7 @@ def begun(part: Path, key: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _key(where: Where) -> dict[str, Any]:
-    """Return what must be the same for two rows to stand in one table."""
+    """Return what must be equal for two rows to belong in one table."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for file in sorted(Path(semsynth.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -244,7 +245,7 @@ def _key(where: Where) -> dict[str, Any]:
 
 
 def network(case: Case, device: torch.device) -> SemanticUNet:
-    """Return a network with weights that do something (a fresh one gives zeros)."""
+    """Return a network with random weights (a newly initialised one outputs zeros)."""
     torch.manual_seed(0)
     unet: SemanticUNet = SemanticUNet(**case.options).eval()
     for parameter in unet.parameters():
@@ -279,9 +280,9 @@ def guided(sample: Tensor, null_sample: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sampling(name: str, where: Where) -> dict[str, Any]:
-    """Time a guided step; what the fast path does once for all steps is done beforehand.
+    """Time a guided step; what the fast path computes once for all steps is excluded.
 
-    It takes some at a time, since it casts its weights once for them.
+    It runs several steps in a row, because weights are cast once for all of them.
     """
     case = CASES[name]
     unet = network(case, where.device)
@@ -314,10 +315,10 @@ def sampling(name: str, where: Where) -> dict[str, Any]:
 
 @torch.no_grad()
 def image(where: Where, plain_step: float) -> dict[str, Any]:
-    """Time whole images by the default sampler, masks encoded, against 1,000 plain steps.
+    """Time whole images by the default sampler, masks encoded, against 1,000 reference steps.
 
-    The plain time is 1,000 times that of a plain step. That the images are as good is shown in
-    docs/results/sampling.md, by ``benchmarks/sampling.py``.
+    The reference time is 1,000 times that of a reference step. docs/results/sampling.md shows, by
+    ``benchmarks/sampling.py``, that the images are as good.
     """
     case, settings = CASES[SMALL], SamplerSettings()
     unet = fast_network(network(case, where.device), where)
@@ -399,7 +400,7 @@ def compare(
     where: Where,
     fast_steps: int = 1,
 ) -> dict[str, Any]:
-    """Run both in turns; the first round warms up and gives the difference.
+    """Run both in turns; the first round is the warm-up and gives the difference.
 
     ``fast_steps``: how many steps ``fast`` takes for one of ``plain``.
     """
