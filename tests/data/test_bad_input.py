@@ -67,7 +67,7 @@ def test_nothing_is_left_when_the_first_image_is_wrong(
     assert not (tmp_path / "out").exists()
 
 
-def test_rgb_masks_say_how_to_convert_and_can_be_read_by_their_colours(
+def test_coloured_masks_are_read_by_their_colours(
     raw: Any, refused: Callable[..., str], command: Command, tmp_path: Path
 ) -> None:
     colors = {0: (0, 0, 0), 1: (128, 64, 128), 2: (70, 130, 180), 5: (0, 0, 142)}
@@ -76,18 +76,19 @@ def test_rgb_masks_say_how_to_convert_and_can_be_read_by_their_colours(
         lut[i] = color
     for path in (raw.root / "masks").iterdir():
         Image.fromarray(lut[np.array(Image.open(path))]).save(path)
-    line = refused()
-    assert "masks/walk0_0.png: has channels R+G+B" in line
-    assert "--colored-masks" in line
-    words = ["--source", "folder", "--data", raw.root, "--colored-masks"]
-    status, _ = command("prepare", *words, "--output", tmp_path / "good", "--height", "24")
-    assert status == 0
+    line = refused("--masks-as", "ids")
+    assert "masks/walk0_0.png: is coloured" in line
+    assert "--masks-as auto reads it by its colours" in line
+    words = ["--source", "folder", "--data", raw.root, "--height", "24"]
+    for output, more in (("good", []), ("same", ["--masks-as", "colors"])):
+        status, _ = command("prepare", *words, "--output", tmp_path / output, *more)
+        assert status == 0
+    again, _ = command("prepare", *words, "--output", tmp_path / "good", "--masks-as", "colors")
+    assert again == 0
     colored = lut[np.zeros((24, 32), int)]
     colored[3, 4] = (1, 1, 1)
     raw.save("masks/walk0_1.png", colored)
-    assert "masks/walk0_1.png: colour (1, 1, 1) (1 pixels) belongs to no" in refused(
-        "--colored-masks"
-    )
+    assert "masks/walk0_1.png: colour (1, 1, 1) (1 pixels) belongs to no" in refused()
 
 
 def test_palette_and_16_bit_masks_are_read_as_ids(
@@ -222,7 +223,8 @@ def test_too_little_space_is_reported_before_the_work(
         (["--source", "kitti"], "source"),
         (["--val-share", "0.9"], "--val-share is 0.9: must be from 0 to 0.5"),
         (["--group-by", "(", "--val-share", "0.2"], "not a regular expression"),
-        (["--colored-masks", "--labels", "LABELS"], "needs a color for each label; 1 has none"),
+        (["--masks-as", "colors", "--labels", "LABELS"], "need a color for each label, 1 has none"),
+        (["--window", "9", "3"], "--window 9.0 3.0: the first must be below the second"),
     ],
 )
 def test_flags(

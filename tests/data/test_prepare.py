@@ -228,7 +228,7 @@ def test_sidewalk_without_network_or_schema(
     with pytest.raises(UserError, match=r"cannot be reached.*--data.*--source streets"):
         prepare(PrepareConfig(output=tmp_path / "out"))
     root = hub_copy([blocks[0](0)], [blocks[1](0)], ["a", "b", "c"])
-    with pytest.raises(UserError, match="row 0: ids outside the labels: 5"):
+    with pytest.raises(UserError, match="row 0, label: ids outside the labels: 5"):
         prepare(PrepareConfig(data=root, output=tmp_path / "out", height=8, width=8))
     (root / "data" / "train-00000-of-00001.parquet").write_bytes(b"cut")
     with pytest.raises(UserError, match="hub: cannot be read as a data set"):
@@ -352,5 +352,7 @@ def test_the_claim_of_a_folder_keeps_its_keys(raw: Any, tmp_path: Path) -> None:
     prepare(config)
     key = json.loads((tmp_path / "o" / ".semsynth.json").read_text())["key"]
     assert key["near_copies"] is None
-    assert key.keys() <= {field.name for field in fields(config)} | {"near_copies", "label_set"}
-    assert "near_duplicates" not in key
+    kept = {"near_copies", "label_set", "colored_masks"}
+    assert key.keys() <= {field.name for field in fields(config)} | kept
+    assert key["colored_masks"] is False
+    assert not {"near_duplicates", "masks_as", "exif", "window"} & key.keys()

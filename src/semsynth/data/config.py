@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,9 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "images": ("folder",),
     "masks": ("folder",),
     "labels": ("folder",),
-    "colored_masks": ("folder",),
+    "masks_as": ("folder", "sidewalk"),
+    "exif": ("folder", "sidewalk"),
+    "window": ("folder", "sidewalk"),
     "group_by": ("folder",),
     "licence": ("folder", "sidewalk"),
     "resize_masks": ("folder",),
@@ -71,8 +74,16 @@ class PrepareConfig:
     """Source folder: the masks, if they are not in DATA/masks."""
     labels: Path | None = None
     """Source folder: YAML file of the labels, if it is not DATA/labels.yaml."""
-    colored_masks: bool = False
-    """Source folder: masks hold the colours of the labels file instead of ids."""
+    masks_as: Literal["ids", "colors", "auto"] = "auto"
+    """Sources folder and sidewalk: masks hold ids, or the colours of the labels file. auto: what
+    their values and palettes say; where these can be read in both ways it asks for this flag."""
+    exif: Literal["apply", "ignore"] | None = None
+    """Sources folder and sidewalk: turn images and masks as their EXIF orientation says, or take
+    the pixels as they are stored. By default as the sizes tell; where an image is turned, its mask
+    is not, and both fit, it asks for this flag."""
+    window: tuple[float, float] | None = None
+    """Sources folder and sidewalk: LOW HIGH, the values that become black and white in images of
+    more than 8 bits. By default 0 65535 if they use all 16 bits, else it asks for this flag."""
     height: int | None = None
     """Height of the prepared images in pixels. By default 256 for cityscapes, ade20k, celebamask
     and cocostuff, 352 for camvid, else 1024."""
@@ -127,6 +138,10 @@ class PrepareConfig:
         ):
             if not low <= value <= high:
                 raise UserError(f"--{name} is {value}: must be from {low} to {high}")
+        if self.window is not None and not -math.inf < self.window[0] < self.window[1] < math.inf:
+            raise UserError(
+                f"--window {self.window[0]} {self.window[1]}: the first must be below the second"
+            )
         for field in fields(self):
             known = _ONLY_FOR.get(field.name)
             if known and self.source not in known and getattr(self, field.name) != field.default:

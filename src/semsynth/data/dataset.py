@@ -72,6 +72,35 @@ class ImageInfo(Config):
     resize: ResizeMode | None
 
 
+class ReadingInfo(Config):
+    """What was decided about the raw files.
+
+    Attributes:
+        masks_as: ids, colors, or auto (image by image).
+        because: what decided that.
+        exif: apply, ignore, or auto (as the sizes tell, image by image).
+        window: the values that became 0 and 255 in images of more than 8 bits; None: 0 and 65535.
+        notes: what reading passed over or had to find out, with the number of images.
+    """
+
+    masks_as: str
+    because: str
+    exif: str
+    window: list[float] | None
+    notes: dict[str, int]
+
+    def summary(self) -> dict[str, str]:
+        """Return it in words, without what is usual."""
+        found = {"masks_as": f"{self.masks_as} ({self.because})"}
+        if self.exif != "apply":
+            found["exif"] = self.exif
+        if self.window is not None:
+            found["window"] = " ".join(f"{value:g}" for value in self.window)
+        if self.notes:
+            found["notes"] = "; ".join(f"{n} x {note}" for note, n in self.notes.items())
+        return found
+
+
 class DatasetInfo(Config):
     """The content of ``dataset.json``; ``images`` (key: ``pictures``) by split, then by stem.
 
@@ -92,6 +121,7 @@ class DatasetInfo(Config):
     images: dict[str, dict[str, ImageInfo]] = Field(alias="pictures")
     excluded: dict[str, str]
     versions: dict[str, str]
+    reading: ReadingInfo | None = None
 
 
 class PreparedDataset:
@@ -224,7 +254,7 @@ class PreparedDataset:
         """Return what `semsynth prepare` prints about the data set: JSON values."""
         info = self.info
         counts = {split: len(content.stems) for split, content in info.splits.items()}
-        return {
+        summary = {
             "output": str(self.root),
             "name": info.name,
             "licence": info.licence,
@@ -234,6 +264,9 @@ class PreparedDataset:
             "summary": ", ".join(f"{count} {split}" for split, count in counts.items()),
             "excluded": len(info.excluded),
         }
+        if info.reading is not None:
+            summary |= info.reading.summary()
+        return summary
 
     def read_image(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read an image: (H, W, 3) uint8 RGB."""
@@ -243,7 +276,13 @@ class PreparedDataset:
     def read_mask(self, split: str, stem: str) -> Array:
         """Read a mask: (H, W) uint8 or uint16 ids."""
         path = self.mask_path(split, stem)
-        return self._check_size(_read(path, cv2.IMREAD_UNCHANGED), path)
+        pixels = self._check_size(_read(path, cv2.IMREAD_UNCHANGED), path)
+        if pixels.ndim == 2:
+            return pixels
+        # Somebody saved it with a palette or in colours.
+        from semsynth.data.masks import read_mask
+
+        return read_mask(path, self.labels, str(path))
 
     def read_instances(self, split: str, stem: str) -> npt.NDArray[np.uint16]:
         """Read an instance map: (H, W) uint16; equal values are one object."""

@@ -1,4 +1,4 @@
-"""Reading images and masks of any kind; one clear line for what cannot be read."""
+"""Reading images of any kind; one clear line for what cannot be read. Masks: see ``masks``."""
 
 from __future__ import annotations
 
@@ -10,141 +10,151 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from semsynth.core.errors import UserError
-from semsynth.data.labels import Array, LabelSet
+from semsynth.data.image_facts import Exif, ImageFacts, describe, oriented
+from semsynth.data.labels import Array
 
-_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-ONE_CHANNEL = ("1", "L", "P", *_DEEP)
+Window = tuple[float, float]
+"""The values that become 0 and 255 in an image of more than 8 bits."""
+FULL_WINDOW: Window = (0, 65535)
+
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Return height and width, EXIF rotation applied, from the header alone."""
-    with _opened(path, str(path)) as image:
-        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        width, height = image.size
-        return (width, height) if rotated else (height, width)
+def read_facts(source: Path | bytes, where: str) -> ImageFacts:
+    """Describe an image file from its header; UserError if it is not an image."""
+    with opened_image(source, where) as image:
+        return describe(image, where, source)
 
 
-def read_rgb(source: Path | bytes, where: str) -> npt.NDArray[np.uint8]:
+def read_size(path: Path, exif: Exif = "apply") -> tuple[int, int]:
+    """Return height and width, EXIF rotation applied (or not), from the header alone."""
+    return read_facts(path, str(path)).size(exif)
+
+
+def read_rgb(
+    source: Path | bytes, where: str, window: Window | None = None, exif: Exif = "apply"
+) -> npt.NDArray[np.uint8]:
     """Read an image as a viewer shows it: (H, W, 3) uint8 RGB.
 
-    EXIF rotation is applied; grey, palette and CMYK become RGB, 16-bit grey keeps its upper 8
-    bits, transparency is dropped (the colours below it are kept).
+    Grey, palette and CMYK become RGB, transparency is dropped (the colours below it are kept).
+    More than 8 bits are scaled by ``window``.
 
     Args:
         source: a file, or its bytes.
         where: what to call it in messages.
+        window: the values that become 0 and 255; None: 0 and 65535, for pixels that use them.
+        exif: whether the EXIF rotation is applied.
 
     Raises:
-        UserError: not an image, cut short, or floating point.
+        UserError: not an image, cut short, or with more than 8 bits, no window, and values of which
+            16 bits show little but black.
     """
-    with _opened(source, where) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode in _DEEP:
-            deep = np.asarray(image).astype(np.int64)
-            grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=-1)
-        if image.mode == "F":
-            raise UserError(f"{where}: floating-point pixels; save it with 8 bits a channel")
-        return np.array(image.convert("RGB"))
+    with opened_image(source, where) as opened:
+        facts = describe(opened, where, source)
+        if facts.is_deep:
+            deep = _deep_pixels(opened, facts, source, exif)
+            low, high = check_window(facts, deep, window)
+            scaled = scale_window(deep, low, high)
+            return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=-1)
+        return np.array(oriented(opened, facts, exif).convert("RGB"))
 
 
-def read_ids(source: Path | bytes, where: str) -> Array:
-    """Read a mask: (H, W) integer ids, exactly as stored.
+def read_deep(source: Path | bytes, where: str) -> tuple[ImageFacts, Array]:
+    """Read an image of more than 8 bits: its facts, and all bits of its pixels as shown."""
+    with opened_image(source, where) as opened:
+        facts = describe(opened, where, source)
+        return facts, _deep_pixels(opened, facts, source, "apply")
 
-    One channel of 1 to 16 bits, or a palette image, whose indices are the ids.
+
+def image_notes(facts: ImageFacts) -> tuple[str, ...]:
+    """Return what reading an image as RGB passes over, in words; most images have nothing."""
+    found = []
+    if facts.frames > 1:
+        found.append("image of several frames: the first is read")
+    if facts.has_alpha or facts.transparent:
+        found.append("image with transparency: it is dropped, the colours below are kept")
+    if facts.profile:
+        found.append("image with a colour profile (ICC) other than sRGB: it is not applied")
+    return tuple(found)
+
+
+def scale_window(pixels: Array, low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Scale values to 0..255: ``low`` and what is below becomes 0, ``high`` and above 255.
+
+    Values between fall into 256 equal ranges: 0 to 65535 keeps the upper 8 of 16 bits.
+    """
+    whole = np.issubdtype(pixels.dtype, np.integer) and low == int(low) and high == int(high)
+    if whole and high - low >= 255:
+        steps = (pixels.astype(np.int64) - int(low)) * 256 // (int(high) - int(low) + 1)
+    else:
+        steps = np.floor((pixels.astype(np.float64) - low) / (high - low) * 256)
+    return np.clip(steps, 0, 255).astype(np.uint8)
+
+
+def check_window(facts: ImageFacts, pixels: Array, window: Window | None) -> Window:
+    """Return the window of an image of more than 8 bits.
 
     Raises:
-        UserError: not an image, cut short, lossy, or with several channels.
+        UserError: none is given, and its values are not those of all 16 bits; or it has values that
+            are not numbers.
     """
-    with _opened(source, where) as opened:
-        if opened.mode not in ONE_CHANNEL:
-            raise UserError(
-                f"{where}: has channels {'+'.join(opened.getbands())}, a mask has one channel of "
-                "ids; give each label its color in the labels file and add --colored-masks, or "
-                "save one channel of ids"
-            )
-        return _stored_ids(opened, where)
+    if facts.floating and not np.isfinite(pixels).all():
+        raise UserError(f"{facts.where}: has pixels that are not finite numbers (NaN, infinity)")
+    if window is not None:
+        return window
+    low, high = pixels.min(), pixels.max()
+    if not facts.floating and low >= 0 and 32768 <= high <= 65535:
+        return FULL_WINDOW
+    kind = "floating-point pixels" if facts.floating else f"{facts.depth} bits a channel"
+    raise UserError(
+        f"{facts.where}: has {kind} with values from {low} to {high}; say which become black and "
+        f"white, such as --window {low} {high} (for all images alike)"
+    )
 
 
-def read_colors(source: Path | bytes, where: str, labels: LabelSet) -> Array:
-    """Read a mask in the colours of ``labels`` (RGB, RGBA or palette): (H, W) ids.
-
-    Raises:
-        UserError: not an image, cut short, lossy, grey, or with a colour of no label.
-    """
-    with _opened(source, where) as opened:
-        if opened.mode not in ("RGB", "RGBA", "P"):
-            raise UserError(f"{where}: is not coloured; omit --colored-masks to read ids")
-        return _decoded(opened, where, labels)
-
-
-def read_mask(source: Path | bytes, labels: LabelSet, where: str) -> Array:
-    """Read a mask of ids or in the colours of ``labels``, by its mode: ``ids_from_image``."""
-    with _opened(source, where) as opened:
-        return ids_from_image(opened, labels, where)
-
-
-def ids_from_image(image: Image.Image, labels: LabelSet, where: str = "mask") -> Array:
-    """Return the ids (H, W) of a mask that was opened with Pillow.
-
-    One channel (modes 1, L, P, I;16, I) holds ids, a palette's indices among them; RGB, or RGBA
-    without transparent pixels, holds the colours of ``labels``. EXIF rotation is applied.
-
-    Args:
-        image: the mask; a file's pixels may still be unread.
-        labels: the labels whose ids or colours it has.
-        where: what to call it in messages.
-
-    Raises:
-        UserError: another mode, lossy, transparent pixels, ids or colours of no label.
-    """
-    with _readable(where):
-        if image.mode in ONE_CHANNEL:
-            ids = _stored_ids(image, where)
-            labels.check_ids(ids, where)
-            return ids
-        if image.mode not in ("RGB", "RGBA"):
-            raise UserError(
-                f"{where}: has mode {image.mode} ({'+'.join(image.getbands())}); a mask is one "
-                "channel of ids (L, P, I;16) or the labels' colours (RGB)"
-            )
-        if image.mode == "RGBA":
-            transparent = int((np.asarray(image)[..., 3] != 255).sum())
-            if transparent:
-                raise UserError(
-                    f"{where}: {transparent} pixels are transparent; save it as RGB, each pixel in "
-                    "the colour of its label"
-                )
-        return _decoded(image, where, labels)
+def _deep_pixels(
+    image: Image.Image, facts: ImageFacts, source: Path | bytes | None, exif: Exif
+) -> Array:
+    """Return all bits of an image, (H, W) or (H, W, 3); Pillow keeps 8 of several channels."""
+    if facts.layout == "grey" and not facts.has_alpha:
+        return np.asarray(oriented(image, facts, exif))
+    data = source if isinstance(source, bytes) else Path(source or image.filename).read_bytes()  # type: ignore[attr-defined]
+    image.load()  # a file that is cut short is refused
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None:
+        raise UserError(f"{facts.where}: cannot be read with {facts.depth} bits; save it with 8")
+    if found.ndim == 3 and found.shape[2] < 3:
+        found = found[..., 0]
+    pixels = found[..., 2::-1] if found.ndim == 3 else found
+    return turned(pixels, facts.orientation) if exif == "apply" else pixels
 
 
-def _stored_ids(image: Image.Image, where: str) -> Array:
-    _refuse_lossy(image, where)
-    scale = _grey_scale(image)
-    ids = np.array(ImageOps.exif_transpose(image))
-    return ids.astype(np.uint8) if ids.dtype == bool else ids // scale
-
-
-def _decoded(image: Image.Image, where: str, labels: LabelSet) -> Array:
-    _refuse_lossy(image, where)
-    shown = ImageOps.exif_transpose(image)
-    return labels.decode_colors(np.asarray(shown.convert("RGB")), where)
+def turned(pixels: Array, orientation: int) -> Array:
+    """Turn stored pixels (H, W, ...) as an EXIF orientation from 1 to 8 says."""
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
 
 
 @contextmanager
-def _opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
+def opened_image(source: Path | bytes, where: str) -> Iterator[Image.Image]:
+    """Open an image; what goes wrong inside the block becomes one line that names it."""
     empty = not source if isinstance(source, bytes) else source.is_file() and not _size(source)
     if empty:
         raise UserError(f"{where}: is empty (0 bytes); get the file again")
     # What Pillow warns of (cut-short TIFFs, odd EXIF) ends in an error or in a whole image.
     with (
-        _readable(where),
+        readable(where),
         warnings.catch_warnings(action="ignore"),
         Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
     ):
@@ -152,7 +162,8 @@ def _opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _readable(where: str) -> Iterator[None]:
+def readable(where: str) -> Iterator[None]:
+    """Turn what Pillow raises into a UserError of one line that names the image."""
     try:
         yield
     except FileNotFoundError:
@@ -168,16 +179,3 @@ def _readable(where: str) -> Iterator[None]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-def _refuse_lossy(image: Image.Image, where: str) -> None:
-    if image.format in ("JPEG", "MPO"):
-        raise UserError(f"{where}: is a JPEG, which changes ids; export the mask as PNG")
-
-
-def _grey_scale(image: Image.Image) -> int:
-    # Pillow scales grey PNGs of 2 and 4 bits to 0..255; ids must come back as stored. ``tile`` says
-    # how it will read a file, until it has read it.
-    for tile in getattr(image, "tile", ()):
-        return {"L;2": 85, "L;4": 17}.get(str(tile.args), 1)
-    return 1

@@ -27,7 +27,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.data.resize import content_box, fit, paper_fit
 from semsynth.data.sources import open_source
-from semsynth.data.sources.base import Record, Source
+from semsynth.data.sources.base import Reading, Record, Source
 from semsynth.data.writer import (
     ImageRecord,
     PreparedFormat,
@@ -57,8 +57,6 @@ class _Job:
     def run(self, record: Record) -> ImageRecord:
         """Read, resize and write one image."""
         sample = self.source.read(record)
-        labels = self.form.labels
-        labels.check_ids(sample.mask, record.where)
         original = (sample.mask.shape[0], sample.mask.shape[1])
         if sample.image.shape[:2] != original:
             raise UserError(f"{record.where}: image and mask must have the same size")
@@ -73,7 +71,7 @@ class _Job:
         )
         written = write_sample(self.root, self.form, record.split, record.stem, fitted)
         bits = perceptual_hash(sample.image) if self.hashed else None
-        return replace(written, image_hash=bits)
+        return replace(written, image_hash=bits, notes=sample.notes)
 
     def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool) -> Array:
         size = (self.form.height, self.form.width)
@@ -99,7 +97,8 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     source = open_source(config)
     labels = source.labels.with_ignore() if config.resize_rule == "pad" else source.labels
     form = PreparedFormat(labels, *config.size, config.resize_rule, config.file_format)
-    writer = PreparedWriter(config.output_folder, form, "prepared", _key(config, form))
+    key = _key(config, form, source.reading)
+    writer = PreparedWriter(config.output_folder, form, "prepared", key)
     if writer.is_finished:
         writer.remove_leftovers()
         logger.info(f"{writer.root}: is already prepared")
@@ -120,7 +119,9 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     for record in writer.records():
         if (record.split, record.stem) not in wanted:
             writer.drop(record.split, record.stem)
-    return writer.finish(source.name, source.origin, source.licence, _excluded(writer, near))
+    reading = None if source.reading is None else source.reading.to_json()
+    excluded = _excluded(writer, near)
+    return writer.finish(source.name, source.origin, source.licence, excluded, reading)
 
 
 def prepare_and_summarize(config: PrepareConfig) -> dict[str, Any]:
@@ -290,14 +291,17 @@ def _excluded(writer: PreparedWriter, max_bits: int) -> dict[str, str]:
     return excluded
 
 
-def _key(config: PrepareConfig, form: PreparedFormat) -> dict[str, Any]:
+def _key(config: PrepareConfig, form: PreparedFormat, reading: Reading | None) -> dict[str, Any]:
+    # What was decided counts, not whether a flag or the files decided it.
     key = {
         name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in asdict(config).items()
-        if name not in ("output", "workers")
+        if name not in ("output", "workers", "exif", "window")
     }
     # Keys in files keep their names: folders prepared so far stay valid.
-    key = {{"near_duplicates": "near_copies"}.get(name, name): value for name, value in key.items()}
+    old = {"near_duplicates": "near_copies", "masks_as": "colored_masks"}
+    key = {old.get(name, name): value for name, value in key.items()}
+    key |= {"colored_masks": False} if reading is None else reading.key()
     key |= {"height": form.height, "width": form.width, "resize": form.resize}
     if config.instances == "whole":
         del key["instances"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class ImageRecord:
         info: its entry.
         pixels: pixels of its content by id.
         image_hash: its perceptual hash, if near-duplicates are searched for.
+        notes: what reading it passed over or had to find out.
     """
 
     split: str
@@ -79,15 +81,18 @@ class ImageRecord:
     info: ImageInfo
     pixels: dict[int, int]
     image_hash: int | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for the progress file."""
+        notes = {"notes": list(self.notes)} if self.notes else {}
         return {
             "split": self.split,
             "stem": self.stem,
             "info": self.info.model_dump(),
             "pixels": {str(i): n for i, n in self.pixels.items()},
             "print_bits": self.image_hash,
+            **notes,
         }
 
     @classmethod
@@ -95,7 +100,8 @@ class ImageRecord:
         """Make a record from what ``to_json`` returned."""
         pixels = {int(i): int(n) for i, n in value["pixels"].items()}
         info = ImageInfo(**value["info"])
-        return cls(value["split"], value["stem"], info, pixels, value["print_bits"])
+        notes = tuple(value.get("notes", ()))
+        return cls(value["split"], value["stem"], info, pixels, value["print_bits"], notes)
 
 
 def write_sample(
@@ -227,9 +233,16 @@ class PreparedWriter:
                 path.unlink()
 
     def finish(
-        self, name: str, source: str, licence: str, excluded: Mapping[str, str] | None = None
+        self,
+        name: str,
+        source: str,
+        licence: str,
+        excluded: Mapping[str, str] | None = None,
+        reading: Mapping[str, Any] | None = None,
     ) -> PreparedDataset:
         """Write ``dataset.json`` from all images (other shards' too) and return the data set.
+
+        ``reading`` is what was decided about the raw files; the notes of the images are added.
 
         Raises:
             UserError: there is no image.
@@ -260,8 +273,12 @@ class PreparedWriter:
             "excluded": dict(sorted((excluded or {}).items())),
             "versions": _versions(),
         }
+        if reading is not None:
+            notes = Counter(note for record in self.records() for note in record.notes)
+            content["reading"] = {**reading, "notes": dict(sorted(notes.items()))}
         info = DatasetInfo.model_validate(content)
-        write_json(self.root / INFO, info.model_dump(by_alias=True))
+        without = {"reading"} if reading is None else set()
+        write_json(self.root / INFO, info.model_dump(by_alias=True, exclude=without))
         self.remove_leftovers()
         return PreparedDataset(self.root, info)
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from semsynth.core.errors import UserError
-from semsynth.data.images import ONE_CHANNEL, ids_from_image, read_ids, read_mask
 from semsynth.data.labels import Array, LabelSet
+from semsynth.data.masks import (
+    MasksAs,
+    RawMask,
+    decide_masks,
+    mask_ids,
+    open_mask,
+    raw_mask,
+    read_ids,
+    stored_numbers,
+)
 from semsynth.diffusion.sampling import OnStep
 from semsynth.pipelines.synthesizer import Interrupted
 
 Callback = Callable[[Any, int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """(pipeline, step, timestep, {"latents": x}) to those of these that change; as in Diffusers."""
+T = TypeVar("T")
 Single = Image.Image | Array | Tensor | str | os.PathLike[str]
 Mask = Single | Sequence[Single]
 """An image, array or path; an array may hold several masks, and so may a list or tuple."""
@@ -73,28 +83,35 @@ def step_hook(pipe: Any, callback: Callback | None, bar: Any) -> OnStep:
     return on_step
 
 
-def read_masks(mask: Mask, labels: LabelSet) -> Array:
+def read_masks(mask: Mask, labels: LabelSet, masks_as: MasksAs = "auto") -> Array:
     """Return label ids (B, H, W) of one mask or several.
 
     Args:
         mask: a PIL image of ids (one channel) or in the colours of ``labels``; a NumPy array or
-            tensor of ids, (H, W), (B, H, W), (B, 1, H, W) or with a last axis of 1, or of uint8
-            colours, (H, W, 3) or (B, H, W, 3); the path of an image; or a list of these.
+            tensor of ids, (H, W), (B, H, W), (B, 1, H, W) or with a last axis of 1, or of colours,
+            (H, W, 3) or (B, H, W, 3), with alpha too; the path of an image; or a list of these.
         labels: whose ids or colours the mask has.
+        masks_as: ids, colors, or auto: as the values and palettes of all of them say.
 
     Raises:
         UserError: another type, shape or dtype, an id or a colour that is not in ``labels``, a
-            file that cannot be read, or masks of several sizes.
+            file that cannot be read, one-hot maps, two readings, or masks of several sizes.
     """
+    if masks_as not in get_args(MasksAs):
+        raise UserError(f"masks_as is {masks_as!r}: must be one of {', '.join(get_args(MasksAs))}")
 
-    def single(value: Any, where: str) -> Array:
+    def single(value: Any, where: str) -> list[RawMask]:
         if isinstance(value, Image.Image):
-            return ids_from_image(value, labels, where)[None]
+            return [raw_mask(value, where)]
         if isinstance(value, str | os.PathLike):
-            return read_mask(_file(value), labels, os.fspath(value))[None]
-        return _ids_of_array(_array(value, where), labels, where)
+            return [open_mask(_file(value), os.fspath(value))]
+        array = _array(value, where)
+        _refuse_one_hot(array, labels, where)
+        return [raw_mask(part, where) for part in _single_masks(array, where)]
 
-    return _read_all(mask, "mask", single)
+    parts = [raw for group in _read_each(mask, "mask", single) for raw in group]
+    decision = decide_masks(parts, labels, masks_as)
+    return _stacked([mask_ids(raw, labels, decision)[0] for raw in parts], "mask")
 
 
 def read_instances(instances: Mask, shape: tuple[int, ...]) -> Array:
@@ -108,35 +125,37 @@ def read_instances(instances: Mask, shape: tuple[int, ...]) -> Array:
         UserError: another type or shape than that of the masks, or a file that cannot be read.
     """
 
-    def single(value: Any, where: str) -> Array:
+    def single(value: Any, where: str) -> list[Array]:
         if isinstance(value, Image.Image):
-            if value.mode not in ONE_CHANNEL:
-                raise UserError(f"{where}: has mode {value.mode}; instances are one channel")
-            return np.asarray(value)[None]
+            return [stored_numbers(raw_mask(value, where))]
         if isinstance(value, str | os.PathLike):
-            return read_ids(_file(value), os.fspath(value))[None]
-        return _batched(_array(value, where), where)
+            return [read_ids(_file(value), os.fspath(value))]
+        return list(_batched(_array(value, where), where))
 
-    found = _read_all(instances, "instances", single)
+    groups = _read_each(instances, "instances", single)
+    found = _stacked([numbers for group in groups for numbers in group], "instances")
     if found.shape != shape:
         raise UserError(f"instances: are {_shape(found.shape)}, the masks {_shape(shape)}")
     return found
 
 
-def _read_all(value: Any, what: str, single: Callable[[Any, str], Array]) -> Array:
+def _read_each(value: Any, what: str, single: Callable[[Any, str], list[T]]) -> list[list[T]]:
     if not isinstance(value, list | tuple):
-        return single(value, what)
+        return [single(value, what)]
     if not value:
         raise UserError(f"{what}: an empty list; give at least one")
-    found = [single(part, f"{what} {index}") for index, part in enumerate(value)]
-    sizes = {part.shape[1:]: index for index, part in reversed(list(enumerate(found)))}
+    return [single(part, f"{what} {index}") for index, part in enumerate(value)]
+
+
+def _stacked(found: Sequence[Array], what: str) -> Array:
+    sizes = {part.shape: index for index, part in reversed(list(enumerate(found)))}
     if len(sizes) > 1:
         first, second = sorted(sizes.items(), key=lambda item: item[1])[:2]
         raise UserError(
             f"{what} {first[1]} is {_shape(first[0])}, {what} {second[1]} {_shape(second[0])}: "
             "those of one call must have one size"
         )
-    return np.concatenate(found)
+    return np.stack(found)
 
 
 def _file(value: str | os.PathLike[str]) -> Path:
@@ -178,13 +197,42 @@ def _not_integer(where: str, dtype: str) -> str:
     )
 
 
-def _ids_of_array(array: Array, labels: LabelSet, where: str) -> Array:
-    if array.shape[-1] == 3 and array.dtype == np.uint8 and array.ndim in (3, 4):
-        colors = array.reshape(-1, *array.shape[-2:])
-        return labels.decode_colors(colors, where).reshape(-1, *array.shape[-3:-1])
-    ids = _batched(array, where)
-    labels.check_ids(ids, where)
-    return ids
+def _single_masks(array: Array, where: str) -> list[Array]:
+    """Split an array into masks: (H, W) of ids, or (H, W, C) of colours or with alpha."""
+    channels = array.shape[-1] if array.ndim > 2 else 1
+    alpha = channels == 4 or (channels == 2 and bool((array[..., 1] == 255).all()))
+    # Wider types hold colours, too, if a mask of that width would make no sense.
+    if array.ndim in (3, 4) and (channels == 3 or alpha) and min(array.shape[-3:-1]) > channels:
+        return [array] if array.ndim == 3 else list(array)
+    if array.ndim == 3 and channels == 3 and array.dtype == np.uint8:
+        return [array]
+    if array.ndim == 4 and channels == 3 and array.dtype == np.uint8:
+        return list(array)
+    return list(_batched(array, where))
+
+
+def _refuse_one_hot(array: Array, labels: LabelSet, where: str) -> None:
+    """Refuse maps that have a channel of 0 and 1 for each label: they would be read as masks."""
+    if array.ndim not in (3, 4) or array.min() != 0 or array.max() not in (1, 255):
+        return
+    if not np.isin(array, (0, array.max())).all():
+        return
+    sizes = {len(labels.labels), labels.num_channels}
+    for axis in (array.ndim - 1, array.ndim - 3):
+        count, last = array.shape[axis], axis == array.ndim - 1
+        total = (array != 0).sum(axis)
+        if count < 2 or total.max() != 1:
+            continue
+        # Masks of a batch may exclude each other by chance: few of them often do.
+        whole = total.min() == 1 or (last and 4 * count <= min(array.shape[-3:-1]))
+        shapes = count > 2 or len(np.unique(array.take(0, axis))) > 1
+        if (whole and (last or shapes or count in sizes)) or (count in sizes and count > 2):
+            before = axis - array.ndim if last else axis
+            raise UserError(
+                f"{where}: has shape {array.shape} and looks like one-hot maps of {count} labels "
+                f"(axis {axis}); take argmax({before}) to get ids (masks that are separate can be "
+                "given as a list)"
+            )
 
 
 def _batched(array: Array, where: str) -> Array:

@@ -24,6 +24,7 @@ from semsynth.core.files import atomic_folder, require_space, sha256_file
 from semsynth.core.logging import warn_once
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array, LabelSet
+from semsynth.data.masks import MasksAs
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, set_timesteps
 from semsynth.models.codecs.codec import Codec, open_codec
@@ -109,6 +110,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
       step; may return {"latents": other}, or set ``pipe._interrupt``.
     - ``latents``: the noise to start from, (N, C, h, w), standard normal.
     - ``instances``: for a model with ``instance_edges``, instance numbers in the form of masks.
+    - ``masks_as``: ids, colors, or auto: what the masks hold, if it is not what they say.
 
     Attributes:
         unet: the network; ``unet(x_BCHW, t_B, condition_BKHW).sample`` is one pass.
@@ -383,6 +385,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         latents: Tensor | None = None,
         instances: Mask | None = None,
+        masks_as: MasksAs = "auto",
         **unknown: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images of masks with ``scheduler``; see the class for the arguments.
@@ -396,15 +399,14 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         check_counts(num_images, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         synthesizer = self.synthesizer
-        if guidance_scale is None:
-            guidance_scale = synthesizer.default_guidance
+        guidance_scale = synthesizer.default_guidance if guidance_scale is None else guidance_scale
         settings = SamplerSettings(
             steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
         )
         check_scheduler(self._diffusion, self.scheduler)
-        masks, edges = self._read(mask, instances)
+        masks, edges = self._read(mask, instances, masks_as)
         synthesizer.check_guidance(guidance_scale)
         size = (masks.shape[1], masks.shape[2])
         generators = make_generators(generator, seeds, len(masks) * num_images)
@@ -419,10 +421,12 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _read(self, mask: Mask | None, instances: Mask | None) -> tuple[Array, Array | None]:
+    def _read(
+        self, mask: Mask | None, instances: Mask | None, masks_as: MasksAs
+    ) -> tuple[Array, Array | None]:
         if mask is None:
             raise UserError("mask= is missing: an image, array or path of label ids or colours")
-        masks = read_masks(mask, self.labels)
+        masks = read_masks(mask, self.labels, masks_as)
         edges = None
         if instances is not None:
             edges = instance_edges(read_instances(instances, masks.shape))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
 
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed
@@ -37,11 +37,45 @@ class Sample:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) integer ids.
         instances: (H, W) integers, equal values are one object; or None.
+        notes: what reading it passed over or had to find out, in words.
     """
 
     image: Array
     mask: Array
     instances: Array | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was decided about the files of a data set.
+
+    Attributes:
+        masks_as: ids or colors; "auto" where each image is decided by itself.
+        because: what decided that.
+        exif: whether EXIF rotations are applied; "auto" where sizes tell it image by image.
+        window: the values that become 0 and 255 in images of more than 8 bits; None: there are
+            none, or 0 and 65535.
+    """
+
+    masks_as: Literal["ids", "colors", "auto"]
+    because: str
+    exif: Literal["apply", "ignore", "auto"] = "apply"
+    window: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values for ``dataset.json``."""
+        window = None if self.window is None else list(self.window)
+        return {**asdict(self), "window": window}
+
+    def key(self) -> dict[str, Any]:
+        """Return what the prepared pixels depend on, without what is usual."""
+        found: dict[str, Any] = {"colored_masks": self.masks_as == "colors"}
+        if self.exif == "ignore":
+            found["exif"] = self.exif
+        if self.window is not None:
+            found["window"] = list(self.window)
+        return found
 
 
 class Source(Protocol):
@@ -54,6 +88,7 @@ class Source(Protocol):
         labels: what the ids of its masks mean.
         total: the number of records, or None if it is not known in advance.
         near_duplicates: default of ``PrepareConfig.near_duplicates``.
+        reading: what was decided about its files, for those whose files may be of any kind.
     """
 
     name: str
@@ -62,13 +97,14 @@ class Source(Protocol):
     labels: LabelSet
     total: int | None
     near_duplicates: int
+    reading: Reading | None
 
     def records(self) -> Iterator[Record]:
         """Return the images one by one, always in the same order."""
         ...
 
     def read(self, record: Record) -> Sample:
-        """Read one image (in a worker process); UserError names a wrong file."""
+        """Read one image (in a worker process); UserError names a wrong file or id."""
         ...
 
 

@@ -20,9 +20,10 @@ import numpy as np
 from semsynth.core.errors import UserError
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
-from semsynth.data.images import read_ids, read_rgb
+from semsynth.data.images import read_rgb
 from semsynth.data.labels import Array, Color, LabelSet
-from semsynth.data.sources.base import Record, Sample
+from semsynth.data.masks import read_ids
+from semsynth.data.sources.base import Reading, Record, Sample
 from semsynth.data.sources.files import list_images, pair_up, require_folder
 
 # In the order of the ids: the part's name in file names, our name, the published colour.
@@ -76,6 +77,7 @@ class FaceSource:
     origin: str = "CelebAMask-HQ (Lee et al. 2020)"
     licence: str = LICENCE
     near_duplicates: int = -1
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the faces."""
@@ -91,6 +93,7 @@ class FaceSource:
         face: Face = record.payload
         image = read_rgb(face.image, str(face.image))
         mask = _merge(face.parts) if face.mask is None else read_ids(face.mask, str(face.mask))
+        LABELS.check_ids(mask, record.where)
         # Whole numbers of repetitions: nearest resizing then picks the same ids.
         steps = [a // b for a, b in zip(image.shape, mask.shape, strict=False)]
         mask = mask.repeat(max(1, steps[0]), 0).repeat(max(1, steps[1]), 1)

@@ -2,49 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.logging import progress
-from semsynth.data.images import read_colors, read_ids, read_rgb, read_size
+from semsynth.core.logging import logger, progress
+from semsynth.data.config import PrepareConfig
+from semsynth.data.image_facts import Exif, ImageFacts
+from semsynth.data.images import FULL_WINDOW, Window, image_notes, read_deep, read_facts, read_rgb
 from semsynth.data.labels import LabelSet
+from semsynth.data.masks import (
+    MaskDecision,
+    RawMask,
+    decide_masks,
+    mask_ids,
+    open_mask,
+    read_ids,
+    unread_mask,
+)
 from semsynth.data.resize import fit
-from semsynth.data.sources.base import Record, Sample
+from semsynth.data.sources.base import Reading, Record, Sample
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+EXIF: tuple[Exif, Exif] = ("apply", "ignore")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The files of one image."""
+    """The files of one image, and whether their EXIF rotation is applied."""
 
     image: Path
     mask: Path
     instances: Path | None = None
+    exif: Exif = "apply"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def maps(self) -> list[Path]:
+        """The mask, and the instances if there are any."""
+        return [self.mask] if self.instances is None else [self.mask, self.instances]
 
 
 @dataclass
 class PairSource:
-    """A source whose records have a ``Pair`` of files as payload."""
+    """A source whose records have a ``Pair`` of files as payload.
+
+    Published data sets hold ids, and their EXIF rotations are applied; for files of any kind
+    ``asked`` has the flags, and the files decide what these leave open (``reading``);
+    ``colors_given`` says whether somebody chose the colours of the labels.
+    """
 
     name: str
     origin: str
     licence: str
     labels: LabelSet
     pairs: Sequence[Record]
-    colored: bool = False
     near_duplicates: int = -1
     resize_masks: bool = False
+    asked: PrepareConfig | None = None
+    colors_given: bool = False
 
     def __post_init__(self) -> None:
-        """Check all headers before the long work begins."""
+        """Check all headers before the long work begins, and decide what the files mean."""
         self.total: int | None = len(self.pairs)
-        for record in progress(self.pairs, "check", unit="pair"):
-            check_sizes(record.payload, self.resize_masks)
+        self.reading: Reading | None = None
+        self._decision = MaskDecision("ids", "published ids", stated=True)
+        if self.asked is None:
+            for record in progress(self.pairs, "check", unit="pair"):
+                pair: Pair = record.payload
+                _check_sizes(pair, _facts(pair.image), [_facts(path) for path in pair.maps])
+        else:
+            self.reading, self._decision, self.pairs = decide(
+                self.pairs, self.labels, self.asked, self.colors_given
+            )
 
     def records(self) -> Iterator[Record]:
         """Return the images one by one."""
@@ -53,19 +87,19 @@ class PairSource:
     def read(self, record: Record) -> Sample:
         """Read the files of one image."""
         pair: Pair = record.payload
-        image = read_rgb(pair.image, str(pair.image))
-        if self.colored:
-            mask = read_colors(pair.mask, str(pair.mask), self.labels)
-        else:
-            mask = read_ids(pair.mask, str(pair.mask))
+        window = None if self.reading is None else self.reading.window
+        image = read_rgb(pair.image, str(pair.image), window, pair.exif)
+        raw = open_mask(pair.mask, str(pair.mask), pair.exif)
+        mask, note = mask_ids(raw, self.labels, self._decision)
         instances = None
         if pair.instances is not None:
-            instances = read_ids(pair.instances, str(pair.instances)).astype(np.int32)
+            found = read_ids(pair.instances, str(pair.instances), pair.exif)
+            instances = found.astype(np.int32)
         if self.resize_masks:
             size = (image.shape[0], image.shape[1])
             mask = fit(mask, "stretch", size, nearest=True)
             instances = None if instances is None else fit(instances, "stretch", size, nearest=True)
-        return Sample(image, mask, instances)
+        return Sample(image, mask, instances, (*pair.notes, *([note] if note else [])))
 
 
 def require_folder(path: Path | None, flag: str, layout: str) -> Path:
@@ -117,22 +151,153 @@ def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple
     return [(stem, Pair(images[stem], masks[stem])) for stem in sorted(images)]
 
 
-def check_sizes(pair: Pair, resize_masks: bool = False) -> None:
-    """Check that the files of an image open and have the same size; UserError names both.
+def decide(
+    records: Sequence[Record], labels: LabelSet, asked: PrepareConfig, colors_given: bool = False
+) -> tuple[Reading, MaskDecision, list[Record]]:
+    """Decide what the files of a data set mean, from their headers and as few pixels as tell it.
+
+    Returns:
+        The decision for readers, that on the masks, and the records with theirs on EXIF.
+
+    Raises:
+        UserError: a file that cannot be read, sizes that do not fit, or a doubt: names the flag.
+    """
+    decided: list[Record] = []
+    masks: list[RawMask] = []
+    deep: list[Path] = []
+    resize_masks = asked.resize_masks
+    doubtful: list[int] = []
+    for record in progress(records, "check", unit="pair"):
+        pair: Pair = record.payload
+        image, maps = _facts(pair.image), [_facts(path) for path in pair.maps]
+        exif, notes = exif_of(image, maps, asked.exif, resize_masks)
+        if exif is None:
+            doubtful.append(len(decided))
+        pair = replace(pair, exif=exif or "apply", notes=(*notes, *image_notes(image)))
+        _check_sizes(pair, image, maps, resize_masks, asked.exif)
+        decided.append(replace(record, payload=pair))
+        masks.append(unread_mask(pair.mask, maps[0]))
+        if image.is_deep:
+            deep.append(pair.image)
+    _settle_doubtful(decided, doubtful)
+    decision = decide_masks(masks, labels, asked.masks_as, colors_given)
+    exifs = {record.payload.exif for record in decided}
+    exif_all = asked.exif or (exifs.pop() if len(exifs) == 1 else "auto")
+    window = asked.window or (_window(deep) if deep else None)
+    if asked.window is not None and not deep:
+        logger.warning("--window: no image has more than 8 bits, so it changes nothing")
+    return Reading(decision.reading, decision.because, exif_all, window), decision, decided
+
+
+def exif_of(
+    image: ImageFacts,
+    maps: Sequence[ImageFacts],
+    stated: Exif | None,
+    resize_masks: bool = False,
+) -> tuple[Exif | None, tuple[str, ...]]:
+    """Return whether the EXIF rotations of an image and its maps are applied, and a note.
+
+    Where only one of them has a rotation, their sizes tell which was meant; None: they do not
+    (``exif_doubt`` says it).
+
+    Args:
+        image: the image.
+        maps: its mask, and its instances if there are any.
+        stated: what the user says; None: as the sizes tell.
+        resize_masks: whether the same aspect ratio is enough.
+    """
+    if stated is not None:
+        return stated, ()
+    if all(other.orientation == image.orientation for other in maps):
+        return "apply", ()
+    fits = {exif: all(_fits(image, m, exif, resize_masks) for m in maps) for exif in EXIF}
+    if fits["ignore"] and not fits["apply"]:
+        return "ignore", ("EXIF rotation not applied: the mask fits the image as it is stored",)
+    if not fits["ignore"]:
+        return "apply", ("EXIF rotation applied",)
+    return None, ()
+
+
+def exif_doubt(image: ImageFacts, maps: Sequence[ImageFacts]) -> str:
+    """Return the line on an EXIF rotation of which the sizes do not tell whether it is meant."""
+    turned = next(f for f in (image, *maps) if f.orientation != 1)
+    other = next(f for f in (image, *maps) if f.orientation != turned.orientation)
+    return (
+        f"{turned.where}: has EXIF orientation {turned.orientation}, {other.where} has "
+        f"{other.orientation}, and both ways the sizes fit; say --exif apply if the masks fit the "
+        "images as a viewer shows them, --exif ignore if they fit the stored pixels"
+    )
+
+
+def _settle_doubtful(records: list[Record], doubtful: Sequence[int]) -> None:
+    """Decide where sizes do not tell as they do for the other images, if these agree."""
+    if not doubtful:
+        return
+    told = {
+        record.payload.exif
+        for record in records
+        if any(note.startswith("EXIF") for note in record.payload.notes)
+    }
+    pair: Pair = records[doubtful[0]].payload
+    if len(told) != 1:
+        raise UserError(exif_doubt(_facts(pair.image), [_facts(path) for path in pair.maps]))
+    exif = told.pop()
+    note = f"EXIF rotation {'applied' if exif == 'apply' else 'not applied'}: as for other images"
+    for index in doubtful:
+        pair = records[index].payload
+        pair = replace(pair, exif=exif, notes=(note, *pair.notes))
+        records[index] = replace(records[index], payload=pair)
+
+
+def _window(paths: Sequence[Path]) -> Window:
+    """Return the window of images of more than 8 bits: 0 and 65535, if one of them needs it."""
+    low, high = math.inf, -math.inf
+    for path in paths:
+        facts, pixels = read_deep(path, str(path))
+        if not facts.floating and pixels.min() >= 0 and 32768 <= pixels.max() <= 65535:
+            return FULL_WINDOW
+        low, high = min(low, pixels.min()), max(high, pixels.max())
+    raise UserError(
+        f"{abbreviate([str(path) for path in paths], 1)}: more than 8 bits with values from "
+        f"{low:g} to {high:g}; say which become black and white, such as --window {low:g} {high:g}"
+    )
+
+
+def _facts(path: Path) -> ImageFacts:
+    return read_facts(path, str(path))
+
+
+def _fits(image: ImageFacts, other: ImageFacts, exif: Exif, resize_masks: bool) -> bool:
+    size, found = image.size(exif), other.size(exif)
+    if not resize_masks:
+        return size == found
+    return abs(found[0] * size[1] - found[1] * size[0]) <= max(*found, *size)
+
+
+def _check_sizes(
+    pair: Pair,
+    image: ImageFacts,
+    maps: Sequence[ImageFacts],
+    resize_masks: bool = False,
+    stated: Exif | None = None,
+) -> None:
+    """Check that the files of an image have the same size; UserError names both.
 
     With ``resize_masks`` the same aspect ratio is enough (up to a pixel of rounding).
     """
-    size = read_size(pair.image)
-    for other in (pair.mask, pair.instances):
-        if other is None or (found := read_size(other)) == size:
+    size = image.size(pair.exif)
+    for other in maps:
+        if _fits(image, other, pair.exif, resize_masks):
             continue
-        sizes = f"{pair.image} is {size[1]}x{size[0]} but {other} is {found[1]}x{found[0]}"
-        if not resize_masks:
-            raise UserError(
-                f"{sizes}; image and mask must have the same size (--resize-masks resizes masks "
-                "of a source folder by nearest)"
-            )
-        if abs(found[0] * size[1] - found[1] * size[0]) > max(*found, *size):
+        found = other.size(pair.exif)
+        sizes = f"{image.where} is {size[1]}x{size[0]} but {other.where} is {found[1]}x{found[0]}"
+        swapped: Exif = "ignore" if pair.exif == "apply" else "apply"
+        if stated is not None and _fits(image, other, swapped, resize_masks):
+            raise UserError(f"{sizes} with --exif {stated}; with --exif {swapped} they fit")
+        if resize_masks:
             raise UserError(
                 f"{sizes}: --resize-masks would stretch it; the aspect ratio must be the same"
             )
+        same_shape = _fits(image, other, pair.exif, resize_masks=True)
+        hint = " (--resize-masks resizes masks of a source folder by nearest)" if same_shape else ""
+        raise UserError(f"{sizes}; image and mask must have the same size{hint}")

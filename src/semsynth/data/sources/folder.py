@@ -79,17 +79,21 @@ def open_source(config: PrepareConfig) -> PairSource:
     masks = require_folder(config.masks or base / "masks", "--masks", "the masks")
     path = config.labels or base / "labels.yaml"
     labels, stated = read_labels(path)
-    if config.colored_masks:
-        _require_colors(path, stated)
-    return PairSource(
+    if config.masks_as == "colors":
+        _require_colors(path, stated, "--masks-as colors")
+    source = PairSource(
         name=stated.name or config.output_folder.name,
         origin="folders of images and masks",
         licence=config.licence or stated.licence or "unknown",
         labels=labels,
         pairs=_own_splits(images, masks) or _new_split(config, images, masks),
-        colored=config.colored_masks,
         resize_masks=config.resize_masks,
+        asked=config,
+        colors_given=not _without_color(stated),
     )
+    if source.reading is not None and source.reading.masks_as == "colors":
+        _require_colors(path, stated, source.reading.because)
+    return source
 
 
 def group_of(stem: str, group_by: str | None) -> str:
@@ -131,9 +135,12 @@ def _new_split(config: PrepareConfig, images: Path, masks: Path) -> list[Record]
     return [Record(stem, sides[groups[stem]], str(pair.mask), pair) for stem, pair in pairs]
 
 
-def _require_colors(path: Path, stated: LabelFile) -> None:
-    for number, entry in stated.labels.items():
-        if number != stated.ignore and entry.color is None:
-            raise UserError(
-                f"{path}: --colored-masks needs a color for each label; {number} has none"
-            )
+def _require_colors(path: Path, stated: LabelFile, because: str) -> None:
+    if lacking := _without_color(stated):
+        raise UserError(
+            f"{path}: coloured masks need a color for each label, {lacking[0]} has none ({because})"
+        )
+
+
+def _without_color(stated: LabelFile) -> list[int]:
+    return [i for i, entry in stated.labels.items() if i != stated.ignore and not entry.color]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
-from semsynth.data.images import read_ids, read_rgb
+from semsynth.data.images import image_notes, read_facts, read_rgb
 from semsynth.data.labels import Color, LabelSet
-from semsynth.data.sources.base import Record, Sample
+from semsynth.data.masks import decide_masks, mask_ids, open_mask
+from semsynth.data.sources.base import Reading, Record, Sample
+from semsynth.data.sources.files import exif_doubt, exif_of
 
 REPO = "segments/sidewalk-semantic"
 IMAGE, MASK = "pixel_values", "label"
@@ -89,6 +91,7 @@ class RowSource:
     val_share: float
     seed: int
     near_duplicates: int = 6
+    reading: Reading = field(default_factory=lambda: Reading("auto", "row by row", "auto"))
 
     def __post_init__(self) -> None:
         """Derive its name and origin."""
@@ -107,9 +110,19 @@ class RowSource:
     def read(self, record: Record) -> Sample:
         """Decode one row."""
         image, mask = record.payload
-        return Sample(
-            read_rgb(image, f"{record.where}, {IMAGE}"), read_ids(mask, f"{record.where}, {MASK}")
+        places = f"{record.where}, {IMAGE}", f"{record.where}, {MASK}"
+        facts, raw = read_facts(image, places[0]), open_mask(mask, places[1])
+        stated = None if self.reading.exif == "auto" else self.reading.exif
+        exif, notes = exif_of(facts, [raw.facts], stated)
+        if exif is None:
+            raise UserError(exif_doubt(facts, [raw.facts]))
+        if exif == "ignore" and raw.facts.orientation != 1:
+            raw = open_mask(mask, places[1], exif)
+        ids, note = mask_ids(
+            raw, self.labels, decide_masks([raw], self.labels, self.reading.masks_as)
         )
+        found = (*notes, *image_notes(facts), *([note] if note else []))
+        return Sample(read_rgb(image, places[0], self.reading.window, exif), ids, notes=found)
 
 
 def split_of_row(index: int, total: int | None, val_share: float, seed: int) -> str:
@@ -153,6 +166,7 @@ def open_source(config: PrepareConfig) -> RowSource:
         total=total,
         val_share=config.val_share,
         seed=config.seed,
+        reading=Reading(config.masks_as, "row by row", config.exif or "auto", config.window),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Record, Sample
+from semsynth.data.sources.base import Reading, Record, Sample
 from semsynth.streetscenes import LABELS as CLASSES
 from semsynth.streetscenes import render
 
@@ -31,6 +31,7 @@ class StreetSource:
     origin: str = "procedural streets built into semsynth"
     licence: str = "CC0-1.0"
     near_duplicates: int = -1
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the configuration."""

@@ -1,0 +1,129 @@
+"""Inputs after public bug reports: what each ``cmd.sh`` asks, with its commands run in here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from semsynth import LabelSet, SemanticDiffusionPipeline
+from semsynth.cli import main
+from semsynth.diffusion.config import DiffusionConfig
+from semsynth.models.config import ModelConfig
+from semsynth.pipelines.formats.model_file import ModelFile, fresh_network
+
+CASES = sorted(path for path in (Path(__file__).parent / "field_cases").iterdir() if path.is_dir())
+# What a case that may be refused is refused for: another reason does not count.
+REASONS = {
+    "01": "",
+    "02": r"masks/p00\.png: 200 pixels are transparent",
+    "05": r"data180/images/p00\.jpg: has EXIF orientation 3.*--exif apply .*--exif ignore",
+    "06": r"\(H,W,K\) refused: .*one-hot.*argmax\(-1\)[^$]*\(K,H,W\) refused: .*argmax\(0\)",
+    "07": "",
+}
+
+
+MODEL = {
+    "codec": "haar",
+    "haar_levels": 1,
+    "base_channels": 16,
+    "channel_mult": [1, 2],
+    "blocks_per_level": 1,
+    "attention_factors": [2],
+    "head_channels": 16,
+    "spade_hidden": 8,
+}
+LABELS = ("unlabelled", "road", "sky", "car")
+
+
+def copied(case: Path, folder: Path) -> Path:
+    """Copy a case, and put the model beside it that its ``run.py`` asks: a small untrained one."""
+    copy = shutil.copytree(case, folder / case.name)
+    if (copy / "run.py").exists():
+        labels = LabelSet.from_names(dict(enumerate(LABELS)), ignore_id=0)
+        model, diffusion = ModelConfig.model_validate(MODEL), DiffusionConfig.model_validate({})
+        weights = fresh_network(model, diffusion, labels.num_channels).state_dict()
+        file = ModelFile(model, diffusion, labels, 48, 64, weights)
+        SemanticDiffusionPipeline.from_model_file(file).save_pretrained(copy / "model")
+    return copy
+
+
+def run_here(words: list[str]) -> tuple[int, str]:
+    """Run a command of a case in this process: its exit status, and what it prints."""
+    said = StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        status = main(words)
+    return status, said.getvalue()
+
+
+def prepared(
+    case: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[int, str]]:
+    """Run every ``prepare`` that ``cmd.sh`` has, in its order."""
+    monkeypatch.chdir(case)
+    script = (case / "cmd.sh").read_text(encoding="utf-8")
+    (prefix,) = re.findall(r'^P="\$S (.*)"$', script, re.M)
+    for flags in re.findall(r"\$P ([^;|)]*)", script):
+        words = shlex.split(flags.replace("$O", str(folder)).replace("2>&1", ""))
+        yield run_here([*shlex.split(prefix), *words])
+
+
+def check(case: Path, folder: Path, results: list[tuple[int, str]]) -> None:
+    """Check what the rest of ``cmd.sh`` checks."""
+    import numpy as np
+    from PIL import Image
+
+    said = "".join(text for _, text in results)
+    assert re.search(REASONS[case.name[:2]], said, re.S), said
+    if case.name.startswith("01"):
+        (path,) = (folder / "o" / "masks").glob("*/p00.png")
+        assert (np.array(Image.open(path)) == np.array(Image.open(case / "truth_p00.png"))).all()
+    elif case.name.startswith("02"):
+        assert [status for status, _ in results] == [2]
+    elif case.name.startswith("05"):
+        assert [status for status, _ in results] == [2, 0]
+        assert "3 x EXIF rotation not applied" in results[1][1]
+    elif case.name.startswith("07"):
+        assert [status for status, _ in results] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_field_case(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (case / "run.py").exists():
+        case = copied(case, tmp_path)
+        monkeypatch.setattr(sys, "argv", ["run.py", str(case / "model")])
+        spec = importlib.util.spec_from_file_location("field_case", case / "run.py")
+        assert spec is not None and spec.loader is not None
+        said = StringIO()
+        with redirect_stdout(said), pytest.raises(SystemExit) as ended:
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        assert ended.value.code == 0
+        results = [(0, said.getvalue())]
+    else:
+        results = list(prepared(case, tmp_path, monkeypatch))
+    assert results
+    check(case, tmp_path, results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_field_case_as_it_is_written(case: Path, tmp_path: Path) -> None:
+    environment = {
+        "SEMSYNTH": f"{sys.executable} -m semsynth",
+        "PYTHON": sys.executable,
+        **os.environ,
+    }
+    done = subprocess.run(
+        ["bash", "cmd.sh"], cwd=copied(case, tmp_path), env=environment, check=False
+    )
+    assert done.returncode == 0
