@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from semsynth.training.recipe import TrainConfig
 
 # The verbs' functions carry the names of the seed's scripts here: plain `train`, `generate` and
-# `evaluate` are the rooms.
+# `evaluate` would be mistaken for packages.
 _LAZY = {
     "EvaluateConfig": ("semsynth.evaluation.config", "EvaluateConfig"),
     "GenerateConfig": ("semsynth.pipelines.generate.config", "GenerateConfig"),

@@ -1,1 +1,1 @@
-"""Training of the generator: the only room with an optimizer for it."""
+"""Training of the generator."""
