@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import Field
 
@@ -24,6 +25,19 @@ class Outer(Config):
 def test_values_arrive() -> None:
     outer = parse(Outer, {"name": "a", "inner": {"depth": 3, "ratio": 1}, "many": [1]}, "x")
     assert (outer.inner.depth, outer.inner.ratio, outer.many) == (3, 1.0, [1])
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    inner = {"depth": np.int64(3), "ratio": np.float32(0.25)}
+    outer = parse(Outer, {"name": "a", "inner": inner, "many": [np.uint8(1), np.array(2)]}, "x")
+    assert (outer.inner, outer.many) == (Inner(depth=3, ratio=0.25), [1, 2])
+    assert type(Inner(depth=np.int32(2)).depth) is int
+    for wrong in (True, np.True_, np.float64(2), np.array([2])):
+        with pytest.raises(UserError, match="'depth'"):
+            parse(Inner, {"depth": wrong}, "x")
+    for no_number in (True, np.True_, "0.5"):
+        with pytest.raises(UserError, match="'ratio'"):
+            parse(Inner, {"ratio": no_number}, "x")
 
 
 @pytest.mark.parametrize(

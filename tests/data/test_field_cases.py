@@ -30,6 +30,12 @@ REASONS = {
     "05": r"data180/images/p00\.jpg: has EXIF orientation 3.*--exif apply .*--exif ignore",
     "06": r"\(H,W,K\) refused: .*one-hot.*argmax\(-1\)[^$]*\(K,H,W\) refused: .*argmax\(0\)",
     "07": "",
+    "25": "HeunDiscreteScheduler 20 refused: HeunDiscreteScheduler with 20 steps .*use_karras"
+    ".*KDPM2AncestralDiscreteScheduler 20 refused: .*KDPM2DiscreteScheduler 20 refused: "
+    ".*DDIMScheduler 1 refused: DDIMScheduler with 1 step .*timestep_spacing='trailing'"
+    ".*EulerDiscreteScheduler 1 refused: .*EulerDiscreteScheduler 20 steps: differs by",
+    "27": r"int64\(2\)\} taken.*int64.* taken.*guidance_scale is '1\.5': .*guidance_scale is \[1.*"
+    "guidance_interval is 0.5: must be two rising numbers",
 }
 
 

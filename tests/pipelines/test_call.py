@@ -297,6 +297,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"mask": [np.ones((16, 24), int), np.ones((8, 24), int)]}, "mask 0 is 16x24, mask 1 8x24"),
     ({"num_images": 0}, "num_images is 0"),
     ({"num_images": 1.5}, "num_images is 1.5"),
+    ({"num_images": np.True_}, "num_images is True"),
+    ({"num_inference_steps": np.float64(2)}, "num_inference_steps is 2.0"),
+    ({"guidance_scale": "1.5"}, "guidance_scale is '1.5'"),
+    ({"guidance_scale": True}, "guidance_scale is True"),
+    ({"guidance_scale": [1.0, 2.0]}, r"guidance_scale is \[1.0, 2.0\]"),
+    ({"guidance_interval": 0.5}, "guidance_interval is 0.5"),
+    ({"guidance_interval": "01"}, "guidance_interval is '01'"),
+    ({"seeds": True}, "seeds: give a list"),
     ({"num_inference_steps": 0}, "num_inference_steps is 0"),
     ({"num_inference_steps": 1000}, "can take at most 999"),
     ({"guidance_scale": -1}, "guidance_scale is -1"),
@@ -321,6 +329,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"guidance": 2.0}, "guidance= .*did you mean guidance_scale="),
     ({"xyzzy": 2.0}, "xyzzy= .*see help"),
 ]
+
+
+def test_numbers_of_numpy_are_numbers(pipe: Any, new_masks: Any) -> None:
+    expected = pipe(
+        new_masks(1), num_images=2, num_inference_steps=2, seeds=[3, 4], guidance_scale=2.5,
+        guidance_interval=(0.0, 0.5), output_type="np",
+    ).images  # fmt: skip
+    found = pipe(
+        new_masks(1), num_images=np.int16(2), num_inference_steps=np.array(2),
+        seeds=np.array([3, 4], np.int32), guidance_scale=np.float32(2.5),
+        guidance_interval=np.array([0.0, 0.5], np.float32), output_type="np",
+    ).images  # fmt: skip
+    assert np.array_equal(found, expected)
+    one = pipe(new_masks(1), seeds=np.array(3), **FAST).images
+    assert np.array_equal(one, pipe(new_masks(1), seeds=[np.uint8(3)], **FAST).images)
 
 
 @pytest.mark.parametrize(("wrong", "message"), BAD, ids=range(len(BAD)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import diffusers
@@ -58,6 +60,15 @@ def get(pipes: dict[str, Any], new_pipe: Any) -> Any:
     return get
 
 
+# Those that need more than a few steps: how many, and what else.
+SLOW: dict[str, tuple[int, dict[str, Any]]] = {
+    "HeunDiscreteScheduler": (20, {"use_karras_sigmas": True}),
+    "KDPM2DiscreteScheduler": (20, {"use_karras_sigmas": True}),
+    "PNDMScheduler": (10, {}),
+    "FlowMatchHeunDiscreteScheduler": (100, {}),
+}
+
+
 def generate_images(pipe: Any, mask: np.ndarray, steps: int = 4, **kwargs: Any) -> np.ndarray:
     kwargs = {"seeds": [1, 2], "output_type": "np", "num_images": 2, **kwargs}
     return pipe(mask, num_inference_steps=steps, **kwargs).images
@@ -69,13 +80,14 @@ def generate_images(pipe: Any, mask: np.ndarray, steps: int = 4, **kwargs: Any) 
     + [(model, name) for model in ("epsilon", "v") for name in MOST_USED],
 )
 def test_schedulers_generate_images(model: str, scheduler: str, get: Any, new_masks: Any) -> None:
-    pipe = get(model, scheduler)
-    first = generate_images(pipe, new_masks(1))
+    steps, changes = SLOW.get(scheduler, (4, {}))
+    pipe = get(model, scheduler, **changes)
+    first = generate_images(pipe, new_masks(1), steps)
     assert np.isfinite(first).all() and first.std() > 0.005
-    assert np.array_equal(generate_images(pipe, new_masks(1)), first)
+    assert np.array_equal(generate_images(pipe, new_masks(1), steps), first)
     # It is as it was, and an image depends on its own seed alone.
     assert pipe.scheduler.config["prediction_type"] == pipe.first["prediction_type"]
-    alone = generate_images(pipe, new_masks(1), num_images=1, seeds=[2])
+    alone = generate_images(pipe, new_masks(1), steps, num_images=1, seeds=[2])
     assert np.abs(alone[0] - first[1]).max() < 1 / 255
 
 
@@ -83,7 +95,8 @@ def test_schedulers_generate_images(model: str, scheduler: str, get: Any, new_ma
 def test_schedulers_of_rectified_flow_generate_images(
     scheduler: str, get: Any, new_masks: Any
 ) -> None:
-    first = generate_images(get("flow", scheduler), new_masks(1))
+    steps, changes = SLOW.get(scheduler, (4, {}))
+    first = generate_images(get("flow", scheduler, **changes), new_masks(1), steps)
     assert np.isfinite(first).all() and first.std() > 0.005
 
 
@@ -151,6 +164,70 @@ def test_the_wrong_scheduler_is_refused(
     with pytest.raises(UserError, match=message) as error:
         generate_images(get(model, scheduler, **changes), new_masks(1))
     assert "\n" not in str(error.value) and scheduler in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler", "steps", "advice"),
+    [
+        ("sample", "HeunDiscreteScheduler", 20, "use_karras_sigmas=True"),
+        ("sample", "KDPM2AncestralDiscreteScheduler", 20, "use_karras_sigmas=True"),
+        ("sample", "KDPM2AncestralDiscreteScheduler", 4, "take more steps"),
+        ("sample", "PNDMScheduler", 4, "take more steps"),
+        ("sample", "DDIMScheduler", 1, "timestep_spacing='trailing'"),
+        ("sample", "EulerDiscreteScheduler", 1, "timestep_spacing='trailing'"),
+        ("flow", "FlowMatchHeunDiscreteScheduler", 20, "take more steps"),
+    ],
+)
+def test_too_few_steps_are_refused_before_sampling(
+    model: str, scheduler: str, steps: int, advice: str, get: Any, new_masks: Any
+) -> None:
+    pipe = get(model, scheduler)
+    word = "step" if steps == 1 else "steps"
+    with pytest.raises(UserError, match=f"{scheduler} with {steps} {word} .*{advice}") as error:
+        generate_images(pipe, new_masks(1), steps)
+    assert "\n" not in str(error.value)
+
+
+class Jumpy(diffusers.EulerDiscreteScheduler):  # type: ignore[misc]
+    """A scheduler that nobody knows: its steps are too long."""
+
+    def step(self, output: Any, t: Any, x: Any, generator: Any = None) -> Any:
+        found = super().step(output, t, x, generator=generator)
+        found.prev_sample = x + 1.2 * (found.prev_sample - x)
+        return found
+
+
+def test_a_scheduler_that_nobody_knows(get: Any, new_masks: Any) -> None:
+    pipe = get("sample", "DDIMScheduler")
+    pipe.scheduler = Jumpy.from_config(pipe.first)
+    with pytest.raises(UserError, match="Jumpy with 20 steps does not sample"):
+        generate_images(pipe, new_masks(1), 20)
+
+
+def test_threads_that_share_a_pipeline(get: Any, new_masks: Any) -> None:
+    """Their steps alternate, and the images are those of one call after the other."""
+    pipe, mask = get("sample", "DPMSolverMultistepScheduler"), new_masks(1)
+    turn = threading.Barrier(2, timeout=60)
+
+    def wait(*_: Any) -> dict[str, Any]:
+        turn.wait()
+        return {}
+
+    def stop(given: Any, step: int, *_: Any) -> dict[str, Any]:
+        given._interrupt = step == 1
+        return {}
+
+    calls = [{"steps": 6, "seeds": [seed, 5]} for seed in (1, 2)]
+    alone = [generate_images(pipe, mask, **call) for call in calls]
+    with ThreadPoolExecutor(2) as pool:
+        running = [
+            pool.submit(generate_images, pipe, mask, **call, callback_on_step_end=wait)
+            for call in calls
+        ]
+        together = [future.result() for future in running]
+    assert all(map(np.array_equal, together, alone))
+    generate_images(pipe, mask, 6, callback_on_step_end=stop)
+    assert pipe._interrupt is False
 
 
 def test_values_that_are_not_finite_are_refused(new_pipe: Any, new_masks: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from semsynth.core.errors import UserError
 
@@ -36,10 +36,37 @@ _Yaml.add_implicit_resolver(
 )
 
 
+def plain_value(value: Any) -> Any:
+    """Return Python's own value of a scalar of NumPy or of an array or tensor without axes.
+
+    Lists and tuples of such values become lists and tuples of Python's; others stay as they are.
+    """
+    if isinstance(value, list | tuple):
+        plain = [plain_value(part) for part in value]
+        return plain if isinstance(value, list) else tuple(plain)
+    is_scalar = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if is_scalar else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a plain value is a real number; a bool is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class Config(BaseModel):
-    """Base of all configuration: unknown keys are refused, values are not converted silently."""
+    """Base of all configuration: unknown keys are refused, values are not converted silently.
+
+    NumPy's numbers are taken as Python's.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_values(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: plain_value(value) for name, value in values.items()}
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:

@@ -7,12 +7,13 @@ file keeps of both what sampling needs (``DiffusionConfig``).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from semsynth.core.config import Config
+from semsynth.core.config import Config, is_number, plain_value
 from semsynth.core.errors import UserError
 
 Prediction = Literal["sample", "epsilon", "v_prediction", "flow_prediction"]
@@ -175,17 +176,23 @@ class SamplerSettings:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the ranges; NumPy's numbers become Python's."""
+        for name in ("steps", "guidance_scale", "guidance_interval"):
+            object.__setattr__(self, name, plain_value(getattr(self, name)))
         if self.sampler not in SAMPLERS:
             raise UserError(f"sampler is {self.sampler!r}: must be one of {', '.join(SAMPLERS)}")
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool):
+            raise UserError(f"steps is {self.steps!r}: must be a whole number")
         if not 1 <= self.steps <= MAX_STEPS:
             raise UserError(f"steps is {self.steps}: must be from 1 to {MAX_STEPS}")
-        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+        scale = self.guidance_scale
+        if not (is_number(scale) and math.isfinite(scale) and scale >= 0):
+            raise UserError(f"guidance_scale is {scale!r}: must be a number of at least 0")
+        given: Any = self.guidance_interval
+        ends: list[Any] = plain_value(list(given)) if isinstance(given, Iterable) else []
+        numbers = len(ends) == 2 and all(map(is_number, ends))
+        if not numbers or not 0 <= ends[0] <= ends[1] <= 1:
             raise UserError(
-                f"guidance_scale is {self.guidance_scale}: must be a number of at least 0"
+                f"guidance_interval is {given!r}: must be two rising numbers from 0 to 1"
             )
-        interval = tuple(self.guidance_interval)
-        if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
-            raise UserError(
-                f"guidance_interval is {interval}: must be two rising numbers from 0 to 1"
-            )
+        object.__setattr__(self, "guidance_interval", tuple(ends))

@@ -5,6 +5,7 @@ Also which scheduler a sampler's name means for a model, and whether another one
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ NO_SAMPLE_PREDICTION = {
     "KDPM2DiscreteScheduler",
     "PNDMScheduler",
 }
+MAX_SECOND_ORDER_SIGMA = 80.0  # arXiv 2206.00364, table 1
+# How far what a scheduler makes of a Gaussian may be from it.
+MAX_SPREAD, MAX_SHIFT = 1.25, 0.15
+_MEAN, _STD, _ERROR = 0.3, 0.4, 0.05
+_results: dict[Any, tuple[float, float]] = {}
 
 
 @torch.no_grad()
@@ -175,6 +181,9 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
     Diffusers takes the betas between those levels. Given only their number, it takes differences
     of T // steps, which do not fit unless steps divides T.
 
+    Solvers with two evaluations in a step (Heun, KDPM2) start at a sigma of at most 80. From the
+    20,000 of the cosine schedule their first step multiplies each error of the network.
+
     Raises:
         UserError: more steps than the scheduler finds levels for, or settings of levels that
             exclude each other.
@@ -198,8 +207,13 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
             f"steps is {steps}: ddim needs a divisor of {levels} with this model; the sampler "
             "euler is the same method and takes any number"
         )
+    changes: dict[str, int] = {}
+    if "num_train_timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
+        alpha_bar = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
+        low = (1 - alpha_bar) / alpha_bar <= MAX_SECOND_ORDER_SIGMA**2
+        changes["num_train_timesteps"] = int(low.sum())
     try:
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(steps, **changes)
     except (ValueError, KeyError) as error:
         raise UserError(f"{name} cannot take {steps} steps: {str(error).splitlines()[0]}") from None
     if is_flow(scheduler) and float(scheduler.sigmas[0]) > 1:
@@ -275,3 +289,56 @@ def _check_levels(config: DiffusionConfig, scheduler: Any, remedy: str) -> None:
         raise UserError(
             f"{name} needs a learned variance, this model has none: make it with {remedy}"
         )
+
+
+def check_result(config: DiffusionConfig, scheduler: Any, steps: int) -> None:
+    """Check that a scheduler with its timesteps samples rightly, on data that are known exactly.
+
+    The data are a Gaussian; the denoiser is its exact one with errors, as networks make them. The
+    result is remembered by the scheduler's class, configuration and timesteps.
+
+    Args:
+        config: of the model.
+        scheduler: accepted by ``check_scheduler``, after ``set_timesteps``; it stays as it is.
+        steps: as given to ``set_timesteps``.
+
+    Raises:
+        UserError: the spread of what is sampled is more than 1.25 times the true one, the mean is
+            off by more than 0.15, or it is not finite.
+    """
+    settings = {name: scheduler.config[name] for name in scheduler.config if name[0] != "_"}
+    settings.pop("trained_betas", None)  # those of ``config``, and long
+    times = tuple(scheduler.timesteps.tolist())
+    key = (type(scheduler), repr(sorted(settings.items())), times, config)
+    if key not in _results:
+        _results[key] = _sampled_gaussian(config, scheduler)
+    mean, std = _results[key]
+    if abs(mean - _MEAN) <= MAX_SHIFT and std <= MAX_SPREAD * _STD:
+        return
+    name, remedies = type(scheduler).__name__, ["take more steps"]
+    if scheduler.config.get("timestep_spacing", "trailing") != "trailing":
+        remedies.append("timestep_spacing='trailing'")
+    if scheduler.config.get("use_karras_sigmas") is False:
+        remedies.append("use_karras_sigmas=True")
+    remedies.append("or the sampler dpm++ (DPMSolverMultistepScheduler)")
+    raise UserError(
+        f"{name} with {steps} step{'s' * (steps != 1)} does not sample what a model has learned (a "
+        f"Gaussian of {_MEAN} +- {_STD} becomes {mean:.2f} +- {std:.2f}): {', '.join(remedies)}"
+    )
+
+
+@torch.no_grad()
+def _sampled_gaussian(config: DiffusionConfig, scheduler: Any) -> tuple[float, float]:
+    """Return mean and standard deviation of what a copy of ``scheduler`` samples."""
+    noise, errors, steps = (torch.Generator().manual_seed(seed) for seed in range(3))
+    shape = (1, 1, 64, 64)  # 4096 numbers
+
+    def denoise(x: Tensor, level: NoiseLevel) -> DenoiserOutput:
+        alpha, sigma = level.alpha, level.sigma
+        gain = alpha * _STD**2 / (alpha**2 * _STD**2 + sigma**2)
+        x0 = _MEAN + gain * (x - alpha * _MEAN) + _ERROR * torch.randn(shape, generator=errors)
+        return DenoiserOutput(x0, torch.zeros_like(x) if config.learn_sigma else None)
+
+    start = torch.randn(shape, generator=noise)
+    x = sample(denoise, copy.deepcopy(scheduler), start, [steps])
+    return float(x.mean()), float(x.std())

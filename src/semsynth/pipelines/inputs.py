@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from semsynth.core.config import plain_value
 from semsynth.core.errors import UserError
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.masks import (
@@ -34,11 +35,14 @@ Mask = Single | Sequence[Single]
 """An image, array or path; an array may hold several masks, and so may a list or tuple."""
 
 
-def check_counts(num_images: Any, num_inference_steps: Any) -> None:
-    """Check that both are whole numbers of at least 1; UserError names the one that is not."""
-    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
+def read_counts(num_images: Any, num_inference_steps: Any) -> tuple[int, int]:
+    """Return both as Python's whole numbers of at least 1; UserError names one that is not."""
+    given = {"num_images": num_images, "num_inference_steps": num_inference_steps}
+    counts = {name: plain_value(value) for name, value in given.items()}
+    for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name} is {value!r}: must be a whole number of at least 1")
+    return counts["num_images"], counts["num_inference_steps"]
 
 
 def check_callback(callback: Any, inputs: Sequence[str]) -> None:
@@ -77,6 +81,7 @@ def step_hook(pipe: Any, callback: Callback | None, bar: Any) -> OnStep:
                 f"callback_on_step_end: must return latents of shape {tuple(latents.shape)}"
             )
         if pipe._interrupt:
+            pipe._interrupt = False  # for this call alone, where threads share the pipeline
             raise Interrupted(latents if changed is None else changed)
         return changed
 

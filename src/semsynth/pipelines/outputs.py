@@ -11,6 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from semsynth.core.config import plain_value
 from semsynth.core.errors import UserError
 from semsynth.core.rng import torch_generator
 from semsynth.data.labels import Array
@@ -43,22 +44,22 @@ def make_generators(
         return _one_each(generator, "generators", torch.Generator, count)
     if seeds is None:
         seeds = torch.randint(2**62, (count,)).tolist()
-    given = [seeds] if isinstance(seeds, int | np.integer) else seeds
-    numbers = _one_each(given, "seeds", int | np.integer, count)
-    return [torch_generator(int(seed), "picture") for seed in numbers]
+    given = plain_value(seeds)
+    numbers = _one_each([given] if isinstance(given, int) else given, "seeds", int, count)
+    return [torch_generator(seed, "picture") for seed in numbers]
 
 
 def _one_each(values: Any, what: str, kind: Any, count: int) -> list[Any]:
     if not isinstance(values, list | tuple | np.ndarray | range):
         raise UserError(f"{what}: a {type(values).__name__}; give a list, one for each image")
-    found = list(values)
-    if not all(isinstance(value, kind) for value in found):
+    found = plain_value(list(values))
+    if not all(isinstance(value, kind) and not isinstance(value, bool) for value in found):
         raise UserError(f"{what}: give a list of them, one for each image")
     if len(found) != count:
         raise UserError(
             f"{len(found)} {what} for {count} images (masks x num_images); give one for each"
         )
-    return found
+    return list(found)
 
 
 def initial_noise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Sequence
@@ -26,7 +27,12 @@ from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.masks import MasksAs
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
-from semsynth.diffusion.sampling import check_scheduler, make_scheduler, set_timesteps
+from semsynth.diffusion.sampling import (
+    check_result,
+    check_scheduler,
+    make_scheduler,
+    set_timesteps,
+)
 from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.codecs.vae import open_vae, wrap_vae
 from semsynth.models.config import ModelConfig
@@ -56,7 +62,7 @@ from semsynth.pipelines.inputs import (
     Callback,
     Mask,
     check_callback,
-    check_counts,
+    read_counts,
     read_instances,
     read_masks,
     step_hook,
@@ -396,26 +402,26 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         if unknown:
             refuse_unsupported_arguments(unknown, CALL_ARGUMENTS)
         check_output_type(output_type)
-        check_counts(num_images, num_inference_steps)
+        num_images, steps = read_counts(num_images, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         synthesizer = self.synthesizer
-        guidance_scale = synthesizer.default_guidance if guidance_scale is None else guidance_scale
+        scale = synthesizer.default_guidance if guidance_scale is None else guidance_scale
         settings = SamplerSettings(
-            steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            guidance_interval=guidance_interval,
+            steps=steps, guidance_scale=scale, guidance_interval=guidance_interval
         )
-        check_scheduler(self._diffusion, self.scheduler)
+        scheduler = copy.deepcopy(self.scheduler)  # its state is that of one call
+        check_scheduler(self._diffusion, scheduler)
         masks, edges = self._read(mask, instances, masks_as)
-        synthesizer.check_guidance(guidance_scale)
+        synthesizer.check_guidance(settings.guidance_scale)
         size = (masks.shape[1], masks.shape[2])
         generators = make_generators(generator, seeds, len(masks) * num_images)
         noise = synthesizer.initial_noise(size, generators, latents)
-        set_timesteps(self.scheduler, num_inference_steps)
+        set_timesteps(scheduler, steps)
+        check_result(self._diffusion, scheduler, steps)
         condition = synthesizer.encode(masks, edges)
-        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+        with self.progress_bar(total=len(scheduler.timesteps)) as bar:
             on_step = step_hook(self, callback_on_step_end, bar)
-            x0 = synthesizer.sample(condition, noise, generators, self.scheduler, settings, on_step)
+            x0 = synthesizer.sample(condition, noise, generators, scheduler, settings, on_step)
         result = x0 if output_type == "latent" else synthesizer.decode(x0, size)
         images = to_output(result, output_type)
         self.maybe_free_model_hooks()

@@ -30,7 +30,13 @@ from semsynth.core.logging import warn_once
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide, guide_reference
-from semsynth.diffusion.sampling import OnStep, make_scheduler, sample, set_timesteps
+from semsynth.diffusion.sampling import (
+    OnStep,
+    check_result,
+    make_scheduler,
+    sample,
+    set_timesteps,
+)
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.config import Compile, ModelConfig, Size, whole_size
@@ -358,7 +364,7 @@ class Synthesizer:
             condition: of ``encode``; N is a multiple of its number of masks.
             noise_NCHW: standard normal noise, float32.
             generators: one for each image, for schedulers that add noise.
-            scheduler: of Diffusers, after ``set_timesteps``.
+            scheduler: of Diffusers, after ``set_timesteps``; of this call alone.
             settings: guidance; sampler and steps are the scheduler's.
             on_step: called after each step; may raise ``Interrupted``.
 
@@ -406,8 +412,8 @@ class Synthesizer:
             (B, H, W, 3) uint8 RGB.
 
         Raises:
-            UserError: an id that is not a label, another number of seeds than masks, or more steps
-                than the model has noise levels.
+            UserError: an id that is not a label, another number of seeds than masks, or a number
+                of steps that the sampler cannot take with this model.
         """
         settings = settings or SamplerSettings()
         if len(seeds) != len(mask_BHW):
@@ -416,6 +422,7 @@ class Synthesizer:
         self.check_guidance(settings.guidance_scale)
         scheduler = make_scheduler(self.diffusion, settings.sampler)
         set_timesteps(scheduler, settings.steps)
+        check_result(self.diffusion, scheduler, settings.steps)
         size = (mask_BHW.shape[1], mask_BHW.shape[2])
         generators = make_generators(None, list(seeds), len(seeds))
         noise = self.initial_noise(size, generators)
