@@ -51,7 +51,7 @@ Configure = Callable[..., TrainConfig]
         (("train.crop_size=[8, 8]", "train.crop=0.5"), r"exclude each other"),
         (("train.color=0.1",), r"train.color would be in the generated images too"),
         (("train.steps",), r"section.key=value"),
-        (("name.steps=3",), r"'name' is no section"),
+        (("name.steps=3",), r"'name' is not a section"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )

@@ -133,7 +133,7 @@ def set_value(mapping: dict[str, Any], assignment: str) -> None:
     """Apply ``section.key=value`` (the value in YAML) to a nested mapping in place.
 
     Raises:
-        UserError: no ``=``, a value that is not YAML, or a path through what is no section.
+        UserError: no ``=``, a value that is not YAML, or a path through what is not a section.
     """
     name, equals, text = assignment.partition("=")
     if not equals:
@@ -143,7 +143,7 @@ def set_value(mapping: dict[str, Any], assignment: str) -> None:
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
-            raise UserError(f"--set {assignment}: '{section}' is no section")
+            raise UserError(f"--set {assignment}: '{section}' is not a section")
     try:
         target[key.strip()] = yaml.load(text, _Yaml)
     except yaml.YAMLError:

@@ -153,7 +153,9 @@ def decide_masks(
         for layout in ("rgb", "palette", "grey")
     }
     found = _decide_values(groups["rgb"], labels) or _decide_palettes(groups["palette"], labels)
-    if found is None and (groups["rgb"] or (colors_given and _has_grey_colors(labels))):
+    colors = (label.color for label in labels.labels)
+    has_grey = colors_given and any(len(set(c)) == 1 and c != BLACK for c in colors)
+    if found is None and (groups["rgb"] or has_grey):
         by_values = _decide_values(groups["grey"], labels)
         if by_values is not None and (by_values.reading == "ids" or colors_given):
             found = by_values
@@ -216,7 +218,6 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
     raise UserError(ids_error if neither and not decision.evident else colors_error)
 
 
-SAY = "--masks-as ids or --masks-as colors (masks_as= in Python)"
 _KINDS = {"grey": "grey mask", "palette": "palette mask", "rgb": "mask of three channels"}
 
 
@@ -241,6 +242,10 @@ def _transparent_note(facts: ImageFacts, pixels: Array) -> str:
     return "mask with a transparent index or value: read as an id" if used else ""
 
 
+def _first_channel(pixels: Array) -> Array:
+    return pixels if pixels.ndim == 2 else pixels[..., 0]
+
+
 def _numbers(facts: ImageFacts, pixels: Array) -> tuple[Array | None, str]:
     """Return the single number (H, W) of each pixel, or None for colours; and a note."""
     values = pixels[..., :-1] if facts.has_alpha else pixels
@@ -252,8 +257,7 @@ def _numbers(facts: ImageFacts, pixels: Array) -> tuple[Array | None, str]:
         if len(filled) == 1:
             return filled[0], "mask of which one channel has values: read as ids"
         return None, ""
-    if values.ndim == 3:
-        values = values[..., 0]
+    values = _first_channel(values)
     if facts.layout == "grey" and facts.depth in (2, 4):
         # Pillow spreads grey values of 2 and 4 bits over 0..255; ids come back as stored.
         values = values // (255 // (2**facts.depth - 1))
@@ -278,7 +282,7 @@ def _fitting_colors(facts: ImageFacts, pixels: Array, labels: LabelSet) -> tuple
     values = pixels[..., :-1] if facts.has_alpha else pixels
     if facts.layout == "rgb":
         return _decoded(values, facts, labels)
-    indices = values[..., 0] if values.ndim == 3 else values
+    indices = _first_channel(values)
     if facts.layout == "palette":
         transparent = int(np.isin(indices, facts.transparent).sum())
         if transparent:
@@ -346,7 +350,7 @@ def _decide_palettes(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision
                 )
             return MaskDecision("colors", wrong)
         palette = facts.palette_colors()
-        for index in np.unique(pixels if pixels.ndim == 2 else pixels[..., 0]).tolist():
+        for index in np.unique(_first_channel(pixels)).tolist():
             color = palette[index] if index < len(palette) else BLACK
             before, name = seen.setdefault(index, (color, facts.where))
             if before != color and not conflict:
@@ -376,15 +380,11 @@ def _contradiction(facts: ImageFacts, pixels: Array, labels: LabelSet) -> str:
     others = _other_labels(facts, labels)
     if not others:
         return ""
-    for index in np.unique(pixels if pixels.ndim == 2 else pixels[..., 0]).tolist():
+    for index in np.unique(_first_channel(pixels)).tolist():
         if index in others:
             name = labels.by_id[others[index]].name
             return f"{facts.where}: its palette gives index {index} the colour of '{name}'"
     return ""
-
-
-def _has_grey_colors(labels: LabelSet) -> bool:
-    return any(len(set(label.color)) == 1 and label.color != BLACK for label in labels.labels)
 
 
 def _refuse_doubt(facts: ImageFacts, ids: Array, colors: Array, labels: LabelSet) -> None:

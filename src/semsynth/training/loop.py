@@ -17,7 +17,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import TrainingDataset, batches
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import FINAL
-from semsynth.pipelines.formats.model_file import ModelFile, save_model_file
+from semsynth.pipelines.formats.model_file import save_model_file
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.training.build import (
@@ -268,20 +268,18 @@ class _Training:
             step, **validation_record(read_metrics(self.job.folder), step, round(loss, 6))
         )
 
-    def _model_file(self, ema: SemanticUNet) -> ModelFile:
-        return ema_model_file(self.state, self.recipe, self.data.labels, ema)
-
     def _synthesizer(self, ema: SemanticUNet) -> Synthesizer:
-        file, codec = self._model_file(ema), self.context.codec
-        size = (file.height, file.width)
+        recipe, metadata = self.recipe, self.state.model_metadata
+        size, labels = (recipe.height, recipe.width), self.data.labels
         synthesizer = Synthesizer(
-            ema, codec, file.model, file.diffusion, file.labels, size, file.metadata
+            ema, self.context.codec, recipe.model, recipe.diffusion_config, labels, size, metadata
         )
         self._configure(synthesizer)
         return synthesizer
 
     def _pipeline(self, ema: SemanticUNet) -> SemanticDiffusionPipeline:
-        pipe = SemanticDiffusionPipeline.wrap(self._model_file(ema), ema)
+        file = ema_model_file(self.state, self.recipe, self.data.labels, ema)
+        pipe = SemanticDiffusionPipeline.wrap(file, ema)
         self._configure(pipe.synthesizer)
         return pipe
 

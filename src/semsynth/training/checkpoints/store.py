@@ -238,7 +238,6 @@ class CheckpointWriter:
     Attributes:
         last: step of the newest complete one that this process wrote or began from.
         seconds: how long the last one took to write, while the training continued.
-        blocked_seconds: how long the training waited for all of them.
     """
 
     def __init__(
@@ -253,7 +252,7 @@ class CheckpointWriter:
         self._run, self._keep, self._keep_every, self._lock = run, keep, keep_every, lock
         self._thread: Thread | None = None
         self._error: BaseException | None = None
-        self.last, self.seconds, self.blocked_seconds = last, 0.0, 0.0
+        self.last, self.seconds = last, 0.0
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy the state and start to write it, once the previous one is on the disk.
@@ -262,11 +261,9 @@ class CheckpointWriter:
             UserError: the previous one could not be written.
         """
         self.wait()
-        start = time.perf_counter()
         copied = snapshot_state(state)
         self._thread = Thread(target=self._write, args=(step, copied), name="checkpoint")
         self._thread.start()
-        self.blocked_seconds += time.perf_counter() - start
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         start = time.perf_counter()
@@ -289,9 +286,7 @@ class CheckpointWriter:
 
     def wait(self) -> None:
         """Wait until the last one is on the disk; raises as ``check``."""
-        start = time.perf_counter()
         self.close()
-        self.blocked_seconds += time.perf_counter() - start
         self.check()
 
     def close(self) -> None:
