@@ -93,7 +93,7 @@ def test_a_progress_file_that_was_cut_short_loses_one_image_only(tmp_path: Path)
 @pytest.mark.parametrize("stem", ["", "../x", ".x", "a/b", "a\\b", "a\nb"])
 def test_names_that_would_leave_the_folder_are_refused(tmp_path: Path, stem: str) -> None:
     writer = PreparedWriter(tmp_path / "d", FORM)
-    with pytest.raises(UserError, match="cannot be the name of a file"):
+    with pytest.raises(UserError, match="cannot be a file name"):
         writer.write_pair("train", stem, IMAGE, IDS)
 
 

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from semsynth.core.errors import UserError
+from semsynth.core.strict import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class _Yaml(yaml.SafeLoader):
-    """Safe YAML 1.2 in what matters: ``1e-4`` is a number, ``no``, ``on`` and ``off`` are words.
-
-    YAML 1.1 wants ``1.0e-4``, and takes those words for booleans.
-    """
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [(tag, shape) for tag, shape in pairs if tag != "tag:yaml.org,2002:bool"]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def plain_value(value: Any) -> Any:
@@ -73,19 +52,25 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        UserError: missing file, broken YAML, or another top level.
+        UserError: missing file, broken YAML, a key that is given twice, or another top level.
     """
-    path = Path(path)
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Yaml)  # derives from SafeLoader
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is not valid YAML ({reason})") from None
+    value = read_yaml(path)
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a mapping of keys to values")
     return value
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file of any content; None if it has none.
+
+    Raises:
+        UserError: missing file, broken YAML, or a key that is given twice.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    return parse_yaml(data, str(path))
 
 
 def parse(cls: type[M], mapping: Mapping[str, Any], where: str) -> M:
@@ -144,7 +129,4 @@ def set_value(mapping: dict[str, Any], assignment: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise UserError(f"--set {assignment}: '{section}' is not a section")
-    try:
-        target[key.strip()] = yaml.load(text, _Yaml)
-    except yaml.YAMLError:
-        raise UserError(f"--set {assignment}: the value is not valid YAML") from None
+    target[key.strip()] = parse_yaml(text, f"--set {assignment}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import progress_bar
+from semsynth.core.strict import parse_json
 
 MARKER = ".semsynth.json"
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
@@ -138,15 +139,13 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, is not JSON, or has a key twice.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); was it cut short?") from None
+    return parse_json(data, str(path))
 
 
 def claim_output_dir(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:

@@ -23,6 +23,7 @@ from pydantic import Field
 from semsynth.core.config import Config, parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.core.paths import path_name
 from semsynth.data.config import ResizeMode, ResizeRule
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array, LabelSet
@@ -165,7 +166,9 @@ class PreparedDataset:
                 f"{path}: format is {value.get('format')!r}, this version reads {FORMAT}; "
                 "prepare the data again"
             )
-        return cls(root, parse(DatasetInfo, value, str(path)))
+        info = parse(DatasetInfo, value, str(path))
+        _check_names(info, str(path))
+        return cls(root, info)
 
     @cached_property
     def labels(self) -> LabelSet:
@@ -302,6 +305,15 @@ class PreparedDataset:
                 "prepare the data again"
             )
         return pixels
+
+
+def _check_names(info: DatasetInfo, where: str) -> None:
+    """Check that splits and stems, which become parts of paths, stay in their folders."""
+    for split in info.splits.keys() | info.images.keys():
+        path_name(split, where)
+        listed = info.splits[split].stems if split in info.splits else []
+        for stem in {*listed, *info.images.get(split, {})}:
+            path_name(stem, where)
 
 
 def _read(path: Path, flags: int) -> Array:

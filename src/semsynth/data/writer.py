@@ -15,6 +15,7 @@ import numpy as np
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_bytes, write_json
+from semsynth.core.paths import path_name
 from semsynth.data.config import ResizeMode, ResizeRule
 from semsynth.data.dataset import (
     FORMAT,
@@ -97,7 +98,9 @@ class ImageRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ImageRecord:
-        """Make a record from what ``to_json`` returned."""
+        """Make a record from what ``to_json`` returned; UserError for names out of the folder."""
+        for name in (value["split"], value["stem"]):
+            path_name(name, "the list of written images")
         pixels = {int(i): int(n) for i, n in value["pixels"].items()}
         info = ImageInfo(**value["info"])
         notes = tuple(value.get("notes", ()))
@@ -112,9 +115,8 @@ def write_sample(
     Raises:
         UserError: ids outside the labels, another size than that of ``form``, an unusable stem.
     """
-    for name in (split, stem):
-        if not name or name.startswith(".") or set(name) & set('/\\\0:*?"<>|\n'):
-            raise UserError(f"'{name}': cannot be the name of a file; rename the image")
+    for what, name in (("split", split), ("image", stem)):
+        path_name(name, what)
     size = (form.height, form.width)
     for pixels in (sample.image, sample.mask, sample.instances):
         if pixels is not None and pixels.shape[:2] != size:

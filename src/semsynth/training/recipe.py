@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from semsynth.core.config import Config, load_yaml, parse, set_value
 from semsynth.core.errors import UserError
+from semsynth.core.paths import path_name
 from semsynth.diffusion.config import DiffusionConfig, LossConfig, ProcessConfig, check_flow
 from semsynth.models.config import ModelConfig, whole_size
 
@@ -316,8 +317,8 @@ def chosen_recipe(config: TrainConfig) -> Recipe:
 
 
 def run_folder(config: TrainConfig, recipe: Recipe) -> Path:
-    """Return the folder of the run that the options and their recipe name."""
-    return config.output or Path("checkpoints") / (recipe.run or recipe.name)
+    """Return the folder of the run; UserError if the recipe's name cannot be that of a folder."""
+    return config.output or Path("checkpoints") / path_name(recipe.run or recipe.name, "recipe")
 
 
 def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:

@@ -22,6 +22,7 @@ import psutil
 
 from semsynth.core.errors import SilentExit, UserError
 from semsynth.core.logging import logger
+from semsynth.core.paths import path_name
 
 FOLDER = ".ranks"
 EVERY_SECONDS = 5.0  # at most, between two heartbeats
@@ -97,8 +98,8 @@ class Heartbeat:
 
 
 def heartbeat_path(run: Path, token: str, rank: int) -> Path:
-    """Return the file of a process of the job with this token."""
-    return run / FOLDER / token / f"rank_{rank:04d}.json"
+    """Return the file of a process of this job; UserError if its token is no name."""
+    return run / FOLDER / path_name(token, f"{run}: owner") / f"rank_{rank:04d}.json"
 
 
 def read_heartbeat(path: Path) -> Heartbeat | None:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.core.paths import path_name
 from semsynth.models.config import VaeConfig
 
 CONFIG = "config.json"
@@ -240,6 +241,8 @@ def _fetch(source: str) -> Path:
             f"{source}: no such folder; a model finds its autoencoder also in a folder 'vae' "
             "beside it (one of the Hub is OWNER/NAME or OWNER/NAME/FOLDER)"
         )
+    for part in parts:
+        path_name(part, source)
     name, inside = "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:])
     files = [f"{inside}{file}" for file in ("*.json", *_WEIGHTS)]
     try:

@@ -15,6 +15,7 @@ import numpy as np
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_once, write_text
+from semsynth.core.paths import path_name
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import ResizeMode
 from semsynth.data.dataset import INFO, ImageInfo, PreparedDataset
@@ -279,7 +280,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a folder's ``manifest.jsonl``; none where there is no such file.
 
     Raises:
-        UserError: a line is broken.
+        UserError: a line is broken, or names a file outside of the folder.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -295,6 +296,8 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
                 f"{path}: line {number} is broken; remove the file and generate again "
                 "(images that exist are kept)"
             )
+        for key in ("stem", "source", "split"):
+            path_name(line[key], f"{path}: line {number}")
         lines.append(line)
     return lines
 
