@@ -148,7 +148,7 @@ def test_empty_folder_and_missing_folders(
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty: has no images" in refused("--images", tmp_path / "empty")
-    assert "nowhere: no such folder" in refused("--masks", tmp_path / "nowhere")
+    assert "nowhere: no such file or folder" in refused("--masks", tmp_path / "nowhere")
     assert "labels.yaml: no such file" in refused("--labels", tmp_path / "labels.yaml")
 
 

@@ -115,7 +115,7 @@ def test_cityscapes_clipped_as_an_8_bit_reading_does(tmp_path: Path) -> None:
     assert not data.read_edges("train", stem)[8, 11]
     with pytest.raises(UserError, match="was made with"):
         run(tmp_path / "cs", "cityscapes", height=24, width=48)
-    with pytest.raises(UserError, match="--instances is for --source cityscapes, not for ade20k"):
+    with pytest.raises(UserError, match="--instances is for --source cityscapes, not ade20k"):
         PrepareConfig(source="ade20k", instances="clipped")
 
 

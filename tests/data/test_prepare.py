@@ -293,7 +293,7 @@ def test_camvid_holds_a_whole_sequence_out(shared: Path, tmp_path: Path) -> None
 
 
 def test_what_a_source_does_not_know_is_refused() -> None:
-    with pytest.raises(UserError, match="--labels is for --source folder, not for camvid"):
+    with pytest.raises(UserError, match=r"--labels is for your own data \(a PATH\), not camvid"):
         PrepareConfig(source="camvid", labels=Path("x.yaml"))
     with pytest.raises(UserError, match="--height is 0: must be from 8 to 8192"):
         PrepareConfig(height=0)
@@ -325,7 +325,7 @@ def test_masks_of_another_size_are_resized_only_when_asked(raw: Any, tmp_path: P
     raw.save("masks/walk0_0.png", half[:, :12])
     with pytest.raises(UserError, match="would stretch it"):
         prepare(replace(config, resize_masks=True, output=tmp_path / "other"))
-    with pytest.raises(UserError, match="--resize-masks is for --source folder"):
+    with pytest.raises(UserError, match="--resize-masks is for your own data"):
         PrepareConfig(source="streets", resize_masks=True)
 
 

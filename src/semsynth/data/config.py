@@ -7,14 +7,34 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from tyro.conf import Positional
+
 from semsynth.core.errors import UserError
 
 ResizeMode = Literal["stretch", "crop", "pad"]
 # "paper": as the official code of the paper, with a mode for each split; the images record it.
 ResizeRule = Literal["stretch", "crop", "pad", "paper"]
 SourceName = Literal[
-    "sidewalk", "streets", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"
+    "auto",
+    "folder",
+    "sidewalk",
+    "streets",
+    "camvid",
+    "cityscapes",
+    "ade20k",
+    "celebamask",
+    "cocostuff",
 ]
+# Folders and exports of one's own, recognised by their files; "auto" tries all of them.
+LAYOUTS: tuple[SourceName, ...] = ("folder",)
+_OWN: tuple[SourceName, ...] = ("auto", *LAYOUTS)
+_PUBLISHED: tuple[SourceName, ...] = (
+    "camvid",
+    "cityscapes",
+    "ade20k",
+    "celebamask",
+    "cocostuff",
+)
 
 # Default height, width and resize; for the four data sets of the paper as in its code.
 DEFAULTS: dict[str, tuple[int, int, ResizeRule]] = {
@@ -29,18 +49,18 @@ _PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
 
 # Flags of some sources only: others would ignore them silently.
 _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
-    "data": ("sidewalk", "folder", "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"),
+    "data": ("sidewalk", *_OWN, *_PUBLISHED),
     "repo": ("sidewalk",),
-    "images": ("folder",),
-    "masks": ("folder",),
-    "labels": ("folder",),
-    "masks_as": ("folder", "sidewalk"),
-    "exif": ("folder", "sidewalk"),
-    "window": ("folder", "sidewalk"),
-    "group_by": ("folder",),
-    "licence": ("folder", "sidewalk"),
-    "resize_masks": ("folder",),
-    "val_share": ("folder", "sidewalk"),
+    "images": ("auto", "folder"),
+    "masks": ("auto", "folder"),
+    "labels": _OWN,
+    "masks_as": (*_OWN, "sidewalk"),
+    "exif": (*_OWN, "sidewalk"),
+    "window": (*_OWN, "sidewalk"),
+    "group_by": _OWN,
+    "licence": (*_OWN, "sidewalk"),
+    "resize_masks": _OWN,
+    "val_share": (*_OWN, "sidewalk"),
     "holdout": ("camvid",),
     "instances": ("cityscapes",),
     "train_count": ("streets",),
@@ -56,22 +76,26 @@ class PrepareConfig:
         UserError: a value outside its range, or a flag of another source.
     """
 
-    source: SourceName = "sidewalk"
-    """Where images come from: sidewalk (Hugging Face), streets (built in, nothing is
-    downloaded), folder (your own images and masks), and as published: camvid, cityscapes, ade20k,
-    celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
+    path: Positional[Path | None] = None
+    """Your data: a folder, a zip or an annotation file, in the layout that its files show."""
+    source: SourceName | None = None
+    """Where images come from. auto (the default with a PATH): your own folder, zip or export, in
+    the layout that its files show; or that layout by name: folder (images and masks). sidewalk (the
+    default without a PATH): segments/sidewalk-semantic. streets: built in, nothing is downloaded.
+    As published: camvid, cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
     output: Path | None = None
     """Folder of the prepared data; run the same command again to resume.
     ./data/SOURCE_processed by default."""
     data: Path | None = None
-    """Folder of the raw data. For sidewalk: a local copy of the data set repository."""
+    """The same as PATH, for --source by name. For sidewalk: a local copy of the data set
+    repository."""
     repo: str = "segments/sidewalk-semantic"
     """Hugging Face data set (or a local copy) with columns pixel_values and label and an
     id2label.json."""
     images: Path | None = None
-    """Source folder: the images, if they are not in DATA/images."""
+    """Source folder: the images, if they are not in PATH/images."""
     masks: Path | None = None
-    """Source folder: the masks, if they are not in DATA/masks."""
+    """Source folder: the masks, if they are not in PATH/masks."""
     labels: Path | None = None
     """Source folder: YAML file of the labels, if it is not DATA/labels.yaml."""
     masks_as: Literal["ids", "colors", "auto"] = "auto"
@@ -127,6 +151,12 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.path is not None and self.data is not None:
+            raise UserError(f"{self.path} and --data {self.data}: give one of them")
+        if self.source is None:
+            object.__setattr__(self, "source", "sidewalk" if self.path is None else "auto")
+        object.__setattr__(self, "data", self.path or self.data)
+        object.__setattr__(self, "path", None)
         for name, value, low, high in (
             ("height", self.size[0], 8, 8192),
             ("width", self.size[1], 8, 8192),
@@ -146,9 +176,10 @@ class PrepareConfig:
             known = _ONLY_FOR.get(field.name)
             if known and self.source not in known and getattr(self, field.name) != field.default:
                 flag = field.name.replace("_", "-")
-                raise UserError(
-                    f"--{flag} is for --source {' or '.join(known)}, not for {self.source}"
-                )
+                own = ["your own data (a PATH)"] if "auto" in known else []
+                named = " or ".join(name for name in known if name not in _OWN)
+                others = [f"--source {named}"] if named else []
+                raise UserError(f"--{flag} is for {' or '.join(own + others)}, not {self.source}")
         if self.resize == "paper" and self.source not in _PAPER:
             raise UserError(
                 f"--resize paper is for --source {', '.join(_PAPER)}, not for {self.source}; give "
@@ -156,9 +187,15 @@ class PrepareConfig:
             )
 
     @property
+    def source_name(self) -> SourceName:
+        """The source, by default or as given."""
+        assert self.source is not None, "set when this was made"
+        return self.source
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the prepared images."""
-        height, width, _ = DEFAULTS.get(self.source, _OTHERS)
+        height, width, _ = DEFAULTS.get(self.source_name, _OTHERS)
         return (
             height if self.height is None else self.height,
             width if self.width is None else self.width,
@@ -167,7 +204,7 @@ class PrepareConfig:
     @property
     def resize_rule(self) -> ResizeRule:
         """How images are brought to the size."""
-        return self.resize or DEFAULTS.get(self.source, _OTHERS)[2]
+        return self.resize or DEFAULTS.get(self.source_name, _OTHERS)[2]
 
     def resize_mode(self, split: str) -> ResizeMode:
         """Return how the images of a split are brought to the size."""

@@ -296,7 +296,7 @@ def _key(config: PrepareConfig, form: PreparedFormat, reading: Reading | None) -
     key = {
         name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in asdict(config).items()
-        if name not in ("output", "workers", "exif", "window")
+        if name not in ("path", "output", "workers", "exif", "window")
     }
     # Keys in files keep their names: folders prepared so far stay valid.
     old = {"near_duplicates": "near_copies", "masks_as": "colored_masks"}

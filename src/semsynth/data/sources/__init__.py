@@ -3,6 +3,11 @@
 A source is a module with a function ``open_source(config)`` that checks what is cheap to check
 (the folder, the pairs, the headers) and returns a ``base.Source``. To add one, write the module,
 add a line to ``SOURCES`` and a name to ``config.SourceName``.
+
+The module of a layout (one of ``LAYOUTS``) has two functions instead. ``recognise(tree)`` returns
+what it knows the layout by ("JPEGImages/ and SegmentationClass/"), or None; it looks at names, and
+at the heads of few files. ``open_layout(tree, config)`` returns the source; it tells the tree which
+files it uses, and which it leaves out and why.
 """
 
 from __future__ import annotations
@@ -11,9 +16,10 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from semsynth.core.errors import UserError
-from semsynth.data.config import DEFAULTS, PrepareConfig
+from semsynth.data.config import DEFAULTS, LAYOUTS, PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Source
+from semsynth.data.sources.tree import FileTree
 
 # Modules by the names of --source; only the one that is used is imported.
 SOURCES = {
@@ -66,5 +72,32 @@ def preset(name: str) -> Preset:
 
 def open_source(config: PrepareConfig) -> Source:
     """Open the source that ``config`` names; UserError if its raw data are not as expected."""
-    source: Source = import_module(SOURCES[config.source]).open_source(config)
-    return source
+    name = config.source_name
+    if name != "auto" and name not in LAYOUTS:
+        return import_module(SOURCES[name]).open_source(config)  # type: ignore[no-any-return]
+    given = [path for path in (config.data, config.images, config.masks) if path is not None]
+    if not given:
+        raise UserError(f"--source {name} needs a PATH: the folder, zip or file of your data")
+    tree = FileTree.open(*given)
+    layout = recognise(tree, str(given[0])) if name == "auto" else name
+    return import_module(SOURCES[layout]).open_layout(tree, config)  # type: ignore[no-any-return]
+
+
+def recognise(tree: FileTree, where: str) -> str:
+    """Return the name of the layout that the files show.
+
+    Raises:
+        UserError: none of ``LAYOUTS``, or more than one: names what was seen of each.
+    """
+    seen = {name: import_module(SOURCES[name]).recognise(tree) for name in LAYOUTS}
+    found = {name: because for name, because in seen.items() if because}
+    if not found:
+        raise UserError(
+            f"{where}: no layout of {', '.join(LAYOUTS)} is recognised in its {len(tree.files)} "
+            "files; the simplest is images/ and masks/ with the same file names, and labels.yaml"
+        )
+    if len(found) > 1:
+        readings = " or as ".join(f"{name} ({because})" for name, because in found.items())
+        flags = " or ".join(f"--source {name}" for name in found)
+        raise UserError(f"{where}: can be read as {readings}; say {flags}")
+    return next(iter(found))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed
 from semsynth.data.labels import Array, LabelSet
+from semsynth.data.sources.tree import FileTree
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class Record:
         split: train, val, …
         where: the file of its mask, or its place, for messages.
         payload: what the source's ``read`` needs; it is sent to a worker process.
+        files: the raw files that it is made from.
+        content: what else it is made from: a digest of what an annotation file says about it.
     """
 
     stem: str
     split: str
     where: str
     payload: Any = None
+    files: tuple[Path, ...] = ()
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,25 @@ class Reading:
         return found
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a raw data set are arranged, as it was recognised.
+
+    Attributes:
+        title: its name for readers: "Pascal VOC".
+        because: what it was recognised by: "JPEGImages/ and SegmentationClass/".
+        splits: where the splits come from: "ImageSets/Segmentation/", "drawn by --val-share".
+        labels: where the names of the labels come from: "labelmap.txt", "their ids".
+        notes: what else a reader must know, a line each.
+    """
+
+    title: str
+    because: str
+    splits: str = ""
+    labels: str = ""
+    notes: tuple[str, ...] = ()
+
+
 class Source(Protocol):
     """A raw data set.
 
@@ -89,6 +114,8 @@ class Source(Protocol):
         total: the number of records, or None if it is not known in advance.
         near_duplicates: default of ``PrepareConfig.near_duplicates``.
         reading: what was decided about its files, for those whose files may be of any kind.
+        layout: what was recognised, for a folder of any layout; None for published data sets.
+        tree: all files of that folder, and what became of each; None: not counted.
     """
 
     name: str
@@ -98,6 +125,8 @@ class Source(Protocol):
     total: int | None
     near_duplicates: int
     reading: Reading | None
+    layout: Layout | None
+    tree: FileTree | None
 
     def records(self) -> Iterator[Record]:
         """Return the images one by one, always in the same order."""

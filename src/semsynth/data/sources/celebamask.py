@@ -23,8 +23,9 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_rgb
 from semsynth.data.labels import Array, Color, LabelSet
 from semsynth.data.masks import read_ids
-from semsynth.data.sources.base import Reading, Record, Sample
+from semsynth.data.sources.base import Layout, Reading, Record, Sample
 from semsynth.data.sources.files import list_images, pair_up, require_folder
+from semsynth.data.sources.tree import FileTree
 
 # In the order of the ids: the part's name in file names, our name, the published colour.
 PARTS: tuple[tuple[str, str, Color], ...] = (
@@ -78,6 +79,8 @@ class FaceSource:
     licence: str = LICENCE
     near_duplicates: int = -1
     reading: Reading | None = None
+    layout: Layout | None = None
+    tree: FileTree | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the faces."""
@@ -120,8 +123,8 @@ def open_source(config: PrepareConfig) -> FaceSource:
     splits = _read_splits(root / MAPPING)
     whole = root / "CelebAMask-HQ-mask"
     if whole.is_dir():
-        pairs = pair_up(images, list_images(whole))
-        faces = {stem: Face(pair.image, pair.mask) for stem, pair in pairs}
+        masks = list_images(whole)
+        faces = {stem: Face(pair.image, masks[stem]) for stem, pair in pair_up(images, masks)}
     else:
         faces = _by_parts(images, root / "CelebAMask-HQ-mask-anno")
     records = []
@@ -140,7 +143,7 @@ def _in_split_folders(root: Path) -> list[Record]:
         images = list_images(root / part / "images")
         masks = list_images(root / part / "labels")
         records += [
-            Record(stem, split, str(pair.mask), Face(pair.image, pair.mask))
+            Record(stem, split, str(pair.mask), Face(pair.image, masks[stem]))
             for stem, pair in pair_up(images, masks)
         ]
     return records

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from semsynth.core.logging import logger, progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_facts import Exif, ImageFacts
 from semsynth.data.images import FULL_WINDOW, Window, image_notes, read_deep, read_facts, read_rgb
-from semsynth.data.labels import LabelSet
+from semsynth.data.labels import Array, LabelSet
 from semsynth.data.masks import (
     MaskDecision,
     RawMask,
@@ -25,26 +26,62 @@ from semsynth.data.masks import (
     unread_mask,
 )
 from semsynth.data.resize import fit
-from semsynth.data.sources.base import Reading, Record, Sample
+from semsynth.data.sources.base import Layout, Reading, Record, Sample
+from semsynth.data.sources.tree import FileTree
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 EXIF: tuple[Exif, Exif] = ("apply", "ignore")
 
 
+class DrawnMask(Protocol):
+    """A mask that is not a file of its own: polygons, run lengths, segments of a panoptic file.
+
+    It is sent to a worker process, so it holds what is needed for one image and no more.
+
+    Attributes:
+        where: its place for messages: "instances.json, image 17".
+        size: height and width in pixels of the image that it was drawn on, as the annotation says.
+        files: files of its own (a panoptic PNG, a brush mask), beside the annotation file.
+    """
+
+    where: str
+    size: tuple[int, int]
+    files: tuple[Path, ...]
+
+    def digest(self) -> str:
+        """Return a digest of what the annotation says, in hexadecimal digits."""
+        ...
+
+    def read(self) -> tuple[Array, Array | None, tuple[str, ...]]:
+        """Draw it: (H, W) ids, (H, W) instances or None, and notes; UserError if it is wrong."""
+        ...
+
+
 @dataclass(frozen=True)
 class Pair:
-    """The files of one image, and whether their EXIF rotation is applied."""
+    """The files of one image, and whether their EXIF rotation is applied.
+
+    ``mask`` may be drawn, with its instances; its size is that of the image, rotated or as stored.
+    """
 
     image: Path
-    mask: Path
+    mask: Path | DrawnMask
     instances: Path | None = None
     exif: Exif = "apply"
     notes: tuple[str, ...] = ()
 
     @property
-    def maps(self) -> list[Path]:
-        """The mask, and the instances if there are any."""
-        return [self.mask] if self.instances is None else [self.mask, self.instances]
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is made from."""
+        masks = (self.mask,) if isinstance(self.mask, Path) else self.mask.files
+        return (self.image, *masks, *(() if self.instances is None else (self.instances,)))
+
+    def maps(self) -> list[ImageFacts]:
+        """Describe the mask, and the instances if they are a file."""
+        mask = self.mask
+        drawn = None if isinstance(mask, Path) else ImageFacts(mask.where, "I", mask.size)
+        paths = [path for path in (mask, self.instances) if isinstance(path, Path)]
+        return [*([] if drawn is None else [drawn]), *(_facts(path) for path in paths)]
 
 
 @dataclass
@@ -65,6 +102,8 @@ class PairSource:
     resize_masks: bool = False
     asked: PrepareConfig | None = None
     colors_given: bool = False
+    layout: Layout | None = None
+    tree: FileTree | None = None
 
     def __post_init__(self) -> None:
         """Check all headers before the long work begins, and decide what the files mean."""
@@ -74,11 +113,14 @@ class PairSource:
         if self.asked is None:
             for record in progress(self.pairs, "check", unit="pair"):
                 pair: Pair = record.payload
-                _check_sizes(pair, _facts(pair.image), [_facts(path) for path in pair.maps])
+                _check_sizes(pair, _facts(pair.image), pair.maps())
         else:
             self.reading, self._decision, self.pairs = decide(
                 self.pairs, self.labels, self.asked, self.colors_given
             )
+        self.pairs = [_with_files(record) for record in self.pairs]
+        if self.tree is not None:
+            self.tree.use(*(path for record in self.pairs for path in record.files))
 
     def records(self) -> Iterator[Record]:
         """Return the images one by one."""
@@ -89,9 +131,13 @@ class PairSource:
         pair: Pair = record.payload
         window = None if self.reading is None else self.reading.window
         image = read_rgb(pair.image, str(pair.image), window, pair.exif)
-        raw = open_mask(pair.mask, str(pair.mask), pair.exif)
-        mask, note = mask_ids(raw, self.labels, self._decision)
-        instances = None
+        instances: Array | None = None
+        if isinstance(pair.mask, Path):
+            raw = open_mask(pair.mask, str(pair.mask), pair.exif)
+            mask, note = mask_ids(raw, self.labels, self._decision)
+            notes: tuple[str, ...] = (note,) if note else ()
+        else:
+            mask, instances, notes = pair.mask.read()
         if pair.instances is not None:
             found = read_ids(pair.instances, str(pair.instances), pair.exif)
             instances = found.astype(np.int32)
@@ -99,7 +145,7 @@ class PairSource:
             size = (image.shape[0], image.shape[1])
             mask = fit(mask, "stretch", size, nearest=True)
             instances = None if instances is None else fit(instances, "stretch", size, nearest=True)
-        return Sample(image, mask, instances, (*pair.notes, *([note] if note else [])))
+        return Sample(image, mask, instances, (*pair.notes, *notes))
 
 
 def require_folder(path: Path | None, flag: str, layout: str) -> Path:
@@ -169,18 +215,21 @@ def decide(
     doubtful: list[int] = []
     for record in progress(records, "check", unit="pair"):
         pair: Pair = record.payload
-        image, maps = _facts(pair.image), [_facts(path) for path in pair.maps]
+        image, maps = _facts(pair.image), pair.maps()
         exif, notes = exif_of(image, maps, asked.exif, resize_masks)
         if exif is None:
             doubtful.append(len(decided))
         pair = replace(pair, exif=exif or "apply", notes=(*notes, *image_notes(image)))
         _check_sizes(pair, image, maps, resize_masks, asked.exif)
         decided.append(replace(record, payload=pair))
-        masks.append(unread_mask(pair.mask, maps[0]))
+        if isinstance(pair.mask, Path):
+            masks.append(unread_mask(pair.mask, maps[0]))
         if image.is_deep:
             deep.append(pair.image)
     _settle_doubtful(decided, doubtful)
-    decision = decide_masks(masks, labels, asked.masks_as, colors_given)
+    decision = MaskDecision("ids", "drawn from annotations", stated=True)
+    if masks:
+        decision = decide_masks(masks, labels, asked.masks_as, colors_given)
     exifs = {record.payload.exif for record in decided}
     exif_all = asked.exif or (exifs.pop() if len(exifs) == 1 else "auto")
     window = asked.window or (_window(deep) if deep else None)
@@ -240,7 +289,7 @@ def _settle_doubtful(records: list[Record], doubtful: Sequence[int]) -> None:
     }
     pair: Pair = records[doubtful[0]].payload
     if len(told) != 1:
-        raise UserError(exif_doubt(_facts(pair.image), [_facts(path) for path in pair.maps]))
+        raise UserError(exif_doubt(_facts(pair.image), pair.maps()))
     exif = told.pop()
     note = f"EXIF rotation {'applied' if exif == 'apply' else 'not applied'}: as for other images"
     for index in doubtful:
@@ -261,6 +310,12 @@ def _window(paths: Sequence[Path]) -> Window:
         f"{abbreviate([str(path) for path in paths], 1)}: more than 8 bits with values from "
         f"{low:g} to {high:g}; say which become black and white, such as --window {low:g} {high:g}"
     )
+
+
+def _with_files(record: Record) -> Record:
+    pair: Pair = record.payload
+    content = "" if isinstance(pair.mask, Path) else pair.mask.digest()
+    return replace(record, files=pair.files, content=content)
 
 
 def _facts(path: Path) -> ImageFacts:

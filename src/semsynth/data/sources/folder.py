@@ -24,11 +24,11 @@ from semsynth.core.config import Config, load_yaml, parse
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Record, split_by_group
+from semsynth.data.sources.base import Layout, Record, split_by_group
 from semsynth.data.sources.files import PairSource, list_images, pair_up, require_folder
+from semsynth.data.sources.tree import FileTree
 
 SPLITS = ("train", "val", "test")
-LAYOUT = "images/, masks/ and labels.yaml"
 
 
 class LabelEntry(Config):
@@ -66,15 +66,20 @@ def read_labels(path: Path) -> tuple[LabelSet, LabelFile]:
         raise UserError(f"{path}: {error}") from None
 
 
-def open_source(config: PrepareConfig) -> PairSource:
+def recognise(tree: FileTree) -> str | None:
+    """Return what the layout is known by: images/ and masks/."""
+    tops = {name.partition("/")[0] for name in tree.names()}
+    return "images/ and masks/" if {"images", "masks"} <= tops else None
+
+
+def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     """Read the labels, pair the files and split them.
 
     Raises:
         UserError: a folder or file is missing, files lack partners, the labels are wrong.
     """
-    if config.images is None or config.masks is None or config.labels is None:
-        require_folder(config.data, "--data", LAYOUT)
-    base = config.data or Path()
+    # A PATH alone may have been stepped into.
+    base = (config.data if config.images or config.masks else None) or tree.root
     images = require_folder(config.images or base / "images", "--images", "the images")
     masks = require_folder(config.masks or base / "masks", "--masks", "the masks")
     path = config.labels or base / "labels.yaml"
@@ -90,6 +95,8 @@ def open_source(config: PrepareConfig) -> PairSource:
         resize_masks=config.resize_masks,
         asked=config,
         colors_given=not _without_color(stated),
+        layout=Layout("folder", "images/ and masks/"),
+        tree=tree,
     )
     if source.reading is not None and source.reading.masks_as == "colors":
         _require_colors(path, stated, source.reading.because)

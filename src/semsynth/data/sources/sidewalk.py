@@ -20,8 +20,9 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.images import image_notes, read_facts, read_rgb
 from semsynth.data.labels import Color, LabelSet
 from semsynth.data.masks import decide_masks, mask_ids, open_mask
-from semsynth.data.sources.base import Reading, Record, Sample
+from semsynth.data.sources.base import Layout, Reading, Record, Sample
 from semsynth.data.sources.files import exif_doubt, exif_of
+from semsynth.data.sources.tree import FileTree
 
 REPO = "segments/sidewalk-semantic"
 IMAGE, MASK = "pixel_values", "label"
@@ -92,6 +93,8 @@ class RowSource:
     seed: int
     near_duplicates: int = 6
     reading: Reading = field(default_factory=lambda: Reading("auto", "row by row", "auto"))
+    layout: Layout | None = None
+    tree: FileTree | None = None
 
     def __post_init__(self) -> None:
         """Derive its name and origin."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Reading, Record, Sample
+from semsynth.data.sources.base import Layout, Reading, Record, Sample
+from semsynth.data.sources.tree import FileTree
 from semsynth.streetscenes import LABELS as CLASSES
 from semsynth.streetscenes import render
 
@@ -32,6 +33,8 @@ class StreetSource:
     licence: str = "CC0-1.0"
     near_duplicates: int = -1
     reading: Reading | None = None
+    layout: Layout | None = None
+    tree: FileTree | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the configuration."""

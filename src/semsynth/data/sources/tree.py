@@ -1,0 +1,115 @@
+"""The files under a raw data set's folder: each ends as used, or left out with a reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from semsynth.core.errors import UserError
+
+# What systems and tools leave behind, by the name of a file or of a folder above it.
+_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".ipynb_checkpoints"}
+NOT_IN_LAYOUT = "not part of the layout"
+
+
+@dataclass
+class FileTree:
+    """All files under a folder, and what became of each.
+
+    Layouts are recognised by the names in ``files``; the one that is taken calls ``use`` for every
+    file that it reads and ``leave_out`` for those that it knows and does not read. What neither
+    names is left out as "not part of the layout".
+
+    Attributes:
+        root: the folder.
+        start: the file that was given instead of a folder (a JSON or XML file in ``root``).
+        files: paths relative to ``root`` with "/", sorted; names as they are on disk.
+        left_out: the reason by path.
+        used: the paths that are read.
+    """
+
+    root: Path
+    start: Path | None = None
+    files: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    @classmethod
+    def open(cls, path: Path, *others: Path) -> FileTree:
+        """List a folder, or the folder of a file; one that only wraps another is stepped into.
+
+        With ``others``, the files of all these folders, below the folder that they have in common.
+
+        Raises:
+            UserError: there is no such file or folder, or the folder has no files.
+        """
+        given = (path, *others)
+        for each in given:
+            if not each.exists():
+                raise UserError(f"{each}: no such file or folder; give the folder of the raw data")
+        if others:
+            tree = cls(Path(os.path.commonpath([each.absolute() for each in given])))
+            within = [each.absolute().relative_to(tree.root).as_posix() for each in given]
+            found = {name for folder in within for name in _walk(tree.root, folder)}
+        else:
+            tree = cls(path) if path.is_dir() else cls(path.parent, path)
+            found = set(_walk(tree.root))
+        tree.files = sorted(found)
+        if not tree.files:
+            raise UserError(f"{path}: has no files")
+        while not others and tree.start is None and (inner := _only_folder(tree.files)):
+            tree.root = tree.root / inner
+            tree.files = [name.removeprefix(f"{inner}/") for name in tree.files if "/" in name]
+        for name in tree.files:
+            if parts := _SYSTEM & set(PurePosixPath(name).parts):
+                tree.left_out[name] = f"of the system ({sorted(parts)[0]})"
+        return tree
+
+    def names(self) -> list[str]:
+        """Return the files that are not left out."""
+        return [name for name in self.files if name not in self.left_out]
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of ``files``."""
+        return self.root / name
+
+    def use(self, *paths: str | Path) -> None:
+        """Note that files are read; those outside ``root`` are not counted."""
+        self.used.update(self._relative(paths))
+
+    def leave_out(self, reason: str, *paths: str | Path) -> None:
+        """Note that files are not read, and why: "image without mask"."""
+        self.left_out.update(dict.fromkeys(self._relative(paths), reason))
+
+    def inventory(self) -> dict[str, str | None]:
+        """Return the reason for which each file is left out; None for a file that is used."""
+        return {
+            name: None if name in self.used else self.left_out.get(name, NOT_IN_LAYOUT)
+            for name in self.files
+        }
+
+    def _relative(self, paths: Iterable[str | Path]) -> list[str]:
+        found = []
+        for path in paths:
+            if isinstance(path, str):
+                found.append(path)
+            elif path.absolute().is_relative_to(self.root.absolute()):
+                found.append(path.absolute().relative_to(self.root.absolute()).as_posix())
+        return found
+
+
+def _walk(root: Path, within: str = ".") -> Iterable[str]:
+    for folder, folders, files in os.walk(root / within):
+        folders.sort()
+        relative = Path(folder).relative_to(root).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        yield from (prefix + name for name in files)
+
+
+def _only_folder(files: list[str]) -> str | None:
+    """Return the folder that holds all files but the system's; None if there is not one."""
+    usual = [name for name in files if not _SYSTEM & set(PurePosixPath(name).parts)]
+    tops = {name.partition("/")[0] for name in usual}
+    return tops.pop() if len(tops) == 1 and all("/" in name for name in usual) else None
