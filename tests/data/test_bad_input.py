@@ -161,15 +161,15 @@ def test_two_files_with_one_stem(raw: Any, refused: Callable[..., str]) -> None:
     ("text", "message"),
     [
         ("labels: {0: a}\nignor: 0", "unknown key 'ignor'; did you mean 'ignore'?"),
-        ("labels: {0: a, 1: {nam: b}}", "labels.1.name"),
-        ("labels: {a: b}", "labels.a"),
+        ("labels: {0: a, 1: {nam: b}}", "unknown key 'labels.1.nam'; did you mean 'name'?"),
+        ("labels: {a: b}", "'a' is not an id"),
         ("labels: {0: {name: a, color: [1, 2]}}", "color"),
         ("labels: {0: {name: a, color: [1, 2, 300]}}", "outside 0..255"),
-        ("labels: {0: a, 1: a}", "name 'a' is used twice"),
-        ("labels: {0: a}\nignore: 4", "ignore_id 4"),
+        ("labels: [a, a]", "'a' is number 0 and number 1 of the list"),
+        ("labels: {0: a}\nignore: x", "'ignore' has 'x', which is not the id of a label"),
         ("labels: {}", "labels"),
         ("labels: {0: [", "is not valid YAML"),
-        ("- 1", "must be a mapping"),
+        ("- 1", "'line.0' is 1, which is not text"),
     ],
 )
 def test_labels_files(raw: Any, refused: Callable[..., str], text: str, message: str) -> None:

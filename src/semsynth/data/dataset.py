@@ -81,6 +81,7 @@ class ReadingInfo(Config):
         because: what decided that.
         exif: apply, ignore, or auto (as the sizes tell, image by image).
         window: the values that became 0 and 255 in images of more than 8 bits; None: 0 and 65535.
+        remap: ids in the raw masks to ids here; None: they are the same.
         notes: what reading passed over or had to find out, with the number of images.
     """
 
@@ -89,6 +90,7 @@ class ReadingInfo(Config):
     exif: str
     window: list[float] | None
     notes: dict[str, int]
+    remap: dict[str, int] | None = None
 
     def summary(self) -> dict[str, str]:
         """Return it in words, without what is usual."""
@@ -97,6 +99,9 @@ class ReadingInfo(Config):
             found["exif"] = self.exif
         if self.window is not None:
             found["window"] = " ".join(f"{value:g}" for value in self.window)
+        if self.remap is not None:
+            moved = [f"{i} -> {j}" for i, j in self.remap.items() if int(i) != j]
+            found["ids"] = ", ".join(moved)
         if self.notes:
             found["notes"] = "; ".join(f"{n} x {note}" for note, n in self.notes.items())
         return found

@@ -62,17 +62,22 @@ class Reading:
         exif: whether EXIF rotations are applied; "auto" where sizes tell it image by image.
         window: the values that become 0 and 255 in images of more than 8 bits; None: there are
             none, or 0 and 65535.
+        remap: stored ids to those of the labels; None: they are the same.
     """
 
     masks_as: Literal["ids", "colors", "auto"]
     because: str
     exif: Literal["apply", "ignore", "auto"] = "apply"
     window: tuple[float, float] | None = None
+    remap: dict[int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for ``dataset.json``."""
         window = None if self.window is None else list(self.window)
-        return {**asdict(self), "window": window}
+        return {**asdict(self), "window": window, "remap": self._remap()}
+
+    def _remap(self) -> dict[str, int] | None:
+        return None if self.remap is None else {str(i): j for i, j in self.remap.items()}
 
     def key(self) -> dict[str, Any]:
         """Return what the prepared pixels depend on, without what is usual."""
@@ -81,6 +86,8 @@ class Reading:
             found["exif"] = self.exif
         if self.window is not None:
             found["window"] = list(self.window)
+        if self.remap is not None:
+            found["remap"] = self._remap()
         return found
 
 

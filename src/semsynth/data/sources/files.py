@@ -15,6 +15,7 @@ from semsynth.core.logging import logger, progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_facts import Exif, ImageFacts
 from semsynth.data.images import FULL_WINDOW, Window, image_notes, read_deep, read_facts, read_rgb
+from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.masks import (
     MaskDecision,
@@ -28,6 +29,7 @@ from semsynth.data.masks import (
 from semsynth.data.resize import fit
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
 from semsynth.data.sources.tree import FileTree
+from semsynth.data.unnamed_labels import suggestion, values_of
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 EXIF: tuple[Exif, Exif] = ("apply", "ignore")
@@ -90,7 +92,7 @@ class PairSource:
 
     Published data sets hold ids, and their EXIF rotations are applied; for files of any kind
     ``asked`` has the flags, and the files decide what these leave open (``reading``);
-    ``colors_given`` says whether somebody chose the colours of the labels.
+    ``label_file`` says what the values in the masks mean, if these are not ids of ``labels``.
     """
 
     name: str
@@ -101,7 +103,7 @@ class PairSource:
     near_duplicates: int = -1
     resize_masks: bool = False
     asked: PrepareConfig | None = None
-    colors_given: bool = False
+    label_file: LabelFile | None = None
     layout: Layout | None = None
     tree: FileTree | None = None
 
@@ -115,12 +117,27 @@ class PairSource:
                 pair: Pair = record.payload
                 _check_sizes(pair, _facts(pair.image), pair.maps())
         else:
-            self.reading, self._decision, self.pairs = decide(
-                self.pairs, self.labels, self.asked, self.colors_given
-            )
+            self._decide(self.asked)
         self.pairs = [_with_files(record) for record in self.pairs]
         if self.tree is not None:
             self.tree.use(*(path for record in self.pairs for path in record.files))
+
+    def _decide(self, asked: PrepareConfig) -> None:
+        file = self.label_file
+        if file is not None and asked.masks_as == "colors":
+            file.require_colors("--masks-as colors")
+        given = file is not None and file.colors_given
+        reading, self._decision, self.pairs = decide(self.pairs, self._stored, asked, given)
+        if file is not None:
+            if reading.masks_as == "colors":
+                file.require_colors(reading.because)
+            reading = replace(reading, remap=file.remap)
+        self.reading = reading
+
+    @property
+    def _stored(self) -> LabelSet:
+        """The labels of what is stored in the masks."""
+        return self.labels if self.label_file is None else self.label_file.stored
 
     def records(self) -> Iterator[Record]:
         """Return the images one by one."""
@@ -134,10 +151,13 @@ class PairSource:
         instances: Array | None = None
         if isinstance(pair.mask, Path):
             raw = open_mask(pair.mask, str(pair.mask), pair.exif)
-            mask, note = mask_ids(raw, self.labels, self._decision)
+            mask, note = self._ids(raw)
             notes: tuple[str, ...] = (note,) if note else ()
         else:
             mask, instances, notes = pair.mask.read()
+            self._stored.check_ids(mask, pair.mask.where)
+        if self.label_file is not None:
+            mask = self.label_file.apply(mask)
         if pair.instances is not None:
             found = read_ids(pair.instances, str(pair.instances), pair.exif)
             instances = found.astype(np.int32)
@@ -146,6 +166,18 @@ class PairSource:
             mask = fit(mask, "stretch", size, nearest=True)
             instances = None if instances is None else fit(instances, "stretch", size, nearest=True)
         return Sample(image, mask, instances, (*pair.notes, *notes))
+
+    def _ids(self, raw: RawMask) -> tuple[Array, str]:
+        """Return the stored ids; where some have no label, the error shows the labels they need."""
+        try:
+            return mask_ids(raw, self._stored, self._decision)
+        except UserError as error:
+            if self.label_file is None or "ids outside the labels" not in str(error):
+                raise
+            unknown = sorted(values_of(raw)[0].keys() - self._stored.by_id.keys())
+            ready = suggestion(unknown, self.label_file)
+            ignored = [*self.label_file.stated.ignore, *unknown]
+            raise UserError(f"{error}; as a labels file: {ready}, or ignore: {ignored}") from None
 
 
 def require_folder(path: Path | None, flag: str, layout: str) -> Path:

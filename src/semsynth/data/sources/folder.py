@@ -1,15 +1,6 @@
-"""Your own images: a folder of images, a folder of masks, and a small YAML file of labels.
+"""Your own images: a folder of images, a folder of masks, and a file of labels.
 
-The YAML file::
-
-    name: my streets            # optional, as are licence, ignore, color and thing
-    licence: CC BY 4.0
-    ignore: 0                   # the id of unlabelled pixels
-    labels:
-      0: unlabelled
-      1: road
-      2: {name: car, color: [0, 0, 142], thing: true}
-
+The labels may be in any form of ``label_files``; without any, classes are named by their ids.
 If the images and the masks both have folders named train, val or test, these splits are kept.
 """
 
@@ -18,52 +9,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import Field
-
-from semsynth.core.config import Config, load_yaml, parse
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.labels import LabelSet
+from semsynth.data.label_files import find_label_file, read_label_file
 from semsynth.data.sources.base import Layout, Record, split_by_group
 from semsynth.data.sources.files import PairSource, list_images, pair_up, require_folder
 from semsynth.data.sources.tree import FileTree
+from semsynth.data.unnamed_labels import labels_without_names
 
 SPLITS = ("train", "val", "test")
-
-
-class LabelEntry(Config):
-    """A label that has more than a name; ``color`` is RGB, 0 to 255."""
-
-    name: str
-    color: list[int] | None = Field(default=None, min_length=3, max_length=3)
-    thing: bool = False
-
-
-class LabelFile(Config):
-    """The YAML file of labels: entries by id (a string is an entry with a name alone)."""
-
-    labels: dict[int, LabelEntry] = Field(min_length=1)
-    ignore: int | None = None
-    name: str | None = None
-    licence: str | None = None
-
-
-def read_labels(path: Path) -> tuple[LabelSet, LabelFile]:
-    """Read a YAML file of labels; UserError names the file and the field that is wrong."""
-    stored = load_yaml(path)
-    if isinstance(entries := stored.get("labels"), dict):
-        stored["labels"] = {
-            i: {"name": entry} if isinstance(entry, str) else entry for i, entry in entries.items()
-        }
-    parsed = parse(LabelFile, stored, str(path))
-    entries = parsed.labels
-    colors = {i: (e.color[0], e.color[1], e.color[2]) for i, e in entries.items() if e.color}
-    things = [entry.name for entry in entries.values() if entry.thing]
-    names = {i: entry.name for i, entry in entries.items()}
-    try:
-        return LabelSet.from_names(names, parsed.ignore, colors, things), parsed
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def recognise(tree: FileTree) -> str | None:
@@ -82,25 +36,30 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     base = (config.data if config.images or config.masks else None) or tree.root
     images = require_folder(config.images or base / "images", "--images", "the images")
     masks = require_folder(config.masks or base / "masks", "--masks", "the masks")
-    path = config.labels or base / "labels.yaml"
-    labels, stated = read_labels(path)
-    if config.masks_as == "colors":
-        _require_colors(path, stated, "--masks-as colors")
-    source = PairSource(
-        name=stated.name or config.output_folder.name,
+    pairs = _own_splits(images, masks) or _new_split(config, images, masks)
+    path = config.labels or find_label_file(base, masks)
+    if path is None:
+        names = labels_without_names([pair.payload.mask for pair in pairs], str(base))
+    else:
+        names = read_label_file(path)
+        tree.use(path)
+    return PairSource(
+        name=names.name or config.output_folder.name,
         origin="folders of images and masks",
-        licence=config.licence or stated.licence or "unknown",
-        labels=labels,
-        pairs=_own_splits(images, masks) or _new_split(config, images, masks),
+        licence=config.licence or names.licence or "unknown",
+        labels=names.labels,
+        pairs=pairs,
         resize_masks=config.resize_masks,
         asked=config,
-        colors_given=not _without_color(stated),
-        layout=Layout("folder", "images/ and masks/"),
+        label_file=names,
+        layout=Layout(
+            "folder",
+            "images/ and masks/",
+            labels="their ids" if path is None else f"{path.name} ({names.form})",
+            notes=names.notes,
+        ),
         tree=tree,
     )
-    if source.reading is not None and source.reading.masks_as == "colors":
-        _require_colors(path, stated, source.reading.because)
-    return source
 
 
 def group_of(stem: str, group_by: str | None) -> str:
@@ -140,14 +99,3 @@ def _new_split(config: PrepareConfig, images: Path, masks: Path) -> list[Record]
     groups = {stem: group_of(stem, config.group_by) for stem, _ in pairs}
     sides = split_by_group(groups.values(), config.val_share, config.seed)
     return [Record(stem, sides[groups[stem]], str(pair.mask), pair) for stem, pair in pairs]
-
-
-def _require_colors(path: Path, stated: LabelFile, because: str) -> None:
-    if lacking := _without_color(stated):
-        raise UserError(
-            f"{path}: coloured masks need a color for each label, {lacking[0]} has none ({because})"
-        )
-
-
-def _without_color(stated: LabelFile) -> list[int]:
-    return [i for i, entry in stated.labels.items() if i != stated.ignore and not entry.color]
