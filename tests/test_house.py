@@ -27,7 +27,7 @@ MAX_PARAMETERS = 7
 MANY_PARAMETERS = ("src/semsynth/pipelines/pipeline.py", "src/semsynth/models/sdm/unet.py")
 MIN_LINES = 80
 # Tables of things of one kind, one file each, however small.
-REGISTRIES = ("data/sources/", "cli/", "pipelines/formats/", "evaluation/metrics/")
+REGISTRIES = ("data/exports/", "data/sources/", "cli/", "pipelines/formats/", "evaluation/metrics/")
 # Behind the one face of a job, which an import contract protects.
 REGISTRIES += ("core/distributed/stop_vote.py",)
 

@@ -23,7 +23,7 @@ from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
-from semsynth.pipelines.generate.sample_store import read_manifest
+from semsynth.data.manifest import read_manifest
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
 from semsynth.segmentation.metrics import chunks, score_split, summary
 from semsynth.segmentation.segmenter import Segmenter

@@ -88,9 +88,9 @@ VERBS: dict[str, Verb] = {
         function="semsynth.pipelines.convert.import_official:import_official",
     ),
     "export": Verb(
-        "write a model as a Diffusers folder, a .pth, or for the official SDM code",
+        "write data or samples for another trainer, or a model as another kind of file",
         config="semsynth.pipelines.convert.config:ExportConfig",
-        function="semsynth.pipelines.convert.export:export_model",
+        function="semsynth.cli.export:export",
     ),
     "demo": Verb(
         "run the whole pipeline on the built-in data set",

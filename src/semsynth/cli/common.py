@@ -115,7 +115,10 @@ def parse(config: type[Config], argv: Sequence[str], verb: str) -> tuple[Config,
 def _join_repeated(config: Any, argv: Sequence[str]) -> list[str]:
     """Turn `--set a --set b` into `--set a b`: tyro would keep the last one alone."""
     lists = {
-        f"--{f.name}".replace("_", "-") for f in dataclasses.fields(config) if "..." in str(f.type)
+        # A field may have a _ at its end, where its flag is a word of Python.
+        f"--{f.name.rstrip('_')}".replace("_", "-")
+        for f in dataclasses.fields(config)
+        if "..." in str(f.type)
     }
     words: list[str] = []
     joined: dict[str, list[str]] = {}

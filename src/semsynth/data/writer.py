@@ -26,6 +26,7 @@ from semsynth.data.dataset import (
     PreparedDataset,
     SplitInfo,
 )
+from semsynth.data.hub_files import Origin, write_hub_files
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.resize import Box
 
@@ -184,6 +185,7 @@ class PreparedWriter:
             UserError: the folder belongs to something else or was made with another ``key``.
         """
         self.root = claim_output_dir(folder, kind, key or {})
+        self._origin: Origin = "synthetic" if kind == "samples" else "real"
         self.form = form
         self._progress = self.root / f".progress-{shard}.jsonl"
         self._records: dict[tuple[str, str], ImageRecord] = {}
@@ -280,6 +282,7 @@ class PreparedWriter:
             content["reading"] = {**reading, "notes": dict(sorted(notes.items()))}
         info = DatasetInfo.model_validate(content)
         without = {"reading"} if reading is None else set()
+        write_hub_files(self.root, info, self._origin)
         write_json(self.root / INFO, info.model_dump(by_alias=True, exclude=without))
         self.remove_leftovers()
         return PreparedDataset(self.root, info)

@@ -8,8 +8,8 @@ from typing import Any
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
+from semsynth.data.manifest import read_manifest
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.pipelines.generate.sample_store import read_manifest
 
 
 @dataclass(frozen=True)

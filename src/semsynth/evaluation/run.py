@@ -15,6 +15,7 @@ from semsynth.core.rng import numpy_rng
 from semsynth.core.version import __version__
 from semsynth.data.dataset import INFO, PreparedDataset
 from semsynth.data.labels import check_same_labels
+from semsynth.data.manifest import MANIFEST
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.codec_run import evaluate_codec
@@ -34,7 +35,6 @@ from semsynth.evaluation.report.entries import (
     versions,
 )
 from semsynth.evaluation.report.page import REPORT_JSON, write_report
-from semsynth.pipelines.generate.sample_store import MANIFEST
 from semsynth.segmentation.segmenter import Segmenter
 
 FORMAT = 1

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from semsynth.core.errors import UserError
 
 DatasetName = Literal["ade20k", "celebamask", "cityscapes", "cocostuff"]
+ExportFormat = Literal[
+    "hf", "mmseg", "ultralytics", "coco-panoptic", "voc", "cvat", "official", "diffusers", "pth"
+]
+MODEL_FORMATS = ("official", "diffusers", "pth")
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,42 @@ class ImportConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a trained generator as another kind of file.
+    """Write images and masks for another program, or a trained generator as another kind of file.
 
-    `official` is a state dict for the official SDM code, with a .json beside it for what that file
-    cannot hold: the labels, and the flags to run it with. `diffusers` is a folder, `pth`
-    is a final_model.pth.
+    A folder with a dataset.json (prepared data, or samples of `semsynth generate`) goes to hf
+    (Hugging Face: parquet), mmseg (MMSegmentation), ultralytics (its semantic task),
+    coco-panoptic, voc (Pascal VOC) or cvat (Segmentation mask 1.1). A model goes to official (a
+    state dict for the official SDM code, with a .json beside it for what that file cannot hold:
+    the labels, and the flags to run it with), diffusers (a folder) or pth (a final_model.pth).
+
+    Raises:
+        UserError: flags that contradict each other.
     """
 
-    model: Positional[Path]
-    """final_model.pth, the folder of a run, or a Diffusers folder."""
-    to: Literal["official", "diffusers", "pth"]
+    source: Positional[Path]
+    """Prepared data or samples; or a model: final_model.pth, the folder of a run, or a Diffusers
+    folder."""
+    to: ExportFormat
     """What to write."""
     output: Path
-    """The new file or, for `diffusers`, folder."""
+    """The new folder; of `official` and `pth` the new file."""
+    with_: Annotated[tuple[Path, ...], arg(name="with")] = ()
+    """Data sets and samples to be exported together with the first: real and synthetic images."""
+    synthetic_split: str | None = None
+    """The split of all synthetic images, such as train; keep: that of their masks (the default,
+    unless real images are held out in the same split: then it asks for this flag)."""
+    push_to_hub: str | None = None
+    """Format hf: OWNER/NAME of a data set of the Hugging Face Hub, where the folder is published as
+    well."""
+    private: bool = False
+    """With --push-to-hub: create the repository for its owner only."""
+
+    def __post_init__(self) -> None:
+        """Check that the flags fit the format."""
+        if self.push_to_hub is not None and self.to != "hf":
+            raise UserError(f"--push-to-hub is for --to hf, not for --to {self.to}")
+        if self.private and self.push_to_hub is None:
+            raise UserError("--private is for --push-to-hub, which is missing")
+        if self.to in MODEL_FORMATS and (self.with_ or self.synthetic_split is not None):
+            flag = "--with" if self.with_ else "--synthetic-split"
+            raise UserError(f"{flag} is for data sets, not for --to {self.to}, which is for models")

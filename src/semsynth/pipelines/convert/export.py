@@ -1,4 +1,4 @@
-"""``semsynth export``: a trained generator as a file of the official code, a folder, or a .pth."""
+"""``semsynth export`` of a model: as a file of the official code, a folder, or a .pth."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
             raise UserError(f"{path}: exists; choose another output or remove it")
     if config.to == "official" and side_file == config.output:
         raise UserError(f"{config.output}: the .json is written beside it; name it .pt")
-    pipe = SemanticDiffusionPipeline.from_checkpoint(config.model, "cpu")
+    pipe = SemanticDiffusionPipeline.from_checkpoint(config.source, "cpu")
     file = pipe.model_file
     result = {"output": str(config.output), "to": config.to}
     if config.to == "diffusers":
@@ -56,7 +56,7 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
         return result
     n_bytes = sum(t.numel() * t.element_size() for t in file.weights.values())
     if config.to == "official":
-        check_official(file, str(config.model))
+        check_official(file, str(config.source))
     require_space(config.output.parent, n_bytes, "the model")
     if config.to == "pth":
         logger.info(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")

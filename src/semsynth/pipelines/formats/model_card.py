@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.data.hub_files import hub_licence
 from semsynth.data.labels import LabelSet
 from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.formats.provenance import (
@@ -29,9 +29,6 @@ MADE_BY = "<!-- Made by semsynth from the facts of the model. -->"
 
 # Data sets that have a page on the Hub.
 _HUB_DATA = {"sidewalk": "segments/sidewalk-semantic"}
-_HUB_LICENCE = re.compile(
-    r"cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.[05]|mit|apache-2\.0|bsd-[23]-clause|odbl|unlicense"
-)
 _ROW, _WIDE = 18, 320  # pixels: height of a line, width of the legend
 _DISTANCES = {"fid": "FID (lower is better)", "kid": "KID (lower is better)"}
 _RECIPE_KEYS = (
@@ -94,15 +91,12 @@ def legend(labels: LabelSet) -> Image.Image:
 
 
 def _metadata(metadata: Metadata) -> ModelCardData:
-    stated = licence(metadata)
-    slug = re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-")
-    slug = "cc0-1.0" if slug == "cc0" else slug
-    known = _HUB_LICENCE.fullmatch(slug) is not None
+    word, name = hub_licence(licence(metadata))
     dataset = str(metadata.get("dataset", ""))
     on_hub = dataset if "/" in dataset else _HUB_DATA.get(dataset)
     return ModelCardData(
-        license=slug if known else "other",
-        license_name=None if known else slug,
+        license=word,
+        license_name=name,
         library_name="semsynth",
         pipeline_tag="image-to-image",
         datasets=[on_hub] if on_hub else None,

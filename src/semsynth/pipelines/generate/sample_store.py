@@ -15,17 +15,16 @@ import numpy as np
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_once, write_text
-from semsynth.core.paths import path_name
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import ResizeMode
 from semsynth.data.dataset import INFO, ImageInfo, PreparedDataset
 from semsynth.data.labels import Array
+from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.data.resize import Box, source_box, undo_resize
 from semsynth.data.writer import ImageRecord, PreparedFormat, PreparedSample, PreparedWriter
 from semsynth.pipelines.generate.config import GenerateConfig
 
 T = TypeVar("T")
-MANIFEST = "manifest.jsonl"
 KIND = "samples"
 
 
@@ -274,32 +273,6 @@ class SampleStore:
         mode = self._geometry.resize_mode(split, source)
         info = ImageInfo(original_size=list(original), box=list(box), resize=mode)
         return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
-
-
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a folder's ``manifest.jsonl``; none where there is no such file.
-
-    Raises:
-        UserError: a line is broken, or names a file outside of the folder.
-    """
-    path = folder / MANIFEST
-    if not path.exists():
-        return []
-    lines: list[dict[str, Any]] = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            line = None
-        if not isinstance(line, dict) or not line.keys() >= {"stem", "source", "split"}:
-            raise UserError(
-                f"{path}: line {number} is broken; remove the file and generate again "
-                "(images that exist are kept)"
-            )
-        for key in ("stem", "source", "split"):
-            path_name(line[key], f"{path}: line {number}")
-        lines.append(line)
-    return lines
 
 
 def record_of(mask_path: Path, split: str, stem: str, info: ImageInfo) -> ImageRecord:

@@ -1,0 +1,55 @@
+"""`semsynth export`: what lies at the path decides whether it is a data set or a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from semsynth.core.errors import UserError
+from semsynth.data.dataset import INFO
+from semsynth.data.exports import FORMATS, FormatName, Push, export_dataset
+from semsynth.pipelines.convert.config import MODEL_FORMATS, ExportConfig
+
+
+def export(config: ExportConfig) -> dict[str, Any]:
+    """Write what ``config`` says; see ``data.exports`` and ``pipelines.convert.export``.
+
+    Raises:
+        UserError: a data set to a format of models or the other way round, or as these two.
+    """
+    if config.to in MODEL_FORMATS:
+        if is_data(config.source) and not is_model(config.source):
+            raise UserError(
+                f"{config.source}: is a data set ({INFO}), --to {config.to} is for models; "
+                f"choose {_either(FORMATS)}"
+            )
+        from semsynth.pipelines.convert.export import export_model
+
+        return export_model(config)
+    if is_model(config.source) and not is_data(config.source):
+        raise UserError(
+            f"{config.source}: is a model, --to {config.to} is for data sets and samples; "
+            f"choose {_either(MODEL_FORMATS)}, or the folder of the images"
+        )
+    push = None if config.push_to_hub is None else Push(config.push_to_hub, config.private)
+    to = cast(FormatName, config.to)
+    folders = [config.source, *config.with_]
+    return export_dataset(folders, to, config.output, config.synthetic_split, push)
+
+
+def is_data(path: Path) -> bool:
+    """Whether a path is a prepared data set or samples."""
+    return (path / INFO).is_file()
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is a file of weights, the folder of a run, or a Diffusers folder."""
+    weights = path.is_file() and path.suffix in (".pth", ".pt", ".ckpt", ".safetensors")
+    return weights or any(
+        (path / name).is_file() for name in ("model_index.json", "final_model.pth")
+    )
+
+
+def _either(names: Any) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}"

@@ -1,0 +1,150 @@
+"""Hugging Face: parquet files with a card, for `datasets.load_dataset` and the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semsynth.core.logging import progress_bar
+from semsynth.data.exports.base import (
+    IGNORE,
+    Collection,
+    Item,
+    each,
+    index_entries,
+    read_image_bytes,
+    write_index_names,
+)
+from semsynth.data.exports.provenance import counts_text, origin_text
+from semsynth.data.hub_files import README, card, front_matter, hub_split, table
+from semsynth.data.writer import encode_image
+
+_SHARD = 500_000_000  # bytes of images in a file, as the Hub advises
+_GROUP = 100  # rows that are written, and read, at once
+
+
+def write(collection: Collection, folder: Path) -> str:
+    """Write ``data/SPLIT-00000-of-00001.parquet``, the card and the names.
+
+    Columns: image and mask (files as bytes), name, split, source, classes (those in the mask), and
+    instances where there are instance maps. Mask values: 0, 1, ..., and 255 for unlabelled pixels.
+    """
+    collection.check_index_masks("hf")
+    features = _features(collection)
+    (folder / "data").mkdir()
+    splits: dict[str, list[Item]] = {}
+    for split, items in collection.splits().items():
+        splits.setdefault(hub_split(split), []).extend(items)
+    with progress_bar(len(collection.items), "writing", "image") as bar:
+        for split, items in splits.items():
+            shards = list(_shards(items))
+            for number, shard in enumerate(shards):
+                path = folder / "data" / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+                for count in _write_shard(collection, features, shard, path):
+                    bar.update(count)
+    names = {str(index): label.name for index, label in enumerate(collection.classes)}
+    (folder / "id2label.json").write_text(json.dumps(names, indent=2, ensure_ascii=False) + "\n")
+    write_index_names(collection, folder)
+    (folder / README).write_text(_card(collection, list(splits)), encoding="utf-8")
+    return ""
+
+
+def _features(collection: Collection) -> Any:
+    from datasets import ClassLabel, Features, Image, List, Value
+
+    columns = {
+        "image": Image(),
+        "mask": Image(),
+        "name": Value("string"),
+        "split": Value("string"),
+        "source": ClassLabel(names=["real", "synthetic"]),
+        "classes": List(ClassLabel(names=[label.name for label in collection.classes])),
+    }
+    if any(item.has_instances for item in collection.items):
+        columns["instances"] = Image()
+    return Features(columns)
+
+
+def _shards(items: Sequence[Item]) -> Iterator[list[Item]]:
+    shard: list[Item] = []
+    size = 0
+    for item in items:
+        if shard and size + item.size > _SHARD:
+            yield shard
+            shard, size = [], 0
+        shard.append(item)
+        size += item.size
+    yield shard
+
+
+def _write_shard(
+    collection: Collection, features: Any, items: Sequence[Item], path: Path
+) -> Iterator[int]:
+    """Write one file; yield the number of rows after each group of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = features.arrow_schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(items), _GROUP):
+            group = items[start : start + _GROUP]
+            rows = list(each(group, lambda item: _row(collection, features, item)))
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            yield len(rows)
+
+
+def _row(collection: Collection, features: Any, item: Item) -> dict[str, Any]:
+    mask = collection.indexes(item.ids)
+    row = {
+        "image": {"bytes": read_image_bytes(item), "path": f"{item.name}{item.image.suffix}"},
+        "mask": {"bytes": encode_image(mask, "png"), "path": f"{item.name}.png"},
+        "name": item.name,
+        "split": hub_split(item.split),
+        "source": features["source"].str2int(item.part.origin),
+        "classes": [int(value) for value in np.unique(mask) if value != IGNORE],
+    }
+    if "instances" in features:
+        instances = item.instances
+        row["instances"] = (
+            instances is not None
+            and {
+                "bytes": encode_image(instances, "png"),
+                "path": f"{item.name}.png",
+            }
+        ) or None
+    return row
+
+
+def _card(collection: Collection, splits: Sequence[str]) -> str:
+    # Without `configs`: `datasets` finds data/SPLIT-* by itself, and with them its cache would not
+    # tell two local folders of one name apart.
+    front = front_matter(
+        collection.name,
+        [part.data.info.licence for part in collection.parts],
+        [part.origin for part in collection.parts],
+        len(collection.items),
+    )
+    rows = [
+        (entry.value, entry.name, "#{:02x}{:02x}{:02x}".format(*entry.color))
+        for entry in index_entries(collection)
+    ]
+    notes = "\n".join(f"- {note}" for note in collection.notes)
+    unlabelled = "" if collection.ignored is None else f"; {IGNORE} is unlabelled"
+    sections = {
+        "": counts_text(collection),
+        "Load": (
+            "```python\nfrom datasets import load_dataset\n\n"
+            'data = load_dataset("path/to/this/folder")  # or the name of the repository\n'
+            f'row = data["{splits[0]}"][0]\n'
+            'row["image"], row["mask"], row["classes"], row["source"]\n```\n\n'
+            f"Mask values are the numbers below{unlabelled}."
+        ),
+        "Classes": table(("value", "name", "colour"), rows),
+        **({"Notes": notes} if notes else {}),
+        "Origin": origin_text(collection),
+    }
+    return card(front, collection.name, sections)

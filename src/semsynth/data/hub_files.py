@@ -1,0 +1,180 @@
+"""What `datasets.load_dataset(FOLDER)` reads in a prepared folder: a card, a list for each split.
+
+The card is README.md: YAML for the Hub, which also says which list and which images are a split;
+then text for people. A line of a list has ``file_name`` and ``mask_file_name``, which become the
+columns ``image`` and ``mask``, and the columns ``split`` and ``source``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from semsynth.core.files import write_text
+from semsynth.data.manifest import MANIFEST
+
+if TYPE_CHECKING:
+    from semsynth.data.dataset import DatasetInfo
+
+Origin = Literal["real", "synthetic"]
+README = "README.md"
+# A card with it is ours, and may be replaced.
+MADE_BY = "<!-- Made by semsynth from the facts of the data. -->"
+
+_HUB_LICENCE = re.compile(
+    r"cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.[05]|mit|apache-2\.0|bsd-[23]-clause|odbl|unlicense"
+)
+_HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+
+
+def hub_licence(stated: str) -> tuple[str, str | None]:
+    """Return the Hub's word for a licence, and the name of one that has none (then it is "other").
+
+    A licence that is not known is "unknown".
+    """
+    if stated.strip().casefold() in ("", "unknown", "none", "-", "?"):
+        return "unknown", None
+    slug = re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-")
+    slug = "cc0-1.0" if slug == "cc0" else slug
+    return (slug, None) if _HUB_LICENCE.fullmatch(slug) else ("other", slug)
+
+
+def hub_split(split: str) -> str:
+    """Return the Hub's name for a split: ``val`` is ``validation``, and signs become ``_``."""
+    return _HUB_SPLITS.get(split) or re.sub(r"\W+", "_", split)
+
+
+def front_matter(
+    name: str, licences: Iterable[str], origins: Iterable[Origin], count: int
+) -> dict[str, Any]:
+    """Return the card's YAML: licence, task, size, name, where the images come from."""
+    words = list(dict.fromkeys(licences))
+    licence, other = hub_licence(words[0] if len(words) == 1 else "; ".join(words))
+    synthetic = "synthetic" in set(origins)
+    return {
+        "pretty_name": name,
+        "license": licence,
+        **({"license_name": other} if other else {}),
+        "task_categories": ["image-segmentation"],
+        "task_ids": ["semantic-segmentation"],
+        "size_categories": [next((text for n, text in _SIZES if count < n), "1M<n<10M")],
+        "tags": ["semantic-segmentation", *(["synthetic"] if synthetic else [])],
+    }
+
+
+def card(front: Mapping[str, Any], title: str, sections: Mapping[str, str]) -> str:
+    """Return a card: YAML, title, then the sections by their headings."""
+    head = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True)
+    parts = [f"---\n{head}---", MADE_BY, f"# {title}"]
+    parts += [f"## {heading}\n\n{text}" if heading else text for heading, text in sections.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
+    """Write the card and the lists of a prepared folder; masks without an image are in no list.
+
+    A README.md of another origin stays, and so does a folder that has no images at all.
+    """
+    readme = root / README
+    if readme.exists() and MADE_BY not in readme.read_text(encoding="utf-8", errors="replace"):
+        return
+    splits = {
+        split: stems
+        for split, content in info.splits.items()
+        if (stems := [stem for stem in content.stems if info.images[split][stem].image])
+    }
+    if not splits:
+        return
+    for split, stems in splits.items():
+        lines = [_line(info, split, stem, origin) for stem in stems]
+        write_text(root / _list_name(split), "\n".join(map(json.dumps, lines)) + "\n")
+    count = sum(map(len, splits.values()))
+    front = front_matter(info.name, [info.licence], [origin], count)
+    front["configs"] = [
+        {
+            "config_name": "default",
+            # The cache of `datasets` has the folder's name and this YAML as its key, not its path.
+            "description": f"content {_digest(root, info, splits)}",
+            "metadata_filenames": [_list_name(split) for split in splits],
+            "data_files": [
+                # Most of the files must be images for them to be read as such.
+                {
+                    "split": hub_split(split),
+                    "path": [_list_name(split), f"images/{split}/*", f"masks/{split}/*"],
+                }
+                for split in splits
+            ],
+        }
+    ]
+    write_text(readme, card(front, info.name, _sections(info, origin, next(iter(splits)))))
+
+
+def _digest(root: Path, info: DatasetInfo, splits: Mapping[str, Sequence[str]]) -> str:
+    """Return a hash of what the data are made of, and of the sizes of the images."""
+    digest = hashlib.sha256(info.model_dump_json().encode())
+    manifest = root / MANIFEST
+    digest.update(manifest.read_bytes() if manifest.exists() else b"")
+    for split, stems in splits.items():
+        paths = [root / "images" / split / f"{stem}.{info.image_format}" for stem in stems]
+        sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
+        digest.update(json.dumps(sizes).encode())
+    return digest.hexdigest()[:16]
+
+
+def _list_name(split: str) -> str:
+    return f"metadata_{hub_split(split)}.jsonl"
+
+
+def _line(info: DatasetInfo, split: str, stem: str, origin: Origin) -> dict[str, str]:
+    return {
+        "file_name": f"images/{split}/{stem}.{info.image_format}",
+        "mask_file_name": f"masks/{split}/{stem}.png",
+        "name": stem,
+        "split": hub_split(split),
+        "source": origin,
+    }
+
+
+def _sections(info: DatasetInfo, origin: Origin, split: str) -> dict[str, str]:
+    made = (
+        "Generated images with the masks that they were generated from; manifest.jsonl says how "
+        "each was made."
+        if origin == "synthetic"
+        else "Images and masks of one size."
+    )
+    ignored = "" if info.ignore_id is None else f" Pixels of {info.ignore_id} are unlabelled."
+    rows = [
+        (label.id, label.name, "#{:02x}{:02x}{:02x}".format(*label.color)) for label in info.labels
+    ]
+    return {
+        "": made,
+        "Load": (
+            "```python\nfrom datasets import load_dataset\n\n"
+            'data = load_dataset("path/to/this/folder")\n'
+            f'row = data["{hub_split(split)}"][0]\n'
+            'row["image"], row["mask"], row["split"], row["source"]\n```\n\n'
+            f"The values of a mask are the ids below.{ignored} For ids without gaps, as trainers "
+            "want them: `semsynth export THIS_FOLDER --to hf`. After this folder was moved, call "
+            '`load_dataset(FOLDER, download_mode="force_redownload")` once: `datasets` remembers '
+            "where it was."
+        ),
+        "Labels": table(("id", "name", "colour"), rows),
+        "Origin": f"{info.source}. Licence: {info.licence}.",
+    }
