@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from semsynth.core.files import write_bytes
-from semsynth.data.dataset import INFO, PreparedDataset
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.info import INFO
 from semsynth.data.labels import Array
-from semsynth.data.writer import PreparedFormat, PreparedWriter, encode_image
-from semsynth.pipelines.generate.sample_store import record_of
+from semsynth.data.writer import PreparedFormat, PreparedWriter, encode_image, record_of
 
 SPLIT = "train"
 
@@ -98,7 +98,8 @@ def write_subset(
             write_bytes(target, encode_image(masks[stem].astype(data.labels.mask_dtype), "png"))
         else:
             _link(mask, target)
-        writer.add(record_of(target, SPLIT, stem, data.record(split, stem)))
+        info = data.record(split, stem).model_copy(update={"instances": False})
+        writer.add(record_of(writer.root, form, SPLIT, stem, info))
     return writer.finish(data.info.name, data.info.source, data.info.licence)
 
 

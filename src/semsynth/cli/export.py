@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from semsynth.core.errors import UserError
-from semsynth.data.dataset import INFO
 from semsynth.data.exports import FORMATS, FormatName, Push, export_dataset
+from semsynth.data.info import INFO
 from semsynth.pipelines.convert.config import MODEL_FORMATS, ExportConfig
 
 

@@ -11,123 +11,24 @@ Layout (of generated samples, too)::
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from semsynth.core.config import Config, parse
+from semsynth.core.config import parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
-from semsynth.core.paths import path_name
-from semsynth.data.config import ResizeMode, ResizeRule
+from semsynth.data.config import ResizeMode
+from semsynth.data.content import KINDS, FileDigests
 from semsynth.data.edges import instance_edges
+from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageInfo, check_names
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.resize import Box
-
-FORMAT = 1
-INFO = "dataset.json"
-ImageFormat = Literal["jpg", "png"]
-
-
-class LabelInfo(Config):
-    """A label in ``dataset.json``."""
-
-    id: int
-    name: str
-    color: list[int]
-    channel: int | None
-    thing: bool
-
-
-class SplitInfo(Config):
-    """A split: its stems in order, and pixels (count and share of 1) by label name.
-
-    Only pixels inside the content boxes are counted.
-    """
-
-    stems: list[str]
-    class_pixels: dict[str, int]
-    class_shares: dict[str, float]
-
-
-class ImageInfo(Config):
-    """One image.
-
-    Attributes:
-        original_size: height and width in pixels before preparing.
-        box: top, left, height, width of the content in the prepared image; outside is padding.
-        image: whether there is an image (or a mask alone).
-        instances: whether there is an instance map.
-        resize: how it was resized, for a data set with the rule "paper"; else None.
-    """
-
-    original_size: list[int]
-    box: list[int]
-    image: bool = True
-    instances: bool = False
-    resize: ResizeMode | None
-
-
-class ReadingInfo(Config):
-    """What was decided about the raw files.
-
-    Attributes:
-        masks_as: ids, colors, or auto (image by image).
-        because: what decided that.
-        exif: apply, ignore, or auto (as the sizes tell, image by image).
-        window: the values that became 0 and 255 in images of more than 8 bits; None: 0 and 65535.
-        remap: ids in the raw masks to ids here; None: they are the same.
-        notes: what reading passed over or had to find out, with the number of images.
-    """
-
-    masks_as: str
-    because: str
-    exif: str
-    window: list[float] | None
-    notes: dict[str, int]
-    remap: dict[str, int] | None = None
-
-    def summary(self) -> dict[str, str]:
-        """Return it in words, without what is usual."""
-        found = {"masks_as": f"{self.masks_as} ({self.because})"}
-        if self.exif != "apply":
-            found["exif"] = self.exif
-        if self.window is not None:
-            found["window"] = " ".join(f"{value:g}" for value in self.window)
-        if self.remap is not None:
-            moved = [f"{i} -> {j}" for i, j in self.remap.items() if int(i) != j]
-            found["ids"] = ", ".join(moved)
-        if self.notes:
-            found["notes"] = "; ".join(f"{n} x {note}" for note, n in self.notes.items())
-        return found
-
-
-class DatasetInfo(Config):
-    """The content of ``dataset.json``; ``images`` (key: ``pictures``) by split, then by stem.
-
-    ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason).
-    """
-
-    format: int
-    name: str
-    source: str
-    licence: str
-    height: int
-    width: int
-    resize: ResizeRule
-    image_format: ImageFormat
-    labels: list[LabelInfo]
-    ignore_id: int | None
-    splits: dict[str, SplitInfo]
-    images: dict[str, dict[str, ImageInfo]] = Field(alias="pictures")
-    excluded: dict[str, str]
-    versions: dict[str, str]
-    reading: ReadingInfo | None = None
 
 
 class PreparedDataset:
@@ -172,7 +73,7 @@ class PreparedDataset:
                 "prepare the data again"
             )
         info = parse(DatasetInfo, value, str(path))
-        _check_names(info, str(path))
+        check_names(info, str(path))
         return cls(root, info)
 
     @cached_property
@@ -258,6 +159,49 @@ class PreparedDataset:
             )
         return mode
 
+    @property
+    def digest(self) -> str:
+        """What the data set is, as ``digest_of`` says: of all splits."""
+        return self.digest_of(self.splits())
+
+    def digest_of(self, splits: Collection[str], kinds: Collection[str] = KINDS) -> str:
+        """Return a digest of labels, size, and the images of some splits as they are now.
+
+        Paths, names of data sets, licences and colours do not count: a data set that was moved or
+        that another one equals has the same digest.
+
+        Args:
+            splits: whose images count.
+            kinds: which of their files count: ``images``, ``masks``, ``instances``.
+
+        Raises:
+            UserError: a file is missing.
+        """
+        return self.info.digest_of(self.digests(splits, kinds))
+
+    def digests(self, splits: Collection[str], kinds: Collection[str] = KINDS) -> dict[str, str]:
+        """Return a digest of everything about an image by ``split/stem``; see ``digest_of``."""
+        found: dict[str, str] = {}
+        for split in splits:
+            files = self.file_digests(split, kinds)
+            for stem, digests in files.items():
+                found[f"{split}/{stem}"] = self.record(split, stem).digest_of(digests)
+        return found
+
+    def file_digests(self, split: str, kinds: Collection[str] = KINDS) -> dict[str, dict[str, str]]:
+        """Return the digests of the files of a split's images as they are now, by stem and kind.
+
+        Files that are newer than ``dataset.json``, or without a recorded digest, are read.
+
+        Raises:
+            UserError: a file is missing.
+        """
+        return self._files.of_split(self, split, kinds)
+
+    @cached_property
+    def _files(self) -> FileDigests:
+        return FileDigests(self.root / INFO)
+
     def summary(self) -> dict[str, Any]:
         """Return what `semsynth prepare` prints about the data set: JSON values."""
         info = self.info
@@ -278,13 +222,14 @@ class PreparedDataset:
 
     def read_image(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read an image: (H, W, 3) uint8 RGB."""
-        pixels = _read(self.image_path(split, stem), cv2.IMREAD_COLOR_RGB)
-        return self._check_size(pixels, self.image_path(split, stem)).astype(np.uint8, copy=False)
+        path = self.image_path(split, stem)
+        pixels = self._read("images", split, stem, path, cv2.IMREAD_COLOR_RGB)
+        return pixels.astype(np.uint8, copy=False)
 
     def read_mask(self, split: str, stem: str) -> Array:
         """Read a mask: (H, W) uint8 or uint16 ids."""
         path = self.mask_path(split, stem)
-        pixels = self._check_size(_read(path, cv2.IMREAD_UNCHANGED), path)
+        pixels = self._read("masks", split, stem, path, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 2:
             return pixels
         # Somebody saved it with a palette or in colours.
@@ -295,14 +240,23 @@ class PreparedDataset:
     def read_instances(self, split: str, stem: str) -> npt.NDArray[np.uint16]:
         """Read an instance map: (H, W) uint16; equal values are one object."""
         path = self.instances_path(split, stem)
-        pixels = self._check_size(_read(path, cv2.IMREAD_UNCHANGED), path)
+        pixels = self._read("instances", split, stem, path, cv2.IMREAD_UNCHANGED)
         return pixels.astype(np.uint16, copy=False)
 
     def read_edges(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read the edges of the instances: (H, W) uint8, 1 for an edge; none towards padding."""
         return instance_edges(self.read_instances(split, stem), self.content(split, stem))
 
-    def _check_size(self, pixels: Array, path: Path) -> Array:
+    def _read(self, kind: str, split: str, stem: str, path: Path, flags: int) -> Array:
+        try:
+            data = np.fromfile(path, np.uint8)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; prepare the data again") from None
+        recorded = self.record(split, stem).digests.get(kind)
+        self._files.check(path, data.data, (split, kind, stem), recorded)
+        pixels = cv2.imdecode(data, flags) if data.size else None
+        if pixels is None:
+            raise UserError(f"{path}: cannot be read as an image; prepare the data again")
         if pixels.shape[:2] != (self.height, self.width):
             height, width = pixels.shape[:2]
             raise UserError(
@@ -310,23 +264,3 @@ class PreparedDataset:
                 "prepare the data again"
             )
         return pixels
-
-
-def _check_names(info: DatasetInfo, where: str) -> None:
-    """Check that splits and stems, which become parts of paths, stay in their folders."""
-    for split in info.splits.keys() | info.images.keys():
-        path_name(split, where)
-        listed = info.splits[split].stems if split in info.splits else []
-        for stem in {*listed, *info.images.get(split, {})}:
-            path_name(stem, where)
-
-
-def _read(path: Path, flags: int) -> Array:
-    try:
-        data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; prepare the data again") from None
-    pixels = cv2.imdecode(data, flags) if data.size else None
-    if pixels is None:
-        raise UserError(f"{path}: cannot be read as an image; prepare the data again")
-    return pixels

@@ -20,7 +20,7 @@ from semsynth.core.files import write_text
 from semsynth.data.manifest import MANIFEST
 
 if TYPE_CHECKING:
-    from semsynth.data.dataset import DatasetInfo
+    from semsynth.data.info import DatasetInfo
 
 Origin = Literal["real", "synthetic"]
 README = "README.md"

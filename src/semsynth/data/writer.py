@@ -17,16 +17,10 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_bytes, write_json
 from semsynth.core.paths import path_name
 from semsynth.data.config import ResizeMode, ResizeRule
-from semsynth.data.dataset import (
-    FORMAT,
-    INFO,
-    DatasetInfo,
-    ImageFormat,
-    ImageInfo,
-    PreparedDataset,
-    SplitInfo,
-)
+from semsynth.data.content import KINDS, digest_bytes
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
+from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageFormat, ImageInfo, SplitInfo
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.resize import Box
 
@@ -124,18 +118,21 @@ def write_sample(
             raise UserError(f"'{stem}': is {pixels.shape[:2]} (height, width), must be {size}")
     form.labels.check_ids(sample.mask, f"'{stem}'")
     mask = sample.mask.astype(form.labels.mask_dtype)
+    files: dict[str, tuple[Array, ImageFormat]] = {}
     if sample.image is not None:
-        path = root / "images" / split / f"{stem}.{form.image_format}"
-        write_bytes(path, encode_image(sample.image, form.image_format))
-    colored = form.labels.colorize(mask)
-    write_bytes(root / "masks" / split / f"{stem}.png", encode_image(mask, "png"))
-    write_bytes(root / "colored_masks" / split / f"{stem}.png", encode_image(colored, "png"))
+        files["images"] = (sample.image, form.image_format)
+    files |= {"masks": (mask, "png"), "colored_masks": (form.labels.colorize(mask), "png")}
     if sample.instances is not None:
         ids = sample.instances
         if int(ids.min()) < 0 or int(ids.max()) > 65535:
             raise UserError(f"'{stem}': instance ids must be 0..65535")
-        path = root / "instances" / split / f"{stem}.png"
-        write_bytes(path, encode_image(ids.astype(np.uint16), "png"))
+        files["instances"] = (ids.astype(np.uint16), "png")
+    digests = {}
+    for folder, (pixels, file_format) in files.items():
+        data = encode_image(pixels, file_format)
+        write_bytes(root / folder / split / f"{stem}.{file_format}", data)
+        if folder in KINDS:
+            digests[folder] = digest_bytes(data)
     box = sample.box or (0, 0, *size)
     info = ImageInfo(
         original_size=list(sample.original_size or size),
@@ -143,11 +140,45 @@ def write_sample(
         image=sample.image is not None,
         instances=sample.instances is not None,
         resize=sample.resize,
+        digests=digests,
     )
-    content = mask[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-    values, counts = np.unique(content, return_counts=True)
-    pixels_by_id = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
-    return ImageRecord(split, stem, info, pixels_by_id)
+    return ImageRecord(split, stem, info, _pixels_by_id(mask, info))
+
+
+def record_of(
+    root: Path, form: PreparedFormat, split: str, stem: str, info: ImageInfo
+) -> ImageRecord:
+    """Return the record of an image whose files are there: of another process or an earlier run.
+
+    Args:
+        root: the folder.
+        form: of its images.
+        split: of the image.
+        stem: of the image.
+        info: what is known of it; digests are taken from the files.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    there = {"images": info.image, "masks": True, "instances": info.instances}
+    digests, mask = {}, None
+    for kind in (kind for kind in KINDS if there[kind]):
+        path = root / kind / split / f"{stem}.{form.image_format if kind == 'images' else 'png'}"
+        data = np.fromfile(path, np.uint8) if path.exists() else np.empty(0, np.uint8)
+        if kind == "masks" and data.size:
+            mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if not data.size or (kind == "masks" and mask is None):
+            raise UserError(f"{path}: cannot be read; remove it and run the command again")
+        digests[kind] = digest_bytes(data.data)
+    assert mask is not None, "every image has a mask"
+    info = info.model_copy(update={"digests": digests})
+    return ImageRecord(split, stem, info, _pixels_by_id(mask, info))
+
+
+def _pixels_by_id(mask: Array, info: ImageInfo) -> dict[int, int]:
+    top, left, height, width = info.box
+    values, counts = np.unique(mask[top : top + height, left : left + width], return_counts=True)
+    return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
 
 
 def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
@@ -233,8 +264,9 @@ class PreparedWriter:
         del self._records[split, stem]
         self._dropped.add((split, stem))
         for folder in FOLDERS:
-            for path in (self.root / folder / split).glob(f"{_escape(stem)}.*"):
-                path.unlink()
+            kind = self.form.image_format if folder == "images" else "png"
+            # By their whole names: "a.b" is another image than "a".
+            (self.root / folder / split / f"{stem}.{kind}").unlink(missing_ok=True)
 
     def finish(
         self,
@@ -281,6 +313,7 @@ class PreparedWriter:
             notes = Counter(note for record in self.records() for note in record.notes)
             content["reading"] = {**reading, "notes": dict(sorted(notes.items()))}
         info = DatasetInfo.model_validate(content)
+        info = info.model_copy(update={"content": info.recorded_digest()})
         without = {"reading"} if reading is None else set()
         write_hub_files(self.root, info, self._origin)
         write_json(self.root / INFO, info.model_dump(by_alias=True, exclude=without))
@@ -327,10 +360,6 @@ class PreparedWriter:
 def _split_rank(split: str) -> int:
     known = ("train", "val", "test")
     return known.index(split) if split in known else len(known)
-
-
-def _escape(stem: str) -> str:
-    return "".join(f"[{c}]" if c in "[]*?" else c for c in stem)
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,8 @@ from semsynth.core.files import claim_output_dir, read_json, sha256_file
 from semsynth.core.logging import logger
 from semsynth.core.rng import numpy_rng
 from semsynth.core.version import __version__
-from semsynth.data.dataset import INFO, PreparedDataset
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.info import INFO
 from semsynth.data.labels import check_same_labels
 from semsynth.data.manifest import MANIFEST
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from semsynth.core.files import write_json, write_text
 from semsynth.core.rng import numpy_rng
-from semsynth.data.dataset import ImageFormat
+from semsynth.data.info import ImageFormat
 from semsynth.data.labels import LabelSet
 from semsynth.data.writer import encode_image
 from semsynth.evaluation.accumulate import SEGMENTER

@@ -12,7 +12,8 @@ from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, sha256_file, write_bytes
 from semsynth.core.logging import logger, progress_bar
-from semsynth.data.dataset import INFO, PreparedDataset
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.info import INFO
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.generate.config import GenerateConfig

@@ -10,18 +10,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
-import numpy as np
 
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, write_once, write_text
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import ResizeMode
-from semsynth.data.dataset import INFO, ImageInfo, PreparedDataset
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.info import INFO, ImageInfo
 from semsynth.data.labels import Array
 from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.data.resize import Box, source_box, undo_resize
-from semsynth.data.writer import ImageRecord, PreparedFormat, PreparedSample, PreparedWriter
+from semsynth.data.writer import (
+    ImageRecord,
+    PreparedFormat,
+    PreparedSample,
+    PreparedWriter,
+    record_of,
+)
 from semsynth.pipelines.generate.config import GenerateConfig
 
 T = TypeVar("T")
@@ -272,20 +278,7 @@ class SampleStore:
         original, box = self._geometry.original_size_and_box(split, source)
         mode = self._geometry.resize_mode(split, source)
         info = ImageInfo(original_size=list(original), box=list(box), resize=mode)
-        return record_of(self.folder / "masks" / split / f"{stem}.png", split, stem, info)
-
-
-def record_of(mask_path: Path, split: str, stem: str, info: ImageInfo) -> ImageRecord:
-    """Return what `PreparedWriter` keeps of an image whose files exist already.
-
-    Raises:
-        UserError: the mask cannot be read.
-    """
-    mask = read_image(mask_path, cv2.IMREAD_UNCHANGED)
-    top, left, height, width = info.box
-    values, counts = np.unique(mask[top : top + height, left : left + width], return_counts=True)
-    pixels = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
-    return ImageRecord(split, stem, info, pixels)
+        return record_of(self.folder, self._geometry.form, split, stem, info)
 
 
 def read_image(path: Path, flags: int) -> Array:

@@ -31,7 +31,8 @@ from safetensors.numpy import save
 from semsynth.core.errors import UserError
 from semsynth.core.files import claim_output_dir, require_space, sha256_file, write_bytes
 from semsynth.core.logging import logger, progress
-from semsynth.data.dataset import INFO, PreparedDataset
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.info import INFO
 from semsynth.data.loader import Latents
 from semsynth.models.codecs.codec import Codec, normalize_images
 

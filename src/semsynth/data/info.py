@@ -1,0 +1,153 @@
+"""The content of ``dataset.json``: what is recorded of a prepared data set and of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from semsynth.core.config import Config
+from semsynth.core.paths import path_name
+from semsynth.data.config import ResizeMode, ResizeRule
+from semsynth.data.content import digest_json
+
+FORMAT = 1
+INFO = "dataset.json"
+ImageFormat = Literal["jpg", "png"]
+
+
+class LabelInfo(Config):
+    """A label in ``dataset.json``."""
+
+    id: int
+    name: str
+    color: list[int]
+    channel: int | None
+    thing: bool
+
+
+class SplitInfo(Config):
+    """A split: its stems in order, and pixels (count and share of 1) by label name.
+
+    Only pixels inside the content boxes are counted.
+    """
+
+    stems: list[str]
+    class_pixels: dict[str, int]
+    class_shares: dict[str, float]
+
+
+class ImageInfo(Config):
+    """One image.
+
+    Attributes:
+        original_size: height and width in pixels before preparing.
+        box: top, left, height, width of the content in the prepared image; outside is padding.
+        image: whether there is an image (or a mask alone).
+        instances: whether there is an instance map.
+        resize: how it was resized, for a data set with the rule "paper"; else None.
+        digests: of its files, by their folder (images, masks, instances): the first 32 hexadecimal
+            digits of their SHA-256. Empty in folders that were written before there were any.
+    """
+
+    original_size: list[int]
+    box: list[int]
+    image: bool = True
+    instances: bool = False
+    resize: ResizeMode | None
+    digests: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def digest(self) -> str | None:
+        """One digest of all of its files, as they were written; None where none is recorded."""
+        return digest_json(self.digests) if self.digests else None
+
+    def digest_of(self, files: Mapping[str, str]) -> str:
+        """Return a digest of everything about the image, whose files have these digests."""
+        return digest_json([dict(files), self.original_size, self.box, self.resize])
+
+
+class ReadingInfo(Config):
+    """What was decided about the raw files.
+
+    Attributes:
+        masks_as: ids, colors, or auto (image by image).
+        because: what decided that.
+        exif: apply, ignore, or auto (as the sizes tell, image by image).
+        window: the values that became 0 and 255 in images of more than 8 bits; None: 0 and 65535.
+        remap: ids in the raw masks to ids here; None: they are the same.
+        notes: what reading passed over or had to find out, with the number of images.
+    """
+
+    masks_as: str
+    because: str
+    exif: str
+    window: list[float] | None
+    notes: dict[str, int]
+    remap: dict[str, int] | None = None
+
+    def summary(self) -> dict[str, str]:
+        """Return it in words, without what is usual."""
+        found = {"masks_as": f"{self.masks_as} ({self.because})"}
+        if self.exif != "apply":
+            found["exif"] = self.exif
+        if self.window is not None:
+            found["window"] = " ".join(f"{value:g}" for value in self.window)
+        if self.remap is not None:
+            moved = [f"{i} -> {j}" for i, j in self.remap.items() if int(i) != j]
+            found["ids"] = ", ".join(moved)
+        if self.notes:
+            found["notes"] = "; ".join(f"{n} x {note}" for note, n in self.notes.items())
+        return found
+
+
+class DatasetInfo(Config):
+    """The content of ``dataset.json``; ``images`` (key: ``pictures``) by split, then by stem.
+
+    ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason);
+    ``content`` is the ``digest`` that the data set had when it was written.
+    """
+
+    format: int
+    name: str
+    source: str
+    licence: str
+    height: int
+    width: int
+    resize: ResizeRule
+    image_format: ImageFormat
+    labels: list[LabelInfo]
+    ignore_id: int | None
+    splits: dict[str, SplitInfo]
+    images: dict[str, dict[str, ImageInfo]] = Field(alias="pictures")
+    excluded: dict[str, str]
+    versions: dict[str, str]
+    reading: ReadingInfo | None = None
+    content: str | None = None
+
+    def digest_of(self, images: Mapping[str, str]) -> str:
+        """Return a digest of labels and size with those of ``PreparedDataset.digests``."""
+        labels = sorted([x.id, x.name, x.channel, x.thing] for x in self.labels)
+        size = [self.height, self.width, self.resize]
+        return digest_json([labels, self.ignore_id, size, dict(images)])
+
+    def recorded_digest(self) -> str | None:
+        """Return the digest of all images as they were written; None where one has none."""
+        images = {
+            f"{split}/{stem}": info.digest_of(info.digests)
+            for split, found in self.images.items()
+            for stem, info in found.items()
+            if info.digests
+        }
+        whole = len(images) == sum(map(len, self.images.values()))
+        return self.digest_of(images) if whole else None
+
+
+def check_names(info: DatasetInfo, where: str) -> None:
+    """Check that splits and stems, which become parts of paths, stay in their folders."""
+    for split in info.splits.keys() | info.images.keys():
+        path_name(split, where)
+        listed = info.splits[split].stems if split in info.splits else []
+        for stem in {*listed, *info.images.get(split, {})}:
+            path_name(stem, where)
