@@ -18,6 +18,7 @@ import pytest
 
 from semsynth import LabelSet, SemanticDiffusionPipeline
 from semsynth.cli import main
+from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network
@@ -30,6 +31,7 @@ REASONS = {
     "05": r"data180/images/p00\.jpg: has EXIF orientation 3.*--exif apply .*--exif ignore",
     "06": r"\(H,W,K\) refused: .*one-hot.*argmax\(-1\)[^$]*\(K,H,W\) refused: .*argmax\(0\)",
     "07": "",
+    "19": "excluded: 1",
     "25": "HeunDiscreteScheduler 20 refused: HeunDiscreteScheduler with 20 steps .*use_karras"
     ".*KDPM2AncestralDiscreteScheduler 20 refused: .*KDPM2DiscreteScheduler 20 refused: "
     ".*DDIMScheduler 1 refused: DDIMScheduler with 1 step .*timestep_spacing='trailing'"
@@ -101,6 +103,12 @@ def check(case: Path, folder: Path, results: list[tuple[int, str]]) -> None:
         assert "3 x EXIF rotation not applied" in results[1][1]
     elif case.name.startswith("07"):
         assert [status for status, _ in results] == [0, 0, 0]
+    elif case.name.startswith("19"):
+        data = PreparedDataset.open(folder / "o")
+        assert list(data.info.excluded) == ["train/frame_1"]
+        assert data.stems("train") == ["frame_1.left", "frame_1.right", "frame_2"]
+        for stem in data.stems("train"):
+            assert data.read_image("train", stem).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
