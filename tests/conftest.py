@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -27,6 +28,16 @@ ROOT = Path(__file__).resolve().parents[1]
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is measured in tests is not remembered for the user."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def has_modes(tmp_path_factory: pytest.TempPathFactory) -> bool:
+    """Whether the mode of a file can be set: the tests of writers run without, too."""
+    path = tmp_path_factory.mktemp("modes") / "a"
+    path.touch()
+    with contextlib.suppress(OSError):
+        path.chmod(0o700)
+    return path.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,33 @@ from semsynth.core.files import (
     atomic_folder,
     atomic_path,
     claim_output_dir,
+    link_or_copy,
     read_json,
     require_space,
     sha256_file,
+    to_disk,
     write_bytes,
     write_json,
+    write_once,
     write_text,
 )
+
+# What file systems answer that have no modes, links or flushing: CIFS, FUSE, mounted buckets.
+REFUSALS = ("EPERM", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL")
 
 
 def only(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_what_is_written_is_read(tmp_path: Path, has_modes: bool) -> None:
     write_json(tmp_path / "new/a.json", {"ä": [1, None]})
     assert read_json(tmp_path / "new/a.json") == {"ä": [1, None]}
     write_text(tmp_path / "new/a.txt", "é\n")
     write_bytes(tmp_path / "new/b", b"\0")
     assert (tmp_path / "new/a.txt").read_bytes() == b"\xc3\xa9\n"
     assert only(tmp_path / "new") == ["a.json", "a.txt", "b"]
-    assert (tmp_path / "new/b").stat().st_mode & 0o777 == 0o644
+    assert not has_modes or (tmp_path / "new/b").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt()], ids=["bug", "ctrl_c"])
@@ -127,14 +135,14 @@ def test_space_is_asked_for_before_the_work(tmp_path: Path) -> None:
     assert only(tmp_path) == []
 
 
-def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path, has_modes: bool) -> None:
     target = tmp_path / "deep" / "a"
     with atomic_folder(target) as temporary:
         (temporary / "inner").mkdir()
         (temporary / "inner" / "b.txt").write_text("b")
         assert not target.exists()
     assert (target / "inner" / "b.txt").read_text() == "b"
-    assert target.stat().st_mode & 0o777 == 0o755
+    assert not has_modes or target.stat().st_mode & 0o777 == 0o755
     assert only(tmp_path / "deep") == ["a"]
     with pytest.raises(UserError, match="exists and is not empty"), atomic_folder(target):
         pass
@@ -149,4 +157,95 @@ def test_an_error_leaves_no_folder(failure: BaseException, tmp_path: Path) -> No
     with pytest.raises(type(failure)), atomic_folder(tmp_path / "a") as temporary:
         (temporary / "half").touch()
         raise failure
+    assert only(tmp_path) == []
+
+
+@pytest.fixture(params=REFUSALS)
+def flat_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A file system that refuses modes, hard links and flushing; the number that it answers."""
+    number = int(getattr(errno, request.param))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("chmod", "link", "fsync"):
+        monkeypatch.setattr(os, name, refuse)
+    return number
+
+
+def test_modes_links_and_flushing_are_best_effort(flat_disk: int, tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "a")
+    write_text(tmp_path / "a", "b")
+    with atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "c").write_text("c")
+    to_disk(tmp_path / "folder")
+    link_or_copy(tmp_path / "a", tmp_path / "copy")
+    claim_output_dir(tmp_path / "claimed", "run", {"a": 1})
+    assert (tmp_path / "a").read_text() == (tmp_path / "copy").read_text() == "b"
+    assert (tmp_path / "folder/c").read_text() == "c"
+    assert only(tmp_path) == ["a", "claimed", "copy", "folder"]
+    assert only(tmp_path / "claimed") == [".semsynth.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_what_did_not_arrive_is_an_error(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises((OSError, UserError)):
+        write_text(tmp_path / "a", "a")
+    assert only(tmp_path) == []
+
+
+def _agree(path: Path) -> list[Any]:
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda number: write_once(path, number), range(16)))
+
+
+def test_the_first_value_is_everyones_without_links_too(flat_disk: int, tmp_path: Path) -> None:
+    for round_ in range(5):
+        values = _agree(tmp_path / f"{round_}.json")
+        assert len(set(values)) == 1 and values[0] == read_json(tmp_path / f"{round_}.json")
+    assert only(tmp_path) == [f"{round_}.json" for round_ in range(5)]
+
+
+def test_one_that_was_killed_while_it_moved_a_file_blocks_nobody(
+    flat_disk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsynth.core.files._MOVING_SECONDS", 0.1)
+    (tmp_path / ".a.json.lock").mkdir()
+    assert write_once(tmp_path / "a.json", 1) == 1
+    assert only(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("name", ["a" * 200, "ä" * 100, "a." + "b" * 198, "a" * 199 + "."])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text(path, "1"),
+        lambda path: write_once(path, 1),
+        lambda path: write_text(path / "1", "1"),
+    ],
+    ids=["file", "once", "folder"],
+)
+def test_a_name_of_200_bytes_works(write: Callable[[Path], Any], name: str, tmp_path: Path) -> None:
+    write(tmp_path / name)
+    assert only(tmp_path) == [name]
+    with atomic_folder(tmp_path / "folder" / name) as temporary:
+        assert len(temporary.name.encode()) < 60
+    assert only(tmp_path / "folder") == [name]
+
+
+def test_a_refusal_of_all_that_is_needed_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(UserError, match=r"a: cannot be written \(.*\); choose another folder"):
+        write_text(tmp_path / "a", "a")
     assert only(tmp_path) == []

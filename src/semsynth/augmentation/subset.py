@@ -6,14 +6,12 @@ Synthetic images are filtered by how well a segmenter's prediction agrees with t
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from semsynth.core.files import write_bytes
+from semsynth.core.files import link_or_copy, write_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
@@ -104,10 +102,7 @@ def write_subset(
 
 
 def _link(source: Path, target: Path) -> None:
-    """Hard-link if the file system can, otherwise copy; files here are replaced, never changed."""
+    """Link or copy; files here are replaced, never changed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    link_or_copy(source, target)

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,57 @@ from semsynth.core.strict import parse_json
 MARKER = ".semsynth.json"
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
 CHUNK = 1 << 24
+
+# How a file system says that it cannot bring a file to the disk when asked: CIFS, FUSE, buckets.
+# Not EACCES: NFS reports so that what was written did not arrive.
+_NO_FSYNC = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+# Of a name that may be long, so much is in the name of a temporary file: it says whose it is.
+_SHOWN_BYTES = 24
+# How long another process may take to move a small file to its place.
+_MOVING_SECONDS = 10.0
+
+
+def to_disk(path: str | Path) -> None:
+    """Bring a file or folder to the disk (fsync), where the file system can do so when asked.
+
+    Raises:
+        OSError: the disk is full, or what was written did not arrive.
+    """
+    path, is_windows = Path(path), os.name == "nt"
+    if is_windows and path.is_dir():
+        return
+    # Windows flushes what may be written alone; a bucket may open nothing that is there to write.
+    handle = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def allow_reading(path: str | Path) -> None:
+    """Let other users read a file or folder, where the file system has modes that can be set."""
+    with suppress(OSError):
+        os.chmod(path, 0o755 if Path(path).is_dir() else 0o644)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Hard-link ``target`` to ``source``, or copy it where the file system has no such links."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _shown(name: str) -> str:
+    """Return the beginning of a name, of a length that leaves room for more of it."""
+    return name.encode(errors="surrogateescape")[:_SHOWN_BYTES].decode(errors="ignore")
 
 
 @contextmanager
@@ -35,15 +87,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        suffix = path.suffix if len(path.suffix) < _SHOWN_BYTES else ""
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+            dir=path.parent, prefix=f".{_shown(path.stem)}.", suffix=suffix
         )
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        to_disk(temporary)
+        allow_reading(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise _as_user_error(error, path) from error
@@ -67,13 +119,14 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{_shown(folder.name)}."))
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        os.chmod(temporary, 0o755)
+                to_disk(path)
+        allow_reading(temporary)
+        if folder.exists():
+            folder.rmdir()  # empty; not everywhere can a folder take the place of another
         os.replace(temporary, folder)
     except OSError as error:
         raise _as_user_error(error, folder) from error
@@ -83,9 +136,9 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def _as_user_error(error: OSError, path: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return UserError(f"{path}: the disk is full; free some space and run the command again")
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if error.errno in _REFUSED:
         return UserError(f"{path}: cannot be written ({error.strerror}); choose another folder")
     return error
 
@@ -117,7 +170,8 @@ def write_once(path: str | Path, value: Any) -> Any:
         # A temporary folder beside it: its name says whose it is, should this process be killed.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            prefix = f".{_shown(path.name)}."
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
                 write_text(Path(folder) / path.name, text)
                 _move_first(Path(folder) / path.name, path)
         except OSError as error:
@@ -126,13 +180,31 @@ def write_once(path: str | Path, value: Any) -> Any:
 
 
 def _move_first(temporary: Path, path: Path) -> None:
+    """Give a file the name ``path``, unless there is one already."""
     try:
         os.link(temporary, path)
+        return
     except FileExistsError:
-        pass
+        return
     except OSError:
-        # A file system without hard links: of two at the same moment the later one stays.
-        os.replace(temporary, path)
+        pass  # a file system without hard links
+    # Folders are made by one process only everywhere. One that was killed meanwhile leaves its own.
+    lock = path.with_name(f".{_shown(path.name)}.lock")
+    patience = time.monotonic() + _MOVING_SECONDS
+    while time.monotonic() < patience:
+        try:
+            lock.mkdir()
+            break
+        except FileExistsError:
+            if path.exists():
+                return
+            time.sleep(0.02)
+    try:
+        if not path.exists():
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            lock.rmdir()
 
 
 def read_json(path: str | Path) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, sha256_file, write_json
+from semsynth.core.files import allow_reading, read_json, sha256_file, write_json
 
 PIPELINE = "SemanticDiffusionPipeline"
 # Where folders say that the network's class is: a place that does not move with our modules.
@@ -132,7 +132,7 @@ def strip_local_paths(folder: Path) -> None:
             write_json(file, value)
     for name in ("unet", VAE):
         for file in (folder / name).glob("*"):
-            file.chmod(0o644)  # safetensors lets only the owner read them
+            allow_reading(file)  # safetensors lets only the owner read them
 
 
 def _name_own_vae(value: Any) -> bool:

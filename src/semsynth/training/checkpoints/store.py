@@ -19,7 +19,7 @@ import torch
 
 from semsynth.core.distributed.job import RunLock
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, sha256_file, write_json, write_text
+from semsynth.core.files import read_json, sha256_file, to_disk, write_json, write_text
 from semsynth.core.logging import logger
 from semsynth.core.safe_load import load_torch_file
 
@@ -81,7 +81,7 @@ def save_state(
         os.replace(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _to_disk(run)
+    to_disk(run)
     write_text(run / LATEST, final.name + "\n")
     for old in complete_checkpoints(run)[:-keep]:
         if not keep_every or _step(old) % keep_every:
@@ -93,18 +93,10 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     torch.save(state, folder / STATE)
-    _to_disk(folder / STATE)
+    to_disk(folder / STATE)
     digest = {STATE: sha256_file(folder / STATE)}
     write_json(folder / MANIFEST, {"format": FORMAT, "step": step, "sha256": digest})
-    _to_disk(folder)
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    to_disk(folder)
 
 
 def _step(folder: Path) -> int:
