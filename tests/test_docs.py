@@ -17,12 +17,13 @@ from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
-import tyro
 
 import semsynth
-from semsynth.cli import main
+from semsynth.cli import flags, main
+from semsynth.cli.help import HELP, WORKFLOW
 from semsynth.core.errors import UserError
 from semsynth.training.recipe import load_recipe
 
@@ -100,26 +101,40 @@ class Parsed(BaseException):
     """The flags were parsed; nothing is run."""
 
 
+def parse_command(command: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return the configuration that a command gives."""
+    real = flags.read_flags
+
+    def parse_only(*arguments: Any, **options: Any) -> None:
+        raise Parsed(real(*arguments, **options)[0])
+
+    monkeypatch.setattr(flags, "read_flags", parse_only)
+    try:
+        status = main(shlex.split(command)[1:])
+    except Parsed as parsed:
+        return parsed.args[0]
+    pytest.fail(f"{command}: exit status {status}")
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p != LOG], ids=relative)
 def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = tyro.cli
-
-    def parse_only(*arguments: object, **options: object) -> None:
-        raise Parsed(real(*arguments, **options))  # type: ignore[call-overload]
-
-    monkeypatch.setattr(tyro, "cli", parse_only)
     for command in commands(page):
         for placeholder, value in PLACEHOLDERS.items():
             command = command.replace(placeholder, value)
         words = shlex.split(command)[1:]
         if words[-1] == "--help" or words[0].startswith("-") or words == ["VERB"]:
             continue
-        try:
-            status = main(words)
-        except Parsed as parsed:
-            check_recipe(command, parsed.args[0].config)
-        else:
-            pytest.fail(f"{command}: exit status {status}")
+        with monkeypatch.context() as patch:
+            check_recipe(command, parse_command(command, patch))
+
+
+EXAMPLES = [command for known in HELP.values() for command in known.examples.values()]
+
+
+@pytest.mark.parametrize("command", [*EXAMPLES, *WORKFLOW.values()])
+def test_examples_of_help_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = re.split(" >", command)[0]
+    check_recipe(command, parse_command(command, monkeypatch))
 
 
 def check_recipe(command: str, config: object) -> None:

@@ -128,7 +128,7 @@ def test_it_installs_in_a_clean_environment_and_runs(kind: str, dist: Path, tmp_
     run([*pip, "--ignore-installed", str(file)])
     assert str(tmp_path) in run([python, "-c", "import semsynth; print(semsynth)"]).stdout
     assert run([semsynth_, "--version"]).stdout == f"semsynth {semsynth.__version__}\n"
-    assert "verbs:" in run([semsynth_, "--help"]).stdout
+    assert "\n  prepare " in run([semsynth_, "--help"]).stdout
     flags = ["--height", "32", "--width", "32", "--train-count", "2", "--val-count", "1"]
     run([semsynth_, "prepare", "--source", "streets", "--output", "streets", *flags])
     assert (tmp_path / "streets" / "dataset.json").is_file()

@@ -15,6 +15,7 @@ from semsynth.cli import VERBS, Verb, main
 
 COMMANDS = [[verb] for verb in VERBS] + [["segment", "train"], ["segment", "score"]]
 HEAVY = ("torch", "diffusers", "transformers", "datasets", "accelerate", "matplotlib", "scipy")
+HEAVY += ("numpy", "PIL", "cv2", "skimage", "pyarrow", "pandas", "huggingface_hub", "jinja2")
 
 
 def python(code: str, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +54,9 @@ def test_the_table_of_verbs_is_right_and_every_file_of_a_verb_is_in_it() -> None
     helpers = {
         "__init__",
         "common",
+        "describe",
+        "flags",
+        "help",
         "scripts",
         "cluster.__init__",
         "cluster.launch",

@@ -56,8 +56,11 @@ def test_parse_shows_the_first_paragraph_and_the_fields(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "Missing from semsynth x: --data-dir PATH Where from. (required)"),
-        (["--data-dir", "a", "--count", "b"], "Error parsing --count: invalid literal"),
+        ([], "--data-dir is missing: Where from; see `semsynth x --help`"),
+        (
+            ["--data-dir", "a", "--count", "b"],
+            "--count: must be a whole number, not 'b'; see `semsynth x --help`",
+        ),
         (["--data-dir", "a", "--cuont", "4"], "did you mean --count?"),
         (["--data-dir", "a", "--count", "-1"], "--count is negative"),
     ],

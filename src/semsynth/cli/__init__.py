@@ -24,8 +24,8 @@ class Verb(NamedTuple):
         config: the dataclass of its flags, in a module that does not import torch.
         function: takes the configuration and returns the result as JSON values; it is imported
             after the flags are parsed.
-        main: instead of both, a function of the flags that returns the exit status, for a verb with
-            logic of its own.
+        main: instead of a function, one of the words after the verb that returns the exit status,
+            for a verb with logic of its own.
         subverbs: instead of all these, verbs below it by name.
     """
 
@@ -38,21 +38,34 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "prepare": Verb(
-        "turn a source of images and masks into a prepared data set",
+        "turn images and masks into a prepared data set",
         config="semsynth.data.config:PrepareConfig",
         function="semsynth.data.prepare:prepare_and_summarize",
     ),
     "plan": Verb(
         "estimate what a recipe takes: memory, batch that fits, hours, disk",
+        config="semsynth.cli.plan:PlanConfig",
         main="semsynth.cli.plan:main",
     ),
     "train": Verb(
-        "train the generator, then fine-tune it for guidance", main="semsynth.cli.train:main"
+        "train the generator, then fine-tune it for guidance",
+        config="semsynth.training.recipe:TrainConfig",
+        main="semsynth.cli.train:main",
     ),
-    "submit": Verb("submit a training to a SLURM cluster", main="semsynth.cli.cluster.submit:main"),
+    "submit": Verb(
+        "submit a training to a SLURM cluster",
+        config="semsynth.cli.cluster.submit:SubmitConfig",
+        main="semsynth.cli.cluster.submit:main",
+    ),
     "status": Verb(
         "show the state of a training: step, loss, time left, last checkpoint",
+        config="semsynth.cli.cluster.status:StatusConfig",
         main="semsynth.cli.cluster.status:main",
+    ),
+    "recipes": Verb(
+        "list the recipes, or show the keys of one with values and meanings",
+        config="semsynth.cli.recipes:RecipesConfig",
+        main="semsynth.cli.recipes:main",
     ),
     "generate": Verb(
         "generate several images for each mask",
@@ -60,7 +73,9 @@ VERBS: dict[str, Verb] = {
         function="semsynth.pipelines.generate.run:generate",
     ),
     "evaluate": Verb(
-        "score generated images and write a report", main="semsynth.cli.evaluate:main"
+        "score generated images and write a report",
+        config="semsynth.evaluation.config:EvaluateConfig",
+        main="semsynth.cli.evaluate:main",
     ),
     "segment": Verb(
         "train a segmenter, or score it on a data set",
@@ -99,18 +114,40 @@ VERBS: dict[str, Verb] = {
     ),
     "doctor": Verb(
         "show versions, devices, threads and disk of this machine",
+        config="semsynth.cli.doctor:DoctorConfig",
         main="semsynth.cli.doctor:main",
     ),
+    "completion": Verb(
+        "print a script for bash, zsh or fish that completes verbs and flags",
+        config="semsynth.cli.completion:CompletionConfig",
+        main="semsynth.cli.completion:main",
+    ),
+}
+
+# How `semsynth --help` groups them.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "data": ("prepare",),
+    "training": ("plan", "train", "submit", "status", "recipes"),
+    "images": ("generate", "evaluate", "augment"),
+    "segmenters": ("segment",),
+    "other formats": ("import", "export"),
+    "this installation": ("demo", "doctor", "completion"),
 }
 
 
 def usage() -> str:
-    """Return the help of the bare command, one line a verb."""
+    """Return the help of the bare command: verbs in groups, and examples."""
+    from semsynth.cli.help import WORKFLOW, listed
+
+    verbs = "\n\n".join(
+        f"{title}:\n{_lines({name: VERBS[name] for name in names})}"
+        for title, names in GROUPS.items()
+    )
     return (
         "usage: semsynth [-h] [--version] VERB ...\n\n"
         "Generate photorealistic images from segmentation masks.\n\n"
-        f"verbs:\n{_lines(VERBS)}\n\n"
-        "`semsynth VERB --help` lists the flags of a verb; they work with - and _.\n"
+        f"{verbs}\n\n{listed(WORKFLOW)}\n\n"
+        "`semsynth VERB --help` has the flags and examples of a verb; flags work with - and _.\n"
         "With --json a verb prints its result as one JSON object, last on stdout."
     )
 
@@ -160,7 +197,7 @@ def _run(verb: Verb, name: str, words: list[str]) -> int:
 
 
 def _lines(verbs: Mapping[str, Verb]) -> str:
-    return "\n".join(f"  {name:<10}{verb.help}" for name, verb in verbs.items())
+    return "\n".join(f"  {name:<12}{verb.help}" for name, verb in verbs.items())
 
 
 def _load(place: str) -> Any:

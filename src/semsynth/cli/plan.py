@@ -48,7 +48,8 @@ class PlanConfig:
     measure: bool = True
     """Time some real steps on this machine, where the plan is for it."""
     set: tuple[str, ...] = ()
-    """Changes of the recipe, as section.key=value."""
+    """Changes of the recipe, as section.key=value; lr and bs are train.learning_rate and
+    train.batch_size."""
     device: str = "auto"
     """auto, cpu, cuda: this machine's."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -35,10 +35,10 @@ def is_number(value: Any) -> bool:
 class Config(BaseModel):
     """Base of all configuration: unknown keys are refused, values are not converted silently.
 
-    NumPy's numbers are taken as Python's.
+    NumPy's numbers are taken as Python's; numbers are finite.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -82,36 +82,105 @@ def parse(cls: type[M], mapping: Mapping[str, Any], where: str) -> M:
     try:
         return cls.model_validate(dict(mapping))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{where}: {_explain(cls, first)}") from None
+        raise UserError(f"{where}: {_explain(cls, error.errors())}") from None
 
 
-def _explain(cls: type[BaseModel], problem: Any) -> str:
-    location = [part for part in problem["loc"]]
+def _explain(cls: type[BaseModel], problems: Sequence[Any]) -> str:
+    """Say what is wrong with the first wrong field, in our words rather than pydantic's."""
+    first = problems[0]
+    location = _field_of(cls, first["loc"])
     name = ".".join(map(str, location))
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(cls, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"unknown key '{name}'{hint}"
-    if problem["type"] == "missing":
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{name}'{_hint(cls, location)}"
+    if first["type"] == "missing" and isinstance(location[-1], int):
+        return f"'{'.'.join(map(str, location[:-1]))}' has too few values ({location[-1]})"
+    if first["type"] == "missing":
         return f"key '{name}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    value = problem.get("input")
+    # Each alternative of a union has a problem of its own.
+    of_field = [each for each in problems if _field_of(cls, each["loc"]) == location]
+    message = ", or ".join(dict.fromkeys(map(_in_words, of_field)))
+    value = first.get("input")
     if name and isinstance(value, str | int | float | bool | list):
         return f"'{name}' is {value!r}: {message}"
     return f"'{name}': {message}" if name else message
 
 
-def _keys_at(cls: type[BaseModel], path: Sequence[Any]) -> list[str]:
+# By pydantic's names of what is wrong; what is in braces is in the problem's context.
+_WORDS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "none_required": "must be null",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have {min_length} values or more, not {actual_length}",
+    "too_long": "must have at most {max_length} values, not {actual_length}",
+    "string_too_short": "must have {min_length} characters or more",
+    "string_too_long": "must have at most {max_length} characters",
+}
+
+
+def _in_words(problem: Any) -> str:
+    if problem["type"] in _WORDS:
+        return _WORDS[problem["type"]].format(**problem.get("ctx", {}))
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _field_of(cls: type[BaseModel], path: Sequence[Any]) -> list[Any]:
+    """Return the part of a problem's place that is keys and numbers of list entries.
+
+    What follows in it names an alternative of a union.
+    """
+    found: list[Any] = []
+    model: type[BaseModel] | None = cls
     for part in path:
-        field = cls.model_fields.get(str(part))
-        candidates = [field.annotation, *get_args(field.annotation)] if field else []
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not models:
-            return []
-        cls = models[0]
-    return list(cls.model_fields)
+        field = model.model_fields.get(str(part)) if model else None
+        is_extra = model is not None and field is None and len(found) == len(path) - 1
+        if field is None and not is_extra and not isinstance(part, int):
+            break
+        found.append(part)
+        model = _model_of(field) if field else None
+    return found
+
+
+def _model_of(field: Any) -> type[BaseModel] | None:
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _hint(cls: type[BaseModel], location: Sequence[Any]) -> str:
+    """Return what an unknown key may have meant: one of another section, or one like it."""
+    key = str(location[-1])
+    elsewhere = [name for name in _dotted(cls) if name.rpartition(".")[2] == key]
+    if elsewhere:
+        return f"; did you mean '{' or '.join(elsewhere)}'?"
+    at: type[BaseModel] | None = cls
+    for part in location[:-1]:
+        field = at.model_fields.get(str(part)) if at else None
+        at = _model_of(field) if field else None
+    known = list(at.model_fields) if at else []
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _dotted(cls: type[BaseModel], above: str = "") -> Iterator[str]:
+    for key, field in cls.model_fields.items():
+        yield above + key
+        if model := _model_of(field):
+            yield from _dotted(model, f"{above}{key}.")
 
 
 def set_value(mapping: dict[str, Any], assignment: str) -> None:

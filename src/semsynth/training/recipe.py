@@ -15,6 +15,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.paths import path_name
 from semsynth.diffusion.config import DiffusionConfig, LossConfig, ProcessConfig, check_flow
 from semsynth.models.config import ModelConfig, whole_size
+from semsynth.training.recipe_keys import check_moved, spelled_out
 
 
 class PhaseConfig(Config):
@@ -260,7 +261,7 @@ class TrainConfig:
     """Train the generator, then fine-tune it with mask dropout; resumes an unfinished run.
 
     Attributes:
-        recipe: name of a recipe (streets_demo, camvid, sidewalk_1024, paper_256) or a YAML file.
+        recipe: name of a recipe (`semsynth recipes` lists them), or a YAML file.
         data: folder of `semsynth prepare`.
         output: folder of the run; by default checkpoints/ and the name that the recipe gives.
         from_checkpoint: start from the weights of another model: a final_model.pth, the folder of
@@ -275,7 +276,8 @@ class TrainConfig:
         resume: resume an unfinished run in the output folder (--no-resume: refuse it).
         mask_dropout: what fine-tuning drops: whole masks (the paper); or, with region, in half of
             the samples also classes and regions (finetune.region_dropout, if the recipe has none).
-        set: changes of the recipe, as section.key=value.
+        set: changes of the recipe, as section.key=value; lr and bs are train.learning_rate and
+            train.batch_size.
         device: auto, cpu, cuda or mps.
     """
 
@@ -292,18 +294,6 @@ class TrainConfig:
 
 
 REGION_DROPOUT = 0.5
-# Where a key of an earlier recipe is now.
-_MOVED = {
-    "train.band_weights": "loss.band_weights",
-    "diffusion.prediction": "loss.prediction",
-    "diffusion.learn_sigma": "loss.learn_sigma",
-    "diffusion.loss_sigma_min": "loss.sigma_min",
-    "diffusion.min_snr_gamma": "loss.min_snr_gamma, with loss.weighting: min_snr",
-    "diffusion.times": "loss.timesteps",
-    "diffusion.logit_mean": "loss.logit_mean",
-    "diffusion.logit_std": "loss.logit_std",
-    "diffusion.zero_terminal_snr": "",
-}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -331,19 +321,10 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     path = recipe_path(name_or_path)
     mapping: dict[str, Any] = load_yaml(path)
     for change in changes:
-        set_value(mapping, change)
+        set_value(mapping, spelled_out(change))
     where = str(path) if not changes else f"{path} with --set"
-    _check_moved(mapping, where)
+    check_moved(mapping, where)
     return parse(Recipe, mapping, where)
-
-
-def _check_moved(mapping: dict[str, Any], where: str) -> None:
-    for old, new in _MOVED.items():
-        section, key = old.split(".")
-        values = mapping.get(section)
-        if isinstance(values, dict) and key in values:
-            hint = f"is now {new}" if new else "was removed; delete it"
-            raise UserError(f"{where}: '{old}' {hint}")
 
 
 def with_changes(recipe: Recipe, **changes: Any) -> Recipe:

@@ -61,7 +61,8 @@ class SubmitConfig:
     mask_dropout: Literal["whole", "region"] = "whole"
     """What mask dropout drops in fine-tuning; as in `semsynth train`."""
     set: tuple[str, ...] = ()
-    """Changes of the recipe, as section.key=value."""
+    """Changes of the recipe, as section.key=value; lr and bs are train.learning_rate and
+    train.batch_size."""
     nodes: int = 1
     """Machines."""
     gpus: int = 8

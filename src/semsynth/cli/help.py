@@ -1,0 +1,219 @@
+"""What `--help` shows besides flags: groups of flags, examples, the recipes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class _Help(NamedTuple):
+    """Of a verb: examples, each with what it is for, and flags by the title of their group."""
+
+    examples: Mapping[str, str] = {}
+    groups: Mapping[str, str] = {}
+
+
+WORKFLOW = {
+    "everything on built-in data, in minutes": "semsynth demo",
+    "your images and masks": "semsynth prepare --source folder --data my_images --output prepared",
+    "a generator of them": "semsynth train --data prepared --recipe camvid_480 --output run",
+    "images for its masks": "semsynth generate --model run --data prepared --output samples",
+}
+
+HELP: dict[str, _Help] = {
+    "prepare": _Help(
+        {
+            "a folder with images/, masks/ and labels.yaml": (
+                "semsynth prepare --source folder --data my_images --output prepared"
+            ),
+            "masks by colour, a fifth of the images held out": (
+                "semsynth prepare --source folder --data my_images --masks-as colors "
+                "--val-share 0.2"
+            ),
+            "built-in streets, nothing is downloaded": (
+                "semsynth prepare --source streets --height 64 --width 64 --output streets"
+            ),
+        },
+        {
+            "data": "source output data repo images masks labels licence",
+            "reading": "masks_as exif window resize_masks instances",
+            "size": "height width resize image_format",
+            "split": "val_share group_by holdout near_duplicates train_count val_count seed",
+        },
+    ),
+    "plan": _Help(
+        {
+            "on this machine": "semsynth plan --recipe camvid_480 --data prepared",
+            "on eight GPUs of 80 GB that are elsewhere": (
+                "semsynth plan --recipe sidewalk_1024 --gpus 8 --memory 80"
+            ),
+        },
+        {
+            "training": "recipe data set classes",
+            "machine": "gpus memory device measure",
+            "generation": "images steps",
+        },
+    ),
+    "train": _Help(
+        {
+            "built-in streets on a CPU": (
+                "semsynth train --recipe streets_demo --data streets --output run"
+            ),
+            "fewer steps, another learning rate and batch": (
+                "semsynth train --recipe camvid_480 --data prepared --set train.steps=20000 "
+                "--set lr=5e-5 --set bs=4"
+            ),
+            "from another model's weights": (
+                "semsynth train --recipe camvid_480 --data prepared --from other/run --output run"
+            ),
+        },
+        {
+            "training": "recipe set data output resume mask_dropout",
+            "start": "from_checkpoint fork label_map",
+        },
+    ),
+    "submit": _Help(
+        {
+            "look at the batch script first": (
+                "semsynth submit --recipe sidewalk_1024 --data prepared --nodes 2 --dry-run"
+            ),
+            "a day on four GPUs": (
+                "semsynth submit --recipe camvid_480 --data prepared --gpus 4 --time 24:00:00"
+            ),
+        },
+        {
+            "training": "recipe set data output mask_dropout",
+            "start": "from_checkpoint fork label_map",
+            "cluster": "nodes gpus cpus memory time partition account mail dry_run",
+        },
+    ),
+    "status": _Help({"a training, running or not": "semsynth status run"}),
+    "generate": _Help(
+        {
+            "four images for each held-out mask": (
+                "semsynth generate --model run --data prepared --output samples"
+            ),
+            "a hundred training masks, for augmentation": (
+                "semsynth generate --model run --data prepared --split train --limit 100 "
+                "--output synthetic"
+            ),
+        },
+        {
+            "data": "model data output split per_mask limit native_size small_masks",
+            "sampling": "sampler steps guidance_scale guidance_interval seed",
+            "computing": "device precision compile cache batch_size shard reference",
+        },
+    ),
+    "evaluate": _Help(
+        {
+            "score samples": (
+                "semsynth evaluate --samples samples --data prepared --segmenter segmenter "
+                "--output report"
+            ),
+            "what a codec loses, before any training": (
+                "semsynth evaluate --codec-only --data prepared --segmenter segmenter "
+                "--output report"
+            ),
+        },
+        {
+            "data": "samples data split train_split segmenter",
+            "metrics": "features inception lpips_backbone lpips_heads download seed",
+            "report": "output augmentation run rows",
+            "codec": "codec_only codec vae model",
+            "computing": "device batch_size shard",
+        },
+    ),
+    "segment train": _Help(
+        {
+            "from scratch": "semsynth segment train --data prepared --output segmenter",
+            "from a pretrained encoder, better with few images": (
+                "semsynth segment train --data prepared --init-from nvidia/mit-b0 "
+                "--output segmenter"
+            ),
+        },
+        {
+            "data": "data output split val_split extra extra_split mix_share",
+            "network": "arch init_from width",
+            "training": (
+                "steps batch_size lr pretrained_lr_share weight_decay class_balance seed device"
+            ),
+        },
+    ),
+    "segment score": _Help(
+        {
+            "on held-out real images": (
+                "semsynth segment score --segmenter segmenter --data prepared"
+            ),
+        }
+    ),
+    "augment": _Help(
+        {
+            "a hundred real images, with and without synthetic ones": (
+                "semsynth augment --data prepared --samples synthetic --output augmentation"
+            ),
+        },
+        {
+            "data": "data samples output split samples_split val_split real_images",
+            "experiment": "mix_share trials keep_share ignore_below ceiling seed",
+            "training": "steps batch_size width device",
+        },
+    ),
+    "import": _Help(
+        {
+            "the authors' ADE20K weights": (
+                "semsynth import ade20k.pt --dataset ade20k --output ade20k"
+            ),
+        },
+    ),
+    "export": _Help(
+        {
+            "a folder for Diffusers": "semsynth export run --to diffusers --output model",
+        },
+    ),
+    "demo": _Help({"into another folder": "semsynth demo --output streets"}),
+    "doctor": _Help({"this machine": "semsynth doctor"}),
+    "recipes": _Help(
+        {
+            "all of them": "semsynth recipes",
+            "the keys of one, with values and meanings": "semsynth recipes camvid_480",
+        }
+    ),
+    "completion": _Help(
+        {
+            "bash; then add `source ~/.semsynth_completion` to ~/.bashrc": (
+                "semsynth completion bash > ~/.semsynth_completion"
+            ),
+            "zsh; ~/.zfunc is one of $fpath": "semsynth completion zsh > ~/.zfunc/_semsynth",
+            "fish": "semsynth completion fish > ~/.config/fish/completions/semsynth.fish",
+        }
+    ),
+}
+
+
+def groups(verb: str) -> Mapping[str, str]:
+    """Return the titles of a verb's groups of flags, each with the names of its fields."""
+    return HELP[verb].groups if verb in HELP else {}
+
+
+def examples(verb: str) -> str:
+    """Return the examples of a verb, and the recipes where it takes one."""
+    known = HELP.get(verb, _Help())
+    text = listed(known.examples)
+    if any("recipe" in names.split() for names in known.groups.values()):
+        from semsynth.training.recipe import recipe_names
+
+        names = textwrap.fill(
+            ", ".join(recipe_names()),
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
+        text += f"\n\nrecipes (`semsynth recipes NAME` shows the keys of one):\n{names}"
+    return text
+
+
+def listed(known: Mapping[str, str]) -> str:
+    """Return commands below what they are for, as `--help` shows them."""
+    lines = [f"  # {purpose}\n  {command}" for purpose, command in known.items()]
+    return "\n".join(["examples:", *lines]) if lines else ""
