@@ -140,12 +140,14 @@ def _command(
 def _field(leaf: _Leaf) -> tuple[str, Any, Any]:
     positional = is_positional(leaf.hint)
     kind = base(leaf.hint)
+    required = leaf.field.default is leaf.field.default_factory is MISSING
+    metavar = leaf.shown if required else f"[{leaf.shown}]"
     mark = tyro.conf.arg(
         name=leaf.name,
         prefix_name=False,
         help=leaf.meaning,
         help_behavior_hint=_default_hint(leaf.field),
-        metavar=leaf.path[-1].upper() if positional else None,
+        metavar=metavar if positional else None,
     )
     marks = (mark, tyro.conf.Positional) if positional else (mark,)
     hint: Any = Annotated[(kind, *marks)]

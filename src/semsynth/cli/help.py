@@ -16,7 +16,7 @@ class _Help(NamedTuple):
 
 WORKFLOW = {
     "everything on built-in data, in minutes": "semsynth demo",
-    "your images and masks": "semsynth prepare --source folder --data my_images --output prepared",
+    "your images and masks": "semsynth prepare my_images --output prepared",
     "a generator of them": "semsynth train --data prepared --recipe camvid_480 --output run",
     "images for its masks": "semsynth generate --model run --data prepared --output samples",
 }
@@ -24,19 +24,18 @@ WORKFLOW = {
 HELP: dict[str, _Help] = {
     "prepare": _Help(
         {
-            "a folder with images/, masks/ and labels.yaml": (
-                "semsynth prepare --source folder --data my_images --output prepared"
+            "your folder, zip or export of a labelling tool": (
+                "semsynth prepare my_images --output prepared"
             ),
             "masks by colour, a fifth of the images held out": (
-                "semsynth prepare --source folder --data my_images --masks-as colors "
-                "--val-share 0.2"
+                "semsynth prepare my_images --masks-as colors --val-share 0.2"
             ),
             "built-in streets, nothing is downloaded": (
                 "semsynth prepare --source streets --height 64 --width 64 --output streets"
             ),
         },
         {
-            "data": "source output data repo images masks labels licence",
+            "data": "path source output data repo images masks labels licence",
             "reading": "masks_as exif window resize_masks instances",
             "size": "height width resize image_format",
             "split": "val_share group_by holdout near_duplicates train_count val_count seed",
@@ -168,7 +167,15 @@ HELP: dict[str, _Help] = {
     ),
     "export": _Help(
         {
-            "a folder for Diffusers": "semsynth export run --to diffusers --output model",
+            "real and generated images for a trainer": (
+                "semsynth export prepared --with samples --to mmseg --output mmseg"
+            ),
+            "a model as a folder for Diffusers": (
+                "semsynth export run --to diffusers --output model"
+            ),
+        },
+        {
+            "data": "with_ synthetic_split push_to_hub private",
         },
     ),
     "demo": _Help({"into another folder": "semsynth demo --output streets"}),
