@@ -19,10 +19,12 @@ import pytest
 
 from semsynth import LabelSet, SemanticDiffusionPipeline
 from semsynth.cli import main
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network
+from semsynth.training.recipe import load_recipe
 
 CASES = sorted(path for path in (Path(__file__).parent / "field_cases").iterdir() if path.is_dir())
 # What a case that may be refused is refused for: another reason does not count.
@@ -32,6 +34,8 @@ REASONS = {
     "05": r"data180/images/p00\.jpg: has EXIF orientation 3.*--exif apply .*--exif ignore",
     "06": r"\(H,W,K\) refused: .*one-hot.*argmax\(-1\)[^$]*\(K,H,W\) refused: .*argmax\(0\)",
     "07": "",
+    "09": r"labels\.yaml: 'labels\.3' is given twice \(lines 6 and 7\)",
+    "11": "",
     "19": "excluded: 1",
     "23": "",
     "25": "HeunDiscreteScheduler 20 refused: HeunDiscreteScheduler with 20 steps .*use_karras"
@@ -83,9 +87,21 @@ def prepared(
     monkeypatch.chdir(case)
     script = (case / "cmd.sh").read_text(encoding="utf-8")
     (prefix,) = re.findall(r'^P="\$S (.*)"$', script, re.M)
-    for flags in re.findall(r"\$P ([^;|)]*)", script):
-        words = shlex.split(flags.replace("$O", str(folder)).replace("2>&1", ""))
-        yield run_here([*shlex.split(prefix), *words])
+    for flags in re.findall(r"\$P ((?:[^;|)&]|(?<=>)&)*)", _without_loops(script)):
+        words = re.sub(r"\S*>\S*", "", flags.replace("$O", str(folder)))
+        yield run_here([*shlex.split(prefix), *shlex.split(words)])
+
+
+def _without_loops(script: str) -> str:
+    """Repeat what a ``for`` does for each of its words, which may be a pattern of files."""
+    for name, words, body in re.findall(r"for (\w+) in ([^;]+); do (.*?); done", script):
+        values = [str(path) for word in words.split() for path in sorted(Path().glob(word))]
+        repeated = [
+            body.replace(f"$(basename ${name})", Path(value).name).replace(f"${name}", value)
+            for value in values or words.split()
+        ]
+        script = script.replace(f"for {name} in {words}; do {body}; done", "; ".join(repeated))
+    return script
 
 
 def check(case: Path, folder: Path, results: list[tuple[int, str]]) -> None:
@@ -103,6 +119,26 @@ def check(case: Path, folder: Path, results: list[tuple[int, str]]) -> None:
     elif case.name.startswith("05"):
         assert [status for status, _ in results] == [2, 0]
         assert "3 x EXIF rotation not applied" in results[1][1]
+    elif case.name.startswith("09"):
+        assert [status for status, _ in results] == [2]
+        for name, message in (
+            ("recipe.yaml", r"'train\.steps' is given twice \(lines 5 and 9\)"),
+            ("two_sections.yaml", r"'train' is given twice \(lines 4 and 12\)"),
+        ):
+            with pytest.raises(UserError, match=message):
+                load_recipe(str(case / name))
+    elif case.name.startswith("11"):
+        names = sorted(path.name for path in (case / "labels").iterdir())
+        assert [status for status, _ in results] == [0] * len(names)
+        found = {name: PreparedDataset.open(folder / name) for name in names}
+        assert {n: len(d.labels.trainable) for n, d in found.items()} == dict(
+            zip(names, (3, 4, 4, 4, 3, 2, 3, 3), strict=True)
+        )
+        for data in found.values():
+            same = data.read_mask(split := data.splits()[0], stem := data.stems(split)[0])
+            raw = np.array(Image.open(case / "data" / "masks" / f"{stem}.png"))
+            merged = np.where(raw == 2, 1, raw) if "ground" in data.labels.channels else raw
+            assert (same == merged).all()
     elif case.name.startswith("07"):
         assert [status for status, _ in results] == [0, 0, 0]
     elif case.name.startswith("19"):
