@@ -241,13 +241,13 @@ def _of_mapping(
             for key, value in stored.items()
         ]
         return tuple(entries), True
+    if any(i is not None for i in ids):
+        wrong = next(key for key, i in zip(stored, ids, strict=True) if i is None)
+        raise UserError(f"{where}: {place or 'labels'} has ids and '{wrong}', which is no id")
     names = [_text(key, where, place or "names") for key in stored]
     if all(_as_id(value) is not None for value in values):
         pairs = zip(names, values, strict=True)
         return tuple(Entry(id_of(i, where, name), name) for name, i in pairs), True
-    if any(i is not None for i in ids):
-        wrong = next(key for key, i in zip(stored, ids, strict=True) if i is None)
-        raise UserError(f"{where}: {place or 'labels'} has ids and '{wrong}', which is no id")
     try:
         colors = [color_of(value, where, name) for name, value in zip(names, values, strict=True)]
     except UserError as error:
