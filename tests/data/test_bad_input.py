@@ -32,17 +32,22 @@ def refused(raw: Any, tmp_path: Path, command: Command) -> Callable[..., str]:
     return run
 
 
-def test_image_without_mask_and_the_reverse(raw: Any, refused: Callable[..., str]) -> None:
-    gone = raw.root / "masks" / "walk0_1.png"
-    content = gone.read_bytes()
-    gone.unlink()
-    assert "images/walk0_1.png: image without mask" in refused()
-    gone.write_bytes(content)
+def test_most_images_without_mask_and_the_reverse(raw: Any, refused: Callable[..., str]) -> None:
+    gone = [raw.root / "masks" / f"walk{n // 2}_{n}.png" for n in range(4)]
+    contents = [path.read_bytes() for path in gone]
+    for path in gone:
+        path.unlink()
+    raw.save("masks/other.png", np.zeros((24, 32), np.uint8))
+    line = refused()
+    assert "images/walk0_0.png" in line
+    assert "and 1 more: image without mask of the same stem, like 4 of 6" in line
+    for path, content in zip(gone, contents, strict=True):
+        path.write_bytes(content)
     for number in range(5):
         (raw.root / "images" / f"walk{number // 2}_{number}.png").unlink()
     line = refused()
-    assert "masks/walk0_0.png" in line
-    assert "and 2 more: mask without image" in line
+    assert "masks/other.png" in line
+    assert "and 3 more: mask without image of the same stem, like 6 of 7" in line
 
 
 def test_different_sizes_name_both_files(raw: Any, refused: Callable[..., str]) -> None:

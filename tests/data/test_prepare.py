@@ -22,8 +22,8 @@ from semsynth.data import prepare as prepare_module
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import near_duplicates, perceptual_hash, prepare
 from semsynth.data.sources.base import split_by_group
-from semsynth.data.sources.folder import group_of
 from semsynth.data.sources.sidewalk import COLORS, split_of_row
+from semsynth.data.sources.splits import group_of
 from semsynth.data.writer import PreparedWriter
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]

@@ -17,6 +17,8 @@ ResizeRule = Literal["stretch", "crop", "pad", "paper"]
 SourceName = Literal[
     "auto",
     "folder",
+    "voc",
+    "mapillary",
     "sidewalk",
     "streets",
     "camvid",
@@ -26,7 +28,7 @@ SourceName = Literal[
     "cocostuff",
 ]
 # Folders and exports of one's own, recognised by their files; "auto" tries all of them.
-LAYOUTS: tuple[SourceName, ...] = ("folder",)
+LAYOUTS: tuple[SourceName, ...] = ("folder", "voc", "mapillary")
 _OWN: tuple[SourceName, ...] = ("auto", *LAYOUTS)
 _PUBLISHED: tuple[SourceName, ...] = (
     "camvid",
@@ -51,8 +53,10 @@ _PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
 _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "data": ("sidewalk", *_OWN, *_PUBLISHED),
     "repo": ("sidewalk",),
-    "images": ("auto", "folder"),
-    "masks": ("auto", "folder"),
+    "images": ("auto", "folder", "voc"),
+    "masks": ("auto", "folder", "voc", "mapillary"),
+    "image_suffix": ("auto", "folder"),
+    "mask_suffix": ("auto", "folder"),
     "labels": _OWN,
     "masks_as": (*_OWN, "sidewalk"),
     "exif": (*_OWN, "sidewalk"),
@@ -80,7 +84,8 @@ class PrepareConfig:
     """Your data: a folder, a zip or an annotation file, in the layout that its files show."""
     source: SourceName | None = None
     """Where images come from. auto (the default with a PATH): your own folder, zip or export, in
-    the layout that its files show; or that layout by name: folder (images and masks). sidewalk (the
+    the layout that its files show; or that layout by name: folder (images and masks), voc (Pascal
+    VOC, CVAT's segmentation masks), mapillary (Vistas). sidewalk (the
     default without a PATH): segments/sidewalk-semantic. streets: built in, nothing is downloaded.
     As published: camvid, cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
     output: Path | None = None
@@ -93,9 +98,14 @@ class PrepareConfig:
     """Hugging Face data set (or a local copy) with columns pixel_values and label and an
     id2label.json."""
     images: Path | None = None
-    """Source folder: the images, if they are not in PATH/images."""
+    """Your own folders: the images; a folder, or the name of folders anywhere in PATH. By default
+    those that are called as folders of images usually are."""
     masks: Path | None = None
-    """Source folder: the masks, if they are not in PATH/masks."""
+    """Your own folders: the masks; a folder, or the name of folders anywhere in PATH."""
+    image_suffix: str | None = None
+    """Your own folders: only files whose stems end so are images (_leftImg8bit)."""
+    mask_suffix: str | None = None
+    """Your own folders: only files whose stems end so are masks (_gtFine_labelIds)."""
     labels: Path | None = None
     """Source folder: YAML file of the labels, if it is not DATA/labels.yaml."""
     masks_as: Literal["ids", "colors", "auto"] = "auto"

@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import yaml
 
 from semsynth.core.errors import UserError
-from semsynth.core.logging import progress
 from semsynth.data.image_facts import refuse_as_mask
-from semsynth.data.label_files import LabelFile, hex_color, labels_of_ids
+from semsynth.data.label_files import LabelFile, hex_color
 from semsynth.data.labels import Color
-from semsynth.data.masks import RawMask, open_mask, stored_numbers
-
-# Of a suggestion: more colours than that are those of a photo, or of smoothed edges.
-_MOST_COLORS = 64
-
-
-def labels_without_names(
-    masks: Sequence[Path], where: str, ignore: Sequence[int] = ()
-) -> LabelFile:
-    """Return labels that are named by the ids of masks, all of which are read for it.
-
-    Args:
-        masks: their files.
-        where: where names were looked for.
-        ignore: ids of pixels without a label.
-
-    Raises:
-        UserError: the masks are coloured: shows the labels file that they need.
-    """
-    ids: set[int] = set()
-    colors: Counter[Color] = Counter()
-    for path in progress(masks, "ids of masks", unit="mask"):
-        found, shown = values_of(open_mask(path, str(path)))
-        ids |= set(found)
-        colors += shown
-        if len(colors) > _MOST_COLORS:
-            raise UserError(
-                f"{path}: is one of the masks with more than {_MOST_COLORS} colours, so they are "
-                "not labels; save the masks without smoothing, or give the labels with --labels"
-            )
-    if colors:
-        raise UserError(
-            f"{where}: no labels are there, and the masks are coloured; write names into a "
-            f"labels.yaml and put it there: {suggestion(sorted(colors))}"
-        )
-    return labels_of_ids(ids, where, ignore)
+from semsynth.data.masks import RawMask, stored_numbers
 
 
 def values_of(mask: RawMask) -> tuple[Counter[int], Counter[Color]]:
@@ -69,7 +32,12 @@ def values_of(mask: RawMask) -> tuple[Counter[int], Counter[Color]]:
             {(int(r), int(g), int(b)): int(n) for (r, g, b), n in zip(rows, counts, strict=True)}
         )
         return Counter(), colors
-    values, counts = np.unique(numbers, return_counts=True)
+    if numbers.dtype == np.uint8:
+        all_counts = np.bincount(numbers.ravel(), minlength=256)  # sorting takes ten times as long
+        values = np.flatnonzero(all_counts)
+        counts = all_counts[values]
+    else:
+        values, counts = np.unique(numbers, return_counts=True)
     return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True))), Counter()
 
 

@@ -29,8 +29,10 @@ SOURCES = {
     "cityscapes": "semsynth.data.sources.cityscapes",
     "cocostuff": "semsynth.data.sources.cocostuff",
     "folder": "semsynth.data.sources.folder",
+    "mapillary": "semsynth.data.sources.mapillary",
     "sidewalk": "semsynth.data.sources.sidewalk",
     "streets": "semsynth.data.sources.streets",
+    "voc": "semsynth.data.sources.voc",
 }
 
 # The data sets of the paper, with instance edges or without: the official scripts give ADE20K none;
@@ -76,6 +78,8 @@ def open_source(config: PrepareConfig) -> Source:
     if name != "auto" and name not in LAYOUTS:
         return import_module(SOURCES[name]).open_source(config)  # type: ignore[no-any-return]
     given = [path for path in (config.data, config.images, config.masks) if path is not None]
+    # With a PATH, --images and --masks may be names of folders anywhere in it.
+    given = [p for p in given if p is config.data or len(p.parts) > 1 or p.exists()] or given
     if not given:
         raise UserError(f"--source {name} needs a PATH: the folder, zip or file of your data")
     tree = FileTree.open(*given)

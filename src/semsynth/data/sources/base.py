@@ -25,6 +25,7 @@ class Record:
         payload: what the source's ``read`` needs; it is sent to a worker process.
         files: the raw files that it is made from.
         content: what else it is made from: a digest of what an annotation file says about it.
+        group: what must stay on one side of a split that was drawn; empty: it is published.
     """
 
     stem: str
@@ -33,6 +34,7 @@ class Record:
     payload: Any = None
     files: tuple[Path, ...] = ()
     content: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

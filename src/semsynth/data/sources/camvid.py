@@ -11,7 +11,8 @@ from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Record
-from semsynth.data.sources.files import PairSource, list_images, pair_up, require_folder
+from semsynth.data.sources.files import PairSource
+from semsynth.data.sources.published import list_images, pair_up, require_folder
 
 LABELS = LabelSet.from_names(
     {

@@ -24,7 +24,7 @@ from semsynth.data.images import read_rgb
 from semsynth.data.labels import Array, Color, LabelSet
 from semsynth.data.masks import read_ids
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
-from semsynth.data.sources.files import list_images, pair_up, require_folder
+from semsynth.data.sources.published import list_images, pair_up, require_folder
 from semsynth.data.sources.tree import FileTree
 
 # In the order of the ids: the part's name in file names, our name, the published colour.

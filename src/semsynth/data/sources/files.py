@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ import numpy as np
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_facts import Exif, ImageFacts
+from semsynth.data.image_facts import Exif, ImageFacts, refuse_as_mask
 from semsynth.data.images import FULL_WINDOW, Window, image_notes, read_deep, read_facts, read_rgb
 from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, LabelSet
@@ -23,7 +23,7 @@ from semsynth.data.masks import (
     decide_masks,
     mask_ids,
     open_mask,
-    read_ids,
+    stored_numbers,
     unread_mask,
 )
 from semsynth.data.resize import fit
@@ -159,8 +159,7 @@ class PairSource:
         if self.label_file is not None:
             mask = self.label_file.apply(mask)
         if pair.instances is not None:
-            found = read_ids(pair.instances, str(pair.instances), pair.exif)
-            instances = found.astype(np.int32)
+            instances = _read_objects(pair.instances, pair.exif)
         if self.resize_masks:
             size = (image.shape[0], image.shape[1])
             mask = fit(mask, "stretch", size, nearest=True)
@@ -180,53 +179,17 @@ class PairSource:
             raise UserError(f"{error}; as a labels file: {ready}, or ignore: {ignored}") from None
 
 
-def require_folder(path: Path | None, flag: str, layout: str) -> Path:
-    """Return ``path``; UserError if it is None or not a folder (``layout``: its content)."""
-    if path is None:
-        raise UserError(f"{flag} is missing: the folder with {layout}")
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder; {flag} must be the folder with {layout}")
-    return path
-
-
-def list_images(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Return the images of a folder by stem; with ``suffix``, only stems that end in it.
-
-    Raises:
-        UserError: no such folder, no images in it, or two of the same stem.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        usable = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-        if not usable or not path.stem.endswith(suffix):
-            continue
-        stem = path.stem.removesuffix(suffix)
-        if stem in found:
-            raise UserError(f"{path}: has the same stem as {found[stem].name}; rename one")
-        found[stem] = path
-    if not found:
-        wanted = f"*{suffix} " if suffix else ""
-        raise UserError(f"{folder}: has no {wanted}images ({', '.join(sorted(EXTENSIONS))})")
-    return found
-
-
-def pair_up(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[tuple[str, Pair]]:
-    """Match images and masks by stem, in the order of the stems.
-
-    Raises:
-        UserError: files without a partner: names the first three, and how many there are.
-    """
-    for what, other, alone in (
-        ("image", "mask", sorted(images.keys() - masks.keys())),
-        ("mask", "image", sorted(masks.keys() - images.keys())),
-    ):
-        if alone:
-            paths = images if what == "image" else masks
-            names = abbreviate([str(paths[stem]) for stem in alone], 3)
-            raise UserError(f"{names}: {what} without {other} of the same stem")
-    return [(stem, Pair(images[stem], masks[stem])) for stem in sorted(images)]
+def _read_objects(path: Path, exif: Exif) -> Array:
+    """Read a map of objects, (H, W) int32: numbers, or colours (as CVAT's) that are numbered."""
+    raw = open_mask(path, str(path), exif)
+    if raw.facts.layout != "rgb" or raw.facts.has_alpha:
+        return stored_numbers(raw).astype(np.int32)
+    refuse_as_mask(raw.facts)
+    parts = raw.pixels().astype(np.int32)
+    codes = (parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2]
+    values, numbers = np.unique(codes, return_inverse=True)
+    numbered: Array = numbers.reshape(codes.shape) + int(values[0] != 0)
+    return numbered.astype(np.int32)
 
 
 def decide(

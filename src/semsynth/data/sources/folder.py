@@ -1,101 +1,66 @@
-"""Your own images: a folder of images, a folder of masks, and a file of labels.
+"""Your own images: folders of images and masks, under any of their usual names.
 
-The labels may be in any form of ``label_files``; without any, classes are named by their ids.
-If the images and the masks both have folders named train, val or test, these splits are kept.
+``images/`` and ``masks/``, mmsegmentation's ``img_dir/`` and ``ann_dir/``, masks beside their
+images (``x.jpg`` and ``x_mask.png``, as Roboflow writes them), splits as folders around or below
+them, cities, and endings (``x_leftImg8bit`` and ``x_gtFine_labelIds``). Lists of names
+(``train.txt``) decide the split where there are some. Maps of objects may lie in ``instances/``.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.label_files import find_label_file, read_label_file
-from semsynth.data.sources.base import Layout, Record, split_by_group
-from semsynth.data.sources.files import PairSource, list_images, pair_up, require_folder
+from semsynth.data.sources import mapillary, voc
+from semsynth.data.sources.arrange import Arranged, arrange, source_of
+from semsynth.data.sources.files import PairSource
+from semsynth.data.sources.found_labels import find_labels
+from semsynth.data.sources.mask_choice import folder_of
+from semsynth.data.sources.pairs import match
+from semsynth.data.sources.sides import Sides, sides_of
+from semsynth.data.sources.splits import read_split_lists
 from semsynth.data.sources.tree import FileTree
-from semsynth.data.unnamed_labels import labels_without_names
-
-SPLITS = ("train", "val", "test")
 
 
 def recognise(tree: FileTree) -> str | None:
-    """Return what the layout is known by: images/ and masks/."""
-    tops = {name.partition("/")[0] for name in tree.names()}
-    return "images/ and masks/" if {"images", "masks"} <= tops else None
+    """Return what the layout is known by: folders of images and of masks, or endings of masks."""
+    if voc.recognise(tree) or mapillary.recognise(tree):
+        return None
+    sides = sides_of(tree)
+    if sides is None:
+        return None
+    roles = (sides.images[0].place.role, sides.masks[0].place.role)
+    sure = roles == ("image", "mask") or match(sides.images, sides.masks)[0].is_sure
+    return sides.because if sure else None
 
 
 def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
-    """Read the labels, pair the files and split them.
+    """Pair the files, find out what the masks hold, and split the images.
 
     Raises:
-        UserError: a folder or file is missing, files lack partners, the labels are wrong.
+        UserError: nothing pairs, two sets of masks differ, or the labels are wrong.
     """
-    # A PATH alone may have been stepped into.
-    base = (config.data if config.images or config.masks else None) or tree.root
-    images = require_folder(config.images or base / "images", "--images", "the images")
-    masks = require_folder(config.masks or base / "masks", "--masks", "the masks")
-    pairs = _own_splits(images, masks) or _new_split(config, images, masks)
-    path = config.labels or find_label_file(base, masks)
-    if path is None:
-        names = labels_without_names([pair.payload.mask for pair in pairs], str(base))
-    else:
-        names = read_label_file(path)
-        tree.use(path)
-    return PairSource(
-        name=names.name or config.output_folder.name,
-        origin="folders of images and masks",
-        licence=config.licence or names.licence or "unknown",
-        labels=names.labels,
-        pairs=pairs,
-        resize_masks=config.resize_masks,
-        asked=config,
-        label_file=names,
-        layout=Layout(
-            "folder",
-            "images/ and masks/",
-            labels="their ids" if path is None else f"{path.name} ({names.form})",
-            notes=names.notes,
-        ),
-        tree=tree,
-    )
+    sides = sides_of(tree, config)
+    if sides is None:
+        raise UserError(
+            f"{tree.root}: has no folder of images with a folder of masks beside it, nor masks "
+            "beside images (x.jpg, x_mask.png); say which they are with --images and --masks"
+        )
+    arranged = arrange(tree, sides, config, read_split_lists(tree))
+    found = find_labels(tree, config, arranged.masks, arranged.folders)
+    return source_of(tree, config, arranged, (_title(arranged, sides), sides.because), found)
 
 
-def group_of(stem: str, group_by: str | None) -> str:
-    """Return the group of an image: its own stem without ``group_by``.
-
-    Raises:
-        UserError: ``group_by`` is neither a number nor a regular expression with a group, or does
-            not match the stem.
-    """
-    if group_by is None:
-        return stem
-    if group_by.isdecimal():
-        return "_".join(stem.split("_")[: max(1, int(group_by))])
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise UserError(f"--group-by {group_by}: is not a regular expression ({error})") from None
-    if not pattern.groups:
-        raise UserError(f"--group-by {group_by}: needs a group in parentheses, such as '^(.*)_'")
-    match = pattern.search(stem)
-    if match is None or match[1] is None:
-        raise UserError(f"--group-by {group_by}: does not match the stem '{stem}'")
-    return match[1]
-
-
-def _own_splits(images: Path, masks: Path) -> list[Record]:
-    records = []
-    for split in SPLITS:
-        if (images / split).is_dir() or (masks / split).is_dir():
-            pairs = pair_up(list_images(images / split), list_images(masks / split))
-            records += [Record(stem, split, str(pair.mask), pair) for stem, pair in pairs]
-    return records
-
-
-def _new_split(config: PrepareConfig, images: Path, masks: Path) -> list[Record]:
-    pairs = pair_up(list_images(images), list_images(masks))
-    groups = {stem: group_of(stem, config.group_by) for stem, _ in pairs}
-    sides = split_by_group(groups.values(), config.val_share, config.seed)
-    return [Record(stem, sides[groups[stem]], str(pair.mask), pair) for stem, pair in pairs]
+def _title(arranged: Arranged, sides: Sides) -> str:
+    first: Path = arranged.records[0].payload.image
+    if ".rf." in first.name or any(
+        (folder / "_classes.csv").exists() for folder in arranged.folders
+    ):
+        return "Roboflow (semantic masks)"
+    kinds = {folder_of(side[0]) for side in (sides.images, sides.masks)}
+    if kinds == {"img_dir", "ann_dir"}:
+        return "mmsegmentation"
+    if arranged.chosen.found.suffix.startswith("_gtFine"):
+        return "files named as in Cityscapes"
+    return "folders of images and masks"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import MARKER
 
 # What systems and tools leave behind, by the name of a file or of a folder above it.
 _SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".ipynb_checkpoints"}
@@ -65,7 +66,23 @@ class FileTree:
         for name in tree.files:
             if parts := _SYSTEM & set(PurePosixPath(name).parts):
                 tree.left_out[name] = f"of the system ({sorted(parts)[0]})"
+        tree._leave_out_our_own()
         return tree
+
+    def _leave_out_our_own(self) -> None:
+        """Leave out the folders of results among the raw files; UserError if this is one."""
+        folders = [name.removesuffix(MARKER) for name in self.files if name.endswith(f"/{MARKER}")]
+        done = "dataset.json" in self.files
+        copied = done and any(name.startswith("colored_masks/") for name in self.files)
+        if MARKER in self.files or copied:
+            raise UserError(
+                f"{self.root}: was made by semsynth"
+                + (", and is prepared: train on it, or" if done else ";")
+                + " give the folder of the raw data"
+            )
+        for folder in folders:
+            found = [name for name in self.files if name.startswith(folder)]
+            self.leave_out("made by semsynth", *found)
 
     def names(self) -> list[str]:
         """Return the files that are not left out."""

@@ -1,0 +1,195 @@
+"""Which of several sets of masks is meant: by flags and facts, else it is a doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from semsynth.core.errors import UserError, abbreviate
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import Array
+from semsynth.data.masks import open_mask
+from semsynth.data.sources.names import NamedFile, role_of_words
+from semsynth.data.sources.pairs import Match, match
+from semsynth.data.sources.tree import FileTree
+
+# How many images are compared.
+_SAMPLE = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Masks of one folder and one ending, matched with the images.
+
+    Attributes:
+        folder: the name of their folder (without a split); empty where masks lie beside images.
+        found: the match.
+    """
+
+    folder: str
+    found: Match
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        ending = f"*{self.found.suffix}" if self.found.suffix else ""
+        return f"{self.folder}/{ending}" if self.folder else ending
+
+    @property
+    def masks(self) -> list[NamedFile]:
+        """All its masks."""
+        return [*(mask for _, _, mask in self.found.pairs), *self.found.masks]
+
+    def is_instances(self) -> bool:
+        """Whether its name says that it numbers objects."""
+        return "instances" in (role_of_words(self.folder), role_of_words(self.found.suffix))
+
+
+def candidates_of(
+    images: Sequence[NamedFile], masks: Sequence[NamedFile], config: PrepareConfig
+) -> list[Candidate]:
+    """Match the images with the masks of each folder.
+
+    Raises:
+        UserError: two files of one stem.
+    """
+    kinds: dict[str, list[NamedFile]] = {}
+    for file in masks:
+        kinds.setdefault(folder_of(file), []).append(file)
+    rests = {file.place.rest for file in images}
+    found = []
+    for kind, files in kinds.items():
+        matches = match(images, files, config.image_suffix, config.mask_suffix)
+        inner = {file.place.rest for file in files}
+        # Its folders may be other sets of masks: ids/ and color/ in masks/.
+        if not matches[0].is_sure and len(inner) > 1 and not inner & rests:
+            for rest in sorted(inner):
+                part = [file for file in files if file.place.rest == rest]
+                name = "/".join((kind, *rest))
+                matches = match(images, part, config.image_suffix, config.mask_suffix)
+                found += [Candidate(name, each) for each in matches]
+        else:
+            found += [Candidate(kind, each) for each in matches]
+    return sorted(found, key=lambda one: (-len(one.found.pairs), one.title))
+
+
+def folder_of(file: NamedFile) -> str:
+    """Return the name of the folder that says what a file is; without splits, as it is written."""
+    for part in reversed(file.name.split("/")[:-1]):
+        if part.casefold() == file.place.kind:
+            return part
+    return file.place.kind
+
+
+def choose(
+    tree: FileTree, candidates: Sequence[Candidate]
+) -> tuple[Candidate, dict[str, str], tuple[str, ...]]:
+    """Choose the masks.
+
+    Returns:
+        Them, why each of the others is left out (by its title), and what a reader must know.
+
+    Raises:
+        UserError: several that differ, and no fact that tells which is meant: names the flags.
+    """
+    sure = [one for one in candidates if one.found.is_sure]
+    if not sure:
+        return candidates[0], {}, ()
+    plain = [one for one in sure if not one.is_instances()] or sure
+    reasons = {one.title: "instances" for one in sure if one not in plain}
+    chosen = plain[0]
+    notes: list[str] = []
+    for other in plain[1:]:
+        first, second = _compared(tree, chosen, other)
+        kept = _better(tree, chosen, other, first, second)
+        left = other if kept is chosen else chosen
+        reasons[left.title] = f"the same as {kept.title} in another form"
+        notes.append(f"masks: {kept.title}; {left.title} says the same in another form")
+        chosen = kept
+    return chosen, reasons, tuple(notes)
+
+
+def _better(
+    tree: FileTree,
+    one: Candidate,
+    other: Candidate,
+    first: Sequence[Array],
+    second: Sequence[Array],
+) -> Candidate:
+    """Return the one that holds ids if both say the same, pixel by pixel."""
+    if first and all(map(_same, first, second)):
+        colored = [any(pixels.ndim == 3 for pixels in side) for side in (first, second)]
+        if colored == [True, False]:
+            return other
+        equal = all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+        if colored == [False, True] or equal:
+            return one
+    image, flags = one.found.pairs[0][1].name, []
+    for each in (one, other):
+        if one.folder != other.folder:
+            flags.append(f"--masks {each.folder}")
+        else:
+            flags.append(f"--mask-suffix {each.found.suffix or repr('')}")
+    raise UserError(
+        f"{tree.root}: {one.title} and {other.title} both have masks of its images ({image}), and "
+        f"they differ; say {flags[0]} or {flags[1]}"
+    )
+
+
+def _compared(tree: FileTree, one: Candidate, other: Candidate) -> tuple[list[Array], list[Array]]:
+    """Read the masks that both have of a few images."""
+    others = {image.name: mask for _, image, mask in other.found.pairs}
+    both = [
+        (mask, others[image.name]) for _, image, mask in one.found.pairs if image.name in others
+    ]
+    step = max(1, len(both) // _SAMPLE)
+    sides: tuple[list[Array], list[Array]] = ([], [])
+    for pair in both[::step][:_SAMPLE]:
+        for side, file in zip(sides, pair, strict=True):
+            path = tree.path(file.name)
+            side.append(_plain(open_mask(path, str(path)).pixels()))
+    return sides
+
+
+def _plain(pixels: Array) -> Array:
+    """Return grey values or indices (H, W), or colours (H, W, 3)."""
+    if pixels.ndim == 2:
+        return pixels
+    colors = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1].repeat(3, -1)
+    equal = (colors == colors[..., :1]).all()
+    return colors[..., 0] if equal else colors
+
+
+def _same(first: Array, second: Array) -> bool:
+    """Return whether each value of one is one value of the other, and the reverse."""
+    if first.shape[:2] != second.shape[:2]:
+        return False
+    a, b = (_codes(pixels) for pixels in (first, second))
+    both = len(np.unique(a * (b.max() + 1) + b))
+    return both == len(np.unique(a)) == len(np.unique(b))
+
+
+def _codes(pixels: Array) -> Array:
+    if pixels.ndim == 2:
+        return pixels.astype(np.int64)
+    parts = pixels.astype(np.int64)
+    return (parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2]
+
+
+def refuse_unsure(tree: FileTree, found: Match) -> None:
+    """Raise UserError for files of which fewer than half have a partner."""
+    if found.is_sure:
+        return
+    for what, other, files in (
+        ("image", "mask", found.images),
+        ("mask", "image", found.masks),
+    ):
+        if len(files) > len(found.pairs):
+            names = abbreviate([str(tree.path(file.name)) for file in files], 3)
+            count = len(files) + len(found.pairs)
+            raise UserError(
+                f"{names}: {what} without {other} of the same stem, like {len(files)} of {count}; "
+                "--image-suffix and --mask-suffix give endings that only one side has"
+            )

@@ -1,0 +1,282 @@
+"""Which mask belongs to which image: by folders, splits and the endings of names.
+
+A pair has the same split, the same other folders and the same stem. What differs is found from the
+files themselves: endings that all masks have ("_mask", "_gtFine_labelIds") or all images
+("_leftImg8bit"), words for images and masks ("img_01" and "mask_01"), and splits or folders that
+only one side has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from semsynth.core.errors import UserError
+from semsynth.data.sources.names import NamedFile, role_of_words, without_role_words
+
+Place = Hashable
+PlaceOf = Callable[[NamedFile], Place]
+
+
+def _split_and_rest(file: NamedFile) -> Place:
+    return file.place.split, file.place.rest
+
+
+def _rest(file: NamedFile) -> Place:
+    return file.place.rest
+
+
+def _split(file: NamedFile) -> Place:
+    return file.place.split
+
+
+def _places(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> list[PlaceOf]:
+    """Return what must be equal besides the stem, the strictest first.
+
+    Splits count unless one side has none; other folders count unless one side is in one folder.
+    """
+    sides = (images, masks)
+    no_splits = any(all(file.place.split is None for file in side) for side in sides)
+    one_folder = any(len({file.place.rest for file in side}) == 1 for side in sides)
+    found: list[PlaceOf] = [_split_and_rest]
+    found += [_rest] if no_splits else []
+    found += [_split] if one_folder else []
+    return [*found, lambda file: None] if no_splits and one_folder else found
+
+
+_CUT = re.compile(r"(?<=.)(?=[\W_])")
+
+
+@dataclass(frozen=True)
+class Match:
+    """Images and masks of one kind that belong together.
+
+    Attributes:
+        suffix: the ending of the stems of its masks.
+        image_suffix: the ending of the stems of its images.
+        pairs: the key of each pair (the stem without endings), its image and its mask.
+        images: images without such a mask.
+        masks: masks without an image.
+        others: masks of these images with another ending.
+    """
+
+    suffix: str
+    image_suffix: str
+    pairs: list[tuple[str, NamedFile, NamedFile]]
+    images: list[NamedFile]
+    masks: list[NamedFile]
+    others: list[NamedFile]
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether at least half of the images and of the masks pair, or all of the masks do."""
+        paired = len(self.pairs)
+        half = paired >= len(self.images) and paired >= len(self.masks)
+        return paired > 0 and (half or not self.masks)
+
+
+def match(
+    images: Sequence[NamedFile],
+    masks: Sequence[NamedFile],
+    image_suffix: str | None = None,
+    mask_suffix: str | None = None,
+) -> list[Match]:
+    """Match images and masks; several results if masks of one folder differ in their endings.
+
+    Args:
+        images: at least one.
+        masks: at least one, of one folder (and its splits).
+        image_suffix: the ending of images, if it is known; only these are matched.
+        mask_suffix: that of masks.
+
+    Returns:
+        At least one, the one with most pairs first.
+
+    Raises:
+        UserError: two images or two masks have the same stem.
+    """
+    if image_suffix is not None:
+        images = [file for file in images if file.stem.endswith(image_suffix)]
+    if mask_suffix is not None:
+        masks = [file for file in masks if file.stem.endswith(mask_suffix)]
+    best: list[Match] = []
+    for place_of in _places(images, masks):
+        for trial in (_by_stem, _by_ending, _by_words):
+            endings = (image_suffix, mask_suffix)
+            if endings != (None, None) and trial is not _by_stem:
+                continue
+            found = trial(_Sides(images, masks, place_of, *(e or "" for e in endings)))
+            if found and (not best or len(found[0].pairs) > len(best[0].pairs)):
+                best = found
+        if best and best[0].is_sure:
+            break  # a looser rule would only add what this one tells apart
+    if not best:
+        _refuse_twins(images, image_suffix or "")
+        _refuse_twins(masks, mask_suffix or "")
+        best = [Match("", "", [], list(images), list(masks), [])]
+    elif best[0].pairs:
+        _refuse_twins(images, best[0].image_suffix)
+    return best
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The two sides, and what must be equal of their places."""
+
+    images: Sequence[NamedFile]
+    masks: Sequence[NamedFile]
+    place_of: PlaceOf
+    image_suffix: str = ""
+    mask_suffix: str = ""
+
+
+def _by_stem(sides: _Sides) -> list[Match]:
+    images = _by_key(sides.images, sides.place_of, partial(_without, sides.image_suffix))
+    masks = _by_key(sides.masks, sides.place_of, partial(_without, sides.mask_suffix))
+    return _matched(images, masks, (sides.image_suffix, sides.mask_suffix))
+
+
+def _by_words(sides: _Sides) -> list[Match]:
+    images = _by_key(sides.images, sides.place_of, without_role_words)
+    masks = _by_key(sides.masks, sides.place_of, without_role_words)
+    return _matched(images, masks, ("", ""))
+
+
+def _matched(
+    images: dict[tuple[Place, str], NamedFile] | None,
+    masks: dict[tuple[Place, str], NamedFile] | None,
+    endings: tuple[str, str],
+) -> list[Match]:
+    if images is None or masks is None:
+        return []
+    common = [key for key in images if key in masks]
+    pairs = [(str(key[1]), images[key], masks[key]) for key in common]
+    lone = [file for key, file in images.items() if key not in masks]
+    alone = [file for key, file in masks.items() if key not in images]
+    return [Match(endings[1], endings[0], pairs, lone, alone, [])] if pairs else []
+
+
+def _by_ending(sides: _Sides) -> list[Match]:
+    best: list[Match] = []
+    for image_suffix in ("", *_common_endings([file.stem for file in sides.images])):
+        images = _by_key(sides.images, sides.place_of, partial(_without, image_suffix))
+        if images is None:
+            continue
+        found = _with_ending(images, sides, image_suffix)
+        if found and (not best or len(found[0].pairs) > len(best[0].pairs)):
+            best = found
+    return best
+
+
+def _with_ending(
+    images: dict[tuple[Place, str], NamedFile], sides: _Sides, image_suffix: str
+) -> list[Match]:
+    """Group masks by what their stems have beyond that of an image."""
+    groups: dict[str, dict[tuple[Place, str], NamedFile]] = defaultdict(dict)
+    alone = []
+    for file in sides.masks:
+        place = sides.place_of(file)
+        stem = next((s for s in _beginnings(file.stem) if (place, s) in images), None)
+        if stem is None:
+            alone.append(file)
+        else:
+            groups[file.stem.removeprefix(stem)][place, stem] = file
+    # An ending that few have ("_2" of another image's name) is none.
+    most = max(map(len, groups.values()), default=0)
+    endings = sorted(
+        (e for e, members in groups.items() if 2 * len(members) >= most),
+        key=lambda e: (-len(groups[e]), e),
+    )
+    matches = []
+    for ending in endings:
+        members = groups[ending]
+        pairs = [(key[1], images[key], mask) for key, mask in members.items()]
+        lone = [file for key, file in images.items() if key not in members]
+        others = [f for e, group in groups.items() if e != ending for f in group.values()]
+        matches.append(Match(ending, image_suffix, pairs, lone, alone, others))
+    return matches
+
+
+def _without(ending: str, stem: str) -> str:
+    return stem.removesuffix(ending)
+
+
+def _beginnings(stem: str) -> Iterator[str]:
+    """Return a stem, and what is before each of its separators, the longest first."""
+    yield stem
+    for cut in reversed([found.start() for found in _CUT.finditer(stem)]):
+        yield stem[:cut]
+
+
+def _common_endings(stems: Sequence[str]) -> list[str]:
+    """Return the endings with a letter that begin at a separator and that all stems have."""
+    first, last = min(backwards := [stem[::-1] for stem in stems]), max(backwards)
+    pairs = zip(first, last, strict=False)
+    length = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
+    common = first[:length][::-1]
+    cuts = [found.start() for found in re.finditer(r"[\W_]", common)]
+    shortest = min(map(len, stems))
+    endings = [common[cut:] for cut in reversed(cuts) if len(common) - cut < shortest]
+    return [e for e in endings if any(c.isalpha() for c in e) or e == "_0000"]
+
+
+def _by_key(
+    files: Sequence[NamedFile], place_of: PlaceOf, stem_of: Callable[[str], str]
+) -> dict[tuple[Place, str], NamedFile] | None:
+    """Return files by place and stem; None if two have the same."""
+    found: dict[tuple[Place, str], NamedFile] = {}
+    for file in files:
+        if found.setdefault((place_of(file), stem_of(file.stem)), file) is not file:
+            return None
+    return found
+
+
+def _refuse_twins(files: Sequence[NamedFile], suffix: str) -> None:
+    seen: dict[tuple[Place, str], NamedFile] = {}
+    for file in files:
+        first = seen.setdefault((_split_and_rest(file), file.stem.removesuffix(suffix)), file)
+        if first is not file:
+            other = first.name.rpartition("/")[2]
+            raise UserError(f"{file.name}: has the same stem as {other}; rename one")
+
+
+def sides_of_mixed(
+    files: Sequence[NamedFile],
+) -> tuple[list[NamedFile], list[NamedFile]] | None:
+    """Tell the images and the masks of folders that hold both; None if names do not tell it.
+
+    A mask's stem is that of an image with an ending ("x_mask"), or has a word for masks, or its
+    image has the same stem and is a JPEG.
+    """
+    jpegs = [file for file in files if file.name.lower().endswith((".jpg", ".jpeg"))]
+    stems = {(_split_and_rest(file), file.stem) for file in jpegs}
+    twins = [file for file in files if (_split_and_rest(file), file.stem) in stems]
+    if len(twins) == 2 * len(jpegs) and jpegs:
+        images, masks = jpegs, [file for file in twins if file not in set(jpegs)]
+        return (images, masks) if len(masks) == len(images) else None
+    by_ending = _extended(files)
+    masks = by_ending or [file for file in files if role_of_words(file.stem) is not None]
+    known = set(masks)
+    images = [file for file in files if file not in known]
+    return (images, masks) if images and masks else None
+
+
+def _extended(files: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files whose stem is another's with an ending that half of the others have, too."""
+    stems = {(_split_and_rest(file), file.stem) for file in files}
+    endings: dict[NamedFile, str] = {}
+    for file in files:
+        place = _split_and_rest(file)
+        base = next(
+            (s for s in _beginnings(file.stem) if s != file.stem and (place, s) in stems), ""
+        )
+        ending = file.stem.removeprefix(base) if base else ""
+        if any(c.isalpha() for c in ending):
+            endings[file] = ending
+    counts = Counter(endings.values())
+    bases = len(files) - len(endings)
+    usual = {ending for ending, count in counts.items() if 2 * count >= bases}
+    return [file for file, ending in endings.items() if ending in usual]

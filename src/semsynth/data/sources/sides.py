@@ -1,0 +1,139 @@
+"""Which image files are images, masks and maps of objects: by their folders, or their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from semsynth.core.errors import UserError
+from semsynth.data.config import PrepareConfig
+from semsynth.data.sources.files import EXTENSIONS
+from semsynth.data.sources.mask_choice import folder_of
+from semsynth.data.sources.names import NamedFile, parse_file
+from semsynth.data.sources.pairs import sides_of_mixed
+from semsynth.data.sources.tree import FileTree
+
+# Masks that a layout of its own reads together with a JSON file.
+_OTHERS = re.compile(r"panoptic|(^|/)task-\d+-annotation-", re.I)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The image files of a folder, by what they are.
+
+    Attributes:
+        images: the images.
+        masks: masks of every kind.
+        instances: maps of objects.
+        because: the folders, for readers.
+    """
+
+    images: list[NamedFile]
+    masks: list[NamedFile]
+    instances: list[NamedFile]
+    because: str
+
+
+def sides_of(tree: FileTree, config: PrepareConfig | None = None) -> Sides | None:
+    """Tell images, masks and maps of objects by their folders, or by their names; None: cannot.
+
+    Args:
+        tree: all files.
+        config: its ``images`` and ``masks`` say which folders are meant.
+
+    Raises:
+        UserError: several folders of images, and no flag that says which is meant.
+    """
+    files = [
+        parse_file(name)
+        for name in tree.names()
+        if f".{name.lower().rpartition('.')[2]}" in EXTENSIONS
+        and not name.rpartition("/")[2].startswith(".")
+        and not _OTHERS.search(name)
+    ]
+    if config is not None and (config.images or config.masks):
+        return _given_sides(tree, config, files)
+    by_role: dict[str | None, list[NamedFile]] = {}
+    for file in files:
+        by_role.setdefault(file.place.role, []).append(file)
+    images, masks = by_role.get("image", []), by_role.get("mask", [])
+    instances, others = by_role.get("instances", []), by_role.get(None, [])
+    if not masks:
+        return _mixed(images or others, instances)
+    images = images or others
+    if not images:
+        return None
+    return Sides(images, masks, instances, _folders(images, masks))
+
+
+def _mixed(files: Sequence[NamedFile], instances: list[NamedFile]) -> Sides | None:
+    found = sides_of_mixed(files) if files else None
+    if found is None:
+        return None
+    first = found[1][0]
+    image = next((f for f in found[0] if first.stem.startswith(f.stem)), found[0][0])
+    names = [file.name.rpartition("/")[2] for file in (image, first)]
+    return Sides(*found, instances, f"{names[0]} and {names[1]} in one folder")
+
+
+def _folders(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> str:
+    names = [
+        sorted({folder_of(file) for file in side if file.place.role}) for side in (images, masks)
+    ]
+    return " and ".join(f"{name}/" for side in names for name in side)
+
+
+def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFile]) -> Sides | None:
+    at = [_below(tree, path) for path in (config.images, config.masks)]
+    named = [
+        [_renamed(file, below) for file in files if _is_under(file.name, below)] if below else []
+        for below in at
+    ]
+    for path, below, found in zip((config.images, config.masks), at, named, strict=True):
+        if below is not None and not found:
+            raise UserError(f"{path}: has no images ({', '.join(sorted(EXTENSIONS))})")
+    if at[0] is not None and at[0] == at[1]:
+        return _mixed(named[0], [])
+    taken = {file.name for side in named for file in side}
+    rest = [file for file in files if file.name not in taken]
+    instances = [file for file in rest if file.place.role == "instances"]
+    images = named[0] or [f for f in rest if f.place.role == "image"]
+    images = images or [f for f in rest if f.place.role is None]
+    masks = named[1] or [f for f in rest if f.place.role == "mask"]
+    if not images or not masks:
+        return None
+    flags = [
+        f"--{name} {path}"
+        for name, path in (("images", config.images), ("masks", config.masks))
+        if path
+    ]
+    return Sides(images, masks, instances, " ".join(flags))
+
+
+def _below(tree: FileTree, path: Path | None) -> str | None:
+    """Return a folder relative to the root, or the bare name of folders anywhere; "." is all."""
+    if path is None:
+        return None
+    root = tree.root.absolute()
+    if path.exists() and path.absolute().is_relative_to(root):
+        return path.absolute().relative_to(root).as_posix()
+    if (root / path).exists() or len(path.parts) == 1:
+        return path.as_posix()
+    raise UserError(f"{path}: is not a folder in {tree.root}")
+
+
+def _is_under(name: str, below: str) -> bool:
+    return below == "." or name.startswith(f"{below}/") or f"/{below}/" in name
+
+
+def _renamed(file: NamedFile, below: str) -> NamedFile:
+    """Return a file whose folders inside of ``below`` alone count, or around it for a bare name."""
+    if not file.name.startswith(f"{below}/"):
+        kind = below.rpartition("/")[2].casefold()
+        rest = tuple(part for part in file.place.rest if part.casefold() != kind)
+        return replace(file, place=replace(file.place, kind=kind, rest=rest))
+    inner = parse_file(file.name, below)
+    kind = inner.place.kind or below.rpartition("/")[2].casefold()
+    return replace(inner, place=replace(inner.place, kind=kind))

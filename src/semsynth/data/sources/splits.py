@@ -1,0 +1,202 @@
+"""Splits: those that lists of names publish, and those that are drawn."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from semsynth.core.errors import UserError
+from semsynth.core.strict import decode_text
+from semsynth.data.config import PrepareConfig
+from semsynth.data.sources.base import split_by_group
+from semsynth.data.sources.files import EXTENSIONS
+from semsynth.data.sources.names import split_of
+from semsynth.data.sources.tree import FileTree
+
+# Of these folders lists are taken first; those of detection in its neighbours are none for masks.
+_SEGMENTATION = "ImageSets/Segmentation/"
+_DETECTION = ("ImageSets/Main/", "ImageSets/Layout/", "ImageSets/Action/")
+_ALL = "default"  # of CVAT: all images
+
+
+@dataclass
+class SplitLists:
+    """What lists of names say.
+
+    Attributes:
+        split: train, val, test or trainval by the name of an image: its stem or its path.
+        masks: the mask of an image by its path, where a list has two columns.
+        files: the lists, for readers.
+        where: what to call them in messages.
+    """
+
+    split: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    where: str = ""
+
+    def of(self, image: str, stem: str) -> str | None:
+        """Return the split of an image by its path or its stem; None: no list has it."""
+        parts = unicodedata.normalize("NFC", image).rpartition(".")[0].split("/")
+        paths = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((self.split[path] for path in (*paths, stem) if path in self.split), None)
+
+
+def read_split_lists(tree: FileTree) -> SplitLists:
+    """Read the text files that list the images of splits, and use them.
+
+    They have the name of a split (``train.txt``, ``val_list.txt``), and an image a line: its stem
+    or its path, and perhaps the path of its mask. ``trainval`` counts for what train and val lack.
+
+    Raises:
+        UserError: an image is listed in two splits, or a list cannot be read.
+    """
+    names = _lists(tree)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name in names:
+        split = _list_split(name)
+        text = decode_text(tree.path(name).read_bytes(), str(tree.path(name)))
+        rows = [_row(line) for line in text.splitlines() if line.strip()]
+        found.setdefault(split, []).extend(rows)
+    lists = SplitLists(files=tuple(names))
+    if not names:
+        return lists
+    folder = names[0].rpartition("/")[0]
+    lists.where = f"{folder}/" if folder else ", ".join(names)
+    both = found.pop("trainval", []) if {"train", "val"} <= found.keys() else []
+    for split in ("test", "val", "train", "trainval"):
+        for image, mask in found.get(split, []):
+            key = _key(image)
+            before = lists.split.setdefault(key, split)
+            if mask:
+                lists.masks[key] = mask
+            if before != split and split != "trainval":
+                raise UserError(
+                    f"{tree.path(names[0]).parent}: '{image}' is listed in {before} and in "
+                    f"{split}; remove it from one list"
+                )
+    for image, _ in both:  # those that neither list has
+        lists.split.setdefault(_key(image), "train")
+    if "val" in found and "train" not in found:  # what is left of both
+        left = {key: "train" for key, split in lists.split.items() if split == "trainval"}
+        lists.split |= left
+    tree.use(*names)
+    return lists
+
+
+def _lists(tree: FileTree) -> list[str]:
+    names = [name for name in tree.names() if name.lower().endswith((".txt", ".lst", ".csv"))]
+    usable = [
+        name
+        for name in names
+        if _list_split(name) and not any(each in f"/{name}" for each in _DETECTION)
+    ]
+    best = [name for name in usable if _SEGMENTATION in name]
+    if best:
+        return best
+    # Lists of images, not annotations of each image: few of them, in one folder.
+    folders = {name.rpartition("/")[0] for name in usable}
+    if not folders:
+        return []
+    first = min(folders, key=lambda folder: (folder.count("/") + bool(folder), folder))
+    return [n for n in usable if n.rpartition("/")[0] == first and not n.lower().endswith(".csv")]
+
+
+def _list_split(name: str) -> str:
+    stem = name.rpartition("/")[2].rpartition(".")[0]
+    plain = re.sub(r"[_\W]*(list|files?|images?|names?|ids?|set|split|seg)\b", "", stem, flags=re.I)
+    if plain.casefold() == _ALL:
+        return "trainval" if _SEGMENTATION in name else ""
+    return split_of(plain) or "" if plain else ""
+
+
+def _row(line: str) -> tuple[str, str]:
+    """Return what a line names: an image, and its mask or "" (a number is no mask)."""
+    line = line.strip().lstrip("\ufeff")
+    parts = [part.strip() for part in re.split(r"[\t,;]|\s+(?=\S+$)", line) if part.strip()]
+    if len(parts) == 2 and _is_file(parts[1]):
+        return parts[0], parts[1]
+    if len(parts) == 2 and re.fullmatch(r"-?[01]", parts[1]):
+        return parts[0], ""
+    return line, ""
+
+
+def _is_file(name: str) -> bool:
+    return f".{name.lower().rpartition('.')[2]}" in EXTENSIONS
+
+
+def _key(image: str) -> str:
+    name = unicodedata.normalize("NFC", image.replace("\\", "/")).removeprefix("./").lstrip("/")
+    return name.rpartition(".")[0] if _is_file(name) else name
+
+
+def missing_images(lists: SplitLists, known: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the listed names of which there is no image among ``known`` (paths and stems)."""
+    ends: set[str] = set()
+    for image, stem in known:
+        parts = unicodedata.normalize("NFC", image).rpartition(".")[0].split("/")
+        ends.update("/".join(parts[start:]) for start in range(len(parts)))
+        ends.add(stem)
+    return [name for name in lists.split if name not in ends]
+
+
+def draw_splits(
+    config: PrepareConfig, stems: Sequence[str], splits: Sequence[str | None]
+) -> tuple[list[str], list[str], str]:
+    """Complete splits: draw val where no image has it.
+
+    Published train, val and test stay. If there is train alone, or images of no split, or of train
+    and val in one (trainval), a share of those is held out.
+
+    Args:
+        config: ``val_share``, ``group_by`` and ``seed`` decide what is drawn.
+        stems: the name of each image.
+        splits: its published split, or None.
+
+    Returns:
+        The split of each image, the group of those whose split was drawn (else ""), and words.
+
+    Raises:
+        UserError: nothing can be held out, or ``group_by`` is wrong.
+    """
+    known = set(splits) - {None, "trainval"}
+    free = {None, "trainval", "train"} if known <= {"train"} else {None, "trainval"}
+    groups = [
+        group_of(stem, config.group_by) if split in free and "val" not in known else ""
+        for stem, split in zip(stems, splits, strict=True)
+    ]
+    sides = (
+        split_by_group(filter(None, groups), config.val_share, config.seed) if any(groups) else {}
+    )
+    done = [
+        sides[group] if group else "train" if split in (None, "trainval") else split
+        for group, split in zip(groups, splits, strict=True)
+    ]
+    drawn = f"val is drawn (--val-share {config.val_share:g})" if any(groups) else ""
+    drawn = "all are train (--val-share 0)" if drawn and not config.val_share else drawn
+    return [str(split) for split in done], groups, drawn
+
+
+def group_of(stem: str, group_by: str | None) -> str:
+    """Return the group of an image: its own stem without ``group_by``.
+
+    Raises:
+        UserError: ``group_by`` is neither a number nor a regular expression with a group, or does
+            not match the stem.
+    """
+    if group_by is None:
+        return stem
+    if group_by.isdecimal():
+        return "_".join(stem.split("_")[: max(1, int(group_by))])
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UserError(f"--group-by {group_by}: is not a regular expression ({error})") from None
+    if not pattern.groups:
+        raise UserError(f"--group-by {group_by}: needs a group in parentheses, such as '^(.*)_'")
+    match = pattern.search(stem)
+    if match is None or match[1] is None:
+        raise UserError(f"--group-by {group_by}: does not match the stem '{stem}'")
+    return match[1]
