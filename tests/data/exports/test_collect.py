@@ -50,10 +50,16 @@ def test_synthetic_images_are_not_held_out_unasked(
     made = write_data("made", {"train": ["a__000"], "val": ["a__000"]}, samples=True)
     out = tmp_path / "out"
     folders = [real.root, made.root]
-    refused("'val' would be scored together.*--synthetic-split train", folders, "mmseg", out)
+    refused(
+        "of 'val', which would be scored together.*--synthetic-split train", folders, "mmseg", out
+    )
     assert not out.exists()
     result = export_dataset(folders, "mmseg", out, "train")
     assert result["images"] == {"train": {"real": 2, "synthetic": 2}, "val": {"real": 1}}
+    assert [note for note in result["notes"] if "masks of held-out" in note] == [
+        "1 synthetic images of train have masks of held-out images: a segmenter that was trained "
+        "on them scores too well there"
+    ]
     assert (out / "splits/train_synthetic_png.txt").read_text() == "a__000\na__000_2\n"
     result = export_dataset(folders, "mmseg", tmp_path / "kept", "keep")
     assert result["images"]["val"] == {"real": 1, "synthetic": 1}

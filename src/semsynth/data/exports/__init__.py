@@ -17,7 +17,7 @@ from typing import Any, Literal
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_folder, require_space, write_json
 from semsynth.core.logging import logger
-from semsynth.data.exports.base import Collection
+from semsynth.data.exports.base import HERE, Collection
 from semsynth.data.exports.collect import collect
 from semsynth.data.exports.provenance import counts_text, origin_text, provenance
 from semsynth.data.hub_files import MADE_BY, README, hub_licence
@@ -69,8 +69,8 @@ def export_dataset(
         push: publish the folder on the Hub as well (format hf only).
 
     Returns:
-        JSON values: output, to, images (by split and kind), classes, notes, and the address of
-        what was published.
+        JSON values: output, to, images (by split and kind), classes, notes, how to use it, and
+        the address of what was published.
 
     Raises:
         UserError: not a data set, labels that differ, the output exists, classes that the format
@@ -90,6 +90,7 @@ def export_dataset(
     for note in collection.notes:
         logger.info(note)
     result = summary(collection, to, output)
+    result["use"] = usage.replace(HERE, str(output)).replace("`", "")
     if push is not None:
         result["published"] = publish(output, push)
     return result

@@ -26,6 +26,7 @@ from semsynth.data.writer import encode_image
 T = TypeVar("T")
 IGNORE = 255
 LABELS = "labels.yaml"
+HERE = "path/to/this/folder"  # in a text that lies in it
 _PLACE = ("stem", "source", "split", "seed")
 
 

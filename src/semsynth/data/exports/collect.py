@@ -56,6 +56,7 @@ def collect(folders: Sequence[Path], flat: bool, synthetic_split: str | None) ->
         raise UserError(f"{first.root}: has masks alone, no images; nothing can be exported")
     order = {split: rank for rank, split in enumerate(("train", "val", "test"))}
     collection.items = sorted(items, key=lambda item: order.get(item.split, len(order)))
+    _note_leaks(collection)
     return collection
 
 
@@ -71,17 +72,42 @@ def _open(folder: Path) -> Part:
 
 
 def _check_held_out(parts: Sequence[Part], synthetic_split: str | None) -> None:
-    real = {split for part in parts if part.origin == "real" for split in part.data.splits()} - {
-        "train"
-    }
+    held_out = _held_out(parts)
     for part in parts if synthetic_split is None else ():
-        both = sorted(real & set(part.data.splits()))
+        both = sorted({split for split, _ in held_out} & set(part.data.splits()))
         if part.origin == "synthetic" and both:
             raise UserError(
-                f"{part.data.root}: its synthetic images of '{both[0]}' would be scored together "
-                f"with the real ones; say --synthetic-split train to train on them, or "
+                f"{part.data.root}: has synthetic images of '{both[0]}', which would be scored "
+                "together with the real ones; generate with --split train, or say "
+                "--synthetic-split train (they are trained on, and so are the held-out masks) or "
                 "--synthetic-split keep"
             )
+
+
+def _held_out(parts: Sequence[Part]) -> set[tuple[str, str]]:
+    """Return splits and stems of the real images that are not trained on."""
+    return {
+        (split, stem)
+        for part in parts
+        if part.origin == "real"
+        for split in part.data.splits()
+        if split != "train"
+        for stem in part.data.stems(split)
+    }
+
+
+def _note_leaks(collection: Collection) -> None:
+    """Note training images that were generated from the masks of held-out ones."""
+    held_out = _held_out(collection.parts)
+    leaks = 0
+    for item in collection.items:
+        line = item.part.made.get((item.source_split, item.stem), {})
+        leaks += item.split == "train" and (item.source_split, line.get("source")) in held_out
+    if leaks:
+        collection.notes.append(
+            f"{leaks} synthetic images of train have masks of held-out images: a segmenter that "
+            "was trained on them scores too well there"
+        )
 
 
 def _free_name(stem: str, split: str, flat: bool, used: set[tuple[str, str]]) -> str:

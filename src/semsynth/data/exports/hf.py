@@ -11,6 +11,7 @@ import numpy as np
 
 from semsynth.core.logging import progress_bar
 from semsynth.data.exports.base import (
+    HERE,
     IGNORE,
     Collection,
     Item,
@@ -50,7 +51,7 @@ def write(collection: Collection, folder: Path) -> str:
     (folder / "id2label.json").write_text(json.dumps(names, indent=2, ensure_ascii=False) + "\n")
     write_index_names(collection, folder)
     (folder / README).write_text(_card(collection, list(splits)), encoding="utf-8")
-    return ""
+    return f'`datasets.load_dataset("{HERE}")`'
 
 
 def _features(collection: Collection) -> Any:
@@ -138,7 +139,7 @@ def _card(collection: Collection, splits: Sequence[str]) -> str:
         "": counts_text(collection),
         "Load": (
             "```python\nfrom datasets import load_dataset\n\n"
-            'data = load_dataset("path/to/this/folder")  # or the name of the repository\n'
+            f'data = load_dataset("{HERE}")  # or the name of the repository\n'
             f'row = data["{splits[0]}"][0]\n'
             'row["image"], row["mask"], row["classes"], row["source"]\n```\n\n'
             f"Mask values are the numbers below{unlabelled}."

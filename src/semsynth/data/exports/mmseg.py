@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semsynth.data.exports.base import (
+    HERE,
     Collection,
     Item,
     copy_image,
@@ -17,7 +18,7 @@ CONFIG = "dataset.py"
 _PIPELINES = """
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=False),
+    dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=({width}, {height}), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -27,7 +28,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=({width}, {height}), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=False),
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 """
@@ -82,7 +83,7 @@ def write(collection: Collection, folder: Path) -> str:
     write_index_names(collection, folder)
     return (
         "In a configuration of MMSegmentation 1.x: "
-        f"`_base_ = ['path/to/this/folder/{CONFIG}', ...]`, and `num_classes="
+        f"`_base_ = ['{HERE}/{CONFIG}', ...]`, and `num_classes="
         f"{len(collection.classes)}` in its heads. Masks: 0 to {len(collection.classes) - 1} in "
         "the order of `classes`, 255 is unlabelled; `reduce_zero_label=False`."
     )

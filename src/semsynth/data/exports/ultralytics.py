@@ -56,6 +56,6 @@ def write(collection: Collection, folder: Path) -> str:
             "images together with these (--with)"
         )
     return (
-        "`yolo semantic train data=path/to/this/folder/data.yaml model=yolo26n-sem.pt` "
+        "`yolo semantic train data={HERE}/data.yaml model=yolo26n-sem.pt` "
         "(Ultralytics 8.4; the semantic task reads masks, not polygons)."
     )
