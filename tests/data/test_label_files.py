@@ -197,7 +197,8 @@ def test_what_is_wrong_is_one_line(text: str, message: str, tmp_path: Path) -> N
             "line 3 is not name:red",
         ),
         ("l.txt", "0 a\n0 b\n", "id 0 is given twice"),
-        ("l.csv", "filename,road,sky\na.png,1,0\n", "has no column of names"),
+        ("l.csv", "filename,road,sky\na.png,1,0\n", "has a column 'filename'"),
+        ("l.csv", "a,road,sky\nb,1,0\n", "has no column of names"),
         ("l.csv", "name,r,g,b\na,1,2\n", "needs r, g and b"),
         ("l.csv", "id,name\n1,\n", "row 2 has no name"),
         ("l.csv", "id,name\n", "has no labels"),
@@ -269,6 +270,19 @@ def test_label_files_that_agree_and_those_that_do_not(tmp_path: Path) -> None:
         f"--labels {own} or --labels {other}"
     )
     assert find_label_file(tmp_path / "nothing") is None
+
+
+def test_files_of_a_usual_name_without_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "labels.csv").write_text("image,label\na.png,cat\nb.png,cat\n")
+    (tmp_path / "meta.json").write_text("[1, 2]")
+    assert find_label_file(tmp_path) is None
+    assert "labels.csv: has a column 'image': it lists images, not classes" in caplog.text
+    assert "meta.json" not in caplog.text
+    (tmp_path / "labels.yaml").write_text("labels: [a, a]")
+    with pytest.raises(UserError, match="'a' is number 0"):
+        find_label_file(tmp_path)
 
 
 def test_a_suggestion_reads_back(tmp_path: Path) -> None:

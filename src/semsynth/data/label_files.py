@@ -34,6 +34,7 @@ import yaml
 from semsynth.core.config import read_yaml
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.core.logging import logger
 from semsynth.core.strict import decode_text
 from semsynth.data.label_forms import Entry, Stated, stated_labels
 from semsynth.data.label_text import labels_of_csv, labels_of_text
@@ -47,8 +48,12 @@ USUAL_NAMES = (
     "label_classes.json", "label_colors.txt", "data.yaml", "data.yml", "dataset.yaml",
     "metainfo.json", "notes.json", "meta.json", "config_v2.0.json", "config.json",
 )  # fmt: skip
-# Names that other things have, too: without labels in them they are none.
+# Names that other things have, too: one that has no labels is no label file (the first ones are
+# often that, and nothing is said).
 _OTHER_THINGS = ("data.yaml", "data.yml", "dataset.yaml", "meta.json", "config.json", "notes.json")
+_MAYBE = ("labels.json", "labels.txt", "labels.csv", "label_map.txt", "classes.csv", "classes.json")
+_MAYBE += ("classes.yaml", "names.txt", "label_colors.txt", "metainfo.json", "config_v2.0.json")
+_MOST_BYTES = 1 << 24  # of a file that may be of another kind
 _IGNORED = 255  # of mmsegmentation
 _UNLABELLED = ("unlabelled", "unlabeled", "void", "ignore", "ignored", "not labelled")
 _BEFORE_CLASSES = (*_UNLABELLED, "background", "none")
@@ -181,14 +186,17 @@ def find_label_file(folder: Path, *more: Path) -> Path | None:
     """
     chosen: tuple[Path, Stated] | None = None
     for path in (place / name for place in (folder, *more) for name in USUAL_NAMES):
-        if not path.is_file():
+        weak = path.name in (*_OTHER_THINGS, *_MAYBE)
+        if not path.is_file() or (weak and path.stat().st_size > _MOST_BYTES):
             continue
         try:
             stated = _stated(path)
-        except UserError:
-            if path.name in _OTHER_THINGS:
-                continue
-            raise
+        except UserError as error:
+            if not weak:
+                raise
+            if path.name in _MAYBE:
+                logger.warning(f"not taken for labels: {error}")
+            continue
         if chosen is None:
             chosen = path, stated
         elif wrong := _contradiction(chosen[1], stated):

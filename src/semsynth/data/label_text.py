@@ -43,6 +43,7 @@ _COLUMNS = {
     "b": ("b", "blue"),
     "color": ("color", "colour", "hex", "rgb"),
 }
+_OF_FILES = {"filename", "file_name", "file", "image", "image_id", "image_path", "path"}
 
 
 def labels_of_text(text: str, where: str) -> Stated:
@@ -84,6 +85,8 @@ def labels_of_csv(text: str, where: str) -> Stated:
         what: next((i for i, cell in enumerate(header) if cell in names), None)
         for what, names in _COLUMNS.items()
     }
+    if of_files := _OF_FILES & set(header):
+        raise UserError(f"{where}: has a column '{min(of_files)}': it lists images, not classes")
     if columns["name"] is None:
         if rows and all(len(row) == 2 and row[0].isdecimal() for row in rows):
             columns |= {"id": 0, "name": 1}
