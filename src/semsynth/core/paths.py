@@ -41,6 +41,7 @@ def path_name(name: str, where: str) -> str:
         return name
     wrong = _what_is_wrong(name)
     if wrong:
+        where = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in where)
         raise UserError(f"{where}: {name!r} cannot be a file name: {wrong}; rename it")
     return unicodedata.normalize("NFC", name)
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import allow_reading, read_json, sha256_file, write_json
+from semsynth.core.paths import path_name
 
 PIPELINE = "SemanticDiffusionPipeline"
 # Where folders say that the network's class is: a place that does not move with our modules.
@@ -70,6 +71,19 @@ def check_folder(name: str) -> None:
     kind = found.get("_class_name") if isinstance(found, dict) else None
     if kind != PIPELINE:
         raise UserError(f"{name}: holds a {kind}, not a {PIPELINE}; load it with its own class")
+    _check_names(Path(name), found)
+
+
+def _check_names(folder: Path, index: dict[str, Any]) -> None:
+    """Check that what the folder names, as the place of a part or of weights, is in the folder."""
+    for part, value in index.items():
+        if isinstance(value, list):
+            path_name(part, str(folder / MODEL_INDEX))
+    for file in folder.glob("*/*.index.json"):
+        shards = read_json(file)
+        weights = shards.get("weight_map") if isinstance(shards, dict) else None
+        for shard in set(weights.values()) if isinstance(weights, dict) else ():
+            path_name(shard, str(file))
 
 
 @contextmanager
