@@ -51,8 +51,10 @@ USUAL_NAMES = (
 # Names that other things have, too: one that has no labels is no label file (the first ones are
 # often that, and nothing is said).
 _OTHER_THINGS = ("data.yaml", "data.yml", "dataset.yaml", "meta.json", "config.json", "notes.json")
-_MAYBE = ("labels.json", "labels.txt", "labels.csv", "label_map.txt", "classes.csv", "classes.json")
-_MAYBE += ("classes.yaml", "names.txt", "label_colors.txt", "metainfo.json", "config_v2.0.json")
+_MAYBE = (
+    "labels.json", "labels.txt", "labels.csv", "label_map.txt", "classes.csv", "classes.json",
+    "classes.yaml", "names.txt", "label_colors.txt", "metainfo.json", "config_v2.0.json",
+)  # fmt: skip
 _MOST_BYTES = 1 << 24  # of a file that may be of another kind
 _IGNORED = 255  # of mmsegmentation
 _UNLABELLED = ("unlabelled", "unlabeled", "void", "ignore", "ignored", "not labelled")
