@@ -109,7 +109,7 @@ def test_the_other_images_settle_a_doubt(tmp_path: Path) -> None:
     data = prepare(config(tmp_path))
     assert data.info.reading is not None
     assert data.info.reading.exif == "ignore"
-    assert data.info.reading.notes == {
+    assert {note: n for note, n in data.info.reading.notes.items() if "EXIF" in note} == {
         "EXIF rotation not applied: as for other images": 1,
         "EXIF rotation not applied: the mask fits the image as it is stored": 1,
     }

@@ -341,9 +341,9 @@ def test_another_size_is_suggested_where_networks_cannot_halve_it(
             )
         )  # fmt: skip
     lines = logged()
-    assert "72x100 (height x width) are not multiples of 32" in lines
-    assert "the nearest such size is 64x96" in lines
-    assert "64x96 (height" not in lines
+    assert "100x72 is not a multiple of 32 on both sides" in lines
+    assert "the nearest such size is --height 64 --width 96" in lines
+    assert "96x64 is not" not in lines
 
 
 def test_the_claim_of_a_folder_keeps_its_keys(raw: Any, tmp_path: Path) -> None:

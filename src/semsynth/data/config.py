@@ -119,15 +119,17 @@ class PrepareConfig:
     """Sources folder and sidewalk: LOW HIGH, the values that become black and white in images of
     more than 8 bits. By default 0 65535 if they use all 16 bits, else it asks for this flag."""
     height: int | None = None
-    """Height of the prepared images in pixels. By default 256 for cityscapes, ade20k, celebamask
-    and cocostuff, 352 for camvid, else 1024."""
+    """Height of the prepared images in pixels. By default for your own data the median of the
+    images, at most 1024 on the longer side, rounded to multiples of 32; 256 for cityscapes, ade20k,
+    celebamask and cocostuff, 352 for camvid, else 1024."""
     width: int | None = None
-    """Width of the prepared images in pixels. By default 512 for cityscapes, 256 for ade20k,
-    celebamask and cocostuff, 480 for camvid, else 1024."""
+    """Width of the prepared images in pixels. By default for your own data as --height; 512 for
+    cityscapes, 256 for ade20k, celebamask and cocostuff, 480 for camvid, else 1024."""
     resize: ResizeRule | None = None
-    """stretch to the size, crop the centre to its aspect ratio first, or pad all around. paper (the
-    default of cityscapes, ade20k, celebamask and cocostuff): as the official code of the paper,
-    which stretches, but crops the training images of all but cityscapes."""
+    """stretch to the size, crop the centre to its aspect ratio first, or pad all around (the
+    default for your own data, where an image has another shape). paper (the default of cityscapes,
+    ade20k, celebamask and cocostuff): as the official code of the paper, which stretches, but crops
+    the training images of all but cityscapes."""
     resize_masks: bool = False
     """Source folder: resize masks (and instances) of another size than their image to its size, by
     nearest. Without it they are refused."""
@@ -154,6 +156,9 @@ class PrepareConfig:
     """Source streets: training images."""
     val_count: int = 200
     """Source streets: held-out images."""
+    dry_run: bool = False
+    """Only read the data and show what was understood: layout, splits, sizes, a table of classes, a
+    sheet of overlays, a labels.yaml to correct. Nothing is prepared."""
     seed: int = 0
     """Decides the split, and the scenes of streets."""
     workers: int | None = None

@@ -219,13 +219,15 @@ class LabelSet:
         )
 
     def with_ignore(self) -> LabelSet:
-        """Return a set that has an ignored id: this one, or this one and "padding" (255 if free).
+        """Return a set that has an ignored id: this one, or this one and "padding".
+
+        Its id is 255, or the largest free one below, so that masks stay 8-bit where they can.
 
         For padded images: the padding must not count as a class.
         """
         if self.ignore_id is not None:
             return self
-        free = 255 if 255 not in self.by_id else self.max_id + 1
+        free = next((i for i in range(255, -1, -1) if i not in self.by_id), self.max_id + 1)
         colors = [label.color for label in self.labels]
         color = BLACK if BLACK not in colors else distinct_colors(1, colors)[0]
         return replace(

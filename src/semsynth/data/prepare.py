@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,26 +21,28 @@ import cv2
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import require_space
+from semsynth.core.files import claim_output_dir, require_space
 from semsynth.core.logging import logger, progress_bar
 from semsynth.data.config import PrepareConfig, ResizeMode
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.info import ImageInfo
 from semsynth.data.labels import Array
 from semsynth.data.resize import content_box, fit, paper_fit
+from semsynth.data.sizes import size_notes
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Reading, Record, Source
+from semsynth.data.understood import ClassCount, choose_for_sheet, show, understand
 from semsynth.data.writer import (
     ImageRecord,
     PreparedFormat,
     PreparedSample,
     PreparedWriter,
+    pixels_by_id,
     write_sample,
 )
 
 # A pool takes a second to start: fewer images take less time without one.
 _MIN_FOR_POOL = 24
-# By how much the codec and the network of most recipes reduce a side.
-_REDUCTION = 32
 # Of the perceptual hash: side of the image that is transformed, and of the block of frequencies.
 _HASH_SIDE, _HASH_FREQUENCIES = 32, 8
 
@@ -55,29 +58,40 @@ class _Job:
     hashed: bool
 
     def run(self, record: Record) -> ImageRecord:
-        """Read, resize and write one image."""
+        """Read, resize and write one image; with ``--dry-run``, only count its mask's pixels."""
         sample = self.source.read(record)
         original = (sample.mask.shape[0], sample.mask.shape[1])
         if sample.image.shape[:2] != original:
             raise UserError(f"{record.where}: image and mask must have the same size")
         mode, size = self.config.resize_mode(record.split), (self.form.height, self.form.width)
+        notes = (*sample.notes, *size_notes(mode, original, size))
+        bits = perceptual_hash(sample.image) if self.hashed else None
+        if self.config.dry_run:
+            box = content_box(mode, original, size)
+            info = ImageInfo(original_size=list(original), box=list(box), resize=None)
+            pixels = pixels_by_id(self._fit_mask(sample.mask, mode, record.where), info)
+            return ImageRecord(record.split, record.stem, info, pixels, bits, notes)
         fitted = PreparedSample(
             image=self._fit(sample.image, mode, nearest=False),
-            mask=self._fit(sample.mask, mode, nearest=True),
+            mask=self._fit_mask(sample.mask, mode, record.where),
             original_size=original,
             box=content_box(mode, original, size),
             instances=None if sample.instances is None else self._fit(sample.instances, mode, True),
             resize=mode if self.form.resize == "paper" else None,
         )
         written = write_sample(self.root, self.form, record.split, record.stem, fitted)
-        bits = perceptual_hash(sample.image) if self.hashed else None
-        return replace(written, image_hash=bits, notes=sample.notes)
+        return replace(written, image_hash=bits, notes=notes)
 
-    def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool) -> Array:
+    def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool, fill: int = 0) -> Array:
         size = (self.form.height, self.form.width)
         if self.form.resize == "paper":
             return paper_fit(pixels, mode, size, nearest)
-        return fit(pixels, mode, size, nearest, self.form.labels.ignore_id or 0)
+        return fit(pixels, mode, size, nearest, fill)
+
+    def _fit_mask(self, mask: Array, mode: ResizeMode, where: str) -> Array:
+        labels = self.form.labels
+        labels.check_ids(mask, where)  # before a narrower type could change an id
+        return self._fit(mask.astype(labels.mask_dtype), mode, True, labels.ignore_id or 0)
 
 
 def prepare(config: PrepareConfig) -> PreparedDataset:
@@ -95,15 +109,13 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
         UserError: something is wrong with the configuration, a raw file or the output folder.
     """
     source = open_source(config)
-    labels = source.labels.with_ignore() if config.resize_rule == "pad" else source.labels
-    form = PreparedFormat(labels, *config.size, config.resize_rule, config.file_format)
+    config, form = understand(config, source)
     key = _key(config, form, source.reading)
     writer = PreparedWriter(config.output_folder, form, "prepared", key)
     if writer.is_finished:
         writer.remove_leftovers()
         logger.info(f"{writer.root}: is already prepared")
         return PreparedDataset.open(writer.root)
-    _suggest_size(form)
     near = source.near_duplicates if config.near_duplicates is None else config.near_duplicates
     if source.total is not None:
         require_space(writer.root, source.total * _bytes_each(form), "the prepared data set")
@@ -121,24 +133,69 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
             writer.drop(record.split, record.stem)
     reading = None if source.reading is None else source.reading.to_json()
     excluded = _excluded(writer, near)
-    return writer.finish(source.name, source.origin, source.licence, excluded, reading)
+    counts = [ClassCount(r.split, r.stem, r.pixels) for r in writer.records()]
+    data = writer.finish(source.name, source.origin, source.licence, excluded, reading)
+    counts = [count for count in counts if count.stem in set(data.stems(count.split))]
+    shown = [
+        (c, data.read_image(c.split, c.stem), data.read_mask(c.split, c.stem))
+        for c in choose_for_sheet(counts)
+    ]
+    show(data.root, source, form.labels, counts, shown)
+    return data
 
 
 def prepare_and_summarize(config: PrepareConfig) -> dict[str, Any]:
     """Prepare a data set and return what `semsynth prepare` prints about it: JSON values."""
-    return prepare(config).summary()
+    return preview(config) if config.dry_run else prepare(config).summary()
 
 
-def _suggest_size(form: PreparedFormat) -> None:
-    """Name a size for most networks, if they cannot be trained at this one."""
-    size = (form.height, form.width)
-    near = tuple(round(side / _REDUCTION) * _REDUCTION for side in size)
-    if near != size and min(size) >= 2 * _REDUCTION:
-        logger.info(
-            f"{form.height}x{form.width} (height x width) are not multiples of {_REDUCTION}: "
-            "networks that halve them five times, as most do, cannot be trained on it; the nearest "
-            f"such size is {near[0]}x{near[1]} (for generation alone, masks may have any size)"
-        )
+def preview(config: PrepareConfig) -> dict[str, Any]:
+    """Read a data set as ``prepare`` would, and show what was understood; write no data set.
+
+    A folder beside that of the prepared data (its name with "_preview") gets a labels.yaml and a
+    sheet of overlays.
+
+    Returns:
+        What `semsynth prepare --dry-run` prints: JSON values.
+
+    Raises:
+        UserError: as ``prepare``.
+    """
+    config = replace(config, dry_run=True)
+    source = open_source(config)
+    config, form = understand(config, source)
+    folder = config.output_folder
+    root = claim_output_dir(folder.with_name(f"{folder.name}_preview"), "preview", {})
+    found: list[ImageRecord] = []
+    by_name: dict[tuple[str, str], Record] = {}
+    with progress_bar(source.total, "read", "image") as bar:
+
+        def records() -> Iterator[Record]:
+            for record in source.records():
+                by_name[record.split, record.stem] = record
+                yield record
+
+        def add(record: ImageRecord) -> None:
+            found.append(record)
+            bar.update()
+
+        _run_all(_Job(config, source, form, root, False), records(), add, config.workers)
+    counts = [ClassCount(r.split, r.stem, r.pixels) for r in found]
+    shown = []
+    for count in choose_for_sheet(counts):
+        sample = source.read(by_name[count.split, count.stem])
+        shown.append((count, sample.image, sample.mask))
+    show(root, source, form.labels, counts, shown)
+    images = Counter(record.split for record in found)
+    notes = Counter(note for record in found for note in record.notes)
+    return {
+        "preview": str(root),
+        "size": f"{form.width}x{form.height}",
+        "classes": len(form.labels.trainable),
+        "pictures": dict(images),
+        "summary": ", ".join(f"{count} {split}" for split, count in images.items()),
+        "notes": "; ".join(f"{n} x {note}" for note, n in sorted(notes.items())),
+    }
 
 
 def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tuple[str, str]]:
@@ -158,14 +215,22 @@ def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tu
             writer.add(record)
             bar.update()
 
-        total = job.source.total
-        count = workers or _cores()
-        if count == 1 or (total is not None and total < _MIN_FOR_POOL):
-            for record in missing():
-                add(job.run(record))
-        else:
-            _run_pool(job, missing(), add, count)
+        _run_all(job, missing(), add, workers)
     return wanted
+
+
+def _run_all(
+    job: _Job,
+    records: Iterator[Record],
+    add: Callable[[ImageRecord], None],
+    workers: int | None,
+) -> None:
+    total, count = job.source.total, workers or _cores()
+    if count == 1 or (total is not None and total < _MIN_FOR_POOL):
+        for record in records:
+            add(job.run(record))
+    else:
+        _run_pool(job, records, add, count)
 
 
 def _cores() -> int:
@@ -296,7 +361,7 @@ def _key(config: PrepareConfig, form: PreparedFormat, reading: Reading | None) -
     key = {
         name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in asdict(config).items()
-        if name not in ("path", "output", "workers", "exif", "window")
+        if name not in ("path", "output", "workers", "exif", "window", "dry_run")
     }
     # Keys in files keep their names: folders prepared so far stay valid.
     old = {"near_duplicates": "near_copies", "masks_as": "colored_masks"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.data.config import LAYOUTS, PrepareConfig
+from semsynth.data.config import LAYOUTS, PrepareConfig, ResizeMode
 from semsynth.data.resize import Size, content_box, source_box
 
 # By how much the codec and the network of most recipes reduce a side.
@@ -52,7 +53,7 @@ def plan_size(config: PrepareConfig, sizes: Mapping[Size, int] | None) -> SizePl
         except UserError as error:
             shape = f"the median of the images is {median[1]}x{median[0]}"
             raise UserError(f"{error} ({shape}); give both --height and --width") from None
-    elif config.source_name != "streets":
+    else:
         lines.append(f"size: {config.size[1]}x{config.size[0]} (width x height)")
         lines += _not_a_multiple(config.size)
     if own and sizes and config.resize is None:
@@ -61,6 +62,21 @@ def plan_size(config: PrepareConfig, sizes: Mapping[Size, int] | None) -> SizePl
     if sizes and config.resize_rule != "paper":
         lines += _changes(config, sizes)
     return SizePlan(config, tuple(lines))
+
+
+def size_notes(mode: ResizeMode, original: Size, size: Size) -> tuple[str, ...]:
+    """Return how an image of ``original`` height and width changes at ``size``, in a few words."""
+    kept, box = source_box(mode, original, size), content_box(mode, original, size)
+    scales = box[2] / kept[2], box[3] / kept[3]
+    notes = []
+    if max(scales) > 1:
+        notes.append("enlarged")
+    elif min(scales) < 1:
+        notes.append("shrunk")
+    if content_box("pad", original, size) != (0, 0, *size):
+        done = {"pad": "padded", "crop": "cropped", "stretch": "stretched"}[mode]
+        notes.append(f"{done} (another shape)")
+    return tuple(notes)
 
 
 def _median(sizes: Mapping[Size, int]) -> Size:
@@ -85,7 +101,9 @@ def _why(median: Size, size: Size, config: PrepareConfig) -> str:
     flag = next((name for name, value in given.items() if value is not None), None)
     how = f"rounded to multiples of {REDUCTION}"
     if flag is not None:
-        how = f"whose shape decides the side that is not given, rounded to a multiple of {REDUCTION}"
+        how = (
+            f"whose shape decides the side that is not given, rounded to a multiple of {REDUCTION}"
+        )
     elif max(median) > MAX_SIDE:
         how = f"reduced to {MAX_SIDE} pixels and {how}; give --height and --width for another"
     elif size == median:
@@ -101,8 +119,8 @@ def _not_a_multiple(size: Size) -> list[str]:
     if near == size or min(size) < 2 * REDUCTION:
         return []
     return [
-        f"{size[1]}x{size[0]} are not multiples of {REDUCTION}: networks that halve images five "
-        "times, as most do, cannot be trained on them; the nearest such size is "
+        f"{size[1]}x{size[0]} is not a multiple of {REDUCTION} on both sides: networks that halve "
+        "images five times, as most do, cannot be trained on it; the nearest such size is "
         f"--height {near[0]} --width {near[1]} (for generation alone, masks may have any size)"
     ]
 
@@ -112,24 +130,10 @@ def _all(config: PrepareConfig) -> tuple[int, int, int, int]:
 
 
 def _changes(config: PrepareConfig, sizes: Mapping[Size, int]) -> list[str]:
-    """Count the images that are enlarged, shrunk, and padded, cropped or stretched: one line."""
-    mode, size = config.resize_mode("val"), config.size
-    enlarged = shrunk = reshaped = 0
-    factor = 1.0
+    """Count the images that change in each way: one line."""
+    found: Counter[str] = Counter()
     for original, count in sizes.items():
-        kept, box = source_box(mode, original, size), content_box(mode, original, size)
-        scales = box[2] / kept[2], box[3] / kept[3]
-        if max(scales) > 1:
-            enlarged += count
-            factor = max(factor, *scales)
-        elif min(scales) < 1:
-            shrunk += count
-        reshaped += count * (content_box("pad", original, size) != _all(config))
-    done = {"pad": "padded", "crop": "cropped", "stretch": "stretched"}[mode]
-    counts = {
-        f"enlarged up to {factor:.3g} times": enlarged,
-        "shrunk": shrunk,
-        f"{done} since their shape is not {size[1]}:{size[0]}": reshaped,
-    }
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
+        for note in size_notes(config.resize_mode("val"), original, config.size):
+            found[note] += count
+    parts = [f"{count} {note}" for note, count in found.items()]
     return [f"of {sum(sizes.values())} images {', '.join(parts)}"] if parts else []

@@ -142,7 +142,7 @@ def write_sample(
         resize=sample.resize,
         digests=digests,
     )
-    return ImageRecord(split, stem, info, _pixels_by_id(mask, info))
+    return ImageRecord(split, stem, info, pixels_by_id(mask, info))
 
 
 def record_of(
@@ -172,10 +172,11 @@ def record_of(
         digests[kind] = digest_bytes(data.data)
     assert mask is not None, "every image has a mask"
     info = info.model_copy(update={"digests": digests})
-    return ImageRecord(split, stem, info, _pixels_by_id(mask, info))
+    return ImageRecord(split, stem, info, pixels_by_id(mask, info))
 
 
-def _pixels_by_id(mask: Array, info: ImageInfo) -> dict[int, int]:
+def pixels_by_id(mask: Array, info: ImageInfo) -> dict[int, int]:
+    """Count the pixels of each id in a mask (H, W), without its padding."""
     top, left, height, width = info.box
     values, counts = np.unique(mask[top : top + height, left : left + width], return_counts=True)
     return {int(v): int(n) for v, n in zip(values, counts, strict=True)}

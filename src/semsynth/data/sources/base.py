@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -125,6 +125,7 @@ class Source(Protocol):
         reading: what was decided about its files, for those whose files may be of any kind.
         layout: what was recognised, for a folder of any layout; None for published data sets.
         tree: all files of that folder, and what became of each; None: not counted.
+        sizes: how many images have each (height, width); None: not known before they are read.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Source(Protocol):
     reading: Reading | None
     layout: Layout | None
     tree: FileTree | None
+    sizes: Mapping[tuple[int, int], int] | None
 
     def records(self) -> Iterator[Record]:
         """Return the images one by one, always in the same order."""

@@ -11,7 +11,7 @@ whose edges the network gets are the parts themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,7 @@ class FaceSource:
     reading: Reading | None = None
     layout: Layout | None = None
     tree: FileTree | None = None
+    sizes: Mapping[tuple[int, int], int] | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the faces."""

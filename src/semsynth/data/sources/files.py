@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +65,7 @@ class Pair:
     """The files of one image, and whether their EXIF rotation is applied.
 
     ``mask`` may be drawn, with its instances; its size is that of the image, rotated or as stored.
+    ``size`` is the image's height and width, once that is decided.
     """
 
     image: Path
@@ -71,6 +73,7 @@ class Pair:
     instances: Path | None = None
     exif: Exif = "apply"
     notes: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -110,6 +113,7 @@ class PairSource:
     def __post_init__(self) -> None:
         """Check all headers before the long work begins, and decide what the files mean."""
         self.total: int | None = len(self.pairs)
+        self.sizes: Mapping[tuple[int, int], int] | None = None
         self.reading: Reading | None = None
         self._decision = MaskDecision("ids", "published ids", stated=True)
         if self.asked is None:
@@ -118,6 +122,7 @@ class PairSource:
                 _check_sizes(pair, _facts(pair.image), pair.maps())
         else:
             self._decide(self.asked)
+            self.sizes = Counter(record.payload.size for record in self.pairs)
         self.pairs = [_with_files(record) for record in self.pairs]
         if self.tree is not None:
             self.tree.use(*(path for record in self.pairs for path in record.files))
@@ -216,6 +221,7 @@ def decide(
             doubtful.append(len(decided))
         pair = replace(pair, exif=exif or "apply", notes=(*notes, *image_notes(image)))
         _check_sizes(pair, image, maps, resize_masks, asked.exif)
+        pair = replace(pair, size=image.size(pair.exif))
         decided.append(replace(record, payload=pair))
         if isinstance(pair.mask, Path):
             masks.append(unread_mask(pair.mask, maps[0]))

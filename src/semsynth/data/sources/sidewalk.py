@@ -95,6 +95,7 @@ class RowSource:
     reading: Reading = field(default_factory=lambda: Reading("auto", "row by row", "auto"))
     layout: Layout | None = None
     tree: FileTree | None = None
+    sizes: Mapping[tuple[int, int], int] | None = None
 
     def __post_init__(self) -> None:
         """Derive its name and origin."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from semsynth.data.config import PrepareConfig
@@ -35,6 +35,7 @@ class StreetSource:
     reading: Reading | None = None
     layout: Layout | None = None
     tree: FileTree | None = None
+    sizes: Mapping[tuple[int, int], int] | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the configuration."""
