@@ -18,7 +18,8 @@ import pytest
 from semsynth.cli import main
 from semsynth.cli.cluster.status import run_state
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
-from semsynth.core.files import claim_output_dir, write_json
+from semsynth.core.files import write_json
+from semsynth.core.outputs import claim_output_dir
 
 
 @pytest.fixture

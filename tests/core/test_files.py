@@ -13,7 +13,6 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import (
     atomic_folder,
     atomic_path,
-    claim_output_dir,
     link_or_copy,
     read_json,
     require_space,
@@ -24,6 +23,7 @@ from semsynth.core.files import (
     write_once,
     write_text,
 )
+from semsynth.core.outputs import claim_output_dir
 
 # What file systems answer that have no modes, links or flushing: CIFS, FUSE, mounted buckets.
 REFUSALS = ("EPERM", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL")

@@ -9,7 +9,8 @@ import pytest
 
 from semsynth.core.distributed.shards import Shard, local_rank, process_rank, this_shard
 from semsynth.core.errors import UserError
-from semsynth.core.files import MARKER, claim_output_dir, write_once
+from semsynth.core.files import write_once
+from semsynth.core.outputs import MARKER, claim_output_dir
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
@@ -77,7 +78,8 @@ def test_parts_are_all_of_it_and_do_not_overlap() -> None:
 RACE = """
 import sys, time
 from pathlib import Path
-from semsynth.core.files import claim_output_dir, write_once
+from semsynth.core.files import write_once
+from semsynth.core.outputs import claim_output_dir
 folder, number = Path(sys.argv[1]), sys.argv[2]
 while not (folder.parent / "go").exists():
     time.sleep(0.001)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.data.content import difference
+from semsynth.core.outputs import difference
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample

@@ -18,7 +18,8 @@ from semsynth.augmentation.subset import (
     write_subset,
 )
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, read_json, write_json
+from semsynth.core.files import read_json, write_json
+from semsynth.core.outputs import claim_output_dir
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from semsynth.core.files import claim_output_dir, read_json
+from semsynth.core.files import read_json
 from semsynth.core.logging import logger
+from semsynth.core.outputs import claim_output_dir
 
 # The Fréchet distance without a download: on the features of our own segmenter.
 _FEATURES = "fd_segmenter"

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and folders that know what they are."""
+"""Files and folders that are complete or absent."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.errors import UserError
 from semsynth.core.logging import progress_bar
 from semsynth.core.strict import parse_json
 
-MARKER = ".semsynth.json"
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
 CHUNK = 1 << 24
 
@@ -218,85 +217,6 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     return parse_json(data, str(path))
-
-
-def claim_output_dir(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:
-    """Make ``folder`` ours, or check that it already is, before anything is written into it.
-
-    A marker file records what the folder is (``kind``) and from what it is made (``key``, JSON
-    values). The same kind and key may resume where an earlier run stopped.
-
-    Raises:
-        UserError: the folder belongs to something else, or was made with other settings.
-    """
-    folder = Path(folder)
-    check_output_dir(folder, kind, key)
-    wanted = _wanted(kind, key)
-    _check_same_output(folder, write_once(folder / MARKER, wanted), wanted)
-    return folder
-
-
-def check_output_dir(
-    folder: str | Path, kind: str, key: Mapping[str, Any], found: Any = None
-) -> None:
-    """Check that ``claim_output_dir`` would have the folder; nothing is changed.
-
-    Args:
-        folder: to be claimed.
-        kind: of ``claim_output_dir``.
-        key: of ``claim_output_dir``.
-        found: what its marker is taken to say; None: what it says.
-
-    Raises:
-        UserError: as ``claim_output_dir``.
-    """
-    folder = Path(folder)
-    marker = folder / MARKER
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder; choose another output")
-    # A marker that another process is writing at this moment is not a stranger's file.
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    others = [name for name in names if not name.startswith(f".{MARKER}.")]
-    if others and not marker.exists():
-        raise UserError(
-            f"{folder}: is not empty and was not made by semsynth; choose another output folder"
-        )
-    if marker.exists():
-        known = read_json(marker) if found is None else found
-        _check_same_output(folder, known, _wanted(kind, key))
-
-
-def _wanted(kind: str, key: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps({"kind": kind, "key": dict(key)}))  # type: ignore[no-any-return]
-
-
-def _check_same_output(folder: Path, found: Any, wanted: dict[str, Any]) -> None:
-    kind = found.get("kind") if isinstance(found, dict) else None
-    if kind != wanted["kind"]:
-        raise UserError(
-            f"{folder}: holds {kind or 'something else'!s}, not {wanted['kind']}; "
-            "choose another output folder"
-        )
-    old, new = _flat(found.get("key", {})), _flat(wanted["key"])
-    other = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if other:
-        differences = [f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in other]
-        raise UserError(
-            f"{folder}: was made with {abbreviate(differences, 3, '; ')}; "
-            "choose another output folder or remove this one"
-        )
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, ``{"a": {"b": 1}}`` as ``{"a.b": 1}``: to name one field."""
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= (
-            _flat(inner, f"{prefix}{name}.")
-            if isinstance(inner, dict) and inner
-            else {prefix + name: inner}
-        )
-    return flat
 
 
 def sha256_file(path: str | Path) -> str:

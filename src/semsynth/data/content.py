@@ -1,4 +1,4 @@
-"""What a data set is, wherever it lies: digests of its files, and how two states of it differ."""
+"""What a data set is, wherever it lies: digests of its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.errors import UserError
 from semsynth.core.logging import logger, progress
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ KINDS = ("images", "masks", "instances")
 _DIGITS = 32
 # Reading waits for the disk or the file server.
 _THREADS, _CHUNK = 8, 500
-_NAMED = 3
 
 
 def digest_bytes(data: bytes | memoryview) -> str:
@@ -144,34 +143,3 @@ def _times(paths: Sequence[Path]) -> dict[Path, int]:
 
 def _digest(path: Path) -> str:
     return digest_bytes(path.read_bytes())
-
-
-def difference(old: Mapping[str, str], new: Mapping[str, str], unit: str = "image") -> str:
-    """Say how two states of a data set differ: counts and three names of each kind.
-
-    Args:
-        old: digest by ``split/stem``, as ``PreparedDataset.digests`` returns.
-        new: the same, now.
-        unit: what one of them is called.
-
-    Returns:
-        Such as ``1 image added (train/b), 2 images changed (train/a, train/c)``; empty if equal.
-
-    Example:
-        >>> difference({"train/a": "1", "train/b": "2"}, {"train/a": "3", "train/c": "4"})
-        '1 image added (train/c), 1 image removed (train/b), 1 image changed (train/a)'
-    """
-    kinds = {
-        "added": [name for name in new if name not in old],
-        "removed": [name for name in old if name not in new],
-        "changed": [name for name in new if name in old and new[name] != old[name]],
-    }
-    return ", ".join(
-        f"{len(names)} {unit}{'s' * (len(names) > 1)} {kind} ({_listed(names)})"
-        for kind, names in kinds.items()
-        if names
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return abbreviate(list(names), _NAMED, ", ")

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, write_bytes, write_json
+from semsynth.core.files import write_bytes, write_json
+from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
 from semsynth.data.config import ResizeMode, ResizeRule
 from semsynth.data.content import KINDS, digest_bytes

@@ -15,7 +15,8 @@ from torch.nn.functional import pad
 
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, write_json, write_text
+from semsynth.core.files import write_json, write_text
+from semsynth.core.outputs import claim_output_dir
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels

@@ -9,8 +9,9 @@ import numpy as np
 
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, read_json, sha256_file
+from semsynth.core.files import read_json, sha256_file
 from semsynth.core.logging import logger
+from semsynth.core.outputs import claim_output_dir
 from semsynth.core.rng import numpy_rng
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, write_json
+from semsynth.core.files import write_json
 from semsynth.core.logging import progress_bar
+from semsynth.core.outputs import claim_output_dir
 from semsynth.core.rng import derive_seed, torch_generator
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,12 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from pydantic import ValidationError
 from torch.distributed.fsdp import FSDPModule
 
 from semsynth.core.devices import Precision, can_compute, resolve_precision
 from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError
-from semsynth.core.files import (
-    MARKER,
-    check_output_dir,
-    claim_output_dir,
-    read_json,
-    require_space,
-    write_text,
-)
+from semsynth.core.files import read_json, require_space, write_text
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
@@ -35,24 +26,15 @@ from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.vae import open_vae
 from semsynth.models.sdm.unet import SemanticUNet
-from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
 from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.training.run_output import DATA_CHANGES, DataChanged, RunOutput
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
 from semsynth.training.step import TrainContext, noise_at
-
-# Settings that may change when a run is resumed: they do not affect the weights, or only by
-# rounding. Not `precision`, to whose rounding the weights adapt, nor `cache_latents` (float16).
-_FREE = (
-    *("accumulation", "gradient_checkpointing", "checkpoint_levels", "sharding"),
-    *("channels_last", "compile", "workers", "stall_minutes"),
-    *("log_every", "validate_every", "preview_every", "checkpoint_every"),
-    *("keep_checkpoints", "keep_every"),
-)
 
 
 def check_start(config: TrainConfig) -> None:
@@ -103,77 +85,28 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
 
 
 def claim(
-    folder: Path, recipe: Recipe, data: PreparedDataset, resume: bool, start: Initialization | None
+    folder: Path,
+    recipe: Recipe,
+    data: PreparedDataset,
+    resume: bool,
+    start: Initialization | None,
+    data_changed: DataChanged = "ask",
 ) -> None:
     """Mark the folder as this run's, or check that it is.
 
     Raises:
-        UserError: it is another run's: says what differs.
+        UserError: it is another run's, or the data changed since: says what differs.
     """
     if not resume and any(folder.glob("step_*")):
         raise UserError(f"{folder}: holds a run; omit --no-resume to resume it, or remove it")
-    check_claim(folder, recipe, data, start)
-    key = _key(recipe, data, start)
-    claim_output_dir(folder, "run", key)
+    run = RunOutput(folder, recipe, data, start)
+    run.check(data_changed)
+    run.accept()
+    run.output.claim()
     if start is not None:
         start.save(folder)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_text(folder / "config.yaml", text)
-
-
-def check_claim(
-    folder: Path, recipe: Recipe, data: PreparedDataset, start: Initialization | None
-) -> None:
-    """Check that the folder is empty or this run's, without changing it.
-
-    Raises:
-        UserError: it is another run's: says what differs.
-    """
-    _check_version(folder)
-    try:
-        check_output_dir(folder, "run", _key(recipe, data, start))
-    except UserError as error:
-        raise UserError(f"{error}{_alternatives(folder)}") from None
-
-
-def _key(recipe: Recipe, data: PreparedDataset, start: Initialization | None) -> dict[str, Any]:
-    stems = "\n".join(data.stems("train"))
-    key = {
-        "recipe": _key_settings(recipe),
-        "data": data.info.name,
-        "pictures": hashlib.sha256(stems.encode()).hexdigest()[:12],
-        "labels": data.labels.to_json(),
-    }
-    return key if start is None else {**key, "from": start.key}
-
-
-def _alternatives(folder: Path) -> str:
-    if complete_checkpoints(folder):
-        return f"; or start another from its newest checkpoint: --fork {folder} --output ANOTHER"
-    hint = f"; or start another from its model: --from {folder} --output ANOTHER"
-    return hint * (folder / FINAL).exists()
-
-
-def _key_settings(recipe: Recipe) -> dict[str, Any]:
-    values = recipe.model_dump(mode="json", exclude={"about", "run"})
-    for name in _FREE:
-        values["train"].pop(name)
-    return values
-
-
-def _check_version(folder: Path) -> None:
-    """Refuse a run whose recipe this version cannot read."""
-    marker = folder / MARKER
-    found = read_json(marker) if marker.is_file() else {}
-    if not isinstance(found, dict) or found.get("kind") != "run":
-        return
-    try:
-        Recipe.model_validate(found["key"]["recipe"])
-    except (ValidationError, KeyError, TypeError):
-        hint = f"start another from its model: --from {folder} --output ANOTHER"
-        if not (folder / FINAL).exists():
-            hint = "finish it with that version, or choose another --output"
-        raise UserError(f"{folder}: is a run of another version of semsynth; {hint}") from None
 
 
 def check_batch(recipe: Recipe, world: int) -> None:
@@ -221,7 +154,8 @@ def build_run(
     ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
     for network in (ema.module, unet) if sharded else ():
         shard(network, accelerator.device)
-    state = TrainState(unet, ema, make_optimizer(recipe, unet), _metadata(recipe, data, start))
+    metadata = _metadata(folder, recipe, data, start)
+    state = TrainState(unet, ema, make_optimizer(recipe, unet), metadata)
     loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
     context = TrainContext(recipe, accelerator, codec, loss)
     saved: dict[str, Any] = {}
@@ -334,7 +268,7 @@ def _precision(
 
 
 def _metadata(
-    recipe: Recipe, data: PreparedDataset, start: Initialization | None
+    folder: Path, recipe: Recipe, data: PreparedDataset, start: Initialization | None
 ) -> dict[str, Any]:
     metadata = {
         "recipe": recipe.model_dump(mode="json"),
@@ -343,4 +277,6 @@ def _metadata(
         "semsynth": __version__,
         "torch": str(torch.__version__),
     }
+    if (folder / DATA_CHANGES).exists():
+        metadata["data_changes"] = read_json(folder / DATA_CHANGES)
     return metadata if start is None else start.with_licence(metadata)

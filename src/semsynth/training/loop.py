@@ -124,7 +124,7 @@ def _claim_folder(
     if config.from_checkpoint is not None or (job.folder / SAVED_INIT).exists():
         start = starting_point(config, job.folder, recipe, data)
     resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
-    job.run_on_rank0(lambda: claim(job.folder, recipe, data, resume, start))
+    job.run_on_rank0(lambda: claim(job.folder, recipe, data, resume, start, config.data_changed))
     job.acquire()
     return start
 

@@ -264,18 +264,17 @@ class TrainConfig:
         recipe: name of a recipe (`semsynth recipes` lists them), or a YAML file.
         data: folder of `semsynth prepare`.
         output: folder of the run; by default checkpoints/ and the name that the recipe gives.
-        from_checkpoint: start from the weights of another model: a final_model.pth, the folder of
-            a run, or a Diffusers folder. Data set, size and codec may differ, the network may not.
-            Resuming such a run does not need the flag.
-        fork: start a new run, in another output folder, from the newest checkpoint of a run
-            (finished, stopped, or still training): its weights and their moving average. Recipe and
-            data set may differ, labels and network may not. Optimizer, steps and the order of
-            images start afresh. The same command resumes the new run.
-        label_map: for --from, a YAML file of lines `label of the data: label of the model` where
-            the names differ (or: a list of labels, whose mean is used).
+        from_checkpoint: start from another model's weights: a final_model.pth, a run, or a
+            Diffusers folder. Data set, size and codec may differ, the network may not.
+        fork: start a new run, in another output folder, from the newest checkpoint of a run, even
+            of one that still trains: its weights and their average. Recipe and data set may differ,
+            labels and network may not. Steps start afresh; the same command resumes the new run.
+        label_map: for --from, a YAML file of lines `label of the data: label of the model` (or a
+            list of labels, whose mean is used) where the names differ.
         resume: resume an unfinished run in the output folder (--no-resume: refuse it).
-        mask_dropout: what fine-tuning drops: whole masks (the paper); or, with region, in half of
-            the samples also classes and regions (finetune.region_dropout, if the recipe has none).
+        data_changed: if training images changed since the run began: say so and ask, or continue.
+        mask_dropout: what fine-tuning drops: whole masks (the paper); region: in half of the
+            samples also classes and regions (finetune.region_dropout, if the recipe has none).
         set: changes of the recipe, as section.key=value; lr and bs are train.learning_rate and
             train.batch_size.
         device: auto, cpu, cuda or mps.
@@ -288,6 +287,7 @@ class TrainConfig:
     fork: Path | None = None
     label_map: Path | None = None
     resume: bool = True
+    data_changed: Literal["ask", "continue"] = "ask"
     mask_dropout: Literal["whole", "region"] = "whole"
     set: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

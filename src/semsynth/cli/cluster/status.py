@@ -16,7 +16,8 @@ from semsynth.cli.common import finish, parse
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
 from semsynth.core.distributed.squeue import ask_squeue
 from semsynth.core.errors import UserError
-from semsynth.core.files import MARKER, read_json
+from semsynth.core.files import read_json
+from semsynth.core.outputs import MARKER
 
 # A running training updates its status at each line of the log. Validation, previews and
 # checkpoints delay a line: a run has stalled only after the time of many lines, and some minutes.

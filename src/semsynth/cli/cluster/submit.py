@@ -58,6 +58,8 @@ class SubmitConfig:
     """Start a new run from the newest checkpoint of another one; as in `semsynth train`."""
     label_map: Path | None = None
     """For --from, where names of labels differ; as in `semsynth train`."""
+    data_changed: Literal["ask", "continue"] = "ask"
+    """If training images changed since the run began; as in `semsynth train`."""
     mask_dropout: Literal["whole", "region"] = "whole"
     """What mask dropout drops in fine-tuning; as in `semsynth train`."""
     set: tuple[str, ...] = ()
@@ -104,6 +106,7 @@ class SubmitConfig:
             from_checkpoint=self.from_checkpoint,
             fork=self.fork,
             label_map=self.label_map,
+            data_changed=self.data_changed,
             mask_dropout=self.mask_dropout,
             set=self.set,
         )
@@ -159,6 +162,8 @@ def script(config: SubmitConfig, run: Path) -> str:
     places = (("from", config.from_checkpoint), ("fork", config.fork))
     for name, path in (*places, ("label-map", config.label_map)):
         flags += [f"--{name}", str(path)] if path is not None else []
+    if config.data_changed != "ask":
+        flags += ["--data-changed", config.data_changed]
     if config.mask_dropout != "whole":
         flags += ["--mask-dropout", config.mask_dropout]
     flags += ["--set", *config.set] if config.set else []
@@ -187,13 +192,13 @@ def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
     from semsynth.data.dataset import PreparedDataset
     from semsynth.training.build import (
         check_batch,
-        check_claim,
         check_fit,
         check_start,
         with_codec_hash,
     )
     from semsynth.training.init.fork import check_fork
     from semsynth.training.init.from_model import starting_point
+    from semsynth.training.run_output import RunOutput
 
     check_start(config.training)
     check_batch(recipe, config.nodes * (config.gpus or 1))
@@ -203,7 +208,8 @@ def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
         require_writable(folder)
     recipe = with_codec_hash(recipe)
     check_fork(config.training, run, recipe, data)
-    check_claim(run, recipe, data, starting_point(config.training, run, recipe, data))
+    start = starting_point(config.training, run, recipe, data)
+    RunOutput(run, recipe, data, start).check(config.training.data_changed)
     _check_no_other_job(run)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import MARKER, read_json
+from semsynth.core.files import read_json
+from semsynth.core.outputs import MARKER
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports.base import Collection, Item, Part
 from semsynth.data.hub_files import Origin

@@ -14,16 +14,9 @@ from torch import Tensor
 
 from semsynth.core.config import Config, parse
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import (
-    MARKER,
-    atomic_folder,
-    claim_output_dir,
-    read_json,
-    require_space,
-    sha256_file,
-    write_json,
-)
+from semsynth.core.files import atomic_folder, read_json, require_space, sha256_file, write_json
 from semsynth.core.logging import file_size_progress, logger, progress
+from semsynth.core.outputs import MARKER, claim_output_dir
 from semsynth.core.safe_load import load_torch_file
 from semsynth.core.version import __version__
 from semsynth.data.labels import LabelSet

@@ -13,7 +13,8 @@ import cv2
 
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, write_once, write_text
+from semsynth.core.files import write_once, write_text
+from semsynth.core.outputs import claim_output_dir
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import ResizeMode
 from semsynth.data.dataset import PreparedDataset

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import MARKER, atomic_folder, read_json, require_space
+from semsynth.core.files import atomic_folder, read_json, require_space
 from semsynth.core.logging import logger
+from semsynth.core.outputs import MARKER
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.pipelines.formats.provenance import has_licence

@@ -29,8 +29,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, require_space, sha256_file, write_bytes
+from semsynth.core.files import require_space, sha256_file, write_bytes
 from semsynth.core.logging import logger, progress
+from semsynth.core.outputs import claim_output_dir
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.loader import Latents
