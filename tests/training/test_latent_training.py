@@ -142,15 +142,15 @@ def test_a_run_knows_its_autoencoder(
         train(configure("run", *SHORT, *behind(vae), data=own_data))
 
 
-def test_latents_of_other_data_are_refused(
+def test_latents_of_another_kind_are_refused(
     configure: Configure, vae: Path, own_data: Path, tmp_path: Path
 ) -> None:
     config = configure("run", *SHORT, *behind(vae), data=own_data)
     folder = LatentSet(PreparedDataset.open(own_data), load_vae(str(vae))).folder
     train(config)
     marker = folder / ".semsynth.json"
-    marker.write_text(marker.read_text().replace('"dataset": "streets"', '"dataset": "others"'))
-    with pytest.raises(UserError, match="dataset='others', now 'streets'") as error:
+    marker.write_text(marker.read_text().replace('"mirrored": true', '"mirrored": false'))
+    with pytest.raises(UserError, match="mirrored=False, now True") as error:
         train(configure("again", *SHORT, *behind(vae), data=own_data))
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
 

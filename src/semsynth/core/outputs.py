@@ -94,6 +94,11 @@ class Output:
         if marker.exists():
             self._check_same(read_json(marker) if found is None else found)
 
+    def is_ours(self) -> bool:
+        """Return whether the folder is there, and was made from the same."""
+        marker = self.folder / MARKER
+        return marker.is_file() and read_json(marker) == self._wanted
+
     def complete(self) -> None:
         """Remove what ``overwrite`` moved aside: the new folder is complete."""
         place = self.folder.absolute()

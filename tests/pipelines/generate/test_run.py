@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,58 @@ def test_an_output_made_from_something_else_is_refused(configure: Configure, fak
         generate(configure(seed=1), fake())
     with pytest.raises(UserError, match="prepared"):
         generate(configure("prepared"), fake())
+
+
+def test_a_moved_project_is_continued_and_other_masks_are_not(
+    configure: Configure, fake: Fake, tmp_path: Path
+) -> None:
+    config = configure()
+    generate(config, fake())
+    alone = contents(config.output)
+    (config.output / "images" / "val" / "street_1__001.png").unlink()
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("prepared", "samples"):
+        shutil.copytree(tmp_path / name, moved / name, copy_function=shutil.copyfile)
+        shutil.rmtree(tmp_path / name)
+    info = json.loads((moved / "prepared" / "dataset.json").read_text())
+    info |= {"licence": "CC BY-NC 4.0", "excluded": {"train/x": "for a test"}}
+    (moved / "prepared" / "dataset.json").write_text(json.dumps(info))
+    image = next((moved / "prepared" / "images" / "val").iterdir())
+    cv2.imwrite(str(image), 255 - cv2.imread(str(image)))  # it is only shown
+    config = configure(data=moved / "prepared", output=moved / "samples")
+    assert generate(config, fake())["n_new"] == 1
+    again = contents(moved / "samples")
+    assert {name for name in alone if again[name] != alone[name]} <= {"contact_sheet.png"}
+
+    mask = moved / "prepared" / "masks" / "val" / "street_1.png"
+    pixels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    pixels[0, 0] = 7 - pixels[0, 0] % 7
+    cv2.imwrite(str(mask), pixels)
+    said = r"samples: was made with other masks \(since then: 1 image changed \(val/street_1\)\); "
+    with pytest.raises(UserError, match=said + "choose another .* or give --overwrite"):
+        generate(config, fake())
+    assert contents(moved / "samples") == again
+
+
+def test_overwriting_keeps_the_old_samples_until_the_new_ones_are_complete(
+    configure: Configure, fake: Fake, tmp_path: Path
+) -> None:
+    config = configure()
+    generate(config, fake())
+    old = contents(config.output)
+    other = configure(seed=1, overwrite=True, shard="1/2")
+    assert not generate(other, fake())["finished"]
+    (aside,) = (path for path in tmp_path.iterdir() if path.name.startswith("samples.replaced-"))
+    assert contents(aside) == old
+    assert generate(configure(seed=1, overwrite=True, shard="2/2"), fake())["finished"]
+    assert not aside.exists()
+    new = contents(config.output)
+    assert len(new) == len(old) and new != old
+    assert generate(configure(seed=1, overwrite=True), fake())["n_new"] == 0
+    assert contents(config.output) == new
+    generate(configure("fresh", seed=1), fake())
+    assert {name for name in new if contents(tmp_path / "fresh")[name] != new[name]} == set()
 
 
 def test_a_broken_manifest_is_named_with_its_line(configure: Configure, fake: Fake) -> None:

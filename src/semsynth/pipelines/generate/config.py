@@ -27,6 +27,9 @@ class GenerateConfig:
     """Prepared data set with the masks; its images are only shown beside the generated ones."""
     output: Path = Path("./results/generated")
     """Folder of the samples; run the same command again to continue where it stopped."""
+    overwrite: bool = False
+    """Replace samples that were made from something else; they stay until the new ones are
+    complete."""
     split: str = "val"
     """Which masks: a split that was not trained on."""
     per_mask: int = 4

@@ -10,15 +10,16 @@ import numpy as np
 
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
-from semsynth.core.files import require_space, sha256_file, write_bytes
+from semsynth.core.files import require_space, write_bytes
 from semsynth.core.logging import logger, progress_bar
+from semsynth.core.outputs import Output
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.info import INFO
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
 from semsynth.pipelines.generate.sample_store import (
+    KIND,
     OutputGeometry,
     SampleSpec,
     SampleStore,
@@ -88,7 +89,7 @@ def generate(config: GenerateConfig, generator: Generator | None = None) -> dict
     specs = list_samples(config, data)
     checkpoint = generator.checkpoint_sha256 if generator else _checkpoint_hash(config)
     geometry = OutputGeometry(data, config.native_size, config.split)
-    store = SampleStore(config.output, geometry, _key(config, checkpoint))
+    store = SampleStore(_output(config, checkpoint, data), geometry)
     if store.is_complete(specs):
         return _summary(config, store, specs, n_new=0, finished=True)
     synthesizer = None
@@ -268,15 +269,19 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
     return settings
 
 
-def _key(config: GenerateConfig, checkpoint: str) -> dict[str, Any]:
-    """Return what decides the images; their number may grow from run to run."""
-    return {
+def _output(config: GenerateConfig, checkpoint: str, data: PreparedDataset) -> Output:
+    """Return the folder and what decides the images; their number may grow from run to run."""
+    kinds = ("masks", "instances")
+    key = {
+        "format": 2,
         "checkpoint": checkpoint,
-        "data": sha256_file(config.data / INFO),
+        "masks": data.digest_of([config.split], kinds),
         "seed": config.seed,
         "native_size": config.native_size,
         **_settings(config),
     }
+    inputs = {"masks": data.digests([config.split], kinds)}
+    return Output(config.output, KIND, key, inputs, config.overwrite)
 
 
 def _source(generator: Generator, data: PreparedDataset) -> dict[str, str]:

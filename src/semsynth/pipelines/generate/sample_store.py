@@ -14,7 +14,7 @@ import cv2
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_once, write_text
-from semsynth.core.outputs import claim_output_dir
+from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import ResizeMode
 from semsynth.data.dataset import PreparedDataset
@@ -160,22 +160,23 @@ class SampleStore:
     keeps a list of what it wrote, and the one that finds all images there merges the lists.
     """
 
-    def __init__(self, folder: Path, geometry: OutputGeometry, key: Mapping[str, Any]) -> None:
-        """Look at ``folder``; nothing is written before ``open``.
+    def __init__(self, output: Output, geometry: OutputGeometry) -> None:
+        """Look at the folder of ``output``; nothing is written before ``open``.
 
         Args:
-            folder: where the samples are.
+            output: where the samples are, and what they are made from.
             geometry: their size and shape.
-            key: what they are made from; another key needs another folder.
         """
-        self.folder = folder
+        self.folder = output.folder
+        self._output = output
         self._geometry = geometry
-        self._key = key
+        # What is there now will be moved aside.
+        self._stale = bool(output.overwrite) and not output.is_ours()
 
     def has(self, spec: SampleSpec) -> bool:
         """Whether all files of an image are there."""
         name = f"{spec.stem}.png"
-        return all(
+        return not self._stale and all(
             (self.folder / kind / spec.split / name).exists()
             for kind in ("colored_masks", "masks", "images")
         )
@@ -186,18 +187,21 @@ class SampleStore:
         Raises:
             UserError: the folder is finished, but made from something else.
         """
-        if not (self.folder / INFO).exists():
+        if self._stale or not (self.folder / INFO).exists():
             return False
-        claim_output_dir(self.folder, KIND, self._key)
+        self._output.claim()
         listed = self.listed()
         return all((spec.split, spec.stem) in listed and self.has(spec) for spec in specs)
 
     def open(self, shard: Shard) -> None:
         """Claim the folder for a process's part; UserError if it belongs to something else."""
-        claim_output_dir(self.folder, KIND, self._key)
+        self._output.claim()
+        self._stale = False
         # A process that is started twice counts as two: no two ever write to one list.
         name = f"{shard.index:05d}-{secrets.token_hex(4)}"
-        self._writer = PreparedWriter(self.folder, self._geometry.form, KIND, self._key, name)
+        self._writer = PreparedWriter(
+            self.folder, self._geometry.form, KIND, self._output.key, name
+        )
 
     def agree(self, name: str, value: T) -> T:
         """Return the value of the first process of this folder, which is stored in it."""
@@ -206,7 +210,8 @@ class SampleStore:
 
     def listed(self) -> set[tuple[str, str]]:
         """Return split and stem of what an earlier, finished run listed; files may be missing."""
-        return {(line["split"], line["stem"]) for line in read_manifest(self.folder)}
+        lines = [] if self._stale else read_manifest(self.folder)
+        return {(line["split"], line["stem"]) for line in lines}
 
     def write(self, spec: SampleSpec, image: Array) -> None:
         """Write one generated image (H, W, 3) uint8 RGB with its mask, unless it exists."""
@@ -266,6 +271,7 @@ class SampleStore:
             # Another process does the same at this moment, and removed our half-written file.
             if not (self.folder / INFO).exists():
                 raise
+        self._output.complete()
 
     def _read_manifest(self) -> dict[tuple[str, str], dict[str, Any]]:
         return {

@@ -29,18 +29,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import require_space, sha256_file, write_bytes
-from semsynth.core.logging import logger, progress
+from semsynth.core.files import require_space, write_bytes
+from semsynth.core.logging import progress
 from semsynth.core.outputs import claim_output_dir
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.info import INFO
 from semsynth.data.loader import Latents
 from semsynth.models.codecs.codec import Codec, normalize_images
 
-FORMAT = 2
+FORMAT = 3
 Kept = Literal["float16", "float32"]
 PIXELS_AT_A_TIME = 8 * 512 * 512
-_LATENTS, _IMAGE = "latents", "picture_sha256"
+_LATENTS = "latents"
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,9 @@ class LatentSet:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What decides the latents; JSON values."""
+        """What decides the latents besides the image, whose digest is in its file's name."""
         return {
             "format": FORMAT,
-            "dataset": self.data.info.name,
-            "dataset_sha256": sha256_file(self.data.root / INFO),
             "codec": dict(self.codec.key),
             "height": self.data.height,
             "width": self.data.width,
@@ -91,11 +88,15 @@ class LatentSet:
 
 @dataclass(frozen=True)
 class LatentCache:
-    """The finished latents of a split; ``read`` may be called from any process."""
+    """The finished latents of a split; ``read`` may be called from any process.
+
+    A file is named by the digest of its image: no two data sets, states or splits are confused.
+    """
 
     folder: Path
-    split: str
     shape: tuple[int, int, int, int]
+    digests: dict[str, str]
+    """Digest of each image by its stem."""
 
     def read(self, stem: str, mirrored: bool = False) -> npt.NDArray[np.float32]:
         """Return the latent of an image or of its mirror image, (C, h, w) float32.
@@ -116,22 +117,20 @@ class LatentCache:
             pass
         raise UserError(f"{path}: is missing or damaged; run the command again")
 
-    def image_hash(self, stem: str) -> str | None:
-        """Return the hash of the image whose latents are there; None: missing or damaged."""
+    def has(self, stem: str) -> bool:
+        """Return whether the latents of an image are there, whole."""
         try:
             with safe_open(self._path(stem), "numpy") as file:
-                found: str | None = (file.metadata() or {}).get(_IMAGE)
-                return found
+                return tuple(file.get_slice(_LATENTS).get_shape()) == self.shape
         except (OSError, SafetensorError):
-            return None
+            return False
 
-    def write(self, stem: str, latents: npt.NDArray[Any], image_hash: str) -> None:
+    def write(self, stem: str, latents: npt.NDArray[Any]) -> None:
         """Keep the latents of an image, all or nothing."""
-        data = save({_LATENTS: np.ascontiguousarray(latents)}, metadata={_IMAGE: image_hash})
-        write_bytes(self._path(stem), data)
+        write_bytes(self._path(stem), save({_LATENTS: np.ascontiguousarray(latents)}))
 
     def _path(self, stem: str) -> Path:
-        return self.folder / self.split / f"{stem}.safetensors"
+        return self.folder / f"{self.digests[stem]}.safetensors"
 
 
 def claim_latents(latents: LatentSet, folder: Path | None = None) -> Path:
@@ -140,7 +139,7 @@ def claim_latents(latents: LatentSet, folder: Path | None = None) -> Path:
     Of several processes one has to do this before the others call ``cache_latents``.
 
     Raises:
-        UserError: the folder is of another data set, codec or size.
+        UserError: the folder is of another codec or size.
     """
     return claim_output_dir(folder or latents.folder, "latents", latents.key)
 
@@ -155,7 +154,7 @@ def cache_latents(
 ) -> LatentCache:
     """Compute the latents of a split that are not on disk yet, and return the cache.
 
-    Those of images that have changed are computed again, with a warning.
+    Those of images that were there before, in any data set that shares the folder, are not.
 
     Args:
         latents: of what.
@@ -167,17 +166,17 @@ def cache_latents(
         stems: of these images of the split alone (None: of all).
 
     Raises:
-        UserError: the folder is of another data set, codec or size; images are missing; too
-            little space; or latents that are not finite.
+        UserError: the folder is of another codec or size; images are missing; too little space; or
+            latents that are not finite.
     """
     data = latents.data
     if not data.has_images(split):
         raise UserError(f"{data.root}: some masks of the split '{split}' have no image")
     folder = claim_latents(latents, folder)
-    cache = LatentCache(folder, split, latents.shape)
+    files = data.file_digests(split, ("images",))
+    cache = LatentCache(folder, latents.shape, {stem: x["images"] for stem, x in files.items()})
     own = list(data.stems(split) if stems is None else stems)[shard[0] :: shard[1]]
-    hashes = {stem: _hash(data, split, stem) for stem in progress(own, f"hashes of {split}")}
-    missing = _to_compute(cache, hashes)
+    missing = [stem for stem in own if not cache.has(stem)]
     if not missing:
         return cache
     each = int(np.prod(latents.shape)) * np.dtype(latents.dtype).itemsize
@@ -192,7 +191,7 @@ def cache_latents(
                     f"{data.image_path(split, stem)}: its latent is not finite in "
                     f"{latents.dtype}; use another autoencoder, or float32"
                 )
-            cache.write(stem, found, hashes[stem])
+            cache.write(stem, found)
     return cache
 
 
@@ -211,27 +210,6 @@ def shared_latents(
     cache = cache_latents(latents, split, accelerator.device, shard=shard, stems=stems)
     accelerator.wait_for_everyone()
     return cache.read
-
-
-def _hash(data: PreparedDataset, split: str, stem: str) -> str:
-    path = data.image_path(split, stem)
-    try:
-        return sha256_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; prepare the data again") from None
-
-
-def _to_compute(cache: LatentCache, hashes: dict[str, str]) -> list[str]:
-    """Return the stems whose latents are not there, or are those of another image."""
-    stored = {stem: cache.image_hash(stem) for stem in hashes}
-    changed = [stem for stem in hashes if stored[stem] not in (None, hashes[stem])]
-    if changed:
-        logger.info(
-            f"{cache.folder}: {len(changed)} of {len(hashes)} images of '{cache.split}' have "
-            f"changed since their latents were computed, the first is '{changed[0]}'; "
-            "computed again"
-        )
-    return [stem for stem in hashes if stored[stem] != hashes[stem]]
 
 
 @torch.no_grad()
