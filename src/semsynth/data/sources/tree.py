@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import MARKER
+from semsynth.core.outputs import MARKER
 
 # What systems and tools leave behind, by the name of a file or of a folder above it.
 _SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".ipynb_checkpoints"}
