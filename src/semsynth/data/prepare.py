@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import claim_output_dir, require_space
+from semsynth.core.files import require_space
 from semsynth.core.logging import logger, progress_bar
+from semsynth.core.outputs import claim_output_dir
 from semsynth.data.config import PrepareConfig, ResizeMode
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import ImageInfo
