@@ -11,7 +11,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar
 
 import yaml
@@ -25,8 +25,13 @@ _OTHER_NUMBER = re.compile(r"[-+]?(0\d+|0[xXoObB][\da-fA-F_]+)")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,\n]', re.S)
 
 
-def parse_json(data: bytes | str, where: str) -> Any:
+def parse_json(
+    data: bytes | str, where: str, convert: Callable[[dict[str, Any]], Any] | None = None
+) -> Any:
     """Return the value of a JSON text; ``where`` (a file name) begins the messages.
+
+    With ``convert``, what it returns takes the place of each object, inner ones first: large files
+    are made small while they are read.
 
     Raises:
         UserError: not UTF-8, not JSON, a key given twice (with both lines), NaN or an infinity.
@@ -34,7 +39,10 @@ def parse_json(data: bytes | str, where: str) -> Any:
     text = decode_text(data, where, "JSON")
     try:
         return json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+            text,
+            object_pairs_hook=_checked(convert),
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except json.JSONDecodeError as error:
         hint = "; was it cut short?" if error.pos >= len(text.rstrip()) else ""
@@ -101,11 +109,16 @@ class _Twice(Exception):
     """A JSON object has a key twice."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _Twice
-    return found
+def _checked(
+    convert: Callable[[dict[str, Any]], Any] | None,
+) -> Callable[[list[tuple[str, Any]]], Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> Any:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise _Twice
+        return found if convert is None else convert(found)
+
+    return unique
 
 
 def _no_constant(name: str) -> None:

@@ -19,6 +19,14 @@ SourceName = Literal[
     "folder",
     "voc",
     "mapillary",
+    "coco",
+    "cvat_xml",
+    "labelme",
+    "labelstudio",
+    "yolo",
+    "segments",
+    "supervisely",
+    "datumaro",
     "sidewalk",
     "streets",
     "camvid",
@@ -28,7 +36,19 @@ SourceName = Literal[
     "cocostuff",
 ]
 # Folders and exports of one's own, recognised by their files; "auto" tries all of them.
-LAYOUTS: tuple[SourceName, ...] = ("folder", "voc", "mapillary")
+LAYOUTS: tuple[SourceName, ...] = (
+    "folder",
+    "voc",
+    "mapillary",
+    "coco",
+    "cvat_xml",
+    "labelme",
+    "labelstudio",
+    "yolo",
+    "segments",
+    "supervisely",
+    "datumaro",
+)
 _OWN: tuple[SourceName, ...] = ("auto", *LAYOUTS)
 _PUBLISHED: tuple[SourceName, ...] = (
     "camvid",
@@ -85,8 +105,10 @@ class PrepareConfig:
     source: SourceName | None = None
     """Where images come from. auto (the default with a PATH): your own folder, zip or export, in
     the layout that its files show; or that layout by name: folder (images and masks), voc (Pascal
-    VOC, CVAT's segmentation masks), mapillary (Vistas). sidewalk (the
-    default without a PATH): segments/sidewalk-semantic. streets: built in, nothing is downloaded.
+    VOC, CVAT's segmentation masks), mapillary (Vistas), coco (instances, panoptic), cvat_xml (CVAT
+    for images), labelme, labelstudio, yolo (segmentation), segments (Segments.ai), supervisely,
+    datumaro. sidewalk (the default without a PATH): segments/sidewalk-semantic. streets: built in,
+    nothing is downloaded.
     As published: camvid, cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
     output: Path | None = None
     """Folder of the prepared data; run the same command again to resume.

@@ -47,9 +47,12 @@ class DrawnMask(Protocol):
         files: files of its own (a panoptic PNG, a brush mask), beside the annotation file.
     """
 
-    where: str
-    size: tuple[int, int]
-    files: tuple[Path, ...]
+    @property
+    def where(self) -> str: ...  # noqa: D102
+    @property
+    def size(self) -> tuple[int, int]: ...  # noqa: D102
+    @property
+    def files(self) -> tuple[Path, ...]: ...  # noqa: D102
 
     def digest(self) -> str:
         """Return a digest of what the annotation says, in hexadecimal digits."""

@@ -16,6 +16,7 @@ from semsynth.data.sources import mapillary, voc
 from semsynth.data.sources.arrange import Arranged, arrange, source_of
 from semsynth.data.sources.files import PairSource
 from semsynth.data.sources.found_labels import find_labels
+from semsynth.data.sources.json_forms import annotation_files
 from semsynth.data.sources.mask_choice import folder_of
 from semsynth.data.sources.pairs import match
 from semsynth.data.sources.sides import Sides, sides_of
@@ -27,6 +28,8 @@ def recognise(tree: FileTree) -> str | None:
     """Return what the layout is known by: folders of images and of masks, or endings of masks."""
     if voc.recognise(tree) or mapillary.recognise(tree):
         return None
+    if annotation_files(tree, "panoptic", "segments"):
+        return None  # their masks are numbers of segments
     sides = sides_of(tree)
     if sides is None:
         return None

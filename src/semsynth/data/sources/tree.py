@@ -12,6 +12,8 @@ from semsynth.core.outputs import MARKER
 
 # What systems and tools leave behind, by the name of a file or of a folder above it.
 _SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".ipynb_checkpoints"}
+# Folders of annotation files alone: the images are in folders beside them.
+_OF_ANNOTATIONS = ("annotations", "annotation", "labels")
 NOT_IN_LAYOUT = "not part of the layout"
 
 
@@ -55,7 +57,7 @@ class FileTree:
             within = [each.absolute().relative_to(tree.root).as_posix() for each in given]
             found = {name for folder in within for name in _walk(tree.root, folder)}
         else:
-            tree = cls(path) if path.is_dir() else cls(path.parent, path)
+            tree = cls(path) if path.is_dir() else cls(_root_of_file(path), path)
             found = set(_walk(tree.root))
         tree.files = sorted(found)
         if not tree.files:
@@ -115,6 +117,12 @@ class FileTree:
             elif path.absolute().is_relative_to(self.root.absolute()):
                 found.append(path.absolute().relative_to(self.root.absolute()).as_posix())
         return found
+
+
+def _root_of_file(path: Path) -> Path:
+    """Return where the images of an annotation file are: with it, or beside its folder."""
+    folder = path.absolute().parent
+    return folder.parent if folder.name.casefold() in _OF_ANNOTATIONS else path.parent
 
 
 def _walk(root: Path, within: str = ".") -> Iterable[str]:

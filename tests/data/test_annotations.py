@@ -1,0 +1,61 @@
+"""Exports of annotation tools: the class of each pixel, objects, splits, inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import annotation_exports as exports
+import numpy as np
+import pytest
+from annotation_exports import truth
+
+from semsynth.data.config import PrepareConfig
+from semsynth.data.sources import open_source
+from semsynth.data.sources.files import PairSource
+
+# The builder, how much of the outlines is covered, images by split.
+LAYOUTS: dict[str, tuple[Callable[[Path], None], int, dict[str, int]]] = {
+    "coco": (exports.coco, 0, {"train": 2, "val": 2}),
+    "coco_roboflow": (exports.coco_roboflow, 0, {"train": 1, "val": 1}),
+    "coco_paths": (exports.coco_paths, 0, {"train": 1, "val": 1}),
+    "coco_panoptic": (exports.panoptic, 0, {"val": 2}),
+    "cvat_xml": (exports.cvat, 0, {"train": 1, "val": 1}),
+    "labelme": (exports.labelme, 1, {"train": 2, "val": 1}),
+    "labelstudio": (exports.labelstudio, 0, {"train": 1, "val": 1}),
+    "yolo": (exports.yolo, 1, {"train": 1, "val": 1}),
+    "segments": (exports.segments, 0, {"train": 1, "val": 1}),
+    "supervisely": (exports.supervisely, 1, {"train": 1, "val": 1}),
+    "datumaro": (exports.datumaro, 0, {"train": 1, "val": 1}),
+}
+
+
+def opened(path: Path) -> PairSource:
+    source = open_source(PrepareConfig(path=path))
+    assert isinstance(source, PairSource)
+    return source
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_each_pixel_has_its_class(name: str, tmp_path: Path) -> None:
+    build, border, counts = LAYOUTS[name]
+    build(tmp_path / "wrapper")
+    source = opened(tmp_path)
+    splits = [record.split for record in source.records()]
+    assert {split: splits.count(split) for split in splits} == counts
+    for record in source.records():
+        sample = source.read(record)
+        source.labels.check_ids(sample.mask, "mask")
+        names = np.array(list(source.labels.names.values()), object)
+        places = {i: k for k, i in enumerate(source.labels.names)}
+        found = names[np.vectorize(places.get)(sample.mask)]
+        found[found == "unlabelled"] = "background"
+        for label, expected in truth(border).items():
+            assert ((found == label) == expected).all(), label
+        assert sample.instances is not None
+        assert len(np.unique(sample.instances)) == 4
+        for label in ("road", "car", "tree"):
+            assert len(np.unique(sample.instances[found == label])) == 1
+    assert source.tree is not None
+    left = {name: why for name, why in source.tree.inventory().items() if why}
+    assert left == {}
