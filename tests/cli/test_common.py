@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,3 +119,28 @@ def test_a_repeated_list_flag_keeps_all_its_values() -> None:
     config, _ = parse(TrainConfig, words, "train")
     assert config.set == ("a.b=1", "c.d=2", "e.f=3")
     assert (config.device, config.recipe) == ("cpu", "x")
+
+
+CRASHES_WHEN_TAKEN_DOWN = """
+import atexit, os, sys
+from semsynth.cli.common import exit_at_once
+
+class Library:
+    def __del__(self, abort=os.abort):
+        abort()
+
+library = Library()
+atexit.register(print, "handlers run")
+print("said", end=" ")
+{end}(75)
+"""
+
+
+def test_a_library_that_crashes_as_it_is_taken_down_does_not_change_the_status() -> None:
+    found = []
+    for end in ("sys.exit", "exit_at_once"):
+        words = [sys.executable, "-c", CRASHES_WHEN_TAKEN_DOWN.format(end=end)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        found.append((done.returncode, done.stdout))
+    assert found[0][0] < 0
+    assert found[1] == (75, "said handlers run\n")

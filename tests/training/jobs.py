@@ -72,6 +72,10 @@ class Job:
     def output(self, rank: int = 0) -> str:
         return (self._logs / f"{rank}.txt").read_text()
 
+    def outputs(self) -> str:
+        """Return what all ranks printed, for a failed assertion: the one that died says why."""
+        return "\n".join(f"rank {rank}:\n{self.output(rank)}" for rank in range(len(self.pids)))
+
 
 class Jobs:
     """Starts jobs, one at a time."""

@@ -55,6 +55,17 @@ def hears(pid: int) -> bool:
     return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
+def test_a_process_that_crashes_says_where_it_was(jobs: Jobs, words: Any, tmp_path: Path) -> None:
+    job = jobs.start(2, *words("run", *ENDLESS, "train.stall_minutes=0.1"))
+    until(at_step(tmp_path / "run", 4))
+    job.signal(signal.SIGSEGV, 1)
+    assert job.wait() == [LOST_STATUS, -signal.SIGSEGV]
+    (line,) = errors(job.output(0))
+    assert line.startswith(f"error: rank 1 on {HOST} died (step")
+    assert "Fatal Python error: Segmentation fault" in job.output(1)
+    assert "in train_step\n" in job.output(1) or "in _take_steps\n" in job.output(1)
+
+
 def test_a_stopped_process_is_named(jobs: Jobs, words: Any, tmp_path: Path) -> None:
     job = jobs.start(2, *words("run", *ENDLESS, "train.stall_minutes=0.1"))
     until(at_step(tmp_path / "run", 4))

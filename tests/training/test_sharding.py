@@ -46,7 +46,7 @@ def train(
         job = server.start(
             world, "--recipe", str(recipe_file), *places, "--set", *CHANGES, *changes
         )
-        assert job.wait() == [0] * world, job.output()
+        assert job.wait() == [0] * world, job.outputs()
         assert "Traceback" not in job.output() and "arning" not in job.output(), job.output()
         # A run that began anew would have written it again.
         assert after is None or step_folder(folder, 2).stat().st_ino == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import inspect
 import json
@@ -9,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from semsynth.core.errors import UserError
 from semsynth.core.logging import log_to_terminal
@@ -31,15 +32,27 @@ def guard(run: Callable[[], int]) -> int:
     """Call `run` and turn what a user can fix into one line on stderr.
 
     Returns:
-        `run`'s own exit status; 2 after a user's error (75 and 76 after some: `core.errors`),
-        130 after Ctrl-C, 141 when the reader of stdout has gone. Any other exception is a bug and
-        passes through with its traceback.
+        As `exit_status`.
     """
     format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
     try:
         with log_to_terminal():
-            status = run()
+            return exit_status(run)
+    finally:
+        warnings.formatwarning = format_before
+
+
+def exit_status(run: Callable[[], int]) -> int:
+    """Call `run`, print what went wrong as one line, and return the status to exit with.
+
+    Returns:
+        `run`'s own exit status; 2 after a user's error (75 and 76 after some: `core.errors`),
+        130 after Ctrl-C, 141 when the reader of stdout has gone. Any other exception is a bug and
+        passes through with its traceback.
+    """
+    try:
+        status = run()
         sys.stdout.flush()
         return status
     except UserError as error:
@@ -55,8 +68,19 @@ def guard(run: Callable[[], int]) -> int:
             raise
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{_USER_ERRNOS[error.errno]}{where}", 2)
-    finally:
-        warnings.formatwarning = format_before
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End the process as `sys.exit` does, but take down neither the interpreter nor libraries.
+
+    PyTorch's process groups live on in its own caches (DTensor's, of a sharded training), with
+    threads that let go of tensors: one that does so while the interpreter is taken down crashes
+    (pytorch/pytorch#179291), and a batch system would see the crash in place of the status.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _one_line(

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from semsynth.cli.common import finish, parse
+import faulthandler
+from contextlib import suppress
+
+from semsynth.cli.common import exit_at_once, exit_status, finish, parse
 from semsynth.core.distributed.preemption import listening
 from semsynth.core.distributed.shards import process_rank
 from semsynth.training.recipe import TrainConfig, chosen_recipe
 
 
 def main(argv: list[str]) -> int:
-    """Run the verb with its flags and return the exit status."""
+    """Run the verb with its flags and return the exit status; one of several processes exits."""
+    if process_rank()[1] == 1:
+        return _train(argv)
+    # Where each thread was, should one of the processes crash in a library: the others see it die.
+    with suppress(ValueError, OSError, RuntimeError):  # a stderr that is no file
+        faulthandler.enable()
+    try:
+        status = exit_status(lambda: _train(argv))
+    except SystemExit as ended:  # another process says why
+        if ended.code is not None and not isinstance(ended.code, int):
+            raise
+        status = ended.code or 0
+    exit_at_once(status)
+
+
+def _train(argv: list[str]) -> int:
     # A signal may arrive while torch is being imported.
     with listening():
         config, as_json = parse(TrainConfig, argv, "train")
