@@ -220,6 +220,10 @@ class PreparedDataset:
             summary |= info.reading.summary()
         return summary
 
+    def image_bytes(self, split: str, stem: str) -> bytes:
+        """Return the file of an image as it is; UserError if it is missing or damaged."""
+        return self._bytes("images", split, stem, self.image_path(split, stem)).tobytes()
+
     def read_image(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read an image: (H, W, 3) uint8 RGB."""
         path = self.image_path(split, stem)
@@ -247,13 +251,17 @@ class PreparedDataset:
         """Read the edges of the instances: (H, W) uint8, 1 for an edge; none towards padding."""
         return instance_edges(self.read_instances(split, stem), self.content(split, stem))
 
-    def _read(self, kind: str, split: str, stem: str, path: Path, flags: int) -> Array:
+    def _bytes(self, kind: str, split: str, stem: str, path: Path) -> npt.NDArray[np.uint8]:
         try:
             data = np.fromfile(path, np.uint8)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; prepare the data again") from None
         recorded = self.record(split, stem).digests.get(kind)
         self._files.check(path, data.data, (split, kind, stem), recorded)
+        return data
+
+    def _read(self, kind: str, split: str, stem: str, path: Path, flags: int) -> Array:
+        data = self._bytes(kind, split, stem, path)
         pixels = cv2.imdecode(data, flags) if data.size else None
         if pixels is None:
             raise UserError(f"{path}: cannot be read as an image; prepare the data again")

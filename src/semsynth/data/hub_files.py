@@ -111,7 +111,7 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
         {
             "config_name": "default",
             # The cache of `datasets` has the folder's name and this YAML as its key, not its path.
-            "description": f"content {_digest(root, info, splits)}",
+            "description": f"content {_digest(root, info)}",
             "metadata_filenames": [_list_name(split) for split in splits],
             "data_files": [
                 # Most of the files must be images for them to be read as such.
@@ -126,15 +126,11 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
     write_text(readme, card(front, info.name, _sections(info, origin, next(iter(splits)))))
 
 
-def _digest(root: Path, info: DatasetInfo, splits: Mapping[str, Sequence[str]]) -> str:
-    """Return a hash of what the data are made of, and of the sizes of the images."""
+def _digest(root: Path, info: DatasetInfo) -> str:
+    """Return a hash of what the data are: ``info`` has the digests of all files."""
     digest = hashlib.sha256(info.model_dump_json().encode())
     manifest = root / MANIFEST
     digest.update(manifest.read_bytes() if manifest.exists() else b"")
-    for split, stems in splits.items():
-        paths = [root / "images" / split / f"{stem}.{info.image_format}" for stem in stems]
-        sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
-        digest.update(json.dumps(sizes).encode())
     return digest.hexdigest()[:16]
 
 

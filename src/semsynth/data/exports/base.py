@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -87,13 +86,18 @@ class Item:
         data.labels.check_ids(ids, str(data.mask_path(self.source_split, self.stem)))
         return ids
 
+    @property
+    def bytes(self) -> bytes:
+        """The file of the image, as it is."""
+        return self.part.data.image_bytes(self.source_split, self.stem)
+
     @cached_property
     def size(self) -> int:
-        """Bytes of the image's file; UserError if it is not there."""
+        """The length of the file of the image; UserError if it is not there."""
         try:
             return self.image.stat().st_size
         except FileNotFoundError:
-            raise _lost(self.image) from None
+            raise UserError(f"{self.image}: no such file; prepare the data again") from None
 
     @property
     def has_instances(self) -> bool:
@@ -251,27 +255,11 @@ def each(items: Sequence[Item], write: Callable[[Item], T], desc: str = "") -> I
     return progress(results(), desc, len(items), "image") if desc else results()
 
 
-def read_image_bytes(item: Item) -> bytes:
-    """Return the file of an image; UserError if it is not there."""
-    try:
-        return item.image.read_bytes()
-    except FileNotFoundError:
-        raise _lost(item.image) from None
-
-
-def _lost(path: Path) -> UserError:
-    return UserError(f"{path}: no such file; run the command that made it again")
-
-
-def copy_image(item: Item, folder: Path) -> Path:
-    """Copy an image byte for byte to ``folder``; return the copy."""
+def copy_image(item: Item, folder: Path) -> None:
+    """Copy an image byte for byte to ``folder``; UserError if it is missing or damaged."""
     target = folder / f"{item.name}{item.image.suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copyfile(item.image, target)
-    except FileNotFoundError:
-        raise _lost(item.image) from None
-    return target
+    target.write_bytes(item.bytes)
 
 
 def write_png(pixels: Array, path: Path) -> None:

@@ -17,7 +17,6 @@ from semsynth.data.exports.base import (
     Item,
     each,
     index_entries,
-    read_image_bytes,
     write_index_names,
 )
 from semsynth.data.exports.provenance import counts_text, origin_text
@@ -101,7 +100,7 @@ def _write_shard(
 def _row(collection: Collection, features: Any, item: Item) -> dict[str, Any]:
     mask = collection.indexes(item.ids)
     row = {
-        "image": {"bytes": read_image_bytes(item), "path": f"{item.name}{item.image.suffix}"},
+        "image": {"bytes": item.bytes, "path": f"{item.name}{item.image.suffix}"},
         "mask": {"bytes": encode_image(mask, "png"), "path": f"{item.name}.png"},
         "name": item.name,
         "split": hub_split(item.split),
