@@ -70,8 +70,15 @@ __all__ = [
 ]
 
 
+# Where Diffusers loads a folder's `["semsynth", "SemanticUNet"]` it looks here for the base class
+# that can do it.
+_BASE = "ModelMixin"
+
+
 def __getattr__(name: str) -> Any:
     """Load the public name on first use; AttributeError for any other."""
+    if name == _BASE:
+        return getattr(import_module("diffusers"), _BASE)
     if name not in _LAZY:
         raise AttributeError(f"module 'semsynth' has no attribute {name!r}")
     module, attribute = _LAZY[name]

@@ -14,10 +14,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from semsynth import SemanticDiffusionPipeline
 from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
+from semsynth.data.labels import Label, LabelSet
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.model_file import ModelFile, load_checkpoint, load_model_file
 
@@ -54,13 +56,78 @@ def test_pth_to_folder_to_pth(
 def test_files_of_a_folder(folder: Path) -> None:
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert found == [
-        "README.md", "labels.png", "model_index.json", "scheduler/scheduler_config.json",
-        "unet/config.json", f"unet/{WEIGHTS}.safetensors",
+        "README.md", "config.json", "labels.png", "model_index.json", "pipeline.py",
+        "scheduler/scheduler_config.json", "unet/config.json", f"unet/{WEIGHTS}.safetensors",
     ]  # fmt: skip
     index = json.loads((folder / "model_index.json").read_text())
-    assert index["_class_name"] == "SemanticDiffusionPipeline"
-    assert index["unet"] == ["semsynth", "SemanticUNet"]
-    assert index["facts"]["licence"] == "CC BY 4.0" and index["height"] == 16
+    assert index["_class_name"] == ["pipeline", "SemanticDiffusionPipeline"]
+    assert index["unet"] == ["semsynth", "SemanticUNet"] and index["height"] == 16
+    config = json.loads((folder / "config.json").read_text())
+    assert config.keys() == {"labels", "model", "diffusion", "facts"}
+    assert config.keys().isdisjoint(index)
+    assert config["facts"]["licence"] == "CC BY 4.0"
+    betas = (folder / "scheduler" / "scheduler_config.json").read_text().splitlines()
+    assert len(betas) < 60 and json.loads("\n".join(betas))["trained_betas"]
+
+
+def test_plain_diffusers_reads_a_folder(folder: Path, pipe: Any, new_masks: Any) -> None:
+    loaded = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    assert isinstance(loaded, SemanticDiffusionPipeline)
+    assert same(loaded.model_file, pipe.model_file)
+    assert np.array_equal(loaded.generate(new_masks(1), [1]), pipe.generate(new_masks(1), [1]))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="needs labels, model, diffusion"):
+        DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_our_class_runs_no_code_of_a_folder(folder: Path) -> None:
+    (folder / "pipeline.py").write_text("raise SystemExit('hacked')\n")
+    SemanticDiffusionPipeline.from_pretrained(folder)
+
+
+def test_a_folder_of_earlier_versions_is_read(folder: Path, pipe: Any, tmp_path: Path) -> None:
+    """They had everything in ``model_index.json``."""
+    as_it_was(folder)
+    digest = checkpoint_sha256(folder)
+    loaded = SemanticDiffusionPipeline.from_pretrained(folder)
+    assert same(loaded.model_file, pipe.model_file)
+    loaded.save_pretrained(tmp_path / "now")
+    assert checkpoint_sha256(tmp_path / "now") == digest
+    loaded.register_to_config(facts={**loaded.metadata, "licence": "MIT"})
+    loaded.save_pretrained(folder)
+    assert SemanticDiffusionPipeline.from_pretrained(folder).licence == "MIT"
+
+
+def as_it_was(folder: Path) -> None:
+    index, config = (
+        json.loads((folder / f"{n}.json").read_text()) for n in ("model_index", "config")
+    )
+    index = {**index, **config, "_class_name": "SemanticDiffusionPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for name in ("config.json", "pipeline.py"):
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_a_pipeline_says_what_it_is(new_pipe: Any, classes: int) -> None:
+    pipe = new_pipe()
+    labels = [Label(i, f"<c{i}>", (i % 256, 7, i // 256), i) for i in range(classes)]
+    pipe._labels = LabelSet(tuple(labels), None)
+    lines = repr(pipe).splitlines()
+    assert len(lines) < 30 and max(map(len, lines)) < 100
+    assert lines[0] == "SemanticDiffusionPipeline"
+    for text in ("16x24 (height x width)", "CC BY 4.0", "0 <c0>", type(pipe.scheduler).__name__):
+        assert text in repr(pipe)
+    assert ("more" in lines[-1]) == (classes == 300)
+    html = pipe._repr_html_()
+    assert (
+        "<c0>" not in html and html.count("<span style='display:inline-block;width:1em") == classes
+    )
+    for label in labels:
+        assert f"&lt;c{label.id}&gt;" in html
+        assert "background:#{:02x}{:02x}{:02x}".format(*label.color) in html
 
 
 def test_saving_again_gives_the_same_bytes(folder: Path, tmp_path: Path, has_modes: bool) -> None:
@@ -202,7 +269,7 @@ def test_a_broken_folder(folder: Path) -> None:
     weights.unlink()
     refused(folder, "cannot be loaded")
     weights.write_bytes(content)
-    index = folder / "model_index.json"
+    index = folder / "config.json"
     value = json.loads(index.read_text())
     for name, wrong, message in (
         ("model", value["model"] | {"colour": 1}, "unknown key 'colour'"),
@@ -231,7 +298,7 @@ def test_a_checkpoint_with_keys_of_the_loss_is_read(folder: Path, pipe: Any) -> 
         "zero_terminal_snr": False, "loss_sigma_min": 0.316, "min_snr_gamma": None,
         "times": "uniform", "logit_mean": 0.0, "logit_std": 1.0,
     }  # fmt: skip
-    index = folder / "model_index.json"
+    index = folder / "config.json"
     value = json.loads(index.read_text())
     value["diffusion"] |= old
     index.write_text(json.dumps(value))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ModelMixin
 
 from semsynth.cli import main
 from semsynth.core.errors import UserError
@@ -73,11 +73,15 @@ def test_train_generate_export_load(run: Path, images: Path, tmp_path: Path) -> 
     index = json.loads((folder / "model_index.json").read_text())
     assert index["vae"][0] == "diffusers"
     assert str(tmp_path) not in json.dumps(index)
-    assert index["model"]["vae"]["source"] == "vae"
+    config = json.loads((folder / "config.json").read_text())
+    assert str(tmp_path) not in json.dumps(config)
+    assert config["model"]["vae"]["source"] == "vae"
     moved = Path(shutil.move(folder, tmp_path / "moved"))
     assert same(expected, sample(moved, images, tmp_path / "again"))
     pipe = Pipe.from_pretrained(moved)
     assert isinstance(pipe.vae, ModelMixin) and pipe.codec.vae is pipe.vae
+    plain = DiffusionPipeline.from_pretrained(moved, trust_remote_code=True)
+    assert isinstance(plain, Pipe) and plain.codec.vae is plain.vae
     pipe.set_progress_bar_config(disable=True)
     data = PreparedDataset.open(images)
     mask = data.read_mask("val", data.stems("val")[0])

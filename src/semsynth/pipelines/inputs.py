@@ -35,14 +35,24 @@ Mask = Single | Sequence[Single]
 """An image, array or path; an array may hold several masks, and so may a list or tuple."""
 
 
-def read_counts(num_images: Any, num_inference_steps: Any) -> tuple[int, int]:
-    """Return both as Python's whole numbers of at least 1; UserError names one that is not."""
-    given = {"num_images": num_images, "num_inference_steps": num_inference_steps}
+def read_counts(
+    num_images: Any, num_images_per_prompt: Any, num_inference_steps: Any
+) -> tuple[int, int]:
+    """Return images of each mask (of the first two, whichever is given; else 1) and steps.
+
+    Raises:
+        UserError: both of the first two, or one that is no whole number of at least 1.
+    """
+    if num_images is not None and num_images_per_prompt is not None:
+        raise UserError("num_images= and num_images_per_prompt= are the same: give one of them")
+    name = "num_images" if num_images_per_prompt is None else "num_images_per_prompt"
+    images = num_images if num_images_per_prompt is None else num_images_per_prompt
+    given = {name: 1 if images is None else images, "num_inference_steps": num_inference_steps}
     counts = {name: plain_value(value) for name, value in given.items()}
-    for name, value in counts.items():
+    for what, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} is {value!r}: must be a whole number of at least 1")
-    return counts["num_images"], counts["num_inference_steps"]
+            raise UserError(f"{what} is {value!r}: must be a whole number of at least 1")
+    return counts[name], counts["num_inference_steps"]
 
 
 def check_callback(callback: Any, inputs: Sequence[str]) -> None:

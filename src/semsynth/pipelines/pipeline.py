@@ -38,13 +38,15 @@ from semsynth.models.codecs.vae import open_vae, wrap_vae
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import (
+    CONFIG,
     FINAL,
     MODEL_INDEX,
     VAE,
     check_folder,
     checkpoint_sha256,
+    finish_folder,
     no_progress_bar,
-    strip_local_paths,
+    read_config,
     translate_load_errors,
     translate_save_errors,
 )
@@ -74,6 +76,7 @@ from semsynth.pipelines.outputs import (
     make_generators,
     to_output,
 )
+from semsynth.pipelines.summary import in_html, in_lines
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.pipelines.unsupported import (
     ATTRIBUTES,
@@ -96,27 +99,8 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         >>> image.size
         (64, 64)
 
-    ``pipe(mask)`` generates images. Its arguments:
-
-    - ``mask``: label ids or their colours, as a PIL image (L, P or 16 bits; RGB), an array or
-      tensor ((H, W), (B, H, W); colours (H, W, 3) uint8), a path, or a list of these. Images
-      have the size of their masks, whatever it is: where the network could not halve a side, it
-      is padded with unlabelled pixels, and the image is cropped.
-    - ``num_images``: images of each mask; those of one mask follow each other.
-    - ``num_inference_steps``: steps of ``scheduler``.
-    - ``guidance_scale``: 1 is none, 0 ignores the mask; by default 1.5, or 1 for a model that
-      was trained without mask dropout.
-    - ``guidance_interval``: see ``SamplerSettings``.
-    - ``generator``: of noise, one or one for each image, which then depends on its own alone.
-    - ``seeds``: in its place, an integer for each image, as for ``generate``.
-    - ``output_type``: ``pil``; ``np`` or ``pt`` for float32 of 0 to 1, (N, H, W, 3) or
-      (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``, padded).
-    - ``return_dict``: False for a tuple instead of an output with ``.images``.
-    - ``callback_on_step_end``: called with (pipe, step, timestep, {"latents": x}) after each
-      step; may return {"latents": other}, or set ``pipe._interrupt``.
-    - ``latents``: the noise to start from, (N, C, h, w), standard normal.
-    - ``instances``: for a model with ``instance_edges``, instance numbers in the form of masks.
-    - ``masks_as``: ids, colors, or auto: what the masks hold, if it is not what they say.
+    ``pipe(mask)`` generates images: see ``__call__``. ``print(pipe)`` says what the model is; in
+    a notebook ``pipe`` shows its labels and their colours.
 
     Attributes:
         unet: the network; ``unet(x_BCHW, t_B, condition_BKHW).sample`` is one pass.
@@ -149,22 +133,26 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
     ) -> None:
         """Put the parts together; the plain values are those of ``ModelFile`` as JSON.
 
-        Diffusers takes arguments without a default for networks, so all others have one; only
-        ``facts`` (the metadata) may be omitted, and ``vae``, which is then loaded from where the
-        model says.
+        Diffusers takes arguments without a default for networks, so all others have one. ``facts``
+        (the metadata) may be omitted, and ``vae``, which is then loaded from where the model says;
+        labels, model and diffusion, if ``unet`` comes from a folder: they are in it.
 
         Raises:
             UserError: a value that is missing or wrong.
         """
         super().__init__()
+        if labels is model is diffusion is None:
+            found = _config_beside(unet)
+            labels, model, diffusion = map(found.get, ("labels", "model", "diffusion"))
+            facts = facts or found.get("facts")
         if labels is None or model is None or diffusion is None or not height or not width:
             raise UserError(
                 "a SemanticDiffusionPipeline needs labels, model, diffusion, height and width; "
                 "load one with from_pretrained or from_checkpoint, or use from_model_file"
             )
         self._labels = LabelSet.from_json(labels)
-        self._model = parse(ModelConfig, model, f"{MODEL_INDEX}: model")
-        self._diffusion = parse(DiffusionConfig, diffusion, f"{MODEL_INDEX}: diffusion")
+        self._model = parse(ModelConfig, model, f"{CONFIG}: model")
+        self._diffusion = parse(DiffusionConfig, diffusion, f"{CONFIG}: diffusion")
         behind_vae = vae is not None or self._model.vae is not None
         # One without weights is made when it is first asked for.
         self._codec: Codec | None = self._vae_codec(vae) if behind_vae else None
@@ -264,6 +252,11 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         index = found[0] if isinstance(found, tuple) else found
         if "unet" in index:
             index["unet"] = [SemanticUNet.__module__, SemanticUNet.__name__]
+        if isinstance(index.get("_class_name"), list):
+            index["_class_name"] = index["_class_name"][-1]  # no code of a folder is run
+        if args and os.path.isdir(args[0]):
+            for key, value in read_config(args[0]).items():
+                index.setdefault(key, value)
         return found
 
     @classmethod
@@ -299,7 +292,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         with nullcontext(folder) if folder.exists() else atomic_folder(folder) as place:
             with translate_save_errors(str(folder)):
                 super().save_pretrained(place, *args, **kwargs)
-            strip_local_paths(place)
+            finish_folder(place)
             if has_card(self.metadata):
                 write_card(self, place, *name)
         if push_to_hub:
@@ -379,7 +372,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
     def __call__(
         self,
         mask: Mask | None = None,
-        num_images: int = 1,
+        num_images: int | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
@@ -392,17 +385,51 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         instances: Mask | None = None,
         masks_as: MasksAs = "auto",
+        num_images_per_prompt: int | None = None,
         **unknown: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Generate images of masks with ``scheduler``; see the class for the arguments.
+        """Generate images of masks with ``scheduler``.
+
+        Args:
+            mask: label ids or their colours, as a PIL image (L, P or 16 bits; RGB), an array or
+                tensor ((H, W), (B, H, W); colours (H, W, 3) uint8), a path, or a list of these.
+                Images have the size of their masks, whatever it is: where the network could not
+                halve a side, it is padded with unlabelled pixels, and the image is cropped.
+            num_images: images of each mask, 1 by default; those of one mask follow each other.
+            num_inference_steps: steps of ``scheduler``.
+            guidance_scale: 1 is none, 0 ignores the mask; by default 1.5, or 1 for a model that
+                was trained without mask dropout.
+            guidance_interval: the noise levels with guidance, from 0 (the image) to 1 (noise).
+            generator: of noise, one or one for each image, which then depends on its own alone.
+            seeds: in its place, an integer for each image, as for ``generate``.
+            output_type: ``pil``; ``np`` or ``pt`` for float32 of 0 to 1, (N, H, W, 3) or
+                (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``, padded).
+            return_dict: False for a tuple instead of an output with ``.images``.
+            callback_on_step_end: called with (pipe, step, timestep, {"latents": x}) after each
+                step; may return {"latents": other}, or set ``pipe._interrupt``.
+            callback_on_step_end_tensor_inputs: what it is given; there are only ``latents``.
+            latents: the noise to start from, (N, C, h, w), standard normal.
+            instances: for a model with ``instance_edges``, instance numbers in the form of masks.
+            masks_as: ids, colors, or auto: what the masks hold, if it is not what they say.
+            num_images_per_prompt: the same as ``num_images``, as other pipelines call it.
+            unknown: no others are taken; the error says what to use.
+
+        Returns:
+            ``.images``: a list of PIL images, or one array or tensor (``output_type``).
 
         Raises:
             UserError: an argument that is wrong or not for this pipeline, before any work.
+
+        Example:
+            >>> pipe = SemanticDiffusionPipeline.from_checkpoint("run")
+            >>> images = pipe("mask.png", num_images=2, num_inference_steps=2, seeds=[0, 1]).images
+            >>> [image.size for image in images]
+            [(64, 64), (64, 64)]
         """
         if unknown:
             refuse_unsupported_arguments(unknown, CALL_ARGUMENTS)
         check_output_type(output_type)
-        num_images, steps = read_counts(num_images, num_inference_steps)
+        count, steps = read_counts(num_images, num_images_per_prompt, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         synthesizer = self.synthesizer
         scale = synthesizer.default_guidance if guidance_scale is None else guidance_scale
@@ -414,7 +441,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         masks, edges = self._read(mask, instances, masks_as)
         synthesizer.check_guidance(settings.guidance_scale)
         size = (masks.shape[1], masks.shape[2])
-        generators = make_generators(generator, seeds, len(masks) * num_images)
+        generators = make_generators(generator, seeds, len(masks) * count)
         noise = synthesizer.initial_noise(size, generators, latents)
         set_timesteps(scheduler, steps)
         check_result(self._diffusion, scheduler, steps)
@@ -510,6 +537,14 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         # torch.compile wraps a network.
         return getattr(self.unet, "_orig_mod", self.unet)  # type: ignore[return-value]
 
+    def __repr__(self) -> str:
+        """Return what the model is, in some lines; ``pipe.config`` has all of it."""
+        return in_lines(self)
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook, with the labels' colours."""
+        return in_html(self)
+
     def __getattr__(self, name: str) -> Any:
         """Say in the AttributeError why another pipeline's attribute is absent here."""
         if name in ATTRIBUTES:
@@ -534,6 +569,15 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
 
     def fuse_qkv_projections(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: queries, keys and values come from one projection already."""
+
+
+def _config_beside(unet: Any) -> dict[str, Any]:
+    """Return what the folder that a network was loaded from says of the model.
+
+    Plain ``DiffusionPipeline.from_pretrained`` loads the parts alone.
+    """
+    place = Path(str(getattr(unet, "config", {}).get("_name_or_path") or ""))
+    return read_config(place.parent) if place.name == "unet" else {}
 
 
 def _n_bytes(network: ModelMixin) -> int:

@@ -21,7 +21,6 @@ _ARGUMENTS = {
     "image": "the first argument is mask=, the label ids or their colours",
     "masks": "the first argument is mask=, and may be a batch or a list",
     "mask_image": "the first argument is mask=, and the whole image is generated",
-    "num_images_per_prompt": "use num_images=, the images of each mask",
     "batch_size": "use num_images=, the images of each mask",
     "height": "an image has the size of its mask; resize the mask (nearest neighbour)",
     "width": "an image has the size of its mask; resize the mask (nearest neighbour)",
@@ -68,7 +67,7 @@ def refuse_unsupported_arguments(unknown: Mapping[str, Any], known: Iterable[str
     """
     for name in unknown:
         near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {near[0]}=?" if near else "see help(pipe)"
+        hint = f"did you mean {near[0]}=?" if near else "see help(pipe.__call__)"
         raise UserError(f"{name}= is not for this pipeline: {_ARGUMENTS.get(name, hint)}")
 
 

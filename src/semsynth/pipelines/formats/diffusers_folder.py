@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,19 @@ from typing import Any
 from safetensors import SafetensorError
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import allow_reading, read_json, sha256_file, write_json
+from semsynth.core.files import allow_reading, read_json, sha256_file, write_json, write_text
 from semsynth.core.paths import path_name
 
 PIPELINE = "SemanticDiffusionPipeline"
 # Where folders say that the network's class is: a place that does not move with our modules.
 NETWORK_CLASS = ("semsynth", "SemanticUNet")
 MODEL_INDEX = "model_index.json"
+# What the model is: Diffusers takes a file of this name along, and its index stays short.
+CONFIG = "config.json"
+_IN_CONFIG = ("labels", "model", "diffusion", "facts")
+# With this and `trust_remote_code=True`, plain `DiffusionPipeline.from_pretrained` reads a folder.
+PIPELINE_FILE = "pipeline.py"
+_CODE = f"from semsynth import {PIPELINE}  # noqa: F401\n"
 FINAL = "final_model.pth"
 VAE = "vae"
 NETWORK = "unet/config.json"
@@ -44,12 +51,33 @@ def checkpoint_sha256(path: str | Path) -> str:
         if not file.is_file():
             raise UserError(f"{file}: no such checkpoint; train one with 'semsynth train'")
         return sha256_file(file)
-    index, network = read_json(path / MODEL_INDEX), read_json(path / NETWORK)
+    index, network = read_index(path), read_json(path / NETWORK)
     decides = {name: index.get(name) for name in _DECIDES}
     decides |= {"unet": {k: v for k, v in network.items() if not k.startswith("_")}}
     weights = [file for file in sorted((path / "unet").glob("*")) if file.suffix != ".json"]
     decides |= {"weights": {file.name: sha256_file(file) for file in weights}}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def read_index(folder: str | Path) -> dict[str, Any]:
+    """Return a folder's ``model_index.json`` with what is in the file ``CONFIG`` beside it.
+
+    Folders of earlier versions have all of it in the first.
+
+    Raises:
+        UserError: one of them is missing or not valid JSON.
+    """
+    index: dict[str, Any] = read_json(Path(folder) / MODEL_INDEX)
+    return read_config(folder) | index
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return labels, model, diffusion and metadata (``facts``); empty where there is no file."""
+    path = Path(folder) / CONFIG
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: must be a mapping of keys to values")
+    return {key: value for key, value in found.items() if key in _IN_CONFIG}
 
 
 def check_folder(name: str) -> None:
@@ -69,6 +97,7 @@ def check_folder(name: str) -> None:
         raise UserError(f"{name}: is not a Diffusers folder (it has no {MODEL_INDEX})")
     found = read_json(os.path.join(name, MODEL_INDEX))
     kind = found.get("_class_name") if isinstance(found, dict) else None
+    kind = kind[-1] if isinstance(kind, list) and kind else kind  # [file, class] of our own code
     if kind != PIPELINE:
         raise UserError(f"{name}: holds a {kind}, not a {PIPELINE}; load it with its own class")
     _check_names(Path(name), found)
@@ -130,29 +159,42 @@ def translate_save_errors(name: str) -> Iterator[None]:
         raise UserError(f"{name}: could not be written ({reason}); is the disk full?") from error
 
 
-def strip_local_paths(folder: Path) -> None:
-    """Remove this machine's paths from what Diffusers wrote, and let other users read it.
+def finish_folder(folder: Path) -> None:
+    """Make of what Diffusers wrote a folder that other people and machines can use.
 
-    Also names the network's class by ``NETWORK_CLASS`` rather than by the module it is in.
+    This machine's paths are removed, what the model is goes into ``CONFIG``, the network's class
+    is named by ``NETWORK_CLASS`` rather than by the module it is in, and files can be read by all.
     """
-    for file in (folder / MODEL_INDEX, folder / NETWORK, folder / VAE / "config.json"):
+    index = read_json(folder / MODEL_INDEX)
+    index.pop("_name_or_path", None)
+    for part in (index, index.get("facts", {}).get("recipe", {})):
+        _name_own_vae(part)
+    config = {key: index.pop(key) for key in _IN_CONFIG if key in index}
+    module = PIPELINE_FILE.removesuffix(".py")
+    index |= {"unet": list(NETWORK_CLASS), "_class_name": [module, PIPELINE]}
+    write_json(folder / CONFIG, config)
+    write_text(folder / PIPELINE_FILE, _CODE)
+    write_json(folder / MODEL_INDEX, index)
+    for file in (folder / NETWORK, folder / VAE / "config.json"):
         value = read_json(file) if file.is_file() else {}
-        changed = value.pop("_name_or_path", None) is not None
-        if file.name == MODEL_INDEX:
-            recipe = value.get("facts", {}).get("recipe", {})
-            changed |= any([_name_own_vae(part) for part in (value, recipe)])
-            value["unet"], changed = list(NETWORK_CLASS), True
-        if changed:
+        if value.pop("_name_or_path", None) is not None:
             write_json(file, value)
+    _shorten(folder / "scheduler" / "scheduler_config.json")
     for name in ("unet", VAE):
         for file in (folder / name).glob("*"):
             allow_reading(file)  # safetensors lets only the owner read them
 
 
-def _name_own_vae(value: Any) -> bool:
-    """Name the autoencoder in the folder as the model's; return whether it has one."""
+def _shorten(file: Path) -> None:
+    """Write lists of numbers, the scheduler's 1,000 betas, on one line each."""
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        joined = re.sub(r"\[[-\d.e,\s]*\]", lambda found: " ".join(found[0].split()), text)
+        write_text(file, joined)
+
+
+def _name_own_vae(value: Any) -> None:
+    """Name the autoencoder in the folder as the model's, if it has one."""
     vae = (value.get("model") or {}).get("vae")
-    if vae is None:
-        return False
-    vae["source"] = VAE
-    return True
+    if vae is not None:
+        vae["source"] = VAE

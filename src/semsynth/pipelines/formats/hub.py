@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.pipelines.formats.diffusers_folder import VAE
+from semsynth.pipelines.formats.diffusers_folder import CONFIG, MODEL_INDEX, VAE
 from semsynth.pipelines.formats.provenance import Metadata, has_licence
 
 _FETCH_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -31,7 +31,7 @@ def fetch(name: str, options: Mapping[str, Any]) -> str:
     ending = "bin" if options.get("use_safetensors") is False else "safetensors"
     variant = f".{options['variant']}" if options.get("variant") else ""
     parts = ("unet", VAE)  # a model without an autoencoder has no second folder
-    configs = ["model_index.json", *(f"{part}/*.json" for part in ("scheduler", *parts))]
+    configs = [MODEL_INDEX, CONFIG, *(f"{part}/*.json" for part in ("scheduler", *parts))]
     weights = [
         f"{part}/{_WEIGHTS}{variant}{shard}.{ending}" for part in parts for shard in ("", "-[0-9]*")
     ]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
-from semsynth.core.files import atomic_path, read_json
+from semsynth.core.files import atomic_path
 from semsynth.core.safe_load import load_torch_file
 from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.labels import LabelSet
@@ -28,6 +28,7 @@ from semsynth.pipelines.formats.diffusers_folder import (
     MODEL_INDEX,
     VAE,
     check_folder,
+    read_index,
     translate_load_errors,
 )
 
@@ -187,7 +188,7 @@ def load_checkpoint(path: Path) -> ModelFile:
     if not index_file.is_file():
         return load_model_file(path)
     check_folder(str(path))
-    index = read_json(index_file)
+    index = read_index(path)
     missing = sorted(_KEYS - {METADATA} - index.keys())
     if missing:
         raise UserError(f"{index_file}: has no '{missing[0]}'; save the model again")
