@@ -234,7 +234,7 @@ def open_annotated(
     return PairSource(
         name=(file and file.name) or config.output_folder.name,
         origin=f"{layout.title} annotations",
-        licence=config.licence or (file and file.licence) or "unknown",
+        licence=config.licence or (file and file.licence) or layout.licence or "unknown",
         labels=classes.labels,
         pairs=records,
         resize_masks=config.resize_masks,

@@ -103,6 +103,7 @@ class Layout:
         splits: where the splits come from: "ImageSets/Segmentation/", "drawn by --val-share".
         labels: where the names of the labels come from: "labelmap.txt", "their ids".
         notes: what else a reader must know, a line each.
+        licence: what its files say about the terms of the images; empty: nothing.
     """
 
     title: str
@@ -110,6 +111,7 @@ class Layout:
     splits: str = ""
     labels: str = ""
     notes: tuple[str, ...] = ()
+    licence: str = ""
 
 
 class Source(Protocol):

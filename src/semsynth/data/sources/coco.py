@@ -54,6 +54,7 @@ class CocoFile:
     images: dict[Any, dict[str, Any]]
     categories: list[Category]
     annotations: list[dict[str, Any]]
+    licences: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -93,12 +94,14 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     items = list((_panoptic if panoptic else _instances)(tree, files, classes))
     notes += [note for file in files for note in file.notes]
     splits = {file.split for file in files} - {None}
+    licences = set[str]().union(*(file.licences for file in files))
     layout = Layout(
         title="COCO panoptic" if panoptic else "COCO instances",
         because=abbreviate([file.name for file in files], 3),
         splits="the names of the annotation files" if splits else "",
         labels="" if classes.file else "its categories",
         notes=(*notes, *(() if panoptic else (ORDER,))),
+        licence="; ".join(sorted(licences)) if "" not in licences else "",
     )
     return open_annotated(tree, config, layout, classes, items)
 
@@ -135,7 +138,17 @@ def read_coco(path: Path, name: str) -> CocoFile:
             )
         images[i] = entry
     categories = [_category(entry, path) for entry in lists["categories"]]
-    return CocoFile(name, path, split_of_file(name), images, categories, lists["annotations"])
+    annotations, split = lists["annotations"], split_of_file(name)
+    return CocoFile(name, path, split, images, categories, annotations, _licences(value))
+
+
+def _licences(value: Mapping[str, Any]) -> set[str]:
+    """Return the names of the images' licences; "" among them for an image without one."""
+    listed = value.get("licenses")
+    listed = listed if isinstance(listed, list) else []
+    entries = [entry for entry in listed if isinstance(entry, dict)]
+    names = {str(entry.get("id")): str(entry.get("name") or "").strip() for entry in entries}
+    return {names.get(str(image.get("license")), "") for image in value["images"]}
 
 
 def small(found: dict[str, Any]) -> dict[str, Any]:
