@@ -97,9 +97,12 @@ HELP: dict[str, _Help] = {
                 "semsynth generate --model run --data prepared --split train --limit 100 "
                 "--output synthetic"
             ),
+            "masks that were drawn or edited, without images": (
+                "semsynth generate --model run --masks my_masks --output drawn"
+            ),
         },
         {
-            "data": "model data output split per_mask limit native_size small_masks",
+            "data": "model data masks masks_as output split per_mask limit native_size small_masks",
             "sampling": "sampler steps guidance_scale guidance_interval seed",
             "computing": "device precision compile cache batch_size shard reference",
         },

@@ -25,6 +25,11 @@ class GenerateConfig:
     """The trained generator: the final_model.pth of a run, or a Diffusers folder."""
     data: Path = Path("./data/sidewalk_processed")
     """Prepared data set with the masks; its images are only shown beside the generated ones."""
+    masks: Path | None = None
+    """In place of --data: a folder of masks alone, of ids or in the colours of the model's
+    labels."""
+    masks_as: Literal["ids", "colors", "auto"] = "auto"
+    """How the files of --masks are read: auto, as their values and palettes say."""
     output: Path = Path("./results/generated")
     """Folder of the samples; run the same command again to continue where it stopped."""
     overwrite: bool = False
@@ -74,6 +79,8 @@ class GenerateConfig:
         """Check the ranges."""
         if not 1 <= self.per_mask <= MAX_PER_MASK:
             raise UserError(f"--per-mask is {self.per_mask}: must be from 1 to {MAX_PER_MASK}")
+        if self.masks is None and self.masks_as != "auto":
+            raise UserError("--masks-as is for --masks; a prepared data set holds ids")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}: must be at least 1")
         if self.batch_size < 1:

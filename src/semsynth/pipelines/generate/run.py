@@ -18,6 +18,7 @@ from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
+from semsynth.pipelines.generate.mask_folder import masks_of_folder
 from semsynth.pipelines.generate.sample_store import (
     KIND,
     OutputGeometry,
@@ -84,15 +85,31 @@ def generate(config: GenerateConfig, generator: Generator | None = None) -> dict
         UserError: no such checkpoint, data set or split; labels or size of the two differ; the
             output belongs to something else; the disk is too small.
     """
+    if config.masks is None:
+        return _generate(config, generator, PreparedDataset.open(config.data))
+    synthesizer = None
+    if generator is None:
+        generator = synthesizer = _load(config)
+    size = (generator.height, generator.width)
+    masks = (config.masks, generator.labels, size, config.split, config.masks_as)
+    with masks_of_folder(*masks) as data:
+        return _generate(config, generator, data, synthesizer)
+
+
+def _generate(
+    config: GenerateConfig,
+    generator: Generator | None,
+    data: PreparedDataset,
+    synthesizer: Synthesizer | None = None,
+) -> dict[str, Any]:
+    """Generate for ``data``; ``synthesizer`` is the generator, if it was loaded for this run."""
     shard = this_shard(config.shard)
-    data = PreparedDataset.open(config.data)
     specs = list_samples(config, data)
     checkpoint = generator.checkpoint_sha256 if generator else _checkpoint_hash(config)
     geometry = OutputGeometry(data, config.native_size, config.split)
     store = SampleStore(_output(config, checkpoint, data), geometry)
     if store.is_complete(specs):
         return _summary(config, store, specs, n_new=0, finished=True)
-    synthesizer = None
     if generator is None:
         generator = synthesizer = _load(config)
     _check_fit(generator, data, config)
