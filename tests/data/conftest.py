@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from raw_folders import Made
 
 from semsynth.cli import main
 
@@ -115,3 +116,9 @@ def hub_copy(tmp_path: Path) -> Callable[..., Path]:
 def blocks() -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
     """The functions that make images and masks from a seed."""
     return image, mask
+
+
+@pytest.fixture
+def made(tmp_path: Path, blocks: Any) -> Made:
+    """A folder of raw data of any layout."""
+    return Made(tmp_path / "data", blocks)

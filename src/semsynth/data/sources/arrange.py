@@ -13,7 +13,7 @@ from semsynth.core.paths import path_name
 from semsynth.data.config import PrepareConfig
 from semsynth.data.sources.base import Layout, Record
 from semsynth.data.sources.files import Pair, PairSource
-from semsynth.data.sources.found_labels import FoundLabels
+from semsynth.data.sources.found_labels import FoundLabels, prefers_colors
 from semsynth.data.sources.mask_choice import (
     Candidate,
     candidates_of,
@@ -68,7 +68,7 @@ def arrange(tree: FileTree, sides: Sides, config: PrepareConfig, lists: SplitLis
         reasons: dict[str, str] = {}
     else:
         others = candidates_of(images, sides.masks, config)
-        chosen, reasons, more = choose(tree, others)
+        chosen, reasons, more = choose(tree, others, prefers_colors(tree, config))
         notes += more
     refuse_unsure(tree, chosen.found)
     instances = _instances(tree, chosen, [*sides.instances, *_instance_masks(others, chosen)])
@@ -159,9 +159,13 @@ def _leave_out(
             taken = {mask.name for mask in chosen.masks}
             tree.leave_out(reason, *(f.name for f in one.masks if f.name not in taken))
     found = chosen.found
-    tree.leave_out("another mask of an image that has one", *(file.name for file in found.others))
+    known = {mask.name for one in others for mask in one.masks}
     notes = []
-    for what, files in ((ALONE, found.images), ("mask without image", found.masks)):
+    for what, files in (
+        (ALONE, found.images),
+        ("mask without image", found.masks),
+        ("another mask of an image that has one", [f for f in found.others if f.name not in known]),
+    ):
         tree.leave_out(what, *(file.name for file in files))
         if files:
             names = abbreviate([file.name for file in files], 3)
@@ -230,7 +234,8 @@ def _published(
     _leave_pairs(tree, chosen, loose, "outside of the folders of the splits")
     inside: dict[str, str | None] = {name: split for name, split in own.items() if split}
     counts = Counter(inside.values())
-    return inside, f"folders ({', '.join(f'{n} {split}' for split, n in counts.items())})"
+    order = sorted(counts, key=("train", "trainval", "val", "test").index)
+    return inside, f"folders ({', '.join(f'{counts[split]} {split}' for split in order)})"
 
 
 def _leave_pairs(tree: FileTree, chosen: Candidate, names: Sequence[str], reason: str) -> None:
@@ -288,7 +293,7 @@ def source_of(
     return PairSource(
         name=file.name or config.output_folder.name,
         origin="folders of images and masks",
-        licence=config.licence or file.licence or "unknown",
+        licence=config.licence or file.licence or found.licence or "unknown",
         labels=file.labels,
         pairs=arranged.records,
         resize_masks=config.resize_masks,

@@ -46,6 +46,7 @@ LABELS = LabelSet.from_names(
     },
     things=("Car", "Pedestrian", "Bicyclist"),
 )
+LICENCE = "no licence stated; research use"
 LAYOUT = "train/images, train/labels, val/images and val/labels"
 
 
@@ -71,7 +72,7 @@ def open_source(config: PrepareConfig) -> PairSource:
     return PairSource(
         name="camvid",
         origin="CamVid, 11 classes (SegNet tutorial); cite Brostow et al. 2008, 2009",
-        licence="no licence stated; research use",
+        licence=LICENCE,
         labels=LABELS,
         pairs=records,
     )

@@ -32,7 +32,9 @@ from semsynth.data.sources.base import Layout, Reading, Record, Sample
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.unnamed_labels import suggestion, values_of
 
-EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+EXTENSIONS = {
+    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
 EXIF: tuple[Exif, Exif] = ("apply", "ignore")
 
 

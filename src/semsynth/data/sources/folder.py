@@ -17,6 +17,7 @@ from semsynth.data.sources.arrange import Arranged, arrange, source_of
 from semsynth.data.sources.files import PairSource
 from semsynth.data.sources.found_labels import find_labels
 from semsynth.data.sources.json_forms import annotation_files
+from semsynth.data.sources.known_sets import with_known_labels
 from semsynth.data.sources.mask_choice import folder_of
 from semsynth.data.sources.pairs import match
 from semsynth.data.sources.sides import Sides, sides_of
@@ -52,7 +53,15 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
         )
     arranged = arrange(tree, sides, config, read_split_lists(tree))
     found = find_labels(tree, config, arranged.masks, arranged.folders)
-    return source_of(tree, config, arranged, (_title(arranged, sides), sides.because), found)
+    found = with_known_labels(arranged, found)
+    because = sides.because
+    if (
+        arranged.chosen.folder
+        and sides.images[0].place.role
+        and not (config.images or config.masks)
+    ):
+        because = f"{folder_of(sides.images[0])}/ and {arranged.chosen.title}"
+    return source_of(tree, config, arranged, (_title(arranged, sides), because), found)
 
 
 def _title(arranged: Arranged, sides: Sides) -> str:

@@ -16,8 +16,8 @@ from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_facts import refuse_as_mask
 from semsynth.data.label_files import LabelFile, find_label_file, label_file, read_label_file
-from semsynth.data.labels import BLACK, Color
-from semsynth.data.masks import open_mask
+from semsynth.data.labels import BLACK, Color, LabelSet
+from semsynth.data.masks import MasksAs, open_mask
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.unnamed_labels import values_of
 
@@ -56,12 +56,14 @@ class FoundLabels:
         origin: where their names come from, for readers.
         notes: what else a reader must know.
         values: what the masks hold, if all of them were read.
+        licence: of the images, if that is known.
     """
 
     file: LabelFile
     origin: str
     notes: tuple[str, ...] = ()
     values: Values | None = None
+    licence: str = ""
 
 
 def find_labels(
@@ -74,14 +76,59 @@ def find_labels(
     """
     path = config.labels or find_label_file(tree.root, *folders)
     if path is None:
-        return labels_of_values(read_values(masks), str(tree.root))
+        return labels_of_values(read_values(masks, config.masks_as), str(tree.root))
     file = read_label_file(path)
     tree.use(path, *(each for f in folders if (each := f / path.name).is_file()))
-    return FoundLabels(file, f"{path.name} ({file.form})", file.notes)
+    found = FoundLabels(file, f"{path.name} ({file.form})", file.notes)
+    return _white_as_one(found, masks)
 
 
-def read_values(masks: Sequence[Path]) -> Values:
-    """Read all masks for the ids or colours that they use; UserError names one that is no mask."""
+def prefers_colors(tree: FileTree, config: PrepareConfig) -> bool:
+    """Return whether the label file has a colour for each label, and no ids of its own.
+
+    Its ids are then the order of its lines, and those of a mask may be others.
+    """
+    path = config.labels or find_label_file(tree.root)
+    if path is None:
+        return False
+    file = read_label_file(path)
+    return file.colors_given and not file.stated.has_ids
+
+
+def _white_as_one(found: FoundLabels, masks: Sequence[Path]) -> FoundLabels:
+    """Return what 255 means in black and white masks, if the file has the ids 0 and 1 alone.
+
+    It is 1: read otherwise, no mask of the whole data set has a pixel of it.
+    """
+    stored = found.file.stored
+    if sorted(stored.by_id) != [0, 1] or found.file.remap is not None:
+        return found
+    first = open_mask(masks[0], str(masks[0]))
+    if first.facts.layout != "grey" or set(values_of(first)[0]) not in ({0, 255}, {255}):
+        return found
+    values = read_values(masks)
+    if set(values.ids) != {0, 255} or values.colors:
+        return found
+    names = {0: stored.names[0], 255: stored.names[1]}
+    colors = {0: stored.by_id[0].color, 255: stored.by_id[1].color}
+    ignore = None if stored.ignore_id is None else (0, 255)[stored.ignore_id]
+    white = LabelSet.from_names(names, ignore, colors)
+    file = replace(found.file, stored=white, remap={0: 0, 255: 1})
+    where = found.origin.partition(" (")[0]
+    note = f"masks are black and white, so 255 is read as 1, '{names[255]}' ({where})"
+    return replace(found, file=file, notes=(*found.notes, note))
+
+
+def read_values(masks: Sequence[Path], masks_as: MasksAs = "auto") -> Values:
+    """Read all masks for the ids or colours that they use.
+
+    Args:
+        masks: their files.
+        masks_as: what somebody says that they hold, where their palettes differ.
+
+    Raises:
+        UserError: one that is no mask, or palettes that differ, so that ids and colours do.
+    """
     found = Values()
     seen: dict[int, tuple[Color, str]] = {}
     by_palette: Counter[Color] = Counter()
@@ -101,7 +148,12 @@ def read_values(masks: Sequence[Path]) -> Values:
                 if first != color and not found.differing:
                     found.differing = f"{path}: index {index} is {color}, in {where} it is {first}"
     found.palette = {index: color for index, (color, _) in seen.items()}
-    if found.differing and by_palette.total() == found.ids.total():
+    if found.differing and masks_as != "ids" and by_palette.total() == found.ids.total():
+        if masks_as == "auto" and len(by_palette) > len(found.ids):
+            raise UserError(
+                f"{found.differing}; say --masks-as ids if the indices are the ids, --masks-as "
+                "colors if the colours tell the classes"
+            )
         # Palettes that were made mask by mask: only their colours mean the same everywhere.
         return Values(colors=found.colors + by_palette)
     if found.colors and (channel := _one_number(found.colors)):

@@ -84,9 +84,14 @@ def folder_of(file: NamedFile) -> str:
 
 
 def choose(
-    tree: FileTree, candidates: Sequence[Candidate]
+    tree: FileTree, candidates: Sequence[Candidate], prefer_colors: bool = False
 ) -> tuple[Candidate, dict[str, str], tuple[str, ...]]:
     """Choose the masks.
+
+    Args:
+        tree: all files.
+        candidates: at least one.
+        prefer_colors: whether colours are taken of two that say the same, else ids.
 
     Returns:
         Them, why each of the others is left out (by its title), and what a reader must know.
@@ -103,7 +108,10 @@ def choose(
     notes: list[str] = []
     for other in plain[1:]:
         first, second = _compared(tree, chosen, other)
-        kept = _better(tree, chosen, other, first, second)
+        same = bool(first) and all(map(_same, first, second))
+        kept = _better(chosen, other, first, second, prefer_colors) if same else None
+        if kept is None:
+            raise UserError(_doubt(tree, chosen, other))
         left = other if kept is chosen else chosen
         reasons[left.title] = f"the same as {kept.title} in another form"
         notes.append(f"masks: {kept.title}; {left.title} says the same in another form")
@@ -112,29 +120,30 @@ def choose(
 
 
 def _better(
-    tree: FileTree,
     one: Candidate,
     other: Candidate,
     first: Sequence[Array],
     second: Sequence[Array],
-) -> Candidate:
-    """Return the one that holds ids if both say the same, pixel by pixel."""
-    if first and all(map(_same, first, second)):
-        colored = [any(pixels.ndim == 3 for pixels in side) for side in (first, second)]
-        if colored == [True, False]:
-            return other
-        equal = all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-        if colored == [False, True] or equal:
-            return one
-    image, flags = one.found.pairs[0][1].name, []
+    prefer_colors: bool,
+) -> Candidate | None:
+    """Return which of two that say the same is taken; None: both hold ids, and these differ."""
+    colored = [any(pixels.ndim == 3 for pixels in side) for side in (first, second)]
+    if colored[0] != colored[1]:
+        return one if colored[0] == prefer_colors else other
+    equal = all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    return one if equal else None
+
+
+def _doubt(tree: FileTree, one: Candidate, other: Candidate) -> str:
+    flags = []
     for each in (one, other):
         if one.folder != other.folder:
             flags.append(f"--masks {each.folder}")
         else:
             flags.append(f"--mask-suffix {each.found.suffix or repr('')}")
-    raise UserError(
-        f"{tree.root}: {one.title} and {other.title} both have masks of its images ({image}), and "
-        f"they differ; say {flags[0]} or {flags[1]}"
+    return (
+        f"{tree.root}: {one.title} and {other.title} both have masks of its images "
+        f"({one.found.pairs[0][1].name}), and they differ; say {flags[0]} or {flags[1]}"
     )
 
 

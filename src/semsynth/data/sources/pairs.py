@@ -98,17 +98,14 @@ def match(
     Raises:
         UserError: two images or two masks have the same stem.
     """
-    if image_suffix is not None:
-        images = [file for file in images if file.stem.endswith(image_suffix)]
-    if mask_suffix is not None:
-        masks = [file for file in masks if file.stem.endswith(mask_suffix)]
+    images = [file for file in images if file.stem.endswith(image_suffix or "")]
+    masks = [file for file in masks if file.stem.endswith(mask_suffix or "")]
     best: list[Match] = []
     for place_of in _places(images, masks):
         for trial in (_by_stem, _by_ending, _by_words):
-            endings = (image_suffix, mask_suffix)
-            if endings != (None, None) and trial is not _by_stem:
-                continue
-            found = trial(_Sides(images, masks, place_of, *(e or "" for e in endings)))
+            found = trial(_Sides(images, masks, place_of, image_suffix, mask_suffix))
+            if mask_suffix is not None:
+                found = [one for one in found if one.suffix == mask_suffix]
             if found and (not best or len(found[0].pairs) > len(best[0].pairs)):
                 best = found
         if best and best[0].is_sure:
@@ -129,17 +126,20 @@ class _Sides:
     images: Sequence[NamedFile]
     masks: Sequence[NamedFile]
     place_of: PlaceOf
-    image_suffix: str = ""
-    mask_suffix: str = ""
+    image_suffix: str | None
+    mask_suffix: str | None
 
 
 def _by_stem(sides: _Sides) -> list[Match]:
-    images = _by_key(sides.images, sides.place_of, partial(_without, sides.image_suffix))
-    masks = _by_key(sides.masks, sides.place_of, partial(_without, sides.mask_suffix))
-    return _matched(images, masks, (sides.image_suffix, sides.mask_suffix))
+    endings = (sides.image_suffix or "", sides.mask_suffix or "")
+    images = _by_key(sides.images, sides.place_of, partial(_without, endings[0]))
+    masks = _by_key(sides.masks, sides.place_of, partial(_without, endings[1]))
+    return _matched(images, masks, endings)
 
 
 def _by_words(sides: _Sides) -> list[Match]:
+    if (sides.image_suffix, sides.mask_suffix) != (None, None):
+        return []
     images = _by_key(sides.images, sides.place_of, without_role_words)
     masks = _by_key(sides.masks, sides.place_of, without_role_words)
     return _matched(images, masks, ("", ""))
@@ -161,7 +161,9 @@ def _matched(
 
 def _by_ending(sides: _Sides) -> list[Match]:
     best: list[Match] = []
-    for image_suffix in ("", *_common_endings([file.stem for file in sides.images])):
+    own = sides.image_suffix
+    endings = ["", *_common_endings([file.stem for file in sides.images])] if own is None else [own]
+    for image_suffix in endings:
         images = _by_key(sides.images, sides.place_of, partial(_without, image_suffix))
         if images is None:
             continue
@@ -183,7 +185,9 @@ def _with_ending(
         if stem is None:
             alone.append(file)
         else:
-            groups[file.stem.removeprefix(stem)][place, stem] = file
+            group = groups[file.stem.removeprefix(stem)]
+            if group.setdefault((place, stem), file) is not file:
+                return []
     # An ending that few have ("_2" of another image's name) is none.
     most = max(map(len, groups.values()), default=0)
     endings = sorted(
@@ -257,8 +261,11 @@ def sides_of_mixed(
     if len(twins) == 2 * len(jpegs) and jpegs:
         images, masks = jpegs, [file for file in twins if file not in set(jpegs)]
         return (images, masks) if len(masks) == len(images) else None
+    by_words = [file for file in files if role_of_words(file.stem) is not None]
     by_ending = _extended(files)
-    masks = by_ending or [file for file in files if role_of_words(file.stem) is not None]
+    # "x_mask_2" beside "x_mask" is no image, either.
+    masks = by_ending + [file for file in by_words if by_ending and file not in set(by_ending)]
+    masks = masks or by_words
     known = set(masks)
     images = [file for file in files if file not in known]
     return (images, masks) if images and masks else None

@@ -46,12 +46,11 @@ def sides_of(tree: FileTree, config: PrepareConfig | None = None) -> Sides | Non
     Raises:
         UserError: several folders of images, and no flag that says which is meant.
     """
+    tree.leave_out("hidden", *(n for n in tree.names() if n.rpartition("/")[2].startswith(".")))
     files = [
         parse_file(name)
         for name in tree.names()
-        if f".{name.lower().rpartition('.')[2]}" in EXTENSIONS
-        and not name.rpartition("/")[2].startswith(".")
-        and not _OTHERS.search(name)
+        if f".{name.lower().rpartition('.')[2]}" in EXTENSIONS and not _OTHERS.search(name)
     ]
     if config is not None and (config.images or config.masks):
         return _given_sides(tree, config, files)
@@ -79,10 +78,9 @@ def _mixed(files: Sequence[NamedFile], instances: list[NamedFile]) -> Sides | No
 
 
 def _folders(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> str:
-    names = [
-        sorted({folder_of(file) for file in side if file.place.role}) for side in (images, masks)
-    ]
-    return " and ".join(f"{name}/" for side in names for name in side)
+    sides = [sorted({folder_of(f) for f in side if f.place.role}) for side in (images, masks)]
+    names = [*(f"{name}/" for name in sides[0] or ()), *(f"{name}/" for name in sides[1])]
+    return " and ".join(names if sides[0] else ["images", *names])
 
 
 def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFile]) -> Sides | None:

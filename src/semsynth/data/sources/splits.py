@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from semsynth.core.errors import UserError
@@ -39,9 +39,7 @@ class SplitLists:
 
     def of(self, image: str, stem: str) -> str | None:
         """Return the split of an image by its path or its stem; None: no list has it."""
-        parts = unicodedata.normalize("NFC", image).rpartition(".")[0].split("/")
-        paths = ("/".join(parts[start:]) for start in range(len(parts)))
-        return next((self.split[path] for path in (*paths, stem) if path in self.split), None)
+        return next((self.split[end] for end in (*_ends(image), stem) if end in self.split), None)
 
 
 def read_split_lists(tree: FileTree) -> SplitLists:
@@ -54,11 +52,12 @@ def read_split_lists(tree: FileTree) -> SplitLists:
         UserError: an image is listed in two splits, or a list cannot be read.
     """
     names = _lists(tree)
+    known = {end for name in tree.files if names and _is_file(name) for end in _ends(name)}
     found: dict[str, list[tuple[str, str]]] = {}
     for name in names:
         split = _list_split(name)
         text = decode_text(tree.path(name).read_bytes(), str(tree.path(name)))
-        rows = [_row(line) for line in text.splitlines() if line.strip()]
+        rows = [_row(line, known) for line in text.splitlines() if line.strip()]
         found.setdefault(split, []).extend(rows)
     lists = SplitLists(files=tuple(names))
     if not names:
@@ -112,15 +111,23 @@ def _list_split(name: str) -> str:
     return split_of(plain) or "" if plain else ""
 
 
-def _row(line: str) -> tuple[str, str]:
-    """Return what a line names: an image, and its mask or "" (a number is no mask)."""
+def _row(line: str, known: Container[str]) -> tuple[str, str]:
+    """Return what a line names: an image, and its mask or "" (numbers are no mask)."""
     line = line.strip().lstrip("\ufeff")
+    if _key(line) in known:
+        return line, ""
     parts = [part.strip() for part in re.split(r"[\t,;]|\s+(?=\S+$)", line) if part.strip()]
     if len(parts) == 2 and _is_file(parts[1]):
         return parts[0], parts[1]
-    if len(parts) == 2 and re.fullmatch(r"-?[01]", parts[1]):
-        return parts[0], ""
-    return line, ""
+    # Of VOC's other lists: whether it has the class; of Oxford's pets: class, species, breed.
+    numbers = re.fullmatch(r"(.+?)(\s+-?\d+)+", line)
+    return (numbers[1] if numbers else line), ""
+
+
+def _ends(image: str) -> list[str]:
+    """Return the ways to name an image: its stem, and that with some or all of its folders."""
+    parts = unicodedata.normalize("NFC", image).rpartition(".")[0].split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _is_file(name: str) -> bool:
@@ -136,9 +143,7 @@ def missing_images(lists: SplitLists, known: Sequence[tuple[str, str]]) -> list[
     """Return the listed names of which there is no image among ``known`` (paths and stems)."""
     ends: set[str] = set()
     for image, stem in known:
-        parts = unicodedata.normalize("NFC", image).rpartition(".")[0].split("/")
-        ends.update("/".join(parts[start:]) for start in range(len(parts)))
-        ends.add(stem)
+        ends |= {*_ends(image), stem}
     return [name for name in lists.split if name not in ends]
 
 
