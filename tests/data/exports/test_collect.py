@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 
 from semsynth.core.errors import UserError
@@ -16,6 +17,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports import Push, export_dataset
 from semsynth.data.exports.collect import collect
 from semsynth.data.labels import LabelSet
+from semsynth.data.writer import PreparedFormat, PreparedWriter
 
 Write = Callable[..., PreparedDataset]
 
@@ -91,6 +93,20 @@ def test_a_lost_image_leaves_nothing(real: PreparedDataset, tmp_path: Path) -> N
         refused("b c.jpg: no such file", [real.root], to, tmp_path / "out")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
+
+
+def test_masks_alone_are_left_out_and_said(tmp_path: Path) -> None:
+    labels = LabelSet.from_names({0: "road", 1: "sky"})
+    writer = PreparedWriter(tmp_path / "data", PreparedFormat(labels, 8, 8))
+    mask = np.arange(64, dtype=np.uint8).reshape(8, 8) % 2
+    writer.write_pair("train", "alone", None, mask)
+    data = writer.finish("masks", "here", "MIT")
+    refused("masks alone, no images", [data.root], "voc", tmp_path / "out")
+    writer.write_pair("train", "both", np.zeros((8, 8, 3), np.uint8), mask)
+    writer.finish("masks", "here", "MIT")
+    result = export_dataset([data.root], "mmseg", tmp_path / "out")
+    assert any("1 masks without an image are left out" in note for note in result["notes"])
+    assert [path.stem for path in (tmp_path / "out/img_dir/train").iterdir()] == ["both"]
 
 
 def test_unknown_ids_are_refused(real: PreparedDataset, tmp_path: Path) -> None:

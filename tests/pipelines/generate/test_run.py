@@ -63,6 +63,21 @@ def test_samples_are_a_prepared_data_set_with_a_manifest(configure: Configure, f
     }
 
 
+def test_load_dataset_reads_samples_as_they_are(
+    configure: Configure, fake: Fake, tmp_path: Path
+) -> None:
+    from datasets import load_dataset
+
+    config = configure()
+    generate(config, fake())
+    rows = load_dataset(str(config.output), cache_dir=str(tmp_path / "cache"))["validation"]
+    samples = PreparedDataset.open(config.output)
+    assert rows["name"][:] == samples.stems("val") and set(rows["source"]) == {"synthetic"}
+    for row in rows:
+        assert np.array_equal(row["image"], samples.read_image("val", row["name"]))
+        assert np.array_equal(row["mask"], samples.read_mask("val", row["name"]))
+
+
 def test_the_guidance_interval_is_in_the_manifest(configure: Configure, fake: Fake) -> None:
     config = configure(guidance_interval=(0.1, 0.8))
     generate(config, fake())

@@ -23,8 +23,8 @@ from semsynth.data.exports.provenance import counts_text, origin_text
 from semsynth.data.hub_files import README, card, front_matter, hub_split, table
 from semsynth.data.writer import encode_image
 
-_SHARD = 500_000_000  # bytes of images in a file, as the Hub advises
-_GROUP = 100  # rows that are written, and read, at once
+# Bytes of images in a file, as the Hub advises; bytes and rows that are written, and read, at once.
+_SHARD, _GROUP, _ROWS = 500_000_000, 100_000_000, 100
 
 
 def write(collection: Collection, folder: Path) -> str:
@@ -41,7 +41,7 @@ def write(collection: Collection, folder: Path) -> str:
         splits.setdefault(hub_split(split), []).extend(items)
     with progress_bar(len(collection.items), "writing", "image") as bar:
         for split, items in splits.items():
-            shards = list(_shards(items))
+            shards = list(_cut(items, _SHARD))
             for number, shard in enumerate(shards):
                 path = folder / "data" / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
                 for count in _write_shard(collection, features, shard, path):
@@ -69,16 +69,17 @@ def _features(collection: Collection) -> Any:
     return Features(columns)
 
 
-def _shards(items: Sequence[Item]) -> Iterator[list[Item]]:
-    shard: list[Item] = []
+def _cut(items: Sequence[Item], n_bytes: int, rows: int = 10**9) -> Iterator[list[Item]]:
+    """Cut ``items`` into pieces of at most so many bytes and rows, but at least one row."""
+    piece: list[Item] = []
     size = 0
     for item in items:
-        if shard and size + item.size > _SHARD:
-            yield shard
-            shard, size = [], 0
-        shard.append(item)
+        if piece and (size + item.size > n_bytes or len(piece) == rows):
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
         size += item.size
-    yield shard
+    yield piece
 
 
 def _write_shard(
@@ -90,8 +91,7 @@ def _write_shard(
 
     schema = features.arrow_schema
     with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, len(items), _GROUP):
-            group = items[start : start + _GROUP]
+        for group in _cut(items, _GROUP, _ROWS):
             rows = list(each(group, lambda item: _row(collection, features, item)))
             writer.write_table(pa.Table.from_pylist(rows, schema))
             yield len(rows)
