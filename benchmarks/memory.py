@@ -24,7 +24,8 @@ import torch
 from semsynth.cli.common import finish, guard, parse
 from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network, save_model_file
 from semsynth.training.recipe import load_recipe
 

@@ -21,7 +21,8 @@ from semsynth.data.info import INFO
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.data.prepare import prepare
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 from semsynth.models.codecs.vae import load_vae
 from semsynth.pipelines.formats.diffusers_folder import check_folder
 from semsynth.training.recipe import TrainConfig, load_recipe, run_folder

@@ -24,7 +24,8 @@ import pytest
 from semsynth.cli import main
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import MANIFEST
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 
 PYTHON = os.environ.get("SEMSYNTH_TRAINERS", "")
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "how-to"

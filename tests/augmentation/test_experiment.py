@@ -12,7 +12,8 @@ from semsynth.augmentation.experiment import run_experiment, summarise
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky"}, ignore_id=0)
 SIZE = 32

@@ -9,7 +9,8 @@ import pytest
 
 from semsynth.cli import main
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 
 # DATA: a prepared data set, SAMPLES: images of its masks, FILE: the damaged file, OUT: nothing yet.
 COMMANDS = {

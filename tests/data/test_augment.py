@@ -18,7 +18,8 @@ from semsynth.data.augment import (
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import LoaderConfig, TrainingDataset, TrainingSample, batches
-from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 
 HEIGHT, WIDTH = 24, 32
 

@@ -16,7 +16,8 @@ from semsynth.core.errors import UserError
 from semsynth.core.outputs import difference
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 
 LABELS = LabelSet.from_names({0: "none", 1: "road", 2: "sky"}, ignore_id=0)
 FORM = PreparedFormat(LABELS, 8, 12)

@@ -16,7 +16,8 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import Batch, LoaderConfig, TrainingDataset, batches
-from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 
 SIDE = 16
 LABELS = LabelSet.from_names({0: "void", 1: "a", 2: "b"}, ignore_id=0)

@@ -180,7 +180,8 @@ def test_a_deep_data_set_has_one_window(
         prepare(config(tmp_path))
     words = ["--source", "folder", "--data", tmp_path, "--height", "8", "--width", "8"]
     words += ["--output", tmp_path / "o", "--val-share", "0"]
-    assert command("prepare", *words, "--window", "0", "4095") == (0, "")
+    status, warned = command("prepare", *words, "--window", "0", "4095")
+    assert status == 0 and "(c, d) have no pixel in any mask" in warned
     data = PreparedDataset.open(tmp_path / "o")
     assert (data.read_image("train", "b")[..., 0] == deep(0, 4095) >> 4).all()
     assert data.info.reading is not None and data.info.reading.window == [0, 4095]

@@ -12,7 +12,8 @@ import yaml
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import hub_licence, hub_split
 from semsynth.data.labels import LabelSet
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 
 LABELS = LabelSet.from_names({0: "nothing", 1: "road", 9: "sky"}, ignore_id=0)
 

@@ -13,7 +13,8 @@ from semsynth.data.augment import ImageAugmentation
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import LoaderConfig, TrainingDataset, batches
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 
 SIDE, COUNT = 16, 7
 

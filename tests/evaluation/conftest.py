@@ -9,7 +9,8 @@ import pytest
 
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.train import train_segmenter
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from semsynth.data.labels import LabelSet
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 
 

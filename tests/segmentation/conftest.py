@@ -8,8 +8,9 @@ import pytest
 
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
+from semsynth.data.records import PreparedFormat
 from semsynth.data.resize import Box
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.writer import PreparedWriter
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 7: "car"}, ignore_id=0)
 COLOURS = {0: (0, 0, 0), 1: (90, 90, 90), 2: (120, 180, 250), 7: (200, 30, 30)}

@@ -21,7 +21,8 @@ from torch import Tensor
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import LoaderConfig, TrainingDataset, batches
-from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.sdm.unet import SemanticUNet

@@ -15,7 +15,8 @@ from semsynth.core.files import link_or_copy, write_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
-from semsynth.data.writer import PreparedFormat, PreparedWriter, encode_image, record_of
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter, encode_image, record_of
 
 SPLIT = "train"
 

@@ -30,6 +30,9 @@ OVERWRITE = (
     "choose another folder with --output, or give --overwrite (the old one is kept until the new "
     "one is complete)"
 )
+# Of commands that are at work in a folder before they know what it will be: lock, unpacked archive.
+UNPACKED = ".unpacked"
+_PASSING = (".owner.", "..owner.", ".ranks", UNPACKED)
 _ASIDE = ".replaced-"
 _NAMED = 3
 # Other than in the key before it: keys with other fields cannot be compared field by field.
@@ -85,7 +88,7 @@ class Output:
         marker = self.folder / MARKER
         # A marker that another process is writing at this moment is not a stranger's file.
         names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
-        others = [name for name in names if not name.startswith(f".{MARKER}.")]
+        others = [name for name in names if not name.startswith((f".{MARKER}.", *_PASSING))]
         if others and not marker.exists():
             raise UserError(
                 f"{self.folder}: is not empty and was not made by semsynth; choose another output "

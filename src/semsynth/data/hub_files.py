@@ -104,7 +104,7 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
         return
     for split, stems in splits.items():
         lines = [_line(info, split, stem, origin) for stem in stems]
-        write_text(root / _list_name(split), "\n".join(map(json.dumps, lines)) + "\n")
+        write_text(root / list_name(split), "\n".join(map(json.dumps, lines)) + "\n")
     count = sum(map(len, splits.values()))
     front = front_matter(info.name, [info.licence], [origin], count)
     front["configs"] = [
@@ -112,12 +112,12 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
             "config_name": "default",
             # The cache of `datasets` has the folder's name and this YAML as its key, not its path.
             "description": f"content {_digest(root, info)}",
-            "metadata_filenames": [_list_name(split) for split in splits],
+            "metadata_filenames": [list_name(split) for split in splits],
             "data_files": [
                 # Most of the files must be images for them to be read as such.
                 {
                     "split": hub_split(split),
-                    "path": [_list_name(split), f"images/{split}/*", f"masks/{split}/*"],
+                    "path": [list_name(split), f"images/{split}/*", f"masks/{split}/*"],
                 }
                 for split in splits
             ],
@@ -134,7 +134,8 @@ def _digest(root: Path, info: DatasetInfo) -> str:
     return digest.hexdigest()[:16]
 
 
-def _list_name(split: str) -> str:
+def list_name(split: str) -> str:
+    """Return the name of the list of a split."""
     return f"metadata_{hub_split(split)}.jsonl"
 
 

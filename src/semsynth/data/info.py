@@ -63,6 +63,16 @@ class ImageInfo(Config):
         """One digest of all of its files, as they were written; None where none is recorded."""
         return digest_json(self.digests) if self.digests else None
 
+    def files(self, image_format: str, split: str, stem: str) -> list[str]:
+        """Return the paths of its files, below the folder of the data set."""
+        there = {
+            f"images/{split}/{stem}.{image_format}": self.image,
+            f"masks/{split}/{stem}.png": True,
+            f"colored_masks/{split}/{stem}.png": True,
+            f"instances/{split}/{stem}.png": self.instances,
+        }
+        return [path for path, is_there in there.items() if is_there]
+
     def digest_of(self, files: Mapping[str, str]) -> str:
         """Return a digest of everything about the image, whose files have these digests."""
         return digest_json([dict(files), self.original_size, self.box, self.resize])
@@ -102,11 +112,20 @@ class ReadingInfo(Config):
         return found
 
 
+class RawFilesInfo(Config):
+    """How many files there were, were used, and were left out, by the reason."""
+
+    files: int
+    used: int
+    left_out: dict[str, int]
+
+
 class DatasetInfo(Config):
     """The content of ``dataset.json``; ``images`` (key: ``pictures``) by split, then by stem.
 
     ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason);
-    ``content`` is the ``digest`` that the data set had when it was written.
+    ``content`` is the ``digest`` that the data set had when it was written; ``raw_files`` and
+    ``duplicates`` count what ``raw_files.csv`` and ``duplicates.csv`` list.
     """
 
     format: int
@@ -125,6 +144,8 @@ class DatasetInfo(Config):
     versions: dict[str, str]
     reading: ReadingInfo | None = None
     content: str | None = None
+    raw_files: RawFilesInfo | None = None
+    duplicates: dict[str, int] | None = None
 
     def digest_of(self, images: Mapping[str, str]) -> str:
         """Return a digest of labels and size with those of ``PreparedDataset.digests``."""

@@ -2,104 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
-import os
-import shutil
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from semsynth.core.errors import UserError
-from semsynth.core.files import require_space
+from semsynth.core.distributed.run_lock import RunLock, exclusive
+from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger, progress_bar
-from semsynth.core.outputs import claim_output_dir
-from semsynth.data.config import PrepareConfig, ResizeMode
+from semsynth.core.outputs import MARKER, UNPACKED, Output, claim_output_dir
+from semsynth.data.archives import is_archive, unpacked
+from semsynth.data.class_checks import class_warnings, warn_about_classes
+from semsynth.data.config import LAYOUTS, PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.info import ImageInfo
+from semsynth.data.info import INFO
 from semsynth.data.labels import Array
-from semsynth.data.resize import content_box, fit, paper_fit
-from semsynth.data.sizes import size_notes
+from semsynth.data.pool import run_all
+from semsynth.data.preparation import Job, Preparation
+from semsynth.data.records import ImageRecord, read_records
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Reading, Record, Source
-from semsynth.data.understood import ClassCount, choose_for_sheet, show, understand
-from semsynth.data.writer import (
-    ImageRecord,
-    PreparedFormat,
-    PreparedSample,
-    PreparedWriter,
-    pixels_by_id,
-    write_sample,
+from semsynth.data.understood import SHEET_FILE, ClassCount, choose_for_sheet, show, understand
+from semsynth.data.update import finish_swap
+
+# Of the key: what decides nothing, or what was decided says; and what keys had once.
+_NOT_IN_KEY = (
+    *("path", "data", "images", "masks", "labels", "output", "workers", "licence"),
+    *("exif", "window", "masks_as", "dry_run"),
 )
-
-# A pool takes a second to start: fewer images take less time without one.
-_MIN_FOR_POOL = 24
-# Of the perceptual hash: side of the image that is transformed, and of the block of frequencies.
-_HASH_SIDE, _HASH_FREQUENCIES = 32, 8
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker process needs besides the record."""
-
-    config: PrepareConfig
-    source: Source
-    form: PreparedFormat
-    root: Path
-    hashed: bool
-
-    def run(self, record: Record) -> ImageRecord:
-        """Read, resize and write one image; with ``--dry-run``, only count its mask's pixels."""
-        sample = self.source.read(record)
-        original = (sample.mask.shape[0], sample.mask.shape[1])
-        if sample.image.shape[:2] != original:
-            raise UserError(f"{record.where}: image and mask must have the same size")
-        mode, size = self.config.resize_mode(record.split), (self.form.height, self.form.width)
-        notes = (*sample.notes, *size_notes(mode, original, size))
-        bits = perceptual_hash(sample.image) if self.hashed else None
-        if self.config.dry_run:
-            box = content_box(mode, original, size)
-            info = ImageInfo(original_size=list(original), box=list(box), resize=None)
-            pixels = pixels_by_id(self._fit_mask(sample.mask, mode, record.where), info)
-            return ImageRecord(record.split, record.stem, info, pixels, bits, notes)
-        fitted = PreparedSample(
-            image=self._fit(sample.image, mode, nearest=False),
-            mask=self._fit_mask(sample.mask, mode, record.where),
-            original_size=original,
-            box=content_box(mode, original, size),
-            instances=None if sample.instances is None else self._fit(sample.instances, mode, True),
-            resize=mode if self.form.resize == "paper" else None,
-        )
-        written = write_sample(self.root, self.form, record.split, record.stem, fitted)
-        return replace(written, image_hash=bits, notes=notes)
-
-    def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool, fill: int = 0) -> Array:
-        size = (self.form.height, self.form.width)
-        if self.form.resize == "paper":
-            return paper_fit(pixels, mode, size, nearest)
-        return fit(pixels, mode, size, nearest, fill)
-
-    def _fit_mask(self, mask: Array, mode: ResizeMode, where: str) -> Array:
-        labels = self.form.labels
-        labels.check_ids(mask, where)  # before a narrower type could change an id
-        return self._fit(mask.astype(labels.mask_dtype), mode, True, labels.ignore_id or 0)
+_ONCE_IN_KEY = ("data", "images", "masks", "labels", "licence", "label_set")
 
 
 def prepare(config: PrepareConfig) -> PreparedDataset:
-    """Prepare a data set, or resume with the same configuration.
+    """Prepare a data set, resume, or bring it up to date with raw files that changed.
 
     The result depends on the configuration and the raw data alone, to the byte: not on the number
-    of processes, nor on interruptions.
+    of processes, nor on interruptions, nor on where the files are. One thing is kept of the past:
+    where a split was drawn, known images stay on their side when others are added.
 
     Example:
         >>> small = {"height": 32, "width": 32, "train_count": 2, "val_count": 1}
@@ -107,41 +48,27 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
         '2 train, 1 val'
 
     Raises:
-        UserError: something is wrong with the configuration, a raw file or the output folder.
+        UserError: something is wrong with the configuration, a raw file or the output folder. A
+            folder that was finished before stays as it was.
     """
-    source = open_source(config)
-    config, form = understand(config, source)
-    key = _key(config, form, source.reading)
-    writer = PreparedWriter(config.output_folder, form, "prepared", key)
-    if writer.is_finished:
-        writer.remove_leftovers()
-        logger.info(f"{writer.root}: is already prepared")
-        return PreparedDataset.open(writer.root)
-    near = source.near_duplicates if config.near_duplicates is None else config.near_duplicates
-    if source.total is not None:
-        require_space(writer.root, source.total * _bytes_each(form), "the prepared data set")
-    try:
-        wanted = _write_all(
-            _Job(config, source, form, writer.root, near >= 0), writer, config.workers
-        )
-    except UserError:
-        # A folder without images would only be in the way of other settings.
-        if not writer.records():
-            shutil.rmtree(writer.root)
-        raise
-    for record in writer.records():
-        if (record.split, record.stem) not in wanted:
-            writer.drop(record.split, record.stem)
-    reading = None if source.reading is None else source.reading.to_json()
-    excluded = _excluded(writer, near)
-    counts = [ClassCount(r.split, r.stem, r.pixels) for r in writer.records()]
-    data = writer.finish(source.name, source.origin, source.licence, excluded, reading)
-    counts = [count for count in counts if count.stem in set(data.stems(count.split))]
-    shown = [
-        (c, data.read_image(c.split, c.stem), data.read_mask(c.split, c.stem))
-        for c in choose_for_sheet(counts)
-    ]
-    show(data.root, source, form.labels, counts, shown)
+    folder = config.output_folder
+    with ExitStack() as stack:
+        asked, lock = config, None
+        if config.data is not None and is_archive(config.data):
+            lock = stack.enter_context(_locked(folder))
+            unpacked_in = stack.enter_context(unpacked(config.data, folder / UNPACKED))
+            config = replace(config, data=unpacked_in)
+        source = open_source(config)
+        config, form = understand(_with_known_size(config), source)
+        output = Output(folder, "prepared", _key(asked, source.reading))
+        _forget_old_key(output)
+        output.check()
+        lock = lock or stack.enter_context(_locked(folder))
+        output.claim()
+        finish_swap(folder)
+        data = Preparation(config, source, form, lock, output.key).run()
+        _show(data, source)
+    warn_about_classes(data)
     return data
 
 
@@ -163,30 +90,25 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
         UserError: as ``prepare``.
     """
     config = replace(config, dry_run=True)
+    folder = config.output_folder
+    root = folder.with_name(f"{folder.name}_preview")
+    if config.data is not None and is_archive(config.data):
+        claim_output_dir(root, "preview", {})
+        with unpacked(config.data, root / UNPACKED) as data:
+            return preview(replace(config, data=data))
     source = open_source(config)
     config, form = understand(config, source)
-    folder = config.output_folder
-    root = claim_output_dir(folder.with_name(f"{folder.name}_preview"), "preview", {})
-    found: list[ImageRecord] = []
-    by_name: dict[tuple[str, str], Record] = {}
-    with progress_bar(source.total, "read", "image") as bar:
-
-        def records() -> Iterator[Record]:
-            for record in source.records():
-                by_name[record.split, record.stem] = record
-                yield record
-
-        def add(record: ImageRecord) -> None:
-            found.append(record)
-            bar.update()
-
-        _run_all(_Job(config, source, form, root, False), records(), add, config.workers)
+    claim_output_dir(root, "preview", {})
+    if source.tree is not None:
+        logger.info(source.tree.summary())
+    found, shown = _read_all(Job(config, source, form, root))
     counts = [ClassCount(r.split, r.stem, r.pixels) for r in found]
-    shown = []
-    for count in choose_for_sheet(counts):
-        sample = source.read(by_name[count.split, count.stem])
-        shown.append((count, sample.image, sample.mask))
     show(root, source, form.labels, counts, shown)
+    pixels: dict[str, Counter[int]] = {}
+    for record in found:
+        pixels.setdefault(record.split, Counter()).update(record.pixels)
+    for line in class_warnings(form.labels, pixels):
+        logger.warning(line)
     images = Counter(record.split for record in found)
     notes = Counter(note for record in found for note in record.notes)
     return {
@@ -199,184 +121,107 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
     }
 
 
-def _write_all(job: _Job, writer: PreparedWriter, workers: int | None) -> set[tuple[str, str]]:
-    """Write the images that are missing; return the (split, stem) of all images of the source."""
-    wanted: set[tuple[str, str]] = set()
-    with progress_bar(job.source.total, "prepare", "image") as bar:
+def _read_all(job: Job) -> tuple[list[ImageRecord], list[tuple[ClassCount, Array, Array]]]:
+    """Read all images and write none; return what is known of them, and those for the sheet."""
+    found: list[ImageRecord] = []
+    by_name: dict[tuple[str, str], Record] = {}
+    with progress_bar(job.source.total, "read", "image") as bar:
 
-        def missing() -> Iterator[Record]:
+        def records() -> Iterator[Record]:
             for record in job.source.records():
-                wanted.add((record.split, record.stem))
-                if writer.done(record.split, record.stem):
-                    bar.update()
-                else:
-                    yield record
+                by_name[record.split, record.stem] = record
+                yield record
 
         def add(record: ImageRecord) -> None:
-            writer.add(record)
+            found.append(record)
             bar.update()
 
-        _run_all(job, missing(), add, workers)
-    return wanted
+        run_all(job, records(), add, job.config.workers, job.source.total)
+    shown = []
+    for count in choose_for_sheet([ClassCount(r.split, r.stem, r.pixels) for r in found]):
+        sample = job.source.read(by_name[count.split, count.stem])
+        shown.append((count, sample.image, sample.mask))
+    return found, shown
 
 
-def _run_all(
-    job: _Job,
-    records: Iterator[Record],
-    add: Callable[[ImageRecord], None],
-    workers: int | None,
-) -> None:
-    total, count = job.source.total, workers or _cores()
-    if count == 1 or (total is not None and total < _MIN_FOR_POOL):
-        for record in records:
-            add(job.run(record))
-    else:
-        _run_pool(job, records, add, count)
-
-
-def _cores() -> int:
-    # The cores that this process may use (a SLURM job has fewer than the node); not on macOS.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _run_pool(
-    job: _Job, records: Iterator[Record], add: Callable[[ImageRecord], None], workers: int
-) -> None:
-    # "spawn": a process with threads (such as torch's) cannot be forked safely.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(job,)
-    )
-    running: set[Future[ImageRecord]] = set()
+@contextmanager
+def _locked(folder: Path) -> Iterator[RunLock]:
+    """Have the output folder alone; one in which nothing was written is removed again."""
+    is_new = not folder.exists()
+    marker = read_json(folder / MARKER) if (folder / MARKER).is_file() else {}
+    found = marker.get("key") if isinstance(marker, dict) else None
+    Output(folder, "prepared", found if isinstance(found, dict) else {}).check()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        for record in records:
-            running.add(pool.submit(_run, record))
-            # Records may carry whole files: only a few are queued at a time.
-            if len(running) >= 3 * workers:
-                running = _collect(running, add)
-        while running:
-            running = _collect(running, add)
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died (out of memory? or called from a script without "
-            "if __name__ == '__main__'); try --workers 1"
-        ) from None
+        with exclusive(folder, "prepare") as lock:
+            yield lock
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Without images it would only be in the way of other settings.
+        if all(path.name == MARKER for path in folder.iterdir()):
+            (folder / MARKER).unlink(missing_ok=True)
+            with suppress(OSError):
+                if is_new:
+                    folder.rmdir()
 
 
-def _collect(
-    running: set[Future[ImageRecord]], add: Callable[[ImageRecord], None]
-) -> set[Future[ImageRecord]]:
-    ready, rest = wait(running, return_when=FIRST_COMPLETED)
-    for future in ready:
-        add(future.result())
-    return rest
-
-
-_job: _Job | None = None
-
-
-def _start(job: _Job) -> None:
-    global _job
-    _job = job
-    cv2.setNumThreads(1)
-    # Ctrl-C reaches all processes; the parent alone handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    # The processes of a pool would wait for a killed parent for ever.
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "this runs in a worker"
-    parent.join()
-    os._exit(1)
-
-
-def _run(record: Record) -> ImageRecord:
-    assert _job is not None, "the pool's initializer has run"
-    return _job.run(record)
-
-
-def perceptual_hash(image: Array) -> int:
-    """Return 64 bits that change little if the image does: signs of its lowest frequencies.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-
-    Source: the DCT hash described by Zauner, "Implementation and benchmarking of perceptual image
-    hash functions", 2010.
-    """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(small.astype(np.float32))[:_HASH_FREQUENCIES, :_HASH_FREQUENCIES].ravel()
-    # The first coefficient is the mean brightness: it must not move the threshold.
-    bits = low > np.median(low[1:])
-    return int.from_bytes(np.packbits(bits).tobytes())
-
-
-def near_duplicates(
-    hashes: Sequence[int], held_out: Sequence[int], max_bits: int
-) -> dict[int, int]:
-    """Find the ``hashes`` that differ from one of ``held_out`` in at most ``max_bits`` bits.
-
-    Returns:
-        Index into ``hashes`` -> index of the nearest of ``held_out``.
-    """
-    others = np.array(held_out, np.uint64)
-    found: dict[int, int] = {}
-    if not len(others):
-        return found
-    for index, value in enumerate(hashes):
-        distances = np.bitwise_count(others ^ np.uint64(value))
-        nearest = int(distances.argmin())
-        if distances[nearest] <= max_bits:
-            found[index] = nearest
-    return found
-
-
-def _excluded(writer: PreparedWriter, max_bits: int) -> dict[str, str]:
-    """Return the training images that are excluded, and why."""
-    if max_bits < 0:
-        return {}
-    hashed = [(record, record.image_hash or 0) for record in writer.records()]
-    train = [(record, bits) for record, bits in hashed if record.split == "train"]
-    held = [(record, bits) for record, bits in hashed if record.split != "train"]
-    held.sort(key=lambda pair: (pair[0].split, pair[0].stem))
-    pairs = near_duplicates([bits for _, bits in train], [bits for _, bits in held], max_bits)
-    if pairs:
-        logger.info(
-            f"excluded {len(pairs)} training images that are near-duplicates of held-out ones"
-        )
-    excluded = {}
-    for index, other in pairs.items():
-        original = held[other][0]
-        excluded[f"train/{train[index][0].stem}"] = f"near-copy of {original.split}/{original.stem}"
-    return excluded
-
-
-def _key(config: PrepareConfig, form: PreparedFormat, reading: Reading | None) -> dict[str, Any]:
-    # What was decided counts, not whether a flag or the files decided it.
-    key = {
-        name: str(value.resolve()) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-        if name not in ("path", "output", "workers", "exif", "window", "dry_run")
-    }
+def _key(config: PrepareConfig, reading: Reading | None) -> dict[str, Any]:
+    """Return what the folder was asked to be, and how the files are read: no paths, no labels."""
+    key = {name: value for name, value in asdict(config).items() if name not in _NOT_IN_KEY}
+    if config.source_name == "auto" or config.source_name in LAYOUTS:
+        key["source"] = "folder"  # of any layout
+    else:
+        key |= {"height": config.size[0], "width": config.size[1], "resize": config.resize_rule}
+    if Path(config.repo).is_dir():
+        del key["repo"]
     # Keys in files keep their names: folders prepared so far stay valid.
-    old = {"near_duplicates": "near_copies", "masks_as": "colored_masks"}
-    key = {old.get(name, name): value for name, value in key.items()}
+    key["near_copies"] = key.pop("near_duplicates")
     key |= {"colored_masks": False} if reading is None else reading.key()
-    key |= {"height": form.height, "width": form.width, "resize": form.resize}
     if config.instances == "whole":
         del key["instances"]
     if not config.resize_masks:
         del key["resize_masks"]
-    stored = json.dumps(form.labels.to_json()).encode()
-    return {**key, "label_set": hashlib.sha256(stored).hexdigest()[:16]}
+    return key
 
 
-def _bytes_each(form: PreparedFormat) -> int:
-    # Measured on street scenes: PNG takes about 1.8 bytes a pixel, JPEG 0.6, both masks 0.1.
-    return int(form.height * form.width * (1.9 if form.image_format == "png" else 0.7))
+def _forget_old_key(output: Output) -> None:
+    """Bring the marker of a folder of an older version, which had paths, to what it is now."""
+    path = output.folder / MARKER
+    marker = read_json(path) if path.is_file() else {}
+    old = marker.get("key") if isinstance(marker, dict) else None
+    if not isinstance(old, dict) or not old.keys() & set(_ONCE_IN_KEY):
+        return
+    found = {name: value for name, value in old.items() if name not in _ONCE_IN_KEY}
+    # What nobody asks for stays as it was decided.
+    found |= {name: None for name in ("height", "width", "resize") if output.key.get(name) is None}
+    if Path(str(found.get("repo"))).is_dir():
+        del found["repo"]
+    output.check({**marker, "key": found})
+    write_json(path, {**marker, "key": found})
+
+
+def _with_known_size(config: PrepareConfig) -> PrepareConfig:
+    """Keep the size of a folder that is there, where it was chosen for the images of then."""
+    own = config.source_name == "auto" or config.source_name in LAYOUTS
+    folder = config.output_folder
+    if not own or config.height or config.width or not (folder / INFO).is_file():
+        return config
+    info = PreparedDataset.open(folder).info
+    return replace(config, height=info.height, width=info.width)
+
+
+def _show(data: PreparedDataset, source: Source) -> None:
+    """Write the sheet of overlays and labels.yaml, unless they are there for these images."""
+    if (data.root / SHEET_FILE).exists():
+        return
+    records = read_records(data.root)
+    counts = [
+        ClassCount(split, stem, records[split, stem].pixels)
+        for split in data.splits()
+        for stem in data.stems(split)
+        if (split, stem) in records
+    ]
+    shown = [
+        (c, data.read_image(c.split, c.stem), data.read_mask(c.split, c.stem))
+        for c in choose_for_sheet(counts)
+    ]
+    show(data.root, source, data.labels, counts, shown)

@@ -24,9 +24,9 @@ from semsynth.core.files import write_bytes, write_text
 from semsynth.core.logging import logger
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import Array, LabelSet
+from semsynth.data.records import PreparedFormat
 from semsynth.data.sizes import plan_size
 from semsynth.data.sources.base import Source
-from semsynth.data.writer import PreparedFormat
 
 LABELS_FILE, SHEET_FILE = "labels.yaml", "overlays.png"
 _CELL = 256  # longer side of an image on the sheet, in pixels

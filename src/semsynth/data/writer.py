@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,29 +13,25 @@ import cv2
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_bytes, write_json
+from semsynth.core.files import write_bytes
 from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
-from semsynth.data.config import ResizeMode, ResizeRule
+from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, digest_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
-from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageFormat, ImageInfo, SplitInfo
-from semsynth.data.labels import Array, LabelSet
+from semsynth.data.info import INFO, ImageFormat, ImageInfo
+from semsynth.data.labels import Array
+from semsynth.data.records import (
+    FOLDERS,
+    ImageRecord,
+    PreparedFormat,
+    describe,
+    files_of,
+    files_there,
+    write_info,
+)
 from semsynth.data.resize import Box
-
-FOLDERS = ("images", "masks", "colored_masks", "instances")
-
-
-@dataclass(frozen=True)
-class PreparedFormat:
-    """What all images of a prepared data set have in common; sizes in pixels."""
-
-    labels: LabelSet
-    height: int
-    width: int
-    resize: ResizeRule = "stretch"
-    image_format: ImageFormat = "png"
 
 
 @dataclass(frozen=True)
@@ -58,49 +53,6 @@ class PreparedSample:
     box: Box | None = None
     instances: Array | None = None
     resize: ResizeMode | None = None
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """What ``dataset.json`` needs to know of a written image.
-
-    Attributes:
-        split: its split.
-        stem: its name.
-        info: its entry.
-        pixels: pixels of its content by id.
-        image_hash: its perceptual hash, if near-duplicates are searched for.
-        notes: what reading it passed over or had to find out.
-    """
-
-    split: str
-    stem: str
-    info: ImageInfo
-    pixels: dict[int, int]
-    image_hash: int | None = None
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values for the progress file."""
-        notes = {"notes": list(self.notes)} if self.notes else {}
-        return {
-            "split": self.split,
-            "stem": self.stem,
-            "info": self.info.model_dump(),
-            "pixels": {str(i): n for i, n in self.pixels.items()},
-            "print_bits": self.image_hash,
-            **notes,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ImageRecord:
-        """Make a record from what ``to_json`` returned; UserError for names out of the folder."""
-        for name in (value["split"], value["stem"]):
-            path_name(name, "the list of written images")
-        pixels = {int(i): int(n) for i, n in value["pixels"].items()}
-        info = ImageInfo(**value["info"])
-        notes = tuple(value.get("notes", ()))
-        return cls(value["split"], value["stem"], info, pixels, value["print_bits"], notes)
 
 
 def write_sample(
@@ -238,6 +190,10 @@ class PreparedWriter:
         """Return whether this image was written, by this run or an earlier one."""
         return (split, stem) in self._records
 
+    def record(self, split: str, stem: str) -> ImageRecord | None:
+        """Return what is known of an image; None if it was not written."""
+        return self._records.get((split, stem))
+
     def records(self) -> list[ImageRecord]:
         """Return the images that are written."""
         return list(self._records.values())
@@ -261,14 +217,28 @@ class PreparedWriter:
         with self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record.to_json()) + "\n")
 
+    def forget(self, split: str, stem: str) -> None:
+        """Take an image off the record before its files are written again."""
+        del self._records[split, stem]
+        with self._progress.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"split": split, "stem": stem, "forgotten": True}) + "\n")
+
     def drop(self, split: str, stem: str) -> None:
         """Remove the files of an image; only to be called right before ``finish``."""
         del self._records[split, stem]
         self._dropped.add((split, stem))
-        for folder in FOLDERS:
-            kind = self.form.image_format if folder == "images" else "png"
-            # By their whole names: "a.b" is another image than "a".
-            (self.root / folder / split / f"{stem}.{kind}").unlink(missing_ok=True)
+        for path in files_of(self.form.image_format, split, stem):
+            (self.root / path).unlink(missing_ok=True)
+
+    def remove_strays(self) -> None:
+        """Remove files of images that are not recorded: a killed run wrote them, and no record."""
+        wanted = {
+            path
+            for split, stem in self._records
+            for path in files_of(self.form.image_format, split, stem)
+        }
+        for path in files_there(self.root) - wanted:
+            (self.root / path).unlink(missing_ok=True)
 
     def finish(
         self,
@@ -276,11 +246,12 @@ class PreparedWriter:
         source: str,
         licence: str,
         excluded: Mapping[str, str] | None = None,
-        reading: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> PreparedDataset:
         """Write ``dataset.json`` from all images (other shards' too) and return the data set.
 
-        ``reading`` is what was decided about the raw files; the notes of the images are added.
+        ``more`` are entries of it: ``reading`` (what was decided about the raw files; the notes of
+        the images are added), ``raw_files``, ``duplicates``.
 
         Raises:
             UserError: there is no image.
@@ -291,32 +262,10 @@ class PreparedWriter:
             self.drop(split, stem)
         if not self._records:
             raise UserError(f"{self.root}: no image was written; check the source of the data")
-        order = sorted(self._records, key=lambda key: (_split_rank(key[0]), key))
-        splits = list(dict.fromkeys(split for split, _ in order))
-        content = {
-            "format": FORMAT,
-            "name": name,
-            "source": source,
-            "licence": licence,
-            **{name: getattr(self.form, name) for name in ("height", "width", "resize")},
-            "image_format": self.form.image_format,
-            **self.form.labels.to_json(),
-            "splits": {split: self._split_info(split, order) for split in splits},
-            "pictures": {
-                split: {stem: self._records[s, stem].info for s, stem in order if s == split}
-                for split in splits
-            },
-            "excluded": dict(sorted((excluded or {}).items())),
-            "versions": _versions(),
-        }
-        if reading is not None:
-            notes = Counter(note for record in self.records() for note in record.notes)
-            content["reading"] = {**reading, "notes": dict(sorted(notes.items()))}
-        info = DatasetInfo.model_validate(content)
-        info = info.model_copy(update={"content": info.recorded_digest()})
-        without = {"reading"} if reading is None else set()
+        about = {"name": name, "source": source, "licence": licence, "excluded": excluded or {}}
+        info = describe(self.form, self.records(), {**about, **(more or {})})
         write_hub_files(self.root, info, self._origin)
-        write_json(self.root / INFO, info.model_dump(by_alias=True, exclude=without))
+        write_info(self.root, info)
         self.remove_leftovers()
         return PreparedDataset(self.root, info)
 
@@ -329,20 +278,6 @@ class PreparedWriter:
             with suppress(FileNotFoundError):
                 path.unlink()
 
-    def _split_info(self, split: str, order: list[tuple[str, str]]) -> SplitInfo:
-        stems = [stem for s, stem in order if s == split]
-        total: dict[int, int] = dict.fromkeys(self.form.labels.by_id, 0)
-        for stem in stems:
-            for i, n in self._records[split, stem].pixels.items():
-                total[i] += n
-        all_pixels = sum(total.values())
-        names = self.form.labels.names
-        return SplitInfo(
-            stems=stems,
-            class_pixels={names[i]: n for i, n in total.items()},
-            class_shares={names[i]: round(n / all_pixels, 8) for i, n in total.items()},
-        )
-
     def _reload(self) -> None:
         for path in sorted(self.root.glob(".progress-*.jsonl")):
             try:
@@ -352,21 +287,8 @@ class PreparedWriter:
             for line in lines:
                 # The last line of a killed run may be cut short: that image is written again.
                 with suppress(json.JSONDecodeError):
-                    record = ImageRecord.from_json(json.loads(line))
-                    if (record.split, record.stem) not in self._dropped:
-                        self._records[record.split, record.stem] = record
-
-
-def _split_rank(split: str) -> int:
-    known = ("train", "val", "test")
-    return known.index(split) if split in known else len(known)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in ("semsynth", "numpy", "opencv-python-headless", "pillow"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+                    value = json.loads(line)
+                    if "forgotten" in value:
+                        self._records.pop((value["split"], value["stem"]), None)
+                    elif (record := ImageRecord.from_json(value)).name not in self._dropped:
+                        self._records[record.name] = record

@@ -12,7 +12,8 @@ import pytest
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import MANIFEST
-from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 
 HEIGHT, WIDTH = 24, 32
 # Gaps between the ids, an ignored one in the middle, black that is not the ignored one.

@@ -9,7 +9,8 @@ import pytest
 
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 from semsynth.diffusion.config import SamplerSettings
 
 LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 7: "car"}, ignore_id=0)

@@ -14,7 +14,8 @@ import torch
 
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.writer import PreparedFormat, PreparedSample, PreparedWriter, write_sample
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import reference_forward

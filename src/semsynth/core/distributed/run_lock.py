@@ -1,4 +1,4 @@
-"""The lock of a run folder: one job trains in it; a job that lost it stops, and destroys nothing.
+"""The lock of a folder: one job writes it; a job that lost it stops, and destroys nothing.
 
 Rank 0 writes ``.owner.json`` with a random token when the run starts, and removes it when it ends.
 A job that finds one looks at the heartbeats of its rank 0: a count that grows is a job that is
@@ -15,9 +15,11 @@ import secrets
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -25,6 +27,7 @@ from semsynth.core.distributed.heartbeat import (
     EVERY_SECONDS,
     FOLDER,
     Heartbeat,
+    HeartbeatThread,
     heartbeat_path,
     read_heartbeat,
 )
@@ -36,6 +39,18 @@ FILE = ".owner.json"
 # How many heartbeats are waited for: of a job that has published some, and of one that has not and
 # may still be reading its checkpoint.
 BEATS, FIRST_BEATS = 4, 12
+
+
+# What jobs do in a folder, for messages.
+Doing = Literal["train", "prepare"]
+_IS_HERE: dict[Doing, str] = {
+    "train": "another job trains in this folder",
+    "prepare": "another prepare is writing into this folder",
+}
+_HAS_IT: dict[Doing, str] = {
+    "train": "began to train in this folder and has it now",
+    "prepare": "began to prepare this folder and has it now",
+}
 
 
 @dataclass(frozen=True)
@@ -62,17 +77,19 @@ class RunLock:
     Attributes:
         run: the folder.
         token: of this job alone.
+        doing: what the job does there, for messages.
     """
 
     run: Path
     token: str
+    doing: Doing = "train"
 
     @classmethod
-    def acquire(cls, run: Path) -> RunLock:
+    def acquire(cls, run: Path, doing: Doing = "train") -> RunLock:
         """Make the folder this job's; one that had it finds out before its next write."""
         owner = _Owner(secrets.token_hex(6), *_me(), os.environ.get("SLURM_JOB_ID", ""))
         write_json(run / FILE, asdict(owner))
-        return cls(run, owner.token)
+        return cls(run, owner.token, doing)
 
     def check(self) -> None:
         """Stop before something is written into a folder that is another job's now.
@@ -87,8 +104,8 @@ class RunLock:
         if owner is None or owner.token != self.token:
             other = "another job" if owner is None else f"another job ({owner})"
             raise UserError(
-                f"{self.run}: {other} began to train in this folder and has it now; this one "
-                "stops, and nothing of the other's is changed"
+                f"{self.run}: {other} {_HAS_IT[self.doing]}; this one stops, and nothing of the "
+                "other's is changed"
             )
 
     def is_held(self) -> bool:
@@ -118,11 +135,42 @@ def release(run: Path) -> None:
             (run / FILE).unlink()
 
 
-def wait_until_free(run: Path) -> None:
-    """Make sure that no other job trains in a folder; nothing is changed in it.
+@contextmanager
+def exclusive(folder: Path, doing: Doing) -> Iterator[RunLock]:
+    """Have a folder alone while inside: for a command of one process that writes it.
+
+    A process that was killed does not keep it. Nothing of the lock is left in the folder.
+
+    Args:
+        folder: it is there.
+        doing: what the command does, for messages: "prepare".
+
+    Raises:
+        UserError: another process has it; names that.
+    """
+    wait_until_free(folder, doing)
+    lock = RunLock.acquire(folder, doing)
+    heart = HeartbeatThread(folder, lock.token, 0)
+    heart.start()
+    try:
+        lock.remove_old_heartbeats()
+        yield lock
+    finally:
+        heart.stop()
+        if lock.is_held():
+            shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            release(folder)
+
+
+def wait_until_free(run: Path, doing: Doing = "train") -> None:
+    """Make sure that no other job is at work in a folder; nothing is changed in it.
 
     Nothing is waited for where no job is known, or where the last one published its end or was of
     this host and is gone.
+
+    Args:
+        run: the folder.
+        doing: what a job does there, for messages.
 
     Raises:
         UserError: one does; names it.
@@ -130,7 +178,8 @@ def wait_until_free(run: Path) -> None:
     first = _last_owner(run)
     if first is None or first[1].has_ended:
         return
-    logger.info(f"{run}: {first[0]} was training here; waiting to see whether it is alive")
+    was = f"was {doing.removesuffix('e')}ing here"
+    logger.info(f"{run}: {first[0]} {was}; waiting to see whether it is alive")
     # One that has the lock and no heartbeat yet is starting, or was killed while it did.
     is_published = read_heartbeat(heartbeat_path(run, first[0].token, 0)) is not None
     for _ in range(5 * (BEATS if is_published else FIRST_BEATS)):
@@ -139,8 +188,9 @@ def wait_until_free(run: Path) -> None:
         if now is None or now[1].has_ended:
             return
         if now != first:
+            step = f", at step {now[1].step}" if doing == "train" else ""
             raise UserError(
-                f"{run}: another job trains in this folder ({now[0]}, at step {now[1].step}): "
+                f"{run}: {_IS_HERE[doing]} ({now[0]}{step}): "
                 "wait for it, or end it, or give another --output"
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +23,7 @@ class Record:
         split: train, val, …
         where: the file of its mask, or its place, for messages.
         payload: what the source's ``read`` needs; it is sent to a worker process.
-        files: the raw files that it is made from.
+        files: the raw files that it is made from, the image first.
         content: what else it is made from: a digest of what an annotation file says about it.
         group: what must stay on one side of a split that was drawn; empty: it is published.
     """
@@ -148,6 +148,22 @@ class Source(Protocol):
     def read(self, record: Record) -> Sample:
         """Read one image (in a worker process); UserError names a wrong file or id."""
         ...
+
+
+def keep_sides(records: Iterable[Record], sides: dict[str, str]) -> Iterator[Record]:
+    """Give the records, those of a known group on the side of the split where it was.
+
+    Splits are drawn from all images: with some more of them, others would be held out, and a model
+    would be scored on images that it has seen. So known images stay, and new ones come where they
+    are drawn.
+
+    Args:
+        records: as they are drawn now.
+        sides: the split of each known group.
+    """
+    for record in records:
+        split = sides.get(record.group, record.split) if record.group else record.split
+        yield record if split == record.split else replace(record, split=split)
 
 
 def split_by_group(groups: Iterable[str], val_share: float, seed: int) -> dict[str, str]:

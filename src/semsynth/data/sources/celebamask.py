@@ -12,7 +12,7 @@ whose edges the network gets are the parts themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,12 @@ class Face:
     mask: Path | None = None
     parts: tuple[tuple[int, Path], ...] = ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is made from."""
+        masks = () if self.mask is None else (self.mask,)
+        return (self.image, *masks, *(path for _, path in self.parts))
+
 
 @dataclass
 class FaceSource:
@@ -86,6 +92,7 @@ class FaceSource:
     def __post_init__(self) -> None:
         """Set what follows from the faces."""
         self.labels = LABELS
+        self.faces = [replace(record, files=record.payload.files) for record in self.faces]
         self.total: int | None = len(self.faces)
 
     def records(self) -> Iterator[Record]:

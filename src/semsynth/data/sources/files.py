@@ -14,6 +14,7 @@ import numpy as np
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
 from semsynth.data.config import PrepareConfig
+from semsynth.data.content import digest_json
 from semsynth.data.image_facts import Exif, ImageFacts, refuse_as_mask
 from semsynth.data.images import FULL_WINDOW, Window, image_notes, read_deep, read_facts, read_rgb
 from semsynth.data.label_files import LabelFile
@@ -320,7 +321,10 @@ def _window(paths: Sequence[Path]) -> Window:
 
 def _with_files(record: Record) -> Record:
     pair: Pair = record.payload
-    content = "" if isinstance(pair.mask, Path) else pair.mask.digest()
+    drawn = "" if isinstance(pair.mask, Path) else pair.mask.digest()
+    # How an EXIF rotation is taken may depend on the other images.
+    decided = [] if pair.exif == "apply" and not pair.notes else [pair.exif, *pair.notes]
+    content = digest_json([drawn, *decided]) if decided else drawn
     return replace(record, files=pair.files, content=content)
 
 

@@ -17,6 +17,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
+from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.images import image_notes, read_facts, read_rgb
 from semsynth.data.labels import Color, LabelSet
 from semsynth.data.masks import decide_masks, mask_ids, open_mask
@@ -109,7 +110,9 @@ class RowSource:
                 where = f"{self.path}, row {index}"
                 payload = tuple(_bytes(row[column], where) for column in (IMAGE, MASK))
                 split = split_of_row(index, self.total, self.val_share, self.seed)
-                yield Record(f"row_{index:06d}", split, where, payload)
+                content = digest_json([digest_bytes(data) for data in payload])
+                stem = f"row_{index:06d}"
+                yield Record(stem, split, where, payload, content=content, group=stem)
 
     def read(self, record: Record) -> Sample:
         """Decode one row."""

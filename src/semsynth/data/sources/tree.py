@@ -109,6 +109,24 @@ class FileTree:
             for name in self.files
         }
 
+    def summary(self) -> str:
+        """Return the sums of ``inventory`` in a line, with a file for each reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.inventory().items():
+            if reason is not None:
+                reasons.setdefault(reason, []).append(name)
+        left = sum(map(len, reasons.values()))
+        line = f"{len(self.files):,} files: {len(self.files) - left:,} used"
+        parts = [
+            f"{len(names):,} {reason} ({names[0]}{', …' * (len(names) > 1)})"
+            for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1]))
+        ]
+        return f"{line}; {left:,} left out: {', '.join(parts)}" if parts else line
+
+    def relative(self, path: Path) -> str | None:
+        """Return the path of a file below ``root``; None for one that is not there."""
+        return next(iter(self._relative([path])), None)
+
     def _relative(self, paths: Iterable[str | Path]) -> list[str]:
         found = []
         for path in paths:

@@ -15,10 +15,11 @@ from semsynth.data.images import read_facts
 from semsynth.data.info import INFO
 from semsynth.data.labels import LabelSet
 from semsynth.data.masks import MasksAs, decide_masks, mask_ids, open_mask, unread_mask
+from semsynth.data.records import PreparedFormat
 from semsynth.data.resize import Size, content_box, fit
 from semsynth.data.sizes import size_notes
 from semsynth.data.sources.published import list_images
-from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.data.writer import PreparedWriter
 
 
 @contextmanager

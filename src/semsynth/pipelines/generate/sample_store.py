@@ -21,14 +21,9 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO, ImageInfo
 from semsynth.data.labels import Array
 from semsynth.data.manifest import MANIFEST, read_manifest
+from semsynth.data.records import ImageRecord, PreparedFormat
 from semsynth.data.resize import Box, source_box, undo_resize
-from semsynth.data.writer import (
-    ImageRecord,
-    PreparedFormat,
-    PreparedSample,
-    PreparedWriter,
-    record_of,
-)
+from semsynth.data.writer import PreparedSample, PreparedWriter, record_of
 from semsynth.pipelines.generate.config import GenerateConfig
 
 T = TypeVar("T")

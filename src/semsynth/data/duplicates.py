@@ -1,0 +1,227 @@
+"""The same image twice: in two splits, or with two masks; and images that look almost alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.core.errors import abbreviate
+from semsynth.core.logging import progress
+from semsynth.data.labels import Array
+from semsynth.data.records import ImageRecord, split_rank
+
+DUPLICATES_FILE = "duplicates.csv"
+# Bits of 64 in which two images may differ that are told without being asked: a copy in another
+# format, quality or size differs in at most so many, and few images of other scenes do.
+TOLD_BITS = 3
+# Of the perceptual hash: side of the image that is transformed, and of the block of frequencies.
+_HASH_SIDE, _HASH_FREQUENCIES = 32, 8
+# Half a grey value of contrast, as a coefficient of 32x32 pixels: less is noise.
+_FLAT = 16.0
+# Pairs that are compared at a time: 8 MB of distances.
+_PAIRS = 1 << 20
+_NAMED = 3
+
+Name = tuple[str, str]
+"""Split and stem of an image."""
+
+
+def perceptual_hash(image: Array) -> int | None:
+    """Return 64 bits that change little if the image does: signs of its lowest frequencies.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+
+    Returns:
+        None for an image of one colour: it has no frequencies, and all such images are alike.
+
+    Source: the DCT hash described by Zauner, "Implementation and benchmarking of perceptual image
+    hash functions", 2010.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
+    low = cv2.dct(small.astype(np.float32))[:_HASH_FREQUENCIES, :_HASH_FREQUENCIES].ravel()
+    # The first coefficient is the mean brightness: it must not move the threshold.
+    if np.abs(low[1:]).max() < _FLAT:
+        return None
+    bits = low > np.median(low[1:])
+    return int.from_bytes(np.packbits(bits).tobytes())
+
+
+def near_duplicates(
+    hashes: Sequence[int], held_out: Sequence[int], max_bits: int
+) -> dict[int, tuple[int, int]]:
+    """Find the ``hashes`` that differ from one of ``held_out`` in at most ``max_bits`` bits.
+
+    Returns:
+        Index into ``hashes`` -> index of the first of the nearest of ``held_out``, and the number
+        of bits in which they differ.
+    """
+    mine, others = np.array(hashes, np.uint64), np.array(held_out, np.uint64)
+    found: dict[int, tuple[int, int]] = {}
+    if not len(others) or not len(mine):
+        return found
+    rows = max(1, _PAIRS // len(others))
+    starts = range(0, len(mine), rows)
+    for start in progress(starts, "compare images", unit="part"):
+        part: npt.NDArray[np.uint64] = mine[start : start + rows, None]
+        distances = np.bitwise_count(part ^ others)
+        nearest = distances.argmin(1)
+        bits = distances[np.arange(len(part)), nearest]
+        for row in np.flatnonzero(bits <= max_bits):
+            found[start + int(row)] = int(nearest[row]), int(bits[row])
+    return found
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What was found; each pair of images is listed once, the one of the earlier split first.
+
+    Attributes:
+        identical: images of two splits with the same bytes, or the same pixels when prepared.
+        near: images of two splits that look alike: the later image and the bits of difference.
+        other_masks: images that are identical, wherever they are, and whose masks are not.
+    """
+
+    identical: Mapping[Name, Name] = field(default_factory=dict)
+    near: Mapping[Name, tuple[Name, int]] = field(default_factory=dict)
+    other_masks: Mapping[Name, Name] = field(default_factory=dict)
+
+    def to_exclude(self, max_bits: int) -> dict[str, str]:
+        """Return the images of train that are copies of held-out ones, and why they go.
+
+        Args:
+            max_bits: in how many of 64 bits they may differ; below 0: none goes.
+        """
+        if max_bits < 0:
+            return {}
+        near = {one: other for one, (other, bits) in self.near.items() if bits <= max_bits}
+        return {
+            "/".join(one): f"{what} {'/'.join(other)}"
+            for what, pairs in (("identical to", self.identical), ("near-copy of", near))
+            for one, other in pairs.items()
+            if one[0] == "train"
+        }
+
+    def warning(self, excluded: int) -> str:
+        """Return a line with the number of each kind, and three of its pairs; empty if none.
+
+        Args:
+            excluded: how many images of train were excluded as copies.
+        """
+        near = {one: other for one, (other, _) in self.near.items()}
+        told = [
+            (self.identical, "identical to images of another split"),
+            (near, "near-copies of images of another split"),
+            (self.other_masks, "identical to others that have another mask"),
+        ]
+        parts = [f"{len(pairs)} {what} ({_listed(pairs)})" for pairs, what in told if pairs]
+        if not parts:
+            return ""
+        advice = [f"all are in {DUPLICATES_FILE}"]
+        if excluded:
+            advice.append(f"{excluded} of train are left out")
+        elif self.identical or self.near:
+            bits = TOLD_BITS if self.near else 0
+            advice.append(
+                "scores would be of images that were learnt; "
+                f"--near-duplicates {bits} leaves those of train out"
+            )
+        return f"images that are there twice: {'; '.join(parts)}: {'; '.join(advice)}"
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of each kind there are: JSON values for ``dataset.json``."""
+        return {
+            "identical": len(self.identical),
+            "near": len(self.near),
+            "other_masks": len(self.other_masks),
+        }
+
+    def to_csv(self) -> str:
+        """Return the pairs as a table, sorted."""
+        rows = [
+            *(("identical", one, other, 0) for one, other in self.identical.items()),
+            *(("near", one, other, bits) for one, (other, bits) in self.near.items()),
+            *(("other mask", one, other, 0) for one, other in self.other_masks.items()),
+        ]
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["kind", "image", "other", "bits"])
+        table.writerows((kind, "/".join(a), "/".join(b), bits) for kind, a, b, bits in sorted(rows))
+        return text.getvalue()
+
+
+def find_duplicates(records: Iterable[ImageRecord], max_bits: int) -> Duplicates:
+    """Find identical images, images that look alike in two splits, and masks that contradict.
+
+    Args:
+        records: all images.
+        max_bits: in how many of 64 bits images may differ that look alike.
+    """
+    ordered = sorted(records, key=lambda record: (split_rank(record.split), record.name))
+    identical: dict[Name, Name] = {}
+    other_masks: dict[Name, Name] = {}
+    for group in _same_images(ordered):
+        last = group[-1]
+        for record in group:
+            if record.split != last.split:
+                identical[record.name] = last.name
+        for before, record in pairwise(group):
+            if _masks_differ(before, record):
+                other_masks[before.name] = record.name
+    near: dict[Name, tuple[Name, int]] = {}
+    splits = list(dict.fromkeys(record.split for record in ordered))
+    for position, split in enumerate(splits[:-1]):
+        hashed = [r for r in ordered if r.image_hash is not None]
+        later = [r for r in hashed if r.split in splits[position + 1 :]]
+        mine = [r for r in hashed if r.split == split and r.name not in identical]
+        found = near_duplicates(
+            [r.image_hash or 0 for r in mine], [r.image_hash or 0 for r in later], max_bits
+        )
+        near |= {mine[i].name: (later[j].name, bits) for i, (j, bits) in found.items()}
+    return Duplicates(identical, near, other_masks)
+
+
+def _same_images(ordered: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
+    """Return the groups of images that have the same raw bytes or the same prepared pixels."""
+    group = list(range(len(ordered)))
+    first: dict[str, int] = {}
+
+    def root(index: int) -> int:
+        while group[index] != index:
+            index = group[index]
+        return index
+
+    for index, record in enumerate(ordered):
+        digests = [f"raw {record.files[0].digest}"] if record.files else []
+        if "images" in record.info.digests:
+            digests.append(f"prepared {record.info.digests['images']}")
+        for digest in digests:
+            low, high = sorted((root(index), root(first.setdefault(digest, index))))
+            group[high] = low
+    members: dict[int, list[ImageRecord]] = defaultdict(list)
+    for index, record in enumerate(ordered):
+        members[root(index)].append(record)
+    return [found for found in members.values() if len(found) > 1]
+
+
+def _masks_differ(one: ImageRecord, other: ImageRecord) -> bool:
+    if one.info.resize == other.info.resize:
+        return one.info.digests.get("masks") != other.info.digests.get("masks")
+    # Cropped in one split and stretched in the other: the raw files tell it, if there are any.
+    masks = [[file.digest for file in record.files[1:]] for record in (one, other)]
+    return masks[0] != masks[1]
+
+
+def _listed(pairs: Mapping[Name, Name]) -> str:
+    return abbreviate(
+        [f"{'/'.join(a)} and {'/'.join(b)}" for a, b in sorted(pairs.items())], _NAMED
+    )

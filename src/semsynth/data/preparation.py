@@ -1,0 +1,343 @@
+"""From an opened source to a finished folder: what is read, written, kept and recorded."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from semsynth.core.distributed.run_lock import RunLock
+from semsynth.core.errors import UserError
+from semsynth.core.files import (
+    require_space,
+    write_text,
+)
+from semsynth.core.logging import logger, progress_bar
+from semsynth.data.config import PrepareConfig, ResizeMode
+from semsynth.data.content import digest_json
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.duplicates import (
+    DUPLICATES_FILE,
+    TOLD_BITS,
+    Duplicates,
+    find_duplicates,
+    perceptual_hash,
+)
+from semsynth.data.hub_files import write_hub_files
+from semsynth.data.info import INFO, DatasetInfo, ImageInfo
+from semsynth.data.labels import Array
+from semsynth.data.pool import run_all
+from semsynth.data.raw_files import (
+    RAW_FILES,
+    RawFile,
+    check_unchanged,
+    files_now,
+    fingerprint,
+    inventory_counts,
+    inventory_csv,
+)
+from semsynth.data.records import (
+    ImageRecord,
+    PreparedFormat,
+    describe,
+    read_records,
+    write_info,
+    write_records,
+)
+from semsynth.data.resize import content_box, fit, paper_fit
+from semsynth.data.sizes import size_notes
+from semsynth.data.sources.base import Record, Source, keep_sides
+from semsynth.data.sources.tree import FileTree
+from semsynth.data.update import STAGING, Name, Plan, compare, swap
+from semsynth.data.writer import PreparedSample, PreparedWriter, pixels_by_id, write_sample
+
+# Seconds between two looks at whether the folder is still this process's.
+_LOOK = 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process needs besides the record."""
+
+    config: PrepareConfig
+    source: Source
+    form: PreparedFormat
+    root: Path
+    made_with: str = ""
+
+    def run(self, record: Record) -> ImageRecord:
+        """Read, resize and write one image; with ``--dry-run``, only count its mask's pixels."""
+        files = () if self.config.dry_run else tuple(RawFile.read(path) for path in record.files)
+        sample = self.source.read(record)
+        check_unchanged(record.files[: len(files)], files)
+        original = (sample.mask.shape[0], sample.mask.shape[1])
+        if sample.image.shape[:2] != original:
+            raise UserError(f"{record.where}: image and mask must have the same size")
+        mode, size = self.config.resize_mode(record.split), (self.form.height, self.form.width)
+        notes = (*sample.notes, *size_notes(mode, original, size))
+        if self.config.dry_run:
+            box = content_box(mode, original, size)
+            info = ImageInfo(original_size=list(original), box=list(box), resize=None)
+            pixels = pixels_by_id(self._fit_mask(sample.mask, mode, record.where), info)
+            return ImageRecord(record.split, record.stem, info, pixels, notes=notes)
+        fitted = PreparedSample(
+            image=self._fit(sample.image, mode, nearest=False),
+            mask=self._fit_mask(sample.mask, mode, record.where),
+            original_size=original,
+            box=content_box(mode, original, size),
+            instances=None if sample.instances is None else self._fit(sample.instances, mode, True),
+            resize=mode if self.form.resize == "paper" else None,
+        )
+        return replace(
+            write_sample(self.root, self.form, record.split, record.stem, fitted),
+            image_hash=perceptual_hash(sample.image),
+            notes=notes,
+            made_from=fingerprint(self.made_with, record.content, files),
+            files=files,
+            group=record.group,
+        )
+
+    def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool, fill: int = 0) -> Array:
+        size = (self.form.height, self.form.width)
+        if self.form.resize == "paper":
+            return paper_fit(pixels, mode, size, nearest)
+        return fit(pixels, mode, size, nearest, fill)
+
+    def _fit_mask(self, mask: Array, mode: ResizeMode, where: str) -> Array:
+        labels = self.form.labels
+        labels.check_ids(mask, where)  # before a narrower type could change an id
+        return self._fit(mask.astype(labels.mask_dtype), mode, True, labels.ignore_id or 0)
+
+
+@dataclass
+class Preparation:
+    """One run: from the opened source to the finished folder."""
+
+    config: PrepareConfig
+    source: Source
+    form: PreparedFormat
+    lock: RunLock
+    key: Mapping[str, Any]
+    files: dict[Name, tuple[Path, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Set what follows from these."""
+        reading = None if self.source.reading is None else self.source.reading.key()
+        labels = [[x.id, x.color, x.channel] for x in self.form.labels.labels]
+        size = [self.form.height, self.form.width, self.form.resize, self.form.image_format]
+        self.made_with = digest_json([labels, self.form.labels.ignore_id, size, reading])
+        self.root = self.lock.run
+        self.looked = time.monotonic()
+        self.tree = self.source.tree or self._published_files()
+
+    def run(self) -> PreparedDataset:
+        """Write what is missing or has changed, and the record of all."""
+        if self.tree is not None:
+            logger.info(self.tree.summary())
+        if (self.root / INFO).exists():
+            return self._update(PreparedDataset.open(self.root))
+        writer = PreparedWriter(self.root, self.form, "prepared", self.key)
+        self._write(writer, {r.group: r.split for r in writer.records() if r.group}, None)
+        info = self._finish(writer, {})
+        write_hub_files(self.root, info, "real")
+        self.lock.check()
+        write_info(self.root, info)
+        writer.remove_leftovers()
+        return PreparedDataset.open(self.root)
+
+    def _published_files(self) -> FileTree | None:
+        """Return the files of a published data set; None where its records name none."""
+        if self.config.data is None or not self.config.data.is_dir():
+            return None
+        records = self.source.records()
+        first = next(records, None)
+        if first is None or not first.files:
+            return None
+        tree = FileTree.open(self.config.data)
+        for record in (first, *records):
+            tree.use(*record.files)
+        return tree
+
+    def _update(self, data: PreparedDataset) -> PreparedDataset:
+        known = read_records(self.root)
+        if self._is_remote:
+            logger.info(f"{self.root}: is already prepared")
+            return data
+        if not known and _same_names(data, self.source):
+            logger.info(
+                f"{self.root}: is already prepared, by a version that kept no record of the raw "
+                "files; remove it to compare them"
+            )
+            return data
+        sides = {record.group: record.split for record in known.values() if record.group}
+        plan = compare(self._records(sides), known, data, self.made_with)
+        self._check_same_data(plan, known)
+        if plan.changes:
+            logger.info(f"{self.root}: {plan.summary()}")
+        elif self._is_same(data, plan, known):
+            logger.info(f"{self.root}: is already prepared")
+            return data
+        staging = self._staging()
+        if plan.changes:
+            self._write(staging, sides, plan.to_write)
+        info = self._finish(staging, plan.kept if plan.changes else plan.kept | plan.excluded)
+        self.lock.check()
+        write_info(staging.root, info)
+        swap(self.root)
+        return PreparedDataset.open(self.root)
+
+    @property
+    def _is_remote(self) -> bool:
+        """Whether comparing would load the whole data set from the Hub once more."""
+        config = self.config
+        hub = config.source_name == "sidewalk" and config.data is None
+        return hub and not Path(config.repo).is_dir()
+
+    def _check_same_data(self, plan: Plan, known: Mapping[Name, ImageRecord]) -> None:
+        if known and not (plan.same_images or plan.kept or plan.excluded):
+            raise UserError(
+                f"{self.root}: none of the {len(known)} images that it was made from is in these "
+                f"data ({self.source.name}); if this is another data set give another --output, "
+                "else remove this folder"
+            )
+
+    def _is_same(
+        self, data: PreparedDataset, plan: Plan, known: Mapping[Name, ImageRecord]
+    ) -> bool:
+        """Return whether the folder already is what would be written."""
+        images = plan.kept | plan.excluded
+        info, _, table = self._describe(list(images.values()))
+        old = data.info.model_copy(update={"versions": info.versions})
+        path = self.root / RAW_FILES
+        if info != old or (table or "") != (path.read_text("utf-8") if path.exists() else ""):
+            return False
+        shutil.rmtree(self.root / STAGING, ignore_errors=True)
+        if images != known:  # files of other times, as after moving: they are not read again
+            write_records(self.root, images.values())
+        return True
+
+    def _staging(self) -> PreparedWriter:
+        """Return a writer beside the finished images; what is of other settings goes first."""
+        key = {"made_with": self.made_with}
+        try:
+            return PreparedWriter(self.root / STAGING, self.form, "update", key)
+        except UserError:
+            shutil.rmtree(self.root / STAGING)
+            return PreparedWriter(self.root / STAGING, self.form, "update", key)
+
+    def _records(self, sides: dict[str, str]) -> Iterator[Record]:
+        for record in keep_sides(self.source.records(), sides):
+            self.files[record.split, record.stem] = record.files
+            yield record
+
+    def _write(
+        self, writer: PreparedWriter, sides: dict[str, str], names: set[Name] | None
+    ) -> None:
+        """Write the images of ``names``, or all, that ``writer`` has not as they are now."""
+        count = self.source.total if names is None else len(names)
+        if count is not None:
+            require_space(writer.root, count * _bytes_each(self.form), "the prepared data set")
+        job = Job(self.config, self.source, self.form, writer.root, self.made_with)
+        with progress_bar(count, "prepare", "image") as bar:
+
+            def missing() -> Iterator[Record]:
+                for record in self._records(sides):
+                    if names is not None and (record.split, record.stem) not in names:
+                        continue
+                    if self._is_done(writer, record):
+                        bar.update()
+                    else:
+                        yield record
+
+            def take(record: ImageRecord) -> None:
+                if time.monotonic() > self.looked + _LOOK:
+                    self.lock.check()
+                    self.looked = time.monotonic()
+                writer.add(record)
+                bar.update()
+
+            run_all(job, missing(), take, self.config.workers, count)
+        for record in writer.records():
+            if record.name not in (self.files if names is None else names):
+                writer.drop(*record.name)
+
+    def _is_done(self, writer: PreparedWriter, record: Record) -> bool:
+        written = writer.record(record.split, record.stem)
+        if written is None:
+            return False
+        files = files_now(record.files, written.files)
+        if fingerprint(self.made_with, record.content, files) == written.made_from:
+            return True
+        writer.forget(*written.name)
+        return False
+
+    def _finish(self, writer: PreparedWriter, kept: Mapping[Name, ImageRecord]) -> DatasetInfo:
+        """Write all but ``dataset.json``: the records of all images, and what was found in them."""
+        records = [*kept.values(), *writer.records()]
+        if not records:
+            raise UserError(f"{self.root}: no image was written; check the source of the data")
+        info, duplicates, table = self._describe(records)
+        for record in writer.records():
+            if "/".join(record.name) in info.excluded:
+                writer.drop(*record.name)
+        writer.remove_strays()
+        write_records(writer.root, records)
+        write_text(writer.root / DUPLICATES_FILE, duplicates.to_csv())
+        if table is not None:
+            write_text(writer.root / RAW_FILES, table)
+        if line := duplicates.warning(len(info.excluded)):
+            logger.warning(line)
+        return info
+
+    def _describe(self, records: list[ImageRecord]) -> tuple[DatasetInfo, Duplicates, str | None]:
+        """Return the content of ``dataset.json``, of the list of duplicates, and of raw files."""
+        near = self.config.near_duplicates
+        near = self.source.near_duplicates if near is None else near
+        duplicates = find_duplicates(records, max(TOLD_BITS, near))
+        excluded = duplicates.to_exclude(near)
+        reading = self.source.reading
+        about: dict[str, Any] = {
+            "name": self.source.name,
+            "source": self.source.origin,
+            "licence": self.source.licence,
+            "excluded": excluded,
+            "reading": None if reading is None else reading.to_json(),
+            "duplicates": duplicates.counts(),
+        }
+        table = None
+        if self.tree is not None:
+            inventory = self.tree.inventory()
+            about["raw_files"] = inventory_counts(inventory)
+            table = inventory_csv(inventory, self.tree.root, self._digests(records))
+        left = [record for record in records if "/".join(record.name) not in excluded]
+        return describe(self.form, left, about), duplicates, table
+
+    def _digests(self, records: Iterable[ImageRecord]) -> dict[str, str]:
+        """Return the digests of the raw files that are used, by their path below the raw data."""
+        tree = self.tree
+        assert tree is not None, "there is an inventory"
+        found = {
+            tree.relative(path): file.digest
+            for record in records
+            for path, file in zip(self.files[record.name], record.files, strict=True)
+        }
+        return {name: digest for name, digest in found.items() if name is not None} | {
+            name: RawFile.read(tree.path(name)).digest
+            for name, reason in tree.inventory().items()
+            if reason is None and name not in found
+        }
+
+
+def _same_names(data: PreparedDataset, source: Source) -> bool:
+    """Return whether a data set has the images of a source, with those that were excluded."""
+    names = {f"{record.split}/{record.stem}" for record in source.records()}
+    there = {f"{split}/{stem}" for split in data.splits() for stem in data.stems(split)}
+    return names == there | data.info.excluded.keys()
+
+
+def _bytes_each(form: PreparedFormat) -> int:
+    # Measured on street scenes: PNG takes about 1.8 bytes a pixel, JPEG 0.6, both masks 0.1.
+    return int(form.height * form.width * (1.9 if form.image_format == "png" else 0.7))

@@ -1,0 +1,207 @@
+"""What is known of each image of a prepared data set, and ``dataset.json`` made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semsynth.core.files import write_json, write_text
+from semsynth.core.paths import path_name
+from semsynth.data.config import ResizeRule
+from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageFormat, ImageInfo, SplitInfo
+from semsynth.data.labels import LabelSet
+from semsynth.data.raw_files import RawFile
+
+FOLDERS = ("images", "masks", "colored_masks", "instances")
+RECORDS = ".records.jsonl"
+# Entries of ``dataset.json`` that not every data set has.
+_MAY_BE_ABSENT = ("reading", "raw_files", "duplicates")
+
+
+@dataclass(frozen=True)
+class PreparedFormat:
+    """What all images of a prepared data set have in common; sizes in pixels."""
+
+    labels: LabelSet
+    height: int
+    width: int
+    resize: ResizeRule = "stretch"
+    image_format: ImageFormat = "png"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What ``dataset.json`` needs to know of a written image.
+
+    Attributes:
+        split: its split.
+        stem: its name.
+        info: its entry.
+        pixels: pixels of its content by id.
+        image_hash: its perceptual hash.
+        notes: what reading it passed over or had to find out.
+        made_from: a digest of all that its files depend on (``raw_files.fingerprint``).
+        files: the raw files that it was made from, the image first.
+        group: of images that stay on one side of the split, where that was drawn.
+    """
+
+    split: str
+    stem: str
+    info: ImageInfo
+    pixels: dict[int, int]
+    image_hash: int | None = None
+    notes: tuple[str, ...] = ()
+    made_from: str = ""
+    files: tuple[RawFile, ...] = ()
+    group: str = ""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Split and stem."""
+        return self.split, self.stem
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values for the progress file."""
+        more: dict[str, Any] = {"notes": list(self.notes), "made_from": self.made_from}
+        more |= {"group": self.group, "files": [file.to_json() for file in self.files]}
+        return {
+            "split": self.split,
+            "stem": self.stem,
+            "info": self.info.model_dump(),
+            "pixels": {str(i): n for i, n in self.pixels.items()},
+            "print_bits": self.image_hash,
+            **{name: value for name, value in more.items() if value},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ImageRecord:
+        """Make a record from what ``to_json`` returned; UserError for names out of the folder."""
+        for name in (value["split"], value["stem"]):
+            path_name(name, "the list of written images")
+        pixels = {int(i): int(n) for i, n in value["pixels"].items()}
+        info = ImageInfo(**value["info"])
+        return cls(
+            value["split"],
+            value["stem"],
+            info,
+            pixels,
+            value["print_bits"],
+            notes=tuple(value.get("notes", ())),
+            made_from=value.get("made_from", ""),
+            files=tuple(RawFile(*file) for file in value.get("files", ())),
+            group=value.get("group", ""),
+        )
+
+
+def files_of(image_format: ImageFormat, split: str, stem: str) -> list[str]:
+    """Return the paths of all files that an image may have, below its data set."""
+    kinds = {folder: image_format if folder == "images" else "png" for folder in FOLDERS}
+    return [f"{folder}/{split}/{stem}.{kind}" for folder, kind in kinds.items()]
+
+
+def files_there(root: Path) -> set[str]:
+    """Return the paths of all files of images below a data set."""
+    found: set[str] = set()
+    for folder in FOLDERS:
+        for split in (root / folder).iterdir() if (root / folder).is_dir() else ():
+            found.update(f"{folder}/{split.name}/{name}" for name in os.listdir(split))
+    return found
+
+
+def write_records(root: Path, records: Iterable[ImageRecord]) -> None:
+    """Keep the records of a finished data set, for the next time it is prepared."""
+    ordered = sorted(records, key=lambda record: record.name)
+    lines = (json.dumps(record.to_json()) + "\n" for record in ordered)
+    write_text(root / RECORDS, "".join(lines))
+
+
+def read_records(root: Path) -> dict[tuple[str, str], ImageRecord]:
+    """Return what ``write_records`` kept, by split and stem; empty if it kept nothing."""
+    try:
+        lines = (root / RECORDS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    records = [ImageRecord.from_json(json.loads(line)) for line in lines]
+    return {record.name: record for record in records}
+
+
+def describe(
+    form: PreparedFormat, records: Iterable[ImageRecord], about: Mapping[str, Any]
+) -> DatasetInfo:
+    """Return the content of ``dataset.json``.
+
+    Args:
+        form: of the images.
+        records: the images, in any order.
+        about: the entries that do not follow from these.
+    """
+    by_name = {record.name: record for record in records}
+    order = sorted(by_name, key=lambda name: (split_rank(name[0]), name))
+    stems: dict[str, list[str]] = {}
+    for split, stem in order:
+        stems.setdefault(split, []).append(stem)
+    content = {
+        "format": FORMAT,
+        "height": form.height,
+        "width": form.width,
+        "resize": form.resize,
+        "image_format": form.image_format,
+        **form.labels.to_json(),
+        "splits": {
+            split: _split_info(form.labels, names, [by_name[split, stem] for stem in names])
+            for split, names in stems.items()
+        },
+        "pictures": {
+            split: {stem: by_name[split, stem].info for stem in names}
+            for split, names in stems.items()
+        },
+        "versions": _versions(),
+        **about,
+        "excluded": dict(sorted(about["excluded"].items())),
+    }
+    if about.get("reading") is not None:
+        notes = Counter(note for record in by_name.values() for note in record.notes)
+        content["reading"] = {**about["reading"], "notes": dict(sorted(notes.items()))}
+    info = DatasetInfo.model_validate(content)
+    return info.model_copy(update={"content": info.recorded_digest()})
+
+
+def write_info(root: Path, info: DatasetInfo) -> None:
+    """Write ``dataset.json``; what may be absent and is, is left out."""
+    without = {name for name in _MAY_BE_ABSENT if getattr(info, name) is None}
+    write_json(root / INFO, info.model_dump(by_alias=True, exclude=without))
+
+
+def _split_info(labels: LabelSet, stems: list[str], records: Sequence[ImageRecord]) -> SplitInfo:
+    total: dict[int, int] = dict.fromkeys(labels.by_id, 0)
+    for record in records:
+        for i, n in record.pixels.items():
+            total[i] += n
+    all_pixels = sum(total.values())
+    return SplitInfo(
+        stems=stems,
+        class_pixels={labels.names[i]: n for i, n in total.items()},
+        class_shares={labels.names[i]: round(n / all_pixels, 8) for i, n in total.items()},
+    )
+
+
+def split_rank(split: str) -> int:
+    """Return the place of a split among the others: train, val, test, then what else there is."""
+    known = ("train", "val", "test")
+    return known.index(split) if split in known else len(known)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("semsynth", "numpy", "opencv-python-headless", "pillow"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,205 @@
+"""Preparing again: which images changed since, and the swap from the old state to the new one.
+
+A finished folder stays as it is while the changed images are written into a folder inside it. Then
+all are moved into place at once. ``dataset.json`` is away meanwhile, so a folder that is half old
+and half new is an unfinished one, and the next ``prepare`` completes the swap before all else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from semsynth.core.config import parse
+from semsynth.core.errors import abbreviate
+from semsynth.core.files import read_json
+from semsynth.core.logging import progress
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.duplicates import DUPLICATES_FILE
+from semsynth.data.hub_files import list_name, write_hub_files
+from semsynth.data.info import INFO, DatasetInfo
+from semsynth.data.raw_files import RAW_FILES, files_now, fingerprint
+from semsynth.data.records import RECORDS, ImageRecord, files_there
+from semsynth.data.sources.base import Record
+from semsynth.data.understood import SHEET_FILE
+
+STAGING = ".update"
+_OLD = "old.json"
+# Reading waits for the disk or the file server; so many images are looked at together.
+_THREADS, _BATCH = 8, 256
+_NAMED = 3
+
+Name = tuple[str, str]
+"""Split and stem of an image."""
+
+
+@dataclass
+class Plan:
+    """How the images of a source differ from those that a finished folder was made from.
+
+    Attributes:
+        kept: what stays, with its raw files as they are now.
+        added: images that are new.
+        changed: images whose raw files, or what was decided about them, changed.
+        lost: images whose prepared files are gone.
+        excluded: near-copies that were excluded: whether they are is decided again.
+        removed: images that the source no longer has.
+        same_images: whether an image file of the source was there before.
+        decided_anew: how many of ``changed`` have the same raw files as before.
+    """
+
+    kept: dict[Name, ImageRecord] = field(default_factory=dict)
+    added: set[Name] = field(default_factory=set)
+    changed: set[Name] = field(default_factory=set)
+    lost: set[Name] = field(default_factory=set)
+    excluded: dict[Name, ImageRecord] = field(default_factory=dict)
+    removed: set[Name] = field(default_factory=set)
+    same_images: bool = False
+    decided_anew: int = 0
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.added or self.changed or self.lost or self.removed)
+
+    @property
+    def to_write(self) -> set[Name]:
+        """The images that are read and written."""
+        return self.added | self.changed | self.lost | self.excluded.keys()
+
+    def summary(self) -> str:
+        """Return the counts, with three names of each kind."""
+        kinds = {
+            "changed": self.changed,
+            "added": self.added,
+            "removed": self.removed,
+            "without its files": self.lost,
+        }
+        line = ", ".join(
+            f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds.items() if names
+        )
+        if self.decided_anew:
+            line += (
+                f"; {self.decided_anew} of them because labels, size, or what was decided about "
+                "the files changed"
+            )
+        return line
+
+
+def compare(
+    records: Iterable[Record],
+    known: Mapping[Name, ImageRecord],
+    data: PreparedDataset,
+    made_with: str,
+) -> Plan:
+    """Compare the images of a source with those that a folder was made from.
+
+    Args:
+        records: the images now.
+        known: those of then.
+        data: the prepared folder.
+        made_with: digest of what holds for all images.
+    """
+    plan = Plan()
+    old_images = {record.files[0].digest for record in known.values() if record.files}
+    there = files_there(data.root)
+    seen: set[Name] = set()
+
+    def now(record: Record) -> tuple[Record, ImageRecord | None]:
+        old = known.get((record.split, record.stem))
+        if old is None:
+            return record, None
+        return record, replace(old, files=files_now(record.files, old.files))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in _batches(progress(records, "compare", total=None, unit="image")):
+            for record, image in pool.map(now, batch):
+                name = record.split, record.stem
+                seen.add(name)
+                if image is None:
+                    plan.added.add(name)
+                    continue
+                old = known[name]
+                plan.same_images |= not image.files or image.files[0].digest in old_images
+                if old.made_from != fingerprint(made_with, record.content, image.files):
+                    plan.changed.add(name)
+                    plan.decided_anew += _digests(old) == _digests(image)
+                elif "/".join(name) in data.info.excluded:
+                    plan.excluded[name] = image
+                elif not there.issuperset(image.info.files(data.info.image_format, *name)):
+                    plan.lost.add(name)
+                else:
+                    plan.kept[name] = image
+    plan.removed = known.keys() - seen
+    return plan
+
+
+def swap(root: Path) -> None:
+    """Put what was written into the staging folder in its place, and remove what is gone.
+
+    May be repeated after it was killed at any moment.
+    """
+    staging = root / STAGING
+    if (root / INFO).exists():
+        os.replace(root / INFO, staging / _OLD)
+    # It shows images of then; without it a new one is made.
+    (root / SHEET_FILE).unlink(missing_ok=True)
+    old, new = _info(staging / _OLD), _info(staging / INFO)
+    assert new is not None, "it is there until all else is done"
+    wanted = _files(new)
+    for path in (_files(old) | _lists(old)) - wanted:
+        (root / path).unlink(missing_ok=True)
+    for path in sorted(wanted):
+        if (staging / path).exists():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staging / path, root / path)
+    for name in (RECORDS, RAW_FILES, DUPLICATES_FILE):
+        if (staging / name).exists():
+            os.replace(staging / name, root / name)
+    write_hub_files(root, new, "real")
+    os.replace(staging / INFO, root / INFO)
+    shutil.rmtree(staging)
+
+
+def finish_swap(root: Path) -> None:
+    """Complete a swap that was killed; do nothing if there was none."""
+    staging = root / STAGING
+    if (staging / INFO).exists():
+        swap(root)
+    elif (staging / _OLD).exists():
+        shutil.rmtree(staging)  # it was killed as the very last thing
+
+
+def _info(path: Path) -> DatasetInfo | None:
+    return parse(DatasetInfo, read_json(path), str(path)) if path.exists() else None
+
+
+def _files(info: DatasetInfo | None) -> set[str]:
+    return {
+        file
+        for split, images in (info.images.items() if info else ())
+        for stem, image in images.items()
+        for file in image.files(info.image_format if info else "", split, stem)
+    }
+
+
+def _lists(info: DatasetInfo | None) -> set[str]:
+    return {list_name(split) for split in info.splits} if info else set()
+
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    while batch := list(islice(records, _BATCH)):
+        yield batch
+
+
+def _digests(record: ImageRecord) -> list[str]:
+    return [file.digest for file in record.files]
+
+
+def _listed(names: Iterable[Name]) -> str:
+    return abbreviate(["/".join(name) for name in sorted(names)], _NAMED)
