@@ -39,12 +39,15 @@ _NOT_IMAGES = re.compile(r"panoptic|masks?|labels?|ann|annotations?|segmentation
 
 @dataclass(frozen=True)
 class Item:
-    """An image of the tree with its mask, and the split that the export puts it in, if any."""
+    """An image of the tree with its mask, and the split that the export puts it in, if any.
+
+    With ``inside`` the image is in a JSON file, under that key.
+    """
 
     image: str
     mask: DrawnMask
     split: str | None = None
-    notes: tuple[str, ...] = ()
+    inside: str = ""
 
 
 class Images:
@@ -224,7 +227,7 @@ def open_annotated(
     splits, groups, drawn = draw_splits(config, stems, [item.split for item in items])
     records = []
     for item, stem, split, group in zip(items, stems, splits, groups, strict=True):
-        pair = Pair(tree.path(item.image), item.mask, notes=item.notes)
+        pair = Pair(tree.path(item.image), item.mask, inside=item.inside)
         records.append(Record(stem, split, item.mask.where, pair, group=group))
     named = {item.image for item in items}
     others = [name for name in tree.names() if name not in named and _is_image(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_json
 from semsynth.core.logging import logger, progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
@@ -71,7 +73,8 @@ class Pair:
     """The files of one image, and whether their EXIF rotation is applied.
 
     ``mask`` may be drawn, with its instances; its size is that of the image, rotated or as stored.
-    ``size`` is the image's height and width, once that is decided.
+    ``size`` is the image's height and width, once that is decided. With ``inside`` the image is in
+    ``image``, a JSON file, in base64 under this key.
     """
 
     image: Path
@@ -80,6 +83,20 @@ class Pair:
     exif: Exif = "apply"
     notes: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
+    inside: str = ""
+
+    def source(self) -> Path | bytes:
+        """Return what the image is read from; UserError if it is not in the file."""
+        if not self.inside:
+            return self.image
+        try:
+            return base64.b64decode(read_json(self.image)[self.inside], validate=True)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self.image}: its {self.inside} is not an image in base64") from None
+
+    def facts(self) -> ImageFacts:
+        """Describe the image."""
+        return read_facts(self.source(), str(self.image))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -125,7 +142,7 @@ class PairSource:
         if self.asked is None:
             for record in progress(self.pairs, "check", unit="pair"):
                 pair: Pair = record.payload
-                _check_sizes(pair, _facts(pair.image), pair.maps())
+                _check_sizes(pair, pair.facts(), pair.maps())
         else:
             self._decide(self.asked)
             self.sizes = Counter(record.payload.size for record in self.pairs)
@@ -158,7 +175,7 @@ class PairSource:
         """Read the files of one image."""
         pair: Pair = record.payload
         window = None if self.reading is None else self.reading.window
-        image = read_rgb(pair.image, str(pair.image), window, pair.exif)
+        image = read_rgb(pair.source(), str(pair.image), window, pair.exif)
         instances: Array | None = None
         if isinstance(pair.mask, Path):
             raw = open_mask(pair.mask, str(pair.mask), pair.exif)
@@ -216,12 +233,12 @@ def decide(
     """
     decided: list[Record] = []
     masks: list[RawMask] = []
-    deep: list[Path] = []
+    deep: list[Pair] = []
     resize_masks = asked.resize_masks
     doubtful: list[int] = []
     for record in progress(records, "check", unit="pair"):
         pair: Pair = record.payload
-        image, maps = _facts(pair.image), pair.maps()
+        image, maps = pair.facts(), pair.maps()
         exif, notes = exif_of(image, maps, asked.exif, resize_masks)
         if exif is None:
             doubtful.append(len(decided))
@@ -232,7 +249,7 @@ def decide(
         if isinstance(pair.mask, Path):
             masks.append(unread_mask(pair.mask, maps[0]))
         if image.is_deep:
-            deep.append(pair.image)
+            deep.append(pair)
     _settle_doubtful(decided, doubtful)
     decision = MaskDecision("ids", "drawn from annotations", stated=True)
     if masks:
@@ -296,7 +313,7 @@ def _settle_doubtful(records: list[Record], doubtful: Sequence[int]) -> None:
     }
     pair: Pair = records[doubtful[0]].payload
     if len(told) != 1:
-        raise UserError(exif_doubt(_facts(pair.image), pair.maps()))
+        raise UserError(exif_doubt(pair.facts(), pair.maps()))
     exif = told.pop()
     note = f"EXIF rotation {'applied' if exif == 'apply' else 'not applied'}: as for other images"
     for index in doubtful:
@@ -305,16 +322,16 @@ def _settle_doubtful(records: list[Record], doubtful: Sequence[int]) -> None:
         records[index] = replace(records[index], payload=pair)
 
 
-def _window(paths: Sequence[Path]) -> Window:
+def _window(pairs: Sequence[Pair]) -> Window:
     """Return the window of images of more than 8 bits: 0 and 65535, if one of them needs it."""
     low, high = math.inf, -math.inf
-    for path in paths:
-        facts, pixels = read_deep(path, str(path))
+    for pair in pairs:
+        facts, pixels = read_deep(pair.source(), str(pair.image))
         if not facts.floating and pixels.min() >= 0 and 32768 <= pixels.max() <= 65535:
             return FULL_WINDOW
         low, high = min(low, pixels.min()), max(high, pixels.max())
     raise UserError(
-        f"{abbreviate([str(path) for path in paths], 1)}: more than 8 bits with values from "
+        f"{abbreviate([str(pair.image) for pair in pairs], 1)}: more than 8 bits with values from "
         f"{low:g} to {high:g}; say which become black and white, such as --window {low:g} {high:g}"
     )
 

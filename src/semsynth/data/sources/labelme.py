@@ -33,11 +33,12 @@ from semsynth.data.sources.annotated import (
 from semsynth.data.sources.base import Layout
 from semsynth.data.sources.categories import Category, Classes, classes_of
 from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn
-from semsynth.data.sources.files import PairSource
+from semsynth.data.sources.files import Pair, PairSource
 from semsynth.data.sources.json_forms import annotation_files
 from semsynth.data.sources.shapes import Bitmap, Figure, Polygon, Shape, points_of
 from semsynth.data.sources.tree import FileTree
 
+_DATA = "imageData"
 _FIGURES: dict[str, tuple[Literal["circle", "rectangle", "line", "point"], int]] = {
     "circle": ("circle", 2),
     "rectangle": ("rectangle", 2),
@@ -87,20 +88,26 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     classes = classes_of([Category(label) for label in labels], tree, config, names)
     images, missing = Images(tree), Missing(str(tree.root), total=len(files))
     items = []
+    inside = 0
     for file in files:
         image = _find(images, file)
+        if image is None and file.embedded:
+            items.append(_item(tree, file.name, file, classes, _DATA))
+            inside += 1
+            continue
         if image is None:
             missing.names.append(file.image or f"the image of {file.name}")
             tree.used.discard(file.name)
             tree.leave_out("annotation without its image", file.name)
             continue
         items.append(_item(tree, image, file, classes))
+    notes = [f"{inside} images are read from the JSON files ({_DATA})"] if inside else []
     layout = Layout(
         title="LabelMe",
         because=abbreviate(names, 1),
         splits="folders" if any(item.split for item in items) else "",
         labels="" if classes.file else "the labels of its shapes, counted by name",
-        notes=missing.check(),
+        notes=(*missing.check(), *notes),
     )
     return open_annotated(tree, config, layout, classes, items)
 
@@ -118,7 +125,7 @@ def _find(images: Images, file: _File) -> str | None:
     return images.find(posixpath.basename(file.name)[:-5], str(file.path), folder)
 
 
-def _item(tree: FileTree, image: str, file: _File, classes: Classes) -> Item:
+def _item(tree: FileTree, image: str, file: _File, classes: Classes, inside: str = "") -> Item:
     groups: dict[tuple[str, Any], int] = {}
     drawn = []
     for number, each in enumerate(file.shapes, 1):
@@ -127,9 +134,12 @@ def _item(tree: FileTree, image: str, file: _File, classes: Classes) -> Item:
             instance = groups.setdefault((each.label, str(each.group)), number)
         label = classes.of(each.label, f"{file.path}, {each.where}")
         drawn.append(Drawn(each.shape, label, instance, each.where))
-    size = size_of(tree, image, file.size, str(file.path))
-    mask = Drawing(str(file.path), size, tuple(drawn), classes.rest, file.notes)
-    return Item(image, mask, split_of_file(file.name) or split_of_file(image))
+    size = file.size
+    if inside and None in size:
+        size = Pair(file.path, file.path, inside=inside).facts().size("apply")
+    height_width = size_of(tree, image, size, str(file.path))
+    mask = Drawing(str(file.path), height_width, tuple(drawn), classes.rest, file.notes)
+    return Item(image, mask, split_of_file(file.name) or split_of_file(image), inside)
 
 
 def _read(path: Path, name: str) -> _File:
@@ -152,7 +162,7 @@ def _read(path: Path, name: str) -> _File:
             notes.append(shape)
         else:
             shapes.append(_Shape(shape, label, group, where))
-    embedded = bool(value.get("imageData"))
+    embedded = bool(value.get(_DATA))
     return _File(name, path, image, embedded, size, tuple(shapes), tuple(notes))
 
 

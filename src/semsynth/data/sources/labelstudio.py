@@ -41,7 +41,7 @@ from semsynth.data.sources.shapes import Bitmap, Ellipse, Patch, Polygon, Shape,
 from semsynth.data.sources.tree import FileTree
 
 NOT_LABELLED = "task without an annotation"
-_BRUSH_FILE = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.*)\.(png|npy)$")
+_BRUSH_FILE = re.compile(r"(?:.*/)?task-(\d+)-annotation-(\d+)-by-(.*)\.(png|npy)")
 _HASH = re.compile(r"^[0-9a-f]{8}-")
 _KINDS = ("polygonlabels", "brushlabels", "ellipselabels", "labels")
 # RGBA, of which the opacity counts.
@@ -85,6 +85,9 @@ class _Task:
 def recognise(tree: FileTree) -> str | None:
     """Return the JSON files of tasks that it has."""
     found = annotation_files(tree, "labelstudio")
+    if not found and tree.start is None:
+        brushes = [name for name in tree.names() if _BRUSH_FILE.fullmatch(name)]
+        return f"{brushes[0]}: a brush of Label Studio" if brushes else None
     return f"{abbreviate(found, 2)}: tasks with annotations" if found else None
 
 
@@ -96,7 +99,10 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     """
     names = annotation_files(tree, "labelstudio")
     if not names:
-        raise UserError(f"{tree.start or tree.root}: has no JSON file of Label Studio's tasks")
+        raise UserError(
+            f"{tree.start or tree.root}: has no JSON file of Label Studio's tasks (brush files "
+            "name tasks, not images); export the project as JSON, too, and put it beside them"
+        )
     brushes = _Brushes(tree)
     tasks: list[_Task] = []
     skipped: list[str] = []
@@ -117,7 +123,7 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     classes = classes_of([Category(name) for name in sorted(labels)], tree, config, names)
     images = Images(tree, brushes.names)
     missing = Missing(str(tree.path(names[0])), total=len(tasks))
-    items = []
+    items: list[Item] = []
     for task in tasks:
         image = _find(images, task.images, task.where)
         if image is None:
@@ -156,7 +162,7 @@ class _Brushes:
         self._found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self.names = []
         for name in tree.names():
-            if match := _BRUSH_FILE.fullmatch(PurePosixPath(name).name):
+            if match := _BRUSH_FILE.fullmatch(name):
                 self.names.append(name)
                 self._found.setdefault((match[1], match[2]), []).append((match[3], name))
 

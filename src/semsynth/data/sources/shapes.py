@@ -193,7 +193,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Bitmap:
-    """An image file whose pixels above 0 are covered, in its last channel.
+    """An image file (or a NumPy file) whose pixels above 0 are covered, in its last channel.
 
     ``data`` is a file or its bytes; ``size`` what it must be (height, width), if that is known.
     """
@@ -212,8 +212,11 @@ class Bitmap:
     def draw(self, size: Size, where: str) -> Patch | None:
         """Return what it covers of an image (height, width)."""
         name = str(self.data) if isinstance(self.data, Path) else f"{where}: bitmap"
-        with opened_image(self.data, name) as image:
-            pixels = np.asarray(image)
+        if isinstance(self.data, Path) and self.data.suffix == ".npy":
+            pixels = _numpy_file(self.data)
+        else:
+            with opened_image(self.data, name) as image:
+                pixels = np.asarray(image)
         covered = pixels if pixels.ndim == 2 else pixels[..., -1]
         if self.size is not None and covered.shape != self.size:
             raise UserError(
@@ -282,6 +285,16 @@ def coco_counts(text: str | bytes, where: str) -> npt.NDArray[np.int64]:
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
+
+
+def _numpy_file(path: Path) -> Array:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: is not a NumPy file ({error})") from None
+    if not isinstance(found, np.ndarray) or found.ndim not in (2, 3):
+        raise UserError(f"{path}: is not an array (height, width)")
+    return found
 
 
 def _reach(rings: Iterable[Points]) -> tuple[float, float, float, float]:

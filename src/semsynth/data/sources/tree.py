@@ -53,8 +53,11 @@ class FileTree:
             if not each.exists():
                 raise UserError(f"{each}: no such file or folder; give the folder of the raw data")
         if others:
-            tree = cls(Path(os.path.commonpath([each.absolute() for each in given])))
-            within = [each.absolute().relative_to(tree.root).as_posix() for each in given]
+            folders = [
+                each.absolute() if each.is_dir() else each.absolute().parent for each in given
+            ]
+            tree = cls(Path(os.path.commonpath(folders)), None if path.is_dir() else path)
+            within = [folder.relative_to(tree.root).as_posix() for folder in folders]
             found = {name for folder in within for name in _walk(tree.root, folder)}
         else:
             tree = cls(path) if path.is_dir() else cls(_root_of_file(path), path)

@@ -82,11 +82,7 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
         raise UserError(f"{tree.start or tree.root}: has no text files with the names of images")
     stated, names, where = _names(tree)
     images = Images(tree)
-    lines: dict[str, _Text] = {}
-    for text in progress(texts, "annotations", unit="file"):
-        image = images.find(_as_image(text), str(tree.path(text)))
-        if image is not None:
-            lines[image] = (text, *_read(tree, text))
+    lines = _lines(tree, texts, images)
     classes = classes_of(_categories(tree, lines, names, where), tree, config, [where])
     splits = _splits(tree, stated, images)
     items = []
@@ -120,6 +116,21 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     return open_annotated(tree, config, layout, classes, items)
 
 
+def _lines(tree: FileTree, texts: list[str], images: Images) -> dict[str, _Text]:
+    """Return what the text files say, by image."""
+    lines: dict[str, _Text] = {}
+    for text in progress(texts, "annotations", unit="file"):
+        image = images.find(_as_image(text), str(tree.path(text)))
+        if image in lines:
+            raise UserError(
+                f"{tree.path(text)} and {tree.path(lines[image][0])}: both are of {image}; remove "
+                "one of them"
+            )
+        if image is not None:
+            lines[image] = (text, *_read(tree, text))
+    return lines
+
+
 def _categories(
     tree: FileTree, lines: Mapping[str, _Text], names: Mapping[int, str] | None, where: str
 ) -> list[Category]:
@@ -150,13 +161,20 @@ def _categories(
 
 
 def _texts(tree: FileTree) -> list[str]:
-    """Return the text files that have the name of an image."""
+    """Return the text files that have the name of an image, but for lists of images."""
     stems = {PurePosixPath(name).stem for name in tree.names() if _is_image(name)}
-    return [
+    named = [
         name
         for name in tree.names()
         if name.lower().endswith(".txt") and PurePosixPath(name).stem in stems
     ]
+    return [name for name in named if "labels/" in name or not _lists_images(tree, name)]
+
+
+def _lists_images(tree: FileTree, name: str) -> bool:
+    with tree.path(name).open("rb") as file:
+        first = file.read(1 << 12).strip().partition(b"\n")[0]
+    return _is_image(first.decode("utf-8", "replace").strip())
 
 
 def _kind(tree: FileTree, name: str) -> str:
