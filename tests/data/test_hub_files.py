@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.hub_files import hub_licence, hub_split
+from semsynth.data.hub_files import hub_licence, hub_splits
 from semsynth.data.labels import LabelSet
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
@@ -98,6 +98,10 @@ def test_licences(stated: str, word: str, name: str | None) -> None:
 
 
 def test_splits() -> None:
-    assert [hub_split(name) for name in ("train", "val", "test", "night-2")] == [
-        "train", "validation", "test", "night_2"
-    ]  # fmt: skip
+    assert hub_splits(["train", "val", "test", "night-2"]) == {
+        "train": "train", "val": "validation", "test": "test", "night-2": "night_2"
+    }  # fmt: skip
+    assert hub_splits(["val", "validation", "a-b", "a_b", "a+b"]) == {
+        "val": "validation", "validation": "validation_",
+        "a-b": "a_b", "a_b": "a_b_", "a+b": "a_b__",
+    }  # fmt: skip

@@ -46,9 +46,25 @@ def hub_licence(stated: str) -> tuple[str, str | None]:
     return (slug, None) if _HUB_LICENCE.fullmatch(slug) else ("other", slug)
 
 
-def hub_split(split: str) -> str:
-    """Return the Hub's name for a split: ``val`` is ``validation``, and signs become ``_``."""
-    return _HUB_SPLITS.get(split) or re.sub(r"\W+", "_", split)
+def hub_splits(splits: Iterable[str]) -> dict[str, str]:
+    """Return the Hub's names for splits: ``val`` is ``validation``, and signs become ``_``.
+
+    Two never get the same name.
+    """
+    found: dict[str, str] = {}
+    for split in splits:
+        plain = re.sub(r"\W+", "_", split)
+        name = _HUB_SPLITS.get(split, plain)
+        name = plain if name in found.values() else name
+        while name in found.values():
+            name += "_"
+        found[split] = name
+    return found
+
+
+def list_names(splits: Iterable[str]) -> dict[str, str]:
+    """Return the names of the lists by split."""
+    return {split: f"metadata_{name}.jsonl" for split, name in hub_splits(splits).items()}
 
 
 def front_matter(
@@ -102,9 +118,11 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
     }
     if not splits:
         return
+    names, lists = hub_splits(info.splits), list_names(info.splits)
     for split, stems in splits.items():
-        lines = [_line(info, split, stem, origin) for stem in stems]
-        write_text(root / list_name(split), "\n".join(map(json.dumps, lines)) + "\n")
+        columns = {"split": names[split], "source": origin}
+        lines = [{**_files(info, split, stem), "name": stem, **columns} for stem in stems]
+        write_text(root / lists[split], "\n".join(map(json.dumps, lines)) + "\n")
     count = sum(map(len, splits.values()))
     front = front_matter(info.name, [info.licence], [origin], count)
     front["configs"] = [
@@ -112,18 +130,18 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
             "config_name": "default",
             # The cache of `datasets` has the folder's name and this YAML as its key, not its path.
             "description": f"content {_digest(root, info)}",
-            "metadata_filenames": [list_name(split) for split in splits],
+            "metadata_filenames": [lists[split] for split in splits],
             "data_files": [
                 # Most of the files must be images for them to be read as such.
                 {
-                    "split": hub_split(split),
-                    "path": [list_name(split), f"images/{split}/*", f"masks/{split}/*"],
+                    "split": names[split],
+                    "path": [lists[split], f"images/{split}/*", f"masks/{split}/*"],
                 }
                 for split in splits
             ],
         }
     ]
-    write_text(readme, card(front, info.name, _sections(info, origin, next(iter(splits)))))
+    write_text(readme, card(front, info.name, _sections(info, origin, names[next(iter(splits))])))
 
 
 def _digest(root: Path, info: DatasetInfo) -> str:
@@ -134,18 +152,10 @@ def _digest(root: Path, info: DatasetInfo) -> str:
     return digest.hexdigest()[:16]
 
 
-def list_name(split: str) -> str:
-    """Return the name of the list of a split."""
-    return f"metadata_{hub_split(split)}.jsonl"
-
-
-def _line(info: DatasetInfo, split: str, stem: str, origin: Origin) -> dict[str, str]:
+def _files(info: DatasetInfo, split: str, stem: str) -> dict[str, str]:
     return {
         "file_name": f"images/{split}/{stem}.{info.image_format}",
         "mask_file_name": f"masks/{split}/{stem}.png",
-        "name": stem,
-        "split": hub_split(split),
-        "source": origin,
     }
 
 
@@ -165,7 +175,7 @@ def _sections(info: DatasetInfo, origin: Origin, split: str) -> dict[str, str]:
         "Load": (
             "```python\nfrom datasets import load_dataset\n\n"
             'data = load_dataset("path/to/this/folder")\n'
-            f'row = data["{hub_split(split)}"][0]\n'
+            f'row = data["{split}"][0]\n'
             'row["image"], row["mask"], row["split"], row["source"]\n```\n\n'
             f"The values of a mask are the ids below.{ignored} For ids without gaps, as trainers "
             "want them: `semsynth export THIS_FOLDER --to hf`. After this folder was moved, call "

@@ -21,7 +21,7 @@ from semsynth.core.files import read_json
 from semsynth.core.logging import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.duplicates import DUPLICATES_FILE
-from semsynth.data.hub_files import list_name, write_hub_files
+from semsynth.data.hub_files import list_names, write_hub_files
 from semsynth.data.info import INFO, DatasetInfo
 from semsynth.data.raw_files import RAW_FILES, files_now, fingerprint
 from semsynth.data.records import RECORDS, ImageRecord, files_there
@@ -189,7 +189,7 @@ def _files(info: DatasetInfo | None) -> set[str]:
 
 
 def _lists(info: DatasetInfo | None) -> set[str]:
-    return {list_name(split) for split in info.splits} if info else set()
+    return set(list_names(info.splits).values()) if info else set()
 
 
 def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:

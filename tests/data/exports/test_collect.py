@@ -124,6 +124,18 @@ def test_an_output_that_exists_stays(real: PreparedDataset, tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
+def test_splits_of_other_names(write_data: Write, tmp_path: Path) -> None:
+    data = write_data("one", {"train": ["a"], "night": ["b"]})
+    for to, note in (
+        ("mmseg", "dataset.py names train, val and test alone, not img_dir/night"),
+        ("ultralytics", "data.yaml names train, val and test alone, not images/night"),
+    ):
+        result = export_dataset([data.root], to, tmp_path / to)  # type: ignore[arg-type]
+        assert note in result["notes"]
+    samples = write_data("two", {"train": ["a"]}, samples=True)
+    refused("--synthetic-split", [samples.root], "mmseg", tmp_path / "out", "../x")
+
+
 def test_ultralytics_wants_both_splits(samples: PreparedDataset, tmp_path: Path) -> None:
     result = export_dataset([samples.root], "ultralytics", tmp_path / "out")
     assert any("no val, which Ultralytics wants" in note for note in result["notes"])

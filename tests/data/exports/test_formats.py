@@ -314,7 +314,7 @@ def test_the_card(samples: PreparedDataset, tmp_path: Path) -> None:
 def test_provenance(
     to: Any, real: PreparedDataset, samples: PreparedDataset, tmp_path: Path
 ) -> None:
-    export_dataset([real.root, samples.root], to, tmp_path / "out")
+    result = export_dataset([real.root, samples.root], to, tmp_path / "out")
     stored = json.loads((tmp_path / "out/provenance.json").read_text())
     first, second = stored["data_sets"]
     assert first["kind"] == "real" and first["licence"] == "CC BY 4.0"
@@ -326,6 +326,7 @@ def test_provenance(
         "source": "synthetic", "stem": "a__001", "mask": "a", "seed": 1,
     }  # fmt: skip
     text = (tmp_path / "out/README.md").read_text()
+    assert "HERE" not in text + result["use"] and "path/to/this" not in result["use"]
     assert "CC BY-NC 4.0" in text and "synthetic" in text
     everything = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert str(tmp_path).encode() not in everything, "a path of this machine leaves with the data"

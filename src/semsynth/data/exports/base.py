@@ -24,6 +24,7 @@ from semsynth.data.writer import encode_image
 
 T = TypeVar("T")
 IGNORE = 255
+SPLITS = ("train", "val", "test")
 LABELS = "labels.yaml"
 HERE = "path/to/this/folder"  # in a text that lies in it
 _PLACE = ("stem", "source", "split", "seed")
@@ -155,6 +156,13 @@ class Collection:
         for item in self.items:
             found.setdefault(item.split, []).append(item)
         return found
+
+    def note_other_splits(self, file: str, folder: str) -> None:
+        """Note the splits that a trainer's ``file`` has no word for; they lie in ``folder``."""
+        others = [split for split in self.splits() if split not in SPLITS]
+        if others:
+            places = ", ".join(f"{folder}/{split}" for split in others)
+            self.notes.append(f"{file} names train, val and test alone, not {places}")
 
     def check_index_masks(self, to: str) -> None:
         """Check that the classes fit into masks of 8 bits.

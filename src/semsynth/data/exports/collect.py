@@ -8,8 +8,9 @@ from pathlib import Path
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
 from semsynth.core.outputs import MARKER
+from semsynth.core.paths import path_name
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.exports.base import Collection, Item, Part
+from semsynth.data.exports.base import SPLITS, Collection, Item, Part
 from semsynth.data.hub_files import Origin
 from semsynth.data.labels import check_same_labels
 from semsynth.data.manifest import MANIFEST, read_manifest
@@ -27,6 +28,8 @@ def collect(folders: Sequence[Path], flat: bool, synthetic_split: str | None) ->
     Raises:
         UserError: not a data set, labels that differ, no images, or held-out images of both kinds.
     """
+    if synthetic_split is not None:
+        synthetic_split = path_name(synthetic_split, "--synthetic-split")
     parts = [_open(folder) for folder in folders]
     first = parts[0].data
     for part in parts[1:]:
@@ -42,7 +45,7 @@ def collect(folders: Sequence[Path], flat: bool, synthetic_split: str | None) ->
         for source_split in part.data.splits():
             split = source_split
             if part.origin == "synthetic" and synthetic_split not in (None, "keep"):
-                split = str(synthetic_split)
+                split = synthetic_split
             for stem in part.data.stems(source_split):
                 if not part.data.record(source_split, stem).image:
                     without += 1
@@ -55,7 +58,7 @@ def collect(folders: Sequence[Path], flat: bool, synthetic_split: str | None) ->
             )
     if not items:
         raise UserError(f"{first.root}: has masks alone, no images; nothing can be exported")
-    order = {split: rank for rank, split in enumerate(("train", "val", "test"))}
+    order = {split: rank for rank, split in enumerate(SPLITS)}
     collection.items = sorted(items, key=lambda item: order.get(item.split, len(order)))
     _note_leaks(collection)
     return collection

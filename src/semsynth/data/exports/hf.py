@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semsynth.core.files import write_json
 from semsynth.core.logging import progress_bar
 from semsynth.data.exports.base import (
     HERE,
@@ -20,7 +20,7 @@ from semsynth.data.exports.base import (
     write_index_names,
 )
 from semsynth.data.exports.provenance import counts_text, origin_text
-from semsynth.data.hub_files import README, card, front_matter, hub_split, table
+from semsynth.data.hub_files import README, card, front_matter, hub_splits, table
 from semsynth.data.writer import encode_image
 
 # Bytes of images in a file, as the Hub advises; bytes and rows that are written, and read, at once.
@@ -36,18 +36,18 @@ def write(collection: Collection, folder: Path) -> str:
     collection.check_index_masks("hf")
     features = _features(collection)
     (folder / "data").mkdir()
-    splits: dict[str, list[Item]] = {}
-    for split, items in collection.splits().items():
-        splits.setdefault(hub_split(split), []).extend(items)
+    found = collection.splits()
+    names = hub_splits(found)
+    splits = {names[split]: items for split, items in found.items()}
     with progress_bar(len(collection.items), "writing", "image") as bar:
         for split, items in splits.items():
             shards = list(_cut(items, _SHARD))
             for number, shard in enumerate(shards):
                 path = folder / "data" / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
-                for count in _write_shard(collection, features, shard, path):
+                for count in _write_shard(collection, features, split, shard, path):
                     bar.update(count)
-    names = {str(index): label.name for index, label in enumerate(collection.classes)}
-    (folder / "id2label.json").write_text(json.dumps(names, indent=2, ensure_ascii=False) + "\n")
+    classes = {str(index): label.name for index, label in enumerate(collection.classes)}
+    write_json(folder / "id2label.json", classes)
     write_index_names(collection, folder)
     (folder / README).write_text(_card(collection, list(splits)), encoding="utf-8")
     return f'`datasets.load_dataset("{HERE}")`'
@@ -83,7 +83,7 @@ def _cut(items: Sequence[Item], n_bytes: int, rows: int = 10**9) -> Iterator[lis
 
 
 def _write_shard(
-    collection: Collection, features: Any, items: Sequence[Item], path: Path
+    collection: Collection, features: Any, split: str, items: Sequence[Item], path: Path
 ) -> Iterator[int]:
     """Write one file; yield the number of rows after each group of them."""
     import pyarrow as pa
@@ -92,18 +92,18 @@ def _write_shard(
     schema = features.arrow_schema
     with pq.ParquetWriter(path, schema) as writer:
         for group in _cut(items, _GROUP, _ROWS):
-            rows = list(each(group, lambda item: _row(collection, features, item)))
+            rows = list(each(group, lambda item: _row(collection, features, split, item)))
             writer.write_table(pa.Table.from_pylist(rows, schema))
             yield len(rows)
 
 
-def _row(collection: Collection, features: Any, item: Item) -> dict[str, Any]:
+def _row(collection: Collection, features: Any, split: str, item: Item) -> dict[str, Any]:
     mask = collection.indexes(item.ids)
     row = {
         "image": {"bytes": item.bytes, "path": f"{item.name}{item.image.suffix}"},
         "mask": {"bytes": encode_image(mask, "png"), "path": f"{item.name}.png"},
         "name": item.name,
-        "split": hub_split(item.split),
+        "split": split,
         "source": features["source"].str2int(item.part.origin),
         "classes": [int(value) for value in np.unique(mask) if value != IGNORE],
     }

@@ -79,6 +79,7 @@ def write(collection: Collection, folder: Path) -> str:
             name = f"splits/{split}_{origin}_{suffix[1:]}.txt"
             (folder / name).write_text("\n".join(listed) + "\n", encoding="utf-8")
             lists.setdefault(split, {})[origin, suffix] = name
+    collection.note_other_splits(CONFIG, "img_dir")
     (folder / CONFIG).write_text(_config(collection, lists), encoding="utf-8")
     write_index_names(collection, folder)
     return (

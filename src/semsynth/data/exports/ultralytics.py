@@ -8,6 +8,8 @@ import yaml
 
 from semsynth.core.errors import UserError
 from semsynth.data.exports.base import (
+    HERE,
+    SPLITS,
     Collection,
     Item,
     copy_image,
@@ -15,8 +17,6 @@ from semsynth.data.exports.base import (
     write_index_names,
     write_png,
 )
-
-_SPLITS = ("train", "val", "test")
 
 
 def write(collection: Collection, folder: Path) -> str:
@@ -39,7 +39,8 @@ def write(collection: Collection, folder: Path) -> str:
 
     for _ in each(collection.items, write_item, "writing"):
         pass
-    splits = [split for split in _SPLITS if split in collection.splits()]
+    splits = [split for split in SPLITS if split in collection.splits()]
+    collection.note_other_splits("data.yaml", "images")
     content = {
         # No `path`: it is where this file is, so the folder may be moved.
         **{split: f"images/{split}" for split in splits},
@@ -56,6 +57,6 @@ def write(collection: Collection, folder: Path) -> str:
             "images together with these (--with)"
         )
     return (
-        "`yolo semantic train data={HERE}/data.yaml model=yolo26n-sem.pt` "
+        f"`yolo semantic train data={HERE}/data.yaml model=yolo26n-sem.pt` "
         "(Ultralytics 8.4; the semantic task reads masks, not polygons)."
     )
