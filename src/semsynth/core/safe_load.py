@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,13 @@ def load_state_dict(path: Path, remedy: str = "copy it again") -> dict[str, Tens
     if not is_state or not state:
         raise UserError(f"{path}: is not a state dict (names and tensors); {remedy}")
     return dict(state)
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (32 digits) of tensors by name, whatever file they are from."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:32]

@@ -20,7 +20,10 @@ class SegmentTrainConfig:
 
     Attributes:
         data: Prepared folder with the images to train on.
-        output: Folder to write segmenter.pth and segmenter.json to.
+        output: Folder to write segmenter.pth and segmenter.json to; the same command goes on where
+            it was interrupted.
+        overwrite: Replace a segmenter that was trained on something else or with other settings; it
+            stays until the new one is complete.
         split: Split to train on.
         val_split: Split to score at the end; skipped when the data has no such split.
         extra: Folder of prepared data or samples whose images are mixed in (for augmentation).
@@ -43,6 +46,7 @@ class SegmentTrainConfig:
 
     data: Path = Path("data/sidewalk_processed")
     output: Path = Path("checkpoints/segmenter")
+    overwrite: bool = False
     split: str = "train"
     val_split: str = "val"
     extra: Path | None = None

@@ -123,14 +123,25 @@ class MixedBatches:
 
         Steps must be asked for in order, from 0 on: the samplers advance with each call.
         """
-        expected = self.mix_share * self.batch_size  # extra images per step, a fraction
-        n_extra = int(expected * (step + 1) + 1e-9) - int(expected * step + 1e-9)
-        pairs = [self.real[i] for i in self._real_sampler.next(self.batch_size - n_extra)]
-        if self.extra is not None and self._extra_sampler is not None:
-            pairs += [self.extra[i] for i in self._extra_sampler.next(n_extra)]
+        real, extra = self._next(step)
+        pairs = [self.real[i] for i in real]
+        if self.extra is not None:
+            pairs += [self.extra[i] for i in extra]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
         targets = torch.from_numpy(np.stack([target for _, target in pairs]))
         return images.permute(0, 3, 1, 2).float() / 255, targets.long()
+
+    def skip(self, steps: int) -> None:
+        """Pass over the first steps without reading their images."""
+        for step in range(steps):
+            self._next(step)
+
+    def _next(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the indices of a step's real and extra images."""
+        expected = self.mix_share * self.batch_size  # extra images per step, a fraction
+        n_extra = int(expected * (step + 1) + 1e-9) - int(expected * step + 1e-9)
+        real, none = self._real_sampler.next(self.batch_size - n_extra), np.empty(0, np.int64)
+        return real, none if self._extra_sampler is None else self._extra_sampler.next(n_extra)
 
 
 def augment(

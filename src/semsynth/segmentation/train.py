@@ -12,10 +12,11 @@ from torch import Tensor
 
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_json
-from semsynth.core.logging import progress_bar
-from semsynth.core.outputs import claim_output_dir
+from semsynth.core.files import atomic_path, read_json, write_json
+from semsynth.core.logging import logger, progress_bar
+from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed, torch_generator
+from semsynth.core.safe_load import load_torch_file, tensors_digest
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
@@ -31,6 +32,11 @@ from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 
 # Rarer classes are weighted as if they had this share of the pixels: weights stay bounded.
 _LEAST_SHARE = 1e-3
+# The state in the middle of a training, and after how many steps it is written.
+STATE, SAVE_EVERY = "segmenter_state.pt", 200
+INFO = "segmenter.json"
+_NOT_IN_KEY = ("data", "extra", "output", "init_from", "device", "overwrite")
+_PROVENANCE = ("data", "split", "n_train", "settings", "versions")
 # Share of the steps in which the learning rate rises.
 _WARM_UP = 0.15
 
@@ -41,7 +47,7 @@ def train_segmenter(config: SegmentTrainConfig) -> Path:
 
 
 def train(config: SegmentTrainConfig) -> dict[str, Any]:
-    """Run `semsynth segment train`.
+    """Run `semsynth segment train`; go on where an earlier call with the same content stopped.
 
     On the CPU, the same configuration and number of threads give the same weights.
 
@@ -50,24 +56,69 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
         the scores of ``metrics.summary``.
 
     Raises:
-        UserError: data, extra data or output cannot be used; the loss becomes infinite or NaN.
+        UserError: data, extra data or output cannot be used (the message says what a segmenter that
+            is there was trained on otherwise); the loss becomes infinite or NaN.
     """
     device = pick_device(config.device)
     data = PreparedDataset.open(config.data)
     extra = _open_extra(config, data)
-    output = claim_output_dir(config.output, "segmenter", {"data": str(config.data)})
+    segmenter = _build(config, data).to(device)
+    output = _output(config, data, extra, segmenter)
+    folder = output.claim()
+    if (stored := _finished(folder)) is not None:
+        output.complete()
+        return stored
     real = SegmentationDataset(data, config.split)
     extra_images = None if extra is None else SegmentationDataset(extra, config.extra_split)
     batches = MixedBatches(real, extra_images, config.batch_size, config.mix_share, config.seed)
-    segmenter = _build(config, data).to(device)
-    loss = _fit(segmenter, batches, _class_weights(real, config.class_balance), config)
+    weights = _class_weights(real, config.class_balance)
+    loss = _fit(segmenter, batches, weights, config, folder / STATE)
     result: dict[str, Any] = {"steps": config.steps, "train_loss": loss}
     if config.val_split in data.splits():
         matrix = score_split(segmenter, data, config.val_split)
         result |= {"n_val": len(data.stems(config.val_split)), **summary(matrix, data.labels.names)}
     segmenter.info.provenance.update(result)
-    path = segmenter.save(output / SEGMENTER_FILE)
-    write_json(output / "segmenter.json", segmenter.info.provenance)
+    path = segmenter.save(folder / SEGMENTER_FILE)
+    write_json(folder / INFO, segmenter.info.provenance)
+    (folder / STATE).unlink(missing_ok=True)
+    output.complete()
+    return {"segmenter": str(path), **result}
+
+
+def _output(
+    config: SegmentTrainConfig,
+    data: PreparedDataset,
+    extra: PreparedDataset | None,
+    segmenter: Segmenter,
+) -> Output:
+    """Return the folder, and what decides the segmenter and its scores."""
+    settings = {k: v for k, v in asdict(config).items() if k not in _NOT_IN_KEY}
+    used = [("images", data, config.split), ("validation", data, config.val_split)]
+    if extra is not None:
+        used.append(("extra", extra, config.extra_split))
+    used = [(name, folder, split) for name, folder, split in used if split in folder.splits()]
+    kinds = ("images", "masks")
+    inputs = {name: folder.digests([split], kinds) for name, folder, split in used}
+    key = {"format": 2, **settings}
+    key |= {name: folder.digest_of([split], kinds) for name, folder, split in used}
+    if config.init_from is not None:
+        key["init_from"] = tensors_digest(segmenter.state_dict())
+    return Output(config.output, "segmenter", key, inputs, config.overwrite)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """Return what ``train`` returned for a segmenter that is finished; None: it is not."""
+    path = folder / SEGMENTER_FILE
+    if not (path.exists() and (folder / INFO).exists()):
+        return None
+    try:
+        Segmenter.load(path, "cpu")
+    except UserError as error:
+        logger.warning(f"{error}; trained again")
+        return None
+    found = read_json(folder / INFO)
+    logger.info(f"{path}: is already trained")
+    result = {k: v for k, v in found.items() if k not in _PROVENANCE}
     return {"segmenter": str(path), **result}
 
 
@@ -97,7 +148,11 @@ def _build(config: SegmentTrainConfig, data: PreparedDataset) -> Segmenter:
             arch = hub.segformer_arch(config.arch, n)
     else:
         arch = unet_arch(config.width, data.height, data.width)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    settings = {
+        k: str(v) if isinstance(v, Path) else v
+        for k, v in asdict(config).items()
+        if k != "overwrite"
+    }
     provenance = {
         "data": data.info.name,
         "split": config.split,
@@ -120,9 +175,13 @@ def _class_weights(real: SegmentationDataset, exponent: float) -> Tensor:
 
 
 def _fit(
-    segmenter: Segmenter, batches: MixedBatches, weights: Tensor, config: SegmentTrainConfig
+    segmenter: Segmenter,
+    batches: MixedBatches,
+    weights: Tensor,
+    config: SegmentTrainConfig,
+    state: Path,
 ) -> float:
-    """Train in place and return the last loss."""
+    """Train in place, from ``state`` on if it is there, and return the last loss."""
     groups = _parameter_groups(segmenter, config)
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     # At least one step of warm-up and one of decay, however short the training.
@@ -134,9 +193,11 @@ def _fit(
         pct_start=warm_up,
     )
     weights, value = weights.to(segmenter.device), 0.0
+    first = _resume(state, segmenter, optimizer, schedule)
+    batches.skip(first)
     segmenter.train()
-    with progress_bar(config.steps, "train segmenter", "step") as bar:
-        for step in range(config.steps):
+    with progress_bar(config.steps, "train segmenter", "step", initial=first) as bar:
+        for step in range(first, config.steps):
             images, targets = batches.batch(step)
             generator = torch_generator(config.seed, "augment", step)
             images, targets = (x.to(segmenter.device) for x in augment(images, targets, generator))
@@ -151,8 +212,54 @@ def _fit(
                 raise UserError(f"segment train: the loss is {value} at step {step}; lower --lr")
             bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
             bar.update()
+            if (step + 1) % SAVE_EVERY == 0 and step + 1 < config.steps:
+                _save_state(state, step + 1, segmenter, optimizer, schedule)
     segmenter.eval()
     return value
+
+
+def _save_state(
+    path: Path,
+    step: int,
+    segmenter: Segmenter,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    content = {
+        "step": step,
+        "segmenter": segmenter.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    if segmenter.device.type == "cuda":
+        content["random_cuda"] = torch.cuda.get_rng_state(segmenter.device)
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _resume(
+    path: Path,
+    segmenter: Segmenter,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> int:
+    """Go back to the state in a file, if it is there; return how many steps were taken."""
+    if not path.exists():
+        return 0
+    try:
+        content = load_torch_file(path)
+    except UserError as error:
+        logger.warning(f"{error}; the segmenter is trained from the start")
+        return 0
+    segmenter.load_state_dict(content["segmenter"])
+    optimizer.load_state_dict(content["optimizer"])
+    schedule.load_state_dict(content["schedule"])
+    torch.set_rng_state(content["random"])
+    if "random_cuda" in content and segmenter.device.type == "cuda":
+        torch.cuda.set_rng_state(content["random_cuda"], segmenter.device)
+    logger.info(f"{path.parent}: resuming at step {content['step']}")
+    return int(content["step"])
 
 
 def _parameter_groups(segmenter: Segmenter, config: SegmentTrainConfig) -> list[dict[str, Any]]:
