@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -79,6 +81,34 @@ def test_scored_arms_are_not_trained_again(folders: Path, monkeypatch: pytest.Mo
     (folders / "out" / "augmentation.json").unlink()
     monkeypatch.setattr("semsynth.augmentation.experiment.train_segmenter", None)
     assert run_experiment(config(folders, trials=1, ceiling=False))["arms"] == first["arms"]
+
+
+def test_a_moved_experiment_goes_on_and_other_images_are_refused(folders: Path) -> None:
+    first = run_experiment(config(folders, trials=1))
+    moved = folders / "elsewhere"
+    moved.mkdir()
+    for name in ("prepared", "samples"):
+        shutil.copytree(folders / name, moved / name, copy_function=shutil.copyfile)
+        shutil.rmtree(folders / name)
+    (folders / "out").rename(moved / "out")
+    (moved / "out" / "trial_0" / "real_and_synthetic.json").unlink()
+    again = run_experiment(config(moved, trials=1))
+    assert again["arms"] == first["arms"] and again["gain"] == first["gain"]
+
+    path = moved / "samples" / "images" / "train" / "train_2__000.png"
+    whole = path.read_bytes()
+    pixels = cv2.imread(str(path))
+    pixels[0, 0] += 1
+    cv2.imwrite(str(path), pixels)
+    said = r"other samples \(since then: 1 image changed \(train/train_2__000\)\); choose another"
+    with pytest.raises(UserError, match=said):
+        run_experiment(config(moved, trials=1))
+    assert json.loads((moved / "out" / "augmentation.json").read_text())["arms"] == first["arms"]
+    run_experiment(config(moved, trials=1, overwrite=True))
+    assert not list(moved.glob("*.replaced-*"))
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"other samples .*or give --overwrite"):
+        run_experiment(config(moved, trials=1))
 
 
 def test_the_samples_are_not_changed(folders: Path) -> None:

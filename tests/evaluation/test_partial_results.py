@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from semsynth.core.distributed.shards import Shard
+from semsynth.core.errors import UserError
 from semsynth.evaluation import run
 from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
@@ -104,9 +105,12 @@ def test_parts_of_other_samples_are_not_mixed(
 ) -> None:
     evaluate(replace(config, shard="1/2"))
     other = replace(config, samples=make_samples("noise", render=noise_renderer).root)
+    with pytest.raises(UserError, match="other samples"):
+        evaluate(replace(other, shard="2/2"))
+    good = evaluate(replace(config, shard="2/2"))["metrics"]["semantic_consistency"]["miou"]
+    other = replace(other, overwrite=True)
     assert evaluate(replace(other, shard="2/2"))["missing_parts"] == ["1/2"]
     bad = evaluate(replace(other, shard="1/2"))["metrics"]["semantic_consistency"]["miou"]
-    good = evaluate(replace(config, shard="2/2"))["metrics"]["semantic_consistency"]["miou"]
     assert bad < good / 2
 
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,7 @@ def test_images_as_good_as_real_ones_score_like_real_ones(config: EvaluateConfig
 def test_noise_scores_badly(config: EvaluateConfig, make_samples, noise_renderer) -> None:
     good = evaluate(config)
     samples = make_samples("noise", render=noise_renderer)
-    bad = evaluate(replace(config, samples=samples.root))
+    bad = evaluate(replace(config, samples=samples.root, output=config.output.with_name("bad")))
     scores = [r["metrics"]["semantic_consistency"]["miou"] for r in (good, bad)]
     distances = [r["metrics"]["frechet"]["fd_segmenter"]["value"] for r in (good, bad)]
     assert scores[1] < scores[0] / 2
@@ -195,6 +197,46 @@ def test_a_segmenter_of_other_labels_is_refused(config: EvaluateConfig, tmp_path
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(UserError, match="'river'"):
         evaluate(replace(config, segmenter=tmp_path / "other.pth"))
+
+
+def test_a_report_of_other_samples_is_not_overwritten_unasked(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    first = evaluate(config)
+    path = config.output / "report.json"
+    before = path.read_bytes()
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    shutil.copytree(config.samples, moved / "samples", copy_function=shutil.copyfile)
+    shutil.copytree(config.data, moved / "data", copy_function=shutil.copyfile)
+    shutil.copytree(config.output, moved / "report")
+    there = replace(config, samples=moved / "samples", data=moved / "data", output=moved / "report")
+    assert evaluate(there) == first, "the content decides, not the place"
+
+    image = next((moved / "samples" / "images" / "val").iterdir())
+    pixels = cv2.imread(str(image))
+    pixels[0, 0] += 1
+    cv2.imwrite(str(image), pixels)
+    said = rf"other samples \(since then: 1 image changed \(val/{image.stem}\)\); choose another"
+    with pytest.raises(UserError, match=said):
+        evaluate(replace(there, output=config.output))
+    with pytest.raises(UserError, match=r"was made with rows=3, now 1; .* or give --overwrite"):
+        evaluate(replace(config, rows=1))
+    assert path.read_bytes() == before
+    evaluate(replace(there, output=config.output, overwrite=True))
+    assert path.read_bytes() != before
+    assert not list(tmp_path.glob("*.replaced-*"))
+
+
+def test_a_whole_report_is_not_made_again(
+    config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(config)
+    path = config.output / "report.json"
+    whole = {**json.loads(path.read_text()), "missing": {}}
+    path.write_text(json.dumps(whole))
+    monkeypatch.setattr("semsynth.evaluation.run._measure", None)
+    assert evaluate(config) == whole
 
 
 def test_large_images_are_shrunk() -> None:

@@ -25,6 +25,9 @@ class AugmentConfig:
     """Generated images (semsynth generate --split train) of masks that are not held out."""
     output: Path = Path("./results/augmentation")
     """Folder for augmentation.json; the same command resumes an interrupted experiment."""
+    overwrite: bool = False
+    """Replace an experiment with other images or settings; it stays until the new one is
+    complete."""
     split: str = "train"
     """Split of the real training images."""
     samples_split: str = "train"

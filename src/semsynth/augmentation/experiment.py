@@ -18,13 +18,13 @@ from semsynth.augmentation.subset import (
     write_subset,
 )
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_json
-from semsynth.core.outputs import claim_output_dir
+from semsynth.core.files import read_json, sha256_file, write_json
+from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
-from semsynth.data.manifest import read_manifest
+from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
 from semsynth.segmentation.metrics import chunks, score_split, summary
 from semsynth.segmentation.segmenter import Segmenter
@@ -59,10 +59,8 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
     data, samples = PreparedDataset.open(config.data), PreparedDataset.open(config.samples)
     masks = _masks_of_samples(samples, config)
     _check(config, data, samples)
-    settings = _settings(config)
-    # Settings that a resumed experiment must share.
-    key = {k: v for k, v in settings.items() if k not in ("output", "device", "trials")}
-    output = claim_output_dir(config.output, "augmentation", key)
+    settings, whole = _settings(config), _output(config, data, samples)
+    output = whole.claim()
     missing = {}
     real_stems = set(data.stems(config.split))
     ceiling_stems = [stem for stem in masks if stem in real_stems]
@@ -85,6 +83,7 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
         "versions": {"semsynth": __version__},
     }
     write_json(output / RESULT, result)
+    whole.complete()
     return {"result": str(output / RESULT), **result}
 
 
@@ -95,7 +94,29 @@ def _settings(config: AugmentConfig) -> dict[str, Any]:
             str(value) if isinstance(value, Path) else value
         )
         for name, value in asdict(config).items()
+        if name != "overwrite"
     }
+
+
+def _output(config: AugmentConfig, data: PreparedDataset, samples: PreparedDataset) -> Output:
+    """Return the folder, and what a resumed experiment must share: no paths."""
+    free = ("output", "device", "trials", "data", "samples")
+    settings = {k: v for k, v in _settings(config).items() if k not in free}
+    splits = list(dict.fromkeys((config.split, config.val_split)))
+    kinds, manifest = ("images", "masks"), samples.root / MANIFEST
+    inputs = {
+        "data": data.digests(splits, kinds),
+        "samples": samples.digests([config.samples_split], kinds),
+    }
+    key = {
+        "format": 2,
+        **settings,
+        "data": data.digest_of(splits, kinds),
+        "samples": samples.digest_of([config.samples_split], kinds),
+        # It says whose images the ceiling has.
+        "manifest": sha256_file(manifest) if manifest.exists() else None,
+    }
+    return Output(config.output, "augmentation", key, inputs, config.overwrite)
 
 
 def _check(config: AugmentConfig, data: PreparedDataset, samples: PreparedDataset) -> None:

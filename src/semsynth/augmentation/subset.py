@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from semsynth.core.files import link_or_copy, write_bytes
+from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
@@ -82,7 +83,10 @@ def write_subset(
     Raises:
         UserError: the folder belongs to something else.
     """
-    key = {"of": str(data.root), "split": split, "stems": list(stems)}
+    kinds = ("images", "masks")
+    key = {"of": data.digest_of([split], kinds), "split": split, "stems": list(stems)}
+    if masks is not None:
+        key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
     form = PreparedFormat(
         data.labels, data.height, data.width, data.info.resize, data.info.image_format
     )

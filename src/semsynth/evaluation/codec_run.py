@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_json, write_text
-from semsynth.core.outputs import claim_output_dir
+from semsynth.core.outputs import Output
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
@@ -66,7 +66,8 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     round_trip = CodecRoundTrip(data, config.split, codec, pick_device(config.device))
     segmenter = Segmenter.load(config.segmenter, config.device)
     check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
-    claim_output_dir(config.output, "codec_report", {})
+    output = _output(config, data, codec, segmenter)
+    output.claim()
     stems = data.stems(config.split)
     accumulator = MetricAccumulator(segmenter, (), config.batch_size)
     real = accumulator.measure(_reader(round_trip, False), len(stems), "real images")
@@ -92,7 +93,24 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     page = fill_template("codec.html.j2", shown, report=report, distance=SEGMENTER)
     write_text(config.output / REPORT_HTML, page)
     write_json(config.output / REPORT_JSON, report)
+    output.complete()
     return report
+
+
+def _output(
+    config: EvaluateConfig, data: PreparedDataset, codec: Codec, segmenter: Segmenter
+) -> Output:
+    """Return the folder of the report, and what decides it."""
+    splits, kinds = [config.split], ("images", "masks")
+    key = {
+        "format": 2,
+        "data": data.digest_of(splits, kinds),
+        "codec": dict(codec.key),
+        "segmenter": segmenter.sha256,
+        **{name: getattr(config, name) for name in ("split", "seed", "rows", "batch_size")},
+    }
+    inputs = {"data": data.digests(splits, kinds)}
+    return Output(config.output, "codec_report", key, inputs, config.overwrite)
 
 
 def open_chosen_codec(config: EvaluateConfig) -> Codec:

@@ -24,6 +24,8 @@ class EvaluateConfig:
     """Prepared data set with the real images."""
     output: Path = Path("./results/report")
     """Folder for report.json and report.html."""
+    overwrite: bool = False
+    """Replace a report of something else; it stays until the new one is complete."""
     split: str = "val"
     """Split of masks that were not used for training, in the data and in the samples."""
     train_split: str = "train"

@@ -11,11 +11,11 @@ from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, sha256_file
 from semsynth.core.logging import logger
-from semsynth.core.outputs import claim_output_dir
+from semsynth.core.outputs import Output
 from semsynth.core.rng import numpy_rng
 from semsynth.core.version import __version__
+from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.info import INFO
 from semsynth.data.labels import check_same_labels
 from semsynth.data.manifest import MANIFEST
 from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics
@@ -70,9 +70,13 @@ def evaluate(config: EvaluateConfig) -> Json:
     accumulator = MetricAccumulator(segmenter, extractors, config.batch_size, shard)
     key = _key(config, pairs, accumulator, augmentation, curves)
     store = PartialStore(config.output, key, segmenter.labels)
-    if shard.count > 1 and (report := _existing_report(config, store)) is not None:
+    output = _output(config, key, pairs)
+    report = _existing_report(config, store)
+    # What was missing, such as public weights, may be there now.
+    if report is not None and (shard.count > 1 or not report["missing"]):
+        logger.info(f"{config.output}: has the report of the same samples already")
         return report
-    claim_output_dir(config.output, "report", {})
+    output.claim()
     baseline = _mean_color_baseline(pairs.data, config.train_split, missing)
     results = _results_of_all_processes(config, accumulator, pairs, baseline, store)
     if results is None:
@@ -87,7 +91,16 @@ def evaluate(config: EvaluateConfig) -> Json:
         report["augmentation"] = augmentation
     write_report(report, pairs, baseline, config, curves)
     store.remove()
+    output.complete()
     return report
+
+
+def _output(config: EvaluateConfig, key: Json, pairs: Pairs) -> Output:
+    """Return the folder of the report, and what decides it."""
+    data = pairs.data
+    splits = [split for split in (config.split, config.train_split) if split in data.splits()]
+    inputs = {"data": data.digests(splits), "samples": pairs.samples.digests([config.split])}
+    return Output(config.output, "report", key, inputs, config.overwrite)
 
 
 def _key(
@@ -97,21 +110,23 @@ def _key(
     augmentation: Any,
     curves: list[Curve],
 ) -> Json:
-    """Return everything that determines the report."""
+    """Return everything that determines the report, and no paths."""
     manifest = pairs.samples.root / MANIFEST
-    paths = (pairs.samples.image_path(pairs.split, stem) for stem, _ in pairs.samples_with_masks)
+    splits = [split for split in (config.split, config.train_split) if split in pairs.data.splits()]
     return {
+        "format": 2,
         "semsynth": __version__,
-        "data": sha256_file(pairs.data.root / INFO),
-        "samples": sha256_file(pairs.samples.root / INFO),
+        "data": pairs.data.digest_of(splits),
+        "samples": pairs.samples.digest_of([config.split]),
         "manifest": sha256_file(manifest) if manifest.exists() else None,
-        # dataset.json and manifest of two systems' samples may be equal.
-        "sizes": [path.stat().st_size if path.exists() else 0 for path in paths],
         "segmenter": accumulator.segmenter.sha256,
-        "features": {extractor.name: extractor.about for extractor in accumulator.extractors},
+        "features": {
+            extractor.name: extractor.weights or extractor.about
+            for extractor in accumulator.extractors
+        },
         "lpips": [bool(config.lpips_backbone), bool(config.lpips_heads), config.download],
-        "augmentation": augmentation,
-        "curves": repr(curves),
+        "augmentation": digest_json(augmentation),
+        "curves": digest_json(repr(curves)),
         **{name: getattr(config, name) for name in ("split", "train_split", "seed", "rows")},
         "batch_size": config.batch_size,
     }

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
+from semsynth.core.safe_load import tensors_digest
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.inception import InceptionV3
 from semsynth.evaluation.metrics.weights import INCEPTION, Unavailable, find_weights
@@ -37,11 +38,13 @@ class FeatureExtractor:
         name: name of the distance on these features; only Inception-v3's is called FID.
         about: what the features are, for the report.
         extract: uint8 RGB (B, H, W, 3) to float32 (B, D).
+        weights: digest of the network's weights, where ``about`` does not say which they are.
     """
 
     name: str
     about: str
     extract: Callable[[Array], Floats]
+    weights: str = ""
 
 
 def inception_extractor(config: EvaluateConfig) -> FeatureExtractor:
@@ -82,7 +85,12 @@ def transformers_extractor(source: str, device_name: str) -> FeatureExtractor:
     name = f"fd_{model.config.model_type}"
     # Only the folder's name: the report must not contain paths of this machine.
     about = Path(source).name if Path(source).is_dir() else source
-    return FeatureExtractor(name, about, lambda images: _run(network, _to_unit(images, device)))
+    weights = tensors_digest(network.state_dict())
+
+    def extract(images: Array) -> Floats:
+        return _run(network, _to_unit(images, device))
+
+    return FeatureExtractor(name, about, extract, weights)
 
 
 class _Pooled(nn.Module):
