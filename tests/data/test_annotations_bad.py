@@ -186,6 +186,13 @@ def test_a_label_file_decides_names_ignored_ids_and_merges(tmp_path: Path) -> No
     sample = source.read(next(iter(source.records())))
     assert set(np.unique(sample.mask)) == {0, 1, 2}
     assert (sample.mask[exports.blob()] == 1).all()
+    write(tmp_path / "labels.yaml", "labels: {0: floor, 7: road, 21: bush, 90: car}\n")
+    source = opened(path)
+    assert source.labels.names == {0: "floor", 7: "road", 21: "bush", 90: "car"}
+    sample = source.read(next(iter(source.records())))
+    assert (sample.mask[exports.blob()] == 21).all() and sample.mask[0, 0] == 0
+    assert source.layout is not None
+    assert "'tree' (21) is 'bush' in labels.yaml" in source.layout.notes
     write(tmp_path / "labels.yaml", "labels: {1: road, 2: car}\n")
     with pytest.raises(UserError, match=r"annotation 3: category 21 is not in labels\.yaml"):
         opened(path)

@@ -84,16 +84,12 @@ def classes_of(
     where = own[0] if len(own) == 1 else f"{own[0]} and {len(own) - 1} more"
     if not categories:
         raise UserError(f"{where}: has no classes, so there is nothing to learn from its shapes")
+    plain = _numbered(categories, where, rest_ignored)
     path = config.labels or find_label_file(tree.root)
     if path is not None and path not in [tree.path(name) for name in own]:
         tree.use(path)
-        return _classes_of_file(read_label_file(path), categories, path.name, where)
-    ids, names, notes = _numbered(categories, where)
-    rest = next((i for i, name in names.items() if _is_rest(name, rest_ignored)), None)
-    word = "unlabelled" if rest_ignored else "background"
-    if rest is None:
-        rest = 0 if 0 not in names else max(names) + 1
-        names[rest] = word if word not in names.values() else f"{word} (no shape)"
+        return _classes_of_file(read_label_file(path), plain, path.name, where)
+    ids, names, rest, notes = plain.ids, plain.names, plain.rest, plain.notes
     if rest_ignored:
         notes.append(f"pixels without a segment have no label ({rest} {names[rest]}, ignored)")
     else:
@@ -123,10 +119,18 @@ def _labels(
         raise UserError(f"{where}: {error}") from None
 
 
-def _numbered(
-    categories: Sequence[Category], where: str
-) -> tuple[dict[int | str, int], dict[int, str], list[str]]:
-    """Return label ids by name and id of the category, names by label id, and notes."""
+@dataclass(frozen=True)
+class _Numbered:
+    """Categories with the ids that they have without a label file; see ``Classes``."""
+
+    ids: dict[int | str, int]
+    names: dict[int, str]
+    rest: int
+    rest_ignored: bool
+    notes: list[str]
+
+
+def _numbered(categories: Sequence[Category], where: str, rest_ignored: bool) -> _Numbered:
     own = [category.id for category in categories if category.id is not None]
     twice = [i for i, count in Counter(own).items() if count > 1]
     if twice:
@@ -151,31 +155,43 @@ def _numbered(
         order_of = {i: n for n, i in enumerate(sorted(names), 1)}
         ids = {key: order_of[i] for key, i in ids.items()}
         names = {order_of[i]: name for i, name in names.items()}
-    return ids, names, notes
+    rest = next((i for i, name in names.items() if _is_rest(name, rest_ignored)), None)
+    word = "unlabelled" if rest_ignored else "background"
+    if rest is None:
+        rest = 0 if 0 not in names else max(names) + 1
+        names[rest] = word if word not in names.values() else f"{word} (no shape)"
+    return _Numbered(ids, names, rest, rest_ignored, notes)
 
 
-def _classes_of_file(
-    file: LabelFile, categories: Sequence[Category], path: str, where: str
-) -> Classes:
+def _classes_of_file(file: LabelFile, plain: _Numbered, path: str, where: str) -> Classes:
+    """Return the classes that a label file of the user makes of categories.
+
+    Names count. What the file has no name for is a new name of the same id, if all others have the
+    ids that they have without the file, as in a ``labels.yaml`` that was printed and changed.
+    """
     stored = {name: i for i, name in file.stored.names.items()}
-    by_entry = {entry.name: entry.id for entry in file.stated.entries}
-    by_name = {**by_entry, **stored}
+    by_name = {**{entry.name: entry.id for entry in file.stated.entries}, **stored}
+    names_of = {i: name for name, i in by_name.items()}
     remap = file.remap or {i: i for i in file.stored.names}
-    known = [category for category in categories if category.name in by_name]
-    ids: dict[int | str, int] = {}
-    for category in categories:
-        # Names count; a file that has none of them has other names for the same ids.
-        i = by_name.get(category.name) if known else category.id
-        if i is None or i not in remap:
-            continue
-        ids[category.name] = remap[i]
-        if category.id is not None:
-            ids[category.id] = remap[i]
+    same = all(by_name.get(name, i) == i for i, name in plain.names.items())
+    found: dict[int, int] = {}
+    notes = list(file.notes)
+    for i, name in plain.names.items():
+        own = by_name.get(name)
+        new = names_of.get(i, "")
+        if own is None and same and i in remap and new not in plain.names.values():
+            own = i
+            notes.append(f"'{name}' ({i}) is '{new or 'ignored'}' in {path}")
+        if own in remap:
+            found[i] = remap[own]
+    ids = {key: found[i] for key, i in plain.ids.items() if i in found}
     labels = file.labels
-    rest = next((i for i, name in labels.names.items() if _is_rest(name, False)), labels.ignore_id)
-    by_rest = next((i for name, i in by_name.items() if _is_rest(name, False)), None)
-    if by_rest is not None:  # "background" may be ignored or merged
-        rest = remap.get(by_rest, rest)
+    by_word = next((i for name, i in by_name.items() if _is_rest(name, False)), None)
+    rest: int | None = found.get(plain.rest)
+    if rest is None:
+        rest = labels.ignore_id
+        if by_word is not None and not (plain.rest_ignored and rest is not None):
+            rest = remap.get(by_word, rest)
     if rest is None:
         rest = 0 if 0 not in labels.by_id else labels.max_id + 1
         (color,) = distinct_colors(1, [label.color for label in labels.labels])
@@ -183,7 +199,7 @@ def _classes_of_file(
         labels = replace(labels, labels=(*labels.labels, more))
     meaning = "ignored" if rest == labels.ignore_id else "a class of its own"
     note = f"pixels without a shape are '{labels.names[rest]}' ({rest}), {meaning}"
-    return Classes(labels, ids, rest, path, (*file.notes, note), file, where)
+    return Classes(labels, ids, rest, path, (*notes, note), file, where)
 
 
 def _is_rest(name: str, ignored: bool) -> bool:
