@@ -20,6 +20,8 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.sources import open_source
 from semsynth.data.sources.files import PairSource
 
+LAYOUTS = Path(__file__).parent / "layouts"
+
 
 def opened(path: Path, **flags: Any) -> PairSource:
     source = open_source(PrepareConfig(path=path, **flags))
@@ -41,6 +43,33 @@ def same_as_truth(found: np.ndarray, border: int = 0) -> bool:
 def changed(path: Path, change: Any) -> None:
     value = json.loads(path.read_text(encoding="utf-8"))
     write(path, change(value) or value)
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "share"),
+    [
+        ("coco", "COCO panoptic", 1),
+        # Its polygons were traced along the centres of outermost pixels, so they lack some.
+        ("coco/annotations/instances_train2017.json", "COCO instances", 0.97),
+        ("labelstudio", "Label Studio", 1),
+    ],
+)
+def test_exports_of_the_same_masks(name: str, title: str, share: float) -> None:
+    """Of the folder "plain" with other files: the same class at each pixel, all files used."""
+    source = opened(LAYOUTS / name)
+    assert source.layout is not None and source.layout.title == title and source.tree is not None
+    for record in source.records():
+        ids = np.asarray(Image.open(LAYOUTS / "plain" / "masks" / f"{record.stem}.png"))
+        expected = np.array(["background", "road", "car", "tree"], object)[ids]
+        found = names_of(source, record.stem)
+        found[found == "unlabelled"] = "background"
+        assert (found == expected).mean() >= share
+    assert source.total == 6
+    left = {file for file, why in source.tree.inventory().items() if why}
+    if title == "COCO instances":
+        assert all("panoptic" in file for file in left)
+    else:
+        assert left <= {"annotations/instances_train2017.json"}
 
 
 def test_an_annotation_file_with_images_elsewhere(tmp_path: Path) -> None:
