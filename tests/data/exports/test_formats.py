@@ -300,6 +300,20 @@ def test_large_sets_are_cut_into_shards(
     assert load_hub(tmp_path / "out")["train"]["name"][:] == ["a", "b c"]
 
 
+def test_two_exports_of_one_name_are_not_taken_for_each_other(
+    real: PreparedDataset, samples: PreparedDataset, tmp_path: Path
+) -> None:
+    from datasets import load_dataset
+
+    found = []
+    for number, data in enumerate((real, samples)):
+        export_dataset([data.root], "hf", tmp_path / str(number) / "out")
+        folder = str(tmp_path / str(number) / "out")
+        rows = load_dataset(folder, cache_dir=str(tmp_path / "cache"))["train"]
+        found.append(rows["name"][:])
+    assert found == [["a", "b c"], ["a__000", "a__001"]]
+
+
 def test_the_card(samples: PreparedDataset, tmp_path: Path) -> None:
     export_dataset([samples.root], "hf", tmp_path / "out")
     _, front, text = (tmp_path / "out/README.md").read_text().split("---\n", 2)
