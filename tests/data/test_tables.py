@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semsynth.cli import main
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.tables import encoded, find_columns, table_kind, unpacked_table
 
@@ -112,6 +114,33 @@ def test_a_plain_folder_is_not_a_table(tmp_path: Path) -> None:
     (tmp_path / "images/a.png").write_bytes(image(0))
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "images/a.png", "weather": "dusk"}')
     assert table_kind(FileTree.open(tmp_path)) is None
+
+
+@pytest.mark.parametrize("kind", ["saved", "parquet", "image folder"])
+def test_prepare_takes_them_as_they_are(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(kind, tmp_path / "raw", ("image", "label"))
+    names = {"0": "background", "1": "road", "2": "car", "3": "tree"}
+    (tmp_path / "raw/id2label.json").write_text(json.dumps(names))
+    size = ["--height", "12", "--width", "16"]
+    words = ["prepare", str(tmp_path / "raw"), "--output", str(tmp_path / "o"), *size]
+    assert main([*words, "--dry-run"]) == 0
+    assert main(words) == 0
+    data = PreparedDataset.open(tmp_path / "o")
+    assert data.labels.names == {int(i): name for i, name in names.items()}
+    assert {split: len(data.stems(split)) for split in data.splits()} == {"train": 3, "val": 2}
+    for split, first in (("train", 0), ("val", 3)):
+        for i, stem in enumerate(data.stems(split)):
+            large = ids(first + i).repeat(2, 0).repeat(2, 1)
+            assert (data.read_mask(split, stem) == large).all()
+    digest = data.digest
+    (tmp_path / "raw").rename(tmp_path / "moved")
+    capsys.readouterr()
+    words[1] = str(tmp_path / "moved")
+    assert main(words) == 0
+    assert PreparedDataset.open(tmp_path / "o").digest == digest
+    assert not list((tmp_path / "o").glob(".unpacked*/*"))
 
 
 A, B, C = ({"bytes": b"", "path": None} for _ in range(3))

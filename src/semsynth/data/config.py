@@ -27,6 +27,7 @@ SourceName = Literal[
     "segments",
     "supervisely",
     "datumaro",
+    "hf",
     "sidewalk",
     "streets",
     "camvid",
@@ -49,7 +50,7 @@ LAYOUTS: tuple[SourceName, ...] = (
     "supervisely",
     "datumaro",
 )
-_OWN: tuple[SourceName, ...] = ("auto", *LAYOUTS)
+_OWN: tuple[SourceName, ...] = ("auto", *LAYOUTS, "hf")
 _PUBLISHED: tuple[SourceName, ...] = (
     "camvid",
     "cityscapes",
@@ -72,7 +73,9 @@ _PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
 # Flags of some sources only: others would ignore them silently.
 _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "data": ("sidewalk", *_OWN, *_PUBLISHED),
-    "repo": ("sidewalk",),
+    "repo": ("sidewalk", "hf"),
+    "image_column": ("auto", "hf"),
+    "mask_column": ("auto", "hf"),
     "images": ("auto", "folder", "voc"),
     "masks": ("auto", "folder", "voc", "mapillary"),
     "image_suffix": ("auto", "folder"),
@@ -107,9 +110,9 @@ class PrepareConfig:
     the layout that its files show; or that layout by name: folder (images and masks), voc (Pascal
     VOC, CVAT's segmentation masks), mapillary (Vistas), coco (instances, panoptic), cvat_xml (CVAT
     for images), labelme, labelstudio, yolo (segmentation), segments (Segments.ai), supervisely,
-    datumaro. sidewalk (the default without a PATH): segments/sidewalk-semantic. streets: built in,
-    nothing is downloaded.
-    As published: camvid, cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
+    datumaro; hf: a Hugging Face data set, of a folder or the hub (--repo). sidewalk (the default
+    without a PATH): segments/sidewalk-semantic. streets: built in, nothing is downloaded. As
+    published: camvid, cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
     output: Path | None = None
     """Folder of the prepared data; run the same command again to resume.
     ./data/SOURCE_processed by default."""
@@ -117,8 +120,11 @@ class PrepareConfig:
     """The same as PATH, for --source by name. For sidewalk: a local copy of the data set
     repository."""
     repo: str = "segments/sidewalk-semantic"
-    """Hugging Face data set (or a local copy) with columns pixel_values and label and an
-    id2label.json."""
+    """Sources sidewalk and hf: the Hugging Face data set, by its name on the hub."""
+    image_column: str | None = None
+    """Hugging Face data sets: the column of the images, if it is not clear."""
+    mask_column: str | None = None
+    """Hugging Face data sets: the column of the masks, if it is not clear."""
     images: Path | None = None
     """Your own folders: the images; a folder, or the name of folders anywhere in PATH. By default
     those that are called as folders of images usually are."""

@@ -24,6 +24,8 @@ from semsynth.data.preparation import Job, Preparation
 from semsynth.data.records import ImageRecord, read_records
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Reading, Record, Source
+from semsynth.data.sources.tree import FileTree
+from semsynth.data.tables import table_kind, unpacked_table
 from semsynth.data.understood import SHEET_FILE, ClassCount, choose_for_sheet, show, understand
 from semsynth.data.update import finish_swap
 
@@ -54,10 +56,9 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     folder = config.output_folder
     with ExitStack() as stack:
         asked, lock = config, None
-        if config.data is not None and is_archive(config.data):
-            lock = stack.enter_context(_locked(folder))
-            unpacked_in = stack.enter_context(unpacked(config.data, folder / UNPACKED))
-            config = replace(config, data=unpacked_in)
+        while _is_packed(config):
+            lock = lock or stack.enter_context(_locked(folder))
+            config = stack.enter_context(_unpacked(config, folder / UNPACKED))
         source = open_source(config)
         config, form = understand(_with_known_size(config), source)
         output = Output(folder, "prepared", _key(asked, source.reading))
@@ -92,10 +93,10 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
     config = replace(config, dry_run=True)
     folder = config.output_folder
     root = folder.with_name(f"{folder.name}_preview")
-    if config.data is not None and is_archive(config.data):
+    if _is_packed(config):
         claim_output_dir(root, "preview", {})
-        with unpacked(config.data, root / UNPACKED) as data:
-            return preview(replace(config, data=data))
+        with _unpacked(config, root / UNPACKED) as files:
+            return preview(files)
     source = open_source(config)
     config, form = understand(config, source)
     claim_output_dir(root, "preview", {})
@@ -119,6 +120,37 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
         "summary": ", ".join(f"{count} {split}" for split, count in images.items()),
         "notes": "; ".join(f"{n} x {note}" for note, n in sorted(notes.items())),
     }
+
+
+@contextmanager
+def _unpacked(config: PrepareConfig, folder: Path) -> Iterator[PrepareConfig]:
+    """Unpack an archive or a Hugging Face data set into ``folder``, for as long as this lasts."""
+    if config.data is not None and is_archive(config.data):
+        with unpacked(config.data, folder / "archive") as data:
+            yield replace(config, data=data)
+        return
+    columns = (config.image_column, config.mask_column)
+    where = _table(config)
+    assert where is not None, "asked before"
+    with unpacked_table(where, folder / "rows", columns) as data:
+        yield replace(config, data=data, source="auto")
+
+
+def _is_packed(config: PrepareConfig) -> bool:
+    return (config.data is not None and is_archive(config.data)) or _table(config) is not None
+
+
+def _table(config: PrepareConfig) -> str | None:
+    """Return the folder or the repository of a Hugging Face data set, if the data are one."""
+    if config.source_name == "hf":
+        return config.repo if config.data is None else str(config.data)
+    paths = config.data, config.images, config.masks
+    if config.source_name != "auto" or config.data is None or any(paths[1:]):
+        return None
+    if not config.data.is_dir():
+        return None
+    tree = FileTree.open(config.data)
+    return None if table_kind(tree) is None else str(tree.root)
 
 
 def _read_all(job: Job) -> tuple[list[ImageRecord], list[tuple[ClassCount, Array, Array]]]:
@@ -167,7 +199,7 @@ def _locked(folder: Path) -> Iterator[RunLock]:
 def _key(config: PrepareConfig, reading: Reading | None) -> dict[str, Any]:
     """Return what the folder was asked to be, and how the files are read: no paths, no labels."""
     key = {name: value for name, value in asdict(config).items() if name not in _NOT_IN_KEY}
-    if config.source_name == "auto" or config.source_name in LAYOUTS:
+    if config.source_name in ("auto", "hf", *LAYOUTS):
         key["source"] = "folder"  # of any layout
     else:
         key |= {"height": config.size[0], "width": config.size[1], "resize": config.resize_rule}

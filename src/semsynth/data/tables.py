@@ -9,7 +9,6 @@ them, the rows are read as any folder is: there is one way to decide what a file
 from __future__ import annotations
 
 import io
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,10 +21,11 @@ import numpy as np
 from PIL import Image
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import write_bytes, write_json
+from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.paths import path_name
 from semsynth.data.label_files import find_label_file
+from semsynth.data.sources.files import EXTENSIONS
 from semsynth.data.sources.sidewalk import hub_errors
 from semsynth.data.sources.tree import FileTree
 
@@ -57,8 +57,9 @@ def table_kind(tree: FileTree) -> str | None:
         return "dataset_dict.json of save_to_disk"
     if {"state.json", "dataset_info.json"} <= names:
         return "state.json of save_to_disk"
+    has_images = any(name.lower().endswith(tuple(EXTENSIONS)) for name in names)
     for name in sorted(names):
-        if name.endswith(_TABLES):
+        if name.endswith(_TABLES) and not has_images:
             return f"{name.rpartition('.')[2]} files"
         if _METADATA.search(name) and _names_files(tree.path(name)):
             return f"{Path(name).name} that names images and masks"
@@ -79,7 +80,7 @@ def unpacked_table(
 ) -> Iterator[Path]:
     """Unpack the rows of a data set into ``folder``, which is removed at the end, and give it.
 
-    Rows that an interrupted run unpacked are not written again.
+    What an interrupted run unpacked is not written again.
 
     Args:
         where: a folder, or the name of a repository of the hub.
@@ -91,14 +92,18 @@ def unpacked_table(
     """
     try:
         with hub_errors(where):
-            for split, rows, total in _splits(where):
-                _unpack(where, split, rows, total, folder, given)
-        _write_labels(where, folder)
+            written = {
+                path for part in _splits(where) for path in _unpack(where, *part, folder, given)
+            }
+        written |= _write_labels(where, folder)
+        for path in folder.rglob("*"):
+            if path.is_file() and path not in written:
+                path.unlink()  # of another table, by a run that was killed
         yield folder
     except UserError as error:
+        raise type(error)(str(error).replace(str(folder), where)) from None
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(str(error).replace(f"{folder}/", f"{where}: ")) from None
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _splits(where: str) -> Iterator[tuple[str, Any, int | None]]:
@@ -129,7 +134,8 @@ def _unpack(
     total: int | None,
     folder: Path,
     given: tuple[str | None, str | None],
-) -> None:
+) -> set[Path]:
+    """Write the rows of a split; return the files."""
     from datasets import Image as ImageFeature
 
     features = rows.features or {}
@@ -138,6 +144,7 @@ def _unpack(
             rows = rows.cast_column(name, ImageFeature(decode=False))
     columns: Columns | None = None
     used: set[str] = set()
+    written: set[Path] = set()
     with progress_bar(total, f"unpack {split}", "row") as bar:
         for index, row in enumerate(rows):
             place = f"{where}, {split}, row {index}"
@@ -155,11 +162,13 @@ def _unpack(
                 data = encoded(row[column], f"{place}, {column}")
                 suffix = _suffix(data, f"{place}, {column}")
                 path = folder / path_name(split, place) / kind / f"{stem}{suffix}"
-                if not (path.exists() and path.stat().st_size == len(data)):
+                if not (path.exists() and path.read_bytes() == data):
                     write_bytes(path, data)
+                written.add(path)
             bar.update()
     if columns is None:
         logger.warning(f"{where}: the split {split} has no rows")
+    return written
 
 
 def find_columns(
@@ -264,21 +273,19 @@ def _stem(value: Any, index: int, used: set[str]) -> str:
     return number if stem in used else stem
 
 
-def _write_labels(where: str, folder: Path) -> None:
-    """Put the names of the classes beside the rows: a label file of the folder or repository."""
+def _write_labels(where: str, folder: Path) -> set[Path]:
+    """Put the names of the classes beside the rows: the label file of a folder or repository."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError
 
     if Path(where).is_dir():
         path = find_label_file(Path(where))
     else:
         try:
             path = Path(hf_hub_download(where, "id2label.json", repo_type="dataset"))
-        except (EntryNotFoundError, HfHubHTTPError):
+        except EntryNotFoundError:
             path = None
     if path is None:
-        return
-    if path.suffix == ".json":
-        write_json(folder / path.name, json.loads(path.read_text(encoding="utf-8")))
-    else:
-        write_bytes(folder / path.name, path.read_bytes())
+        return set()
+    write_bytes(folder / path.name, path.read_bytes())
+    return {folder / path.name}
