@@ -70,7 +70,7 @@ HELP: dict[str, _Help] = {
             ),
         },
         {
-            "training": "recipe set data output resume mask_dropout",
+            "training": "recipe set data output resume data_changed mask_dropout track",
             "start": "from_checkpoint fork label_map",
         },
     ),
@@ -84,7 +84,7 @@ HELP: dict[str, _Help] = {
             ),
         },
         {
-            "training": "recipe set data output mask_dropout",
+            "training": "recipe set data output data_changed mask_dropout track",
             "start": "from_checkpoint fork label_map",
             "cluster": "nodes gpus cpus memory time partition account mail dry_run",
         },

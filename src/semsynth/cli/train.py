@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import faulthandler
+import shlex
 from contextlib import suppress
 
 from semsynth.cli.common import exit_at_once, exit_status, finish, parse
 from semsynth.core.distributed.preemption import listening
 from semsynth.core.distributed.shards import process_rank
-from semsynth.training.recipe import TrainConfig, chosen_recipe
+from semsynth.training.recipe import TrainConfig, chosen_recipe, run_folder
 
 
 def main(argv: list[str]) -> int:
@@ -35,5 +36,13 @@ def _train(argv: list[str]) -> int:
         from semsynth.training.loop import train
 
         result = train(config)
-        # One of several processes prints.
-        return finish(result, as_json) if process_rank()[0] == 0 else 0
+        if process_rank()[0] != 0:  # one of several processes prints
+            return 0
+        return finish(result if as_json else {**result, "next": next_command(config)}, as_json)
+
+
+def next_command(config: TrainConfig) -> str:
+    """Return the command that generates images with the trained model."""
+    run = run_folder(config, chosen_recipe(config))
+    words = ["generate", "--model", str(run), "--data", str(config.data)]
+    return shlex.join(["semsynth", *words, "--output", str(run / "samples")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,16 @@ from semsynth.training.recipe import Recipe, TrainConfig
 from semsynth.training.run_output import DATA_CHANGES, DataChanged, RunOutput
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
 from semsynth.training.step import TrainContext, noise_at
+from semsynth.training.trackers import tracker_names
 
 
 def check_start(config: TrainConfig) -> None:
-    """Check that the options name at most one start; UserError says which to omit."""
+    """Check what can be known before anything is read.
+
+    Raises:
+        UserError: two starts, or a tracker that is not there; says what to omit or to install.
+    """
+    tracker_names(config.track)
     if config.fork is not None and config.from_checkpoint is not None:
         raise UserError("--fork and --from: a run has one start; omit one of them")
     if config.label_map is not None and config.from_checkpoint is None:
@@ -170,6 +177,35 @@ def build_run(
     if not sharded:
         state.unet, state.optimizer = accelerator.prepare(unet, state.optimizer)
     return state, context
+
+
+def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset, job: Job) -> str:
+    """Return what a training tells at its start: data, network, device, where previews are."""
+    recipe, train = context.recipe, context.recipe.train
+    trained = len(data.stems("train"))
+    held_out = len(data.stems("val")) if "val" in data.splits() else 0
+    count = sum(parameter.numel() for parameter in state.ema.module.parameters())
+    device = str(context.device)
+    if context.device.type == "cuda":
+        device = torch.cuda.get_device_name(context.device)
+    processes = f"{job.world} x {device}" if job.world > 1 else device
+    previews = "no previews (train.preview_every=0)"
+    if train.preview_every:
+        previews = f"previews every {train.preview_every} steps in {job.folder / 'previews'}"
+    precision = "bfloat16" if state.precision == "bf16" else "float32"
+    return "\n".join(
+        (
+            f"{job.folder}: recipe {recipe.name}",
+            f"  data      {data.info.name} ({data.root}): {trained:,} training and "
+            f"{held_out:,} held-out images of {data.height}x{data.width}, "
+            f"{len(data.labels.trainable)} classes",
+            f"  network   {count:,} parameters, codec {recipe.model.codec}",
+            f"  steps     {state.step:,} of {recipe.total_steps:,} done; {train.batch_size} images "
+            f"a step, {recipe.step_size[0]}x{recipe.step_size[1]}",
+            f"  device    {processes}, {precision}",
+            f"  to watch  {previews}; `semsynth status {shlex.quote(str(job.folder))}`",
+        )
+    )
 
 
 def is_sharded(recipe: Recipe, accelerator: Accelerator) -> bool:

@@ -26,6 +26,7 @@ from semsynth.training.build import (
     check_fit,
     check_start,
     claim,
+    first_lines,
     training_images,
     with_codec_hash,
 )
@@ -43,6 +44,7 @@ from semsynth.training.step import (
     step_names,
     train_step,
 )
+from semsynth.training.trackers import Trackers, tracker_names
 from semsynth.training.validation import (
     can_validate,
     held_out_latents,
@@ -105,7 +107,10 @@ def _train(
             return
     job.start(recipe.total_steps)
     state, context = run or build_run(recipe, data, job, start)
-    _Training(state, context, data, job, on_checkpoint).run()
+    if job.is_main:
+        logger.info(first_lines(state, context, data, job))
+    trackers = _open_trackers(config, recipe, state.step, job)
+    _Training(state, context, data, job, on_checkpoint, trackers).run()
     ema = full_ema(state, recipe)
     if job.is_main:
         job.lock.check()
@@ -129,6 +134,14 @@ def _claim_folder(
     return start
 
 
+def _open_trackers(config: TrainConfig, recipe: Recipe, step: int, job: Job) -> Trackers | None:
+    """Open what ``--track`` names on rank 0; all ranks get the error of one that does not open."""
+    opened: list[Trackers] = []
+    if names := tracker_names(config.track):
+        job.run_on_rank0(lambda: opened.append(Trackers(names, job.folder, recipe, step)))
+    return opened[0] if opened else None
+
+
 class _Training:
     """The loop over the steps, and what is due between them."""
 
@@ -139,6 +152,7 @@ class _Training:
         data: PreparedDataset,
         job: Job,
         on_checkpoint: OnCheckpoint | None,
+        trackers: Trackers | None,
     ) -> None:
         self.state, self.context, self.data, self.job = state, context, data, job
         self.recipe, self.on_checkpoint = context.recipe, on_checkpoint
@@ -150,7 +164,7 @@ class _Training:
         self.checkpoints = CheckpointWriter(job.folder, *keep, last, job.lock)
         self.images: TrainingDataset = training_images(context, data)
         self.held_out = held_out_latents(context, data)
-        self.metrics = Metrics(job.folder, state.step) if job.is_main else None
+        self.metrics = Metrics(job.folder, state.step, trackers) if job.is_main else None
         devices = [context.device] * job.world
         speed = Throughput(self.recipe, data.labels.num_channels, devices, state.precision)
         self.window = LogWindow(speed, self.recipe)
@@ -251,7 +265,9 @@ class _Training:
             self._validate(ema, self.metrics)
         if previews and self.job.is_main:
             self._enter_phase("preview")
-            preview(self._synthesizer(ema), self.data, self.job.folder, step)
+            path = preview(self._synthesizer(ema), self.data, self.job.folder, step)
+            if self.metrics is not None and self.metrics.trackers is not None:
+                self.metrics.trackers.log_preview(step, path)
         if saves:
             self._save(ema)
         if saves and self.job.is_main and self.on_checkpoint is not None:

@@ -1,8 +1,7 @@
-"""The numbers of a run: ``metrics.jsonl``, TensorBoard where it is installed, speed and MFU."""
+"""The numbers of a run: ``metrics.jsonl`` and trackers, speed and MFU."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import time
@@ -21,13 +20,14 @@ from semsynth.models.flops import training_flops
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.training.recipe import Recipe, latent_size
+from semsynth.training.trackers import Trackers
 
 
 class Metrics:
     """Appends to ``metrics.jsonl``; a resumed run first drops what lies after its checkpoint."""
 
-    def __init__(self, run: Path, start_step: int) -> None:
-        """Open the log of ``run`` for steps after ``start_step``."""
+    def __init__(self, run: Path, start_step: int, trackers: Trackers | None = None) -> None:
+        """Open the log of ``run`` for steps after ``start_step``; trackers get its numbers, too."""
         self.path = run / "metrics.jsonl"
         lines, damaged = _read(self.path)
         if damaged:
@@ -36,29 +36,24 @@ class Metrics:
         write_text(self.path, "".join(line + "\n" for line in kept))
         self._file = self.path.open("ab", buffering=0)
         self._waiting = b""  # what a full disk did not take
-        self._board: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
+        self.trackers = trackers
 
     def write(self, step: int, **values: float | int | str) -> None:
         """Add a line; where the disk is full it waits until there is room, and stops nothing."""
         self._waiting += (json.dumps({"step": step, **values}) + "\n").encode()
         with suppress(OSError):
             self._waiting = self._waiting[self._file.write(self._waiting) :]
-            if self._board is not None:
-                for name, value in values.items():
-                    if not isinstance(value, str):
-                        self._board.add_scalar(name, value, step)
+        if self.trackers is not None:
+            numbers = {name: v for name, v in values.items() if not isinstance(v, str)}
+            self.trackers.log(step, numbers)
 
     def close(self) -> None:
         """Close the files."""
         with suppress(OSError):
             self._file.write(self._waiting)
             self._file.close()
-            if self._board is not None:
-                self._board.close()
+        if self.trackers is not None:
+            self.trackers.close()
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -277,6 +277,8 @@ class TrainConfig:
             samples also classes and regions (finetune.region_dropout, if the recipe has none).
         set: changes of the recipe, as section.key=value; lr and bs are train.learning_rate and
             train.batch_size.
+        track: show numbers and previews in tensorboard, wandb, mlflow or trackio, too; several with
+            commas between them. Each needs its package, and is set up by its own variables.
         device: auto, cpu, cuda or mps.
     """
 
@@ -290,6 +292,7 @@ class TrainConfig:
     data_changed: Literal["ask", "continue"] = "ask"
     mask_dropout: Literal["whole", "region"] = "whole"
     set: tuple[str, ...] = ()
+    track: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 

@@ -65,6 +65,8 @@ class SubmitConfig:
     set: tuple[str, ...] = ()
     """Changes of the recipe, as section.key=value; lr and bs are train.learning_rate and
     train.batch_size."""
+    track: tuple[str, ...] = ()
+    """Trackers; as in `semsynth train`."""
     nodes: int = 1
     """Machines."""
     gpus: int = 8
@@ -109,6 +111,7 @@ class SubmitConfig:
             data_changed=self.data_changed,
             mask_dropout=self.mask_dropout,
             set=self.set,
+            track=self.track,
         )
 
 
@@ -166,6 +169,8 @@ def script(config: SubmitConfig, run: Path) -> str:
         flags += ["--data-changed", config.data_changed]
     if config.mask_dropout != "whole":
         flags += ["--mask-dropout", config.mask_dropout]
+    if config.track:
+        flags += ["--track", *config.track]
     flags += ["--set", *config.set] if config.set else []
     return SCRIPT.format(
         options="\n".join(options),
