@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,34 @@ def test_colours(color: Any) -> None:
 def test_colours_by_their_names() -> None:
     found = label_file({"labels": {"a": "white", "b": "red"}}, "x")
     assert [label.color for label in found.labels.labels] == [(255, 255, 255), (255, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ignore: void\nlabels: {0: road, 1: void}",
+        "ignore: [void, 1]\nlabels: [road, void]",
+        "0: road\n1: void\nignore: 1\n",
+        "{'ignore': [1], '0': road, '1': void}",
+        "names: [road, void]\nignore: '1'",
+    ],
+)
+def test_what_is_ignored_by_id_or_name(text: str, tmp_path: Path) -> None:
+    found = file_of(tmp_path, text)
+    assert (found.labels.names, found.labels.ignore_id) == ({0: "road", 1: "void"}, 1)
+
+
+def test_a_class_may_have_the_name_of_a_key(tmp_path: Path) -> None:
+    found = file_of(tmp_path, "{road: 0, ignore: 1, name: 2}")
+    assert found.labels.names == {0: "road", 1: "ignore", 2: "name"}
+
+
+def test_names_are_one_line_in_one_form(tmp_path: Path) -> None:
+    name = "Straße über Wasser"
+    found = file_of(tmp_path, f"labels: ['{unicodedata.normalize('NFD', name)}', b]")
+    assert found.labels.by_id[0].name == name
+    with pytest.raises(UserError, match="a name is one line of text"):
+        file_of(tmp_path, 'labels: ["a\\nb"]')
 
 
 def test_several_ignored_ids_become_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,8 +72,11 @@ def stated_labels(value: Any, where: str) -> Stated:
             if all(key in value for key in keys):
                 return reader(value, where)
         if value:
-            entries, has_ids = _entries(value, where, "")
-            return Stated("ids and names", entries, has_ids=has_ids)
+            plain = {key: part for key, part in value.items() if key not in _OPTIONS}
+            if not plain or not all(_as_id(key) is not None for key in plain):
+                plain, value = dict(value), {}  # names first: one may be called "ignore"
+            entries, has_ids = _entries(plain, where, "")
+            return _with_options(Stated("ids and names", entries, has_ids=has_ids), value, where)
     if isinstance(value, list) and value:
         form = "a list of labels" if isinstance(value[0], Mapping) else "a list of names"
         entries, has_ids = _entries(value, where, "")
@@ -185,11 +189,15 @@ def _with_options(stated: Stated, value: Mapping[str, Any], where: str) -> State
     found: dict[str, Any] = {}
     for key in ("name", "licence"):
         if value.get(key) is not None:
-            found[key] = _text(value[key], where, key)
+            found[key] = text_of(value[key], where, key)
     if value.get("ignore") is not None:
         given = value["ignore"]
         found["ignore"] = tuple(
-            id_of(i, where, "ignore") for i in (given if isinstance(given, list) else [given])
+            dict.fromkeys(
+                i
+                for part in (given if isinstance(given, list) else [given])
+                for i in _ignored(part, stated.entries, where)
+            )
         )
     if value.get("reduce_zero_label") is not None:
         if not isinstance(value["reduce_zero_label"], bool):
@@ -199,8 +207,14 @@ def _with_options(stated: Stated, value: Mapping[str, Any], where: str) -> State
         merge = value["merge"]
         if not isinstance(merge, Mapping) or not all(isinstance(m, list) for m in merge.values()):
             raise UserError(f"{where}: merge must be like {{ground: [1, 2]}}: a name, then ids")
-        found["merge"] = {_text(k, where, "merge"): tuple(m) for k, m in merge.items()}
+        found["merge"] = {text_of(k, where, "merge"): tuple(m) for k, m in merge.items()}
     return replace(stated, **found)
+
+
+def _ignored(value: Any, entries: Sequence[Entry], where: str) -> list[int]:
+    """Return the ids that an entry of ``ignore``, an id or a name, stands for."""
+    named = [entry.id for entry in entries if entry.name == value]
+    return named or [id_of(value, where, "ignore")]
 
 
 def _entries(
@@ -214,7 +228,7 @@ def _entries(
         raise UserError(f"{where}: {at} must be a list of names, or ids with names (0: road)")
     if all(isinstance(part, Mapping) for part in stored):
         return _of_mappings(stored, where, place, own)
-    names = [_text(name, where, f"{place or 'line'}.{i}") for i, name in enumerate(stored)]
+    names = [text_of(name, where, f"{place or 'line'}.{i}") for i, name in enumerate(stored)]
     return numbered(names, where), False
 
 
@@ -244,7 +258,7 @@ def _of_mapping(
     if any(i is not None for i in ids):
         wrong = next(key for key, i in zip(stored, ids, strict=True) if i is None)
         raise UserError(f"{where}: {place or 'labels'} has ids and '{wrong}', which is no id")
-    names = [_text(key, where, place or "names") for key in stored]
+    names = [text_of(key, where, place or "names") for key in stored]
     if all(_as_id(value) is not None for value in values):
         pairs = zip(names, values, strict=True)
         return tuple(Entry(id_of(i, where, name), name) for name, i in pairs), True
@@ -278,7 +292,7 @@ def _of_value(i: int, value: Any, where: str, place: str, own: bool) -> Entry:
     """Return the label of an id from its name, or from a mapping with name and colour."""
     at = f"{place}.{i}" if place else str(i)
     if not isinstance(value, Mapping):
-        return Entry(i, _text(value, where, at))
+        return Entry(i, text_of(value, where, at))
     if own and (unknown := [key for key in value if key not in _OWN_ENTRY]):
         near = difflib.get_close_matches(str(unknown[0]), _OWN_ENTRY, n=1, cutoff=0.0)[0]
         raise UserError(f"{where}: unknown key '{at}.{unknown[0]}'; did you mean '{near}'?")
@@ -286,7 +300,7 @@ def _of_value(i: int, value: Any, where: str, place: str, own: bool) -> Entry:
     if not keys:
         raise UserError(f"{where}: key '{at}.name' is missing")
     # Mapillary's names are unique, what is readable is not.
-    name = _text(value[keys[0]], where, f"{at}.{keys[0]}")
+    name = text_of(value[keys[0]], where, f"{at}.{keys[0]}")
     thing = value.get("thing", value.get("isthing", value.get("instances", False)))
     if thing not in (True, False):
         raise UserError(f"{where}: '{at}.thing' is {thing!r}: must be true or false")
@@ -313,14 +327,17 @@ def id_of(value: Any, where: str, place: str) -> int:
     return i
 
 
-def _text(value: Any, where: str, place: str) -> str:
+def text_of(value: Any, where: str, place: str) -> str:
+    """Return a name in NFC; UserError if it is no text, empty, or has control characters."""
     if not isinstance(value, str) or not value.strip():
         what = "is empty" if value is None or value == "" else f"is {value!r}, which is not text"
         raise UserError(
             f"{where}: '{place}' {what}; write a name (in quotes, if it looks like a "
             "number or true)"
         )
-    return value.strip()
+    if any(unicodedata.category(c) == "Cc" for c in value.strip()):
+        raise UserError(f"{where}: '{place}' is {value!r}: a name is one line of text")
+    return unicodedata.normalize("NFC", value.strip())
 
 
 def color_of(value: Any, where: str, place: str) -> Color:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from semsynth.core.errors import UserError
-from semsynth.data.label_forms import Entry, Stated, color_of, id_of, numbered
+from semsynth.data.label_forms import Entry, Stated, color_of, id_of, numbered, text_of
 
 _RGB = r"(?P<r>\d{1,3})[\s,;]+(?P<g>\d{1,3})[\s,;]+(?P<b>\d{1,3})"
 _HEX = r"(?P<hex>#[0-9a-fA-F]{6}(?:[0-9a-fA-F]{2})?)"
@@ -117,7 +117,8 @@ def _of_matches(values: Sequence[dict[str, str]], form: str, where: str) -> Stat
             color = color_of([_part(cells, key, where) for key in "rgb"], where, cells["name"])
         elif stated := cells.get("hex") or cells.get("color"):
             color = color_of(stated, where, cells["name"])
-        entries.append(Entry(i, cells["name"].strip().strip('"'), color))
+        name = text_of(cells["name"].strip().strip('"'), where, f"name of {i}")
+        entries.append(Entry(i, name, color))
     if not has_ids:
         numbered([entry.name for entry in entries], where)
     return Stated(form, tuple(entries), has_ids=has_ids)
@@ -133,7 +134,7 @@ def _part(cells: dict[str, str], key: str, where: str) -> int:
 def _list_of_names(
     lines: Sequence[tuple[int, str]], kept: Sequence[tuple[int, str]], where: str
 ) -> Stated:
-    names = [line for _, line in kept]
+    names = [text_of(line, where, f"line {number}") for number, line in kept]
     last = kept[-1][0]
     empty = [number for number, line in lines if not line and kept[0][0] < number < last]
     if empty:
