@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import unicodedata
 from dataclasses import replace
@@ -10,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from semsynth.core.errors import UserError
+from semsynth.data.config import PrepareConfig
 from semsynth.data.label_files import (
     LabelFile,
     find_label_file,
@@ -20,6 +23,7 @@ from semsynth.data.label_files import (
     read_label_file,
 )
 from semsynth.data.labels import Color
+from semsynth.data.prepare import prepare
 from semsynth.data.unnamed_labels import suggestion
 
 NAMES = {0: "other", 1: "road", 2: "sky", 3: "car"}
@@ -331,3 +335,57 @@ def test_classes_named_by_their_ids() -> None:
     found = labels_of_ids({3, 1, 255}, "masks", ignore=(255,))
     assert found.labels.names == {1: "1", 3: "3", 255: "ignored"}
     assert found.labels.ignore_id == 255
+
+
+@pytest.mark.parametrize("colored", [False, True], ids=["ids", "colours"])
+def test_the_labels_file_of_an_error_can_be_pasted(colored: bool, tmp_path: Path) -> None:
+    ids = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
+    palette = np.array([[0, 0, 0], [128, 64, 128], [0, 0, 142]], np.uint8)
+    for folder, pixels in (("images", palette[ids]), ("masks", palette[ids] if colored else ids)):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        for stem in ("a", "b"):
+            Image.fromarray(pixels).save(tmp_path / "raw" / folder / f"{stem}.png")
+    text = "ignore: 0\nlabels: {0: {name: none, color: '#000000'}, 1: {name: a, color: '#804080'}}"
+    (tmp_path / "raw" / "labels.yaml").write_text(text)
+    config = PrepareConfig(
+        source="folder", data=tmp_path / "raw", output=tmp_path / "o", height=8, width=8, workers=1
+    )
+    with pytest.raises(UserError) as error:
+        prepare(config)
+    assert "\n" not in str(error.value)
+    (ready,) = re.findall(r"as a labels file: (\{.*\}\})", str(error.value))
+    (tmp_path / "raw" / "labels.yaml").write_text(ready)
+    data = prepare(config)
+    assert data.labels.ignore_id == 0
+    assert (data.read_mask("train", data.stems("train")[0]) == ids).all()
+    assert data.labels.num_channels == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "stored", "expected"),
+    [
+        ("ignore: [0, 3]\nlabels: [x, a, b]", [0, 1, 2, 3], [0, 1, 2, 0]),
+        ("labels: {0: g, 1: g, 2: b, 3: c}", [0, 1, 2, 3], [0, 0, 2, 3]),
+        ("reduce_zero_label: true\nlabels: [a, b, c]", [0, 1, 3, 255], [255, 0, 2, 255]),
+    ],
+)
+def test_prepared_masks_have_the_final_ids(
+    labels: str, stored: list[int], expected: list[int], tmp_path: Path
+) -> None:
+    mask = np.array(stored, np.uint8).repeat(16).reshape(8, 8)
+    for folder, pixels in (("images", mask), ("masks", mask)):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        for stem in ("a", "b"):
+            Image.fromarray(pixels).save(tmp_path / "raw" / folder / f"{stem}.png")
+    (tmp_path / "raw" / "labels.yaml").write_text(labels)
+    config = PrepareConfig(
+        source="folder", data=tmp_path / "raw", output=tmp_path / "o", height=8, width=8, workers=1
+    )
+    data = prepare(config)
+    found = data.read_mask("train", data.stems("train")[0])
+    assert found.ravel()[::16].tolist() == expected
+    assert data.info.reading is not None
+    remap = {str(i): j for i, j in zip(stored, expected, strict=True)}
+    assert data.info.reading.remap is not None
+    assert data.info.reading.remap.items() >= remap.items()
+    assert prepare(config).info == data.info

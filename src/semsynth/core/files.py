@@ -216,6 +216,8 @@ def read_json(path: str | Path) -> Any:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, not a file") from None
     return parse_json(data, str(path))
 
 

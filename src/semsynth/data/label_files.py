@@ -126,29 +126,33 @@ class LabelFile:
             f"{self.where}: coloured masks need a color for each label, {what} ({because})"
         )
 
-    def to_yaml(self) -> str:
-        """Return a ``labels.yaml`` that says the same; with the colours that somebody chose."""
+    def to_value(self) -> dict[str, Any]:
+        """Return the values of a ``labels.yaml`` that says the same, its labels by their ids."""
         stated = self.stated
-        value: dict[str, Any] = {"name": self.name, "licence": self.licence}
-        if stated.ignore:
-            value["ignore"] = list(stated.ignore) if len(stated.ignore) > 1 else stated.ignore[0]
-        value["reduce_zero_label"] = stated.reduce_zero or None
-        value["merge"] = {name: list(ids) for name, ids in stated.merge.items()} or None
         labels: dict[int, dict[str, Any]] = {}
         for entry in sorted(stated.entries, key=lambda entry: entry.id):
             labels[entry.id] = {"name": entry.name}
             labels[entry.id] |= {"color": hex_color(entry.color)} if entry.color else {}
             labels[entry.id] |= {"thing": True} if entry.thing else {}
-        value = {key: part for key, part in value.items() if part is not None}
-        head = yaml.safe_dump(value, sort_keys=False, allow_unicode=True) if value else ""
-        body = yaml.safe_dump(
-            {"labels": labels},
+        value = {
+            "name": self.name,
+            "licence": self.licence,
+            "ignore": list(stated.ignore) if len(stated.ignore) > 1 else (*stated.ignore, None)[0],
+            "merge": {name: list(ids) for name, ids in stated.merge.items()} or None,
+            "reduce_zero_label": stated.reduce_zero or None,
+        }
+        return {key: part for key, part in value.items() if part is not None} | {"labels": labels}
+
+    def to_yaml(self) -> str:
+        """Return a ``labels.yaml`` that says the same; with the colours that somebody chose."""
+        text: str = yaml.safe_dump(
+            self.to_value(),
             sort_keys=False,
             allow_unicode=True,
             width=1000,
             default_flow_style=None,
         )
-        return f"{head}{body}"
+        return text
 
 
 def hex_color(color: Color) -> str:

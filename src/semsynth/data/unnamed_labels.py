@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import yaml
@@ -48,25 +50,19 @@ def suggestion(found: Iterable[int | Color], known: LabelFile | None = None) -> 
         found: ids or colours without a name.
         known: the labels that have one.
     """
-    head, entries = "", {}
-    shift = 0
-    if known is not None:
-        stated = known.stated
-        shift = int(stated.reduce_zero)
-        ignore = [i for i in stated.ignore if not shift or i != 255]
-        head = f"ignore: {ignore if len(ignore) > 1 else ignore[0]}, " if ignore else ""
-        head += "reduce_zero_label: true, " if shift else ""
-        entries = {entry.id: _entry(entry.name, entry.color) for entry in stated.entries}
-    for number, value in enumerate(found):
-        if isinstance(value, int):
-            entries[value - shift] = f"'{value}'"
+    value: dict[str, Any] = {"labels": {}} if known is None else known.to_value()
+    labels: dict[int, Any] = {
+        i: entry["name"] if len(entry) == 1 else entry for i, entry in value["labels"].items()
+    }
+    shift = 0 if known is None else int(known.stated.reduce_zero)
+    for what in found:
+        if isinstance(what, int):
+            labels[what - shift] = str(what)
         else:
-            entries[number] = _entry(f"class {number}", value)
-    return f"{{{head}labels: {{{', '.join(f'{i}: {entries[i]}' for i in sorted(entries))}}}}}"
-
-
-def _entry(name: str, color: Color | None) -> str:
+            number = max(labels, default=-1) + 1
+            labels[number] = {"name": f"class {number}", "color": hex_color(what)}
+    value["labels"] = dict(sorted(labels.items()))
     text: str = yaml.safe_dump(
-        [name], allow_unicode=True, default_flow_style=True, width=1000
-    ).strip()[1:-1]
-    return text if color is None else f"{{name: {text}, color: '{hex_color(color)}'}}"
+        value, sort_keys=False, allow_unicode=True, width=math.inf, default_flow_style=True
+    )
+    return text.strip()

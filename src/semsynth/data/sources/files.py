@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ from semsynth.data.unnamed_labels import suggestion, values_of
 EXTENSIONS = {
     ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
+# What the message says of a mask that lacks a label, and of how many colours one may lack them.
+_WITHOUT_LABEL = "ids outside the labels|belongs to no label"
+_MOST_COLORS = 16
 EXIF: tuple[Exif, Exif] = ("apply", "ignore")
 
 
@@ -199,12 +203,19 @@ class PairSource:
         try:
             return mask_ids(raw, self._stored, self._decision)
         except UserError as error:
-            if self.label_file is None or "ids outside the labels" not in str(error):
+            if self.label_file is None or not re.search(_WITHOUT_LABEL, str(error)):
                 raise
-            unknown = sorted(values_of(raw)[0].keys() - self._stored.by_id.keys())
-            ready = suggestion(unknown, self.label_file)
-            ignored = [*self.label_file.stated.ignore, *unknown]
-            raise UserError(f"{error}; as a labels file: {ready}, or ignore: {ignored}") from None
+            ids, colors = values_of(raw)
+            if ids:
+                unknown = sorted(ids.keys() - self._stored.by_id.keys())
+                ignored = f", or ignore: {[*self.label_file.stated.ignore, *unknown]}"
+                ready = suggestion(unknown, self.label_file) + ignored
+            else:
+                others = sorted(colors.keys() - {label.color for label in self._stored.labels})
+                if len(others) > _MOST_COLORS:
+                    raise
+                ready = suggestion(others, self.label_file)
+            raise UserError(f"{error}; as a labels file: {ready}") from None
 
 
 def _read_objects(path: Path, exif: Exif) -> Array:
