@@ -288,3 +288,62 @@ def test_reading_many_annotations_grows_with_their_number_alone(tmp_path: Path) 
     write(tmp_path / "instances.json", exports.coco_value(names))
     sizes = {len(pickle.dumps(record)) for record in opened(tmp_path).records()}
     assert max(sizes) < 4000 < (tmp_path / "instances.json").stat().st_size
+
+
+def test_a_file_among_images_and_masks_is_what_it_is(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save_image(tmp_path / "images" / name)
+        mask = Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / "masks" / name)
+    write(tmp_path / "instances.json", exports.coco_value(["a.png", "b.png"]))
+    with pytest.raises(UserError, match=r"can be read as folder .* or as coco"):
+        opened(tmp_path)
+    source = opened(tmp_path / "instances.json")
+    assert source.layout is not None and source.layout.title == "COCO instances"
+    assert same_as_truth(names_of(source, "a"))
+    write(tmp_path / "other.json", {"a": 1})
+    with pytest.raises(UserError, match=r"other\.json: no layout of coco, .* is recognised"):
+        opened(tmp_path / "other.json")
+
+
+def test_labels_of_labelme_with_its_two_words(tmp_path: Path) -> None:
+    exports.labelme(tmp_path)
+
+    def ignored(value: dict[str, Any]) -> None:
+        value["shapes"][1]["label"] = "__ignore__"
+
+    changed(tmp_path / "im0.json", ignored)
+    write(tmp_path / "labels.txt", "__ignore__\n_background_\ntree\nroad\ncar\n")
+    source = opened(tmp_path)
+    names = source.labels.names
+    assert [names[i] for i in range(4)] == ["_background_", "tree", "road", "car"]
+    assert source.labels.ignore_id is not None
+    found = names_of(source, "im0")
+    assert (found[truth(1)["car"]] == names[source.labels.ignore_id]).all()
+    assert (found[truth(1)["background"]] == "_background_").all()
+    (tmp_path / "labels.txt").unlink()
+    source = opened(tmp_path)
+    assert source.labels.ignore_id is not None
+    assert source.labels.names[source.labels.ignore_id] == "__ignore__"
+
+
+def test_the_same_name_in_two_splits_or_two_categories(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        save_image(tmp_path / f"{split}2017" / "0001.png", len(split))
+        value = exports.coco_value(["0001.png"])
+        value["categories"].append({"id": 91, "name": "car", "color": [1, 2, 3]})
+        value["categories"].append({"id": 3, "name": "Background", "color": [9, 9, 9]})
+        value["annotations"][1]["category_id"] = 91
+        write(tmp_path / "annotations" / f"instances_{split}2017.json", value)
+    source = opened(tmp_path)
+    assert {r.split: r.payload.image.parent.name for r in source.records()} == {
+        "train": "train2017",
+        "val": "val2017",
+    }
+    assert source.labels.names == {3: "Background", 7: "road", 21: "tree", 90: "car"}
+    assert source.layout is not None
+    assert "categories 90 and 91 are both 'car': one class" in source.layout.notes
+    record = next(iter(source.records()))
+    mask = source.read(record).mask
+    assert (mask[truth()["car"]] == 90).all() and (mask[truth()["background"]] == 3).all()

@@ -43,6 +43,8 @@ SOURCES = {
     "voc": "semsynth.data.sources.voc",
 }
 
+# Layouts of images and masks, which no single file describes.
+_OF_FOLDERS = ("folder", "voc", "mapillary")
 # The data sets of the paper, with instance edges or without: the official scripts give ADE20K none;
 # to CelebAMask-HQ's faces they give those of the label map. For COCO-Stuff nothing is published.
 _EDGES = {"ade20k": False, "celebamask": True, "cityscapes": True, "cocostuff": False}
@@ -101,11 +103,13 @@ def recognise(tree: FileTree, where: str) -> str:
     Raises:
         UserError: none of ``LAYOUTS``, or more than one: names what was seen of each.
     """
-    seen = {name: import_module(SOURCES[name]).recognise(tree) for name in LAYOUTS}
+    # A file that is given instead of a folder is one of annotations.
+    names = [name for name in LAYOUTS if tree.start is None or name not in _OF_FOLDERS]
+    seen = {name: import_module(SOURCES[name]).recognise(tree) for name in names}
     found = {name: because for name, because in seen.items() if because}
     if not found:
         raise UserError(
-            f"{where}: no layout of {', '.join(LAYOUTS)} is recognised in its {len(tree.files)} "
+            f"{where}: no layout of {', '.join(names)} is recognised in its {len(tree.files)} "
             "files; the simplest is images/ and masks/ with the same file names, and labels.yaml"
         )
     if len(found) > 1:

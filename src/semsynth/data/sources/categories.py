@@ -12,6 +12,9 @@ from semsynth.data.label_files import LabelFile, find_label_file, read_label_fil
 from semsynth.data.labels import MAX_ID, Color, Label, LabelSet, distinct_colors
 from semsynth.data.sources.tree import FileTree
 
+# What LabelMe's own export ignores.
+_IGNORED = "__ignore__"
+
 
 @dataclass(frozen=True)
 class Category:
@@ -94,7 +97,10 @@ def classes_of(
         notes.append(f"pixels without a segment have no label ({rest} {names[rest]}, ignored)")
     else:
         notes.append(f"pixels without a shape are '{names[rest]}' ({rest}), a class of its own")
-    labels = _labels(categories, ids, names, rest if rest_ignored else None, where)
+    ignore = rest if rest_ignored else ids.get(_IGNORED)
+    if ignore is not None and not rest_ignored:
+        notes.append(f"pixels of '{_IGNORED}' ({ignore}) are ignored, as in LabelMe")
+    labels = _labels(categories, ids, names, ignore, where)
     return Classes(labels, ids, rest, where, tuple(notes), where=where)
 
 
@@ -178,6 +184,9 @@ def _classes_of_file(file: LabelFile, plain: _Numbered, path: str, where: str) -
     notes = list(file.notes)
     for i, name in plain.names.items():
         own = by_name.get(name)
+        if own is None and name == _IGNORED and file.labels.ignore_id is not None:
+            found[i] = file.labels.ignore_id
+            continue
         new = names_of.get(i, "")
         if own is None and same and i in remap and new not in plain.names.values():
             own = i
