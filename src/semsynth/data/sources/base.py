@@ -196,5 +196,5 @@ def split_by_group(groups: Iterable[str], val_share: float, seed: int) -> dict[s
         if abs(count + sizes[group] - wanted) < abs(count - wanted):
             held.append(group)
             count += sizes[group]
-    held = held or [min(order, key=lambda group: sizes[group])]
-    return {group: "val" if group in set(held) else "train" for group in sizes}
+    chosen = set(held or [min(order, key=lambda group: sizes[group])])
+    return {group: "val" if group in chosen else "train" for group in sizes}

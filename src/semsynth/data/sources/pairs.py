@@ -259,13 +259,9 @@ def sides_of_mixed(
     stems = {(_split_and_rest(file), file.stem) for file in jpegs}
     twins = [file for file in files if (_split_and_rest(file), file.stem) in stems]
     if len(twins) == 2 * len(jpegs) and jpegs:
-        images, masks = jpegs, [file for file in twins if file not in set(jpegs)]
-        return (images, masks) if len(masks) == len(images) else None
-    by_words = [file for file in files if role_of_words(file.stem) is not None]
-    by_ending = _extended(files)
-    # "x_mask_2" beside "x_mask" is no image, either.
-    masks = by_ending + [file for file in by_words if by_ending and file not in set(by_ending)]
-    masks = masks or by_words
+        known = set(jpegs)
+        return jpegs, [file for file in twins if file not in known]
+    masks = _extended(files) or [f for f in files if role_of_words(f.stem) is not None]
     known = set(masks)
     images = [file for file in files if file not in known]
     return (images, masks) if images and masks else None
@@ -286,4 +282,7 @@ def _extended(files: Sequence[NamedFile]) -> list[NamedFile]:
     counts = Counter(endings.values())
     bases = len(files) - len(endings)
     usual = {ending for ending, count in counts.items() if 2 * count >= bases}
-    return [file for file, ending in endings.items() if ending in usual]
+    if not usual:
+        return []
+    # "x_mask_2" beside "x_mask" is no image, either.
+    return [file for file, e in endings.items() if e in usual or role_of_words(e) is not None]
