@@ -74,3 +74,12 @@ def test_torch_index_is_asked_for_torch_alone(root: Path, tmp_path: Path) -> Non
     assert len(installs) == 2
     assert installs[0].endswith("-c constraints.txt --index-url https://x torch")
     assert "https://x" not in installs[1]
+
+
+@pytest.mark.parametrize(("variable", "flag"), [("", "--no-compile"), ("1", "--compile")])
+def test_where_python_compiles_nothing_pip_compiles_all(
+    variable: str, flag: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", variable)
+    lines = make(root, "-n", f"VENV={tmp_path / 'venv'}", "install").stdout
+    assert f"pip install {flag} -c constraints.txt -e ." in lines

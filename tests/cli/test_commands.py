@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
+import py_compile
 import subprocess
 import sys
 from importlib import import_module
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from semsynth import cli
-from semsynth.cli import VERBS, Verb, main
+from semsynth.cli import VERBS, Verb, doctor, main
 
 COMMANDS = [[verb] for verb in VERBS] + [["segment", "train"], ["segment", "score"]]
 HEAVY = ("torch", "diffusers", "transformers", "datasets", "accelerate", "matplotlib", "scipy")
@@ -116,6 +118,22 @@ def test_doctor_prints_one_json_object(capsys: pytest.CaptureFixture[str], tmp_p
     assert facts["precision"].startswith(("bfloat16 by", "float32 by"))
     assert facts["condition_cache"].startswith("up to ")
     assert facts["compiled_norms"].startswith(("yes", "no: "))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_doctor_says_where_each_process_compiles_pytorch(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = tmp_path / "torch" / "__init__.py"
+    torch.parent.mkdir()
+    torch.touch()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    if compiled:
+        py_compile.compile(str(torch))
+    found = importlib.machinery.ModuleSpec("torch", None, origin=str(torch))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    said = doctor._compiled_files()
+    assert said == "yes" if compiled else said.endswith(f"python -m compileall -q {tmp_path}")
 
 
 def test_doctor_without_json_prints_a_line_a_fact(capsys: pytest.CaptureFixture[str]) -> None:

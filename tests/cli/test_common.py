@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -144,3 +145,31 @@ def test_a_library_that_crashes_as_it_is_taken_down_does_not_change_the_status()
         found.append((done.returncode, done.stdout))
     assert found[0][0] < 0
     assert found[1] == (75, "said handlers run\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "after"),
+    [
+        ({}, "from semsynth.cli import main; main(['--version'])", "10000"),
+        ({"GOMP_SPINCOUNT": "5"}, "from semsynth.cli import main; main(['--version'])", "5"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "from semsynth.cli import main; main(['--version'])", None),
+        ({}, "import semsynth, semsynth.cli", None),
+        (
+            {},
+            "sys.modules['torch'] = sys; from semsynth.cli import main; main(['--version'])",
+            None,
+        ),
+    ],
+    ids=["command", "user", "user's policy", "import", "too late"],
+)
+def test_commands_decide_how_threads_wait(
+    given: dict[str, str], before: str, after: str | None
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    code = f"import os, sys; {before}; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | given, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == str(after)

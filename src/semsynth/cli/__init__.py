@@ -12,7 +12,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from semsynth.cli.common import finish, guard, parse
+from semsynth.cli.common import finish, guard, parse, wait_briefly
 from semsynth.core.errors import UserError
 
 
@@ -159,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `semsynth`; the process's own by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    wait_briefly()
     return guard(lambda: _dispatch(words))
 
 

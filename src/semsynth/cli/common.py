@@ -26,6 +26,8 @@ _USER_ERRNOS = {
     errno.EPERM: "not permitted",
     errno.EROFS: "file system is read-only",
 }
+# What decides how threads wait.
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def guard(run: Callable[[], int]) -> int:
@@ -81,6 +83,18 @@ def exit_at_once(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def wait_briefly() -> None:
+    """Let OpenMP's threads give up their cores soon while they wait, unless the user has decided.
+
+    By itself GNU's OpenMP, which PyTorch has on Linux, spins for milliseconds: on busy cores it
+    takes them from the thread that is waited for. Giving them up at once (OMP_WAIT_POLICY=PASSIVE)
+    costs more on idle cores than it gains on busy ones (docs/results/threads.md). It is read when
+    torch is loaded, so a program that imports semsynth decides for itself.
+    """
+    if "torch" not in sys.modules and not any(name in os.environ for name in _WAITING):
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def _one_line(

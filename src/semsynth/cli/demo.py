@@ -7,7 +7,6 @@ the speed of the machine. Nothing here imports torch before a stage runs.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
 
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger
@@ -326,7 +327,11 @@ def _duration(seconds: float) -> str:
 
 
 def _peak_memory_gb() -> float:
-    """Return the peak memory of this process, or of one that it started."""
+    """Return the peak memory of this process, or of one that it started (not on Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return float(psutil.Process().memory_info().peak_wset) / 1e9
     largest = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> int:
 
 def examine(config: DoctorConfig) -> dict[str, Any]:
     """Return versions, devices (the first is what `auto` takes), threads and free disk."""
+    compiled = _compiled_files()  # before the import, which may make them
     import torch
 
     from semsynth.core.version import __version__
@@ -49,12 +51,30 @@ def examine(config: DoctorConfig) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": _devices(),
+        "compiled_files": compiled,
         **_speed(),
         "torch_threads": torch.get_num_threads(),
         "cpu_cores": os.cpu_count() or 1,
         "disk": str(folder),
         "disk_free_gb": round(shutil.disk_usage(folder).free / 1e9, 1),
     }
+
+
+def _compiled_files() -> str:
+    """Return whether PyTorch's modules are compiled, or else are so by each process anew."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return "PyTorch is missing"
+    if Path(importlib.util.cache_from_source(found.origin)).exists():
+        return "yes"
+    folder = Path(found.origin).parent
+    if not sys.dont_write_bytecode and os.access(folder, os.W_OK):
+        return "made at the first import"
+    why = "PYTHONDONTWRITEBYTECODE is set" if sys.dont_write_bytecode else "not writable"
+    return (
+        f"no ({why}): each process compiles PyTorch anew, 22 s of CPU time; "
+        f"once and for all: python -m compileall -q {folder.parent}"
+    )
 
 
 def _speed() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
+from semsynth.core.distributed.preemption import SIGNALS
 from semsynth.core.errors import REQUEUE_STATUS, UserError
 
 # Seconds that the other tasks have after the first one ended. Not `--kill-on-bad-exit`: that would
@@ -23,7 +24,7 @@ WAIT = 180
 _INTERACTIVE_STEP = "4294967290"
 # Exit statuses of an unfinished training: it wrote a checkpoint, or the signal came before it could
 # be handled.
-_UNFINISHED = (REQUEUE_STATUS, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
+_UNFINISHED = (REQUEUE_STATUS, *(128 + number for number in SIGNALS))
 _LAUNCH = "semsynth.cli.cluster.launch"
 
 Place = Literal["task", "job", "alone"]
@@ -180,7 +181,7 @@ def supervise(line: Sequence[str], job: str) -> int:
         if process is not None:
             process.send_signal(signal.SIGUSR1)
 
-    for number in (signal.SIGUSR1, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, forward)
     process = subprocess.Popen(line)
     if signals:

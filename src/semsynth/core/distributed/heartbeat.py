@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -90,8 +89,9 @@ class Heartbeat:
     def kill(self) -> None:
         """End the process, stopped or hanging, if it is on this host."""
         with suppress(psutil.Error, OSError):
-            if self.host == platform.node() and self._is(psutil.Process(self.pid)):
-                os.kill(self.pid, signal.SIGKILL)
+            process = psutil.Process(self.pid)
+            if self.host == platform.node() and self._is(process):
+                process.kill()
 
     def _is(self, process: psutil.Process) -> bool:
         return bool(abs(process.create_time() - self.started) < 1)

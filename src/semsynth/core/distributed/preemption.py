@@ -15,7 +15,8 @@ import psutil
 
 from semsynth.core.distributed.squeue import ask_squeue
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # How long a process that received a signal before its first step may take to get there: less than
 # the 30 seconds (KillWait) after which SLURM's SIGTERM becomes SIGKILL.
 GRACE_SECONDS = 20.0
