@@ -193,6 +193,8 @@ def _refuse(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_field_case(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (case / "make.py").exists():
+        pytest.skip("makes 14,000 x 14,000 pixels: as it is written, among the slow tests")
     if (case / "run.py").exists():
         case = copied(case, tmp_path)
         monkeypatch.setattr(sys, "argv", ["run.py", str(case / "model")])

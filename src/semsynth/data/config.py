@@ -68,6 +68,7 @@ DEFAULTS: dict[str, tuple[int, int, ResizeRule]] = {
     "camvid": (352, 480, "stretch"),
 }
 _OTHERS: tuple[int, int, ResizeRule] = (1024, 1024, "stretch")
+_TILED_PIXELS = 1_000_000_000
 _PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
 
 # Flags of some sources only: others would ignore them silently.
@@ -86,6 +87,9 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "window": (*_OWN, "sidewalk"),
     "group_by": _OWN,
     "licence": (*_OWN, "sidewalk"),
+    "tile": _OWN,
+    "overlap": _OWN,
+    "max_pixels": (*_OWN, "sidewalk"),
     "resize_masks": _OWN,
     "val_share": (*_OWN, "sidewalk"),
     "holdout": ("camvid",),
@@ -158,6 +162,14 @@ class PrepareConfig:
     default for your own data, where an image has another shape). paper (the default of cityscapes,
     ade20k, celebamask and cocostuff): as the official code of the paper, which stretches, but crops
     the training images of all but cityscapes."""
+    tile: int | None = None
+    """Your own data: cut images that are larger into tiles of so many pixels on a side, at their
+    own scale. A tile is named STEM@TOP_LEFT; those of an image stay on one side of the split."""
+    overlap: int = 0
+    """With --tile: how many pixels neighbouring tiles share at least."""
+    max_pixels: int | None = None
+    """Images of more pixels are refused: damaged or hostile files would fill the memory. By default
+    179 million, with --tile a billion."""
     resize_masks: bool = False
     """Source folder: resize masks (and instances) of another size than their image to its size, by
     nearest. Without it they are refused."""
@@ -207,10 +219,15 @@ class PrepareConfig:
             ("near-duplicates", self.near_duplicates or 0, -1, 64),
             ("train-count", self.train_count, 1, 1_000_000),
             ("val-count", self.val_count, 0, 1_000_000),
+            ("tile", self.tile or 1024, 64, 8192),
+            ("overlap", self.overlap, 0, (self.tile or 8192) - 1),
+            ("max-pixels", self.max_pixels or 1, 1, 1 << 40),
             ("workers", 1 if self.workers is None else self.workers, 1, 1024),
         ):
             if not low <= value <= high:
                 raise UserError(f"--{name} is {value}: must be from {low} to {high}")
+        if self.overlap and self.tile is None:
+            raise UserError(f"--overlap {self.overlap}: is for tiles; give --tile SIZE, too")
         if self.window is not None and not -math.inf < self.window[0] < self.window[1] < math.inf:
             raise UserError(
                 f"--window {self.window[0]} {self.window[1]}: the first must be below the second"
@@ -228,6 +245,11 @@ class PrepareConfig:
                 f"--resize paper is for --source {', '.join(_PAPER)}, not for {self.source}; give "
                 "stretch, crop or pad"
             )
+
+    @property
+    def pixel_limit(self) -> int | None:
+        """How many pixels an image may have; None: what Pillow takes for safe."""
+        return self.max_pixels or (_TILED_PIXELS if self.tile else None)
 
     @property
     def source_name(self) -> SourceName:

@@ -23,6 +23,8 @@ Window = tuple[float, float]
 """The values that become 0 and 255 in an image of more than 8 bits."""
 FULL_WINDOW: Window = (0, 65535)
 
+_SAFE_PIXELS = Image.MAX_IMAGE_PIXELS
+
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
@@ -161,6 +163,12 @@ def opened_image(source: Path | bytes, where: str) -> Iterator[Image.Image]:
         yield image
 
 
+def allow_pixels(limit: int | None) -> None:
+    """Let this process read images of up to ``limit`` pixels; None: what Pillow takes for safe."""
+    # Pillow warns from this number on, and refuses from twice as many.
+    Image.MAX_IMAGE_PIXELS = _SAFE_PIXELS if limit is None else (limit + 1) // 2
+
+
 @contextmanager
 def readable(where: str) -> Iterator[None]:
     """Turn what Pillow raises into a UserError of one line that names the image."""
@@ -171,7 +179,11 @@ def readable(where: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise UserError(f"{where}: is not an image, or its beginning is damaged") from None
     except Image.DecompressionBombError:
-        raise UserError(f"{where}: is too large to be read safely; make it smaller") from None
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UserError(
+            f"{where}: has more than {limit:,} pixels; if you trust it, prepare it in tiles of its "
+            "own scale (--tile 1024 --overlap 128), or whole (--max-pixels N)"
+        ) from None
     except _BROKEN as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: cannot be read ({reason}); was it cut short?") from None

@@ -27,6 +27,7 @@ from semsynth.data.duplicates import (
     perceptual_hash,
 )
 from semsynth.data.hub_files import write_hub_files
+from semsynth.data.images import allow_pixels
 from semsynth.data.info import INFO, DatasetInfo, ImageInfo
 from semsynth.data.labels import Array
 from semsynth.data.pool import run_all
@@ -70,6 +71,7 @@ class Job:
 
     def run(self, record: Record) -> ImageRecord:
         """Read, resize and write one image; with ``--dry-run``, only count its mask's pixels."""
+        allow_pixels(self.config.pixel_limit)
         files = () if self.config.dry_run else tuple(RawFile.read(path) for path in record.files)
         sample = self.source.read(record)
         check_unchanged(record.files[: len(files)], files)

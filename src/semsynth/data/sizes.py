@@ -43,6 +43,8 @@ def plan_size(config: PrepareConfig, sizes: Mapping[Size, int] | None) -> SizePl
         sizes: how many raw images have each size; None: not known, the defaults of the source.
     """
     own = config.source_name == "auto" or config.source_name in LAYOUTS
+    if config.tile is not None and config.height is None and config.width is None:
+        config = replace(config, height=config.tile, width=config.tile)
     lines: list[str] = []
     if own and sizes and None in (config.height, config.width):
         median = _median(sizes)

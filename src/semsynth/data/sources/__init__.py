@@ -17,8 +17,10 @@ from importlib import import_module
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import DEFAULTS, LAYOUTS, PrepareConfig
+from semsynth.data.images import allow_pixels
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Source
+from semsynth.data.sources.tiles import TiledSource
 from semsynth.data.sources.tree import FileTree
 
 # Modules by the names of --source; only the one that is used is imported.
@@ -84,6 +86,7 @@ def preset(name: str) -> Preset:
 
 def open_source(config: PrepareConfig) -> Source:
     """Open the source that ``config`` names; UserError if its raw data are not as expected."""
+    allow_pixels(config.pixel_limit)
     name = config.source_name
     if name != "auto" and name not in LAYOUTS:
         return import_module(SOURCES[name]).open_source(config)  # type: ignore[no-any-return]
@@ -94,7 +97,8 @@ def open_source(config: PrepareConfig) -> Source:
         raise UserError(f"--source {name} needs a PATH: the folder, zip or file of your data")
     tree = FileTree.open(*given)
     layout = recognise(tree, str(given[0])) if name == "auto" else name
-    return import_module(SOURCES[layout]).open_layout(tree, config)  # type: ignore[no-any-return]
+    source = import_module(SOURCES[layout]).open_layout(tree, config)
+    return source if config.tile is None else TiledSource(source, config.tile, config.overlap)
 
 
 def recognise(tree: FileTree, where: str) -> str:
