@@ -208,3 +208,25 @@ def test_a_damaged_row_is_one_line_and_leaves_nothing(
     with pytest.raises(UserError, match=line), unpack:
         pass
     assert not (tmp_path / "rows").exists()
+
+
+def test_a_column_that_is_empty_in_some_rows(tmp_path: Path) -> None:
+    """Generated images have no instance map; the first row does not decide for all."""
+    import datasets
+
+    kinds = {name: datasets.Image() for name in ("image", "mask", "instances")}
+    pixels = {"bytes": encoded(np.zeros((4, 4, 3), np.uint8), "x"), "path": None}
+    ids = {"bytes": encoded(np.ones((4, 4), np.uint8), "x"), "path": None}
+    rows = {"image": [pixels, pixels], "mask": [ids, ids], "instances": [None, ids]}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    (tmp_path / "table").mkdir()
+    table.to_parquet(tmp_path / "table" / "train-00000-of-00001.parquet")
+    with unpacked_table(str(tmp_path / "table"), tmp_path / "rows") as folder:
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    assert names == [
+        "train/images/row_000000.png",
+        "train/images/row_000001.png",
+        "train/instances/row_000001.png",
+        "train/masks/row_000000.png",
+        "train/masks/row_000001.png",
+    ]

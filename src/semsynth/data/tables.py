@@ -139,9 +139,9 @@ def _unpack(
     from datasets import Image as ImageFeature
 
     features = rows.features or {}
-    for name, feature in features.items():
-        if isinstance(feature, ImageFeature):
-            rows = rows.cast_column(name, ImageFeature(decode=False))
+    of_images = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
+    for name in of_images:
+        rows = rows.cast_column(name, ImageFeature(decode=False))
     columns: Columns | None = None
     used: set[str] = set()
     written: set[Path] = set()
@@ -149,7 +149,9 @@ def _unpack(
         for index, row in enumerate(rows):
             place = f"{where}, {split}, row {index}"
             if columns is None:
-                columns = find_columns(row, place, given)
+                # The first row may lack what others have.
+                empty = {n: {"bytes": None, "path": None} for n in of_images if row[n] is None}
+                columns = find_columns({**row, **empty}, place, given)
                 shown = f"images from '{columns.image}', masks from '{columns.mask}'"
                 logger.info(f"Hugging Face data set {where}, {split}: {shown}")
             stem = _stem(row[columns.image], index, used)
@@ -157,6 +159,8 @@ def _unpack(
             parts = {"images": columns.image, "masks": columns.mask}
             parts |= {} if columns.instances is None else {"instances": columns.instances}
             for kind, column in parts.items():
+                if row[column] is None and kind == "instances":
+                    continue  # generated images have no instance map
                 if row[column] is None:
                     raise UserError(f"{place}: '{column}' is empty")
                 data = encoded(row[column], f"{place}, {column}")
