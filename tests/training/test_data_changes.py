@@ -167,3 +167,21 @@ def test_a_run_of_the_version_before_goes_on(
     assert "was begun by a version that did not record its images" in caplog.text
     marker = json.loads((run / ".semsynth.json").read_text())
     assert "pictures" not in marker["key"] and len(marker["key"]["content"]) == 32
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_changes_while_the_run_trains_stops_it_in_one_line(
+    configure: Configure, copied: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsynth.data.loader.CACHE_BYTES", 0)
+    stem = PreparedDataset.open(copied).stems("train")[1]
+    path, times = copied / "masks" / "train" / f"{stem}.png", []
+
+    def replaced(step: int, _: object) -> None:
+        times.append(step)
+        edit(path)
+
+    changes = (*FIRST[1:], "train.steps=12", f"train.workers={workers}")
+    with pytest.raises(UserError, match=rf"{stem}\.png: was changed while this command") as error:
+        train(configure("run", *changes, data=copied), replaced)
+    assert times[0] == 2 and "\n" not in str(error.value)

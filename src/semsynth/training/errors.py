@@ -16,14 +16,18 @@ from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState
 from semsynth.training.step import TrainContext
 
+# What PyTorch makes of the message of an error in a process that reads images: its traceback.
+_FROM_WORKER = re.compile(r"Caught UserError in DataLoader worker.*UserError: (.*)$", re.S)
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
 def to_user_error(recipe: Recipe, error: BaseException, job: Job) -> BaseException:
     """Return what to raise for an error of a training; the error itself where no line can say it.
 
-    It knows two: no GPU memory left, and a lost process that reads images.
+    It knows three: no GPU memory left, a lost process that reads images, and a user's error there.
     """
+    if isinstance(error, UserError) and (caught := _FROM_WORKER.match(str(error))):
+        return UserError(caught[1].strip())
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(_out_of_memory(error, recipe, job))
     if isinstance(error, RuntimeError) and (worker := _WORKER.search(str(error))):
