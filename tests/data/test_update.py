@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semsynth.core.distributed.run_lock import exclusive
+from semsynth.core.errors import UserError
 from semsynth.data import update
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
@@ -144,3 +147,107 @@ def restore(folder: Path, files: dict[str, bytes]) -> None:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+
+
+def test_a_bad_file_leaves_the_finished_folder_as_it_was(split_raw: Any, tmp_path: Path) -> None:
+    config = config_of(split_raw, tmp_path / "out")
+    before = contents(prepare(config).root)
+    split_raw.save("masks/train/walk0_0.png", np.full((24, 32), 77, np.uint8))
+    with pytest.raises(UserError, match="77"):
+        prepare(config)
+    after = contents(tmp_path / "out")
+    assert {name: after.get(name) for name in before} == before
+
+
+def test_known_images_keep_their_side_when_others_come(
+    raw: Any, tmp_path: Path, blocks: Blocks
+) -> None:
+    config = config_of(raw, tmp_path / "out", val_share=0.3)
+    first = prepare(config)
+    for number in range(20, 40):
+        raw.add(f"more_{number}", blocks[0](number), blocks[1](number))
+    data = prepare(config)
+    for split in ("train", "val"):
+        assert set(first.stems(split)) <= set(data.stems(split))
+    assert set(data.stems("val")) > set(first.stems("val"))
+
+
+def test_a_moved_project_with_other_times_goes_on(
+    split_raw: Any, tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    data = prepare(config_of(split_raw, tmp_path / "out"))
+    kept = data.image_path("train", "walk0_0").stat()
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(split_raw.root, moved, copy_function=shutil.copyfile)
+    shutil.rmtree(split_raw.root)
+    split_raw.root = moved
+    logged()
+    again = prepare(config_of(split_raw, tmp_path / "out", licence="CC0-1.0"))
+    assert "is already prepared" in logged()
+    assert again.image_path("train", "walk0_0").stat() == kept
+    assert "CC0-1.0" in json.loads((tmp_path / "out" / "dataset.json").read_text())["licence"]
+
+
+def test_a_change_that_keeps_size_and_times_is_seen(
+    split_raw: Any, tmp_path: Path, blocks: Blocks
+) -> None:
+    """An export sets all times to the same whole second; uncompressed masks have one size."""
+    path = split_raw.save("masks/train/walk0_0.tif", blocks[1](1))
+    (split_raw.root / "masks" / "train" / "walk0_0.png").unlink()
+    os.utime(path, (10**9, 10**9))
+    config = config_of(split_raw, tmp_path / "out", height=24, width=32)
+    prepare(config)
+    size = path.stat().st_size
+    split_raw.save("masks/train/walk0_0.tif", blocks[1](2))
+    os.utime(path, (10**9, 10**9))
+    assert path.stat().st_size == size
+    assert (prepare(config).read_mask("train", "walk0_0") == blocks[1](2)).all()
+
+
+def test_prepared_files_that_are_gone_are_written_again(split_raw: Any, tmp_path: Path) -> None:
+    config = config_of(split_raw, tmp_path / "out")
+    data = prepare(config)
+    before = contents(data.root)
+    data.mask_path("train", "walk0_0").unlink()
+    assert contents(prepare(config).root) == before
+
+
+def test_another_data_set_is_not_taken_for_a_change(
+    split_raw: Any, tmp_path: Path, blocks: Blocks
+) -> None:
+    config = config_of(split_raw, tmp_path / "out")
+    before = contents(prepare(config).root)
+    for path in sorted((split_raw.root / "images").rglob("*.png")):
+        name = path.relative_to(split_raw.root).as_posix()
+        split_raw.save(name, blocks[0](90 + int(path.stem[-1])))
+    with pytest.raises(UserError, match="none of the 6 images that it was made from"):
+        prepare(config)
+    after = contents(tmp_path / "out")
+    assert {name: after.get(name) for name in before} == before
+
+
+def test_two_at_once_one_says_so(split_raw: Any, tmp_path: Path) -> None:
+    config = config_of(split_raw, tmp_path / "out")
+    prepare(config)
+    with (
+        exclusive(tmp_path / "out", "prepare"),
+        pytest.raises(UserError, match=r"another prepare is writing into this folder \(rank 0 on"),
+    ):
+        prepare(config)
+    prepare(config)
+    assert not (tmp_path / "out" / ".owner.json").exists()
+
+
+def test_the_inventory_has_every_file(split_raw: Any, tmp_path: Path) -> None:
+    (split_raw.root / "notes.txt").write_text("x")
+    (split_raw.root / "images" / ".DS_Store").write_text("x")
+    data = prepare(config_of(split_raw, tmp_path / "out"))
+    assert data.info.raw_files is not None
+    assert data.info.raw_files.model_dump() == {
+        "files": 15,
+        "used": 13,
+        "left_out": {"not part of the layout": 1, "of the system (.DS_Store)": 1},
+    }
+    lines = (data.root / "raw_files.csv").read_text().splitlines()
+    assert "notes.txt,1,,no,not part of the layout" in lines
+    assert len(lines) == 16

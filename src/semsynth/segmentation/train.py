@@ -18,6 +18,7 @@ from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed, torch_generator
 from semsynth.core.safe_load import load_torch_file, tensors_digest
 from semsynth.core.version import __version__
+from semsynth.data.class_checks import require_classes, warn_about_classes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
@@ -61,6 +62,8 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
     """
     device = pick_device(config.device)
     data = PreparedDataset.open(config.data)
+    require_classes(data, config.split)
+    warn_about_classes(data)
     extra = _open_extra(config, data)
     segmenter = _build(config, data).to(device)
     output = _output(config, data, extra, segmenter)

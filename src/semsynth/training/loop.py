@@ -13,6 +13,7 @@ from semsynth.core.devices import clock
 from semsynth.core.distributed.job import Job
 from semsynth.core.errors import Preempted, UserError
 from semsynth.core.logging import logger, progress_bar
+from semsynth.data.class_checks import warn_about_classes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import TrainingDataset, batches
 from semsynth.models.sdm.unet import SemanticUNet
@@ -78,6 +79,7 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     check_start(config)
     recipe = with_codec_hash(chosen_recipe(config))
     data = PreparedDataset.open(config.data)
+    warn_about_classes(data)
     check_fit(recipe, data)
     folder, stall = run_folder(config, recipe), 60 * recipe.train.stall_minutes
     with Job(folder, config.device, stall, partial(to_user_error, recipe)) as job:
