@@ -79,6 +79,9 @@ PLACES: dict[str, tuple[str, str, dict[str, str]]] = {
     "nnU-Net": ("imagesTr/c_{}_0000.png", "labelsTr/c_{}.png", {}),
     "a suffix of masks": ("images/{}.jpg", "masks/{}_seg.png", {}),
     "a suffix of both": ("a/x_{}_rgb8bit.png", "a/x_{}_labelIds.png", {}),
+    "upper case beside lower case": ("images/Scan_{}.png", "masks/scan_{}.png", {}),
+    "both in a folder of labels": ("labelled/{}.png", "labelled/{}_mask.png", {}),
+    "CamVid as published": ("701_StillsRaw_full/x_{}.png", "LabeledApproved_full/x_{}_L.png", {}),
     "words before": ("image/img_{}.png", "label/label_{}.png", {}),
     "words inside": ("imgs/cell_img_{}_t.png", "masks/cell_mask_{}_t.png", {}),
     "beside each other": ("{}.png", "{}_mask.png", {}),
@@ -240,3 +243,27 @@ def test_prepared_data_are_no_raw_data(made: Made) -> None:
     made.text("out/dataset.json", "{}")
     with pytest.raises(UserError, match="was made by semsynth, and is prepared"):
         opened(made.root / "out")
+
+
+def test_voc_without_images_needs_them(made: Made) -> None:
+    for seed in range(3):
+        made.save(f"export/SegmentationClass/{seed}.png", made.colored(seed))
+        made.save(f"elsewhere/{seed}.jpg", made.image(seed))
+    made.text("export/ImageSets/Segmentation/default.txt", "0\n1\n2\n")
+    rows = [f"c{i}:{','.join(map(str, color))}::" for i, color in COLORS.items()]
+    made.text("export/labelmap.txt", "\n".join(rows))
+    with pytest.raises(UserError, match="export again with images, or give --images FOLDER"):
+        opened(made.root / "export")
+    source = opened(made.root / "export", images=made.root / "elsewhere")
+    assert source.total == 3 and source.labels.names[3] == "c5"
+
+
+def test_views_of_masks_for_the_eye_are_no_masks(made: Made) -> None:
+    """What labelme2voc writes."""
+    for seed in range(3):
+        made.save(f"JPEGImages/{seed}.jpg", made.image(seed))
+        made.save(f"SegmentationClassPNG/{seed}.png", made.palette(seed))
+        made.save(f"SegmentationClassVisualization/{seed}.jpg", made.image(seed))
+    source = opened(made.root)
+    assert all("SegmentationClassPNG" in record.where for record in source.records())
+    assert set(left_out(source).values()) == {"JPEG or alike, which holds no ids"}

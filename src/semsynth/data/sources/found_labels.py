@@ -74,7 +74,8 @@ def find_labels(
     Raises:
         UserError: the file is wrong, or masks without one have values that cannot be labels.
     """
-    path = config.labels or find_label_file(tree.root, *folders)
+    given = [] if config.data is None or not config.data.is_dir() else [config.data]
+    path = config.labels or find_label_file(tree.root, *given, *folders)
     if path is None:
         return labels_of_values(read_values(masks, config.masks_as), str(tree.root))
     file = read_label_file(path)

@@ -9,9 +9,10 @@ import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.data.config import PrepareConfig
+from semsynth.data.images import read_facts
 from semsynth.data.labels import Array
 from semsynth.data.masks import open_mask
-from semsynth.data.sources.names import NamedFile, role_of_words
+from semsynth.data.sources.names import NamedFile, parse_folder, role_of_words
 from semsynth.data.sources.pairs import Match, match
 from semsynth.data.sources.tree import FileTree
 
@@ -78,7 +79,8 @@ def candidates_of(
 def folder_of(file: NamedFile) -> str:
     """Return the name of the folder that says what a file is; without splits, as it is written."""
     for part in reversed(file.name.split("/")[:-1]):
-        if part.casefold() == file.place.kind:
+        said = parse_folder(part)
+        if said.role is not None and said.kind == file.place.kind and not said.split:
             return part
     return file.place.kind
 
@@ -104,6 +106,9 @@ def choose(
         return candidates[0], {}, ()
     plain = [one for one in sure if not one.is_instances()] or sure
     reasons = {one.title: "instances" for one in sure if one not in plain}
+    exact = [one for one in plain if not _is_lossy(tree, one)] or plain
+    reasons |= {one.title: "JPEG or alike, which holds no ids" for one in plain if one not in exact}
+    plain = exact
     chosen = plain[0]
     notes: list[str] = []
     for other in plain[1:]:
@@ -117,6 +122,11 @@ def choose(
         notes.append(f"masks: {kept.title}; {left.title} says the same in another form")
         chosen = kept
     return chosen, reasons, tuple(notes)
+
+
+def _is_lossy(tree: FileTree, one: Candidate) -> bool:
+    path = tree.path(one.found.pairs[0][2].name)
+    return bool(read_facts(path, str(path)).lossy)
 
 
 def _better(

@@ -20,13 +20,13 @@ _SPLITS = {
 _IMAGES = (
     "images", "image", "imgs", "img", "jpegimages", "jpgimages", "photos", "photo", "pictures",
     "pics", "rgb", "frames", "frame", "inputs", "input", "leftimg8bit", "originals", "original",
-    "raw", "srcs", "scans",
+    "raw", "srcs", "scans", "stills",
 )  # fmt: skip
 _MASKS = """
     masks mask labels label annotations annotation annots annot anns ann gt gts groundtruth
     groundtruths segmentationclass segmentations segmentation segs seg segm segmaps segmap
     labelmaps labelmap labelids labeltrainids trainids semantic semantics gtfine targets target
-    truth classmaps manual manual1 trimaps trimap
+    truth labeled labelled classmaps manual manual1 trimaps trimap
 """
 _INSTANCES = "instances instance instanceids insts inst segmentationobject"
 # Words beside those, which change nothing.
@@ -187,8 +187,8 @@ def role_of_words(stem: str) -> Role | None:
 
 
 def without_role_words(stem: str) -> str:
-    """Return a stem without the words for images and masks: "img_01" and "mask_01" are "01"."""
+    """Return a stem in lower case without words for images and masks: "img_01", "Mask_01": "01"."""
     tokens = re.findall(r"[^\W\d_]+|\d+|[\W_]+", stem)
     kept = [token for token in tokens if token.casefold() not in _ROLE_OF]
     parts = [token for token in kept if not re.fullmatch(r"[\W_]+", token)]
-    return "_".join(parts)
+    return "_".join(parts).casefold()

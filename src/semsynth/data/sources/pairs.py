@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from semsynth.core.errors import UserError
@@ -142,7 +142,9 @@ def _by_words(sides: _Sides) -> list[Match]:
         return []
     images = _by_key(sides.images, sides.place_of, without_role_words)
     masks = _by_key(sides.masks, sides.place_of, without_role_words)
-    return _matched(images, masks, ("", ""))
+    found = _matched(images, masks, ("", ""))
+    # The image keeps its name, which may be little without the words.
+    return [replace(one, pairs=[(pair[1].stem, *pair[1:]) for pair in one.pairs]) for one in found]
 
 
 def _matched(

@@ -63,7 +63,7 @@ def sides_of(tree: FileTree, config: PrepareConfig | None = None) -> Sides | Non
         return _mixed(images or others, instances)
     images = images or others
     if not images:
-        return None
+        return _mixed(masks, instances)  # all in a folder such as "labelled"
     return Sides(images, masks, instances, _folders(images, masks))
 
 
@@ -86,7 +86,7 @@ def _folders(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> str:
 def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFile]) -> Sides | None:
     at = [_below(tree, path) for path in (config.images, config.masks)]
     named = [
-        [_renamed(file, below) for file in files if _is_under(file.name, below)] if below else []
+        [_renamed(file, below) for file in files if _is_under(file, below)] if below else []
         for below in at
     ]
     for path, below, found in zip((config.images, config.masks), at, named, strict=True):
@@ -122,8 +122,10 @@ def _below(tree: FileTree, path: Path | None) -> str | None:
     raise UserError(f"{path}: is not a folder in {tree.root}")
 
 
-def _is_under(name: str, below: str) -> bool:
-    return below == "." or name.startswith(f"{below}/") or f"/{below}/" in name
+def _is_under(file: NamedFile, below: str) -> bool:
+    name = file.name
+    known = file.place.kind == below.casefold()  # "annot" is in "trainannot"
+    return known or below == "." or name.startswith(f"{below}/") or f"/{below}/" in name
 
 
 def _renamed(file: NamedFile, below: str) -> NamedFile:

@@ -23,9 +23,11 @@ def recognise(tree: FileTree) -> str | None:
     """Return what the layout is known by: JPEGImages/ and SegmentationClass/."""
     folders = {part for name in tree.names() for part in name.split("/")[:-1]}
     classes = sorted(name for name in folders if name.startswith(_FOLDERS[1]))
-    if _FOLDERS[0] not in folders or not classes:
+    lists = any("ImageSets/Segmentation/" in name for name in tree.names())
+    if not classes or not (_FOLDERS[0] in folders or lists):
         return None
-    return f"{_FOLDERS[0]}/ and {'/, '.join(classes)}/"
+    images = f"{_FOLDERS[0]}/ and " if _FOLDERS[0] in folders else "ImageSets/Segmentation/ and "
+    return f"{images}{'/, '.join(classes)}/"
 
 
 def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
@@ -34,12 +36,15 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     Raises:
         UserError: no image has a mask, a list contradicts another, or the labels are wrong.
     """
-    because = recognise(tree)
+    because = recognise(tree) or "--source voc"
     sides = sides_of(tree, config)
-    if because is None or sides is None:
-        raise UserError(f"{tree.root}: has no JPEGImages/ with SegmentationClass/ beside it")
+    if sides is None:
+        raise UserError(
+            f"{tree.root}: has no images in JPEGImages/ for masks in SegmentationClass/; export "
+            "again with images, or give --images FOLDER"
+        )
     arranged = arrange(tree, sides, config, read_split_lists(tree))
-    found = find_labels(tree, config, arranged.masks)
+    found = find_labels(tree, config, arranged.masks, arranged.folders)
     title = (
         "CVAT, Segmentation mask 1.1" if found.origin.startswith("labelmap.txt") else "Pascal VOC"
     )
