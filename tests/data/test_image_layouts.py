@@ -82,6 +82,7 @@ PLACES: dict[str, tuple[str, str, dict[str, str]]] = {
     "upper case beside lower case": ("images/Scan_{}.png", "masks/scan_{}.png", {}),
     "both in a folder of labels": ("labelled/{}.png", "labelled/{}_mask.png", {}),
     "CamVid as published": ("701_StillsRaw_full/x_{}.png", "LabeledApproved_full/x_{}_L.png", {}),
+    "splits in longer names": ("ISIC_{s}_Input/x{}.png", "ISIC_{s}_GT/x{}.png", {"Val": "val"}),
     "words before": ("image/img_{}.png", "label/label_{}.png", {}),
     "words inside": ("imgs/cell_img_{}_t.png", "masks/cell_mask_{}_t.png", {}),
     "beside each other": ("{}.png", "{}_mask.png", {}),

@@ -91,13 +91,13 @@ def parse_folder(name: str) -> FolderName:
     # "image_masks" are masks, "mask_instances" are instances.
     roles = sorted({_ROLE_OF[word] for word in known}, key=("image", "mask", "instances").index)
     split = "trainval" if splits == {"train", "val"} else "".join(splits)
-    if others or (len(splits) > 1 and split != "trainval"):
+    if (others and not roles) or (len(splits) > 1 and split != "trainval"):
         split = ""  # "test_site_4" is a place
     return FolderName(
         role=roles[-1] if roles else None,
         split=split or None,
         sure=not others and len(known) == 1,
-        kind="_".join(known if split else rest),
+        kind="_".join(word for word in rest if not (split and _is_year(word))),
     )
 
 
