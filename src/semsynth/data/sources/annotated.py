@@ -223,7 +223,7 @@ def open_annotated(
             "one of them, or give the annotation file instead of the folder"
         )
     items = sorted(items, key=lambda item: item.image)
-    stems = _stems([item.image for item in items])
+    stems = _stems(items)
     splits, groups, drawn = draw_splits(config, stems, [item.split for item in items])
     records = []
     for item, stem, split, group in zip(items, stems, splits, groups, strict=True):
@@ -252,18 +252,21 @@ def open_annotated(
     )
 
 
-def _stems(images: Sequence[str]) -> list[str]:
-    """Return a stem for each image: with its folders where another has the same."""
-    paths = [PurePosixPath(unicodedata.normalize("NFC", name)) for name in images]
+def _stems(items: Sequence[Item]) -> list[str]:
+    """Return a stem for each image: with its folders where another of its split has the same."""
+    paths = [PurePosixPath(unicodedata.normalize("NFC", item.image)) for item in items]
+    splits = [item.split for item in items]
+    if not {"train", "val"} <= set(splits) or {None, "trainval"} & set(splits):
+        splits = [None] * len(items)  # some are still to be drawn
     found = [path.stem for path in paths]
     for more in (
         lambda path: (*path.parts[:-1], path.stem),
         lambda path: (*path.parts[:-1], path.stem, path.suffix[1:]),
     ):
-        count = Counter(found)
+        count = Counter(zip(splits, found, strict=True))
         found = [
-            "_".join(more(path)) if count[stem] > 1 else stem
-            for stem, path in zip(found, paths, strict=True)
+            "_".join(more(path)) if count[split, stem] > 1 else stem
+            for split, stem, path in zip(splits, found, paths, strict=True)
         ]
     return found
 
