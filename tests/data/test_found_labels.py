@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -168,3 +169,16 @@ def test_published_sets_are_known_by_their_facts(made: Made) -> None:
     mask[0, 0] = 77
     made.save("Cam/train/labels/0001TP_000.png", mask)
     assert opened(made.root / "Cam").labels.names[0] == "class_0"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_labels_of_nnunet(made: Made, ignored: bool) -> None:
+    made.pairs("imagesTr/c_{}_0000.png", "labelsTr/c_{}.png", range(4))
+    names = {"background": 0, "road": 1, "sky": 2, "ignore" if ignored else "car": 5}
+    known = {"channel_names": {"0": "R"}, "labels": names, "numTraining": 4, "file_ending": ".png"}
+    made.text("dataset.json", json.dumps(known))
+    source = opened(made.root)
+    assert {name: i for i, name in source.labels.names.items()} == names
+    assert source.labels.ignore_id == (5 if ignored else None)
+    assert left_out(source) == {}
+    assert {record.stem for record in source.records()} == {f"c_{n}" for n in range(4)}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_json
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_facts import refuse_as_mask
@@ -24,6 +25,7 @@ from semsynth.data.unnamed_labels import values_of
 # Of masks without a label file; more are those of a photo, or of smoothed edges.
 _MOST_COLORS = 64
 _IGNORED = 255
+_NNUNET = {"numTraining", "file_ending", "channel_names", "modality"}
 _VOC = """
     background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse
     motorbike person pottedplant sheep sofa train tvmonitor
@@ -76,12 +78,29 @@ def find_labels(
     """
     given = [] if config.data is None or not config.data.is_dir() else [config.data]
     path = config.labels or find_label_file(tree.root, *given, *folders)
+    if path is None and (known := _of_nnunet(tree)):
+        return known
     if path is None:
         return labels_of_values(read_values(masks, config.masks_as), str(tree.root))
     file = read_label_file(path)
     tree.use(path, *(each for f in folders if (each := f / path.name).is_file()))
     found = FoundLabels(file, f"{path.name} ({file.form})", file.notes)
     return _white_as_one(found, masks)
+
+
+def _of_nnunet(tree: FileTree) -> FoundLabels | None:
+    """Return the labels in nnU-Net's dataset.json, which has other things, too."""
+    path = tree.root / "dataset.json"
+    value = read_json(path) if path.is_file() else None
+    if not isinstance(value, dict) or not _NNUNET & value.keys() or "labels" not in value:
+        return None
+    stated = value["labels"]
+    if isinstance(stated, dict) and isinstance(stated.get("ignore"), int):
+        names = {i: name for name, i in stated.items()}
+        stated = {"labels": names, "ignore": stated["ignore"]}
+    file = label_file(stated, str(path))
+    tree.use(path)
+    return FoundLabels(file, "dataset.json (nnU-Net)", file.notes)
 
 
 def prefers_colors(tree: FileTree, config: PrepareConfig) -> bool:
