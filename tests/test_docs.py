@@ -260,6 +260,11 @@ TINY = {
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of its blocks in order, with fewer images and steps."""
     monkeypatch.chdir(tmp_path)
+    # What a labelling tool exports: here CVAT's segmentation masks of the built-in streets.
+    streets = ["prepare", "--source", "streets", "--output", "raw", "--workers", "1"]
+    assert main([*streets, "--height", "48", "--width", "64", "--train-count", "12"]) == 0
+    assert main(["export", "raw", "--to", "cvat", "--output", "tool"]) == 0
+    shutil.make_archive("my_export", "zip", "tool")
     text = re.sub(r"\\\n\s*", "", (DOCS / "tutorial.md").read_text(encoding="utf-8"))
     blocks = re.findall(r"^```python\n(.*?)^```|^ {4}(\S[^\n]*)$", text, re.M | re.S)
     assert len(blocks) > 10
@@ -273,6 +278,7 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         else:
             subprocess.run(shlex.split(line), check=True)
     assert (tmp_path / "gain" / "augmentation.json").is_file()
+    assert (tmp_path / "for_my_trainer" / "data.yaml").is_file()
 
 
 def messages() -> str:
