@@ -74,7 +74,7 @@ def test_wheel_holds_the_package_the_recipes_and_nothing_else(dist: Path, root: 
     assert {name.split("/")[0] for name in names} == {"semsynth", metadata.split("/")[0]}
     assert facts["Version"] == semsynth.__version__
     assert facts["License-Expression"] == "Apache-2.0"
-    assert facts["Requires-Python"] == "<3.14,>=3.11"
+    assert facts["Requires-Python"] == "<3.15,>=3.11"
 
 
 def test_sdist_holds_what_a_user_needs_to_test_it(dist: Path) -> None:

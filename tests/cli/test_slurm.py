@@ -72,6 +72,18 @@ def test_a_task_a_gpu_on_all_nodes() -> None:
 
 
 @pytest.mark.usefixtures("fake_path")
+def test_tasks_in_a_container(tmp_path: Path) -> None:
+    inside = {**JOB, "SEMSYNTH_CONTAINER": "/images/a.sif"}
+    with pytest.raises(UserError, match=r"a\.sif: neither apptainer nor singularity"):
+        slurm.srun(inside, None, ["s.py"])
+    for program in ("singularity", "apptainer"):
+        (tmp_path / program).touch(0o755)
+        line = slurm.srun(inside, None, ["s.py"])
+        python = [str(tmp_path / program), "exec", "--nv", "/images/a.sif", "python3"]
+        assert line[line.index(python[0]) :][:7] == [*python, "-m", "semsynth.cli.cluster.launch"]
+
+
+@pytest.mark.usefixtures("fake_path")
 def test_other_numbers_of_processes() -> None:
     assert option(slurm.srun(JOB, 2, ["s.py"]), "--ntasks") == "4"
     assert option(slurm.srun(JOB, 2, ["s.py"]), "--cpus-per-task") == "32"

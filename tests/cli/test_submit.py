@@ -66,6 +66,19 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
 
+def test_a_container_is_for_the_tasks(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a b.sif").touch()
+    for given, seen in (("a b.sif", f"'{tmp_path}/a b.sif'"), ("docker://x/y:1", "docker://x/y:1")):
+        assert main([*words, "--container", given, "--dry-run"]) == 0
+        text = capsys.readouterr().out
+        assert f"export SEMSYNTH_CONTAINER={seen}\nexec {sys.executable} -m" in text
+        assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    assert main([*words, "--dry-run"]) == 0
+    assert "CONTAINER" not in capsys.readouterr().out
+
+
 def test_only_given_options_are_in_the_script(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +97,7 @@ def test_only_given_options_are_in_the_script(
         (["--nodes", "0"], "--nodes is 0"),
         (["--time", "2 days"], "--time 2 days"),
         (["--memory", "lots"], "--memory lots"),
+        (["--container", "no.sif"], "--container no.sif: no such file"),
         (["--set", "height=128"], "64x64"),
         (["--output", "/proc/nowhere/run"], "cannot be written"),
         (["--output", "tiny.yaml/run"], "cannot be written"),

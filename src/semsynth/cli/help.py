@@ -86,7 +86,7 @@ HELP: dict[str, _Help] = {
         {
             "training": "recipe set data output data_changed mask_dropout track",
             "start": "from_checkpoint fork label_map",
-            "cluster": "nodes gpus cpus memory time partition account mail dry_run",
+            "cluster": "nodes gpus cpus memory time partition account mail container dry_run",
         },
     ),
     "status": _Help({"a training, running or not": "semsynth status run"}),

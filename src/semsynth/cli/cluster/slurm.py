@@ -25,6 +25,8 @@ _INTERACTIVE_STEP = "4294967290"
 # Exit statuses of an unfinished training: it wrote a checkpoint, or the signal came before it could
 # be handled.
 _UNFINISHED = (REQUEUE_STATUS, *(128 + number for number in SIGNALS))
+# The image in which the tasks run, if any; what it sees of the disks: APPTAINER_BIND.
+CONTAINER = "SEMSYNTH_CONTAINER"
 _LAUNCH = "semsynth.cli.cluster.launch"
 
 Place = Literal["task", "job", "alone"]
@@ -132,7 +134,8 @@ def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> lis
         words: what the launcher gets.
 
     Raises:
-        UserError: `srun` is missing, or nodes with different numbers of GPUs.
+        UserError: `srun` is missing, nodes with different numbers of GPUs, or a container and
+            nothing that runs it.
     """
     if shutil.which("srun") is None:
         raise UserError("srun: not found on this node, though this is a SLURM job; fix the PATH")
@@ -151,8 +154,22 @@ def srun(env: Mapping[str, str], nproc: int | None, words: Sequence[str]) -> lis
     return [
         "srun", "--nodes", str(nodes), "--ntasks", str(nodes * each),
         "--ntasks-per-node", str(each), *share, "--wait", str(WAIT), "--export", "ALL",
-        sys.executable, "-m", _LAUNCH, "--nproc", str(each), *words,
+        *_python(env), "-m", _LAUNCH, "--nproc", str(each), *words,
     ]  # fmt: skip
+
+
+def _python(env: Mapping[str, str]) -> list[str]:
+    """Return the Python that runs a task: this one, or that of the job's container.
+
+    The launcher itself stays outside: it needs SLURM's programs.
+    """
+    image = env.get(CONTAINER)
+    if not image:
+        return [sys.executable]
+    found = shutil.which("apptainer") or shutil.which("singularity")
+    if found is None:
+        raise UserError(f"{image}: neither apptainer nor singularity is on this node; load it")
+    return [found, "exec", "--nv", image, "python3"]
 
 
 def supervise(line: Sequence[str], job: str) -> int:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import tyro.conf
 
+from semsynth.cli.cluster.slurm import CONTAINER
 from semsynth.cli.cluster.status import ask_slurm
 from semsynth.cli.common import finish, parse
 from semsynth.core.distributed.run_status import read_status
@@ -32,7 +33,7 @@ SCRIPT = """\
 # writes a checkpoint and is requeued. This process becomes the launcher, which gets the signal.
 #SBATCH --requeue --open-mode=append --signal=B:USR1@120
 cd {folder}
-exec {python} -m semsynth.cli.cluster.launch --nproc {processes} \\
+{container}exec {python} -m semsynth.cli.cluster.launch --nproc {processes} \\
   -m semsynth train {flags}
 """
 
@@ -83,6 +84,9 @@ class SubmitConfig:
     """The account that pays; by default yours."""
     mail: str = ""
     """Address for mails about begin, end, failure and requeueing."""
+    container: str = ""
+    """Apptainer image (a .sif file on a disk that the nodes see, or docker://...) in which the
+    training runs; by default the environment of this command."""
     dry_run: bool = False
     """Print the script, write and submit nothing."""
 
@@ -94,6 +98,10 @@ class SubmitConfig:
         if not _TIME.fullmatch(self.time):
             raise UserError(
                 f"--time {self.time}: must look like 30 (minutes), 48:00:00 or 2-12:00:00"
+            )
+        if self.container and "://" not in self.container and not Path(self.container).exists():
+            raise UserError(
+                f"--container {self.container}: no such file, and no address such as docker://..."
             )
         if not _MEMORY.fullmatch(self.memory):
             raise UserError(f"--memory {self.memory}: must look like 200G, or be 0 for all of it")
@@ -172,7 +180,11 @@ def script(config: SubmitConfig, run: Path) -> str:
     if config.track:
         flags += ["--track", *config.track]
     flags += ["--set", *config.set] if config.set else []
+    image = config.container
+    if image and "://" not in image:
+        image = str(Path(image).absolute())
     return SCRIPT.format(
+        container=f"export {CONTAINER}={shlex.quote(image)}\n" if image else "",
         options="\n".join(options),
         folder=shlex.quote(str(Path.cwd())),
         python=shlex.quote(sys.executable),
