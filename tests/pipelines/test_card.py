@@ -10,6 +10,7 @@ from typing import Any
 
 import diffusers.utils.hub_utils
 import huggingface_hub
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -17,6 +18,9 @@ from PIL import Image
 
 from semsynth import SemanticDiffusionPipeline
 from semsynth.core.errors import UserError
+from semsynth.data.labels import LabelSet
+from semsynth.data.writer import PreparedFormat, PreparedWriter
+from semsynth.pipelines.formats.examples import may_show
 from semsynth.pipelines.formats.model_card import model_card
 
 RECIPE = {
@@ -143,6 +147,98 @@ def test_scores(new_pipe: Any, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("[]")
     with pytest.raises(UserError, match="is not a report"):
         pipe.add_scores(tmp_path)
+
+
+def test_the_scores_are_a_model_index(new_pipe: Any, tmp_path: Path) -> None:
+    pipe = new_pipe(metadata=METADATA)
+    pipe.checkpoint_sha256 = "c" * 64
+    (tmp_path / "report.json").write_text(json.dumps(REPORT | {"checkpoint": "c" * 64}))
+    pipe.add_scores(tmp_path)
+    data = ModelCard(model_card(pipe)).data
+    assert data.model_name == "Semantic diffusion model of toys (recipe tiny)"
+    found = {result.metric_type: result for result in data.eval_results}
+    assert {name: result.metric_value for name, result in found.items()} == {
+        "mean_iou": 0.5, "accuracy": 0.9, "fid": 12.345678, "frechet_segmenter": 1.5, "lpips": 0.25,
+    }  # fmt: skip
+    assert found["fid"].metric_name == "FID (lower is better)"
+    assert (found["fid"].dataset_name, found["fid"].dataset_split) == ("toys", "val")
+    # The metadata of an earlier version have words only.
+    rows = [
+        {k: row[k] for k in ("name", "pictures", "real")} for row in pipe.metadata["scores"]["rows"]
+    ]
+    scores = pipe.metadata["scores"] | {"rows": rows}
+    old = model_card(new_pipe(metadata=METADATA | {"scores": scores}))
+    assert ModelCard(old).data.eval_results is None and "| 50.0% | 75.0% |" in old
+
+
+@pytest.mark.parametrize(
+    ("name", "licence", "shown"),
+    [
+        ("streets", "CC0-1.0", True),
+        ("toys", "CC BY 4.0", True),
+        ("toys", "CC BY-NC-SA 4.0; MIT", True),
+        ("toys", "CC BY-ND 4.0", False),
+        ("toys", "CC0-1.0; research only", False),
+        ("toys", "unknown", False),
+        ("toys", "", False),
+        ("my CamVid at 480", "CC0-1.0", False),
+    ],
+)
+def test_real_images_are_shown_where_their_licence_permits(
+    name: str, licence: str, shown: bool
+) -> None:
+    assert may_show(name, licence) == shown
+
+
+def toy_data(root: Path, labels: LabelSet, licence: str, sha256: str | None = None) -> Path:
+    """Four masks with red images; as samples, blue ones of two seeds with a manifest."""
+    kind = "prepared" if sha256 is None else "samples"
+    writer = PreparedWriter(root, PreparedFormat(labels, 16, 24), kind)
+    color, lines = (255, 0, 0) if sha256 is None else (0, 0, 255), []
+    for mask in ("a", "b", "c", "d"):
+        for stem in [mask] if sha256 is None else [f"{mask}__000", f"{mask}__001"]:
+            ids = np.full((16, 24), 9, np.uint8)
+            writer.write_pair("val", stem, np.full((16, 24, 3), color, np.uint8), ids)
+            lines.append({"stem": stem, "source": mask, "split": "val", "checkpoint": sha256})
+    writer.finish("toys", "made here", licence)
+    if sha256 is not None:
+        (root / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+def test_the_strip(new_pipe: Any, tmp_path: Path) -> None:
+    pipe = new_pipe(metadata=METADATA)
+    pipe.checkpoint_sha256 = "c" * 64
+    samples = toy_data(tmp_path / "samples", pipe.labels, "CC0-1.0", "c" * 64)
+    free = toy_data(tmp_path / "free", pipe.labels, "CC0-1.0")
+    closed = toy_data(tmp_path / "closed", pipe.labels, "research only")
+
+    def strip(data: Path | None) -> tuple[set[Any], str]:
+        pipe.add_examples(samples, data)
+        pipe.save_pretrained(tmp_path / "model")
+        with Image.open(tmp_path / "model" / "examples.png") as image:
+            colors = {
+                color for count, color in image.convert("RGB").getcolors(10**6) if count > 999
+            }
+        return colors, (tmp_path / "model" / "README.md").read_text()
+
+    mask, red, blue = (223, 0, 255), (255, 0, 0), (0, 0, 255)
+    colors, card = strip(free)
+    assert {mask, red, blue} <= colors and "](examples.png)" in card
+    assert "mask, real image, generated images" in card and "Real images: toys, CC0-1.0." in card
+    loaded = SemanticDiffusionPipeline.from_pretrained(tmp_path / "model")
+    loaded.save_pretrained(tmp_path / "again")
+    for name in ("examples.png", "README.md"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+    for data in (closed, None):
+        colors, card = strip(data)
+        assert {mask, blue} <= colors and red not in colors
+        assert ("The real images are not shown: the licence of toys" in card) == (data == closed)
+    pipe.checkpoint_sha256 = "d" * 64
+    with pytest.raises(UserError, match=r"is of checkpoint c+, not of this one \(d+\)"):
+        pipe.add_examples(samples)
+    with pytest.raises(UserError, match=r"has no manifest\.jsonl"):
+        pipe.add_examples(free)
 
 
 def test_a_folder_has_its_card(new_pipe: Any, tmp_path: Path) -> None:

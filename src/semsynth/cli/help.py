@@ -178,9 +178,14 @@ HELP: dict[str, _Help] = {
             "a model as a folder for Diffusers": (
                 "semsynth export run --to diffusers --output model"
             ),
+            "with scores and images on its card": (
+                "semsynth export run --to diffusers --report report --samples samples "
+                "--data prepared --output model"
+            ),
         },
         {
             "data": "with_ synthetic_split push_to_hub private",
+            "model card": "report samples data",
         },
     ),
     "demo": _Help({"into another folder": "semsynth demo --output streets"}),

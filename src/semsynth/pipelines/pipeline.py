@@ -50,6 +50,7 @@ from semsynth.pipelines.formats.diffusers_folder import (
     translate_load_errors,
     translate_save_errors,
 )
+from semsynth.pipelines.formats.examples import EXAMPLES, read_examples
 from semsynth.pipelines.formats.hub import check_publishable, fetch, publish, split_options
 from semsynth.pipelines.formats.model_card import has_card, read_scores, write_card
 from semsynth.pipelines.formats.model_file import (
@@ -109,11 +110,13 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         vae: the autoencoder of a model with codec ``vae``, else None; a folder has it in ``vae``.
         synthesizer: generates the images; precision, compilation and caching are its settings.
         checkpoint_sha256: of what it was loaded from, empty for one in training.
+        examples: a PNG file's bytes, the strip of images of its card; None without one.
     """
 
     unet: SemanticUNet
     scheduler: Any  # Diffusers' schedulers share no typed interface
     vae: ModelMixin | None
+    examples: bytes | None = None
 
     model_cpu_offload_seq = "unet->vae"
     _optional_components: ClassVar[list[str]] = ["vae"]
@@ -240,7 +243,10 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
                 # Its hash is that of its float32 weights, and so are its computations.
                 kwargs[key] = {VAE: torch.float32, "default": kwargs[key]}
         with translate_load_errors(name):
-            return super().from_pretrained(name, **kwargs)  # type: ignore[no-any-return]
+            pipe: Self = super().from_pretrained(name, **kwargs)
+        strip = Path(name) / EXAMPLES
+        pipe.examples = strip.read_bytes() if strip.is_file() else None
+        return pipe
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
@@ -319,6 +325,22 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         """
         scores = read_scores(report, self.checkpoint_sha256)
         self.register_to_config(facts={**self.metadata, "scores": scores})
+
+    def add_examples(self, samples: str | Path, data: str | Path | None = None) -> None:
+        """Add a strip of samples to the card: masks, real images, generated images.
+
+        Args:
+            samples: folder of `semsynth generate` with this model.
+            data: prepared data with the real images of the masks; they are shown only where the
+                data's licence says that they may be passed on.
+
+        Raises:
+            UserError: samples of another model, or data of other masks.
+        """
+        place = None if data is None else Path(data)
+        found = read_examples(Path(samples), place, self.labels, self.checkpoint_sha256)
+        self.examples = found.png
+        self.register_to_config(facts={**self.metadata, "examples": found.text})
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write ``final_model.pth``: the pipeline but its scheduler, in one file."""

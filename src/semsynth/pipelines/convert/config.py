@@ -93,6 +93,13 @@ class ExportConfig:
     synthetic_split: str | None = None
     """The split of all synthetic images, such as train; keep: that of their masks (the default,
     unless real images are held out in the same split: then it asks for this flag)."""
+    report: Path | None = None
+    """To diffusers: report.json of `semsynth evaluate`, whose scores the model card shows."""
+    samples: Path | None = None
+    """To diffusers: samples of the model, of which the model card shows some."""
+    data: Path | None = None
+    """With --samples: prepared data, whose real images the model card shows beside them, if their
+    licence says that they may be passed on."""
     push_to_hub: str | None = None
     """Format hf: OWNER/NAME of a data set of the Hugging Face Hub, where the folder is published as
     well."""
@@ -105,6 +112,11 @@ class ExportConfig:
             raise UserError(f"--push-to-hub is for --to hf, not for --to {self.to}")
         if self.private and self.push_to_hub is None:
             raise UserError("--private is for --push-to-hub, which is missing")
+        for name in ("report", "samples", "data"):
+            if getattr(self, name) is not None and self.to != "diffusers":
+                raise UserError(f"--{name} is for the model card of --to diffusers")
+        if self.data is not None and self.samples is None:
+            raise UserError("--data is for --samples, which is missing")
         if self.to in MODEL_FORMATS and (self.with_ or self.synthetic_split is not None):
             flag = "--with" if self.with_ else "--synthetic-split"
             raise UserError(f"{flag} is for data sets, not for --to {self.to}, which is for models")

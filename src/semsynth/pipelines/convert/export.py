@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_folder, atomic_path, require_space, write_json
 from semsynth.core.logging import file_size_progress, logger
+from semsynth.data.content import digest_json
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs.codec import open_codec
 from semsynth.models.official.names import to_official
@@ -50,9 +52,7 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
     file = pipe.model_file
     result = {"output": str(config.output), "to": config.to}
     if config.to == "diffusers":
-        key = {"model_sha256": pipe.checkpoint_sha256}
-        if not is_written(config.output, key):
-            write_folder(file, config.output, key)
+        _write_diffusers(pipe, config)
         return result
     n_bytes = sum(t.numel() * t.element_size() for t in file.weights.values())
     if config.to == "official":
@@ -67,6 +67,19 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
     flags = official_flags(file)
     write_official(file, config.output, side_file, flags)
     return {**result, "labels": str(side_file), "flags": flags}
+
+
+def _write_diffusers(pipe: SemanticDiffusionPipeline, config: ExportConfig) -> None:
+    """Write the folder, with what its card shows; nothing where the same one is there already."""
+    key = {"model_sha256": pipe.checkpoint_sha256}
+    if config.report is not None:
+        pipe.add_scores(config.report)
+        key["scores"] = digest_json(pipe.metadata["scores"])
+    if config.samples is not None:
+        pipe.add_examples(config.samples, config.data)
+        key["examples"] = hashlib.sha256(pipe.examples or b"").hexdigest()
+    if not is_written(config.output, key):
+        write_folder(pipe.model_file, config.output, key, pipe.examples)
 
 
 def _write_vae(pipe: SemanticDiffusionPipeline, folder: Path) -> Path:

@@ -233,8 +233,10 @@ def is_written(folder: Path, key: Mapping[str, Any]) -> bool:
     return True
 
 
-def write_folder(file: ModelFile, folder: Path, key: Mapping[str, Any]) -> None:
-    """Write a Diffusers folder that appears when it is complete.
+def write_folder(
+    file: ModelFile, folder: Path, key: Mapping[str, Any], examples: bytes | None = None
+) -> None:
+    """Write a Diffusers folder that appears when it is complete; ``examples``: for its card.
 
     Raises:
         UserError: the folder is not empty, or the disk is full.
@@ -243,7 +245,9 @@ def write_folder(file: ModelFile, folder: Path, key: Mapping[str, Any]) -> None:
     with atomic_folder(folder) as temporary:
         try:
             with file_size_progress(temporary, n_bytes, "writing"):
-                SemanticDiffusionPipeline.from_model_file(file).save_pretrained(temporary)
+                pipe = SemanticDiffusionPipeline.from_model_file(file)
+                pipe.examples = examples
+                pipe.save_pretrained(temporary)
         except SafetensorError as error:
             raise UserError(
                 f"{folder}: could not be written ({error}); is the disk full?"

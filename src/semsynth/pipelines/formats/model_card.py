@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from PIL import Image, ImageDraw
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json
+from semsynth.core.files import read_json, write_bytes
 from semsynth.data.hub_files import hub_licence
 from semsynth.data.labels import LabelSet
+from semsynth.pipelines.formats.examples import EXAMPLES
 from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.formats.provenance import (
     DEFAULT_GUIDANCE,
@@ -60,6 +62,8 @@ def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
         MADE_BY,
         f"# {_title(metadata)}",
         _summary(pipe, metadata),
+        *_strip(pipe, metadata),
+        f"## Install\n\n{_INSTALL}",
         f"## Use\n\n{_usage(name, metadata)}",
         f"## Labels\n\n{_label_table(file.labels)}",
         f"## Training\n\n{_table(('what', 'value'), _training(metadata, file))}",
@@ -76,6 +80,8 @@ def write_card(pipe: Any, folder: Path, *name: str) -> None:
     if readme.exists() and MADE_BY not in readme.read_text(encoding="utf-8", errors="replace"):
         return
     legend(pipe.labels).save(folder / LEGEND)
+    if pipe.examples is not None:
+        write_bytes(folder / EXAMPLES, pipe.examples)
     readme.write_text(model_card(pipe, *name), encoding="utf-8")
 
 
@@ -90,11 +96,47 @@ def legend(labels: LabelSet) -> Image.Image:
     return image
 
 
+_INSTALL = """```bash
+pip install "semsynth @ git+https://github.com/semsynth/semsynth"
+```"""
+
+
+def _strip(pipe: Any, metadata: Metadata) -> Iterator[str]:
+    text = metadata.get("examples")
+    if pipe.examples is not None and text:
+        yield f"![Masks and generated images]({EXAMPLES})\n\n*{text}*"
+
+
+def _results(metadata: Metadata) -> list[EvalResult] | None:
+    """Return the scores as the Hub's model-index has them; old metadata have none."""
+    scores = metadata.get("scores") or {}
+    dataset = str(scores.get("dataset") or metadata.get("dataset", "unknown"))
+    slug = re.sub(r"[^\w./-]+", "-", dataset)
+    results = [
+        EvalResult(
+            task_type="image-to-image",
+            task_name="semantic image synthesis",
+            dataset_type=_HUB_DATA.get(dataset, slug),
+            dataset_name=dataset,
+            dataset_split=scores.get("split"),
+            metric_type=row["metric"],
+            metric_name=row["name"],
+            metric_value=row["value"],
+        )
+        for row in scores.get("rows", [])
+        if "metric" in row
+    ]
+    return results or None
+
+
 def _metadata(metadata: Metadata) -> ModelCardData:
     word, name = hub_licence(licence(metadata))
     dataset = str(metadata.get("dataset", ""))
     on_hub = dataset if "/" in dataset else _HUB_DATA.get(dataset)
+    results = _results(metadata)
     return ModelCardData(
+        model_name=_title(metadata) if results else None,
+        eval_results=results,
         license=word,
         license_name=name,
         library_name="semsynth",
@@ -131,6 +173,20 @@ pipe = SemanticDiffusionPipeline.from_pretrained("{name}")
 pipe.to("cuda")
 images = pipe("mask.png", num_images=4, num_inference_steps=20, guidance_scale={scale}).images
 images[0].save("image.png")
+```
+
+Plain Diffusers reads it too; the code that this trusts is `pipeline.py`, of one line:
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)
+```
+
+For all masks of a prepared data set:
+
+```bash
+semsynth generate --model {name} --data prepared --output samples
 ```"""
 
 
@@ -260,25 +316,34 @@ def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
     return {**{key: report.get(key) for key in keys}, "rows": list(_score_rows(report["metrics"]))}
 
 
-def _score_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _score_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     seen = metrics.get("semantic_consistency") or {}
-    for key, name in (("miou", "mIoU of a segmenter"), ("pixel_accuracy", "pixel accuracy")):
+    for key, metric, name in (
+        ("miou", "mean_iou", "mIoU of a segmenter"),
+        ("pixel_accuracy", "accuracy", "pixel accuracy"),
+    ):
         if seen.get(key) is not None:
-            yield _score_row(name, f"{seen[key]:.1%}", seen.get(f"{key}_real"), "{:.1%}")
+            yield _score_row(name, (metric, seen[key]), seen.get(f"{key}_real"), "{:.1%}")
     for key, name in _DISTANCES.items():
         if key in metrics:
-            yield _distance_row(name, metrics[key])
+            yield _distance_row(name, key, metrics[key])
     for key, value in (metrics.get("frechet") or {}).items():
-        yield _distance_row(f"Fréchet distance of {key} features (lower is better)", value)
+        name = f"Fréchet distance of {key} features (lower is better)"
+        yield _distance_row(name, f"frechet_{key}", value)
     if "lpips_diversity" in metrics:
         value = metrics["lpips_diversity"]["value"]
-        yield _score_row("LPIPS between images of a mask", f"{value:.3f}", None, "{}")
+        yield _score_row("LPIPS between images of a mask", ("lpips", value), None, "{:.3f}")
 
 
-def _distance_row(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+def _distance_row(name: str, metric: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     floor = (entry.get("real_training_pictures") or {}).get("value")
-    return _score_row(name, f"{entry['value']:.4g}", floor, "{:.4g}")
+    return _score_row(name, (metric, entry["value"]), floor, "{:.4g}")
 
 
-def _score_row(name: str, images: str, real: float | None, form: str) -> dict[str, str]:
-    return {"name": name, "pictures": images, "real": "" if real is None else form.format(real)}
+def _score_row(
+    name: str, measured: tuple[str, float], real: float | None, form: str
+) -> dict[str, Any]:
+    metric, value = measured
+    shown = {"name": name, "pictures": form.format(value)}
+    return {**shown, "real": "" if real is None else form.format(real), "metric": metric,
+            "value": value}  # fmt: skip
