@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from tyro.conf import Positional
 
 from semsynth.cli.common import finish, parse
 from semsynth.cli.describe import Entry, sections
+from semsynth.core.config import load_yaml
 from semsynth.training.recipe import Recipe, load_recipe, recipe_names, recipe_path
 from semsynth.training.recipe_keys import SHORT
 
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 def recipe_table() -> Iterator[dict[str, Any]]:
     """Yield name, height, width and purpose (`about`) of each recipe of the package."""
     for name in recipe_names():
-        recipe = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
+        recipe = load_yaml(recipe_path(name))
         about = " ".join(str(recipe.get("about", "")).split())
         yield {
             "name": name,

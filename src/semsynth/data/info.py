@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from semsynth.core.config import Config
+from semsynth.core.errors import abbreviate
 from semsynth.core.paths import path_name
 from semsynth.data.config import ResizeMode, ResizeRule
 from semsynth.data.content import digest_json
@@ -106,7 +107,7 @@ class ReadingInfo(Config):
             found["window"] = " ".join(f"{value:g}" for value in self.window)
         if self.remap is not None:
             moved = [f"{i} -> {j}" for i, j in self.remap.items() if int(i) != j]
-            found["ids"] = ", ".join(moved)
+            found["ids"] = abbreviate(moved, 8)
         if self.notes:
             found["notes"] = "; ".join(f"{n} x {note}" for note, n in self.notes.items())
         return found
