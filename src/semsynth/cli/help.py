@@ -104,7 +104,10 @@ HELP: dict[str, _Help] = {
             ),
         },
         {
-            "data": "model data masks masks_as output split per_mask limit native_size small_masks",
+            "data": (
+                "model data masks masks_as output overwrite split per_mask limit native_size "
+                "small_masks"
+            ),
             "sampling": "sampler steps guidance_scale guidance_interval seed",
             "computing": "device precision compile cache batch_size shard reference",
         },
@@ -123,7 +126,7 @@ HELP: dict[str, _Help] = {
         {
             "data": "samples data split train_split segmenter",
             "metrics": "features inception lpips_backbone lpips_heads download seed",
-            "report": "output augmentation run rows",
+            "report": "output overwrite augmentation run rows",
             "codec": "codec_only codec vae model",
             "computing": "device batch_size shard",
         },
@@ -137,7 +140,7 @@ HELP: dict[str, _Help] = {
             ),
         },
         {
-            "data": "data output split val_split extra extra_split mix_share",
+            "data": "data output overwrite split val_split extra extra_split mix_share",
             "network": "arch init_from width",
             "training": (
                 "steps batch_size lr pretrained_lr_share weight_decay class_balance seed device"
@@ -158,7 +161,7 @@ HELP: dict[str, _Help] = {
             ),
         },
         {
-            "data": "data samples output split samples_split val_split real_images",
+            "data": "data samples output overwrite split samples_split val_split real_images",
             "experiment": "mix_share trials keep_share ignore_below ceiling seed",
             "training": "steps batch_size width device",
         },
