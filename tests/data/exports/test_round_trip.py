@@ -35,10 +35,9 @@ def test_out_in(to: Any, real: PreparedDataset, samples: PreparedDataset, tmp_pa
     ]
     assert {label.name for label in back.labels.labels if label.thing} == {"car"}
     assert set(back.info.licence.split("; ")) == {"CC BY 4.0", "CC BY-NC 4.0"}
-    # COCO has one list of names, and those of two splits are told apart.
-    train = "train_a" if to == "coco-panoptic" else "a"
-    val = "val_a" if to in ("voc", "cvat", "coco-panoptic") else "a"
-    pairs = [(train, real, "a"), ("b c", real, "b c"), ("a__000", samples, "a__000")]
+    # One folder has the images of all splits: two of one name are told apart.
+    val = "val_a" if to in ("voc", "cvat") else "a"
+    pairs = [("a", real, "a"), ("b c", real, "b c"), ("a__000", samples, "a__000")]
     pairs += [("a__001", samples, "a__001")]
     assert back.stems("train") == sorted(stem for stem, _, _ in pairs)
     assert back.stems("val") == [val]
@@ -78,8 +77,7 @@ def test_objects(to: Any, real: PreparedDataset, tmp_path: Path) -> None:
     assert back.has_instances("train")
     mask, ours = real.read_mask("train", "a"), real.read_instances("train", "a")
     ours = np.where(mask == 11, ours, 0)
-    stem = "train_a" if to == "coco-panoptic" else "a"
-    found = back.read_instances("train", stem)
+    found = back.read_instances("train", "a")
     if to in ("hf", "coco-panoptic"):  # there other pixels may have a number, too
         found = np.where(ours > 0, found, 0)
     pairs = np.unique(np.stack([ours.ravel(), found.ravel()]), axis=1).T
