@@ -2,20 +2,20 @@
 
     python benchmarks/prepare.py --other PATH_OF_A_CHECKOUT --count 10000
 
-Both run in processes of their own on the same files; the ratio of their times is printed, for each
-round and in the median. The clock of a busy machine is no measure: compare ratios alone.
+Both run in processes of their own on the same files; the ratio of their CPU seconds is printed, for
+each round and in the median. On a busy machine the clock is no measure.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
@@ -41,13 +41,14 @@ def write_raw(folder: Path, count: int, side: int) -> None:
 
 
 def seconds(checkout: Path, raw: Path, output: Path, side: int) -> float:
-    """Return how long a checkout prepares the files."""
+    """Return the CPU seconds in which a checkout prepares the files, its workers included."""
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "SEMSYNTH_PROGRESS": "0"}
     command = [sys.executable, "-m", "semsynth", "prepare", "--source", "folder", "--data"]
     command += [str(raw), "--output", str(output), "--height", str(side), "--width", str(side)]
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class RawFile:
 
     def to_json(self) -> list[Any]:
         """Return JSON values."""
-        return list(astuple(self))
+        return [self.digest, self.size, self.modified, self.changed]
 
 
 def _state(path: Path) -> tuple[int, int, int]:
