@@ -240,14 +240,19 @@ def test_two_at_once_one_says_so(split_raw: Any, tmp_path: Path) -> None:
 
 def test_the_inventory_has_every_file(split_raw: Any, tmp_path: Path) -> None:
     (split_raw.root / "notes.txt").write_text("x")
+    (split_raw.root / "more.zip").write_text("x")
     (split_raw.root / "images" / ".DS_Store").write_text("x")
     data = prepare(config_of(split_raw, tmp_path / "out"))
     assert data.info.raw_files is not None
     assert data.info.raw_files.model_dump() == {
-        "files": 15,
+        "files": 16,
         "used": 13,
-        "left_out": {"not part of the layout": 1, "of the system (.DS_Store)": 1},
+        "left_out": {
+            "an archive (unpack it, or give it alone)": 1,
+            "not part of the layout": 1,
+            "of the system (.DS_Store)": 1,
+        },
     }
     lines = (data.root / "raw_files.csv").read_text().splitlines()
     assert "notes.txt,1,,no,not part of the layout" in lines
-    assert len(lines) == 16
+    assert len(lines) == 17

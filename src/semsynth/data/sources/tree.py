@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from semsynth.core.errors import UserError
 from semsynth.core.outputs import MARKER
+from semsynth.data.archives import ARCHIVES, UNREADABLE
 
 # What systems and tools leave behind, by the name of a file or of a folder above it.
 _SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".ipynb_checkpoints"}
 # Folders of annotation files alone: the images are in folders beside them.
 _OF_ANNOTATIONS = ("annotations", "annotation", "labels")
 NOT_IN_LAYOUT = "not part of the layout"
+INNER_ARCHIVE = "an archive (unpack it, or give it alone)"
 
 
 @dataclass
@@ -108,7 +110,7 @@ class FileTree:
     def inventory(self) -> dict[str, str | None]:
         """Return the reason for which each file is left out; None for a file that is used."""
         return {
-            name: None if name in self.used else self.left_out.get(name, NOT_IN_LAYOUT)
+            name: None if name in self.used else self.left_out.get(name, _unknown(name))
             for name in self.files
         }
 
@@ -144,6 +146,10 @@ def _root_of_file(path: Path) -> Path:
     """Return where the images of an annotation file are: with it, or beside its folder."""
     folder = path.absolute().parent
     return folder.parent if folder.name.casefold() in _OF_ANNOTATIONS else path.parent
+
+
+def _unknown(name: str) -> str:
+    return INNER_ARCHIVE if name.lower().endswith((*ARCHIVES, *UNREADABLE)) else NOT_IN_LAYOUT
 
 
 def _walk(root: Path, within: str = ".") -> Iterable[str]:
