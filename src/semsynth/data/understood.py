@@ -34,6 +34,10 @@ _COLUMNS = 4
 _GAP, _MARGIN, _LINE = 8, 14, 18
 _PAPER, _INK, _MUTED = (255, 255, 255), (40, 40, 40), (120, 120, 120)
 _OPACITY = 0.55
+_LABELS_HEAD = (
+    "# As `semsynth prepare` understood it: correct names, colours, ignore or merge; then prepare\n"
+    "# with --labels THIS_FILE.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def show(
         counts: of all images.
         shown: those on the sheet, with image (H, W, 3) uint8 and ids (H, W).
     """
-    write_text(root / LABELS_FILE, labels_yaml(source.labels, source.name, source.licence))
+    write_text(root / LABELS_FILE, labels_yaml(source))
     images = [(f"{c.split}/{c.stem}", image, ids) for c, image, ids in shown]
     title = f"{source.name}: {len(counts)} images; image and mask; hatched: ignored"
     write_bytes(root / SHEET_FILE, overlay_sheet(images, labels, title))
@@ -153,25 +157,26 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
 
 
-def labels_yaml(labels: LabelSet, name: str, licence: str) -> str:
-    """Return a labels.yaml that ``prepare --labels`` reads: to correct names, colours, things."""
+def labels_yaml(source: Source) -> str:
+    """Return a labels.yaml that ``prepare --labels`` reads: to correct names, colours, things.
+
+    It speaks of the values in the raw masks, as the label file did, if there was one.
+    """
+    if source.label_file is not None:
+        return _LABELS_HEAD + source.label_file.to_yaml()
+    labels = source.labels
     entries: dict[int, Any] = {}
     for label in labels.labels:
         entry: dict[str, Any] = {"name": label.name, "color": list(label.color)}
         if label.thing:
             entry["thing"] = True
         entries[label.id] = entry
-    content: dict[str, Any] = {"name": name, "licence": licence}
+    content: dict[str, Any] = {"name": source.name, "licence": source.licence}
     if labels.ignore_id is not None:
         content["ignore"] = labels.ignore_id
     content["labels"] = entries
-    text: str = yaml.safe_dump(
-        content, sort_keys=False, allow_unicode=True, default_flow_style=None
-    )
-    return (
-        "# As `semsynth prepare` understood it: correct names, colours, ignore; then prepare\n"
-        f"# into another folder with --labels THIS_FILE.\n{text}"
-    )
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return f"{_LABELS_HEAD}{text}"
 
 
 def choose_for_sheet(counts: Sequence[ClassCount], limit: int = 12) -> list[ClassCount]:

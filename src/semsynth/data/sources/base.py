@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed
+from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.sources.tree import FileTree
 
@@ -128,6 +129,7 @@ class Source(Protocol):
         layout: what was recognised, for a folder of any layout; None for published data sets.
         tree: all files of that folder, and what became of each; None: not counted.
         sizes: how many images have each (height, width); None: not known before they are read.
+        label_file: what the values in mask files mean, if a file or the values said it.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Source(Protocol):
     layout: Layout | None
     tree: FileTree | None
     sizes: Mapping[tuple[int, int], int] | None
+    label_file: LabelFile | None
 
     def records(self) -> Iterator[Record]:
         """Return the images one by one, always in the same order."""

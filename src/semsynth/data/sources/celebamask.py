@@ -21,6 +21,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_rgb
+from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, Color, LabelSet
 from semsynth.data.masks import read_ids
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
@@ -88,6 +89,7 @@ class FaceSource:
     layout: Layout | None = None
     tree: FileTree | None = None
     sizes: Mapping[tuple[int, int], int] | None = None
+    label_file: LabelFile | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the faces."""

@@ -19,6 +19,7 @@ from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.images import image_notes, read_facts, read_rgb
+from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Color, LabelSet
 from semsynth.data.masks import decide_masks, mask_ids, open_mask
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
@@ -97,6 +98,7 @@ class RowSource:
     layout: Layout | None = None
     tree: FileTree | None = None
     sizes: Mapping[tuple[int, int], int] | None = None
+    label_file: LabelFile | None = None
 
     def __post_init__(self) -> None:
         """Derive its name and origin."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from semsynth.data.config import PrepareConfig
+from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
 from semsynth.data.sources.tree import FileTree
@@ -36,6 +37,7 @@ class StreetSource:
     layout: Layout | None = None
     tree: FileTree | None = None
     sizes: Mapping[tuple[int, int], int] | None = None
+    label_file: LabelFile | None = None
 
     def __post_init__(self) -> None:
         """Set what follows from the configuration."""

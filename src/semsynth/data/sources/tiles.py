@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.resize import Box
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
@@ -43,6 +44,7 @@ class TiledSource:
         self.labels: LabelSet = inner.labels
         self.near_duplicates: int = inner.near_duplicates
         self.reading: Reading | None = inner.reading
+        self.label_file: LabelFile | None = inner.label_file
         self.tree: FileTree | None = inner.tree
         counts = Counter(box[2:] for record in inner.pairs for box in self._boxes(record))
         self.sizes: Mapping[tuple[int, int], int] | None = counts
