@@ -230,8 +230,6 @@ def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         read = {str(value): value for value in get_args(kind)}.__getitem__
 
     def from_words(words: list[str]) -> Any:
-        if not words:
-            raise ValueError("needs a value")
         return read(words[0]) if count == 1 else tuple(read(word) for word in words)
 
     def to_words(value: Any) -> list[str]:
@@ -314,7 +312,6 @@ def _flatten(box: str, leaves: Sequence[_Leaf]) -> str:
 
 
 _WORDING: tuple[tuple[str, Callable[..., str]], ...] = (
-    (r"^Error parsing (\S+): needs a value", lambda flag: f"{flag} needs a value"),
     (r"^Error parsing (\S+): (.*)", lambda flag, problem: f"{flag}: {problem}"),
     (
         r"^Missing value for argument '(.*?)'\. Expected (\d+) values$",
