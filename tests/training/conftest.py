@@ -95,7 +95,8 @@ def words(recipe_file: Path, images: Path, tmp_path: Path) -> Callable[..., list
 
     def make(output: str, *changes: str) -> list[str]:
         places = ["--data", str(images), "--output", str(tmp_path / output)]
-        return ["--recipe", str(recipe_file), *places, "--set", *changes]
+        flags = ["--set", *changes] if changes else []
+        return ["--recipe", str(recipe_file), *places, *flags]
 
     return make
 

@@ -165,7 +165,7 @@ def test_a_rank_that_never_comes_is_named(jobs: Jobs, words: Any, tmp_path: Path
     job = jobs.start(3, *words("run"), HANGS_IN="meet", HANGS_ON="1", VALUES=values)
     until(lambda: bool(errors(job.output(0))))
     job.signal(signal.SIGKILL, 1)
-    assert job.wait() == [LOST_STATUS, -signal.SIGKILL, LOST_STATUS]
+    assert job.wait() == [LOST_STATUS, -signal.SIGKILL, LOST_STATUS], job.outputs()
     (line,) = errors(job.output(0), job.output(2))
     assert "rank 1 of 3 did not come to the start within 3 seconds" in line
     assert not (tmp_path / "run").exists()
