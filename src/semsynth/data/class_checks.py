@@ -74,10 +74,17 @@ def require_classes(data: PreparedDataset, split: str) -> None:
 
 
 def pixels_by_split(data: PreparedDataset) -> dict[str, dict[int, int]]:
-    """Return the pixels by id of each split, as ``dataset.json`` has them."""
+    """Return the pixels by id of each split, as ``dataset.json`` has them.
+
+    A label that somebody has renamed there has its pixels under its old name: in the same place.
+    """
     ids = {name: i for i, name in data.labels.names.items()}
+    places = [label.id for label in data.labels.labels]
     return {
-        split: {ids[name]: count for name, count in info.class_pixels.items()}
+        split: {
+            ids.get(name, places[min(place, len(places) - 1)]): count
+            for place, (name, count) in enumerate(info.class_pixels.items())
+        }
         for split, info in data.info.splits.items()
     }
 
