@@ -347,3 +347,13 @@ def test_the_same_name_in_two_splits_or_two_categories(tmp_path: Path) -> None:
     record = next(iter(source.records()))
     mask = source.read(record).mask
     assert (mask[truth()["car"]] == 90).all() and (mask[truth()["background"]] == 3).all()
+
+
+def test_images_named_by_the_address_that_they_were_loaded_from(tmp_path: Path) -> None:
+    for i in range(2):
+        save_image(tmp_path / "images" / f"x{i}.png", i)
+    at = "https://bucket.example.org/a/x{}.png?Expires=1&Signature=a/b"
+    write(tmp_path / "result.json", exports.coco_value([at.format(i) for i in range(2)]))
+    source = opened(tmp_path)
+    assert [record.stem for record in source.records()] == ["x0", "x1"]
+    assert same_as_truth(names_of(source, "x0"))

@@ -44,9 +44,10 @@ from semsynth.data.labels import Array, Color, LabelSet
 USUAL_NAMES = (
     "labels.yaml", "labels.yml", "labels.json", "labels.txt", "id2label.json", "label2id.json",
     "labelmap.txt", "label_map.txt", "_classes.csv", "class_dict.csv", "classes.csv", "labels.csv",
-    "classes.txt", "classes.json", "classes.yaml", "class_names.txt", "names.txt", "obj.names",
-    "label_classes.json", "label_colors.txt", "data.yaml", "data.yml", "dataset.yaml",
-    "metainfo.json", "notes.json", "meta.json", "config_v2.0.json", "config.json",
+    "classes.txt", "classes.json", "classes.yaml", "class_names.txt", "names.txt",
+    "label_names.txt", "obj.names", "label_classes.json", "label_colors.txt", "data.yaml",
+    "data.yml", "dataset.yaml", "metainfo.json", "notes.json", "meta.json", "config_v2.0.json",
+    "config.json",
 )  # fmt: skip
 # Names that other things have, too: one that has no labels is no label file (the first ones are
 # often that, and nothing is said).

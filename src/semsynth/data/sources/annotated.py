@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger
@@ -76,7 +77,8 @@ class Images:
         """
         if not isinstance(name, str) or not name.strip():
             raise UserError(f"{where}: {name!r} is not the name of an image")
-        parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+        path = urlsplit(name).path if re.match("https?://", name) else name
+        parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
         for part in parts:
             if part == ".." or "\0" in part:
                 path_name(part, where)

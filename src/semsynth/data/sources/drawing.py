@@ -20,6 +20,7 @@ CLIPPED = "shape reaches beyond the image: clipped"
 OUTSIDE = "shape outside of the image: left out"
 TOO_FEW = "polygon of fewer than three points: left out"
 EMPTY = "shape covers no pixel: left out"
+OVERLAP = "masks of an image share pixels: the smaller one counts"
 
 
 @dataclass(frozen=True)

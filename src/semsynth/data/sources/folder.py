@@ -20,6 +20,7 @@ from semsynth.data.sources.json_forms import annotation_files
 from semsynth.data.sources.known_sets import with_known_labels
 from semsynth.data.sources.mask_choice import folder_of
 from semsynth.data.sources.pairs import match
+from semsynth.data.sources.part_masks import find_parts, open_parts
 from semsynth.data.sources.sides import Sides, sides_of
 from semsynth.data.sources.splits import read_split_lists
 from semsynth.data.sources.tree import FileTree
@@ -51,7 +52,11 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
             f"{tree.root}: has no folder of images with a folder of masks beside it, nor masks "
             "beside images (x.jpg, x_mask.png); say which they are with --images and --masks"
         )
-    arranged = arrange(tree, sides, config, read_split_lists(tree))
+    lists = read_split_lists(tree)
+    parts = None if lists.masks else find_parts(tree, sides, config)
+    if parts is not None:
+        return open_parts(tree, config, sides, parts, lists)
+    arranged = arrange(tree, sides, config, lists)
     found = find_labels(tree, config, arranged.masks, arranged.folders)
     found = with_known_labels(arranged, found)
     because = sides.because

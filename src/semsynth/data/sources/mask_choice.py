@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -167,13 +168,13 @@ def _compared(tree: FileTree, one: Candidate, other: Candidate) -> tuple[list[Ar
     sides: tuple[list[Array], list[Array]] = ([], [])
     for pair in both[::step][:_SAMPLE]:
         for side, file in zip(sides, pair, strict=True):
-            path = tree.path(file.name)
-            side.append(_plain(open_mask(path, str(path)).pixels()))
+            side.append(plain_pixels(tree.path(file.name)))
     return sides
 
 
-def _plain(pixels: Array) -> Array:
-    """Return grey values or indices (H, W), or colours (H, W, 3)."""
+def plain_pixels(path: Path) -> Array:
+    """Return the grey values or indices (H, W) of a mask, or its colours (H, W, 3)."""
+    pixels = open_mask(path, str(path)).pixels()
     if pixels.ndim == 2:
         return pixels
     colors = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1].repeat(3, -1)

@@ -192,3 +192,13 @@ def without_role_words(stem: str) -> str:
     kept = [token for token in tokens if token.casefold() not in _ROLE_OF]
     parts = [token for token in kept if not re.fullmatch(r"[\W_]+", token)]
     return "_".join(parts).casefold()
+
+
+def class_words(name: str) -> str:
+    """Return what is left of the name of a folder or file that may be a class, in lower case.
+
+    Words for images, masks and views, and numbers, are none: "road_masks" and "_Road_2" are "road".
+    """
+    tokens = [token.casefold() for token in re.findall(r"[^\W\d_]+", name)]
+    passed = _ROLE_OF.keys() | _FILLERS | _VIEWS | {"viz", "binary"}
+    return "_".join(token for token in tokens if token not in passed)

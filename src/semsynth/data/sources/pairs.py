@@ -279,6 +279,8 @@ def _extended(files: Sequence[NamedFile]) -> list[NamedFile]:
             (s for s in _beginnings(file.stem) if s != file.stem and (place, s) in stems), ""
         )
         ending = file.stem.removeprefix(base) if base else ""
+        if role_of_words(base) is not None:
+            continue  # "label_viz" is a view of "label"
         if any(c.isalpha() for c in ending):
             endings[file] = ending
     counts = Counter(endings.values())
