@@ -48,6 +48,9 @@ VARIED = (
 )  # fmt: skip
 TIMES = ("images_per_second", "mfu", "seconds", "time")
 
+# Files that were added after the first records: they hold nothing that others do not.
+LATER = ("overlays.png", "config.json", "pipeline.py", "examples.png")
+
 
 def run(folder: Path, *words: str, processes: int = 1) -> None:
     """Run the command of the installed package; stop where it fails."""
@@ -94,7 +97,8 @@ def digest(value: Any) -> str:
 
 def images(folder: Path) -> str:
     """Return the hash of the pixels and names of all images below a folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+    found_in = (path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+    paths = sorted(path for path in found_in if path.name not in LATER)
     assert paths, f"{folder}: has no images"
     found = {}
     for path in paths:
@@ -146,7 +150,7 @@ def record(folder: Path) -> dict[str, Any]:
     info = json.loads((folder / "prepared" / "dataset.json").read_text())
     for image in (image for split in info["pictures"].values() for image in split.values()):
         image.pop("digests", None)  # of files, which another version of a library writes otherwise
-    left_out = ("versions", "content")
+    left_out = ("versions", "content", "duplicates")
     out["dataset.json"] = {key: info[key] for key in sorted(info) if key not in left_out}
 
     for name, precision in (("fp32", "no"), ("bf16", "bf16")):
@@ -232,8 +236,9 @@ def numbers(value: Any) -> Any:
 
 def _folder(folder: Path) -> dict[str, Any]:
     weights = sorted(folder.glob("unet/*.safetensors"))
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
     return {
-        "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")),
+        "files": sorted(name for name in names if name not in LATER),
         "weights": digest([load_file(path) for path in weights]),
     }
 
