@@ -133,3 +133,14 @@ def test_after_a_kill_the_same_archive_is_not_unpacked_again(
     monkeypatch.setattr(archives, "_unpack", None)
     with unpacked(path, tmp_path / "killed") as files:
         assert (files / "a.png").read_bytes() == b"1"
+
+
+def test_a_prepared_folder_inside_of_an_archive_is_left_out(raw: Any, tmp_path: Path) -> None:
+    prepare(config_of(raw.root, raw.root / "prepared"))
+    folder = prepare(config_of(raw.root, tmp_path / "a"))
+    made = Path(shutil.make_archive(str(tmp_path / "raw"), "gztar", raw.root))
+    assert prepare(config_of(made, tmp_path / "b")).digest == folder.digest
+    again = Path(shutil.make_archive(str(tmp_path / "again"), "zip", folder.root))
+    with pytest.raises(UserError, match="was made by semsynth"):
+        prepare(config_of(again, tmp_path / "c"))
+    assert not (tmp_path / "c" / ".unpacked").exists()

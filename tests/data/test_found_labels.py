@@ -127,6 +127,10 @@ def test_masks_without_names(made: Made) -> None:
     for record in source.records():
         found = source.labels.colorize(source.read(record).mask)
         assert (found == made.colored(int(record.stem))).all()
+    for seed in range(3):  # with an opacity that says nothing
+        opaque = np.full((24, 32), 255, np.uint8)
+        made.save(f"masks/{seed}.png", np.dstack([made.colored(seed), opaque]))
+    assert opened(made.root).labels.names == source.labels.names
     smooth = np.linspace(0, 255, 32).astype(np.uint8)[None].repeat(24, 0)
     smooth[2:] = np.where(smooth[2:] > 99, 255, 0)
     made.save("masks/0.png", smooth)
@@ -134,6 +138,16 @@ def test_masks_without_names(made: Made) -> None:
     made.save("masks/2.png", smooth)
     with pytest.raises(UserError, match=r"black and white with .* grey levels between"):
         opened(made.root)
+    ramp = np.clip(np.linspace(-150, 255 + 150, 24 * 32), 0, 255).astype(np.uint8)
+    for seed in range(3):  # of small masks that were enlarged
+        made.save(f"masks/{seed}.png", ramp.reshape(24, 32))
+    with pytest.raises(UserError, match=r"black and white with .* grey levels between"):
+        opened(made.root)
+    sparse = np.zeros((24, 32), np.uint8)
+    sparse[0, :11], sparse[1, 0] = np.arange(1, 12), 255
+    for seed in range(3):  # ids on much background are none of these
+        made.save(f"masks/{seed}.png", sparse)
+    assert opened(made.root).labels.ignore_id == 255
 
 
 def test_palettes_that_differ_are_read_by_their_colours(made: Made) -> None:

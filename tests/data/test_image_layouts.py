@@ -74,6 +74,7 @@ PLACES: dict[str, tuple[str, str, dict[str, str]]] = {
     "splits above": ("{s}/images/{}.png", "{s}/labels/{}.png", {"valid": "val", "testing": "test"}),
     "splits below": ("JPEGImages/{s}/{}.png", "gt/{s}/{}.png", {"dev": "val", "Test": "test"}),
     "split on one side": ("images/{s}/a{}.png", "masks/a{}.png", {"validation": "val"}),
+    "numbered splits": ("01_{s}/images/{}.png", "01_{s}/masks/{}.png", {"val": "val"}),
     "split in the name": ("{s}/{}.png", "{s}annot/{}.png", {"val": "val"}),
     "years": ("images/{s}2017/{}.png", "labels/{s}2017/{}.png", {"val": "val"}),
     "nnU-Net": ("imagesTr/c_{}_0000.png", "labelsTr/c_{}.png", {}),
@@ -244,6 +245,18 @@ def test_prepared_data_are_no_raw_data(made: Made) -> None:
     made.text("out/dataset.json", "{}")
     with pytest.raises(UserError, match="was made by semsynth, and is prepared"):
         opened(made.root / "out")
+    # A copy may lack the hidden file.
+    (made.root / "out/.semsynth.json").unlink()
+    made.save("out/colored_masks/train/0.png", made.colored(0))
+    assert set(left_out(opened(made.root)).values()) == {"made by semsynth"}
+
+
+def test_folders_of_any_name_are_named_by_flags(made: Made) -> None:
+    made.pairs("A/{}.png", "B/{}.png")
+    with pytest.raises(UserError, match="no layout of"):
+        opened(made.root)
+    source = opened(made.root, images=made.root / "A", masks=made.root / "B")
+    assert source.total == 6
 
 
 def test_voc_without_images_needs_them(made: Made) -> None:

@@ -22,6 +22,7 @@ from typing import IO
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, sha256_file, write_text
 from semsynth.core.logging import progress_bar
+from semsynth.core.outputs import MARKER
 from semsynth.core.paths import inside
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -153,12 +154,15 @@ class _Writer:
     def check(self, name: str) -> Path | None:
         """Return where a member goes; None for one that is not written."""
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-        hidden = any(part.startswith(".") and part.strip(".") for part in parts)
+        # The marker of a folder of our own is kept, so that this is not taken for raw data.
+        named = parts[:-1] if parts[-1:] == [MARKER] else parts
+        hidden = any(part.startswith(".") and part.strip(".") for part in named)
         if hidden or _JUNK & set(parts) or not parts:
             return None
         if name.startswith(("/", "\\")):
             raise _refused(self.path, name, "has an absolute path")
-        return inside(self.target, "/".join(parts), str(self.path))
+        place = inside(self.target, "/".join(named), str(self.path)) if named else self.target
+        return place if named is parts else place / MARKER
 
     def write(self, member: _Member, opened: IO[bytes]) -> None:
         """Write one file."""

@@ -125,15 +125,19 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
 @contextmanager
 def _unpacked(config: PrepareConfig, folder: Path) -> Iterator[PrepareConfig]:
     """Unpack an archive or a Hugging Face data set into ``folder``, for as long as this lasts."""
-    if config.data is not None and is_archive(config.data):
-        with unpacked(config.data, folder / "archive") as data:
-            yield replace(config, data=data)
-        return
-    columns = (config.image_column, config.mask_column)
-    where = _table(config)
-    assert where is not None, "asked before"
-    with unpacked_table(where, folder / "rows", columns) as data:
-        yield replace(config, data=data, source="auto")
+    try:
+        if config.data is not None and is_archive(config.data):
+            with unpacked(config.data, folder / "archive") as data:
+                yield replace(config, data=data)
+            return
+        columns = (config.image_column, config.mask_column)
+        where = _table(config)
+        assert where is not None, "asked before"
+        with unpacked_table(where, folder / "rows", columns) as data:
+            yield replace(config, data=data, source="auto")
+    finally:
+        with suppress(OSError):  # an archive around it is still in use
+            folder.rmdir()
 
 
 def _is_packed(config: PrepareConfig) -> bool:

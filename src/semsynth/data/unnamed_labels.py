@@ -27,9 +27,10 @@ def values_of(mask: RawMask) -> tuple[Counter[int], Counter[Color]]:
         numbers = stored_numbers(mask)
     except UserError:
         refuse_as_mask(mask.facts)
-        if mask.facts.layout != "rgb" or mask.facts.has_alpha:
+        pixels = mask.pixels()
+        if mask.facts.layout != "rgb" or (mask.facts.has_alpha and (pixels[..., -1] != 255).any()):
             raise
-        rows, counts = np.unique(mask.pixels().reshape(-1, 3), axis=0, return_counts=True)
+        rows, counts = np.unique(pixels[..., :3].reshape(-1, 3), axis=0, return_counts=True)
         colors = Counter(
             {(int(r), int(g), int(b)): int(n) for (r, g, b), n in zip(rows, counts, strict=True)}
         )

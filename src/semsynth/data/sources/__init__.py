@@ -96,13 +96,20 @@ def open_source(config: PrepareConfig) -> Source:
     if not given:
         raise UserError(f"--source {name} needs a PATH: the folder, zip or file of your data")
     tree = FileTree.open(*given)
-    layout = recognise(tree, str(given[0])) if name == "auto" else name
+    # With --masks somebody says which folder is which, whatever it is called.
+    other = "folder" if config.masks is not None and tree.start is None else None
+    layout = recognise(tree, str(given[0]), other) if name == "auto" else name
     source = import_module(SOURCES[layout]).open_layout(tree, config)
     return source if config.tile is None else TiledSource(source, config.tile, config.overlap)
 
 
-def recognise(tree: FileTree, where: str) -> str:
+def recognise(tree: FileTree, where: str, other: str | None = None) -> str:
     """Return the name of the layout that the files show.
+
+    Args:
+        tree: all files.
+        where: the folder or file, for messages.
+        other: the layout to take if none is recognised.
 
     Raises:
         UserError: none of ``LAYOUTS``, or more than one: names what was seen of each.
@@ -111,6 +118,8 @@ def recognise(tree: FileTree, where: str) -> str:
     names = [name for name in LAYOUTS if tree.start is None or name not in _OF_FOLDERS]
     seen = {name: import_module(SOURCES[name]).recognise(tree) for name in names}
     found = {name: because for name, because in seen.items() if because}
+    if not found and other is not None:
+        return other
     if not found:
         raise UserError(
             f"{where}: no layout of {', '.join(names)} is recognised in its {len(tree.files)} "

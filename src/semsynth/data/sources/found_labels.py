@@ -200,9 +200,9 @@ def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Colo
         pairs = zip(values.tolist(), counts.tolist(), strict=True)
         found = {(c >> 16, c >> 8 & 255, c & 255): n for c, n in pairs}
         return Counter(), Counter(found), {}
-    ids, _ = values_of(mask)
+    ids, own = values_of(mask)
     colors = mask.facts.palette_colors() if mask.facts.layout == "palette" else []
-    return ids, Counter(), {i: colors[i] for i in ids if 0 <= i < len(colors)}
+    return ids, own, {i: colors[i] for i in ids if 0 <= i < len(colors)}
 
 
 def labels_of_values(values: Values, where: str) -> FoundLabels:
@@ -277,8 +277,12 @@ def _refuse_smooth(values: Values, where: str) -> None:
     """Refuse grey levels between black and white that only edges have."""
     total = values.ids.total()
     ends = values.ids[0] + values.ids[255]
-    between = len(set(values.ids) - {0, 255})
-    if values.ids[0] and values.ids[255] and between > 8 and ends > 0.9 * total:
+    levels = set(values.ids) - {0, 255}
+    between = len(levels)
+    # Ids are small; smoothed edges have light grey, too.
+    light = sum(level > 223 for level in levels)
+    few, many = between > 8 and ends > 0.9 * total, between > 64 and ends > 0.25 * total
+    if values.ids[0] and values.ids[255] and ((few and light) or (many and light > 7)):
         raise UserError(
             f"{where}: masks are black and white with {between} grey levels between them, as after "
             "smoothing or resizing; save them with two values, or give the labels with --labels"

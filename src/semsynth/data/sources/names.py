@@ -88,6 +88,8 @@ def parse_folder(name: str) -> FolderName:
         for word in rest
         if word not in _ROLE_OF and word not in _FILLERS and not (splits and _is_year(word))
     ]
+    if splits and all(word.isdecimal() and len(word) < 3 for word in others):
+        others = []  # "01_train" and "02_val"
     # "image_masks" are masks, "mask_instances" are instances.
     roles = sorted({_ROLE_OF[word] for word in known}, key=("image", "mask", "instances").index)
     split = "trainval" if splits == {"train", "val"} else "".join(splits)

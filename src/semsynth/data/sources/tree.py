@@ -79,6 +79,9 @@ class FileTree:
     def _leave_out_our_own(self) -> None:
         """Leave out the folders of results among the raw files; UserError if this is one."""
         folders = [name.removesuffix(MARKER) for name in self.files if name.endswith(f"/{MARKER}")]
+        # A copy may lack the hidden file.
+        views = {n.partition("/colored_masks/")[0] for n in self.files if "/colored_masks/" in n}
+        folders += [f"{view}/" for view in views if f"{view}/dataset.json" in self.files]
         done = "dataset.json" in self.files
         copied = done and any(name.startswith("colored_masks/") for name in self.files)
         if MARKER in self.files or copied:
