@@ -115,9 +115,40 @@ def test_outlines_that_touch_are_counted_and_the_smaller_one_wins(made: Made) ->
     assert source.labels.names[int(sample.mask[10, 19])] == "car"
 
 
+def test_a_second_mask_of_the_same_image(made: Made) -> None:
+    """Ultrasound images of BUSI: some have two tumours, each in a file."""
+    for seed in range(4):
+        made.save(f"benign ({seed}).png", made.image(seed))
+        made.save(f"benign ({seed})_mask.png", binary(made, seed, 1))
+        if seed == 2:
+            made.save("benign (2)_mask_1.png", binary(made, seed, 5))
+    found = names_at(made)
+    assert len(found) == 4
+    expected = np.isin(made.mask(2), (1, 5))
+    np.testing.assert_array_equal(found["benign (2)"] == "foreground", expected)
+
+
+def test_masks_of_left_and_right(made: Made) -> None:
+    for seed in range(4):
+        made.save(f"CXR_png/x{seed}.png", made.image(seed))
+        made.save(f"ManualMask/leftMask/x{seed}.png", binary(made, seed, 1))
+        made.save(f"ManualMask/rightMask/x{seed}.png", binary(made, seed, 2))
+    assert opened(made.root).labels.names == {0: "background", 1: "left", 2: "right"}
+    # Numbers that only the order of the names gives say nothing about other names.
+    made.text("labels.yaml", "labels: [background, healthy, ill]")
+    with pytest.raises(UserError, match=r"label 'left' is not in labels.yaml"):
+        opened(made.root)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("road_masks", "road"), ("_Road_2", "road"), ("mask_03", ""), ("label_viz", "")],
+    [
+        ("road_masks", "road"),
+        ("leftMask", "left"),
+        ("_Road_2", "road"),
+        ("mask_03", ""),
+        ("label_viz", ""),
+    ],
 )
 def test_words_of_a_class(name: str, words: str) -> None:
     assert class_words(name) == words

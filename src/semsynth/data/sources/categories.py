@@ -134,6 +134,7 @@ class _Numbered:
     rest: int
     rest_ignored: bool
     notes: list[str]
+    given: bool  # whether the ids are the tool's
 
 
 def _numbered(categories: Sequence[Category], where: str, rest_ignored: bool) -> _Numbered:
@@ -166,20 +167,23 @@ def _numbered(categories: Sequence[Category], where: str, rest_ignored: bool) ->
     if rest is None:
         rest = 0 if 0 not in names else max(names) + 1
         names[rest] = word if word not in names.values() else f"{word} (no shape)"
-    return _Numbered(ids, names, rest, rest_ignored, notes)
+    return _Numbered(ids, names, rest, rest_ignored, notes, keep)
 
 
 def _classes_of_file(file: LabelFile, plain: _Numbered, path: str, where: str) -> Classes:
     """Return the classes that a label file of the user makes of categories.
 
     Names count. What the file has no name for is a new name of the same id, if all others have the
-    ids that they have without the file, as in a ``labels.yaml`` that was printed and changed.
+    ids that they have without the file, as in a ``labels.yaml`` that was printed and changed. Ids
+    that only we gave say nothing where no name is known.
     """
     stored = {name: i for i, name in file.stored.names.items()}
     by_name = {**{entry.name: entry.id for entry in file.stated.entries}, **stored}
     names_of = {i: name for name, i in by_name.items()}
     remap = file.remap or {i: i for i in file.stored.names}
     same = all(by_name.get(name, i) == i for i, name in plain.names.items())
+    shapes = [name for i, name in plain.names.items() if i != plain.rest]
+    same = same and (plain.given or len(shapes) == 1 or any(name in by_name for name in shapes))
     found: dict[int, int] = {}
     notes = list(file.notes)
     for i, name in plain.names.items():

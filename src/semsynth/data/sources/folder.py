@@ -18,8 +18,7 @@ from semsynth.data.sources.files import PairSource
 from semsynth.data.sources.found_labels import find_labels
 from semsynth.data.sources.json_forms import annotation_files
 from semsynth.data.sources.known_sets import with_known_labels
-from semsynth.data.sources.mask_choice import folder_of
-from semsynth.data.sources.pairs import match
+from semsynth.data.sources.mask_choice import candidates_of, folder_of
 from semsynth.data.sources.part_masks import find_parts, open_parts
 from semsynth.data.sources.sides import Sides, sides_of
 from semsynth.data.sources.splits import read_split_lists
@@ -36,7 +35,10 @@ def recognise(tree: FileTree) -> str | None:
     if sides is None:
         return None
     roles = (sides.images[0].place.role, sides.masks[0].place.role)
-    sure = roles == ("image", "mask") or match(sides.images, sides.masks)[0].is_sure
+    sure = roles == ("image", "mask") or any(
+        one.found.is_sure
+        for one in candidates_of(sides.images, sides.masks, PrepareConfig(path=tree.root))
+    )
     return sides.because if sure else None
 
 

@@ -201,6 +201,5 @@ def class_words(name: str) -> str:
 
     Words for images, masks and views, and numbers, are none: "road_masks" and "_Road_2" are "road".
     """
-    tokens = [token.casefold() for token in re.findall(r"[^\W\d_]+", name)]
     passed = _ROLE_OF.keys() | _FILLERS | _VIEWS | {"viz", "binary"}
-    return "_".join(token for token in tokens if token not in passed)
+    return "_".join(w for w in words_of(name) if w not in passed and not w.isdecimal())

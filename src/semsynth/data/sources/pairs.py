@@ -275,12 +275,11 @@ def _extended(files: Sequence[NamedFile]) -> list[NamedFile]:
     endings: dict[NamedFile, str] = {}
     for file in files:
         place = _split_and_rest(file)
-        base = next(
-            (s for s in _beginnings(file.stem) if s != file.stem and (place, s) in stems), ""
-        )
-        ending = file.stem.removeprefix(base) if base else ""
-        if role_of_words(base) is not None:
-            continue  # "label_viz" is a view of "label"
+        bases = [s for s in _beginnings(file.stem) if s != file.stem and (place, s) in stems]
+        # Of "x_mask_1" that is "x", not "x_mask"; and "label_viz" is a view of "label".
+        images = [s for s in bases if role_of_words(s) is None]
+        images += [s for s in bases if role_of_words(file.stem.removeprefix(s)) is not None]
+        ending = file.stem.removeprefix(images[0]) if images else ""
         if any(c.isalpha() for c in ending):
             endings[file] = ending
     counts = Counter(endings.values())
