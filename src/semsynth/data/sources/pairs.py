@@ -275,11 +275,11 @@ def _extended(files: Sequence[NamedFile]) -> list[NamedFile]:
     endings: dict[NamedFile, str] = {}
     for file in files:
         place = _split_and_rest(file)
-        bases = [s for s in _beginnings(file.stem) if s != file.stem and (place, s) in stems]
+        stems_of = [s for s in _beginnings(file.stem) if s != file.stem and (place, s) in stems]
         # Of "x_mask_1" that is "x", not "x_mask"; and "label_viz" is a view of "label".
-        images = [s for s in bases if role_of_words(s) is None]
-        images += [s for s in bases if role_of_words(file.stem.removeprefix(s)) is not None]
-        ending = file.stem.removeprefix(images[0]) if images else ""
+        plain = [s for s in stems_of if role_of_words(s) is None]
+        plain += [s for s in stems_of if role_of_words(file.stem.removeprefix(s)) is not None]
+        ending = file.stem.removeprefix(plain[0]) if plain else ""
         if any(c.isalpha() for c in ending):
             endings[file] = ending
     counts = Counter(endings.values())
