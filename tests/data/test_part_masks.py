@@ -37,6 +37,7 @@ def truth(made: Made, seed: int, one: str = "") -> np.ndarray:
         "masks/{name}/x{seed}.png",
         "{name}_masks/x{seed}.png",
         "masks/x{seed}_{name}.png",
+        "masks/{name}/x{seed}_{name}.png",
         "masks/x{seed}/{name}.png",
     ],
 )

@@ -41,8 +41,10 @@ def class_warnings(labels: LabelSet, pixels: Mapping[str, Mapping[int, int]]) ->
             "there; check the ids in the labels file, or remove what you do not need from it"
         )
     advice = {
-        "train": "nothing learns it; prepare with another --seed or --group-by, or add images",
-        "val": "its score there is unknown; prepare with another --seed or a larger --val-share",
+        "train": "nothing learns it; add images, or, if the split was drawn, prepare with another "
+        "--seed or --group-by",
+        "val": "its score there is unknown; move images with it there, or, if the split was drawn, "
+        "prepare with another --seed or a larger --val-share",
     }
     for split, todo in advice.items():
         missing = [

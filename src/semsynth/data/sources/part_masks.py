@@ -125,7 +125,7 @@ def find_parts(tree: FileTree, sides: Sides, config: PrepareConfig) -> Parts | N
     if len(sure) == 1 and not sure[0].found.others:
         return None
     folders = len({one.folder for one in sure}) > 1
-    parts = _by_folders(sure) if folders else _by_endings(sure[0].found.pairs, masks)
+    parts = _by_folders(sure) if folders else _by_endings(sure, masks)
     found = parts and _binary(tree, parts)
     return None if not found or _doubt(tree, found) else found
 
@@ -146,10 +146,9 @@ def _by_folders(candidates: Sequence[Candidate]) -> Parts | None:
     return found
 
 
-def _by_endings(
-    pairs: Sequence[tuple[str, NamedFile, NamedFile]], masks: Sequence[NamedFile]
-) -> Parts | None:
+def _by_endings(candidates: Sequence[Candidate], masks: Sequence[NamedFile]) -> Parts | None:
     """Return masks of one folder by what their stems have beyond that of an image."""
+    pairs = [pair for one in candidates for pair in one.found.pairs]
     stems = {(mask.place.split, mask.place.rest, key): image for key, image, mask in pairs}
     found = Parts({}, defaultdict(list))
     for mask in masks:
