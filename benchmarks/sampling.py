@@ -123,6 +123,7 @@ class Generator:
         self.height, self.width = pipe.height, pipe.width
         self.licence, self.checkpoint_sha256 = pipe.licence, pipe.checkpoint_sha256
         self.instance_edges = pipe.instance_edges
+        self.pixels = pipe.synthesizer.pixels
 
     def generate(
         self,

@@ -57,6 +57,7 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
             images than asked for, an output that belongs to something else.
     """
     data, samples = PreparedDataset.open(config.data), PreparedDataset.open(config.samples)
+    data.say_what_is_shown()
     masks = _masks_of_samples(samples, config)
     _check(config, data, samples)
     settings, whole = _settings(config), _output(config, data, samples)
@@ -216,7 +217,7 @@ class Trial:
         segmenter = Segmenter.load(self.folder / REAL / SEGMENTER_FILE, config.device)
         split, agreements, masks = config.samples_split, {}, {}
         for batch in chunks(samples.stems(split), _BATCH):
-            predicted = segmenter.predict(np.stack([samples.read_image(split, s) for s in batch]))
+            predicted = segmenter.predict(np.stack([samples.read_rgb(split, s) for s in batch]))
             for stem, ids in zip(batch, predicted, strict=True):
                 mask = samples.read_mask(split, stem)
                 agreements[stem] = agreement(ids, mask, ignore_id)

@@ -88,7 +88,7 @@ def write_subset(
     if masks is not None:
         key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
     form = PreparedFormat(
-        data.labels, data.height, data.width, data.info.resize, data.info.image_format
+        data.labels, data.height, data.width, data.info.resize, data.info.image_format, data.pixels
     )
     writer = PreparedWriter(folder, form, "subset", key)
     if (folder / INFO).exists():

@@ -38,7 +38,7 @@ HELP: dict[str, _Help] = {
             "data": (
                 "path source output data repo images masks image_suffix mask_suffix labels licence"
             ),
-            "reading": "masks_as exif window resize_masks instances max_pixels",
+            "reading": "masks_as exif window channels resize_masks instances max_pixels",
             "size": "height width resize tile overlap image_format",
             "split": "val_share group_by holdout near_duplicates train_count val_count seed",
         },

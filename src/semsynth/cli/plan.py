@@ -68,6 +68,11 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(PlanConfig, argv, "plan")
     recipe = load_recipe(config.recipe, config.set)
     channels = label_channels(config, recipe)
+    if config.data is not None:
+        from semsynth.data.dataset import PreparedDataset
+        from semsynth.training.build import with_images_of
+
+        recipe = with_images_of(recipe, PreparedDataset.open(config.data))
     from semsynth.planning.plan import InferenceWorkload, make_plan
     from semsynth.planning.text import text
 

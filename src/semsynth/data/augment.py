@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from semsynth.core.rng import numpy_rng
 from semsynth.data.labels import Array
+from semsynth.data.resize import resize_channels
 
 AUGMENT_PARAMS = ("flip", "scale", "down", "right", "brightness", "contrast", "saturation")
 """What a vector of (7,) float32 holds; all zeros for an unchanged image.
@@ -73,17 +74,18 @@ def augment_sample(
     seed: int,
     position: int,
     content: Sequence[int],
+    bits: int = 8,
 ) -> tuple[list[Array], npt.NDArray[np.float32]]:
     """Change a sample as a function of (``seed``, ``position``).
 
     Args:
-        layers: the image (H, W, 3) uint8, then maps (H, W), which are resized by nearest alone, so
-            that they stay integers.
+        layers: the image (H, W, C) uint8 or uint16, then maps (H, W), resized by nearest alone.
         config: which changes.
         seed: of the run.
         position: of the sample in the run.
         content: top, left, height, width of the part that is not padding; crops of ``crop_size``
             are taken from it.
+        bits: of the image: its values are 0 to 2**bits - 1.
 
     Returns:
         The changed layers (parts of them may be views of those given), and the numbers of
@@ -111,18 +113,28 @@ def augment_sample(
         params[0] = 1
     if config.color and applies:
         params[4:7] = extra_rng.normal(0, config.color, 3)
-        changed[0] = adjust_color(changed[0], *params[4:7].tolist())
+        if changed[0].shape[2] != 3:
+            params[6] = 0  # only RGB has a saturation
+        brightness, contrast, saturation = params[4:7].tolist()
+        changed[0] = adjust_color(changed[0], brightness, contrast, saturation, bits)
     return [np.ascontiguousarray(layer) for layer in changed], params
 
 
 def adjust_color(
-    image: Array, brightness: float, contrast: float, saturation: float
-) -> npt.NDArray[np.uint8]:
-    """Return an image (H, W, 3) uint8 with other colours; see ``AUGMENT_PARAMS``."""
-    pixels = (image.astype(np.float32) / 127.5 - 1) * np.float32(np.exp(contrast))
-    grey = (pixels * _GREY).sum(-1, keepdims=True)
-    pixels = grey + (pixels - grey) * np.float32(np.exp(saturation)) + np.float32(brightness)
-    adjusted: npt.NDArray[np.uint8] = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    image: Array, brightness: float, contrast: float, saturation: float, bits: int = 8
+) -> Array:
+    """Return an image (H, W, C) of ``bits`` with other colours; see ``AUGMENT_PARAMS``.
+
+    Brightness and contrast change all channels alike; ``saturation`` is for RGB alone, others keep
+    the differences of their channels.
+    """
+    half = ((1 << bits) - 1) / 2
+    pixels = (image.astype(np.float32) / half - 1) * np.float32(np.exp(contrast))
+    if image.shape[2] == 3:
+        grey = (pixels * _GREY).sum(-1, keepdims=True)
+        pixels = grey + (pixels - grey) * np.float32(np.exp(saturation))
+    pixels = pixels + np.float32(brightness)
+    adjusted: Array = ((pixels + 1) * half).round().clip(0, (1 << bits) - 1).astype(image.dtype)
     return adjusted
 
 
@@ -171,4 +183,4 @@ def _crop(layer: Array, window: Window, size: tuple[int, ...], is_map: bool) -> 
         interpolation = cv2.INTER_NEAREST_EXACT
     else:
         interpolation = cv2.INTER_AREA if height > size[0] else cv2.INTER_LINEAR
-    return cv2.resize(part, (size[1], size[0]), interpolation=interpolation)
+    return resize_channels(part, (size[0], size[1]), interpolation)

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from semsynth.core.errors import UserError
 
 ResizeMode = Literal["stretch", "crop", "pad"]
+ChannelRule = Literal["auto", "rgb", "all"]
 # "paper": as the official code of the paper, with a mode for each split; the images record it.
 ResizeRule = Literal["stretch", "crop", "pad", "paper"]
 SourceName = Literal[
@@ -85,6 +86,7 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "masks_as": (*_OWN, "sidewalk"),
     "exif": (*_OWN, "sidewalk"),
     "window": (*_OWN, "sidewalk"),
+    "channels": ("auto", *LAYOUTS),
     "group_by": _OWN,
     "licence": (*_OWN, "sidewalk"),
     "tile": _OWN,
@@ -150,6 +152,10 @@ class PrepareConfig:
     window: tuple[float, float] | None = None
     """Sources folder and sidewalk: LOW HIGH, the values that become black and white in images of
     more than 8 bits. By default 0 65535 if they use all 16 bits, else it asks for this flag."""
+    channels: ChannelRule = "auto"
+    """Your own folders: all keeps the channels (1 to 8) and bits (8 or 16) of the images as they
+    are; rgb makes RGB of 8 bits of everything. auto: all for images that are no RGB, such as TIFFs
+    of 2 or of 5 to 8 channels, else rgb."""
     height: int | None = None
     """Height of the prepared images in pixels. By default for your own data the median of the
     images, at most 1024 on the longer side, rounded to multiples of 32; 256 for cityscapes, ade20k,

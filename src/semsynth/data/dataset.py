@@ -3,7 +3,7 @@
 Layout (of generated samples, too)::
 
     dataset.json                    written last: without it the folder is unfinished
-    images/<split>/<stem>.jpg|png   RGB
+    images/<split>/<stem>.jpg|png   RGB; tif for other channels than 1 and 3
     masks/<split>/<stem>.png        one channel, value = id of the label
     colored_masks/<split>/<stem>.png
     instances/<split>/<stem>.png    uint16, only if the source has instances
@@ -23,6 +23,8 @@ import numpy.typing as npt
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.core.logging import logger
+from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, FileDigests
 from semsynth.data.edges import instance_edges
@@ -224,11 +226,30 @@ class PreparedDataset:
         """Return the file of an image as it is; UserError if it is missing or damaged."""
         return self._bytes("images", split, stem, self.image_path(split, stem)).tobytes()
 
-    def read_image(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
-        """Read an image: (H, W, 3) uint8 RGB."""
+    @property
+    def pixels(self) -> PixelForm:
+        """What the images hold: channels and bits."""
+        return self.info.pixels
+
+    def say_what_is_shown(self) -> None:
+        """Say what of the images ``read_rgb`` gives, where that is not all of them."""
+        if note := self.pixels.view_note():
+            logger.info(f"{self.root}: {note}")
+
+    def read_rgb(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
+        """Read what is shown of an image: (H, W, 3) uint8; see ``channels.as_rgb``."""
+        pixels = self.read_image(split, stem)
+        return pixels if self.pixels.is_rgb else as_rgb(pixels, self.pixels.bits)
+
+    def read_image(self, split: str, stem: str) -> Array:
+        """Read an image: (H, W, 3) uint8 RGB, or (H, W, C) uint8 or uint16 as ``pixels`` says."""
         path = self.image_path(split, stem)
-        pixels = self._read("images", split, stem, path, cv2.IMREAD_COLOR_RGB)
-        return pixels.astype(np.uint8, copy=False)
+        form = self.pixels
+        if form.is_rgb:
+            pixels = self._read("images", split, stem, path, cv2.IMREAD_COLOR_RGB)
+            return pixels.astype(np.uint8, copy=False)
+        data = self._bytes("images", split, stem, path)
+        return self._check_size(path, decode_image(data.tobytes(), form, str(path)))
 
     def read_mask(self, split: str, stem: str) -> Array:
         """Read a mask: (H, W) uint8 or uint16 ids."""
@@ -265,6 +286,9 @@ class PreparedDataset:
         pixels = cv2.imdecode(data, flags) if data.size else None
         if pixels is None:
             raise UserError(f"{path}: cannot be read as an image; prepare the data again")
+        return self._check_size(path, pixels)
+
+    def _check_size(self, path: Path, pixels: Array) -> Array:
         if pixels.shape[:2] != (self.height, self.width):
             height, width = pixels.shape[:2]
             raise UserError(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from semsynth.core.errors import UserError
+from semsynth.data.channels import is_tiff, tiff_facts
 from semsynth.data.image_facts import Exif, ImageFacts, describe, oriented
 from semsynth.data.labels import Array
 
@@ -30,8 +31,14 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 def read_facts(source: Path | bytes, where: str) -> ImageFacts:
     """Describe an image file from its header; UserError if it is not an image."""
-    with opened_image(source, where) as image:
-        return describe(image, where, source)
+    try:
+        with opened_image(source, where) as image:
+            return describe(image, where, source)
+    except UserError:
+        # Pillow knows TIFFs of few combinations of channels.
+        if is_tiff(source) and (found := tiff_facts(source, where)) is not None:
+            return found
+        raise
 
 
 def read_size(path: Path, exif: Exif = "apply") -> tuple[int, int]:
@@ -72,6 +79,20 @@ def read_deep(source: Path | bytes, where: str) -> tuple[ImageFacts, Array]:
     with opened_image(source, where) as opened:
         facts = describe(opened, where, source)
         return facts, _deep_pixels(opened, facts, source, "apply")
+
+
+def read_stored(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
+    """Read all channels and bits of an image that Pillow knows: (H, W, C); a palette as RGB."""
+    with opened_image(source, where) as opened:
+        facts = describe(opened, where, source)
+        if facts.is_deep and not facts.has_alpha:
+            pixels = _deep_pixels(opened, facts, source, exif)
+        else:
+            image = oriented(opened, facts, exif)
+            pixels = np.asarray(image.convert("RGB") if facts.layout == "palette" else image)
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8) * 255
+        return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def image_notes(facts: ImageFacts) -> tuple[str, ...]:

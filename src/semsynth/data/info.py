@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from semsynth.core.config import Config
 from semsynth.core.errors import abbreviate
 from semsynth.core.paths import path_name
+from semsynth.data.channels import PixelForm
 from semsynth.data.config import ResizeMode, ResizeRule
 from semsynth.data.content import digest_json
 
 FORMAT = 1
 INFO = "dataset.json"
-ImageFormat = Literal["jpg", "png"]
+ImageFormat = Literal["jpg", "png", "tif"]
 
 
 class LabelInfo(Config):
@@ -126,7 +127,8 @@ class DatasetInfo(Config):
 
     ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason);
     ``content`` is the ``digest`` that the data set had when it was written; ``raw_files`` and
-    ``duplicates`` count what ``raw_files.csv`` and ``duplicates.csv`` list.
+    ``duplicates`` count what ``raw_files.csv`` and ``duplicates.csv`` list. ``channels`` and
+    ``bits`` are absent where images are RGB of 8 bits (``PixelForm``).
     """
 
     format: int
@@ -147,11 +149,20 @@ class DatasetInfo(Config):
     content: str | None = None
     raw_files: RawFilesInfo | None = None
     duplicates: dict[str, int] | None = None
+    channels: int | None = Field(None, ge=1, le=8)
+    bits: int | None = Field(None, ge=8, le=16)
+
+    @property
+    def pixels(self) -> PixelForm:
+        """What the images hold."""
+        return PixelForm(self.channels or 3, self.bits or 8)
 
     def digest_of(self, images: Mapping[str, str]) -> str:
         """Return a digest of labels and size with those of ``PreparedDataset.digests``."""
         labels = sorted([x.id, x.name, x.channel, x.thing] for x in self.labels)
-        size = [self.height, self.width, self.resize]
+        size: list[Any] = [self.height, self.width, self.resize]
+        if not self.pixels.is_rgb:
+            size += [self.pixels.channels, self.pixels.bits]
         return digest_json([labels, self.ignore_id, size, dict(images)])
 
     def recorded_digest(self) -> str | None:

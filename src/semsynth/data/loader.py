@@ -45,7 +45,8 @@ class Batch:
     """The images of a step.
 
     Attributes:
-        images: (B, 3, H, W) uint8; (B, 0, H, W) where there are latents.
+        images: (B, 3, H, W) uint8, or of the data's channels, int32 for more than 8 bits; (B, 0, H,
+            W) where there are latents.
         channels: (B, H, W) condition channels, -1 for unlabelled and padding; int8 for at most 128
             channels, else int16.
         content: (B, 1, H, W) bool, False for padding; None where nothing is padded.
@@ -128,7 +129,11 @@ class TrainingDataset(Dataset[TrainingSample]):
         self.padded = data.info.resize == "pad"
         if config.instances:
             _require_instances(data, split)
-        pixel = 3 + self.lut.itemsize + 2 * config.instances
+        pixel = (
+            data.pixels.channels * (1 if data.pixels.bits == 8 else 2)
+            + self.lut.itemsize
+            + 2 * config.instances
+        )
         size = len(self.stems) * data.height * data.width * pixel
         self._cache: dict[str, tuple[Array, ...]] | None = {} if size <= CACHE_BYTES else None
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
@@ -142,7 +147,7 @@ class TrainingDataset(Dataset[TrainingSample]):
         return self.stems[int(self._order[1][index])]
 
     def read(self, stem: str) -> tuple[Array, ...]:
-        """Return (H, W, 3) uint8, (H, W) condition channels, (H, W) uint16 instances.
+        """Return (H, W, C) uint8 or uint16, (H, W) condition channels, (H, W) uint16 instances.
 
         Instances only where the configuration wants them; with latents the image is (H, W, 0).
         """
@@ -172,6 +177,7 @@ class TrainingDataset(Dataset[TrainingSample]):
             self.config.seed,
             position,
             (top, left, height, width),
+            self.data.pixels.bits,
         )
         content = layers[-1] if self.padded else None
         # Edges after the augmentation: resized edges would become thicker or thinner.
@@ -185,6 +191,11 @@ class TrainingDataset(Dataset[TrainingSample]):
         latent = None if self.latents is None else self.latents(stem, bool(params[0]))
         noise = None if self.noise is None else self.noise(position)
         return TrainingSample(layers[0], layers[1], content, edges, params, latent, noise)
+
+
+def loadable(image: Array) -> Array:
+    """Return an image in a type that PyTorch computes with: uint8, or int32 for uint16."""
+    return image if image.dtype == np.uint8 else image.astype(np.int32)
 
 
 def _require_instances(data: PreparedDataset, split: str) -> None:
@@ -215,7 +226,9 @@ def _collate(items: list[TrainingSample]) -> Batch:
         present = [layer for layer in layers if layer is not None]
         return torch.from_numpy(np.stack(present)) if present else None
 
-    images = torch.from_numpy(np.stack([item.image for item in items])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.stack([loadable(item.image) for item in items])).permute(
+        0, 3, 1, 2
+    )
     channels = torch.from_numpy(np.stack([item.channels for item in items]))
     content = stacked([item.content for item in items])
     edges = stacked([item.edges for item in items])

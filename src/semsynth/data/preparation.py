@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
 from semsynth.core.files import (
@@ -16,6 +18,7 @@ from semsynth.core.files import (
     write_text,
 )
 from semsynth.core.logging import logger, progress_bar
+from semsynth.data.channels import as_rgb
 from semsynth.data.config import PrepareConfig, ResizeMode
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -86,7 +89,7 @@ class Job:
             pixels = pixels_by_id(self._fit_mask(sample.mask, mode, record.where), info)
             return ImageRecord(record.split, record.stem, info, pixels, notes=notes)
         fitted = PreparedSample(
-            image=self._fit(sample.image, mode, nearest=False),
+            image=self._fit_image(sample.image, mode),
             mask=self._fit_mask(sample.mask, mode, record.where),
             original_size=original,
             box=content_box(mode, original, size),
@@ -95,12 +98,22 @@ class Job:
         )
         return replace(
             write_sample(self.root, self.form, record.split, record.stem, fitted),
-            image_hash=perceptual_hash(sample.image),
+            image_hash=perceptual_hash(self._shown(sample.image)),
             notes=notes,
             made_from=fingerprint(self.made_with, record.content, files),
             files=files,
             group=record.group,
         )
+
+    def _shown(self, image: Array) -> Array:
+        pixels = self.form.pixels
+        return image if pixels.is_rgb else as_rgb(image, pixels.bits)
+
+    def _fit_image(self, image: Array, mode: ResizeMode) -> Array:
+        fitted = self._fit(image, mode, nearest=False)
+        bits = self.form.pixels.bits
+        # Enlarging by a bicubic filter may go above the largest value of 12 bits.
+        return fitted if bits in (8, 16) else np.minimum(fitted, np.uint16((1 << bits) - 1))
 
     def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool, fill: int = 0) -> Array:
         size = (self.form.height, self.form.width)
@@ -342,4 +355,7 @@ def _same_names(data: PreparedDataset, source: Source) -> bool:
 
 def _bytes_each(form: PreparedFormat) -> int:
     # Measured on street scenes: PNG takes about 1.8 bytes a pixel, JPEG 0.6, both masks 0.1.
+    if not form.pixels.is_rgb:
+        each = form.pixels.channels * (1 if form.pixels.bits == 8 else 2)
+        return int(form.height * form.width * (each + 0.1))
     return int(form.height * form.width * (1.9 if form.image_format == "png" else 0.7))

@@ -216,6 +216,9 @@ def _key(config: PrepareConfig, reading: Reading | None) -> dict[str, Any]:
         del key["instances"]
     if not config.resize_masks:
         del key["resize_masks"]
+    key.pop("pixels", None)  # more bits in new images are no other data set
+    if config.channels == "auto":
+        del key["channels"]
     return key
 
 
@@ -257,7 +260,7 @@ def _show(data: PreparedDataset, source: Source) -> None:
         if (split, stem) in records
     ]
     shown = [
-        (c, data.read_image(c.split, c.stem), data.read_mask(c.split, c.stem))
+        (c, data.read_rgb(c.split, c.stem), data.read_mask(c.split, c.stem))
         for c in choose_for_sheet(counts)
     ]
     show(data.root, source, data.labels, counts, shown)

@@ -7,12 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from semsynth.core.files import write_json, write_text
 from semsynth.core.paths import path_name
+from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.config import ResizeRule
 from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageFormat, ImageInfo, SplitInfo
 from semsynth.data.labels import LabelSet
@@ -21,7 +22,7 @@ from semsynth.data.raw_files import RawFile
 FOLDERS = ("images", "masks", "colored_masks", "instances")
 RECORDS = ".records.jsonl"
 # Entries of ``dataset.json`` that not every data set has.
-_MAY_BE_ABSENT = ("reading", "raw_files", "duplicates")
+_MAY_BE_ABSENT = ("reading", "raw_files", "duplicates", "channels", "bits")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class PreparedFormat:
     width: int
     resize: ResizeRule = "stretch"
     image_format: ImageFormat = "png"
+    pixels: PixelForm = RGB
+
+    def with_pixels(self, pixels: PixelForm) -> PreparedFormat:
+        """Return it for images of these channels and bits, in a format that holds them."""
+        if pixels.is_rgb:
+            return self
+        if pixels.channels not in (1, 3):
+            return replace(self, pixels=pixels, image_format="tif")
+        form = "png" if pixels.bits > 8 else self.image_format
+        return replace(self, pixels=pixels, image_format=form)
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,7 @@ def describe(
         "width": form.width,
         "resize": form.resize,
         "image_format": form.image_format,
+        **({} if form.pixels.is_rgb else asdict(form.pixels)),
         **form.labels.to_json(),
         "splits": {
             split: _split_info(form.labels, names, [by_name[split, stem] for stem in names])

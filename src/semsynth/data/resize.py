@@ -41,10 +41,10 @@ def content_box(mode: ResizeMode, original: Size, size: Size) -> Box:
 
 
 def fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool, fill: int = 0) -> Array:
-    """Resize (H, W) or (H, W, 3) to ``size`` (height, width).
+    """Resize (H, W) or (H, W, C) to ``size`` (height, width).
 
     Args:
-        pixels: an image (uint8), or with ``nearest`` a map of ids (any integers).
+        pixels: an image (uint8 or uint16), or with ``nearest`` a map of ids (any integers).
         mode: stretch, crop or pad.
         size: the wanted height and width.
         nearest: True for ids: values are picked, never mixed.
@@ -119,7 +119,17 @@ def _scale(pixels: Array, size: Size, nearest: bool) -> Array:
     # Shrinking averages areas (no aliasing), enlarging interpolates; each side as needed.
     smaller = (min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1]))
     if pixels.shape[:2] != smaller:
-        pixels = cv2.resize(pixels, smaller[::-1], interpolation=cv2.INTER_AREA)
+        pixels = resize_channels(pixels, smaller, cv2.INTER_AREA)
     if smaller != size:
-        pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_CUBIC)
+        pixels = resize_channels(pixels, size, cv2.INTER_CUBIC)
     return pixels
+
+
+def resize_channels(pixels: Array, size: Size, interpolation: int) -> Array:
+    """Resize (H, W) or (H, W, C) to ``size`` (height, width) by OpenCV, whatever C is."""
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return cv2.resize(pixels, size[::-1], interpolation=interpolation)
+    # OpenCV takes at most four channels, and drops the axis of a single one.
+    channels = [np.ascontiguousarray(pixels[..., c]) for c in range(pixels.shape[2])]
+    resized = [cv2.resize(c, size[::-1], interpolation=interpolation) for c in channels]
+    return np.stack(resized, axis=-1)

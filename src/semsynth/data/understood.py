@@ -20,6 +20,7 @@ import numpy.typing as npt
 import yaml
 from PIL import Image, ImageDraw, ImageFont
 
+from semsynth.core.errors import UserError
 from semsynth.core.files import write_bytes, write_text
 from semsynth.core.logging import logger
 from semsynth.data.config import PrepareConfig
@@ -62,7 +63,16 @@ def understand(config: PrepareConfig, source: Source) -> tuple[PrepareConfig, Pr
     for line in (*layout_lines(source), *plan.lines):
         logger.info(line)
     labels = source.labels.with_ignore() if config.resize_rule == "pad" else source.labels
-    return config, PreparedFormat(labels, *config.size, config.resize_rule, config.file_format)
+    form = PreparedFormat(labels, *config.size, config.resize_rule, config.file_format)
+    if source.reading is None or source.reading.pixels.is_rgb:
+        return config, form
+    form = form.with_pixels(source.reading.pixels)
+    if config.image_format not in ("auto", form.image_format):
+        raise UserError(
+            f"--image-format {config.image_format}: cannot hold {form.pixels}; leave it out "
+            f"({form.image_format} is taken)"
+        )
+    return config, form
 
 
 def show(
@@ -103,6 +113,10 @@ def layout_lines(source: Source) -> list[str]:
     lines.append(f"labels: {names} classes{shown}{_ignored(source.labels)}")
     if source.reading is not None:
         lines.append(f"masks: {source.reading.masks_as} ({source.reading.because})")
+    if source.reading is not None and not source.reading.pixels.is_rgb:
+        pixels = source.reading.pixels
+        scale = f"0 to {(1 << pixels.bits) - 1} become -1 to 1 for the network"
+        lines.append(f"images: {pixels}, kept as they are ({scale})")
     return [*lines, *layout.notes]
 
 

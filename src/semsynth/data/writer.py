@@ -16,6 +16,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import write_bytes
 from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
+from semsynth.data.channels import encode_tiff
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, digest_bytes
 from semsynth.data.dataset import PreparedDataset
@@ -39,7 +40,7 @@ class PreparedSample:
     """What is written for one image, at the prepared size.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, or None for a mask alone.
+        image: (H, W, 3) uint8 RGB, or of the form's channels and bits; None for a mask alone.
         mask: (H, W) integer ids.
         original_size: height and width before resizing; None: this size.
         box: top, left, height, width of the content; None: all of it.
@@ -73,6 +74,7 @@ def write_sample(
     mask = sample.mask.astype(form.labels.mask_dtype)
     files: dict[str, tuple[Array, ImageFormat]] = {}
     if sample.image is not None:
+        _check_pixels(sample.image, form, stem)
         files["images"] = (sample.image, form.image_format)
     files |= {"masks": (mask, "png"), "colored_masks": (form.labels.colorize(mask), "png")}
     if sample.instances is not None:
@@ -135,13 +137,27 @@ def pixels_by_id(mask: Array, info: ImageInfo) -> dict[int, int]:
     return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
 
 
+def _check_pixels(image: Array, form: PreparedFormat, stem: str) -> None:
+    channels = image.shape[2] if image.ndim == 3 else 0
+    wanted = np.uint8 if form.pixels.bits == 8 else np.uint16
+    if channels != form.pixels.channels or image.dtype != wanted:
+        raise UserError(
+            f"'{stem}': has {channels} channels of {image.dtype}, must have {form.pixels}"
+        )
+
+
 def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
-    """Encode (H, W, 3) uint8 RGB or (H, W) uint8/uint16; JPEG has quality 95 and full colour."""
+    """Encode (H, W, 3) or (H, W, 1), RGB or grey, or (H, W), uint8 or uint16; as tif any channels.
+
+    JPEG has quality 95 and full colour.
+    """
+    if image_format == "tif":
+        return encode_tiff(pixels)
     options = []
     if image_format == "jpg":
         options = [cv2.IMWRITE_JPEG_QUALITY, 95]
         options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    if pixels.ndim == 3:
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     ok, encoded = cv2.imencode(f".{image_format}", pixels, options)
     if not ok:

@@ -66,7 +66,7 @@ class MeanColorBaseline:
             top, left, height, width = data.content_box(split, stem)
             inside = (slice(top, top + height), slice(left, left + width))
             ids = data.read_mask(split, stem)[inside].ravel()
-            pixels = data.read_image(split, stem)[inside].reshape(-1, 3)
+            pixels = data.read_rgb(split, stem)[inside].reshape(-1, 3)
             count += np.bincount(ids, minlength=size)
             for channel in range(3):
                 total[:, channel] += np.bincount(ids, pixels[:, channel], size)

@@ -58,10 +58,7 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
         UserError: data, segmenter or codec are missing or do not belong together.
     """
     data = PreparedDataset.open(config.data)
-    if not data.has_images(config.split) or not data.stems(config.split):
-        raise UserError(
-            f"{data.root}: split '{config.split}' has masks without images; choose another --split"
-        )
+    _check_images(data, config.split)
     codec = open_chosen_codec(config)
     round_trip = CodecRoundTrip(data, config.split, codec, pick_device(config.device))
     segmenter = Segmenter.load(config.segmenter, config.device)
@@ -95,6 +92,17 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     write_json(config.output / REPORT_JSON, report)
     output.complete()
     return report
+
+
+def _check_images(data: PreparedDataset, split: str) -> None:
+    if not data.pixels.is_rgb:
+        raise UserError(
+            f"{data.root}: images have {data.pixels}; codecs are scored on RGB of 8 bits"
+        )
+    if not data.has_images(split) or not data.stems(split):
+        raise UserError(
+            f"{data.root}: split '{split}' has masks without images; choose another --split"
+        )
 
 
 def _output(
@@ -197,7 +205,7 @@ class CodecRoundTrip:
         height, width = whole_size(size, self.codec.downscale)
         pixels = torch.from_numpy(image_HW3).to(self.device).permute(2, 0, 1)[None]
         padding = (0, width - size[1], 0, height - size[0])
-        padded = pad(normalize_images(pixels), padding, mode="replicate")
+        padded = pad(normalize_images(pixels, self.codec.image_bits), padding, mode="replicate")
         image = crop_to(self.codec.decode(self.codec.encode(padded)), size)
         return np.ascontiguousarray(to_pixels(image.clamp(-1, 1))[0])
 

@@ -57,6 +57,12 @@ def open_pairs(config: EvaluateConfig) -> Pairs:
             f"{samples.root}: images are {samples.width}x{samples.height}, in {data.root} "
             f"{data.width}x{data.height}; generate them without --native-size"
         )
+    if samples.pixels != data.pixels:
+        raise UserError(
+            f"{samples.root}: images have {samples.pixels}, in {data.root} {data.pixels}; give the "
+            "data that the model was trained on"
+        )
+    data.say_what_is_shown()
     known, stems = set(data.stems(config.split)), samples.stems(config.split)
     for folder in (samples, data):
         if not folder.has_images(config.split):

@@ -203,13 +203,13 @@ def _measure_pairs(
         return folder.read_mask(split, stem), folder.content_box(split, stem)
 
     def read_real(i: int) -> EvalSample:
-        return EvalSample(data.read_image(split, masks[i]), i, mask_and_box(data, masks[i]))
+        return EvalSample(data.read_rgb(split, masks[i]), i, mask_and_box(data, masks[i]))
 
     def read_sample(i: int) -> EvalSample:
         stem, mask = samples_with_masks[i]
         group = group_of[mask]
         return EvalSample(
-            samples.read_image(split, stem),
+            samples.read_rgb(split, stem),
             group,
             mask_and_box(samples, stem),
             None if shuffled is None else mask_and_box(data, masks[shuffled[group]]),
@@ -233,7 +233,7 @@ def _measure_training(
     order = sorted(numpy_rng(config.seed, "reference").permutation(len(stems))[:n].tolist())
 
     def read(i: int) -> EvalSample:
-        return EvalSample(data.read_image(split, stems[order[i]]))
+        return EvalSample(data.read_rgb(split, stems[order[i]]))
 
     return accumulator.measure(read, len(order), "training images")
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from semsynth.core.config import Config
 
@@ -60,6 +66,9 @@ class ModelConfig(Config):
         augment_condition: how a training image was augmented (flip, scale and position of the crop,
             colors) is an input of the network, so that generated images do not show the
             augmentations (arXiv 2206.00364, appendix F.2).
+        image_channels: channels of the images; training takes those of its data.
+        image_bits: their values are 0 to 2**image_bits - 1, which become -1 to 1; training takes
+            those of its data, too. Neither is written where images are RGB of 8 bits.
     """
 
     codec: Literal["pixel", "haar", "vae"] = "haar"
@@ -76,6 +85,8 @@ class ModelConfig(Config):
     label_features: int = Field(0, ge=0)
     instance_edges: bool = False
     augment_condition: bool = False
+    image_channels: int = Field(3, ge=1, le=8)
+    image_bits: int = Field(8, ge=8, le=16)
 
     @property
     def downscale(self) -> int:
@@ -87,7 +98,14 @@ class ModelConfig(Config):
     @property
     def latent_channels(self) -> int:
         """Return the channels of a latent pixel."""
-        return self.vae.channels if self.vae is not None else 3 * self.downscale**2
+        if self.vae is not None:
+            return self.vae.channels
+        return self.image_channels * self.downscale**2
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether images are RGB of 8 bits."""
+        return (self.image_channels, self.image_bits) == (3, 8)
 
     @property
     def size_multiple(self) -> int:
@@ -112,6 +130,22 @@ class ModelConfig(Config):
         if self.codec != "vae" and self.vae is not None:
             raise ValueError(f"vae is given, but codec is '{self.codec}'; set codec to 'vae'")
         return self
+
+    @model_validator(mode="after")
+    def _rgb_for_autoencoders(self) -> Self:
+        if self.codec == "vae" and not self.is_rgb:
+            raise ValueError(
+                f"codec 'vae' encodes RGB of 8 bits, images have {self.image_channels} channels of "
+                f"{self.image_bits} bits; set codec to 'haar' or 'pixel'"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_usual_images(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if self.is_rgb:
+            values = {k: v for k, v in values.items() if k not in ("image_channels", "image_bits")}
+        return values
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

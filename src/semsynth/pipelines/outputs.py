@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
@@ -16,7 +17,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.rng import torch_generator
 from semsynth.data.labels import Array
 from semsynth.models.codecs.codec import denormalize_images
-from semsynth.models.config import Size, whole_size
+from semsynth.models.config import ModelConfig, Size, whole_size
 
 OutputType = Literal["pil", "np", "pt", "latent"]
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -86,31 +87,42 @@ def initial_noise(
     return noise
 
 
-def check_output_type(output_type: str) -> None:
-    """Check it before the work; UserError for one that is not in ``OutputType``."""
+def check_output_type(output_type: str, model: ModelConfig) -> None:
+    """Check it before the work.
+
+    Raises:
+        UserError: it is not in ``OutputType``, or there are no such PIL images.
+    """
     if output_type not in get_args(OutputType):
         known = ", ".join(get_args(OutputType))
         raise UserError(f"output_type is {output_type!r}: must be one of {known}")
+    channels, bits = model.image_channels, model.image_bits
+    if output_type == "pil" and channels != 1 and not model.is_rgb:
+        raise UserError(
+            f"output_type is 'pil': there are no PIL images of {channels} channels of {bits} bits; "
+            "use 'np' or 'pt'"
+        )
 
 
-def to_pixels(images_B3HW: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return (B, H, W, 3) uint8 of images in [-1, 1]."""
-    pixels = denormalize_images(images_B3HW)
-    array: np.ndarray[Any, np.dtype[np.uint8]] = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    return array
+def to_pixels(images_BCHW: Tensor, bits: int = 8) -> npt.NDArray[Any]:
+    """Return images in [-1, 1] as (B, H, W, C) uint8 of 8 bits, or uint16 of ``bits``."""
+    pixels = denormalize_images(images_BCHW, bits)
+    array: npt.NDArray[Any] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return array if bits == 8 else array.astype(np.uint16)
 
 
-def to_output(images_B3HW: Tensor, output_type: str) -> Any:
+def to_output(images_BCHW: Tensor, output_type: str, bits: int = 8) -> Any:
     """Return images of [-1, 1] as a list of PIL images (``pil``), or with values 0 to 1.
 
-    ``np`` is (B, H, W, 3) on the CPU, ``pt`` (B, 3, H, W) on its device; both float32. With
+    ``np`` is (B, H, W, C) on the CPU, ``pt`` (B, C, H, W) on its device; both float32. With
     ``latent`` they are latents, and stay as they are.
     """
     if output_type == "latent":
-        return images_B3HW
+        return images_BCHW
     if output_type == "pil":
-        return [Image.fromarray(pixels) for pixels in to_pixels(images_B3HW)]
-    shares = (images_B3HW + 1) / 2
+        pixels = to_pixels(images_BCHW, bits)
+        return [Image.fromarray(p[..., 0] if p.shape[2] == 1 else p) for p in pixels]
+    shares = (images_BCHW + 1) / 2
     return shares if output_type == "pt" else shares.permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -424,8 +424,9 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
             guidance_interval: the noise levels with guidance, from 0 (the image) to 1 (noise).
             generator: of noise, one or one for each image, which then depends on its own alone.
             seeds: in its place, an integer for each image, as for ``generate``.
-            output_type: ``pil``; ``np`` or ``pt`` for float32 of 0 to 1, (N, H, W, 3) or
-                (N, 3, H, W); ``latent`` for x0 as the network sees it (of ``codec``, padded).
+            output_type: ``pil`` (of RGB or grey images); ``np`` or ``pt`` for float32 of 0 to 1,
+                (N, H, W, C) or (N, C, H, W), 3 channels for RGB; ``latent`` for x0 as the network
+                sees it (of ``codec``, padded).
             return_dict: False for a tuple instead of an output with ``.images``.
             callback_on_step_end: called with (pipe, step, timestep, {"latents": x}) after each
                 step; may return {"latents": other}, or set ``pipe._interrupt``.
@@ -450,7 +451,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         """
         if unknown:
             refuse_unsupported_arguments(unknown, CALL_ARGUMENTS)
-        check_output_type(output_type)
+        check_output_type(output_type, self._model)
         count, steps = read_counts(num_images, num_images_per_prompt, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         synthesizer = self.synthesizer
@@ -472,7 +473,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
             on_step = step_hook(self, callback_on_step_end, bar)
             x0 = synthesizer.sample(condition, noise, generators, scheduler, settings, on_step)
         result = x0 if output_type == "latent" else synthesizer.decode(x0, size)
-        images = to_output(result, output_type)
+        images = to_output(result, output_type, self._model.image_bits)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 

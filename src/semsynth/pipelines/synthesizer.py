@@ -27,6 +27,7 @@ from semsynth.core.devices import (
 )
 from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
+from semsynth.data.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide, guide_reference
@@ -179,6 +180,11 @@ class Synthesizer:
     def instance_edges(self) -> bool:
         """Whether the edges between objects are a part of its condition."""
         return self.model.instance_edges
+
+    @property
+    def pixels(self) -> PixelForm:
+        """What its images hold: channels and bits."""
+        return PixelForm(self.model.image_channels, self.model.image_bits)
 
     @property
     def licence(self) -> str:
@@ -389,7 +395,7 @@ class Synthesizer:
         return x0
 
     def decode(self, latent_NCHW: Tensor, size: Size) -> Tensor:
-        """Return images in [-1, 1], (N, 3, H, W), cropped to ``size``, that of the masks."""
+        """Return images in [-1, 1], (N, C, H, W), cropped to ``size``, that of the masks."""
         return crop_to(self.codec.decode(latent_NCHW), size).clamp(-1, 1)
 
     @torch.no_grad()
@@ -399,7 +405,7 @@ class Synthesizer:
         seeds: Sequence[int],
         settings: SamplerSettings | None = None,
         edges_BHW: npt.NDArray[Any] | None = None,
-    ) -> npt.NDArray[np.uint8]:
+    ) -> npt.NDArray[Any]:
         """Generate an image for each mask.
 
         Args:
@@ -409,7 +415,8 @@ class Synthesizer:
             edges_BHW: see ``encode``.
 
         Returns:
-            (B, H, W, 3) uint8 RGB.
+            (B, H, W, 3) uint8 RGB; or of the model's channels and bits (``PixelForm``): more than 8
+            bits are uint16.
 
         Raises:
             UserError: an id that is not a label, another number of seeds than masks, or a number
@@ -431,7 +438,7 @@ class Synthesizer:
         edges = None if edges_BHW is None else edges_BHW[::repeats]
         condition = self.encode(mask_BHW[::repeats], edges)
         latent = self.sample(condition, noise, generators, scheduler, settings)
-        return to_pixels(self.decode(latent, size))
+        return to_pixels(self.decode(latent, size), self.codec.image_bits)
 
     def initial_noise(
         self, size: Size, generators: list[torch.Generator], latents: Tensor | None = None

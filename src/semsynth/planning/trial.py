@@ -93,7 +93,7 @@ class TrialRun:
             given_latents or recipe.train.cache_latents or find_config(vae.source) is None
         )
         return Batch(
-            draw(256, 0 if given_latents else 3, *size).byte(),
+            draw(256, 0 if given_latents else recipe.model.image_channels, *size).byte(),
             draw(classes, *size).to(torch.int8 if classes <= 128 else torch.int16),
             None,
             draw(2, *size).byte() if recipe.model.instance_edges else None,
@@ -121,8 +121,14 @@ class TrialRun:
     @torch.no_grad()
     def encode_image(self, images: int, size: tuple[int, int]) -> Tensor:
         """Return latents of random images of ``size``, encoded together."""
-        image = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, device=self.device)
-        return self.codec.encode(normalize_images(image))
+        image = torch.randint(
+            0,
+            256,
+            (images, self.codec.image_channels, *size),
+            dtype=torch.uint8,
+            device=self.device,
+        )
+        return self.codec.encode(normalize_images(image, self.codec.image_bits))
 
     def encode_mask(self, cache_bytes: int | None = None) -> Condition | Tensor:
         """Encode the mask of one whole image; see ``Synthesizer.encode_channels``."""

@@ -69,7 +69,7 @@ class SegmentationDataset:
         return self._cache[index] if self._cache else self._read(self.stems[index])
 
     def _read(self, stem: str) -> tuple[Array, Array]:
-        image = self.data.read_image(self.split, stem)
+        image = self.data.read_rgb(self.split, stem)
         indices = self._lut[self.data.read_mask(self.split, stem)]
         top, left, height, width = self.data.content_box(self.split, stem)
         inside = np.zeros(indices.shape, bool)

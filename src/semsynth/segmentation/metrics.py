@@ -122,7 +122,7 @@ def score_split(
     matrix = ConfusionMatrix.of(data.labels)
     batches = list(chunks(data.stems(split), batch_size))
     for batch in progress(batches, f"score {split}", unit="batch"):
-        predicted = segmenter.predict(np.stack([data.read_image(split, s) for s in batch]))
+        predicted = segmenter.predict(np.stack([data.read_rgb(split, s) for s in batch]))
         for stem, ids in zip(batch, predicted, strict=True):
             mask, box = data.read_mask(split, stem), data.content_box(split, stem)
             matrix.add(ids, mask, data.labels.ignore_id, box)
@@ -151,6 +151,7 @@ def score(config: SegmentScoreConfig) -> dict[str, Any]:
     """
     segmenter = Segmenter.load(config.segmenter, config.device)
     data = PreparedDataset.open(config.data)
+    data.say_what_is_shown()
     matrix = score_split(segmenter, data, config.split, config.batch_size)
     scores = summary(matrix, data.labels.names)
     return {"split": config.split, "n": len(data.stems(config.split)), **scores}

@@ -62,6 +62,7 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
     """
     device = pick_device(config.device)
     data = PreparedDataset.open(config.data)
+    data.say_what_is_shown()
     require_classes(data, config.split)
     warn_about_classes(data)
     extra = _open_extra(config, data)

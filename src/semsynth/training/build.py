@@ -21,6 +21,7 @@ from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
 from semsynth.data.augment import ImageAugmentation
+from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss
@@ -64,6 +65,28 @@ def with_codec_hash(recipe: Recipe) -> Recipe:
     found = vae.model_copy(update={"sha256": open_vae(vae).sha256})
     model = recipe.model.model_copy(update={"vae": found})
     return recipe.model_copy(update={"model": model})
+
+
+def with_images_of(recipe: Recipe, data: PreparedDataset) -> Recipe:
+    """Return the recipe for the channels and bits of the images of the data.
+
+    Raises:
+        UserError: the recipe names others, or an autoencoder, which is for RGB of 8 bits.
+    """
+    pixels, named = data.pixels, (recipe.model.image_channels, recipe.model.image_bits)
+    if named == (pixels.channels, pixels.bits):
+        return recipe
+    if not recipe.model.is_rgb:
+        raise UserError(
+            f"{data.root}: images have {pixels}, recipe '{recipe.name}' is for {PixelForm(*named)}"
+        )
+    if recipe.model.codec == "vae":
+        raise UserError(
+            f"{data.root}: images have {pixels}; an autoencoder (model.codec=vae) encodes RGB of "
+            "8 bits alone: --set model.codec=haar, or prepare the data with --channels rgb"
+        )
+    changes = {"image_channels": pixels.channels, "image_bits": pixels.bits}
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
 
 
 def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
@@ -200,12 +223,24 @@ def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset,
             f"{held_out:,} held-out images of {data.height}x{data.width}, "
             f"{len(data.labels.trainable)} classes",
             f"  network   {count:,} parameters, codec {recipe.model.codec}",
+            *_channel_lines(recipe, data),
             f"  steps     {state.step:,} of {recipe.total_steps:,} done; {train.batch_size} images "
             f"a step, {recipe.step_size[0]}x{recipe.step_size[1]}",
             f"  device    {processes}, {precision}",
             f"  to watch  {previews}; `semsynth status {shlex.quote(str(job.folder))}`",
         )
     )
+
+
+def _channel_lines(recipe: Recipe, data: PreparedDataset) -> list[str]:
+    """Return what is said of images that are not RGB of 8 bits."""
+    if data.pixels.is_rgb:
+        return []
+    lines = [f"  channels  {data.pixels.view_note()} (previews)"]
+    if recipe.train.color:
+        alone = "" if data.pixels.channels == 3 else " and no saturation"
+        lines.append(f"  colour    train.color changes all channels alike{alone}")
+    return lines
 
 
 def is_sharded(recipe: Recipe, accelerator: Accelerator) -> bool:

@@ -30,6 +30,7 @@ from semsynth.training.build import (
     first_lines,
     training_images,
     with_codec_hash,
+    with_images_of,
 )
 from semsynth.training.checkpoints.store import CheckpointWriter
 from semsynth.training.errors import not_finite_error, to_user_error
@@ -77,8 +78,8 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         SystemExit: on other ranks than the one that raises one of these.
     """
     check_start(config)
-    recipe = with_codec_hash(chosen_recipe(config))
     data = PreparedDataset.open(config.data)
+    recipe = with_codec_hash(with_images_of(chosen_recipe(config), data))
     warn_about_classes(data)
     check_fit(recipe, data)
     folder, stall = run_folder(config, recipe), 60 * recipe.train.stall_minutes

@@ -182,7 +182,7 @@ def encode_batch(codec: Codec, batch: Batch, device: torch.device) -> tuple[Tens
     if batch.latents is not None:
         x0 = moved(batch.latents, device)
     else:
-        x0 = codec.encode(normalize_images(moved(batch.images, device)))
+        x0 = codec.encode(normalize_images(moved(batch.images, device), codec.image_bits))
     if batch.content is None:
         return x0, None
     return x0, content_weight(moved(batch.content, device), codec.downscale)

@@ -13,9 +13,10 @@ from torch import Tensor
 from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed, torch_generator
+from semsynth.data.channels import as_rgb
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
-from semsynth.data.loader import Batch, Latents
+from semsynth.data.loader import Batch, Latents, loadable
 from semsynth.data.writer import encode_image
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.models.sdm.label_input import label_input
@@ -135,15 +136,16 @@ def _held_out(
     def read_channels(split: str, stem: str) -> Array:
         return lut[data.read_mask(split, stem)]
 
+    def read_pixels(split: str, stem: str) -> Array:
+        return loadable(data.read_image(split, stem))
+
     shape = (recipe.model.latent_channels, *latent_size(recipe))
     generators = [torch_generator(recipe.seed, "validation", stem) for stem in stems]
     known = None
     if latents is not None:
         known = torch.from_numpy(np.stack([latents(stem, False) for stem in stems]))
     return Batch(
-        images=torch.empty(0)
-        if known is not None
-        else centers(data.read_image).permute(0, 3, 1, 2),
+        images=torch.empty(0) if known is not None else centers(read_pixels).permute(0, 3, 1, 2),
         channels=centers(read_channels),
         content=centers(data.content)[:, None] if data.info.resize == "pad" else None,
         edges=centers(data.read_edges) if recipe.model.instance_edges else None,
@@ -194,10 +196,11 @@ def preview(synthesizer: Synthesizer, data: PreparedDataset, folder: Path, step:
     # One after the other: six whole images at once may take more memory than training does.
     for stem, mask, seed in zip(stems, masks, seeds, strict=True):
         edges = data.read_edges(split, stem)[None] if has_edges else None
-        generated.append(synthesizer.generate(mask[None], [seed], settings, edges)[0])
+        image = synthesizer.generate(mask[None], [seed], settings, edges)[0]
+        generated.append(image if data.pixels.is_rgb else as_rgb(image, data.pixels.bits))
     rows = [[data.labels.colorize(mask) for mask in masks]]
     if data.has_images(split):
-        rows.append([data.read_image(split, stem) for stem in stems])
+        rows.append([data.read_rgb(split, stem) for stem in stems])
     rows.append(generated)
     grid = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
     enlarge = max(1, 128 // grid.shape[0] * len(rows))

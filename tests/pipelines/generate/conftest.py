@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.records import PreparedFormat
@@ -55,6 +56,7 @@ class FakeGenerator:
     checkpoint_sha256: str = "c" * 64
     licence: str = "CC BY-NC 4.0"
     instance_edges: bool = False
+    pixels: PixelForm = RGB
     stop_after: int | None = None
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)

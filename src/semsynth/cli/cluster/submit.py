@@ -212,6 +212,7 @@ def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
         check_fit,
         check_start,
         with_codec_hash,
+        with_images_of,
     )
     from semsynth.training.init.fork import check_fork
     from semsynth.training.init.from_model import starting_point
@@ -220,6 +221,7 @@ def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
     check_start(config.training)
     check_batch(recipe, config.nodes * (config.gpus or 1))
     data = PreparedDataset.open(config.data)
+    recipe = with_images_of(recipe, data)
     check_fit(recipe, data)
     for folder in (run, run.parent):
         require_writable(folder)

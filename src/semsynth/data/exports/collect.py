@@ -66,6 +66,11 @@ def collect(folders: Sequence[Path], flat: bool, synthetic_split: str | None) ->
 
 def _open(folder: Path) -> Part:
     data = PreparedDataset.open(folder)
+    if not data.pixels.is_rgb:
+        raise UserError(
+            f"{data.root}: images have {data.pixels}; exports are of RGB of 8 bits: train on this "
+            "folder itself, or prepare with --channels rgb"
+        )
     marker = data.root / MARKER
     found = read_json(marker) if marker.exists() else {}
     lines = read_manifest(data.root)

@@ -41,7 +41,7 @@ def write(collection: Collection, folder: Path) -> str:
         images, masks = folder / "JPEGImages", folder / "SegmentationClass"
         converted = item.image.suffix != ".jpg"
         if converted:
-            pixels = item.part.data.read_image(item.source_split, item.stem)
+            pixels = item.part.data.read_rgb(item.source_split, item.stem)
             (images / f"{item.name}.jpg").write_bytes(encode_image(pixels, "jpg"))
         else:
             copy_image(item, images)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed
+from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.sources.tree import FileTree
@@ -66,6 +67,8 @@ class Reading:
         window: the values that become 0 and 255 in images of more than 8 bits; None: there are
             none, or 0 and 65535.
         remap: stored ids to those of the labels; None: they are the same.
+        pixels: channels and bits of the images.
+        keeps: whether all channels of the files are kept, and not turned into RGB.
     """
 
     masks_as: Literal["ids", "colors", "auto"]
@@ -73,11 +76,15 @@ class Reading:
     exif: Literal["apply", "ignore", "auto"] = "apply"
     window: tuple[float, float] | None = None
     remap: dict[int, int] | None = None
+    pixels: PixelForm = RGB
+    keeps: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for ``dataset.json``."""
         window = None if self.window is None else list(self.window)
-        return {**asdict(self), "window": window, "remap": self._remap()}
+        values = {**asdict(self), "window": window, "remap": self._remap()}
+        del values["pixels"], values["keeps"]  # they are those of dataset.json
+        return values
 
     def _remap(self) -> dict[str, int] | None:
         return None if self.remap is None else {str(i): j for i, j in self.remap.items()}
@@ -91,6 +98,8 @@ class Reading:
             found["window"] = list(self.window)
         if self.remap is not None:
             found["remap"] = self._remap()
+        if self.keeps:
+            found["pixels"] = [self.pixels.channels, self.pixels.bits]
         return found
 
 

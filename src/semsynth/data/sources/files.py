@@ -16,10 +16,19 @@ import numpy as np
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger, progress
+from semsynth.data.channels import one_form
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
 from semsynth.data.image_facts import Exif, ImageFacts, refuse_as_mask
-from semsynth.data.images import FULL_WINDOW, Window, image_notes, read_deep, read_facts, read_rgb
+from semsynth.data.images import (
+    FULL_WINDOW,
+    Window,
+    image_notes,
+    read_deep,
+    read_facts,
+    read_rgb,
+)
+from semsynth.data.kept import kept_channels, kept_form, kept_pixels, stored_pixels
 from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.masks import (
@@ -33,6 +42,7 @@ from semsynth.data.masks import (
 )
 from semsynth.data.resize import fit
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
+from semsynth.data.sources.exif import exif_doubt, exif_of, fits_map
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.unnamed_labels import suggestion, values_of
 
@@ -42,7 +52,6 @@ EXTENSIONS = {
 # What the message says of a mask that lacks a label, and of how many colours one may lack them.
 _WITHOUT_LABEL = "ids outside the labels|belongs to no label"
 _MOST_COLORS = 16
-EXIF: tuple[Exif, Exif] = ("apply", "ignore")
 
 
 class DrawnMask(Protocol):
@@ -101,6 +110,10 @@ class Pair:
     def facts(self) -> ImageFacts:
         """Describe the image."""
         return read_facts(self.source(), str(self.image))
+
+    def stored(self) -> Array:
+        """Read all channels and bits of the image: (H, W, C)."""
+        return stored_pixels(self.source(), self.facts(), self.exif)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -179,7 +192,10 @@ class PairSource:
         """Read the files of one image."""
         pair: Pair = record.payload
         window = None if self.reading is None else self.reading.window
-        image = read_rgb(pair.source(), str(pair.image), window, pair.exif)
+        if self.reading is not None and self.reading.keeps:
+            image = kept_pixels(pair.stored(), self.reading.pixels, window)
+        else:
+            image = read_rgb(pair.source(), str(pair.image), window, pair.exif)
         instances: Array | None = None
         if isinstance(pair.mask, Path):
             raw = open_mask(pair.mask, str(pair.mask), pair.exif)
@@ -247,6 +263,7 @@ def decide(
     deep: list[Pair] = []
     resize_masks = asked.resize_masks
     doubtful: list[int] = []
+    kept: dict[str, int | None] = {}
     for record in progress(records, "check", unit="pair"):
         pair: Pair = record.payload
         image, maps = pair.facts(), pair.maps()
@@ -259,6 +276,7 @@ def decide(
         decided.append(replace(record, payload=pair))
         if isinstance(pair.mask, Path):
             masks.append(unread_mask(pair.mask, maps[0]))
+        kept[str(pair.image)] = kept_channels(pair.source(), image, asked.channels)
         if image.is_deep:
             deep.append(pair)
     _settle_doubtful(decided, doubtful)
@@ -267,50 +285,17 @@ def decide(
         decision = decide_masks(masks, labels, asked.masks_as, colors_given)
     exifs = {record.payload.exif for record in decided}
     exif_all = asked.exif or (exifs.pop() if len(exifs) == 1 else "auto")
+    reading = Reading(decision.reading, decision.because, exif_all)
+    if (channels := one_form(kept)) is not None:
+        images = ((str(r.payload.image), r.payload.stored()) for r in decided)
+        form = kept_form(images, channels, asked.window, len(decided))
+        window = asked.window if deep else None
+        reading = replace(reading, window=window, pixels=form, keeps=not form.is_rgb)
+        return reading, decision, decided
     window = asked.window or (_window(deep) if deep else None)
     if asked.window is not None and not deep:
         logger.warning("--window: no image has more than 8 bits, so it changes nothing")
-    return Reading(decision.reading, decision.because, exif_all, window), decision, decided
-
-
-def exif_of(
-    image: ImageFacts,
-    maps: Sequence[ImageFacts],
-    stated: Exif | None,
-    resize_masks: bool = False,
-) -> tuple[Exif | None, tuple[str, ...]]:
-    """Return whether the EXIF rotations of an image and its maps are applied, and a note.
-
-    Where only one of them has a rotation, their sizes tell which was meant; None: they do not
-    (``exif_doubt`` says it).
-
-    Args:
-        image: the image.
-        maps: its mask, and its instances if there are any.
-        stated: what the user says; None: as the sizes tell.
-        resize_masks: whether the same aspect ratio is enough.
-    """
-    if stated is not None:
-        return stated, ()
-    if all(other.orientation == image.orientation for other in maps):
-        return "apply", ()
-    fits = {exif: all(_fits(image, m, exif, resize_masks) for m in maps) for exif in EXIF}
-    if fits["ignore"] and not fits["apply"]:
-        return "ignore", ("EXIF rotation not applied: the mask fits the image as it is stored",)
-    if not fits["ignore"]:
-        return "apply", ("EXIF rotation applied",)
-    return None, ()
-
-
-def exif_doubt(image: ImageFacts, maps: Sequence[ImageFacts]) -> str:
-    """Return the line on an EXIF rotation of which the sizes do not tell whether it is meant."""
-    turned = next(f for f in (image, *maps) if f.orientation != 1)
-    other = next(f for f in (image, *maps) if f.orientation != turned.orientation)
-    return (
-        f"{turned.where}: has EXIF orientation {turned.orientation}, {other.where} has "
-        f"{other.orientation}, and both ways the sizes fit; say --exif apply if the masks fit the "
-        "images as a viewer shows them, --exif ignore if they fit the stored pixels"
-    )
+    return replace(reading, window=window), decision, decided
 
 
 def _settle_doubtful(records: list[Record], doubtful: Sequence[int]) -> None:
@@ -360,13 +345,6 @@ def _facts(path: Path) -> ImageFacts:
     return read_facts(path, str(path))
 
 
-def _fits(image: ImageFacts, other: ImageFacts, exif: Exif, resize_masks: bool) -> bool:
-    size, found = image.size(exif), other.size(exif)
-    if not resize_masks:
-        return size == found
-    return abs(found[0] * size[1] - found[1] * size[0]) <= max(*found, *size)
-
-
 def _check_sizes(
     pair: Pair,
     image: ImageFacts,
@@ -380,17 +358,17 @@ def _check_sizes(
     """
     size = image.size(pair.exif)
     for other in maps:
-        if _fits(image, other, pair.exif, resize_masks):
+        if fits_map(image, other, pair.exif, resize_masks):
             continue
         found = other.size(pair.exif)
         sizes = f"{image.where} is {size[1]}x{size[0]} but {other.where} is {found[1]}x{found[0]}"
         swapped: Exif = "ignore" if pair.exif == "apply" else "apply"
-        if stated is not None and _fits(image, other, swapped, resize_masks):
+        if stated is not None and fits_map(image, other, swapped, resize_masks):
             raise UserError(f"{sizes} with --exif {stated}; with --exif {swapped} they fit")
         if resize_masks:
             raise UserError(
                 f"{sizes}: --resize-masks would stretch it; the aspect ratio must be the same"
             )
-        same_shape = _fits(image, other, pair.exif, resize_masks=True)
+        same_shape = fits_map(image, other, pair.exif, resize_masks=True)
         hint = " (--resize-masks resizes masks of a source folder by nearest)" if same_shape else ""
         raise UserError(f"{sizes}; image and mask must have the same size{hint}")

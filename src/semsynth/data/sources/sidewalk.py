@@ -23,7 +23,7 @@ from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Color, LabelSet
 from semsynth.data.masks import decide_masks, mask_ids, open_mask
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
-from semsynth.data.sources.files import exif_doubt, exif_of
+from semsynth.data.sources.exif import exif_doubt, exif_of
 from semsynth.data.sources.tree import FileTree
 
 REPO = "segments/sidewalk-semantic"

@@ -86,5 +86,5 @@ def _repeated_samples(
         raise Unavailable(ONE_SAMPLE)
     for number, stems in progress(shard.of(chosen), title, unit="mask"):
         top, left, height, width = pairs.samples.content_box(pairs.split, stems[0])
-        images = np.stack([pairs.samples.read_image(pairs.split, stem) for stem in stems])
+        images = np.stack([pairs.samples.read_rgb(pairs.split, stem) for stem in stems])
         yield number, images[:, top : top + height, left : left + width]

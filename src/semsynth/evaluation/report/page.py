@@ -56,11 +56,11 @@ def gallery(pairs: Pairs, baseline: MeanColorBaseline | None, rows: int, seed: i
     for stem in (masks[i] for i in sorted(chosen.tolist())):
         mask = pairs.data.read_mask(split, stem)
         cells = [("mask", data_uri(pairs.data.labels.colorize(mask)))]
-        cells.append(("real", data_uri(pairs.data.read_image(split, stem))))
+        cells.append(("real", data_uri(pairs.data.read_rgb(split, stem))))
         if baseline is not None:
             cells.append(("mean colours", data_uri(baseline.render(mask))))
         for k, sample in enumerate(pairs.by_mask[stem][:MAX_SAMPLES]):
-            cells.append((f"sample {k + 1}", data_uri(pairs.samples.read_image(split, sample))))
+            cells.append((f"sample {k + 1}", data_uri(pairs.samples.read_rgb(split, sample))))
         table.append((stem, cells))
     return Gallery(table, legend(pairs.data.labels))
 

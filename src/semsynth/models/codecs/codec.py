@@ -1,7 +1,7 @@
 """Codecs: from images to what the U-Net sees, and back.
 
-An image is (B, 3, H, W) in [-1, 1]. ``downscale`` is how many image pixels one latent pixel
-covers along a side.
+An image is (B, C, H, W) in [-1, 1], with C its channels (3 for RGB). ``downscale`` is how many
+image pixels one latent pixel covers along a side.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class Codec(Protocol):
     Attributes:
         name: ``pixel``, ``haar`` or ``vae``.
         channels: of the latent.
+        image_channels: of the images.
+        image_bits: of the images: see ``normalize_images``.
         downscale: image pixels along a side of a latent pixel.
         key: JSON values; two codecs with equal keys have equal latents.
         band_C: (channels,) int64, the band that a channel belongs to: 0 is the coarsest.
@@ -29,16 +31,18 @@ class Codec(Protocol):
 
     name: str
     channels: int
+    image_channels: int
+    image_bits: int
     downscale: int
     key: dict[str, Any]
     band_C: Tensor
 
-    def encode(self, image_B3HW: Tensor) -> Tensor:
+    def encode(self, image_BCHW: Tensor) -> Tensor:
         """Return the latent, (B, channels, H / downscale, W / downscale)."""
         ...
 
     def decode(self, latent_BCHW: Tensor) -> Tensor:
-        """Return the image, (B, 3, H, W), not yet clipped to [-1, 1]."""
+        """Return the image, (B, image_channels, H, W), not yet clipped to [-1, 1]."""
         ...
 
     def clip(self, latent_BCHW: Tensor) -> Tensor:
@@ -53,17 +57,18 @@ class PixelCodec:
     """The identity: diffusion in pixel space, as in the paper."""
 
     name = "pixel"
-    channels = 3
     downscale = 1
 
-    def __init__(self) -> None:
-        """Build the codec; it has no options."""
-        self.key: dict[str, Any] = {"codec": self.name}
+    def __init__(self, image_channels: int = 3, image_bits: int = 8) -> None:
+        """Build the codec for images of so many channels and bits."""
+        self.channels = self.image_channels = image_channels
+        self.image_bits = image_bits
+        self.key: dict[str, Any] = {"codec": self.name, **_image_key(image_channels, image_bits)}
         self.band_C = torch.zeros(self.channels, dtype=torch.int64)
 
-    def encode(self, image_B3HW: Tensor) -> Tensor:
+    def encode(self, image_BCHW: Tensor) -> Tensor:
         """Return the image itself."""
-        return image_B3HW
+        return image_BCHW
 
     def decode(self, latent_BCHW: Tensor) -> Tensor:
         """Return the latent itself."""
@@ -77,40 +82,44 @@ class PixelCodec:
 class HaarCodec:
     """``levels`` of the orthonormal Haar transform, all bands split again (a packet transform).
 
-    3 x H x W becomes 3 * 4**levels channels at H / 2**levels x W / 2**levels. Orthonormal, with
+    C x H x W becomes C * 4**levels channels at H / 2**levels x W / 2**levels. Orthonormal, with
     no scale per band: white noise stays white, and squared errors equal those of pixels, so that
-    diffusion on it is exactly pixel diffusion. The first three channels are the
+    diffusion on it is exactly pixel diffusion. The first C channels are the
     means of the blocks times 2**levels.
     """
 
     name = "haar"
 
-    def __init__(self, levels: int = 2) -> None:
+    def __init__(self, levels: int = 2, image_channels: int = 3, image_bits: int = 8) -> None:
         """Keep the number of levels, 1 to 5; UserError for another."""
         if not 1 <= levels <= 5:
             raise UserError(f"model.haar_levels is {levels}: must be 1 to 5")
         self.levels = levels
-        self.channels = 3 * 4**levels
+        self.image_channels, self.image_bits = image_channels, image_bits
+        self.channels = image_channels * 4**levels
         self.downscale = 2**levels
-        self.key = {"codec": self.name, "levels": levels}
-        self.band_C = torch.tensor([_band(c // 3, levels) for c in range(self.channels)])
+        more = _image_key(image_channels, image_bits)
+        self.key: dict[str, Any] = {"codec": self.name, "levels": levels, **more}
+        bands = [_band(c // image_channels, levels) for c in range(self.channels)]
+        self.band_C = torch.tensor(bands)
         self._bases: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
-    def encode(self, image_B3HW: Tensor) -> Tensor:
+    def encode(self, image_BCHW: Tensor) -> Tensor:
         """Transform every block of ``downscale`` x ``downscale`` pixels."""
-        side, (batch, colours, height, width) = self.downscale, image_B3HW.shape
+        side, (batch, colours, height, width) = self.downscale, image_BCHW.shape
         size = (height // side, width // side)
-        blocks = image_B3HW.reshape(batch, colours, size[0], side, size[1], side)
+        blocks = image_BCHW.reshape(batch, colours, size[0], side, size[1], side)
         pixels = blocks.permute(0, 3, 5, 1, 2, 4).reshape(batch, side**2, -1)
         return self._product(self._basis(pixels), pixels).view(batch, self.channels, *size)
 
     def decode(self, latent_BCHW: Tensor) -> Tensor:
         """Invert the transform (the matrix is orthogonal: its inverse is its transpose)."""
         side, (batch, _, height, width) = self.downscale, latent_BCHW.shape
+        colours = self.image_channels
         bands = latent_BCHW.reshape(batch, side**2, -1)
         pixels = self._product(self._basis(bands).T, bands)
-        blocks = pixels.view(batch, side, side, 3, height, width).permute(0, 3, 4, 1, 5, 2)
-        return blocks.reshape(batch, 3, height * side, width * side)
+        blocks = pixels.view(batch, side, side, colours, height, width).permute(0, 3, 4, 1, 5, 2)
+        return blocks.reshape(batch, colours, height * side, width * side)
 
     def clip(self, latent_BCHW: Tensor) -> Tensor:
         """Clip the image behind the latent to [-1, 1]."""
@@ -157,26 +166,41 @@ def haar_basis(levels: int) -> Tensor:
     return bits.permute(order).reshape(4**levels, 4**levels).contiguous()
 
 
-def normalize_images(images: Tensor) -> Tensor:
-    """Return uint8 images (0 to 255) in [-1, 1], float32."""
-    return images.float() / 127.5 - 1
+def _image_key(image_channels: int, image_bits: int) -> dict[str, Any]:
+    """Return what a codec's key says of its images: nothing of RGB with 8 bits."""
+    usual = image_channels == 3 and image_bits == 8
+    return {} if usual else {"image_channels": image_channels, "image_bits": image_bits}
 
 
-def denormalize_images(images: Tensor) -> Tensor:
-    """Return images in [-1, 1] as uint8 (0 to 255), rounded: ``normalize_images`` undone."""
-    return ((images + 1) * 127.5).round().to(torch.uint8)
+def normalize_images(images: Tensor, bits: int = 8) -> Tensor:
+    """Return images of integers, 0 to 2**bits - 1, in [-1, 1], float32.
+
+    x becomes 2 x / (2**bits - 1) - 1; ``denormalize_images`` gives exactly x for up to 16 bits.
+    """
+    return images.float() / (((1 << bits) - 1) / 2) - 1
 
 
-def make_codec(name: str, haar_levels: int = 2) -> Codec:
+def denormalize_images(images: Tensor, bits: int = 8) -> Tensor:
+    """Return images in [-1, 1] as integers, rounded: ``normalize_images`` undone.
+
+    Of 8 bits as uint8, of more as int32 (0 to 2**bits - 1).
+    """
+    pixels = ((images + 1) * (((1 << bits) - 1) / 2)).round()
+    return pixels.to(torch.uint8 if bits == 8 else torch.int32)
+
+
+def make_codec(
+    name: str, haar_levels: int = 2, image_channels: int = 3, image_bits: int = 8
+) -> Codec:
     """Return the codec of that name that needs no weights: ``pixel`` or ``haar``.
 
     Raises:
         UserError: an unknown name.
     """
     if name == "pixel":
-        return PixelCodec()
+        return PixelCodec(image_channels, image_bits)
     if name == "haar":
-        return HaarCodec(haar_levels)
+        return HaarCodec(haar_levels, image_channels, image_bits)
     raise UserError(f"unknown codec '{name}'; known: pixel, haar (and vae, which has weights)")
 
 
@@ -186,4 +210,7 @@ def open_codec(model: ModelConfig) -> Codec:
     Raises:
         UserError: an autoencoder that cannot be loaded, or is not the model's.
     """
-    return make_codec(model.codec, model.haar_levels) if model.vae is None else open_vae(model.vae)
+    if model.vae is not None:
+        return open_vae(model.vae)
+    images = (model.image_channels, model.image_bits)
+    return make_codec(model.codec, model.haar_levels, *images)

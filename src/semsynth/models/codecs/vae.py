@@ -66,6 +66,7 @@ class VaeCodec:
     """
 
     name = "vae"
+    image_channels, image_bits = 3, 8
 
     def __init__(self, vae: ModelMixin, source: str, hashed: bool = True) -> None:
         """Wrap an autoencoder; encoding a small image shows the size of its latents.

@@ -109,6 +109,10 @@ def check_official(file: ModelFile, where: str) -> None:
     whole = all(multiple == int(multiple) for multiple in model.channel_mult)
     reasons = [
         (model.codec != "pixel", f"it works on pixels, not behind codec '{model.codec}'"),
+        (
+            not model.is_rgb,
+            f"it takes RGB of 8 bits, not {model.image_channels} channels of {model.image_bits}",
+        ),
         (model.label_features > 0, "it has no label_features"),
         (
             model.spade_hidden != SPADE_HIDDEN,

@@ -13,6 +13,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, write_bytes
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output
+from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
@@ -53,6 +54,10 @@ class Generator(Protocol):
         """Licence of its training data."""
 
     @property
+    def pixels(self) -> PixelForm:
+        """What its images hold: channels and bits."""
+
+    @property
     def instance_edges(self) -> bool:
         """Whether it takes the edges between objects."""
 
@@ -63,7 +68,7 @@ class Generator(Protocol):
         settings: SamplerSettings,
         edges_BHW: Array | None = None,
     ) -> Array:
-        """Generate images of label ids, one seed a mask: (B, H, W, 3) uint8 RGB."""
+        """Generate images of label ids, one seed a mask: (B, H, W, C) uint8 or uint16."""
 
 
 def generate(config: GenerateConfig, generator: Generator | None = None) -> dict[str, Any]:
@@ -113,11 +118,12 @@ def _generate(
     if generator is None:
         generator = synthesizer = _load(config)
     _check_fit(generator, data, config)
+    geometry.set_pixels(generator.pixels)
     size = _batch_size(config, len(specs))
     batches = _batches(specs, store, size, shard)
     missing = [spec for batch in batches for spec in batch if not store.has(spec)]
     # PNGs of noise are no smaller than pixels.
-    n_bytes = 4 * geometry.form.height * geometry.form.width
+    n_bytes = geometry.bytes_each
     require_space(config.output, n_bytes * len(missing), f"{len(missing)} images")
     store.open(shard)
     if synthesizer is not None:
@@ -126,7 +132,10 @@ def _generate(
     finished = all(store.has(spec) for spec in specs)
     if finished:
         store.list_all(specs, {**_settings(config), "checkpoint": checkpoint})
-        write_bytes(config.output / CONTACT_SHEET, _contact_sheet(config, data, store, specs))
+        write_bytes(
+            config.output / CONTACT_SHEET,
+            _contact_sheet(config, data, store, specs, generator.pixels),
+        )
         store.finish(_source(generator, data))
     return _summary(config, store, specs, n_new, finished)
 
@@ -311,7 +320,11 @@ def _source(generator: Generator, data: PreparedDataset) -> dict[str, str]:
 
 
 def _contact_sheet(
-    config: GenerateConfig, data: PreparedDataset, store: SampleStore, specs: Sequence[SampleSpec]
+    config: GenerateConfig,
+    data: PreparedDataset,
+    store: SampleStore,
+    specs: Sequence[SampleSpec],
+    pixels: PixelForm,
 ) -> bytes:
     by_source: dict[str, list[SampleSpec]] = {}
     for spec in specs:
@@ -323,7 +336,7 @@ def _contact_sheet(
         rows.append(
             ContactRow(
                 mask=data.labels.colorize(shown[0][0]),
-                real=data.read_image(config.split, source) if has_real else None,
+                real=data.read_rgb(config.split, source) if has_real else None,
                 samples=[image for _, image in shown],
             )
         )
@@ -331,6 +344,9 @@ def _contact_sheet(
         f"{data.info.name}, {config.split}: {config.sampler}, {config.steps} steps, "
         f"guidance {config.guidance_scale:g}"
     )
+    if note := pixels.view_note():
+        title += f"; {note}"
+        logger.info(f"{config.output / CONTACT_SHEET}: {note}")
     return contact_sheet(rows, title)
 
 

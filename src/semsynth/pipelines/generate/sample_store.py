@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_once, write_text
 from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed
+from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO, ImageInfo
@@ -109,6 +111,17 @@ class OutputGeometry:
             form = replace(form, height=height, width=width, resize="stretch")
         self.form = form
 
+    def set_pixels(self, pixels: PixelForm) -> None:
+        """Make it that of images with these channels and bits; without it they are RGB."""
+        self.form = self.form.with_pixels(pixels)
+
+    @property
+    def bytes_each(self) -> int:
+        """How many bytes the files of a sample take at most."""
+        pixels = self.form.pixels
+        each = pixels.channels * (1 if pixels.bits == 8 else 2) + 1
+        return each * self.form.height * self.form.width
+
     def original_size_and_box(self, split: str, source: str) -> tuple[tuple[int, int], Box]:
         """Return the original size (height, width) and the content box of a mask's samples."""
         original = self._data.original_size(split, source)
@@ -117,13 +130,15 @@ class OutputGeometry:
         return original, self._data.content_box(split, source)
 
     def sample(self, split: str, source: str, image: Array) -> PreparedSample:
-        """Return what to write for ``image`` (H, W, 3), generated from the mask ``source``."""
+        """Return what to write for ``image`` (H, W, C), generated from the mask ``source``."""
         mask = self._data.read_mask(split, source)
         original, box = self.original_size_and_box(split, source)
         if self._native:
             mode = self._data.resize_mode(split, source)
             content = self._data.content_box(split, source)
             image = undo_resize(image, mode, original, content)
+            if self.form.pixels.bits not in (8, 16):  # bicubic filters overshoot
+                image = np.minimum(image, np.uint16((1 << self.form.pixels.bits) - 1))
             mask = undo_resize(mask, mode, original, content, nearest=True)
         return PreparedSample(image, mask, original, box, resize=self.resize_mode(split, source))
 
@@ -171,10 +186,17 @@ class SampleStore:
     def has(self, spec: SampleSpec) -> bool:
         """Whether all files of an image are there."""
         name = f"{spec.stem}.png"
-        return not self._stale and all(
-            (self.folder / kind / spec.split / name).exists()
-            for kind in ("colored_masks", "masks", "images")
-        )
+        if self._stale or not all(
+            (self.folder / kind / spec.split / name).exists() for kind in ("colored_masks", "masks")
+        ):
+            return False
+        return self._image(spec.split, spec.stem).exists()
+
+    def _image(self, split: str, stem: str) -> Path:
+        """Return the path of an image: a TIFF where there is one (the model may not be open)."""
+        path = self.folder / "images" / split / f"{stem}.png"
+        tiff = path.with_name(f"{stem}.tif")
+        return tiff if not path.exists() and tiff.exists() else path
 
     def is_complete(self, specs: Iterable[SampleSpec]) -> bool:
         """Whether all of ``specs`` are there and listed, made with the same key.
@@ -209,7 +231,7 @@ class SampleStore:
         return {(line["split"], line["stem"]) for line in lines}
 
     def write(self, spec: SampleSpec, image: Array) -> None:
-        """Write one generated image (H, W, 3) uint8 RGB with its mask, unless it exists."""
+        """Write one generated image (H, W, C) with its mask, unless it exists."""
         if self.has(spec):
             return
         sample = self._geometry.sample(spec.split, spec.source, image)
@@ -228,10 +250,13 @@ class SampleStore:
                 raise
 
     def read(self, spec: SampleSpec) -> tuple[Array, Array]:
-        """Return mask (H, W) and image (H, W, 3) uint8 RGB of a sample that exists."""
+        """Return mask (H, W) and image (H, W, 3) uint8 RGB (``as_rgb``) of a sample that exists."""
         name = f"{spec.split}/{spec.stem}.png"
         mask = read_image(self.folder / "masks" / name, cv2.IMREAD_UNCHANGED)
-        return mask, read_image(self.folder / "images" / name, cv2.IMREAD_COLOR_RGB)
+        path, pixels = self._image(spec.split, spec.stem), self._geometry.form.pixels
+        if pixels.is_rgb:
+            return mask, read_image(path, cv2.IMREAD_COLOR_RGB)
+        return mask, as_rgb(decode_image(path.read_bytes(), pixels, str(path)), pixels.bits)
 
     def list_all(self, specs: Sequence[SampleSpec], made: Mapping[str, Any]) -> None:
         """Write the manifest of all processes' images.
@@ -272,7 +297,7 @@ class SampleStore:
         return {
             (line["split"], line["stem"]): line
             for line in read_manifest(self.folder)
-            if (self.folder / "images" / line["split"] / f"{line['stem']}.png").exists()
+            if self._image(line["split"], line["stem"]).exists()
         }
 
     def _record(self, split: str, stem: str, source: str) -> ImageRecord:

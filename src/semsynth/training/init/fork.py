@@ -131,6 +131,8 @@ def _network_settings(recipe: Recipe, codec: bool) -> dict[str, Any]:
         model["codec"] = recipe.model.codec
         model["haar_levels"] = recipe.model.haar_levels
         model["vae"] = None if recipe.model.vae is None else recipe.model.vae.source
+    model["image_channels"] = recipe.model.image_channels
+    model["image_bits"] = recipe.model.image_bits
     settings = {f"model.{name}": value for name, value in model.items()}
     for name in ("prediction", "learn_sigma"):
         settings[f"loss.{name}"] = getattr(recipe.loss, name)

@@ -145,7 +145,10 @@ def codec_name(model: ModelConfig) -> str:
     if model.vae is not None:
         # One without a hash was not trained behind yet: its source is all that is known.
         return f"vae {model.vae.sha256[:12] or model.vae.source}"
-    return f"haar ({model.haar_levels} levels)" if model.codec == "haar" else model.codec
+    name = f"haar ({model.haar_levels} levels)" if model.codec == "haar" else model.codec
+    if model.is_rgb:
+        return name
+    return f"{name} of {model.image_channels} channels of {model.image_bits} bits"
 
 
 def _columns(weight: Tensor, old: SemanticUNet, unet: SemanticUNet, match: LabelMapping) -> Tensor:

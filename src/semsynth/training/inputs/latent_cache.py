@@ -33,7 +33,7 @@ from semsynth.core.files import require_space, write_bytes
 from semsynth.core.logging import progress
 from semsynth.core.outputs import claim_output_dir
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.loader import Latents
+from semsynth.data.loader import Latents, loadable
 from semsynth.models.codecs.codec import Codec, normalize_images
 
 FORMAT = 3
@@ -184,7 +184,7 @@ def cache_latents(
     size = max(1, PIXELS_AT_A_TIME // (data.height * data.width))
     parts = [missing[i : i + size] for i in range(0, len(missing), size)]
     for part in progress(parts, f"latents of {split}", unit="batch"):
-        images = np.stack([data.read_image(split, stem) for stem in part])
+        images = np.stack([loadable(data.read_image(split, stem)) for stem in part])
         for stem, found in zip(part, _encode(latents, images, device), strict=True):
             if not np.isfinite(found).all():
                 raise UserError(
@@ -214,11 +214,11 @@ def shared_latents(
 
 @torch.no_grad()
 def _encode(
-    latents: LatentSet, images_BHW3: npt.NDArray[np.uint8], device: torch.device | str
+    latents: LatentSet, images_BHWC: npt.NDArray[Any], device: torch.device | str
 ) -> npt.NDArray[Any]:
     """Return (B, versions, C, h, w) in the dtype of the files."""
-    images = torch.from_numpy(images_BHW3).to(device).permute(0, 3, 1, 2)
-    pixels = normalize_images(images)
+    images = torch.from_numpy(images_BHWC).to(device).permute(0, 3, 1, 2)
+    pixels = normalize_images(images, latents.codec.image_bits)
     versions = [pixels, pixels.flip(-1)] if latents.mirrored else [pixels]
     found = torch.stack([latents.codec.encode(version) for version in versions], dim=1)
     rounded: npt.NDArray[Any] = found.to(getattr(torch, latents.dtype)).cpu().numpy()
