@@ -25,16 +25,16 @@ class GenerateConfig:
     """The trained generator: the final_model.pth of a run, or a Diffusers folder."""
     data: Path = Path("./data/sidewalk_processed")
     """Prepared data set with the masks; its images are only shown beside the generated ones."""
-    masks: Path | None = None
-    """In place of --data: a folder of masks alone, of ids or in the colours of the model's
-    labels."""
-    masks_as: Literal["ids", "colors", "auto"] = "auto"
-    """How the files of --masks are read: auto, as their values and palettes say."""
     output: Path = Path("./results/generated")
     """Folder of the samples; run the same command again to continue where it stopped."""
     overwrite: bool = False
     """Replace samples that were made from something else; they stay until the new ones are
     complete."""
+    masks: Path | None = None
+    """In place of --data: a folder of masks alone, of ids or in the colours of the model's
+    labels."""
+    masks_as: Literal["ids", "colors", "auto"] = "auto"
+    """How the files of --masks are read: auto, as their values and palettes say."""
     split: str = "val"
     """Which masks: a split that was not trained on."""
     per_mask: int = 4
