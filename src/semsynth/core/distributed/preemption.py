@@ -20,8 +20,9 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasa
 # How long a process that received a signal before its first step may take to get there: less than
 # the 30 seconds (KillWait) after which SLURM's SIGTERM becomes SIGKILL.
 GRACE_SECONDS = 20.0
-# What the end itself takes: closing files, leaving the process group.
-ENDING_SECONDS = 15.0
+# What the end itself takes: closing files, leaving the process group, and srun and the request to
+# requeue after it. 15 seconds were too few once, on a machine with two busy cores.
+ENDING_SECONDS = 25.0
 CONTINUE, _TIME, _SIGNAL = 0, 1, 2
 _REASONS = {CONTINUE: "", _TIME: "the job's time limit is near", _SIGNAL: "a signal came"}
 # How long `squeue` may take to answer.
