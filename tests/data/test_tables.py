@@ -143,6 +143,16 @@ def test_prepare_takes_them_as_they_are(
     assert not list((tmp_path / "o").glob(".unpacked*/*"))
 
 
+def test_a_repository_is_named_by_its_flag(tmp_path: Path) -> None:
+    save("parquet", tmp_path / "raw", ("photo", "target"))
+    flags = ["--repo", str(tmp_path / "raw"), "--image-column", "photo", "--mask-column", "target"]
+    words = ["prepare", "--source", "hf", *flags, "--output", str(tmp_path / "o")]
+    assert main([*words, "--dry-run"]) == 0
+    assert main(words) == 0
+    data = PreparedDataset.open(tmp_path / "o")
+    assert {split: len(data.stems(split)) for split in data.splits()} == {"train": 3, "val": 2}
+
+
 A, B, C = ({"bytes": b"", "path": None} for _ in range(3))
 
 

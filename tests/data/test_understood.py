@@ -12,19 +12,28 @@ import pytest
 from PIL import Image
 
 from semsynth.cli import main
+from semsynth.data.info import ImageInfo
 from semsynth.data.labels import LabelSet
-from semsynth.data.understood import ClassCount, choose_for_sheet, class_table, overlay_sheet
+from semsynth.data.records import ImageRecord
+from semsynth.data.understood import choose_for_sheet, class_table, overlay_sheet
 
 LABELS = LabelSet.from_names({0: "nothing", 1: "road", 2: "car"}, ignore_id=0)
-COUNTS = [
-    ClassCount("train", "a", {1: 90, 0: 10}),
-    ClassCount("train", "b", {1: 100}),
-    ClassCount("val", "c", {1: 50, 2: 50}),
+
+
+def record(split: str, stem: str, pixels: dict[int, int]) -> ImageRecord:
+    info = ImageInfo(original_size=[10, 10], box=[0, 0, 10, 10], resize=None)
+    return ImageRecord(split, stem, info, pixels)
+
+
+RECORDS = [
+    record("train", "a", {1: 90, 0: 10}),
+    record("train", "b", {1: 100}),
+    record("val", "c", {1: 50, 2: 50}),
 ]
 
 
 def test_the_table_has_pixels_and_images_by_split() -> None:
-    rows = [line.split() for line in class_table(LABELS, COUNTS).splitlines()]
+    rows = [line.split() for line in class_table(LABELS, RECORDS).splitlines()]
     assert " ".join(rows[0][3:]) == "train pixels of 2 images val pixels of 1 images"
     assert rows[1] == ["0", "nothing", "(ignored)", "#000000", "5.0", "%", "1", "-", "-"]
     assert rows[2][3:] == ["95.0", "%", "2", "50.0", "%", "1"]
@@ -32,8 +41,8 @@ def test_the_table_has_pixels_and_images_by_split() -> None:
 
 
 def test_the_sheet_shows_rare_classes_whatever_the_order() -> None:
-    many = [ClassCount("train", f"{i:03d}", {1: 100}) for i in range(100)]
-    rare = ClassCount("train", "rare", {1: 99, 2: 1})
+    many = [record("train", f"{i:03d}", {1: 100}) for i in range(100)]
+    rare = record("train", "rare", {1: 99, 2: 1})
     for counts in ([*many, rare], [rare, *many], [*many[::-1], rare]):
         chosen = choose_for_sheet(counts, 3)
         assert rare in chosen

@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     if process_rank()[1] == 1:
         return _train(argv)
     # Where each thread was, should one of the processes crash in a library: the others see it die.
-    with suppress(ValueError, OSError, RuntimeError):  # a stderr that is no file
+    with suppress(ValueError, OSError, RuntimeError):  # a stderr that is not a file
         faulthandler.enable()
     try:
         status = exit_status(lambda: _train(argv))

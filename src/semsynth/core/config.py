@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_bytes
 from semsynth.core.strict import parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -66,13 +67,7 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         UserError: missing file, broken YAML, or a key that is given twice.
     """
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a file") from None
-    return parse_yaml(data, str(path))
+    return parse_yaml(read_bytes(path), str(path))
 
 
 def parse(cls: type[M], mapping: Mapping[str, Any], where: str) -> M:

@@ -212,13 +212,17 @@ def read_json(path: str | Path) -> Any:
     Raises:
         UserError: the file is missing, is not JSON, or has a key twice.
     """
+    return parse_json(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file that a user names; UserError if it is missing, or a folder."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, not a file") from None
-    return parse_json(data, str(path))
 
 
 def sha256_file(path: str | Path) -> str:

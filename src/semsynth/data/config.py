@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tyro.conf import Positional
 
@@ -15,8 +15,7 @@ ResizeMode = Literal["stretch", "crop", "pad"]
 ChannelRule = Literal["auto", "rgb", "all"]
 # "paper": as the official code of the paper, with a mode for each split; the images record it.
 ResizeRule = Literal["stretch", "crop", "pad", "paper"]
-SourceName = Literal[
-    "auto",
+LayoutName = Literal[
     "folder",
     "voc",
     "mapillary",
@@ -28,37 +27,13 @@ SourceName = Literal[
     "segments",
     "supervisely",
     "datumaro",
-    "hf",
-    "sidewalk",
-    "streets",
-    "camvid",
-    "cityscapes",
-    "ade20k",
-    "celebamask",
-    "cocostuff",
 ]
+PublishedName = Literal["camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"]
+SourceName = Literal["auto", LayoutName, "hf", "sidewalk", "streets", PublishedName]
 # Folders and exports of one's own, recognised by their files; "auto" tries all of them.
-LAYOUTS: tuple[SourceName, ...] = (
-    "folder",
-    "voc",
-    "mapillary",
-    "coco",
-    "cvat_xml",
-    "labelme",
-    "labelstudio",
-    "yolo",
-    "segments",
-    "supervisely",
-    "datumaro",
-)
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 _OWN: tuple[SourceName, ...] = ("auto", *LAYOUTS, "hf")
-_PUBLISHED: tuple[SourceName, ...] = (
-    "camvid",
-    "cityscapes",
-    "ade20k",
-    "celebamask",
-    "cocostuff",
-)
+_PUBLISHED: tuple[SourceName, ...] = get_args(PublishedName)
 
 # Default height, width and resize; for the four data sets of the paper as in its code.
 DEFAULTS: dict[str, tuple[int, int, ResizeRule]] = {
@@ -262,6 +237,11 @@ class PrepareConfig:
         """The source, by default or as given."""
         assert self.source is not None, "set when this was made"
         return self.source
+
+    @property
+    def has_own_layout(self) -> bool:
+        """Whether the data are the user's own: files in one of ``LAYOUTS``, or in any ("auto")."""
+        return self.source_name == "auto" or self.source_name in LAYOUTS
 
     @property
     def size(self) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from semsynth.core.files import write_text
+from semsynth.data.labels import hex_color
 from semsynth.data.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -167,9 +168,7 @@ def _sections(info: DatasetInfo, origin: Origin, split: str) -> dict[str, str]:
         else "Images and masks of one size."
     )
     ignored = "" if info.ignore_id is None else f" Pixels of {info.ignore_id} are unlabelled."
-    rows = [
-        (label.id, label.name, "#{:02x}{:02x}{:02x}".format(*label.color)) for label in info.labels
-    ]
+    rows = [(label.id, label.name, hex_color(label.color)) for label in info.labels]
     return {
         "": made,
         "Load": (

@@ -33,12 +33,12 @@ import yaml
 
 from semsynth.core.config import read_yaml
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json
+from semsynth.core.files import read_bytes, read_json
 from semsynth.core.logging import logger
 from semsynth.core.strict import decode_text
 from semsynth.data.label_forms import Entry, Stated, stated_labels
 from semsynth.data.label_text import labels_of_csv, labels_of_text
-from semsynth.data.labels import Array, Color, LabelSet
+from semsynth.data.labels import Array, Color, LabelSet, hex_color
 
 # In the order in which they are taken; several that agree are fine.
 USUAL_NAMES = (
@@ -156,11 +156,6 @@ class LabelFile:
         return text
 
 
-def hex_color(color: Color) -> str:
-    """Return a colour as ``#rrggbb``."""
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
 def read_label_file(path: Path) -> LabelFile:
     """Read a label file of any form: YAML, JSON, CSV or lines of text.
 
@@ -224,10 +219,7 @@ def _stated(path: Path) -> Stated:
         raise UserError(
             f"{path}: labels are in .yaml, .json, .csv or .txt files; give one with --labels"
         )
-    try:
-        text = decode_text(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+    text = decode_text(read_bytes(path), str(path))
     return (labels_of_csv if suffix in (".csv", ".tsv") else labels_of_text)(text, str(path))
 
 

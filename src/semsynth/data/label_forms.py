@@ -328,7 +328,7 @@ def id_of(value: Any, where: str, place: str) -> int:
 
 
 def text_of(value: Any, where: str, place: str) -> str:
-    """Return a name in NFC; UserError if it is no text, empty, or has control characters."""
+    """Return a name in NFC; UserError if it is not text, empty, or has control characters."""
     if not isinstance(value, str) or not value.strip():
         what = "is empty" if value is None or value == "" else f"is {value!r}, which is not text"
         raise UserError(

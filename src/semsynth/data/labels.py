@@ -288,6 +288,25 @@ def check_same_labels(first: LabelSet, second: LabelSet, where: str, other: str)
             )
 
 
+def number_values(values: Array) -> tuple[npt.NDArray[np.int64], Array]:
+    """Number the values of a map from 1, in their order; 0 stays 0.
+
+    Args:
+        values: (H, W) integers from 0.
+
+    Returns:
+        (H, W) numbers, and the value of each number from 1.
+    """
+    found, numbers = np.unique(values, return_inverse=True)
+    zeros = int(0 in found[:1])
+    return numbers.reshape(values.shape).astype(np.int64) + 1 - zeros, found[zeros:]
+
+
+def hex_color(color: Sequence[int]) -> str:
+    """Return an RGB colour, 0 to 255 each, as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
 def distinct_colors(n: int, taken: Iterable[Color] = ()) -> list[Color]:
     """Return ``n`` well separated colours, none of them black or in ``taken``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import MARKER, UNPACKED, Output, claim_output_dir
 from semsynth.data.archives import is_archive, unpacked
 from semsynth.data.class_checks import class_warnings, warn_about_classes
-from semsynth.data.config import LAYOUTS, PrepareConfig
+from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
@@ -26,7 +26,7 @@ from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Reading, Record, Source
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.tables import table_kind, unpacked_table
-from semsynth.data.understood import SHEET_FILE, ClassCount, choose_for_sheet, show, understand
+from semsynth.data.understood import SHEET_FILE, choose_for_sheet, show, understand
 from semsynth.data.update import finish_swap
 
 # Of the key: what decides nothing, or what was decided says; and what keys had once.
@@ -56,9 +56,9 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
     folder = config.output_folder
     with ExitStack() as stack:
         asked, lock = config, None
-        while _is_packed(config):
+        while (packed := _packed(config, folder / UNPACKED)) is not None:
             lock = lock or stack.enter_context(_locked(folder))
-            config = stack.enter_context(_unpacked(config, folder / UNPACKED))
+            config = stack.enter_context(packed)
         source = open_source(config)
         config, form = understand(_with_known_size(config), source)
         output = Output(folder, "prepared", _key(asked, source.reading))
@@ -93,18 +93,17 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
     config = replace(config, dry_run=True)
     folder = config.output_folder
     root = folder.with_name(f"{folder.name}_preview")
-    if _is_packed(config):
+    if (packed := _packed(config, root / UNPACKED)) is not None:
         claim_output_dir(root, "preview", {})
-        with _unpacked(config, root / UNPACKED) as files:
-            return preview(files)
+        with packed as unpacked_config:
+            return preview(unpacked_config)
     source = open_source(config)
     config, form = understand(config, source)
     claim_output_dir(root, "preview", {})
     if source.tree is not None:
         logger.info(source.tree.summary())
     found, shown = _read_all(Job(config, source, form, root))
-    counts = [ClassCount(r.split, r.stem, r.pixels) for r in found]
-    show(root, source, form.labels, counts, shown)
+    show(root, source, form.labels, found, shown)
     pixels: dict[str, Counter[int]] = {}
     for record in found:
         pixels.setdefault(record.split, Counter()).update(record.pixels)
@@ -122,26 +121,29 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
     }
 
 
+def _packed(config: PrepareConfig, folder: Path) -> AbstractContextManager[PrepareConfig] | None:
+    """Return what unpacks an archive or a Hugging Face data set into ``folder``; None: neither."""
+    if config.data is not None and is_archive(config.data):
+        return _unpacked(unpacked(config.data, folder / "archive"), config, folder)
+    where = _table(config)
+    if where is None:
+        return None
+    rows = unpacked_table(where, folder / "rows", (config.image_column, config.mask_column))
+    flags: dict[str, Any] = {"repo": PrepareConfig.repo, "image_column": None, "mask_column": None}
+    return _unpacked(rows, replace(config, source="auto", **flags), folder)
+
+
 @contextmanager
-def _unpacked(config: PrepareConfig, folder: Path) -> Iterator[PrepareConfig]:
-    """Unpack an archive or a Hugging Face data set into ``folder``, for as long as this lasts."""
+def _unpacked(
+    files: AbstractContextManager[Path], config: PrepareConfig, folder: Path
+) -> Iterator[PrepareConfig]:
+    """Give ``config`` with the unpacked files as its data, for as long as this lasts."""
     try:
-        if config.data is not None and is_archive(config.data):
-            with unpacked(config.data, folder / "archive") as data:
-                yield replace(config, data=data)
-            return
-        columns = (config.image_column, config.mask_column)
-        where = _table(config)
-        assert where is not None, "asked before"
-        with unpacked_table(where, folder / "rows", columns) as data:
-            yield replace(config, data=data, source="auto")
+        with files as data:
+            yield replace(config, data=data)
     finally:
         with suppress(OSError):  # an archive around it is still in use
             folder.rmdir()
-
-
-def _is_packed(config: PrepareConfig) -> bool:
-    return (config.data is not None and is_archive(config.data)) or _table(config) is not None
 
 
 def _table(config: PrepareConfig) -> str | None:
@@ -157,7 +159,7 @@ def _table(config: PrepareConfig) -> str | None:
     return None if table_kind(tree) is None else str(tree.root)
 
 
-def _read_all(job: Job) -> tuple[list[ImageRecord], list[tuple[ClassCount, Array, Array]]]:
+def _read_all(job: Job) -> tuple[list[ImageRecord], list[tuple[ImageRecord, Array, Array]]]:
     """Read all images and write none; return what is known of them, and those for the sheet."""
     found: list[ImageRecord] = []
     by_name: dict[tuple[str, str], Record] = {}
@@ -174,9 +176,9 @@ def _read_all(job: Job) -> tuple[list[ImageRecord], list[tuple[ClassCount, Array
 
         run_all(job, records(), add, job.config.workers, job.source.total)
     shown = []
-    for count in choose_for_sheet([ClassCount(r.split, r.stem, r.pixels) for r in found]):
-        sample = job.source.read(by_name[count.split, count.stem])
-        shown.append((count, sample.image, sample.mask))
+    for record in choose_for_sheet(found):
+        sample = job.source.read(by_name[record.name])
+        shown.append((record, sample.image, sample.mask))
     return found, shown
 
 
@@ -203,7 +205,7 @@ def _locked(folder: Path) -> Iterator[RunLock]:
 def _key(config: PrepareConfig, reading: Reading | None) -> dict[str, Any]:
     """Return what the folder was asked to be, and how the files are read: no paths, no labels."""
     key = {name: value for name, value in asdict(config).items() if name not in _NOT_IN_KEY}
-    if config.source_name in ("auto", "hf", *LAYOUTS):
+    if config.has_own_layout or config.source_name == "hf":
         key["source"] = "folder"  # of any layout
     else:
         key |= {"height": config.size[0], "width": config.size[1], "resize": config.resize_rule}
@@ -240,9 +242,8 @@ def _forget_old_key(output: Output) -> None:
 
 def _with_known_size(config: PrepareConfig) -> PrepareConfig:
     """Keep the size of a folder that is there, where it was chosen for the images of then."""
-    own = config.source_name == "auto" or config.source_name in LAYOUTS
     folder = config.output_folder
-    if not own or config.height or config.width or not (folder / INFO).is_file():
+    if not config.has_own_layout or config.height or config.width or not (folder / INFO).is_file():
         return config
     info = PreparedDataset.open(folder).info
     return replace(config, height=info.height, width=info.width)
@@ -252,15 +253,11 @@ def _show(data: PreparedDataset, source: Source) -> None:
     """Write the sheet of overlays and labels.yaml, unless they are there for these images."""
     if (data.root / SHEET_FILE).exists():
         return
-    records = read_records(data.root)
-    counts = [
-        ClassCount(split, stem, records[split, stem].pixels)
-        for split in data.splits()
-        for stem in data.stems(split)
-        if (split, stem) in records
-    ]
+    known = read_records(data.root)
+    names = [(split, stem) for split in data.splits() for stem in data.stems(split)]
+    records = [known[name] for name in names if name in known]
     shown = [
-        (c, data.read_rgb(c.split, c.stem), data.read_mask(c.split, c.stem))
-        for c in choose_for_sheet(counts)
+        (record, data.read_rgb(*record.name), data.read_mask(*record.name))
+        for record in choose_for_sheet(records)
     ]
-    show(data.root, source, data.labels, counts, shown)
+    show(data.root, source, data.labels, records, shown)

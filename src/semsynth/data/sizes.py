@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.data.config import LAYOUTS, PrepareConfig, ResizeMode
+from semsynth.data.config import PrepareConfig, ResizeMode
 from semsynth.data.resize import Size, content_box, source_box
 
 # By how much the codec and the network of most recipes reduce a side.
@@ -42,7 +42,7 @@ def plan_size(config: PrepareConfig, sizes: Mapping[Size, int] | None) -> SizePl
         config: the flags.
         sizes: how many raw images have each size; None: not known, the defaults of the source.
     """
-    own = config.source_name == "auto" or config.source_name in LAYOUTS
+    own = config.has_own_layout
     if config.tile is not None and config.height is None and config.width is None:
         config = replace(config, height=config.tile, width=config.tile)
     lines: list[str] = []

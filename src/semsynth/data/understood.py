@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import write_bytes, write_text
 from semsynth.core.logging import logger
 from semsynth.data.config import PrepareConfig
-from semsynth.data.labels import Array, LabelSet
-from semsynth.data.records import PreparedFormat
+from semsynth.data.labels import Array, LabelSet, hex_color
+from semsynth.data.records import ImageRecord, PreparedFormat
 from semsynth.data.sizes import plan_size
 from semsynth.data.sources.base import Source
 
@@ -39,21 +38,6 @@ _LABELS_HEAD = (
     "# As `semsynth prepare` understood it: correct names, colours, ignore or merge; then prepare\n"
     "# with --labels THIS_FILE.\n"
 )
-
-
-@dataclass(frozen=True)
-class ClassCount:
-    """Pixels by id of one image, for the table.
-
-    Attributes:
-        split: its split.
-        stem: its name.
-        pixels: pixels by id.
-    """
-
-    split: str
-    stem: str
-    pixels: Mapping[int, int]
 
 
 def understand(config: PrepareConfig, source: Source) -> tuple[PrepareConfig, PreparedFormat]:
@@ -79,8 +63,8 @@ def show(
     root: Path,
     source: Source,
     labels: LabelSet,
-    counts: Sequence[ClassCount],
-    shown: Sequence[tuple[ClassCount, Array, Array]],
+    records: Sequence[ImageRecord],
+    shown: Sequence[tuple[ImageRecord, Array, Array]],
 ) -> None:
     """Write labels.yaml and the sheet of overlays into ``root``, and print the table of classes.
 
@@ -88,14 +72,14 @@ def show(
         root: the prepared folder, or that of a preview.
         source: where the data come from.
         labels: of the prepared masks.
-        counts: of all images.
+        records: of all images.
         shown: those on the sheet, with image (H, W, 3) uint8 and ids (H, W).
     """
     write_text(root / LABELS_FILE, labels_yaml(source))
     images = [(f"{c.split}/{c.stem}", image, ids) for c, image, ids in shown]
-    title = f"{source.name}: {len(counts)} images; image and mask; hatched: ignored"
+    title = f"{source.name}: {len(records)} images; image and mask; hatched: ignored"
     write_bytes(root / SHEET_FILE, overlay_sheet(images, labels, title))
-    for line in class_table(labels, counts).splitlines():
+    for line in class_table(labels, records).splitlines():
         logger.info(line)
     logger.info(f"look at {root / SHEET_FILE}; names and colours: {root / LABELS_FILE}")
 
@@ -126,30 +110,29 @@ def _ignored(labels: LabelSet) -> str:
     return f"; id {labels.ignore_id} ({labels.names[labels.ignore_id]}) is ignored"
 
 
-def class_table(labels: LabelSet, counts: Iterable[ClassCount]) -> str:
+def class_table(labels: LabelSet, records: Iterable[ImageRecord]) -> str:
     """Return a table: id, name, colour, and for each split the share of pixels and the images.
 
     Args:
         labels: the classes.
-        counts: of all images.
+        records: of all images.
     """
     pixels: dict[str, Counter[int]] = {}
     images: dict[str, Counter[int]] = {}
     totals: Counter[str] = Counter()
-    for count in counts:
-        pixels.setdefault(count.split, Counter()).update(count.pixels)
-        present = [i for i, n in count.pixels.items() if n]
-        images.setdefault(count.split, Counter()).update(present)
-        totals[count.split] += 1
+    for record in records:
+        pixels.setdefault(record.split, Counter()).update(record.pixels)
+        present = [i for i, n in record.pixels.items() if n]
+        images.setdefault(record.split, Counter()).update(present)
+        totals[record.split] += 1
     splits = sorted(pixels, key=lambda split: -totals[split])
     head = ["id", "name", "colour"]
     for split in splits:
         head += [f"{split} pixels", f"of {totals[split]} images"]
     rows = [head]
     for label in labels.labels:
-        red, green, blue = label.color
         name = f"{label.name} (ignored)" if label.id == labels.ignore_id else label.name
-        row = [str(label.id), name, f"#{red:02x}{green:02x}{blue:02x}"]
+        row = [str(label.id), name, hex_color(label.color)]
         for split in splits:
             share = pixels[split][label.id] / max(1, pixels[split].total())
             row += [_percent(share), str(images[split][label.id] or "-")]
@@ -193,26 +176,26 @@ def labels_yaml(source: Source) -> str:
     return f"{_LABELS_HEAD}{text}"
 
 
-def choose_for_sheet(counts: Sequence[ClassCount], limit: int = 12) -> list[ClassCount]:
+def choose_for_sheet(records: Sequence[ImageRecord], limit: int = 12) -> list[ImageRecord]:
     """Choose images that together show as many classes as possible, in a fixed order.
 
     Args:
-        counts: of all images.
+        records: of all images.
         limit: how many at most.
     """
     # Neighbours in a list often look alike: among equals any others come first, always the same.
-    left = sorted(counts, key=lambda count: zlib.crc32(f"{count.split}/{count.stem}".encode()))
-    chosen: list[ClassCount] = []
+    left = sorted(records, key=lambda record: zlib.crc32(f"{record.split}/{record.stem}".encode()))
+    chosen: list[ImageRecord] = []
     seen: Counter[int] = Counter()
     while left and len(chosen) < limit:
-        # The image whose classes were shown least so far: each new class counts most.
+        # The image whose classes were shown least so far: each new class records most.
         best = max(
             range(len(left)),
             key=lambda i: sum(1.0 / (1 + 4 * seen[c]) for c, n in left[i].pixels.items() if n),
         )
         chosen.append(left.pop(best))
         seen.update(i for i, n in chosen[-1].pixels.items() if n)
-    return sorted(chosen, key=lambda count: (count.split, count.stem))
+    return sorted(chosen, key=lambda record: (record.split, record.stem))
 
 
 def overlay_sheet(

@@ -12,8 +12,8 @@ import yaml
 
 from semsynth.core.errors import UserError
 from semsynth.data.image_facts import refuse_as_mask
-from semsynth.data.label_files import LabelFile, hex_color
-from semsynth.data.labels import Color
+from semsynth.data.label_files import LabelFile
+from semsynth.data.labels import Color, hex_color
 from semsynth.data.masks import RawMask, stored_numbers
 
 

@@ -41,7 +41,7 @@ def read_counts(
     """Return images of each mask (of the first two, whichever is given; else 1) and steps.
 
     Raises:
-        UserError: both of the first two, or one that is no whole number of at least 1.
+        UserError: both of the first two, or one that is not a whole number of at least 1.
     """
     if num_images is not None and num_images_per_prompt is not None:
         raise UserError("num_images= and num_images_per_prompt= are the same: give one of them")

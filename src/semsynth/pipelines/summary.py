@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from semsynth.core.errors import abbreviate
-from semsynth.data.labels import Label, LabelSet
+from semsynth.data.labels import Label, LabelSet, hex_color
 from semsynth.pipelines.formats.provenance import licence
 
 _NAMES = 40  # labels that a terminal shows; a notebook shows all
@@ -77,7 +77,7 @@ def _facts(pipe: Any) -> Iterator[tuple[str, str]]:
 
 
 def _item(label: Label, labels: LabelSet) -> str:
-    color = "#{:02x}{:02x}{:02x}".format(*label.color)
+    color = hex_color(label.color)
     note = " (unlabelled)" if label.id == labels.ignore_id else ""
     name = escape(f"{label.id} {label.name}{note}")
     swatch = f"<span style='{_SWATCH.format(color=color)}'></span>"

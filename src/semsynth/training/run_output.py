@@ -120,7 +120,7 @@ class RunOutput:
 
     @property
     def _found(self) -> dict[str, Any] | None:
-        """What the marker says; None: the folder is no run yet."""
+        """What the marker says; None: the folder is not a run yet."""
         marker = self.output.folder / MARKER
         found = read_json(marker) if marker.is_file() else None
         return found if isinstance(found, dict) and found.get("kind") == "run" else None

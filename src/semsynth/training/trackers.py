@@ -153,7 +153,7 @@ def _send_image(name: str, tracker: Any, path: Path, step: int) -> None:
         tracker.log_artifact(str(path), "previews")
         return
     if name == "trackio":
-        # Accelerate's class has no images; the package is no dependency of ours.
+        # Accelerate's class has no images; the package is not a dependency of ours.
         image = importlib.import_module("trackio").Image(str(path))
         tracker.log({"preview": image}, step=step)
         return

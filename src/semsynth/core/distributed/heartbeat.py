@@ -98,7 +98,7 @@ class Heartbeat:
 
 
 def heartbeat_path(run: Path, token: str, rank: int) -> Path:
-    """Return the file of a process of this job; UserError if its token is no name."""
+    """Return the file of a process of this job; UserError if its token is not a name."""
     return run / FOLDER / path_name(token, f"{run}: owner") / f"rank_{rank:04d}.json"
 
 

@@ -21,6 +21,7 @@ from semsynth.data.exports.base import (
 )
 from semsynth.data.exports.provenance import counts_text, origin_text
 from semsynth.data.hub_files import README, card, front_matter, hub_splits, table
+from semsynth.data.labels import hex_color
 from semsynth.data.writer import encode_image
 
 # Bytes of images in a file, as the Hub advises; bytes and rows that are written, and read, at once.
@@ -129,8 +130,7 @@ def _card(collection: Collection, splits: Sequence[str]) -> str:
         len(collection.items),
     )
     rows = [
-        (entry.value, entry.name, "#{:02x}{:02x}{:02x}".format(*entry.color))
-        for entry in index_entries(collection)
+        (entry.value, entry.name, hex_color(entry.color)) for entry in index_entries(collection)
     ]
     notes = "\n".join(f"- {note}" for note in collection.notes)
     unlabelled = "" if collection.ignored is None else f"; {IGNORE} is unlabelled"

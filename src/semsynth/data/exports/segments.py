@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.data.exports.base import IGNORE, Collection, Item
-from semsynth.data.labels import Array
+from semsynth.data.labels import Array, number_values
 
 
 def segments(
@@ -27,12 +27,9 @@ def segments(
     key[index == IGNORE] = 0
     instances = item.instances
     if instances is not None:
-        things = np.zeros(256, bool)
-        things[: len(collection.classes)] = [label.thing for label in collection.classes]
-        key |= np.where(things[index], instances, 0)
-    keys, numbers = np.unique(key, return_inverse=True)
-    numbers = numbers.reshape(key.shape).astype(np.int32) + (keys[0] != 0)
-    keys = keys[keys != 0]
+        key |= np.where(_things(collection)[index], instances, 0)
+    found_numbers, keys = number_values(key)
+    numbers = found_numbers.astype(np.int32)
     areas = np.bincount(numbers.ravel(), minlength=len(keys) + 1)
     found = []
     for number, (value, box) in enumerate(zip(keys, find_objects(numbers), strict=True), 1):
@@ -60,9 +57,12 @@ def objects(collection: Collection, item: Item, ids: Array) -> npt.NDArray[np.in
     if instances is None:
         return None
     index = collection.indexes(ids).astype(np.int64)
+    is_object = _things(collection)[index] & (instances > 0)
+    return number_values(np.where(is_object, index + 1 << 16 | instances, 0))[0]
+
+
+def _things(collection: Collection) -> npt.NDArray[np.bool_]:
+    """Return whether the class of each index is countable; (256,), False for no class."""
     things = np.zeros(256, bool)
     things[: len(collection.classes)] = [label.thing for label in collection.classes]
-    key = np.where(things[index] & (instances > 0), index + 1 << 16 | instances, 0)
-    keys, numbers = np.unique(key, return_inverse=True)
-    found: npt.NDArray[np.int64] = numbers.reshape(key.shape) + (keys[0] != 0)
-    return found
+    return things

@@ -2,7 +2,7 @@
 
 A source is a module with a function ``open_source(config)`` that checks what is cheap to check
 (the folder, the pairs, the headers) and returns a ``base.Source``. To add one, write the module,
-add a line to ``SOURCES`` and a name to ``config.SourceName``.
+add a line to ``SOURCES`` and a name to ``config.PublishedName`` or ``SourceName``.
 
 The module of a layout (one of ``LAYOUTS``) has two functions instead. ``recognise(tree)`` returns
 what it knows the layout by ("JPEGImages/ and SegmentationClass/"), or None; it looks at names, and
@@ -88,7 +88,7 @@ def open_source(config: PrepareConfig) -> Source:
     """Open the source that ``config`` names; UserError if its raw data are not as expected."""
     allow_pixels(config.pixel_limit)
     name = config.source_name
-    if name != "auto" and name not in LAYOUTS:
+    if not config.has_own_layout:
         return import_module(SOURCES[name]).open_source(config)  # type: ignore[no-any-return]
     given = [path for path in (config.data, config.images, config.masks) if path is not None]
     # With a PATH, --images and --masks may be names of folders anywhere in it.

@@ -30,7 +30,7 @@ from semsynth.data.images import (
 )
 from semsynth.data.kept import kept_channels, kept_form, kept_pixels, stored_pixels
 from semsynth.data.label_files import LabelFile
-from semsynth.data.labels import Array, LabelSet
+from semsynth.data.labels import Array, LabelSet, number_values
 from semsynth.data.masks import (
     MaskDecision,
     RawMask,
@@ -113,7 +113,8 @@ class Pair:
 
     def stored(self) -> Array:
         """Read all channels and bits of the image: (H, W, C)."""
-        return stored_pixels(self.source(), self.facts(), self.exif)
+        source = self.source()
+        return stored_pixels(source, read_facts(source, str(self.image)), self.exif)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -242,9 +243,7 @@ def _read_objects(path: Path, exif: Exif) -> Array:
     refuse_as_mask(raw.facts)
     parts = raw.pixels().astype(np.int32)
     codes = (parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2]
-    values, numbers = np.unique(codes, return_inverse=True)
-    numbered: Array = numbers.reshape(codes.shape) + int(values[0] != 0)
-    return numbered.astype(np.int32)
+    return number_values(codes)[0].astype(np.int32)
 
 
 def decide(
@@ -266,7 +265,8 @@ def decide(
     kept: dict[str, int | None] = {}
     for record in progress(records, "check", unit="pair"):
         pair: Pair = record.payload
-        image, maps = pair.facts(), pair.maps()
+        source = pair.source()
+        image, maps = read_facts(source, str(pair.image)), pair.maps()
         exif, notes = exif_of(image, maps, asked.exif, resize_masks)
         if exif is None:
             doubtful.append(len(decided))
@@ -276,7 +276,7 @@ def decide(
         decided.append(replace(record, payload=pair))
         if isinstance(pair.mask, Path):
             masks.append(unread_mask(pair.mask, maps[0]))
-        kept[str(pair.image)] = kept_channels(pair.source(), image, asked.channels)
+        kept[str(pair.image)] = kept_channels(source, image, asked.channels)
         if image.is_deep:
             deep.append(pair)
     _settle_doubtful(decided, doubtful)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from semsynth.data.label_files import LabelFile
-from semsynth.data.labels import Array, LabelSet
+from semsynth.data.labels import Array, LabelSet, number_values
 from semsynth.data.resize import Box
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
 from semsynth.data.sources.files import PairSource
@@ -105,8 +105,5 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
 
 def _numbered(objects: Array) -> Array:
     """Number the objects of a tile anew where their numbers need more than 16 bits."""
-    if not objects.size or objects.max() <= _MAX_OBJECT:
-        return objects
-    values, numbers = np.unique(objects, return_inverse=True)
-    renumbered: Array = numbers.reshape(objects.shape) + int(values[0] != 0)
-    return renumbered
+    fit = not objects.size or objects.max() <= _MAX_OBJECT
+    return objects if fit else number_values(objects)[0]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from semsynth.core.files import write_json, write_text
 from semsynth.core.rng import numpy_rng
 from semsynth.data.info import ImageFormat
-from semsynth.data.labels import LabelSet
+from semsynth.data.labels import LabelSet, hex_color
 from semsynth.data.writer import encode_image
 from semsynth.evaluation.accumulate import SEGMENTER
 from semsynth.evaluation.baselines import MeanColorBaseline
@@ -67,7 +67,7 @@ def gallery(pairs: Pairs, baseline: MeanColorBaseline | None, rows: int, seed: i
 
 def legend(labels: LabelSet) -> list[tuple[str, str]]:
     """Return name and colour of each class, the colour as in CSS."""
-    return [(label.name, "#{:02x}{:02x}{:02x}".format(*label.color)) for label in labels.labels]
+    return [(label.name, hex_color(label.color)) for label in labels.labels]
 
 
 def data_uri(image: Array) -> str:

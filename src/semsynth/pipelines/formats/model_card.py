@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_bytes
 from semsynth.data.hub_files import hub_licence
-from semsynth.data.labels import LabelSet
+from semsynth.data.labels import LabelSet, hex_color
 from semsynth.pipelines.formats.examples import EXAMPLES
 from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.formats.provenance import (
@@ -208,7 +208,7 @@ def _label_table(labels: LabelSet) -> str:
         if label.id == labels.ignore_id:
             kind = "unlabelled"
         channel = "none" if label.channel is None else str(label.channel)
-        color = "#{:02x}{:02x}{:02x}".format(*label.color)
+        color = hex_color(label.color)
         rows.append((str(label.id), label.name, f"`{color}`", channel, kind))
     head = ("id", "name", "colour", "channel", "kind")
     about = (
