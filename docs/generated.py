@@ -53,11 +53,10 @@ def commands(verbs: Mapping[str, Verb] = VERBS, above: str = "") -> Iterator[tup
     """Yield each command (`segment train` is one) with the dataclass that its flags fill."""
     for name, verb in verbs.items():
         full = f"{above} {name}".strip()
-        if verb.subverbs:
-            yield from commands(verb.subverbs, full)
-        else:
+        if verb.config:
             module, _, attribute = verb.config.partition(":")
             yield full, getattr(import_module(module), attribute)
+        yield from commands(verb.subverbs, full)
 
 
 def _commands() -> str:

@@ -14,8 +14,10 @@ import pytest
 
 from semsynth import cli
 from semsynth.cli import VERBS, Verb, doctor, main
+from semsynth.cli.completion import script
 
-COMMANDS = [[verb] for verb in VERBS] + [["segment", "train"], ["segment", "score"]]
+COMMANDS = [[verb] for verb in VERBS]
+COMMANDS += [[name, below] for name, verb in VERBS.items() for below in verb.subverbs]
 HEAVY = ("torch", "diffusers", "transformers", "datasets", "accelerate", "matplotlib", "scipy")
 HEAVY += ("numpy", "PIL", "cv2", "skimage", "pyarrow", "pandas", "huggingface_hub", "jinja2")
 
@@ -35,6 +37,26 @@ def test_help_answers_without_heavy_imports(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[] 0"
     assert "usage: semsynth" in done.stdout
+
+
+def test_a_verb_with_flags_can_have_verbs_below_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    below = {"of": cli.VERBS["recipes"], "by": cli.VERBS["completion"]}
+    both = cli.VERBS["doctor"]._replace(subverbs=below)
+    monkeypatch.setitem(cli.VERBS, "doctor", both)
+    assert main(["doctor", "of"]) == 0
+    assert "streets_demo" in capsys.readouterr().out
+    assert main(["doctor", "--foldr", "x"]) == 2
+    assert "did you mean --folder?" in capsys.readouterr().err
+    assert main(["doctor", "on"]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: unknown `semsynth doctor on`: it is `of` or `by`, or flags\n"
+    with pytest.raises(SystemExit):
+        main(["doctor", "--help"])
+    text = capsys.readouterr().out
+    assert "--folder" in text and "\n  of          list the recipes" in text
+    assert "--folder" in script("bash") and "'of'" in script("bash")
 
 
 def places(verb: Verb) -> set[str]:

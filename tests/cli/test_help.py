@@ -27,7 +27,9 @@ INTERNALS = re.compile(
 def verbs(table: Mapping[str, Verb] = VERBS, above: str = "") -> Iterator[tuple[str, Verb]]:
     for name, verb in table.items():
         full = f"{above} {name}".strip()
-        yield from verbs(verb.subverbs, full) if verb.subverbs else [(full, verb)]
+        if verb.config:
+            yield full, verb
+        yield from verbs(verb.subverbs, full)
 
 
 COMMANDS = dict(verbs())

@@ -26,7 +26,8 @@ class Verb(NamedTuple):
             after the flags are parsed.
         main: instead of a function, one of the words after the verb that returns the exit status,
             for a verb with logic of its own.
-        subverbs: instead of all these, verbs below it by name.
+        subverbs: verbs below it by name; instead of all these, or beside them: then the verb
+            itself takes flags, and no word without one.
     """
 
     help: str
@@ -140,7 +141,7 @@ def usage() -> str:
     from semsynth.cli.help import WORKFLOW, listed
 
     verbs = "\n\n".join(
-        f"{title}:\n{_lines({name: VERBS[name] for name in names})}"
+        f"{title}:\n{lines({name: VERBS[name] for name in names})}"
         for title, names in GROUPS.items()
     )
     return (
@@ -181,15 +182,17 @@ def _dispatch(words: list[str]) -> int:
 
 def _run(verb: Verb, name: str, words: list[str]) -> int:
     """Run a verb with the words after its ``name`` and return the exit status."""
-    if verb.subverbs:
-        if not words or words[0] in ("-h", "--help"):
-            names = ",".join(verb.subverbs)
-            print(f"usage: semsynth {name} [-h] {{{names}}} ...\n\n{_lines(verb.subverbs)}")
-            return 0
-        if words[0] not in verb.subverbs:
-            known = "` or `".join(verb.subverbs)
-            raise UserError(f"unknown `semsynth {name} {words[0]}`: it is `{known}`")
-        return _run(verb.subverbs[words[0]], f"{name} {words[0]}", words[1:])
+    first = words[0] if words else ""
+    if first in verb.subverbs:
+        return _run(verb.subverbs[first], f"{name} {first}", words[1:])
+    if verb.subverbs and not verb.config and first in ("", "-h", "--help"):
+        names = ",".join(verb.subverbs)
+        print(f"usage: semsynth {name} [-h] {{{names}}} ...\n\n{lines(verb.subverbs)}")
+        return 0
+    if verb.subverbs and (not verb.config or (first and not first.startswith("-"))):
+        known = "` or `".join(verb.subverbs)
+        flags = ", or flags" if verb.config else ""
+        raise UserError(f"unknown `semsynth {name} {first}`: it is `{known}`{flags}")
     if verb.main:
         status: int = _load(verb.main)(words)
         return status
@@ -197,7 +200,8 @@ def _run(verb: Verb, name: str, words: list[str]) -> int:
     return finish(_load(verb.function)(config), as_json)
 
 
-def _lines(verbs: Mapping[str, Verb]) -> str:
+def lines(verbs: Mapping[str, Verb]) -> str:
+    """Return verbs with what they do, a line each."""
     return "\n".join(f"  {name:<12}{verb.help}" for name, verb in verbs.items())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from importlib import import_module
 from typing import Annotated, Any, Literal, Union
 
@@ -58,10 +58,11 @@ def _subcommands(verbs: Mapping[str, Any], above: str) -> Iterator[Any]:
 
     for name, verb in verbs.items():
         full = f"{above} {name}".strip()
-        if verb.subverbs:
-            kind = _any_of(verb.subverbs, full)
-        else:
+        kind = _any_of(verb.subverbs, full) if verb.subverbs else None
+        if verb.config:
             module, _, attribute = verb.config.partition(":")
-            kind = command_of(getattr(import_module(module), attribute), groups(full))
+            flags = command_of(getattr(import_module(module), attribute), groups(full))
+            below = [] if kind is None else [("below", kind)]
+            kind = make_dataclass("Command", below, bases=(flags,), kw_only=True)
         mark = tyro.conf.subcommand(name, description=verb.help, prefix_name=False)
         yield Annotated[kind, mark]

@@ -86,7 +86,9 @@ def _flag(name: str, hint: Any) -> str:
     if given := given_name(hint):
         return f"--{given}"
     flag = f"--{name.rstrip('_')}".replace("_", "-")
-    return f"{flag}, --no-{flag[2:]}" if base(hint) is bool else flag
+    if base(hint) is bool:
+        return f"{flag}, --no-{flag[2:]}"
+    return ", ".join([flag, *short_names(hint)])
 
 
 def is_positional(hint: Any) -> bool:
@@ -100,6 +102,12 @@ def given_name(hint: Any) -> str | None:
     marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
     names = (getattr(mark, "name", None) for mark in marks)
     return next((name for name in names if isinstance(name, str) and name), None)
+
+
+def short_names(hint: Any) -> tuple[str, ...]:
+    """Return the further names that a field's annotation gives to its flag, such as `-o`."""
+    marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
+    return next((tuple(names) for mark in marks if (names := getattr(mark, "aliases", None))), ())
 
 
 def descriptions(cls: type) -> dict[str, str]:

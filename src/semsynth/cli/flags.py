@@ -17,7 +17,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from semsynth.cli.describe import base, descriptions, given_name, is_positional, members
+from semsynth.cli.describe import (
+    base,
+    descriptions,
+    given_name,
+    is_positional,
+    members,
+    short_names,
+)
 from semsynth.core.errors import UserError
 
 _WIDE = "10000"
@@ -148,6 +155,7 @@ def _field(leaf: _Leaf) -> tuple[str, Any, Any]:
         help=leaf.meaning,
         help_behavior_hint=_default_hint(leaf.field),
         metavar=metavar if positional else None,
+        aliases=short_names(leaf.hint) or None,
     )
     marks = (mark, tyro.conf.Positional) if positional else (mark,)
     hint: Any = Annotated[(kind, *marks)]

@@ -217,9 +217,13 @@ def groups(verb: str) -> Mapping[str, str]:
 
 
 def examples(verb: str) -> str:
-    """Return the examples of a verb, and the recipes where it takes one."""
+    """Return the verbs below a verb, its examples, and the recipes where it takes one."""
+    from semsynth.cli import VERBS, lines
+
     known = HELP.get(verb, _Help())
     text = listed(known.examples)
+    if verb in VERBS and VERBS[verb].subverbs:
+        text = f"verbs below it:\n{lines(VERBS[verb].subverbs)}\n\n{text}"
     if any("recipe" in names.split() for names in known.groups.values()):
         from semsynth.training.recipe import recipe_names
 
