@@ -17,22 +17,67 @@ from semsynth.segmentation.config import SegmentScoreConfig
 from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
+
+
+OTHER = -1
+"""As a predicted id: none of the classes that are counted, such as a class of another label set."""
+
+
+def iou(hits: Array, target: Array, predicted: Array) -> Floats:
+    """Return hits / (target + predicted - hits), of integers; NaN where there are neither.
+
+    Args:
+        hits: (..., C) pixels of a class that are predicted as it.
+        target: (..., C) pixels of a class.
+        predicted: (..., C) pixels that are predicted as it.
+    """
+    return _share(hits, target + predicted - hits)
+
+
+def mean_iou(hits: Array, target: Array, predicted: Array) -> Floats:
+    """Return ``miou`` of ``ConfusionMatrix`` (...) of counts (..., C); 0 where nothing was counted.
+
+    Args:
+        hits: (..., C) pixels of a class that are predicted as it.
+        target: (..., C) pixels of a class.
+        predicted: (..., C) pixels that are predicted as it.
+    """
+    return _mean(iou(hits, target, predicted))
+
+
+def _share(part: Array, whole: Array) -> Floats:
+    shares = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=shares, where=np.asarray(whole) > 0)
+    return shares
+
+
+def _mean(values: Floats) -> Floats:
+    """Return the mean over the last axis of the values that are not NaN; 0 without any."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(-1)
+    return np.asarray(total / np.maximum(known.sum(-1), 1))
 
 
 class ConfusionMatrix:
     """Counts of (target class, predicted class) over all pixels that count.
 
-    Protocol: pixels are summed over the whole set, not averaged by image. The IoU of a class is
-    TP / (TP + FP + FN); mIoU is the mean over the classes that have at least one counted target
-    pixel. A class that is absent from the set is left out of the mean; where it is predicted
-    nevertheless, that lowers the IoU of the classes whose pixels it takes.
+    Pixels are summed over the whole set, not averaged by image. The IoU of a class is
+    TP / (TP + FP + FN). Its mean is taken in three ways, which differ where a class has no target
+    pixels: ``miou`` (the usual one), ``miou_of_masks`` and ``miou_all``.
+
+    Attributes:
+        ids: (C,) ids of the classes.
+        counts: (C, C) pixels; rows are targets.
+        other: (C,) target pixels that are predicted as ``OTHER``: wrong, and no class's.
     """
 
     def __init__(self, ids: int | Sequence[int]) -> None:
         """Count the classes ``ids``; a number n means 0 to n - 1."""
         self.ids = np.arange(ids) if isinstance(ids, int) else np.asarray(ids, np.int64)
         self.counts = np.zeros((len(self.ids), len(self.ids)), np.int64)
+        self.other = np.zeros(len(self.ids), np.int64)
         self._index = np.full(int(self.ids.max()) + 1, -1, np.int64)
         self._index[self.ids] = np.arange(len(self.ids))
 
@@ -47,14 +92,33 @@ class ConfusionMatrix:
         """Count the pixels of one image or more.
 
         Args:
-            pred: (..., H, W) integer ids.
+            pred: (..., H, W) integer ids, or ``OTHER``.
             target: (..., H, W) integer ids; ids that are not a class are not counted.
             ignore: a further target id that is not counted.
             box: top, left, height, width: pixels outside are padding and not counted.
 
         Raises:
-            ValueError: the shapes differ, or a counted pixel is predicted as an id that is not a
-                class.
+            ValueError: the shapes differ, or a counted pixel is predicted as an id that is neither
+                a class nor ``OTHER``.
+        """
+        self.add_places(*self.places(pred, target, ignore, box))
+
+    def add_places(self, rows: Array, columns: Array) -> npt.NDArray[np.int64]:
+        """Count pixels by what ``places`` returned; return (C, C + 1), the last one ``other``."""
+        counted = rows >= 0
+        n = len(self.ids)
+        cells = rows[counted] * (n + 1) + columns[counted]
+        counts = np.bincount(cells, minlength=n * (n + 1)).reshape(n, n + 1)
+        self.counts += counts[:, :-1]
+        self.other += counts[:, -1]
+        return counts
+
+    def places(
+        self, pred: Array, target: Array, ignore: int | None = None, box: Box | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the rows and columns (..., H, W) of pixels; -1 where they are not counted.
+
+        ``OTHER`` has the column C. Arguments and errors are those of ``add``.
         """
         if pred.shape != target.shape:
             raise ValueError(f"predicted {pred.shape}, target {target.shape}")
@@ -63,41 +127,101 @@ class ConfusionMatrix:
             inside = (..., slice(top, top + height), slice(left, left + width))
             pred, target = pred[inside], target[inside]
         rows, columns = self._lookup(target), self._lookup(pred)
-        counted = rows >= 0
         if ignore is not None:
-            counted &= target != ignore
-        rows, columns = rows[counted], columns[counted]
-        if (columns < 0).any():
+            rows = np.where(target == ignore, -1, rows)
+        columns = np.where(pred == OTHER, len(self.ids), columns)
+        if (columns[rows >= 0] < 0).any():
             raise ValueError("a predicted id is none of the classes")
-        n = len(self.ids)
-        self.counts += np.bincount(rows * n + columns, minlength=n * n).reshape(n, n)
+        return rows, np.where(rows >= 0, columns, -1)
 
     def _lookup(self, ids: Array) -> npt.NDArray[np.int64]:
         known = (ids >= 0) & (ids < len(self._index))
         return np.where(known, self._index[np.where(known, ids, 0)], -1)
 
+    def __add__(self, more: ConfusionMatrix) -> ConfusionMatrix:
+        """Return the counts of both together; the classes must be the same."""
+        total = ConfusionMatrix(self.ids.tolist())
+        total.counts, total.other = self.counts + more.counts, self.other + more.other
+        return total
+
+    @property
+    def hits(self) -> npt.NDArray[np.int64]:
+        """(C,) pixels of each class that are predicted as it."""
+        return np.diag(self.counts)
+
+    @property
+    def target(self) -> npt.NDArray[np.int64]:
+        """(C,) counted pixels of each class in the masks."""
+        return np.asarray(self.counts.sum(1) + self.other)
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """(C,) counted pixels that are predicted as each class."""
+        return np.asarray(self.counts.sum(0))
+
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """Which classes have target pixels, in the order of ``ids``."""
-        return np.asarray(self.counts.sum(1) > 0)
+        return np.asarray(self.target > 0)
 
     @property
-    def iou(self) -> npt.NDArray[np.float64]:
-        """IoU of each class in the order of ``ids``; NaN for classes without target pixels."""
-        hits = np.diag(self.counts).astype(np.float64)
-        union = self.counts.sum(0) + self.counts.sum(1) - hits
-        return np.where(self.present, hits / np.maximum(union, 1), np.nan)
+    def iou(self) -> Floats:
+        """IoU of each class, 0 to 1; NaN for classes that are neither in masks nor predicted."""
+        return iou(self.hits, self.target, self.predicted)
+
+    @property
+    def accuracy(self) -> Floats:
+        """Share of each class's pixels that are right (recall); NaN without target pixels."""
+        return _share(self.hits, self.target)
+
+    @property
+    def precision(self) -> Floats:
+        """Share of the pixels predicted as a class that are of it; NaN where it never is."""
+        return _share(self.hits, self.predicted)
+
+    @property
+    def f1(self) -> Floats:
+        """2 TP / (2 TP + FP + FN) of each class (Dice); NaN as ``iou``."""
+        return _share(2 * self.hits, self.target + self.predicted)
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the classes with target pixels, 0 to 1; 0 when nothing was counted."""
-        return float(self.iou[self.present].mean()) if self.present.any() else 0.0
+        """Mean IoU, 0 to 1, over the classes with a union; 0 when nothing was counted.
+
+        A class that is predicted but in no mask counts 0. So do mmsegmentation, Hugging Face's
+        evaluate, torchmetrics' JaccardIndex and the code of DRN.
+        """
+        return float(_mean(self.iou))
+
+    @property
+    def miou_of_masks(self) -> float:
+        """Mean IoU, 0 to 1, over the classes with target pixels; 0 when nothing was counted."""
+        return float(_mean(np.where(self.present, self.iou, np.nan)))
+
+    @property
+    def miou_all(self) -> float:
+        """Mean IoU, 0 to 1, over all classes, where one without a union counts 0.
+
+        So does UperNet's evaluation code, hence ADE20K in most papers.
+        """
+        return float(np.nan_to_num(self.iou).mean())
+
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Mean of ``accuracy`` over the classes with target pixels, 0 to 1."""
+        return float(_mean(self.accuracy))
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of ``iou``, weighted by the classes' target pixels, 0 to 1."""
+        total = int(self.target.sum())
+        return float((np.nan_to_num(self.iou) * self.target).sum() / total) if total else 0.0
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of the counted pixels that are right, 0 to 1; 0 when nothing was counted."""
-        total = int(self.counts.sum())
-        return float(np.trace(self.counts)) / total if total else 0.0
+        total = int(self.target.sum())
+        return float(self.hits.sum()) / total if total else 0.0
 
     @property
     def per_class(self) -> dict[int, float]:
@@ -135,9 +259,10 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def summary(matrix: ConfusionMatrix, names: dict[int, str]) -> dict[str, Any]:
-    """Return the scores as JSON values; classes by name, only those that the set contains."""
+    """Return the scores as JSON values; classes by name, only those that the masks contain."""
     return {
         "miou": round(matrix.miou, 6),
+        "miou_of_masks": round(matrix.miou_of_masks, 6),
         "pixel_accuracy": round(matrix.pixel_accuracy, 6),
         "per_class": {names[i]: round(iou, 6) for i, iou in matrix.per_class.items()},
     }

@@ -29,6 +29,8 @@ from semsynth.segmentation.loader import (
     augment,
 )
 from semsynth.segmentation.metrics import score_split, summary
+from semsynth.segmentation.seen import KEY as SEEN
+from semsynth.segmentation.seen import SeenImages
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 
 # Rarer classes are weighted as if they had this share of the pixels: weights stay bounded.
@@ -81,9 +83,14 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
     if config.val_split in data.splits():
         matrix = score_split(segmenter, data, config.val_split)
         result |= {"n_val": len(data.stems(config.val_split)), **summary(matrix, data.labels.names)}
-    segmenter.info.provenance.update(result)
+    provenance = segmenter.info.provenance
+    provenance.update(result)
+    # For programs, not for readers of the JSON file.
+    provenance[SEEN] = SeenImages.of(
+        [(data, config.split), *([(extra, config.extra_split)] if extra else [])]
+    ).to_json()
     path = segmenter.save(folder / SEGMENTER_FILE)
-    write_json(folder / INFO, segmenter.info.provenance)
+    write_json(folder / INFO, {k: v for k, v in provenance.items() if k != SEEN})
     (folder / STATE).unlink(missing_ok=True)
     output.complete()
     return {"segmenter": str(path), **result}
@@ -189,7 +196,7 @@ def _fit(
     groups = _parameter_groups(segmenter, config)
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     # At least one step of warm-up and one of decay, however short the training.
-    warm_up = max(_WARM_UP, 1.5 / config.steps) if config.steps > 2 else 0.5
+    warm_up = max(_WARM_UP, 1.5 / config.steps) if config.steps > 2 else 1 / config.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         [group["lr"] for group in optimizer.param_groups],

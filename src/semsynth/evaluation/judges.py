@@ -1,0 +1,335 @@
+"""Judges: the segmenters that say whether images match their masks.
+
+A judge is a segmenter of ours, or any semantic segmentation model of the Transformers library. It
+may have other classes than the data: they are matched by name, and what it cannot know is left out
+of all scores, of generated and of real images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.logging import logger, progress
+from semsynth.data.labels import LabelSet
+from semsynth.data.resize import Box
+from semsynth.evaluation.hub_judge import HubNetwork
+from semsynth.evaluation.label_maps import LabelMap, NameMatch, match_names
+from semsynth.segmentation.config import SEGMENTER_FILE
+from semsynth.segmentation.metrics import OTHER
+from semsynth.segmentation.seen import SeenImages, pixel_digest
+from semsynth.segmentation.segmenter import Segmenter
+
+Array = npt.NDArray[Any]
+Json = dict[str, Any]
+Size = tuple[int, int]
+
+
+class Network(Protocol):
+    """What predicts: a segmenter of ours or of somebody else.
+
+    Attributes:
+        name: of the folder or on the Hub; no path.
+        names: name of each class that it predicts, in their order.
+        sha256: of its file, or of its tensors.
+        about: what it is, as JSON values.
+        seen: the images that it was trained on; None: not known.
+    """
+
+    name: str
+    names: Sequence[str]
+    sha256: str
+    about: Json
+    seen: SeenImages | None
+
+    def classes(self, images_BHWC: Array, size: Size | None) -> tuple[Array, Array | None]:
+        """Return class indices (B, height, width) and features (B, D), or None without any."""
+        ...
+
+
+class OwnNetwork:
+    """A segmenter of `semsynth segment train`; see ``Network``."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        """Load it; UserError as ``Segmenter.load``."""
+        self.segmenter = Segmenter.load(path, device)
+        info = self.segmenter.info
+        file = path.parent if path.name == SEGMENTER_FILE else path
+        self.name = file.name or "segmenter"
+        labels = info.labels.trainable
+        self.names: Sequence[str] = [label.name for label in labels]
+        self._index = np.zeros(info.labels.max_id + 1, np.int32)
+        self._index[[label.id for label in labels]] = np.arange(len(labels))
+        self.sha256 = str(self.segmenter.sha256)
+        self.seen = SeenImages.from_json(info.provenance)
+        origin = info.provenance
+        self.about = {
+            "kind": info.arch["kind"],
+            "input_size": [info.height, info.width],
+            "trained_on": {key: origin.get(key) for key in ("data", "split", "n_train", "steps")},
+            "miou_val": origin.get("miou"),
+        }
+
+    @torch.inference_mode()
+    def classes(self, images_BHWC: Array, size: Size | None) -> tuple[Array, Array | None]:
+        """Return what ``Network`` says; images of another size than its own are resized to it."""
+        own = (self.segmenter.info.height, self.segmenter.info.width)
+        given = images_BHWC.shape[1:3]
+        size = size or (given[0], given[1])
+        if given == own == size:
+            ids, features = self.segmenter.analyse(images_BHWC)
+            return self._index[ids], features
+        images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self.segmenter.device)
+        x = images.permute(0, 3, 1, 2).float() / 255
+        if given != own:
+            x = F.interpolate(x, size=own, mode="bilinear", antialias=True)
+        self.segmenter.eval()
+        logits, features_BD = self.segmenter(x)
+        found = [
+            F.interpolate(one[None], size=size, mode="bilinear").argmax(1)[0] for one in logits
+        ]
+        return torch.stack(found).cpu().numpy(), features_BD.double().cpu().numpy()
+
+
+class Images(Protocol):
+    """Images that are read by their stems."""
+
+    @property
+    def stems(self) -> Sequence[str]:
+        """Their stems."""
+        ...
+
+    def read_rgb(self, stem: str) -> npt.NDArray[np.uint8]:
+        """Return an image (H, W, 3)."""
+        ...
+
+    def content_box(self, stem: str) -> Box:
+        """Return top, left, height, width of its content."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A segmenter in terms of the classes of the data.
+
+    Attributes:
+        network: what predicts.
+        labels: those of the data.
+        match: its classes and those of the data.
+    """
+
+    network: Network
+    labels: LabelSet
+    match: NameMatch
+
+    @property
+    def name(self) -> str:
+        """The name of its folder or on the Hub; no path."""
+        return self.network.name
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its file; of a Transformers model 32 digits of that of its tensors."""
+        return self.network.sha256
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the data's classes that it knows: those that are scored."""
+        known = set(self.match.pairs.values())
+        return [label.id for label in self.labels.trainable if label.name in known]
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the data's classes that it does not know."""
+        return list(self.match.left_out)
+
+    @property
+    def about(self) -> Json:
+        """What it is, for the report: JSON values without paths."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            **self.network.about,
+            "labels": {
+                "matched_by": self.match.source,
+                "several_to_one": _several(self.match.pairs),
+                "left_out": self.left_out,
+                "without_counterpart": [*self.match.dropped, *self.match.unmapped],
+            },
+        }
+
+    @property
+    def key(self) -> Json:
+        """What decides its predictions, as JSON values."""
+        return {"sha256": self.sha256, "pairs": dict(self.match.pairs)}
+
+    def analyse(self, images: Array, size: Size | None = None) -> tuple[Array, Array | None]:
+        """Predict masks, and give features, in one pass.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB.
+            size: height and width of the masks; by default those of the images.
+
+        Returns:
+            (B, height, width) int32 ids of the data's classes, ``OTHER`` where it predicts a class
+            without a counterpart; and features (B, D) of segmenters of ours, else None.
+        """
+        classes, features = self.network.classes(images, size)
+        return self._ids[classes], features
+
+    def predict(self, images: Array, size: Size | None = None) -> Array:
+        """Return the predicted ids of ``analyse``."""
+        return self.analyse(images, size)[0]
+
+    @property
+    def _ids(self) -> npt.NDArray[np.int32]:
+        by_name = {label.name: label.id for label in self.labels.trainable}
+        pairs = self.match.pairs
+        found = [by_name[pairs[n]] if n in pairs else OTHER for n in self.network.names]
+        return np.array(found, np.int32)
+
+
+def open_judges(
+    sources: Sequence[str | Path], labels: LabelSet, label_map: str | None, device: str
+) -> list[Judge]:
+    """Open one judge or two, and say which classes are left out.
+
+    Args:
+        sources: segmenter.pth or its folder; or a folder or Hub id of a Transformers model.
+        labels: of the data.
+        label_map: a file, or a built-in map; see ``LabelMap``.
+        device: auto, cpu, cuda, ...
+
+    Raises:
+        UserError: more than two; one cannot be loaded, or has no class of the data; a wrong map.
+    """
+    if len(sources) > 2:
+        raise UserError(f"--segmenter: {len(sources)} are given; give one judge, or two")
+    given = None if label_map is None else LabelMap.read(label_map)
+    networks = [open_network(str(source), device) for source in sources]
+    if given is not None:
+        given.check([network.names for network in networks], labels)
+    judges = []
+    for network in networks:
+        match = match_names(network.names, labels, given)
+        if not match.pairs:
+            theirs, ours = list(network.names), [label.name for label in labels.trainable]
+            raise UserError(
+                f"--segmenter {network.name}: has no class of the data (it has "
+                f"{abbreviate(theirs, 5)}; the data have {abbreviate(ours, 5)}); give --label-map"
+            )
+        judges.append(Judge(network, labels, match))
+        _say_what_is_left_out(judges[-1])
+    return judges
+
+
+def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> Json:
+    """Check that a judge was not trained on images that it is asked about.
+
+    Generated images that equal *real* training images are the generator's copies, not the judge's
+    fault: it is said, and not refused.
+
+    Args:
+        judge: the judge.
+        real: the real images, which give its ceiling.
+        generated: the generated images.
+        allow: say it, and go on.
+
+    Returns:
+        For the report: ``known`` (whether its file says what it was trained on), the number of
+        real and of generated images that it was trained on, and of generated ones that are copies
+        of its real training images.
+
+    Raises:
+        UserError: it was, and ``allow`` is False.
+    """
+    seen = judge.network.seen
+    if seen is None:
+        logger.info(f"judge {judge.name}: its file does not say which images it was trained on")
+        return {"known": False}
+    trained = seen.real | seen.generated
+    again = _those_of(real, trained, "real")
+    made = _those_of(generated, seen.generated, "generated") if seen.generated else []
+    copies = _those_of(generated, seen.real, "generated")
+    found = {"known": True, "real": len(again), "generated": len(made), "copies": len(copies)}
+    if copies:
+        logger.warning(
+            f"{len(copies)} generated images are images that the judge {judge.name} was trained on "
+            f"({abbreviate(copies, 3)}): copies of real images"
+        )
+    if again or made:
+        what = abbreviate([*again, *made], 3)
+        message = (
+            f"judge {judge.name}: was trained on {len(again)} of {len(real.stems)} real and "
+            f"{len(made)} of {len(generated.stems)} generated images that it is to score ({what})"
+        )
+        if not allow:
+            raise UserError(
+                f"{message}; train one on other images, or give --allow-seen to report it so"
+            )
+        logger.warning(message)
+    return found
+
+
+def _those_of(images: Images, digests: frozenset[bytes], what: str) -> list[str]:
+    """Return the stems of the images that have one of these digests."""
+    if not digests:
+        return []
+    return [
+        stem
+        for stem in progress(images.stems, f"digests of {what} images", unit="image")
+        if pixel_digest(images.read_rgb(stem), images.content_box(stem)) in digests
+    ]
+
+
+def open_network(source: str, device: str) -> Network:
+    """Open a segmenter of ours, or a Transformers model from a folder or the Hub.
+
+    Raises:
+        UserError: it is neither, or cannot be loaded.
+    """
+    path = Path(source)
+    if path.is_file() or (path / SEGMENTER_FILE).is_file():
+        return OwnNetwork(path, device)
+    if (path / "config.json").is_file():
+        return HubNetwork(source, device)
+    # OWNER/NAME may be a path, too: one whose first part is here is meant as a path.
+    is_id = source.count("/") == 1 and not source.startswith((".", "~", "/"))
+    if is_id and not path.parent.exists() and path.suffix != ".pth":
+        return HubNetwork(source, device)
+    raise UserError(
+        f"--segmenter {source}: is neither {SEGMENTER_FILE} (or its folder), which 'semsynth "
+        "segment train' writes, nor a Transformers model (a folder with config.json, or a Hub id)"
+    )
+
+
+def _several(pairs: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the data's classes that several of the judge's are, with those."""
+    found: dict[str, list[str]] = {}
+    for theirs, ours in pairs.items():
+        found.setdefault(ours, []).append(theirs)
+    return {ours: theirs for ours, theirs in found.items() if len(theirs) > 1}
+
+
+def _say_what_is_left_out(judge: Judge) -> None:
+    match, labels = judge.match, judge.labels
+    if match.source != "equal names":
+        logger.info(f"judge {judge.name}: classes are matched by {match.source}")
+    if match.left_out:
+        logger.warning(
+            f"judge {judge.name}: knows {len(judge.ids)} of {len(labels.trainable)} classes; left "
+            f"out of all scores: {', '.join(match.left_out)}"
+        )
+    if match.unmapped:
+        logger.warning(
+            f"judge {judge.name}: its classes {', '.join(match.unmapped)} are none of the data's: "
+            "pixels that it predicts as them count as wrong (or give --label-map)"
+        )

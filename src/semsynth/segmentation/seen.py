@@ -1,0 +1,80 @@
+"""Which images a segmenter was trained on: digests of pixels, kept in its file.
+
+A judge that knows the very images that it is asked about gives a ceiling, and scores, that hold for
+no other images. The digests tell, wherever the files lie and however they are compressed without
+loss. Images that were resized again, or written as JPEG again, are other images to them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.core.logging import progress
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.manifest import MANIFEST
+from semsynth.data.resize import Box
+
+# Bytes of a digest: among 10 million images two unlike ones are mistaken with probability 3e-6.
+_BYTES = 8
+KEY = "seen_images"
+
+
+def pixel_digest(image: npt.NDArray[np.uint8], box: Box) -> bytes:
+    """Return 8 bytes that say what an image (H, W, 3) shows inside its content box."""
+    top, left, height, width = box
+    content = np.ascontiguousarray(image[top : top + height, left : left + width])
+    sha = hashlib.blake2b(repr(content.shape).encode(), digest_size=_BYTES)
+    sha.update(content.data)
+    return sha.digest()
+
+
+@dataclass(frozen=True)
+class SeenImages:
+    """Digests of the images that a segmenter was trained on.
+
+    Attributes:
+        real: of real images.
+        generated: of images that a generator made.
+    """
+
+    real: frozenset[bytes]
+    generated: frozenset[bytes]
+
+    @classmethod
+    def of(cls, used: Iterable[tuple[PreparedDataset, str]]) -> SeenImages:
+        """Read the images of some splits; folders of samples are generated images."""
+        found: dict[bool, set[bytes]] = {False: set(), True: set()}
+        for data, split in used:
+            # A subset of samples has their source, not their manifest.
+            generated = (data.root / MANIFEST).exists() or data.info.source.startswith("checkpoint")
+            for stem in progress(data.stems(split), f"digests of {split}", unit="image"):
+                image = data.read_rgb(split, stem)
+                found[generated].add(pixel_digest(image, data.content_box(split, stem)))
+        return cls(frozenset(found[False]), frozenset(found[True]))
+
+    def to_json(self) -> dict[str, str]:
+        """Return them as text: the sorted digests one after the other, base64."""
+        return {
+            name: base64.b64encode(b"".join(sorted(digests))).decode()
+            for name, digests in (("real", self.real), ("generated", self.generated))
+        }
+
+    @classmethod
+    def from_json(cls, provenance: Mapping[str, Any]) -> SeenImages | None:
+        """Read what a segmenter's provenance has under ``KEY``; None for older segmenters."""
+        value = provenance.get(KEY)
+        if not isinstance(value, Mapping):
+            return None
+        sets = []
+        for name in ("real", "generated"):
+            data = base64.b64decode(value.get(name, ""))
+            parts = (data[i : i + _BYTES] for i in range(0, len(data), _BYTES))
+            sets.append(frozenset(parts))
+        return cls(*sets)
