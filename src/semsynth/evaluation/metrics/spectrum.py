@@ -45,7 +45,8 @@ def octave_power(grey_HW: Array) -> Floats:
     spectrum = np.fft.rfft2((grey_HW - grey_HW.mean()) * window)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     # The last bin holds what is in no octave.
-    return np.bincount(octave, (power * _both_halves(grey_HW.shape[1])).ravel())[:-1] / count
+    power *= _both_halves(grey_HW.shape[1])
+    return np.asarray(np.bincount(octave, power.ravel(), len(count) + 1)[:-1] / count)
 
 
 @lru_cache(maxsize=64)
@@ -61,9 +62,8 @@ def _plan(height: int, width: int) -> tuple[Floats, npt.NDArray[np.int64], Float
         # Just below the border, so that 1/2 is in the finest octave.
         found = np.floor(-np.log2(radius * (1 - 1e-12)) - 1).astype(np.float64)
     octave = np.where((found >= 0) & (found < octaves), found, octaves).astype(np.int64)
-    count = np.bincount(
-        octave.ravel(), np.broadcast_to(_both_halves(width), octave.shape).ravel(), octaves + 1
-    )
+    times = np.broadcast_to(_both_halves(width), octave.shape).ravel()
+    count = np.bincount(octave.ravel(), times, octaves + 1).astype(np.float64)
     return window, octave.ravel(), count[:octaves]
 
 
@@ -128,7 +128,8 @@ def step_ratio(rows: Array, block: int) -> Floats:
     """
     i = 2 * BLOCKS.index(block)
     border, inside = rows[..., i], rows[..., i + 1]
-    return np.divide(border, inside, out=np.full(np.shape(border), np.nan), where=inside > 0)
+    none = np.full(np.shape(border), np.nan)
+    return np.asarray(np.divide(border, inside, out=none, where=inside > 0))
 
 
 def octaves_of(rows: Array) -> Array:
