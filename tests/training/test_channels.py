@@ -106,6 +106,7 @@ def test_samples_have_the_channels_and_bits_of_the_images(
     assert again["n_new"] == 0 and again["finished"]
     made = [json.loads(line) for line in (tmp_path / "samples/manifest.jsonl").open()]
     first = next(line for line in made if line["stem"] == stem)
+    assert first["codec_block"] == SemanticDiffusionPipeline.from_checkpoint(run).codec.downscale
     pipe = SemanticDiffusionPipeline.from_checkpoint(run)
     mask = samples.read_mask("train", stem)
     settings: dict[str, Any] = {"seeds": [first["seed"]], "num_inference_steps": 2}

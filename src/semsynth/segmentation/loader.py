@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,19 @@ def index_lut(labels: LabelSet) -> npt.NDArray[np.int16]:
     for index, label in enumerate(labels.trainable):
         lut[label.id] = index
     return lut
+
+
+class TrainingImages(Protocol):
+    """Images of one size to train on."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        """Return an image (H, W, 3) uint8 and its class indices (H, W), or ``IGNORE_INDEX``."""
+
+    def class_shares(self) -> npt.NDArray[np.float64]:
+        """Return each class's share of the labelled pixels, in the order of the class indices."""
 
 
 class SegmentationDataset:
@@ -106,8 +119,8 @@ class MixedBatches:
 
     def __init__(
         self,
-        real: SegmentationDataset,
-        extra: SegmentationDataset | None,
+        real: TrainingImages,
+        extra: TrainingImages | None,
         batch_size: int,
         mix_share: float,
         seed: int,

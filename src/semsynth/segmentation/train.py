@@ -20,12 +20,13 @@ from semsynth.core.safe_load import load_torch_file, tensors_digest
 from semsynth.core.version import __version__
 from semsynth.data.class_checks import require_classes, warn_about_classes
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.labels import check_same_labels
+from semsynth.data.labels import LabelSet, check_same_labels
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
 from semsynth.segmentation.loader import (
     IGNORE_INDEX,
     MixedBatches,
     SegmentationDataset,
+    TrainingImages,
     augment,
 )
 from semsynth.segmentation.metrics import score_split, summary
@@ -68,7 +69,9 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
     require_classes(data, config.split)
     warn_about_classes(data)
     extra = _open_extra(config, data)
-    segmenter = _build(config, data).to(device)
+    size = (data.height, data.width)
+    segmenter = build_segmenter(config, data.labels, size, data.info.licence).to(device)
+    segmenter.info.provenance.update(_provenance(config, data))
     output = _output(config, data, extra, segmenter)
     folder = output.claim()
     if (stored := _finished(folder)) is not None:
@@ -146,39 +149,73 @@ def _open_extra(config: SegmentTrainConfig, data: PreparedDataset) -> PreparedDa
     return extra
 
 
-def _build(config: SegmentTrainConfig, data: PreparedDataset) -> Segmenter:
+def fit_segmenter(
+    segmenter: Segmenter, images: TrainingImages, config: SegmentTrainConfig, state: Path
+) -> None:
+    """Train on images of any origin, in place; go on from the file ``state`` if it is there.
+
+    Args:
+        segmenter: untrained, of ``build_segmenter``, on its device.
+        images: what to train on, and nothing else.
+        config: the settings of the training; its folders and splits do not count.
+        state: where the training is kept until it is finished; its folder exists.
+
+    Raises:
+        UserError: the loss becomes infinite or NaN.
+    """
+    batches = MixedBatches(images, None, config.batch_size, 0.0, config.seed)
+    _fit(segmenter, batches, _class_weights(images, config.class_balance), config, state)
+    state.unlink(missing_ok=True)
+
+
+def build_segmenter(
+    config: SegmentTrainConfig, labels: LabelSet, size: tuple[int, int], licence: str = ""
+) -> Segmenter:
+    """Return the untrained segmenter of a configuration; the seed decides its weights.
+
+    Args:
+        config: ``arch``, ``width``, ``init_from`` and ``seed`` count.
+        labels: what it predicts.
+        size: height and width of the images.
+        licence: of the training data.
+
+    Raises:
+        UserError: ``init_from`` cannot be loaded.
+    """
     torch.manual_seed(derive_seed(config.seed, "segmenter weights"))
     pretrained = None
     if config.init_from is not None or config.arch != "unet":
         from semsynth.segmentation import hub_models as hub
 
-        n = len(data.labels.trainable)
+        n = len(labels.trainable)
         if config.init_from is not None:
             arch, pretrained = hub.from_pretrained(config.init_from, n)
         else:
             arch = hub.segformer_arch(config.arch, n)
     else:
-        arch = unet_arch(config.width, data.height, data.width)
+        arch = unet_arch(config.width, *size)
+    segmenter = Segmenter(SegmenterInfo(arch, labels, *size, licence, {}))
+    if pretrained is not None:
+        segmenter.net.load_state_dict(pretrained.state_dict())
+    return segmenter
+
+
+def _provenance(config: SegmentTrainConfig, data: PreparedDataset) -> dict[str, Any]:
     settings = {
         k: str(v) if isinstance(v, Path) else v
         for k, v in asdict(config).items()
         if k != "overwrite"
     }
-    provenance = {
+    return {
         "data": data.info.name,
         "split": config.split,
         "n_train": len(data.stems(config.split)),
         "settings": settings,
         "versions": {"semsynth": __version__, "torch": str(torch.__version__)},
     }
-    info = SegmenterInfo(arch, data.labels, data.height, data.width, data.info.licence, provenance)
-    segmenter = Segmenter(info)
-    if pretrained is not None:
-        segmenter.net.load_state_dict(pretrained.state_dict())
-    return segmenter
 
 
-def _class_weights(real: SegmentationDataset, exponent: float) -> Tensor:
+def _class_weights(real: TrainingImages, exponent: float) -> Tensor:
     """Return weights by class index whose mean over the labelled pixels is 1."""
     shares = torch.from_numpy(real.class_shares())
     weights = shares.clamp_min(_LEAST_SHARE) ** -exponent

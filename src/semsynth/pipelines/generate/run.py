@@ -131,7 +131,7 @@ def _generate(
     n_new = _generate_batches(config, generator, data, store, batches, size)
     finished = all(store.has(spec) for spec in specs)
     if finished:
-        store.list_all(specs, {**_settings(config), "checkpoint": checkpoint})
+        store.list_all(specs, {**_settings(config), "checkpoint": checkpoint, **_codec(generator)})
         write_bytes(
             config.output / CONTACT_SHEET,
             _contact_sheet(config, data, store, specs, generator.pixels),
@@ -293,6 +293,13 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
     if config.reference != "none":
         settings["reference"] = config.reference
     return settings
+
+
+def _codec(generator: Generator) -> dict[str, Any]:
+    """Return the side of the codec's blocks in pixels, at whose borders an evaluation looks."""
+    from semsynth.pipelines.synthesizer import Synthesizer
+
+    return {"codec_block": generator.codec.downscale} if isinstance(generator, Synthesizer) else {}
 
 
 def _output(config: GenerateConfig, checkpoint: str, data: PreparedDataset) -> Output:
