@@ -117,6 +117,15 @@ def test_validations_and_previews_are_timed_too() -> None:
     assert time["training_s"] == pytest.approx(expected)
 
 
+def test_scores_are_timed_too() -> None:
+    """64 masks each, as images of previews; 1350 steps make 3 scores, the last step's included."""
+    time = on_this_cpu("train.score_every=500", "train.judge=anywhere")["time"]
+    timed = time["timed"]
+    image = timed["mask"] + 20 * timed["denoising"] + timed["decoding"]
+    expected = 1350 * timed["step"] + 3 * 64 * image
+    assert time["training_s"] == pytest.approx(expected)
+
+
 def test_what_takes_too_long_or_too_much_here_is_not_timed_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

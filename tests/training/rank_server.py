@@ -2,8 +2,9 @@
 
 With ``HANGS_IN`` and ``HANGS_ON`` in its environment, that rank hangs there: alive, but it comes no
 further. In ``read`` and ``train_step`` from step 8 on; in ``meet``, ``check_batch`` and
-``build_run`` at once. With ``HOSTS`` each rank believes to be on a host of its own. ``VALUES`` is a
-JSON object of constants to replace: to wait for seconds where users wait for minutes.
+``build_run`` at once. With ``SCORING_TAKES`` scores take so many seconds longer. With ``HOSTS``
+each rank believes to be on a host of its own. ``VALUES`` is a JSON object of constants to replace:
+to wait for seconds where users wait for minutes.
 
 A line of JSON in (world, arguments of ``semsynth train``, folder of the logs, port, environment);
 a line with the process ids out; then a line with the exit statuses (negative: the signal).
@@ -23,6 +24,7 @@ from typing import Any
 import semsynth.core.distributed.job as job_module
 import semsynth.training.loop as loop
 from semsynth.cli import main
+from semsynth.training.scoring import Scorer
 
 
 def hang_in(where: str) -> None:
@@ -41,6 +43,16 @@ def hang_in(where: str) -> None:
     setattr(owner, name, hang)
 
 
+def score_late(seconds: float) -> None:
+    plain = Scorer.score
+
+    def score(*words: Any) -> Any:
+        time.sleep(seconds)
+        return plain(*words)
+
+    Scorer.score = score  # type: ignore[method-assign]
+
+
 def become(rank: int, job: dict[str, Any]) -> None:
     log = os.open(Path(job["logs"]) / f"{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -57,6 +69,8 @@ def become(rank: int, job: dict[str, Any]) -> None:
         setattr(importlib.import_module(f"semsynth.{module}"), name, value)
     if os.environ.get("HANGS_ON") == str(rank):
         hang_in(os.environ["HANGS_IN"])
+    if "SCORING_TAKES" in os.environ:
+        score_late(float(os.environ["SCORING_TAKES"]))
     status = 1
     try:
         status = main(["train", *job["arguments"]])

@@ -24,6 +24,7 @@ from semsynth.planning.timing import Timing, measure
 from semsynth.training.build import check_batch
 from semsynth.training.metrics import meta_unet, peak_flops
 from semsynth.training.recipe import Recipe, latent_size, sampling_size
+from semsynth.training.scoring import SCORED_MASKS
 from semsynth.training.validation import PREVIEW_MASKS, PREVIEW_STEPS, VALIDATION_IMAGES
 
 # Where no data set says how many training images there are; printed as assumed.
@@ -109,14 +110,14 @@ class Workload:
         return self.network.recomputed if self.recipe.train.gradient_checkpointing else 0
 
     @property
-    def watched(self) -> tuple[int, int]:
-        """Return how many images all validations and all previews take: one process does."""
+    def watched(self) -> tuple[int, int, int]:
+        """Return how many images all validations, previews and scores take: one process does."""
         section, steps = self.recipe.train, self.recipe.total_steps
-        validations, previews = (
+        validations, previews, scores = (
             -(-steps // every) if every else 0
-            for every in (section.validate_every, section.preview_every)
+            for every in (section.validate_every, section.preview_every, section.score_every)
         )
-        return VALIDATION_IMAGES * validations, PREVIEW_MASKS * previews
+        return VALIDATION_IMAGES * validations, PREVIEW_MASKS * previews, SCORED_MASKS * scores
 
 
 def make_plan(
@@ -259,12 +260,13 @@ def _why_not(model: MemoryModel, training_bytes: int, work: Workload) -> dict[st
 def _times(work: Workload, hardware: Hardware, timing: Timing) -> dict[str, Any]:
     """Return what was timed, and what follows for the whole run."""
     recipe, device = work.recipe, hardware.device
-    validated, previewed = work.watched
+    validated, previewed, scored = work.watched
     generated, preview = timing.image(work.inference.steps), timing.image(PREVIEW_STEPS)
     parts = {
         "steps": (recipe.total_steps, timing.step),
         "validations": (validated, timing.validation),
         "previews": (previewed, preview),
+        "scores": (scored, preview),
         "latents": (work.encoded / hardware.gpus, timing.encoding),
     }
     known = {name: n * each for name, (n, each) in parts.items() if n and each is not None}

@@ -342,7 +342,7 @@ def _metadata(
     folder: Path, recipe: Recipe, data: PreparedDataset, start: Initialization | None
 ) -> dict[str, Any]:
     metadata = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude={"train": {"judge"}}),  # a path here
         "dataset": data.info.name,
         "licence": data.info.licence,
         "semsynth": __version__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import TrainingDataset, batches
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import FINAL
-from semsynth.pipelines.formats.model_file import save_model_file
+from semsynth.pipelines.formats.model_file import ModelFile, save_model_file
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.training.build import (
@@ -38,6 +39,7 @@ from semsynth.training.init.fork import fork
 from semsynth.training.init.from_model import SAVED_INIT, Initialization, starting_point
 from semsynth.training.metrics import LogWindow, Metrics, Throughput, in_words, read_metrics
 from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
+from semsynth.training.scoring import BestCheckpoint, Scorer, open_scorer, scored
 from semsynth.training.state import TrainState, ema_model_file, full_ema
 from semsynth.training.step import (
     TrainContext,
@@ -101,6 +103,7 @@ def _train(
         check_batch(recipe, job.world)
     except UserError as error:
         raise job.same_error_on_all_ranks(error) from None
+    scorer = open_scorer(recipe, data, job)
     start, final = _claim_folder(config, recipe, data, job), job.folder / FINAL
     run: tuple[TrainState, TrainContext] | None = None
     if job.run_on_rank0(final.exists):  # a run that is finished stays as it is
@@ -113,11 +116,12 @@ def _train(
     if job.is_main:
         logger.info(first_lines(state, context, data, job))
     trackers = _open_trackers(config, recipe, state.step, job)
-    _Training(state, context, data, job, on_checkpoint, trackers).run()
+    training = _Training(state, context, data, job, on_checkpoint, trackers, scorer)
+    training.run()
     ema = full_ema(state, recipe)
     if job.is_main:
         job.lock.check()
-        save_model_file(final, ema_model_file(state, recipe, data.labels, ema))
+        save_model_file(final, training.model_file(ema))
     job.barrier()
 
 
@@ -156,8 +160,11 @@ class _Training:
         job: Job,
         on_checkpoint: OnCheckpoint | None,
         trackers: Trackers | None,
+        scorer: Scorer | None,
     ) -> None:
         self.state, self.context, self.data, self.job = state, context, data, job
+        self.scorer = scorer  # of rank 0
+        self.best = None if scorer is None else BestCheckpoint(job.folder, scorer.key)
         self.recipe, self.on_checkpoint = context.recipe, on_checkpoint
         job.step(state.step)
         last = state.step or None
@@ -191,6 +198,8 @@ class _Training:
         job.write_status()
         if reason := job.should_stop(before_first_step=True):
             self._preempt(reason)
+        if train.score_every and job.run_on_rank0(self._lacks_scores):
+            self._score(full_ema(state, self.recipe))
         job.phase("first step")  # with reading its images; kernels may be compiled in it
         self.window.restart()
         with progress_bar(total, "train", "step", initial=first) as bar:
@@ -246,14 +255,10 @@ class _Training:
         return {**values, "lr": learning_rate(phase, step_in_phase)}
 
     def _run_due_hooks(self) -> None:
-        """Do what is due after this step: validation, preview, checkpoint."""
-        section, step = self.recipe.train, self.state.step
-        is_last = step == self.recipe.total_steps
-
-        def is_due(every: int) -> bool:
-            return bool(every) and (step % every == 0 or is_last)
-
-        saves = is_due(section.checkpoint_every) or step == section.steps
+        """Do what is due after this step: validation, preview, checkpoint, scores."""
+        section, step, is_due = self.recipe.train, self.state.step, self._is_due
+        scores = is_due(section.score_every)
+        saves = is_due(section.checkpoint_every) or step == section.steps or scores
         if saves:
             self._check_finite()
             self.saved_step = step
@@ -273,10 +278,45 @@ class _Training:
                 self.metrics.trackers.log_preview(step, path)
         if saves:
             self._save(ema)
+        if scores:  # after its checkpoint: if a signal comes meanwhile, the run resumes here
+            self._score(ema)
         if saves and self.job.is_main and self.on_checkpoint is not None:
             self.checkpoints.wait()
             self.on_checkpoint(step, self._pipeline(ema))
         self.window.exclude(clock(self.context.device) - begun)
+
+    def _is_due(self, every: int) -> bool:
+        step = self.state.step
+        return bool(every and step) and (step % every == 0 or step == self.recipe.total_steps)
+
+    def _lacks_scores(self) -> bool:
+        """Return whether this step, of a resumed run, is one that was to be scored."""
+        is_due, lines = self._is_due(self.recipe.train.score_every), read_metrics(self.job.folder)
+        return is_due and scored(lines, self.state.step) is None
+
+    def _score(self, ema: SemanticUNet) -> None:
+        """Score the checkpoint of this step on rank 0, and keep it if it is the best so far."""
+        if self.scorer is None or self.best is None or self.metrics is None:
+            return
+        self._enter_phase("scoring")
+        synthesizer = self._synthesizer(ema)
+        scores = self.scorer.score(synthesizer, lambda: self.job.phase("scoring"))
+        self.job.forget_step()
+        if scores is None:
+            return
+        self.metrics.write(self.state.step, **scores)
+        self.checkpoints.wait()
+        self.job.lock.check()
+        facts = self.scorer.facts({"step": self.state.step, **scores})
+        self.best.keep(self.model_file(ema), facts)
+
+    def model_file(self, ema: SemanticUNet) -> ModelFile:
+        """Return the averaged network with its scores, where this step has some, on rank 0."""
+        file = ema_model_file(self.state, self.recipe, self.data.labels, ema)
+        record = scored(read_metrics(self.job.folder), self.state.step)
+        if self.scorer is None or record is None:
+            return file
+        return replace(file, metadata={**file.metadata, "scores": self.scorer.facts(record)})
 
     def _validate(self, ema: SemanticUNet, metrics: Metrics) -> None:
         self._enter_phase("validation")
@@ -297,7 +337,7 @@ class _Training:
         return synthesizer
 
     def _pipeline(self, ema: SemanticUNet) -> SemanticDiffusionPipeline:
-        file = ema_model_file(self.state, self.recipe, self.data.labels, ema)
+        file = self.model_file(ema)
         pipe = SemanticDiffusionPipeline.wrap(file, ema)
         self._configure(pipe.synthesizer)
         return pipe

@@ -78,6 +78,11 @@ class TrainSection(PhaseConfig):
         log_every: steps between lines of ``metrics.jsonl``.
         validate_every: steps between validation losses (0: never).
         preview_every: steps between preview grids (0: never).
+        score_every: steps between scores (0: never): images of 64 fixed training masks are
+            generated and scored by the judge: mIoU, and distances to the real images. A scored step
+            has a checkpoint; that of the highest mIoU is kept in best/. Weights stay the same.
+        judge: the segmenter that scores, as evaluate's --segmenter: of semsynth segment train
+            (segmenter.pth or its folder), or a Transformers model (a folder or Hub id).
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep_checkpoints: number of the newest checkpoints that are kept.
         keep_every: checkpoints of steps that are multiples of this are kept too (0: none).
@@ -110,6 +115,8 @@ class TrainSection(PhaseConfig):
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(0, ge=0)
     preview_every: int = Field(0, ge=0)
+    score_every: int = Field(0, ge=0)
+    judge: str | None = None
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     keep_every: int = Field(0, ge=0)
@@ -204,6 +211,15 @@ class Recipe(Config):
                     f"train.crop_size {crop} at scale {low:g} is {round(crop / low)} pixels of an "
                     f"image, more than its {name} {side}; the least scale is {crop / side:.3g}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _scores_have_a_judge(self) -> Self:
+        if self.train.score_every and self.train.judge is None:
+            raise ValueError(
+                f"train.score_every is {self.train.score_every}, and no train.judge is given: set "
+                "train.judge to a segmenter (semsynth segment train), or train.score_every to 0"
+            )
         return self
 
     @model_validator(mode="after")

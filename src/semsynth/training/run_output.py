@@ -27,7 +27,7 @@ _FREE = (
     *("accumulation", "gradient_checkpointing", "checkpoint_levels", "sharding"),
     *("channels_last", "compile", "workers", "stall_minutes"),
     *("log_every", "validate_every", "preview_every", "checkpoint_every"),
-    *("keep_checkpoints", "keep_every"),
+    *("keep_checkpoints", "keep_every", "score_every", "judge"),
 )
 
 

@@ -35,7 +35,8 @@ PREVIEW_MASKS = 6
 PREVIEW_STEPS = 20
 
 
-def _spread(stems: list[str], count: int) -> list[str]:
+def evenly_spread(stems: list[str], count: int) -> list[str]:
+    """Return at most ``count`` of the stems, the first and the last among them."""
     picks = np.linspace(0, len(stems) - 1, min(count, len(stems))).round().astype(int)
     return [stems[i] for i in picks]
 
@@ -47,7 +48,7 @@ def can_validate(data: PreparedDataset) -> bool:
 
 def validation_stems(data: PreparedDataset) -> list[str]:
     """Return the up to 64 images of ``val`` of the validation loss."""
-    return _spread(data.stems("val"), VALIDATION_IMAGES)
+    return evenly_spread(data.stems("val"), VALIDATION_IMAGES)
 
 
 def held_out_latents(context: TrainContext, data: PreparedDataset) -> Latents | None:
@@ -186,7 +187,7 @@ def validation_record(
 def preview(synthesizer: Synthesizer, data: PreparedDataset, folder: Path, step: int) -> Path:
     """Write ``previews/step_*.png``: a row each of masks, real images, generated ones."""
     split = "val" if "val" in data.splits() else "train"
-    stems = _spread(data.stems(split), PREVIEW_MASKS)
+    stems = evenly_spread(data.stems(split), PREVIEW_MASKS)
     masks = [data.read_mask(split, stem) for stem in stems]
     seeds = [derive_seed(0, "preview", stem) for stem in stems]
     steps = min(PREVIEW_STEPS, synthesizer.schedule.timesteps - 1)

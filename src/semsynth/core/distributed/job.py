@@ -43,7 +43,7 @@ __all__ = ["Job", "RunLock"]
 
 T = TypeVar("T")
 # While rank 0 does these, the status says so.
-_PUBLISHED_PHASES = ("validation", "preview")
+_PUBLISHED_PHASES = ("validation", "preview", "scoring")
 
 
 class Job:
@@ -224,6 +224,10 @@ class Job:
         if before_first_step:
             self._local_vote.forget_last_step()
         return stop_reason(agreed)
+
+    def forget_step(self) -> None:
+        """Do not count the step until now in how early the job stops: a signal interrupts it."""
+        self._local_vote.forget_last_step()
 
     def write_status(self) -> None:
         """Write ``status`` for the outside, on rank 0."""

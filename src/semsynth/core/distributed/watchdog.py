@@ -34,7 +34,7 @@ from semsynth.core.logging import log_all_threads, logger
 
 # These take longer than a step: a hang in them is reported this many times later.
 SLOW_FACTOR = 6
-SLOW_PHASES = ("first step", "validation", "preview", "checkpoint")
+SLOW_PHASES = ("first step", "validation", "preview", "scoring", "checkpoint")
 UNTIMED_PHASES = ("preparing", "finished")  # may take any time; only death is noticed
 # How long the cause of a broken connection is looked for: six heartbeats.
 DIAGNOSE_SECONDS = 30.0
