@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from semsynth.diffusion.config import SamplerSettings
     from semsynth.evaluation.config import EvaluateConfig
     from semsynth.evaluation.run import evaluate as evaluate_model
+    from semsynth.evaluation.run import evaluate_folders
     from semsynth.models.sdm.unet import SemanticUNet
     from semsynth.pipelines.generate.config import GenerateConfig
     from semsynth.pipelines.generate.run import generate as generate_images
@@ -43,6 +44,7 @@ _LAZY = {
     "SemanticUNet": ("semsynth.models.sdm.unet", "SemanticUNet"),
     "TrainConfig": ("semsynth.training.recipe", "TrainConfig"),
     "UserError": ("semsynth.core.errors", "UserError"),
+    "evaluate_folders": ("semsynth.evaluation.run", "evaluate_folders"),
     "evaluate_model": ("semsynth.evaluation.run", "evaluate"),
     "generate_images": ("semsynth.pipelines.generate.run", "generate"),
     "prepare_dataset": ("semsynth.data.prepare", "prepare"),
@@ -63,6 +65,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "__version__",
+    "evaluate_folders",
     "evaluate_model",
     "generate_images",
     "prepare_dataset",

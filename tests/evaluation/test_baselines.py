@@ -7,6 +7,8 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
+from semsynth.evaluation.inputs.image_set import PreparedImages
+from semsynth.evaluation.inputs.mask_set import PreparedMasks
 
 
 @pytest.mark.parametrize("n", [2, 3, 50])
@@ -32,7 +34,10 @@ def test_mean_colors_counted_by_hand(tmp_path) -> None:
     image[0, 2], image[0, 3] = (10, 20, 30), (200, 200, 200)
     image[1, 2:] = 255  # outside the box
     writer.write_pair("train", "x", image, mask, None, (0, 0, 1, 4))
-    baseline = MeanColorBaseline.of(writer.finish("x", "x", "x"), "train")
+    data = writer.finish("x", "x", "x")
+    baseline = MeanColorBaseline.of(
+        PreparedImages(data, "train", ["x"]), PreparedMasks.of_split(data, "train")
+    )
     overall = (np.array([100 + 100 + 10 + 200, 420, 430]) / 4).round()
     filled = baseline.render(np.array([[1, 2, 0, 3]]))
     np.testing.assert_array_equal(filled[0, 0], [100, 100, 100])

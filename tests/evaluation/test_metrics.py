@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.inputs.inputs import open_inputs
 from semsynth.evaluation.metrics.bootstrap import miou_interval
 from semsynth.evaluation.metrics.diversity import lpips_within_mask, pixel_std_within_mask
 from semsynth.evaluation.metrics.frechet import (
@@ -13,7 +14,6 @@ from semsynth.evaluation.metrics.frechet import (
     unbiased_mmd,
 )
 from semsynth.evaluation.metrics.weights import Unavailable
-from semsynth.evaluation.pairs import open_pairs
 from semsynth.segmentation.metrics import ConfusionMatrix
 
 N = 1000
@@ -130,7 +130,7 @@ def test_interval_contains_the_score_and_has_no_width_for_equal_masks() -> None:
 
 
 def pairs_of(data, samples):
-    return open_pairs(EvaluateConfig(samples=samples.root, data=data.root))
+    return open_inputs(EvaluateConfig(samples=samples.root, data=data.root))
 
 
 def test_pixel_std_is_0_for_equal_and_half_for_black_and_white_samples(data, make_samples) -> None:

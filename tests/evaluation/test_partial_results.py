@@ -19,7 +19,7 @@ from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor
 from semsynth.evaluation.partial_results import PartialResults
-from semsynth.evaluation.report.entries import inception_scores
+from semsynth.evaluation.report.entries import distances
 from semsynth.evaluation.run import evaluate
 from semsynth.segmentation.segmenter import Segmenter
 
@@ -92,7 +92,7 @@ def test_a_finished_part_is_not_measured_again(
         raise AssertionError("measured again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_measure", never)
+        patch.setattr(run, "measure", never)
         assert evaluate(replace(config, shard="1/2"))["missing_parts"] == ["2/2"]
     (part,) = config.output.glob(".parts-*/part-1-of-2.npz")
     part.write_bytes(part.read_bytes()[:-100])  # a damaged part counts as missing
@@ -128,17 +128,13 @@ def test_fid_and_kid_of_parts(segmenter: Path) -> None:
             {n: part.measure(lambda i, x=x: EvalSample(x[i]), 11, n) for n, x in names}
         )
 
-    labels = accumulator.segmenter.labels
     alone = measure(Shard())
-    parts = [PartialResults.from_bytes(measure(Shard(i, 3)).to_bytes(), labels) for i in (2, 0, 1)]
+    parts = [PartialResults.from_bytes(measure(Shard(i, 3)).to_bytes()) for i in (2, 0, 1)]
     total = parts[0] + parts[1] + parts[2]
-    scores = [
-        inception_scores(f.sets["real"], f.sets["generated"], None, [extractor], 0, {})
-        for f in (alone, total)
-    ]
+    scores = [distances(f, [extractor], list(range(11)), 0) for f in (alone, total)]
     close(scores[1], scores[0])
     assert scores[0]["kid"]["subset_size"] == 11
-    (rows, again) = (f.sets["real"].feature_matrix(FID) for f in (alone, total))
+    (rows, again) = (f.sets["real"].rows(FID) for f in (alone, total))
     assert np.array_equal(rows, again)
 
 

@@ -116,7 +116,7 @@ def test_partial_masks(steps: int, new_pipe: Any) -> None:
 REPORT = {
     "dataset": "toys", "split": "val", "n_masks": 5, "n_generated": 20, "metrics": {
         "semantic_consistency": {"miou": 0.5, "miou_real": 0.75, "pixel_accuracy": 0.9},
-        "fid": {"value": 12.345678, "real_training_pictures": {"value": 3.2, "n": 5}},
+        "fid": {"value": 12.345678, "to_training": {"generated": 15.5, "real": 3.2, "n": 5}},
         "frechet": {"segmenter": {"value": 1.5}},
         "lpips_diversity": {"value": 0.25},
     },
@@ -136,7 +136,8 @@ def test_scores(new_pipe: Any, tmp_path: Path) -> None:
     for row in (
         "| mIoU of a segmenter | 50.0% | 75.0% |",
         "| pixel accuracy | 90.0% |  |",
-        "| FID (lower is better) | 12.35 | 3.2 |",
+        "| FID (lower is better), from the training images | 15.5 | 3.2 |",
+        "| FID (lower is better) | 12.35 |  |",
         "| Fréchet distance of segmenter features (lower is better) | 1.5 |  |",
         "| LPIPS between images of a mask | 0.250 |  |",
     ):
@@ -158,7 +159,8 @@ def test_the_scores_are_a_model_index(new_pipe: Any, tmp_path: Path) -> None:
     assert data.model_name == "Semantic diffusion model of toys (recipe tiny)"
     found = {result.metric_type: result for result in data.eval_results}
     assert {name: result.metric_value for name, result in found.items()} == {
-        "mean_iou": 0.5, "accuracy": 0.9, "fid": 12.345678, "frechet_segmenter": 1.5, "lpips": 0.25,
+        "mean_iou": 0.5, "accuracy": 0.9, "fid": 12.345678, "fid_to_training": 15.5,
+        "frechet_segmenter": 1.5, "lpips": 0.25,
     }  # fmt: skip
     assert found["fid"].metric_name == "FID (lower is better)"
     assert (found["fid"].dataset_name, found["fid"].dataset_split) == ("toys", "val")

@@ -279,7 +279,7 @@ def headline(report: dict[str, Any], augmentation: dict[str, Any]) -> dict[str, 
     consistency = report["metrics"].get("semantic_consistency", {})
     baselines = report["controls"]
     mean_color = baselines.get("mean_colours", {})
-    distance = report["metrics"].get("frechet", {}).get(_FEATURES, {})
+    distance = report["metrics"].get("frechet", {}).get(_FEATURES, {}).get("to_training", {})
     miou, ceiling = consistency.get("miou"), consistency.get("miou_real")
     return {
         "miou_generated": miou,
@@ -287,9 +287,9 @@ def headline(report: dict[str, Any], augmentation: dict[str, Any]) -> dict[str, 
         "miou_share_of_real": round(miou / ceiling, 4) if miou is not None and ceiling else None,
         "miou_shuffled_masks": baselines.get("shuffled_masks", {}).get("miou"),
         "miou_mean_colours": mean_color.get("miou"),
-        "frechet": distance.get("value"),
-        "frechet_real": distance.get("real_training_pictures", {}).get("value"),
-        "frechet_mean_colours": mean_color.get("frechet", {}).get(_FEATURES, {}).get("value"),
+        "frechet": distance.get("generated"),
+        "frechet_real": distance.get("real"),
+        "frechet_mean_colours": distance.get("mean_colours"),
         "augmentation_gain": augmentation["gain"]["real_and_synthetic"]["miou"],
     }
 
@@ -307,9 +307,9 @@ def _closing_lines(
         f"{n['miou_share_of_real']} of the real images",
         f"  to compare: shuffled masks {n['miou_shuffled_masks']}, "
         f"each class in its mean colour {n['miou_mean_colours']}",
-        "Do they look real? (Fréchet distance of the segmenter's features; lower is closer)",
+        "Do they look real? (Fréchet distance from the training images; lower is closer)",
         f"  generated {n['frechet']}",
-        f"  to compare: other real images {n['frechet_real']}, "
+        f"  to compare: held-out real images {n['frechet_real']}, "
         f"each class in its mean colour {n['frechet_mean_colours']}",
         f"Do they help another segmenter with {augmentation['n_real']} real images? (mIoU)",
         f"  without {arms['real']['miou']:.3f}, with {arms['real_and_synthetic']['miou']:.3f}: "

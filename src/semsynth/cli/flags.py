@@ -221,6 +221,8 @@ _READERS: dict[Any, Callable[[str], Any]] = {int: _integer, float: _number, str:
 def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Read numbers, texts, paths and choices, several of them too, and leave `None` unnamed."""
     kinds = [kind for kind in members(info.type) if kind is not type(None)]
+    # In Python one may be given alone; on the command line one is a list of one.
+    kinds = [kind for kind in kinds if get_origin(kind) is tuple] or kinds
     if len(kinds) != 1:
         return None
     (kind,) = kinds

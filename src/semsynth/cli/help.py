@@ -114,9 +114,13 @@ HELP: dict[str, _Help] = {
     ),
     "evaluate": _Help(
         {
-            "score samples": (
-                "semsynth evaluate --samples samples --data prepared --segmenter segmenter "
+            "score samples of semsynth generate": (
+                "semsynth evaluate --generated samples --real prepared --segmenter segmenter "
                 "--output report"
+            ),
+            "score the images of any system": (
+                "semsynth evaluate --generated theirs --real photos --masks masks "
+                "--labels labels.yaml --train training_photos --output report"
             ),
             "what a codec loses, before any training": (
                 "semsynth evaluate --codec-only --data prepared --segmenter segmenter "
@@ -124,7 +128,10 @@ HELP: dict[str, _Help] = {
             ),
         },
         {
-            "data": "samples data split train_split segmenter",
+            "data": (
+                "generated real masks train labels masks_as match max samples data split "
+                "train_split segmenter"
+            ),
             "metrics": "features inception lpips_backbone lpips_heads download seed",
             "report": "output overwrite augmentation run rows",
             "codec": "codec_only codec vae model",

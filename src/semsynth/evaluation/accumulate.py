@@ -1,28 +1,25 @@
-"""One pass over a set of images: confusion matrices of the segmenter, and features."""
+"""One pass over a set of images: scores of the segmenter's masks, and rows of features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.distributed.shards import ALL, Shard
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import progress
-from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
-from semsynth.evaluation.metrics.features import FID, FeatureExtractor, Floats
-from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance
-from semsynth.segmentation.metrics import ConfusionMatrix
+from semsynth.evaluation.metrics.features import FeatureExtractor, Floats
+from semsynth.evaluation.metrics.mask_scores import MaskScores
 from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
 # Name of the Frechet distance on the segmenter's own features.
 SEGMENTER = "fd_segmenter"
-# Distances that need all features (KID compares images with images); for the others sums suffice.
-_KEEP_FEATURES = (FID,)
 
 
 @dataclass(frozen=True)
@@ -44,131 +41,138 @@ class EvalSample:
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """Statistics of a set of images; those of disjoint sets add up to those of both.
+    """What was measured of a set of images; that of disjoint sets adds up to that of both.
 
     Attributes:
         n: number of images.
-        matrices: confusion matrix by group: the predictions against the images' masks.
-        shuffled: confusion matrix of all predictions against the masks of other images.
-        stats: sums of the features by the name of the distance.
-        features: float32 (D,) features by number of the image, by the name of the distance; only
-            for distances that need all of them.
+        features: float32 (D,) features by number of the image, by the name of the distance.
+        scores: of the predicted masks against the images' own; None: without segmenter or masks.
+        shuffled: of the predicted masks against those of other images; None: not compared.
     """
 
-    n: int
-    matrices: dict[int, ConfusionMatrix]
-    shuffled: ConfusionMatrix
-    stats: dict[str, GaussianStats]
-    features: dict[str, dict[int, Floats]]
-
-    @classmethod
-    def empty(cls, labels: LabelSet) -> SetStatistics:
-        """Return the statistics of no images."""
-        return cls(0, {}, ConfusionMatrix.of(labels), {}, {})
+    n: int = 0
+    features: dict[str, dict[int, Floats]] = field(default_factory=dict)
+    scores: MaskScores | None = None
+    shuffled: MaskScores | None = None
 
     def __add__(self, other: SetStatistics) -> SetStatistics:
         """Return the statistics of both sets together."""
-        ids = self.shuffled.ids.tolist()
-        common = self.matrices.keys() & other.matrices.keys()
-        matrices = self.matrices | other.matrices
-        matrices |= {i: _sum(ids, self.matrices[i], other.matrices[i]) for i in common}
-        stats = dict(self.stats)
-        for name, value in other.stats.items():
-            stats[name] = stats[name] + value if name in stats else value
         features = {
             name: self.features.get(name, {}) | other.features.get(name, {})
-            for name in self.features.keys() | other.features.keys()
+            for name in self.features | other.features
         }
-        shuffled = _sum(ids, self.shuffled, other.shuffled)
-        return SetStatistics(self.n + other.n, matrices, shuffled, stats, features)
+        return SetStatistics(
+            self.n + other.n,
+            features,
+            _both(self.scores, other.scores),
+            _both(self.shuffled, other.shuffled),
+        )
 
-    @property
-    def matrix(self) -> ConfusionMatrix:
-        """The sum of the confusion matrices of all groups."""
-        return _sum(self.shuffled.ids.tolist(), *self.matrices.values())
-
-    def feature_matrix(self, name: str) -> Floats:
-        """Return the features (N, D) of all images in their order."""
+    def rows(self, name: str, numbers: Iterable[int] | None = None) -> Floats:
+        """Return the features (N, D) of all images in their order, or of those ``numbers``."""
         features = self.features[name]
-        return np.stack([features[number] for number in sorted(features)])
+        chosen = sorted(features) if numbers is None else numbers
+        return np.stack([features[number] for number in chosen])
 
 
-def _sum(ids: list[int], *matrices: ConfusionMatrix) -> ConfusionMatrix:
-    total = ConfusionMatrix(ids)
-    for matrix in matrices:
-        total.counts += matrix.counts
-    return total
+def _both(one: MaskScores | None, other: MaskScores | None) -> MaskScores | None:
+    return one + other if one is not None and other is not None else one or other
 
 
 @dataclass(frozen=True)
 class MetricAccumulator:
-    """Accumulates the statistics of sets of images, batch by batch.
+    """Measures sets of images, batch by batch.
 
     Attributes:
-        segmenter: predicts the masks, and gives features of its own.
+        segmenter: predicts the masks, and gives features of its own; None: images alone.
         extractors: further features.
         batch_size: images per batch.
         shard: which of the batches this process measures; the statistics of all processes add up.
     """
 
-    segmenter: Segmenter
+    segmenter: Segmenter | None
     extractors: Sequence[FeatureExtractor]
     batch_size: int
     shard: Shard = ALL
 
     @property
     def feature_names(self) -> list[str]:
-        """Names of all Frechet distances."""
-        return [SEGMENTER, *(extractor.name for extractor in self.extractors)]
+        """Names of all distances."""
+        own = [] if self.segmenter is None else [SEGMENTER]
+        return [*own, *(extractor.name for extractor in self.extractors)]
 
-    def measure(self, read: Callable[[int], EvalSample], n: int, title: str) -> SetStatistics:
+    def measure(
+        self,
+        read: Callable[[int], EvalSample],
+        n: int,
+        title: str,
+        name_of: Callable[[int], str] = str,
+    ) -> SetStatistics:
         """Measure this process's part of ``n`` images.
 
         Args:
             read: returns an image by its number.
             n: number of images of all processes.
             title: title of the progress bar.
+            name_of: returns an image's name by its number, for messages.
+
+        Raises:
+            UserError: features that are not finite numbers.
         """
-        statistics = SetStatistics.empty(self.segmenter.labels)
+        total = self._empty()
+        count = 0
         starts = self.shard.of(range(0, n, self.batch_size))
         for start in progress(starts, title, len(starts), "batch"):
-            numbers = range(start, min(n, start + self.batch_size))
-            samples = [read(number) for number in numbers]
-            statistics = self.update(statistics, samples, numbers)
-        return statistics
+            samples = {i: read(i) for i in range(start, min(n, start + self.batch_size))}
+            count += len(samples)
+            for part in _of_one_size(samples):
+                names = [name_of(number) for number in part]
+                for name, rows in self._measure_batch(part, total).items():
+                    _check_finite(rows, name, names)
+                    total.features[name] |= dict(zip(part, rows, strict=True))
+        return replace(total, n=count)
 
-    def update(
-        self, statistics: SetStatistics, samples: Sequence[EvalSample], numbers: Iterable[int]
-    ) -> SetStatistics:
-        """Return ``statistics`` with a batch added.
+    def _empty(self) -> SetStatistics:
+        features: dict[str, dict[int, Floats]] = {name: {} for name in self.feature_names}
+        if self.segmenter is None:
+            return SetStatistics(0, features)
+        ids = [label.id for label in self.segmenter.labels.trainable]
+        return SetStatistics(0, features, MaskScores(ids), MaskScores(ids, boundaries=False))
 
-        Args:
-            statistics: of the batches so far; not changed.
-            samples: the batch.
-            numbers: the numbers of its images.
-        """
-        labels = self.segmenter.labels
-        batch = replace(SetStatistics.empty(labels), n=len(samples))
-        images = np.stack([sample.image for sample in samples])
-        predicted, features = self.segmenter.analyse(images)
-        batch.stats[SEGMENTER] = GaussianStats.of(features.astype(np.float32))
+    def _measure_batch(
+        self, samples: Mapping[int, EvalSample], total: SetStatistics
+    ) -> dict[str, Floats]:
+        """Return the features (B, D) of images of one size; their scores are added to ``total``."""
+        images = np.stack([sample.image for sample in samples.values()])
+        found: dict[str, Floats] = {}
+        if self.segmenter is not None:
+            predicted, features = self.segmenter.analyse(images)
+            found[SEGMENTER] = features.astype(np.float32)
+            ignore = self.segmenter.labels.ignore_id
+            for (number, sample), ids in zip(samples.items(), predicted, strict=True):
+                pairs = ((total.scores, sample.mask), (total.shuffled, sample.shuffled_mask))
+                for scores, target in pairs:
+                    if scores is not None and target is not None:
+                        mask, box = target
+                        scores.add(number, sample.group, ids, (mask, ignore, box))
         for extractor in self.extractors:
-            values = extractor.extract(images)
-            batch.stats[extractor.name] = GaussianStats.of(values)
-            if extractor.name in _KEEP_FEATURES:
-                batch.features[extractor.name] = dict(zip(numbers, values, strict=True))
-        for sample, ids in zip(samples, predicted, strict=True):
-            if sample.mask is not None:
-                matrix = batch.matrices.setdefault(sample.group, ConfusionMatrix.of(labels))
-                matrix.add(ids, sample.mask[0], labels.ignore_id, sample.mask[1])
-            if sample.shuffled_mask is not None:
-                mask, box = sample.shuffled_mask
-                batch.shuffled.add(ids, mask, labels.ignore_id, box)
-        return statistics + batch
+            found[extractor.name] = extractor.extract(images)
+        return found
 
 
-def frechet(first: SetStatistics, second: SetStatistics, name: str) -> float | None:
-    """Return the Frechet distance on the features ``name``; None with fewer than two images."""
-    if min(first.n, second.n) < 2:
-        return None
-    return frechet_distance(first.stats[name], second.stats[name])
+def _of_one_size(samples: Mapping[int, EvalSample]) -> Iterator[dict[int, EvalSample]]:
+    """Cut a batch into parts of images of one size."""
+    sizes: dict[tuple[int, ...], dict[int, EvalSample]] = {}
+    for number, sample in samples.items():
+        sizes.setdefault(sample.image.shape, {})[number] = sample
+    yield from sizes.values()
+
+
+def _check_finite(rows: Floats, name: str, images: Sequence[str]) -> None:
+    wrong = ~np.isfinite(rows).all(1)
+    if wrong.any():
+        names = [images[i] for i in np.flatnonzero(wrong).tolist()]
+        raise UserError(
+            f"{name}: features of {abbreviate(names, 5)} are not finite numbers (NaN or infinity); "
+            "try --device cpu, or leave these images out"
+        )

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.core.errors import UserError
 from semsynth.core.logging import progress
 from semsynth.core.rng import numpy_rng
-from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
+from semsynth.evaluation.inputs.image_set import ImageSet
+from semsynth.evaluation.inputs.mask_set import MaskSet
 
 Array = npt.NDArray[Any]
 # More images would not change a mean colour visibly.
@@ -50,31 +50,29 @@ class MeanColorBaseline:
     n: int
 
     @classmethod
-    def of(cls, data: PreparedDataset, split: str) -> MeanColorBaseline:
-        """Average a split's images inside their boxes; at most 1,000 evenly spaced ones.
+    def of(cls, images: ImageSet, masks: MaskSet) -> MeanColorBaseline:
+        """Average images inside the boxes of their masks; at most 1,000 evenly spaced ones.
 
-        Raises:
-            UserError: no such split, or no images in it.
+        Args:
+            images: real images, whose stems ``masks`` has.
+            masks: their masks.
         """
-        stems = data.stems(split)
-        if not stems or not data.has_images(split):
-            raise UserError(f"{data.root}: split '{split}' has no images; choose another split")
-        stems = stems[:: -(-len(stems) // MAX_IMAGES)]
-        size = data.labels.max_id + 1
+        labels, stems = masks.labels, images.stems[:: -(-len(images.stems) // MAX_IMAGES)]
+        size = labels.max_id + 1
         count, total = np.zeros(size), np.zeros((size, 3))
         for stem in progress(stems, "mean colours", unit="image"):
-            top, left, height, width = data.content_box(split, stem)
+            top, left, height, width = masks.content_box(stem)
             inside = (slice(top, top + height), slice(left, left + width))
-            ids = data.read_mask(split, stem)[inside].ravel()
-            pixels = data.read_rgb(split, stem)[inside].reshape(-1, 3)
+            ids = masks.read_mask(stem)[inside].ravel()
+            pixels = images.read_rgb(stem)[inside].reshape(-1, 3)
             count += np.bincount(ids, minlength=size)
             for channel in range(3):
                 total[:, channel] += np.bincount(ids, pixels[:, channel], size)
         overall = total.sum(0) / count.sum()
         colors = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], overall)
-        if data.labels.ignore_id is not None:
-            colors[data.labels.ignore_id] = overall
-        return cls(data.labels, colors, len(stems))
+        if labels.ignore_id is not None:
+            colors[labels.ignore_id] = overall
+        return cls(labels, colors, len(stems))
 
     def render(self, mask: Array) -> npt.NDArray[np.uint8]:
         """Return the image (H, W, 3) uint8 RGB of ids (H, W)."""

@@ -9,6 +9,11 @@ from typing import Literal
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.errors import UserError
 
+MatchRule = Literal["STEM", "STEM__K", "STEM_K", "K/STEM"]
+# What is scored where nothing is given; the names of the seed's scripts.
+_SAMPLES, _DATA = Path("./results/generated"), Path("./data/sidewalk_processed")
+DEFAULT_SEGMENTER = Path("./checkpoints/segmenter")
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -18,10 +23,30 @@ class EvaluateConfig:
         UserError: a value outside its range.
     """
 
-    samples: Path = Path("./results/generated")
-    """Generated images in the layout of prepared data; files are named MASK__NNN."""
-    data: Path = Path("./data/sidewalk_processed")
-    """Prepared data set with the real images."""
+    generated: str | Path | tuple[str, ...] = ()
+    """Generated images: a folder of any system, or samples. Several samples of a mask are named
+    STEM__K or STEM_K, or each is a folder of its own: "samples_*"."""
+    real: Path | None = None
+    """Real images of the same stems: a folder, or prepared data (with its masks, labels and
+    training images)."""
+    masks: Path | None = None
+    """Masks of the same stems: a folder (with --labels), or prepared data. Without masks: distances
+    and LPIPS alone."""
+    train: Path | None = None
+    """Real images that the generator was trained on: a folder, or prepared data."""
+    labels: Path | None = None
+    """labels.yaml (or any label file) that says what the ids in a folder of masks mean."""
+    masks_as: Literal["ids", "colors", "auto"] = "auto"
+    """What a folder of masks holds: ids, or the colours of the labels."""
+    match: Literal["auto", "STEM", "STEM__K", "STEM_K", "K/STEM"] = "auto"
+    """How the name of a generated image says which mask it is of; auto: by the rule that fits
+    all."""
+    max: int | None = None
+    """At most so many masks, with all their samples, and training images; evenly spread."""
+    samples: Path | None = None
+    """Samples of semsynth generate: short for --generated."""
+    data: Path | None = None
+    """Prepared data: short for --real, --masks and --train of one folder."""
     output: Path = Path("./results/report")
     """Folder for report.json and report.html."""
     overwrite: bool = False
@@ -30,8 +55,9 @@ class EvaluateConfig:
     """Split of masks that were not used for training, in the data and in the samples."""
     train_split: str = "train"
     """Split of the mean-colour baseline, and of the real training images."""
-    segmenter: Path = Path("./checkpoints/segmenter")
-    """Segmenter trained on real training images (semsynth segment train): file or folder."""
+    segmenter: str | Path | tuple[str, ...] = ()
+    """Segmenter trained on real training images (semsynth segment train): file or folder. By
+    default ./checkpoints/segmenter, if there is one."""
     features: tuple[str, ...] = ()
     """Vision models of the Transformers library, folders or Hub ids, for Frechet distances."""
     inception: Path | None = None
@@ -68,13 +94,41 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name, value in (("rows", self.rows), ("batch-size", self.batch_size)):
-            if value < 1:
-                raise UserError(f"--{name} is {value}: must be at least 1")
+        for name in ("rows", "batch_size", "max"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is {value}: must be at least 1")
         if self.shard is not None:
             parse_shard(self.shard)
+        if self.generated and self.samples is not None:
+            raise UserError("--generated and --samples are both given; they are the same; drop one")
         given = [name for name in ("codec", "vae", "model") if getattr(self, name) is not None]
         if given and not self.codec_only:
             raise UserError(f"--{given[0]}: needs --codec-only, which is not given")
         if len(given) > 1:
             raise UserError(f"--{given[0]} and --{given[1]} are both given; choose one")
+
+    @property
+    def generated_folders(self) -> tuple[str, ...]:
+        """The folders, or patterns of folders, of the generated images."""
+        return _words(self.generated) or (str(self.samples or _SAMPLES),)
+
+    @property
+    def segmenters(self) -> tuple[str, ...]:
+        """The segmenters that were given."""
+        return _words(self.segmenter)
+
+    @property
+    def real_folder(self) -> Path:
+        """The folder of the real images."""
+        return self.real or self.data_folder
+
+    @property
+    def data_folder(self) -> Path:
+        """The prepared data of --data."""
+        return self.data or _DATA
+
+
+def _words(given: str | Path | tuple[str, ...]) -> tuple[str, ...]:
+    return (str(given),) if isinstance(given, str | Path) else given

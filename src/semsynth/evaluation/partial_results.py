@@ -6,9 +6,8 @@ No process waits for another: the one that finds all parts adds them up, writes 
 removes the folder. So the tasks of a job array and the processes of one launch work the same way,
 and a task that died is run again alone. Images are not exchanged.
 
-Of each set of images a part holds the sums of the features and of their outer products, a
-confusion matrix for each mask (the intervals resample masks), and the spread of each mask's
-samples; for Inception-v3 also the features (8 kB per image), since KID compares images with images.
+Of each set of images a part holds the features (float32, 8 kB an image for Inception-v3) and three
+vectors an image of the segmenter's scores; and what is measured of masks and samples one by one.
 """
 
 from __future__ import annotations
@@ -28,10 +27,8 @@ import numpy.typing as npt
 
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.files import write_bytes
-from semsynth.data.labels import LabelSet
 from semsynth.evaluation.accumulate import SetStatistics
-from semsynth.evaluation.metrics.frechet import GaussianStats
-from semsynth.segmentation.metrics import ConfusionMatrix
+from semsynth.evaluation.metrics.mask_scores import MaskScores
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -43,22 +40,24 @@ class PartialResults:
     Attributes:
         sets: statistics of the sets of images by name (``real``, ``generated``, ``training``,
             ``mean_colours``); sets that do not exist are omitted.
-        pixel_stds: spread of the pixels of a mask's samples by the number of the mask.
-        lpips: mean LPIPS and number of pairs by the number of the mask.
+        values: by the name of what is measured, then by the number of the mask or the sample: a few
+            numbers (``pixel_std``: the value; ``lpips``: the mean and the number of pairs).
         missing: what could not be measured, and why.
     """
 
     sets: dict[str, SetStatistics]
-    pixel_stds: dict[int, float] = field(default_factory=dict)
-    lpips: dict[int, tuple[float, int]] = field(default_factory=dict)
+    values: dict[str, dict[int, tuple[float, ...]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     def __add__(self, other: PartialResults) -> PartialResults:
         """Return the results of both parts together."""
+        values = {
+            name: self.values.get(name, {}) | other.values.get(name, {})
+            for name in self.values | other.values
+        }
         return PartialResults(
             {name: self.sets[name] + other.sets[name] for name in self.sets},
-            self.pixel_stds | other.pixel_stds,
-            self.lpips | other.lpips,
+            values,
             self.missing | other.missing,
         )
 
@@ -67,16 +66,16 @@ class PartialResults:
         arrays: Arrays = {}
         for name, statistics in self.sets.items():
             arrays |= {f"sets/{name}/{key}": x for key, x in _to_arrays(statistics).items()}
-        for name, values in (("pixel_stds", self.pixel_stds), ("lpips", self.lpips)):
-            arrays[f"{name}/masks"] = np.array(list(values), np.int64)
-            arrays[f"{name}/values"] = np.array(list(values.values()), np.float64)
+        for name, values in self.values.items():
+            arrays[f"values/{name}/numbers"] = np.array(list(values), np.int64)
+            arrays[f"values/{name}/values"] = np.array(list(values.values()), np.float64)
         arrays["missing"] = np.frombuffer(json.dumps(self.missing).encode(), np.uint8)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, labels: LabelSet) -> PartialResults:
+    def from_bytes(cls, data: bytes) -> PartialResults:
         """Read what ``to_bytes`` wrote.
 
         Raises:
@@ -84,78 +83,51 @@ class PartialResults:
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
-        sets: dict[str, Arrays] = {}
-        for path, values in arrays.items():
-            if path.startswith("sets/"):
-                _, name, key = path.split("/", 2)
-                sets.setdefault(name, {})[key] = values
-        pixel_stds, lpips = (
-            dict(
-                zip(
-                    arrays[f"{name}/masks"].tolist(), arrays[f"{name}/values"].tolist(), strict=True
+        sets = {name: _from_arrays(part) for name, part in _below(arrays, "sets").items()}
+        values = {
+            name: {
+                number: tuple(row)
+                for number, row in zip(
+                    part["numbers"].tolist(), part["values"].tolist(), strict=True
                 )
-            )
-            for name in ("pixel_stds", "lpips")
-        )
-        return cls(
-            {name: _from_arrays(values, labels) for name, values in sets.items()},
-            pixel_stds,
-            {mask: (mean, int(pairs)) for mask, (mean, pairs) in lpips.items()},
-            json.loads(arrays["missing"].tobytes()),
-        )
+            }
+            for name, part in _below(arrays, "values").items()
+        }
+        return cls(sets, values, json.loads(arrays["missing"].tobytes()))
+
+
+def _below(arrays: Mapping[str, npt.NDArray[Any]], kind: str) -> dict[str, Arrays]:
+    """Return the arrays of ``kind/NAME/KEY`` by name, then by key."""
+    found: dict[str, Arrays] = {}
+    for path, values in arrays.items():
+        first, _, rest = path.partition("/")
+        if first == kind:
+            name, _, key = rest.partition("/")
+            found.setdefault(name, {})[key] = values
+    return found
 
 
 def _to_arrays(statistics: SetStatistics) -> Arrays:
-    size = len(statistics.shuffled.ids)
-    counts = [matrix.counts for matrix in statistics.matrices.values()]
-    arrays: Arrays = {
-        "n": np.array(statistics.n),
-        "groups": np.array(list(statistics.matrices), np.int64),
-        "matrices": np.stack(counts) if counts else np.zeros((0, size, size), np.int64),
-        "shuffled": statistics.shuffled.counts,
-    }
-    for name, stats in statistics.stats.items():
-        arrays |= {
-            f"stats/{name}/n": np.array(stats.n),
-            f"stats/{name}/total": stats.total,
-            f"stats/{name}/outer": stats.outer,
-        }
+    arrays: Arrays = {"n": np.array(statistics.n)}
     for name, features in statistics.features.items():
-        arrays[f"features/{name}/numbers"] = np.array(list(features), np.int64)
-        arrays[f"features/{name}/values"] = np.stack(list(features.values()))
+        numbers = sorted(features)
+        arrays[f"features/{name}/numbers"] = np.array(numbers, np.int64)
+        rows = [features[number] for number in numbers]
+        arrays[f"features/{name}/rows"] = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+    for kind in ("scores", "shuffled"):
+        scores = getattr(statistics, kind)
+        if scores is not None:
+            arrays |= {f"masks/{kind}/{key}": value for key, value in scores.to_arrays().items()}
     return arrays
 
 
-def _from_arrays(arrays: Arrays, labels: LabelSet) -> SetStatistics:
-    def matrix(counts: npt.NDArray[np.int64]) -> ConfusionMatrix:
-        result = ConfusionMatrix.of(labels)
-        result.counts += counts
-        return result
-
-    def names(kind: str) -> list[str]:
-        return sorted({key.split("/")[1] for key in arrays if key.startswith(f"{kind}/")})
-
-    groups = zip(arrays["groups"].tolist(), arrays["matrices"], strict=True)
-    matrices = {group: matrix(counts) for group, counts in groups}
-    stats = {
-        name: GaussianStats(
-            int(arrays[f"stats/{name}/n"]),
-            arrays[f"stats/{name}/total"],
-            arrays[f"stats/{name}/outer"],
-        )
-        for name in names("stats")
-    }
+def _from_arrays(arrays: Arrays) -> SetStatistics:
     features = {
-        name: dict(
-            zip(
-                arrays[f"features/{name}/numbers"].tolist(),
-                arrays[f"features/{name}/values"],
-                strict=True,
-            )
-        )
-        for name in names("features")
+        name: dict(zip(part["numbers"].tolist(), part["rows"], strict=True))
+        for name, part in _below(arrays, "features").items()
     }
-    return SetStatistics(int(arrays["n"]), matrices, matrix(arrays["shuffled"]), stats, features)
+    masks = {kind: MaskScores.from_arrays(part) for kind, part in _below(arrays, "masks").items()}
+    return SetStatistics(int(arrays["n"]), features, masks.get("scores"), masks.get("shuffled"))
 
 
 class PartialStore:
@@ -166,16 +138,15 @@ class PartialStore:
         folder: the folder of the parts.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], labels: LabelSet) -> None:
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         """Take the output folder, and everything that determines the report (JSON values)."""
         self.digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = folder / f".parts-{self.digest[:12]}"
-        self._labels = labels
 
     def read(self, shard: Shard) -> PartialResults | None:
         """Return a part; None if it is missing or damaged."""
         try:
-            return PartialResults.from_bytes(self._path(shard).read_bytes(), self._labels)
+            return PartialResults.from_bytes(self._path(shard).read_bytes())
         except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, sha256_file
+from semsynth.core.files import read_json
 from semsynth.core.logging import logger
-from semsynth.core.outputs import Output
-from semsynth.core.rng import numpy_rng
+from semsynth.core.outputs import MARKER, Output
 from semsynth.core.version import __version__
 from semsynth.data.content import digest_json
-from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
-from semsynth.data.manifest import MANIFEST
-from semsynth.evaluation.accumulate import SEGMENTER, EvalSample, MetricAccumulator, SetStatistics
-from semsynth.evaluation.baselines import MeanColorBaseline, derangement
+from semsynth.evaluation.accumulate import SEGMENTER, MetricAccumulator
+from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.codec_run import evaluate_codec
-from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.metrics import diversity
-from semsynth.evaluation.metrics.features import FeatureExtractor, open_extractors
-from semsynth.evaluation.metrics.weights import Unavailable
-from semsynth.evaluation.pairs import Pairs, open_pairs
+from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
+from semsynth.evaluation.inputs.checks import check_inputs
+from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages
+from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
+from semsynth.evaluation.measure import mean_colours, measure
+from semsynth.evaluation.metrics.features import open_extractors
 from semsynth.evaluation.partial_results import PartialResults, PartialStore
 from semsynth.evaluation.report.charts import Curve, read_curves
 from semsynth.evaluation.report.entries import (
+    SEGMENTER_FEATURES,
     consistency,
-    distance_entry,
-    frechet_distances,
-    inception_scores,
-    summary,
+    controls,
+    distances,
     versions,
 )
 from semsynth.evaluation.report.page import REPORT_JSON, write_report
@@ -61,72 +60,165 @@ def evaluate(config: EvaluateConfig) -> Json:
     if config.codec_only:
         # A short pass over one split: the first process does all of it.
         return evaluate_codec(config) if shard.index == 0 else _unfinished(config, [Shard(0)])
-    pairs = open_pairs(config)
-    segmenter = Segmenter.load(config.segmenter, config.device)
-    check_same_labels(pairs.data.labels, segmenter.labels, str(pairs.data.root), "the segmenter")
-    augmentation = None if config.augmentation is None else read_json(config.augmentation)
-    curves = [] if config.run is None else read_curves(config.run)
-    extractors, missing = open_extractors(config)
-    accumulator = MetricAccumulator(segmenter, extractors, config.batch_size, shard)
-    key = _key(config, pairs, accumulator, augmentation, curves)
-    store = PartialStore(config.output, key, segmenter.labels)
-    output = _output(config, key, pairs)
+    task = _open_task(config, shard)
+    key = _key(task)
+    store = PartialStore(config.output, key)
+    output = _output(config, key, task.inputs)
     report = _existing_report(config, store)
     # What was missing, such as public weights, may be there now.
     if report is not None and (shard.count > 1 or not report["missing"]):
         logger.info(f"{config.output}: has the report of the same samples already")
         return report
-    output.claim()
-    baseline = _mean_color_baseline(pairs.data, config.train_split, missing)
-    results = _results_of_all_processes(config, accumulator, pairs, baseline, store)
+    _check_output(output)
+    baseline, colours_of = mean_colours(task.inputs, task.missing)
+    results = _results_of_all_processes(task, baseline, store, output)
     if results is None:
         # If two processes finish at once, the other one may have written the report already.
         return _existing_report(config, store) or _unfinished(config, store.missing(shard.count))
     report = {
-        **_scores(results, accumulator, config.seed, missing),
-        **_provenance(pairs, config, extractors, baseline),
+        **_scores(results, task),
+        **_provenance(task, colours_of),
         "inputs_sha256": store.digest,
     }
-    if augmentation is not None:
-        report["augmentation"] = augmentation
-    write_report(report, pairs, baseline, config, curves)
+    if task.augmentation is not None:
+        report["augmentation"] = task.augmentation
+    output.claim()
+    write_report(report, task.inputs, baseline, config, task.curves)
     store.remove()
     output.complete()
     return report
 
 
-def _output(config: EvaluateConfig, key: Json, pairs: Pairs) -> Output:
-    """Return the folder of the report, and what decides it."""
-    data = pairs.data
-    splits = [split for split in (config.split, config.train_split) if split in data.splits()]
-    inputs = {"data": data.digests(splits), "samples": pairs.samples.digests([config.split])}
-    return Output(config.output, "report", key, inputs, config.overwrite)
+@dataclass(frozen=True)
+class _Task:
+    """What is measured, and by what; ``missing``: the metrics that cannot be, and why."""
+
+    config: EvaluateConfig
+    inputs: Inputs
+    accumulator: MetricAccumulator
+    missing: dict[str, str]
+    augmentation: Any
+    curves: list[Curve]
 
 
-def _key(
-    config: EvaluateConfig,
-    pairs: Pairs,
-    accumulator: MetricAccumulator,
-    augmentation: Any,
-    curves: list[Curve],
+def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
+    """Open and check everything that is given, before any network runs."""
+    inputs = open_inputs(config)
+    missing: dict[str, str] = {}
+    segmenter = _segmenter(config, inputs, missing)
+    augmentation = None if config.augmentation is None else read_json(config.augmentation)
+    curves = [] if config.run is None else read_curves(config.run)
+    extractors, without = open_extractors(config)
+    missing |= without
+    check_inputs(inputs)
+    accumulator = MetricAccumulator(segmenter, extractors, config.batch_size, shard)
+    return _Task(config, inputs, accumulator, missing, augmentation, curves)
+
+
+def evaluate_folders(
+    generated: str | Path | Sequence[str | Path],
+    real: str | Path,
+    output: str | Path,
+    *,
+    masks: str | Path | None = None,
+    train: str | Path | None = None,
+    **settings: Any,
 ) -> Json:
+    """Score the images of any system, as `semsynth evaluate` does.
+
+    Args:
+        generated: a folder, a pattern of folders (``samples_*``), or several; or samples of ours.
+        real: the real images of the same stems: a folder, or prepared data.
+        output: folder for report.json and report.html.
+        masks: the masks of the same stems; with ``labels`` where they are a plain folder.
+        train: real images that the generator was trained on.
+        settings: any other field of ``EvaluateConfig``: ``labels``, ``segmenter``, ``max``, ...
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        UserError: see ``evaluate_model``.
+    """
+    words = [generated] if isinstance(generated, str | Path) else generated
+    return evaluate(
+        EvaluateConfig(
+            generated=tuple(map(str, words)),
+            real=Path(real),
+            output=Path(output),
+            masks=None if masks is None else Path(masks),
+            train=None if train is None else Path(train),
+            **settings,
+        )
+    )
+
+
+def _segmenter(config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]) -> Segmenter | None:
+    """Return the segmenter; None without one or without masks, and why."""
+    path = Path(config.segmenters[0]) if config.segmenters else DEFAULT_SEGMENTER
+    if inputs.masks is None:
+        if config.segmenters:
+            raise UserError("--segmenter is given without masks; give --masks (and --labels)")
+        missing["semantic_consistency"] = "needs masks: --masks (and --labels)"
+        return None
+    if not config.segmenters and not path.exists():
+        missing["semantic_consistency"] = (
+            "needs a segmenter: --segmenter (semsynth segment train makes one)"
+        )
+        return None
+    segmenter = Segmenter.load(path, config.device)
+    check_same_labels(inputs.masks.labels, segmenter.labels, inputs.masks.where, "the segmenter")
+    return segmenter
+
+
+def _check_output(output: Output) -> None:
+    """Check that the folder can be claimed when everything is measured."""
+    marker = output.folder / MARKER
+    if output.overwrite and marker.is_file() and read_json(marker).get("kind") == output.kind:
+        return
+    output.check()
+
+
+def _output(config: EvaluateConfig, key: Json, inputs: Inputs) -> Output:
+    """Return the folder of the report, and what decides it."""
+    contents = {name: value for name, value in _contents(inputs).items() if value}
+    return Output(config.output, "report", key, contents, config.overwrite)
+
+
+def _contents(inputs: Inputs) -> dict[str, dict[str, str]]:
+    """Return the digest of every file that is compared, by what it is and its stem."""
+    sets = {"samples": inputs.generated, "data": inputs.real, "training": inputs.training}
+    found = {name: {} if x is None else _digests(x) for name, x in sets.items()}
+    masks = {} if inputs.masks is None else inputs.masks.digests()
+    found["masks"] = {stem: masks[stem] for stem in inputs.masks_order if stem in masks}
+    return found
+
+
+def _digests(images: ImageSet) -> dict[str, str]:
+    split = f"{images.split}/" if isinstance(images, PreparedImages) else ""
+    return {f"{split}{stem}": digest for stem, digest in images.digests().items()}
+
+
+def _key(task: _Task) -> Json:
     """Return everything that determines the report, and no paths."""
-    manifest = pairs.samples.root / MANIFEST
-    splits = [split for split in (config.split, config.train_split) if split in pairs.data.splits()]
+    config, inputs, accumulator = task.config, task.inputs, task.accumulator
+    contents = {name: digest_json(value) for name, value in _contents(inputs).items()}
+    segmenter = accumulator.segmenter
     return {
-        "format": 2,
+        "format": 3,
         "semsynth": __version__,
-        "data": pairs.data.digest_of(splits),
-        "samples": pairs.samples.digest_of([config.split]),
-        "manifest": sha256_file(manifest) if manifest.exists() else None,
-        "segmenter": accumulator.segmenter.sha256,
+        **contents,
+        "labels": None if inputs.labels is None else digest_json(inputs.labels.to_json()),
+        "matches": digest_json(inputs.by_mask),
+        "manifest": digest_json(inputs.settings),
+        "segmenter": None if segmenter is None else segmenter.sha256,
         "features": {
             extractor.name: extractor.weights or extractor.about
             for extractor in accumulator.extractors
         },
         "lpips": [bool(config.lpips_backbone), bool(config.lpips_heads), config.download],
-        "augmentation": digest_json(augmentation),
-        "curves": digest_json(repr(curves)),
+        "augmentation": digest_json(task.augmentation),
+        "curves": digest_json(repr(task.curves)),
         **{name: getattr(config, name) for name in ("split", "train_split", "seed", "rows")},
         "batch_size": config.batch_size,
     }
@@ -150,136 +242,37 @@ def _unfinished(config: EvaluateConfig, missing: list[Shard]) -> Json:
 
 
 def _results_of_all_processes(
-    config: EvaluateConfig,
-    accumulator: MetricAccumulator,
-    pairs: Pairs,
-    baseline: MeanColorBaseline | None,
-    store: PartialStore,
+    task: _Task, baseline: MeanColorBaseline | None, store: PartialStore, output: Output
 ) -> PartialResults | None:
     """Measure this process's part; return the sum of all parts, None while one is missing."""
-    if accumulator.shard.count == 1:
-        return _measure(config, accumulator, pairs, baseline)
-    if store.read(accumulator.shard) is None:
-        store.write(accumulator.shard, _measure(config, accumulator, pairs, baseline))
-    return store.total(accumulator.shard.count)
+    shard = task.accumulator.shard
+    if shard.count == 1:
+        return measure(task.config, task.accumulator, task.inputs, baseline)
+    output.claim()
+    if store.read(shard) is None:
+        part = measure(task.config, task.accumulator, task.inputs, baseline)
+        store.write(shard, part)
+    return store.total(shard.count)
 
 
-def _measure(
-    config: EvaluateConfig,
-    accumulator: MetricAccumulator,
-    pairs: Pairs,
-    baseline: MeanColorBaseline | None,
-) -> PartialResults:
-    """Measure this process's part of all images."""
-    sets = _measure_pairs(accumulator, pairs, config.seed)
-    training = _measure_training(accumulator, pairs, config)
-    if training is not None:
-        sets["training"] = training
-    if baseline is not None:
-        sets["mean_colours"] = _measure_baseline(accumulator, pairs, baseline)
-    results = PartialResults(sets)
-    try:
-        lpips = diversity.load_lpips(config, pairs)
-        results.lpips.update(diversity.lpips_within_mask(pairs, lpips, accumulator.shard))
-    except Unavailable as reason:
-        results.missing["lpips_diversity"] = str(reason)
-    try:
-        results.pixel_stds.update(diversity.pixel_std_within_mask(pairs, accumulator.shard))
-    except Unavailable as reason:
-        results.missing["pixel_std_within_mask"] = str(reason)
-    return results
-
-
-def _measure_pairs(
-    accumulator: MetricAccumulator, pairs: Pairs, seed: int
-) -> dict[str, SetStatistics]:
-    """Measure the real images of the masks, and the samples against their own and other masks."""
-    data, samples, split = pairs.data, pairs.samples, pairs.split
-    masks, samples_with_masks = pairs.masks, pairs.samples_with_masks
-    group_of = {mask: i for i, mask in enumerate(masks)}
-    shuffled = derangement(len(masks), seed) if len(masks) > 1 else None
-
-    def mask_and_box(folder: PreparedDataset, stem: str) -> tuple[Any, Any]:
-        return folder.read_mask(split, stem), folder.content_box(split, stem)
-
-    def read_real(i: int) -> EvalSample:
-        return EvalSample(data.read_rgb(split, masks[i]), i, mask_and_box(data, masks[i]))
-
-    def read_sample(i: int) -> EvalSample:
-        stem, mask = samples_with_masks[i]
-        group = group_of[mask]
-        return EvalSample(
-            samples.read_rgb(split, stem),
-            group,
-            mask_and_box(samples, stem),
-            None if shuffled is None else mask_and_box(data, masks[shuffled[group]]),
-        )
-
-    return {
-        "real": accumulator.measure(read_real, len(masks), "real images"),
-        "generated": accumulator.measure(read_sample, len(samples_with_masks), "generated images"),
-    }
-
-
-def _measure_training(
-    accumulator: MetricAccumulator, pairs: Pairs, config: EvaluateConfig
-) -> SetStatistics | None:
-    """Measure real images of the training split, at most as many as there are samples."""
-    data, split = pairs.data, config.train_split
-    if split not in data.splits() or split == config.split or not data.has_images(split):
-        return None
-    stems = data.stems(split)
-    n = len(pairs.samples_with_masks)
-    order = sorted(numpy_rng(config.seed, "reference").permutation(len(stems))[:n].tolist())
-
-    def read(i: int) -> EvalSample:
-        return EvalSample(data.read_rgb(split, stems[order[i]]))
-
-    return accumulator.measure(read, len(order), "training images")
-
-
-def _mean_color_baseline(
-    data: PreparedDataset, split: str, missing: dict[str, str]
-) -> MeanColorBaseline | None:
-    try:
-        return MeanColorBaseline.of(data, split)
-    except UserError as error:
-        missing["mean_colours"] = str(error)
-        return None
-
-
-def _measure_baseline(
-    accumulator: MetricAccumulator, pairs: Pairs, baseline: MeanColorBaseline
-) -> SetStatistics:
-    data, split, masks = pairs.data, pairs.split, pairs.masks
-
-    def read(i: int) -> EvalSample:
-        mask = data.read_mask(split, masks[i])
-        return EvalSample(baseline.render(mask), i, (mask, data.content_box(split, masks[i])))
-
-    return accumulator.measure(read, len(masks), "mean colours")
-
-
-def _scores(
-    results: PartialResults, accumulator: MetricAccumulator, seed: int, missing: dict[str, str]
-) -> Json:
+def _scores(results: PartialResults, task: _Task) -> Json:
     """Return the entries of the report that were measured."""
+    accumulator, seed = task.accumulator, task.config.seed
     real, generated = results.sets["real"], results.sets["generated"]
-    training, baseline = results.sets.get("training"), results.sets.get("mean_colours")
-    missing |= results.missing
-    extractors = accumulator.extractors
-    metrics: Json = {
-        "semantic_consistency": consistency(real, generated, accumulator.segmenter, seed)
-    }
-    metrics |= inception_scores(real, generated, training, extractors, seed, missing)
+    missing = task.missing | results.missing
+    metrics: Json = {}
+    if accumulator.segmenter is not None:
+        metrics["semantic_consistency"] = consistency(real, generated, accumulator.segmenter, seed)
+    metrics |= distances(results, accumulator.extractors, task.inputs.first_samples, seed)
     metrics |= _lpips(results)
-    metrics["frechet"] = frechet_distances(generated, real, training, accumulator, missing)
+    training = results.sets.get("training")
     return {
         "format": FORMAT,
         "n_masks": real.n,
         "n_generated": generated.n,
+        "n_training": 0 if training is None else training.n,
         "metrics": metrics,
-        "controls": _controls(generated, baseline, real, accumulator, missing),
+        "controls": controls(results, metrics),
         "diversity": _diversity(results),
         "missing": missing,
     }
@@ -287,70 +280,42 @@ def _scores(
 
 def _lpips(results: PartialResults) -> Json:
     """Return the mean over the masks of the mean over each mask's pairs."""
-    if not results.lpips:
+    lpips = results.values.get("lpips")
+    if not lpips:
         return {}
-    means, counts = zip(*(results.lpips[i] for i in sorted(results.lpips)), strict=True)
+    means, counts = zip(*(lpips[i] for i in sorted(lpips)), strict=True)
     about = "LPIPS v0.1, AlexNet; mean over the pairs of samples of one mask"
     value = round(float(np.mean(means)), 6)
-    return {"lpips_diversity": {"value": value, "n_pairs": sum(counts), "features": about}}
-
-
-def _controls(
-    generated: SetStatistics,
-    baseline: SetStatistics | None,
-    real: SetStatistics,
-    accumulator: MetricAccumulator,
-    missing: dict[str, str],
-) -> Json:
-    controls: Json = {}
-    if real.n > 1:
-        controls["shuffled_masks"] = summary(generated.shuffled)
-    else:
-        missing["shuffled_masks"] = "needs at least two masks"
-    if baseline is not None:
-        distances = {
-            name: distance_entry(baseline, real, None, name) for name in accumulator.feature_names
-        }
-        controls["mean_colours"] = {
-            **summary(baseline.matrix),
-            "frechet": {name: entry for name, entry in distances.items() if entry is not None},
-        }
-    return controls
+    return {"lpips_diversity": {"value": value, "n_pairs": int(sum(counts)), "features": about}}
 
 
 def _diversity(results: PartialResults) -> Json:
-    if not results.pixel_stds:
+    stds = results.values.get("pixel_std")
+    if not stds:
         return {}
-    values = [results.pixel_stds[i] for i in sorted(results.pixel_stds)]
-    return {"pixel_std_within_mask": round(float(np.mean(values)), 6)}
+    value = float(np.mean([stds[i][0] for i in sorted(stds)]))
+    return {"pixel_std_within_mask": round(value, 6)}
 
 
-def _provenance(
-    pairs: Pairs,
-    config: EvaluateConfig,
-    extractors: Sequence[FeatureExtractor],
-    baseline: MeanColorBaseline | None,
-) -> Json:
-    features = {
-        SEGMENTER: "the evaluating segmenter: spatial means of its coarsest and its last features"
-    }
-    features |= {extractor.name: extractor.about for extractor in extractors}
+def _provenance(task: _Task, colours_of: str) -> Json:
+    config, inputs = task.config, task.inputs
+    features = {SEGMENTER: SEGMENTER_FEATURES}
+    features |= {x.name: x.about for x in task.accumulator.extractors}
+    height, width = inputs.real.size(inputs.masks_order[0])
     return {
-        "dataset": pairs.data.info.name,
-        "checkpoint": pairs.settings.get("checkpoint"),
+        "dataset": inputs.dataset,
+        "checkpoint": inputs.settings.get("checkpoint"),
         "split": config.split,
-        "image_size": [pairs.data.height, pairs.data.width],
+        "image_size": [height, width],
         "seed": config.seed,
-        "licence": pairs.data.info.licence,
-        "made_with": pairs.settings,
+        "licence": inputs.licence,
+        "made_with": inputs.settings,
         "features": features,
         "protocol": {
             "miou": "pixels summed over all images; mean over the classes that the masks contain; "
             "unlabelled pixels and padding are not counted",
-            "frechet": "Gaussians with unbiased covariances, against the real images of the "
-            "same masks",
-            "mean_colours": f"means over {baseline.n if baseline else 0} images of "
-            f"'{config.train_split}'",
+            "frechet": "Gaussians with unbiased covariances",
+            "mean_colours": f"means over {colours_of}",
             "intervals": "95%, circular block bootstrap over the masks, 1000 resamples",
         },
         "versions": versions(),

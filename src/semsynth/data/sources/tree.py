@@ -12,7 +12,7 @@ from semsynth.core.outputs import MARKER
 from semsynth.data.archives import ARCHIVES, UNREADABLE
 
 # What systems and tools leave behind, by the name of a file or of a folder above it.
-_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".ipynb_checkpoints"}
+SYSTEM_NAMES = {".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".ipynb_checkpoints"}
 # Folders of annotation files alone: the images are in folders beside them.
 _OF_ANNOTATIONS = ("annotations", "annotation", "labels")
 NOT_IN_LAYOUT = "not part of the layout"
@@ -71,7 +71,7 @@ class FileTree:
             tree.root = tree.root / inner
             tree.files = [name.removeprefix(f"{inner}/") for name in tree.files if "/" in name]
         for name in tree.files:
-            if parts := _SYSTEM & set(PurePosixPath(name).parts):
+            if parts := SYSTEM_NAMES & set(PurePosixPath(name).parts):
                 tree.left_out[name] = f"of the system ({sorted(parts)[0]})"
         tree._leave_out_our_own()
         return tree
@@ -165,6 +165,6 @@ def _walk(root: Path, within: str = ".") -> Iterable[str]:
 
 def _only_folder(files: list[str]) -> str | None:
     """Return the folder that holds all files but the system's; None if there is not one."""
-    usual = [name for name in files if not _SYSTEM & set(PurePosixPath(name).parts)]
+    usual = [name for name in files if not SYSTEM_NAMES & set(PurePosixPath(name).parts)]
     tops = {name.partition("/")[0] for name in usual}
     return tops.pop() if len(tops) == 1 and all("/" in name for name in usual) else None

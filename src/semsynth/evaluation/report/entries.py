@@ -7,15 +7,18 @@ from importlib.metadata import version
 from typing import Any
 
 from semsynth.core.version import __version__
-from semsynth.evaluation.accumulate import MetricAccumulator, SetStatistics, frechet
-from semsynth.evaluation.metrics.bootstrap import miou_interval
+from semsynth.evaluation.accumulate import SetStatistics
+from semsynth.evaluation.distances import FeatureSets, frechet_entry, kernel_entry
+from semsynth.evaluation.metrics.blocks import circular
+from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor
-from semsynth.evaluation.metrics.frechet import kernel_distance
-from semsynth.segmentation.metrics import ConfusionMatrix
+from semsynth.evaluation.metrics.mask_scores import MaskScores
+from semsynth.evaluation.partial_results import PartialResults
+from semsynth.segmentation.metrics import ConfusionMatrix, mean_iou
 from semsynth.segmentation.segmenter import Segmenter
 
 Json = dict[str, Any]
-_TOO_FEW = "needs at least two images in each set"
+SEGMENTER_FEATURES = "the evaluating segmenter: spatial means of its coarsest and its last features"
 
 
 def consistency(
@@ -23,7 +26,7 @@ def consistency(
 ) -> Json:
     """Return the scores of the generated and of the real images under one segmenter."""
     names = segmenter.labels.names
-    matrix, ceiling = generated.matrix, real.matrix
+    matrix, ceiling = _scores(generated).total, _scores(real).total
     per_class = {
         names[i]: {"iou": round(iou, 6), "iou_real": _round(ceiling.per_class.get(i))}
         for i, iou in matrix.per_class.items()
@@ -32,8 +35,8 @@ def consistency(
     return {
         "miou": round(matrix.miou, 6),
         "miou_real": round(ceiling.miou, 6),
-        "miou_interval": _interval(generated, seed),
-        "miou_real_interval": _interval(real, seed),
+        "miou_interval": _interval(generated, real.n, seed),
+        "miou_real_interval": _interval(real, real.n, seed),
         "pixel_accuracy": round(matrix.pixel_accuracy, 6),
         "pixel_accuracy_real": round(ceiling.pixel_accuracy, 6),
         "per_class": per_class,
@@ -46,79 +49,53 @@ def consistency(
     }
 
 
-def _interval(statistics: SetStatistics, seed: int) -> list[float] | None:
-    matrices = [statistics.matrices[group] for group in sorted(statistics.matrices)]
-    interval = miou_interval(matrices, seed)
+def _scores(statistics: SetStatistics) -> MaskScores:
+    assert statistics.scores is not None, "measured without a segmenter"
+    return statistics.scores
+
+
+def _interval(statistics: SetStatistics, n_masks: int, seed: int) -> list[float] | None:
+    resampling = Resampling.of(circular(n_masks), seed)
+    if resampling is None:
+        return None
+    sums = resampling.sums(_scores(statistics).by_mask(n_masks))
+    interval = resampling.interval(mean_iou(*sums.swapaxes(0, 1)))
     return None if interval is None else [round(value, 6) for value in interval]
 
 
-def inception_scores(
-    real: SetStatistics,
-    generated: SetStatistics,
-    training: SetStatistics | None,
-    extractors: Sequence[FeatureExtractor],
-    seed: int,
-    missing: dict[str, str],
+def distances(
+    results: PartialResults, extractors: Sequence[FeatureExtractor], first: list[int], seed: int
 ) -> Json:
-    """Return FID and KID if Inception-v3 is among the extractors."""
+    """Return all distances by the names that they have in report.json."""
     about = {extractor.name: extractor.about for extractor in extractors}
-    if FID not in about:
-        return {}
-    value = distance_entry(generated, real, training, FID)
-    if value is None:
-        missing |= {"fid": _TOO_FEW, "kid": _TOO_FEW}
-        return {}
-    kid = kernel_distance(real.feature_matrix(FID), generated.feature_matrix(FID), seed)
-    counts = {"n_real": real.n, "n_generated": generated.n, "features": about[FID]}
-    return {
-        "fid": {**value, "features": about[FID]},
-        "kid": {
-            "value": round(kid.mean, 8),
-            "std": round(kid.std, 8),
-            "subsets": kid.subsets,
-            "subset_size": kid.subset_size,
-            **counts,
-        },
+    entries: Json = {"frechet": {}}
+    for name in results.sets["generated"].features:
+        sets = FeatureSets.of(results.sets, name, first)
+        entry = frechet_entry(sets, about.get(name, SEGMENTER_FEATURES))
+        if name == FID:
+            entries["fid"] = entry
+            entries["kid"] = kernel_entry(sets, about[name], seed)
+        else:
+            entries["frechet"][name] = entry
+    return entries
+
+
+def controls(results: PartialResults, metrics: Json) -> Json:
+    """Return the scores of the images whose quality is known."""
+    found: Json = {}
+    shuffled = results.sets["generated"].shuffled
+    if shuffled is not None and shuffled.rows:
+        found["shuffled_masks"] = summary(shuffled.total)
+    flat = results.sets.get("mean_colours")
+    if flat is None:
+        return found
+    found["mean_colours"] = {} if flat.scores is None else summary(flat.scores.total)
+    entries = {name: metrics[name] for name in (FID,) if name in metrics} | metrics["frechet"]
+    found["mean_colours"]["frechet"] = {
+        name: {**entry["to_same_masks"], "value": entry["to_same_masks"]["mean_colours"]}
+        for name, entry in entries.items()
     }
-
-
-def frechet_distances(
-    generated: SetStatistics,
-    real: SetStatistics,
-    training: SetStatistics | None,
-    accumulator: MetricAccumulator,
-    missing: dict[str, str],
-) -> Json:
-    """Return the distances on all features but Inception-v3's, by name."""
-    entries = {
-        name: distance_entry(generated, real, training, name)
-        for name in accumulator.feature_names
-        if name != FID
-    }
-    missing |= {name: _TOO_FEW for name, entry in entries.items() if entry is None}
-    return {name: entry for name, entry in entries.items() if entry is not None}
-
-
-def distance_entry(
-    images: SetStatistics, real: SetStatistics, training: SetStatistics | None, name: str
-) -> Json | None:
-    """Return the distance of ``images`` from the real images; None with fewer than two images.
-
-    Args:
-        images: the generated images, or those of a baseline.
-        real: the real images of the same masks.
-        training: real training images, whose distance is given for comparison.
-        name: name of the distance.
-    """
-    value = frechet(images, real, name)
-    if value is None:
-        return None
-    entry: Json = {"value": round(value, 6), "n_real": real.n, "n_generated": images.n}
-    entry["dimensions"] = len(images.stats[name].total)
-    floor = None if training is None else frechet(training, real, name)
-    if floor is not None and training is not None:
-        entry["real_training_pictures"] = {"value": round(floor, 6), "n": training.n}
-    return entry
+    return found
 
 
 def summary(matrix: ConfusionMatrix) -> Json:

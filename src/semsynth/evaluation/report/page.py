@@ -21,7 +21,7 @@ from semsynth.data.writer import encode_image
 from semsynth.evaluation.accumulate import SEGMENTER
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.pairs import Pairs
+from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.report import charts
 
 Array = npt.NDArray[Any]
@@ -41,28 +41,30 @@ class Gallery:
     legend: Sequence[tuple[str, str]]
 
 
-def gallery(pairs: Pairs, baseline: MeanColorBaseline | None, rows: int, seed: int) -> Gallery:
+def gallery(inputs: Inputs, baseline: MeanColorBaseline | None, rows: int, seed: int) -> Gallery:
     """Show randomly chosen masks with their real image, mean colours and samples.
 
     Args:
-        pairs: the images.
+        inputs: the images.
         baseline: the mean-colour baseline, if there is one.
         rows: number of masks, at most.
         seed: seed of the choice.
     """
-    masks, split = pairs.masks, pairs.split
-    chosen = numpy_rng(seed, "gallery").permutation(len(masks))[:rows]
+    stems = inputs.masks_order
+    chosen = numpy_rng(seed, "gallery").permutation(len(stems))[:rows]
     table = []
-    for stem in (masks[i] for i in sorted(chosen.tolist())):
-        mask = pairs.data.read_mask(split, stem)
-        cells = [("mask", data_uri(pairs.data.labels.colorize(mask)))]
-        cells.append(("real", data_uri(pairs.data.read_rgb(split, stem))))
-        if baseline is not None:
+    for stem in (stems[i] for i in sorted(chosen.tolist())):
+        cells = []
+        if inputs.masks is not None:
+            mask = inputs.masks.read_mask(stem)
+            cells.append(("mask", data_uri(inputs.masks.labels.colorize(mask))))
+        cells.append(("real", data_uri(inputs.real.read_rgb(stem))))
+        if baseline is not None and inputs.masks is not None:
             cells.append(("mean colours", data_uri(baseline.render(mask))))
-        for k, sample in enumerate(pairs.by_mask[stem][:MAX_SAMPLES]):
-            cells.append((f"sample {k + 1}", data_uri(pairs.samples.read_rgb(split, sample))))
+        for k, sample in enumerate(inputs.by_mask[stem][:MAX_SAMPLES]):
+            cells.append((f"sample {k + 1}", data_uri(inputs.generated.read_rgb(sample))))
         table.append((stem, cells))
-    return Gallery(table, legend(pairs.data.labels))
+    return Gallery(table, [] if inputs.labels is None else legend(inputs.labels))
 
 
 def legend(labels: LabelSet) -> list[tuple[str, str]]:
@@ -83,17 +85,17 @@ def data_uri(image: Array) -> str:
 
 def render(report: Mapping[str, Any], shown: Gallery, curves: Sequence[charts.Curve] = ()) -> str:
     """Return the page; it is self-contained, without scripts or references."""
-    consistency = report["metrics"]["semantic_consistency"]
-    ceiling = consistency["miou_real"]
+    consistency = report["metrics"].get("semantic_consistency")
+    ceiling = consistency["miou_real"] if consistency else None
     return fill_template(
         "report.html.j2",
         shown,
         report=report,
         consistency=consistency,
-        ratio=consistency["miou"] / ceiling if ceiling else None,
+        ratio=consistency["miou"] / ceiling if consistency and ceiling else None,
         frechet=report["metrics"]["frechet"].get(SEGMENTER),
         distances=_distances(report),
-        classes=_classes(consistency),
+        classes=_classes(consistency) if consistency else [],
         curves=charts.draw(curves) if curves else None,
         curves_legend=charts.legend(curves),
         augmentation=report.get("augmentation"),
@@ -124,13 +126,13 @@ def fill_template(name: str, shown: Gallery, **values: Any) -> str:
 
 def write_report(
     report: Mapping[str, Any],
-    pairs: Pairs,
+    inputs: Inputs,
     baseline: MeanColorBaseline | None,
     config: EvaluateConfig,
     curves: Sequence[charts.Curve],
 ) -> None:
     """Write report.html and then report.json, the sign of a finished report."""
-    shown = gallery(pairs, baseline, config.rows, config.seed)
+    shown = gallery(inputs, baseline, config.rows, config.seed)
     write_text(config.output / REPORT_HTML, render(report, shown, curves))
     write_json(config.output / REPORT_JSON, report)
 
@@ -150,7 +152,7 @@ def _distances(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             "name": name,
             "about": report["features"].get(name, ""),
             "value": entry["value"],
-            "real": entry.get("real_training_pictures", {}).get("value"),
+            "real": entry.get("to_training", {}).get("real"),
             "baseline": baseline.get(name, {}).get("value"),
             "n": f"{entry['n_generated']} / {entry['n_real']}",
         }

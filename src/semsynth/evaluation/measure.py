@@ -1,0 +1,124 @@
+"""All passes over the images: what each process measures of its part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semsynth.core.logging import logger
+from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator, SetStatistics
+from semsynth.evaluation.baselines import MeanColorBaseline, derangement
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.inputs.inputs import Inputs
+from semsynth.evaluation.metrics import diversity
+from semsynth.evaluation.metrics.weights import Unavailable
+from semsynth.evaluation.partial_results import PartialResults
+
+
+def mean_colours(inputs: Inputs, missing: dict[str, str]) -> tuple[MeanColorBaseline | None, str]:
+    """Return the mean colours of the classes, and in words which images they are of.
+
+    They are of training images with masks. Where there are none, they are of the real images of the
+    same masks, which flatters them a little.
+    """
+    if inputs.masks is None:
+        missing["mean_colours"] = "needs masks: --masks"
+        return None, ""
+    if inputs.training is not None and inputs.training_masks is not None:
+        baseline = MeanColorBaseline.of(inputs.training, inputs.training_masks)
+        return baseline, f"{baseline.n} training images"
+    baseline = MeanColorBaseline.of(inputs.real, inputs.masks)
+    about = f"{baseline.n} real images of the same masks (no training images with masks are given)"
+    logger.info(f"mean colours are of {about}")
+    return baseline, about
+
+
+def measure(
+    config: EvaluateConfig,
+    accumulator: MetricAccumulator,
+    inputs: Inputs,
+    baseline: MeanColorBaseline | None,
+) -> PartialResults:
+    """Measure this process's part of all images."""
+    sets = {
+        "real": _measure_real(accumulator, inputs),
+        "generated": _measure_generated(accumulator, inputs, config.seed),
+    }
+    if inputs.training is not None:
+        sets["training"] = _measure_training(accumulator, inputs)
+    if baseline is not None:
+        sets["mean_colours"] = _measure_baseline(accumulator, inputs, baseline)
+    results = PartialResults(sets)
+    shard = accumulator.shard
+    try:
+        lpips = diversity.load_lpips(config, inputs)
+        means = diversity.lpips_within_mask(inputs, lpips, shard)
+        results.values["lpips"] = {i: (mean, float(n)) for i, (mean, n) in means.items()}
+    except Unavailable as reason:
+        results.missing["lpips_diversity"] = str(reason)
+    try:
+        stds = diversity.pixel_std_within_mask(inputs, shard)
+        results.values["pixel_std"] = {number: (std,) for number, std in stds.items()}
+    except Unavailable as reason:
+        results.missing["pixel_std_within_mask"] = str(reason)
+    return results
+
+
+def _mask_and_box(inputs: Inputs, stem: str) -> tuple[Any, Any] | None:
+    masks = inputs.masks
+    return None if masks is None else (masks.read_mask(stem), masks.content_box(stem))
+
+
+def _measure_real(accumulator: MetricAccumulator, inputs: Inputs) -> SetStatistics:
+    """Measure the real images of the masks."""
+    masks = inputs.masks_order
+
+    def read(i: int) -> EvalSample:
+        return EvalSample(inputs.real.read_rgb(masks[i]), i, _mask_and_box(inputs, masks[i]))
+
+    return accumulator.measure(read, len(masks), "real images", lambda i: masks[i])
+
+
+def _measure_generated(accumulator: MetricAccumulator, inputs: Inputs, seed: int) -> SetStatistics:
+    """Measure the samples against their own and other masks."""
+    masks, samples = inputs.masks_order, inputs.samples_with_masks
+    group_of = {mask: i for i, mask in enumerate(masks)}
+    shuffled = derangement(len(masks), seed) if len(masks) > 1 else None
+
+    def read(i: int) -> EvalSample:
+        stem, mask = samples[i]
+        group = group_of[mask]
+        other = None if shuffled is None else _mask_and_box(inputs, masks[shuffled[group]])
+        if other is not None and inputs.masks is not None:
+            # Masks of other sizes cannot be compared.
+            same = inputs.masks.size(mask) == inputs.masks.size(masks[shuffled[group]])  # type: ignore[index]
+            other = other if same else None
+        image = inputs.generated.read_rgb(stem)
+        return EvalSample(image, group, _mask_and_box(inputs, mask), other)
+
+    return accumulator.measure(read, len(samples), "generated images", lambda i: samples[i][0])
+
+
+def _measure_training(accumulator: MetricAccumulator, inputs: Inputs) -> SetStatistics:
+    """Measure the training images; only their features count."""
+    images = inputs.training
+    assert images is not None
+    stems = images.stems
+
+    def read(i: int) -> EvalSample:
+        return EvalSample(images.read_rgb(stems[i]))
+
+    return accumulator.measure(read, len(stems), "training images", lambda i: stems[i])
+
+
+def _measure_baseline(
+    accumulator: MetricAccumulator, inputs: Inputs, baseline: MeanColorBaseline
+) -> SetStatistics:
+    """Measure the mean-colour images of the masks."""
+    masks = inputs.masks_order
+
+    def read(i: int) -> EvalSample:
+        target = _mask_and_box(inputs, masks[i])
+        assert target is not None
+        return EvalSample(baseline.render(target[0]), i, target)
+
+    return accumulator.measure(read, len(masks), "mean colours", lambda i: masks[i])
