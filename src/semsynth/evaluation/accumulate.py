@@ -154,7 +154,7 @@ class MetricAccumulator:
                 for scores, target in pairs:
                     if scores is not None and target is not None:
                         mask, box = target
-                        scores.add(number, sample.group, ids, (mask, ignore, box))
+                        scores.add(number, sample.group, ids, mask, ignore, box)
         for extractor in self.extractors:
             found[extractor.name] = extractor.extract(images)
         return found
