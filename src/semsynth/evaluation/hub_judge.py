@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -28,16 +29,34 @@ from semsynth.segmentation.seen import SeenImages
 
 Array = npt.NDArray[Any]
 Size = tuple[int, int]
+Sees = Literal["own", "generated"] | int | Size
 _LOADING = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError)
 # Pixels that the network sees at a time: 8 of 512x512.
 _PIXELS = 2_097_152
 
 
+def input_size(sees: Sees, given: Size) -> Size | None:
+    """Return the height and width at which a judge sees an image; None: its own input size.
+
+    Args:
+        sees: ``own``; ``generated``: as images are; the shorter side; or height and width.
+        given: height and width of the image.
+    """
+    if sees == "own":
+        return None
+    if sees == "generated":
+        return given
+    if isinstance(sees, int):
+        scale = sees / min(given)
+        return round(given[0] * scale), round(given[1] * scale)
+    return sees
+
+
 class HubNetwork:
     """A model from a folder or the Hub, at its own input size; see ``judges.Network``."""
 
-    def __init__(self, source: str, device: str) -> None:
-        """Load the model and its preprocessing.
+    def __init__(self, source: str, device: str, sees: Sees = "own") -> None:
+        """Load the model and its preprocessing, to see images at that size.
 
         Raises:
             UserError: it cannot be found, is no semantic segmentation model, or has no trained
@@ -52,11 +71,12 @@ class HubNetwork:
         self.names: Sequence[str] = [str(config.id2label[i]) for i in range(config.num_labels)]
         self.sha256 = tensors_digest(self._model.state_dict())
         self.seen: SeenImages | None = None
-        self._processor = _processor(source, self.name)
-        size = getattr(self._processor, "size", None)
+        self._processor, self._sees = _processor(source, self.name), sees
+        own = getattr(self._processor, "size", None)
+        size = {k: v for k, v in dict(own).items() if v} if own else None
         self.about = {
             "kind": config.model_type,
-            "input_size": {k: v for k, v in dict(size).items() if v} if size else None,
+            "input_size": size if sees == "own" else sees,
             "trained_on": None,
         }
 
@@ -82,12 +102,17 @@ class HubNetwork:
 
     def _inputs(self, images_BHWC: Array) -> tuple[Tensor, tuple[float, float]]:
         """Return what the network takes, and the shares of its rows and columns that are image."""
+        size = input_size(self._sees, (images_BHWC.shape[1], images_BHWC.shape[2]))
+        if size is not None and size != images_BHWC.shape[1:3]:
+            images_BHWC = np.stack([_resized(image, size) for image in images_BHWC])
         if self._processor is None:
             x = torch.from_numpy(np.ascontiguousarray(images_BHWC)).permute(0, 3, 1, 2).float()
             mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
             return ((x / 255 - mean) / std).to(self._model.device), (1.0, 1.0)
         # A crop of the middle is for classifying: predictions of it would not fit the mask.
         options = {"do_center_crop": False} if hasattr(self._processor, "do_center_crop") else {}
+        if size is not None:
+            options["do_resize"] = False
         inputs = self._processor(
             images=list(images_BHWC),
             return_tensors="pt",
@@ -109,6 +134,10 @@ class HubNetwork:
         classes = output.class_queries_logits.softmax(-1)[..., :-1]
         masks = output.masks_queries_logits.sigmoid()
         return torch.einsum("bqc,bqhw->bchw", classes, masks)
+
+
+def _resized(image: Array, size: Size) -> Array:
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _load(source: str) -> Any:

@@ -21,7 +21,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
-from semsynth.evaluation.hub_judge import HubNetwork
+from semsynth.evaluation.hub_judge import HubNetwork, Sees, Size, input_size
 from semsynth.evaluation.label_maps import LabelMap, NameMatch, match_names
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.metrics import OTHER
@@ -30,7 +30,6 @@ from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
 Json = dict[str, Any]
-Size = tuple[int, int]
 
 
 class Network(Protocol):
@@ -58,8 +57,9 @@ class Network(Protocol):
 class OwnNetwork:
     """A segmenter of `semsynth segment train`; see ``Network``."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        """Load it; UserError as ``Segmenter.load``."""
+    def __init__(self, path: Path, device: str, sees: Sees = "own") -> None:
+        """Load it, to see images at that size; UserError as ``Segmenter.load``."""
+        self._sees = sees
         self.segmenter = Segmenter.load(path, device)
         info = self.segmenter.info
         file = path.parent if path.name == SEGMENTER_FILE else path
@@ -73,17 +73,18 @@ class OwnNetwork:
         origin = info.provenance
         self.about = {
             "kind": info.arch["kind"],
-            "input_size": [info.height, info.width],
+            "input_size": [info.height, info.width] if sees == "own" else sees,
             "trained_on": {key: origin.get(key) for key in ("data", "split", "n_train", "steps")},
             "miou_val": origin.get("miou"),
         }
 
     @torch.inference_mode()
     def classes(self, images_BHWC: Array, size: Size | None) -> tuple[Array, Array | None]:
-        """Return what ``Network`` says; images of another size than its own are resized to it."""
-        own = (self.segmenter.info.height, self.segmenter.info.width)
-        given = images_BHWC.shape[1:3]
-        size = size or (given[0], given[1])
+        """Return what ``Network`` says; images of another size than it sees are resized."""
+        given = (images_BHWC.shape[1], images_BHWC.shape[2])
+        own = input_size(self._sees, given)
+        own = own or (self.segmenter.info.height, self.segmenter.info.width)
+        size = size or given
         if given == own == size:
             ids, features = self.segmenter.analyse(images_BHWC)
             return self._index[ids], features
@@ -198,7 +199,11 @@ class Judge:
 
 
 def open_judges(
-    sources: Sequence[str | Path], labels: LabelSet, label_map: str | None, device: str
+    sources: Sequence[str | Path],
+    labels: LabelSet,
+    label_map: str | None,
+    device: str,
+    sees: Sees = "own",
 ) -> list[Judge]:
     """Open one judge or two, and say which classes are left out.
 
@@ -207,6 +212,7 @@ def open_judges(
         labels: of the data.
         label_map: a file, or a built-in map; see ``LabelMap``.
         device: auto, cpu, cuda, ...
+        sees: the size at which they see images; see ``input_size``.
 
     Raises:
         UserError: more than two; one cannot be loaded, or has no class of the data; a wrong map.
@@ -214,7 +220,7 @@ def open_judges(
     if len(sources) > 2:
         raise UserError(f"--segmenter: {len(sources)} are given; give one judge, or two")
     given = None if label_map is None else LabelMap.read(label_map)
-    networks = [open_network(str(source), device) for source in sources]
+    networks = [open_network(str(source), device, sees) for source in sources]
     if given is not None:
         given.check([network.names for network in networks], labels)
     judges = []
@@ -290,7 +296,7 @@ def _those_of(images: Images, digests: frozenset[bytes], what: str) -> list[str]
     ]
 
 
-def open_network(source: str, device: str) -> Network:
+def open_network(source: str, device: str, sees: Sees = "own") -> Network:
     """Open a segmenter of ours, or a Transformers model from a folder or the Hub.
 
     Raises:
@@ -298,13 +304,13 @@ def open_network(source: str, device: str) -> Network:
     """
     path = Path(source)
     if path.is_file() or (path / SEGMENTER_FILE).is_file():
-        return OwnNetwork(path, device)
+        return OwnNetwork(path, device, sees)
     if (path / "config.json").is_file():
-        return HubNetwork(source, device)
+        return HubNetwork(source, device, sees)
     # OWNER/NAME may be a path, too: one whose first part is here is meant as a path.
     is_id = source.count("/") == 1 and not source.startswith((".", "~", "/"))
     if is_id and not path.parent.exists() and path.suffix != ".pth":
-        return HubNetwork(source, device)
+        return HubNetwork(source, device, sees)
     raise UserError(
         f"--segmenter {source}: is neither {SEGMENTER_FILE} (or its folder), which 'semsynth "
         "segment train' writes, nor a Transformers model (a folder with config.json, or a Hub id)"

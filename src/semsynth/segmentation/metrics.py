@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 
 
+Averaging = Literal["miou", "miou_of_masks", "miou_all"]
 OTHER = -1
 """As a predicted id: none of the classes that are counted, such as a class of another label set."""
 
@@ -36,15 +37,19 @@ def iou(hits: Array, target: Array, predicted: Array) -> Floats:
     return _share(hits, target + predicted - hits)
 
 
-def mean_iou(hits: Array, target: Array, predicted: Array) -> Floats:
-    """Return ``miou`` of ``ConfusionMatrix`` (...) of counts (..., C); 0 where nothing was counted.
+def mean_iou(hits: Array, target: Array, predicted: Array, averaging: Averaging = "miou") -> Floats:
+    """Return the mean IoU (...) of counts (..., C), 0 to 1; 0 where nothing was counted.
 
     Args:
         hits: (..., C) pixels of a class that are predicted as it.
         target: (..., C) pixels of a class.
         predicted: (..., C) pixels that are predicted as it.
+        averaging: over which classes; see the properties of these names of ``ConfusionMatrix``.
     """
-    return _mean(iou(hits, target, predicted))
+    values = iou(hits, target, predicted)
+    if averaging == "miou_all":
+        values = np.nan_to_num(values)
+    return _mean(np.where(target > 0, values, np.nan) if averaging == "miou_of_masks" else values)
 
 
 def _share(part: Array, whole: Array) -> Floats:
@@ -191,12 +196,12 @@ class ConfusionMatrix:
         A class that is predicted but in no mask counts 0. So do mmsegmentation, Hugging Face's
         evaluate, torchmetrics' JaccardIndex and the code of DRN.
         """
-        return float(_mean(self.iou))
+        return self._mean_iou("miou")
 
     @property
     def miou_of_masks(self) -> float:
         """Mean IoU, 0 to 1, over the classes with target pixels; 0 when nothing was counted."""
-        return float(_mean(np.where(self.present, self.iou, np.nan)))
+        return self._mean_iou("miou_of_masks")
 
     @property
     def miou_all(self) -> float:
@@ -204,7 +209,10 @@ class ConfusionMatrix:
 
         So does UperNet's evaluation code, hence ADE20K in most papers.
         """
-        return float(np.nan_to_num(self.iou).mean())
+        return self._mean_iou("miou_all")
+
+    def _mean_iou(self, averaging: Averaging) -> float:
+        return float(mean_iou(self.hits, self.target, self.predicted, averaging))
 
     @property
     def mean_class_accuracy(self) -> float:

@@ -1,0 +1,194 @@
+"""How far images match their masks under a judge: the entries of report.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.evaluation.judges import Judge
+from semsynth.evaluation.metrics.bootstrap import Resampling
+from semsynth.evaluation.metrics.boundary import boundary_f1
+from semsynth.evaluation.metrics.mask_scores import MaskScores
+from semsynth.segmentation.metrics import Averaging, ConfusionMatrix, iou, mean_iou
+
+Json = dict[str, Any]
+Floats = npt.NDArray[np.float64]
+# Scores of a whole set: attributes of ConfusionMatrix.
+_AVERAGES: tuple[Averaging, ...] = ("miou", "miou_of_masks", "miou_all")
+_OVER_ALL = (
+    *_AVERAGES,
+    *("pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"),
+)
+# In a share of the draws smaller than the interval's tails a ratio may have a bad denominator.
+_TAIL = 0.025
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """The scores of a set of images, and the same of resampled sets of masks.
+
+    Attributes:
+        scores: counts by image.
+        n_masks: number of masks.
+        resampling: the draws, the same for all sets; None where there are too few masks.
+    """
+
+    scores: MaskScores
+    n_masks: int
+    resampling: Resampling | None
+
+    @property
+    def total(self) -> ConfusionMatrix:
+        """The confusion matrix of the set."""
+        return self.scores.total
+
+    @cached_property
+    def drawn(self) -> Floats | None:
+        """(3, R, C) hits, target and predicted pixels in the resampled sets."""
+        if self.resampling is None:
+            return None
+        return self.resampling.sums(self.scores.by_mask(self.n_masks)).swapaxes(0, 1)
+
+    def drawn_miou(self, averaging: Averaging) -> Floats | None:
+        """Return the mean IoU (R,) in the resampled sets."""
+        return None if self.drawn is None else mean_iou(*self.drawn, averaging=averaging)
+
+    @property
+    def drawn_iou(self) -> Floats | None:
+        """(R, C) IoU by class in the resampled sets."""
+        return None if self.drawn is None else iou(*self.drawn)
+
+    @property
+    def drawn_accuracy(self) -> Floats | None:
+        """(R,) pixel accuracy in the resampled sets."""
+        if self.drawn is None:
+            return None
+        hits, target, _ = self.drawn.sum(-1)
+        return np.asarray(hits / np.maximum(target, 1))
+
+    def interval(self, values: Floats | None) -> list[float] | None:
+        """Return the 95% interval of a score from its values (R,); None without draws."""
+        if values is None or self.resampling is None:
+            return None
+        found = self.resampling.interval(values)
+        return None if found is None else [round(value, 6) for value in found]
+
+
+def over_all(images: ScoredSet, end: str = "") -> Json:
+    """Return the scores over all classes, under keys with this end, and intervals."""
+    intervals = {name: images.interval(images.drawn_miou(name)) for name in _AVERAGES}
+    return {
+        **{name + end: round(getattr(images.total, name), 6) for name in _OVER_ALL},
+        **{f"{name}{end}_interval": interval for name, interval in intervals.items()},
+        f"pixel_accuracy{end}_interval": images.interval(images.drawn_accuracy),
+    }
+
+
+def consistency(
+    generated: ScoredSet,
+    real: ScoredSet,
+    mean_colours: ScoredSet | None,
+    judge: Judge,
+    averaging: Averaging = "miou",
+) -> Json:
+    """Return how far generated images match their masks, and real images, which are the ceiling.
+
+    Args:
+        generated: the generated images.
+        real: the real images of the same masks.
+        mean_colours: the masks, each class filled with its mean colour; None: there are none.
+        judge: what predicted all of them.
+        averaging: over which classes ``ratio`` and ``way`` average.
+    """
+    return {
+        **over_all(generated),
+        **over_all(real, "_real"),
+        "averaging": averaging,
+        "ratio": _ratio(generated, real, None, averaging),
+        "way": None if mean_colours is None else _ratio(generated, real, mean_colours, averaging),
+        "per_class": _per_class(generated, real, judge),
+        "confusion": confusion(generated.total, judge),
+        "confusion_real": confusion(real.total, judge),
+        "evaluator": judge.about,
+    }
+
+
+def _ratio(
+    generated: ScoredSet, real: ScoredSet, low: ScoredSet | None, averaging: Averaging
+) -> Json:
+    """Return the mIoU of generated images as a share of real ones', or of the way from ``low``.
+
+    The interval is that of the ratio in each resampled set of masks, which all sets share.
+    """
+    top, got = getattr(real.total, averaging), getattr(generated.total, averaging)
+    flat = 0.0 if low is None else getattr(low.total, averaging)
+    found: Json = {"value": None, "interval": None, "n": real.n_masks}
+    if top <= flat:
+        return found
+    found["value"] = round((got - flat) / (top - flat), 6)
+    tops, gots = real.drawn_miou(averaging), generated.drawn_miou(averaging)
+    if tops is not None and gots is not None:
+        flats = None if low is None else low.drawn_miou(averaging)
+        starts = np.zeros(1) if flats is None else flats
+        spans = tops - starts
+        # Where real images may be no better than mean colours, the way has no bounds.
+        if (spans <= 0).mean() < _TAIL:
+            shares = np.where(spans > 0, gots - starts, np.nan) / np.where(spans > 0, spans, 1)
+            found["interval"] = real.interval(shares)
+    return found
+
+
+def _per_class(generated: ScoredSet, real: ScoredSet, judge: Judge) -> Json:
+    """Return the scores of each class that is in a mask, or is predicted where it is not."""
+    matrix, ceiling = generated.total, real.total
+    found_contours = [x.scores.boundary for x in (generated, real)]
+    contours = [boundary_f1(counts) for counts in found_contours if counts is not None]
+    masks = real.scores.by_mask(real.n_masks)[:, 1]
+    columns: dict[str, Any] = {
+        "iou": matrix.iou,
+        "iou_real": ceiling.iou,
+        "accuracy": matrix.accuracy,
+        "accuracy_real": ceiling.accuracy,
+        "precision": matrix.precision,
+        "precision_real": ceiling.precision,
+        "f1": matrix.f1,
+        "f1_real": ceiling.f1,
+        **dict(zip(("boundary_f1", "boundary_f1_real"), contours, strict=False)),
+        "loss": ceiling.iou - matrix.iou,
+    }
+    ious, real_ious = generated.drawn_iou, real.drawn_iou
+    found = {}
+    for c, i in enumerate(matrix.ids.tolist()):
+        if matrix.target[c] + matrix.predicted[c] + ceiling.predicted[c] == 0:
+            continue
+        entry: Json = {name: _round(values[c]) for name, values in columns.items()}
+        entry |= {"target_pixels": int(ceiling.target[c]), "images": int((masks[:, c] > 0).sum())}
+        if ious is not None and real_ious is not None:
+            entry["iou_interval"] = generated.interval(ious[:, c])
+            entry["loss_interval"] = generated.interval(real_ious[:, c] - ious[:, c])
+        found[judge.labels.names[i]] = entry
+    return found
+
+
+def confusion(matrix: ConfusionMatrix, judge: Judge) -> Json:
+    """Return the counts of (class of the mask, predicted class); ``other``: none of the classes."""
+    names = [judge.labels.names[i] for i in matrix.ids.tolist()]
+    found: Json = {"classes": names, "counts": matrix.counts.tolist()}
+    return found if not matrix.other.any() else {**found, "other": matrix.other.tolist()}
+
+
+def agreement(matrix: ConfusionMatrix) -> Json:
+    """Return how far two judges agree on the same images: share of pixels, and mIoU.
+
+    Args:
+        matrix: (first judge's class, second judge's class) of the classes that both know.
+    """
+    return {"pixels": round(matrix.pixel_accuracy, 6), "miou": round(matrix.miou, 6)}
+
+
+def _round(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
