@@ -55,7 +55,10 @@ class ScoredSet:
 
     def drawn_miou(self, averaging: Averaging) -> Floats | None:
         """Return the mean IoU (R,) in the resampled sets."""
-        return None if self.drawn is None else mean_iou(*self.drawn, averaging=averaging)
+        if self.drawn is None:
+            return None
+        hits, target, predicted = self.drawn
+        return mean_iou(hits, target, predicted, averaging)
 
     @property
     def drawn_iou(self) -> Floats | None:
