@@ -132,7 +132,9 @@ HELP: dict[str, _Help] = {
                 "generated real masks train labels masks_as match max samples data split "
                 "train_split segmenter"
             ),
-            "metrics": "features inception lpips_backbone lpips_heads download seed",
+            "metrics": (
+                "protocol judge_size features inception lpips_backbone lpips_heads download seed"
+            ),
             "report": "output overwrite augmentation run rows",
             "codec": "codec_only codec vae model",
             "computing": "device batch_size shard",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,6 +48,11 @@ class EvaluateConfig:
     """Samples of semsynth generate: short for --generated."""
     data: Path | None = None
     """Prepared data: short for --real, --masks and --train of one folder."""
+    protocol: Literal["sdm", "oasis", "spade", "clean", "semsynth"] | None = None
+    """How a line of the literature measures: sizes, resizes, FID variant, averaging. By default
+    semsynth, whose values other flags may change."""
+    judge_size: str | None = None
+    """HEIGHTxWIDTH at which the segmenter sees images; by default what the protocol says."""
     output: Path = Path("./results/report")
     """Folder for report.json and report.html."""
     overwrite: bool = False
@@ -101,6 +107,8 @@ class EvaluateConfig:
                 raise UserError(f"--{flag} is {value}: must be at least 1")
         if self.shard is not None:
             parse_shard(self.shard)
+        if self.judge_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.judge_size):
+            raise UserError(f"--judge-size {self.judge_size}: must be HEIGHTxWIDTH, as in 256x512")
         if self.generated and self.samples is not None:
             raise UserError("--generated and --samples are both given; they are the same; drop one")
         given = [name for name in ("codec", "vae", "model") if getattr(self, name) is not None]
@@ -108,6 +116,15 @@ class EvaluateConfig:
             raise UserError(f"--{given[0]}: needs --codec-only, which is not given")
         if len(given) > 1:
             raise UserError(f"--{given[0]} and --{given[1]} are both given; choose one")
+
+    @property
+    def protocol_flags(self) -> dict[str, object]:
+        """The flags that a protocol may fix, by the names of its values; None: not given."""
+        sides = None if self.judge_size is None else self.judge_size.split("x")
+        return {
+            "max": self.max,
+            "judge_size": None if sides is None else (int(sides[0]), int(sides[1])),
+        }
 
     @property
     def generated_folders(self) -> tuple[str, ...]:

@@ -210,6 +210,7 @@ def _key(task: _Task) -> Json:
         **contents,
         "labels": None if inputs.labels is None else digest_json(inputs.labels.to_json()),
         "matches": digest_json(inputs.by_mask),
+        "protocol": digest_json(inputs.protocol.to_json()),
         "manifest": digest_json(inputs.settings),
         "segmenter": None if segmenter is None else segmenter.sha256,
         "features": {
@@ -312,6 +313,7 @@ def _provenance(task: _Task, colours_of: str) -> Json:
         "made_with": inputs.settings,
         "features": features,
         "protocol": {
+            **inputs.protocol.to_json(),
             "miou": "pixels summed over all images; mean over the classes that the masks contain; "
             "unlabelled pixels and padding are not counted",
             "frechet": "Gaussians with unbiased covariances",

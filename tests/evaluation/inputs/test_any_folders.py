@@ -277,3 +277,41 @@ def test_features_that_are_not_finite_name_their_images(
     with pytest.raises(UserError, match=r"features of val_00 are not finite numbers"):
         run(batch_size=50)
     assert not (tmp_path / "report").exists()
+
+
+def test_samples_of_other_masks_are_refused(
+    run: Callable[..., dict[str, Any]], data, make_samples, make_data
+) -> None:
+    ours = make_samples("stale")
+    other = make_data("redrawn")
+    path = other.mask_path("val", "val_02")
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    mask[0, 0] = 1
+    cv2.imwrite(str(path), mask)
+    plain = {"masks": None, "labels": None, "train": None}
+    with pytest.raises(UserError, match="'val_02__000' was generated from another mask"):
+        run(generated=ours.root, real=other.root, **plain)
+    # The same masks in files of other bytes are the same.
+    mask[0, 0] = data.read_mask("val", "val_02")[0, 0]
+    cv2.imwrite(str(path), mask, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    assert run(generated=ours.root, real=other.root, **plain)["n_generated"] == 12
+
+
+def test_a_protocol_says_to_what_sizes_are_brought(
+    run: Callable[..., dict[str, Any]], folders: Path
+) -> None:
+    """Real images of twice the size: refused, or resized where the protocol does so."""
+    for kind, flag in (("real", cv2.INTER_CUBIC), ("masks", cv2.INTER_NEAREST)):
+        for path in (folders / kind).iterdir():
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(path), cv2.resize(image, (64, 48), interpolation=flag))
+    with pytest.raises(UserError, match=r"is 32x24, .* is 64x48; .*--protocol"):
+        run()
+    report = run(protocol="spade")
+    assert report["protocol"]["name"] == "spade" and "bicubic" in report["protocol"]["sentence"]
+    scores = report["metrics"]["semantic_consistency"]
+    assert scores["miou"] > 0.75 and scores["miou_real"] > 0.7
+    with pytest.raises(UserError, match="protocol oasis wants 256x256 or 256x512"):
+        run(protocol="oasis", overwrite=True)
+    with pytest.raises(UserError, match=r"--max 3: protocol oasis has all images"):
+        run(protocol="oasis", max=3, overwrite=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from semsynth.core.errors import UserError
 from semsynth.data.resize import Size
 from semsynth.evaluation.inputs.image_set import PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs
-from semsynth.evaluation.inputs.mask_set import check_ids
+from semsynth.evaluation.inputs.mask_set import PreparedMasks, check_ids
 
 
 class _Sized(Protocol):
@@ -40,6 +42,7 @@ def check_inputs(inputs: Inputs) -> None:
             images.check()
     if inputs.masks is not None:
         check_ids(inputs.masks, inputs.masks_order)
+    _check_masks_of_samples(inputs)
     _check_copies(inputs)
 
 
@@ -76,6 +79,22 @@ def _same_size(images: _Sized, stem: str, others: _Sized, other: str) -> None:
             f"{images.where}: '{stem}' is {one[1]}x{one[0]}, '{other}' in {others.where} is "
             f"{two[1]}x{two[0]}; resize them alike yourself, or give a --protocol that says to what"
         )
+
+
+def _check_masks_of_samples(inputs: Inputs) -> None:
+    """Refuse samples that were generated from other masks than those they are scored against."""
+    generated, masks = inputs.generated, inputs.masks
+    if not isinstance(generated, PreparedImages) or not isinstance(masks, PreparedMasks):
+        return
+    own = PreparedMasks.of_split(generated.data, generated.split)
+    drawn_from, scored = own.digests(), masks.digests()
+    for sample, mask in inputs.samples_with_masks:
+        same = drawn_from[sample] == scored[mask]
+        if not same and not np.array_equal(own.read_mask(sample), masks.read_mask(mask)):
+            raise UserError(
+                f"{generated.where}: sample '{sample}' was generated from another mask than "
+                f"'{mask}' of {masks.where}; give the data that the samples were generated from"
+            )
 
 
 def _check_copies(inputs: Inputs) -> None:

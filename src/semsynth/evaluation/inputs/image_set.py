@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from semsynth.data.resize import Box, Size
 
 Pixels = npt.NDArray[np.uint8]
 _THREADS = 4
+_TILE = re.compile(r"(.+)@\d+_\d+")
 
 
 class ImageSet(Protocol):
@@ -142,8 +144,8 @@ class FolderImages:
         return replace(self, files={stem: self.files[stem] for stem in stems})
 
     def group(self, stem: str) -> str | None:
-        """Return the folder of a nested image."""
-        return stem.rpartition("/")[0] or None
+        """Return the image that a tile is of, or the folder of a nested image."""
+        return _image_of_tile(stem) or stem.rpartition("/")[0] or None
 
     def say_what_is_shown(self) -> None:
         """Say what reading the images as RGB passes over, with the number of images."""
@@ -217,8 +219,8 @@ class PreparedImages:
         return replace(self, stems=list(stems))
 
     def group(self, stem: str) -> str | None:
-        """Return nothing: prepared data do not record what their images are alike of."""
-        return None
+        """Return the image that a tile is of."""
+        return _image_of_tile(stem)
 
     def check(self) -> None:
         """Read the images that are not as they were written."""
@@ -229,6 +231,12 @@ class PreparedImages:
     def say_what_is_shown(self) -> None:
         """Say which channels are shown as RGB."""
         self.data.say_what_is_shown()
+
+
+def _image_of_tile(stem: str) -> str | None:
+    """Return the stem of the image that `semsynth prepare --tile` cut a tile from, or None."""
+    found = _TILE.fullmatch(stem)
+    return found[1] if found else None
 
 
 def _read_whole(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from semsynth.evaluation.inputs.folders import image_files, matching_folders
 from semsynth.evaluation.inputs.image_set import FolderImages, ImageSet, PreparedImages
 from semsynth.evaluation.inputs.mask_set import FolderMasks, MaskSet, PreparedMasks
 from semsynth.evaluation.inputs.matching import grouped, match
+from semsynth.evaluation.inputs.resized import ResizedImages, ResizedMasks
+from semsynth.evaluation.protocols import Protocol, choose_protocol, load_protocol
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Inputs:
         settings: what a manifest says of all samples (checkpoint, sampler, steps, ...).
         dataset: name of the data.
         licence: of the real images; empty: not known.
-        notes: what was found out about the inputs, in words, for the report.
+        protocol: how they are measured.
     """
 
     generated: ImageSet
@@ -48,7 +50,7 @@ class Inputs:
     settings: dict[str, Any] = field(default_factory=dict)
     dataset: str = ""
     licence: str = ""
-    notes: tuple[str, ...] = ()
+    protocol: Protocol = field(default_factory=load_protocol)
 
     @property
     def labels(self) -> LabelSet | None:
@@ -81,6 +83,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
     Raises:
         UserError: something is missing, unfinished or does not belong together.
     """
+    protocol = choose_protocol(config.protocol, config.protocol_flags)
     prepared = _prepared_sets(config)
     generated, samples = _open_generated(config)
     real = _open_real(config)
@@ -101,7 +104,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
     if samples is not None and masks is not None:
         check_same_labels(samples.data.labels, masks.labels, samples.where, masks.where)
     origin = real.data.info if isinstance(real, PreparedImages) else None
-    return Inputs(
+    inputs = Inputs(
         generated.of([stem for stems in by_mask.values() for stem in stems]),
         real.of(list(by_mask)),
         masks,
@@ -111,6 +114,37 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
         settings,
         origin.name if origin else real.title,
         origin.licence if origin else "",
+        protocol,
+    )
+    return _at_one_size(inputs)
+
+
+def _at_one_size(inputs: Inputs) -> Inputs:
+    """Bring real images and masks to the size of the generated ones, if the protocol says so.
+
+    Raises:
+        UserError: the generated images have several sizes, or one that the protocol does not have.
+    """
+    protocol, generated = inputs.protocol, inputs.generated
+    sizes = {generated.size(stem): stem for stem in reversed(generated.stems)}
+    for size in sizes:
+        protocol.check_size(size, generated.where)
+    if not protocol.resizes:
+        return inputs
+    if len(sizes) > 1:
+        (one, first), (two, second), *_ = sizes.items()
+        raise UserError(
+            f"{generated.where}: '{first}' is {one[1]}x{one[0]}, '{second}' {two[1]}x{two[0]}; "
+            f"protocol {protocol.name} resizes real images to the one size of the generated ones"
+        )
+    size = next(iter(sizes))
+    training, masks, learned = inputs.training, inputs.masks, inputs.training_masks
+    return replace(
+        inputs,
+        real=ResizedImages(inputs.real, size, protocol),
+        masks=None if masks is None else ResizedMasks(masks, size, protocol),
+        training=None if training is None else ResizedImages(training, size, protocol),
+        training_masks=None if learned is None else ResizedMasks(learned, size, protocol),
     )
 
 
