@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 # The class index of pixels that the loss leaves out: unlabelled, padding, outside the image.
 IGNORE_INDEX = -1
 # Larger splits are read from disk each time instead of being kept in memory.
-_CACHE_BYTES = 2_000_000_000
+CACHE_BYTES = 2_000_000_000
 
 # Ranges of the augmentation.
 # Log of the window's size relative to the image: from 0.78 (zoomed in) to 1.05 (zoomed out).
@@ -69,7 +69,7 @@ class SegmentationDataset:
             )
         self._lut = index_lut(data.labels)
         self._cache: list[tuple[Array, Array]] | None = None
-        if len(self.stems) * data.height * data.width * 5 <= _CACHE_BYTES:
+        if len(self.stems) * data.height * data.width * 5 <= CACHE_BYTES:
             stems = progress(self.stems, f"read {split}", unit="image")
             self._cache = [self._read(stem) for stem in stems]
 
