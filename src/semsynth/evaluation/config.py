@@ -74,6 +74,13 @@ class EvaluateConfig:
     """File alex.pth (LPIPS v0.1) for LPIPS; downloaded if not given."""
     download: bool = True
     """Download the public weights of FID and LPIPS if no file is given."""
+    train_segmenter: bool = False
+    """Train one segmenter on the generated images alone and one on the real images of their masks,
+    and test both on real images that neither has seen."""
+    train_segmenter_steps: int = 1400
+    """Training steps of each segmenter of --train-segmenter."""
+    train_segmenter_init: str | None = None
+    """Pretrained model that they start from, as --init-from of segment train."""
     augmentation: Path | None = None
     """augmentation.json of semsynth augment, which the report shows."""
     run: Path | None = None
@@ -100,7 +107,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("rows", "batch_size", "max"):
+        for name in ("rows", "batch_size", "max", "train_segmenter_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 flag = name.replace("_", "-")

@@ -25,6 +25,8 @@ from semsynth.evaluation.inputs.checks import check_inputs
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
 from semsynth.evaluation.measure import mean_colours, measure
+from semsynth.evaluation.metrics.blocks import blocks_of
+from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import open_extractors
 from semsynth.evaluation.partial_results import PartialResults, PartialStore
 from semsynth.evaluation.report.charts import Curve, read_curves
@@ -36,6 +38,14 @@ from semsynth.evaluation.report.entries import (
     versions,
 )
 from semsynth.evaluation.report.page import REPORT_JSON, write_report
+from semsynth.evaluation.texture import measure_texture, texture_entries
+from semsynth.evaluation.trained_on_generated import (
+    Plan,
+    forget_trainings,
+    plan_training,
+    train_and_test,
+    trained_entry,
+)
 from semsynth.segmentation.segmenter import Segmenter
 
 FORMAT = 1
@@ -85,6 +95,7 @@ def evaluate(config: EvaluateConfig) -> Json:
     output.claim()
     write_report(report, task.inputs, baseline, config, task.curves)
     store.remove()
+    forget_trainings(config)
     output.complete()
     return report
 
@@ -99,6 +110,7 @@ class _Task:
     missing: dict[str, str]
     augmentation: Any
     curves: list[Curve]
+    training: Plan | None
 
 
 def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
@@ -111,8 +123,9 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     extractors, without = open_extractors(config)
     missing |= without
     check_inputs(inputs)
+    training = plan_training(inputs, config) if config.train_segmenter else None
     accumulator = MetricAccumulator(segmenter, extractors, config.batch_size, shard)
-    return _Task(config, inputs, accumulator, missing, augmentation, curves)
+    return _Task(config, inputs, accumulator, missing, augmentation, curves, training)
 
 
 def evaluate_folders(
@@ -222,6 +235,7 @@ def _key(task: _Task) -> Json:
         "curves": digest_json(repr(task.curves)),
         **{name: getattr(config, name) for name in ("split", "train_split", "seed", "rows")},
         "batch_size": config.batch_size,
+        "trained_on_generated": None if task.training is None else task.training.key(config),
     }
 
 
@@ -247,13 +261,23 @@ def _results_of_all_processes(
 ) -> PartialResults | None:
     """Measure this process's part; return the sum of all parts, None while one is missing."""
     shard = task.accumulator.shard
-    if shard.count == 1:
-        return measure(task.config, task.accumulator, task.inputs, baseline)
+    if shard.count == 1 and task.training is None:
+        return _measure(task, baseline)
     output.claim()
+    if shard.count == 1:
+        return _measure(task, baseline)
     if store.read(shard) is None:
-        part = measure(task.config, task.accumulator, task.inputs, baseline)
-        store.write(shard, part)
+        store.write(shard, _measure(task, baseline))
     return store.total(shard.count)
+
+
+def _measure(task: _Task, baseline: MeanColorBaseline | None) -> PartialResults:
+    config, shard = task.config, task.accumulator.shard
+    results = measure(config, task.accumulator, task.inputs, baseline)
+    results.values.update(measure_texture(task.inputs, shard))
+    if task.training is not None:
+        results.values.update(train_and_test(task.training, config, shard))
+    return results
 
 
 def _scores(results: PartialResults, task: _Task) -> Json:
@@ -266,6 +290,11 @@ def _scores(results: PartialResults, task: _Task) -> Json:
         metrics["semantic_consistency"] = consistency(real, generated, accumulator.segmenter, seed)
     metrics |= distances(results, accumulator.extractors, task.inputs.first_samples, seed)
     metrics |= _lpips(results)
+    texture, without = texture_entries(results.values, task.inputs, _resampling(task))
+    metrics |= texture
+    if task.training is not None:
+        metrics["trained_on_generated"] = trained_entry(results.values, task.training, task.config)
+    missing |= without
     training = results.sets.get("training")
     return {
         "format": FORMAT,
@@ -277,6 +306,13 @@ def _scores(results: PartialResults, task: _Task) -> Json:
         "diversity": _diversity(results),
         "missing": missing,
     }
+
+
+def _resampling(task: _Task) -> Resampling | None:
+    """Return the draws of the masks that all intervals share."""
+    stems = task.inputs.masks_order
+    blocks = blocks_of(stems, [task.inputs.real.group(stem) for stem in stems])
+    return Resampling.of(blocks, task.config.seed)
 
 
 def _lpips(results: PartialResults) -> Json:

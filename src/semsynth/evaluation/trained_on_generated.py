@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from semsynth.core.devices import pick_device
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger, progress
-from semsynth.data.labels import LabelSet
+from semsynth.data.content import digest_json
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs
@@ -36,7 +37,6 @@ from semsynth.evaluation.inputs.mask_set import MaskSet, PreparedMasks
 from semsynth.evaluation.metrics.blocks import blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.mask_scores import MaskScores
-from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.loader import CACHE_BYTES, IGNORE_INDEX, index_lut
 from semsynth.segmentation.metrics import chunks, mean_iou
@@ -46,6 +46,8 @@ from semsynth.segmentation.train import build_segmenter, fit_segmenter
 Json = dict[str, Any]
 Rows = dict[int, tuple[float, ...]]
 Array = npt.NDArray[Any]
+# In the output folder, until the report is written.
+_FOLDER = ".trained"
 ARMS = ("trained on generated images", "trained on real images")
 # With fewer masks in a half there is nothing to learn, or nothing to test.
 _MIN_MASKS = 8
@@ -98,12 +100,10 @@ class Labelled:
         return np.asarray(counts / max(counts.sum(), 1.0))
 
     def check_size(self) -> tuple[int, int]:
-        """Return the size of all images; Unavailable where they have several."""
+        """Return the size of all images; UserError where they have several."""
         sizes = {self.images.size(stem) for stem, _ in self.pairs}
         if len(sizes) > 1:
-            raise Unavailable(
-                f"images of {self.images.title} have {len(sizes)} sizes; one is needed"
-            )
+            raise UserError(f"images of {self.images.title} have {len(sizes)} sizes; one is needed")
         return sizes.pop()
 
 
@@ -141,6 +141,11 @@ class Plan:
         """The stems of all test images, by their number."""
         return [stem for fold in self.folds for stem, _ in fold.test.pairs]
 
+    def key(self, config: EvaluateConfig) -> list[Any]:
+        """Return what decides the outcome besides the samples and the real images of the masks."""
+        tested = [[f.test.images.digests()[stem] for stem, _ in f.test.pairs] for f in self.folds]
+        return [digest_json(tested), config.train_segmenter_steps, config.train_segmenter_init]
+
     @property
     def test_groups(self) -> list[str | None]:
         """The group of each test image."""
@@ -151,12 +156,15 @@ def plan_training(inputs: Inputs, config: EvaluateConfig) -> Plan:
     """Decide what is trained on what, and what tests.
 
     Raises:
-        Unavailable: there are no masks, too few of them, or images of several sizes.
+        UserError: there are no masks, too few of them, or images of several sizes.
     """
     if inputs.masks is None:
-        raise Unavailable("needs masks: --masks (and --labels)")
+        raise UserError("--train-segmenter: needs masks; give --masks (and --labels)")
     if len(inputs.by_mask) < _MIN_MASKS:
-        raise Unavailable(f"needs at least {_MIN_MASKS} masks")
+        raise UserError(
+            f"--train-segmenter: {len(inputs.by_mask)} masks are too few, {_MIN_MASKS} are needed; "
+            "leave it out"
+        )
     third = _third_split(inputs, config)
     if third is not None:
         fold = Fold(*_arms(inputs, inputs.masks_order), third, 0)
@@ -166,7 +174,9 @@ def plan_training(inputs: Inputs, config: EvaluateConfig) -> Plan:
         plan = _halves(inputs)
     for fold in plan.folds:
         if len({part.check_size() for part in (fold.generated, fold.real, fold.test)}) > 1:
-            raise Unavailable("generated and real images have different sizes")
+            raise UserError(
+                "--train-segmenter: generated and real images have different sizes; resize them"
+            )
     return plan
 
 
@@ -207,7 +217,7 @@ def _halves(inputs: Inputs) -> Plan:
     parts = [
         [s for s, first in zip(stems, half, strict=True) if first == side] for side in (True, False)
     ]
-    folds = []
+    folds: list[Fold] = []
     for learned, tested in (parts, parts[::-1]):
         first = folds[0].first + len(folds[0].test) if folds else 0
         test = _arms(inputs, tested)[1]
@@ -232,35 +242,31 @@ def _half(n: int, index: Array | None) -> list[bool]:
     return [side[block] for block in index.tolist()]
 
 
-def train_and_test(
-    plan: Plan, config: EvaluateConfig, shard: Shard, folder: Path
-) -> dict[str, Rows]:
-    """Train this process's part of the segmenters and test them.
+def train_and_test(plan: Plan, config: EvaluateConfig, shard: Shard) -> dict[str, Rows]:
+    """Train this process's part of the segmenters and test them; an interrupted one goes on.
 
     Args:
         plan: what is trained on what.
         config: ``train_segmenter_steps``, ``train_segmenter_init``, ``seed``, ``device``.
         shard: which of the segmenters this process trains.
-        folder: where trainings are kept until the report is written; they go on there.
 
     Returns:
         By the arm, then by the number of the test image: hits, target and predicted pixels of each
         class, one after the other.
     """
-    settings = training_settings(config)
+    settings, folder = _settings(config), config.output / _FOLDER
     tasks = [(i, arm) for i in range(len(plan.folds)) for arm in range(len(ARMS))]
     found: dict[str, Rows] = {name: {} for name in ARMS}
     for i, arm in shard.of(tasks):
         fold = plan.folds[i]
         images = (fold.generated, fold.real)[arm]
         logger.info(f"segmenter {ARMS[arm]}: {len(images)} images, {settings.steps} steps")
-        name = f"{_digest(images, settings)}.pt"
-        segmenter = _trained(images, settings, folder, name)
+        segmenter = _trained(images, settings, folder / f"{_digest(images, settings)}.pth")
         found[ARMS[arm]] |= _test(segmenter, fold, config.batch_size)
     return found
 
 
-def training_settings(config: EvaluateConfig) -> SegmentTrainConfig:
+def _settings(config: EvaluateConfig) -> SegmentTrainConfig:
     """Return the settings of the segmenters' training: those of `semsynth segment train`."""
     return SegmentTrainConfig(
         steps=config.train_segmenter_steps,
@@ -278,21 +284,24 @@ def _digest(images: Labelled, settings: SegmentTrainConfig) -> str:
     return hashlib.sha256(json.dumps([content, how]).encode()).hexdigest()[:16]
 
 
-def _trained(images: Labelled, settings: SegmentTrainConfig, folder: Path, name: str) -> Segmenter:
+def _trained(images: Labelled, settings: SegmentTrainConfig, path: Path) -> Segmenter:
     """Return the segmenter of a training, from its file if it is finished."""
-    finished = folder / name.replace(".pt", ".pth")
-    if finished.exists():
+    if path.exists():
         try:
-            return Segmenter.load(finished, settings.device)
+            return Segmenter.load(path, settings.device)
         except UserError as error:
             logger.warning(f"{error}; trained again")
-    folder.mkdir(parents=True, exist_ok=True)
-    labels: LabelSet = images.masks.labels
-    segmenter = build_segmenter(settings, labels, images.check_size())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    segmenter = build_segmenter(settings, images.masks.labels, images.check_size())
     segmenter = segmenter.to(pick_device(settings.device))
-    fit_segmenter(segmenter, images, settings, folder / name)
-    segmenter.save(finished)
+    fit_segmenter(segmenter, images, settings, path.with_suffix(".state"))
+    segmenter.save(path)
     return segmenter
+
+
+def forget_trainings(config: EvaluateConfig) -> None:
+    """Remove the segmenters, once the report is written."""
+    shutil.rmtree(config.output / _FOLDER, ignore_errors=True)
 
 
 def _test(segmenter: Segmenter, fold: Fold, batch_size: int) -> Rows:
@@ -309,7 +318,7 @@ def _test(segmenter: Segmenter, fold: Fold, batch_size: int) -> Rows:
     return {number: tuple(row.ravel().tolist()) for number, row in scores.rows.items()}
 
 
-def entry(values: Mapping[str, Rows], plan: Plan, config: EvaluateConfig) -> Json:
+def trained_entry(values: Mapping[str, Rows], plan: Plan, config: EvaluateConfig) -> Json:
     """Return ``trained_on_generated`` of a report.
 
     Args:
