@@ -78,8 +78,8 @@ def test_classes_are_sorted_by_their_loss_of_iou(config: EvaluateConfig, vae: Pa
     assert f"{consistency['miou']:.3f}" in page and f"{consistency['miou_real']:.3f}" in page
     assert page.count("<img") == 3 * 4
     assert "<script" not in page and "url(" not in page
-    assert max(page.index(f"></span>{name}</td>") for name in consistency["per_class"]) == (
-        page.index(f"></span>{list(consistency['per_class'])[-1]}</td>")
+    assert max(page.index(f"></span>{name}</th>") for name in consistency["per_class"]) == (
+        page.index(f"></span>{list(consistency['per_class'])[-1]}</th>")
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,15 +29,13 @@ from semsynth.evaluation.accumulate import (
 )
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
 from semsynth.evaluation.distances import FeatureSets, frechet_entry
+from semsynth.evaluation.report.about import protocol_entries, provenance
+from semsynth.evaluation.report.album import Shown, encode
+from semsynth.evaluation.report.classes import class_table
 from semsynth.evaluation.report.entries import SEGMENTER_FEATURES, consistency, versions
-from semsynth.evaluation.report.page import (
-    REPORT_HTML,
-    REPORT_JSON,
-    Gallery,
-    data_uri,
-    fill_template,
-    legend,
-)
+from semsynth.evaluation.report.formats import interval, number
+from semsynth.evaluation.report.gallery import Strip
+from semsynth.evaluation.report.page import REPORT_HTML, REPORT_JSON, fill_template, legend
 from semsynth.models.codecs.codec import Codec, make_codec, normalize_images, open_codec
 from semsynth.models.codecs.vae import VaeCodec, load_vae
 from semsynth.models.config import whole_size
@@ -94,9 +92,8 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
         "missing": missing,
         **_provenance(data, config),
     }
-    shown = _gallery(round_trip, config.rows, config.seed)
-    page = fill_template("codec.html.j2", shown, report=report, distance=SEGMENTER)
-    write_text(config.output / REPORT_HTML, page)
+    rows = _gallery(round_trip, config.rows, config.seed)
+    write_text(config.output / REPORT_HTML, _page(report, rows, data))
     write_json(config.output / REPORT_JSON, report)
     output.complete()
     return report
@@ -107,6 +104,27 @@ def _distance(real: SetStatistics, rebuilt: SetStatistics) -> Json:
     rows, others = rebuilt.rows(SEGMENTER), real.rows(SEGMENTER)
     entry = frechet_entry(FeatureSets(rows, rows, others, None, None), SEGMENTER_FEATURES)
     return {SEGMENTER: entry}
+
+
+def _page(report: Json, rows: list[Strip], data: PreparedDataset) -> str:
+    consistency, colours = report["metrics"]["semantic_consistency"], legend(data.labels)
+    notes = [*protocol_entries(report), *provenance(report)]
+    for key, title in (("miou_real", "original"), ("miou", "reconstruction")):
+        ends = interval(consistency.get(f"{key}_interval"))
+        notes.append((f"95% interval of mIoU, {title}", ends))
+    distance = report["metrics"]["frechet"].get(SEGMENTER)
+    if distance is not None:
+        text = f"{number(distance['value'])} on the segmenter's features, 0 is equal"
+        notes.append(("Fréchet distance", text))
+    return fill_template(
+        "codec.html.j2",
+        title=f"semsynth codec report: {report['dataset']}",
+        report=report,
+        classes=class_table(consistency, dict(colours), "reconstruction"),
+        rows=rows,
+        legend=colours,
+        provenance=notes,
+    )
 
 
 def _check_images(data: PreparedDataset, split: str) -> None:
@@ -287,12 +305,12 @@ def _with_costs(scores: Json) -> Json:
     }
 
 
-def _gallery(round_trip: CodecRoundTrip, rows: int, seed: int) -> Gallery:
+def _gallery(round_trip: CodecRoundTrip, rows: int, seed: int) -> list[Strip]:
     """Show the part with the largest error of randomly chosen images, at full resolution."""
     data, split = round_trip.data, round_trip.split
     stems = data.stems(split)
     chosen = numpy_rng(seed, "gallery").permutation(len(stems))[:rows]
-    table: list[tuple[str, Sequence[tuple[str, str]]]] = []
+    table = []
     for stem in (stems[i] for i in sorted(chosen.tolist())):
         real = data.read_image(split, stem)
         rebuilt = round_trip.reconstruct(real)
@@ -304,8 +322,13 @@ def _gallery(round_trip: CodecRoundTrip, rows: int, seed: int) -> Gallery:
             "reconstruction": rebuilt,
             f"difference x{_GAIN}": cv2.convertScaleAbs(difference, alpha=_GAIN),
         }
-        table.append((stem, [(name, data_uri(image[window])) for name, image in shown.items()]))
-    return Gallery(table, legend(data.labels))
+        images = [
+            Shown(name, image[window], f"{name} of {stem}", flat=name == "mask")
+            for name, image in shown.items()
+        ]
+        table.append(Strip(stem, images))
+    encode([image for strip in table for image in strip.images])
+    return table
 
 
 def _worst_window(difference_HW3: npt.NDArray[Any]) -> tuple[slice, slice]:

@@ -37,7 +37,10 @@ from semsynth.evaluation.report.entries import (
     distances,
     versions,
 )
-from semsynth.evaluation.report.page import REPORT_JSON, write_report
+from semsynth.evaluation.report.gallery import Judged
+from semsynth.evaluation.report.page import REPORT_JSON, Sources, write_report
+from semsynth.evaluation.report.per_image import Measured, image_scores, scores_of
+from semsynth.evaluation.report.verdict import sentences
 from semsynth.evaluation.texture import measure_texture, texture_entries
 from semsynth.evaluation.trained_on_generated import (
     Plan,
@@ -92,8 +95,9 @@ def evaluate(config: EvaluateConfig) -> Json:
     }
     if task.augmentation is not None:
         report["augmentation"] = task.augmentation
+    report["verdict"] = sentences(report)
     output.claim()
-    write_report(report, task.inputs, baseline, config, task.curves)
+    write_report(report, _sources(results, task, baseline), config)
     store.remove()
     forget_trainings(config)
     output.complete()
@@ -313,6 +317,20 @@ def _resampling(task: _Task) -> Resampling | None:
     stems = task.inputs.masks_order
     blocks = blocks_of(stems, [task.inputs.real.group(stem) for stem in stems])
     return Resampling.of(blocks, task.config.seed)
+
+
+def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline | None) -> Sources:
+    """Return what the page shows: images, scores of each, and what the segmenter finds in them."""
+    inputs, judge = task.inputs, task.accumulator.segmenter
+    generated, real = results.sets["generated"].scores, results.sets["real"].scores
+    lpips = {number: mean for number, (mean, *_) in results.values.get("lpips", {}).items()}
+    scores = image_scores(inputs, Measured(generated, lpips))
+    judged = None
+    if judge is not None and generated is not None and real is not None:
+        stems = inputs.masks_order
+        ceilings = {stems[number]: scores_of(row)[0] for number, row in real.rows.items()}
+        judged = Judged(judge, generated.ids.tolist(), scores, ceilings)
+    return Sources(inputs, scores, baseline, judged, task.curves)
 
 
 def _lpips(results: PartialResults) -> Json:

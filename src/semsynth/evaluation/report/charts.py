@@ -1,28 +1,35 @@
-"""Loss curves as inline SVG: the report is self-contained."""
+"""The curves of a training: losses, and the scores of its samples."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from semsynth.core.errors import UserError
+from semsynth.evaluation.report.figures import Axes, Series, legend, plot
 
 METRICS = "metrics.jsonl"
-_WIDTH, _HEIGHT = 720, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 30
 _MAX_POINTS = 300
-_TITLES = {"loss": "training loss", "validation_loss": "validation loss"}
-_COLOURS = {"loss": "#94a3b8", "validation_loss": "#0f766e"}
+_LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
+_SCORES = {"miou_real": "mIoU of real images", "miou": "mIoU of samples"}
+_DISTANCES = {"kd": "kernel distance", "fd": "Fréchet distance"}
+_TITLES = _LOSSES | _SCORES | _DISTANCES
+# Each figure: its curves, the axis, and whether the axis is logarithmic.
+_FIGURES = (
+    (_LOSSES, "loss, lower is better", True),
+    (_SCORES, "mIoU, higher is better", False),
+    ({"kd": ""}, "kernel distance, lower is better", False),
+    ({"fd": ""}, "Fréchet distance, lower is better", False),
+)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A named curve: positive values at steps."""
+    """A named curve: values at steps, positive for losses."""
 
     name: str
     steps: Sequence[float]
@@ -30,7 +37,7 @@ class Curve:
 
 
 def read_curves(run: Path) -> list[Curve]:
-    """Read training and validation loss from a run's ``metrics.jsonl``.
+    """Read losses and scores of samples from a run's ``metrics.jsonl``.
 
     Raises:
         UserError: the run has no such file.
@@ -46,54 +53,38 @@ def read_curves(run: Path) -> list[Curve]:
             continue  # the incomplete last line of a run that was killed
     curves = []
     for name in _TITLES:
-        points = [(x["step"], x[name]) for x in lines if x.get(name, 0) > 0]
+        points = [(x["step"], x[name]) for x in lines if _usable(name, x.get(name))]
         points = points[:: max(-(-len(points) // _MAX_POINTS), 1)]
         if len(points) > 1:
             curves.append(Curve(name, *map(list, zip(*points, strict=True))))
     return curves
 
 
+def _usable(name: str, value: float | None) -> bool:
+    """Losses are drawn on a logarithmic scale; a kernel distance may be negative."""
+    return value is not None and (value > 0 or name not in _LOSSES)
+
+
 def draw(curves: Sequence[Curve]) -> Markup:
     """Return one plot with all curves, on a logarithmic scale, as SVG."""
-    right = max(max(curve.steps) for curve in curves)
-    logs = [math.log10(value) for curve in curves for value in curve.values]
-    low, high = min(logs), max(logs)
-    low, high = low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3
-
-    def x(step: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / right
-
-    def y(value: float) -> float:
-        share = (math.log10(value) - low) / (high - low)
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share)
-
-    parts = [_grid(10 ** (low + (high - low) * i / 4), y) for i in range(5)]
-    for i in range(5):
-        at = right * i / 4
-        anchor = "end" if i == 4 else "middle"
-        parts.append(
-            f'<text x="{x(at):.0f}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{at:,.0f}</text>'
-        )
-    for curve in curves:
-        points = zip(curve.steps, curve.values, strict=True)
-        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
-        parts.append(
-            f'<polyline fill="none" stroke-width="2" stroke="{_COLOURS[curve.name]}" '
-            f'points="{path}"/>'
-        )
-    return Markup(
-        f'<svg class="curves" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="Loss by step">{"".join(parts)}</svg>'
-    )
+    axes = Axes("step", "loss, lower is better", logarithmic=True, from_zero=True)
+    return plot(_series(curves), axes, "Loss by step")
 
 
-def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
-    """Return name and colour of each curve."""
-    return [(str(escape(_TITLES[curve.name])), _COLOURS[curve.name]) for curve in curves]
+def training_figures(curves: Sequence[Curve]) -> list[tuple[Markup, list[tuple[str, str]]]]:
+    """Return a figure with its legend for losses, for mIoU, and for each distance."""
+    figures = []
+    for names, title, logarithmic in _FIGURES:
+        shown = [curve for curve in curves if curve.name in names]
+        if shown:
+            axes = Axes("step", title, logarithmic=logarithmic, from_zero=True)
+            lines = _series(shown)
+            figures.append((plot(lines, axes, f"{title}, by step"), legend(lines)))
+    return figures
 
 
-def _grid(value: float, y: Callable[[float], float]) -> str:
-    return (
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>'
-    )
+def _series(curves: Sequence[Curve]) -> list[Series]:
+    return [
+        Series(_TITLES[curve.name], list(zip(curve.steps, curve.values, strict=True)))
+        for curve in curves
+    ]

@@ -1,70 +1,107 @@
-"""report.json and report.html: the numbers, and one page that explains them and shows images."""
+"""report.html: one page that explains the numbers and shows images, and the files beside it."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
-import numpy.typing as npt
 
 from semsynth.core.files import write_json, write_text
-from semsynth.core.rng import numpy_rng
-from semsynth.data.info import ImageFormat
 from semsynth.data.labels import LabelSet, hex_color
-from semsynth.data.writer import encode_image
-from semsynth.evaluation.accumulate import SEGMENTER
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.inputs.inputs import Inputs
-from semsynth.evaluation.report import charts
+from semsynth.evaluation.report import about, classes, distances, verdict
+from semsynth.evaluation.report.album import Shown, data_uri, encode
+from semsynth.evaluation.report.charts import Curve, training_figures
+from semsynth.evaluation.report.experiments import augmentation_table, sweep_part
+from semsynth.evaluation.report.figures import Axes, Series, histogram
+from semsynth.evaluation.report.figures import legend as lines_legend
+from semsynth.evaluation.report.formats import STYLES, look
+from semsynth.evaluation.report.gallery import (
+    Judged,
+    Strip,
+    extremes,
+    nearest_pairs,
+    random_rows,
+    strips,
+)
+from semsynth.evaluation.report.per_image import PER_IMAGE_CSV, ImageScores, write_per_image
+from semsynth.evaluation.report.summary import summary_table
 
-Array = npt.NDArray[Any]
+__all__ = ["REPORT_HTML", "REPORT_JSON", "Album", "Sources", "data_uri", "fill_template", "render"]
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
-MAX_SAMPLES = 4
-_NONE = "\N{EN DASH}"
-# Images are shrunk to this side; those with a longer side than _MAX_PNG_SIDE are stored as JPEG.
-_MAX_SHOWN_SIDE = 384
-_MAX_PNG_SIDE = 160
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Images as data URIs, one row for each mask: (title, [(caption, URI)])."""
+class Sources:
+    """Where the page takes its images and curves from.
 
-    rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
-    legend: Sequence[tuple[str, str]]
+    Attributes:
+        inputs: the images and masks.
+        scores: of all generated images, in their order.
+        baseline: the mean-colour baseline, if there is one.
+        judged: what the segmenter finds, if there is one.
+        curves: of the training, if its run was given.
+    """
+
+    inputs: Inputs
+    scores: Sequence[ImageScores]
+    baseline: MeanColorBaseline | None = None
+    judged: Judged | None = None
+    curves: Sequence[Curve] = ()
 
 
-def gallery(inputs: Inputs, baseline: MeanColorBaseline | None, rows: int, seed: int) -> Gallery:
-    """Show randomly chosen masks with their real image, mean colours and samples.
+@dataclass(frozen=True)
+class Album:
+    """All images of a page, each list a part of it; and name and colour of the classes."""
+
+    rows: Sequence[Strip] = ()
+    extremes: Sequence[Strip] = ()
+    strips: Sequence[Strip] = ()
+    pairs: Sequence[Strip] = ()
+    legend: Sequence[tuple[str, str]] = ()
+
+    @property
+    def images(self) -> Iterator[Shown]:
+        """All images in the order of the page."""
+        for part in (self.rows, self.extremes, self.strips, self.pairs):
+            for strip in part:
+                yield from strip.images
+
+
+def write_report(report: Json, sources: Sources, config: EvaluateConfig) -> None:
+    """Write per_image.csv, report.html and then report.json, the sign of a finished report."""
+    album = choose_images(report, sources, config.rows, config.seed)
+    write_per_image(config.output / PER_IMAGE_CSV, sources.scores)
+    write_text(config.output / REPORT_HTML, render(report, album, sources.curves))
+    write_json(config.output / REPORT_JSON, report)
+
+
+def choose_images(report: Json, sources: Sources, rows: int, seed: int) -> Album:
+    """Return the images of the page, encoded.
 
     Args:
-        inputs: the images.
-        baseline: the mean-colour baseline, if there is one.
-        rows: number of masks, at most.
+        report: the content of report.json.
+        sources: where the images are.
+        rows: number of masks of the random choice.
         seed: seed of the choice.
     """
-    stems = inputs.masks_order
-    chosen = numpy_rng(seed, "gallery").permutation(len(stems))[:rows]
-    table = []
-    for stem in (stems[i] for i in sorted(chosen.tolist())):
-        cells = []
-        if inputs.masks is not None:
-            mask = inputs.masks.read_mask(stem)
-            cells.append(("mask", data_uri(inputs.masks.labels.colorize(mask))))
-        cells.append(("real", data_uri(inputs.real.read_rgb(stem))))
-        if baseline is not None and inputs.masks is not None:
-            cells.append(("mean colours", data_uri(baseline.render(mask))))
-        for k, sample in enumerate(inputs.by_mask[stem][:MAX_SAMPLES]):
-            cells.append((f"sample {k + 1}", data_uri(inputs.generated.read_rgb(sample))))
-        table.append((stem, cells))
-    return Gallery(table, [] if inputs.labels is None else legend(inputs.labels))
+    inputs = sources.inputs
+    closest = look(report, "metrics.copies.closest") or []
+    album = Album(
+        random_rows(inputs, sources.baseline, rows, seed),
+        () if sources.judged is None else extremes(inputs, sources.judged),
+        strips(inputs, seed),
+        nearest_pairs(inputs, closest) if inputs.training is not None else (),
+        [] if inputs.labels is None else legend(inputs.labels),
+    )
+    encode(list(album.images))
+    return album
 
 
 def legend(labels: LabelSet) -> list[tuple[str, str]]:
@@ -72,38 +109,69 @@ def legend(labels: LabelSet) -> list[tuple[str, str]]:
     return [(label.name, hex_color(label.color)) for label in labels.labels]
 
 
-def data_uri(image: Array) -> str:
-    """Return an image (H, W, 3) uint8 RGB as a data URI, shrunk if it is large."""
-    side = max(image.shape[:2])
-    if side > _MAX_SHOWN_SIDE:
-        scale = _MAX_SHOWN_SIDE / side
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    kind: ImageFormat = "png" if side <= _MAX_PNG_SIDE else "jpg"
-    code = base64.b64encode(encode_image(np.ascontiguousarray(image), kind)).decode()
-    return f"data:image/{'png' if kind == 'png' else 'jpeg'};base64,{code}"
+def render(report: Json, album: Album, curves: Sequence[Curve] = ()) -> str:
+    """Return the page; it is self-contained, without scripts or references.
 
-
-def render(report: Mapping[str, Any], shown: Gallery, curves: Sequence[charts.Curve] = ()) -> str:
-    """Return the page; it is self-contained, without scripts or references."""
-    consistency = report["metrics"].get("semantic_consistency")
-    ceiling = consistency["miou_real"] if consistency else None
+    Args:
+        report: the content of report.json.
+        album: its images.
+        curves: of the training.
+    """
+    consistency = look(report, "metrics.semantic_consistency")
+    colours = dict(album.legend)
     return fill_template(
         "report.html.j2",
-        shown,
+        title=f"semsynth report: {report['dataset']}",
         report=report,
-        consistency=consistency,
-        ratio=consistency["miou"] / ceiling if consistency and ceiling else None,
-        frechet=report["metrics"]["frechet"].get(SEGMENTER),
-        distances=_distances(report),
-        classes=_classes(consistency) if consistency else [],
-        curves=charts.draw(curves) if curves else None,
-        curves_legend=charts.legend(curves),
-        augmentation=report.get("augmentation"),
+        lead=about.lead(report),
+        warnings=verdict.warnings(report),
+        cards=verdict.cards(report),
+        summary=summary_table(report),
+        few=distances.note_on_few(report),
+        protocol_sentence=about.protocol_sentence(report),
+        protocol=about.protocol_entries(report),
+        has_masks=bool(album.legend),
+        gallery=album,
+        extremes=album.extremes,
+        classes=classes.class_table(consistency, colours) if consistency else None,
+        confusion=classes.confusion_table(consistency, colours) if consistency else None,
+        strips=album.strips,
+        copies=_copies(report, album),
+        fair=distances.fair_table(report),
+        same_masks=distances.same_masks_table(report),
+        manifold=distances.manifold_table(report),
+        sweep=sweep_part(report),
+        augmentation=augmentation_table(report),
+        curves=training_figures(curves),
+        provenance=about.provenance(report),
     )
 
 
-def fill_template(name: str, shown: Gallery, **values: Any) -> str:
-    """Return the page of a template of this folder, with a gallery."""
+def _copies(report: Json, album: Album) -> dict[str, Any] | None:
+    """Return the part on nearest training images, None where they were not looked for."""
+    copies = look(report, "metrics.copies")
+    if not copies:
+        return None
+    part: dict[str, Any] = {"sentence": about.copies_sentence(copies), "pairs": album.pairs}
+    bins = look(copies, "histogram.distance")
+    if bins:
+        names = (("held_out", "held-out real images"), ("generated", "generated images"))
+        lines = [(name, _shares(bins[key])) for key, name in names if bins.get(key)]
+        x = "distance to the nearest training image, larger is newer"
+        axes = Axes(x, "share of images", from_zero=True, y_from_zero=True)
+        title = "Distances of generated and held-out real images to their nearest training image"
+        part["histogram"] = histogram(bins["edges"], lines, axes, title)
+        part["legend"] = lines_legend([Series(name, ()) for name, _ in lines])
+    return part
+
+
+def _shares(counts: Sequence[float]) -> list[float]:
+    total = sum(counts) or 1
+    return [value / total for value in counts]
+
+
+def fill_template(name: str, **values: Any) -> str:
+    """Return the page of a template of this folder."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(
             lambda file: (
@@ -115,62 +183,5 @@ def fill_template(name: str, shown: Gallery, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"share": _share, "number": _number, "points": _points}
-    return environment.get_template(name).render(
-        colours=dict(shown.legend),
-        gallery=shown,
-        columns=max((len(cells) for _, cells in shown.rows), default=0),
-        **values,
-    )
-
-
-def write_report(
-    report: Mapping[str, Any],
-    inputs: Inputs,
-    baseline: MeanColorBaseline | None,
-    config: EvaluateConfig,
-    curves: Sequence[charts.Curve],
-) -> None:
-    """Write report.html and then report.json, the sign of a finished report."""
-    shown = gallery(inputs, baseline, config.rows, config.seed)
-    write_text(config.output / REPORT_HTML, render(report, shown, curves))
-    write_json(config.output / REPORT_JSON, report)
-
-
-def _classes(consistency: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
-    """Return name, IoU and real IoU of each class, in the order of the real IoU, best first."""
-    rows = [(name, x["iou"], x["iou_real"]) for name, x in consistency["per_class"].items()]
-    return sorted(rows, key=lambda row: -(row[2] or 0.0))
-
-
-def _distances(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each Frechet distance, FID first."""
-    baseline = report["controls"].get("mean_colours", {}).get("frechet", {})
-    entries = {"fid": report["metrics"].get("fid"), **report["metrics"]["frechet"]}
-    return [
-        {
-            "name": name,
-            "about": report["features"].get(name, ""),
-            "value": entry["value"],
-            "real": entry.get("to_training", {}).get("real"),
-            "baseline": baseline.get(name, {}).get("value"),
-            "n": f"{entry['n_generated']} / {entry['n_real']}",
-        }
-        for name, entry in entries.items()
-        if entry is not None
-    ]
-
-
-def _share(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.3f}"
-
-
-def _points(value: float) -> str:
-    """Return a difference of two shares in percentage points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    environment.filters |= {**STYLES, "width": lambda share: f"{100 * min(max(share, 0), 1):.1f}%"}
+    return environment.get_template(name).render(**values)

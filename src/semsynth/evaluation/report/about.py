@@ -1,0 +1,119 @@
+"""What a report is of: its first lines, its protocol, and where everything comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from semsynth.evaluation.report.formats import count, interval, look, percent, plural
+
+Json = Mapping[str, Any]
+Entries = list[tuple[str, str]]
+_SHORT_HASH = 12
+_COMPARED = "compared with the real images of the same masks"
+
+
+def lead(report: Json) -> str:
+    """Return the line below the title: how many images of what, and what they are compared with."""
+    text = plural(report["n_generated"], "generated image")
+    if report.get("n_masks"):
+        text += f" of {plural(report['n_masks'], 'mask')}"
+    details = []
+    if report.get("split"):
+        details.append(f"split “{report['split']}”")
+    if report.get("image_size"):
+        height, width = report["image_size"]
+        details.append(f"{width}\N{MULTIPLICATION SIGN}{height} pixels")
+    if details:
+        text += f" ({', '.join(details)})"
+    text += f", {_COMPARED}" if report.get("n_masks") else ", compared with real images"
+    if report.get("checkpoint"):
+        text += f"; checkpoint {str(report['checkpoint'])[:_SHORT_HASH]}"
+    return text + "."
+
+
+def protocol_sentence(report: Json) -> str:
+    """Return the sentence of the protocol, or its name."""
+    protocol = report.get("protocol") or {}
+    name = protocol.get("name", "semsynth")
+    sentence = protocol.get("sentence")
+    return f"Protocol “{name}”: {sentence}" if sentence else f"Protocol “{name}”."
+
+
+def protocol_entries(report: Json) -> Entries:
+    """Return the other values of the protocol with their names."""
+    protocol = report.get("protocol") or {}
+    return [
+        (name.replace("_", " "), _text(value))
+        for name, value in protocol.items()
+        if name not in ("name", "sentence") and value not in (None, "", [], {})
+    ]
+
+
+def provenance(report: Json) -> Entries:
+    """Return the names and values of everything that the numbers depend on."""
+    entries = [("generator", _generator(report))] if report["n_generated"] else []
+    for key, title in (("semantic_consistency", "segmenter"), ("second_judge", "second segmenter")):
+        evaluator = look(report, f"metrics.{key}.evaluator")
+        if evaluator:
+            entries.append((title, _evaluator(evaluator)))
+    for name, text in (report.get("features") or {}).items():
+        entries.append((f"features: {name}", _text(text)))
+    if report.get("licence"):
+        entries.append(("licence of the data", str(report["licence"])))
+    entries.append(("seed", _text(report.get("seed"))))
+    entries.append(("versions", _text(report.get("versions") or {})))
+    return entries
+
+
+def _generator(report: Json) -> str:
+    words = [str(report["checkpoint"]) if report.get("checkpoint") else "checkpoint not recorded"]
+    words += [
+        f"{key.replace('_', ' ')} {_text(value)}"
+        for key, value in (report.get("made_with") or {}).items()
+        if key != "checkpoint"
+    ]
+    return ", ".join(words)
+
+
+def _evaluator(evaluator: Json) -> str:
+    name = evaluator.get("name") or f"{evaluator.get('kind')} segmenter"
+    text = f"{name}, SHA-256 {evaluator.get('sha256')}"
+    trained = evaluator.get("trained_on") or {}
+    if trained.get("n_train"):
+        where = ", ".join(str(trained[key]) for key in ("data", "split") if trained.get(key))
+        text += f", trained on {plural(trained['n_train'], 'real image')} ({where})"
+    if evaluator.get("left_out"):
+        text += f"; classes that it does not know: {', '.join(evaluator['left_out'])}"
+    if evaluator.get("seen"):
+        text += f"; has seen images that it scores: {_text(evaluator['seen'])}"
+    return text
+
+
+def _text(value: Any) -> str:
+    """Return a value of JSON in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def copies_sentence(copies: Json) -> str:
+    """Return what was found about copies, in words.
+
+    Args:
+        copies: ``metrics.copies`` of the report.
+    """
+    if copies.get("share") is None:
+        return "The generated images that are nearest to a training image, beside it."
+    ends = copies.get("interval")
+    level = "" if ends is None else f" (95% interval {interval(ends, 'percent')})"
+    text = f"{percent(copies['share'])}{level} of {count(copies.get('n'))} generated images are "
+    text += "nearer to a training image than the threshold"
+    real = look(copies, "held_out.share")
+    if real is not None:
+        text += f", and {percent(real)} of held-out real images"
+    return text + "; lower is better. Below are the nearest ones, beside their training image."
