@@ -28,7 +28,7 @@ NAMES = ("theirs", "real")
     ],
 )
 def test_one_rule_fits_all_names(samples, masks, expected) -> None:
-    assert match(samples, masks, NAMES, None) == (expected or {stem: stem for stem in samples})
+    assert match(samples, masks, NAMES, None)[0] == (expected or {stem: stem for stem in samples})
 
 
 def test_two_rules_that_differ_are_a_question() -> None:
@@ -37,8 +37,8 @@ def test_two_rules_that_differ_are_a_question() -> None:
         UserError, match=r"may be of 'a_1' or of 'a'.*--match STEM or --match STEM_K"
     ):
         match(samples, masks, NAMES, None)
-    assert match(samples, masks, NAMES, "STEM") == {"a_1": "a_1", "a_2": "a_2"}
-    assert match(samples, masks, NAMES, "STEM_K") == {"a_1": "a", "a_2": "a"}
+    assert match(samples, masks, NAMES, "STEM") == ({"a_1": "a_1", "a_2": "a_2"}, "STEM")
+    assert match(samples, masks, NAMES, "STEM_K") == ({"a_1": "a", "a_2": "a"}, "STEM_K")
 
 
 def test_what_fits_no_rule_names_five_of_each_side() -> None:

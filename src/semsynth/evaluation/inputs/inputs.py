@@ -9,6 +9,7 @@ from typing import Any
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.core.logging import logger
 from semsynth.core.outputs import MARKER
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
@@ -39,6 +40,7 @@ class Inputs:
         dataset: name of the data.
         licence: of the real images; empty: not known.
         protocol: how they are measured.
+        matched_by: what said which sample is of which mask: ``manifest``, or a rule of names.
     """
 
     generated: ImageSet
@@ -51,6 +53,7 @@ class Inputs:
     dataset: str = ""
     licence: str = ""
     protocol: Protocol = field(default_factory=load_protocol)
+    matched_by: str = ""
 
     @property
     def labels(self) -> LabelSet | None:
@@ -88,7 +91,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
     generated, samples = _open_generated(config)
     real = _open_real(config)
     masks = _open_masks(config, prepared, samples)
-    pairs, settings = _pairs(config, generated, samples, masks or real)
+    pairs, settings, rule = _pairs(config, generated, samples, masks or real)
     if masks is None and samples is not None:
         firsts = {mask: sample for sample, mask in reversed(list(pairs.items()))}
         masks = PreparedMasks(samples.data, samples.split, firsts)
@@ -99,6 +102,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
             f"{real.where}: has no image of mask '{absent[0]}' ({len(absent)} masks without real "
             "image); give the real images of the same masks as --real"
         )
+    _say_matches(generated.where, by_mask, (masks or real).stems, rule)
     by_mask = {stem: by_mask[stem] for stem in _spread(list(by_mask), config.max)}
     training, training_masks = _open_training(config, prepared)
     if samples is not None and masks is not None:
@@ -115,6 +119,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
         origin.name if origin else real.title,
         origin.licence if origin else "",
         protocol,
+        rule,
     )
     return _at_one_size(inputs)
 
@@ -273,8 +278,8 @@ def _pairs(
     generated: ImageSet,
     samples: PreparedImages | None,
     masks: MaskSet | ImageSet,
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the mask of each sample, and what the manifest says of all."""
+) -> tuple[dict[str, str], dict[str, Any], str]:
+    """Return the mask of each sample, what the manifest says of all, and what told the masks."""
     rule = None if config.match == "auto" else config.match
     names = (generated.where, masks.where)
     lines = [] if samples is None else read_manifest(samples.data.root)
@@ -293,9 +298,21 @@ def _pairs(
                 f"{generated.where}: sample '{wrong}' is of mask '{pairs[wrong]}', which "
                 f"{masks.where} does not have; give the data that the samples were generated from"
             )
-        return pairs, _common(list(manifest.values()))
-    pairs = match(generated.stems, masks.stems, names, rule)
-    return pairs, _common(list(manifest.values()))
+        return pairs, _common(list(manifest.values())), "manifest"
+    pairs, used = match(generated.stems, masks.stems, names, rule)
+    return pairs, _common(list(manifest.values())), used
+
+
+def _say_matches(
+    where: str, by_mask: dict[str, list[str]], stems: Sequence[str], rule: str
+) -> None:
+    """Say in a line how many images are of how many masks, by which rule, and what has none."""
+    counts = sorted({len(samples) for samples in by_mask.values()})
+    each = "1" if counts == [1] else " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    left = len(stems) - len(by_mask)
+    rest = f"; {left} without generated images are left out" if left else ""
+    total = sum(map(len, by_mask.values()))
+    logger.info(f"{where}: {total} images of {len(by_mask)} masks, {each} each, by {rule}{rest}")
 
 
 def _common(entries: list[dict[str, Any]]) -> dict[str, Any]:

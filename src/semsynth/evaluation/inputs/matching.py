@@ -17,8 +17,8 @@ _PATTERNS = {"STEM__K": re.compile(r"(.+)__[0-9]+"), "STEM_K": re.compile(r"(.+)
 
 def match(
     samples: Sequence[str], masks: Iterable[str], names: tuple[str, str], rule: MatchRule | None
-) -> dict[str, str]:
-    """Return the stem of the mask by that of each sample.
+) -> tuple[dict[str, str], MatchRule]:
+    """Return the stem of the mask by that of each sample, and the rule that says so.
 
     One rule holds for all samples: the stem of the mask itself, with ``__K`` or ``_K`` behind it,
     or below a folder for each sample (``K/STEM``).
@@ -46,7 +46,7 @@ def match(
                 f"{names[0]}: image '{stem}' may be of '{fitting[first][stem]}' or of "
                 f"'{pairs[stem]}' of {names[1]}; say which with --match {first} or --match {name}"
             )
-    return {stem: str(mask) for stem, mask in fitting[first].items()}
+    return {stem: str(mask) for stem, mask in fitting[first].items()}, first
 
 
 def mask_of(stem: str, rule: MatchRule) -> str | None:
