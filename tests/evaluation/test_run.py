@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -122,6 +123,20 @@ def test_page_is_self_contained_and_complete(config: EvaluateConfig, tmp_path: P
     assert "\N{MINUS SIGN}1.2" in page
     assert "<polyline" in page
     assert "--inception" in page
+
+
+def test_each_image_has_a_line_of_its_own(config: EvaluateConfig) -> None:
+    report = evaluate(config)
+    with (config.output / "per_image.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == report["n_generated"] == 12
+    assert [lines[i]["stem"] for i in (0, 1, 11)] == ["val_00__000", "val_00__001", "val_05__001"]
+    assert all(line["stem"].startswith(f"{line['mask']}__") for line in lines)
+    scores = [float(line["accuracy"]) for line in lines]
+    consistency = report["metrics"]["semantic_consistency"]
+    assert np.mean(scores) == pytest.approx(consistency["pixel_accuracy"], abs=0.01)
+    assert len(report["verdict"]) == 3
+    assert f"{consistency['miou']:.3f}" in report["verdict"][0]
 
 
 def test_names_from_the_data_cannot_break_the_page(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -68,8 +68,17 @@ def test_nearer_than_real_images_is_a_warning(report: Json) -> None:
 
 def test_a_difference_within_two_standard_errors_is_none(report: Json) -> None:
     report["metrics"]["kid"]["to_training"] |= {"difference": -0.0019, "standard_error": 0.001}
-    assert "as far from the training images as held-out real images" in sentences(report)[1]
+    assert "about as far from the training images as held-out real images" in sentences(report)[1]
     assert not [text for text in warnings(report) if "nearer" in text]
+
+
+def test_without_a_standard_error_a_difference_must_be_clear(report: Json) -> None:
+    fair = report["metrics"]["kid"]["to_training"]
+    del fair["standard_error"]
+    fair |= {"generated": 1.04, "real": 1.0, "difference": 0.04}
+    assert "about as far from the training images" in sentences(report)[1]
+    fair |= {"generated": 1.4, "difference": 0.4}
+    assert "farther from the training images" in sentences(report)[1]
 
 
 def test_many_copies_are_the_first_warning(report: Json) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from semsynth.evaluation.protocols import Protocol
 from semsynth.evaluation.report.formats import count, interval, look, percent, plural
 
 Json = Mapping[str, Any]
 Entries = list[tuple[str, str]]
 _SHORT_HASH = 12
+# Values of a protocol that are sentences of their own.
+_SAID_BESIDE = ("judges", "not_reproduced")
 _COMPARED = "compared with the real images of the same masks"
 
 
@@ -36,17 +39,18 @@ def protocol_sentence(report: Json) -> str:
     """Return the sentence of the protocol, or its name."""
     protocol = report.get("protocol") or {}
     name = protocol.get("name", "semsynth")
-    sentence = protocol.get("sentence")
-    return f"Protocol “{name}”: {sentence}" if sentence else f"Protocol “{name}”."
+    return str(protocol.get("sentence") or f"Protocol {name}.")
 
 
 def protocol_entries(report: Json) -> Entries:
-    """Return the other values of the protocol with their names."""
+    """Return what the sentence of the protocol does not say; its sources are in report.json."""
     protocol = report.get("protocol") or {}
     return [
         (name.replace("_", " "), _text(value))
         for name, value in protocol.items()
-        if name not in ("name", "sentence") and value not in (None, "", [], {})
+        if (name not in Protocol.model_fields or name in _SAID_BESIDE)
+        and name != "sentence"
+        and value not in (None, "", [], {})
     ]
 
 

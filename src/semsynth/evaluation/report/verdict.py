@@ -22,6 +22,8 @@ Json = Mapping[str, Any]
 MANY_COPIES = 0.02
 # How many standard errors a difference must have to be called one.
 _SURE = 2.0
+# Without a standard error: the share of the real images' distance that it must have.
+_CLEAR = 0.1
 # Fewer masks than this give intervals that are wider than most differences.
 _FEW_MASKS = 50
 _WAY = (
@@ -130,10 +132,7 @@ def _compared(entry: Json) -> str:
     """Return in words where generated images stand, compared with held-out real ones."""
     side = _side(entry)
     if side == 0:
-        return (
-            "as far from the training images as held-out real images of the same masks, within "
-            "the error"
-        )
+        return "about as far from the training images as held-out real images of the same masks"
     words = "nearer to" if side < 0 else "farther from"
     return f"{words} the training images than held-out real images of the same masks"
 
@@ -143,7 +142,8 @@ def _side(entry: Json) -> int:
     difference, error = entry.get("difference"), entry.get("standard_error")
     if difference is None:
         difference = entry["generated"] - entry["real"]
-    if abs(difference) <= _SURE * (error or 0.0):
+    least = _CLEAR * abs(entry["real"]) if error is None else _SURE * error
+    if abs(difference) <= least:
         return 0
     return 1 if difference > 0 else -1
 
@@ -195,7 +195,7 @@ def _diversity(report: Json) -> tuple[str, str, str]:
 def _copies(report: Json) -> str:
     copies = look(report, "metrics.copies")
     if not copies or copies.get("share") is None:
-        reason = look(report, "missing.copies") or "no training images were given"
+        reason = look(report, "missing.copies") or "it was not measured"
         return f"copies of training images were not looked for ({reason.rstrip('.')})"
     ends = copies.get("interval")
     level = "" if ends is None else f" ({interval(ends, 'percent')})"
