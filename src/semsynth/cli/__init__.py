@@ -77,6 +77,13 @@ VERBS: dict[str, Verb] = {
         "score generated images and write a report",
         config="semsynth.evaluation.config:EvaluateConfig",
         main="semsynth.cli.evaluate:main",
+        subverbs={
+            "compare": Verb(
+                "compare reports: paired differences, spread of seeds, the same masks",
+                config="semsynth.evaluation.config:CompareConfig",
+                main="semsynth.cli.evaluate:main_of_compare",
+            ),
+        },
     ),
     "segment": Verb(
         "train a segmenter, or score it on a data set",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from semsynth.cli.common import finish, parse
-from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.config import CompareConfig, EvaluateConfig
 
 WORST_CLASSES = 5
 
@@ -18,8 +18,44 @@ def main(argv: list[str]) -> int:
     report = evaluate(config)
     if as_json or not report.get("finished", True):
         return finish(report, as_json)
-    lines = codec_headline(report) if config.codec_only else headline(report)
+    if config.sweep:
+        lines = sweep_headline(report["sweep"])
+    else:
+        lines = codec_headline(report) if config.codec_only else headline(report)
     return finish({**lines, "page": str(config.output / "report.html")}, as_json)
+
+
+def main_of_compare(argv: list[str]) -> int:
+    """Run `semsynth evaluate compare` with its flags and return the exit status."""
+    config, as_json = parse(CompareConfig, argv, "evaluate compare")
+    from semsynth.evaluation.compare.run import COMPARE_HTML, compare
+
+    found = compare(config)
+    if as_json:
+        return finish(found, as_json)
+    return finish({**_differences(found), "page": str(config.output / COMPARE_HTML)}, as_json)
+
+
+def _differences(found: dict[str, Any]) -> dict[str, Any]:
+    """Return each report's mIoU, and the differences whose intervals are known."""
+    names = [report["name"] for report in found["reports"]]
+    lines: dict[str, Any] = {}
+    miou = found["metrics"].get("miou")
+    if miou is not None:
+        lines = {f"miou of {name}": v for name, v in zip(names, miou["values"], strict=True)}
+    for entry in found["differences"]:
+        pair = f"{entry['second']} less {entry['first']}"
+        for name, values in entry["metrics"].items():
+            if values["value"] is not None and values["interval"] is not None:
+                low, high = values["interval"]
+                lines[f"{name}, {pair}"] = f"{values['value']:+.4g} ({low:+.4g} to {high:+.4g})"
+    for group in found["seeds"]:
+        for name, spread in group["metrics"].items():
+            if name == "miou":
+                low, high = spread["interval"]
+                lines[f"miou of {len(group['reports'])} seeds"] = f"{low:.4g} to {high:.4g}"
+    differs = {f"differs: {what}": "; ".join(v) for what, v in found["differs"].items()}
+    return {**differs, **lines}
 
 
 def headline(report: dict[str, Any]) -> dict[str, Any]:
@@ -37,6 +73,17 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     for name, metric in {**measured, **metrics.get("frechet", {})}.items():
         lines[name] = metric["value"]
     return {**lines, **{f"{name} is missing": why for name, why in report["missing"].items()}}
+
+
+def sweep_headline(sweep: dict[str, Any]) -> dict[str, Any]:
+    """Return mIoU and distance of each setting, and which has the highest mIoU."""
+    lines = {}
+    for point in sweep["points"]:
+        text = f"miou {point['miou']:.4g}"
+        if sweep["distance"] is not None:
+            text += f", {sweep['distance']} {point['distance']:.4g}"
+        lines[point["report"]] = text
+    return {**lines, "highest miou": sweep["points"][sweep["chosen"]]["report"]}
 
 
 def codec_headline(report: dict[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,10 @@ HELP: dict[str, _Help] = {
                 "semsynth evaluate --generated theirs --real photos --masks masks "
                 "--labels labels.yaml --train training_photos --output report"
             ),
+            "which guidance, and how many steps": (
+                "semsynth evaluate --model run --data prepared --segmenter segmenter "
+                "--sweep guidance=1,1.5,2,3 --sweep steps=10,20 --output sweep"
+            ),
             "what a codec loses, before any training": (
                 "semsynth evaluate --codec-only --data prepared --segmenter segmenter "
                 "--output report"
@@ -136,9 +140,21 @@ HELP: dict[str, _Help] = {
                 "protocol judge_size features inception lpips_backbone lpips_heads download seed"
             ),
             "report": "output overwrite augmentation run rows",
-            "codec": "codec_only codec vae model",
+            "sweep": "sweep model per_mask",
+            "codec": "codec_only codec vae",
             "computing": "device batch_size shard",
         },
+    ),
+    "evaluate compare": _Help(
+        {
+            "two generators on the same masks": (
+                "semsynth evaluate compare report_a report_b --output comparison"
+            ),
+            "several seeds of one generator": (
+                "semsynth evaluate compare seed_0 seed_1 seed_2 --output seeds"
+            ),
+        },
+        {"reports": "reports output overwrite anyway", "intervals": "seed"},
     ),
     "segment train": _Help(
         {

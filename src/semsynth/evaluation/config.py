@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
 
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.errors import UserError
+from semsynth.diffusion.config import SamplerSettings
+from semsynth.pipelines.generate.config import MAX_PER_MASK
 
 MatchRule = Literal["STEM", "STEM__K", "STEM_K", "K/STEM"]
 # What is scored where nothing is given; the names of the seed's scripts.
@@ -91,6 +97,12 @@ class EvaluateConfig:
     """Images per batch."""
     seed: int = 0
     """Seed of the shuffled masks, the subsets of KID, the intervals and the masks shown."""
+    sweep: tuple[str, ...] = ()
+    """NAME=VALUE,VALUE,...: generate images of the masks of --data by --model with several settings
+    of the sampler, and show mIoU against the distance. Names: guidance, steps, sampler; given
+    several times, all combinations."""
+    per_mask: int | None = None
+    """Of --sweep: images for each mask (default: 2)."""
     codec_only: bool = False
     """Measure the error of a codec alone: encode and decode the real images of the split."""
     codec: Literal["haar", "pixel"] | None = None
@@ -98,7 +110,8 @@ class EvaluateConfig:
     vae: str | None = None
     """Codec of --codec-only: a Diffusers autoencoder, a folder or OWNER/NAME of the Hub."""
     model: Path | None = None
-    """Codec of --codec-only: that of a trained model; final_model.pth, run or Diffusers folder."""
+    """A trained model, final_model.pth, run or Diffusers folder: the generator of --sweep, or the
+    codec of --codec-only."""
     shard: str | None = None
     """K/N: measure the K-th of N parts of the images, K from 1 to N. By default torchrun, srun and
     job arrays determine it. The last process to finish writes the report."""
@@ -118,11 +131,28 @@ class EvaluateConfig:
             raise UserError(f"--judge-size {self.judge_size}: must be HEIGHTxWIDTH, as in 256x512")
         if self.generated and self.samples is not None:
             raise UserError("--generated and --samples are both given; they are the same; drop one")
-        given = [name for name in ("codec", "vae", "model") if getattr(self, name) is not None]
+        if self.sweep or self.per_mask is not None:
+            self._check_sweep()
+        names = ("codec", "vae") if self.sweep else ("codec", "vae", "model")
+        given = [name for name in names if getattr(self, name) is not None]
         if given and not self.codec_only:
             raise UserError(f"--{given[0]}: needs --codec-only, which is not given")
         if len(given) > 1:
             raise UserError(f"--{given[0]} and --{given[1]} are both given; choose one")
+
+    def _check_sweep(self) -> None:
+        if not self.sweep:
+            raise UserError("--per-mask: is for --sweep, which is not given")
+        if self.per_mask is not None and not 1 <= self.per_mask <= MAX_PER_MASK:
+            raise UserError(f"--per-mask is {self.per_mask}: must be from 1 to {MAX_PER_MASK}")
+        for name in ("model", "data"):
+            if getattr(self, name) is None:
+                raise UserError(f"--sweep: needs --{name}, which is not given")
+        given = [n for n in ("generated", "samples", "codec_only") if getattr(self, n)]
+        if given:
+            flag = given[0].replace("_", "-")
+            raise UserError(f"--sweep generates the images itself: drop --{flag}")
+        parse_sweeps(self.sweep)
 
     @property
     def protocol_flags(self) -> dict[str, object]:
@@ -154,5 +184,71 @@ class EvaluateConfig:
         return self.data or _DATA
 
 
+Setting = float | int | str
+SWEEPS = ("guidance", "steps", "sampler")
+
+
+def parse_sweeps(words: Sequence[str]) -> dict[str, list[Setting]]:
+    """Return the values of each setting that ``--sweep`` names, in their order.
+
+    A setting with one value alone is fixed, beside another one that has several.
+
+    Raises:
+        UserError: an unknown name or value, one that is given twice, or a single point in all.
+    """
+    found: dict[str, list[Setting]] = {}
+    for word in words:
+        name, equals, rest = word.partition("=")
+        name = {"guidance_scale": "guidance"}.get(name.strip(), name.strip())
+        where = f"--sweep {word}"
+        if name not in SWEEPS:
+            raise UserError(f"{where}: '{name}' cannot be swept; the names are {', '.join(SWEEPS)}")
+        texts = [text.strip() for text in rest.split(",")]
+        if not equals or not all(texts):
+            raise UserError(
+                f"{where}: give values with commas between them, as in guidance=1,1.5,2"
+            )
+        values = [_setting(name, text, where) for text in texts]
+        twice = [str(value) for i, value in enumerate(values) if value in values[:i]]
+        if twice or name in found:
+            raise UserError(f"{where}: {twice[0] if twice else name} is given twice")
+        found[name] = values
+    if all(len(values) < 2 for values in found.values()):
+        raise UserError(f"--sweep {' '.join(words)}: has one value; give two or more to compare")
+    return found
+
+
+def _setting(name: str, text: str, where: str) -> Setting:
+    """Return a value of a setting, checked as generate checks it."""
+    try:
+        value: Setting = {"guidance": float, "steps": int, "sampler": str}[name](text)
+    except ValueError:
+        kind = "a whole number" if name == "steps" else "a number"
+        raise UserError(f"{where}: '{text}' is not {kind}") from None
+    field = "guidance_scale" if name == "guidance" else name
+    try:
+        SamplerSettings(**{field: value})  # type: ignore[arg-type]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return value
+
+
 def _words(given: str | Path | tuple[str, ...]) -> tuple[str, ...]:
     return (str(given),) if isinstance(given, str | Path) else given
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Compare reports: paired differences on the same masks, and the spread of several seeds."""
+
+    reports: Positional[tuple[Path, ...]]
+    """Two or more reports of semsynth evaluate: their folders. The others are compared with the
+    first."""
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("./results/comparison")
+    """Folder for compare.json and compare.html."""
+    overwrite: bool = False
+    """Replace a comparison of other reports."""
+    anyway: bool = False
+    """Show reports of other data, split, protocol or judge side by side; what differs is marked."""
+    seed: int = 0
+    """Seed of the draws of masks."""

@@ -22,7 +22,7 @@ from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.codec_run import evaluate_codec
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
 from semsynth.evaluation.inputs.checks import check_inputs
-from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages
+from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages, digest_of
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
 from semsynth.evaluation.measure import mean_colours, measure
 from semsynth.evaluation.metrics.blocks import blocks_of
@@ -40,6 +40,7 @@ from semsynth.evaluation.report.entries import (
 from semsynth.evaluation.report.gallery import Judged
 from semsynth.evaluation.report.page import REPORT_JSON, Sources, write_report
 from semsynth.evaluation.report.per_image import Measured, image_scores, scores_of
+from semsynth.evaluation.report.per_mask import PerMask
 from semsynth.evaluation.report.verdict import sentences
 from semsynth.evaluation.texture import measure_texture, texture_entries
 from semsynth.evaluation.trained_on_generated import (
@@ -73,6 +74,8 @@ def evaluate(config: EvaluateConfig) -> Json:
     if config.codec_only:
         # A short pass over one split: the first process does all of it.
         return evaluate_codec(config) if shard.index == 0 else _unfinished(config, [Shard(0)])
+    if config.sweep:
+        return _sweep(config)
     task = _open_task(config, shard)
     key = _key(task)
     store = PartialStore(config.output, key)
@@ -97,11 +100,18 @@ def evaluate(config: EvaluateConfig) -> Json:
         report["augmentation"] = task.augmentation
     report["verdict"] = sentences(report)
     output.claim()
+    PerMask.of_results(results, task.inputs, task.accumulator.segmenter).save(config.output)
     write_report(report, _sources(results, task, baseline), config)
     store.remove()
     forget_trainings(config)
     output.complete()
     return report
+
+
+def _sweep(config: EvaluateConfig) -> Json:
+    from semsynth.evaluation.sweep import sweep  # which calls ``evaluate`` for each setting
+
+    return sweep(config)
 
 
 @dataclass(frozen=True)
@@ -209,6 +219,12 @@ def _contents(inputs: Inputs) -> dict[str, dict[str, str]]:
     masks = {} if inputs.masks is None else inputs.masks.digests()
     found["masks"] = {stem: masks[stem] for stem in inputs.masks_order if stem in masks}
     return found
+
+
+def _digests_of(inputs: Inputs) -> dict[str, str | None]:
+    """Return what identifies each set of images, whatever their files are called."""
+    sets = {"generated": inputs.generated, "real": inputs.real, "training": inputs.training}
+    return {name: None if images is None else digest_of(images) for name, images in sets.items()}
 
 
 def _digests(images: ImageSet) -> dict[str, str]:
@@ -365,6 +381,7 @@ def _provenance(task: _Task, colours_of: str) -> Json:
         "seed": config.seed,
         "licence": inputs.licence,
         "made_with": inputs.settings,
+        "inputs": {name: digest for name, digest in _digests_of(inputs).items() if digest},
         "features": features,
         "protocol": {
             **inputs.protocol.to_json(),

@@ -344,6 +344,7 @@ def _metadata(
     metadata = {
         "recipe": recipe.model_dump(mode="json", exclude={"train": {"judge"}}),  # a path here
         "dataset": data.info.name,
+        "data_sha256": data.digest_of(["train"]),
         "licence": data.info.licence,
         "semsynth": __version__,
         "torch": str(torch.__version__),

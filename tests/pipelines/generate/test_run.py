@@ -55,6 +55,7 @@ def test_samples_are_a_prepared_data_set_with_a_manifest(configure: Configure, f
     assert [line["stem"] for line in lines] == stems
     assert set(lines[0]) == {
         *("stem", "source", "split", "seed", "sampler", "steps", "guidance_scale", "checkpoint"),
+        "generator_seed",
     }
     assert len({line["seed"] for line in lines}) == 6
     assert (config.output / "contact_sheet.png").exists()

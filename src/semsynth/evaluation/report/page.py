@@ -17,7 +17,7 @@ from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.report import about, classes, distances, verdict
 from semsynth.evaluation.report.album import Shown, data_uri, encode
 from semsynth.evaluation.report.charts import Curve, training_figures
-from semsynth.evaluation.report.experiments import augmentation_table, sweep_part
+from semsynth.evaluation.report.experiments import augmentation_table
 from semsynth.evaluation.report.figures import Axes, Series, histogram
 from semsynth.evaluation.report.figures import legend as lines_legend
 from semsynth.evaluation.report.formats import STYLES, look
@@ -30,6 +30,7 @@ from semsynth.evaluation.report.gallery import (
     strips,
 )
 from semsynth.evaluation.report.per_image import PER_IMAGE_CSV, ImageScores, write_per_image
+from semsynth.evaluation.report.per_mask import GALLERY
 from semsynth.evaluation.report.summary import summary_table
 
 __all__ = ["REPORT_HTML", "REPORT_JSON", "Album", "Sources", "data_uri", "fill_template", "render"]
@@ -75,11 +76,21 @@ class Album:
 
 
 def write_report(report: Json, sources: Sources, config: EvaluateConfig) -> None:
-    """Write per_image.csv, report.html and then report.json, the sign of a finished report."""
+    """Write all files; report.json comes last, the sign of a finished report."""
     album = choose_images(report, sources, config.rows, config.seed)
     write_per_image(config.output / PER_IMAGE_CSV, sources.scores)
+    shown = [
+        {"title": strip.title, "images": [_saved(image) for image in strip.images]}
+        for strip in album.rows
+    ]
+    write_json(config.output / GALLERY, shown)
     write_text(config.output / REPORT_HTML, render(report, album, sources.curves))
     write_json(config.output / REPORT_JSON, report)
+
+
+def _saved(image: Shown) -> dict[str, str]:
+    """Return what a comparison of reports needs to show an image again."""
+    return {"caption": image.caption, "alt": image.alt, "uri": image.uri}
 
 
 def choose_images(report: Json, sources: Sources, rows: int, seed: int) -> Album:
@@ -140,7 +151,6 @@ def render(report: Json, album: Album, curves: Sequence[Curve] = ()) -> str:
         fair=distances.fair_table(report),
         same_masks=distances.same_masks_table(report),
         manifold=distances.manifold_table(report),
-        sweep=sweep_part(report),
         augmentation=augmentation_table(report),
         curves=training_figures(curves),
         provenance=about.provenance(report),

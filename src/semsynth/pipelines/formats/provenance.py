@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,3 +51,25 @@ def trained_with_partial_masks(metadata: Metadata) -> bool:
     recipe = metadata.get("recipe") or {}
     phases = (recipe.get("train") or {}, recipe.get("finetune") or {})
     return any(phase.get("region_dropout", 0) and phase.get("steps", 0) for phase in phases)
+
+
+# Of a recipe: what decides no weights.
+_NAMES = ("name", "about", "run", "seed")
+
+
+def training_origin(metadata: Metadata) -> dict[str, Any]:
+    """Return the seed of a training and a key of all else that decided its weights.
+
+    Empty where the metadata do not have it: models of other programs or of earlier versions.
+
+    Returns:
+        ``training_seed``, and ``training_key``: 16 hexadecimal digits, the same for models that
+        were trained by the same recipe to the same step, on the same images, from the same start.
+    """
+    recipe, data = metadata.get("recipe"), metadata.get("data_sha256")
+    if not isinstance(recipe, Mapping) or data is None:
+        return {}
+    rest = {name: value for name, value in recipe.items() if name not in _NAMES}
+    decides = [rest, data, metadata.get("step"), metadata.get("from")]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return {"training_seed": recipe.get("seed"), "training_key": digest[:16]}

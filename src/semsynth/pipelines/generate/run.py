@@ -17,6 +17,7 @@ from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
+from semsynth.pipelines.formats.provenance import training_origin
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
 from semsynth.pipelines.generate.mask_folder import masks_of_folder
@@ -131,7 +132,8 @@ def _generate(
     n_new = _generate_batches(config, generator, data, store, batches, size)
     finished = all(store.has(spec) for spec in specs)
     if finished:
-        store.list_all(specs, {**_settings(config), "checkpoint": checkpoint, **_codec(generator)})
+        made = {"generator_seed": config.seed, "checkpoint": checkpoint, **_origin(generator)}
+        store.list_all(specs, {**_settings(config), **made})
         write_bytes(
             config.output / CONTACT_SHEET,
             _contact_sheet(config, data, store, specs, generator.pixels),
@@ -295,11 +297,18 @@ def _settings(config: GenerateConfig) -> dict[str, Any]:
     return settings
 
 
-def _codec(generator: Generator) -> dict[str, Any]:
-    """Return the side of the codec's blocks in pixels, at whose borders an evaluation looks."""
+def _origin(generator: Generator) -> dict[str, Any]:
+    """Return what an evaluation asks of the generator.
+
+    The side of the codec's blocks in pixels, at whose borders it looks; and, for a model of ours,
+    the seed of its training and a key of all else that decided it: models that differ in the seed
+    alone are known by them.
+    """
     from semsynth.pipelines.synthesizer import Synthesizer
 
-    return {"codec_block": generator.codec.downscale} if isinstance(generator, Synthesizer) else {}
+    if not isinstance(generator, Synthesizer):
+        return {}
+    return {"codec_block": generator.codec.downscale, **training_origin(generator.metadata)}
 
 
 def _output(config: GenerateConfig, checkpoint: str, data: PreparedDataset) -> Output:
