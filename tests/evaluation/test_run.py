@@ -19,6 +19,8 @@ from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.report.charts import Curve, draw, read_curves
 from semsynth.evaluation.report.page import data_uri
 from semsynth.evaluation.run import evaluate
+from semsynth.segmentation.config import SegmentTrainConfig
+from semsynth.segmentation.train import train_segmenter
 
 
 @pytest.fixture
@@ -47,7 +49,14 @@ def test_report_has_the_fixed_names(config: EvaluateConfig) -> None:
     consistency = report["metrics"]["semantic_consistency"]
     assert consistency.keys() >= {"miou", "miou_real", "pixel_accuracy", "pixel_accuracy_real"}
     assert set(consistency["per_class"]) == {"road", "sky", "car"}
-    assert set(consistency["per_class"]["car"]) == {"iou", "iou_real"}
+    assert consistency["per_class"]["car"].keys() >= {
+        *("iou", "iou_interval", "iou_real", "accuracy", "precision", "f1", "boundary_f1"),
+        *("boundary_f1_real", "target_pixels", "images", "loss", "loss_interval"),
+    }
+    assert consistency["confusion"]["classes"] == ["road", "sky", "car"]
+    assert set(consistency["way"]) == {"value", "interval", "n"}
+    assert consistency["evaluator"]["training_images_known"] is True
+    assert consistency["evaluator"]["seen"] is None
     assert consistency["evaluator"]["trained_on"]["n_train"] == 12
     frechet = report["metrics"]["frechet"]["fd_segmenter"]
     assert (frechet["n_real"], frechet["n_generated"]) == (6, 12)
@@ -194,12 +203,67 @@ def test_user_errors_are_one_line_and_leave_no_report(
         assert not config.output.exists(), flag
 
 
-def test_a_segmenter_of_other_labels_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
+def test_classes_that_the_judge_does_not_know_are_left_out_of_both(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
     content = torch.load(config.segmenter, weights_only=True)
     content["labels"]["labels"][1]["name"] = "river"
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="'river'"):
-        evaluate(replace(config, segmenter=tmp_path / "other.pth"))
+    report = evaluate(replace(config, segmenter=tmp_path / "other.pth"))
+    found = report["metrics"]["semantic_consistency"]
+    assert found["confusion"]["classes"] == found["confusion_real"]["classes"] == ["sky", "car"]
+    assert set(found["per_class"]) == {"sky", "car"}
+    labels = found["evaluator"]
+    assert (labels["left_out"], labels["without_counterpart"]) == (["road"], ["river"])
+    for label in content["labels"]["labels"]:
+        label["name"] = f"no {label['name']}"
+    torch.save(content, tmp_path / "none.pth")
+    none = replace(config, segmenter=tmp_path / "none.pth", output=tmp_path / "none")
+    with pytest.raises(UserError, match="has no class of the data"):
+        evaluate(none)
+    assert not none.output.exists()
+
+
+def test_a_second_judge_stands_beside_the_first(config: EvaluateConfig, tmp_path: Path) -> None:
+    content = torch.load(config.segmenter, weights_only=True)
+    labels = content["labels"]["labels"]
+    labels[1]["name"], labels[2]["name"] = labels[2]["name"], labels[1]["name"]
+    torch.save(content, tmp_path / "swapped.pth")
+    both = (str(config.segmenter), str(config.segmenter))
+    same = evaluate(replace(config, segmenter=both))["metrics"]
+    assert same["second_judge"]["agreement"] == {"pixels": 1, "miou": 1}
+    assert same["second_judge"]["miou"] == same["semantic_consistency"]["miou"]
+    swapped = replace(
+        config,
+        segmenter=(str(config.segmenter), str(tmp_path / "swapped.pth")),
+        output=tmp_path / "swapped",
+    )
+    metrics = evaluate(swapped)["metrics"]
+    assert metrics["second_judge"]["miou"] < 0.5 < metrics["semantic_consistency"]["miou"]
+    assert metrics["second_judge"]["agreement"]["pixels"] < 0.5
+
+
+def test_a_judge_that_was_trained_on_what_it_scores_is_refused_or_stamped(
+    config: EvaluateConfig, make_samples, capsys, tmp_path: Path
+) -> None:
+    trained = train_segmenter(
+        SegmentTrainConfig(
+            data=config.data, split="val", output=tmp_path / "seen", width=8, steps=1,
+            batch_size=2, device="cpu",
+        )
+    )  # fmt: skip
+    words = ["evaluate", f"--samples={config.samples}", f"--data={config.data}", "--no-download"]
+    words += [f"--segmenter={trained}", f"--output={config.output}", "--device=cpu"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "was trained on 6 of 6 real" in error
+    assert not config.output.exists()
+    assert main([*words, "--allow-seen"]) == 0
+    report = json.loads((config.output / "report.json").read_text())
+    assert report["metrics"]["semantic_consistency"]["evaluator"]["seen"] == {
+        "real": 6,
+        "generated": 0,
+    }
 
 
 def test_a_report_of_other_samples_is_not_overwritten_unasked(

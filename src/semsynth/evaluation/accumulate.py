@@ -13,9 +13,10 @@ from semsynth.core.distributed.shards import ALL, Shard
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import progress
 from semsynth.data.resize import Box
+from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.features import FeatureExtractor, Floats
 from semsynth.evaluation.metrics.mask_scores import MaskScores
-from semsynth.segmentation.segmenter import Segmenter
+from semsynth.segmentation.metrics import OTHER
 
 Array = npt.NDArray[Any]
 # Name of the Frechet distance on the segmenter's own features.
@@ -46,14 +47,19 @@ class SetStatistics:
     Attributes:
         n: number of images.
         features: float32 (D,) features by number of the image, by the name of the distance.
-        scores: of the predicted masks against the images' own; None: without segmenter or masks.
-        shuffled: of the predicted masks against those of other images; None: not compared.
+        scores: of the first judge's masks against the images' own; None: without judge or masks.
+        shuffled: of its masks against those of other images; None: not compared.
+        second: of the second judge's masks against the images' own; None: there is none.
+        agreement: of the second judge's masks against the first one's, where the masks have a class
+            that both know; None: there is no second one.
     """
 
     n: int = 0
     features: dict[str, dict[int, Floats]] = field(default_factory=dict)
     scores: MaskScores | None = None
     shuffled: MaskScores | None = None
+    second: MaskScores | None = None
+    agreement: MaskScores | None = None
 
     def __add__(self, other: SetStatistics) -> SetStatistics:
         """Return the statistics of both sets together."""
@@ -66,6 +72,8 @@ class SetStatistics:
             features,
             _both(self.scores, other.scores),
             _both(self.shuffled, other.shuffled),
+            _both(self.second, other.second),
+            _both(self.agreement, other.agreement),
         )
 
     def rows(self, name: str, numbers: Iterable[int] | None = None) -> Floats:
@@ -84,13 +92,13 @@ class MetricAccumulator:
     """Measures sets of images, batch by batch.
 
     Attributes:
-        segmenter: predicts the masks, and gives features of its own; None: images alone.
+        judges: predict masks; the first one may give features of its own. None: images alone.
         extractors: further features.
         batch_size: images per batch.
         shard: which of the batches this process measures; the statistics of all processes add up.
     """
 
-    segmenter: Segmenter | None
+    judges: Sequence[Judge]
     extractors: Sequence[FeatureExtractor]
     batch_size: int
     shard: Shard = ALL
@@ -98,7 +106,7 @@ class MetricAccumulator:
     @property
     def feature_names(self) -> list[str]:
         """Names of all distances."""
-        own = [] if self.segmenter is None else [SEGMENTER]
+        own = [SEGMENTER] if self.judges and self.judges[0].has_features else []
         return [*own, *(extractor.name for extractor in self.extractors)]
 
     def measure(
@@ -134,10 +142,15 @@ class MetricAccumulator:
 
     def _empty(self) -> SetStatistics:
         features: dict[str, dict[int, Floats]] = {name: {} for name in self.feature_names}
-        if self.segmenter is None:
+        if not self.judges:
             return SetStatistics(0, features)
-        ids = [label.id for label in self.segmenter.labels.trainable]
-        return SetStatistics(0, features, MaskScores(ids), MaskScores(ids, boundaries=False))
+        first, *others = self.judges
+        scores = MaskScores(first.ids), MaskScores(first.ids, boundaries=False)
+        if not others:
+            return SetStatistics(0, features, *scores)
+        both = [i for i in first.ids if i in others[0].ids]
+        more = MaskScores(others[0].ids), MaskScores(both, boundaries=False) if both else None
+        return SetStatistics(0, features, *scores, *more)
 
     def _measure_batch(
         self, samples: Mapping[int, EvalSample], total: SetStatistics
@@ -145,26 +158,46 @@ class MetricAccumulator:
         """Return the features (B, D) of images of one size; their scores are added to ``total``."""
         images = np.stack([sample.image for sample in samples.values()])
         found: dict[str, Floats] = {}
-        if self.segmenter is not None:
-            predicted, features = self.segmenter.analyse(images)
-            found[SEGMENTER] = features.astype(np.float32)
-            ignore = self.segmenter.labels.ignore_id
-            for (number, sample), ids in zip(samples.items(), predicted, strict=True):
-                pairs = ((total.scores, sample.mask), (total.shuffled, sample.shuffled_mask))
-                for scores, target in pairs:
-                    if scores is not None and target is not None:
-                        mask, box = target
-                        scores.add(number, sample.group, ids, mask, ignore, box)
+        masks = [sample.mask[0] for sample in samples.values() if sample.mask is not None]
+        size = masks[0].shape if masks else None
+        predicted = []
+        # Images without masks are judged only for the features.
+        for judge in self.judges if masks else self.judges[: self.judges[0].has_features]:
+            ids, features = judge.analyse(images, size)
+            predicted.append(ids)
+            if judge is self.judges[0] and features is not None:
+                found[SEGMENTER] = features.astype(np.float32)
+        for i, (number, sample) in enumerate(samples.items()):
+            self._score(number, sample, [ids[i] for ids in predicted], total)
         for extractor in self.extractors:
             found[extractor.name] = extractor.extract(images)
         return found
 
+    def _score(
+        self, number: int, sample: EvalSample, predicted: Sequence[Array], total: SetStatistics
+    ) -> None:
+        """Add the scores of the masks that the judges predict of an image."""
+        pairs = [(total.scores, 0, sample.mask), (total.shuffled, 0, sample.shuffled_mask)]
+        pairs.append((total.second, 1, sample.mask))
+        for scores, i, target in pairs:
+            if scores is not None and target is not None:
+                mask, box = target
+                ignore = self.judges[i].labels.ignore_id
+                scores.add(number, sample.group, predicted[i], mask, ignore, box)
+        if total.agreement is not None and sample.mask is not None:
+            mask, box = sample.mask
+            known = total.agreement.ids
+            first = np.where(np.isin(mask, known), predicted[0], OTHER)
+            second = np.where(np.isin(predicted[1], known), predicted[1], OTHER)
+            total.agreement.add(number, sample.group, second, first, None, box)
+
 
 def _of_one_size(samples: Mapping[int, EvalSample]) -> Iterator[dict[int, EvalSample]]:
-    """Cut a batch into parts of images of one size."""
-    sizes: dict[tuple[int, ...], dict[int, EvalSample]] = {}
+    """Cut a batch into parts of images, and masks, of one size."""
+    sizes: dict[tuple[tuple[int, ...], ...], dict[int, EvalSample]] = {}
     for number, sample in samples.items():
-        sizes.setdefault(sample.image.shape, {})[number] = sample
+        of_mask = () if sample.mask is None else sample.mask[0].shape
+        sizes.setdefault((sample.image.shape, of_mask), {})[number] = sample
     yield from sizes.values()
 
 

@@ -19,7 +19,6 @@ from semsynth.core.files import write_json, write_text
 from semsynth.core.outputs import Output
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.labels import check_same_labels
 from semsynth.data.resize import Box
 from semsynth.evaluation.accumulate import (
     SEGMENTER,
@@ -29,10 +28,15 @@ from semsynth.evaluation.accumulate import (
 )
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
 from semsynth.evaluation.distances import FeatureSets, frechet_entry
+from semsynth.evaluation.inputs.image_set import PreparedImages
+from semsynth.evaluation.judges import Judge, open_judges
+from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
+from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.report.about import protocol_entries, provenance
 from semsynth.evaluation.report.album import Shown, encode
 from semsynth.evaluation.report.classes import class_table
-from semsynth.evaluation.report.entries import SEGMENTER_FEATURES, consistency, versions
+from semsynth.evaluation.report.consistency import ScoredSet, consistency
+from semsynth.evaluation.report.entries import MIOU, SEGMENTER_FEATURES, versions
 from semsynth.evaluation.report.formats import interval, number
 from semsynth.evaluation.report.gallery import Strip
 from semsynth.evaluation.report.page import REPORT_HTML, REPORT_JSON, fill_template, legend
@@ -41,7 +45,6 @@ from semsynth.models.codecs.vae import VaeCodec, load_vae
 from semsynth.models.config import whole_size
 from semsynth.pipelines.formats.model_file import load_checkpoint
 from semsynth.pipelines.outputs import crop_to, to_pixels
-from semsynth.segmentation.segmenter import Segmenter
 
 Json = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
@@ -65,16 +68,16 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     _check_images(data, config.split)
     codec = open_chosen_codec(config)
     round_trip = CodecRoundTrip(data, config.split, codec, pick_device(config.device))
-    segmenter = Segmenter.load(
-        config.segmenters[0] if config.segmenters else DEFAULT_SEGMENTER, config.device
-    )
-    check_same_labels(data.labels, segmenter.labels, str(data.root), "the segmenter")
-    output = _output(config, data, codec, segmenter)
+    sources = config.segmenters[:1] or (str(DEFAULT_SEGMENTER),)
+    (judge,) = open_judges(sources, data.labels, config.label_map, config.device)
+    output = _output(config, data, codec, judge)
     output.claim()
     stems = data.stems(config.split)
-    accumulator = MetricAccumulator(segmenter, (), config.batch_size)
+    accumulator = MetricAccumulator([judge], (), config.batch_size)
     real = accumulator.measure(_reader(round_trip, False), len(stems), "real images")
     rebuilt = accumulator.measure(_reader(round_trip, True), len(stems), "reconstructions")
+    images = PreparedImages(data, config.split, stems)
+    blocks = blocks_of(stems, [images.group(stem) for stem in stems])
     missing: dict[str, str] = {}
     report: Json = {
         "format": 1,
@@ -84,13 +87,13 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
         "n_masks": real.n,
         "n_generated": 0,
         "metrics": {
-            "semantic_consistency": _with_costs(consistency(real, rebuilt, segmenter, config.seed)),
+            "semantic_consistency": _consistency(real, rebuilt, judge, blocks, config.seed),
             "reconstruction": round_trip.error.summary(missing),
-            "frechet": _distance(real, rebuilt),
+            "frechet": _distance(real, rebuilt) if judge.has_features else {},
         },
         "controls": {},
         "missing": missing,
-        **_provenance(data, config),
+        **_provenance(data, config, blocks),
     }
     rows = _gallery(round_trip, config.rows, config.seed)
     write_text(config.output / REPORT_HTML, _page(report, rows, data))
@@ -138,16 +141,14 @@ def _check_images(data: PreparedDataset, split: str) -> None:
         )
 
 
-def _output(
-    config: EvaluateConfig, data: PreparedDataset, codec: Codec, segmenter: Segmenter
-) -> Output:
+def _output(config: EvaluateConfig, data: PreparedDataset, codec: Codec, judge: Judge) -> Output:
     """Return the folder of the report, and what decides it."""
     splits, kinds = [config.split], ("images", "masks")
     key = {
         "format": 2,
         "data": data.digest_of(splits, kinds),
         "codec": dict(codec.key),
-        "segmenter": segmenter.sha256,
+        "judge": judge.key,
         **{name: getattr(config, name) for name in ("split", "seed", "rows", "batch_size")},
     }
     inputs = {"data": data.digests(splits, kinds)}
@@ -274,7 +275,7 @@ def _describe(codec: Codec, data: PreparedDataset, config: EvaluateConfig) -> Js
     }
 
 
-def _provenance(data: PreparedDataset, config: EvaluateConfig) -> Json:
+def _provenance(data: PreparedDataset, config: EvaluateConfig, blocks: Blocks) -> Json:
     return {
         "split": config.split,
         "image_size": [data.height, data.width],
@@ -283,18 +284,30 @@ def _provenance(data: PreparedDataset, config: EvaluateConfig) -> Json:
         "protocol": {
             "psnr": "8-bit RGB inside the content box, by image (scikit-image); mean over the "
             "images that are not reconstructed exactly",
-            "miou": "pixels summed over all images; mean over the classes that the masks contain; "
-            "unlabelled pixels and padding are not counted",
-            "intervals": "95%, circular block bootstrap over the masks, 1000 resamples",
+            "miou": MIOU,
+            "intervals": blocks.interval_sentence,
         },
         "versions": versions(),
     }
 
 
+def _consistency(
+    real: SetStatistics, rebuilt: SetStatistics, judge: Judge, blocks: Blocks, seed: int
+) -> Json:
+    """Return the scores of the reconstructions, and of the real images, with their losses."""
+    resampling = Resampling.of(blocks, seed)
+    first, second = (
+        ScoredSet(found.scores, real.n, resampling)
+        for found in (rebuilt, real)
+        if found.scores is not None
+    )
+    return _with_costs(consistency(first, second, None, judge))
+
+
 def _with_costs(scores: Json) -> Json:
     """Add the loss of IoU of each class, and sort the classes by it, largest first."""
     costs = {
-        name: {**entry, "cost": round((entry["iou_real"] or 0.0) - entry["iou"], 6)}
+        name: {**entry, "cost": round((entry["iou_real"] or 0.0) - (entry["iou"] or 0.0), 6)}
         for name, entry in scores["per_class"].items()
     }
     order = sorted(costs, key=lambda name: -costs[name]["cost"])

@@ -68,8 +68,15 @@ class EvaluateConfig:
     train_split: str = "train"
     """Split of the mean-colour baseline, and of the real training images."""
     segmenter: str | Path | tuple[str, ...] = ()
-    """Segmenter trained on real training images (semsynth segment train): file or folder. By
-    default ./checkpoints/segmenter, if there is one."""
+    """The judge of consistency: a segmenter trained on real training images (semsynth segment
+    train), or a semantic segmentation model of the Transformers library (folder or Hub id). Given
+    twice: a second judge beside the first. By default ./checkpoints/segmenter, if there is one."""
+    label_map: str | None = None
+    """Which class of the data each class of a judge is: a YAML file of lines 'judge name: our name'
+    (or null), or a built-in map (cityscapes-camvid, cityscapes-sidewalk-semantic). Equal names need
+    none."""
+    allow_seen: bool = False
+    """Score with a judge that was trained on images that are scored, and say so in the report."""
     features: tuple[str, ...] = ()
     """Vision models of the Transformers library, folders or Hub ids, for Frechet distances."""
     inception: Path | None = None

@@ -55,6 +55,8 @@ def input_size(sees: Sees, given: Size) -> Size | None:
 class HubNetwork:
     """A model from a folder or the Hub, at its own input size; see ``judges.Network``."""
 
+    has_features = False
+
     def __init__(self, source: str, device: str, sees: Sees = "own") -> None:
         """Load the model and its preprocessing, to see images at that size.
 

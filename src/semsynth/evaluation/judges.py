@@ -41,6 +41,7 @@ class Network(Protocol):
         sha256: of its file, or of its tensors.
         about: what it is, as JSON values.
         seen: the images that it was trained on; None: not known.
+        has_features: whether it gives features.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Network(Protocol):
     sha256: str
     about: Json
     seen: SeenImages | None
+    has_features: bool
 
     def classes(self, images_BHWC: Array, size: Size | None) -> tuple[Array, Array | None]:
         """Return class indices (B, height, width) and features (B, D), or None without any."""
@@ -56,6 +58,8 @@ class Network(Protocol):
 
 class OwnNetwork:
     """A segmenter of `semsynth segment train`; see ``Network``."""
+
+    has_features = True
 
     def __init__(self, path: Path, device: str, sees: Sees = "own") -> None:
         """Load it, to see images at that size; UserError as ``Segmenter.load``."""
@@ -142,6 +146,11 @@ class Judge:
         return self.network.sha256
 
     @property
+    def has_features(self) -> bool:
+        """Whether ``analyse`` gives features."""
+        return self.network.has_features
+
+    @property
     def ids(self) -> list[int]:
         """Ids of the data's classes that it knows: those that are scored."""
         known = set(self.match.pairs.values())
@@ -159,18 +168,17 @@ class Judge:
             "name": self.name,
             "sha256": self.sha256,
             **self.network.about,
-            "labels": {
-                "matched_by": self.match.source,
-                "several_to_one": _several(self.match.pairs),
-                "left_out": self.left_out,
-                "without_counterpart": [*self.match.dropped, *self.match.unmapped],
-            },
+            "classes_matched_by": self.match.source,
+            "several_to_one": _several(self.match.pairs),
+            "left_out": self.left_out,
+            "without_counterpart": [*self.match.dropped, *self.match.unmapped],
         }
 
     @property
     def key(self) -> Json:
         """What decides its predictions, as JSON values."""
-        return {"sha256": self.sha256, "pairs": dict(self.match.pairs)}
+        size = self.network.about.get("input_size")
+        return {"sha256": self.sha256, "pairs": dict(self.match.pairs), "sees": size}
 
     def analyse(self, images: Array, size: Size | None = None) -> tuple[Array, Array | None]:
         """Predict masks, and give features, in one pass.
@@ -250,9 +258,9 @@ def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> 
         allow: say it, and go on.
 
     Returns:
-        For the report: ``known`` (whether its file says what it was trained on), the number of
-        real and of generated images that it was trained on, and of generated ones that are copies
-        of its real training images.
+        For the report: ``training_images_known`` (whether its file says what it was trained on),
+        ``seen`` (None, or how many ``real`` and ``generated`` images it was trained on), and
+        ``copies_of_its_training_images``, a number of generated images.
 
     Raises:
         UserError: it was, and ``allow`` is False.
@@ -260,12 +268,16 @@ def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> 
     seen = judge.network.seen
     if seen is None:
         logger.info(f"judge {judge.name}: its file does not say which images it was trained on")
-        return {"known": False}
+        return {"training_images_known": False, "seen": None}
     trained = seen.real | seen.generated
     again = _those_of(real, trained, "real")
     made = _those_of(generated, seen.generated, "generated") if seen.generated else []
     copies = _those_of(generated, seen.real, "generated")
-    found = {"known": True, "real": len(again), "generated": len(made), "copies": len(copies)}
+    found: Json = {
+        "training_images_known": True,
+        "seen": None,
+        "copies_of_its_training_images": len(copies),
+    }
     if copies:
         logger.warning(
             f"{len(copies)} generated images are images that the judge {judge.name} was trained on "
@@ -282,6 +294,7 @@ def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> 
                 f"{message}; train one on other images, or give --allow-seen to report it so"
             )
         logger.warning(message)
+        found["seen"] = {"real": len(again), "generated": len(made)}
     return found
 
 

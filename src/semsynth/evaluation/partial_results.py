@@ -31,6 +31,8 @@ from semsynth.evaluation.accumulate import SetStatistics
 from semsynth.evaluation.metrics.mask_scores import MaskScores
 
 Arrays = dict[str, npt.NDArray[Any]]
+# Those of ``SetStatistics``, in their order.
+_SCORES = ("scores", "shuffled", "second", "agreement")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _to_arrays(statistics: SetStatistics) -> Arrays:
         arrays[f"features/{name}/numbers"] = np.array(numbers, np.int64)
         rows = [features[number] for number in numbers]
         arrays[f"features/{name}/rows"] = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
-    for kind in ("scores", "shuffled"):
+    for kind in _SCORES:
         scores = getattr(statistics, kind)
         if scores is not None:
             arrays |= {f"masks/{kind}/{key}": value for key, value in scores.to_arrays().items()}
@@ -127,7 +129,7 @@ def _from_arrays(arrays: Arrays) -> SetStatistics:
         for name, part in _below(arrays, "features").items()
     }
     masks = {kind: MaskScores.from_arrays(part) for kind, part in _below(arrays, "masks").items()}
-    return SetStatistics(int(arrays["n"]), features, masks.get("scores"), masks.get("shuffled"))
+    return SetStatistics(int(arrays["n"]), features, *(masks.get(kind) for kind in _SCORES))
 
 
 class PartialStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from semsynth.core.logging import logger
 from semsynth.core.outputs import MARKER, Output
 from semsynth.core.version import __version__
 from semsynth.data.content import digest_json
-from semsynth.data.labels import check_same_labels
 from semsynth.evaluation.accumulate import SEGMENTER, MetricAccumulator
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.codec_run import evaluate_codec
@@ -24,17 +24,19 @@ from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
 from semsynth.evaluation.inputs.checks import check_inputs
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages, digest_of
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
+from semsynth.evaluation.judges import Judge, check_unseen, open_judges
 from semsynth.evaluation.measure import mean_colours, measure
-from semsynth.evaluation.metrics.blocks import blocks_of
+from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import open_extractors
 from semsynth.evaluation.partial_results import PartialResults, PartialStore
 from semsynth.evaluation.report.charts import Curve, read_curves
 from semsynth.evaluation.report.entries import (
+    MIOU,
     SEGMENTER_FEATURES,
-    consistency,
     controls,
     distances,
+    judged,
     versions,
 )
 from semsynth.evaluation.report.gallery import Judged
@@ -50,7 +52,6 @@ from semsynth.evaluation.trained_on_generated import (
     train_and_test,
     trained_entry,
 )
-from semsynth.segmentation.segmenter import Segmenter
 
 FORMAT = 1
 Json = dict[str, Any]
@@ -116,7 +117,12 @@ def _sweep(config: EvaluateConfig) -> Json:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is measured, and by what; ``missing``: the metrics that cannot be, and why."""
+    """What is measured, and by what.
+
+    Attributes:
+        missing: the metrics that cannot be measured, and why.
+        seen: which scored images each judge was trained on (``check_unseen``).
+    """
 
     config: EvaluateConfig
     inputs: Inputs
@@ -125,21 +131,36 @@ class _Task:
     augmentation: Any
     curves: list[Curve]
     training: Plan | None
+    seen: list[Json]
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The masks that are drawn together for intervals."""
+        masks = self.inputs.masks_order
+        return blocks_of(masks, [self.inputs.real.group(stem) for stem in masks])
+
+    @cached_property
+    def resampling(self) -> Resampling | None:
+        """The draws of masks for all intervals of the report; None where masks are too few."""
+        return Resampling.of(self.blocks, self.config.seed)
 
 
 def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     """Open and check everything that is given, before any network runs."""
     inputs = open_inputs(config)
     missing: dict[str, str] = {}
-    segmenter = _segmenter(config, inputs, missing)
+    judges = _judges(config, inputs, missing)
     augmentation = None if config.augmentation is None else read_json(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
     extractors, without = open_extractors(config)
     missing |= without
     check_inputs(inputs)
     training = plan_training(inputs, config) if config.train_segmenter else None
-    accumulator = MetricAccumulator(segmenter, extractors, config.batch_size, shard)
-    return _Task(config, inputs, accumulator, missing, augmentation, curves, training)
+    seen = [
+        check_unseen(judge, inputs.real, inputs.generated, config.allow_seen) for judge in judges
+    ]
+    accumulator = MetricAccumulator(judges, extractors, config.batch_size, shard)
+    return _Task(config, inputs, accumulator, missing, augmentation, curves, training, seen)
 
 
 def evaluate_folders(
@@ -180,22 +201,21 @@ def evaluate_folders(
     )
 
 
-def _segmenter(config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]) -> Segmenter | None:
-    """Return the segmenter; None without one or without masks, and why."""
-    path = Path(config.segmenters[0]) if config.segmenters else DEFAULT_SEGMENTER
+def _judges(config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]) -> list[Judge]:
+    """Return the judges; none without a segmenter or without masks, and why."""
     if inputs.masks is None:
         if config.segmenters:
             raise UserError("--segmenter is given without masks; give --masks (and --labels)")
         missing["semantic_consistency"] = "needs masks: --masks (and --labels)"
-        return None
-    if not config.segmenters and not path.exists():
+        return []
+    if not config.segmenters and not DEFAULT_SEGMENTER.exists():
         missing["semantic_consistency"] = (
             "needs a segmenter: --segmenter (semsynth segment train makes one)"
         )
-        return None
-    segmenter = Segmenter.load(path, config.device)
-    check_same_labels(inputs.masks.labels, segmenter.labels, inputs.masks.where, "the segmenter")
-    return segmenter
+        return []
+    sources = config.segmenters or (str(DEFAULT_SEGMENTER),)
+    sees = inputs.protocol.judge_size
+    return open_judges(sources, inputs.masks.labels, config.label_map, config.device, sees)
 
 
 def _check_output(output: Output) -> None:
@@ -236,7 +256,6 @@ def _key(task: _Task) -> Json:
     """Return everything that determines the report, and no paths."""
     config, inputs, accumulator = task.config, task.inputs, task.accumulator
     contents = {name: digest_json(value) for name, value in _contents(inputs).items()}
-    segmenter = accumulator.segmenter
     return {
         "format": 3,
         "semsynth": __version__,
@@ -245,7 +264,7 @@ def _key(task: _Task) -> Json:
         "matches": digest_json(inputs.by_mask),
         "protocol": digest_json(inputs.protocol.to_json()),
         "manifest": digest_json(inputs.settings),
-        "segmenter": None if segmenter is None else segmenter.sha256,
+        "judges": [judge.key for judge in accumulator.judges],
         "features": {
             extractor.name: extractor.weights or extractor.about
             for extractor in accumulator.extractors
@@ -303,14 +322,15 @@ def _measure(task: _Task, baseline: MeanColorBaseline | None) -> PartialResults:
 def _scores(results: PartialResults, task: _Task) -> Json:
     """Return the entries of the report that were measured."""
     accumulator, seed = task.accumulator, task.config.seed
+    resampling = task.resampling
     real, generated = results.sets["real"], results.sets["generated"]
     missing = task.missing | results.missing
-    metrics: Json = {}
-    if accumulator.segmenter is not None:
-        metrics["semantic_consistency"] = consistency(real, generated, accumulator.segmenter, seed)
+    metrics: Json = judged(results, accumulator.judges, resampling, task.inputs.protocol.averaging)
+    for name, seen in zip(list(metrics), task.seen, strict=True):
+        metrics[name]["evaluator"] |= seen
     metrics |= distances(results, accumulator.extractors, task.inputs.first_samples, seed)
     metrics |= _lpips(results)
-    texture, without = texture_entries(results.values, task.inputs, _resampling(task))
+    texture, without = texture_entries(results.values, task.inputs, resampling)
     metrics |= texture
     if task.training is not None:
         metrics["trained_on_generated"] = trained_entry(results.values, task.training, task.config)
@@ -322,31 +342,24 @@ def _scores(results: PartialResults, task: _Task) -> Json:
         "n_generated": generated.n,
         "n_training": 0 if training is None else training.n,
         "metrics": metrics,
-        "controls": controls(results, metrics),
+        "controls": controls(results, metrics, resampling),
         "diversity": _diversity(results),
         "missing": missing,
     }
 
 
-def _resampling(task: _Task) -> Resampling | None:
-    """Return the draws of the masks that all intervals share."""
-    stems = task.inputs.masks_order
-    blocks = blocks_of(stems, [task.inputs.real.group(stem) for stem in stems])
-    return Resampling.of(blocks, task.config.seed)
-
-
 def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline | None) -> Sources:
     """Return what the page shows: images, scores of each, and what the segmenter finds in them."""
-    inputs, judge = task.inputs, task.accumulator.segmenter
+    inputs, judges = task.inputs, task.accumulator.judges
     generated, real = results.sets["generated"].scores, results.sets["real"].scores
     lpips = {number: mean for number, (mean, *_) in results.values.get("lpips", {}).items()}
     scores = image_scores(inputs, Measured(generated, lpips))
-    judged = None
-    if judge is not None and generated is not None and real is not None:
+    found = None
+    if judges and generated is not None and real is not None:
         stems = inputs.masks_order
         ceilings = {stems[number]: scores_of(row)[0] for number, row in real.rows.items()}
-        judged = Judged(judge, generated.ids.tolist(), scores, ceilings)
-    return Sources(inputs, scores, baseline, judged, task.curves)
+        found = Judged(judges[0], generated.ids.tolist(), scores, ceilings)
+    return Sources(inputs, scores, baseline, found, task.curves)
 
 
 def _lpips(results: PartialResults) -> Json:
@@ -385,11 +398,10 @@ def _provenance(task: _Task, colours_of: str) -> Json:
         "features": features,
         "protocol": {
             **inputs.protocol.to_json(),
-            "miou": "pixels summed over all images; mean over the classes that the masks contain; "
-            "unlabelled pixels and padding are not counted",
+            "miou": MIOU,
             "frechet": "Gaussians with unbiased covariances",
             "mean_colours": f"means over {colours_of}",
-            "intervals": "95%, circular block bootstrap over the masks, 1000 resamples",
+            "intervals": task.blocks.interval_sentence,
         },
         "versions": versions(),
     }

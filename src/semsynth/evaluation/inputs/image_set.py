@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_facts import ImageFacts
 from semsynth.data.images import image_notes, read_facts, read_rgb
+from semsynth.data.records import read_records
 from semsynth.data.resize import Box, Size
 
 Pixels = npt.NDArray[np.uint8]
@@ -219,8 +221,19 @@ class PreparedImages:
         return replace(self, stems=list(stems))
 
     def group(self, stem: str) -> str | None:
-        """Return the image that a tile is of."""
-        return _image_of_tile(stem)
+        """Return the image that a tile is of, or what was kept on one side when val was drawn."""
+        return _image_of_tile(stem) or self._groups.get(stem)
+
+    @cached_property
+    def _groups(self) -> dict[str, str]:
+        """The group by stem; without --group-by each image is its own, and there is none."""
+        records = read_records(self.data.root)
+        found = {
+            stem: record.group
+            for (split, stem), record in records.items()
+            if split == self.split and record.group
+        }
+        return found if len(set(found.values())) < len(found) else {}
 
     def check(self) -> None:
         """Read the images that are not as they were written."""

@@ -41,6 +41,11 @@ class Blocks:
     count: int
     sentence: str
 
+    @property
+    def interval_sentence(self) -> str:
+        """How intervals are made of them, in words."""
+        return f"95%, 1,000 draws of masks, the same for all scores; {self.sentence}"
+
 
 def blocks_of(stems: Sequence[str], groups: Sequence[str | None]) -> Blocks:
     """Find the blocks of masks.

@@ -7,60 +7,20 @@ from importlib.metadata import version
 from typing import Any
 
 from semsynth.core.version import __version__
-from semsynth.evaluation.accumulate import SetStatistics
 from semsynth.evaluation.distances import FeatureSets, frechet_entry, kernel_entry
-from semsynth.evaluation.metrics.blocks import circular
+from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor
-from semsynth.evaluation.metrics.mask_scores import MaskScores
 from semsynth.evaluation.partial_results import PartialResults
-from semsynth.segmentation.metrics import ConfusionMatrix, mean_iou
-from semsynth.segmentation.segmenter import Segmenter
+from semsynth.evaluation.report.consistency import ScoredSet, agreement, consistency, over_all
+from semsynth.segmentation.metrics import Averaging
 
 Json = dict[str, Any]
+MIOU = (
+    "pixels summed over all images; mean over the classes that the masks contain or that are "
+    "predicted; unlabelled pixels and padding are not counted"
+)
 SEGMENTER_FEATURES = "the evaluating segmenter: spatial means of its coarsest and its last features"
-
-
-def consistency(
-    real: SetStatistics, generated: SetStatistics, segmenter: Segmenter, seed: int
-) -> Json:
-    """Return the scores of the generated and of the real images under one segmenter."""
-    names = segmenter.labels.names
-    matrix, ceiling = _scores(generated).total, _scores(real).total
-    per_class = {
-        names[i]: {"iou": round(iou, 6), "iou_real": _round(ceiling.per_class.get(i))}
-        for i, iou in matrix.per_class.items()
-    }
-    origin = segmenter.info.provenance
-    return {
-        "miou": round(matrix.miou, 6),
-        "miou_real": round(ceiling.miou, 6),
-        "miou_interval": _interval(generated, real.n, seed),
-        "miou_real_interval": _interval(real, real.n, seed),
-        "pixel_accuracy": round(matrix.pixel_accuracy, 6),
-        "pixel_accuracy_real": round(ceiling.pixel_accuracy, 6),
-        "per_class": per_class,
-        "evaluator": {
-            "sha256": segmenter.sha256,
-            "kind": segmenter.info.arch["kind"],
-            "trained_on": {key: origin.get(key) for key in ("data", "split", "n_train", "steps")},
-            "miou_val": origin.get("miou"),
-        },
-    }
-
-
-def _scores(statistics: SetStatistics) -> MaskScores:
-    assert statistics.scores is not None, "measured without a segmenter"
-    return statistics.scores
-
-
-def _interval(statistics: SetStatistics, n_masks: int, seed: int) -> list[float] | None:
-    resampling = Resampling.of(circular(n_masks), seed)
-    if resampling is None:
-        return None
-    sums = resampling.sums(_scores(statistics).by_mask(n_masks))
-    interval = resampling.interval(mean_iou(*sums.swapaxes(0, 1)))
-    return None if interval is None else [round(value, 6) for value in interval]
 
 
 def distances(
@@ -80,16 +40,19 @@ def distances(
     return entries
 
 
-def controls(results: PartialResults, metrics: Json) -> Json:
+def controls(results: PartialResults, metrics: Json, resampling: Resampling | None) -> Json:
     """Return the scores of the images whose quality is known."""
+    n = results.sets["real"].n
     found: Json = {}
     shuffled = results.sets["generated"].shuffled
     if shuffled is not None and shuffled.rows:
-        found["shuffled_masks"] = summary(shuffled.total)
+        found["shuffled_masks"] = over_all(ScoredSet(shuffled, n, resampling))
     flat = results.sets.get("mean_colours")
     if flat is None:
         return found
-    found["mean_colours"] = {} if flat.scores is None else summary(flat.scores.total)
+    found["mean_colours"] = (
+        {} if flat.scores is None else over_all(ScoredSet(flat.scores, n, resampling))
+    )
     entries = {name: metrics[name] for name in (FID,) if name in metrics} | metrics["frechet"]
     found["mean_colours"]["frechet"] = {
         name: {**entry["to_same_masks"], "value": entry["to_same_masks"]["mean_colours"]}
@@ -98,16 +61,39 @@ def controls(results: PartialResults, metrics: Json) -> Json:
     return found
 
 
-def summary(matrix: ConfusionMatrix) -> Json:
-    """Return the two scores over all classes."""
-    return {"miou": round(matrix.miou, 6), "pixel_accuracy": round(matrix.pixel_accuracy, 6)}
+def judged(
+    results: PartialResults,
+    judges: Sequence[Judge],
+    resampling: Resampling | None,
+    averaging: Averaging,
+) -> Json:
+    """Return how far the images match their masks, under one judge or two.
+
+    Args:
+        results: what was measured.
+        judges: those that measured it; none: there is no entry.
+        resampling: of the masks; None where there are too few.
+        averaging: over which classes ratio and way average.
+    """
+    found: Json = {}
+    names = {"semantic_consistency": "scores", "second_judge": "second"}
+    for judge, (name, kind) in zip(judges, names.items(), strict=False):
+        sets = {x: getattr(results.sets[x], kind) for x in results.sets}
+        scored = {
+            x: ScoredSet(scores, results.sets["real"].n, resampling)
+            for x, scores in sets.items()
+            if scores is not None
+        }
+        found[name] = consistency(
+            scored["generated"], scored["real"], scored.get("mean_colours"), judge, averaging
+        )
+    both = results.sets["generated"].agreement
+    if both is not None:
+        found["second_judge"]["agreement"] = agreement(both.total)
+    return found
 
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that the scores may depend on."""
     packages = ("torch", "transformers", "numpy")
     return {"semsynth": __version__} | {name: version(name) for name in packages}
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

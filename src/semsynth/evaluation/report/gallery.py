@@ -112,7 +112,7 @@ def _extreme(inputs: Inputs, judged: Judged, image: ImageScores, word: str) -> S
     assert inputs.masks is not None
     mask = inputs.masks.read_mask(image.mask)
     pixels = inputs.generated.read_rgb(image.stem)
-    predicted = _nearest(judged.judge.predict(pixels[None])[0], mask.shape)
+    predicted = judged.judge.predict(pixels[None], mask.shape)[0]
     box = inputs.masks.content_box(image.mask)
     wrong = _wrong_pixels(predicted, mask, box, judged.ids)
     real_miou = judged.real_miou.get(image.mask)
