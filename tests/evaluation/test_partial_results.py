@@ -47,8 +47,9 @@ def close(found: Any, expected: Any) -> None:
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             close(found[key], value)
-    elif isinstance(expected, list) and expected and isinstance(expected[0], list):
-        assert found == expected
+    elif isinstance(expected, list) and expected and isinstance(expected[0], dict | list):
+        for one, other in zip(found, expected, strict=True):
+            close(one, other)
     elif isinstance(expected, float | list):
         assert found == pytest.approx(expected, abs=2e-6)
     else:

@@ -162,7 +162,8 @@ class MetricAccumulator:
         size = masks[0].shape if masks else None
         predicted = []
         # Images without masks are judged only for the features.
-        for judge in self.judges if masks else self.judges[: self.judges[0].has_features]:
+        needed = self.judges if masks else [x for x in self.judges[:1] if x.has_features]
+        for judge in needed:
             ids, features = judge.analyse(images, size)
             predicted.append(ids)
             if judge is self.judges[0] and features is not None:

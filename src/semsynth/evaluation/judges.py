@@ -248,12 +248,12 @@ def open_judges(
 def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> Json:
     """Check that a judge was not trained on images that it is asked about.
 
-    Generated images that equal *real* training images are the generator's copies, not the judge's
-    fault: it is said, and not refused.
+    Generated images that equal *real* training images are copies by the generator: that is said,
+    and not refused.
 
     Args:
         judge: the judge.
-        real: the real images, which give its ceiling.
+        real: the real images.
         generated: the generated images.
         allow: say it, and go on.
 
@@ -273,11 +273,8 @@ def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> 
     again = _those_of(real, trained, "real")
     made = _those_of(generated, seen.generated, "generated") if seen.generated else []
     copies = _those_of(generated, seen.real, "generated")
-    found: Json = {
-        "training_images_known": True,
-        "seen": None,
-        "copies_of_its_training_images": len(copies),
-    }
+    found: Json = {"training_images_known": True, "seen": None}
+    found["copies_of_its_training_images"] = len(copies)
     if copies:
         logger.warning(
             f"{len(copies)} generated images are images that the judge {judge.name} was trained on "
