@@ -101,7 +101,8 @@ def evaluate(config: EvaluateConfig) -> Json:
         report["augmentation"] = task.augmentation
     report["verdict"] = sentences(report)
     output.claim()
-    PerMask.of_results(results, task.inputs, task.accumulator.segmenter).save(config.output)
+    judge = next(iter(task.accumulator.judges), None)
+    PerMask.of_results(results, task.inputs, judge).save(config.output)
     write_report(report, _sources(results, task, baseline), config)
     store.remove()
     forget_trainings(config)
