@@ -21,7 +21,9 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
+from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
 from semsynth.evaluation.hub_judge import HubNetwork, Sees, Size, input_size
+from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.label_maps import LabelMap, NameMatch, match_names
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.metrics import OTHER
@@ -204,6 +206,28 @@ class Judge:
         pairs = self.match.pairs
         found = [by_name[pairs[n]] if n in pairs else OTHER for n in self.network.names]
         return np.array(found, np.int32)
+
+
+def judges_of(config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]) -> list[Judge]:
+    """Return the judges of an evaluation; without a segmenter or masks none, and why: ``missing``.
+
+    Raises:
+        UserError: see ``open_judges``; or one is given where there are no masks.
+    """
+    sources = config.segmenters
+    if inputs.masks is None:
+        if sources:
+            raise UserError("--segmenter is given without masks; give --masks (and --labels)")
+        missing["semantic_consistency"] = "needs masks: --masks (and --labels)"
+        return []
+    if not sources and not DEFAULT_SEGMENTER.exists():
+        missing["semantic_consistency"] = (
+            "needs a segmenter: --segmenter (semsynth segment train makes one)"
+        )
+        return []
+    sources = sources or (str(DEFAULT_SEGMENTER),)
+    sees = inputs.protocol.judge_size
+    return open_judges(sources, inputs.masks.labels, config.label_map, config.device, sees)
 
 
 def open_judges(

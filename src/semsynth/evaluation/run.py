@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from semsynth.core.distributed.shards import Shard, this_shard
-from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger
 from semsynth.core.outputs import MARKER, Output
@@ -20,11 +19,11 @@ from semsynth.data.content import digest_json
 from semsynth.evaluation.accumulate import SEGMENTER, MetricAccumulator
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.codec_run import evaluate_codec
-from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
+from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.inputs.checks import check_inputs
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages, digest_of
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
-from semsynth.evaluation.judges import Judge, check_unseen, open_judges
+from semsynth.evaluation.judges import Judge, check_unseen, judges_of
 from semsynth.evaluation.measure import mean_colours, measure
 from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
@@ -101,8 +100,7 @@ def evaluate(config: EvaluateConfig) -> Json:
         report["augmentation"] = task.augmentation
     report["verdict"] = sentences(report)
     output.claim()
-    judge = next(iter(task.accumulator.judges), None)
-    PerMask.of_results(results, task.inputs, judge).save(config.output)
+    PerMask.of_results(results, task.inputs, task.judge).save(config.output)
     write_report(report, _sources(results, task, baseline), config)
     store.remove()
     forget_trainings(config)
@@ -134,6 +132,11 @@ class _Task:
     training: Plan | None
     seen: list[Json]
 
+    @property
+    def judge(self) -> Judge | None:
+        """The first judge, if there is one."""
+        return next(iter(self.accumulator.judges), None)
+
     @cached_property
     def blocks(self) -> Blocks:
         """The masks that are drawn together for intervals."""
@@ -150,7 +153,7 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     """Open and check everything that is given, before any network runs."""
     inputs = open_inputs(config)
     missing: dict[str, str] = {}
-    judges = _judges(config, inputs, missing)
+    judges = judges_of(config, inputs, missing)
     augmentation = None if config.augmentation is None else read_json(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
     extractors, without = open_extractors(config)
@@ -200,23 +203,6 @@ def evaluate_folders(
             **settings,
         )
     )
-
-
-def _judges(config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]) -> list[Judge]:
-    """Return the judges; none without a segmenter or without masks, and why."""
-    if inputs.masks is None:
-        if config.segmenters:
-            raise UserError("--segmenter is given without masks; give --masks (and --labels)")
-        missing["semantic_consistency"] = "needs masks: --masks (and --labels)"
-        return []
-    if not config.segmenters and not DEFAULT_SEGMENTER.exists():
-        missing["semantic_consistency"] = (
-            "needs a segmenter: --segmenter (semsynth segment train makes one)"
-        )
-        return []
-    sources = config.segmenters or (str(DEFAULT_SEGMENTER),)
-    sees = inputs.protocol.judge_size
-    return open_judges(sources, inputs.masks.labels, config.label_map, config.device, sees)
 
 
 def _check_output(output: Output) -> None:
@@ -351,15 +337,15 @@ def _scores(results: PartialResults, task: _Task) -> Json:
 
 def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline | None) -> Sources:
     """Return what the page shows: images, scores of each, and what the segmenter finds in them."""
-    inputs, judges = task.inputs, task.accumulator.judges
+    inputs, judge = task.inputs, task.judge
     generated, real = results.sets["generated"].scores, results.sets["real"].scores
     lpips = {number: mean for number, (mean, *_) in results.values.get("lpips", {}).items()}
     scores = image_scores(inputs, Measured(generated, lpips))
     found = None
-    if judges and generated is not None and real is not None:
+    if judge is not None and generated is not None and real is not None:
         stems = inputs.masks_order
         ceilings = {stems[number]: scores_of(row)[0] for number, row in real.rows.items()}
-        found = Judged(judges[0], generated.ids.tolist(), scores, ceilings)
+        found = Judged(judge, generated.ids.tolist(), scores, ceilings)
     return Sources(inputs, scores, baseline, found, task.curves)
 
 
