@@ -21,6 +21,8 @@ from semsynth.evaluation.run import evaluate
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file
 from semsynth.pipelines.synthesizer import Synthesizer
+from semsynth.segmentation.config import SegmentTrainConfig
+from semsynth.segmentation.train import train_segmenter
 
 NETWORK = {
     "codec": "haar", "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
@@ -190,6 +192,21 @@ def test_what_is_missing_is_said_before_anything_is_generated(
     with pytest.raises(UserError):
         evaluate(wrong)
     assert generated == [] and not (tmp_path / "sweep").exists()
+
+
+def test_a_judge_that_has_seen_the_images_is_refused_first(
+    config: Callable[..., EvaluateConfig], generated: list[Any], data: PreparedDataset,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    seen = SegmentTrainConfig(
+        data=data.root, split="val", output=tmp_path / "seen", width=8, steps=2, device="cpu"
+    )
+    judge = train_segmenter(seen)
+    with pytest.raises(UserError, match="--allow-seen"):
+        evaluate(config(*GUIDANCE, segmenter=judge))
+    assert generated == []
+    found = evaluate(config("steps=1,2", segmenter=judge, allow_seen=True))
+    assert len(found["sweep"]["points"]) == 2
 
 
 def test_a_sweep_needs_model_and_data(config: Callable[..., EvaluateConfig]) -> None:

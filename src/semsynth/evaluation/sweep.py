@@ -16,13 +16,15 @@ from semsynth.evaluation.compare.differences import difference
 from semsynth.evaluation.compare.page import same_masks
 from semsynth.evaluation.compare.reports import ComparedReport, read_reports
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig, Setting, parse_sweeps
-from semsynth.evaluation.judges import open_judges
+from semsynth.evaluation.inputs.image_set import PreparedImages
+from semsynth.evaluation.judges import check_unseen, open_judges
 from semsynth.evaluation.report.album import encode
 from semsynth.evaluation.report.experiments import label_of, sweep_part
 from semsynth.evaluation.report.page import REPORT_HTML, REPORT_JSON, fill_template
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
+from semsynth.pipelines.generate.sample_store import spread
 
 Json = dict[str, Any]
 PER_MASK = 2  # so that diversity, which guidance costs, can be measured
@@ -107,7 +109,10 @@ def _check(config: EvaluateConfig) -> str:
         raise UserError(
             "--sweep: its curve needs a segmenter: --segmenter (semsynth segment train makes one)"
         )
-    open_judges(sources, data.labels, None, config.device)
+    real = PreparedImages.open(config.data, config.split)
+    real = real.of(spread(real.stems, config.max))
+    for judge in open_judges(sources, data.labels, config.label_map, config.device):
+        check_unseen(judge, real, real.of([]), config.allow_seen)
     return checkpoint
 
 
