@@ -225,7 +225,7 @@ def test_damaged_files_of_public_weights(damaged: Path, name: str) -> None:
 def test_a_real_backbone_distinguishes_streets_from_noise(shared: Path) -> None:
     import cv2
 
-    from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance
+    from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 
     folder, photos = shared / "weights" / "mobilenet_v2", shared / "camvid" / "val" / "images"
     if not folder.exists() or not photos.exists():
@@ -237,5 +237,5 @@ def test_a_real_backbone_distinguishes_streets_from_noise(shared: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, streets.shape, np.uint8)
     sets = [extractor.extract(x) for x in (streets[::2], streets[1::2], noise)]
     assert sets[0].shape == (6, 1280)
-    half, other, far = map(GaussianStats.of, sets)
+    half, other, far = map(FeatureStatistics.of, sets)
     assert frechet_distance(half, other) < frechet_distance(half, far) / 2

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,9 +136,16 @@ def test_fid_and_kid_of_parts(segmenter: Path, data) -> None:
     alone = measure(Shard())
     parts = [PartialResults.from_bytes(measure(Shard(i, 3)).to_bytes()) for i in (2, 0, 1)]
     total = parts[0] + parts[1] + parts[2]
-    scores = [distances(f, [extractor], list(range(11)), 0) for f in (alone, total)]
+    stems = list("abcdefghijk")
+    inputs = SimpleNamespace(
+        masks_order=stems,
+        by_mask={stem: [stem] for stem in stems},
+        first_samples=list(range(11)),
+        real=SimpleNamespace(group=lambda stem: None),
+    )
+    scores = [distances(f, [extractor], inputs, 0, {}) for f in (alone, total)]
     close(scores[1], scores[0])
-    assert scores[0]["kid"]["subset_size"] == 11
+    assert scores[0]["kid"]["subset_size"] == 5
     (rows, again) = (f.sets["real"].rows(FID) for f in (alone, total))
     assert np.array_equal(rows, again)
 

@@ -62,7 +62,9 @@ def test_report_has_the_fixed_names(config: EvaluateConfig) -> None:
     assert (frechet["n_real"], frechet["n_generated"]) == (6, 12)
     assert set(report["controls"]) == {"shuffled_masks", "mean_colours"}
     assert report["diversity"]["pixel_std_within_mask"] > 0
-    assert set(report["missing"]) == {"fid", "kid", "lpips_diversity"}
+    assert set(report["missing"]) == {"fid", "kid", "fd_segmenter_infinity", "lpips_diversity"}
+    assert report["metrics"]["kernel"]["kd_segmenter"]["subset_size"] == 3
+    assert 0 <= report["metrics"]["prdc"]["fd_segmenter"]["coverage"] <= 1
     assert not {"fid", "kid", "lpips_diversity"} & report["metrics"].keys()
 
 
@@ -172,8 +174,13 @@ def test_fid_and_kid_if_the_weights_are_available(
     torch.save(inception.InceptionV3().state_dict(), tmp_path / "inception.pth")
     report = evaluate(replace(config, inception=tmp_path / "inception.pth"))
     assert report["metrics"]["fid"]["value"] >= 0
-    assert report["metrics"]["kid"]["subset_size"] == 6
-    assert set(report["missing"]) == {"lpips_diversity"}
+    kid = report["metrics"]["kid"]
+    assert (kid["subset_size"], kid["subset_rule"][:4]) == (3, "half")
+    assert kid["standard_error"] is None  # six masks in blocks of two
+    assert kid["to_training"].keys() >= {"generated", "real", "difference", "standard_error"}
+    assert "2,000" in report["metrics"]["fid"]["few_images"]
+    assert "6 images" in report["missing"]["fid_infinity"]
+    assert set(report["missing"]) == {"lpips_diversity", "fid_infinity", "fd_segmenter_infinity"}
     assert "fid" not in report["metrics"]["frechet"]
     assert set(report["controls"]["mean_colours"]["frechet"]) == {"fd_segmenter", "fid"}
 

@@ -105,7 +105,7 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
 def _distance(real: SetStatistics, rebuilt: SetStatistics) -> Json:
     """Return the Frechet distance of the reconstructions on the segmenter's features."""
     rows, others = rebuilt.rows(SEGMENTER), real.rows(SEGMENTER)
-    entry = frechet_entry(FeatureSets(rows, rows, others, None, None), SEGMENTER_FEATURES)
+    entry, _ = frechet_entry(FeatureSets(rows, rows, others, None, None), SEGMENTER_FEATURES)
     return {SEGMENTER: entry}
 
 

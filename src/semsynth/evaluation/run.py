@@ -81,8 +81,8 @@ def evaluate(config: EvaluateConfig) -> Json:
     store = PartialStore(config.output, key)
     output = _output(config, key, task.inputs)
     report = _existing_report(config, store)
-    # What was missing, such as public weights, may be there now.
-    if report is not None and (shard.count > 1 or not report["missing"]):
+    # What was missing, such as public weights, may be there now; more images are other samples.
+    if report is not None and (shard.count > 1 or not set(report["missing"]) - _of_few(report)):
         logger.info(f"{config.output}: has the report of the same samples already")
         return report
     _check_output(output)
@@ -265,6 +265,11 @@ def _key(task: _Task) -> Json:
     }
 
 
+def _of_few(report: Json) -> set[str]:
+    """Return what is missing in a report because there are few images."""
+    return {name for name in report["missing"] if name.endswith("_infinity") or name == "prdc"}
+
+
 def _existing_report(config: EvaluateConfig, store: PartialStore) -> Json | None:
     """Return the report in the output folder if it has the same key."""
     path = config.output / REPORT_JSON
@@ -315,7 +320,7 @@ def _scores(results: PartialResults, task: _Task) -> Json:
     metrics: Json = judged(results, accumulator.judges, resampling, task.inputs.protocol.averaging)
     for name, seen in zip(list(metrics), task.seen, strict=True):
         metrics[name]["evaluator"] |= seen
-    metrics |= distances(results, accumulator.extractors, task.inputs.first_samples, seed)
+    metrics |= distances(results, accumulator.extractors, task.inputs, seed, missing)
     metrics |= _lpips(results)
     texture, without = texture_entries(results.values, task.inputs, resampling)
     metrics |= texture

@@ -25,7 +25,8 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.judges import Judge, open_judges
-from semsynth.evaluation.metrics.frechet import GaussianStats, frechet_distance, kernel_distance
+from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
+from semsynth.evaluation.metrics.kernel import unbiased_mmd
 from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.pipelines.formats.model_file import ModelFile, save_model_file
 from semsynth.pipelines.synthesizer import Synthesizer
@@ -97,9 +98,9 @@ class Scorer:
         scores = {"miou": matrix.miou, "miou_real": real_matrix.miou}
         if len(self.stems) > 1 and len(real_features):
             generated = np.concatenate(features)
-            statistics = [GaussianStats.of(x) for x in (generated, real_features)]
+            statistics = [FeatureStatistics.of(x) for x in (generated, real_features)]
             scores["fd"] = frechet_distance(*statistics)
-            scores["kd"] = kernel_distance(real_features, generated, seed=0, subsets=1).mean
+            scores["kd"] = unbiased_mmd(real_features, generated)
         return {name: round(value, 6) for name, value in scores.items()}
 
     @cached_property

@@ -7,10 +7,19 @@ from importlib.metadata import version
 from typing import Any
 
 from semsynth.core.version import __version__
-from semsynth.evaluation.distances import FeatureSets, frechet_entry, kernel_entry
+from semsynth.evaluation.distances import (
+    TOO_FEW,
+    FeatureSets,
+    cmmd_entry,
+    frechet_entry,
+    kernel_entry,
+    manifold_entry,
+)
+from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor
+from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.partial_results import PartialResults
 from semsynth.evaluation.report.consistency import ScoredSet, agreement, consistency, over_all
 from semsynth.segmentation.metrics import Averaging
@@ -20,24 +29,53 @@ MIOU = (
     "pixels summed over all images; mean over the classes that the masks contain or that are "
     "predicted; unlabelled pixels and padding are not counted"
 )
+CMMD = "cmmd"
 SEGMENTER_FEATURES = "the evaluating segmenter: spatial means of its coarsest and its last features"
 
 
 def distances(
-    results: PartialResults, extractors: Sequence[FeatureExtractor], first: list[int], seed: int
+    results: PartialResults,
+    extractors: Sequence[FeatureExtractor],
+    inputs: Inputs,
+    seed: int,
+    missing: Json,
 ) -> Json:
-    """Return all distances by the names that they have in report.json."""
+    """Return all distances by the names that they have in report.json.
+
+    Args:
+        results: what was measured.
+        extractors: the networks of the features, besides the judge.
+        inputs: which images belong together.
+        seed: of subsets.
+        missing: why something is not there; added to.
+    """
     about = {extractor.name: extractor.about for extractor in extractors}
-    entries: Json = {"frechet": {}}
+    entries: Json = {"frechet": {}, "kernel": {}, "prdc": {}}
     for name in results.sets["generated"].features:
-        sets = FeatureSets.of(results.sets, name, first)
-        entry = frechet_entry(sets, about.get(name, SEGMENTER_FEATURES))
-        if name == FID:
-            entries["fid"] = entry
-            entries["kid"] = kernel_entry(sets, about[name], seed)
-        else:
-            entries["frechet"][name] = entry
+        sets = FeatureSets.of(results.sets, name, inputs)
+        words, other = about.get(name, SEGMENTER_FEATURES), kernel_name(name)
+        if not sets.enough:
+            missing |= {name: TOO_FEW} | ({} if name == CMMD else {other: TOO_FEW})
+            continue
+        if name == CMMD:
+            entries[CMMD] = cmmd_entry(sets, words)
+            continue
+        inception = name.startswith((FID, "fd_inception_"))
+        entry, reason = frechet_entry(sets, words, seed)
+        (entries if inception else entries["frechet"])[name] = entry
+        if reason is not None:
+            missing[f"{name}_infinity"] = reason
+        (entries if inception else entries["kernel"])[other] = kernel_entry(sets, words)
+        try:
+            entries["prdc"][name] = manifold_entry(sets)
+        except Unavailable as unavailable:
+            missing["prdc"] = str(unavailable)
     return entries
+
+
+def kernel_name(name: str) -> str:
+    """Return the name of the kernel distance on the features of a Frechet distance."""
+    return "kid" + name[3:] if name.startswith(FID) else "kd_" + name.removeprefix("fd_")
 
 
 def controls(results: PartialResults, metrics: Json, resampling: Resampling | None) -> Json:

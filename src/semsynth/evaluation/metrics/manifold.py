@@ -1,0 +1,117 @@
+"""Precision, recall, density and coverage: whether images lie among the others of their kind.
+
+Precision and recall: Kynkäänniemi et al. 2019, arXiv 1904.06991 (as torch-fidelity: ``<=``).
+Density and coverage: Naeem et al. 2020, arXiv 2002.09797 (as prdc: ``<``). A set is surrounded by
+balls, each around an image and out to its k-th nearest neighbour of the same set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.evaluation.metrics.frechet import Features, Floats
+from semsynth.evaluation.metrics.subsampling import evenly_spread
+from semsynth.evaluation.metrics.weights import Unavailable
+
+PRECISION_K = 3
+DENSITY_K = 5
+MOST_IMAGES = 10_000  # of each set, evenly spread
+_BLOCK = 512  # rows of distances at a time: there is no matrix of all pairs in memory
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """How two sets of images lie to each other, in shares of images; density can be above 1.
+
+    Attributes:
+        precision: share of generated images in a ball of a real one (k = 3).
+        recall: share of real images in a ball of a generated one (k = 3).
+        density: balls of real images that a generated image is in, of the k = 5 that a real one
+            would be in.
+        coverage: share of real images with a generated one in their ball (k = 5).
+        n_real: real images that were compared.
+        n_generated: generated images that were compared.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    n_real: int
+    n_generated: int
+
+
+def manifold_scores(
+    real_ND: Features,
+    generated_MD: Features,
+    precision_k: int = PRECISION_K,
+    density_k: int = DENSITY_K,
+) -> Manifold:
+    """Compare two sets of features; of larger sets 10,000 evenly spread images.
+
+    Args:
+        real_ND: features of the real images.
+        generated_MD: features of the generated images.
+        precision_k: neighbours of precision and recall.
+        density_k: neighbours of density and coverage.
+
+    Raises:
+        Unavailable: a set has fewer than k + 1 images.
+    """
+    most_k = max(precision_k, density_k)
+    if min(len(real_ND), len(generated_MD)) <= most_k:
+        raise Unavailable(
+            f"precision (k = {precision_k}) and density (k = {density_k}) need at least "
+            f"{most_k + 1} images in each set: {len(real_ND)} and {len(generated_MD)} are there"
+        )
+    real = real_ND[evenly_spread(len(real_ND), MOST_IMAGES)]
+    generated = generated_MD[evenly_spread(len(generated_MD), MOST_IMAGES)]
+    radii = _radii(real, (precision_k, density_k))
+    own_radii = _radii(generated, (precision_k,))[0]
+    inside = np.zeros(len(generated), bool)
+    recalled, balls, covered = 0, 0, 0
+    for rows, squares in _squares(real, generated):
+        radius, wide = radii[0][rows, None], radii[1][rows, None]
+        inside |= (squares <= radius).any(0)
+        recalled += int((squares <= own_radii).any(1).sum())
+        within = squares < wide
+        balls += int(within.sum())
+        covered += int(within.any(1).sum())
+    return Manifold(
+        float(inside.mean()),
+        recalled / len(real),
+        balls / (density_k * len(generated)),
+        covered / len(real),
+        len(real),
+        len(generated),
+    )
+
+
+def _radii(features: Features, ks: tuple[int, ...]) -> list[Floats]:
+    """Return the squared distance (N,) of each image's k-th nearest neighbour, for each k."""
+    found = [np.empty(len(features)) for _ in ks]
+    for rows, squares in _squares(features, features):
+        # The nearest one is the image itself, at 0.
+        nearest = np.partition(squares, ks, axis=1)
+        for k, radii in zip(ks, found, strict=True):
+            radii[rows] = nearest[:, k]
+    return found
+
+
+def _squares(x_ND: Features, y_MD: Features) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+    """Yield squared distances of some rows of one set to all of the other, in float64."""
+    y = y_MD.astype(np.float64)
+    centre = y.mean(0)  # a common shift changes no distance, and saves digits
+    y -= centre
+    y_norms = (y * y).sum(1)
+    for start in range(0, len(x_ND), _BLOCK):
+        x = x_ND[start : start + _BLOCK].astype(np.float64) - centre
+        sums = (x * x).sum(1)[:, None] + y_norms
+        squares = sums - 2 * (x @ y.T)
+        # Equal images are at 0, not at the rounding of the products.
+        squares[squares < 8 * np.finfo(np.float64).eps * sums] = 0
+        yield slice(start, start + len(x)), squares
