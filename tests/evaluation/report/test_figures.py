@@ -66,7 +66,7 @@ def test_numbers() -> None:
     assert formats.plus_minus(101.26, 12.4) == "101 ± 12"
     assert formats.plus_minus(0.5, None) == "0.5"
     assert [formats.percent(x) for x in (0.012, 0.804, 0.0996)] == ["1.2%", "80%", "10%"]
-    assert formats.points(-0.0123) == f"{minus}1.2"
+    assert [formats.points(x) for x in (-0.0123, 0.05, -0.0001)] == [f"{minus}1.2", "+5.0", "0.0"]
     assert formats.interval([0.1, 0.25]) == "0.100 to 0.250"
     assert formats.plural(1, "mask") == "1 mask" and formats.plural(2000, "mask") == "2,000 masks"
     assert formats.look({"a": {"b": 0}}, "a.b") == 0

@@ -35,7 +35,10 @@ def percent(value: float | None) -> str:
 
 def points(value: float | None) -> str:
     """Return a difference of two shares in percentage points, with its sign."""
-    return NONE if value is None else _signed(f"{100 * value:+.1f}")
+    if value is None:
+        return NONE
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else _signed(text)
 
 
 def number(value: float | None) -> str:
