@@ -104,7 +104,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
         )
     _say_matches(generated.where, by_mask, (masks or real).stems, rule)
     by_mask = {stem: by_mask[stem] for stem in _spread(list(by_mask), config.max)}
-    training, training_masks = _open_training(config, prepared)
+    training = _open_training(config, prepared)
     if samples is not None and masks is not None:
         check_same_labels(samples.data.labels, masks.labels, samples.where, masks.where)
     origin = real.data.info if isinstance(real, PreparedImages) else None
@@ -113,7 +113,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
         real.of(list(by_mask)),
         masks,
         training,
-        training_masks,
+        _masks_of_training(training, masks),
         by_mask,
         settings,
         origin.name if origin else real.title,
@@ -251,10 +251,8 @@ def _open_masks(
     return FolderMasks.open(folder, label_file(value, str(owner.root)), config.masks_as)
 
 
-def _open_training(
-    config: EvaluateConfig, prepared: Sequence[PreparedDataset]
-) -> tuple[ImageSet | None, MaskSet | None]:
-    """Return the training images, at most --max, and their masks."""
+def _open_training(config: EvaluateConfig, prepared: Sequence[PreparedDataset]) -> ImageSet | None:
+    """Return the training images, at most --max; None: there are none."""
     images: ImageSet | None = None
     if config.train is not None:
         images = _open_set(config.train, config.train_split, "--train")
@@ -265,12 +263,20 @@ def _open_training(
             if there and data.has_images(split):
                 images = PreparedImages(data, split, data.stems(split))
                 break
-    if images is None:
-        return None, None
-    images = images.of(_spread(list(images.stems), config.max))
-    known = isinstance(images, PreparedImages)
-    masks = PreparedMasks.of_split(images.data, images.split) if known else None  # type: ignore[attr-defined]
-    return images, masks
+    return None if images is None else images.of(_spread(list(images.stems), config.max))
+
+
+def _masks_of_training(images: ImageSet | None, masks: MaskSet | None) -> MaskSet | None:
+    """Return the masks of prepared training images, if they have the labels of ``masks``."""
+    if masks is None or not isinstance(images, PreparedImages):
+        return None
+    own = PreparedMasks.of_split(images.data, images.split)
+    try:
+        check_same_labels(own.labels, masks.labels, own.where, masks.where)
+    except UserError as difference:
+        logger.info(f"the masks of the training images are not used: {difference}")
+        return None
+    return own
 
 
 def _pairs(
