@@ -16,6 +16,7 @@ from semsynth.data.resize import Box
 from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.features import FeatureExtractor, Floats
 from semsynth.evaluation.metrics.mask_scores import MaskScores
+from semsynth.evaluation.protocols import Protocol, load_protocol
 from semsynth.segmentation.metrics import OTHER
 
 Array = npt.NDArray[Any]
@@ -96,12 +97,14 @@ class MetricAccumulator:
         extractors: further features.
         batch_size: images per batch.
         shard: which of the batches this process measures; the statistics of all processes add up.
+        protocol: says what the extractors see of an image.
     """
 
     judges: Sequence[Judge]
     extractors: Sequence[FeatureExtractor]
     batch_size: int
     shard: Shard = ALL
+    protocol: Protocol = field(default_factory=load_protocol)
 
     @property
     def feature_names(self) -> list[str]:
@@ -170,8 +173,11 @@ class MetricAccumulator:
                 found[SEGMENTER] = features.astype(np.float32)
         for i, (number, sample) in enumerate(samples.items()):
             self._score(number, sample, [ids[i] for ids in predicted], total)
+        seen = images
+        if self.extractors and self.protocol.distance_size is not None:
+            seen = np.stack([self.protocol.distance_image(image) for image in images])
         for extractor in self.extractors:
-            found[extractor.name] = extractor.extract(images)
+            found[extractor.name] = extractor.extract(seen)
         return found
 
     def _score(

@@ -163,7 +163,7 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     seen = [
         check_unseen(judge, inputs.real, inputs.generated, config.allow_seen) for judge in judges
     ]
-    accumulator = MetricAccumulator(judges, extractors, config.batch_size, shard)
+    accumulator = MetricAccumulator(judges, extractors, config.batch_size, shard, inputs.protocol)
     return _Task(config, inputs, accumulator, missing, augmentation, curves, training, seen)
 
 
