@@ -170,6 +170,12 @@ def test_reports_of_samples(
     scores = [r["metrics"]["semantic_consistency"]["miou"] for r in (good, bad)]
     assert worse["metrics"]["miou"]["value"] == pytest.approx(scores[1] - scores[0], abs=2e-6)
     assert worse["metrics"]["miou"]["interval"][1] < 0
+    assert worse["metrics"]["ratio"]["interval"][1] < 0
+    for name, entry in worse["metrics"].items():  # they are the reports' own
+        values = found["metrics"][name]["values"]
+        assert entry["value"] == pytest.approx(values[2] - values[0], abs=3e-6), name
+        assert entry["paired"] or name.startswith("fd_"), name
+    assert {"miou", "miou_all", "ratio", "way", "pixel_std_within_mask"} <= worse["metrics"].keys()
     for name, entry in worse["per_class"].items():
         ious = [r["metrics"]["semantic_consistency"]["per_class"][name]["iou"] for r in (good, bad)]
         assert entry["iou"] == pytest.approx(ious, abs=2e-6)

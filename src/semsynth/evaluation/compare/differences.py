@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from semsynth.evaluation.compare.reports import ComparedReport, Metric
 from semsynth.evaluation.metrics.blocks import blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.report.per_mask import PerMask
-from semsynth.segmentation.metrics import iou, mean_iou
+from semsynth.segmentation.metrics import Averaging, iou, mean_iou
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Json = dict[str, Any]
+_TAIL = 0.025
 _Z = 1.959964  # 95% of a normal distribution lie within so many standard errors
 
 
@@ -60,6 +62,7 @@ def difference(first: ComparedReport, second: ComparedReport, seed: int) -> Json
         "metrics": {},
         "per_class": {},
     }
+    averaging = first.content["metrics"].get("semantic_consistency", {}).get("averaging", "miou")
     draws = None
     if pair[0].stems:
         blocks = blocks_of(pair[0].stems, list(pair[0].groups) or [None] * len(pair[0].stems))
@@ -67,8 +70,11 @@ def difference(first: ComparedReport, second: ComparedReport, seed: int) -> Json
         found["blocks"] = blocks.sentence
     for name, metric in first.metrics.items():
         if name in second.metrics:
-            entry = _paired(name, pair, draws)
-            found["metrics"][name] = entry or _unpaired(metric, second.metrics[name], same_images)
+            entry = _paired(name, pair, draws, averaging)
+            entry = entry or _unpaired(metric, second.metrics[name])
+            if same_images and entry["value"] == 0:  # whatever is drawn
+                entry["interval"] = [0.0, 0.0]
+            found["metrics"][name] = entry
     if has_vectors(pair):
         found["per_class"] = _per_class(pair, draws)
     return found
@@ -88,8 +94,8 @@ def _share(part: Array, whole: Array) -> Floats:
     return shares
 
 
-def _mean_iou(counts: Array) -> Floats:
-    return mean_iou(counts[..., 0, :], counts[..., 1, :], counts[..., 2, :])
+def _mean_iou(counts: Array, averaging: Averaging = "miou") -> Floats:
+    return mean_iou(counts[..., 0, :], counts[..., 1, :], counts[..., 2, :], averaging)
 
 
 def _weighted_iou(counts: Array) -> Floats:
@@ -104,25 +110,23 @@ def _class_accuracy(counts: Array) -> Floats:
     return _share(np.where(known, shares, 0).sum(-1), known.sum(-1))
 
 
-def _of_masks(counts: Array) -> Floats:
-    shares = iou(counts[..., 0, :], counts[..., 1, :], counts[..., 2, :])
-    known = counts[..., 1, :] > 0
-    return _share(np.where(known, shares, 0).sum(-1), known.sum(-1))
-
-
-def _ratio(sums: dict[str, Array]) -> Floats:
-    return _share(_mean_iou(sums["generated"]), _mean_iou(sums["real"]))
-
-
-def _way(sums: dict[str, Array]) -> Floats:
-    flat = _mean_iou(sums["mean_colours"])
-    return _share(_mean_iou(sums["generated"]) - flat, _mean_iou(sums["real"]) - flat)
+def _ratio(sums: dict[str, Array], averaging: Averaging) -> Floats:
+    """Return the share of real images' mIoU, or of the way to it from mean colours, if given."""
+    flat = np.zeros(())
+    if "mean_colours" in sums:
+        flat = _mean_iou(sums["mean_colours"], averaging)
+    span = _mean_iou(sums["real"], averaging) - flat
+    return _share(_mean_iou(sums["generated"], averaging) - flat, span)
 
 
 # Scores of sums of pixels (..., 3, C) of the sets.
 SCORES: dict[str, tuple[tuple[str, ...], Score]] = {
     "miou": (("generated",), lambda sums: _mean_iou(sums["generated"])),
-    "miou_of_masks": (("generated",), lambda sums: _of_masks(sums["generated"])),
+    "miou_of_masks": (
+        ("generated",),
+        lambda sums: _mean_iou(sums["generated"], "miou_of_masks"),
+    ),
+    "miou_all": (("generated",), lambda sums: _mean_iou(sums["generated"], "miou_all")),
     "pixel_accuracy": (
         ("generated",),
         lambda sums: _share(
@@ -131,17 +135,20 @@ SCORES: dict[str, tuple[tuple[str, ...], Score]] = {
     ),
     "mean_class_accuracy": (("generated",), lambda sums: _class_accuracy(sums["generated"])),
     "frequency_weighted_iou": (("generated",), lambda sums: _weighted_iou(sums["generated"])),
-    "ratio": (("generated", "real"), _ratio),
-    "way": (("generated", "real", "mean_colours"), _way),
 }
+# Ratios, which average as the protocol says.
+RATIOS = {"ratio": ("generated", "real"), "way": ("generated", "real", "mean_colours")}
 
 
-def _paired(name: str, pair: Sequence[PerMask], draws: Resampling | None) -> Json | None:
+def _paired(
+    name: str, pair: Sequence[PerMask], draws: Resampling | None, averaging: Averaging
+) -> Json | None:
     """Return the difference of a score of masks; None for what is no such score."""
     if not pair[0].stems:
         return None
-    if name in SCORES and has_vectors(pair):
-        sets, score = SCORES[name]
+    if name in (*SCORES, *RATIOS) and has_vectors(pair):
+        ratio: Score = partial(_ratio, averaging=averaging)
+        sets, score = SCORES[name] if name in SCORES else (RATIOS[name], ratio)
         if not all(part in masks.vectors for part in sets for masks in pair):
             return None
         whole = [score({part: x.vectors[part].sum(0) for part in sets}) for x in pair]
@@ -162,7 +169,10 @@ def _paired(name: str, pair: Sequence[PerMask], draws: Resampling | None) -> Jso
 def _entry(whole: Sequence[Any], drawn: Sequence[Floats] | None, draws: Resampling | None) -> Json:
     interval = None
     if drawn is not None and draws is not None:
-        interval = draws.interval(drawn[1] - drawn[0])
+        shift = drawn[1] - drawn[0]
+        # Where real images may be no better than mean colours, a share of the way has no bounds.
+        if np.isnan(shift).mean() < _TAIL:
+            interval = draws.interval(shift)
     return {
         "value": _rounded(whole[1] - whole[0]),
         "interval": None if interval is None else [_rounded(x) for x in interval],
@@ -170,13 +180,11 @@ def _entry(whole: Sequence[Any], drawn: Sequence[Floats] | None, draws: Resampli
     }
 
 
-def _unpaired(first: Metric, second: Metric, same_images: bool) -> Json:
+def _unpaired(first: Metric, second: Metric) -> Json:
     """Return the difference of two distances, with the interval of independent errors."""
     entry: Json = {"value": _rounded(second.value - first.value), "interval": None, "paired": False}
     if first.made_with != second.made_with:
         entry["differs"] = f"{first.made_with}; {second.made_with}"
-    elif same_images:
-        entry["interval"] = [0.0, 0.0]
     elif first.standard_error is not None and second.standard_error is not None:
         half = _Z * math.hypot(first.standard_error, second.standard_error)
         entry["interval"] = [_rounded(entry["value"] - half), _rounded(entry["value"] + half)]

@@ -110,6 +110,7 @@ class ComparedReport:
 _CONSISTENCY = (
     ("miou", "mIoU", "higher"),
     ("miou_of_masks", "mIoU over the masks' classes", "higher"),
+    ("miou_all", "mIoU, absent classes count 0", "higher"),
     ("pixel_accuracy", "pixel accuracy", "higher"),
     ("mean_class_accuracy", "mean class accuracy", "higher"),
     ("frequency_weighted_iou", "frequency-weighted IoU", "higher"),

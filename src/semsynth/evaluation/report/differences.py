@@ -10,7 +10,15 @@ from semsynth.evaluation.report.tables import Cell
 
 # Shares of 1, whose differences are points of 100.
 SHARES = (
-    *("miou", "miou_of_masks", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"),
+    *(
+        "miou",
+        "miou_of_masks",
+        "miou_all",
+        "second_judge_miou",
+        "pixel_accuracy",
+        "mean_class_accuracy",
+        "frequency_weighted_iou",
+    ),
     *("way", "ratio", "copies"),
 )
 
