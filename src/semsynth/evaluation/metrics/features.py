@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import AutoModel
-from transformers.utils import logging
+from torch import Tensor
 
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import sha256_file
+from semsynth.core.logging import logger
 from semsynth.core.safe_load import tensors_digest
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.metrics.inception import InceptionV3
-from semsynth.evaluation.metrics.weights import INCEPTION, Unavailable, find_weights
-from semsynth.segmentation.hub_models import IMAGENET_MEAN, IMAGENET_STD, preprocessing
+from semsynth.evaluation.metrics import lite2
+from semsynth.evaluation.metrics.inception import SIZE, InceptionV3
+from semsynth.evaluation.metrics.resizes import ABOUT, Resize, inception_input
+from semsynth.evaluation.metrics.weights import (
+    INCEPTION,
+    Unavailable,
+    check_weights_folder,
+    find_weights,
+)
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 FID = "fid"
+LITE2 = "fd_lite2"
+_FID_NAMES: dict[Resize, str] = {
+    "pytorch": FID,
+    "tensorflow": "fid_tensorflow",
+    "clean": "fid_clean",
+}
 
 
 @dataclass(frozen=True)
@@ -35,118 +42,149 @@ class FeatureExtractor:
     """Images to features.
 
     Attributes:
-        name: name of the distance on these features; only Inception-v3's is called FID.
+        name: name of the Frechet distance on these features. Only Inception-v3's with the published
+            weights is called FID: ``fid``, ``fid_tensorflow``, ``fid_clean`` (by the resize); with
+            other weights it is ``fd_inception_<8 digits of their SHA-256>``.
         about: what the features are, for the report.
-        extract: uint8 RGB (B, H, W, 3) to float32 (B, D).
-        weights: digest of the network's weights, where ``about`` does not say which they are.
+        extract: RGB images of levels 0 to 255, uint8 or float32 (B, H, W, 3) or a list of (H, W, 3)
+            of any sizes, to float32 (B, D).
+        weights: SHA-256 of the network's weights.
+        resize: how images are brought to the network's size.
     """
 
     name: str
     about: str
-    extract: Callable[[Array], Floats]
+    extract: Callable[[Sequence[Array] | Array], Floats]
     weights: str = ""
+    resize: str = ""
+
+    @property
+    def kernel_name(self) -> str:
+        """Name of the kernel distance on these features: ``kid``, ``kd_lite2``, ..."""
+        return kernel_name(self.name)
+
+    @property
+    def is_inception(self) -> bool:
+        """Whether these are Inception-v3's features, whatever its weights."""
+        return self.name.startswith((FID, "fd_inception_"))
+
+    def extract_finite(self, images: Sequence[Array] | Array, names: Sequence[str]) -> Floats:
+        """Return the features of images called ``names``.
+
+        Raises:
+            UserError: features are NaN or infinite; the message names the images.
+        """
+        features = self.extract(images)
+        bad = [names[i] for i in np.flatnonzero(~np.isfinite(features).all(axis=1)).tolist()]
+        if bad:
+            more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+            raise UserError(
+                f"{self.name}: the features of {', '.join(bad[:5])}{more} are NaN or infinite; "
+                "look at these images, and at the weights"
+            )
+        return features
 
 
-def inception_extractor(config: EvaluateConfig) -> FeatureExtractor:
+def kernel_name(name: str) -> str:
+    """Return the name of the kernel distance on the features of a Frechet distance."""
+    return "kid" + name[3:] if name.startswith(FID) else "kd_" + name.removeprefix("fd_")
+
+
+def network_extractor(
+    prepare: Callable[[Array], Tensor], network: Callable[[Tensor], Tensor], device: torch.device
+) -> Callable[[Sequence[Array] | Array], Floats]:
+    """Return ``FeatureExtractor.extract`` of a network.
+
+    Args:
+        prepare: an image (H, W, 3) of levels 0 to 255 to the network's input (3, S, S).
+        network: inputs (B, 3, S, S) to features (B, D).
+        device: where the network is.
+    """
+
+    @torch.inference_mode()
+    def extract(images: Sequence[Array] | Array) -> Floats:
+        inputs = torch.stack([prepare(image) for image in images]).to(device)
+        features = network(inputs.contiguous(memory_format=torch.channels_last))
+        return np.asarray(features.float().cpu().numpy(), np.float32)
+
+    return extract
+
+
+def to_levels(image_HWC: Array) -> npt.NDArray[np.uint8]:
+    """Return an image of levels 0 to 255 as bytes, for networks whose own resize takes bytes."""
+    if image_HWC.dtype == np.uint8:
+        return image_HWC
+    return np.rint(image_HWC).clip(0, 255).astype(np.uint8)
+
+
+def inception_extractor(config: EvaluateConfig, resize: Resize = "pytorch") -> FeatureExtractor:
     """Return FID's Inception-v3.
 
     Raises:
         Unavailable: its weights are not available.
-        UserError: the given file is missing or is not the published one.
+        UserError: the given file is missing or is of another network.
     """
-    path = find_weights(INCEPTION, config.inception, config.download)
+    file = find_weights(INCEPTION, config.inception, config.weights, config.download)
     device = pick_device(config.device)
-    network = InceptionV3.from_file(path).to(device)
-    about = f"Inception-v3 (pytorch-fid's resize), weights sha256 {sha256_file(path)[:16]}"
-    return FeatureExtractor(FID, about, lambda images: _run(network, _to_unit(images, device)))
+    network = InceptionV3.from_file(file.path, resize).fused().to(device)
+    name = _FID_NAMES[resize] if file.published else f"fd_inception_{file.sha256[:8]}"
+    if not file.published:
+        logger.info(
+            f"{file.path}: not the published weights of FID (sha256 {file.sha256[:16]}, not "
+            f"{INCEPTION.sha256[:16]}): the distance is called {name}"
+        )
+
+    def prepare(image: Array) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        return inception_input(pixels.float() / 255, resize, SIZE)[0]
+
+    about = f"Inception-v3 ({ABOUT[resize]}), weights: {file.about}"
+    extract = network_extractor(prepare, network.features, device)
+    return FeatureExtractor(name, about, extract, file.sha256, resize)
 
 
-def transformers_extractor(source: str, device_name: str) -> FeatureExtractor:
-    """Return a vision backbone of the Transformers library, from a folder or a Hub id.
-
-    Features are its ``pooler_output``, or else the mean of ``last_hidden_state`` over the image.
-    The whole image is resized to the network's input size (antialiased bilinear, not cropped).
+def lite2_extractor(config: EvaluateConfig) -> FeatureExtractor:
+    """Return EfficientNet-Lite2, from the package that ``semsynth[features]`` installs.
 
     Raises:
-        UserError: it cannot be loaded.
+        Unavailable: the package is not installed.
+        UserError: its file is damaged.
     """
-    # Without this it warns about the classifier's weights, which are not loaded on purpose.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model = AutoModel.from_pretrained(source, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--features {source}: cannot be loaded ({reason}); give a model folder or a Hub id"
-        ) from None
-    device = pick_device(device_name)
-    network = _Pooled(model, preprocessing(source)).to(device).eval()
-    name = f"fd_{model.config.model_type}"
-    # Only the folder's name: the report must not contain paths of this machine.
-    about = Path(source).name if Path(source).is_dir() else source
-    weights = tensors_digest(network.state_dict())
-
-    def extract(images: Array) -> Floats:
-        return _run(network, _to_unit(images, device))
-
-    return FeatureExtractor(name, about, extract, weights)
+    device = pick_device(config.device)
+    network = lite2.EfficientNetLite2.from_package()
+    digest = tensors_digest(network.state_dict())
+    network = network.fused().to(device)
+    extract = network_extractor(
+        lambda image: lite2.lite2_input(to_levels(image)), network.features, device
+    )
+    return FeatureExtractor(LITE2, lite2.ABOUT, extract, digest, lite2.RESIZE)
 
 
-class _Pooled(nn.Module):
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, processor: dict[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.size = _input_size(processor)
-        mean = processor.get("image_mean") or IMAGENET_MEAN
-        std = processor.get("image_std") or IMAGENET_STD
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        x = F.interpolate(images_BCHW, size=self.size, mode="bilinear", antialias=True)
-        output = self.model(pixel_values=(x - self.mean) / self.std)
-        pooled = getattr(output, "pooler_output", None)
-        if pooled is not None:
-            return pooled.flatten(1)  # type: ignore[no-any-return]
-        hidden = output.last_hidden_state
-        return hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1)  # type: ignore[no-any-return]
-
-
-def _input_size(processor: dict[str, Any]) -> tuple[int, int]:
-    size = processor.get("crop_size") if processor.get("do_center_crop") else None
-    size = size or processor.get("size") or 224
-    if isinstance(size, int):
-        return size, size
-    side = size.get("shortest_edge", 224)
-    return int(size.get("height", side)), int(size.get("width", side))
-
-
-def _to_unit(images_BHWC: Array, device: torch.device) -> Tensor:
-    images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(device)
-    return images.permute(0, 3, 1, 2).float() / 255
-
-
-@torch.inference_mode()
-def _run(network: nn.Module, images: Tensor) -> Floats:
-    return np.asarray(network(images).float().cpu().numpy(), np.float32)
-
-
-def open_extractors(config: EvaluateConfig) -> tuple[list[FeatureExtractor], dict[str, str]]:
+def open_extractors(
+    config: EvaluateConfig, resize: Resize = "pytorch"
+) -> tuple[list[FeatureExtractor], dict[str, str]]:
     """Return the extractors that are available, and the metrics that are missing, with the reason.
+
+    Args:
+        config: which weights and models.
+        resize: the protocol's resize for Inception-v3.
 
     Raises:
         UserError: a file or id that was given cannot be used, or two have the same name.
     """
+    from semsynth.evaluation.metrics.backbones import transformers_extractor
+
+    check_weights_folder(config.weights)
     extractors: list[FeatureExtractor] = []
     missing: dict[str, str] = {}
-    try:
-        extractors.append(inception_extractor(config))
-    except Unavailable as reason:
-        missing = {"fid": str(reason), "kid": str(reason)}
+    for name, opened in (
+        (_FID_NAMES[resize], lambda: inception_extractor(config, resize)),
+        (LITE2, lambda: lite2_extractor(config)),
+    ):
+        try:
+            extractors.append(opened())
+        except Unavailable as reason:
+            missing |= {name: str(reason), kernel_name(name): str(reason)}
     for source in config.features:
         extractor = transformers_extractor(source, config.device)
         if any(extractor.name == other.name for other in extractors):

@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semsynth.core.errors import UserError
 from semsynth.core.safe_load import load_state_dict
+from semsynth.evaluation.metrics.resizes import Resize, inception_input
 
 SIZE = 299
 DIMENSIONS = 2048
@@ -34,7 +36,7 @@ class BasicConv2d(nn.Module):
         """Take the convolution's parameters."""
         super().__init__()
         self.conv = nn.Conv2d(channels, out, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(out, eps=0.001)
+        self.bn: nn.Module = nn.BatchNorm2d(out, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out, H', W')."""
@@ -162,9 +164,14 @@ class BlockE(nn.Module):
 class InceptionV3(nn.Module):
     """Images to the 2048 features that FID and KID compare."""
 
-    def __init__(self) -> None:
-        """Build the network, randomly initialised; see ``from_file``."""
+    def __init__(self, resize: Resize = "pytorch") -> None:
+        """Build the network, randomly initialised; see ``from_file``.
+
+        Args:
+            resize: how images are brought to 299x299, which is part of the metric.
+        """
         super().__init__()
+        self.resize: Resize = resize
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2)
         self.Conv2d_2a_3x3 = BasicConv2d(32, 32, 3)
         self.Conv2d_2b_3x3 = BasicConv2d(32, 64, 3, padding=1)
@@ -185,13 +192,13 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(DIMENSIONS, 1008)
 
     @classmethod
-    def from_file(cls, path: Path) -> InceptionV3:
-        """Load the published file.
+    def from_file(cls, path: Path, resize: Resize = "pytorch") -> InceptionV3:
+        """Load a file of the published names, ready for ``fused``.
 
         Raises:
             UserError: it cannot be read or is of another network.
         """
-        network = cls()
+        network = cls(resize)
         missing, unexpected = [], []
         state = load_state_dict(path, "give the published file")
         try:
@@ -202,19 +209,33 @@ class InceptionV3(nn.Module):
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or unexpected:
             raise UserError(
-                f"--inception {path}: not the Inception-v3 of FID ({(missing + unexpected)[0]}); "
+                f"{path}: not the Inception-v3 of FID ({(missing + unexpected)[0]}); "
                 "give pt_inception-2015-12-05-6726825d.pth"
             )
         return network.eval()
 
+    def fused(self) -> InceptionV3:
+        """Return this network with each norm in its convolution, in the layout that is fastest.
+
+        The same features to 1e-6 of the largest, in about 0.6 of the time on a CPU.
+        """
+        for module in self.modules():
+            if isinstance(module, BasicConv2d) and isinstance(module.bn, nn.BatchNorm2d):
+                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+                module.bn = nn.Identity()
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return features (B, 2048) of RGB images in 0..1 of any size.
 
-        They are resized to 299x299 bilinearly, without aligned corners or antialiasing, as
-        pytorch-fid does.
+        They are brought to 299x299 as ``resize`` says.
         """
-        x = F.interpolate(images_BCHW, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(2 * x - 1)))
+        return self.features(inception_input(images_BCHW, self.resize, SIZE))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return features (B, 2048) of the network's input (B, 3, 299, 299)."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_3b_1x1(F.max_pool2d(x, 3, stride=2))
         x = F.max_pool2d(self.Conv2d_4a_3x3(x), 3, stride=2)
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))
