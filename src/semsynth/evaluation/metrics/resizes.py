@@ -1,6 +1,6 @@
 """The resizes by which Inception-v3's input is made: each makes another metric.
 
-The same pictures through the same network give distances that differ by 0.4 to 3.5% between these
+The same images through the same network give distances that differ by 0.4 to 3.5% between these
 (Parmar et al. 2022, arXiv 2104.11222), so each has a name of its own.
 
 * ``pytorch`` (pytorch-fid): bilinear between pixel centres without smoothing, then 2x - 1.
@@ -76,6 +76,6 @@ def _pillow_bicubic(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     resized = np.empty((*levels.shape[:2], *size), np.float32)
     for number, image in enumerate(levels):
         for channel, plane in enumerate(image):
-            picture = Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC)
-            resized[number, channel] = np.asarray(picture).clip(0, 255)
+            scaled = Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC)
+            resized[number, channel] = np.asarray(scaled).clip(0, 255)
     return torch.from_numpy(resized).to(images_BCHW.device)
