@@ -1,6 +1,21 @@
 from __future__ import annotations
 
-import csv
+    path = tmp_path / "inception.pth"
+    torch.save(inception.InceptionV3().state_dict(), path)
+    report = evaluate(replace(config, inception=path))
+    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    name, metrics = f"fd_inception_{digits}", report["metrics"]
+    assert metrics[name]["value"] >= 0
+    assert metrics[name]["dimensions"] == 2048
+    assert "2,000" in metrics[name]["few_images"]
+    kernel = metrics[f"kd_inception_{digits}"]
+    assert (kernel["subset_size"], kernel["subset_rule"][:4]) == (3, "half")
+    assert kernel["standard_error"] is None  # six masks in blocks of two
+    assert kernel["to_training"].keys() >= {"generated", "real", "difference", "standard_error"}
+    assert "6 images" in report["missing"][f"{name}_infinity"]
+    assert name not in metrics["frechet"]
+    assert not {"fid", "kid"} & (metrics.keys() | report["missing"].keys())
+    assert {"fd_segmenter", name} <= set(report["controls"]["mean_colours"]["frechet"])
 import json
 import re
 import shutil
@@ -62,9 +77,22 @@ def test_report_has_the_fixed_names(config: EvaluateConfig) -> None:
     assert (frechet["n_real"], frechet["n_generated"]) == (6, 12)
     assert set(report["controls"]) == {"shuffled_masks", "mean_colours"}
     assert report["diversity"]["pixel_std_within_mask"] > 0
-    assert set(report["missing"]) == {"fid", "kid", "fd_segmenter_infinity", "lpips_diversity"}
-    assert report["metrics"]["kernel"]["kd_segmenter"]["subset_size"] == 3
-    assert 0 <= report["metrics"]["prdc"]["fd_segmenter"]["coverage"] <= 1
+    path = tmp_path / "inception.pth"
+    torch.save(inception.InceptionV3().state_dict(), path)
+    report = evaluate(replace(config, inception=path))
+    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    name, metrics = f"fd_inception_{digits}", report["metrics"]
+    assert metrics[name]["value"] >= 0
+    assert metrics[name]["dimensions"] == 2048
+    assert "2,000" in metrics[name]["few_images"]
+    kernel = metrics[f"kd_inception_{digits}"]
+    assert (kernel["subset_size"], kernel["subset_rule"][:4]) == (3, "half")
+    assert kernel["standard_error"] is None  # six masks in blocks of two
+    assert kernel["to_training"].keys() >= {"generated", "real", "difference", "standard_error"}
+    assert "6 images" in report["missing"][f"{name}_infinity"]
+    assert name not in metrics["frechet"]
+    assert not {"fid", "kid"} & (metrics.keys() | report["missing"].keys())
+    assert {"fd_segmenter", name} <= set(report["controls"]["mean_colours"]["frechet"])
     assert not {"fid", "kid", "lpips_diversity"} & report["metrics"].keys()
 
 
@@ -164,25 +192,31 @@ def test_one_image_has_no_statistics(config: EvaluateConfig, make_data) -> None:
     assert not config.output.exists()
 
 
-def test_fid_and_kid_if_the_weights_are_available(
+def test_distances_of_inception_are_named_after_its_weights(
     config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from semsynth.evaluation.metrics import inception
+    """Nobody published these weights, so the distance is not called FID."""
+    from semsynth.evaluation.metrics import features, inception
 
-    monkeypatch.setattr(inception, "SIZE", 80)  # faster than 299
+    for module in (inception, features):
+        monkeypatch.setattr(module, "SIZE", 80)  # faster than 299
     torch.manual_seed(0)
-    torch.save(inception.InceptionV3().state_dict(), tmp_path / "inception.pth")
-    report = evaluate(replace(config, inception=tmp_path / "inception.pth"))
-    assert report["metrics"]["fid"]["value"] >= 0
-    kid = report["metrics"]["kid"]
-    assert (kid["subset_size"], kid["subset_rule"][:4]) == (3, "half")
-    assert kid["standard_error"] is None  # six masks in blocks of two
-    assert kid["to_training"].keys() >= {"generated", "real", "difference", "standard_error"}
-    assert "2,000" in report["metrics"]["fid"]["few_images"]
-    assert "6 images" in report["missing"]["fid_infinity"]
-    assert set(report["missing"]) == {"lpips_diversity", "fid_infinity", "fd_segmenter_infinity"}
-    assert "fid" not in report["metrics"]["frechet"]
-    assert set(report["controls"]["mean_colours"]["frechet"]) == {"fd_segmenter", "fid"}
+    path = tmp_path / "inception.pth"
+    torch.save(inception.InceptionV3().state_dict(), path)
+    report = evaluate(replace(config, inception=path))
+    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    name, metrics = f"fd_inception_{digits}", report["metrics"]
+    assert metrics[name]["value"] >= 0
+    assert metrics[name]["dimensions"] == 2048
+    assert "2,000" in metrics[name]["few_images"]
+    kernel = metrics[f"kd_inception_{digits}"]
+    assert (kernel["subset_size"], kernel["subset_rule"][:4]) == (3, "half")
+    assert kernel["standard_error"] is None  # six masks in blocks of two
+    assert kernel["to_training"].keys() >= {"generated", "real", "difference", "standard_error"}
+    assert "6 images" in report["missing"][f"{name}_infinity"]
+    assert name not in metrics["frechet"]
+    assert not {"fid", "kid"} & (metrics.keys() | report["missing"].keys())
+    assert {"fd_segmenter", name} <= set(report["controls"]["mean_colours"]["frechet"])
 
 
 def test_user_errors_are_one_line_and_leave_no_report(

@@ -177,6 +177,8 @@ class EvaluateConfig:
         sides = None if self.judge_size is None else self.judge_size.split("x")
         return {
             "max": self.max,
+            "resize": self.resize,
+            "lpips_network": self.lpips,
             "judge_size": None if sides is None else (int(sides[0]), int(sides[1])),
         }
 

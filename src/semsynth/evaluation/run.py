@@ -156,7 +156,7 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     judges = judges_of(config, inputs, missing)
     augmentation = None if config.augmentation is None else read_json(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
-    extractors, without = open_extractors(config)
+    extractors, without = open_extractors(config, inputs.protocol.resize)
     missing |= without
     check_inputs(inputs)
     training = plan_training(inputs, config) if config.train_segmenter else None
