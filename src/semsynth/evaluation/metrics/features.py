@@ -66,7 +66,7 @@ class FeatureExtractor:
     @property
     def is_inception(self) -> bool:
         """Whether these are Inception-v3's features, whatever its weights."""
-        return self.name.startswith((FID, "fd_inception_"))
+        return is_inception(self.name)
 
     def extract_finite(self, images: Sequence[Array] | Array, names: Sequence[str]) -> Floats:
         """Return the features of images called ``names``.
@@ -83,6 +83,11 @@ class FeatureExtractor:
                 "look at these images, and at the weights"
             )
         return features
+
+
+def is_inception(name: str) -> bool:
+    """Return whether a Frechet distance is on Inception-v3's features, whatever its weights."""
+    return name.startswith((FID, "fd_inception_"))
 
 
 def kernel_name(name: str) -> str:

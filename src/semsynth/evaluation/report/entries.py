@@ -18,7 +18,7 @@ from semsynth.evaluation.distances import (
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.bootstrap import Resampling
-from semsynth.evaluation.metrics.features import FID, FeatureExtractor
+from semsynth.evaluation.metrics.features import FeatureExtractor, is_inception, kernel_name
 from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.partial_results import PartialResults
 from semsynth.evaluation.report.consistency import ScoredSet, agreement, consistency, over_all
@@ -60,7 +60,7 @@ def distances(
         if name == CMMD:
             entries[CMMD] = cmmd_entry(sets, words)
             continue
-        inception = name.startswith((FID, "fd_inception_"))
+        inception = is_inception(name)
         entry, reason = frechet_entry(sets, words, seed)
         (entries if inception else entries["frechet"])[name] = entry
         if reason is not None:
@@ -71,11 +71,6 @@ def distances(
         except Unavailable as unavailable:
             missing["prdc"] = str(unavailable)
     return entries
-
-
-def kernel_name(name: str) -> str:
-    """Return the name of the kernel distance on the features of a Frechet distance."""
-    return "kid" + name[3:] if name.startswith(FID) else "kd_" + name.removeprefix("fd_")
 
 
 def controls(results: PartialResults, metrics: Json, resampling: Resampling | None) -> Json:
@@ -91,7 +86,7 @@ def controls(results: PartialResults, metrics: Json, resampling: Resampling | No
     found["mean_colours"] = (
         {} if flat.scores is None else over_all(ScoredSet(flat.scores, n, resampling))
     )
-    entries = {name: metrics[name] for name in (FID,) if name in metrics} | metrics["frechet"]
+    entries = {n: entry for n, entry in metrics.items() if is_inception(n)} | metrics["frechet"]
     found["mean_colours"]["frechet"] = {
         name: {**entry["to_same_masks"], "value": entry["to_same_masks"]["mean_colours"]}
         for name, entry in entries.items()
