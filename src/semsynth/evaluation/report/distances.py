@@ -21,6 +21,7 @@ _NAMES = {
     "fd_lite2": "FD of Lite2",
     "kd_lite2": "KD of Lite2",
     "fd_segmenter": "FD of the segmenter",
+    "kd_segmenter": "KD of the segmenter",
 }
 # The order in which a distance is the one of the verdict, kernel distances and others.
 _KERNEL_ORDER = ("kid", "kd_lite2")
@@ -100,7 +101,7 @@ def _rank(distance: Distance) -> tuple[int, int, str]:
 
 
 def _group(distance: Distance) -> int:
-    if distance.key == "fd_segmenter":
+    if distance.key.endswith("_segmenter"):
         return 4
     if distance.kernel:
         return 1
@@ -196,8 +197,9 @@ def manifold_table(report: Json) -> Table | None:
     columns = ["images, features", *(f"{name}\n{note}" for name, note in _MANIFOLD.items()), "N"]
     caption = (
         "Do generated images lie among real ones (precision, density), and are all kinds of real "
-        "images generated (recall, coverage)? Neighbourhoods in the space of features; held-out "
-        "real images are measured against training images."
+        "images generated (recall, coverage)? By neighbourhoods in the space of features: of "
+        "generated images among the real images of the same masks, and of held-out real images "
+        "among training images."
     )
     return Table(caption, columns, rows) if rows else None
 

@@ -137,8 +137,8 @@ COLUMNS = (
     "metric",
     "generated\n95% interval",
     "real\n95% interval",
-    "mean colours",
-    "shuffled masks",
+    "mean colours\n95% interval",
+    "shuffled masks\n95% interval",
     "N\nimages",
     "unit, and which way is better",
 )
@@ -177,8 +177,8 @@ def _score_row(report: Json, score: _Score) -> Row | None:
         Cell(score.title),
         cell(score.value, score.interval, "strong"),
         cell(score.real, score.real_interval),
-        cell(score.mean_colours),
-        cell(score.shuffled),
+        cell(score.mean_colours, f"{score.mean_colours}_interval"),
+        cell(score.shuffled, f"{score.shuffled}_interval"),
         count(look(report, score.n)),
         Cell(score.unit, kind=_UNIT),
     )
@@ -240,6 +240,8 @@ def _manifold_rows(report: Json) -> Iterator[Row]:
         features = Distance(key, entry, False, False).title.replace("FD of ", "")
         for name in ("precision", "recall", "density", "coverage"):
             unit = "1 is real, higher is better" if name == "density" else _SCORE
+            if entry.get("real"):
+                unit += "; real: among training images"
             yield row(
                 Cell(f"{name}, {features}"),
                 Cell(number(entry.get(name)), kind="strong"),
