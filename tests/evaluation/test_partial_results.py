@@ -74,6 +74,10 @@ def test_tasks_report_the_scores_of_one_process(config: EvaluateConfig, tasks: i
     assert only(shared.output) == only(config.output)
     written = (shared.output / "report.json").read_text()
     close(json.loads(written), alone)
+    tables = [(folder / "per_image.csv").read_text() for folder in (shared.output, config.output)]
+    assert tables[0] == tables[1]
+    pages = [(folder / "report.html").read_text() for folder in (shared.output, config.output)]
+    assert pages[0].count("<img") == pages[1].count("<img")
     # A task that is started again finds the report.
     close(evaluate(replace(shared, shard=f"2/{tasks}")), alone)
     assert (shared.output / "report.json").read_text() == written

@@ -95,6 +95,11 @@ def distance(value: float, n: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def prdc(value: float, n: int) -> dict[str, Any]:
+    names = ("precision", "recall", "density", "coverage")
+    return {**dict.fromkeys(names, value), "k": {"precision": 3, "density": 5}, "n": n}
+
+
 def per_class(i: int) -> dict[str, Any]:
     real, iou = 0.9 - 0.03 * i, 0.8 - 0.05 * i
     entry = {"iou": iou, "iou_interval": [iou - 0.05, iou + 0.05], "iou_real": real}
@@ -134,6 +139,7 @@ def make_report(n: int = 100, samples: int = 2) -> dict[str, Any]:
         | {"trained_on": {"data": "streets", "split": "train", "n_train": 600, "steps": 80}},
     }
     infinity = {"value": 20.1, "standard_error": 1.2, "slope": 4000.0, "sizes": [500, 1000]}
+    infinity["values"] = [28.2, 24.0]
     copies = {"share": 0.012, "interval": [0.004, 0.03], "n": total, "warnings": []}
     copies |= {"held_out": {"share": 0.01, "interval": [0.0, 0.03], "n": n // 2}}
     copies |= {"mean_colours": {"share": 0.4, "n": n}}
@@ -167,25 +173,7 @@ def make_report(n: int = 100, samples: int = 2) -> dict[str, Any]:
             ),
             "kernel": {"kd_lite2": distance(0.5, n)},
             "frechet": {"fd_lite2": distance(9.0, n), "fd_segmenter": distance(0.7, n)},
-            "prdc": {
-                "fid": {
-                    "precision": 0.7,
-                    "recall": 0.5,
-                    "density": 0.9,
-                    "coverage": 0.8,
-                    "k": 3,
-                    "n": n,
-                }
-                | {
-                    "real": {
-                        "precision": 0.8,
-                        "recall": 0.7,
-                        "density": 1.0,
-                        "coverage": 0.9,
-                        "n": n,
-                    }
-                }
-            },
+            "prdc": {"fid": prdc(0.7, n) | {"to_training": prdc(0.6, n), "real": prdc(0.8, n)}},
             "lpips_diversity": {**lpips, "different_masks": {"value": 0.55, "n_pairs": n}},
             "lpips_to_real": lpips,
             "copies": copies,

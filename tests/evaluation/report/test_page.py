@@ -138,6 +138,18 @@ def test_scores_controls_and_intervals_are_shown(page: str) -> None:
     assert "no CLIP model was given (--cmmd)" in page
 
 
+def test_precision_is_shown_beside_held_out_real_images(page: str) -> None:
+    summary = page[page.index('id="summary"') : page.index('id="protocol"')]
+    (line,) = re.findall(r"<tr>(<th[^>]*>precision, Inception.*?)</tr>", summary)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", line)[:2] == ["0.6", "0.8"]
+    assert "among training images" in line
+
+
+def test_the_line_to_infinitely_many_images_is_drawn(page: str) -> None:
+    part = page[page.index('id="distances"') :]
+    assert "20.1 ± 1.2" in part and 'aria-label="FID of fewer images, against 1/N"' in part
+
+
 def test_frechet_distances_of_many_images_are_not_grey(report: Json, sources: Sources) -> None:
     metrics = report["metrics"]
     for entry in (metrics["fid"], *metrics["frechet"].values()):

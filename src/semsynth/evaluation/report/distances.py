@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from semsynth.evaluation.report.figures import Axes, Series, legend, plot
 from semsynth.evaluation.report.formats import NONE, count, look, number, plus_minus
 from semsynth.evaluation.report.tables import Cell, Row, Table, row, without_empty_columns
 
@@ -172,6 +173,7 @@ def _same_masks_row(distance: Distance, report: Json) -> Row:
     about = entry.get("features") or look(report, f"features.{distance.key}") or ""
     if "subsets" in entry:
         about += f"; {count(entry['subsets'])} subsets of {count(entry['subset_size'])}"
+        about += "".join(f"; {entry[key]}" for key in ("subset_rule", "std_is") if entry.get(key))
     return row(
         Cell(distance.title),
         Cell(plus_minus(entry["value"], entry.get("standard_error")), kind="strong"),
@@ -189,17 +191,17 @@ def manifold_table(report: Json) -> Table | None:
     """Return precision, recall, density and coverage, of generated and of held-out real images."""
     rows = []
     for key, entry in (look(report, "metrics.prdc") or {}).items():
-        title = Distance(key, entry, False, False).title.replace("FD of ", "")
-        rows.append(_manifold_row(f"generated, {title}", entry, count(entry.get("n")), "strong"))
-        if entry.get("real"):
-            real = entry["real"]
-            rows.append(_manifold_row(f"held-out real, {title}", real, count(real.get("n")), ""))
+        title = features_title(key)
+        rows.append(_manifold_row(f"generated among real of the masks, {title}", entry, ""))
+        for part, name in (("to_training", "generated"), ("real", "held-out real")):
+            if entry.get(part):
+                words = f"{name} among training images, {title}"
+                rows.append(_manifold_row(words, entry[part], "strong" if name[0] == "g" else ""))
     columns = ["images, features", *(f"{name}\n{note}" for name, note in _MANIFOLD.items()), "N"]
     caption = (
         "Do generated images lie among real ones (precision, density), and are all kinds of real "
-        "images generated (recall, coverage)? By neighbourhoods in the space of features: of "
-        "generated images among the real images of the same masks, and of held-out real images "
-        "among training images."
+        "images generated (recall, coverage)? By neighbourhoods in the space of features. Among "
+        "training images, held-out real images are what a generator can be compared with."
     )
     return Table(caption, columns, rows) if rows else None
 
@@ -212,9 +214,16 @@ _MANIFOLD = {
 }
 
 
-def _manifold_row(title: str, entry: Json, n: str, kind: str) -> Row:
+def _manifold_row(title: str, entry: Json, kind: str) -> Row:
     cells = [Cell(number(entry.get(name)), kind=kind) for name in _MANIFOLD]
-    return row(title, *cells, n)
+    return row(title, *cells, count(entry.get("n")))
+
+
+def features_title(key: str) -> str:
+    """Return the name of the features of a distance on the page."""
+    if key == "fid":
+        return "Inception"
+    return Distance(key, {}, False, False).title.replace("FD of ", "")
 
 
 def note_on_few(report: Json) -> str | None:
@@ -222,8 +231,28 @@ def note_on_few(report: Json) -> str | None:
     weak = [distance for distance in distances(report) if distance.weak]
     if not weak:
         return None
-    return (
-        f"Fréchet distances are grey: with {count(min(x.n for x in weak))} images, fewer than "
-        f"{ENOUGH_FOR_FRECHET:,}, most of the value comes from the small number of images, and "
-        "the distance of equal distributions is far above 0. Kernel distances have no such bias."
+    reason = weak[0].entry.get("few_images") or (
+        f"with {count(min(x.n for x in weak))} images, fewer than {ENOUGH_FOR_FRECHET:,}, most of "
+        "the value comes from the small number of images"
     )
+    return f"Fréchet distances are grey: {reason.rstrip('.')}. Kernel distances have no such bias."
+
+
+def infinity_part(report: Json) -> dict[str, Any] | None:
+    """Return the figure of distances against 1/N, with the line to infinitely many images."""
+    lines = []
+    for distance in distances(report):
+        infinity = distance.entry.get("infinity") or {}
+        if not infinity.get("values"):
+            continue
+        points = [(1 / n, x) for n, x in zip(infinity["sizes"], infinity["values"], strict=True)]
+        lines.append(Series(distance.title, points, joined=False, marked=True))
+        start, end = infinity["value"], max(x for x, _ in points)
+        slope = infinity["slope"]
+        lines.append(Series("line to infinite N", [(0.0, start), (end, start + slope * end)]))
+        break
+    if not lines:
+        return None
+    axes = Axes("1/N", f"{lines[0].name}, lower is better", from_zero=True)
+    figure = plot(lines, axes, f"{lines[0].name} of fewer images, against 1/N")
+    return {"figure": figure, "legend": legend(lines)}

@@ -151,6 +151,7 @@ def render(report: Json, album: Album, curves: Sequence[Curve] = ()) -> str:
         fair=distances.fair_table(report),
         same_masks=distances.same_masks_table(report),
         manifold=distances.manifold_table(report),
+        infinity=distances.infinity_part(report),
         augmentation=augmentation_table(report),
         curves=training_figures(curves),
         provenance=about.provenance(report),

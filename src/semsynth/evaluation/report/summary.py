@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from semsynth.evaluation.report.distances import Distance, distances
+from semsynth.evaluation.report.distances import Distance, distances, features_title
 from semsynth.evaluation.report.formats import (
     NONE,
     STYLES,
@@ -236,17 +236,18 @@ def _distance_rows(distance: Distance) -> list[Row]:
 
 
 def _manifold_rows(report: Json) -> Iterator[Row]:
+    """Return the lines of precision and so on: among training images, if there are any."""
     for key, entry in (look(report, "metrics.prdc") or {}).items():
-        features = Distance(key, entry, False, False).title.replace("FD of ", "")
+        fair = entry.get("to_training") or entry
+        where = "among training images" if "to_training" in entry else "among real of the masks"
         for name in ("precision", "recall", "density", "coverage"):
             unit = "1 is real, higher is better" if name == "density" else _SCORE
-            if entry.get("real"):
-                unit += "; real: among training images"
+            real = look(entry, f"real.{name}") if "to_training" in entry else None
             yield row(
-                Cell(f"{name}, {features}"),
-                Cell(number(entry.get(name)), kind="strong"),
-                number(look(entry, f"real.{name}")),
+                Cell(f"{name}, {features_title(key)}"),
+                Cell(number(fair.get(name)), kind="strong"),
+                number(real),
                 *(NONE, NONE),
-                count(entry.get("n")),
-                Cell(unit, kind=_UNIT),
+                count(fair.get("n")),
+                Cell(f"{unit}; {where}", kind=_UNIT),
             )
