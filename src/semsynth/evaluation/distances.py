@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,14 +42,15 @@ class FeatureSets:
     """The features (N, D) of the sets that are compared, and the blocks that images come in.
 
     Attributes:
-        generated: of all samples.
+        generated: of the samples that the protocol takes; by default of all.
         first: of the first sample of each mask, in the order of ``real``.
-        real: of the real images of the masks.
+        real: of the real images of the masks that the protocol takes; by default of all.
         training: of the training images, if there are any.
         mean_colours: of the mean-colour images of the masks, if there are any.
         blocks: (N,) number of the block of each real image (a film, field, tile); None: blocks of
             neighbours.
-        mask_of: (N,) number of the real image of each sample.
+        sample_blocks: the same of the samples.
+        covariance: in which precision the protocol computes means and covariances.
     """
 
     generated: Floats
@@ -58,7 +59,8 @@ class FeatureSets:
     training: Floats | None
     mean_colours: Floats | None
     blocks: subsampling.Integers | None = None
-    mask_of: subsampling.Integers | None = None
+    sample_blocks: subsampling.Integers | None = None
+    covariance: Literal["float32", "float64"] = "float64"
 
     @classmethod
     def of(cls, sets: Mapping[str, SetStatistics], name: str, inputs: Inputs) -> FeatureSets:
@@ -67,25 +69,41 @@ class FeatureSets:
         def rows(kind: str) -> Floats | None:
             return sets[kind].rows(name) if kind in sets else None
 
-        generated, stems = sets["generated"], inputs.masks_order
-        found = blocks_of(stems, [inputs.real.group(stem) for stem in stems])
-        counts = [len(samples) for samples in inputs.by_mask.values()]
+        stems, samples = inputs.masks_order, inputs.samples_with_masks
+        protocol, generated = inputs.protocol, sets["generated"]
+        blocks = subsampling.blocks_of_images(
+            blocks_of(stems, [inputs.real.group(stem) for stem in stems]), np.arange(len(stems))
+        )
+        block_of = dict(zip(stems, blocks.tolist(), strict=True))
+        taken = set(protocol.distance_stems(inputs.by_mask))
+        numbers = [i for i, (sample, _) in enumerate(samples) if sample in taken]
+        n = protocol.whole_batches(len(stems))
         return cls(
-            generated.rows(name),
-            generated.rows(name, inputs.first_samples),
-            sets["real"].rows(name),
+            generated.rows(name, numbers),
+            generated.rows(name, inputs.first_samples[:n]),
+            sets["real"].rows(name)[:n],
             rows("training"),
             rows("mean_colours"),
-            subsampling.blocks_of_images(found, np.arange(len(stems))),
-            np.repeat(np.arange(len(stems)), counts),
+            blocks[:n],
+            np.array([block_of[samples[i][1]] for i in numbers], np.int64),
+            protocol.covariance,
         )
 
     @property
     def pair_blocks(self) -> tuple[subsampling.Integers, subsampling.Integers] | None:
         """Blocks of the real images, and of all samples."""
-        if self.blocks is None or self.mask_of is None:
+        if self.blocks is None or self.sample_blocks is None:
             return None
-        return self.blocks, self.blocks[self.mask_of]
+        return self.blocks, self.sample_blocks
+
+    def statistics(self, rows_ND: Floats) -> FeatureStatistics:
+        """Return mean and covariance in the precision of the protocol."""
+        if self.covariance == "float64":
+            return FeatureStatistics.of(rows_ND)
+        mean = rows_ND.mean(0)
+        centred = rows_ND - mean
+        covariance = centred.T @ centred / np.float32(len(rows_ND) - 1)
+        return FeatureStatistics.from_covariance(len(rows_ND), mean, covariance)
 
     @property
     def enough(self) -> bool:
@@ -106,7 +124,7 @@ def frechet_entry(sets: FeatureSets, about: str, seed: int = 0) -> tuple[Json, s
         about: what they are, in words.
         seed: of the subsets that the distance is extended with.
     """
-    real, generated = FeatureStatistics.of(sets.real), FeatureStatistics.of(sets.generated)
+    real, generated = sets.statistics(sets.real), sets.statistics(sets.generated)
     value = _round(frechet_distance(generated, real))
     entry: Json = {
         "value": value,
@@ -126,7 +144,7 @@ def frechet_entry(sets: FeatureSets, about: str, seed: int = 0) -> tuple[Json, s
         entry["infinity"] = _rounded(asdict(found))
     except Unavailable as unavailable:
         reason = str(unavailable)
-    flat = None if sets.mean_colours is None else FeatureStatistics.of(sets.mean_colours)
+    flat = None if sets.mean_colours is None else sets.statistics(sets.mean_colours)
     if flat is not None:
         entry["to_same_masks"]["mean_colours"] = _round(frechet_distance(flat, real))
     if sets.with_training:
@@ -139,8 +157,8 @@ def _frechet_to_training(
 ) -> Json:
     """Return the fair pair: generated and held-out real images from the training images."""
     assert sets.training is not None
-    training = FeatureStatistics.of(sets.training)
-    generated = frechet_distance(FeatureStatistics.of(sets.first), training)
+    training = sets.statistics(sets.training)
+    generated = frechet_distance(sets.statistics(sets.first), training)
     held_out = frechet_distance(real, training)
     error = subsampling.frechet_difference_error(
         sets.first, sets.real, sets.training, (sets.blocks, sets.blocks)
