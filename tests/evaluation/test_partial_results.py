@@ -21,6 +21,7 @@ from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.judges import open_judges
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor
 from semsynth.evaluation.partial_results import PartialResults
+from semsynth.evaluation.protocols import load_protocol
 from semsynth.evaluation.report.entries import distances
 from semsynth.evaluation.run import evaluate
 
@@ -144,6 +145,8 @@ def test_fid_and_kid_of_parts(segmenter: Path, data) -> None:
     inputs = SimpleNamespace(
         masks_order=stems,
         by_mask={stem: [stem] for stem in stems},
+        samples_with_masks=list(zip(stems, stems, strict=True)),
+        protocol=load_protocol(),
         first_samples=list(range(11)),
         real=SimpleNamespace(group=lambda stem: None),
     )

@@ -112,6 +112,11 @@ class MetricAccumulator:
         own = [SEGMENTER] if self.judges and self.judges[0].has_features else []
         return [*own, *(extractor.name for extractor in self.extractors)]
 
+    def numbers(self, n: int) -> list[int]:
+        """Return which of ``n`` images this process measures."""
+        starts = self.shard.of(range(0, n, self.batch_size))
+        return [i for start in starts for i in range(start, min(n, start + self.batch_size))]
+
     def measure(
         self,
         read: Callable[[int], EvalSample],
@@ -131,6 +136,8 @@ class MetricAccumulator:
             UserError: features that are not finite numbers.
         """
         total = self._empty()
+        if not self.judges and not self.extractors:
+            return replace(total, n=len(self.numbers(n)))
         count = 0
         starts = self.shard.of(range(0, n, self.batch_size))
         for start in progress(starts, title, len(starts), "batch"):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from semsynth.core.logging import logger
 from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator, SetStatistics
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.feature_cache import FeatureCache
+from semsynth.evaluation.inputs.image_set import ImageSet
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.metrics import diversity
+from semsynth.evaluation.metrics.features import Floats
 from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.partial_results import PartialResults
 
@@ -40,11 +45,18 @@ def measure(
 ) -> PartialResults:
     """Measure this process's part of all images."""
     sets = {
-        "real": _measure_real(accumulator, inputs),
+        "real": _with_known(accumulator, inputs.real, lambda part: _measure_real(part, inputs)),
         "generated": _measure_generated(accumulator, inputs, config.seed),
     }
-    if inputs.training is not None:
-        sets["training"] = _measure_training(accumulator, inputs)
+    training = inputs.training
+    if training is not None:
+        # Without masks a judge is asked for its features alone.
+        judges = [judge for judge in accumulator.judges[:1] if judge.has_features]
+        sets["training"] = _with_known(
+            replace(accumulator, judges=judges),
+            training,
+            lambda part: _measure_training(part, training),
+        )
     if baseline is not None:
         sets["mean_colours"] = _measure_baseline(accumulator, inputs, baseline)
     results = PartialResults(sets)
@@ -98,10 +110,36 @@ def _measure_generated(accumulator: MetricAccumulator, inputs: Inputs, seed: int
     return accumulator.measure(read, len(samples), "generated images", lambda i: samples[i][0])
 
 
-def _measure_training(accumulator: MetricAccumulator, inputs: Inputs) -> SetStatistics:
+def _with_known(
+    accumulator: MetricAccumulator,
+    images: ImageSet,
+    measure_set: Callable[[MetricAccumulator], SetStatistics],
+) -> SetStatistics:
+    """Measure a real set, but for the features that are known from an earlier evaluation."""
+    cache = FeatureCache.of(accumulator.protocol)
+    known: dict[str, Floats] = {}
+    for extractor in accumulator.extractors:
+        rows = cache.read(images, extractor)
+        if rows is not None:
+            known[extractor.name] = rows
+    rest = [extractor for extractor in accumulator.extractors if extractor.name not in known]
+    found = measure_set(replace(accumulator, extractors=rest))
+    numbers = accumulator.numbers(len(images.stems))
+    features = found.features | {name: {i: x[i] for i in numbers} for name, x in known.items()}
+    return replace(found, features={name: features[name] for name in accumulator.feature_names})
+
+
+def remember(results: PartialResults, accumulator: MetricAccumulator, inputs: Inputs) -> None:
+    """Keep the features of the real sets for the next evaluation."""
+    cache = FeatureCache.of(accumulator.protocol)
+    sets = {"real": inputs.real} | ({"training": inputs.training} if inputs.training else {})
+    for name, images in sets.items():
+        for extractor in accumulator.extractors:
+            cache.write(images, extractor, results.sets[name].rows(extractor.name))
+
+
+def _measure_training(accumulator: MetricAccumulator, images: ImageSet) -> SetStatistics:
     """Measure the training images; only their features count."""
-    images = inputs.training
-    assert images is not None
     stems = images.stems
 
     def read(i: int) -> EvalSample:

@@ -24,7 +24,7 @@ from semsynth.evaluation.inputs.checks import check_inputs
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages, digest_of
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
 from semsynth.evaluation.judges import Judge, check_unseen, judges_of
-from semsynth.evaluation.measure import mean_colours, measure
+from semsynth.evaluation.measure import mean_colours, measure, remember
 from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import open_extractors
@@ -91,13 +91,12 @@ def evaluate(config: EvaluateConfig) -> Json:
     if results is None:
         # If two processes finish at once, the other one may have written the report already.
         return _existing_report(config, store) or _unfinished(config, store.missing(shard.count))
+    remember(results, task.accumulator, task.inputs)
     report = {
         **_scores(results, task),
         **_provenance(task, colours_of),
         "inputs_sha256": store.digest,
     }
-    if task.augmentation is not None:
-        report["augmentation"] = task.augmentation
     report["verdict"] = sentences(report)
     output.claim()
     PerMask.of_results(results, task.inputs, task.judge).save(config.output)
@@ -396,4 +395,5 @@ def _provenance(task: _Task, colours_of: str) -> Json:
             "intervals": task.blocks.interval_sentence,
         },
         "versions": versions(),
+        **({} if task.augmentation is None else {"augmentation": task.augmentation}),
     }

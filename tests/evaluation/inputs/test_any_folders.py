@@ -17,6 +17,7 @@ import semsynth
 from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.metrics.features import FeatureExtractor
 from semsynth.evaluation.run import evaluate
 
 LABELS = "ignore: 0\nlabels: {0: void, 1: road, 2: sky, 7: car}\n"
@@ -315,3 +316,35 @@ def test_a_protocol_says_to_what_sizes_are_brought(
         run(protocol="oasis", overwrite=True)
     with pytest.raises(UserError, match=r"--max 3: protocol oasis has all images"):
         run(protocol="oasis", max=3, overwrite=True)
+
+
+def test_real_images_are_measured_once(
+    run: Callable[..., dict[str, Any]], folders: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Features of real and training images are known the second time, of changed ones not."""
+    seen: list[int] = []
+
+    def extract(images: Any) -> np.ndarray:
+        seen.append(len(images))
+        return np.array([np.asarray(x).mean((0, 1)) for x in images], np.float32)
+
+    toy = FeatureExtractor("fd_toy", "means", extract, "w" * 64)
+    monkeypatch.setattr("semsynth.evaluation.run.open_extractors", lambda *_: ([toy], {}))
+    first = run()
+    assert sum(seen) == 6 + 6 + 12 + 6, "generated, real, training and mean-colour images"
+    seen.clear()
+    again = run(output=tmp_path / "again")
+    assert sum(seen) == 6 + 6, "generated and mean-colour images"
+    assert again["metrics"]["frechet"] == first["metrics"]["frechet"]
+    for k in range(1, 5):
+        shared = run(output=tmp_path / "shared", shard=f"{k}/4")
+    close(shared["metrics"], first["metrics"])
+    path = folders / "train" / "train_00.png"
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    seen.clear()
+    changed = run(output=tmp_path / "changed", segmenter=None, masks=None, labels=None)
+    assert sum(seen) == 6 + 12
+    assert (
+        changed["metrics"]["frechet"]["fd_toy"]["to_training"]["real"]
+        != (first["metrics"]["frechet"]["fd_toy"]["to_training"]["real"])
+    )
