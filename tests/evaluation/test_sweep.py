@@ -86,7 +86,7 @@ def test_a_point_for_each_value(
         alone = json.loads((tmp_path / "sweep" / point["report"] / "report.json").read_text())
         consistency = alone["metrics"]["semantic_consistency"]
         assert point["miou"] == consistency["miou"]
-        assert point["distance"] == alone["metrics"]["frechet"][found["distance"]]["value"]
+        assert point["distance"] == alone["metrics"]["kernel"][found["distance"]]["value"]
         assert alone["made_with"]["guidance_scale"] == point["value"]
         page = tmp_path / "sweep" / point["report"] / "report.html"
         assert page.exists()
@@ -150,6 +150,21 @@ def test_two_sweeps_are_all_combinations(
     assert values == [(1, 2), (1, 4), (2, 2), (2, 4)] == sorted(set(generated))
     assert found["parameters"] == ["guidance", "steps"] and "parameter" not in found
     assert len(generated) == 4 * 3
+
+
+def test_two_processes_share_the_generating(
+    config: Callable[..., EvaluateConfig], generated: list[tuple[float, int]]
+) -> None:
+    """The one that finds all images writes the report; it is that of one process."""
+    parts = [config("steps=1,2", per_mask=2, shard=f"{k}/2") for k in (1, 2)]
+    first = evaluate(parts[0])
+    assert first["finished"] is False
+    last = evaluate(parts[1])
+    assert len(generated) == 2 * 2 * 8  # for each setting two batches of 8, the second one filled
+    alone = evaluate(config("steps=1,2", per_mask=2, output=parts[0].output.with_name("alone")))
+    assert [x["miou"] for x in last["sweep"]["points"]] == [
+        x["miou"] for x in alone["sweep"]["points"]
+    ]
 
 
 BAD = {

@@ -266,11 +266,17 @@ def test_the_model_carries_its_scores_and_the_card_shows_them(
     assert "model-index" not in card  # no result that could be compared with others'
 
 
+@pytest.mark.parametrize("sharding", ["none", pytest.param("full", marks=pytest.mark.slow)])
 def test_two_processes(
-    jobs: Jobs, words: Any, every_two: tuple[str, ...], tmp_path: Path, assert_same_weights: Same
+    sharding: str,
+    jobs: Jobs,
+    words: Any,
+    every_two: tuple[str, ...],
+    tmp_path: Path,
+    assert_same_weights: Same,
 ) -> None:
     """The other one waits for longer than a step may take."""
-    changes = ("train.steps=3", "finetune.steps=0")
+    changes = ("train.steps=3", "finetune.steps=0", f"train.sharding={sharding}")
     assert jobs.start(2, *words("without", *changes)).wait() == [0, 0]
     stall = ("train.score_every=3", "train.stall_minutes=0.034")  # 2 seconds
     job = jobs.start(2, *words("scored", *changes, *every_two, *stall), SCORING_TAKES="4")

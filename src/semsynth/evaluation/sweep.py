@@ -212,7 +212,7 @@ def _distance(reports: Sequence[ComparedReport]) -> str | None:
         and all(name in report.metrics for report in reports)
     ]
     known = [name for name in _ORDER if name in common]
-    others = [name for name in common if name != "fd_segmenter"]
+    others = [name for name in common if not name.endswith("_segmenter")]
     return next(iter([*known, *others, *common]), None)
 
 

@@ -105,7 +105,8 @@ def _sentence(entry: Json, name: str, metric: Json) -> str:
 def _metrics_table(names: Sequence[str], found: Json) -> Table:
     rows = []
     for name, metric in found["metrics"].items():
-        cells = [Cell(metric["title"], _better(name, metric))]
+        better = f"{metric['better']} is better" if metric["better"] else "neither way is better"
+        cells = [Cell(metric["title"], better)]
         for value, ends in zip(metric["values"], metric["intervals"], strict=True):
             note = "" if ends is None else interval(ends, "share" if name in SHARES else "number")
             cells.append(
@@ -116,16 +117,11 @@ def _metrics_table(names: Sequence[str], found: Json) -> Table:
         rows.append(Row(cells))
     heads = [f"{name}\nless {names[0]}" for name in names[1:]]
     caption = (
-        "All numbers; below each its 95% interval. Differences of scores of masks are paired: "
-        f"the same {plural(found['n_masks'], 'mask')}; bold where 0 is outside of the interval."
+        "All numbers; below each its 95% interval. mIoU, accuracies and shares are from 0 to 1, "
+        "and their differences in points of 100. Differences of scores of masks are paired, of the "
+        f"same {plural(found['n_masks'], 'mask')}; bold where 0 is outside of the interval."
     )
     return Table(caption, ["metric", *names, *heads], rows)
-
-
-def _better(name: str, metric: Json) -> str:
-    unit = "0 to 1, differences in points of 100" if name in SHARES else ""
-    way = f"{metric['better']} is better" if metric["better"] else "neither way is better"
-    return ", ".join(filter(None, (unit, way)))
 
 
 def _differing_table(names: Sequence[str], found: Json) -> Table:
