@@ -64,6 +64,15 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     consistency = metrics.get("semantic_consistency", {})
     names = ("miou", "miou_real", "pixel_accuracy", "pixel_accuracy_real")
     lines = {name: consistency[name] for name in names if name in consistency}
+    for key, name in (("way", "way from mean colours to real"), ("ratio", "share of the ceiling")):
+        entry = consistency.get(key) or {}
+        if entry.get("value") is not None:
+            ends = entry["interval"]
+            bounds = "" if ends is None else f" (95%: {ends[0]:.3f} to {ends[1]:.3f})"
+            lines[name] = f"{entry['value']:.3f}{bounds}"
+    if "second_judge" in metrics:
+        second = metrics["second_judge"]
+        lines |= {f"{name} of the second judge": second[name] for name in names[:2]}
     for name, control in controls.items():
         if "miou" in control:
             lines[f"miou of {name.replace('_', ' ')}"] = control["miou"]
