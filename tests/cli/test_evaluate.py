@@ -25,3 +25,18 @@ def test_headline_has_the_scores_their_controls_and_what_is_missing() -> None:
     }
     empty = {"metrics": {}, "controls": {}, "missing": {"semantic_consistency": "why"}}
     assert headline(empty) == {"semantic_consistency is missing": "why"}
+
+
+def test_the_fair_pair_comes_before_what_papers_give() -> None:
+    fair = {"generated": 3.0, "real": 2.5, "difference": 0.5, "standard_error": 0.1}
+    report = {
+        "metrics": {"frechet": {"fd_lite2": {"value": 9.0, "to_training": fair}}},
+        "controls": {},
+        "missing": {},
+        "verdict": ["One.", "Two."],
+    }
+    lines = headline(report)
+    assert list(lines) == ["fd_lite2 from the training images", "fd_lite2", "verdict"]
+    said = "generated 3, held-out real 2.5, difference +0.5 ± 0.1"
+    assert lines["fd_lite2 from the training images"] == said
+    assert lines["verdict"] == "One. Two."

@@ -76,12 +76,35 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     for name, control in controls.items():
         if "miou" in control:
             lines[f"miou of {name.replace('_', ' ')}"] = control["miou"]
-    measured = {
-        name: metrics[name] for name in ("fid", "kid", "lpips_diversity") if name in metrics
-    }
-    for name, metric in {**measured, **metrics.get("frechet", {})}.items():
-        lines[name] = metric["value"]
+    lines |= _distances(metrics)
+    if "lpips_diversity" in metrics:
+        lines["lpips_diversity"] = metrics["lpips_diversity"]["value"]
+    said = " ".join(report.get("verdict", ()))
+    lines |= {"verdict": said} if said else {}
     return {**lines, **{f"{name} is missing": why for name, why in report["missing"].items()}}
+
+
+def _distances(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return each distance: the fair pair if there is one, and what papers give."""
+    entries = {
+        n: x for n, x in metrics.items() if n.startswith(("fid", "kid", "fd_", "kd_", "cmmd"))
+    }
+    lines: dict[str, Any] = {}
+    for name, entry in {
+        **entries,
+        **metrics.get("frechet", {}),
+        **metrics.get("kernel", {}),
+    }.items():
+        fair = entry.get("to_training")
+        if fair:
+            error = fair.get("standard_error")
+            bounds = "" if error is None else f" ± {error:.2g}"
+            lines[f"{name} from the training images"] = (
+                f"generated {fair['generated']:.4g}, held-out real {fair['real']:.4g}, "
+                f"difference {fair['difference']:+.3g}{bounds}"
+            )
+        lines[name] = entry["value"]
+    return lines
 
 
 def sweep_headline(sweep: dict[str, Any]) -> dict[str, Any]:
