@@ -81,6 +81,12 @@ def test_evaluate_trains_a_segmenter_once_on_the_same_data(
     (tmp_path / "checkpoints/segmenter/segmenter.pth").unlink()
     assert scripts.evaluate(["--segmenter", "mine"]) == 0
     assert [call[0] for call in calls] == ["segment", "evaluate", "evaluate", "evaluate"]
+    # Folders of another system are scored as they are.
+    assert scripts.evaluate(["--generated", "theirs", "--real", "photos"]) == 0
+    assert calls[-1] == [
+        *["evaluate", "--output", "./results/report"],
+        *["--generated", "theirs", "--real", "photos"],
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -39,14 +39,22 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     """Run `semsynth evaluate` on what the other scripts wrote; train a segmenter if there is none.
 
     No script trains a segmenter, which evaluation needs: `semsynth segment train` does it once, on
-    the real training images, unless `--segmenter` names one.
+    the real training images, unless `--segmenter` names one, or `--generated` and `--real` say that
+    other folders are scored.
     """
     return guard(lambda: _evaluate(argv))
 
 
 def _evaluate(argv: Sequence[str] | None) -> int:
-    defaults = {"samples": "./results/generated", "data": _DATA, "output": "./results/report"}
+    given = _flags(_complete("evaluate", {}, argv))
+    defaults = {"output": "./results/report"}
+    if "--generated" not in given:
+        defaults["samples"] = "./results/generated"
+    if "--real" not in given:
+        defaults["data"] = _DATA
     words = _complete("evaluate", defaults, argv)
+    if not _value(words, "--data"):
+        return main(["evaluate", *words])
     has_segmenter = "--segmenter" in _flags(words) or {"-h", "--help"} & set(words)
     if not has_segmenter and not (Path(_SEGMENTER) / "segmenter.pth").exists():
         if process_rank()[1] > 1:

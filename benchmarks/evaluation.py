@@ -1,0 +1,201 @@
+"""What scoring takes: all metrics against FID alone, and the memory of 10,000 images.
+
+    python benchmarks/evaluation.py time --images 200
+    python benchmarks/evaluation.py memory --images 10000
+
+`time` writes noise with the spectrum of photographs at 256x256, masks of 19 classes and a segmenter
+of one step, and runs two processes on them: one that reads both folders, takes Inception-v3's
+features and the distance (random weights: the same work), and `semsynth evaluate` with everything
+that is installed. One thread each.
+
+`memory` does `semsynth evaluate` on small images (32x32) of 150 classes with features of 2,048
+random numbers: what grows with the number of images and classes is there, what a network needs for
+a batch is not. It prints the largest resident set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tyro.conf import Positional
+
+from semsynth.cli.common import finish, guard, parse
+from semsynth.data.labels import LabelSet
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
+from semsynth.evaluation import run
+from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.metrics.features import FeatureExtractor, inception_extractor
+from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
+from semsynth.evaluation.metrics.inception import InceptionV3
+from semsynth.segmentation.config import SegmentTrainConfig
+from semsynth.segmentation.train import train_segmenter
+
+SIDE, CLASSES = 256, 19
+SMALL_SIDE, MANY_CLASSES, DIMENSIONS = 32, 150, 2048
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class EvaluationBenchConfig:
+    """Measure the time or the memory of an evaluation."""
+
+    what: Positional[Literal["time", "memory", "fid", "all"]]
+    """time or memory; fid and all are what they start."""
+    images: int = 200
+    """Images of each set."""
+    folder: Path | None = None
+    """Of the processes that are started: where the images are."""
+
+
+def main(argv: list[str]) -> int:
+    """Run one of the benchmarks and print its numbers."""
+    config, as_json = parse(EvaluationBenchConfig, argv, "evaluation bench")
+    if config.what in ("time", "memory"):
+        with TemporaryDirectory() as folder:
+            task = _time if config.what == "time" else _memory
+            return finish(task(config.images, Path(folder)), as_json)
+    assert config.folder is not None
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    (_fid if config.what == "fid" else _all)(config.folder)
+    seconds = time.monotonic() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "bytes": peak}))
+    return 0
+
+
+def _time(n: int, folder: Path) -> dict[str, Any]:
+    write_sets(folder, n, SIDE, CLASSES)
+    torch.manual_seed(0)
+    torch.save(InceptionV3().state_dict(), folder / "inception.pth")
+    fid, everything = (_start(what, folder) for what in ("fid", "all"))
+    return {
+        "images of each set": n,
+        "FID alone": f"{fid['seconds']:.1f} s",
+        "all metrics": f"{everything['seconds']:.1f} s",
+        "ratio": f"{everything['seconds'] / fid['seconds']:.2f}",
+        "largest resident set": f"{everything['bytes'] / 1e9:.2f} GB",
+    }
+
+
+def _memory(n: int, folder: Path) -> dict[str, Any]:
+    write_sets(folder, n, SMALL_SIDE, MANY_CLASSES)
+    everything = _start("all", folder)
+    return {
+        "images of each set": n,
+        "classes": MANY_CLASSES,
+        "seconds": f"{everything['seconds']:.0f}",
+        "largest resident set": f"{everything['bytes'] / 1e9:.2f} GB",
+    }
+
+
+def _start(what: str, folder: Path) -> dict[str, float]:
+    """Run one part in a process of its own; return its time (without imports) and memory."""
+    command = [sys.executable, __file__, what, "--folder", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMSYNTH_PROGRESS": "0"}
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def write_sets(folder: Path, n: int, side: int, classes: int) -> None:
+    """Write training and held-out images with masks, samples of the held-out ones, a segmenter."""
+    labels = LabelSet.from_names({i: f"class {i}" for i in range(classes)})
+    form = PreparedFormat(labels, side, side)
+    rng = np.random.default_rng(0)
+    data = PreparedWriter(folder / "data", form)
+    samples = PreparedWriter(folder / "samples", form, "samples")
+    for split in ("train", "val"):
+        for i in range(n):
+            coarse = rng.integers(0, classes, (max(side // 32, 4),) * 2)
+            mask = np.kron(coarse, np.ones((side // len(coarse),) * 2)).astype(np.uint8)
+            data.write_pair(split, f"{split}_{i:05}", photo(side, rng), mask)
+            if split == "val":
+                samples.write_pair(split, f"{split}_{i:05}__000", photo(side, rng), mask)
+    data.finish("noise", "made here", "CC0-1.0")
+    samples.finish("noise", "made here", "CC0-1.0")
+    train_segmenter(
+        SegmentTrainConfig(
+            data=folder / "data",
+            output=folder / "segmenter",
+            steps=1,
+            batch_size=2,
+            val_split="none",
+            device="cpu",
+        )
+    )
+
+
+def photo(side: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Return noise whose amplitude falls with the frequency, as that of photographs does."""
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    spectrum = np.fft.rfft2(rng.normal(size=(3, side, side))) / (frequency + 1 / side)
+    image = np.fft.irfft2(spectrum, (side, side))
+    scaled = 128 + 50 * image / image.std()
+    return np.ascontiguousarray(scaled.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def _fid(folder: Path) -> None:
+    """Take FID of two folders and nothing else."""
+    from semsynth.data.dataset import PreparedDataset
+
+    extractor = inception_extractor(_config(folder))
+    statistics = []
+    for name in ("data", "samples"):
+        data = PreparedDataset.open(folder / name)
+        stems = data.stems("val")
+        rows = [
+            extractor.extract([data.read_rgb("val", stem) for stem in stems[i : i + BATCH]])
+            for i in range(0, len(stems), BATCH)
+        ]
+        statistics.append(FeatureStatistics.of(np.concatenate(rows)))
+    frechet_distance(*statistics)
+
+
+def _all(folder: Path) -> None:
+    """Run `semsynth evaluate`; without Inception's weights its features are random numbers."""
+    config = _config(folder)
+    if config.inception is None:
+        run.open_extractors = _random_features  # type: ignore[attr-defined]
+    run.evaluate(config)
+
+
+def _config(folder: Path) -> EvaluateConfig:
+    weights = folder / "inception.pth"
+    return EvaluateConfig(
+        samples=folder / "samples",
+        data=folder / "data",
+        segmenter=folder / "segmenter",
+        output=folder / "report",
+        inception=weights if weights.exists() else None,
+        batch_size=BATCH,
+        download=False,
+        device="cpu",
+    )
+
+
+def _random_features(*_: Any, **__: Any) -> tuple[list[FeatureExtractor], dict[str, str]]:
+    """Return an extractor of random numbers in place of Inception-v3."""
+    rng = np.random.default_rng(0)
+
+    def extract(images: Any) -> npt.NDArray[np.float32]:
+        return rng.random((len(images), DIMENSIONS), np.float32)
+
+    return [FeatureExtractor("fd_inception_00000000", "random numbers", extract)], {}
+
+
+if __name__ == "__main__":
+    sys.exit(guard(lambda: main(sys.argv[1:])))
