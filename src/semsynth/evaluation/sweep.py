@@ -209,6 +209,7 @@ def _distance(reports: Sequence[ComparedReport]) -> str | None:
         name
         for name in reports[0].metrics
         if name.startswith(("kd_", "kid", "fd_", "fid"))
+        and not name.endswith(("_to_training", "_infinity"))
         and all(name in report.metrics for report in reports)
     ]
     known = [name for name in _ORDER if name in common]

@@ -137,15 +137,7 @@ def _metrics(report: Json) -> Iterator[Metric]:
         found = seen.get(name) or {}
         if found.get("value") is not None:
             yield Metric(name, title, "higher", found["value"], found.get("interval"))
-    plain = {k: v for k, v in metrics.items() if k == "fid" or k.startswith(("fid_", "fd_"))}
-    named = {**plain, **metrics.get("frechet", {})}
-    kernels = {**({"kid": metrics["kid"]} if "kid" in metrics else {}), **metrics.get("kernel", {})}
-    for name, entry in {**kernels, **named}.items():
-        yield Metric(
-            name, name, "lower", entry["value"], None, entry.get("standard_error"),
-            f"{entry.get('features', '')}, {entry.get('n_generated')} generated and "
-            f"{entry.get('n_real')} real images",
-        )  # fmt: skip
+    yield from _distances(metrics)
     for name, title, better in _PLAIN:
         found = metrics.get(name) or {}
         if found.get("value") is not None:
@@ -158,6 +150,38 @@ def _metrics(report: Json) -> Iterator[Metric]:
     copies = metrics.get("copies") or {}
     if copies.get("share") is not None:
         yield Metric("copies", "copies", "lower", copies["share"], copies.get("interval"))
+
+
+def _distances(metrics: Json) -> Iterator[Metric]:
+    """Yield each distance to the real images of the same masks, kernels first, and what is of it.
+
+    That is the fair pair (``..._to_training``: how much farther generated images are from training
+    images than held-out real ones; below 0 are copies), the extrapolation to infinitely many images, and the shares of
+    precision, recall, density and coverage.
+    """
+    top = {k: v for k, v in metrics.items() if k.startswith(("kid", "kd_", "fid", "fd_"))}
+    named = {**top, **metrics.get("kernel", {}), **metrics.get("frechet", {})}
+    for name in sorted(named, key=lambda name: not name.startswith("k")):
+        entry = named[name]
+        features = str(entry.get("features", ""))
+        counts = f"{entry.get('n_generated')} generated and {entry.get('n_real')} real images"
+        made = f"{features}, {counts}"
+        yield Metric(name, name, "lower", entry["value"], None, entry.get("standard_error"), made)
+        fair = entry.get("to_training") or {}
+        if fair.get("difference") is not None:
+            title = f"{name} to training images, less that of held-out real ones (near 0 is best)"
+            error, of = fair.get("standard_error"), f"{made}, {fair.get('n_training')} training"
+            yield Metric(f"{name}_to_training", title, "", fair["difference"], None, error, of)
+        far = entry.get("infinity") or {}
+        if far.get("value") is not None:
+            title = f"{name} of infinitely many images"
+            error = far.get("standard_error")
+            yield Metric(f"{name}_infinity", title, "lower", far["value"], None, error, features)
+        shares = metrics.get("prdc", {}).get(name, {})
+        for share in ("precision", "recall", "density", "coverage"):
+            if shares.get(share) is not None:
+                title = f"{share}, {name}"
+                yield Metric(f"{share}_{name}", title, "higher", shares[share], None, None, made)
 
 
 def read_reports(paths: Sequence[Path]) -> list[ComparedReport]:
