@@ -13,9 +13,8 @@ from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.feature_cache import FeatureCache
 from semsynth.evaluation.inputs.image_set import ImageSet
 from semsynth.evaluation.inputs.inputs import Inputs
-from semsynth.evaluation.metrics import diversity
+from semsynth.evaluation.metrics.diversity import DiversityMeter
 from semsynth.evaluation.metrics.features import Floats
-from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.partial_results import PartialResults
 
 
@@ -42,6 +41,7 @@ def measure(
     accumulator: MetricAccumulator,
     inputs: Inputs,
     baseline: MeanColorBaseline | None,
+    meter: DiversityMeter,
 ) -> PartialResults:
     """Measure this process's part of all images."""
     sets = {
@@ -60,18 +60,7 @@ def measure(
     if baseline is not None:
         sets["mean_colours"] = _measure_baseline(accumulator, inputs, baseline)
     results = PartialResults(sets)
-    shard = accumulator.shard
-    try:
-        lpips = diversity.load_lpips(config, inputs)
-        means = diversity.lpips_within_mask(inputs, lpips, shard)
-        results.values["lpips"] = {i: (mean, float(n)) for i, (mean, n) in means.items()}
-    except Unavailable as reason:
-        results.missing["lpips_diversity"] = str(reason)
-    try:
-        stds = diversity.pixel_std_within_mask(inputs, shard)
-        results.values["pixel_std"] = {number: (std,) for number, std in stds.items()}
-    except Unavailable as reason:
-        results.missing["pixel_std_within_mask"] = str(reason)
+    results.values.update(meter.measure(accumulator.shard))
     return results
 
 

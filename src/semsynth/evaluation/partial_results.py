@@ -43,7 +43,7 @@ class PartialResults:
         sets: statistics of the sets of images by name (``real``, ``generated``, ``training``,
             ``mean_colours``); sets that do not exist are omitted.
         values: by the name of what is measured, then by the number of the mask or the sample: a few
-            numbers (``pixel_std``: the value; ``lpips``: the mean and the number of pairs).
+            numbers (``pixel_std``: the value; ``lpips_within``: the mean and the number of pairs).
         missing: what could not be measured, and why.
     """
 

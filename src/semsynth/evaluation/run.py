@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger
@@ -27,6 +25,7 @@ from semsynth.evaluation.judges import Judge, check_unseen, judges_of
 from semsynth.evaluation.measure import mean_colours, measure, remember
 from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
+from semsynth.evaluation.metrics.diversity import DiversityMeter, diversity_entries, open_meter
 from semsynth.evaluation.metrics.features import open_extractors
 from semsynth.evaluation.partial_results import PartialResults, PartialStore
 from semsynth.evaluation.report.charts import Curve, read_curves
@@ -125,6 +124,7 @@ class _Task:
     config: EvaluateConfig
     inputs: Inputs
     accumulator: MetricAccumulator
+    meter: DiversityMeter
     missing: dict[str, str]
     augmentation: Any
     curves: list[Curve]
@@ -158,12 +158,14 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     extractors, without = open_extractors(config, inputs.protocol.resize)
     missing |= without
     check_inputs(inputs)
+    meter, without = open_meter(config, inputs)
+    missing |= without
     training = plan_training(inputs, config) if config.train_segmenter else None
     seen = [
         check_unseen(judge, inputs.real, inputs.generated, config.allow_seen) for judge in judges
     ]
     accumulator = MetricAccumulator(judges, extractors, config.batch_size, shard, inputs.protocol)
-    return _Task(config, inputs, accumulator, missing, augmentation, curves, training, seen)
+    return _Task(config, inputs, accumulator, meter, missing, augmentation, curves, training, seen)
 
 
 def evaluate_folders(
@@ -255,7 +257,7 @@ def _key(task: _Task) -> Json:
             extractor.name: extractor.weights or extractor.about
             for extractor in accumulator.extractors
         },
-        "lpips": [bool(config.lpips_backbone), bool(config.lpips_heads), config.download],
+        "perceptual": {each.name: each.weights for each in task.meter.distances},
         "augmentation": digest_json(task.augmentation),
         "curves": digest_json(repr(task.curves)),
         **{name: getattr(config, name) for name in ("split", "train_split", "seed", "rows")},
@@ -303,7 +305,7 @@ def _results_of_all_processes(
 
 def _measure(task: _Task, baseline: MeanColorBaseline | None) -> PartialResults:
     config, shard = task.config, task.accumulator.shard
-    results = measure(config, task.accumulator, task.inputs, baseline)
+    results = measure(config, task.accumulator, task.inputs, baseline, task.meter)
     results.values.update(measure_texture(task.inputs, shard))
     if task.training is not None:
         results.values.update(train_and_test(task.training, config, shard))
@@ -320,7 +322,8 @@ def _scores(results: PartialResults, task: _Task) -> Json:
     for name, seen in zip(list(metrics), task.seen, strict=True):
         metrics[name]["evaluator"] |= seen
     metrics |= distances(results, accumulator.extractors, task.inputs, seed, missing)
-    metrics |= _lpips(results)
+    spread, diversity = diversity_entries(results.values, task.meter, resampling)
+    metrics |= spread
     texture, without = texture_entries(results.values, task.inputs, resampling)
     metrics |= texture
     if task.training is not None:
@@ -334,7 +337,7 @@ def _scores(results: PartialResults, task: _Task) -> Json:
         "n_training": 0 if training is None else training.n,
         "metrics": metrics,
         "controls": controls(results, metrics, resampling),
-        "diversity": _diversity(results),
+        "diversity": diversity,
         "missing": missing,
     }
 
@@ -343,7 +346,7 @@ def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline |
     """Return what the page shows: images, scores of each, and what the segmenter finds in them."""
     inputs, judge = task.inputs, task.judge
     generated, real = results.sets["generated"].scores, results.sets["real"].scores
-    lpips = {number: mean for number, (mean, *_) in results.values.get("lpips", {}).items()}
+    lpips = {number: mean for number, (mean, *_) in results.values.get("lpips_within", {}).items()}
     scores = image_scores(inputs, Measured(generated, lpips))
     found = None
     if judge is not None and generated is not None and real is not None:
@@ -351,25 +354,6 @@ def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline |
         ceilings = {stems[number]: scores_of(row)[0] for number, row in real.rows.items()}
         found = Judged(judge, generated.ids.tolist(), scores, ceilings)
     return Sources(inputs, scores, baseline, found, task.curves)
-
-
-def _lpips(results: PartialResults) -> Json:
-    """Return the mean over the masks of the mean over each mask's pairs."""
-    lpips = results.values.get("lpips")
-    if not lpips:
-        return {}
-    means, counts = zip(*(lpips[i] for i in sorted(lpips)), strict=True)
-    about = "LPIPS v0.1, AlexNet; mean over the pairs of samples of one mask"
-    value = round(float(np.mean(means)), 6)
-    return {"lpips_diversity": {"value": value, "n_pairs": int(sum(counts)), "features": about}}
-
-
-def _diversity(results: PartialResults) -> Json:
-    stds = results.values.get("pixel_std")
-    if not stds:
-        return {}
-    value = float(np.mean([stds[i][0] for i in sorted(stds)]))
-    return {"pixel_std_within_mask": round(value, 6)}
 
 
 def _provenance(task: _Task, colours_of: str) -> Json:

@@ -177,7 +177,7 @@ def open_extractors(
     Raises:
         UserError: a file or id that was given cannot be used, or two have the same name.
     """
-    from semsynth.evaluation.metrics.backbones import transformers_extractor
+    from semsynth.evaluation.metrics.backbones import clip_extractor, transformers_extractor
 
     check_weights_folder(config.weights)
     extractors: list[FeatureExtractor] = []
@@ -195,4 +195,6 @@ def open_extractors(
         if any(extractor.name == other.name for other in extractors):
             raise UserError(f"--features {source}: a second {extractor.name}; give one per type")
         extractors.append(extractor)
+    if config.cmmd is not None:
+        extractors.append(clip_extractor(config.cmmd, config.device))
     return extractors, missing

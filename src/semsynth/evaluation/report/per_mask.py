@@ -21,7 +21,13 @@ PER_MASK, GALLERY = "per_mask.npz", "gallery.json"
 FORMAT = 1
 SETS = ("generated", "real", "mean_colours")
 # Metrics that are means over the masks, and where their values by mask are (``PartialResults``).
-VALUES = {"lpips_diversity": "lpips", "pixel_std_within_mask": "pixel_std"}
+VALUES = {
+    "lpips_diversity": "lpips_within",
+    "lpips_to_real": "lpips_to_real",
+    "stlpips_diversity": "stlpips_within",
+    "stlpips_to_real": "stlpips_to_real",
+    "pixel_std_within_mask": "pixel_std",
+}
 
 
 class Judged(Protocol):
