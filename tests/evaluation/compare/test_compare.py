@@ -174,7 +174,7 @@ def test_reports_of_samples(
     for name, entry in worse["metrics"].items():  # they are the reports' own
         values = found["metrics"][name]["values"]
         assert entry["value"] == pytest.approx(values[2] - values[0], abs=3e-6), name
-        assert entry["paired"] or "_segmenter" in name, name
+        assert entry["paired"] or "_segmenter" in name or "_lite2" in name, name
     assert {"miou", "miou_all", "ratio", "way", "pixel_std_within_mask"} <= worse["metrics"].keys()
     for name, entry in worse["per_class"].items():
         ious = [r["metrics"]["semantic_consistency"]["per_class"][name]["iou"] for r in (good, bad)]

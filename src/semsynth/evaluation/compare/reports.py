@@ -156,8 +156,8 @@ def _distances(metrics: Json) -> Iterator[Metric]:
     """Yield each distance to the real images of the same masks, kernels first, and what is of it.
 
     That is the fair pair (``..._to_training``: how much farther generated images are from training
-    images than held-out real ones; below 0 are copies), the extrapolation to infinitely many images, and the shares of
-    precision, recall, density and coverage.
+    images than held-out real ones; copies are below 0), the extrapolation to infinitely many
+    images, and precision, recall, density and coverage.
     """
     top = {k: v for k, v in metrics.items() if k.startswith(("kid", "kd_", "fid", "fd_"))}
     named = {**top, **metrics.get("kernel", {}), **metrics.get("frechet", {})}
@@ -169,7 +169,7 @@ def _distances(metrics: Json) -> Iterator[Metric]:
         yield Metric(name, name, "lower", entry["value"], None, entry.get("standard_error"), made)
         fair = entry.get("to_training") or {}
         if fair.get("difference") is not None:
-            title = f"{name} to training images, less that of held-out real ones (near 0 is best)"
+            title = f"{name} to training images, less that of held-out real ones (0: as far)"
             error, of = fair.get("standard_error"), f"{made}, {fair.get('n_training')} training"
             yield Metric(f"{name}_to_training", title, "", fair["difference"], None, error, of)
         far = entry.get("infinity") or {}
