@@ -18,6 +18,8 @@ _NAMES = {
     "fid_tensorflow": "FID (TensorFlow resize)",
     "fid_clean": "FID (clean)",
     "kid": "KID",
+    "kid_tensorflow": "KID (TensorFlow resize)",
+    "kid_clean": "KID (clean)",
     "cmmd": "CMMD",
     "fd_lite2": "FD of Lite2",
     "kd_lite2": "KD of Lite2",
@@ -25,7 +27,7 @@ _NAMES = {
     "kd_segmenter": "KD of the segmenter",
 }
 # The order in which a distance is the one of the verdict, kernel distances and others.
-_KERNEL_ORDER = ("kid", "kd_lite2")
+_KERNEL_ORDER = ("kid", "kid_clean", "kid_tensorflow", "kd_lite2")
 _FRECHET_ORDER = ("fid", "fid_clean", "fid_tensorflow", "fd_lite2")
 
 
@@ -95,10 +97,10 @@ def _size(entry: Json) -> int:
     return min(int(entry.get("n_generated", 0)), int(entry.get("n_real", 0)))
 
 
-def _rank(distance: Distance) -> tuple[int, int, str]:
+def _rank(distance: Distance) -> tuple[int, bool, int, str]:
     order = _KERNEL_ORDER if distance.kernel else _FRECHET_ORDER
     place = order.index(distance.key) if distance.key in order else len(order)
-    return _group(distance), place, distance.key
+    return _group(distance), not distance.kernel, place, distance.key
 
 
 def _group(distance: Distance) -> int:

@@ -184,12 +184,17 @@ def _diversity(report: Json) -> tuple[str, str, str]:
             return share(entry["value"]), f"{title}, 0 is equal, higher is more varied", text
     value = look(report, "diversity.pixel_std_within_mask")
     if value is None:
-        reason = look(report, "missing.lpips_diversity") or "it needs several samples of a mask"
+        reasons = (look(report, f"missing.{key}") for key in _DIVERSITY_KEYS)
+        reason = next(filter(None, reasons), "it needs several samples of a mask")
         return "not measured", "", f"Diversity was not measured ({reason.rstrip('.')})"
     most = look(report, "diversity.pixel_std_different_masks")
     beside = "" if most is None else f" (real images of different masks: {share(most)})"
     text = f"Samples of one mask differ by a pixel deviation of {share(value)}{beside}"
     return share(value), "pixel deviation, 0 is equal, higher is more varied", text
+
+
+# Without several samples of a mask all are missing: the first says it best.
+_DIVERSITY_KEYS = ("pixel_std_within_mask", "lpips_diversity")
 
 
 def _copies(report: Json) -> str:
