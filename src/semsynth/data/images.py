@@ -74,6 +74,24 @@ def read_rgb(
         return np.array(oriented(opened, facts, exif).convert("RGB"))
 
 
+def read_whole_facts(data: bytes, where: str) -> ImageFacts:
+    """Describe an image file that ``read_rgb`` can read, in less time than reading it takes.
+
+    Of a JPEG every coefficient is read, but only an eighth of its size is made of them.
+
+    Raises:
+        UserError: as ``read_rgb``.
+    """
+    with opened_image(data, where) as opened:
+        facts = describe(opened, where, data)
+        if facts.is_deep:
+            read_rgb(data, where)
+        else:
+            opened.draft("RGB", (1, 1))
+            opened.load()
+        return facts
+
+
 def read_deep(source: Path | bytes, where: str) -> tuple[ImageFacts, Array]:
     """Read an image of more than 8 bits: its facts, and all bits of its pixels as shown."""
     with opened_image(source, where) as opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_facts import ImageFacts
-from semsynth.data.images import image_notes, read_facts, read_rgb
+from semsynth.data.images import image_notes, read_rgb, read_whole_facts
 from semsynth.data.records import read_records
 from semsynth.data.resize import Box, Size
 
@@ -54,7 +55,7 @@ class ImageSet(Protocol):
         """Return top, left, height, width of the content; outside is padding."""
 
     def size(self, stem: str) -> Size:
-        """Return height and width in pixels; no pixels are read."""
+        """Return height and width in pixels."""
 
     def file(self, stem: str) -> Path:
         """Return the file of an image."""
@@ -108,10 +109,9 @@ class FolderImages:
         return read_rgb(path, str(path))
 
     def facts(self, stem: str) -> ImageFacts:
-        """Describe an image from its header."""
+        """Describe an image."""
         if stem not in self._facts:
-            path = self.files[stem]
-            self._facts[stem] = read_facts(path, str(path))
+            self.check()
         return self._facts[stem]
 
     def content_box(self, stem: str) -> Box:
@@ -119,7 +119,7 @@ class FolderImages:
         return 0, 0, *self.size(stem)
 
     def size(self, stem: str) -> Size:
-        """Return height and width from the header, EXIF rotation applied."""
+        """Return height and width, EXIF rotation applied."""
         return self.facts(stem).size()
 
     def file(self, stem: str) -> Path:
@@ -134,12 +134,12 @@ class FolderImages:
     def check(self) -> None:
         """Read every image as a whole, once; UserError names one that cannot be read."""
         unread = [stem for stem in self.files if stem not in self._digests]
-        with ThreadPoolExecutor(_THREADS) as pool:
+        # Reading silences warnings for a moment, which threads cannot undo in order.
+        with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
             found = pool.map(_read_whole, (self.files[stem] for stem in unread))
-            for stem, digest in zip(
-                unread, progress(found, f"read {self.title}", len(unread), "image"), strict=True
-            ):
-                self._digests[stem] = digest
+            shown = progress(found, f"read {self.title}", len(unread), "image")
+            for stem, (facts, digest) in zip(unread, shown, strict=True):
+                self._facts[stem], self._digests[stem] = facts, digest
 
     def of(self, stems: Sequence[str]) -> FolderImages:
         """Return a set of these images alone."""
@@ -252,11 +252,10 @@ def _image_of_tile(stem: str) -> str | None:
     return found[1] if found else None
 
 
-def _read_whole(path: Path) -> str:
-    """Return the digest of an image file whose pixels can be read."""
+def _read_whole(path: Path) -> tuple[ImageFacts, str]:
+    """Return what an image file is, and its digest; UserError if it cannot be read."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (a link that leads nowhere?)") from None
-    read_rgb(data, str(path))
-    return digest_bytes(data)
+    return read_whole_facts(data, str(path)), digest_bytes(data)

@@ -131,6 +131,8 @@ def _at_one_size(inputs: Inputs) -> Inputs:
         UserError: the generated images have several sizes, or one that the protocol does not have.
     """
     protocol, generated = inputs.protocol, inputs.generated
+    if not protocol.resizes and protocol.images_size is None:
+        return inputs
     sizes = {generated.size(stem): stem for stem in reversed(generated.stems)}
     for size in sizes:
         protocol.check_size(size, generated.where)
