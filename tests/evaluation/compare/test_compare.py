@@ -176,6 +176,8 @@ def test_reports_of_samples(
         assert entry["value"] == pytest.approx(values[2] - values[0], abs=3e-6), name
         assert entry["paired"] or "_segmenter" in name or "_lite2" in name, name
     assert {"miou", "miou_all", "ratio", "way", "pixel_std_within_mask"} <= worse["metrics"].keys()
+    means = [name for name in worse["metrics"] if "lpips" in name or name.startswith("pixel_std")]
+    assert means and all(worse["metrics"][name]["interval"] for name in means)
     for name, entry in worse["per_class"].items():
         ious = [r["metrics"]["semantic_consistency"]["per_class"][name]["iou"] for r in (good, bad)]
         assert entry["iou"] == pytest.approx(ious, abs=2e-6)
