@@ -78,6 +78,11 @@ VERBS: dict[str, Verb] = {
         config="semsynth.evaluation.config:EvaluateConfig",
         main="semsynth.cli.evaluate:main",
         subverbs={
+            "stats": Verb(
+                "keep the statistics of a set of real images",
+                config="semsynth.evaluation.config:StatsConfig",
+                function="semsynth.evaluation.reference_statistics:write_statistics",
+            ),
             "compare": Verb(
                 "compare reports: paired differences, spread of seeds, the same masks",
                 config="semsynth.evaluation.config:CompareConfig",

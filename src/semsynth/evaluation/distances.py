@@ -26,7 +26,7 @@ TOO_FEW = "needs at least two images in each set"
 # Below it KID is read first.
 ENOUGH_IMAGES = 2000
 # Of two sets of one normal distribution in 64 dimensions with equal variances (tests/evaluation).
-_FEW_IMAGES = (
+FEW_IMAGES = (
     "{n} images, fewer than 2,000: fewer images alone make a Frechet distance larger. Two sets of "
     "one distribution in 64 dimensions, truly 0 apart, have 22 at 100 images and 1.1 at 2,000. "
     "Read the kernel distance first, and compare only equal numbers of images"
@@ -136,7 +136,7 @@ def frechet_entry(sets: FeatureSets, about: str, seed: int = 0) -> tuple[Json, s
     }
     fewest = min(len(sets.real), len(sets.generated))
     if fewest < ENOUGH_IMAGES:
-        entry["few_images"] = _FEW_IMAGES.format(n=f"{fewest:,}")
+        entry["few_images"] = FEW_IMAGES.format(n=f"{fewest:,}")
     reason = None
     try:
         blocks = None if sets.pair_blocks is None else sets.pair_blocks[::-1]

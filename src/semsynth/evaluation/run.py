@@ -28,12 +28,14 @@ from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.diversity import DiversityMeter, diversity_entries, open_meter
 from semsynth.evaluation.metrics.features import open_extractors
 from semsynth.evaluation.partial_results import PartialResults, PartialStore
+from semsynth.evaluation.reference_statistics import evaluate_against_statistics
 from semsynth.evaluation.report.charts import Curve, read_curves
 from semsynth.evaluation.report.entries import (
     MIOU,
     SEGMENTER_FEATURES,
     controls,
     distances,
+    is_complete,
     judged,
     versions,
 )
@@ -75,13 +77,14 @@ def evaluate(config: EvaluateConfig) -> Json:
         return evaluate_codec(config) if shard.index == 0 else _unfinished(config, [Shard(0)])
     if config.sweep:
         return _sweep(config)
+    if config.real_folder.suffix == ".npz":
+        return evaluate_against_statistics(config)
     task = _open_task(config, shard)
     key = _key(task)
     store = PartialStore(config.output, key)
     output = _output(config, key, task.inputs)
     report = _existing_report(config, store)
-    # What was missing, such as public weights, may be there now; more images are other samples.
-    if report is not None and (shard.count > 1 or not set(report["missing"]) - _of_few(report)):
+    if report is not None and (shard.count > 1 or is_complete(report)):
         logger.info(f"{config.output}: has the report of the same samples already")
         return report
     _check_output(output)
@@ -266,11 +269,6 @@ def _key(task: _Task) -> Json:
     }
 
 
-def _of_few(report: Json) -> set[str]:
-    """Return what is missing in a report because there are few images."""
-    return {name for name in report["missing"] if name.endswith("_infinity") or name == "prdc"}
-
-
 def _existing_report(config: EvaluateConfig, store: PartialStore) -> Json | None:
     """Return the report in the output folder if it has the same key."""
     path = config.output / REPORT_JSON
@@ -360,12 +358,11 @@ def _provenance(task: _Task, colours_of: str) -> Json:
     config, inputs = task.config, task.inputs
     features = {SEGMENTER: SEGMENTER_FEATURES}
     features |= {x.name: x.about for x in task.accumulator.extractors}
-    height, width = inputs.real.size(inputs.masks_order[0])
     return {
         "dataset": inputs.dataset,
         "checkpoint": inputs.settings.get("checkpoint"),
         "split": config.split,
-        "image_size": [height, width],
+        "image_size": list(inputs.real.size(inputs.masks_order[0])),
         "seed": config.seed,
         "licence": inputs.licence,
         "made_with": inputs.settings,

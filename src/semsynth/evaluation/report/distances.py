@@ -94,7 +94,9 @@ def _entries(metrics: Json) -> Iterator[tuple[str, Json, bool]]:
 
 
 def _size(entry: Json) -> int:
-    return min(int(entry.get("n_generated", 0)), int(entry.get("n_real", 0)))
+    # A file of statistics may not say how many images it is of.
+    sizes = (entry.get(name) for name in ("n_generated", "n_real"))
+    return min((int(size) for size in sizes if size is not None), default=0)
 
 
 def _rank(distance: Distance) -> tuple[int, bool, int, str]:

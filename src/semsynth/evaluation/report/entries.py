@@ -126,6 +126,12 @@ def judged(
     return found
 
 
+def is_complete(report: Json) -> bool:
+    """Whether all is there but what needs more images; weights may have come since then."""
+    of_few = {name for name in report["missing"] if name.endswith("_infinity") or name == "prdc"}
+    return not set(report["missing"]) - of_few
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the packages that the scores may depend on."""
     packages = ("torch", "transformers", "numpy")
