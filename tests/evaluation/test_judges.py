@@ -278,3 +278,41 @@ def test_digests_are_of_the_content_alone() -> None:
     padded[4:14, 3:15] = image
     assert pixel_digest(image, (0, 0, 10, 12)) == pixel_digest(padded, (4, 3, 10, 12))
     assert pixel_digest(image, (0, 0, 10, 12)) != pixel_digest(image[:, ::-1], (0, 0, 10, 12))
+
+
+def test_the_same_photographs_at_another_size_are_known_by_their_files(tmp_path: Path) -> None:
+    import cv2
+
+    from semsynth.data.config import PrepareConfig
+    from semsynth.data.prepare import prepare
+    from semsynth.evaluation.inputs.image_set import PreparedImages
+
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "raw" / kind).mkdir(parents=True)
+    for i in range(8):
+        image = rng.integers(0, 256, (32, 48, 3), np.uint8)
+        mask = np.kron(rng.integers(0, 2, (4, 6)), np.ones((8, 8), int)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "raw" / "images" / f"a{i}.png"), image)
+        cv2.imwrite(str(tmp_path / "raw" / "masks" / f"a{i}.png"), mask)
+    (tmp_path / "raw" / "labels.yaml").write_text("labels: {0: road, 1: sky}\n")
+    sizes = {}
+    for height, width in ((32, 48), (16, 24)):
+        sizes[height] = prepare(
+            PrepareConfig(
+                source="folder", data=tmp_path / "raw", output=tmp_path / str(height),
+                height=height, width=width,
+            )
+        )  # fmt: skip
+    config = SegmentTrainConfig(
+        data=sizes[32].root, split="val", output=tmp_path / "out", width=8, steps=1, batch_size=2,
+        device="cpu",
+    )  # fmt: skip
+    judge = open_judges([train_segmenter(config)], sizes[32].labels, None, "cpu")[0]
+    small = PreparedImages.open(sizes[16].root, "val")
+    with pytest.raises(
+        UserError, match=f"trained on {len(small.stems)} of {len(small.stems)} real"
+    ):
+        check_unseen(judge, small, PreparedImages.open(sizes[16].root, "train"), False)
+    other = PreparedImages.open(sizes[16].root, "train")
+    assert check_unseen(judge, other, small, False)["seen"] is None

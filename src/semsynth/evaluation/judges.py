@@ -23,11 +23,13 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
 from semsynth.evaluation.hub_judge import HubNetwork, Sees, Size, input_size
+from semsynth.evaluation.inputs.image_set import FolderImages, PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs
+from semsynth.evaluation.inputs.resized import ResizedImages
 from semsynth.evaluation.label_maps import LabelMap, NameMatch, match_names
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.metrics import OTHER
-from semsynth.segmentation.seen import SeenImages, pixel_digest
+from semsynth.segmentation.seen import SeenImages, file_digest, pixel_digest, raw_file_digests
 from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
@@ -323,10 +325,18 @@ def _those_of(images: Images, digests: frozenset[bytes], what: str) -> list[str]
     """Return the stems of the images that have one of these digests."""
     if not digests:
         return []
+    if isinstance(images, ResizedImages):
+        images = images.images
+    files: dict[str, bytes] = {}
+    if isinstance(images, PreparedImages):
+        files = raw_file_digests(images.data, images.split)
+    elif isinstance(images, FolderImages):
+        files = {stem: file_digest(digest) for stem, digest in images.digests().items()}
     return [
         stem
         for stem in progress(images.stems, f"digests of {what} images", unit="image")
-        if pixel_digest(images.read_rgb(stem), images.content_box(stem)) in digests
+        if files.get(stem) in digests
+        or pixel_digest(images.read_rgb(stem), images.content_box(stem)) in digests
     ]
 
 

@@ -2,13 +2,16 @@
 
 A judge that knows the very images that it is asked about gives a ceiling, and scores, that hold for
 no other images. The digests tell, wherever the files lie and however they are compressed without
-loss. Images that were resized again, or written as JPEG again, are other images to them.
+loss. Of prepared images that were made of a raw file each, the digest of that file is kept, too: it
+tells when the same photographs are scored at another size. Images that were cut, resized or written
+as JPEG by somebody else are other images.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +22,7 @@ import numpy.typing as npt
 from semsynth.core.logging import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import MANIFEST
+from semsynth.data.records import read_records
 from semsynth.data.resize import Box
 
 # Bytes of a digest: among 10 million images two unlike ones are mistaken with probability 3e-6.
@@ -35,9 +39,28 @@ def pixel_digest(image: npt.NDArray[np.uint8], box: Box) -> bytes:
     return sha.digest()
 
 
+def file_digest(hexadecimal: str) -> bytes:
+    """Return 8 bytes of the digest of a file."""
+    return bytes.fromhex(hexadecimal)[:_BYTES]
+
+
+def raw_file_digests(data: PreparedDataset, split: str) -> dict[str, bytes]:
+    """Return ``file_digest`` of the raw files that images of a split were made of, by stem.
+
+    Images that share a raw file (tiles, rows of a table) are left out, as those of no file are.
+    """
+    found = {name: x.files[0].digest for name, x in read_records(data.root).items() if x.files}
+    times = Counter(found.values())
+    return {
+        stem: file_digest(digest)
+        for (where, stem), digest in found.items()
+        if where == split and times[digest] == 1
+    }
+
+
 @dataclass(frozen=True)
 class SeenImages:
-    """Digests of the images that a segmenter was trained on.
+    """Digests of the images that a segmenter was trained on: of pixels, and of raw files.
 
     Attributes:
         real: of real images.
@@ -54,6 +77,8 @@ class SeenImages:
         for data, split in used:
             # A subset of samples has their source, not their manifest.
             generated = (data.root / MANIFEST).exists() or data.info.source.startswith("checkpoint")
+            raw = raw_file_digests(data, split)
+            found[generated].update(raw[stem] for stem in data.stems(split) if stem in raw)
             for stem in progress(data.stems(split), f"digests of {split}", unit="image"):
                 image = data.read_rgb(split, stem)
                 found[generated].add(pixel_digest(image, data.content_box(split, stem)))
