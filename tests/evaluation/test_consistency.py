@@ -11,7 +11,13 @@ from semsynth.evaluation.label_maps import match_names
 from semsynth.evaluation.metrics.blocks import blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.mask_scores import MaskScores
-from semsynth.evaluation.report.consistency import ScoredSet, agreement, consistency, over_all
+from semsynth.evaluation.report.consistency import (
+    ScoredSet,
+    agreement,
+    consistency,
+    difference,
+    over_all,
+)
 from semsynth.segmentation.metrics import ConfusionMatrix
 
 LABELS = LabelSet.from_names({0: "a", 1: "b", 2: "c", 3: "absent"})
@@ -129,3 +135,13 @@ def test_agreement_of_judges_is_of_the_images_not_of_the_masks() -> None:
         "pixels": 0.75,
         "miou": pytest.approx((1 / 2 + 2 / 3) / 2, abs=1e-6),
     }
+
+
+def test_the_difference_of_judges_is_of_the_same_masks() -> None:
+    first, second = (scored(0.3), scored(0.1)), (scored(0.2), scored(0.1))
+    found = difference(first, second)
+    expected = second[0].total.miou - first[0].total.miou
+    assert found["miou"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert 0 < found["miou"]["interval"][0] < expected < found["miou"]["interval"][1]
+    assert found["ratio"]["value"] == pytest.approx(expected / first[1].total.miou, abs=1e-5)
+    assert difference(first, first)["miou"] == {"value": 0, "interval": [0, 0]}

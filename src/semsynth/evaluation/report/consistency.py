@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -182,6 +183,33 @@ def confusion(matrix: ConfusionMatrix, judge: Judge) -> Json:
     names = [judge.labels.names[i] for i in matrix.ids.tolist()]
     found: Json = {"classes": names, "counts": matrix.counts.tolist()}
     return found if not matrix.other.any() else {**found, "other": matrix.other.tolist()}
+
+
+def difference(first: Sequence[ScoredSet], second: Sequence[ScoredSet]) -> Json:
+    """Return what the second judge gives more than the first one, with paired intervals.
+
+    Args:
+        first: generated and real images under the first judge.
+        second: the same under the second one.
+
+    Returns:
+        ``miou`` of the generated images, and their ``ratio`` to that of the real images.
+    """
+    found: Json = {}
+    mious = [[x.total.miou for x in sets] for sets in (first, second)]
+    drawn = [[x.drawn_miou("miou") for x in sets] for sets in (first, second)]
+    known = [values for sets in drawn for values in sets if values is not None]
+    one, two = mious
+    found["miou"] = {"value": round(two[0] - one[0], 6), "interval": None}
+    found["ratio"] = {"value": None, "interval": None}
+    if one[1] and two[1]:
+        found["ratio"]["value"] = round(two[0] / two[1] - one[0] / one[1], 6)
+    if len(known) == 4:
+        draws = first[0]
+        found["miou"]["interval"] = draws.interval(known[2] - known[0])
+        if min(known[1].min(), known[3].min()) > 0:
+            found["ratio"]["interval"] = draws.interval(known[2] / known[3] - known[0] / known[1])
+    return found
 
 
 def agreement(matrix: ConfusionMatrix) -> Json:

@@ -21,7 +21,13 @@ from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import FeatureExtractor, is_inception, kernel_name
 from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.partial_results import PartialResults
-from semsynth.evaluation.report.consistency import ScoredSet, agreement, consistency, over_all
+from semsynth.evaluation.report.consistency import (
+    ScoredSet,
+    agreement,
+    consistency,
+    difference,
+    over_all,
+)
 from semsynth.segmentation.metrics import Averaging
 
 Json = dict[str, Any]
@@ -109,6 +115,7 @@ def judged(
         averaging: over which classes ratio and way average.
     """
     found: Json = {}
+    pairs: list[tuple[ScoredSet, ScoredSet]] = []
     names = {"semantic_consistency": "scores", "second_judge": "second"}
     for judge, (name, kind) in zip(judges, names.items(), strict=False):
         sets = {x: getattr(results.sets[x], kind) for x in results.sets}
@@ -117,9 +124,12 @@ def judged(
             for x, scores in sets.items()
             if scores is not None
         }
+        pairs.append((scored["generated"], scored["real"]))
         found[name] = consistency(
             scored["generated"], scored["real"], scored.get("mean_colours"), judge, averaging
         )
+    if len(pairs) == 2:
+        found["second_judge"]["difference"] = difference(*pairs)
     both = results.sets["generated"].agreement
     if both is not None:
         found["second_judge"]["agreement"] = agreement(both.total)
