@@ -52,6 +52,8 @@ def close(found: Any, expected: Any) -> None:
     elif isinstance(expected, list) and expected and isinstance(expected[0], dict | list):
         for one, other in zip(found, expected, strict=True):
             close(one, other)
+    elif isinstance(expected, list) and any(isinstance(x, str) for x in expected):
+        assert found == expected
     elif isinstance(expected, float | list):
         assert found == pytest.approx(expected, abs=2e-6)
     else:

@@ -10,6 +10,7 @@ from semsynth.core.logging import logger
 from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator, SetStatistics
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.copying.measure import record_sets
 from semsynth.evaluation.feature_cache import FeatureCache
 from semsynth.evaluation.inputs.image_set import ImageSet
 from semsynth.evaluation.inputs.inputs import Inputs
@@ -59,7 +60,8 @@ def measure(
         )
     if baseline is not None:
         sets["mean_colours"] = _measure_baseline(accumulator, inputs, baseline)
-    results = PartialResults(sets)
+    records = record_sets(inputs, baseline, config.train_split, accumulator.shard)
+    results = PartialResults(sets, records=records)
     results.values.update(meter.measure(accumulator.shard))
     return results
 

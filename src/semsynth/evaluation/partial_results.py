@@ -28,6 +28,7 @@ import numpy.typing as npt
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.files import write_bytes
 from semsynth.evaluation.accumulate import SetStatistics
+from semsynth.evaluation.copying.records import ImageRecords
 from semsynth.evaluation.metrics.mask_scores import MaskScores
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -45,11 +46,13 @@ class PartialResults:
         values: by the name of what is measured, then by the number of the mask or the sample: a few
             numbers (``pixel_std``: the value; ``lpips_within``: the mean and the number of pairs).
         missing: what could not be measured, and why.
+        records: what the search for copies keeps of the images, by the set.
     """
 
     sets: dict[str, SetStatistics]
     values: dict[str, dict[int, tuple[float, ...]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    records: dict[str, ImageRecords] = field(default_factory=dict)
 
     def __add__(self, other: PartialResults) -> PartialResults:
         """Return the results of both parts together."""
@@ -61,6 +64,7 @@ class PartialResults:
             {name: self.sets[name] + other.sets[name] for name in self.sets},
             values,
             self.missing | other.missing,
+            {name: self.records[name] + other.records[name] for name in self.records},
         )
 
     def to_bytes(self) -> bytes:
@@ -71,6 +75,8 @@ class PartialResults:
         for name, values in self.values.items():
             arrays[f"values/{name}/numbers"] = np.array(list(values), np.int64)
             arrays[f"values/{name}/values"] = np.array(list(values.values()), np.float64)
+        for name, records in self.records.items():
+            arrays |= {f"records/{name}/{key}": x for key, x in records.to_arrays().items()}
         arrays["missing"] = np.frombuffer(json.dumps(self.missing).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
@@ -95,7 +101,10 @@ class PartialResults:
             }
             for name, part in _below(arrays, "values").items()
         }
-        return cls(sets, values, json.loads(arrays["missing"].tobytes()))
+        records = {
+            name: ImageRecords.from_arrays(part) for name, part in _below(arrays, "records").items()
+        }
+        return cls(sets, values, json.loads(arrays["missing"].tobytes()), records)
 
 
 def _below(arrays: Mapping[str, npt.NDArray[Any]], kind: str) -> dict[str, Arrays]:

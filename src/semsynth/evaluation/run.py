@@ -18,6 +18,7 @@ from semsynth.evaluation.accumulate import SEGMENTER, MetricAccumulator
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.codec_run import evaluate_codec
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.copying.measure import add_copies, nearest_training, training_images
 from semsynth.evaluation.inputs.checks import check_inputs
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages, digest_of
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
@@ -99,6 +100,7 @@ def evaluate(config: EvaluateConfig) -> Json:
         **_provenance(task, colours_of),
         "inputs_sha256": store.digest,
     }
+    add_copies(report, task.inputs, results, config)
     report["verdict"] = sentences(report)
     output.claim()
     PerMask.of_results(results, task.inputs, task.judge).save(config.output)
@@ -345,13 +347,14 @@ def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline |
     inputs, judge = task.inputs, task.judge
     generated, real = results.sets["generated"].scores, results.sets["real"].scores
     lpips = {number: mean for number, (mean, *_) in results.values.get("lpips_within", {}).items()}
-    scores = image_scores(inputs, Measured(generated, lpips))
+    training, _ = training_images(inputs, task.config.train_split)
+    scores = image_scores(inputs, Measured(generated, lpips, nearest_training(training, results)))
     found = None
     if judge is not None and generated is not None and real is not None:
         stems = inputs.masks_order
         ceilings = {stems[number]: scores_of(row)[0] for number, row in real.rows.items()}
         found = Judged(judge, generated.ids.tolist(), scores, ceilings)
-    return Sources(inputs, scores, baseline, found, task.curves)
+    return Sources(inputs, scores, baseline, found, task.curves, training)
 
 
 def _provenance(task: _Task, colours_of: str) -> Json:

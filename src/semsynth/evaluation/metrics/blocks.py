@@ -87,6 +87,25 @@ def blocks_of(stems: Sequence[str], groups: Sequence[str | None]) -> Blocks:
     return circular(n)
 
 
+def sequences_of(stems: Sequence[str], groups: Sequence[str | None]) -> list[str | None]:
+    """Return the sequence, tile or field of each image, films in one piece.
+
+    Args:
+        stems: of the images.
+        groups: the recorded group of each; None where none is known.
+
+    Returns:
+        The recorded groups; without them what names that are shared begin with; None otherwise.
+    """
+    if any(group is not None for group in groups):
+        return list(groups)
+    end = _common_end(stems)
+    parts = [_STEM.fullmatch(stem.removesuffix(end)) for stem in stems]
+    names = [None if part is None else part[1] or part[3] or "" for part in parts]
+    shared = 1 < len(set(names)) <= len(names) / 2
+    return list(names) if shared and None not in names else [None] * len(stems)
+
+
 def _common_end(stems: Sequence[str]) -> str:
     """Return what all stems end with, from its first separator on, such as ``_leftImg8bit``."""
     if len(stems) < 2:

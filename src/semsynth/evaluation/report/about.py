@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from semsynth.evaluation.protocols import Protocol
-from semsynth.evaluation.report.formats import count, interval, look, percent, plural
+from semsynth.evaluation.report.formats import count, interval, look, number, percent, plural
 
 Json = Mapping[str, Any]
 Entries = list[tuple[str, str]]
@@ -120,4 +120,27 @@ def copies_sentence(copies: Json) -> str:
     real = look(copies, "held_out.share")
     if real is not None:
         text += f", and {percent(real)} of held-out real images"
-    return text + "; lower is better. Below are the nearest ones, beside their training image."
+    flat = look(copies, "mean_colours.share")
+    if flat is not None:
+        text += f" and {percent(flat)} of flat mean colours, which copy nothing"
+    text += "; lower is better."
+    within = copies.get("within_mask")
+    if within:
+        text += (
+            f" {count(within['n'])} are of masks of training images, which they resemble in any "
+            "case: they count as copies below half of the distance of the mean colours to the "
+            f"training image of their mask ({percent(within['share'])})."
+        )
+    value = look(copies, "three_sample.value")
+    if value is not None:
+        text += (
+            f" The three-sample test gives {number(value)} (below -3: generated images are nearer "
+            "to training images than held-out real ones are; above 3: farther)."
+        )
+    leak = copies.get("leak")
+    if leak:
+        text += (
+            f" {percent(leak['share'])} of the held-out real images are nearer to a training "
+            "image than 1% of training images are to those of other groups (more: the split leaks)."
+        )
+    return text + " Below are the nearest ones, beside their training image."

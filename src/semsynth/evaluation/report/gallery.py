@@ -13,6 +13,8 @@ import numpy.typing as npt
 from semsynth.core.rng import numpy_rng
 from semsynth.data.resize import Box
 from semsynth.evaluation.baselines import MeanColorBaseline
+from semsynth.evaluation.copying.alignment import difference_strip
+from semsynth.evaluation.inputs.image_set import ImageSet
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.report.album import Array, Shown
 from semsynth.evaluation.report.formats import number, share
@@ -163,24 +165,28 @@ def _mark(pixels_HW3: Array, wrong_HW: Array) -> Array:
     return np.where(wrong_HW[..., None], marked, grey).round().astype(np.uint8)
 
 
-def nearest_pairs(inputs: Inputs, closest: Sequence[Mapping[str, Any]]) -> list[Strip]:
+def nearest_pairs(
+    inputs: Inputs, training: ImageSet, closest: Sequence[Mapping[str, Any]]
+) -> list[Strip]:
     """Return the generated images that are nearest to a training image, beside it.
 
     Args:
-        inputs: the images, with training images.
+        inputs: the images.
+        training: the training images.
         closest: ``metrics.copies.closest`` of the report.
     """
-    assert inputs.training is not None
     rows = []
     for pair in closest:
         pixels = inputs.generated.read_rgb(pair["sample"])
-        training = _at_size(inputs.training.read_rgb(pair["training"]), pixels.shape[:2])
-        difference = cv2.convertScaleAbs(cv2.absdiff(pixels, training), alpha=_GAIN)
+        strip = difference_strip(pixels, training.read_rgb(pair["training"]))
+        _, shown, rest = np.split(strip, 3, axis=1)
+        difference = cv2.convertScaleAbs(rest, alpha=_GAIN)
         names = f"{pair['sample']} and training image {pair['training']}"
         note = f"distance {number(pair.get('distance'))}, ratio {number(pair.get('ratio'))}"
+        what = "generated, a copy" if pair.get("is_copy") else "generated"
         images = [
-            Shown("generated", pixels, f"generated image {pair['sample']}", note),
-            Shown("training image", training, f"training image {pair['training']}"),
+            Shown(what, pixels, f"generated image {pair['sample']}", note),
+            Shown("training image", shown, f"training image {pair['training']}"),
             Shown(f"difference x{_GAIN}", difference, f"difference between {names}"),
         ]
         rows.append(Strip(f"{pair['sample']} and {pair['training']}", images))

@@ -13,6 +13,7 @@ from semsynth.core.files import write_json, write_text
 from semsynth.data.labels import LabelSet, hex_color
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.inputs.image_set import ImageSet
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.report import about, classes, distances, verdict
 from semsynth.evaluation.report.album import Shown, data_uri, encode
@@ -48,6 +49,7 @@ class Sources:
         baseline: the mean-colour baseline, if there is one.
         judged: what the segmenter finds, if there is one.
         curves: of the training, if its run was given.
+        training: the training images, if they are known.
     """
 
     inputs: Inputs
@@ -55,6 +57,7 @@ class Sources:
     baseline: MeanColorBaseline | None = None
     judged: Judged | None = None
     curves: Sequence[Curve] = ()
+    training: ImageSet | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def choose_images(report: Json, sources: Sources, rows: int, seed: int) -> Album
         random_rows(inputs, sources.baseline, rows, seed),
         () if sources.judged is None else extremes(inputs, sources.judged),
         strips(inputs, seed),
-        nearest_pairs(inputs, closest) if inputs.training is not None else (),
+        () if sources.training is None else nearest_pairs(inputs, sources.training, closest),
         [] if inputs.labels is None else legend(inputs.labels),
     )
     encode(list(album.images))

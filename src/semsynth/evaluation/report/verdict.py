@@ -18,8 +18,6 @@ from semsynth.evaluation.report.formats import (
 )
 
 Json = Mapping[str, Any]
-# A larger share of copies than this is a warning; 1% of honest images are expected to be called so.
-MANY_COPIES = 0.02
 # How many standard errors a difference must have to be called one.
 _SURE = 2.0
 # Without a standard error: the share of the real images' distance that it must have.
@@ -56,7 +54,7 @@ def cards(report: Json) -> list[Card]:
 
 def warnings(report: Json) -> list[str]:
     """Return what a reader must know before any number; an empty list if there is nothing."""
-    found = [_copies_warning(report), *(look(report, "metrics.copies.warnings") or [])]
+    found: list[str | None] = list(look(report, "metrics.copies.warnings") or [])
     found += [_nearer_warning(report), _seen_warning(report), _few_warning(report)]
     return [text for text in found if text is not None]
 
@@ -207,16 +205,6 @@ def _copies(report: Json) -> str:
     real = look(copies, "held_out.share")
     beside = "" if real is None else f", of held-out real images {percent(real)}"
     return f"{percent(copies['share'])}{level} are nearly copies of training images{beside}"
-
-
-def _copies_warning(report: Json) -> str | None:
-    value = look(report, "metrics.copies.share")
-    if value is None or value <= MANY_COPIES:
-        return None
-    return (
-        f"{percent(value)} of the generated images are nearly copies of training images "
-        f"(honest images: about 1%). No other number on this page means what it says."
-    )
 
 
 def _nearer_warning(report: Json) -> str | None:

@@ -1,0 +1,1 @@
+"""Training images that come back among the generated ones."""
