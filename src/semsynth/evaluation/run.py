@@ -100,7 +100,6 @@ def evaluate(config: EvaluateConfig) -> Json:
         **_provenance(task, colours_of),
         "inputs_sha256": store.digest,
     }
-    add_copies(report, task.inputs, results, config)
     report["verdict"] = sentences(report)
     output.claim()
     PerMask.of_results(results, task.inputs, task.judge).save(config.output)
@@ -330,7 +329,7 @@ def _scores(results: PartialResults, task: _Task) -> Json:
         metrics["trained_on_generated"] = trained_entry(results.values, task.training, task.config)
     missing |= without
     training = results.sets.get("training")
-    return {
+    scores: Json = {
         "format": FORMAT,
         "n_masks": real.n,
         "n_generated": generated.n,
@@ -340,6 +339,8 @@ def _scores(results: PartialResults, task: _Task) -> Json:
         "diversity": diversity,
         "missing": missing,
     }
+    add_copies(scores, task.inputs, results, task.config)
+    return scores
 
 
 def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline | None) -> Sources:

@@ -138,8 +138,8 @@ def judged(
 
 def is_complete(report: Json) -> bool:
     """Whether all is there but what needs more images; weights may have come since then."""
-    of_few = {name for name in report["missing"] if name.endswith("_infinity") or name == "prdc"}
-    return not set(report["missing"]) - of_few
+    absent = {name for name in report["missing"] if not name.endswith("_infinity")}
+    return absent <= {"prdc", "copies"}
 
 
 def versions() -> dict[str, str]:
