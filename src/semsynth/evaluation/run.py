@@ -20,7 +20,6 @@ from semsynth.evaluation.codec_run import evaluate_codec
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.copying.measure import add_copies, nearest_training, training_images
 from semsynth.evaluation.inputs.checks import check_inputs
-from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages, digest_of
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
 from semsynth.evaluation.judges import Judge, check_unseen, judges_of
 from semsynth.evaluation.measure import mean_colours, measure, remember
@@ -220,34 +219,14 @@ def _check_output(output: Output) -> None:
 
 def _output(config: EvaluateConfig, key: Json, inputs: Inputs) -> Output:
     """Return the folder of the report, and what decides it."""
-    contents = {name: value for name, value in _contents(inputs).items() if value}
+    contents = {name: value for name, value in inputs.contents().items() if value}
     return Output(config.output, "report", key, contents, config.overwrite)
-
-
-def _contents(inputs: Inputs) -> dict[str, dict[str, str]]:
-    """Return the digest of every file that is compared, by what it is and its stem."""
-    sets = {"samples": inputs.generated, "data": inputs.real, "training": inputs.training}
-    found = {name: {} if x is None else _digests(x) for name, x in sets.items()}
-    masks = {} if inputs.masks is None else inputs.masks.digests()
-    found["masks"] = {stem: masks[stem] for stem in inputs.masks_order if stem in masks}
-    return found
-
-
-def _digests_of(inputs: Inputs) -> dict[str, str | None]:
-    """Return what identifies each set of images, whatever their files are called."""
-    sets = {"generated": inputs.generated, "real": inputs.real, "training": inputs.training}
-    return {name: None if images is None else digest_of(images) for name, images in sets.items()}
-
-
-def _digests(images: ImageSet) -> dict[str, str]:
-    split = f"{images.split}/" if isinstance(images, PreparedImages) else ""
-    return {f"{split}{stem}": digest for stem, digest in images.digests().items()}
 
 
 def _key(task: _Task) -> Json:
     """Return everything that determines the report, and no paths."""
     config, inputs, accumulator = task.config, task.inputs, task.accumulator
-    contents = {name: digest_json(value) for name, value in _contents(inputs).items()}
+    contents = {name: digest_json(value) for name, value in inputs.contents().items()}
     return {
         "format": 3,
         "semsynth": __version__,
@@ -360,8 +339,9 @@ def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline |
 
 def _provenance(task: _Task, colours_of: str) -> Json:
     config, inputs = task.config, task.inputs
-    features = {SEGMENTER: SEGMENTER_FEATURES}
-    features |= {x.name: x.about for x in task.accumulator.extractors}
+    about = {SEGMENTER: SEGMENTER_FEATURES}
+    about |= {x.name: x.about for x in task.accumulator.extractors}
+    features = {name: about[name] for name in task.accumulator.feature_names}
     return {
         "dataset": inputs.dataset,
         "checkpoint": inputs.settings.get("checkpoint"),
@@ -370,7 +350,7 @@ def _provenance(task: _Task, colours_of: str) -> Json:
         "seed": config.seed,
         "licence": inputs.licence,
         "made_with": inputs.settings,
-        "inputs": {name: digest for name, digest in _digests_of(inputs).items() if digest},
+        "inputs": inputs.set_digests(),
         "features": features,
         "protocol": {
             **inputs.protocol.to_json(),

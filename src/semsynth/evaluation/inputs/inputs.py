@@ -18,7 +18,7 @@ from semsynth.data.labels import LabelSet, check_same_labels
 from semsynth.data.manifest import read_manifest
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.inputs.folders import image_files, matching_folders
-from semsynth.evaluation.inputs.image_set import FolderImages, ImageSet, PreparedImages
+from semsynth.evaluation.inputs.image_set import FolderImages, ImageSet, PreparedImages, digest_of
 from semsynth.evaluation.inputs.mask_set import FolderMasks, MaskSet, PreparedMasks
 from semsynth.evaluation.inputs.matching import grouped, match
 from semsynth.evaluation.inputs.resized import ResizedImages, ResizedMasks
@@ -78,6 +78,25 @@ class Inputs:
             numbers.append(number)
             number += len(stems)
         return numbers
+
+    def contents(self) -> dict[str, dict[str, str]]:
+        """Return the digest of every file that is compared, by what it is and its stem."""
+        sets = {"samples": self.generated, "data": self.real, "training": self.training}
+        found = {name: {} if images is None else _named(images) for name, images in sets.items()}
+        masks = {} if self.masks is None else self.masks.digests()
+        found["masks"] = {stem: masks[stem] for stem in self.masks_order if stem in masks}
+        return found
+
+    def set_digests(self) -> dict[str, str]:
+        """Return what identifies each set of images, whatever their files are called."""
+        sets = {"generated": self.generated, "real": self.real, "training": self.training}
+        return {name: digest_of(images) for name, images in sets.items() if images is not None}
+
+
+def _named(images: ImageSet) -> dict[str, str]:
+    """Return the digests of images; of prepared ones by split and stem, as elsewhere."""
+    split = f"{images.split}/" if isinstance(images, PreparedImages) else ""
+    return {f"{split}{stem}": digest for stem, digest in images.digests().items()}
 
 
 def open_inputs(config: EvaluateConfig) -> Inputs:
