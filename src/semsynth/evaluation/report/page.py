@@ -167,6 +167,7 @@ def _copies(report: Json, album: Album) -> dict[str, Any] | None:
     if not copies:
         return None
     part: dict[str, Any] = {"sentence": about.copies_sentence(copies), "pairs": album.pairs}
+    part["histogram"] = None
     bins = look(copies, "histogram.distance")
     if bins:
         names = (("held_out", "held-out real images"), ("generated", "generated images"))
