@@ -12,6 +12,7 @@ import pytest
 import torch
 from jobs import Jobs, stop_at
 from test_stopping import signal_in
+from test_trackers import events
 
 from semsynth.cli import main
 from semsynth.core.errors import Preempted, UserError
@@ -283,6 +284,20 @@ def test_two_processes(
     assert job.wait() == [0, 0], job.outputs()
     assert_same_weights(tmp_path / "without", tmp_path / "scored")
     assert list(scores_of(tmp_path / "scored")) == [3]
+
+
+def test_trackers_get_the_scores(
+    configure: Configure, every_two: tuple[str, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    short = ("train.steps=2", "finetune.steps=2")
+    train(configure("run", *every_two, *short, track=("tensorboard",)))
+    found = events(tmp_path / "run")
+    for i, name in enumerate(NAMES):
+        shown = [(event.step, event.value) for event in found.Scalars(name)]
+        wanted = [(step, values[i]) for step, values in scores_of(tmp_path / "run").items()]
+        assert [step for step, _ in shown] == [2, 4]
+        assert shown == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
 
 
 def bad_judges(folder: Path, images: Path) -> dict[str, tuple[tuple[str, ...], str]]:

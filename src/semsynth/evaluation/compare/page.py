@@ -28,6 +28,12 @@ from semsynth.evaluation.report.per_mask import GALLERY
 from semsynth.evaluation.report.tables import Cell, Row, Table, row
 
 Json = dict[str, Any]
+_BETTER = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "zero": "0 is best",
+    "": "neither way is better",
+}
 _FEW_PIXELS = 1000
 _SAMPLES = 2  # of a report, beside those of others
 _ROWS = 8
@@ -105,7 +111,7 @@ def _sentence(entry: Json, name: str, metric: Json) -> str:
 def _metrics_table(names: Sequence[str], found: Json) -> Table:
     rows = []
     for name, metric in found["metrics"].items():
-        better = f"{metric['better']} is better" if metric["better"] else "neither way is better"
+        better = _BETTER[metric["better"]]
         cells = [Cell(metric["title"], better)]
         for value, ends in zip(metric["values"], metric["intervals"], strict=True):
             note = "" if ends is None else interval(ends, "share" if name in SHARES else "number")

@@ -25,7 +25,7 @@ class Metric:
     Attributes:
         name: as it is called in the comparison.
         title: as people call it.
-        better: ``higher``, ``lower`` or empty: neither.
+        better: ``higher``, ``lower``, ``zero`` (the nearest to it) or empty: neither.
         value: the number.
         interval: its 95% interval, if it has one.
         standard_error: of the number, if it has one.
@@ -169,9 +169,9 @@ def _distances(metrics: Json) -> Iterator[Metric]:
         yield Metric(name, name, "lower", entry["value"], None, entry.get("standard_error"), made)
         fair = entry.get("to_training") or {}
         if fair.get("difference") is not None:
-            title = f"{name} to training images, less that of held-out real ones (0: as far)"
+            title = f"{name} to training images, less that of held-out real ones"
             error, of = fair.get("standard_error"), f"{made}, {fair.get('n_training')} training"
-            yield Metric(f"{name}_to_training", title, "", fair["difference"], None, error, of)
+            yield Metric(f"{name}_to_training", title, "zero", fair["difference"], None, error, of)
         far = entry.get("infinity") or {}
         if far.get("value") is not None:
             title = f"{name} of infinitely many images"
