@@ -35,7 +35,7 @@ class EvaluateConfig:
     STEM__K or STEM_K, or each is a folder of its own: "samples_*"."""
     real: Path | None = None
     """Real images of the same stems: a folder, or prepared data (with its masks, labels and
-    training images)."""
+    training images). Or a file of evaluate stats or pytorch-fid, FILE.npz: the distance alone."""
     masks: Path | None = None
     """Masks of the same stems: a folder (with --labels), or prepared data. Without masks: distances
     and LPIPS alone."""
