@@ -60,6 +60,10 @@ class Network(Protocol):
         ...
 
 
+# Pixels that a judge sees at once: eight images of 256x256.
+_PIXELS = 8 * 256 * 256
+
+
 class OwnNetwork:
     """A segmenter of `semsynth segment train`; see ``Network``."""
 
@@ -195,8 +199,14 @@ class Judge:
             (B, height, width) int32 ids of the data's classes, ``OTHER`` where it predicts a class
             without a counterpart; and features (B, D) of segmenters of ours, else None.
         """
-        classes, features = self.network.classes(images, size)
-        return self._ids[classes], features
+        # The memory of a pass grows with its pixels, not with --batch-size.
+        step = max(_PIXELS // (images.shape[1] * images.shape[2]), 1)
+        parts = [
+            self.network.classes(images[i : i + step], size) for i in range(0, len(images), step)
+        ]
+        features = [part for _, part in parts if part is not None]
+        classes = np.concatenate([part for part, _ in parts])
+        return self._ids[classes], np.concatenate(features) if features else None
 
     def predict(self, images: Array, size: Size | None = None) -> Array:
         """Return the predicted ids of ``analyse``."""

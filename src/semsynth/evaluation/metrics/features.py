@@ -30,6 +30,8 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 FID = "fid"
 LITE2 = "fd_lite2"
+# Images that a network sees at once on a CPU: more are no faster and take 30 MB each.
+_AT_ONCE = 16
 _FID_NAMES: dict[Resize, str] = {
     "pytorch": FID,
     "tensorflow": "fid_tensorflow",
@@ -108,6 +110,10 @@ def network_extractor(
 
     @torch.inference_mode()
     def extract(images: Sequence[Array] | Array) -> Floats:
+        step = _AT_ONCE if device.type == "cpu" else len(images)
+        return np.concatenate([run(images[i : i + step]) for i in range(0, len(images), step)])
+
+    def run(images: Sequence[Array] | Array) -> Floats:
         inputs = torch.stack([prepare(image) for image in images]).to(device)
         features = network(inputs.contiguous(memory_format=torch.channels_last))
         return np.asarray(features.float().cpu().numpy(), np.float32)
