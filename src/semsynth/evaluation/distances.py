@@ -78,9 +78,10 @@ class FeatureSets:
         taken = set(protocol.distance_stems(inputs.by_mask))
         numbers = [i for i, (sample, _) in enumerate(samples) if sample in taken]
         n = protocol.whole_batches(len(stems))
+        rows_of_all, firsts = generated.rows(name, numbers), inputs.first_samples[:n]
         return cls(
-            generated.rows(name, numbers),
-            generated.rows(name, inputs.first_samples[:n]),
+            rows_of_all,
+            rows_of_all if numbers == firsts else generated.rows(name, firsts),
             sets["real"].rows(name)[:n],
             rows("training"),
             rows("mean_colours"),

@@ -29,6 +29,7 @@ def by_hand(real: np.ndarray, made: np.ndarray, k: int, d: int) -> tuple[float, 
 @pytest.mark.parametrize("block", [3, 512])
 def test_the_definitions(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifold, "_BLOCK", block)
+    monkeypatch.setattr(manifold, "_COLUMNS", 2 * block)
     rng = np.random.default_rng(0)
     real, made = rng.normal(size=(40, 3)), rng.normal(0.4, 1.2, size=(31, 3))
     found = manifold_scores(real, made)

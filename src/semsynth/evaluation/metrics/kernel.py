@@ -24,7 +24,7 @@ SUBSETS = 100
 SUBSET_SIZE = 1000
 MOST_ROWS = 10_000  # of a set, evenly spread, where all pairs are taken
 _SEED = 2020  # torch-fidelity's
-_BLOCK = 1024  # rows of a kernel matrix at a time
+_BLOCK = 1024  # rows and columns of a kernel matrix at a time
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 
 
@@ -135,20 +135,21 @@ def unbiased_mmd(x_ND: Features, y_ND: Features, kernel: Kernel = cubic) -> floa
 
 
 def _times(x_ND: Features, y_MD: Features, weights_MC: Floats, kernel: Kernel) -> Floats:
-    """Return the kernel matrix of two sets times weights, (N, C), a block of rows at a time."""
-    y = y_MD.astype(np.float64)
-    y_norms = (y * y).sum(1)[None]
-    found = np.empty((len(x_ND), weights_MC.shape[1]))
+    """Return the kernel matrix of two sets times weights, (N, C), a block at a time."""
+    found = np.zeros((len(x_ND), weights_MC.shape[1]))
     for start in range(0, len(x_ND), _BLOCK):
         x = x_ND[start : start + _BLOCK].astype(np.float64)
-        values = kernel(x @ y.T, (x * x).sum(1)[:, None], y_norms, x.shape[1])
-        found[start : start + _BLOCK] = values @ weights_MC
+        x_norms = (x * x).sum(1)[:, None]
+        for other in range(0, len(y_MD), _BLOCK):
+            y = y_MD[other : other + _BLOCK].astype(np.float64)
+            values = kernel(x @ y.T, x_norms, (y * y).sum(1)[None], x.shape[1])
+            found[start : start + _BLOCK] += values @ weights_MC[other : other + _BLOCK]
     return found
 
 
 def _diagonal(x_ND: Features, kernel: Kernel) -> Floats:
     """Return the kernel of each image with itself, (N,)."""
-    norms = np.square(x_ND, dtype=np.float64).sum(1)[:, None]
+    norms = np.einsum("nd,nd->n", x_ND, x_ND, dtype=np.float64)[:, None]
     return kernel(norms, norms, norms, x_ND.shape[1])[:, 0]
 
 

@@ -20,7 +20,8 @@ from semsynth.evaluation.metrics.weights import Unavailable
 PRECISION_K = 3
 DENSITY_K = 5
 MOST_IMAGES = 10_000  # of each set, evenly spread
-_BLOCK = 512  # rows of distances at a time: there is no matrix of all pairs in memory
+# Rows and columns of distances at a time: there is no matrix of all pairs in memory.
+_BLOCK, _COLUMNS = 512, 2048
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,16 @@ def _radii(features: Features, ks: tuple[int, ...]) -> list[Floats]:
 
 def _squares(x_ND: Features, y_MD: Features) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
     """Yield squared distances of some rows of one set to all of the other, in float64."""
-    y = y_MD.astype(np.float64)
-    centre = y.mean(0)  # a common shift changes no distance, and saves digits
-    y -= centre
-    y_norms = (y * y).sum(1)
+    centre = y_MD.mean(0, dtype=np.float64)  # a common shift changes no distance, and saves digits
     for start in range(0, len(x_ND), _BLOCK):
         x = x_ND[start : start + _BLOCK].astype(np.float64) - centre
-        sums = (x * x).sum(1)[:, None] + y_norms
-        squares = sums - 2 * (x @ y.T)
-        # Equal images are at 0, not at the rounding of the products.
-        squares[squares < 8 * np.finfo(np.float64).eps * sums] = 0
+        x_norms = (x * x).sum(1)[:, None]
+        squares = np.empty((len(x), len(y_MD)))
+        for other in range(0, len(y_MD), _COLUMNS):
+            y = y_MD[other : other + _COLUMNS].astype(np.float64) - centre
+            sums = x_norms + (y * y).sum(1)
+            part = sums - 2 * (x @ y.T)
+            # Equal images are at 0, not at the rounding of the products.
+            part[part < 8 * np.finfo(np.float64).eps * sums] = 0
+            squares[:, other : other + _COLUMNS] = part
         yield slice(start, start + len(x)), squares
