@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from semsynth.evaluation.report.verdict import sentences, warnings
+from semsynth.evaluation.report.verdict import cards, sentences, warnings
 
 Json = dict[str, Any]
 
@@ -87,6 +87,12 @@ def test_what_was_found_of_copies_are_the_first_warnings(report: Json) -> None:
     assert warnings(report)[:2] == found
     report["metrics"]["copies"]["warnings"] = []
     assert "copies" not in warnings(report)[0]
+
+
+def test_many_copies_are_the_number_of_the_last_card(report: Json) -> None:
+    assert cards(report)[2].unit.startswith("LPIPS")
+    report["metrics"]["copies"]["share"] = 0.5
+    assert (cards(report)[2].value, cards(report)[2].unit[:13]) == ("50%", "nearly copies")
 
 
 def test_a_segmenter_that_has_seen_the_images_is_a_warning(report: Json) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from semsynth.evaluation.copying.entry import WARN_ABOVE
 from semsynth.evaluation.report.distances import ENOUGH_FOR_FRECHET, Distance, distances
 from semsynth.evaluation.report.formats import (
     interval,
@@ -168,6 +169,9 @@ def _variety(report: Json) -> Card:
     if report.get("n_masks"):
         size += f" of {plural(report['n_masks'], 'mask')}"
     sentence = f"{varied}; {_copies(report)}; all this is measured on {size}."
+    copied = look(report, "metrics.copies.share")
+    if copied is not None and (copied > WARN_ABOVE or not unit):
+        value, unit = percent(copied), "nearly copies of training images, lower is better"
     return Card("Are they varied and new?", value, unit, sentence)
 
 
