@@ -150,6 +150,23 @@ def test_scores(new_pipe: Any, tmp_path: Path) -> None:
         pipe.add_scores(tmp_path)
 
 
+def test_copies_are_the_first_that_a_card_says(new_pipe: Any, tmp_path: Path) -> None:
+    pipe = new_pipe(metadata=METADATA)
+    pipe.checkpoint_sha256 = "c" * 64
+    sentence = "19 of 20 generated images are copies of training images."
+    copies = {"share": 0.95, "held_out": {"share": 0.01}, "warnings": [sentence]}
+    report = REPORT | {"checkpoint": "c" * 64, "metrics": REPORT["metrics"] | {"copies": copies}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    pipe.add_scores(tmp_path)
+    card = model_card(pipe)
+    assert card.index(f"> **Warning**: {sentence}") < card.index("## Install")
+    assert "| near copies of training images (lower is better) | 95.0% | 1.0% |" in card
+    copies |= {"share": 0.01, "warnings": []}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    pipe.add_scores(tmp_path)
+    assert "**Warning**" not in model_card(pipe)
+
+
 def test_the_scores_are_a_model_index(new_pipe: Any, tmp_path: Path) -> None:
     pipe = new_pipe(metadata=METADATA)
     pipe.checkpoint_sha256 = "c" * 64

@@ -62,6 +62,7 @@ def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
         MADE_BY,
         f"# {_title(metadata)}",
         _summary(pipe, metadata),
+        *_warnings(metadata),
         *_strip(pipe, metadata),
         f"## Install\n\n{_INSTALL}",
         f"## Use\n\n{_usage(name, metadata)}",
@@ -105,6 +106,12 @@ def _strip(pipe: Any, metadata: Metadata) -> Iterator[str]:
     text = metadata.get("examples")
     if pipe.examples is not None and text:
         yield f"![Masks and generated images]({EXAMPLES})\n\n*{text}*"
+
+
+def _warnings(metadata: Metadata) -> Iterator[str]:
+    """Say first what the report warns of: copies of training images, a split that leaks."""
+    for text in (metadata.get("scores") or {}).get("warnings", []):
+        yield f"> **Warning**: {text}"
 
 
 def _results(metadata: Metadata) -> list[EvalResult] | None:
@@ -297,7 +304,7 @@ def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
         checkpoint_sha256: of the model, which the report must name.
 
     Returns:
-        dataset, split, n_masks, n_generated, and rows of name, images and real.
+        dataset, split, n_masks, n_generated, rows of name, images and real, and warnings of copies.
 
     Raises:
         UserError: not a report, or one of another checkpoint.
@@ -313,7 +320,11 @@ def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
             f"({checkpoint_sha256 or 'not loaded by from_checkpoint'})"
         )
     keys = ("dataset", "split", "n_masks", "n_generated")
-    return {**{key: report.get(key) for key in keys}, "rows": list(_score_rows(report["metrics"]))}
+    return {
+        **{key: report.get(key) for key in keys},
+        "rows": list(_score_rows(report["metrics"])),
+        "warnings": list((report["metrics"].get("copies") or {}).get("warnings", [])),
+    }
 
 
 def _score_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -333,6 +344,11 @@ def _score_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if "lpips_diversity" in metrics:
         value = metrics["lpips_diversity"]["value"]
         yield _score_row("LPIPS between images of a mask", ("lpips", value), None, "{:.3f}")
+    copies = metrics.get("copies")
+    if copies:
+        name = "near copies of training images (lower is better)"
+        real = (copies.get("held_out") or {}).get("share")
+        yield _score_row(name, ("copies", copies["share"]), real, "{:.1%}")
 
 
 def _distance_rows(name: str, metric: str, entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
