@@ -16,8 +16,10 @@ from compared import MakeReport, vectors
 from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
+from semsynth.evaluation.compare.differences import RATIOS, SCORES
 from semsynth.evaluation.compare.run import compare
 from semsynth.evaluation.config import CompareConfig, EvaluateConfig
+from semsynth.evaluation.report.per_mask import VALUES
 from semsynth.evaluation.run import evaluate
 
 UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
@@ -174,7 +176,7 @@ def test_reports_of_samples(
     for name, entry in worse["metrics"].items():  # they are the reports' own
         values = found["metrics"][name]["values"]
         assert entry["value"] == pytest.approx(values[2] - values[0], abs=3e-6), name
-        assert entry["paired"] or "_segmenter" in name or "_lite2" in name, name
+        assert entry["paired"] == (name in (*SCORES, *RATIOS, *VALUES)), name
     assert {"miou", "miou_all", "ratio", "way", "pixel_std_within_mask"} <= worse["metrics"].keys()
     means = [name for name in worse["metrics"] if "lpips" in name or name.startswith("pixel_std")]
     assert means and all(worse["metrics"][name]["interval"] for name in means)
