@@ -160,6 +160,7 @@ def test_fid_and_kid_of_parts(segmenter: Path, data) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("features_extra")
 def test_torchrun_reports_the_scores_of_one_process(config: EvaluateConfig) -> None:
     alone = evaluate(config)
     shared = replace(config, output=config.output.with_name("ranks"), download=True)
