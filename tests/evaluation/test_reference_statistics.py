@@ -81,7 +81,10 @@ def test_a_file_of_statistics_serves_in_place_of_the_images(
     assert (entry["n_real"], entry["n_generated"]) == (20, 20)
     assert entry["infinity"]["sizes"][0] == 20
     assert "statistics alone" in found["missing"]["kid"]
-    assert "real.npz" in (report / "report.html").read_text()
+    page = (report / "report.html").read_text()
+    assert "real.npz" in page
+    assert "the convention of papers" not in page
+    assert "of the same masks" not in " ".join(found["verdict"])
     whole = evaluate_folders(folders / "generated", folders / "real", folders / "whole")
     assert whole["metrics"]["fid"]["value"] == pytest.approx(entry["value"], rel=1e-6)
 

@@ -167,6 +167,11 @@ def same_masks_table(report: Json) -> Table | None:
         "floor, since no other real images have these masks. Compare only values of one kind "
         "with equal N."
     )
+    if not any("to_same_masks" in distance.entry for distance in distances(report)):
+        caption = (
+            "Distance from the images that a file of statistics is of. Compare only values of one "
+            "kind, from the same file, with equal N."
+        )
     table = without_empty_columns(Table(caption, columns, rows), NONE)
     return table if rows else None
 

@@ -151,9 +151,12 @@ def _distance_without_floor(question: str, distance: Distance, report: Json) -> 
     value = distance.entry["value"]
     flat = distance.baseline
     beside = "" if flat is None else f", where flat mean colours are at {number(flat)}"
+    # Of a file of statistics nobody knows which masks its images have.
+    same = "to_same_masks" in distance.entry
+    whom = "the real images of the same masks" if same else "the images of the file of statistics"
     sentence = (
-        f"By {distance.title}, generated images are at {number(value)} from the real images of "
-        f"the same masks{beside}; without training images there is no fair floor to compare with."
+        f"By {distance.title}, generated images are at {number(value)} from "
+        f"{whom}{beside}; without training images there is no fair floor to compare with."
     )
     return Card(question, number(value), f"{distance.title}, lower is better", sentence)
 
