@@ -140,7 +140,7 @@ def inception_extractor(config: EvaluateConfig, resize: Resize = "pytorch") -> F
     network = InceptionV3.from_file(file.path, resize).fused().to(device)
     name = _FID_NAMES[resize] if file.published else f"fd_inception_{file.sha256[:8]}"
     if not file.published:
-        logger.info(
+        logger.warning(
             f"{file.path}: not the published weights of FID (sha256 {file.sha256[:16]}, not "
             f"{INCEPTION.sha256[:16]}): the distance is called {name}"
         )

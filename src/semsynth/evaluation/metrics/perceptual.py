@@ -106,7 +106,7 @@ def _open_lpips(config: EvaluateConfig, net: Net) -> PerceptualDistance:
     network = _placed(Lpips.from_files(body.path, top.path, net), config)
     for file, published in ((body, backbone), (top, heads)):
         if not file.published:
-            logger.info(
+            logger.warning(
                 f"{file.path}: not the published {published.file} (sha256 {file.sha256[:16]}, not "
                 f"{published.sha256[:16]}): its LPIPS is comparable with itself alone"
             )
