@@ -58,6 +58,12 @@ def test_without_the_way_the_ratio_of_the_ceiling_decides(report: Json) -> None:
     assert "classes as well in generated images as in real ones" in sentences(report)[0]
 
 
+def test_a_segmenter_that_prefers_flat_colours_says_little(report: Json) -> None:
+    del report["metrics"]["semantic_consistency"]["way"]
+    report["controls"]["mean_colours"]["miou"] = 0.65
+    assert "its scores say little about the images: mIoU is 0.482" in sentences(report)[0]
+
+
 def test_nearer_than_real_images_is_a_warning(report: Json) -> None:
     fair = report["metrics"]["kid"]["to_training"]
     fair |= {"generated": 0.001, "real": 0.01, "difference": -0.009, "standard_error": 0.001}

@@ -75,7 +75,7 @@ def _consistency(report: Json) -> Card:
         beside.append(f"shuffled masks {share(shuffled)}")
     level = "" if scores.get("miou_interval") is None else f" ({interval(scores['miou_interval'])})"
     sentence = (
-        f"{_recognition(scores)}: mIoU is {share(scores['miou'])}{level}, where "
+        f"{_recognition(scores, flat)}: mIoU is {share(scores['miou'])}{level}, where "
         f"{', '.join(beside)}{_way(scores)}."
     )
     way = look(scores, "way.value")
@@ -84,9 +84,14 @@ def _consistency(report: Json) -> Card:
     return Card(question, share(scores["miou"]), "mIoU, 0 to 1, higher is better", sentence)
 
 
-def _recognition(scores: Json) -> str:
+def _recognition(scores: Json, flat: float | None) -> str:
     """Return in words how well the classes are recognised, by the way or else by the ratio."""
     value, ceiling = look(scores, "way.value"), scores["miou_real"]
+    if flat is not None and flat >= ceiling:
+        return (
+            "The segmenter recognises flat mean colours as well as real images, so its scores say "
+            "little about the images"
+        )
     if value is None:
         value = scores["miou"] / ceiling if ceiling else 0.0
     elif value <= 0:
