@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.devices import release_memory
 from semsynth.core.distributed.shards import ALL, Shard
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import progress
@@ -148,6 +149,7 @@ class MetricAccumulator:
                 for name, rows in self._measure_batch(part, total).items():
                     _check_finite(rows, name, names)
                     total.features[name] |= dict(zip(part, rows, strict=True))
+            release_memory()
         return replace(total, n=count)
 
     def _empty(self) -> SetStatistics:
