@@ -134,7 +134,11 @@ HELP: dict[str, _Help] = {
         {
             "data": (
                 "generated real masks train labels masks_as match max samples data split "
-                "train_split segmenter"
+                "train_split"
+            ),
+            "judge": (
+                "segmenter label_map allow_seen train_segmenter train_segmenter_steps "
+                "train_segmenter_init"
             ),
             "metrics": "protocol judge_size features cmmd resize lpips seed",
             "weights": "weights inception lpips_backbone lpips_heads download",
