@@ -18,10 +18,10 @@ from semsynth.core.errors import UserError
 from semsynth.evaluation import run
 from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.judges import open_judges
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor
 from semsynth.evaluation.partial_results import PartialResults
-from semsynth.evaluation.protocols import load_protocol
 from semsynth.evaluation.report.entries import distances
 from semsynth.evaluation.run import evaluate
 
@@ -144,14 +144,8 @@ def test_fid_and_kid_of_parts(segmenter: Path, data) -> None:
     parts = [PartialResults.from_bytes(measure(Shard(i, 3)).to_bytes()) for i in (2, 0, 1)]
     total = parts[0] + parts[1] + parts[2]
     stems = list("abcdefghijk")
-    inputs = SimpleNamespace(
-        masks_order=stems,
-        by_mask={stem: [stem] for stem in stems},
-        samples_with_masks=list(zip(stems, stems, strict=True)),
-        protocol=load_protocol(),
-        first_samples=list(range(11)),
-        real=SimpleNamespace(group=lambda stem: None),
-    )
+    real: Any = SimpleNamespace(group=lambda stem: None)
+    inputs = Inputs(real, real, None, None, None, {stem: [stem] for stem in stems})
     scores = [distances(f, [extractor], inputs, 0, {}) for f in (alone, total)]
     close(scores[1], scores[0])
     assert scores[0]["kid"]["subset_size"] == 5

@@ -16,7 +16,6 @@ import numpy as np
 from semsynth.evaluation.accumulate import SetStatistics
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.metrics import kernel, manifold, subsampling
-from semsynth.evaluation.metrics.blocks import blocks_of
 from semsynth.evaluation.metrics.features import Floats
 from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from semsynth.evaluation.metrics.weights import Unavailable
@@ -71,9 +70,7 @@ class FeatureSets:
 
         stems, samples = inputs.masks_order, inputs.samples_with_masks
         protocol, generated = inputs.protocol, sets["generated"]
-        blocks = subsampling.blocks_of_images(
-            blocks_of(stems, [inputs.real.group(stem) for stem in stems]), np.arange(len(stems))
-        )
+        blocks = subsampling.blocks_of_images(inputs.blocks, np.arange(len(stems)))
         block_of = dict(zip(stems, blocks.tolist(), strict=True))
         taken = set(protocol.distance_stems(inputs.by_mask))
         numbers = [i for i, (sample, _) in enumerate(samples) if sample in taken]

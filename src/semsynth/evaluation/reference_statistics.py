@@ -34,6 +34,7 @@ from semsynth.evaluation.protocols import Protocol, choose_protocol
 from semsynth.evaluation.report.entries import versions
 from semsynth.evaluation.report.page import REPORT_HTML, REPORT_JSON, Album, render
 from semsynth.evaluation.report.verdict import sentences
+from semsynth.pipelines.generate.sample_store import spread
 
 Json = dict[str, Any]
 # Of a file of pytorch-fid, which does not say how many images it is of: enough for no bias.
@@ -166,9 +167,7 @@ def _open_images(folder: Path, split: str, most: int | None) -> ImageSet:
         images = PreparedImages.open(folder, split)
     else:
         images = FolderImages(folder.name, str(folder), image_files(folder, "DIR"))
-    stems = list(images.stems)
-    if most is not None and len(stems) > most:
-        images = images.of([stems[i * len(stems) // most] for i in range(most)])
+    images = images.of(spread(images.stems, most))
     if len(images.stems) < 2:
         raise UserError(f"{folder}: has 1 image that counts; statistics need at least 2")
     return images

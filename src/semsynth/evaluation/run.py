@@ -23,7 +23,6 @@ from semsynth.evaluation.inputs.checks import check_inputs
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
 from semsynth.evaluation.judges import Judge, check_unseen, judges_of
 from semsynth.evaluation.measure import mean_colours, measure, remember
-from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.diversity import DiversityMeter, diversity_entries, open_meter
 from semsynth.evaluation.metrics.features import open_extractors
@@ -140,15 +139,9 @@ class _Task:
         return next(iter(self.accumulator.judges), None)
 
     @cached_property
-    def blocks(self) -> Blocks:
-        """The masks that are drawn together for intervals."""
-        masks = self.inputs.masks_order
-        return blocks_of(masks, [self.inputs.real.group(stem) for stem in masks])
-
-    @cached_property
     def resampling(self) -> Resampling | None:
         """The draws of masks for all intervals of the report; None where masks are too few."""
-        return Resampling.of(self.blocks, self.config.seed)
+        return Resampling.of(self.inputs.blocks, self.config.seed)
 
 
 def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
@@ -357,7 +350,7 @@ def _provenance(task: _Task, colours_of: str) -> Json:
             "miou": MIOU,
             "frechet": "Gaussians with unbiased covariances",
             "mean_colours": f"means over {colours_of}",
-            "intervals": task.blocks.interval_sentence,
+            "intervals": task.inputs.blocks.interval_sentence,
         },
         "versions": versions(),
         **({} if task.augmentation is None else {"augmentation": task.augmentation}),

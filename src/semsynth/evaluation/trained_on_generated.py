@@ -212,8 +212,7 @@ def _third_split(inputs: Inputs, config: EvaluateConfig) -> Labelled | None:
 def _halves(inputs: Inputs) -> Plan:
     """Cut the masks in two, neighbours and groups together."""
     stems = inputs.masks_order
-    blocks = blocks_of(stems, [inputs.real.group(stem) for stem in stems])
-    half = _half(len(stems), blocks.index)
+    half = _half(len(stems), inputs.blocks.index)
     parts = [
         [s for s, first in zip(stems, half, strict=True) if first == side] for side in (True, False)
     ]
@@ -225,7 +224,7 @@ def _halves(inputs: Inputs) -> Plan:
     return Plan(
         tuple(folds),
         f"the {len(stems)} real images of the masks, each by segmenters of the other half's masks "
-        f"({len(parts[0])} and {len(parts[1])} masks, {blocks.sentence})",
+        f"({len(parts[0])} and {len(parts[1])} masks, {inputs.blocks.sentence})",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from semsynth.evaluation.inputs.image_set import FolderImages, ImageSet, Prepare
 from semsynth.evaluation.inputs.mask_set import FolderMasks, MaskSet, PreparedMasks
 from semsynth.evaluation.inputs.matching import grouped, match
 from semsynth.evaluation.inputs.resized import ResizedImages, ResizedMasks
+from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.protocols import Protocol, choose_protocol, load_protocol
+from semsynth.pipelines.generate.sample_store import spread
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class Inputs:
     def labels(self) -> LabelSet | None:
         """What the ids of the masks mean."""
         return None if self.masks is None else self.masks.labels
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The masks that are not independent of each other, for intervals and standard errors."""
+        stems = self.masks_order
+        return blocks_of(stems, [self.real.group(stem) for stem in stems])
 
     @property
     def masks_order(self) -> list[str]:
@@ -115,14 +124,15 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
         firsts = {mask: sample for sample, mask in reversed(list(pairs.items()))}
         masks = PreparedMasks(samples.data, samples.split, firsts)
     by_mask = grouped(pairs, (masks or real).stems)
-    absent = [stem for stem in by_mask if stem not in set(real.stems)]
+    there = set(real.stems)
+    absent = [stem for stem in by_mask if stem not in there]
     if absent:
         raise UserError(
             f"{real.where}: has no image of mask '{absent[0]}' ({len(absent)} masks without real "
             "image); give the real images of the same masks as --real"
         )
     _say_matches(generated.where, by_mask, (masks or real).stems, rule)
-    by_mask = {stem: by_mask[stem] for stem in _spread(list(by_mask), config.max)}
+    by_mask = {stem: by_mask[stem] for stem in spread(list(by_mask), config.max)}
     training = _open_training(config, prepared)
     if samples is not None and masks is not None:
         check_same_labels(samples.data.labels, masks.labels, samples.where, masks.where)
@@ -284,7 +294,7 @@ def _open_training(config: EvaluateConfig, prepared: Sequence[PreparedDataset]) 
             if there and data.has_images(split):
                 images = PreparedImages(data, split, data.stems(split))
                 break
-    return None if images is None else images.of(_spread(list(images.stems), config.max))
+    return None if images is None else images.of(spread(list(images.stems), config.max))
 
 
 def _masks_of_training(images: ImageSet | None, masks: MaskSet | None) -> MaskSet | None:
@@ -353,11 +363,3 @@ def _common(entries: list[dict[str, Any]]) -> dict[str, Any]:
         if key not in ("stem", "source", "split", "seed")
         and all(entry.get(key) == value for entry in entries)
     }
-
-
-def _spread(items: list[str], most: int | None) -> list[str]:
-    """Return at most so many items, evenly spread."""
-    n = len(items)
-    if most is None or n <= most:
-        return items
-    return [items[i * n // most] for i in range(most)]

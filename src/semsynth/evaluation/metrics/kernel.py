@@ -127,11 +127,18 @@ def _subset_values(real: Features, generated: Features, size: int, subsets: int)
 
 def unbiased_mmd(x_ND: Features, y_ND: Features, kernel: Kernel = cubic) -> float:
     """Return the unbiased squared MMD of two sets; can be negative."""
+    return _mmds(x_ND, y_ND, kernel)[0]
+
+
+def _mmds(x_ND: Features, y_ND: Features, kernel: Kernel) -> tuple[float, float]:
+    """Return the unbiased estimate, and the biased one, with the pairs of an image with itself."""
     n, m = len(x_ND), len(y_ND)
-    within_x = _times(x_ND, x_ND, np.ones((n, 1)), kernel).sum() - _diagonal(x_ND, kernel).sum()
-    within_y = _times(y_ND, y_ND, np.ones((m, 1)), kernel).sum() - _diagonal(y_ND, kernel).sum()
-    across = _times(x_ND, y_ND, np.ones((m, 1)), kernel).sum()
-    return float(within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * across / (n * m))
+    xx = _times(x_ND, x_ND, np.ones((n, 1)), kernel).sum()
+    yy = _times(y_ND, y_ND, np.ones((m, 1)), kernel).sum()
+    across = 2 * _times(x_ND, y_ND, np.ones((m, 1)), kernel).sum() / (n * m)
+    others_x, others_y = xx - _diagonal(x_ND, kernel).sum(), yy - _diagonal(y_ND, kernel).sum()
+    unbiased = others_x / (n * (n - 1)) + others_y / (m * (m - 1)) - across
+    return float(unbiased), float(xx / n**2 + yy / m**2 - across)
 
 
 def _times(x_ND: Features, y_MD: Features, weights_MC: Floats, kernel: Kernel) -> Floats:
@@ -282,22 +289,15 @@ def gaussian_distance(
     Raises:
         ValueError: fewer than two images in a set.
     """
-    n, m = len(real_ND), len(generated_ND)
-    if min(n, m) < 2:
+    if min(len(real_ND), len(generated_ND)) < 2:
         raise ValueError("a kernel distance needs at least two images in each set")
     kernel = gaussian(CMMD_SIGMA)
     real_blocks, generated_blocks = blocks or (None, None)
     found = BlockMmd.of(generated_ND, real_ND, generated_blocks, real_blocks, kernel)
-    ones = np.ones((n, 1)), np.ones((m, 1))
-    biased = (
-        _times(real_ND, real_ND, ones[0], kernel).sum() / n**2
-        + _times(generated_ND, generated_ND, ones[1], kernel).sum() / m**2
-        - 2 * _times(real_ND, generated_ND, ones[1], kernel).sum() / (n * m)
-    )
+    unbiased, biased = _mmds(real_ND, generated_ND, kernel)
     error = found.standard_error
-    unbiased = unbiased_mmd(real_ND, generated_ND, kernel)
     return GaussianDistance(
-        CMMD_SCALE * float(biased),
+        CMMD_SCALE * biased,
         CMMD_SCALE * unbiased,
         None if error is None else CMMD_SCALE * error,
     )
