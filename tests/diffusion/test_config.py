@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from semsynth.core.config import parse
 from semsynth.core.errors import UserError
-from semsynth.diffusion.config import SAMPLERS, SamplerSettings
+from semsynth.diffusion.config import SAMPLERS, DiffusionConfig, SamplerSettings
 
 
 def test_samplers_and_defaults() -> None:
@@ -40,3 +41,26 @@ def test_command_lines_read_settings_without_torch() -> None:
     modules = "semsynth.pipelines.generate.config, semsynth.augmentation.config, semsynth.cli.demo"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_evaluations_are_in_files_of_distilled_models_alone() -> None:
+    before = {"schedule", "timesteps", "shift", "prediction", "learn_sigma"}
+    assert DiffusionConfig.model_validate({}).model_dump().keys() == before
+    assert DiffusionConfig.model_validate({}).model_dump(include={"prediction"}).keys() == {
+        "prediction"
+    }
+    distilled = DiffusionConfig.model_validate({"evaluations": 2}).model_dump(mode="json")
+    assert distilled["evaluations"] == 2
+    assert DiffusionConfig.model_validate(distilled).evaluations == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"evaluations": 3}, "must be 0, 1, 2 or 4"),
+        ({"evaluations": 1, "prediction": "epsilon"}, "evaluations needs prediction: sample"),
+    ],
+)
+def test_evaluations_that_no_model_has_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"model.pth: diffusion.*{message}"):
+        parse(DiffusionConfig, values, "model.pth: diffusion")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from semsynth.core.config import Config, is_number, plain_value
 from semsynth.core.errors import UserError
@@ -53,10 +53,20 @@ class DiffusionConfig(ProcessConfig):
     Attributes:
         prediction: see ``LossConfig``.
         learn_sigma: the network predicts the variance too.
+        evaluations: of the network for an image, of a distilled model; 0: as many as are asked
+            for. In files only where it is not 0, so that other models' files stay what they were.
     """
 
     prediction: Prediction = "sample"
     learn_sigma: bool = False
+    evaluations: Literal[0, 1, 2, 4] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_no_evaluations(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if not self.evaluations:
+            values.pop("evaluations", None)
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +84,8 @@ class DiffusionConfig(ProcessConfig):
     def _parts_fit(self) -> Self:
         check_learned_variance(self.prediction, self.learn_sigma)
         check_flow(self.prediction, self.schedule)
+        if self.evaluations and self.prediction != "sample":
+            raise ValueError("evaluations needs prediction: sample")
         return self
 
 
