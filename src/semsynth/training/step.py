@@ -22,7 +22,8 @@ from semsynth.diffusion.loss import DiffusionLoss, Loss
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.sdm.blocks import seed_dropout
 from semsynth.models.sdm.label_input import label_input
-from semsynth.training.recipe import PhaseConfig, Recipe, latent_size
+from semsynth.training.phases import PhaseConfig
+from semsynth.training.recipe import Recipe, latent_size
 from semsynth.training.state import TrainState
 
 

@@ -1,0 +1,126 @@
+"""The sections of a recipe that say how to train, as plain values (no torch)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from semsynth.core.config import Config
+
+
+class PhaseConfig(Config):
+    """One phase of training: an optimizer, its learning rate and the dropout of masks.
+
+    Attributes:
+        steps: optimizer steps of the phase.
+        learning_rate: learning rate of AdamW after the warm-up.
+        lr_schedule: ``constant``, or ``cosine`` from the learning rate down to ``lr_final`` of it.
+        lr_final: share of ``learning_rate`` that is left at the end of ``cosine``.
+        warmup_steps: steps over which the learning rate grows linearly from zero.
+        mask_dropout: share of samples whose whole mask becomes the null condition (all zeros).
+        region_dropout: share of samples whose mask loses classes or regions, which become
+            unlabelled: for masks that people draw or edit, which are partial.
+    """
+
+    steps: int = Field(ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_final: float = Field(0.05, ge=0, le=1)
+    warmup_steps: int = Field(0, ge=0)
+    mask_dropout: float = Field(0.0, ge=0, le=1)
+    region_dropout: float = Field(0.0, ge=0, le=1)
+
+
+class TrainSection(PhaseConfig):
+    """The first phase, and the settings of both.
+
+    Attributes:
+        batch_size: images per step over all processes.
+        accumulation: micro-batches into which each process divides its share of the batch; saves
+            memory.
+        weight_decay: weight decay of AdamW.
+        betas: betas of AdamW.
+        grad_clip: largest norm of the gradient; a longer one is scaled down.
+        ema_decay: decay of the moving average of the weights (EMA), which generates the images.
+        ema_warmup: use a smaller decay at the start: min(ema_decay, (1 + n) / (10 + n)) at step n.
+        flip: mirror half of the images.
+        crop: random crops keep at least this share of each side and are enlarged to full size (1:
+            no crops).
+        crop_size: height and width of random crops, cut out without resizing. Images may then be
+            larger than fits into memory, and of any size; the model still generates whole images.
+            Validation uses the centres.
+        scale: with ``crop_size``, the range of random factors by which images are enlarged before
+            they are cropped.
+        color: standard deviation of random brightness, contrast and saturation; needs
+            ``model.augment_condition``.
+        augment: share of the samples that are augmented by crop, scale and color.
+        cache_latents: with codec ``vae``, compute the latents of all images once and keep them
+            beside the data; excludes crops and color.
+        precision: ``auto`` (bf16 where the device is made for it), ``no`` (fp32) or ``bf16``.
+        sharding: ``full``: weights, gradients, optimizer and EMA are divided among the processes
+            (FSDP2), for networks too large for one GPU; ``none``: each has all of it (DDP).
+        gradient_checkpointing: recompute activations: less memory, about 1.3 times the time.
+        checkpoint_levels: recompute activations of this many levels only, the largest first (0: of
+            all). Most of the memory is in the first one or two.
+        channels_last: memory layout of convolutions; ``auto``: with bf16, where it is faster.
+        compile: compile the kernels of norms: ``auto`` (on GPUs), ``on`` or ``off``.
+        workers: processes that read images (0: in the training process, kept in memory).
+        log_every: steps between lines of ``metrics.jsonl``.
+        validate_every: steps between validation losses (0: never).
+        preview_every: steps between preview grids (0: never).
+        score_every: steps between scores (0: never): images of 64 fixed training masks are
+            generated and scored by the judge: mIoU, and distances to the real images. A scored step
+            has a checkpoint; that of the highest mIoU is kept in best/. Weights stay the same.
+        judge: the segmenter that scores, as evaluate's --segmenter: of semsynth segment train
+            (segmenter.pth or its folder), or a Transformers model (a folder or Hub id).
+        checkpoint_every: steps between checkpoints; the last step always has one.
+        keep_checkpoints: number of the newest checkpoints that are kept.
+        keep_every: checkpoints of steps that are multiples of this are kept too (0: none).
+        stall_minutes: a job of several processes ends when one is silent, or steps make no
+            progress, for this long; the first step, validation, previews and checkpoints may take
+            six times as long.
+    """
+
+    batch_size: int = Field(16, ge=1)
+    accumulation: int = Field(1, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    grad_clip: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    ema_warmup: bool = True
+    flip: bool = True
+    crop: float = Field(1.0, gt=0, le=1)
+    crop_size: tuple[int, int] | None = Field(None, strict=False)
+    scale: tuple[float, float] = Field((1.0, 1.0), strict=False)
+    color: float = Field(0.0, ge=0, le=1)
+    augment: float = Field(1.0, ge=0, le=1)
+    cache_latents: bool = False
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    sharding: Literal["none", "full"] = "none"
+    gradient_checkpointing: bool = False
+    checkpoint_levels: int = Field(0, ge=0)
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    workers: int = Field(0, ge=0)
+    log_every: int = Field(50, ge=1)
+    validate_every: int = Field(0, ge=0)
+    preview_every: int = Field(0, ge=0)
+    score_every: int = Field(0, ge=0)
+    judge: str | None = None
+    checkpoint_every: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    keep_every: int = Field(0, ge=0)
+    stall_minutes: float = Field(10.0, gt=0)
+
+    def has_channels_last(self, precision: str) -> bool:
+        """Return ``channels_last`` with ``auto`` resolved for a precision."""
+        return precision == "bf16" if self.channels_last == "auto" else self.channels_last
+
+
+class FinetuneSection(PhaseConfig):
+    """The second phase: classifier-free guidance, by dropping masks (SDM, section 3.3)."""
+
+    steps: int = Field(0, ge=0)
+    learning_rate: float = Field(2e-5, gt=0)
+    mask_dropout: float = Field(0.2, ge=0, le=1)
