@@ -65,6 +65,41 @@ def test_groups_stay_together(raw: Any, tmp_path: Path) -> None:
         group_of("a_b", "x(y)")
 
 
+def recorded(folder: Path) -> dict[str, str | None]:
+    """Return the group of each image, as ``dataset.json`` and the lists have it."""
+    value = json.loads((folder / "dataset.json").read_text())["pictures"]
+    found = {s: info.get("group") for images in value.values() for s, info in images.items()}
+    lines = [json.loads(x) for f in folder.glob("metadata_*.jsonl") for x in f.open()]
+    assert {line["name"]: line.get("group") for line in lines} == found
+    return found
+
+
+def test_groups_are_recorded_where_images_share_them(raw: Any, tmp_path: Path) -> None:
+    prepare(config_of(raw, tmp_path / "o", group_by="1", val_share=0.3))
+    assert recorded(tmp_path / "o") == {f"walk{i // 2}_{i}": f"walk{i // 2}" for i in range(6)}
+    prepare(config_of(raw, tmp_path / "alone", val_share=0.3))
+    assert set(recorded(tmp_path / "alone").values()) == {None}
+    assert '"group"' not in (tmp_path / "alone" / "dataset.json").read_text()
+
+
+def test_groups_of_published_splits_are_recorded_and_move_nothing(raw: Any, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted((raw.root / "images").iterdir())):
+        for kind in ("images", "masks"):
+            side = "val" if number % 2 else "train"  # both images of a walk: one on each side
+            old = raw.root / kind / f"{path.stem}.png"
+            new = raw.root / side / kind / old.name
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(new)
+    for kind in ("images", "masks"):
+        (raw.root / kind).rmdir()
+    for _ in range(2):  # the second time it compares
+        data = prepare(config_of(raw, tmp_path / "o", group_by="1"))
+        assert data.stems("val") == ["walk0_1", "walk1_3", "walk2_5"]
+        assert recorded(tmp_path / "o")["walk1_3"] == "walk1" == recorded(tmp_path / "o")["walk1_2"]
+    with pytest.raises(UserError, match="does not match the stem 'walk0_0'"):
+        prepare(config_of(raw, tmp_path / "other", group_by="^run(.)"))
+
+
 def test_splits_come_near_the_wanted_share_and_depend_on_names_alone() -> None:
     groups = [f"g{i % 50}" for i in range(1000)]
     sides = split_by_group(groups, 0.1, seed=3)

@@ -120,9 +120,14 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
     if not splits:
         return
     names, lists = hub_splits(info.splits), list_names(info.splits)
+    known = _known_of_images(info)
     for split, stems in splits.items():
         columns = {"split": names[split], "source": origin}
-        lines = [{**_files(info, split, stem), "name": stem, **columns} for stem in stems]
+        lines = [
+            {**_files(info, split, stem), "name": stem, **columns}
+            | {key: getattr(info.images[split][stem], key) for key in known}
+            for stem in stems
+        ]
         write_text(root / lists[split], "\n".join(map(json.dumps, lines)) + "\n")
     count = sum(map(len, splits.values()))
     front = front_matter(info.name, [info.licence], [origin], count)
@@ -158,6 +163,16 @@ def _files(info: DatasetInfo, split: str, stem: str) -> dict[str, str]:
         "file_name": f"images/{split}/{stem}.{info.image_format}",
         "mask_file_name": f"masks/{split}/{stem}.png",
     }
+
+
+def _known_of_images(info: DatasetInfo) -> list[str]:
+    """Return which of group and kind some images of a data set have."""
+    every = [image for found in info.images.values() for image in found.values()]
+    return [
+        name
+        for name in ("group", "kind")
+        if any(getattr(image, name) is not None for image in every)
+    ]
 
 
 def _sections(info: DatasetInfo, origin: Origin, split: str) -> dict[str, str]:

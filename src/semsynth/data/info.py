@@ -51,6 +51,9 @@ class ImageInfo(Config):
         resize: how it was resized, for a data set with the rule "paper"; else None.
         digests: of its files, by their folder (images, masks, instances): the first 32 hexadecimal
             digits of their SHA-256. Empty in folders that were written before there were any.
+        group: what several images are alike of: a field, a sequence, the image of tiles; None: not
+            known, and absent from the file.
+        kind: of what it shows, where a data set has several (a kind of microscopy); else None.
     """
 
     original_size: list[int]
@@ -59,6 +62,13 @@ class ImageInfo(Config):
     instances: bool = False
     resize: ResizeMode | None
     digests: dict[str, str] = Field(default_factory=dict)
+    group: str | None = None
+    kind: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values, without what is not known of many images."""
+        absent = {name for name in ("group", "kind") if getattr(self, name) is None}
+        return self.model_dump(exclude=absent)
 
     @property
     def digest(self) -> str | None:

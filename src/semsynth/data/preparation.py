@@ -103,6 +103,8 @@ class Job:
             made_from=fingerprint(self.made_with, record.content, files),
             files=files,
             group=record.group,
+            fixed=record.fixed,
+            kind=record.kind,
         )
 
     def _shown(self, image: Array) -> Array:
@@ -155,7 +157,7 @@ class Preparation:
         if (self.root / INFO).exists():
             return self._update(PreparedDataset.open(self.root))
         writer = PreparedWriter(self.root, self.form, "prepared", self.key)
-        self._write(writer, {r.group: r.split for r in writer.records() if r.group}, None)
+        self._write(writer, _sides(writer.records()), None)
         info = self._finish(writer, {})
         write_hub_files(self.root, info, "real")
         self.lock.check()
@@ -187,7 +189,7 @@ class Preparation:
                 "files; remove it to compare them"
             )
             return data
-        sides = {record.group: record.split for record in known.values() if record.group}
+        sides = _sides(known.values())
         plan = compare(self._records(sides), known, data, self.made_with)
         self._check_same_data(plan, known)
         if plan.changes:
@@ -344,6 +346,11 @@ class Preparation:
             for name, reason in tree.inventory().items()
             if reason is None and name not in found
         }
+
+
+def _sides(records: Iterable[ImageRecord]) -> dict[str, str]:
+    """Return the split of each group whose split was drawn."""
+    return {record.drawn_group: record.split for record in records if record.drawn_group}
 
 
 def _same_names(data: PreparedDataset, source: Source) -> bool:

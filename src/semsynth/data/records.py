@@ -59,7 +59,9 @@ class ImageRecord:
         notes: what reading it passed over or had to find out.
         made_from: a digest of all that its files depend on (``raw_files.fingerprint``).
         files: the raw files that it was made from, the image first.
-        group: of images that stay on one side of the split, where that was drawn.
+        group: what images are alike of (``sources.base.Record``).
+        fixed: whether the split is published.
+        kind: of what it shows.
     """
 
     split: str
@@ -71,6 +73,13 @@ class ImageRecord:
     made_from: str = ""
     files: tuple[RawFile, ...] = ()
     group: str = ""
+    fixed: bool = False
+    kind: str = ""
+
+    @property
+    def drawn_group(self) -> str:
+        """The group that keeps its side of the split when images are added; empty: none."""
+        return "" if self.fixed else self.group
 
     @property
     def name(self) -> tuple[str, str]:
@@ -80,11 +89,12 @@ class ImageRecord:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for the progress file."""
         more: dict[str, Any] = {"notes": list(self.notes), "made_from": self.made_from}
-        more |= {"group": self.group, "files": [file.to_json() for file in self.files]}
+        more |= {"group": self.group, "fixed": self.fixed, "kind": self.kind}
+        more |= {"files": [file.to_json() for file in self.files]}
         return {
             "split": self.split,
             "stem": self.stem,
-            "info": self.info.model_dump(),
+            "info": self.info.to_json(),
             "pixels": {str(i): n for i, n in self.pixels.items()},
             "print_bits": self.image_hash,
             **{name: value for name, value in more.items() if value},
@@ -107,6 +117,8 @@ class ImageRecord:
             made_from=value.get("made_from", ""),
             files=tuple(RawFile(*file) for file in value.get("files", ())),
             group=value.get("group", ""),
+            fixed=value.get("fixed", False),
+            kind=value.get("kind", ""),
         )
 
 
@@ -153,6 +165,7 @@ def describe(
         about: the entries that do not follow from these.
     """
     by_name = {record.name: record for record in records}
+    infos = _with_groups(by_name.values())
     order = sorted(by_name, key=lambda name: (split_rank(name[0]), name))
     stems: dict[str, list[str]] = {}
     for split, stem in order:
@@ -170,8 +183,7 @@ def describe(
             for split, names in stems.items()
         },
         "pictures": {
-            split: {stem: by_name[split, stem].info for stem in names}
-            for split, names in stems.items()
+            split: {stem: infos[split, stem] for stem in names} for split, names in stems.items()
         },
         "versions": _versions(),
         **about,
@@ -187,7 +199,30 @@ def describe(
 def write_info(root: Path, info: DatasetInfo) -> None:
     """Write ``dataset.json``; what may be absent and is, is left out."""
     without = {name for name in _MAY_BE_ABSENT if getattr(info, name) is None}
-    write_json(root / INFO, info.model_dump(by_alias=True, exclude=without))
+    value = info.model_dump(by_alias=True, exclude={*without, "images"})
+    images = {
+        split: {stem: image.to_json() for stem, image in found.items()}
+        for split, found in info.images.items()
+    }
+    # In the order that the file always had.
+    names = [field.alias or name for name, field in DatasetInfo.model_fields.items()]
+    value |= {"pictures": images}
+    write_json(root / INFO, {name: value[name] for name in names if name in value})
+
+
+def _with_groups(records: Iterable[ImageRecord]) -> dict[tuple[str, str], ImageInfo]:
+    """Return the entries of images with their kinds, and the groups that several of them share."""
+    records = list(records)
+    count = Counter(record.group for record in records)
+    return {
+        record.name: record.info.model_copy(
+            update={
+                "group": record.group if count[record.group] > 1 and record.group else None,
+                "kind": record.kind or None,
+            }
+        )
+        for record in records
+    }
 
 
 def _split_info(labels: LabelSet, stems: list[str], records: Sequence[ImageRecord]) -> SplitInfo:

@@ -226,11 +226,12 @@ def open_annotated(
         )
     items = sorted(items, key=lambda item: item.image)
     stems = _stems(items)
-    splits, groups, drawn = draw_splits(config, stems, [item.split for item in items])
+    sides, drawn = draw_splits(config, stems, [item.split for item in items])
     records = []
-    for item, stem, split, group in zip(items, stems, splits, groups, strict=True):
+    for item, stem, side in zip(items, stems, sides, strict=True):
         pair = Pair(tree.path(item.image), item.mask, inside=item.inside)
-        records.append(Record(stem, split, item.mask.where, pair, group=group))
+        where = item.mask.where
+        records.append(Record(stem, side.split, where, pair, group=side.group, fixed=side.fixed))
     named = {item.image for item in items}
     others = [name for name in tree.names() if name not in named and _is_image(name)]
     tree.leave_out(NOT_NAMED, *(name for name in others if name not in tree.used))

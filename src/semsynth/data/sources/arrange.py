@@ -189,13 +189,14 @@ def _with_splits(
         raise UserError(f"{tree.root}: no image with a mask is in {lists.where or 'its splits'}")
     stems = _unique_stems(tree, pairs, splits)
     own = [splits[image.name] for _, image, _ in pairs]
-    done, groups, drawn = draw_splits(config, stems, own)
+    sides, drawn = draw_splits(config, stems, own)
     records = []
-    for stem, split, group, (_, image, mask) in zip(stems, done, groups, pairs, strict=True):
+    for stem, side, (_, image, mask) in zip(stems, sides, pairs, strict=True):
         extra = instances.get(image.name)
         objects = None if extra is None else tree.path(extra.name)
         pair = Pair(tree.path(image.name), tree.path(mask.name), objects)
-        records.append(Record(stem, split, str(pair.mask), pair, group=group))
+        record = Record(stem, side.split, str(pair.mask), pair, group=side.group, fixed=side.fixed)
+        records.append(record)
     folders = {path.parent for record in records for path in record.payload.files}
     folders |= {folder.parent for folder in folders if folder != tree.root}
     inside = sorted(f for f in folders if f.is_relative_to(tree.root) and f != tree.root)

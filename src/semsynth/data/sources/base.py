@@ -27,7 +27,10 @@ class Record:
         payload: what the source's ``read`` needs; it is sent to a worker process.
         files: the raw files that it is made from, the image first.
         content: what else it is made from: a digest of what an annotation file says about it.
-        group: what must stay on one side of a split that was drawn; empty: it is published.
+        group: what images are alike of, such as a field or a sequence: those of one stay on one
+            side of a split that is drawn; empty: not known.
+        fixed: whether the split is published: then it may change between two runs.
+        kind: of what it shows, such as a kind of microscopy, where a data set has several.
     """
 
     stem: str
@@ -37,6 +40,13 @@ class Record:
     files: tuple[Path, ...] = ()
     content: str = ""
     group: str = ""
+    fixed: bool = False
+    kind: str = ""
+
+    @property
+    def drawn_group(self) -> str:
+        """The group that keeps its side of the split when images are added; empty: none."""
+        return "" if self.fixed else self.group
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,8 @@ def keep_sides(records: Iterable[Record], sides: dict[str, str]) -> Iterator[Rec
         sides: the split of each known group.
     """
     for record in records:
-        split = sides.get(record.group, record.split) if record.group else record.split
+        group = record.drawn_group
+        split = sides.get(group, record.split) if group else record.split
         yield record if split == record.split else replace(record, split=split)
 
 

@@ -21,6 +21,22 @@ _DETECTION = ("ImageSets/Main/", "ImageSets/Layout/", "ImageSets/Action/")
 _ALL = "default"  # of CVAT: all images
 
 
+@dataclass(frozen=True)
+class Side:
+    """Where an image is.
+
+    Attributes:
+        split: train, val, …
+        group: what it is alike of, as ``--group-by`` says; without it, itself, where its split was
+            drawn; else empty.
+        fixed: whether its split is published.
+    """
+
+    split: str
+    group: str
+    fixed: bool
+
+
 @dataclass
 class SplitLists:
     """What lists of names say.
@@ -149,7 +165,7 @@ def missing_images(lists: SplitLists, known: Sequence[tuple[str, str]]) -> list[
 
 def draw_splits(
     config: PrepareConfig, stems: Sequence[str], splits: Sequence[str | None]
-) -> tuple[list[str], list[str], str]:
+) -> tuple[list[Side], str]:
     """Complete splits: draw val where no image has it.
 
     Published train, val and test stay. If there is train alone, or images of no split, or of train
@@ -161,27 +177,31 @@ def draw_splits(
         splits: its published split, or None.
 
     Returns:
-        The split of each image, the group of those whose split was drawn (else ""), and words.
+        The side of each image, and words.
 
     Raises:
         UserError: nothing can be held out, or ``group_by`` is wrong.
     """
     known = set(splits) - {None, "trainval"}
     free = {None, "trainval", "train"} if known <= {"train"} else {None, "trainval"}
+    fixed = ["val" in known or split not in free for split in splits]
     groups = [
-        group_of(stem, config.group_by) if split in free and "val" not in known else ""
-        for stem, split in zip(stems, splits, strict=True)
+        "" if is_fixed and config.group_by is None else group_of(stem, config.group_by)
+        for stem, is_fixed in zip(stems, fixed, strict=True)
     ]
-    sides = (
-        split_by_group(filter(None, groups), config.val_share, config.seed) if any(groups) else {}
-    )
-    done = [
-        sides[group] if group else "train" if split in (None, "trainval") else split
-        for group, split in zip(groups, splits, strict=True)
+    free_groups = [group for group, is_fixed in zip(groups, fixed, strict=True) if not is_fixed]
+    drawn = split_by_group(free_groups, config.val_share, config.seed) if free_groups else {}
+    sides = [
+        Side(
+            str("train" if split in (None, "trainval") else split) if is_fixed else drawn[group],
+            group,
+            is_fixed,
+        )
+        for group, split, is_fixed in zip(groups, splits, fixed, strict=True)
     ]
-    drawn = f"val is drawn (--val-share {config.val_share:g})" if any(groups) else ""
-    drawn = "all are train (--val-share 0)" if drawn and not config.val_share else drawn
-    return [str(split) for split in done], groups, drawn
+    words = f"val is drawn (--val-share {config.val_share:g})" if drawn else ""
+    words = "all are train (--val-share 0)" if drawn and not config.val_share else words
+    return sides, words
 
 
 def group_of(stem: str, group_by: str | None) -> str:

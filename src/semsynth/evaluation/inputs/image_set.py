@@ -221,19 +221,18 @@ class PreparedImages:
         return replace(self, stems=list(stems))
 
     def group(self, stem: str) -> str | None:
-        """Return the image that a tile is of, or what was kept on one side when val was drawn."""
-        return _image_of_tile(stem) or self._groups.get(stem)
+        """Return the recorded field, sequence, …, or else the image that a tile is of."""
+        return self._groups.get(stem) or _image_of_tile(stem)
 
     @cached_property
     def _groups(self) -> dict[str, str]:
-        """The group by stem; without --group-by each image is its own, and there is none."""
-        records = read_records(self.data.root)
-        found = {
-            stem: record.group
-            for (split, stem), record in records.items()
-            if split == self.split and record.group
-        }
-        return found if len(set(found.values())) < len(found) else {}
+        """The recorded group by stem; empty if it is one for all, or another one for each."""
+        images = self.data.info.images.get(self.split, {})
+        found = {stem: info.group for stem, info in images.items() if info.group}
+        if not found:  # prepared by a version that kept groups in the list of raw files alone
+            records = read_records(self.data.root).items()
+            found = {s: r.group for (split, s), r in records if split == self.split and r.group}
+        return found if 1 < len(set(found.values())) < len(found) else {}
 
     def check(self) -> None:
         """Read the images that are not as they were written."""
