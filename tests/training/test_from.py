@@ -204,7 +204,7 @@ def test_a_wrong_start_is_refused(
         ("no such checkpoint", {"from_checkpoint": tmp_path / "nowhere.pth"}, ()),
         ("is another network: model.spade_hidden is 8, the recipe's 16",
          {"from_checkpoint": source}, ("model.spade_hidden=16",)),
-        ("'himmel' is not a label of the starting point",
+        ("'himmel' is not a label of the model",
          {"from_checkpoint": source, "label_map": tmp_path / "map.yaml"}, ()),
         ("--label-map .*: needs --from", {"label_map": tmp_path / "map.yaml"}, ()),
     ]  # fmt: skip

@@ -68,6 +68,11 @@ VERBS: dict[str, Verb] = {
         config="semsynth.cli.recipes:RecipesConfig",
         main="semsynth.cli.recipes:main",
     ),
+    "models": Verb(
+        "list the trained models of the package, or show the card of one",
+        config="semsynth.cli.models:ModelsConfig",
+        main="semsynth.cli.models:main",
+    ),
     "generate": Verb(
         "generate several images for each mask",
         config="semsynth.pipelines.generate.config:GenerateConfig",
@@ -141,7 +146,7 @@ VERBS: dict[str, Verb] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("prepare",),
     "training": ("plan", "train", "submit", "status", "recipes"),
-    "images": ("generate", "evaluate", "augment"),
+    "images": ("models", "generate", "evaluate", "augment"),
     "segmenters": ("segment",),
     "other formats": ("import", "export"),
     "this installation": ("demo", "doctor", "completion"),

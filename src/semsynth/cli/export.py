@@ -9,6 +9,7 @@ from semsynth.core.errors import UserError
 from semsynth.data.exports import FORMATS, FormatName, Push, export_dataset
 from semsynth.data.info import INFO
 from semsynth.pipelines.convert.config import MODEL_FORMATS, ExportConfig
+from semsynth.pipelines.formats.pretrained import is_model, pretrained_names
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
@@ -17,8 +18,9 @@ def export(config: ExportConfig) -> dict[str, Any]:
     Raises:
         UserError: a data set to a format of models or the other way round, or as these two.
     """
+    is_ours = str(config.source) in pretrained_names()
     if config.to in MODEL_FORMATS:
-        if is_data(config.source) and not is_model(config.source):
+        if is_data(config.source) and not (is_model(config.source) or is_ours):
             raise UserError(
                 f"{config.source}: is a data set ({INFO}), --to {config.to} is for models; "
                 f"choose {_either(FORMATS)}"
@@ -26,7 +28,8 @@ def export(config: ExportConfig) -> dict[str, Any]:
         from semsynth.pipelines.convert.export import export_model
 
         return export_model(config)
-    if is_model(config.source) and not is_data(config.source):
+    of_model = is_model(config.source) or (is_ours and not config.source.exists())
+    if of_model and not is_data(config.source):
         raise UserError(
             f"{config.source}: is a model, --to {config.to} is for data sets and samples; "
             f"choose {_either(MODEL_FORMATS)}, or the folder of the images"
@@ -40,14 +43,6 @@ def export(config: ExportConfig) -> dict[str, Any]:
 def is_data(path: Path) -> bool:
     """Whether a path is a prepared data set or samples."""
     return (path / INFO).is_file()
-
-
-def is_model(path: Path) -> bool:
-    """Whether a path is a file of weights, the folder of a run, or a Diffusers folder."""
-    weights = path.is_file() and path.suffix in (".pth", ".pt", ".ckpt", ".safetensors")
-    return weights or any(
-        (path / name).is_file() for name in ("model_index.json", "final_model.pth")
-    )
 
 
 def _either(names: Any) -> str:

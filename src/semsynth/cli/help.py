@@ -90,8 +90,17 @@ HELP: dict[str, _Help] = {
         },
     ),
     "status": _Help({"a training, running or not": "semsynth status run"}),
+    "models": _Help(
+        {
+            "all of them": "semsynth models",
+            "labels, training, scores, limits and licence of one": "semsynth models aerial",
+        }
+    ),
     "generate": _Help(
         {
+            "with a model of the package, without training": (
+                "semsynth generate --model aerial --data prepared --output samples"
+            ),
             "four images for each held-out mask": (
                 "semsynth generate --model run --data prepared --output samples"
             ),
@@ -219,6 +228,9 @@ HELP: dict[str, _Help] = {
             "real and generated images for a trainer": (
                 "semsynth export prepared --with samples --to mmseg --output mmseg"
             ),
+            "a model in a quarter of the bytes": (
+                "semsynth export run --to pth --weights int8 --output model.pth"
+            ),
             "a model as a folder for Diffusers": (
                 "semsynth export run --to diffusers --output model"
             ),
@@ -229,6 +241,7 @@ HELP: dict[str, _Help] = {
         },
         {
             "data": "with_ synthetic_split push_to_hub private",
+            "model file": "weights",
             "model card": "report samples data",
         },
     ),

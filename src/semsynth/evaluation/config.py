@@ -127,8 +127,8 @@ class EvaluateConfig:
     vae: str | None = None
     """Codec of --codec-only: a Diffusers autoencoder, a folder or OWNER/NAME of the Hub."""
     model: Path | None = None
-    """A trained model, final_model.pth, run or Diffusers folder: the generator of --sweep, or the
-    codec of --codec-only."""
+    """A trained model, final_model.pth, run, Diffusers folder or name of one of the package: the
+    generator of --sweep, or the codec of --codec-only."""
     shard: str | None = None
     """K/N: measure the K-th of N parts of the images, K from 1 to N. By default torchrun, srun and
     job arrays determine it. The last process to finish writes the report."""

@@ -60,6 +60,7 @@ from semsynth.pipelines.formats.model_file import (
     load_network,
     save_model_file,
 )
+from semsynth.pipelines.formats.pretrained import find_model, is_of_package
 from semsynth.pipelines.formats.provenance import licence
 from semsynth.pipelines.inputs import (
     Callback,
@@ -212,10 +213,12 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Self:
         """Load ``final_model.pth``, the run folder that holds one, or a Diffusers folder.
 
+        Or a model of the package by its name, such as ``aerial``.
+
         Raises:
             UserError: see ``load_model_file`` and ``from_pretrained``; or no such device.
         """
-        path = Path(path)
+        path = find_model(path)
         if (path / MODEL_INDEX).is_file():
             where = pick_device(device)
             with no_progress_bar():
@@ -231,12 +234,17 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a Diffusers folder, or a repository of the Hub; see Diffusers for the options.
+        """Load a Diffusers folder, a repository of the Hub, or a model of the package by its name.
+
+        See Diffusers for the options.
 
         Raises:
             UserError: no such folder, not one of ours, or one that is damaged.
         """
         name = os.fspath(pretrained_model_name_or_path)
+        file = find_model(name)
+        if is_of_package(file):
+            return cls._from_package(file, kwargs)
         check_folder(name)
         for key in ("dtype", "torch_dtype"):
             if isinstance(kwargs.get(key), torch.dtype) and (Path(name) / VAE).is_dir():
@@ -246,6 +254,18 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
             pipe: Self = super().from_pretrained(name, **kwargs)
         strip = Path(name) / EXAMPLES
         pipe.examples = strip.read_bytes() if strip.is_file() else None
+        return pipe
+
+    @classmethod
+    def _from_package(cls, file: Path, options: dict[str, Any]) -> Self:
+        """Load a model of the package; Diffusers itself acts on its options, in a folder."""
+        pipe = cls.from_checkpoint(file, "cpu")
+        sha256 = pipe.checkpoint_sha256
+        if options:
+            with TemporaryDirectory() as folder, no_progress_bar():
+                pipe.save_pretrained(folder)
+                pipe = super().from_pretrained(folder, **{"disable_mmap": True, **options})
+            pipe.checkpoint_sha256 = sha256
         return pipe
 
     @classmethod

@@ -164,8 +164,9 @@ class TrainConfig:
         recipe: name of a recipe (`semsynth recipes` lists them), or a YAML file.
         data: folder of `semsynth prepare`.
         output: folder of the run; by default checkpoints/ and the name that the recipe gives.
-        from_checkpoint: start from another model's weights: a final_model.pth, a run, or a
-            Diffusers folder. Data set, size and codec may differ, the network may not.
+        from_checkpoint: start from another model's weights: a final_model.pth, a run, a Diffusers
+            folder, or the name of a model of the package (`semsynth models`). Data set, size and
+            codec may differ, the network may not.
         fork: start a new run, in another output folder, from the newest checkpoint of a run, even
             of one that still trains: its weights and their average. Recipe and data set may differ,
             labels and network may not. Steps start afresh; the same command resumes the new run.

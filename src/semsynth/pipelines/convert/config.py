@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from semsynth.core.errors import UserError
 
+WeightForm = Literal["fp32", "fp16", "int8"]
 DatasetName = Literal["ade20k", "celebamask", "cityscapes", "cocostuff"]
 ExportFormat = Literal[
     "hf", "mmseg", "ultralytics", "coco-panoptic", "voc", "cvat", "official", "diffusers", "pth"
@@ -82,8 +83,8 @@ class ExportConfig:
     """
 
     source: Positional[Path]
-    """Prepared data or samples; or a model: final_model.pth, the folder of a run, or a Diffusers
-    folder."""
+    """Prepared data or samples; or a model: final_model.pth, the folder of a run, a Diffusers
+    folder, or the name of a model of the package."""
     to: ExportFormat
     """What to write."""
     output: Path
@@ -93,6 +94,9 @@ class ExportConfig:
     synthetic_split: str | None = None
     """The split of all synthetic images, such as train; keep: that of their masks (the default,
     unless real images are held out in the same split: then it asks for this flag)."""
+    weights: WeightForm = "fp32"
+    """To pth: how the weights are written: fp32, as they are; fp16; int8, 8 bits with a scale for
+    each output channel, a quarter of the size. What rounding changes is printed."""
     report: Path | None = None
     """To diffusers: report.json of `semsynth evaluate`, whose scores the model card shows."""
     samples: Path | None = None
@@ -115,6 +119,8 @@ class ExportConfig:
         for name in ("report", "samples", "data"):
             if getattr(self, name) is not None and self.to != "diffusers":
                 raise UserError(f"--{name} is for the model card of --to diffusers")
+        if self.weights != "fp32" and self.to != "pth":
+            raise UserError(f"--weights {self.weights} is for --to pth, not for --to {self.to}")
         if self.data is not None and self.samples is None:
             raise UserError("--data is for --samples, which is missing")
         if self.to in MODEL_FORMATS and (self.with_ or self.synthetic_split is not None):

@@ -18,7 +18,12 @@ from semsynth.models.official.names import to_official
 from semsynth.pipelines.convert.config import ExportConfig
 from semsynth.pipelines.convert.import_official import SideFile, is_written, write_folder
 from semsynth.pipelines.formats.diffusers_folder import VAE, translate_save_errors
-from semsynth.pipelines.formats.model_file import ModelFile, meta_network, with_own_vae
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    meta_network,
+    save_model_file,
+    with_own_vae,
+)
 from semsynth.pipelines.formats.provenance import licence
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
@@ -50,7 +55,7 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
         raise UserError(f"{config.output}: the .json is written beside it; name it .pt")
     pipe = SemanticDiffusionPipeline.from_checkpoint(config.source, "cpu")
     file = pipe.model_file
-    result = {"output": str(config.output), "to": config.to}
+    result: dict[str, Any] = {"output": str(config.output), "to": config.to}
     if config.to == "diffusers":
         _write_diffusers(pipe, config)
         return result
@@ -60,7 +65,11 @@ def export_model(config: ExportConfig) -> dict[str, Any]:
     require_space(config.output.parent, n_bytes, "the model")
     if config.to == "pth":
         logger.info(f"{config.output}: writing {n_bytes / 1e9:.2f} GB")
-        pipe.save_checkpoint(config.output)
+        error = save_model_file(config.output, file, config.weights)
+        if error is not None:
+            logger.info(f"{config.output}: {config.weights} changes the weights by {error.text()}")
+            result |= {"weights": config.weights, "weights_error": error.relative}
+        result["megabytes"] = config.output.stat().st_size / 1e6
         if pipe.vae is not None:
             result["vae"] = str(_write_vae(pipe, config.output.parent / VAE))
         return result

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from semsynth.core.errors import UserError
 from semsynth.core.files import allow_reading, read_json, sha256_file, write_json, write_text
 from semsynth.core.paths import path_name
+from semsynth.pipelines.formats.pretrained import find_model
 
 PIPELINE = "SemanticDiffusionPipeline"
 # Where folders say that the network's class is: a place that does not move with our modules.
@@ -39,13 +40,14 @@ _DECIDES = ("labels", "model", "diffusion", "height", "width")
 def checkpoint_sha256(path: str | Path) -> str:
     """Return what identifies a checkpoint: the hash of all that decides its images.
 
-    Of a file, its own. Of a Diffusers folder, that of weights and configurations; metadata and
-    scheduler are not among them, since samplers are chosen by name.
+    Of a file, or of a model of the package by its name, that of the file. Of a Diffusers folder,
+    that of weights and configurations; metadata and scheduler are not among them, since samplers
+    are chosen by name.
 
     Raises:
         UserError: there is no checkpoint.
     """
-    path = Path(path)
+    path = find_model(path)
     if not (path / MODEL_INDEX).is_file():
         file = path / FINAL if path.is_dir() else path
         if not file.is_file():

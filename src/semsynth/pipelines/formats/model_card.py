@@ -244,6 +244,9 @@ def _training(metadata: Metadata, file: ModelFile) -> Iterator[tuple[str, str]]:
         if section.get("steps"):
             values = [f"{key} {section[key]}" for key in _RECIPE_KEYS if key in section]
             yield f"recipe, {phase}", ", ".join(values)
+    if rounded := metadata.get("rounded"):
+        bits = "8 bits by output channel" if rounded["weights"] == "int8" else "float16"
+        yield "weights", f"rounded to {bits}: {rounded['relative_error']:.2%} of their size"
     for library in ("semsynth", "torch"):
         if library in metadata:
             yield library, str(metadata[library])

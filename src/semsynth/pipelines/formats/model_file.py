@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from semsynth.core.config import parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path
 from semsynth.core.safe_load import load_torch_file
+from semsynth.core.version import __version__, is_newer
 from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
@@ -23,6 +25,7 @@ from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.codecs.vae import CONFIG
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import SemanticUNet
+from semsynth.pipelines.convert.config import WeightForm
 from semsynth.pipelines.formats.diffusers_folder import (
     FINAL,
     MODEL_INDEX,
@@ -31,8 +34,17 @@ from semsynth.pipelines.formats.diffusers_folder import (
     read_index,
     translate_load_errors,
 )
+from semsynth.pipelines.formats.pretrained import find_model
+from semsynth.pipelines.formats.weights import (
+    PackedWeights,
+    WeightError,
+    pack_weights,
+    unpack_weights,
+)
 
-FORMAT = 1
+# 1: weights as they are; 2: in fewer bytes (``weights.pack_weights``), with ``scales``.
+FORMAT, PACKED_FORMAT = 1, 2
+UPDATE = "update it: pip install --upgrade semsynth"
 # Keys of ``ModelFile`` in files; weights are beside them in a Diffusers folder.
 METADATA = "facts"
 _KEYS = {"model", "diffusion", "labels", "height", "width", METADATA}
@@ -134,20 +146,41 @@ def load_network(file: ModelFile) -> SemanticUNet:
     return unet
 
 
-def save_model_file(path: Path, file: ModelFile) -> None:
+def save_model_file(path: Path, file: ModelFile, form: WeightForm = "fp32") -> WeightError | None:
     """Write ``file`` to ``path``, all of it or nothing.
 
+    Args:
+        path: the new file.
+        file: the generator.
+        form: how its weights are written; other than ``fp32`` they are rounded, and the metadata
+            of the new file say so (key ``rounded``).
+
+    Returns:
+        What rounding changed; None with ``fp32``.
+
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or weights that are not finite and so cannot be rounded.
     """
+    if form == "fp32":
+        _write(path, file, {"format": FORMAT}, PackedWeights(file.weights))
+        return None
+    packed, error = pack_weights(file.weights, form)
+    before = file.metadata.get("rounded", {}).get("relative_error", 0.0)
+    rounded = {"weights": form, "relative_error": round(math.hypot(before, error.relative), 6)}
+    file = replace(file, metadata={**file.metadata, "rounded": rounded})
+    _write(path, file, {"format": PACKED_FORMAT, "scales": packed.scales}, packed)
+    return error
+
+
+def _write(path: Path, file: ModelFile, head: dict[str, Any], packed: PackedWeights) -> None:
     value = {
-        "format": FORMAT,
+        **head,
         "model": file.model.model_dump(mode="json"),
         "diffusion": file.diffusion.model_dump(mode="json"),
         "labels": file.labels.to_json(),
         "height": file.height,
         "width": file.width,
-        "weights": {name: tensor.detach().cpu() for name, tensor in file.weights.items()},
+        "weights": {name: tensor.detach().cpu() for name, tensor in packed.tensors.items()},
         METADATA: file.metadata,
     }
     with atomic_path(path) as temporary:
@@ -165,25 +198,39 @@ def load_model_file(path: Path) -> ModelFile:
     """Read a ``final_model.pth``; never runs code that a file may carry.
 
     Raises:
-        UserError: missing, cut short, a pickle with code in it, or not a model of ours.
+        UserError: missing, cut short, a pickle with code in it, not a model of ours, or one that a
+            newer version wrote.
     """
+    path = find_model(path)
     if path.is_dir():
         path = path / FINAL
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
     value = load_torch_file(path)
-    keys = _KEYS | {"weights"}
-    if not isinstance(value, dict) or value.get("format") != FORMAT or not keys <= value.keys():
+    form = value.get("format") if isinstance(value, dict) else None
+    if isinstance(form, int) and form > PACKED_FORMAT:
+        raise UserError(
+            f"{path}: is of a newer version of semsynth (format {form}, this one reads up to "
+            f"{PACKED_FORMAT}); {UPDATE}"
+        )
+    keys = _KEYS | {"weights"} | ({"scales"} if form == PACKED_FORMAT else set())
+    if not isinstance(value, dict) or form not in (1, 2) or not keys <= value.keys():
         raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
-    return _model_file(value, value["weights"], path)
+    weights = value["weights"]
+    if form == PACKED_FORMAT:
+        weights = unpack_weights(PackedWeights(weights, value["scales"]), str(path))
+    return _model_file(value, weights, path)
 
 
 def load_checkpoint(path: Path) -> ModelFile:
     """Read a ``final_model.pth``, the run folder that holds one, or a Diffusers folder.
 
+    Or a model of the package, by its name.
+
     Raises:
         UserError: nothing is there, or it is damaged or not a model of ours.
     """
+    path = find_model(path)
     index_file = path / MODEL_INDEX
     if not index_file.is_file():
         return load_model_file(path)
@@ -198,6 +245,19 @@ def load_checkpoint(path: Path) -> ModelFile:
 
 
 def _model_file(value: dict[str, Any], weights: dict[str, Tensor], path: Path) -> ModelFile:
+    try:
+        return _parsed(value, weights, path)
+    except UserError as error:
+        metadata = value[METADATA]
+        written = str(metadata.get("semsynth")) if isinstance(metadata, dict) else ""
+        if not is_newer(written):
+            raise
+        raise UserError(
+            f"{error}; the model is of semsynth {written}, this is {__version__}: {UPDATE}"
+        ) from None
+
+
+def _parsed(value: dict[str, Any], weights: dict[str, Tensor], path: Path) -> ModelFile:
     model = parse(ModelConfig, value["model"], f"{path}: model")
     return ModelFile(
         model=with_own_vae(model, path.parent),

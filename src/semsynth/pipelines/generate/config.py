@@ -22,7 +22,8 @@ class GenerateConfig:
     """
 
     model: Path = Path("./checkpoints/semantic_diffusion_1024/final_model.pth")
-    """The trained generator: the final_model.pth of a run, or a Diffusers folder."""
+    """The trained generator: the final_model.pth of a run, a Diffusers folder, or the name of a
+    model of the package (semsynth models)."""
     data: Path = Path("./data/sidewalk_processed")
     """Prepared data set with the masks; its images are only shown beside the generated ones."""
     output: Path = Path("./results/generated")

@@ -10,12 +10,13 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.label_match import LabelMapping, match_labels, read_label_map
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX, checkpoint_sha256
 from semsynth.pipelines.formats.model_file import ModelFile, load_checkpoint, load_model_file
+from semsynth.pipelines.formats.pretrained import find_model, is_of_package, pretrained_names
 from semsynth.pipelines.formats.provenance import Metadata, joint_licence, licence
-from semsynth.training.init.label_match import LabelMapping, match_labels, read_label_map
 from semsynth.training.init.transfer import check_body, transfer_weights
 from semsynth.training.recipe import Recipe, TrainConfig
 
@@ -56,6 +57,8 @@ class Initialization:
             UserError: the file is missing now, or is another one.
         """
         path = Path(self.path)
+        if not self.fork and self.path in pretrained_names():
+            path = find_model(path)
         if self.fork:
             raise UserError(
                 f"the run was forked from {path} and has no intact checkpoint left; remove "
@@ -95,7 +98,9 @@ def starting_point(
     """
     if config.from_checkpoint is None:
         return read_saved_init(run)
-    path = config.from_checkpoint
+    path = find_model(config.from_checkpoint)
+    # One of the package keeps its name: where the package is differs between machines.
+    named = config.from_checkpoint if is_of_package(path) else path
     source = _load(path)
     check_body(source.model, recipe.model, str(path))
     given = None if config.label_map is None else read_label_map(config.label_map)
@@ -103,14 +108,15 @@ def starting_point(
     digest = checkpoint_sha256(path)
     facts = source_metadata(
         source.metadata,
-        file=path.name,
+        file=named.name,
         sha256=digest,
         height=source.height,
         width=source.width,
         labels=match.names,
         averaged=match.unmatched,
     )
-    return Initialization(str(path.resolve()), digest, match.names, facts)
+    place = named if is_of_package(path) else path.resolve()
+    return Initialization(str(place), digest, match.names, facts)
 
 
 def source_metadata(theirs: Metadata, **more: Any) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from semsynth.core.errors import UserError
+from semsynth.data.label_match import LabelMapping
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import ModelFile, meta_network
-from semsynth.training.init.label_match import LabelMapping
 
 # Settings that decide the shapes of layers that see neither labels nor the codec's channels.
 _BODY = ("base_channels", "channel_mult", "blocks_per_level", "head_channels", "spade_hidden",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from semsynth.core.errors import UserError
+from semsynth.data.label_match import match_labels, read_label_map
 from semsynth.data.labels import Label, LabelSet
 from semsynth.data.sources import preset
-from semsynth.training.init.label_match import match_labels, read_label_map
 
 OURS = LabelSet.from_names({0: "void", 1: "Road", 2: "traffic-light", 3: "Hat"}, ignore_id=0)
 THEIRS = LabelSet.from_names({0: "Traffic Light", 1: "sky", 2: "flat-road", 3: "Cap"})
@@ -20,7 +20,7 @@ def test_names_are_compared_without_case_punctuation_and_group() -> None:
     assert match.channels == ((2,), (0,), ())
     assert match.names == {"Road": ["flat-road"], "traffic-light": ["Traffic Light"]}
     assert match.unmatched == ["Hat"]
-    assert match.unused == ["sky", "Cap"]
+    assert match.unused == ["sky", "Cap"] and match.omitted == []
 
 
 def test_a_label_map_has_precedence_over_names() -> None:
@@ -28,7 +28,7 @@ def test_a_label_map_has_precedence_over_names() -> None:
         OURS, THEIRS, {"hat": ["cap", "sky"], "Road": [], "traffic-light": ["sky"]}
     )
     assert match.channels == ((), (1,), (3, 1))
-    assert match.unmatched == ["Road"]
+    assert match.unmatched == match.omitted == ["Road"]
     assert match.unused == ["Traffic Light", "flat-road"]
 
 
@@ -51,7 +51,7 @@ def test_unlabelled_is_unlabelled_whatever_its_name() -> None:
     ("given", "message"),
     [
         ({"Roda": ["sky"]}, r"map.yaml: 'Roda' is not a label of the data; did you mean 'Road'"),
-        ({"Road": ["sjy"]}, r"map.yaml: 'sjy' is not a label of the starting point.*'sky'"),
+        ({"Road": ["sjy"]}, r"map.yaml: 'sjy' is not a label of the model.*'sky'"),
     ],
 )
 def test_a_wrong_name_is_named(given: dict[str, list[str]], message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from semsynth.core.config import load_yaml
@@ -27,6 +27,7 @@ class LabelMapping:
             none.
         names: the same by name, without those that have none.
         unmatched: ours without a counterpart.
+        omitted: those of them that the user's list says have none.
         unused: theirs without a counterpart.
     """
 
@@ -34,6 +35,7 @@ class LabelMapping:
     names: dict[str, list[str]]
     unmatched: list[str]
     unused: list[str]
+    omitted: list[str] = field(default_factory=list)
 
 
 def read_label_map(path: Path) -> dict[str, list[str]]:
@@ -61,8 +63,8 @@ def match_labels(
     pixels correspond to unlabelled ones where both have a channel for them.
 
     Args:
-        ours: the labels to train on.
-        theirs: the labels of the starting point.
+        ours: the labels of the data.
+        theirs: the labels of the model.
         given: ours to theirs, for names that differ.
         where: begins the message of a wrong name in ``given``.
 
@@ -74,12 +76,13 @@ def match_labels(
     for mine, names in (given or {}).items():
         channel = own[_known(mine, own, f"{where}: '{mine}'", "the data")]
         found[channel] = [
-            other[_known(name, other, f"{where}: '{name}'", "the starting point")] for name in names
+            other[_known(name, other, f"{where}: '{name}'", "the model")] for name in names
         ]
+    back, mine_of = {c: n for n, c in other.items()}, {c: n for n, c in own.items()}
+    omitted = [mine_of[channel] for channel, group in found.items() if not group]
     found |= _by_name(own, other, found)
     if ours.unlabelled_channel >= 0 and theirs.unlabelled_channel >= 0:
         found.setdefault(ours.unlabelled_channel, [theirs.unlabelled_channel])
-    back, mine_of = {c: n for n, c in other.items()}, {c: n for n, c in own.items()}
     channels = tuple(tuple(found.get(channel, ())) for channel in range(ours.num_channels))
     used = {channel for group in channels for channel in group}
     return LabelMapping(
@@ -87,6 +90,7 @@ def match_labels(
         {mine_of[i]: [back[c] for c in group] for i, group in enumerate(channels) if group},
         [mine_of[i] for i, group in enumerate(channels) if not group],
         [name for name, channel in other.items() if channel not in used],
+        omitted,
     )
 
 
