@@ -26,14 +26,17 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
+from semsynth.evaluation.metrics.lite2 import EfficientNetLite2
 from semsynth.models.codecs.vae import open_vae
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
+from semsynth.training.distill.discriminator import require_features
+from semsynth.training.distill.state import loss_of, make_adversary
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
-from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.training.recipe import Recipe, TrainConfig, check_distilled_images
 from semsynth.training.run_output import DATA_CHANGES, DataChanged, RunOutput
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
 from semsynth.training.step import TrainContext, noise_at
@@ -93,7 +96,7 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
     """Check that the recipe can be trained on the data.
 
     Raises:
-        UserError: another size, or no training images.
+        UserError: another size, no training images, or images that cannot be distilled.
     """
     if (data.height, data.width) != (recipe.height, recipe.width):
         raise UserError(
@@ -112,6 +115,12 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
             )
     if not data.has_images("train"):
         raise UserError(f"{data.root}: some masks of the split 'train' have no image")
+    if recipe.distill.steps:
+        try:
+            check_distilled_images(recipe)
+        except ValueError as error:
+            raise UserError(f"{data.root}: {error}") from None
+        require_features()
 
 
 def claim(
@@ -186,6 +195,10 @@ def build_run(
         shard(network, accelerator.device)
     metadata = _metadata(folder, recipe, data, start)
     state = TrainState(unet, ema, make_optimizer(recipe, unet), metadata)
+    if recipe.distill.steps:
+        features = EfficientNetLite2.from_package()
+        pixels = loss_of(recipe, data, accelerator.device)
+        state.adversary = make_adversary(recipe, pixels, features, accelerator.device)
     loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
     context = TrainContext(recipe, accelerator, codec, loss)
     saved: dict[str, Any] = {}
@@ -308,7 +321,7 @@ def training_images(context: TrainContext, data: PreparedDataset) -> TrainingDat
     """
     recipe = context.recipe
     dropout = None
-    if recipe.train.region_dropout or recipe.finetune.region_dropout:
+    if any(phase.region_dropout for phase in recipe.phases):
         dropout = RegionDropout(recipe, data.labels.unlabelled_channel)
     latents = None
     if recipe.train.cache_latents:

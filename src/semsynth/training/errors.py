@@ -95,11 +95,11 @@ def not_finite_error(
     index = int(bad.any(0).any(-1).nonzero()[0])
     step = state.step - len(window) + index  # from 0, as the order of the images; bars count from 1
     # The gradient's norm is of all ranks; a loss is of a process's own images.
-    ranks = bad[:, index, :3].any(-1).nonzero().flatten().tolist()
+    ranks = bad[:, index, :-1].any(-1).nonzero().flatten().tolist()
     ranks = ranks or list(range(accelerator.num_processes))
     slots = [slot for slot in range(batch) if slot % accelerator.num_processes in ranks]
     stems = [images.stem_at(step * batch + slot) for slot in slots]
-    what = "loss" if bad[:, index, :3].any() else "gradient"
+    what = "loss" if bad[:, index, :-1].any() else "gradient"
     logger.debug(f"the {what} of step {step + 1} is not finite; its images: {', '.join(stems)}")
     return UserError(
         f"{folder}: the {what} of step {step + 1} is not finite, in the images "

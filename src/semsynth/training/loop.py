@@ -1,4 +1,4 @@
-"""The story of a training: both phases of a recipe, resumable at any step to the bit (one CPU)."""
+"""The story of a training: the phases of a recipe, resumable at any step to the bit (one CPU)."""
 
 from __future__ import annotations
 
@@ -27,20 +27,26 @@ from semsynth.training.build import (
     check_batch,
     check_fit,
     check_start,
-    claim,
     first_lines,
     training_images,
     with_codec_hash,
     with_images_of,
 )
 from semsynth.training.checkpoints.store import CheckpointWriter
+from semsynth.training.distill.check import check, is_check_due
+from semsynth.training.distill.step import NAMES, distill_step
 from semsynth.training.errors import not_finite_error, to_user_error
-from semsynth.training.init.fork import fork
-from semsynth.training.init.from_model import SAVED_INIT, Initialization, starting_point
+from semsynth.training.init.fork import claim_folder
 from semsynth.training.metrics import LogWindow, Metrics, Throughput, in_words, read_metrics
 from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
 from semsynth.training.scoring import BestCheckpoint, Scorer, open_scorer, scored
-from semsynth.training.state import TrainState, ema_model_file, full_ema
+from semsynth.training.state import (
+    TrainState,
+    configure,
+    ema_model_file,
+    ema_synthesizer,
+    full_ema,
+)
 from semsynth.training.step import (
     TrainContext,
     learning_rate,
@@ -48,7 +54,7 @@ from semsynth.training.step import (
     step_names,
     train_step,
 )
-from semsynth.training.trackers import Trackers, tracker_names
+from semsynth.training.trackers import Trackers, open_trackers
 from semsynth.training.validation import (
     can_validate,
     held_out_latents,
@@ -86,9 +92,9 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
     check_fit(recipe, data)
     folder, stall = run_folder(config, recipe), 60 * recipe.train.stall_minutes
     with Job(folder, config.device, stall, partial(to_user_error, recipe)) as job:
-        _train(config, recipe, data, job, on_checkpoint)
+        steps = _train(config, recipe, data, job, on_checkpoint)
     last = (read_metrics(folder) or [{}])[-1]
-    return {"model": str(folder / FINAL), "steps": recipe.total_steps, "last": last}
+    return {"model": str(folder / FINAL), "steps": steps, "last": last}
 
 
 def _train(
@@ -97,56 +103,34 @@ def _train(
     data: PreparedDataset,
     job: Job,
     on_checkpoint: OnCheckpoint | None,
-) -> None:
-    """Make the folder the run's own, train to the end, and write the averaged model."""
+) -> int:
+    """Make the folder the run's own, train, write the averaged model; return the steps taken."""
     try:
         check_batch(recipe, job.world)
     except UserError as error:
         raise job.same_error_on_all_ranks(error) from None
     scorer = open_scorer(recipe, data, job)
-    start, final = _claim_folder(config, recipe, data, job), job.folder / FINAL
+    start, final = claim_folder(config, recipe, data, job), job.folder / FINAL
     run: tuple[TrainState, TrainContext] | None = None
     if job.run_on_rank0(final.exists):  # a run that is finished stays as it is
         run = build_run(recipe, data, job, start)
-        if run[0].step >= recipe.total_steps:
+        if run[0].is_finished(recipe):
             logger.info(f"{final}: already trained ({run[0].step} steps)")
-            return
+            return run[0].step
     job.start(recipe.total_steps)
     state, context = run or build_run(recipe, data, job, start)
     if job.is_main:
         logger.info(first_lines(state, context, data, job))
-    trackers = _open_trackers(config, recipe, state.step, job)
+    trackers = open_trackers(config, recipe, state.step, job)
     training = _Training(state, context, data, job, on_checkpoint, trackers, scorer)
     training.run()
-    ema = full_ema(state, recipe)
+    steps, ema = state.step, full_ema(state, recipe)
     if job.is_main:
+        state.restore_good()
         job.lock.check()
         save_model_file(final, training.model_file(ema))
     job.barrier()
-
-
-def _claim_folder(
-    config: TrainConfig, recipe: Recipe, data: PreparedDataset, job: Job
-) -> Initialization | None:
-    """Make the folder this run's and this job's; return what the run starts from."""
-    job.wait_until_free()
-    if config.fork is not None:
-        job.run_on_rank0(lambda: fork(config, job.folder, recipe, data))
-    start = None
-    if config.from_checkpoint is not None or (job.folder / SAVED_INIT).exists():
-        start = starting_point(config, job.folder, recipe, data)
-    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
-    job.run_on_rank0(lambda: claim(job.folder, recipe, data, resume, start, config.data_changed))
-    job.acquire()
-    return start
-
-
-def _open_trackers(config: TrainConfig, recipe: Recipe, step: int, job: Job) -> Trackers | None:
-    """Open what ``--track`` names on rank 0; all ranks get the error of one that does not open."""
-    opened: list[Trackers] = []
-    if names := tracker_names(config.track):
-        job.run_on_rank0(lambda: opened.append(Trackers(names, job.folder, recipe, step)))
-    return opened[0] if opened else None
+    return steps
 
 
 class _Training:
@@ -196,6 +180,8 @@ class _Training:
         state, job, train = self.state, self.job, self.recipe.train
         first, total = state.step, self.recipe.total_steps
         job.write_status()
+        if state.is_finished(self.recipe):
+            return
         if reason := job.should_stop(before_first_step=True):
             self._preempt(reason)
         if train.score_every and job.run_on_rank0(self._lacks_scores):
@@ -206,17 +192,27 @@ class _Training:
             for batch in batches(self.images, (first, total), train.workers, (job.rank, job.world)):
                 if state.step > first:
                     job.phase("step")
-                self.window.values.append(train_step(state, self.context, batch))
+                take_step = distill_step if self._distills(state.step + 1) else train_step
+                self.window.values.append(take_step(state, self.context, batch))
                 job.step(state.step)
                 bar.update(1)
                 self.checkpoints.check()
-                if state.step % train.log_every == 0 or state.step == total:
+                phase_ends = state.step in (self.recipe.diffusion_steps, total)
+                if state.step % train.log_every == 0 or phase_ends:
                     bar.set_postfix_str(self._log())
                 self._run_due_hooks()
+                if phase_ends:
+                    self.window.begin_phase()
                 reason = job.should_stop()
-                if reason and state.step < total:
+                if state.is_finished(self.recipe):
+                    break
+                if reason:
                     self._preempt(reason)
                 job.phase("waiting for images")
+
+    def _distills(self, step: int) -> bool:
+        """Return whether a step, counted from 1, is one of the phase ``distill``."""
+        return step > self.recipe.diffusion_steps
 
     def _log(self) -> str:
         """Write a line of ``metrics.jsonl`` and the status; return the line in words."""
@@ -224,6 +220,9 @@ class _Training:
         values = self._window_means()
         speed = window.measure(step)
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
+        if self._distills(step):
+            speed.pop("mfu", None)  # of a step of the other phases
+            words = ", ".join(f"{name} {values[name]:.2f}" for name in NAMES[1:7])
         logger.debug(f"step {step} of {status.total_steps}, {words}")
         if self.metrics is not None:
             self.job.lock.check()
@@ -250,20 +249,26 @@ class _Training:
             error = not_finite_error(state, context, self.job.folder, self.images, steps)
             raise self.job.same_error_on_all_ranks(error)
         phase, step_in_phase = phase_at(self.recipe, state.step - 1)
-        names = step_names(context)
+        names = NAMES if self._distills(state.step) else step_names(context)
         values = {name: round(value, 6) for name, value in zip(names, means, strict=True)}
         return {**values, "lr": learning_rate(phase, step_in_phase)}
 
     def _run_due_hooks(self) -> None:
         """Do what is due after this step: validation, preview, checkpoint, scores."""
         section, step, is_due = self.recipe.train, self.state.step, self._is_due
+        if is_check_due(self.recipe, step, self.data):  # it may end the run
+            begun = clock(self.context.device)
+            check(self.state, self.context, self.data, self.job, self.metrics)
+            self.window.exclude(clock(self.context.device) - begun)
         scores = is_due(section.score_every)
-        saves = is_due(section.checkpoint_every) or step == section.steps or scores
+        phase_ends = step in (section.steps, self.recipe.diffusion_steps)
+        saves = is_due(section.checkpoint_every) or phase_ends or scores
         if saves:
             self._check_finite()
             self.saved_step = step
         # In this order: in most steps none is due, and a large split takes a while to look through.
-        validates = is_due(section.validate_every) and can_validate(self.data)
+        validates = is_due(section.validate_every) and not self._distills(step)
+        validates = validates and can_validate(self.data)
         previews = is_due(section.preview_every)
         if not (validates or previews or saves):
             return
@@ -287,7 +292,7 @@ class _Training:
 
     def _is_due(self, every: int) -> bool:
         step = self.state.step
-        return bool(every and step) and (step % every == 0 or step == self.recipe.total_steps)
+        return bool(every and step) and (step % every == 0 or self.state.is_finished(self.recipe))
 
     def _lacks_scores(self) -> bool:
         """Return whether this step, of a resumed run, is one that was to be scored."""
@@ -328,23 +333,14 @@ class _Training:
         )
 
     def _synthesizer(self, ema: SemanticUNet) -> Synthesizer:
-        recipe, metadata = self.recipe, self.state.model_metadata
-        size, labels = (recipe.height, recipe.width), self.data.labels
-        synthesizer = Synthesizer(
-            ema, self.context.codec, recipe.model, recipe.diffusion_config, labels, size, metadata
-        )
-        self._configure(synthesizer)
-        return synthesizer
+        codec, labels = self.context.codec, self.data.labels
+        return ema_synthesizer(self.state, self.recipe, codec, labels, ema)
 
     def _pipeline(self, ema: SemanticUNet) -> SemanticDiffusionPipeline:
         file = self.model_file(ema)
         pipe = SemanticDiffusionPipeline.wrap(file, ema)
-        self._configure(pipe.synthesizer)
+        configure(pipe.synthesizer, self.state, self.recipe)
         return pipe
-
-    def _configure(self, synthesizer: Synthesizer) -> None:
-        synthesizer.use_precision(self.state.precision)
-        synthesizer.set_compile(self.recipe.train.compile)
 
     def _check_finite(self) -> None:
         # A state that is not finite is never saved. All ranks ask: the mean is over all of them.

@@ -159,6 +159,10 @@ class LogWindow:
         self._first_log: tuple[float, int] | None = None  # when the first line came, at which step
         self.restart()
 
+    def begin_phase(self) -> None:
+        """Forget the speed so far: steps take another time from now on."""
+        self._first_log = None
+
     def restart(self) -> None:
         """Forget the steps of the last window; the next one begins now."""
         self.values: list[Tensor] = []

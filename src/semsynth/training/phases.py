@@ -124,3 +124,61 @@ class FinetuneSection(PhaseConfig):
     steps: int = Field(0, ge=0)
     learning_rate: float = Field(2e-5, gt=0)
     mask_dropout: float = Field(0.2, ge=0, le=1)
+
+
+class DistillSection(PhaseConfig):
+    """The third phase: adversarial fine-tuning into a generator of a few evaluations.
+
+    A discriminator says of each pixel its class or that it is generated (OASIS, arXiv 2012.04781).
+    It sees frozen features of ImageNet at four scales (as arXiv 2111.01007 and 2311.17042 do), and
+    images and masks that are augmented together (DiffAugment, arXiv 2006.10738). The phase begins
+    with the averaged weights, which the moving average goes on from, and with fresh optimizers.
+
+    Attributes:
+        steps: optimizer steps of the phase, of generator and discriminator each (0: no such phase).
+        learning_rate: of the generator, the network, after the warm-up.
+        discriminator_learning_rate: of the discriminator; warm-up and schedule are the
+            generator's.
+        betas: betas of both optimizers; without momentum (0), as alternating steps want it.
+        evaluations: evaluations of the network that an image takes afterwards: 1, 2 or 4.
+        noise_share: share of the samples that are made from pure noise; the others are made from
+            real images noised to 3/4, 1/2 or 1/4 of the timesteps.
+        reconstruction_weight: of the squared error to the real image, itself weighted by how much
+            of the image its noise has left (alpha_bar): nothing from pure noise.
+        diffusion_weight: of the loss of the phases before, at all timesteps (0: not computed, and
+            a step takes less time).
+        ema_decay: as ``train.ema_decay``, of this phase, which has fewer steps.
+        class_balance: how much more a pixel of a rare class counts: its weight is (the mean number
+            of pixels of a class over its own) to this power, from 0.3 to 4 (0: all the same).
+        discriminator_width: channels of the discriminator.
+        feature_upsampling: by which images are enlarged before their features are computed: 2 shows
+            finer detail, and takes longer.
+        diff_augment: augmentations of what the discriminator sees: ``color``, ``translation``,
+            ``cutout``.
+        check_every: steps between checks of the discriminator on held-out real images (0: none, and
+            the phase does not stop early).
+        stop_gap: the share of real pixels that the discriminator takes for real may be so much
+            lower for held-out images than for training images.
+        stop_patience: after so many checks in a row with a larger gap the phase stops: the
+            discriminator knows its training images. The model is then the average at the last check
+            before them.
+    """
+
+    steps: int = Field(0, ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    discriminator_learning_rate: float = Field(4e-4, gt=0)
+    betas: tuple[float, float] = Field((0.0, 0.99), strict=False)
+    evaluations: Literal[1, 2, 4] = 1
+    noise_share: float = Field(0.5, ge=0, le=1)
+    reconstruction_weight: float = Field(1.0, ge=0)
+    diffusion_weight: float = Field(1.0, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    class_balance: float = Field(0.5, ge=0, le=1)
+    discriminator_width: int = Field(64, ge=8)
+    feature_upsampling: Literal[1, 2] = 2
+    diff_augment: list[Literal["color", "translation", "cutout"]] = Field(
+        default_factory=lambda: ["color", "translation"]  # type: ignore[arg-type]
+    )
+    check_every: int = Field(100, ge=0)
+    stop_gap: float = Field(0.2, gt=0, le=1)
+    stop_patience: int = Field(3, ge=1)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tyro.conf
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from semsynth.core.config import Config, load_yaml, parse, set_value
 from semsynth.core.errors import UserError
 from semsynth.core.paths import path_name
 from semsynth.diffusion.config import DiffusionConfig, LossConfig, ProcessConfig, check_flow
 from semsynth.models.config import ModelConfig, whole_size
-from semsynth.training.phases import FinetuneSection, TrainSection
+from semsynth.training.phases import DistillSection, FinetuneSection, PhaseConfig, TrainSection
 from semsynth.training.recipe_keys import check_moved, spelled_out
 
 
@@ -42,17 +42,45 @@ class Recipe(Config):
     loss: LossConfig = Field(default_factory=lambda: LossConfig.model_validate({}))
     train: TrainSection
     finetune: FinetuneSection = Field(default_factory=lambda: FinetuneSection.model_validate({}))
+    distill: DistillSection = Field(default_factory=lambda: DistillSection.model_validate({}))
+
+    @model_serializer(mode="wrap")
+    def _without_no_distill(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if not self.distill.steps:  # so that the keys of runs without it are what they were
+            values.pop("distill", None)
+        return values
 
     @property
     def diffusion_config(self) -> DiffusionConfig:
-        """Return what sampling needs of the sections ``diffusion`` and ``loss``."""
+        """Return what sampling from the finished model needs."""
+        return self.diffusion_at(self.total_steps)
+
+    def diffusion_at(self, step: int) -> DiffusionConfig:
+        """Return what sampling needs, of the average after ``step`` steps.
+
+        Its ``evaluations`` are 0 until the phase ``distill`` has begun.
+        """
         predicted = self.loss.model_dump(include={"prediction", "learn_sigma"})
-        return DiffusionConfig.model_validate({**self.diffusion.model_dump(), **predicted})
+        values = {**self.diffusion.model_dump(), **predicted}
+        if step > self.diffusion_steps:
+            values["evaluations"] = self.distill.evaluations
+        return DiffusionConfig.model_validate(values)
+
+    @property
+    def diffusion_steps(self) -> int:
+        """Return the steps of the phases ``train`` and ``finetune``."""
+        return self.train.steps + self.finetune.steps
 
     @property
     def total_steps(self) -> int:
-        """Return the steps of both phases."""
-        return self.train.steps + self.finetune.steps
+        """Return the steps of all phases."""
+        return self.diffusion_steps + self.distill.steps
+
+    @property
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """Return the phases in their order."""
+        return self.train, self.finetune, self.distill
 
     @property
     def step_size(self) -> tuple[int, int]:
@@ -155,10 +183,43 @@ class Recipe(Config):
         check_flow(self.loss.prediction, self.diffusion.schedule)
         return self
 
+    @model_validator(mode="after")
+    def _can_be_distilled(self) -> Self:
+        if not self.distill.steps:
+            return self
+        where = f"distill.steps is {self.distill.steps}, and"
+        if self.loss.prediction != "sample":
+            raise ValueError(
+                f"{where} a network of few evaluations predicts the image: set loss.prediction to "
+                f"sample (it is {self.loss.prediction}), or distill.steps to 0"
+            )
+        if self.model.codec == "vae":
+            raise ValueError(
+                f"{where} the discriminator sees images, not an autoencoder's latents: set "
+                "model.codec to haar or pixel, or distill.steps to 0"
+            )
+        if self.train.sharding != "none":
+            raise ValueError(
+                f"{where} this phase wants the whole network in each process: set train.sharding "
+                "to none, or distill.steps to 0"
+            )
+        check_distilled_images(self)
+        return self
+
+
+def check_distilled_images(recipe: Recipe) -> None:
+    """Raise ValueError where the discriminator's features are not for the images."""
+    if recipe.distill.steps and not recipe.model.is_rgb:
+        raise ValueError(
+            f"distill.steps is {recipe.distill.steps}, and the discriminator sees RGB of 8 bits "
+            f"alone, these images have {recipe.model.image_channels} channels of "
+            f"{recipe.model.image_bits} bits: set distill.steps to 0, or prepare --channels rgb"
+        )
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train the generator, then fine-tune it with mask dropout; resumes an unfinished run.
+    """Train the generator, fine-tune it with mask dropout, distill it; resumes an unfinished run.
 
     Attributes:
         recipe: name of a recipe (`semsynth recipes` lists them), or a YAML file.
@@ -175,7 +236,8 @@ class TrainConfig:
         resume: resume an unfinished run in the output folder (--no-resume: refuse it).
         data_changed: if training images changed since the run began: say so and ask, or continue.
         mask_dropout: what fine-tuning drops: whole masks (the paper); region: in half of the
-            samples also classes and regions (finetune.region_dropout, if the recipe has none).
+            samples also classes and regions (finetune.region_dropout and distill.region_dropout, if
+            the recipe has none).
         set: changes of the recipe, as section.key=value; lr and bs are train.learning_rate and
             train.batch_size.
         track: show numbers and previews in tensorboard, wandb, mlflow or trackio, too; several with
@@ -204,9 +266,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def chosen_recipe(config: TrainConfig) -> Recipe:
     """Return the recipe that the options choose; UserError as ``load_recipe``."""
     recipe = load_recipe(config.recipe, config.set)
-    if config.mask_dropout == "region" and not recipe.finetune.region_dropout:
-        changed = recipe.finetune.model_copy(update={"region_dropout": REGION_DROPOUT})
-        recipe = recipe.model_copy(update={"finetune": changed})
+    for name in ("finetune", "distill") if config.mask_dropout == "region" else ():
+        phase: PhaseConfig = getattr(recipe, name)
+        if not phase.region_dropout:
+            changed = phase.model_copy(update={"region_dropout": REGION_DROPOUT})
+            recipe = recipe.model_copy(update={name: changed})
     return recipe
 
 

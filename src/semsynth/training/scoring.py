@@ -23,7 +23,6 @@ from semsynth.data.channels import as_rgb
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
-from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.judges import Judge, open_judges
 from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from semsynth.evaluation.metrics.kernel import unbiased_mmd
@@ -33,7 +32,7 @@ from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.segmentation.metrics import ConfusionMatrix
 from semsynth.training.checkpoints.store import MANIFEST, STATE, step_folder
 from semsynth.training.recipe import Recipe
-from semsynth.training.validation import PREVIEW_STEPS, evenly_spread
+from semsynth.training.validation import evenly_spread, quick_settings
 
 SCORED_MASKS = 64
 BEST = "best"
@@ -125,8 +124,7 @@ class Scorer:
     def _generate(self, synthesizer: Synthesizer, stems: Sequence[str]) -> Array:
         """Return images (B, H, W, 3) of masks, each of its own fixed noise, that of all runs."""
         data = self._data
-        steps = min(PREVIEW_STEPS, synthesizer.schedule.timesteps - 1)
-        settings = SamplerSettings(steps=steps, guidance_scale=synthesizer.default_guidance)
+        settings = quick_settings(synthesizer)
         masks = np.stack([data.read_mask(SPLIT, stem) for stem in stems])
         edges = None
         if synthesizer.instance_edges and data.has_instances(SPLIT):

@@ -28,9 +28,12 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from semsynth.core.devices import Precision
 from semsynth.data.labels import LabelSet
+from semsynth.models.codecs.codec import Codec
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network
+from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.training.checkpoints.store import each_tensor
+from semsynth.training.distill.state import Adversary
 from semsynth.training.recipe import Recipe
 
 
@@ -73,6 +76,7 @@ class TrainState:
         metadata: recipe, data set, licence and versions, for the model's files.
         precision: what the network computes in; the run's first start decides what ``auto`` is.
         step: optimizer steps taken.
+        adversary: of a recipe with the phase ``distill``.
     """
 
     unet: Any
@@ -81,6 +85,7 @@ class TrainState:
     metadata: dict[str, Any]
     precision: Precision = "no"
     step: int = 0
+    adversary: Adversary | None = None
 
     @property
     def plain_unet(self) -> SemanticUNet:
@@ -97,7 +102,10 @@ class TrainState:
         """
         unet = self.plain_unet
         options = StateDictOptions(full_state_dict=True, cpu_offload=_is_sharded(unet))
+        # PyTorch would take a step of an optimizer that has taken none.
+        adversary = self.adversary if self.adversary and self.adversary.optimizer.state else None
         return {
+            **({} if adversary is None else {"adversary": adversary.state_dict()}),
             "step": self.step,
             "model": get_model_state_dict(unet, options=options),
             "ema": ema.state_dict(),
@@ -114,10 +122,12 @@ class TrainState:
             saved: on rank 0, which sends it to the others; theirs is not used.
         """
         several = dist.is_initialized() and dist.get_world_size() > 1
-        numbers: list[Any] = [saved.get("step"), saved.get("ema_updates"), "optimizer" in saved]
+        stopped = saved.get("adversary", {}).get("stopped", False)
+        parts = saved.keys() & {"optimizer", "adversary"}
+        numbers: list[Any] = [saved.get("step"), saved.get("ema_updates"), parts, stopped]
         if several:
             dist.broadcast_object_list(numbers)
-        self.step, self.ema.updates, has_optimizer = numbers
+        self.step, self.ema.updates, parts, stopped = numbers
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=several)
         unet = self.plain_unet
 
@@ -125,13 +135,28 @@ class TrainState:
             # A broadcast sends the memory as it lies, and receives it as a contiguous tensor.
             return each_tensor(saved.get(name, {}), torch.Tensor.contiguous)
 
-        if has_optimizer:
+        if "optimizer" in parts:
             # Before the weights: PyTorch takes an empty step to make room for the moments.
             set_optimizer_state_dict(unet, self._optimizer, part("optimizer"), options=options)
             for group in self.optimizer.param_groups:
                 group["betas"] = tuple(group["betas"])  # lists after the transfer
         set_model_state_dict(unet, part("model"), options=options)
         set_model_state_dict(self.ema.module, part("ema"), options=options)
+        if "adversary" in parts and self.adversary is not None:
+            self.adversary.load_state_dict(part("adversary"), options)
+            self.adversary.progress.stopped = stopped
+
+    def is_finished(self, recipe: Recipe) -> bool:
+        """Return whether there are no more steps to take."""
+        stopped = self.adversary is not None and self.adversary.progress.stopped
+        return stopped or self.step >= recipe.total_steps
+
+    def restore_good(self) -> None:
+        """Take the average and the step of a phase that stopped early, on rank 0; else nothing."""
+        progress = None if self.adversary is None else self.adversary.progress
+        if progress is not None and progress.stopped and progress.good_weights:
+            self.ema.module.load_state_dict(progress.good_weights)
+            self.step = progress.good_step
 
     @property
     def model_metadata(self) -> dict[str, Any]:
@@ -187,13 +212,31 @@ def ema_model_file(
     """Return the averaged network (of ``full_ema``) with all that is needed to use it."""
     return ModelFile(
         recipe.model,
-        recipe.diffusion_config,
+        recipe.diffusion_at(state.step),
         labels,
         recipe.height,
         recipe.width,
         ema.state_dict(),
         state.model_metadata,
     )
+
+
+def ema_synthesizer(
+    state: TrainState, recipe: Recipe, codec: Codec, labels: LabelSet, ema: SemanticUNet
+) -> Synthesizer:
+    """Return what generates with the averaged network (of ``full_ema``), as training computes."""
+    diffusion, size = recipe.diffusion_at(state.step), (recipe.height, recipe.width)
+    synthesizer = Synthesizer(
+        ema, codec, recipe.model, diffusion, labels, size, state.model_metadata
+    )
+    configure(synthesizer, state, recipe)
+    return synthesizer
+
+
+def configure(synthesizer: Synthesizer, state: TrainState, recipe: Recipe) -> None:
+    """Let what generates compute as the training does."""
+    synthesizer.use_precision(state.precision)
+    synthesizer.set_compile(recipe.train.compile)
 
 
 def shard(network: SemanticUNet, device: torch.device) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -78,6 +77,8 @@ def phase_at(recipe: Recipe, step: int) -> tuple[PhaseConfig, int]:
     """Return the phase that ``step`` belongs to, and the step within it."""
     if step < recipe.train.steps:
         return recipe.train, step
+    if step >= recipe.diffusion_steps and recipe.distill.steps:
+        return recipe.distill, step - recipe.diffusion_steps
     return recipe.finetune, step - recipe.train.steps
 
 
@@ -92,6 +93,57 @@ def learning_rate(phase: PhaseConfig, step: int) -> float:
     return rate * (phase.lr_final + (1 - phase.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """A process's share of a batch on its device, as the network takes it.
+
+    Attributes:
+        x0: (B, C, h, w), the latents of the images.
+        noise: of their size.
+        weight: (B, 1, h, w), of latent pixels in the loss; None: all count.
+        augmentation: how images were augmented, for a network that is told; or None.
+        label_map: of some of them; label maps are large, so that they are made when they are used.
+        dropout_seeds: one for each image; None for a network without dropout.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    weight: Tensor | None
+    augmentation: Tensor | None
+    label_map: Callable[[slice], Tensor]
+    dropout_seeds: list[int] | None
+
+
+def make_inputs(state: TrainState, context: TrainContext, batch: Batch) -> Inputs:
+    """Move a batch to the device, its images encoded."""
+    recipe, device = context.recipe, context.device
+    x0, weight = encode_batch(context.codec, batch, device)
+    if recipe.train.has_channels_last(state.precision):
+        x0 = x0.contiguous(memory_format=torch.channels_last)
+    assert batch.noise is not None
+    noise = moved(batch.noise, device)
+    channels = moved(batch.channels, device)
+    edges = None if batch.edges is None else moved(batch.edges, device)
+    seeds = [derive_seed(recipe.seed, "dropout", state.step, i) for i in context.slots]
+
+    def label_map(part: slice) -> Tensor:
+        own = None if edges is None else edges[part]
+        return label_input(state.plain_unet, recipe.model, channels[part], own)
+
+    augmentation = _augment_params(recipe, batch, device)
+    dropout_seeds = seeds if recipe.model.dropout else None
+    return Inputs(x0, noise, weight, augmentation, label_map, dropout_seeds)
+
+
+def predict(state: TrainState, inputs: Inputs, part: slice, x: Tensor, t: Tensor) -> Tensor:
+    """Return the network's output for noised latents of some images of a batch."""
+    if inputs.dropout_seeds is not None:
+        seed_dropout(state.plain_unet, inputs.dropout_seeds[part])
+    params = None if inputs.augmentation is None else inputs.augmentation[part]
+    output = state.unet(x, t, inputs.label_map(part), augment_params_BA=params)
+    return output.sample  # type: ignore[no-any-return]
+
+
 def train_step(state: TrainState, context: TrainContext, batch: Batch) -> Tensor:
     """Take one optimizer step; return the numbers of ``step_names`` on the device."""
     recipe, device = context.recipe, context.device
@@ -103,47 +155,36 @@ def train_step(state: TrainState, context: TrainContext, batch: Batch) -> Tensor
         group["lr"] = learning_rate(phase, step_in_phase)
     state.unet.train()
     drop_masks(batch, dropped_masks(recipe, state.step, context.slots, phase.mask_dropout))
-    x0, weight = encode_batch(context.codec, batch, device)
-    if recipe.train.has_channels_last(state.precision):
-        x0 = x0.contiguous(memory_format=torch.channels_last)
-    assert batch.noise is not None
-    noise = moved(batch.noise, device)
+    inputs = make_inputs(state, context, batch)
+    x0, weight = inputs.x0, inputs.weight
     t = moved(step_timesteps(recipe, context.loss, state.step, context.slots), device)
-    channels = moved(batch.channels, device)
-    edges = None if batch.edges is None else moved(batch.edges, device)
-    augmentation = _augment_params(recipe, batch, device)
-    dropout_seeds = [derive_seed(recipe.seed, "dropout", state.step, i) for i in context.slots]
     sums = torch.zeros(len(step_names(context)) - 1, device=device)
     size = len(x0) // recipe.train.accumulation
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
-        # Label maps are large: only those of one micro-batch are made at a time.
-        label_map = label_input(
-            state.plain_unet, recipe.model, channels[part], None if edges is None else edges[part]
-        )
-        if recipe.model.dropout:
-            seed_dropout(state.plain_unet, dropout_seeds[part])
-        params = None if augmentation is None else augmentation[part]
-        network = partial(_predict, state.unet, label_map, params)
-        inputs = (x0[part], noise[part], t[part], None if weight is None else weight[part])
+        network = partial(predict, state, inputs, part)
+        pairs = (x0[part], inputs.noise[part], t[part], None if weight is None else weight[part])
         last = start + size >= len(x0)
         with nullcontext() if last else context.accelerator.no_sync(state.unet):
             with context.autocast(state.precision):
-                loss = context.loss(network, *inputs, context.channel_weights)
+                loss = context.loss(network, *pairs, context.channel_weights)
             # The gradient of the mean over the whole batch.
             context.accelerator.backward(loss.total.mean() * (size / len(x0)))
         sums += _sums(context, loss)
-    norm = context.accelerator.clip_grad_norm_(state.unet.parameters(), recipe.train.grad_clip)
-    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    norm = clipped_norm(state, context)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.ema.update(state.plain_unet)
     state.step += 1
-    return torch.cat([sums / len(x0), norm.detach().reshape(1)])
+    return torch.cat([sums / len(x0), norm])
 
 
-def _predict(unet: Any, label_map: Tensor, params: Tensor | None, x: Tensor, t: Tensor) -> Tensor:
-    return unet(x, t, label_map, augment_params_BA=params).sample  # type: ignore[no-any-return]
+def clipped_norm(state: TrainState, context: TrainContext) -> Tensor:
+    """Scale the network's gradient down where it is too long; return its norm before, (1,)."""
+    largest = context.recipe.train.grad_clip
+    norm = context.accelerator.clip_grad_norm_(state.unet.parameters(), largest)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return norm.detach().reshape(1)
 
 
 def _augment_params(recipe: Recipe, batch: Batch, device: torch.device) -> Tensor | None:

@@ -14,10 +14,11 @@ import yaml
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from PIL import Image
 
+from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
-from semsynth.training.recipe import Recipe
+from semsynth.training.recipe import Recipe, TrainConfig
 
 PROJECT = "semsynth"
 # What --track takes, and the package that it needs.
@@ -46,6 +47,14 @@ def tracker_names(words: Sequence[str]) -> list[str]:
                 f"{PACKAGES[name]}), or omit it: {name} only shows what is in the run's folder too"
             )
     return list(dict.fromkeys(names))
+
+
+def open_trackers(config: TrainConfig, recipe: Recipe, step: int, job: Job) -> Trackers | None:
+    """Open what ``--track`` names on rank 0; all ranks get the error of one that does not open."""
+    opened: list[Trackers] = []
+    if names := tracker_names(config.track):
+        job.run_on_rank0(lambda: opened.append(Trackers(names, job.folder, recipe, step)))
+    return opened[0] if opened else None
 
 
 class Trackers:

@@ -35,6 +35,8 @@ _STAGES = (
     (1, 3, 1, 6, 352),
 )
 _STEM = 32
+# Channels of the features of strides 2, 4, 8 and 16, the last of a stage each.
+PYRAMID = (16, 24, 48, 120)
 # The training's: levels 0 to 255, less 127, over 128.
 _MEAN, _STD = 127.0, 128.0
 
@@ -65,6 +67,7 @@ class Block(nn.Module):
         """Take ``channels``; give ``out``."""
         super().__init__()
         wide = channels * expansion
+        self.stride = stride
         self.expands = expansion != 1
         self.is_residual = stride == 1 and channels == out
         if self.expands:
@@ -142,6 +145,21 @@ class EfficientNetLite2(nn.Module):
             x = block(x)
         features: Tensor = F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
         return features
+
+    def pyramid(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Return the features before each halving, of strides 2, 4, 8 and 16.
+
+        They are (B, C, H / stride, W / stride), rounded up, with C of ``PYRAMID``.
+        """
+        x = F.relu6(self._bn0(self._conv_stem(images_BCHW)))
+        found: list[Tensor] = []
+        for block in self._blocks:
+            if block.stride == 2:
+                found.append(x)
+                if len(found) == len(PYRAMID):
+                    break
+            x = block(x)
+        return found
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return logits (B, 1000) of the network's input."""

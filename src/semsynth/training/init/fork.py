@@ -1,4 +1,4 @@
-"""``--fork``: a new run from the newest checkpoint of another one."""
+"""How a run begins: in its folder, with ``--fork`` from the newest checkpoint of another run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import atomic_folder, read_json, require_space
 from semsynth.core.logging import logger
@@ -23,14 +24,32 @@ from semsynth.training.checkpoints.store import (
     save_state,
 )
 from semsynth.training.init.from_model import (
+    SAVED_INIT,
     Initialization,
     noise_levels,
     read_saved_init,
     source_metadata,
+    starting_point,
 )
 from semsynth.training.init.transfer import another_network, attention_levels, codec_name
 from semsynth.training.recipe import Recipe, TrainConfig
 from semsynth.training.state import forked
+
+
+def claim_folder(
+    config: TrainConfig, recipe: Recipe, data: PreparedDataset, job: Job
+) -> Initialization | None:
+    """Make the folder this run's and this job's; return what the run starts from."""
+    job.wait_until_free()
+    if config.fork is not None:
+        job.run_on_rank0(lambda: fork(config, job.folder, recipe, data))
+    start = None
+    if config.from_checkpoint is not None or (job.folder / SAVED_INIT).exists():
+        start = starting_point(config, job.folder, recipe, data)
+    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
+    job.run_on_rank0(lambda: claim(job.folder, recipe, data, resume, start, config.data_changed))
+    job.acquire()
+    return start
 
 
 def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset) -> None:

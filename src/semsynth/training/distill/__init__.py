@@ -1,0 +1,1 @@
+"""The phase ``distill``: a denoiser becomes a generator of a few evaluations."""
