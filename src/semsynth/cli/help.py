@@ -108,14 +108,18 @@ HELP: dict[str, _Help] = {
                 "semsynth generate --model run --data prepared --split train --limit 100 "
                 "--output synthetic"
             ),
+            "data whose labels have other names than the model's": (
+                "semsynth generate --model aerial --data prepared --label-map names.yaml "
+                "--output samples"
+            ),
             "masks that were drawn or edited, without images": (
                 "semsynth generate --model run --masks my_masks --output drawn"
             ),
         },
         {
             "data": (
-                "model data masks masks_as output overwrite split per_mask limit native_size "
-                "small_masks"
+                "model data masks masks_as label_map output overwrite split per_mask limit "
+                "native_size small_masks"
             ),
             "sampling": "sampler steps guidance_scale guidance_interval seed",
             "computing": "device precision compile cache batch_size shard reference",

@@ -36,6 +36,10 @@ class GenerateConfig:
     labels."""
     masks_as: Literal["ids", "colors", "auto"] = "auto"
     """How the files of --masks are read: auto, as their values and palettes say."""
+    label_map: Path | None = None
+    """Where labels of --data have other names than the model's: a YAML file of lines `label of the
+    data: label of the model`; with nothing after the colon its pixels become unlabelled. Names that
+    are the same up to case and punctuation match without it."""
     split: str = "val"
     """Which masks: a split that was not trained on."""
     per_mask: int = 4
@@ -82,6 +86,8 @@ class GenerateConfig:
             raise UserError(f"--per-mask is {self.per_mask}: must be from 1 to {MAX_PER_MASK}")
         if self.masks is None and self.masks_as != "auto":
             raise UserError("--masks-as is for --masks; a prepared data set holds ids")
+        if self.masks is not None and self.label_map is not None:
+            raise UserError("--label-map is for --data; --masks holds ids or colours of the model")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}: must be at least 1")
         if self.batch_size < 1:

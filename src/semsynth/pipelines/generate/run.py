@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, write_bytes
@@ -20,6 +18,12 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.formats.provenance import training_origin
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
+from semsynth.pipelines.generate.labels import (
+    Masks,
+    Translation,
+    read_given,
+    translate_labels,
+)
 from semsynth.pipelines.generate.mask_folder import masks_of_folder
 from semsynth.pipelines.generate.sample_store import (
     KIND,
@@ -88,8 +92,8 @@ def generate(config: GenerateConfig, generator: Generator | None = None) -> dict
         n_missing (left to other processes), finished, contact_sheet.
 
     Raises:
-        UserError: no such checkpoint, data set or split; labels or size of the two differ; the
-            output belongs to something else; the disk is too small.
+        UserError: no such checkpoint, data set or split; labels of the data that the model does
+            not have, or another size; the output belongs to something else; the disk is too small.
     """
     if config.masks is None:
         return _generate(config, generator, PreparedDataset.open(config.data))
@@ -119,7 +123,9 @@ def _generate(
     if generator is None:
         generator = synthesizer = _load(config)
     _check_fit(generator, data, config)
+    labels = _labels_for(generator, data, specs, config)
     geometry.set_pixels(generator.pixels)
+    geometry.set_kept(None if labels is None else labels.kept)
     size = _batch_size(config, len(specs))
     batches = _batches(specs, store, size, shard)
     missing = [spec for batch in batches for spec in batch if not store.has(spec)]
@@ -129,10 +135,13 @@ def _generate(
     store.open(shard)
     if synthesizer is not None:
         _agree_and_report(synthesizer, store, (data.height, data.width), config, size)
-    n_new = _generate_batches(config, generator, data, store, batches, size)
+    masks = Masks(data, None if labels is None else labels.to_model, generator.instance_edges)
+    n_new = _generate_batches(config, generator, masks, store, batches, size)
     finished = all(store.has(spec) for spec in specs)
     if finished:
         made = {"generator_seed": config.seed, "checkpoint": checkpoint, **_origin(generator)}
+        if labels is not None:
+            made["labels"] = labels.names
         store.list_all(specs, {**_settings(config), **made})
         write_bytes(
             config.output / CONTACT_SHEET,
@@ -171,7 +180,7 @@ def _batch_size(config: GenerateConfig, count: int) -> int:
 def _generate_batches(
     config: GenerateConfig,
     generator: Generator,
-    data: PreparedDataset,
+    masks: Masks,
     store: SampleStore,
     batches: Sequence[Sequence[SampleSpec]],
     size: int,
@@ -185,12 +194,9 @@ def _generate_batches(
                 # A whole batch is generated even for one image of it, and a short one is padded:
                 # kernels of another shape would round differently.
                 padded = [*batch, *[batch[-1]] * (size - len(batch))]
-                masks = np.stack([data.read_mask(spec.split, spec.source) for spec in padded])
-                edges = None
-                if generator.instance_edges:
-                    edges = np.stack([data.read_edges(spec.split, spec.source) for spec in padded])
+                ids, edges = masks.read([(spec.split, spec.source) for spec in padded])
                 seeds = [spec.seed for spec in padded]
-                images = generator.generate(masks, seeds, config.settings, edges)
+                images = generator.generate(ids, seeds, config.settings, edges)
                 for spec, image in zip(batch, images, strict=False):
                     store.write(spec, image)
                 n_new += len(missing)
@@ -233,9 +239,18 @@ def _agree_and_report(
         logger.info(synthesizer.describe_cache(masks, mask_size))
 
 
+def _labels_for(
+    generator: Generator,
+    data: PreparedDataset,
+    specs: Sequence[SampleSpec],
+    config: GenerateConfig,
+) -> Translation | None:
+    masks = [(spec.split, spec.source) for spec in specs]
+    return translate_labels(data, masks, generator.labels, config.label_map)
+
+
 def _check_fit(generator: Generator, data: PreparedDataset, config: GenerateConfig) -> None:
     split = config.split
-    check_same_labels(generator.labels, data.labels, str(data.root))
     small = data.height < generator.height and data.width < generator.width
     if small and config.small_masks == "refuse":
         raise UserError(
@@ -249,36 +264,6 @@ def _check_fit(generator: Generator, data: PreparedDataset, config: GenerateConf
             f"{data.root}: masks of split '{split}' have no instance maps, whose edges the model "
             "was trained with; prepare data that have instances"
         )
-
-
-def check_same_labels(model: LabelSet, data: LabelSet, where: str) -> None:
-    """Check that the masks of ``where`` have the labels that a model was trained on.
-
-    Colours may differ; ids, names, channels and the ignored id may not.
-
-    Raises:
-        UserError: names the first difference.
-    """
-    ours = {label.id: (label.name, label.channel) for label in model.labels}
-    theirs = {label.id: (label.name, label.channel) for label in data.labels}
-    for i in sorted(ours.keys() | theirs.keys()):
-        if ours.get(i) != theirs.get(i):
-            raise UserError(
-                f"{where}: label {i} is {_describe(theirs.get(i))}, in the model it is "
-                f"{_describe(ours.get(i))}; use the data set that the model was trained for"
-            )
-    if model.ignore_id != data.ignore_id:
-        raise UserError(
-            f"{where}: ignores id {data.ignore_id}, the model {model.ignore_id}; "
-            "use the data set that the model was trained for"
-        )
-
-
-def _describe(label: tuple[str, int | None] | None) -> str:
-    if label is None:
-        return "missing"
-    name, channel = label
-    return f"'{name}' ({'no channel' if channel is None else f'channel {channel}'})"
 
 
 def _settings(config: GenerateConfig) -> dict[str, Any]:
@@ -322,6 +307,8 @@ def _output(config: GenerateConfig, checkpoint: str, data: PreparedDataset) -> O
         "native_size": config.native_size,
         **_settings(config),
     }
+    if (given := read_given(config.label_map)) is not None:
+        key["label_map"] = given
     inputs = {"masks": data.digests([config.split], kinds)}
     return Output(config.output, KIND, key, inputs, config.overwrite)
 

@@ -105,11 +105,16 @@ class OutputGeometry:
         """
         self._data = data
         self._native = native
+        self._kept: Array | None = None
         form = PreparedFormat(data.labels, data.height, data.width, data.info.resize, "png")
         if native:
             height, width = _native_size(data, split)
             form = replace(form, height=height, width=width, resize="stretch")
         self.form = form
+
+    def set_kept(self, kept: Array | None) -> None:
+        """Say what samples' masks hold for each id of the data; None: the ids themselves."""
+        self._kept = kept
 
     def set_pixels(self, pixels: PixelForm) -> None:
         """Make it that of images with these channels and bits; without it they are RGB."""
@@ -132,6 +137,8 @@ class OutputGeometry:
     def sample(self, split: str, source: str, image: Array) -> PreparedSample:
         """Return what to write for ``image`` (H, W, C), generated from the mask ``source``."""
         mask = self._data.read_mask(split, source)
+        if self._kept is not None:
+            mask = self._kept[mask].astype(mask.dtype)
         original, box = self.original_size_and_box(split, source)
         if self._native:
             mode = self._data.resize_mode(split, source)
