@@ -78,6 +78,7 @@ def _keys(recipe: Recipe, path: str) -> Iterator[str]:
     yield f"# {path}"
     values = recipe.model_dump(mode="json")
     # These are written only where they are not as usual.
+    values.setdefault("distill", recipe.distill.model_dump(mode="json"))
     values["model"] |= {n: getattr(recipe.model, n) for n in ("image_channels", "image_bits")}
     for name, _, entries in recipe_sections():
         section = _at(values, name)

@@ -182,7 +182,8 @@ def build_run(
     unet, codec = build_network(recipe.model, recipe.diffusion_config, data.labels.num_channels)
     bytes_each = 4 * sum(p.numel() for p in unet.parameters())
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
-    require_space(folder, 4 * bytes_each * more, "training")
+    copies = 5 if recipe.distill.steps else 4  # weights, average and moments; the last good average
+    require_space(folder, copies * bytes_each * more, "training")
     found = job.run_on_rank0(lambda: newest(folder, job.lock))
     if found is None and start is not None:
         start.initialize(unet, recipe, data)
@@ -239,10 +240,23 @@ def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset,
             *_channel_lines(recipe, data),
             f"  steps     {state.step:,} of {recipe.total_steps:,} done; {train.batch_size} images "
             f"a step, {recipe.step_size[0]}x{recipe.step_size[1]}",
+            *_distill_line(recipe),
             f"  device    {processes}, {precision}",
             f"  to watch  {previews}; `semsynth status {shlex.quote(str(job.folder))}`",
         )
     )
+
+
+def _distill_line(recipe: Recipe) -> list[str]:
+    """Return what is said of the phase ``distill``."""
+    section = recipe.distill
+    if not section.steps:
+        return []
+    n = section.evaluations
+    return [
+        f"  distill   the last {section.steps:,} steps, into a model of {n} "
+        f"evaluation{'s' * (n > 1)} an image"
+    ]
 
 
 def _channel_lines(recipe: Recipe, data: PreparedDataset) -> list[str]:

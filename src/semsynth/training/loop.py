@@ -33,8 +33,8 @@ from semsynth.training.build import (
     with_images_of,
 )
 from semsynth.training.checkpoints.store import CheckpointWriter
-from semsynth.training.distill.check import check, is_check_due
-from semsynth.training.distill.step import NAMES, distill_step
+from semsynth.training.distill import step as distill
+from semsynth.training.distill.check import check, is_check_due, warn_about_distill
 from semsynth.training.errors import not_finite_error, to_user_error
 from semsynth.training.init.fork import claim_folder
 from semsynth.training.metrics import LogWindow, Metrics, Throughput, in_words, read_metrics
@@ -120,6 +120,7 @@ def _train(
     job.start(recipe.total_steps)
     state, context = run or build_run(recipe, data, job, start)
     if job.is_main:
+        warn_about_distill(recipe, data, start is not None)
         logger.info(first_lines(state, context, data, job))
     trackers = open_trackers(config, recipe, state.step, job)
     training = _Training(state, context, data, job, on_checkpoint, trackers, scorer)
@@ -192,7 +193,7 @@ class _Training:
             for batch in batches(self.images, (first, total), train.workers, (job.rank, job.world)):
                 if state.step > first:
                     job.phase("step")
-                take_step = distill_step if self._distills(state.step + 1) else train_step
+                take_step = distill.distill_step if self._distills(state.step + 1) else train_step
                 self.window.values.append(take_step(state, self.context, batch))
                 job.step(state.step)
                 bar.update(1)
@@ -222,7 +223,7 @@ class _Training:
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
         if self._distills(step):
             speed.pop("mfu", None)  # of a step of the other phases
-            words = ", ".join(f"{name} {values[name]:.2f}" for name in NAMES[1:7])
+            words = f"{distill.in_words(values)}, {in_words(speed)}"
         logger.debug(f"step {step} of {status.total_steps}, {words}")
         if self.metrics is not None:
             self.job.lock.check()
@@ -249,7 +250,7 @@ class _Training:
             error = not_finite_error(state, context, self.job.folder, self.images, steps)
             raise self.job.same_error_on_all_ranks(error)
         phase, step_in_phase = phase_at(self.recipe, state.step - 1)
-        names = NAMES if self._distills(state.step) else step_names(context)
+        names = distill.NAMES if self._distills(state.step) else step_names(context)
         values = {name: round(value, 6) for name, value in zip(names, means, strict=True)}
         return {**values, "lr": learning_rate(phase, step_in_phase)}
 

@@ -145,6 +145,8 @@ class DistillSection(PhaseConfig):
             real images noised to 3/4, 1/2 or 1/4 of the timesteps.
         reconstruction_weight: of the squared error to the real image, itself weighted by how much
             of the image its noise has left (alpha_bar): nothing from pure noise.
+        perceptual_weight: of the squared difference of frozen features, each normalised, to the
+            real image's, weighted by alpha_bar too (LPIPS without its heads, arXiv 1801.03924).
         diffusion_weight: of the loss of the phases before, at all timesteps (0: not computed, and
             a step takes less time).
         ema_decay: as ``train.ema_decay``, of this phase, which has fewer steps.
@@ -171,6 +173,7 @@ class DistillSection(PhaseConfig):
     evaluations: Literal[1, 2, 4] = 1
     noise_share: float = Field(0.5, ge=0, le=1)
     reconstruction_weight: float = Field(1.0, ge=0)
+    perceptual_weight: float = Field(1.0, ge=0)
     diffusion_weight: float = Field(1.0, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)
     class_balance: float = Field(0.5, ge=0, le=1)

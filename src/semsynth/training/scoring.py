@@ -155,8 +155,10 @@ class Scorer:
             for name, key, real, form in shown
             if key in record
         ]
+        evaluations = self._recipe.diffusion_at(record["step"]).evaluations
         return {
             **{name: record[name] for name in ("step", *_NAMES) if name in record},
+            **({"evaluations": evaluations} if evaluations else {}),
             "judge": self._judge.sha256,
             "key": self.key,
             "dataset": self._data.info.name,
@@ -221,7 +223,8 @@ def scored(earlier: Sequence[Scores], step: int) -> Scores | None:
 class BestCheckpoint:
     """``best/`` of a run: the checkpoint with the highest mIoU so far, and its model.
 
-    It holds ``state.pt``, ``manifest.json`` (with the scores) and ``final_model.pth``, and is no
+    In the phase ``distill`` the best of that phase alone: its models are sampled otherwise. It
+    holds ``state.pt``, ``manifest.json`` (with the scores) and ``final_model.pth``, and is no
     part of the checkpoints that are thinned out. It is replaced as a whole.
     """
 
@@ -239,8 +242,8 @@ class BestCheckpoint:
         shutil.rmtree(run / _OLD, ignore_errors=True)
         self._found = self._read()
 
-    def _read(self) -> float | None:
-        """Return the mIoU of what is kept; None: nothing that could be compared."""
+    def _read(self) -> Scores | None:
+        """Return the scores of what is kept; None: nothing that could be compared."""
         path = self._folder / MANIFEST
         found = read_json(path).get("scores", {}) if path.is_file() else {}
         if not found:
@@ -251,7 +254,13 @@ class BestCheckpoint:
                 "replaces it"
             )
             return None
-        return float(found["miou"])
+        return dict(found)
+
+    def _is_better(self, facts: Scores) -> bool:
+        found, kind = self._found, "evaluations"
+        if found is None or found.get(kind) != facts.get(kind):
+            return True
+        return bool(facts["miou"] > found["miou"])
 
     def keep(self, model: ModelFile, facts: Scores) -> None:
         """Keep the checkpoint of a step, which is on the disk, if it is the best so far.
@@ -263,7 +272,7 @@ class BestCheckpoint:
         Raises:
             UserError: the disk is full; what was the best so far stays.
         """
-        if self._found is not None and facts["miou"] <= self._found:
+        if not self._is_better(facts):
             return
         checkpoint, new = step_folder(self._run, facts["step"]), self._run / _PARTIAL
         try:
@@ -279,5 +288,5 @@ class BestCheckpoint:
             self._folder.rename(self._run / _OLD)
         new.rename(self._folder)
         shutil.rmtree(self._run / _OLD, ignore_errors=True)
-        self._found = facts["miou"]
+        self._found = facts
         logger.info(f"step {facts['step']}: mIoU {facts['miou']:.3f}, the best so far: {BEST}/")

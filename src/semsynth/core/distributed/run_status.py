@@ -35,7 +35,7 @@ class Status:
             with a checkpoint and wants to be started again), ``failed``, ``finished``.
         reason: one line; why it was preempted or failed, else empty.
         step: optimizer steps that are done.
-        total_steps: of both phases.
+        total_steps: of all phases.
         phase: ``train``, ``validation``, ``preview``, ``checkpoint``.
         loss: mean over the steps since the line of the log before; None before the first.
         images_per_second: over all processes, in the same steps.

@@ -239,7 +239,7 @@ def _training(metadata: Metadata, file: ModelFile) -> Iterator[tuple[str, str]]:
     if "step" in metadata:
         yield "steps", f"{metadata['step']:,}"
     recipe: Mapping[str, Any] = metadata.get("recipe") or {}
-    for phase in ("train", "finetune"):
+    for phase in ("train", "finetune", "distill"):
         section = recipe.get(phase) or {}
         if section.get("steps"):
             values = [f"{key} {section[key]}" for key in _RECIPE_KEYS if key in section]

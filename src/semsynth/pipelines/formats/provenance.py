@@ -49,7 +49,7 @@ def trained_with_cfg_dropout(metadata: Metadata) -> bool:
 def trained_with_partial_masks(metadata: Metadata) -> bool:
     """Return whether training ever dropped classes or regions of masks; False if not known."""
     recipe = metadata.get("recipe") or {}
-    phases = (recipe.get("train") or {}, recipe.get("finetune") or {})
+    phases = [recipe.get(name) or {} for name in ("train", "finetune", "distill")]
     return any(phase.get("region_dropout", 0) and phase.get("steps", 0) for phase in phases)
 
 

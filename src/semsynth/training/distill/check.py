@@ -27,6 +27,23 @@ CHECKED_IMAGES = 64
 _BATCH = 8
 
 
+def warn_about_distill(recipe: Recipe, data: PreparedDataset, has_start: bool) -> None:
+    """Warn where the phase ``distill`` has nothing to begin with, or cannot stop early."""
+    section = recipe.distill
+    if not section.steps:
+        return
+    if not recipe.diffusion_steps and not has_start:
+        logger.warning(
+            f"recipe {recipe.name}: no phase comes before distill, and there is no --from: this is "
+            "adversarial training from scratch"
+        )
+    if section.check_every and not can_validate(data):
+        logger.warning(
+            f"{data.root}: has no held-out images (split val), so that the phase distill does not "
+            "stop early where the discriminator knows its training images"
+        )
+
+
 def is_check_due(recipe: Recipe, step: int, data: PreparedDataset) -> bool:
     """Return whether the discriminator is checked after ``step`` steps of the run."""
     within, every = step - recipe.diffusion_steps, recipe.distill.check_every

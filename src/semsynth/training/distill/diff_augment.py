@@ -1,7 +1,7 @@
 """DiffAugment (arXiv 2006.10738): what the discriminator sees is augmented, image and mask alike.
 
-Real and generated images are augmented by the same distribution, through which gradients flow, so
-that generated images do not show the augmentation. Colours change half as much as in the paper.
+A real image and the one generated for its mask are augmented alike, and gradients flow through it,
+so that generated images do not show the augmentation. Colours change half as much as in the paper.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHIFT, _HOLE = 1 / 8, 1 / 2  # of the sides
 
 @dataclass(frozen=True)
 class DiffAugment:
-    """The augmentation of some images: a function of (seed, step, slot, purpose).
+    """The augmentation of some images: a function of (seed, step, slot).
 
     Attributes:
         kinds: of ``color``, ``translation``, ``cutout``.
@@ -35,11 +35,9 @@ class DiffAugment:
     draws: Tensor
 
     @classmethod
-    def of(
-        cls, kinds: Collection[str], seed: int, step: int, slots: Iterable[int], purpose: str
-    ) -> DiffAugment:
+    def of(cls, kinds: Collection[str], seed: int, step: int, slots: Iterable[int]) -> DiffAugment:
         """Draw the augmentation of a step's samples."""
-        rows = [numpy_rng(seed, "DiffAugment", purpose, step, slot).random(7) for slot in slots]
+        rows = [numpy_rng(seed, "DiffAugment", step, slot).random(7) for slot in slots]
         return cls(kinds, torch.from_numpy(np.stack(rows)).float())
 
     def __getitem__(self, part: slice) -> DiffAugment:

@@ -17,9 +17,9 @@ from semsynth.core.rng import derive_seed
 from semsynth.evaluation.metrics.lite2 import FILE, PACKAGE, PYRAMID, EfficientNetLite2
 from semsynth.evaluation.metrics.stlpips import weights_in_package
 from semsynth.evaluation.metrics.weights import Unavailable
+from semsynth.training.recipe import Recipe
 
 _SLOPE = 0.2
-_PIXEL_WIDTH = 32
 
 
 def _normed(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Module:
@@ -35,18 +35,22 @@ class Discriminator(nn.Module):
     beside the finest features: what features of ImageNet do not tell is the finest texture.
     """
 
-    def __init__(self, classes: int, width: int) -> None:
-        """Build it with fresh weights; ``width``: of all its maps."""
+    def __init__(self, classes: int, width: int, upsampling: int) -> None:
+        """Build it with fresh weights.
+
+        Args:
+            classes: C.
+            width: channels of all its maps.
+            upsampling: of the images whose features it sees, 1 or 2.
+        """
         super().__init__()
         self.lateral = nn.ModuleList(_normed(n, width, 1) for n in PYRAMID)
         self.mix = nn.ModuleList(_normed(width, width, 3) for _ in PYRAMID)
         self.head = nn.ModuleList(nn.Conv2d(width, classes + 1, 1) for _ in PYRAMID)
         self.pixels = nn.Sequential(
-            _normed(3, _PIXEL_WIDTH, 3),
+            _normed(3, width, 3),
             nn.LeakyReLU(_SLOPE),
-            _normed(_PIXEL_WIDTH, width, 4, stride=2),
-            nn.LeakyReLU(_SLOPE),
-            _normed(width, width, 3),
+            _normed(width, width, 3, stride=2 // upsampling),  # to the size of the finest features
             nn.LeakyReLU(_SLOPE),
         )
         self.eval()
@@ -85,18 +89,12 @@ class Discriminator(nn.Module):
         for scale in reversed(range(len(features))):
             x = self.lateral[scale](features[scale])
             if above is not None:
-                x = x + _resized(above, x)
+                x = x + F.interpolate(above, x.shape[-2:], mode="bilinear", align_corners=False)
             if scale == 0:
-                x = x + _resized(self.pixels(image), x)
+                x = x + self.pixels(image)
             above = F.leaky_relu(self.mix[scale](x), _SLOPE)
             logits.append(self.head[scale](above).float())
         return logits
-
-
-def _resized(x: Tensor, like: Tensor) -> Tensor:
-    if x.shape[-2:] == like.shape[-2:]:
-        return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class FrozenFeatures:
@@ -124,8 +122,9 @@ def require_features() -> None:
         raise UserError(f"the phase distill {error}, or --set distill.steps=0") from None
 
 
-def fresh_discriminator(seed: int, classes: int, width: int) -> Discriminator:
-    """Return a discriminator whose weights depend on ``seed`` alone; random states stay."""
+def fresh_discriminator(recipe: Recipe, classes: int) -> Discriminator:
+    """Return a discriminator whose weights depend on the seed alone; random states stay."""
+    section = recipe.distill
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "discriminator"))
-        return Discriminator(classes, width)
+        torch.manual_seed(derive_seed(recipe.seed, "discriminator"))
+        return Discriminator(classes, section.discriminator_width, section.feature_upsampling)

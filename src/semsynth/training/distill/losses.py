@@ -89,6 +89,15 @@ class PixelLoss:
         return torch.stack(means).mean(0)
 
 
+def perceptual_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
+    """Return the mean squared distances (B,) of normalised features, over pixels and scales."""
+    means = []
+    for pair in zip(features, others, strict=True):
+        a, b = (x.float() / (x.float().norm(dim=1, keepdim=True) + 1e-3) for x in pair)
+        means.append(((a - b) ** 2).sum(1).mean((1, 2)))
+    return torch.stack(means).mean(0)
+
+
 def _scales(logits: list[Tensor], target_BHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits with the targets at the centres of their pixels."""
     for x in logits:

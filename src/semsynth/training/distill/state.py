@@ -90,7 +90,7 @@ def make_adversary(
 ) -> Adversary:
     """Return a fresh discriminator of a recipe, the same in all processes."""
     section = recipe.distill
-    discriminator = fresh_discriminator(recipe.seed, loss.classes, section.discriminator_width)
+    discriminator = fresh_discriminator(recipe, loss.classes)
     discriminator.to(device)
     optimizer = torch.optim.AdamW(
         discriminator.parameters(),

@@ -7,6 +7,7 @@ included: that saves a forward pass of both networks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from semsynth.core.rng import numpy_rng
 from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
 from semsynth.training.distill.diff_augment import DiffAugment
-from semsynth.training.distill.losses import PixelLoss
+from semsynth.training.distill.losses import PixelLoss, perceptual_distance
 from semsynth.training.distill.state import Adversary
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState
@@ -42,6 +43,7 @@ NAMES = (
     "generator_loss",
     "discriminator_loss",
     "reconstruction_loss",
+    "perceptual_loss",
     "diffusion_loss",
     "real_accuracy",
     "generated_accuracy",
@@ -68,6 +70,21 @@ class _Seen:
         return _Seen(self.image.detach(), [x.detach() for x in self.features], self.target)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What the generator made of a micro-batch.
+
+    Attributes:
+        latents: predicted, (B, C, h, w).
+        seen: what is seen of their images.
+        real: what is seen of the real images of the same masks.
+    """
+
+    latents: Tensor
+    seen: _Seen
+    real: _Seen
+
+
 def distill_step(state: TrainState, context: TrainContext, batch: Batch) -> Tensor:
     """Take a step of both optimizers; return the numbers of ``NAMES`` on the device."""
     assert state.adversary is not None
@@ -78,6 +95,13 @@ def distill_step(state: TrainState, context: TrainContext, batch: Batch) -> Tens
     state.ema.update(state.plain_unet)
     state.step += 1
     return torch.cat([step.sums / len(step.inputs.x0), norm])
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """Return the numbers of ``NAMES`` for a line on the terminal."""
+    losses = (f"{name} {values[f'{name}_loss']:.2f}" for name in ("generator", "discriminator"))
+    found = (f"{name} {values[f'{name}_accuracy']:.0%}" for name in ("real", "generated"))
+    return f"{', '.join(losses)}, recognised: {', '.join(found)}"
 
 
 def begin_step(state: TrainState, recipe: Recipe) -> None:
@@ -124,9 +148,8 @@ class _Step:
         self.pixels = pixels
         t = noise_levels(recipe, state.step, slots, context.loss.schedule.timesteps)
         self.t = t.to(device)
-        kinds, seed = self.section.diff_augment, recipe.seed
-        draw = partial(DiffAugment.of, kinds, seed, state.step, slots)
-        self.augment_real, self.augment_generated = draw("real"), draw("generated")
+        kinds = self.section.diff_augment
+        self.augment = DiffAugment.of(kinds, recipe.seed, state.step, slots)
         size = len(pixels) // recipe.train.accumulation
         self.parts = [slice(i, i + size) for i in range(0, len(pixels), size)]
         self.sums = torch.zeros(len(NAMES) - 1, device=device)
@@ -135,7 +158,7 @@ class _Step:
     def loss(self) -> PixelLoss:
         return self.adversary.loss
 
-    def train_discriminator(self) -> tuple[Tensor, _Seen] | None:
+    def train_discriminator(self) -> _Made | None:
         """Take the discriminator's step; return the generator's images with their gradients.
 
         None with ``train.accumulation``, where the gradients would take too much memory: then they
@@ -144,19 +167,18 @@ class _Step:
         discriminator, optimizer = self.adversary.discriminator, self.adversary.optimizer
         discriminator.update_norms()
         is_whole = len(self.parts) == 1
-        made = None
+        made: _Made | None = None
         for part in self.parts:
             with torch.set_grad_enabled(is_whole), self._unsynchronised(self._is_last_pass(part)):
-                latents, seen = self._generate(part)
-            made = (latents, seen)
-            loss = self._discriminator_loss(part, seen.detached())
-            (loss * (len(seen.image) / len(self.pixels))).backward()
+                made = self._generate(part)
+            loss = self._discriminator_loss(made.real, made.seen.detached())
+            (loss * (len(made.latents) / len(self.pixels))).backward()
         self._average_gradients()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return made if is_whole else None
 
-    def train_generator(self, made: tuple[Tensor, _Seen] | None) -> Tensor:
+    def train_generator(self, made: _Made | None) -> Tensor:
         """Take the generator's step; return its gradient's norm, (1,).
 
         Args:
@@ -167,8 +189,8 @@ class _Step:
         for part in self.parts:
             share = (part.stop - part.start) / len(self.pixels)
             with self._unsynchronised(self._is_last_pass(part)):
-                latents, seen = made or self._generate(part)
-                context.accelerator.backward(self._generator_loss(part, latents, seen) * share)
+                loss = self._generator_loss(part, made or self._generate(part))
+                context.accelerator.backward(loss * share)
             if self.section.diffusion_weight:
                 with self._unsynchronised(part is self.parts[-1]):
                     context.accelerator.backward(self._diffusion_loss(part) * share)
@@ -189,8 +211,8 @@ class _Step:
         waits: AbstractContextManager[None] = self.context.accelerator.no_sync(self.state.unet)
         return waits
 
-    def _generate(self, part: slice) -> tuple[Tensor, _Seen]:
-        """Return predicted latents of a part of the batch, and what is seen of their images."""
+    def _generate(self, part: slice) -> _Made:
+        """Generate from a part of the batch."""
         state, inputs, context = self.state, self.inputs, self.context
         x0, noise, t = inputs.x0[part], inputs.noise[part], self.t[part]
         schedule = context.loss.schedule
@@ -201,10 +223,12 @@ class _Step:
         image = context.codec.decode(latents).clamp(-_BOUND, _BOUND)
         if self.content is not None:
             image = torch.where(self.content[part], image, self.pixels[part])
-        return latents, self._see(image, self.target[part], self.augment_generated[part])
+        with torch.no_grad():
+            real = self._see(self.pixels[part], part)
+        return _Made(latents, self._see(image, part), real)
 
-    def _see(self, image: Tensor, target: Tensor, augment: DiffAugment) -> _Seen:
-        image, target = augment(image, target)
+    def _see(self, image: Tensor, part: slice) -> _Seen:
+        image, target = self.augment[part](image, self.target[part])
         with self.context.autocast(self.state.precision):
             return _Seen(image, self.adversary.features(image), target)
 
@@ -213,9 +237,7 @@ class _Step:
             found: list[Tensor] = self.adversary.discriminator(seen.image, seen.features)
         return found
 
-    def _discriminator_loss(self, part: slice, generated: _Seen) -> Tensor:
-        with torch.no_grad():
-            real = self._see(self.pixels[part], self.target[part], self.augment_real[part])
+    def _discriminator_loss(self, real: _Seen, generated: _Seen) -> Tensor:
         of_real, of_generated = self._logits(real), self._logits(generated)
         loss = self.loss.real(of_real, real.target)
         loss = loss + self.loss.generated(of_generated, generated.target)
@@ -226,21 +248,34 @@ class _Step:
         )
         return loss.mean()
 
-    def _generator_loss(self, part: slice, latents: Tensor, seen: _Seen) -> Tensor:
-        section, inputs = self.section, self.inputs
-        adversarial = self.loss.real(self._logits(seen), seen.target)
-        alpha, _ = self.context.loss.schedule.coefficients(self.t[part], latents)
+    def _generator_loss(self, part: slice, made: _Made) -> Tensor:
+        section = self.section
+        adversarial = self.loss.real(self._logits(made.seen), made.seen.target)
+        alpha, _ = self.context.loss.schedule.coefficients(self.t[part], made.latents)
+        known = alpha[:, 0, 0, 0] ** 2  # the share of the image that its noise has left
+        reconstruction = known * self._squared_error(part, made.latents)
+        perceptual = torch.zeros_like(known)
+        if section.perceptual_weight:
+            perceptual = known * perceptual_distance(made.seen.features, made.real.features)
+        total = adversarial + section.reconstruction_weight * reconstruction
+        total = total + section.perceptual_weight * perceptual
+        self._add(
+            loss=total,
+            generator_loss=adversarial,
+            reconstruction_loss=reconstruction,
+            perceptual_loss=perceptual,
+        )
+        return total.mean()
+
+    def _squared_error(self, part: slice, latents: Tensor) -> Tensor:
+        """Return the mean squared errors to the real images (B,), without padding."""
+        inputs = self.inputs
         error = (latents - inputs.x0[part]) ** 2
         if inputs.weight is None:
-            mean = error.mean((1, 2, 3))
-        else:
-            counts = inputs.weight[part]
-            mean = (error * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp(min=1)
-            mean = mean / error.shape[1]
-        reconstruction = alpha[:, 0, 0, 0] ** 2 * mean
-        total = adversarial + section.reconstruction_weight * reconstruction
-        self._add(loss=total, generator_loss=adversarial, reconstruction_loss=reconstruction)
-        return total.mean()
+            return error.mean((1, 2, 3))
+        counts = inputs.weight[part]
+        total = (error * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp(min=1)
+        return total / error.shape[1]
 
     def _diffusion_loss(self, part: slice) -> Tensor:
         state, inputs, context = self.state, self.inputs, self.context

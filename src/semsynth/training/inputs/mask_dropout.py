@@ -38,7 +38,7 @@ class RegionDropout:
     """Which pixels of a sample's mask become unlabelled: a function of (seed, position).
 
     Attributes:
-        recipe: for the shares of both phases, batch size and seed.
+        recipe: for the shares of the phases, batch size and seed.
         unlabelled: ``LabelSet.unlabelled_channel``.
     """
 
