@@ -66,9 +66,12 @@ class ModelConfig(Config):
         augment_condition: how a training image was augmented (flip, scale and position of the crop,
             colors) is an input of the network, so that generated images do not show the
             augmentations (arXiv 2206.00364, appendix F.2).
+        pixel_head: width of a head that corrects the predicted image at the resolution of its
+            pixels, so that blocks of the codec ``haar`` fit together (0: none, as in the paper).
         image_channels: channels of the images; training takes those of its data.
         image_bits: their values are 0 to 2**image_bits - 1, which become -1 to 1; training takes
-            those of its data, too. Neither is written where images are RGB of 8 bits.
+            those of its data, too. Neither is written where images are RGB of 8 bits, nor is
+            ``pixel_head`` where it is 0.
     """
 
     codec: Literal["pixel", "haar", "vae"] = "haar"
@@ -85,6 +88,7 @@ class ModelConfig(Config):
     label_features: int = Field(0, ge=0)
     instance_edges: bool = False
     augment_condition: bool = False
+    pixel_head: int = Field(0, ge=0)
     image_channels: int = Field(3, ge=1, le=8)
     image_bits: int = Field(8, ge=8, le=16)
 
@@ -140,11 +144,19 @@ class ModelConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _head_sees_pixels(self) -> Self:
+        if self.pixel_head and self.codec == "vae":
+            raise ValueError("pixel_head is for the codecs haar and pixel; set it to 0")
+        return self
+
     @model_serializer(mode="wrap")
-    def _without_usual_images(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_usual_values(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         if self.is_rgb:
             values = {k: v for k, v in values.items() if k not in ("image_channels", "image_bits")}
+        if not self.pixel_head:
+            del values["pixel_head"]
         return values
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.core.rng import derive_seed
+from semsynth.models.codecs.codec import HaarCodec, PixelCodec
 
 Modulation = tuple[Tensor, Tensor]
 """1 + gamma and beta of one norm, each (M, C, H, W)."""
@@ -36,6 +37,7 @@ NormAct = Callable[[nn.Module, Tensor, SpadeInput | None, Modulation | None], Te
 ``compiled_norms``."""
 
 EPS = 1e-5
+_SPREAD_CHANNELS = 16  # of PixelHead, at each image pixel
 
 # PyTorch's CPU kernel for channels_last is fast for maps of so many pixels, or groups of so many
 # channels. Otherwise it walks group by group in strips of channels; a strip that is shorter than a
@@ -301,3 +303,52 @@ def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) ->
     angles = t_B.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
     embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
     return F.pad(embedding, (0, width % 2))
+
+
+class PixelHead(nn.Module):
+    """A head that finishes the predicted image at the resolution of its pixels.
+
+    Behind the Haar codec a pixel of the latent is a block of 4 x 4 image pixels (with two levels),
+    and the last convolution predicts each block from features of its own. Edges across blocks then
+    do not fit exactly, and a grid is seen. This head sees the image across the borders of blocks:
+
+        x0 = x0' + encode(correction(decode(x0'), spread(h)))
+
+    where x0' is what the last convolution predicts, h the map that it sees, and ``spread`` a
+    learned rearrangement of channels to pixels (arXiv 1609.05158). The correction's own last
+    convolution starts at zero: a head that is added to a trained network changes nothing at first.
+
+    Args:
+        width_in: channels of the network's last map.
+        channels: of the latent.
+        side: image pixels that a latent pixel covers along a side, a power of two.
+        width: channels of the head's maps.
+    """
+
+    def __init__(self, width_in: int, channels: int, side: int, width: int) -> None:
+        """Build it with fresh weights that correct nothing."""
+        super().__init__()
+        colours = channels // side**2
+        levels = side.bit_length() - 1
+        self.side = side
+        self._codec = HaarCodec(levels, colours) if levels else PixelCodec(colours)
+        self.spread = nn.Conv2d(width_in, _SPREAD_CHANNELS * side**2, 1)
+        self.conv1 = nn.Conv2d(_SPREAD_CHANNELS + colours, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv3 = nn.Conv2d(width, colours, 3, padding=1)
+        nn.init.zeros_(self.conv3.weight)
+        nn.init.zeros_(self.conv3.bias)  # type: ignore[arg-type]
+
+    def forward(self, h_BCHW: Tensor, latent_BCHW: Tensor) -> Tensor:
+        """Return the corrected latent, float32.
+
+        Args:
+            h_BCHW: the network's last map, activated.
+            latent_BCHW: what its last convolution predicts.
+        """
+        latent = latent_BCHW.float()  # the transform is exact in float32 alone
+        image = self._codec.decode(latent)
+        spread = F.pixel_shuffle(self.spread(h_BCHW), self.side)
+        correction = F.silu(self.conv1(torch.cat([image.to(spread.dtype), spread], dim=1)))
+        correction = self.conv3(F.silu(self.conv2(correction)))
+        return latent + self._codec.encode(correction.float())

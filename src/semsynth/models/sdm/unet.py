@@ -22,6 +22,7 @@ from semsynth.models.config import Compile
 from semsynth.models.sdm.blocks import (
     Attention,
     GroupNorm,
+    PixelHead,
     ResBlock,
     SpadeInput,
     SpadeNorm,
@@ -74,6 +75,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             SPADE norms then share as their input; 0 gives them the map itself, as in the paper.
         instance_edges: the last of ``label_channels`` is the map of the edges of instances.
         augment_channels: numbers that say how a training image was augmented (0: not an input).
+        pixel_head: width of a ``PixelHead`` (0: none).
+        pixel_side: its image pixels per latent pixel, along one side.
 
     Attributes:
         checkpoint_levels: with ``enable_gradient_checkpointing``, of how many levels, the largest
@@ -99,17 +102,16 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         label_features: int = 0,
         instance_edges: bool = False,
         augment_channels: int = 0,
+        pixel_head: int = 0,
+        pixel_side: int = 1,
     ) -> None:
         """Build the network; see the class for the arguments."""
         super().__init__()
         self.gradient_checkpointing, self.checkpoint_levels = False, len(channel_mult)
-        self.channels = in_channels
-        self.label_channels = label_channels
-        self.instance_edges = instance_edges
-        self.label_patch = label_patch
+        self.channels, self.label_channels = in_channels, label_channels
+        self.instance_edges, self.label_patch = instance_edges, label_patch
         self.factor = 2 ** (len(channel_mult) - 1)
-        widths = [int(mult * base_channels) for mult in channel_mult]
-        self.widths = widths
+        widths = self.widths = [int(mult * base_channels) for mult in channel_mult]
         embedding = 4 * base_channels
         self.base_channels = base_channels
         self.time_in = nn.Linear(base_channels, embedding)
@@ -130,9 +132,11 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         self.middle_attention = Attention(widths[-1], head_channels)
         self.middle2 = ResBlock(widths[-1], widths[-1], embedding, dropout, spade)
         self._build_decoder(skips, blocks_per_level, (embedding, dropout, spade), attention)
-        self._build_end(out_channels, embedding, augment_channels)
+        self._build_end(out_channels, embedding, augment_channels, (pixel_side, pixel_head))
 
-    def _build_end(self, out_channels: int, embedding: int, augment_channels: int) -> None:
+    def _build_end(
+        self, out_channels: int, embedding: int, augment_channels: int, head: tuple[int, int]
+    ) -> None:
         self.norm_out = GroupNorm(norm_groups(self.widths[0]), self.widths[0])
         self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
@@ -141,6 +145,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             # No bias: all zeros, as in sampling, have no effect, so that they need not be given.
             self.augment_in = nn.Linear(augment_channels, embedding, bias=False)
             nn.init.zeros_(self.augment_in.weight)
+        self.head = PixelHead(self.widths[0], self.channels, *head) if head[1] else None
 
     def _build_encoder(
         self, blocks: int, embedding: int, dropout: float, attention: Any
@@ -358,7 +363,9 @@ class SemanticUNet(ModelMixin, ConfigMixin):
 
     def project_out(self, h: Tensor) -> Tensor:
         """Return the prediction, (B, out_channels, H, W), from the decoder's last map."""
-        return self.conv_out(F.silu(self.norm_out(h)))  # type: ignore[no-any-return]
+        h = F.silu(self.norm_out(h))
+        out: Tensor = self.conv_out(h)
+        return out if self.head is None else self.head(h, out)
 
     def _split_by_stage(self, conditions: Sequence[SpadeInput]) -> list[tuple[SpadeInput, ...]]:
         """Return the conditions of the middle and of each stage of the decoder."""

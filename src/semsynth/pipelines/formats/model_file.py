@@ -105,6 +105,8 @@ def fresh_network(
         label_features=model.label_features,
         instance_edges=model.instance_edges,
         augment_channels=len(AUGMENT_PARAMS) if model.augment_condition else 0,
+        pixel_head=model.pixel_head,
+        pixel_side=model.downscale if model.pixel_head else 1,
     )
     return unet
 
