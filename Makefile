@@ -26,7 +26,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
 	@sed -n 's/^#   /  /p' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.core  ## the whole pipeline on the built-in data set, ending with a page
+demo: $(VENV)/.core  ## the whole pipeline on real images, in minutes, ending with a page
 	$(BIN)/semsynth demo --output $(OUTPUT) $(ARGS)
 
 # One thread a worker: two workers with two threads each would fight over two cores.

@@ -1,4 +1,4 @@
-"""The demo with budgets so small that only its structure can be tested, not its images."""
+"""The demo of streets with budgets so small that only its structure can be tested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from semsynth.cli.demo import DemoBudget, DemoConfig, headline, run_demo
+from semsynth.cli.demo import DemoBudget, DemoConfig, run_demo
+from semsynth.cli.demo.streets import headline
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 
@@ -24,6 +25,7 @@ BUDGET = DemoBudget(
     finetune_steps=1,
     per_mask=2,
     sampler_steps=2,
+    guidance_scale=2.0,
     synthetic_count=4,
     real_images=4,
     trials=1,
@@ -48,7 +50,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
     folder = tmp_path_factory.mktemp("demo")
     (folder / "tiny.yaml").write_text(RECIPE)
     recipe = str(folder / "tiny.yaml")
-    return DemoConfig(output=folder / "out", recipe=recipe, device="cpu", budget=BUDGET)
+    return DemoConfig("streets", folder / "out", recipe=recipe, device="cpu", budget=BUDGET)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +97,9 @@ def test_other_settings_need_another_folder(config: DemoConfig, result: dict[str
 
 
 def test_the_command_says_where_the_page_is(config: DemoConfig, result: dict[str, Any]) -> None:
-    flags = [f"--budget.{k.replace('_', '-')}={v}" for k, v in vars(BUDGET).items()]
+    flags = [f"--budget.{k.replace('_', '-')}={v}" for k, v in vars(BUDGET).items() if v]
     flags += ["--output", str(config.output), "--recipe", config.recipe, "--device", "cpu"]
+    flags += ["--source", "streets"]
     done = subprocess.run(
         [sys.executable, "-m", "semsynth", "demo", *flags, "--json"],
         capture_output=True,

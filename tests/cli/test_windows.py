@@ -25,9 +25,9 @@ from semsynth.cli import main
 PEAK = """
 class Info: peak_wset = 2_000_000_000
 psutil.Process.memory_info = lambda self: Info
-import semsynth.cli.demo as demo
+import semsynth.cli.demo.stages as demo
 import semsynth.cli.cluster.slurm
-assert demo._peak_memory_gb() == 2.0
+assert demo.peak_memory_gb() == 2.0
 """
 
 

@@ -126,7 +126,7 @@ VERBS: dict[str, Verb] = {
         function="semsynth.cli.export:export",
     ),
     "demo": Verb(
-        "run the whole pipeline on the built-in data set",
+        "run the whole pipeline on real images that come with the package",
         config="semsynth.cli.demo:DemoConfig",
         function="semsynth.cli.demo:run_demo",
     ),

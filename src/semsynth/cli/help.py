@@ -15,7 +15,7 @@ class _Help(NamedTuple):
 
 
 WORKFLOW = {
-    "everything on built-in data, in minutes": "semsynth demo",
+    "everything on real images, in minutes": "semsynth demo",
     "your images and masks": "semsynth prepare my_images --output prepared",
     "a generator of them": "semsynth train --data prepared --recipe camvid_480 --output run",
     "images for its masks": "semsynth generate --model run --data prepared --output samples",
@@ -249,7 +249,14 @@ HELP: dict[str, _Help] = {
             "model card": "report samples data",
         },
     ),
-    "demo": _Help({"into another folder": "semsynth demo --output streets"}),
+    "demo": _Help(
+        {
+            "on real images that come with the package, by its models": "semsynth demo",
+            "on built-in streets, by a model trained from scratch": (
+                "semsynth demo --source streets --output streets"
+            ),
+        }
+    ),
     "doctor": _Help({"this machine": "semsynth doctor"}),
     "recipes": _Help(
         {
