@@ -19,7 +19,12 @@ from semsynth.evaluation import sweep as sweeping
 from semsynth.evaluation.config import EvaluateConfig, parse_sweeps
 from semsynth.evaluation.run import evaluate
 from semsynth.models.config import ModelConfig
-from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    build_network,
+    load_model_file,
+    save_model_file,
+)
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.train import train_segmenter
@@ -248,3 +253,19 @@ def test_another_model_is_refused(
         evaluate(config("steps=1,2", max=4, model=other))
     again = replace(config("steps=1,2", max=4, model=other), overwrite=True)
     assert len(evaluate(again)["sweep"]["points"]) == 2
+
+
+def test_a_sweep_of_a_distilled_model(
+    config: Callable[..., EvaluateConfig], generated: list[tuple[float, int]], model: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    file = load_model_file(model)
+    (tmp_path / "distilled").mkdir()
+    path = tmp_path / "distilled" / "final_model.pth"
+    save_model_file(path, replace(file, diffusion=DiffusionConfig(evaluations=4)))
+    with pytest.raises(UserError, match=r"--sweep steps=20: this model generates in 4 evaluations"):
+        evaluate(config("steps=4,20", model=path))
+    assert not generated and not (tmp_path / "sweep").exists()
+    report = evaluate(config("steps=1,2,4", model=path))
+    assert [point["value"] for point in report["sweep"]["points"]] == [1, 2, 4]
+    assert set(generated) == {(1.0, 1), (1.0, 2), (1.0, 4)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from semsynth.cli.common import finish, parse
 from semsynth.core.errors import UserError
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class PlanConfig:
     """Classes with a condition channel, without --data; known for the recipes of the package."""
     images: int = 1000
     """Images to generate afterwards."""
-    steps: int = 20
-    """Denoising steps of an image."""
+    steps: int | None = None
+    """Denoising steps of an image; 20 by default, or the evaluations of a recipe with the phase
+    distill."""
     measure: bool = True
     """Time some real steps on this machine, where the plan is for it."""
     set: tuple[str, ...] = ()
@@ -76,7 +78,9 @@ def main(argv: list[str]) -> int:
     from semsynth.planning.plan import InferenceWorkload, make_plan
     from semsynth.planning.text import text
 
-    inference = InferenceWorkload(config.images, config.steps)
+    evaluations = recipe.diffusion_config.evaluations
+    steps = SamplerSettings(steps=config.steps).of_model(evaluations).steps
+    inference = InferenceWorkload(config.images, steps, guided=not evaluations)
     plan = make_plan(recipe, channels, hardware_of(config), inference, training_images(config))
     if as_json:
         return finish(plan, as_json)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -19,6 +19,7 @@ from semsynth.core.errors import UserError
 Prediction = Literal["sample", "epsilon", "v_prediction", "flow_prediction"]
 Weighting = Literal["uniform", "snr_plus_one", "min_snr"]
 
+EVALUATIONS = (1, 2, 4)  # of a distilled model
 MIN_SNR_GAMMA = 5.0  # arXiv 2303.09556, section 4
 # What model files had before recipes had a section `loss`; sampling does not need it.
 _TRAINING_ONLY = ("loss_sigma_min", "min_snr_gamma", "times", "logit_mean", "logit_std")
@@ -156,23 +157,29 @@ def check_flow(prediction: Prediction, schedule: str) -> None:
         raise ValueError("prediction: flow_prediction and schedule: flow need each other")
 
 
-SamplerName = Literal["dpm++", "unipc", "euler", "ddim", "ddpm"]
-SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+SamplerName = Literal["dpm++", "unipc", "euler", "ddim", "ddpm", "lcm"]
+FEW_STEP: SamplerName = "lcm"
+SAMPLERS = tuple(name for name in get_args(SamplerName) if name != FEW_STEP)
 MAX_STEPS = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class SamplerSettings:
     """How an image is sampled: all that it depends on beside checkpoint, mask and seed.
 
+    What is not given is ``dpm++``, 20 steps and guidance of 1.5; of a distilled model, what
+    ``of_model`` says.
+
     Attributes:
         sampler: the Diffusers scheduler: ``dpm++`` (DPM-Solver++ 2M), ``unipc``, ``euler``,
-            ``ddim`` or ``ddpm`` (ancestral, as the paper samples).
+            ``ddim`` or ``ddpm`` (ancestral, as the paper samples); ``lcm`` is that of distilled
+            models.
         steps: denoising steps, 1 to 1000.
         guidance_scale: s of eps_null + s (eps_mask - eps_null); 1 is no guidance, 0 ignores the
             mask.
         guidance_interval: the noise levels with guidance, as shares t / T from 0 (the image) to
             1 (noise); at the others the scale is 1 (arXiv 2404.07724).
+        given: the names of those that were given.
 
     Example:
         >>> SamplerSettings(sampler="ddim", steps=50).guidance_scale
@@ -182,17 +189,37 @@ class SamplerSettings:
         UserError: a value outside these ranges.
     """
 
-    sampler: SamplerName = "dpm++"
-    steps: int = 20
-    guidance_scale: float = 1.5
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    sampler: SamplerName
+    steps: int
+    guidance_scale: float
+    guidance_interval: tuple[float, float]
+    given: frozenset[str] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+    ) -> None:
         """Check the ranges; NumPy's numbers become Python's."""
-        for name in ("steps", "guidance_scale", "guidance_interval"):
-            object.__setattr__(self, name, plain_value(getattr(self, name)))
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"sampler is {self.sampler!r}: must be one of {', '.join(SAMPLERS)}")
+        asked: dict[str, Any] = {
+            "sampler": sampler,
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "guidance_interval": guidance_interval,
+        }
+        for name, value in asked.items():
+            chosen = _DEFAULTS[name] if value is None else plain_value(value)
+            object.__setattr__(self, name, chosen)
+        names = frozenset(name for name, value in asked.items() if value is not None)
+        object.__setattr__(self, "given", names)
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        known = get_args(SamplerName)
+        if self.sampler not in known:
+            raise UserError(f"sampler is {self.sampler!r}: must be one of {', '.join(known)}")
         if not isinstance(self.steps, int) or isinstance(self.steps, bool):
             raise UserError(f"steps is {self.steps!r}: must be a whole number")
         if not 1 <= self.steps <= MAX_STEPS:
@@ -208,3 +235,66 @@ class SamplerSettings:
                 f"guidance_interval is {given!r}: must be two rising numbers from 0 to 1"
             )
         object.__setattr__(self, "guidance_interval", tuple(ends))
+
+    def of_model(self, evaluations: int) -> SamplerSettings:
+        """Return what a model samples with: its own values where none were given.
+
+        A distilled model generates by ``lcm`` in its evaluations, without guidance. It takes 1, 2
+        or 4 of them, whichever is its own: it was trained at the noise levels of all three.
+
+        Args:
+            evaluations: of its ``DiffusionConfig``; 0: it is not distilled.
+
+        Raises:
+            UserError: something was given that is not for this model; says what is.
+        """
+        if not evaluations:
+            if self.sampler == FEW_STEP:
+                raise UserError(
+                    f"sampler is {FEW_STEP}, but this model is not distilled: use one of "
+                    f"{', '.join(SAMPLERS)}, or a model with the phase `distill`"
+                )
+            return self
+        for name in ("steps", "sampler", "guidance_scale", "guidance_interval"):
+            if name in self.given and (why := self._not_for(name, evaluations)):
+                raise UserError(f"this model generates in {count_of(evaluations)} {why}")
+        steps = self.steps if "steps" in self.given else evaluations
+        return SamplerSettings(FEW_STEP, steps, 1.0)
+
+    def _not_for(self, name: str, evaluations: int) -> str:
+        """Return what of a value is not for a distilled model, and what is; empty if it fits."""
+        steps, scale = self.steps, self.guidance_scale
+        if name == "steps" and steps not in EVALUATIONS:
+            return (
+                f"of its network, not in {steps} steps: omit the steps, or ask for 1, 2 or 4; "
+                f"{steps} need the model from before its phase distill"
+            )
+        if name == "sampler" and self.sampler != FEW_STEP:
+            return f"by sampler {FEW_STEP}, not by {self.sampler}: omit the sampler"
+        if name == "guidance_scale" and scale != 1:
+            return f"without guidance, not with a scale of {scale:g}: omit it, or use 1"
+        if name == "guidance_interval" and self.guidance_interval != (0.0, 1.0):
+            return "without guidance: omit the interval"
+        return ""
+
+
+_DEFAULTS: dict[str, Any] = {
+    "sampler": "dpm++",
+    "steps": 20,
+    "guidance_scale": 1.5,
+    "guidance_interval": (0.0, 1.0),
+}
+
+
+def count_of(evaluations: int) -> str:
+    """Return ``1 evaluation`` or ``4 evaluations``."""
+    return f"{evaluations} evaluation{'s' * (evaluations != 1)}"
+
+
+def evaluation_times(timesteps: int, evaluations: int) -> list[int]:
+    """Return the timesteps at which a distilled model is evaluated, falling from T - 1.
+
+    Of 4: T - 1, 3 T / 4, T / 2 and T / 4 (rounded down).
+    """
+    later = [timesteps * rest // evaluations for rest in range(evaluations - 1, 0, -1)]
+    return [timesteps - 1, *later]

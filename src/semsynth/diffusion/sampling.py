@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 
 from semsynth.core.errors import UserError
-from semsynth.diffusion.config import DiffusionConfig, Prediction, SamplerName
+from semsynth.diffusion.config import (
+    DiffusionConfig,
+    Prediction,
+    SamplerName,
+    count_of,
+    evaluation_times,
+)
 from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
 from semsynth.diffusion.schedule import Schedule, from_x0, make_betas
 
@@ -131,6 +137,9 @@ def _clean_prediction(scheduler: Any) -> Iterator[Prediction]:
 
 
 _FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
+# LCM adds c_skip x to c_out x0; by this scaling of the timesteps c_skip is 0 and c_out 1 at all
+# levels but the first: what is sampled is the network's x0 itself (arXiv 2303.01469, algorithm 1).
+_NO_SKIP = 1e9
 
 
 def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
@@ -146,6 +155,7 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
         "euler": schedulers.EulerDiscreteScheduler,
         "unipc": schedulers.UniPCMultistepScheduler,
         "dpm++": schedulers.DPMSolverMultistepScheduler,
+        "lcm": schedulers.LCMScheduler,
     }
     common: dict[str, Any] = {"num_train_timesteps": config.timesteps}
     if config.schedule == "flow":
@@ -165,6 +175,9 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
     common["prediction_type"] = config.prediction
     if name == "ddpm":
         common["variance_type"] = "learned_range" if config.learn_sigma else "fixed_small"
+    if name == "lcm":
+        common["original_inference_steps"] = config.timesteps  # any level may be one of its own
+        common["timestep_scaling"] = _NO_SKIP
     if name in ("ddpm", "ddim"):
         common["clip_sample"] = False  # the denoiser clips, by the codec
     if name == "ddim" and config.schedule == "linear":
@@ -174,8 +187,10 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
     return kinds[name](**common)
 
 
-def set_timesteps(scheduler: Any, steps: int) -> None:
+def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0) -> None:
     """Prepare ``scheduler`` for ``steps`` steps.
+
+    A distilled model (``evaluations`` of it not 0) is evaluated at ``evaluation_times``.
 
     Ancestral sampling gets its timesteps as a list, spaced as the official code spaces them: then
     Diffusers takes the betas between those levels. Given only their number, it takes differences
@@ -190,6 +205,9 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
     """
     name, config = type(scheduler).__name__, scheduler.config
     levels = config["num_train_timesteps"]
+    if evaluations:
+        scheduler.set_timesteps(timesteps=evaluation_times(levels, steps))
+        return
     # Multistep solvers also need a level to end at.
     maximum = levels - ("solver_order" in config)
     if steps > maximum and not is_flow(scheduler):
@@ -258,6 +276,11 @@ def check_scheduler(config: DiffusionConfig, scheduler: Any) -> None:
             f"'{config.prediction}': use DPMSolverMultistepScheduler, DDIMScheduler or another of "
             "those"
         )
+    if config.evaluations and name != "LCMScheduler":
+        raise UserError(
+            f"{name} is not for this model, which generates in {count_of(config.evaluations)} of "
+            "its network: use LCMScheduler.from_config(pipe.scheduler.config)"
+        )
     asked = settings.get("prediction_type", config.prediction)
     if asked != config.prediction:
         raise UserError(
@@ -295,7 +318,8 @@ def check_result(config: DiffusionConfig, scheduler: Any, steps: int) -> None:
     """Check that a scheduler with its timesteps samples rightly, on data that are known exactly.
 
     The data are a Gaussian; the denoiser is its exact one with errors, as networks make them. The
-    result is remembered by the scheduler's class, configuration and timesteps.
+    result is remembered by the scheduler's class, configuration and timesteps. A distilled model
+    is no denoiser, and is sampled as it was trained: nothing is checked.
 
     Args:
         config: of the model.
@@ -306,6 +330,8 @@ def check_result(config: DiffusionConfig, scheduler: Any, steps: int) -> None:
         UserError: the spread of what is sampled is more than 1.25 times the true one, the mean is
             off by more than 0.15, or it is not finite.
     """
+    if config.evaluations:
+        return
     settings = {name: scheduler.config[name] for name in scheduler.config if name[0] != "_"}
     settings.pop("trained_betas", None)  # those of ``config``, and long
     times = tuple(scheduler.timesteps.tolist())

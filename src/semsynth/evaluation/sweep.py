@@ -12,6 +12,7 @@ from semsynth.core.files import write_json, write_text
 from semsynth.core.logging import logger
 from semsynth.core.outputs import Output
 from semsynth.data.dataset import PreparedDataset
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.compare.differences import difference
 from semsynth.evaluation.compare.page import same_masks
 from semsynth.evaluation.compare.reports import ComparedReport, read_reports
@@ -22,6 +23,7 @@ from semsynth.evaluation.report.album import encode
 from semsynth.evaluation.report.experiments import label_of, sweep_part
 from semsynth.evaluation.report.page import REPORT_HTML, REPORT_JSON, fill_template
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.pipelines.formats.model_file import read_diffusion
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
 from semsynth.pipelines.generate.sample_store import spread
@@ -68,7 +70,7 @@ def sweep(config: EvaluateConfig) -> Json:
             the output belongs to something else.
     """
     points = _points(config)
-    checkpoint = _check(config)
+    checkpoint = _check(config, points)
     key = {"format": 1, "checkpoint": checkpoint, "split": config.split, "seed": config.seed}
     output = Output(config.output, "sweep", key, {}, config.overwrite)
     output.claim()
@@ -94,8 +96,8 @@ def _points(config: EvaluateConfig) -> list[Point]:
     return [Point(dict(zip(sweeps, found, strict=True))) for found in values]
 
 
-def _check(config: EvaluateConfig) -> str:
-    """Check that model, data and judge are there and fit; return the model's digest."""
+def _check(config: EvaluateConfig, points: Sequence[Point]) -> str:
+    """Check that model, settings, data and judge are there and fit; return the model's digest."""
     assert config.model is not None and config.data is not None  # EvaluateConfig asks for them
     data = PreparedDataset.open(config.data)
     if config.split not in data.splits() or not data.has_images(config.split):
@@ -104,6 +106,12 @@ def _check(config: EvaluateConfig) -> str:
             "another --split"
         )
     checkpoint = checkpoint_sha256(config.model)
+    evaluations = read_diffusion(config.model).evaluations
+    for point in points:
+        try:
+            SamplerSettings(**_fields(point)).of_model(evaluations)
+        except UserError as error:
+            raise UserError(f"--sweep {point.name}: {error}") from None
     sources = config.segmenters or ((str(DEFAULT_SEGMENTER),) if DEFAULT_SEGMENTER.exists() else ())
     if not sources:
         raise UserError(
@@ -116,10 +124,14 @@ def _check(config: EvaluateConfig) -> str:
     return checkpoint
 
 
+def _fields(point: Point) -> dict[str, Any]:
+    """Return a setting's values as ``SamplerSettings`` and `semsynth generate` name them."""
+    return {_FIELDS[name]: value for name, value in point.values.items()}
+
+
 def _generate(config: EvaluateConfig, point: Point) -> bool:
     """Generate a setting's images; return whether all are there."""
     assert config.model is not None and config.data is not None
-    settings: dict[str, Any] = {_FIELDS[name]: value for name, value in point.values.items()}
     logger.info(f"sweep: {point.name}")
     made = generate(
         GenerateConfig(
@@ -133,7 +145,7 @@ def _generate(config: EvaluateConfig, point: Point) -> bool:
             seed=config.seed,
             shard=config.shard,
             device=config.device,
-            **settings,
+            **_fields(point),
         )
     )
     return bool(made["finished"])

@@ -37,8 +37,10 @@ Mask = Single | Sequence[Single]
 
 def read_counts(
     num_images: Any, num_images_per_prompt: Any, num_inference_steps: Any
-) -> tuple[int, int]:
+) -> tuple[int, int | None]:
     """Return images of each mask (of the first two, whichever is given; else 1) and steps.
+
+    Steps that are not given are None.
 
     Raises:
         UserError: both of the first two, or one that is not a whole number of at least 1.
@@ -47,12 +49,14 @@ def read_counts(
         raise UserError("num_images= and num_images_per_prompt= are the same: give one of them")
     name = "num_images" if num_images_per_prompt is None else "num_images_per_prompt"
     images = num_images if num_images_per_prompt is None else num_images_per_prompt
-    given = {name: 1 if images is None else images, "num_inference_steps": num_inference_steps}
+    given = {name: 1 if images is None else images}
+    if num_inference_steps is not None:
+        given["num_inference_steps"] = num_inference_steps
     counts = {name: plain_value(value) for name, value in given.items()}
     for what, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{what} is {value!r}: must be a whole number of at least 1")
-    return counts[name], counts["num_inference_steps"]
+    return counts[name], counts.get("num_inference_steps")
 
 
 def check_callback(callback: Any, inputs: Sequence[str]) -> None:

@@ -188,7 +188,9 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         """
         pipe = cls(
             unet,
-            make_scheduler(file.diffusion, "dpm++"),
+            make_scheduler(
+                file.diffusion, SamplerSettings().of_model(file.diffusion.evaluations).sampler
+            ),
             labels=file.labels.to_json(),
             model=file.model.model_dump(mode="json"),
             diffusion=file.diffusion.model_dump(mode="json"),
@@ -415,9 +417,9 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         self,
         mask: Mask | None = None,
         num_images: int | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_interval: tuple[float, float] | None = None,
         generator: Generators = None,
         seeds: Sequence[int] | int | None = None,
         output_type: OutputType = "pil",
@@ -438,10 +440,12 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
                 Images have the size of their masks, whatever it is: where the network could not
                 halve a side, it is padded with unlabelled pixels, and the image is cropped.
             num_images: images of each mask, 1 by default; those of one mask follow each other.
-            num_inference_steps: steps of ``scheduler``.
+            num_inference_steps: steps of ``scheduler``, 20 by default; a distilled model takes 1, 2
+                or 4, by default its own (``evaluations``).
             guidance_scale: 1 is none, 0 ignores the mask; by default 1.5, or 1 for a model that
-                was trained without mask dropout.
-            guidance_interval: the noise levels with guidance, from 0 (the image) to 1 (noise).
+                was trained without mask dropout or is distilled.
+            guidance_interval: the noise levels with guidance, from 0 (the image) to 1 (noise);
+                all by default.
             generator: of noise, one or one for each image, which then depends on its own alone.
             seeds: in its place, an integer for each image, as for ``generate``.
             output_type: ``pil`` (of RGB or grey images); ``np`` or ``pt`` for float32 of 0 to 1,
@@ -475,10 +479,8 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         count, steps = read_counts(num_images, num_images_per_prompt, num_inference_steps)
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         synthesizer = self.synthesizer
-        scale = synthesizer.default_guidance if guidance_scale is None else guidance_scale
-        settings = SamplerSettings(
-            steps=steps, guidance_scale=scale, guidance_interval=guidance_interval
-        )
+        settings = SamplerSettings(None, steps, guidance_scale, guidance_interval)
+        settings = synthesizer.complete(settings)
         scheduler = copy.deepcopy(self.scheduler)  # its state is that of one call
         check_scheduler(self._diffusion, scheduler)
         masks, edges = self._read(mask, instances, masks_as)
@@ -486,8 +488,8 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         size = (masks.shape[1], masks.shape[2])
         generators = make_generators(generator, seeds, len(masks) * count)
         noise = synthesizer.initial_noise(size, generators, latents)
-        set_timesteps(scheduler, steps)
-        check_result(self._diffusion, scheduler, steps)
+        set_timesteps(scheduler, settings.steps, self.evaluations)
+        check_result(self._diffusion, scheduler, settings.steps)
         condition = synthesizer.encode(masks, edges)
         with self.progress_bar(total=len(scheduler.timesteps)) as bar:
             on_step = step_hook(self, callback_on_step_end, bar)
@@ -559,6 +561,11 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
     def width(self) -> int:
         """Width of the images that it was trained on, in pixels."""
         return int(self.config["width"])
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the network that a distilled model takes for an image; 0: any number."""
+        return self._diffusion.evaluations
 
     @property
     def instance_edges(self) -> bool:

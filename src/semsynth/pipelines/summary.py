@@ -9,6 +9,7 @@ from typing import Any
 
 from semsynth.core.errors import abbreviate
 from semsynth.data.labels import Label, LabelSet, hex_color
+from semsynth.diffusion.config import count_of
 from semsynth.pipelines.formats.provenance import licence
 
 _NAMES = 40  # labels that a terminal shows; a notebook shows all
@@ -67,6 +68,8 @@ def _facts(pipe: Any) -> Iterator[tuple[str, str]]:
     if pipe.vae is not None:
         yield "vae", type(pipe.vae).__name__
     yield "predicts", f"{diffusion['prediction']}, schedule {diffusion['schedule']}"
+    if pipe.evaluations:
+        yield "images in", f"{count_of(pipe.evaluations)} of the network, without guidance"
     yield "scheduler", type(pipe.scheduler).__name__
     recipe = (metadata.get("recipe") or {}).get("name")
     made = [f"recipe {recipe}"] if recipe else []

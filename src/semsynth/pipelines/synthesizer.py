@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -193,8 +194,26 @@ class Synthesizer:
 
     @property
     def default_guidance(self) -> float:
-        """Guidance scale to use by default: 1 for a model trained without mask dropout."""
-        return DEFAULT_GUIDANCE if trained_with_cfg_dropout(self.metadata) else 1.0
+        """Guidance scale to use by default: 1 for a model without mask dropout, or distilled."""
+        guided = not self.diffusion.evaluations and trained_with_cfg_dropout(self.metadata)
+        return DEFAULT_GUIDANCE if guided else 1.0
+
+    def complete(self, settings: SamplerSettings) -> SamplerSettings:
+        """Return settings with this model's own values where none were given.
+
+        Raises:
+            UserError: something was given that is not for it (``SamplerSettings.of_model``).
+        """
+        chosen = settings.of_model(self.diffusion.evaluations)
+        if "guidance_scale" in chosen.given:
+            return chosen
+        return replace(chosen, guidance_scale=self.default_guidance)
+
+    def preview_settings(self, steps: int) -> SamplerSettings:
+        """Return how it generates while it trains: in ``steps``, unless it is distilled."""
+        if self.diffusion.evaluations:
+            return self.complete(SamplerSettings())
+        return self.complete(SamplerSettings(steps=min(steps, self.diffusion.timesteps - 1)))
 
     @property
     def precision(self) -> Precision:
@@ -411,7 +430,8 @@ class Synthesizer:
         Args:
             mask_BHW: integer label ids.
             seeds: one for each mask; an image depends on its own alone.
-            settings: sampler, steps and guidance.
+            settings: sampler, steps and guidance; what is not given is the model's own
+                (``SamplerSettings.of_model``).
             edges_BHW: see ``encode``.
 
         Returns:
@@ -419,16 +439,17 @@ class Synthesizer:
             bits are uint16.
 
         Raises:
-            UserError: an id that is not a label, another number of seeds than masks, or a number
-                of steps that the sampler cannot take with this model.
+            UserError: an id that is not a label, another number of seeds than masks, or settings
+                that are not for this model.
         """
-        settings = settings or SamplerSettings()
+        evaluations = self.diffusion.evaluations
+        settings = (settings or SamplerSettings()).of_model(evaluations)
         if len(seeds) != len(mask_BHW):
             raise UserError(f"{len(mask_BHW)} masks but {len(seeds)} seeds; give one for each")
         self.check_edges(edges_BHW)
         self.check_guidance(settings.guidance_scale)
         scheduler = make_scheduler(self.diffusion, settings.sampler)
-        set_timesteps(scheduler, settings.steps)
+        set_timesteps(scheduler, settings.steps, evaluations)
         check_result(self.diffusion, scheduler, settings.steps)
         size = (mask_BHW.shape[1], mask_BHW.shape[2])
         generators = make_generators(None, list(seeds), len(seeds))

@@ -39,11 +39,13 @@ class InferenceWorkload:
 
     Attributes:
         images: how many, each of another mask.
-        steps: denoising steps of an image, each guided.
+        steps: denoising steps of an image, or evaluations of a distilled model.
+        guided: whether each step is guided.
     """
 
     images: int
     steps: int
+    guided: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def make_plan(
         "parameters": work.parameters,
         "autoencoder": _autoencoder(work),
         "generation": {"images": inference.images, "steps": inference.steps},
+        "evaluations": recipe.diffusion_config.evaluations,
         "flops": _flops(work),
         "memory": memory,
         "latents": _latents(work),
@@ -261,7 +264,9 @@ def _times(work: Workload, hardware: Hardware, timing: Timing) -> dict[str, Any]
     """Return what was timed, and what follows for the whole run."""
     recipe, device = work.recipe, hardware.device
     validated, previewed, scored = work.watched
-    generated, preview = timing.image(work.inference.steps), timing.image(PREVIEW_STEPS)
+    inference = work.inference
+    generated = timing.image(inference.steps, inference.guided)
+    preview = timing.image(PREVIEW_STEPS)
     parts = {
         "steps": (recipe.total_steps, timing.step),
         "validations": (validated, timing.validation),
@@ -328,6 +333,7 @@ def _autoencoder(work: Workload) -> dict[str, Any] | None:
 
 def _flops(work: Workload) -> dict[str, int]:
     recipe, network = work.recipe, work.network
+    each = network.guided if work.inference.guided else network.single
     step = network.training * recipe.train.batch_size
     return {
         "training_image": network.training,
@@ -338,7 +344,8 @@ def _flops(work: Workload) -> dict[str, int]:
         "encoded_once": work.encoded * work.codec.encode,
         "condition": network.condition,
         "guided_step": network.guided,
-        "generated_image": network.condition + work.inference.steps * network.guided,
+        "evaluation": network.single,
+        "generated_image": network.condition + work.inference.steps * each,
         "decoded_image": work.codec.decode,
     }
 

@@ -40,6 +40,11 @@ def _head(plan: Mapping[str, Any]) -> str:
 
 def _arithmetic(plan: Mapping[str, Any]) -> str:
     flops, steps = plan["flops"], plan["generation"]["steps"]
+    step = f"{_flops(flops['guided_step'])} per guided step"
+    count = f"{steps} steps"
+    if plan["evaluations"]:
+        step = f"{_flops(flops['evaluation'])} per evaluation"
+        count = f"{steps} evaluation{'s' * (steps > 1)}"
     again = flops["recomputed_image"]
     more = f", and {_flops(again)} again for checkpointing" if again else ""
     return (
@@ -47,9 +52,8 @@ def _arithmetic(plan: Mapping[str, Any]) -> str:
         f"  training    {_flops(flops['training_image'])} per image{more};\n"
         f"              {_flops(flops['training_step'])} per step, {_flops(flops['training'])} in "
         f"{plan['steps']:,} steps\n"
-        f"  generation  {_flops(flops['condition'])} per mask, {_flops(flops['guided_step'])} per "
-        f"guided step; {_flops(flops['generated_image'])} per image of {steps} steps"
-        + _autoencoder(plan)
+        f"  generation  {_flops(flops['condition'])} per mask, {step}; "
+        f"{_flops(flops['generated_image'])} per image of {count}" + _autoencoder(plan)
     )
 
 

@@ -9,8 +9,10 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from semsynth.core.devices import clock, seconds
+from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
 from semsynth.planning.trial import TrialRun, trial_run
 from semsynth.training.recipe import Recipe, sampling_size
 from semsynth.training.validation import VALIDATION_BATCH
@@ -28,6 +30,7 @@ class Timing:
         validation: of an image of a validation.
         mask: to encode the mask of a whole image.
         denoising: of a guided denoising step of a whole image.
+        evaluation: of one without guidance, where the recipe distils its model.
         decoding: of a whole image's latent.
         encoding: of a whole image by the autoencoder; 0 without one.
         peak_bytes: peak memory of tensors in a step; None on a CPU.
@@ -37,15 +40,17 @@ class Timing:
     validation: float | None = None
     mask: float | None = None
     denoising: float | None = None
+    evaluation: float | None = None
     decoding: float | None = None
     encoding: float | None = None
     peak_bytes: int | None = None
 
-    def image(self, steps: int) -> float | None:
-        """Return the seconds of a whole image of so many denoising steps."""
-        if self.mask is None or self.denoising is None or self.decoding is None:
+    def image(self, steps: int, guided: bool = True) -> float | None:
+        """Return the seconds of a whole image of so many steps."""
+        each = self.denoising if guided else self.evaluation
+        if self.mask is None or each is None or self.decoding is None:
             return None
-        return self.mask + steps * self.denoising + self.decoding
+        return self.mask + steps * each + self.decoding
 
 
 def measure(
@@ -90,20 +95,29 @@ def _time_training(timing: Timing, trial: TrialRun, images: int) -> None:
 
 
 def _time_generation(timing: Timing, trial: TrialRun) -> None:
-    device, times = trial.device, []
+    device = trial.device
     timing.mask = _median(trial.encode_mask, device)
-    latent = trial.sample(
-        trial.encode_mask(),
-        WARM_UP + REPEATS + 1,
-        on_step=lambda *_: times.append(clock(device)),
-    )
-    steps = [after - before for before, after in pairwise(times)]
-    timing.denoising = median(steps[WARM_UP:])
+    timing.denoising, latent = _time_steps(trial)
+    if trial.recipe.diffusion_config.evaluations:
+        timing.evaluation, latent = _time_steps(trial, guidance=1.0)
     timing.decoding = _median(lambda: trial.decode(latent), device)
     timing.encoding = 0.0
     if trial.has_autoencoder:
         size = sampling_size(trial.recipe)
         timing.encoding = _median(lambda: trial.encode_image(1, size), device)
+
+
+def _time_steps(trial: TrialRun, guidance: float = DEFAULT_GUIDANCE) -> tuple[float, Tensor]:
+    """Return the median seconds of a denoising step, and the latent that came of them."""
+    times: list[float] = []
+    latent = trial.sample(
+        trial.encode_mask(),
+        WARM_UP + REPEATS + 1,
+        guidance,
+        on_step=lambda *_: times.append(clock(trial.device)),
+    )
+    steps = [after - before for before, after in pairwise(times)]
+    return median(steps[WARM_UP:]), latent
 
 
 def _median(run: Callable[[], Any], device: torch.device) -> float:

@@ -52,7 +52,9 @@ class TrialRun:
         """Build what a training builds; see ``trial_run``."""
         self.recipe, self.label_channels, self.device = recipe, label_channels, device
         torch.manual_seed(recipe.seed)
-        unet = fresh_network(recipe.model, recipe.diffusion_config, label_channels).to(device)
+        # Previews and scores are of the model before it is distilled.
+        self.diffusion = recipe.diffusion_config.model_copy(update={"evaluations": 0})
+        unet = fresh_network(recipe.model, self.diffusion, label_channels).to(device)
         vae = recipe.model.vae
         self.codec: Codec = (
             open_codec(recipe.model) if vae is None else fresh_vae(vae) or PixelCodec()
@@ -61,14 +63,14 @@ class TrialRun:
         ema = Ema(unet, recipe.train.ema_decay, recipe.train.ema_warmup)
         precision: Precision = "bf16" if recipe.train.precision == "bf16" else "no"
         self.state = TrainState(unet, ema, make_optimizer(recipe, unet), {}, precision)
-        loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
+        loss = DiffusionLoss(Schedule(self.diffusion), recipe.loss)
         accelerator = Accelerator(cpu=device.type == "cpu")
         self.context = TrainContext(recipe, accelerator, self.codec, loss)
         set_memory_format(self.state, self.context)
         labels = LabelSet.from_names({i: f"class {i}" for i in range(label_channels)})
         size = sampling_size(recipe)
         self.synthesizer = Synthesizer(
-            ema.module, self.codec, recipe.model, recipe.diffusion_config, labels, size
+            ema.module, self.codec, recipe.model, self.diffusion, labels, size
         )
         self.synthesizer.use_precision(precision)
         self.synthesizer.set_compile(recipe.train.compile)
@@ -138,12 +140,16 @@ class TrialRun:
         return self.synthesizer.encode_channels(mask.short(), edges, cache_bytes)
 
     def sample(
-        self, condition: Condition | Tensor, steps: int, on_step: OnStep | None = None
+        self,
+        condition: Condition | Tensor,
+        steps: int,
+        guidance: float = DEFAULT_GUIDANCE,
+        on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return the latent of one whole image after so many guided steps."""
-        settings = SamplerSettings(steps=steps, guidance_scale=DEFAULT_GUIDANCE)
+        """Return the latent of one whole image after so many steps."""
+        settings = SamplerSettings(steps=steps, guidance_scale=guidance)
         with unset_fake_temporarily():  # Diffusers computes its noise levels with NumPy
-            scheduler = make_scheduler(self.recipe.diffusion_config, settings.sampler)
+            scheduler = make_scheduler(self.diffusion, settings.sampler)
             set_timesteps(scheduler, steps)
         generator = torch.Generator().manual_seed(0)
         channels, size = self.recipe.model.latent_channels, latent_size(self.recipe, sampling=True)

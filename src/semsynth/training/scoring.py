@@ -32,7 +32,7 @@ from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.segmentation.metrics import ConfusionMatrix
 from semsynth.training.checkpoints.store import MANIFEST, STATE, step_folder
 from semsynth.training.recipe import Recipe
-from semsynth.training.validation import evenly_spread, quick_settings
+from semsynth.training.validation import PREVIEW_STEPS, evenly_spread
 
 SCORED_MASKS = 64
 BEST = "best"
@@ -124,7 +124,7 @@ class Scorer:
     def _generate(self, synthesizer: Synthesizer, stems: Sequence[str]) -> Array:
         """Return images (B, H, W, 3) of masks, each of its own fixed noise, that of all runs."""
         data = self._data
-        settings = quick_settings(synthesizer)
+        settings = synthesizer.preview_settings(PREVIEW_STEPS)
         masks = np.stack([data.read_mask(SPLIT, stem) for stem in stems])
         edges = None
         if synthesizer.instance_edges and data.has_instances(SPLIT):

@@ -18,7 +18,6 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.data.loader import Batch, Latents, loadable
 from semsynth.data.writer import encode_image
-from semsynth.diffusion.config import SamplerSettings
 from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.synthesizer import Synthesizer
@@ -184,22 +183,13 @@ def validation_record(
     return {"validation_loss": loss, "best_validation_loss": best, "best_step": best_step}
 
 
-def quick_settings(synthesizer: Synthesizer) -> SamplerSettings:
-    """Return how previews and scores are sampled; a distilled model as it wants to be."""
-    evaluations = synthesizer.schedule.config.evaluations
-    if evaluations:
-        return SamplerSettings(sampler="euler", steps=evaluations, guidance_scale=1.0)
-    steps = min(PREVIEW_STEPS, synthesizer.schedule.timesteps - 1)
-    return SamplerSettings(steps=steps, guidance_scale=synthesizer.default_guidance)
-
-
 def preview(synthesizer: Synthesizer, data: PreparedDataset, folder: Path, step: int) -> Path:
     """Write ``previews/step_*.png``: a row each of masks, real images, generated ones."""
     split = "val" if "val" in data.splits() else "train"
     stems = evenly_spread(data.stems(split), PREVIEW_MASKS)
     masks = [data.read_mask(split, stem) for stem in stems]
     seeds = [derive_seed(0, "preview", stem) for stem in stems]
-    settings = quick_settings(synthesizer)
+    settings = synthesizer.preview_settings(PREVIEW_STEPS)
     has_edges = synthesizer.instance_edges and data.has_instances(split)
     generated = []
     # One after the other: six whole images at once may take more memory than training does.

@@ -223,3 +223,49 @@ def test_the_reference_is_nchw_whatever_the_layout_of_the_saved_weights(
     monkeypatch.setattr(synthesizer, "reference_forward", plain)
     generate_samples(folder, "plain", "last.pth", per_mask=1, limit=1, reference="plain")
     assert layouts and all(layouts)
+
+
+@pytest.fixture
+def distilled(folder: Path) -> Path:
+    """The same folder, its model one of two evaluations."""
+    file = load_model_file(folder / "final_model.pth")
+    diffusion = DiffusionConfig(evaluations=2)
+    save_model_file(folder / "distilled.pth", replace(file, diffusion=diffusion))
+    return folder
+
+
+def test_a_distilled_model_says_its_steps(distilled: Path) -> None:
+    found = generate_samples(distilled, "own", "distilled.pth", steps=None, per_mask=2)
+    line = json.loads((distilled / "own" / "manifest.jsonl").read_text().splitlines()[0])
+    wanted = {"sampler": "lcm", "steps": 2, "guidance_scale": 1.0}
+    assert {name: line[name] for name in wanted} == wanted
+    # What it is, said: the same folder, and nothing to do.
+    again = {"model": distilled / "distilled.pth", "data": distilled / "prepared", "steps": 2}
+    result = generate(
+        GenerateConfig(**again, output=distilled / "own", per_mask=2, sampler="lcm", batch_size=3)
+    )
+    assert result["n_new"] == 0 and result["finished"]
+    loaded = Synthesizer.load(distilled / "distilled.pth", "cpu")
+    mask = found.read_mask("val", "street_0__001")
+    image = loaded.generate(np.stack([mask] * 3), [line_seed(distilled / "own", 1)] * 3)[0]
+    assert np.array_equal(found.read_image("val", "street_0__001"), image)
+
+
+def line_seed(samples: Path, index: int) -> int:
+    return int(json.loads((samples / "manifest.jsonl").read_text().splitlines()[index])["seed"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"steps": 20}, "this model generates in 2 evaluations of its network, not in 20 steps"),
+        ({"steps": None, "guidance_scale": 2.0}, "without guidance"),
+        ({"steps": None, "sampler": "ddim"}, "by sampler lcm, not by ddim"),
+    ],
+)
+def test_flags_that_contradict_a_distilled_model_leave_nothing(
+    distilled: Path, flags: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"distilled.pth: .*{message}"):
+        generate_samples(distilled, "wrong", "distilled.pth", **flags)
+    assert not (distilled / "wrong").exists()

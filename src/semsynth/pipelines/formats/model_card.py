@@ -14,10 +14,10 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_bytes
 from semsynth.data.hub_files import hub_licence
 from semsynth.data.labels import LabelSet, hex_color
+from semsynth.diffusion.config import count_of
 from semsynth.pipelines.formats.examples import EXAMPLES
 from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.formats.provenance import (
-    DEFAULT_GUIDANCE,
     Metadata,
     has_licence,
     licence,
@@ -65,7 +65,7 @@ def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
         *_warnings(metadata),
         *_strip(pipe, metadata),
         f"## Install\n\n{_INSTALL}",
-        f"## Use\n\n{_usage(name, metadata)}",
+        f"## Use\n\n{_usage(name, pipe)}",
         f"## Labels\n\n{_label_table(file.labels)}",
         f"## Training\n\n{_table(('what', 'value'), _training(metadata, file))}",
         f"## Scores\n\n{_scores(metadata)}",
@@ -171,14 +171,15 @@ def _is_official(metadata: Metadata) -> bool:
     return metadata.get("imported_from") == "official"
 
 
-def _usage(name: str, metadata: Metadata) -> str:
-    scale = DEFAULT_GUIDANCE if trained_with_cfg_dropout(metadata) else 1.0
+def _usage(name: str, pipe: Any) -> str:
+    settings = f", num_inference_steps=20, guidance_scale={pipe.synthesizer.default_guidance}"
+    settings = "" if pipe.evaluations else settings
     return f"""```python
 from semsynth import SemanticDiffusionPipeline
 
 pipe = SemanticDiffusionPipeline.from_pretrained("{name}")
 pipe.to("cuda")
-images = pipe("mask.png", num_images=4, num_inference_steps=20, guidance_scale={scale}).images
+images = pipe("mask.png", num_images=4{settings}).images
 images[0].save("image.png")
 ```
 
@@ -229,6 +230,8 @@ def _training(metadata: Metadata, file: ModelFile) -> Iterator[tuple[str, str]]:
     model, diffusion = file.model, file.diffusion
     yield "data", str(metadata.get("dataset", "unknown"))
     yield "predicts", f"{diffusion.prediction}, schedule {diffusion.schedule}"
+    if diffusion.evaluations:
+        yield "generates in", f"{count_of(diffusion.evaluations)} of the network, without guidance"
     yield "network", f"{model.codec}, {model.base_channels} channels x {model.channel_mult}"
     if model.instance_edges:
         yield "instances", "the edges between objects are a condition channel"
@@ -280,7 +283,12 @@ def _limits(pipe: Any, metadata: Metadata) -> str:
             "It was trained on whole masks: images of masks with unlabelled parts that were "
             "labelled in its data are worse."
         )
-    if not trained_with_cfg_dropout(metadata):
+    if pipe.evaluations:
+        limits.append(
+            f"It is distilled: it takes {count_of(pipe.evaluations)} of its network for an image, "
+            "neither more steps nor guidance."
+        )
+    elif not trained_with_cfg_dropout(metadata):
         limits.append("It never saw dropped masks: guidance_scale other than 1 is arbitrary.")
     return "\n".join(f"- {limit}" for limit in limits)
 

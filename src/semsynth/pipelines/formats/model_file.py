@@ -204,11 +204,19 @@ def load_model_file(path: Path) -> ModelFile:
             newer version wrote.
     """
     path = find_model(path)
-    if path.is_dir():
-        path = path / FINAL
+    path = path / FINAL if path.is_dir() else path
+    value = _read_file(path)
+    weights = value["weights"]
+    if value["format"] == PACKED_FORMAT:
+        weights = unpack_weights(PackedWeights(weights, value["scales"]), str(path))
+    return _model_file(value, weights, path)
+
+
+def _read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """Return what a file holds, its weights as they are in it."""
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; train one with 'semsynth train'")
-    value = load_torch_file(path)
+    value = load_torch_file(path, mapped=mapped)
     form = value.get("format") if isinstance(value, dict) else None
     if isinstance(form, int) and form > PACKED_FORMAT:
         raise UserError(
@@ -218,10 +226,22 @@ def load_model_file(path: Path) -> ModelFile:
     keys = _KEYS | {"weights"} | ({"scales"} if form == PACKED_FORMAT else set())
     if not isinstance(value, dict) or form not in (1, 2) or not keys <= value.keys():
         raise UserError(f"{path}: is not a final_model.pth of semsynth (format {FORMAT})")
-    weights = value["weights"]
-    if form == PACKED_FORMAT:
-        weights = unpack_weights(PackedWeights(weights, value["scales"]), str(path))
-    return _model_file(value, weights, path)
+    return value
+
+
+def read_diffusion(path: Path) -> DiffusionConfig:
+    """Return the forward process of what ``load_checkpoint`` reads, without its weights.
+
+    Raises:
+        UserError: see ``load_checkpoint``.
+    """
+    path = find_model(path)
+    if (path / MODEL_INDEX).is_file():
+        value = read_index(path)
+    else:
+        path = path / FINAL if path.is_dir() else path
+        value = _read_file(path, mapped=True)
+    return parse(DiffusionConfig, value.get("diffusion", {}), f"{path}: diffusion")
 
 
 def load_checkpoint(path: Path) -> ModelFile:

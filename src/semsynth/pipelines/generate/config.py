@@ -48,14 +48,16 @@ class GenerateConfig:
     """At most so many masks, evenly spread over the split; all of them by default."""
     seed: int = 0
     """The images' seeds are drawn from this one, the mask's name and the image's number."""
-    sampler: SamplerName = "dpm++"
-    """Diffusers scheduler."""
-    steps: int = 20
-    """Denoising steps, 1 to 1000."""
-    guidance_scale: float = 1.5
-    """Strength of classifier-free guidance by the mask: 1 is none."""
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """The noise levels with guidance, from 0 (the image) to 1 (noise)."""
+    sampler: SamplerName | None = None
+    """Diffusers scheduler; dpm++ by default, lcm of a distilled model."""
+    steps: int | None = None
+    """Denoising steps, 1 to 1000; 20 by default. A distilled model takes 1, 2 or 4, by default
+    its own."""
+    guidance_scale: float | None = None
+    """Strength of classifier-free guidance by the mask: 1 is none; 1.5 by default, 1 of a
+    distilled model."""
+    guidance_interval: tuple[float, float] | None = None
+    """The noise levels with guidance, from 0 (the image) to 1 (noise): 0 1 by default."""
     batch_size: int = 8
     """Images at a time; changes an image by at most 1 of 255."""
     native_size: bool = False
@@ -100,7 +102,7 @@ class GenerateConfig:
 
     @property
     def settings(self) -> SamplerSettings:
-        """The sampler's part of this configuration."""
+        """The sampler's part of this configuration; what is not given is the model's own."""
         return SamplerSettings(
             self.sampler, self.steps, self.guidance_scale, self.guidance_interval
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from semsynth.core.distributed.shards import Shard, this_shard
@@ -113,6 +114,7 @@ def _generate(
     synthesizer: Synthesizer | None = None,
 ) -> dict[str, Any]:
     """Generate for ``data``; ``synthesizer`` is the generator, if it was loaded for this run."""
+    config = _with_settings(config, generator)
     shard = this_shard(config.shard)
     specs = list_samples(config, data)
     checkpoint = generator.checkpoint_sha256 if generator else _checkpoint_hash(config)
@@ -204,6 +206,29 @@ def _generate_batches(
     return n_new
 
 
+def _with_settings(config: GenerateConfig, generator: Generator | None) -> GenerateConfig:
+    """Return the flags with the model's own settings of the sampler where none were given."""
+    from semsynth.pipelines.formats.model_file import read_diffusion
+    from semsynth.pipelines.synthesizer import Synthesizer
+
+    evaluations = 0
+    if generator is None:
+        evaluations = read_diffusion(config.model).evaluations
+    elif isinstance(generator, Synthesizer):
+        evaluations = generator.diffusion.evaluations
+    try:
+        chosen = config.settings.of_model(evaluations)
+    except UserError as error:
+        raise UserError(f"{config.model}: {error}") from None
+    return replace(
+        config,
+        sampler=chosen.sampler,
+        steps=chosen.steps,
+        guidance_scale=chosen.guidance_scale,
+        guidance_interval=chosen.guidance_interval,
+    )
+
+
 def _checkpoint_hash(config: GenerateConfig) -> str:
     from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 
@@ -267,14 +292,15 @@ def _check_fit(generator: Generator, data: PreparedDataset, config: GenerateConf
 
 
 def _settings(config: GenerateConfig) -> dict[str, Any]:
+    chosen = config.settings
     settings: dict[str, Any] = {
-        "sampler": config.sampler,
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
+        "sampler": chosen.sampler,
+        "steps": chosen.steps,
+        "guidance_scale": chosen.guidance_scale,
     }
     # Only where they act, so that folders from before they existed can be continued.
-    if config.guidance_interval != (0.0, 1.0):
-        settings["guidance_interval"] = list(config.guidance_interval)
+    if chosen.guidance_interval != (0.0, 1.0):
+        settings["guidance_interval"] = list(chosen.guidance_interval)
     if config.precision != "auto":
         settings["precision"] = config.precision
     if config.reference != "none":
@@ -343,9 +369,10 @@ def _contact_sheet(
                 samples=[image for _, image in shown],
             )
         )
+    how = config.settings
+    steps = f"{how.steps} step{'s' * (how.steps > 1)}"
     title = (
-        f"{data.info.name}, {config.split}: {config.sampler}, {config.steps} steps, "
-        f"guidance {config.guidance_scale:g}"
+        f"{data.info.name}, {config.split}: {how.sampler}, {steps}, guidance {how.guidance_scale:g}"
     )
     if note := pixels.view_note():
         title += f"; {note}"
