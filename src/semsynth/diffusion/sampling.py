@@ -188,9 +188,7 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
 
 
 def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0) -> None:
-    """Prepare ``scheduler`` for ``steps`` steps.
-
-    A distilled model (``evaluations`` of it not 0) is evaluated at ``evaluation_times``.
+    """Prepare ``scheduler`` for ``steps`` steps; of a distilled model, at ``evaluation_times``.
 
     Ancestral sampling gets its timesteps as a list, spaced as the official code spaces them: then
     Diffusers takes the betas between those levels. Given only their number, it takes differences

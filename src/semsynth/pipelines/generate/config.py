@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.errors import UserError
@@ -106,3 +106,36 @@ class GenerateConfig:
         return SamplerSettings(
             self.sampler, self.steps, self.guidance_scale, self.guidance_interval
         )
+
+    def of_model(self, evaluations: int) -> GenerateConfig:
+        """Return these flags with the model's own settings of the sampler where none were given.
+
+        Args:
+            evaluations: of the model's ``DiffusionConfig``.
+
+        Raises:
+            UserError: settings that are not for the model.
+        """
+        try:
+            chosen = self.settings.of_model(evaluations)
+        except UserError as error:
+            raise UserError(f"{self.model}: {error}") from None
+        names = ("sampler", "steps", "guidance_scale", "guidance_interval")
+        return replace(self, **{name: getattr(chosen, name) for name in names})
+
+    def record(self) -> dict[str, Any]:
+        """Return what of these flags decides an image, as the lists of samples have it."""
+        chosen = self.settings
+        found: dict[str, Any] = {
+            "sampler": chosen.sampler,
+            "steps": chosen.steps,
+            "guidance_scale": chosen.guidance_scale,
+        }
+        # Only where they act, so that folders from before they existed can be continued.
+        if chosen.guidance_interval != (0.0, 1.0):
+            found["guidance_interval"] = list(chosen.guidance_interval)
+        if self.precision != "auto":
+            found["precision"] = self.precision
+        if self.reference != "none":
+            found["reference"] = self.reference
+        return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from semsynth.core.distributed.shards import Shard, this_shard
@@ -114,7 +113,7 @@ def _generate(
     synthesizer: Synthesizer | None = None,
 ) -> dict[str, Any]:
     """Generate for ``data``; ``synthesizer`` is the generator, if it was loaded for this run."""
-    config = _with_settings(config, generator)
+    config = config.of_model(_evaluations(config, generator))
     shard = this_shard(config.shard)
     specs = list_samples(config, data)
     checkpoint = generator.checkpoint_sha256 if generator else _checkpoint_hash(config)
@@ -144,7 +143,7 @@ def _generate(
         made = {"generator_seed": config.seed, "checkpoint": checkpoint, **_origin(generator)}
         if labels is not None:
             made["labels"] = labels.names
-        store.list_all(specs, {**_settings(config), **made})
+        store.list_all(specs, {**config.record(), **made})
         write_bytes(
             config.output / CONTACT_SHEET,
             _contact_sheet(config, data, store, specs, generator.pixels),
@@ -206,27 +205,13 @@ def _generate_batches(
     return n_new
 
 
-def _with_settings(config: GenerateConfig, generator: Generator | None) -> GenerateConfig:
-    """Return the flags with the model's own settings of the sampler where none were given."""
+def _evaluations(config: GenerateConfig, generator: Generator | None) -> int:
     from semsynth.pipelines.formats.model_file import read_diffusion
     from semsynth.pipelines.synthesizer import Synthesizer
 
-    evaluations = 0
     if generator is None:
-        evaluations = read_diffusion(config.model).evaluations
-    elif isinstance(generator, Synthesizer):
-        evaluations = generator.diffusion.evaluations
-    try:
-        chosen = config.settings.of_model(evaluations)
-    except UserError as error:
-        raise UserError(f"{config.model}: {error}") from None
-    return replace(
-        config,
-        sampler=chosen.sampler,
-        steps=chosen.steps,
-        guidance_scale=chosen.guidance_scale,
-        guidance_interval=chosen.guidance_interval,
-    )
+        return read_diffusion(config.model).evaluations
+    return generator.diffusion.evaluations if isinstance(generator, Synthesizer) else 0
 
 
 def _checkpoint_hash(config: GenerateConfig) -> str:
@@ -291,23 +276,6 @@ def _check_fit(generator: Generator, data: PreparedDataset, config: GenerateConf
         )
 
 
-def _settings(config: GenerateConfig) -> dict[str, Any]:
-    chosen = config.settings
-    settings: dict[str, Any] = {
-        "sampler": chosen.sampler,
-        "steps": chosen.steps,
-        "guidance_scale": chosen.guidance_scale,
-    }
-    # Only where they act, so that folders from before they existed can be continued.
-    if chosen.guidance_interval != (0.0, 1.0):
-        settings["guidance_interval"] = list(chosen.guidance_interval)
-    if config.precision != "auto":
-        settings["precision"] = config.precision
-    if config.reference != "none":
-        settings["reference"] = config.reference
-    return settings
-
-
 def _origin(generator: Generator) -> dict[str, Any]:
     """Return what an evaluation asks of the generator.
 
@@ -331,7 +299,7 @@ def _output(config: GenerateConfig, checkpoint: str, data: PreparedDataset) -> O
         "masks": data.digest_of([config.split], kinds),
         "seed": config.seed,
         "native_size": config.native_size,
-        **_settings(config),
+        **config.record(),
     }
     if (given := read_given(config.label_map)) is not None:
         key["label_map"] = given
