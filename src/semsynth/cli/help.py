@@ -36,7 +36,8 @@ HELP: dict[str, _Help] = {
         },
         {
             "data": (
-                "path source output data repo images masks image_suffix mask_suffix labels licence"
+                "path source output data repo images masks image_suffix mask_suffix labels licence "
+                "kind classes"
             ),
             "reading": "masks_as exif window channels resize_masks instances max_pixels",
             "size": "height width resize tile overlap image_format",

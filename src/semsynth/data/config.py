@@ -28,7 +28,9 @@ LayoutName = Literal[
     "supervisely",
     "datumaro",
 ]
-PublishedName = Literal["camvid", "cityscapes", "ade20k", "celebamask", "cocostuff"]
+PublishedName = Literal[
+    "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff", "nuclei", "aerial"
+]
 SourceName = Literal["auto", LayoutName, "hf", "sidewalk", "streets", PublishedName]
 # Folders and exports of one's own, recognised by their files; "auto" tries all of them.
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
@@ -42,7 +44,12 @@ DEFAULTS: dict[str, tuple[int, int, ResizeRule]] = {
     "cityscapes": (256, 512, "paper"),
     "cocostuff": (256, 256, "paper"),
     "camvid": (352, 480, "stretch"),
+    "nuclei": (256, 256, "stretch"),
+    "aerial": (256, 256, "stretch"),
 }
+# Published images that are cut into tiles of the size.
+_CUT = ("nuclei", "aerial")
+_VAL_SHARE = {"nuclei": 0.25}
 _OTHERS: tuple[int, int, ResizeRule] = (1024, 1024, "stretch")
 _TILED_PIXELS = 1_000_000_000
 _PAPER = ("ade20k", "celebamask", "cityscapes", "cocostuff")
@@ -68,8 +75,10 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "overlap": _OWN,
     "max_pixels": (*_OWN, "sidewalk"),
     "resize_masks": _OWN,
-    "val_share": (*_OWN, "sidewalk"),
-    "holdout": ("camvid",),
+    "val_share": (*_OWN, "sidewalk", "nuclei"),
+    "holdout": ("camvid", "aerial"),
+    "kind": ("nuclei",),
+    "classes": ("nuclei",),
     "instances": ("cityscapes",),
     "train_count": ("streets",),
     "val_count": ("streets",),
@@ -93,7 +102,8 @@ class PrepareConfig:
     for images), labelme, labelstudio, yolo (segmentation), segments (Segments.ai), supervisely,
     datumaro; hf: a Hugging Face data set, of a folder or the hub (--repo). sidewalk (the default
     without a PATH): segments/sidewalk-semantic. streets: built in, nothing is downloaded. As
-    published: camvid, cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff)."""
+    published: camvid, cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff),
+    nuclei (Data Science Bowl 2018, BBBC038), aerial (towns from above, Humans in the Loop)."""
     output: Path | None = None
     """Folder of the prepared data; run the same command again to resume.
     ./data/SOURCE_processed by default."""
@@ -134,10 +144,12 @@ class PrepareConfig:
     height: int | None = None
     """Height of the prepared images in pixels. By default for your own data the median of the
     images, at most 1024 on the longer side, rounded to multiples of 32; 256 for cityscapes, ade20k,
-    celebamask and cocostuff, 352 for camvid, else 1024."""
+    celebamask and cocostuff, 352 for camvid, else 1024; the images of nuclei and aerial are cut
+    into tiles of 256."""
     width: int | None = None
     """Width of the prepared images in pixels. By default for your own data as --height; 512 for
-    cityscapes, 256 for ade20k, celebamask and cocostuff, 480 for camvid, else 1024."""
+    cityscapes, 256 for ade20k, celebamask and cocostuff, 480 for camvid, else 1024; tiles of
+    256 for nuclei and aerial."""
     resize: ResizeRule | None = None
     """stretch to the size, crop the centre to its aspect ratio first, or pad all around (the
     default for your own data, where an image has another shape). paper (the default of cityscapes,
@@ -157,14 +169,21 @@ class PrepareConfig:
     image_format: Literal["auto", "jpg", "png"] = "auto"
     """auto: png for --resize paper, else jpg (quality 95, full colour) if a side has 512 pixels or
     more, and png otherwise."""
-    val_share: float = 0.1
-    """Share of images that are held out, 0 to 0.5, for sources without splits of their own."""
+    val_share: float | None = None
+    """Share of images that are held out, 0 to 0.5, for sources without splits of their own: 0.1 by
+    default. Source nuclei: of the fields of each kind, 0.25 by default."""
     group_by: str | None = None
     """Source folder: images of one group stay on one side of the split. A number n: the group is
     the first n parts of the stem between underscores. Else a regular expression: its first
     group."""
-    holdout: str = "0006R0"
-    """Source camvid: the sequence that is held out."""
+    holdout: str | None = None
+    """What is held out: of camvid a sequence (0006R0 by default), of aerial a tile (tile8; by
+    default the one of the highest number)."""
+    kind: Literal["all", "fluorescence", "stained", "bright-field"] = "all"
+    """Source nuclei: only images of this kind of microscopy."""
+    classes: Literal["kinds", "plain"] = "kinds"
+    """Source nuclei: kinds: background and nucleus of each kind of microscopy, six classes; plain:
+    background and nucleus."""
     instances: Literal["whole", "clipped"] = "whole"
     """Source cityscapes: whole keeps the 16-bit ids of the instances; clipped replaces ids above
     255 by 255, as the official code of the paper does. For checkpoints of its authors only."""
@@ -196,7 +215,7 @@ class PrepareConfig:
         for name, value, low, high in (
             ("height", self.size[0], 8, 8192),
             ("width", self.size[1], 8, 8192),
-            ("val-share", self.val_share, 0, 0.5),
+            ("val-share", self.held_share, 0, 0.5),
             ("near-duplicates", self.near_duplicates or 0, -1, 64),
             ("train-count", self.train_count, 1, 1_000_000),
             ("val-count", self.val_count, 0, 1_000_000),
@@ -237,6 +256,17 @@ class PrepareConfig:
         """The source, by default or as given."""
         assert self.source is not None, "set when this was made"
         return self.source
+
+    @property
+    def held_share(self) -> float:
+        """The share that is held out: as given, or by default."""
+        default = _VAL_SHARE.get(self.source_name, 0.1)
+        return default if self.val_share is None else self.val_share
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the images of a published data set are cut into tiles of the size."""
+        return self.source in _CUT
 
     @property
     def has_own_layout(self) -> bool:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from semsynth.core.errors import abbreviate
 from semsynth.core.logging import progress
 from semsynth.data.labels import Array
-from semsynth.data.records import ImageRecord, split_rank
+from semsynth.data.records import TILE, ImageRecord, split_rank
 
 DUPLICATES_FILE = "duplicates.csv"
 # Bits of 64 in which two images may differ that are told without being asked. Copies of CamVid as
@@ -202,7 +202,9 @@ def _same_images(ordered: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
         return index
 
     for index, record in enumerate(ordered):
-        digests = [f"raw {record.files[0].digest}"] if record.files else []
+        # Tiles of an image have its file in common.
+        tile = record.stem.rpartition("@")[2] if TILE.fullmatch(record.stem) else ""
+        digests = [f"raw {record.files[0].digest} {tile}"] if record.files else []
         if "images" in record.info.digests:
             digests.append(f"prepared {record.info.digests['images']}")
         for digest in digests:

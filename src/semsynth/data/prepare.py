@@ -24,6 +24,7 @@ from semsynth.data.preparation import Job, Preparation
 from semsynth.data.records import ImageRecord, read_records
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Reading, Record, Source
+from semsynth.data.sources.camvid import HOLDOUT
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.tables import table_kind, unpacked_table
 from semsynth.data.understood import SHEET_FILE, choose_for_sheet, show, understand
@@ -214,8 +215,12 @@ def _key(config: PrepareConfig, reading: Reading | None) -> dict[str, Any]:
     # Keys in files keep their names: folders prepared so far stay valid.
     key["near_copies"] = key.pop("near_duplicates")
     key |= {"colored_masks": False} if reading is None else reading.key()
-    if config.instances == "whole":
-        del key["instances"]
+    # What were values of flags in older versions, and flags that these had not.
+    key["val_share"] = config.held_share
+    key["holdout"] = config.holdout or ("" if config.source == "aerial" else HOLDOUT)
+    for name, usual in (("instances", "whole"), ("kind", "all"), ("classes", "kinds")):
+        if key[name] == usual:
+            del key[name]
     if not config.resize_masks:
         del key["resize_masks"]
     key.pop("pixels", None)  # more bits in new images are no other data set

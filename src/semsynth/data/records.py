@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from semsynth.data.raw_files import RawFile
 
 FOLDERS = ("images", "masks", "colored_masks", "instances")
 RECORDS = ".records.jsonl"
+# The stem of a tile: that of its image, and where its upper left corner is.
+TILE = re.compile(r"(.+)@\d+_\d+")
 # Entries of ``dataset.json`` that not every data set has.
 _MAY_BE_ABSENT = ("reading", "raw_files", "duplicates", "channels", "bits")
 

@@ -58,7 +58,7 @@ def plan_size(config: PrepareConfig, sizes: Mapping[Size, int] | None) -> SizePl
     else:
         lines.append(f"size: {config.size[1]}x{config.size[0]} (width x height)")
         lines += _not_a_multiple(config.size)
-    if own and sizes and config.resize is None:
+    if (own or config.is_cut) and sizes and config.resize is None:
         changes_shape = any(content_box("pad", size, config.size) != _all(config) for size in sizes)
         config = replace(config, resize="pad" if changes_shape else "stretch")
     if sizes and config.resize_rule != "paper":

@@ -114,7 +114,9 @@ def compare(
         old = known.get((record.split, record.stem))
         if old is None:
             return record, None
-        return record, replace(old, files=files_now(record.files, old.files))
+        files = files_now(record.files, old.files)
+        new = replace(old, files=files, group=record.group, fixed=record.fixed, kind=record.kind)
+        return record, new
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch in _batches(progress(records, "compare", total=None, unit="image")):

@@ -25,6 +25,7 @@ from semsynth.data.sources.tree import FileTree
 
 # Modules by the names of --source; only the one that is used is imported.
 SOURCES = {
+    "aerial": "semsynth.data.sources.aerial",
     "ade20k": "semsynth.data.sources.ade20k",
     "camvid": "semsynth.data.sources.camvid",
     "celebamask": "semsynth.data.sources.celebamask",
@@ -40,6 +41,7 @@ SOURCES = {
     "datumaro": "semsynth.data.sources.datumaro",
     "folder": "semsynth.data.sources.folder",
     "mapillary": "semsynth.data.sources.mapillary",
+    "nuclei": "semsynth.data.sources.nuclei",
     "sidewalk": "semsynth.data.sources.sidewalk",
     "streets": "semsynth.data.sources.streets",
     "voc": "semsynth.data.sources.voc",
@@ -100,7 +102,9 @@ def open_source(config: PrepareConfig) -> Source:
     other = "folder" if config.masks is not None and tree.start is None else None
     layout = recognise(tree, str(given[0]), other) if name == "auto" else name
     source = import_module(SOURCES[layout]).open_layout(tree, config)
-    return source if config.tile is None else TiledSource(source, config.tile, config.overlap)
+    return (
+        source if config.tile is None else TiledSource(source, (config.tile,) * 2, config.overlap)
+    )
 
 
 def recognise(tree: FileTree, where: str, other: str | None = None) -> str:

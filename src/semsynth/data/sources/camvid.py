@@ -47,6 +47,7 @@ LABELS = LabelSet.from_names(
     things=("Car", "Pedestrian", "Bicyclist"),
 )
 LICENCE = "no licence stated; research use"
+HOLDOUT = "0006R0"
 LAYOUT = "train/images, train/labels, val/images and val/labels"
 
 
@@ -62,11 +63,12 @@ def open_source(config: PrepareConfig) -> PairSource:
         folder = root / part
         pairs += pair_up(list_images(folder / "images"), list_images(folder / "labels"))
     sequences = sorted({stem.split("_")[0] for stem, _ in pairs})
-    if config.holdout not in sequences:
+    holdout = config.holdout or HOLDOUT
+    if holdout not in sequences:
         known = ", ".join(sequences)
-        raise UserError(f"--holdout {config.holdout}: no such sequence in {root}; it has {known}")
+        raise UserError(f"--holdout {holdout}: no such sequence in {root}; it has {known}")
     records = [
-        Record(stem, "val" if stem.startswith(f"{config.holdout}_") else "train", str(p.mask), p)
+        Record(stem, "val" if stem.startswith(f"{holdout}_") else "train", str(p.mask), p)
         for stem, p in sorted(pairs)
     ]
     return PairSource(

@@ -208,7 +208,7 @@ class PairSource:
         if self.label_file is not None:
             mask = self.label_file.apply(mask)
         if pair.instances is not None:
-            instances = _read_objects(pair.instances, pair.exif)
+            instances = read_objects(pair.instances, pair.exif)
         if self.resize_masks:
             size = (image.shape[0], image.shape[1])
             mask = fit(mask, "stretch", size, nearest=True)
@@ -235,7 +235,7 @@ class PairSource:
             raise UserError(f"{error}; as a labels file: {ready}") from None
 
 
-def _read_objects(path: Path, exif: Exif) -> Array:
+def read_objects(path: Path, exif: Exif) -> Array:
     """Read a map of objects, (H, W) int32: numbers, or colours (as CVAT's) that are numbered."""
     raw = open_mask(path, str(path), exif)
     if raw.facts.layout != "rgb" or raw.facts.has_alpha:

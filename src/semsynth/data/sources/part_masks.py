@@ -82,7 +82,7 @@ class PartMasks:
         instances = np.zeros(self.size, np.int32)
         shared = False
         for number, (path, label) in enumerate(self.parts, 1):
-            covered = _covered(path, self.size)
+            covered = covered_pixels(path, self.size)
             shared = shared or bool(instances[covered].any())
             ids[covered], instances[covered] = label, number
         return ids, instances if self.objects else None, (OVERLAP,) if shared else ()
@@ -213,7 +213,7 @@ def _doubt(tree: FileTree, parts: Parts) -> str:
         sums: dict[str, Array] = {}
         for mask, name in each:
             path = tree.path(mask.name)
-            covered = _covered(path, None)
+            covered = covered_pixels(path, None)
             before = sums.setdefault(name, np.zeros(covered.shape, np.int32))
             if before.shape != covered.shape:
                 raise UserError(f"{path}: has another size than the other masks of its image")
@@ -231,8 +231,16 @@ def _doubt(tree: FileTree, parts: Parts) -> str:
     return ""
 
 
-def _covered(path: Path, size: tuple[int, int] | None) -> Array:
-    """Return where a mask is not black, (H, W) bool."""
+def covered_pixels(path: Path, size: tuple[int, int] | None) -> Array:
+    """Return where a mask is not black, (H, W) bool.
+
+    Args:
+        path: of the mask.
+        size: height and width that it must have; None: any.
+
+    Raises:
+        UserError: another size, or it is not black and white (of any one value).
+    """
     facts = open_mask(path, str(path)).facts
     refuse_as_mask(facts)
     if facts.orientation != 1:
@@ -291,7 +299,7 @@ def _mask(tree: FileTree, parts: Parts, image: str, classes: Classes) -> PartMas
     found = []
     for mask, name in parts.masks[image]:
         path = tree.path(mask.name)
-        covered = _covered(path, None)
+        covered = covered_pixels(path, None)
         found.append((-int(covered.sum()), path, classes.of(name, str(path)), covered.shape))
     found.sort()
     (_, first, _, size), files = found[0], tuple((path, label) for _, path, label, _ in found)

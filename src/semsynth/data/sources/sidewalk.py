@@ -173,7 +173,7 @@ def open_source(config: PrepareConfig) -> RowSource:
         licence=config.licence or stated,
         labels=labels,
         total=total,
-        val_share=config.val_share,
+        val_share=config.held_share,
         seed=config.seed,
         reading=Reading(config.masks_as, "row by row", config.exif or "auto", config.window),
     )

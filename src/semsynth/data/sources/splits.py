@@ -172,7 +172,7 @@ def draw_splits(
     and val in one (trainval), a share of those is held out.
 
     Args:
-        config: ``val_share``, ``group_by`` and ``seed`` decide what is drawn.
+        config: ``held_share``, ``group_by`` and ``seed`` decide what is drawn.
         stems: the name of each image.
         splits: its published split, or None.
 
@@ -190,7 +190,7 @@ def draw_splits(
         for stem, is_fixed in zip(stems, fixed, strict=True)
     ]
     free_groups = [group for group, is_fixed in zip(groups, fixed, strict=True) if not is_fixed]
-    drawn = split_by_group(free_groups, config.val_share, config.seed) if free_groups else {}
+    drawn = split_by_group(free_groups, config.held_share, config.seed) if free_groups else {}
     sides = [
         Side(
             str("train" if split in (None, "trainval") else split) if is_fixed else drawn[group],
@@ -199,8 +199,8 @@ def draw_splits(
         )
         for group, split, is_fixed in zip(groups, splits, fixed, strict=True)
     ]
-    words = f"val is drawn (--val-share {config.val_share:g})" if drawn else ""
-    words = "all are train (--val-share 0)" if drawn and not config.val_share else words
+    words = f"val is drawn (--val-share {config.held_share:g})" if drawn else ""
+    words = "all are train (--val-share 0)" if drawn and not config.held_share else words
     return sides, words
 
 

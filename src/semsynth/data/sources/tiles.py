@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 
 from semsynth.data.label_files import LabelFile
 from semsynth.data.labels import Array, LabelSet, number_values
-from semsynth.data.resize import Box
+from semsynth.data.resize import Box, Size
 from semsynth.data.sources.base import Layout, Reading, Record, Sample
 from semsynth.data.sources.files import PairSource
 from semsynth.data.sources.tree import FileTree
@@ -23,18 +24,22 @@ _MAX_OBJECT = 65535
 class TiledSource:
     """The images of another source, cut into tiles named ``stem@TOP_LEFT``.
 
-    The tiles of an image are on the same side of a split. Those at its lower and right border end
-    there, so they overlap their neighbours more; an image that is smaller than a tile stays whole.
+    The tiles of an image are on the same side of a split. With an overlap those at its lower and
+    right border end there, so they overlap their neighbours more; without one the tiles are spread
+    evenly. An image that is smaller than a tile stays whole.
 
     Attributes:
         source: the images.
-        tile: side of a tile, in pixels.
-        overlap: how much neighbouring tiles share at least, in pixels.
+        tile: height and width of a tile, in pixels.
+        overlap: how much neighbouring tiles share at least, in pixels; None: spread evenly.
+        halved: whether images are halved before they are cut: means of 2x2 pixels, and of the mask
+            the id that most of these have.
     """
 
     source: PairSource
-    tile: int
-    overlap: int
+    tile: Size
+    overlap: int | None
+    halved: bool = False
     _last: tuple[str, Sample] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,9 +56,15 @@ class TiledSource:
         self.total: int | None = counts.total()
         self.layout: Layout | None = inner.layout
         if inner.layout is not None:
+            how = (
+                "spread evenly"
+                if self.overlap is None
+                else f"with {self.overlap} pixels of overlap"
+            )
+            halved = " at half their size" if self.halved else ""
             note = (
-                f"tiles: {counts.total()} of {self.tile}x{self.tile} pixels with {self.overlap} "
-                f"pixels of overlap, from {len(inner.pairs)} images"
+                f"tiles: {counts.total()} of {self.tile[1]}x{self.tile[0]} pixels (width x height) "
+                f"{how}, from {len(inner.pairs)} images{halved}"
             )
             self.layout = replace(inner.layout, notes=(*inner.layout.notes, note))
 
@@ -62,11 +73,12 @@ class TiledSource:
         for record in self.source.records():
             boxes = self._boxes(record)
             for box in boxes:
-                whole = len(boxes) == 1
+                whole = len(boxes) == 1 and not self.halved
+                halved = " halved" if self.halved else ""
                 yield replace(
                     record,
-                    stem=record.stem if whole else f"{record.stem}@{box[0]}_{box[1]}",
-                    content=record.content if whole else f"{record.content} tile {box}",
+                    stem=record.stem if len(boxes) == 1 else f"{record.stem}@{box[0]}_{box[1]}",
+                    content=record.content if whole else f"{record.content} tile {box}{halved}",
                     payload=(record, box),
                 )
 
@@ -75,7 +87,8 @@ class TiledSource:
         whole, (top, left, height, width) = record.payload
         if self._last is None or self._last[0] != whole.where:
             self._last = None  # the old one must not lie in memory beside the new one
-            self._last = (whole.where, self.source.read(whole))
+            sample = self.source.read(whole)
+            self._last = (whole.where, _halved(sample) if self.halved else sample)
         sample = self._last[1]
         part = np.s_[top : top + height, left : left + width]
         instances = None if sample.instances is None else _numbered(sample.instances[part])
@@ -85,8 +98,13 @@ class TiledSource:
         """Return the tiles of an image: top, left, height, width."""
         size = record.payload.size
         assert size is not None, "decided when the source was opened"
-        tops, lefts = (_starts(side, self.tile, self.overlap) for side in size)
-        height, width = min(self.tile, size[0]), min(self.tile, size[1])
+        if self.halved:
+            size = size[0] // 2, size[1] // 2
+        tops, lefts = (
+            _spread(side, tile) if self.overlap is None else _starts(side, tile, self.overlap)
+            for side, tile in zip(size, self.tile, strict=True)
+        )
+        height, width = min(self.tile[0], size[0]), min(self.tile[1], size[1])
         return [(top, left, height, width) for top in tops for left in lefts]
 
 
@@ -101,6 +119,37 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
     """
     last = max(0, side - tile)
     return [*range(0, last, tile - overlap), last]
+
+
+def _spread(side: int, tile: int) -> list[int]:
+    """Return where as few tiles as cover a side begin, with equal distances.
+
+    Example:
+        >>> _spread(100, 40), _spread(80, 40), _spread(30, 40)
+        ([0, 30, 60], [0, 40], [0])
+    """
+    count = max(1, -(-side // tile))
+    return [round(i * (side - tile) / (count - 1)) for i in range(count)] if count > 1 else [0]
+
+
+def _halved(sample: Sample) -> Sample:
+    """Return an image of half the height and width; a last odd row or column is left out."""
+    height, width = (2 * (side // 2) for side in sample.mask.shape)
+    image = sample.image[:height, :width]
+    means = cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    maps = [
+        None if ids is None else _most_frequent(ids[:height, :width])
+        for ids in (sample.mask, sample.instances)
+    ]
+    assert maps[0] is not None, "a sample has a mask"
+    return Sample(means, maps[0], maps[1], sample.notes)
+
+
+def _most_frequent(ids: Array) -> Array:
+    """Return of each 2x2 pixels the value that most have; the upper left one where two tie."""
+    a, b, c, d = ids[::2, ::2], ids[::2, 1::2], ids[1::2, ::2], ids[1::2, 1::2]
+    others = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
+    return np.where((a == b) | (a == c) | (a == d), a, others)
 
 
 def _numbered(objects: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +19,11 @@ from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_facts import ImageFacts
 from semsynth.data.images import image_notes, read_rgb, read_whole_facts
-from semsynth.data.records import read_records
+from semsynth.data.records import TILE, read_records
 from semsynth.data.resize import Box, Size
 
 Pixels = npt.NDArray[np.uint8]
 _THREADS = 4
-_TILE = re.compile(r"(.+)@\d+_\d+")
 
 
 class ImageSet(Protocol):
@@ -247,7 +245,7 @@ class PreparedImages:
 
 def _image_of_tile(stem: str) -> str | None:
     """Return the stem of the image that `semsynth prepare --tile` cut a tile from, or None."""
-    found = _TILE.fullmatch(stem)
+    found = TILE.fullmatch(stem)
     return found[1] if found else None
 
 
