@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from semsynth.core.errors import UserError
 from semsynth.data.augment import ImageAugmentation
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import LoaderConfig, TrainingDataset, batches
 from semsynth.data.records import PreparedFormat
-from semsynth.data.writer import PreparedWriter
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 
 SIDE, COUNT = 16, 7
 
@@ -50,6 +53,30 @@ def test_each_sample_once_an_epoch(ramps: PreparedDataset) -> None:
     assert [again.stem_at(i) for i in reversed(range(COUNT))] == epochs[0][::-1]
     other = samples(ramps, seed=6)
     assert [other.stem_at(i) for i in range(COUNT)] != epochs[0]
+
+
+def test_balance_draws_rare_kinds_more_often(ramps: PreparedDataset, tmp_path: Path) -> None:
+    form = PreparedFormat(ramps.labels, SIDE, SIDE)
+    writer = PreparedWriter(tmp_path / "kinds", form)
+    kinds = {f"p{i}": "rare" if i == 3 else "few" if i in (0, 5) else "usual" for i in range(COUNT)}
+    for stem, kind in kinds.items():
+        sample = PreparedSample(ramps.read_image("train", stem), ramps.read_mask("train", stem))
+        writer.add(replace(write_sample(writer.root, form, "train", stem, sample), kind=kind))
+    data = writer.finish("kinds", "here", "none")
+
+    def epoch(number: int, balance: float) -> Counter[str]:
+        images = TrainingDataset(data, "train", LoaderConfig(5, 3, balance=balance))
+        count = len(images.draws)
+        found = Counter(images.stem_at(number * count + i) for i in range(count))
+        assert found.total() == count
+        return found
+
+    every = {"p1": 1, "p2": 1, "p4": 1, "p6": 1}
+    assert epoch(0, 0) == epoch(2, 0) == dict.fromkeys(kinds, 1)
+    assert epoch(0, 1) == epoch(1, 1) == {**every, "p3": 4, "p0": 2, "p5": 2}
+    assert epoch(0, 0.5) == {**every, "p3": 2, "p0": 1, "p5": 1}
+    with pytest.raises(UserError, match=r"does not record the kinds .* train.balance must be 0"):
+        TrainingDataset(ramps, "train", LoaderConfig(5, 3, balance=1))
 
 
 def test_a_step_has_its_batch_wherever_one_starts(ramps: PreparedDataset) -> None:

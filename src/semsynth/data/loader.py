@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,12 +33,15 @@ class LoaderConfig:
         batch_size: images of a step over all processes.
         augmentation: random changes of the images.
         instances: whether the batches have the edges of the instances.
+        balance: how far images of rare kinds are drawn more often: 0 not at all, 1 until each kind
+            is drawn about equally often.
     """
 
     seed: int
     batch_size: int
     augmentation: ImageAugmentation = NO_AUGMENTATION
     instances: bool = False
+    balance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class TrainingDataset(Dataset[TrainingSample]):
         self.data, self.split, self.config = data, split, config
         self.mask_dropout, self.latents, self.noise = mask_dropout, latents, noise
         self.stems = data.stems(split)
+        self.draws = balanced_draws(data, split, config.balance)
         lut = data.labels.channel_lut()
         self.lut: Array = lut.astype(np.int8) if data.labels.num_channels <= 128 else lut
         self.unlabelled = self.lut.dtype.type(data.labels.unlabelled_channel)
@@ -140,11 +145,11 @@ class TrainingDataset(Dataset[TrainingSample]):
 
     def stem_at(self, position: int) -> str:
         """Return the stem of a global position."""
-        epoch, index = divmod(position, len(self.stems))
+        epoch, index = divmod(position, len(self.draws))
         if self._order[0] != epoch:
             rng = numpy_rng(self.config.seed, "order", epoch)
-            self._order = (epoch, rng.permutation(len(self.stems)))
-        return self.stems[int(self._order[1][index])]
+            self._order = (epoch, rng.permutation(len(self.draws)))
+        return self.draws[int(self._order[1][index])]
 
     def read(self, stem: str) -> tuple[Array, ...]:
         """Return (H, W, C) uint8 or uint16, (H, W) condition channels, (H, W) uint16 instances.
@@ -191,6 +196,36 @@ class TrainingDataset(Dataset[TrainingSample]):
         latent = None if self.latents is None else self.latents(stem, bool(params[0]))
         noise = None if self.noise is None else self.noise(position)
         return TrainingSample(layers[0], layers[1], content, edges, params, latent, noise)
+
+
+def balanced_draws(data: PreparedDataset, split: str, balance: float) -> list[str]:
+    """Return the stems of an epoch: all of a split, those of rare kinds several times.
+
+    Args:
+        data: the data set, which has the kinds of its images.
+        split: its split.
+        balance: an image of a kind that is n times as rare as the most frequent one is there n to
+            the power of ``balance`` times, rounded.
+
+    Raises:
+        UserError: the kinds are not known.
+    """
+    stems = data.stems(split)
+    if not balance:
+        return stems
+    kinds = [data.record(split, stem).kind for stem in stems]
+    if None in kinds:
+        raise UserError(
+            f"{data.root}: does not record the kinds of its images, so train.balance must be 0 (it "
+            f"is {balance:g}); --source nuclei does"
+        )
+    counts = Counter(kinds)
+    most = max(counts.values())
+    return [
+        stem
+        for stem, kind in zip(stems, kinds, strict=True)
+        for _ in range(round((most / counts[kind]) ** balance))
+    ]
 
 
 def loadable(image: Array) -> Array:

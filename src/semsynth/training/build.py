@@ -324,7 +324,8 @@ def loader_config(recipe: Recipe) -> LoaderConfig:
         color=train.color,
         probability=train.augment,
     )
-    return LoaderConfig(recipe.seed, train.batch_size, augmentation, recipe.model.instance_edges)
+    edges = recipe.model.instance_edges
+    return LoaderConfig(recipe.seed, train.batch_size, augmentation, edges, train.balance)
 
 
 def training_images(context: TrainContext, data: PreparedDataset) -> TrainingDataset:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from semsynth.core.config import Config
 
@@ -45,6 +45,9 @@ class TrainSection(PhaseConfig):
         ema_decay: decay of the moving average of the weights (EMA), which generates the images.
         ema_warmup: use a smaller decay at the start: min(ema_decay, (1 + n) / (10 + n)) at step n.
         flip: mirror half of the images.
+        balance: how much more often images of rare kinds are drawn, where the data have kinds (such
+            as those of microscopy): 0 no more than others, 1 until each kind is drawn about equally
+            often.
         crop: random crops keep at least this share of each side and are enlarged to full size (1:
             no crops).
         crop_size: height and width of random crops, cut out without resizing. Images may then be
@@ -90,6 +93,7 @@ class TrainSection(PhaseConfig):
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     ema_warmup: bool = True
     flip: bool = True
+    balance: float = Field(0.0, ge=0, le=1)
     crop: float = Field(1.0, gt=0, le=1)
     crop_size: tuple[int, int] | None = Field(None, strict=False)
     scale: tuple[float, float] = Field((1.0, 1.0), strict=False)
@@ -112,6 +116,14 @@ class TrainSection(PhaseConfig):
     keep_checkpoints: int = Field(2, ge=1)
     keep_every: int = Field(0, ge=0)
     stall_minutes: float = Field(10.0, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the values, so that the keys of runs without newer settings are what they were."""
+        values: dict[str, Any] = handler(self)
+        if not self.balance:
+            values.pop("balance", None)
+        return values
 
     def has_channels_last(self, precision: str) -> bool:
         """Return ``channels_last`` with ``auto`` resolved for a precision."""
