@@ -15,6 +15,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.paths import path_name
 from semsynth.diffusion.config import DiffusionConfig, LossConfig, ProcessConfig, check_flow
 from semsynth.models.config import ModelConfig, whole_size
+from semsynth.pipelines.formats.pretrained import FOLDER, RECIPE, pretrained_names
 from semsynth.training.phases import DistillSection, FinetuneSection, PhaseConfig, TrainSection
 from semsynth.training.recipe_keys import check_moved, spelled_out
 
@@ -332,7 +333,8 @@ def recipe_path(name_or_path: str | Path) -> Path:
     """Return the file of a recipe.
 
     Args:
-        name_or_path: a known name (`streets_demo`), or a path to a YAML file of the user's own.
+        name_or_path: a known name (`streets_demo`), a path to a YAML file of the user's own, or the
+            name of a model of the package, for the recipe that trained it.
 
     Raises:
         UserError: there is no such recipe; the message names the nearest known one.
@@ -344,6 +346,8 @@ def recipe_path(name_or_path: str | Path) -> Path:
     path = Path(text)
     if path.is_file():
         return path
+    if text in pretrained_names():
+        return FOLDER / text / RECIPE
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise UserError(f"recipe file {path} does not exist; known recipes: {', '.join(names)}")
     near = difflib.get_close_matches(text, names, n=1)

@@ -45,7 +45,7 @@ def read_examples(
     Args:
         samples: folder of `semsynth generate`.
         data: prepared data with the real images of the same masks; None: without them.
-        labels: the model's.
+        labels: the model's, in whose colours masks are shown.
         checkpoint_sha256: of the model, which must have generated the samples.
 
     Raises:
@@ -67,9 +67,11 @@ def read_examples(
     masks = sorted(stems)
     picked = masks[:: max(1, len(masks) // ROWS)][:ROWS]
     real, note = _real_images(data, picked)
+    # Samples have the labels of the masks' data, which may have other ids than the model's.
+    shown_in = labels if labels.names == folder.labels.names else folder.labels
     rows = [
         ContactRow(
-            labels.colorize(folder.read_mask(split, stems[split, mask][0])),
+            shown_in.colorize(folder.read_mask(split, stems[split, mask][0])),
             None if real is None else real.read_image(split, mask),
             [folder.read_image(split, stem) for stem in stems[split, mask][:SAMPLES]],
         )

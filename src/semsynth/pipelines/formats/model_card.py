@@ -56,7 +56,6 @@ def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
         name: folder or repository that the example loads.
     """
     metadata: Metadata = pipe.metadata
-    file: ModelFile = pipe.model_file
     parts = [
         f"---\n{_metadata(metadata).to_yaml()}\n---",
         MADE_BY,
@@ -66,13 +65,22 @@ def model_card(pipe: Any, name: str = "path/to/this/folder") -> str:
         *_strip(pipe, metadata),
         f"## Install\n\n{_INSTALL}",
         f"## Use\n\n{_usage(name, pipe)}",
-        f"## Labels\n\n{_label_table(file.labels)}",
-        f"## Training\n\n{_table(('what', 'value'), _training(metadata, file))}",
-        f"## Scores\n\n{_scores(metadata)}",
-        f"## Limits\n\n{_limits(pipe, metadata)}",
-        f"## Licence\n\n{_licence_text(metadata)}",
+        *(f"## {title}\n\n{text}" for title, text in card_sections(pipe).items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def card_sections(pipe: Any) -> dict[str, str]:
+    """Return what a card says of labels, training, scores, limits and licence, by heading."""
+    metadata: Metadata = pipe.metadata
+    file: ModelFile = pipe.model_file
+    return {
+        "Labels": _label_table(file.labels),
+        "Training": _table(("what", "value"), _training(metadata, file)),
+        "Scores": score_text(metadata.get("scores")),
+        "Limits": _limits(pipe, metadata),
+        "Licence": _licence_text(metadata),
+    }
 
 
 def write_card(pipe: Any, folder: Path, *name: str) -> None:
@@ -255,8 +263,8 @@ def _training(metadata: Metadata, file: ModelFile) -> Iterator[tuple[str, str]]:
             yield library, str(metadata[library])
 
 
-def _scores(metadata: Metadata) -> str:
-    scores = metadata.get("scores")
+def score_text(scores: Mapping[str, Any] | None) -> str:
+    """Return what ``read_scores`` gave as a table; None: how to measure."""
     if not scores:
         return (
             "Not measured. `semsynth generate` and `semsynth evaluate` measure how well a "

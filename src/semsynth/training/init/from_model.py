@@ -102,7 +102,8 @@ def starting_point(
     # One of the package keeps its name: where the package is differs between machines.
     named = config.from_checkpoint if is_of_package(path) else path
     source = _load(path)
-    check_body(source.model, recipe.model, str(path))
+    hint = f" (--recipe {named} is its own)" if named != path else ""
+    check_body(source.model, recipe.model, f"{named}{hint}")
     given = None if config.label_map is None else read_label_map(config.label_map)
     match = match_labels(data.labels, source.labels, given, str(config.label_map))
     digest = checkpoint_sha256(path)
