@@ -17,10 +17,12 @@ from email.parser import Parser
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 import semsynth
 
@@ -110,6 +112,20 @@ def test_recipes_load_from_the_installed_wheel(installed: Path, root: Path, tmp_
     assert {f"{name}.yaml" for name in names.split()} == recipes(root)
 
 
+def test_the_wheel_is_small_enough_for_its_models(dist: Path, root: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    assert wheel.stat().st_size < 50e6
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {
+            name: archive.getinfo(name).file_size
+            for name in archive.namelist()
+            if name.startswith("semsynth/pretrained/") and name.endswith("/model.pth")
+        }
+    here = (root / "src" / "semsynth" / "pretrained").glob("*/model.pth")
+    assert sorted(name.split("/")[2] for name in sizes) == sorted(p.parent.name for p in here)
+    assert all(size <= 12e6 for size in sizes.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])
 def test_it_installs_in_a_clean_environment_and_runs(kind: str, dist: Path, tmp_path: Path) -> None:
@@ -132,6 +148,27 @@ def test_it_installs_in_a_clean_environment_and_runs(kind: str, dist: Path, tmp_
     flags = ["--height", "32", "--width", "32", "--train-count", "2", "--val-count", "1"]
     run([semsynth_, "prepare", "--source", "streets", "--output", "streets", *flags])
     assert (tmp_path / "streets" / "dataset.json").is_file()
+    # The models that came with it, without a network.
+    clean["HF_HUB_OFFLINE"] = "1"
+    models = json.loads(run([semsynth_, "models", "--json"]).stdout.splitlines()[-1])
+    for name, facts in models.items():
+        size = (facts["height"] // 2, facts["width"] // 2)
+        mask = np.zeros(size, np.uint8)
+        mask[: size[0] // 2] = 1
+        (tmp_path / name).mkdir()
+        Image.fromarray(mask).save(tmp_path / name / "mask.png")
+        generate = ["generate", "--model", name, "--masks", name, "--output", f"{name}_images"]
+        if not facts["instances"]:
+            run([semsynth_, *generate, "--per-mask", "1", "--small-masks", "allow"])
+            assert (tmp_path / f"{name}_images" / "dataset.json").is_file()
+        code = (
+            "import sys; from semsynth import SemanticDiffusionPipeline as Pipeline\n"
+            f"pipe = Pipeline.from_pretrained({name!r})\n"
+            f"pipe('{name}/mask.png', seeds=[0]).images[0].save('{name}.png')\n"
+        )
+        run([python, "-c", code])
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.size == (size[1], size[0])
 
 
 def test_an_index_would_take_them(dist: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from jobs import stop_at
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import sha256_file
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.sources import preset
@@ -213,6 +214,29 @@ def test_a_wrong_start_is_refused(
             train(configure("run", *changes, **options))
         assert "\n" not in str(error.value)
         assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_the_package_is_known_by_its_name(
+    configure: Configure, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    assert_same_weights: Same,
+) -> None:  # fmt: skip
+    folder = tmp_path / "package"
+    (folder / "towns").mkdir(parents=True)
+    shutil.copy(source, folder / "towns" / "model.pth")
+    digest = sha256_file(source)
+    (folder / "towns" / "model.json").write_text(json.dumps({"sha256": digest}))
+    shutil.copy(configure("x").recipe, folder / "towns" / "recipe.yaml")
+    for place in ("semsynth.pipelines.formats.pretrained", "semsynth.training.recipe"):
+        monkeypatch.setattr(f"{place}.FOLDER", folder)
+    config = configure("run", *NO_STEPS, from_checkpoint=Path("towns"))
+    train(replace(config, recipe="towns"))
+    assert_same_weights(tmp_path / "run", tmp_path / "source")
+    saved = json.loads((tmp_path / "run" / "from.json").read_text())
+    # The name, not a path of this installation.
+    assert saved["path"] == saved["facts"]["file"] == "towns" and saved["sha256"] == digest
+    assert train(replace(config, recipe="towns"))["steps"] == 0  # resumed
+    with pytest.raises(UserError, match=r"--from towns \(--recipe towns is its own\): is another"):
+        train(configure("other", "model.spade_hidden=16", from_checkpoint=Path("towns")))
 
 
 def test_a_run_from_before_the_loss_section(

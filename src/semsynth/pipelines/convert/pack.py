@@ -165,7 +165,6 @@ def package_card(name: str, facts: dict[str, Any], sections: dict[str, str]) -> 
     scores = facts["scores"]
     warnings = [text for report in scores for text in report["warnings"]]
     commands = "\n".join(facts["commands"])
-    masks = "masks" if facts["instances"] else "masks of ids or of the labels' colours"
     citations = "\n".join(f"- {text}" for text in facts["citations"])
     return "\n\n".join([
         f"# {name}",
@@ -176,7 +175,7 @@ def package_card(name: str, facts: dict[str, Any], sections: dict[str, str]) -> 
         *(f"> **Warning**: {text}" for text in warnings),
         *([f"![Masks and images]({EXAMPLES})\n\n*{facts['examples']}*"]
           if "examples" in facts else []),
-        f"## Use\n\n{_usage(name, masks)}",
+        f"## Use\n\n{_usage(name, facts['instances'])}",
         f"## Labels\n\n{sections['Labels']}",
         f"## Training\n\n{sections['Training']}\n\nThe recipe is [{RECIPE}]({RECIPE}); these "
         f"commands trained the model:\n\n```bash\n{commands}\n```",
@@ -186,13 +185,17 @@ def package_card(name: str, facts: dict[str, Any], sections: dict[str, str]) -> 
     ]) + "\n"  # fmt: skip
 
 
-def _usage(name: str, masks: str) -> str:
-    return f"""Images of the {masks} in a prepared data set, or in a folder:
+def _usage(name: str, instances: bool) -> str:
+    head = "Images for the masks of a prepared data set, or of a folder:"
+    folder = f"semsynth generate --model {name} --masks my_masks --output samples\n"
+    if instances:  # a folder of masks has no instance maps
+        head = "Images for the masks of a prepared data set with instance maps:"
+        folder = ""
+    return f"""{head}
 
 ```bash
 semsynth generate --model {name} --data prepared --output samples
-semsynth generate --model {name} --masks my_masks --output samples
-```
+{folder}```
 
 ```python
 from semsynth import SemanticDiffusionPipeline
