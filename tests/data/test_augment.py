@@ -163,3 +163,44 @@ def test_instances_and_edges_are_cropped_too(tmp_path: Path) -> None:
     for sample in augmented_samples(data, 20, crop_size=(4, 12), instances=True):
         assert sample.edges is not None and sample.edges.shape == (4, 12)
         assert sample.edges.sum() == 2 * 4
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """One image of 8x8 pixels that are all different, padded on the left; two objects."""
+    folder = tmp_path_factory.mktemp("squares") / "prepared"
+    labels = LabelSet.from_names({0: "void"} | {i + 1: f"c{i}" for i in range(64)}, ignore_id=0)
+    form = PreparedFormat(labels, 8, 8, resize="pad")
+    writer = PreparedWriter(folder, form, "prepared", {})
+    ids = np.arange(64, dtype=np.uint8).reshape(8, 8) + 1
+    ids[:, :2] = 0
+    image = np.repeat(ids[..., None] * 3, 3, -1)
+    halves = np.repeat([[1], [2]], 4, 0).repeat(8, 1)
+    sample = PreparedSample(image, ids, (8, 6), (0, 2, 8, 6), halves)
+    writer.add(write_sample(writer.root, form, "train", "a", sample))
+    return writer.finish("squares", "here", "none")
+
+
+@pytest.mark.parametrize(("flip", "symmetries"), [(False, 4), (True, 8)])
+def test_quarter_turns_and_flips_are_all_symmetries(
+    squares: PreparedDataset, flip: bool, symmetries: int
+) -> None:
+    found = augmented_samples(squares, 400, instances=True, flip=flip, rotate=True)
+    seen: dict[bytes, int] = {}
+    for sample in found:
+        key = sample.image.tobytes()
+        seen[key] = seen.get(key, 0) + 1
+        # Mask, padding and objects turn with the image; edges are between the turned objects.
+        assert sample.content is not None and sample.edges is not None
+        ids = np.where(sample.content, sample.channels.astype(int) + 1, 0)
+        assert np.array_equal(sample.image[..., 0], 3 * ids)
+        assert sample.edges.sum() == 12 and not (sample.edges & ~sample.content & 1).any()
+        assert sample.channels.flags.c_contiguous
+    image = squares.read_image("train", "a")
+    turns = [np.rot90(side, k) for side in (image, image[:, ::-1]) for k in range(4)]
+    expected = {turn.tobytes() for turn in turns[:symmetries]}
+    assert set(seen) == expected and min(seen.values()) > 0.6 * 400 / symmetries
+    # Flips are drawn as without turns.
+    plain = augmented_samples(squares, 400, flip=flip)
+    mirrored = [bool(sample.augment_params[0]) for sample in found]
+    assert mirrored == [bool(sample.augment_params[0]) for sample in plain]

@@ -49,6 +49,14 @@ Configure = Callable[..., TrainConfig]
         (("train.scale=[0.5, 1]",), r"scale needs train.crop_size"),
         (("train.scale=[1, 0.5]",), r"train.scale is \[1.0, 0.5\]"),
         (("train.crop_size=[8, 8]", "train.crop=0.5"), r"exclude each other"),
+        (
+            ("train.rotate=true", "height=24"),
+            r"rotate turns samples by 90 degrees, and they are 16x24",
+        ),
+        (
+            ("train.rotate=true", "model.augment_condition=true"),
+            r"train.rotate and model.augment_condition exclude each other",
+        ),
         (("train.color=0.1",), r"train.color would be in the generated images too"),
         (("train.steps",), r"section.key=value"),
         (("name.steps=3",), r"'name' is not a section"),

@@ -40,7 +40,7 @@ HELP: dict[str, _Help] = {
                 "kind classes"
             ),
             "reading": "masks_as exif window channels resize_masks instances max_pixels",
-            "size": "height width resize tile overlap image_format",
+            "size": "height width resize large tile overlap image_format",
             "split": "val_share group_by holdout near_duplicates train_count val_count seed",
         },
     ),

@@ -70,11 +70,14 @@ def main(argv: list[str]) -> int:
     config, as_json = parse(PlanConfig, argv, "plan")
     recipe = load_recipe(config.recipe, config.set)
     channels = label_channels(config, recipe)
+    soft = ""
     if config.data is not None:
         from semsynth.data.dataset import PreparedDataset
+        from semsynth.data.large import blur_note
         from semsynth.training.build import with_images_of
 
-        recipe = with_images_of(recipe, PreparedDataset.open(config.data))
+        data = PreparedDataset.open(config.data)
+        recipe, soft = with_images_of(recipe, data), blur_note(data, recipe.train.crop)
     from semsynth.planning.plan import InferenceWorkload, make_plan
     from semsynth.planning.text import text
 
@@ -82,6 +85,7 @@ def main(argv: list[str]) -> int:
     steps = SamplerSettings(steps=config.steps).of_model(evaluations).steps
     inference = InferenceWorkload(config.images, steps, guided=not evaluations)
     plan = make_plan(recipe, channels, hardware_of(config), inference, training_images(config))
+    plan["advice"] += [soft] if soft else []
     if as_json:
         return finish(plan, as_json)
     print(text(plan))

@@ -40,7 +40,8 @@ class ImageAugmentation:
 
     Attributes:
         flip: mirror half of them.
-        crop: smallest share of a side that a random crop keeps; it is enlarged to the full size.
+        rotate: turn them by 0, 90, 180 or 270 degrees; samples are square.
+        crop: smallest share of a side that a random crop keeps; it is resized to the full size.
         crop_size: height and width of the samples, cut out of larger images at a random place.
         scale: with ``crop_size``, smallest and largest enlargement before the crop; its logarithm
             is uniform.
@@ -49,6 +50,7 @@ class ImageAugmentation:
     """
 
     flip: bool = False
+    rotate: bool = False
     crop: float = 1.0
     crop_size: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
@@ -68,6 +70,12 @@ class Window(NamedTuple):
     width: int
 
 
+def is_cropped(config: ImageAugmentation, seed: int, position: int) -> bool:
+    """Return whether a sample is a crop of ``config.crop``, which larger layers make sharper."""
+    applies = numpy_rng(seed, "augment", position).random() < config.probability
+    return config.crop_size is None and config.crop < 1 and bool(applies)
+
+
 def augment_sample(
     layers: Sequence[Array],
     config: ImageAugmentation,
@@ -75,6 +83,7 @@ def augment_sample(
     position: int,
     content: Sequence[int],
     bits: int = 8,
+    size: tuple[int, int] | None = None,
 ) -> tuple[list[Array], npt.NDArray[np.float32]]:
     """Change a sample as a function of (``seed``, ``position``).
 
@@ -86,35 +95,34 @@ def augment_sample(
         content: top, left, height, width of the part that is not padding; crops of ``crop_size``
             are taken from it.
         bits: of the image: its values are 0 to 2**bits - 1.
+        size: height and width of the sample, if the layers are larger; then it must be a crop
+            (``is_cropped``). It is cut from the same place as without that, and scaled down.
 
     Returns:
         The changed layers (parts of them may be views of those given), and the numbers of
         ``AUGMENT_PARAMS``, (7,) float32.
     """
-    params = np.zeros(len(AUGMENT_PARAMS), np.float32)
     rng = numpy_rng(seed, "variation", position)
     extra_rng = numpy_rng(seed, "augment", position)
     applies = extra_rng.random() < config.probability
-    size = layers[0].shape[:2]
-    changed = list(layers)
+    changed, params = list(layers), np.zeros(len(AUGMENT_PARAMS), np.float32)
     if config.crop_size is not None:
         scale = _enlargement(config, rng, applies)
-        window = _native_window(config.crop_size, scale, content, size, rng)
-        changed = [_crop(layer, window, config.crop_size, i > 0) for i, layer in enumerate(layers)]
+        window = _native_window(config.crop_size, scale, content, layers[0].shape[:2], rng)
+        kind = cv2.INTER_AREA if window.height > config.crop_size[0] else cv2.INTER_LINEAR
+        changed = _crops(layers, window, config.crop_size, kind)
         params[1] = np.log2(config.crop_size[0] / window.height)
     elif config.crop < 1 and applies:
-        window = _share_window(config.crop, size, rng)
-        changed = [_crop(layer, window, size, i > 0) for i, layer in enumerate(layers)]
-        params[1] = np.log2(size[0] / window.height)
-        params[2] = (window.top + window.height / 2) / size[0] - 0.5
-        params[3] = (window.left + window.width / 2) / size[1] - 0.5
+        changed, params[1:4] = _share_crop(layers, config.crop, size, rng)
     if config.flip and rng.random() < 0.5:
         changed = [layer[:, ::-1] for layer in changed]
         params[0] = 1
+    if config.rotate:
+        turns = int(numpy_rng(seed, "rotate", position).integers(4))
+        changed = [np.rot90(layer, turns) for layer in changed]
     if config.color and applies:
         params[4:7] = extra_rng.normal(0, config.color, 3)
-        if changed[0].shape[2] != 3:
-            params[6] = 0  # only RGB has a saturation
+        params[6] *= changed[0].shape[2] == 3  # only RGB has a saturation
         brightness, contrast, saturation = params[4:7].tolist()
         changed[0] = adjust_color(changed[0], brightness, contrast, saturation, bits)
     return [np.ascontiguousarray(layer) for layer in changed], params
@@ -165,6 +173,28 @@ def _native_window(
     return Window(top, left, height, width)
 
 
+def _share_crop(
+    layers: Sequence[Array],
+    smallest: float,
+    size: tuple[int, int] | None,
+    rng: np.random.Generator,
+) -> tuple[list[Array], list[float]]:
+    """Cut a random window out of the layers; return it at ``size``, with its numbers."""
+    there = (layers[0].shape[0], layers[0].shape[1])
+    size = there if size is None else size
+    window = _share_window(smallest, size, rng)
+    part = _in_larger(window, size, there)
+    # Up to half the size, linear reads all pixels, as area does, and keeps more of the finest
+    # details (docs/decisions/sharp-crops.md).
+    kind = cv2.INTER_AREA if part.height > 2 * size[0] else cv2.INTER_LINEAR
+    numbers = [
+        float(np.log2(size[0] / window.height)),
+        (window.top + window.height / 2) / size[0] - 0.5,
+        (window.left + window.width / 2) / size[1] - 0.5,
+    ]
+    return _crops(layers, part, size, kind), numbers
+
+
 def _share_window(smallest: float, size: tuple[int, ...], rng: np.random.Generator) -> Window:
     height, width = size
     share = rng.uniform(smallest, 1)
@@ -173,14 +203,28 @@ def _share_window(smallest: float, size: tuple[int, ...], rng: np.random.Generat
     return Window(top, left, h, w)
 
 
-def _crop(layer: Array, window: Window, size: tuple[int, ...], is_map: bool) -> Array:
-    """Cut the window out of a layer and resize it to ``size`` (height, width)."""
+def _in_larger(window: Window, size: tuple[int, int], larger: tuple[int, int]) -> Window:
+    """Return where a window of an image of ``size`` is in a larger copy of the image."""
+    if larger == size:
+        return window
+    down, right = larger[0] / size[0], larger[1] / size[1]
+    top, left = round(window.top * down), round(window.left * right)
+    bottom = round((window.top + window.height) * down)
+    end = round((window.left + window.width) * right)
+    return Window(top, left, bottom - top, end - left)
+
+
+def _crops(
+    layers: Sequence[Array], window: Window, size: tuple[int, int], kind: int
+) -> list[Array]:
+    """Cut the window out of an image and its maps, and resize it to ``size`` (height, width).
+
+    The image by ``kind`` of OpenCV; maps by nearest at the centres of pixels, as they are prepared.
+    """
     top, left, height, width = window
-    part = layer[top : top + height, left : left + width]
+    parts = [layer[top : top + height, left : left + width] for layer in layers]
     if (height, width) == tuple(size):
-        return part
-    if is_map:
-        interpolation = cv2.INTER_NEAREST_EXACT
-    else:
-        interpolation = cv2.INTER_AREA if height > size[0] else cv2.INTER_LINEAR
-    return resize_channels(part, (size[0], size[1]), interpolation)
+        return parts
+    image, *maps = parts
+    resized = [resize_channels(part, size, cv2.INTER_NEAREST_EXACT) for part in maps]
+    return [resize_channels(image, size, kind), *resized]

@@ -80,6 +80,7 @@ _ONLY_FOR: dict[str, tuple[SourceName, ...]] = {
     "kind": ("nuclei",),
     "classes": ("nuclei",),
     "instances": ("cityscapes",),
+    "large": ("sidewalk", *_OWN, *_PUBLISHED),
     "train_count": ("streets",),
     "val_count": ("streets",),
 }
@@ -166,6 +167,11 @@ class PrepareConfig:
     resize_masks: bool = False
     """Source folder: resize masks (and instances) of another size than their image to its size, by
     nearest. Without it they are refused."""
+    large: Literal["auto"] | float = "auto"
+    """Keep training images and their masks at so many times the size, too (1: no; at most 4): with
+    train.crop below 1, crops are then scaled down and stay sharp. auto: the most up to 2 at which
+    no image is enlarged, if that is 1.25 or more and the size at most 256x256 pixels; a folder that
+    is there stays as it is."""
     image_format: Literal["auto", "jpg", "png"] = "auto"
     """auto: png for --resize paper, else jpg (quality 95, full colour) if a side has 512 pixels or
     more, and png otherwise."""
@@ -221,6 +227,7 @@ class PrepareConfig:
             ("val-count", self.val_count, 0, 1_000_000),
             ("tile", self.tile or 1024, 64, 8192),
             ("overlap", self.overlap, 0, (self.tile or 8192) - 1),
+            ("large", 1 if self.large == "auto" else self.large, 1, 4),
             ("max-pixels", self.max_pixels or 1, 1, 1 << 40),
             ("workers", 1 if self.workers is None else self.workers, 1, 1024),
         ):

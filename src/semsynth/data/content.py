@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 KINDS = ("images", "masks", "instances")
 """The folders whose files decide what a data set is; coloured masks follow from masks."""
+LARGE_KINDS = ("images_large", "masks_large", "instances_large")
+"""The folders of larger copies of training images: they count where crops are cut from them."""
+ALL_KINDS = KINDS + LARGE_KINDS
 # Hexadecimal digits of SHA-256 that are kept: 128 bits.
 _DIGITS = 32
 # Reading waits for the disk or the file server.
@@ -54,16 +57,14 @@ class FileDigests:
         self, data: PreparedDataset, split: str, kinds: Collection[str] = KINDS
     ) -> dict[str, dict[str, str]]:
         """Return what ``PreparedDataset.file_digests`` does."""
-        paths = {"images": data.image_path, "masks": data.mask_path}
-        paths["instances"] = data.instances_path
-        wanted = [kind for kind in KINDS if kind in kinds and (split, kind) not in self._known]
+        asked = [kind for kind in ALL_KINDS if kind in kinds]
+        wanted = [kind for kind in asked if (split, kind) not in self._known]
         recorded: dict[Path, str | None] = {}
         places: dict[Path, tuple[str, str]] = {}
         for stem in data.stems(split):
             info = data.record(split, stem)
-            there = {"images": info.image, "masks": True, "instances": info.instances}
-            for kind in (kind for kind in wanted if there[kind]):
-                path = paths[kind](split, stem)
+            for kind in (kind for kind in info.kinds() if kind in wanted):
+                path = data.path(kind, split, stem)
                 recorded[path], places[path] = info.digests.get(kind), (stem, kind)
         if None in recorded.values() and not self._known:
             logger.info(f"{data.root}: was made before digests were recorded; reading its files")
@@ -72,7 +73,7 @@ class FileDigests:
             stem, kind = places[path]
             found[kind][stem] = digest
         self._known |= {(split, kind): digests for kind, digests in found.items()}
-        known = {kind: self._known[split, kind] for kind in KINDS if kind in kinds}
+        known = {kind: self._known[split, kind] for kind in asked}
         return {
             stem: {kind: digests[stem] for kind, digests in known.items() if stem in digests}
             for stem in data.stems(split)

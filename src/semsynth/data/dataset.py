@@ -7,6 +7,8 @@ Layout (of generated samples, too)::
     masks/<split>/<stem>.png        one channel, value = id of the label
     colored_masks/<split>/<stem>.png
     instances/<split>/<stem>.png    uint16, only if the source has instances
+    images_large/train/..., masks_large/train/..., instances_large/train/...
+                                    the same of training images, ``large`` times the size, if any
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from semsynth.core.files import read_json
 from semsynth.core.logging import logger
 from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
-from semsynth.data.content import KINDS, FileDigests
+from semsynth.data.content import KINDS, LARGE_KINDS, FileDigests
 from semsynth.data.edges import instance_edges
-from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageInfo, check_names
+from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageInfo, check_names, file_path
 from semsynth.data.labels import Array, LabelSet
-from semsynth.data.resize import Box
+from semsynth.data.resize import Box, Size, larger_box, larger_size
 
 
 class PreparedDataset:
@@ -104,21 +106,29 @@ class PreparedDataset:
             raise UserError(f"{self.root}: has no split '{split}'; it has {known}")
         return list(self.info.splits[split].stems)
 
+    def path(self, kind: str, split: str, stem: str) -> Path:
+        """Return the path of a file by its folder (images, masks_large, ...); it may not exist."""
+        return self.root / file_path(kind, self.info.image_format, split, stem)
+
     def image_path(self, split: str, stem: str) -> Path:
         """Return the path of the RGB image."""
-        return self.root / "images" / split / f"{stem}.{self.info.image_format}"
+        return self.path("images", split, stem)
 
     def mask_path(self, split: str, stem: str) -> Path:
         """Return the path of the mask of ids."""
-        return self.root / "masks" / split / f"{stem}.png"
+        return self.path("masks", split, stem)
 
     def colored_path(self, split: str, stem: str) -> Path:
         """Return the path of the coloured mask."""
-        return self.root / "colored_masks" / split / f"{stem}.png"
+        return self.path("colored_masks", split, stem)
 
     def instances_path(self, split: str, stem: str) -> Path:
         """Return the path of the instance map, which may not exist."""
-        return self.root / "instances" / split / f"{stem}.png"
+        return self.path("instances", split, stem)
+
+    def size(self, large: bool = False) -> Size:
+        """Return the height and width of the images, or of their larger copies."""
+        return larger_size((self.height, self.width), self.info.large or 1 if large else 1)
 
     def has_images(self, split: str) -> bool:
         """Return whether every mask of the split has an image."""
@@ -140,10 +150,11 @@ class PreparedDataset:
         top, left, height, width = self.record(split, stem).box
         return top, left, height, width
 
-    def content(self, split: str, stem: str) -> npt.NDArray[np.bool_]:
+    def content(self, split: str, stem: str, large: bool = False) -> npt.NDArray[np.bool_]:
         """Return the mask of the content: (H, W), False for padding."""
-        content = np.zeros((self.height, self.width), bool)
-        top, left, height, width = self.content_box(split, stem)
+        content = np.zeros(self.size(large), bool)
+        box = self.content_box(split, stem)
+        top, left, height, width = larger_box(box, self.info.large or 1) if large else box
         content[top : top + height, left : left + width] = True
         return content
 
@@ -174,7 +185,8 @@ class PreparedDataset:
 
         Args:
             splits: whose images count.
-            kinds: which of their files count: ``images``, ``masks``, ``instances``.
+            kinds: which of their files count: ``images``, ``masks``, ``instances``, and with
+                ``_large`` the larger copies of training images.
 
         Raises:
             UserError: a file is missing.
@@ -224,7 +236,7 @@ class PreparedDataset:
 
     def image_bytes(self, split: str, stem: str) -> bytes:
         """Return the file of an image as it is; UserError if it is missing or damaged."""
-        return self._bytes("images", split, stem, self.image_path(split, stem)).tobytes()
+        return self._bytes("images", split, stem).tobytes()
 
     @property
     def pixels(self) -> PixelForm:
@@ -241,38 +253,47 @@ class PreparedDataset:
         pixels = self.read_image(split, stem)
         return pixels if self.pixels.is_rgb else as_rgb(pixels, self.pixels.bits)
 
-    def read_image(self, split: str, stem: str) -> Array:
-        """Read an image: (H, W, 3) uint8 RGB, or (H, W, C) uint8 or uint16 as ``pixels`` says."""
-        path = self.image_path(split, stem)
+    def read_image(self, split: str, stem: str, large: bool = False) -> Array:
+        """Read an image: (H, W, 3) uint8 RGB, or (H, W, C) uint8 or uint16 as ``pixels`` says.
+
+        Args:
+            split: of the image.
+            stem: of the image.
+            large: read its larger copy.
+        """
+        kind = "images_large" if large else "images"
         form = self.pixels
         if form.is_rgb:
-            pixels = self._read("images", split, stem, path, cv2.IMREAD_COLOR_RGB)
+            pixels = self._read(kind, split, stem, cv2.IMREAD_COLOR_RGB)
             return pixels.astype(np.uint8, copy=False)
-        data = self._bytes("images", split, stem, path)
-        return self._check_size(path, decode_image(data.tobytes(), form, str(path)))
+        path = self.path(kind, split, stem)
+        pixels = decode_image(self._bytes(kind, split, stem).tobytes(), form, str(path))
+        return self._check_size(path, pixels, large)
 
-    def read_mask(self, split: str, stem: str) -> Array:
-        """Read a mask: (H, W) uint8 or uint16 ids."""
-        path = self.mask_path(split, stem)
-        pixels = self._read("masks", split, stem, path, cv2.IMREAD_UNCHANGED)
+    def read_mask(self, split: str, stem: str, large: bool = False) -> Array:
+        """Read a mask, or its larger copy: (H, W) uint8 or uint16 ids."""
+        kind = "masks_large" if large else "masks"
+        pixels = self._read(kind, split, stem, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 2:
             return pixels
         # Somebody saved it with a palette or in colours.
         from semsynth.data.masks import read_mask
 
+        path = self.path(kind, split, stem)
         return read_mask(path, self.labels, str(path))
 
-    def read_instances(self, split: str, stem: str) -> npt.NDArray[np.uint16]:
-        """Read an instance map: (H, W) uint16; equal values are one object."""
-        path = self.instances_path(split, stem)
-        pixels = self._read("instances", split, stem, path, cv2.IMREAD_UNCHANGED)
+    def read_instances(self, split: str, stem: str, large: bool = False) -> npt.NDArray[np.uint16]:
+        """Read an instance map, or its larger copy: (H, W) uint16; equal values are one object."""
+        kind = "instances_large" if large else "instances"
+        pixels = self._read(kind, split, stem, cv2.IMREAD_UNCHANGED)
         return pixels.astype(np.uint16, copy=False)
 
     def read_edges(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read the edges of the instances: (H, W) uint8, 1 for an edge; none towards padding."""
         return instance_edges(self.read_instances(split, stem), self.content(split, stem))
 
-    def _bytes(self, kind: str, split: str, stem: str, path: Path) -> npt.NDArray[np.uint8]:
+    def _bytes(self, kind: str, split: str, stem: str) -> npt.NDArray[np.uint8]:
+        path = self.path(kind, split, stem)
         try:
             data = np.fromfile(path, np.uint8)
         except FileNotFoundError:
@@ -281,18 +302,19 @@ class PreparedDataset:
         self._files.check(path, data.data, (split, kind, stem), recorded)
         return data
 
-    def _read(self, kind: str, split: str, stem: str, path: Path, flags: int) -> Array:
-        data = self._bytes(kind, split, stem, path)
+    def _read(self, kind: str, split: str, stem: str, flags: int) -> Array:
+        path, data = self.path(kind, split, stem), self._bytes(kind, split, stem)
         pixels = cv2.imdecode(data, flags) if data.size else None
         if pixels is None:
             raise UserError(f"{path}: cannot be read as an image; prepare the data again")
-        return self._check_size(path, pixels)
+        return self._check_size(path, pixels, kind in LARGE_KINDS)
 
-    def _check_size(self, path: Path, pixels: Array) -> Array:
-        if pixels.shape[:2] != (self.height, self.width):
+    def _check_size(self, path: Path, pixels: Array, large: bool) -> Array:
+        size = self.size(large)
+        if pixels.shape[:2] != size:
             height, width = pixels.shape[:2]
             raise UserError(
-                f"{path}: is {width}x{height}, {INFO} says {self.width}x{self.height}; "
+                f"{path}: is {width}x{height}, {INFO} says {size[1]}x{size[0]}; "
                 "prepare the data again"
             )
         return pixels

@@ -182,6 +182,11 @@ def _sections(info: DatasetInfo, origin: Origin, split: str) -> dict[str, str]:
         if origin == "synthetic"
         else "Images and masks of one size."
     )
+    if info.large is not None:
+        made += (
+            f" In images_large/ and masks_large/ are those of the split train once more, "
+            f"{info.large:g} times as large; the lists leave them out."
+        )
     ignored = "" if info.ignore_id is None else f" Pixels of {info.ignore_id} are unlabelled."
     rows = [(label.id, label.name, hex_color(label.color)) for label in info.labels]
     return {

@@ -12,7 +12,7 @@ from semsynth.core.errors import abbreviate
 from semsynth.core.paths import path_name
 from semsynth.data.channels import PixelForm
 from semsynth.data.config import ResizeMode, ResizeRule
-from semsynth.data.content import digest_json
+from semsynth.data.content import KINDS, LARGE_KINDS, digest_json
 
 FORMAT = 1
 INFO = "dataset.json"
@@ -49,8 +49,9 @@ class ImageInfo(Config):
         image: whether there is an image (or a mask alone).
         instances: whether there is an instance map.
         resize: how it was resized, for a data set with the rule "paper"; else None.
-        digests: of its files, by their folder (images, masks, instances): the first 32 hexadecimal
-            digits of their SHA-256. Empty in folders that were written before there were any.
+        digests: of its files, by their folder (images, masks, instances, and the same with _large
+            of the larger copies that a training image may have): the first 32 hexadecimal digits of
+            their SHA-256. Empty in folders that were written before there were any.
         group: what several images are alike of: a field, a sequence, the image of tiles; None: not
             known, and absent from the file.
         kind: of what it shows, where a data set has several (a kind of microscopy); else None.
@@ -75,19 +76,36 @@ class ImageInfo(Config):
         """One digest of all of its files, as they were written; None where none is recorded."""
         return digest_json(self.digests) if self.digests else None
 
-    def files(self, image_format: str, split: str, stem: str) -> list[str]:
+    @property
+    def large(self) -> bool:
+        """Whether there are larger copies."""
+        return "masks_large" in self.digests
+
+    def kinds(self) -> list[str]:
+        """Return the folders in which it has a file that counts."""
+        there = {"images": self.image, "masks": True, "instances": self.instances}
+        found = [kind for kind in KINDS if there[kind]]
+        return found + [kind for kind in LARGE_KINDS if kind in self.digests]
+
+    def files(self, image_format: ImageFormat, split: str, stem: str) -> list[str]:
         """Return the paths of its files, below the folder of the data set."""
-        there = {
-            f"images/{split}/{stem}.{image_format}": self.image,
-            f"masks/{split}/{stem}.png": True,
-            f"colored_masks/{split}/{stem}.png": True,
-            f"instances/{split}/{stem}.png": self.instances,
-        }
-        return [path for path, is_there in there.items() if is_there]
+        return [
+            file_path(kind, image_format, split, stem) for kind in (*self.kinds(), "colored_masks")
+        ]
 
     def digest_of(self, files: Mapping[str, str]) -> str:
         """Return a digest of everything about the image, whose files have these digests."""
         return digest_json([dict(files), self.original_size, self.box, self.resize])
+
+
+def format_of(kind: str, image_format: ImageFormat) -> ImageFormat:
+    """Return the format of the files of a folder (images, masks_large, ...)."""
+    return image_format if kind in ("images", "images_large") else "png"
+
+
+def file_path(kind: str, image_format: ImageFormat, split: str, stem: str) -> str:
+    """Return the path of a file of an image, below the folder of the data set."""
+    return f"{kind}/{split}/{stem}.{format_of(kind, image_format)}"
 
 
 class ReadingInfo(Config):
@@ -138,7 +156,8 @@ class DatasetInfo(Config):
     ``excluded`` lists the raw images that are left out, and why (``split/stem``: reason);
     ``content`` is the ``digest`` that the data set had when it was written; ``raw_files`` and
     ``duplicates`` count what ``raw_files.csv`` and ``duplicates.csv`` list. ``channels`` and
-    ``bits`` are absent where images are RGB of 8 bits (``PixelForm``).
+    ``bits`` are absent where images are RGB of 8 bits (``PixelForm``). ``large``: training images
+    have copies that are so many times as large; absent where they have none.
     """
 
     format: int
@@ -161,6 +180,7 @@ class DatasetInfo(Config):
     duplicates: dict[str, int] | None = None
     channels: int | None = Field(None, ge=1, le=8)
     bits: int | None = Field(None, ge=8, le=16)
+    large: float | None = Field(None, gt=1, le=4)
 
     @property
     def pixels(self) -> PixelForm:
@@ -178,7 +198,7 @@ class DatasetInfo(Config):
     def recorded_digest(self) -> str | None:
         """Return the digest of all images as they were written; None where one has none."""
         images = {
-            f"{split}/{stem}": info.digest_of(info.digests)
+            f"{split}/{stem}": info.digest_of({k: v for k, v in info.digests.items() if k in KINDS})
             for split, found in self.images.items()
             for stem, info in found.items()
             if info.digests

@@ -15,13 +15,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from semsynth.core.distributed.preemption import ignore_in_worker
 from semsynth.core.errors import UserError
 from semsynth.core.rng import derive_seed, numpy_rng
-from semsynth.data.augment import NO_AUGMENTATION, ImageAugmentation, augment_sample
+from semsynth.data.augment import (
+    NO_AUGMENTATION,
+    ImageAugmentation,
+    augment_sample,
+    is_cropped,
+)
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array
+from semsynth.data.large import images_with_copies
 
 CACHE_BYTES = 2_000_000_000
-"""Decoded images of a split are kept in memory if they take no more than this."""
+"""Decoded images of a split are kept in memory if they take no more than this; so are their larger
+copies, if both together take no more."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +141,12 @@ class TrainingDataset(Dataset[TrainingSample]):
         self.padded = data.info.resize == "pad"
         if config.instances:
             _require_instances(data, split)
-        pixel = (
-            data.pixels.channels * (1 if data.pixels.bits == 8 else 2)
-            + self.lut.itemsize
-            + 2 * config.instances
-        )
-        size = len(self.stems) * data.height * data.width * pixel
-        self._cache: dict[str, tuple[Array, ...]] | None = {} if size <= CACHE_BYTES else None
+        crops = config.augmentation.crop < 1
+        self._larger = frozenset(images_with_copies(data, split) if crops else ())
+        sizes = [len(self.stems) * self._bytes(), len(self._larger) * self._bytes(large=True)]
+        # By whether it is the larger copy, and stem.
+        self._cache: dict[tuple[bool, str], tuple[Array, ...]] = {}
+        self._cached = (sizes[0] <= CACHE_BYTES, sum(sizes) <= CACHE_BYTES)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
     def stem_at(self, position: int) -> str:
@@ -151,38 +157,49 @@ class TrainingDataset(Dataset[TrainingSample]):
             self._order = (epoch, rng.permutation(len(self.draws)))
         return self.draws[int(self._order[1][index])]
 
-    def read(self, stem: str) -> tuple[Array, ...]:
+    def _bytes(self, large: bool = False) -> int:
+        """Return the bytes of a decoded image with its maps."""
+        height, width = self.data.size(large)
+        values = self.data.pixels.channels * (1 if self.data.pixels.bits == 8 else 2)
+        return height * width * (values + self.lut.itemsize + 2 * self.config.instances)
+
+    def read(self, stem: str, large: bool = False) -> tuple[Array, ...]:
         """Return (H, W, C) uint8 or uint16, (H, W) condition channels, (H, W) uint16 instances.
 
         Instances only where the configuration wants them; with latents the image is (H, W, 0).
+
+        Args:
+            stem: of the image.
+            large: read its larger copy.
         """
-        if self._cache is not None and stem in self._cache:
-            return self._cache[stem]
-        mask = self.data.read_mask(self.split, stem)
+        if (large, stem) in self._cache:
+            return self._cache[large, stem]
+        mask = self.data.read_mask(self.split, stem, large)
         image = np.empty((*mask.shape, 0), np.uint8)
         if self.latents is None:
-            image = self.data.read_image(self.split, stem)
+            image = self.data.read_image(self.split, stem, large)
         layers: tuple[Array, ...] = (image, self.lut[mask])
         if self.config.instances:
-            layers = (*layers, self.data.read_instances(self.split, stem))
-        if self._cache is not None:
-            self._cache[stem] = layers
+            layers = (*layers, self.data.read_instances(self.split, stem, large))
+        if self._cached[large]:
+            self._cache[large, stem] = layers
         return layers
 
     def __getitem__(self, position: int) -> TrainingSample:
         """Return the augmented sample of a global position."""
-        stem = self.stem_at(position)
-        layers = list(self.read(stem))
-        top, left, height, width = self.data.content_box(self.split, stem)
+        stem, augmentation = self.stem_at(position), self.config.augmentation
+        large = stem in self._larger and is_cropped(augmentation, self.config.seed, position)
+        layers = list(self.read(stem, large))
         if self.padded:
-            layers.append(self.data.content(self.split, stem).view(np.uint8))
+            layers.append(self.data.content(self.split, stem, large).view(np.uint8))
         layers, params = augment_sample(
             layers,
-            self.config.augmentation,
+            augmentation,
             self.config.seed,
             position,
-            (top, left, height, width),
+            self.data.content_box(self.split, stem),
             self.data.pixels.bits,
+            (self.data.height, self.data.width) if large else None,
         )
         content = layers[-1] if self.padded else None
         # Edges after the augmentation: resized edges would become thicker or thinner.

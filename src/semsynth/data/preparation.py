@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,7 @@ import numpy as np
 
 from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
-from semsynth.core.files import (
-    require_space,
-    write_text,
-)
+from semsynth.core.files import require_space, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.data.channels import as_rgb
 from semsynth.data.config import PrepareConfig, ResizeMode
@@ -53,10 +50,16 @@ from semsynth.data.records import (
 )
 from semsynth.data.resize import content_box, fit, paper_fit
 from semsynth.data.sizes import size_notes
-from semsynth.data.sources.base import Record, Source, keep_sides
+from semsynth.data.sources.base import Record, Sample, Source, keep_sides
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.update import STAGING, Name, Plan, compare, swap
-from semsynth.data.writer import PreparedSample, PreparedWriter, pixels_by_id, write_sample
+from semsynth.data.writer import (
+    LargeCopy,
+    PreparedSample,
+    PreparedWriter,
+    pixels_by_id,
+    write_sample,
+)
 
 # Seconds between two looks at whether the folder is still this process's.
 _LOOK = 2.0
@@ -82,25 +85,28 @@ class Job:
         if sample.image.shape[:2] != original:
             raise UserError(f"{record.where}: image and mask must have the same size")
         mode, size = self.config.resize_mode(record.split), (self.form.height, self.form.width)
+        factor = self.form.factor(record.split)
         notes = (*sample.notes, *size_notes(mode, original, size))
         if self.config.dry_run:
             box = content_box(mode, original, size)
             info = ImageInfo(original_size=list(original), box=list(box), resize=None)
             pixels = pixels_by_id(self._fit_mask(sample.mask, mode, record.where), info)
             return ImageRecord(record.split, record.stem, info, pixels, notes=notes)
+        image, mask, instances = self._layers(sample, mode, record.where)
         fitted = PreparedSample(
-            image=self._fit_image(sample.image, mode),
-            mask=self._fit_mask(sample.mask, mode, record.where),
-            original_size=original,
-            box=content_box(mode, original, size),
-            instances=None if sample.instances is None else self._fit(sample.instances, mode, True),
+            image,
+            mask,
+            original,
+            content_box(mode, original, size),
+            instances,
             resize=mode if self.form.resize == "paper" else None,
+            large=LargeCopy(*self._layers(sample, mode, record.where, factor)) if factor else None,
         )
         return replace(
             write_sample(self.root, self.form, record.split, record.stem, fitted),
             image_hash=perceptual_hash(self._shown(sample.image)),
             notes=notes,
-            made_from=fingerprint(self.made_with, record.content, files),
+            made_from=self.made_from(record, files),
             files=files,
             group=record.group,
             fixed=record.fixed,
@@ -111,22 +117,43 @@ class Job:
         pixels = self.form.pixels
         return image if pixels.is_rgb else as_rgb(image, pixels.bits)
 
-    def _fit_image(self, image: Array, mode: ResizeMode) -> Array:
-        fitted = self._fit(image, mode, nearest=False)
+    def made_from(self, record: Record, files: Sequence[RawFile]) -> str:
+        """Return a digest of all that the prepared files of an image with these raw files are."""
+        factor = self.form.factor(record.split)
+        with_copies = digest_json([self.made_with, factor]) if factor else self.made_with
+        return fingerprint(with_copies, record.content, files)
+
+    def _layers(
+        self, sample: Sample, mode: ResizeMode, where: str, factor: float = 1
+    ) -> tuple[Array, Array, Array | None]:
+        """Return image, mask and instances at ``factor`` times the prepared size."""
+        found = sample.instances
+        instances = None if found is None else self._fit(found, mode, True, factor=factor)
+        return (
+            self._fit_image(sample.image, mode, factor),
+            self._fit_mask(sample.mask, mode, where, factor),
+            instances,
+        )
+
+    def _fit_image(self, image: Array, mode: ResizeMode, factor: float) -> Array:
+        fitted = self._fit(image, mode, nearest=False, factor=factor)
         bits = self.form.pixels.bits
         # Enlarging by a bicubic filter may go above the largest value of 12 bits.
         return fitted if bits in (8, 16) else np.minimum(fitted, np.uint16((1 << bits) - 1))
 
-    def _fit(self, pixels: Array, mode: ResizeMode, nearest: bool, fill: int = 0) -> Array:
+    def _fit(
+        self, pixels: Array, mode: ResizeMode, nearest: bool, fill: int = 0, factor: float = 1
+    ) -> Array:
         size = (self.form.height, self.form.width)
         if self.form.resize == "paper":
-            return paper_fit(pixels, mode, size, nearest)
-        return fit(pixels, mode, size, nearest, fill)
+            return paper_fit(pixels, mode, size, nearest, factor)
+        return fit(pixels, mode, size, nearest, fill, factor)
 
-    def _fit_mask(self, mask: Array, mode: ResizeMode, where: str) -> Array:
+    def _fit_mask(self, mask: Array, mode: ResizeMode, where: str, factor: float = 1) -> Array:
         labels = self.form.labels
         labels.check_ids(mask, where)  # before a narrower type could change an id
-        return self._fit(mask.astype(labels.mask_dtype), mode, True, labels.ignore_id or 0)
+        ids = mask.astype(labels.mask_dtype)
+        return self._fit(ids, mode, True, labels.ignore_id or 0, factor)
 
 
 @dataclass
@@ -180,17 +207,17 @@ class Preparation:
 
     def _update(self, data: PreparedDataset) -> PreparedDataset:
         known = read_records(self.root)
-        if self._is_remote:
-            logger.info(f"{self.root}: is already prepared")
-            return data
-        if not known and _same_names(data, self.source):
-            logger.info(
-                f"{self.root}: is already prepared, by a version that kept no record of the raw "
-                "files; remove it to compare them"
+        why_done = "" if self._is_remote else None
+        if why_done is None and not known and _same_names(data, self.source):
+            why_done = (
+                ", by a version that kept no record of the raw files; remove it to compare them"
             )
+        if why_done is not None:
+            self._check_copies(data)
+            logger.info(f"{self.root}: is already prepared{why_done}")
             return data
         sides = _sides(known.values())
-        plan = compare(self._records(sides), known, data, self.made_with)
+        plan = compare(self._records(sides), known, data, self._job(self.root).made_from)
         self._check_same_data(plan, known)
         if plan.changes:
             logger.info(f"{self.root}: {plan.summary()}")
@@ -206,12 +233,23 @@ class Preparation:
         swap(self.root)
         return PreparedDataset.open(self.root)
 
+    def _job(self, root: Path) -> Job:
+        return Job(self.config, self.source, self.form, root, self.made_with)
+
     @property
     def _is_remote(self) -> bool:
         """Whether comparing would load the whole data set from the Hub once more."""
         config = self.config
         hub = config.source_name == "sidewalk" and config.data is None
         return hub and not Path(config.repo).is_dir()
+
+    def _check_copies(self, data: PreparedDataset) -> None:
+        """Refuse to change the larger copies of a folder that is not compared with its raw data."""
+        if data.info.large != self.form.large:
+            raise UserError(
+                f"{self.root}: was prepared with --large {data.info.large or 1:g}; for "
+                f"{self.form.large or 1:g} remove it, or give another --output"
+            )
 
     def _check_same_data(self, plan: Plan, known: Mapping[Name, ImageRecord]) -> None:
         if known and not (plan.same_images or plan.kept or plan.excluded):
@@ -238,7 +276,7 @@ class Preparation:
 
     def _staging(self) -> PreparedWriter:
         """Return a writer beside the finished images; what is of other settings goes first."""
-        key = {"made_with": self.made_with}
+        key = {"made_with": self.made_with, "large": self.form.large}
         try:
             return PreparedWriter(self.root / STAGING, self.form, "update", key)
         except UserError:
@@ -257,7 +295,7 @@ class Preparation:
         count = self.source.total if names is None else len(names)
         if count is not None:
             require_space(writer.root, count * _bytes_each(self.form), "the prepared data set")
-        job = Job(self.config, self.source, self.form, writer.root, self.made_with)
+        job = self._job(writer.root)
         with progress_bar(count, "prepare", "image") as bar:
 
             def missing() -> Iterator[Record]:
@@ -286,7 +324,7 @@ class Preparation:
         if written is None:
             return False
         files = files_now(record.files, written.files)
-        if fingerprint(self.made_with, record.content, files) == written.made_from:
+        if self._job(writer.root).made_from(record, files) == written.made_from:
             return True
         writer.forget(*written.name)
         return False
@@ -362,7 +400,7 @@ def _same_names(data: PreparedDataset, source: Source) -> bool:
 
 def _bytes_each(form: PreparedFormat) -> int:
     # Measured on street scenes: PNG takes about 1.8 bytes a pixel, JPEG 0.6, both masks 0.1.
+    each = 1.9 if form.image_format == "png" else 0.7
     if not form.pixels.is_rgb:
-        each = form.pixels.channels * (1 if form.pixels.bits == 8 else 2)
-        return int(form.height * form.width * (each + 0.1))
-    return int(form.height * form.width * (1.9 if form.image_format == "png" else 0.7))
+        each = form.pixels.channels * (1 if form.pixels.bits == 8 else 2) + 0.1
+    return int(form.height * form.width * each * (1 + (form.large or 0) ** 2))

@@ -28,12 +28,12 @@ from semsynth.data.sources.camvid import HOLDOUT
 from semsynth.data.sources.tree import FileTree
 from semsynth.data.tables import table_kind, unpacked_table
 from semsynth.data.understood import SHEET_FILE, choose_for_sheet, show, understand
-from semsynth.data.update import finish_swap
+from semsynth.data.update import STAGING, finish_swap
 
 # Of the key: what decides nothing, or what was decided says; and what keys had once.
 _NOT_IN_KEY = (
     *("path", "data", "images", "masks", "labels", "output", "workers", "licence"),
-    *("exif", "window", "masks_as", "dry_run"),
+    *("exif", "window", "masks_as", "dry_run", "large"),
 )
 _ONCE_IN_KEY = ("data", "images", "masks", "labels", "licence", "label_set")
 
@@ -61,7 +61,7 @@ def prepare(config: PrepareConfig) -> PreparedDataset:
             lock = lock or stack.enter_context(_locked(folder))
             config = stack.enter_context(packed)
         source = open_source(config)
-        config, form = understand(_with_known_size(config), source)
+        config, form = understand(_as_it_is(config), source)
         output = Output(folder, "prepared", _key(asked, source.reading))
         _forget_old_key(output)
         output.check()
@@ -245,12 +245,17 @@ def _forget_old_key(output: Output) -> None:
     write_json(path, {**marker, "key": found})
 
 
-def _with_known_size(config: PrepareConfig) -> PrepareConfig:
-    """Keep the size of a folder that is there, where it was chosen for the images of then."""
-    folder = config.output_folder
-    if not config.has_own_layout or config.height or config.width or not (folder / INFO).is_file():
+def _as_it_is(config: PrepareConfig) -> PrepareConfig:
+    """Keep of a folder that is there what was chosen for the images of then: size, copies."""
+    folders = (config.output_folder / STAGING, config.output_folder)  # a swap may be half done
+    folder = next((folder for folder in folders if (folder / INFO).is_file()), None)
+    if folder is None:
         return config
     info = PreparedDataset.open(folder).info
+    if config.large == "auto":
+        config = replace(config, large=info.large or 1.0)
+    if not config.has_own_layout or config.height or config.width:
+        return config
     return replace(config, height=info.height, width=info.width)
 
 

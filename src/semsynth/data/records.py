@@ -16,21 +16,33 @@ from semsynth.core.files import write_json, write_text
 from semsynth.core.paths import path_name
 from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.config import ResizeRule
-from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageFormat, ImageInfo, SplitInfo
+from semsynth.data.content import ALL_KINDS
+from semsynth.data.info import (
+    FORMAT,
+    INFO,
+    DatasetInfo,
+    ImageFormat,
+    ImageInfo,
+    SplitInfo,
+    file_path,
+)
 from semsynth.data.labels import LabelSet
 from semsynth.data.raw_files import RawFile
 
-FOLDERS = ("images", "masks", "colored_masks", "instances")
+FOLDERS = (*ALL_KINDS, "colored_masks")
 RECORDS = ".records.jsonl"
 # The stem of a tile: that of its image, and where its upper left corner is.
 TILE = re.compile(r"(.+)@\d+_\d+")
 # Entries of ``dataset.json`` that not every data set has.
-_MAY_BE_ABSENT = ("reading", "raw_files", "duplicates", "channels", "bits")
+_MAY_BE_ABSENT = ("reading", "raw_files", "duplicates", "channels", "bits", "large")
 
 
 @dataclass(frozen=True)
 class PreparedFormat:
-    """What all images of a prepared data set have in common; sizes in pixels."""
+    """What all images of a prepared data set have in common; sizes in pixels.
+
+    With ``large``, training images are there a second time, so many times as large.
+    """
 
     labels: LabelSet
     height: int
@@ -38,6 +50,11 @@ class PreparedFormat:
     resize: ResizeRule = "stretch"
     image_format: ImageFormat = "png"
     pixels: PixelForm = RGB
+    large: float | None = None
+
+    def factor(self, split: str) -> float | None:
+        """Return how much larger the second copies of a split's images are; None: it has none."""
+        return self.large if split == "train" else None
 
     def with_pixels(self, pixels: PixelForm) -> PreparedFormat:
         """Return it for images of these channels and bits, in a format that holds them."""
@@ -127,8 +144,7 @@ class ImageRecord:
 
 def files_of(image_format: ImageFormat, split: str, stem: str) -> list[str]:
     """Return the paths of all files that an image may have, below its data set."""
-    kinds = {folder: image_format if folder == "images" else "png" for folder in FOLDERS}
-    return [f"{folder}/{split}/{stem}.{kind}" for folder, kind in kinds.items()]
+    return [file_path(folder, image_format, split, stem) for folder in FOLDERS]
 
 
 def files_there(root: Path) -> set[str]:
@@ -180,6 +196,7 @@ def describe(
         "resize": form.resize,
         "image_format": form.image_format,
         **({} if form.pixels.is_rgb else asdict(form.pixels)),
+        **({"large": form.large} if any(x.info.large for x in by_name.values()) else {}),
         **form.labels.to_json(),
         "splits": {
             split: _split_info(form.labels, names, [by_name[split, stem] for stem in names])

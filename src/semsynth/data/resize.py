@@ -40,7 +40,26 @@ def content_box(mode: ResizeMode, original: Size, size: Size) -> Box:
     return (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2, fitted[0], fitted[1]
 
 
-def fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool, fill: int = 0) -> Array:
+def larger_size(size: Size, factor: float) -> Size:
+    """Return the height and width of a copy that is ``factor`` times as large."""
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def larger_box(box: Box, factor: float) -> Box:
+    """Return where a part of an image is in a copy that is ``factor`` times as large."""
+    top, left = round(box[0] * factor), round(box[1] * factor)
+    bottom, right = round((box[0] + box[2]) * factor), round((box[1] + box[3]) * factor)
+    return top, left, bottom - top, right - left
+
+
+def fit(
+    pixels: Array,
+    mode: ResizeMode,
+    size: Size,
+    nearest: bool,
+    fill: int = 0,
+    factor: float = 1,
+) -> Array:
     """Resize (H, W) or (H, W, C) to ``size`` (height, width).
 
     Args:
@@ -49,11 +68,13 @@ def fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool, fill: int = 
         size: the wanted height and width.
         nearest: True for ids: values are picked, never mixed.
         fill: the value of the padding.
+        factor: the result is so many times as large as ``size``, and has the same geometry.
     """
     original = (pixels.shape[0], pixels.shape[1])
     top, left, height, width = source_box(mode, original, size)
     pixels = pixels[top : top + height, left : left + width]
-    top, left, height, width = content_box(mode, original, size)
+    top, left, height, width = larger_box(content_box(mode, original, size), factor)
+    size = larger_size(size, factor)
     pixels = _scale(pixels, (height, width), nearest)
     if (height, width) == size:
         return pixels
@@ -62,7 +83,9 @@ def fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool, fill: int = 
     return padded
 
 
-def paper_fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool) -> Array:
+def paper_fit(
+    pixels: Array, mode: ResizeMode, size: Size, nearest: bool, factor: float = 1
+) -> Array:
     """Resize (H, W) or (H, W, 3) to ``size`` with the filters of the paper's official code.
 
     An image is halved by 2x2 means while its shorter side is at least twice the shorter wanted one,
@@ -74,23 +97,33 @@ def paper_fit(pixels: Array, mode: ResizeMode, size: Size, nearest: bool) -> Arr
         mode: stretch or crop.
         size: the wanted height and width.
         nearest: True for ids.
+        factor: the result is so many times as large as ``size``, and has the same geometry.
     """
-    height, width = pixels.shape[:2]
+    original = (pixels.shape[0], pixels.shape[1])
     image = Image.fromarray(pixels.astype(np.int32) if nearest else pixels)
-    while min(height, width) >= 2 * min(size):
-        height, width = height // 2, width // 2
-        if not nearest:
-            image = image.resize((width, height), Image.Resampling.BOX)
+    for height, width in () if nearest else _halvings(original, larger_size(size, factor)):
+        image = image.resize((width, height), Image.Resampling.BOX)
+    height, width = size
     if mode == "crop":
+        height, width = (original, *_halvings(original, size))[-1]
         scale = max(size[0] / height, size[1] / width)
         height, width = round(height * scale), round(width * scale)
-    else:
-        height, width = size
     kind = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
-    resized = np.asarray(image.resize((width, height), kind))
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    cut = resized[top : top + size[0], left : left + size[1]]
+    resized = np.asarray(image.resize(larger_size((width, height), factor), kind))
+    box = ((height - size[0]) // 2, (width - size[1]) // 2, *size)
+    top, left, height, width = larger_box(box, factor)
+    cut = resized[top : top + height, left : left + width]
     return np.ascontiguousarray(cut.astype(pixels.dtype))
+
+
+def _halvings(original: Size, size: Size) -> list[Size]:
+    """Return the sizes that an image is halved to, one after the other, before it is resized."""
+    found: list[Size] = []
+    height, width = original
+    while min(height, width) >= 2 * min(size):
+        height, width = height // 2, width // 2
+        found.append((height, width))
+    return found
 
 
 def undo_resize(

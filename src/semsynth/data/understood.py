@@ -24,6 +24,7 @@ from semsynth.core.files import write_bytes, write_text
 from semsynth.core.logging import logger
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import Array, LabelSet, hex_color
+from semsynth.data.large import plan_large
 from semsynth.data.records import ImageRecord, PreparedFormat
 from semsynth.data.sizes import plan_size
 from semsynth.data.sources.base import Source
@@ -44,10 +45,13 @@ def understand(config: PrepareConfig, source: Source) -> tuple[PrepareConfig, Pr
     """Decide what the flags leave open, and say what was understood, before the long work."""
     plan = plan_size(config, source.sizes)
     config = plan.config
-    for line in (*layout_lines(source), *plan.lines):
+    large = plan_large(config, source.sizes)
+    for line in (*layout_lines(source), *plan.lines, *large.lines):
         logger.info(line)
     labels = source.labels.with_ignore() if config.resize_rule == "pad" else source.labels
-    form = PreparedFormat(labels, *config.size, config.resize_rule, config.file_format)
+    form = PreparedFormat(
+        labels, *config.size, config.resize_rule, config.file_format, large=large.factor
+    )
     if source.reading is None or source.reading.pixels.is_rgb:
         return config, form
     form = form.with_pixels(source.reading.pixels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -23,7 +23,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.duplicates import DUPLICATES_FILE
 from semsynth.data.hub_files import list_names, write_hub_files
 from semsynth.data.info import INFO, DatasetInfo
-from semsynth.data.raw_files import RAW_FILES, files_now, fingerprint
+from semsynth.data.raw_files import RAW_FILES, RawFile, files_now
 from semsynth.data.records import RECORDS, ImageRecord, files_there
 from semsynth.data.sources.base import Record
 from semsynth.data.understood import SHEET_FILE
@@ -95,7 +95,7 @@ def compare(
     records: Iterable[Record],
     known: Mapping[Name, ImageRecord],
     data: PreparedDataset,
-    made_with: str,
+    made_from: Callable[[Record, Sequence[RawFile]], str],
 ) -> Plan:
     """Compare the images of a source with those that a folder was made from.
 
@@ -103,7 +103,8 @@ def compare(
         records: the images now.
         known: those of then.
         data: the prepared folder.
-        made_with: digest of what holds for all images.
+        made_from: the digest of all that the prepared files of an image with these raw files
+            depend on.
     """
     plan = Plan()
     old_images = {record.files[0].digest for record in known.values() if record.files}
@@ -128,7 +129,7 @@ def compare(
                     continue
                 old = known[name]
                 plan.same_images |= not image.files or image.files[0].digest in old_images
-                if old.made_from != fingerprint(made_with, record.content, image.files):
+                if old.made_from != made_from(record, image.files):
                     plan.changed.add(name)
                     plan.decided_anew += _digests(old) == _digests(image)
                 elif "/".join(name) in data.info.excluded:
@@ -182,11 +183,13 @@ def _info(path: Path) -> DatasetInfo | None:
 
 
 def _files(info: DatasetInfo | None) -> set[str]:
+    if info is None:
+        return set()
     return {
         file
-        for split, images in (info.images.items() if info else ())
+        for split, images in info.images.items()
         for stem, image in images.items()
-        for file in image.files(info.image_format if info else "", split, stem)
+        for file in image.files(info.image_format, split, stem)
     }
 
 

@@ -18,10 +18,10 @@ from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
 from semsynth.data.channels import encode_tiff
 from semsynth.data.config import ResizeMode
-from semsynth.data.content import KINDS, digest_bytes
+from semsynth.data.content import ALL_KINDS, KINDS, digest_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
-from semsynth.data.info import INFO, ImageFormat, ImageInfo
+from semsynth.data.info import INFO, ImageFormat, ImageInfo, file_path, format_of
 from semsynth.data.labels import Array
 from semsynth.data.records import (
     FOLDERS,
@@ -32,7 +32,16 @@ from semsynth.data.records import (
     files_there,
     write_info,
 )
-from semsynth.data.resize import Box
+from semsynth.data.resize import Box, Size, larger_size
+
+
+@dataclass(frozen=True)
+class LargeCopy:
+    """The image, mask and instances of ``PreparedSample`` at ``PreparedFormat.large`` its size."""
+
+    image: Array
+    mask: Array
+    instances: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class PreparedSample:
         box: top, left, height, width of the content; None: all of it.
         instances: (H, W) integers below 65536, or None.
         resize: how it was resized, for a data set with the rule "paper"; else None.
+        large: a larger copy of it.
     """
 
     image: Array | None
@@ -54,6 +64,7 @@ class PreparedSample:
     box: Box | None = None
     instances: Array | None = None
     resize: ResizeMode | None = None
+    large: LargeCopy | None = None
 
 
 def write_sample(
@@ -66,27 +77,20 @@ def write_sample(
     """
     for what, name in (("split", split), ("image", stem)):
         path_name(name, what)
-    size = (form.height, form.width)
-    for pixels in (sample.image, sample.mask, sample.instances):
-        if pixels is not None and pixels.shape[:2] != size:
-            raise UserError(f"'{stem}': is {pixels.shape[:2]} (height, width), must be {size}")
-    form.labels.check_ids(sample.mask, f"'{stem}'")
-    mask = sample.mask.astype(form.labels.mask_dtype)
-    files: dict[str, tuple[Array, ImageFormat]] = {}
-    if sample.image is not None:
-        _check_pixels(sample.image, form, stem)
-        files["images"] = (sample.image, form.image_format)
-    files |= {"masks": (mask, "png"), "colored_masks": (form.labels.colorize(mask), "png")}
-    if sample.instances is not None:
-        ids = sample.instances
-        if int(ids.min()) < 0 or int(ids.max()) > 65535:
-            raise UserError(f"'{stem}': instance ids must be 0..65535")
-        files["instances"] = (ids.astype(np.uint16), "png")
+    size, large = (form.height, form.width), sample.large
+    files = _pixels_by_folder(sample, form, size, stem)
+    mask = files["masks"]
+    files["colored_masks"] = form.labels.colorize(mask)
+    if large is not None:
+        larger = larger_size(size, form.factor(split) or 1)
+        copies = _pixels_by_folder(large, form, larger, f"{stem}, larger")
+        files |= {f"{folder}_large": pixels for folder, pixels in copies.items()}
     digests = {}
-    for folder, (pixels, file_format) in files.items():
-        data = encode_image(pixels, file_format)
-        write_bytes(root / folder / split / f"{stem}.{file_format}", data)
-        if folder in KINDS:
+    for folder, pixels in files.items():
+        path = root / file_path(folder, form.image_format, split, stem)
+        data = encode_image(pixels, format_of(folder, form.image_format))
+        write_bytes(path, data)
+        if folder in ALL_KINDS:
             digests[folder] = digest_bytes(data)
     box = sample.box or (0, 0, *size)
     info = ImageInfo(
@@ -100,10 +104,32 @@ def write_sample(
     return ImageRecord(split, stem, info, pixels_by_id(mask, info))
 
 
+def _pixels_by_folder(
+    sample: PreparedSample | LargeCopy, form: PreparedFormat, size: Size, stem: str
+) -> dict[str, Array]:
+    """Return image, mask and instances, as far as they are there, in the types of their files."""
+    for pixels in (sample.image, sample.mask, sample.instances):
+        if pixels is not None and pixels.shape[:2] != size:
+            raise UserError(f"'{stem}': is {pixels.shape[:2]} (height, width), must be {size}")
+    form.labels.check_ids(sample.mask, f"'{stem}'")
+    found = {"masks": sample.mask.astype(form.labels.mask_dtype)}
+    if sample.image is not None:
+        _check_pixels(sample.image, form, stem)
+        found = {"images": sample.image, **found}
+    if sample.instances is not None:
+        ids = sample.instances
+        if int(ids.min()) < 0 or int(ids.max()) > 65535:
+            raise UserError(f"'{stem}': instance ids must be 0..65535")
+        found["instances"] = ids.astype(np.uint16)
+    return found
+
+
 def record_of(
     root: Path, form: PreparedFormat, split: str, stem: str, info: ImageInfo
 ) -> ImageRecord:
     """Return the record of an image whose files are there: of another process or an earlier run.
+
+    Larger copies are not looked at: data sets that are written so have none.
 
     Args:
         root: the folder.
@@ -118,7 +144,7 @@ def record_of(
     there = {"images": info.image, "masks": True, "instances": info.instances}
     digests, mask = {}, None
     for kind in (kind for kind in KINDS if there[kind]):
-        path = root / kind / split / f"{stem}.{form.image_format if kind == 'images' else 'png'}"
+        path = root / file_path(kind, form.image_format, split, stem)
         data = np.fromfile(path, np.uint8) if path.exists() else np.empty(0, np.uint8)
         if kind == "masks" and data.size:
             mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -250,8 +276,8 @@ class PreparedWriter:
         """Remove files of images that are not recorded: a killed run wrote them, and no record."""
         wanted = {
             path
-            for split, stem in self._records
-            for path in files_of(self.form.image_format, split, stem)
+            for (split, stem), record in self._records.items()
+            for path in record.info.files(self.form.image_format, split, stem)
         }
         for path in files_there(self.root) - wanted:
             (self.root / path).unlink(missing_ok=True)

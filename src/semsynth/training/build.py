@@ -23,6 +23,7 @@ from semsynth.core.version import __version__
 from semsynth.data.augment import ImageAugmentation
 from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.large import blur_note, kinds_read
 from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
@@ -229,6 +230,7 @@ def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset,
     previews = "no previews (train.preview_every=0)"
     if train.preview_every:
         previews = f"previews every {train.preview_every} steps in {job.folder / 'previews'}"
+    soft = blur_note(data, train.crop)
     precision = "bfloat16" if state.precision == "bf16" else "float32"
     return "\n".join(
         (
@@ -238,6 +240,7 @@ def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset,
             f"{len(data.labels.trainable)} classes",
             f"  network   {count:,} parameters, codec {recipe.model.codec}",
             *_channel_lines(recipe, data),
+            *([f"  crops     {soft}"] if soft else []),
             f"  steps     {state.step:,} of {recipe.total_steps:,} done; {train.batch_size} images "
             f"a step, {recipe.step_size[0]}x{recipe.step_size[1]}",
             *_distill_line(recipe),
@@ -318,6 +321,7 @@ def loader_config(recipe: Recipe) -> LoaderConfig:
     train = recipe.train
     augmentation = ImageAugmentation(
         flip=train.flip,
+        rotate=train.rotate,
         crop=train.crop,
         crop_size=train.crop_size,
         scale=train.scale,
@@ -372,7 +376,7 @@ def _metadata(
     metadata = {
         "recipe": recipe.model_dump(mode="json", exclude={"train": {"judge"}}),  # a path here
         "dataset": data.info.name,
-        "data_sha256": data.digest_of(["train"]),
+        "data_sha256": data.digest_of(["train"], kinds_read(data, recipe.train.crop)),
         "licence": data.info.licence,
         "semsynth": __version__,
         "torch": str(torch.__version__),

@@ -48,8 +48,11 @@ class TrainSection(PhaseConfig):
         balance: how much more often images of rare kinds are drawn, where the data have kinds (such
             as those of microscopy): 0 no more than others, 1 until each kind is drawn about equally
             often.
-        crop: random crops keep at least this share of each side and are enlarged to full size (1:
-            no crops).
+        rotate: turn the images by 0, 90, 180 or 270 degrees; with flips, all eight symmetries: for
+            images from above, and square samples.
+        crop: random crops keep at least this share of each side and are resized to full size (1:
+            no crops). They are cut from larger copies of the images (prepare --large); without
+            these they are enlarged, and generated images are softer.
         crop_size: height and width of random crops, cut out without resizing. Images may then be
             larger than fits into memory, and of any size; the model still generates whole images.
             Validation uses the centres.
@@ -94,6 +97,7 @@ class TrainSection(PhaseConfig):
     ema_warmup: bool = True
     flip: bool = True
     balance: float = Field(0.0, ge=0, le=1)
+    rotate: bool = False
     crop: float = Field(1.0, gt=0, le=1)
     crop_size: tuple[int, int] | None = Field(None, strict=False)
     scale: tuple[float, float] = Field((1.0, 1.0), strict=False)
@@ -121,8 +125,9 @@ class TrainSection(PhaseConfig):
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return the values, so that the keys of runs without newer settings are what they were."""
         values: dict[str, Any] = handler(self)
-        if not self.balance:
-            values.pop("balance", None)
+        for name in ("balance", "rotate"):
+            if not getattr(self, name):
+                values.pop(name, None)
         return values
 
     def has_channels_last(self, precision: str) -> bool:

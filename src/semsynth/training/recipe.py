@@ -145,6 +145,24 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _turned_samples_fit(self) -> Self:
+        if not self.train.rotate:
+            return self
+        height, width = self.step_size
+        if height != width:
+            raise ValueError(
+                f"train.rotate turns samples by 90 degrees, and they are {width}x{height} (width x "
+                "height): set it to false, or train on squares (height and width, or "
+                "train.crop_size)"
+            )
+        if self.model.augment_condition:
+            raise ValueError(
+                "train.rotate and model.augment_condition exclude each other: turns are not among "
+                "the numbers that the network is told"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _latents_can_be_cached(self) -> Self:
         train = self.train
         if not train.cache_latents:
@@ -154,7 +172,7 @@ class Recipe(Config):
                 f"train.cache_latents is for codec 'vae'; '{self.model.codec}' is computed faster "
                 "than it is read"
             )
-        for name, without in (("crop", 1), ("crop_size", None), ("color", 0)):
+        for name, without in (("crop", 1), ("crop_size", None), ("color", 0), ("rotate", False)):
             if getattr(train, name) != without:
                 raise ValueError(
                     f"train.{name} is {getattr(train, name)}, and augmented images have no "

@@ -14,6 +14,7 @@ from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
 from semsynth.core.outputs import INPUTS, MARKER, Output, difference
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.large import kinds_read
 from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.training.checkpoints.store import complete_checkpoints
 from semsynth.training.init.from_model import Initialization
@@ -49,10 +50,11 @@ class RunOutput:
         ``dataset.json`` are read.
         """
         held_out = data.digests([split for split in data.splits() if split == "val"])
-        inputs = {TRAINED: data.digests(["train"]), HELD_OUT: held_out}
+        kinds = kinds_read(data, recipe.train.crop)
+        inputs = {TRAINED: data.digests(["train"], kinds), HELD_OUT: held_out}
         key: dict[str, Any] = {
             "recipe": _settings(recipe),
-            TRAINED: data.digest_of(["train"]),
+            TRAINED: data.digest_of(["train"], kinds),
             "labels": data.labels.to_json(),
         }
         if start is not None:

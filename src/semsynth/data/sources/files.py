@@ -158,9 +158,13 @@ class PairSource:
         self.reading: Reading | None = None
         self._decision = MaskDecision("ids", "published ids", stated=True)
         if self.asked is None:
+            found: Counter[tuple[int, int]] = Counter()
             for record in progress(self.pairs, "check", unit="pair"):
                 pair: Pair = record.payload
-                _check_sizes(pair, pair.facts(), pair.maps())
+                facts = pair.facts()
+                _check_sizes(pair, facts, pair.maps())
+                found[facts.size()] += 1
+            self.sizes = found
         else:
             self._decide(self.asked)
             self.sizes = Counter(record.payload.size for record in self.pairs)
