@@ -158,6 +158,14 @@ def check_batch(recipe: Recipe, world: int) -> None:
     batch, accumulation = recipe.train.batch_size, recipe.train.accumulation
     unit = world * accumulation
     if batch % unit == 0:
+        pairs = recipe.distill.steps and recipe.distill.diversity_weight
+        if pairs and batch % (2 * unit):
+            sizes = [str(n) for n in (batch // (2 * unit) * 2 * unit, batch + unit) if n]
+            raise UserError(
+                f"train.batch_size {batch} must be a multiple of 2 x processes x accumulation = "
+                f"2 x {world} x {accumulation}, as distill.diversity_weight compares pairs; use "
+                f"train.batch_size={' or '.join(sizes)}, or distill.diversity_weight=0"
+            )
         return
     sizes = [str(size) for size in (batch // unit * unit, -(-batch // unit) * unit) if size]
     fits = [n for n in range(1, batch + 1) if batch % (n * accumulation) == 0]

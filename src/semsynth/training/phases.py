@@ -164,6 +164,9 @@ class DistillSection(PhaseConfig):
             of the image its noise has left (alpha_bar): nothing from pure noise.
         perceptual_weight: of the squared difference of frozen features, each normalised, to the
             real image's, weighted by alpha_bar too (LPIPS without its heads, arXiv 1801.03924).
+        diversity_weight: of the energy score of the same features: pairs of images that are made
+            for one mask from two noises are to differ as much as each does from the real image.
+            Without it (0) they look alike.
         diffusion_weight: of the loss of the phases before, at all timesteps (0: not computed, and
             a step takes less time).
         ema_decay: as ``train.ema_decay``, of this phase, which has fewer steps.
@@ -191,6 +194,7 @@ class DistillSection(PhaseConfig):
     noise_share: float = Field(0.5, ge=0, le=1)
     reconstruction_weight: float = Field(1.0, ge=0)
     perceptual_weight: float = Field(1.0, ge=0)
+    diversity_weight: float = Field(10.0, ge=0)
     diffusion_weight: float = Field(1.0, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)
     class_balance: float = Field(0.5, ge=0, le=1)

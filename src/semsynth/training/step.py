@@ -110,7 +110,7 @@ class Inputs:
     noise: Tensor
     weight: Tensor | None
     augmentation: Tensor | None
-    label_map: Callable[[slice], Tensor]
+    label_map: Callable[[slice | Tensor], Tensor]
     dropout_seeds: list[int] | None
 
 
@@ -126,7 +126,7 @@ def make_inputs(state: TrainState, context: TrainContext, batch: Batch) -> Input
     edges = None if batch.edges is None else moved(batch.edges, device)
     seeds = [derive_seed(recipe.seed, "dropout", state.step, i) for i in context.slots]
 
-    def label_map(part: slice) -> Tensor:
+    def label_map(part: slice | Tensor) -> Tensor:
         own = None if edges is None else edges[part]
         return label_input(state.plain_unet, recipe.model, channels[part], own)
 
@@ -135,10 +135,21 @@ def make_inputs(state: TrainState, context: TrainContext, batch: Batch) -> Input
     return Inputs(x0, noise, weight, augmentation, label_map, dropout_seeds)
 
 
-def predict(state: TrainState, inputs: Inputs, part: slice, x: Tensor, t: Tensor) -> Tensor:
-    """Return the network's output for noised latents of some images of a batch."""
+def predict(
+    state: TrainState, inputs: Inputs, part: slice | Tensor, x: Tensor, t: Tensor
+) -> Tensor:
+    """Return the network's output for noised latents of some images of a batch.
+
+    Args:
+        state: for the network.
+        inputs: of the batch.
+        part: places of the images in it.
+        x: their noised latents.
+        t: their timesteps.
+    """
     if inputs.dropout_seeds is not None:
-        seed_dropout(state.plain_unet, inputs.dropout_seeds[part])
+        places = torch.arange(len(inputs.dropout_seeds))[part].tolist()
+        seed_dropout(state.plain_unet, [inputs.dropout_seeds[i] for i in places])
     params = None if inputs.augmentation is None else inputs.augmentation[part]
     output = state.unet(x, t, inputs.label_map(part), augment_params_BA=params)
     return output.sample  # type: ignore[no-any-return]

@@ -40,8 +40,8 @@ class DiffAugment:
         rows = [numpy_rng(seed, "DiffAugment", step, slot).random(7) for slot in slots]
         return cls(kinds, torch.from_numpy(np.stack(rows)).float())
 
-    def __getitem__(self, part: slice) -> DiffAugment:
-        """Return that of some of the images."""
+    def __getitem__(self, part: Tensor) -> DiffAugment:
+        """Return that of some of the images, by their places."""
         return DiffAugment(self.kinds, self.draws[part])
 
     def __call__(self, image_B3HW: Tensor, target_BHW: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from semsynth.core.rng import numpy_rng
 from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
 from semsynth.training.distill.diff_augment import DiffAugment
-from semsynth.training.distill.losses import PixelLoss, perceptual_distance
+from semsynth.training.distill.losses import PixelLoss, energy_score, perceptual_distance
 from semsynth.training.distill.state import Adversary
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState
@@ -44,6 +44,7 @@ NAMES = (
     "discriminator_loss",
     "reconstruction_loss",
     "perceptual_loss",
+    "diversity_loss",
     "diffusion_loss",
     "real_accuracy",
     "generated_accuracy",
@@ -141,22 +142,33 @@ class _Step:
         self.section = recipe.distill
         dropped = dropped_masks(recipe, state.step, slots, self.section.mask_dropout)
         drop_masks(batch, dropped)
+        t = noise_levels(recipe, state.step, slots, context.loss.schedule.timesteps)
+        self.is_noise = t == context.loss.schedule.timesteps - 1
+        if self.section.diversity_weight:
+            _share_masks(batch, self.is_noise)
         self.inputs: Inputs = make_inputs(state, context, batch)
         pixels = normalize_images(batch.images.to(device))
         self.content = None if batch.content is None else batch.content.to(device)
         self.target = self.loss.target(batch.channels.to(device), self.content)
         self.pixels = pixels
-        t = noise_levels(recipe, state.step, slots, context.loss.schedule.timesteps)
         self.t = t.to(device)
-        kinds = self.section.diff_augment
-        self.augment = DiffAugment.of(kinds, recipe.seed, state.step, slots)
-        size = len(pixels) // recipe.train.accumulation
-        self.parts = [slice(i, i + size) for i in range(0, len(pixels), size)]
+        kinds, half = self.section.diff_augment, recipe.train.batch_size // 2
+        augmented = [slot % half for slot in slots] if self.section.diversity_weight else slots
+        self.augment = DiffAugment.of(kinds, recipe.seed, state.step, augmented)
+        self.parts = self._parts(len(pixels))
         self.sums = torch.zeros(len(NAMES) - 1, device=device)
 
     @property
     def loss(self) -> PixelLoss:
         return self.adversary.loss
+
+    def _parts(self, n: int) -> list[Tensor]:
+        """Return the places of the micro-batches; the two samples of a pair are in one."""
+        places, count = torch.arange(n), self.context.recipe.train.accumulation
+        if not self.section.diversity_weight:
+            return list(places.chunk(count))
+        pairs = places.view(2, n // 2)
+        return [part.flatten() for part in pairs.chunk(count, dim=1)]
 
     def train_discriminator(self) -> _Made | None:
         """Take the discriminator's step; return the generator's images with their gradients.
@@ -187,7 +199,7 @@ class _Step:
         state, context = self.state, self.context
         self.adversary.discriminator.requires_grad_(False)
         for part in self.parts:
-            share = (part.stop - part.start) / len(self.pixels)
+            share = len(part) / len(self.pixels)
             with self._unsynchronised(self._is_last_pass(part)):
                 loss = self._generator_loss(part, made or self._generate(part))
                 context.accelerator.backward(loss * share)
@@ -200,7 +212,7 @@ class _Step:
         state.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _is_last_pass(self, part: slice) -> bool:
+    def _is_last_pass(self, part: Tensor) -> bool:
         """Return whether the generator's adversarial pass of a part is the step's last one."""
         return part is self.parts[-1] and not self.section.diffusion_weight
 
@@ -211,7 +223,7 @@ class _Step:
         waits: AbstractContextManager[None] = self.context.accelerator.no_sync(self.state.unet)
         return waits
 
-    def _generate(self, part: slice) -> _Made:
+    def _generate(self, part: Tensor) -> _Made:
         """Generate from a part of the batch."""
         state, inputs, context = self.state, self.inputs, self.context
         x0, noise, t = inputs.x0[part], inputs.noise[part], self.t[part]
@@ -227,7 +239,7 @@ class _Step:
             real = self._see(self.pixels[part], part)
         return _Made(latents, self._see(image, part), real)
 
-    def _see(self, image: Tensor, part: slice) -> _Seen:
+    def _see(self, image: Tensor, part: Tensor) -> _Seen:
         image, target = self.augment[part](image, self.target[part])
         with self.context.autocast(self.state.precision):
             return _Seen(image, self.adversary.features(image), target)
@@ -248,7 +260,7 @@ class _Step:
         )
         return loss.mean()
 
-    def _generator_loss(self, part: slice, made: _Made) -> Tensor:
+    def _generator_loss(self, part: Tensor, made: _Made) -> Tensor:
         section = self.section
         adversarial = self.loss.real(self._logits(made.seen), made.seen.target)
         alpha, _ = self.context.loss.schedule.coefficients(self.t[part], made.latents)
@@ -259,15 +271,31 @@ class _Step:
             perceptual = known * perceptual_distance(made.seen.features, made.real.features)
         total = adversarial + section.reconstruction_weight * reconstruction
         total = total + section.perceptual_weight * perceptual
+        diversity = self._energy_score(part, made)
+        total = total + section.diversity_weight * diversity
         self._add(
             loss=total,
+            diversity_loss=diversity,
             generator_loss=adversarial,
             reconstruction_loss=reconstruction,
             perceptual_loss=perceptual,
         )
         return total.mean()
 
-    def _squared_error(self, part: slice, latents: Tensor) -> Tensor:
+    def _energy_score(self, part: Tensor, made: _Made) -> Tensor:
+        """Return the energy scores (B,) of pairs made from pure noise, at both; 0 elsewhere."""
+        scores = torch.zeros(len(part), device=made.latents.device)
+        half = len(part) // 2
+        paired = self.is_noise[part[:half]].to(scores.device)
+        if not self.section.diversity_weight or not paired.any():
+            return scores
+        first, second = ([x[i : i + half][paired] for x in made.seen.features] for i in (0, half))
+        real = [x[:half][paired] for x in made.real.features]
+        found = energy_score(first, second, real)
+        # Both have one real image and one augmentation.
+        return scores.masked_scatter(paired.repeat(2), found.repeat(2))
+
+    def _squared_error(self, part: Tensor, latents: Tensor) -> Tensor:
         """Return the mean squared errors to the real images (B,), without padding."""
         inputs = self.inputs
         error = (latents - inputs.x0[part]) ** 2
@@ -277,7 +305,7 @@ class _Step:
         total = (error * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3)).clamp(min=1)
         return total / error.shape[1]
 
-    def _diffusion_loss(self, part: slice) -> Tensor:
+    def _diffusion_loss(self, part: Tensor) -> Tensor:
         state, inputs, context = self.state, self.inputs, self.context
         t = step_timesteps(context.recipe, context.loss, state.step, context.slots)[part]
         weight = None if inputs.weight is None else inputs.weight[part]
@@ -305,19 +333,32 @@ class _Step:
             weight.grad = mean.view_as(weight)
 
 
+def _share_masks(batch: Batch, is_noise_B: Tensor) -> None:
+    """Give both samples of a pair that is made from pure noise the first one's image and mask."""
+    half = len(is_noise_B) // 2
+    pairs = is_noise_B[:half]
+    layers = (batch.images, batch.channels, batch.content, batch.edges, batch.augment_params)
+    for layer in (*layers, batch.latents):
+        if layer is not None:
+            layer[half:][pairs] = layer[:half][pairs]
+
+
 def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Tensor:
     """Return the timesteps of a step's samples, (B,), on the CPU: functions of (seed, step, slot).
 
     ``timesteps`` - 1, which is pure noise, for ``distill.noise_share`` of them; for the others 3/4,
-    1/2 or 1/4 of it.
+    1/2 or 1/4 of it. With ``distill.diversity_weight`` a slot and that half a batch after it are a
+    pair, of one level.
     """
-    share = recipe.distill.noise_share
+    share, n = recipe.distill.noise_share, recipe.train.batch_size
+    if recipe.distill.diversity_weight:
+        n //= 2
     offset = numpy_rng(recipe.seed, "distill levels", step).random()
     noised = [timesteps * n // 4 for n in (3, 2, 1)]
     found = []
     for slot in slots:
         # Spread evenly over the batch, as timesteps are.
-        place = (slot + offset) / recipe.train.batch_size
+        place = (slot % n + offset) / n
         if place < share:
             found.append(timesteps - 1)
         else:
