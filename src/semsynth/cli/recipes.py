@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from semsynth.cli.common import finish, parse
 from semsynth.cli.describe import Entry, sections
-from semsynth.core.config import load_yaml
+from semsynth.core.config import Config, load_yaml
 from semsynth.training.recipe import Recipe, load_recipe, recipe_names, recipe_path
 from semsynth.training.recipe_keys import SHORT
 
@@ -76,28 +76,25 @@ def _in_words(recipe: dict[str, Any]) -> str:
 
 def _keys(recipe: Recipe, path: str) -> Iterator[str]:
     yield f"# {path}"
-    values = recipe.model_dump(mode="json")
-    # These are written only where they are not as usual.
-    values.setdefault("distill", recipe.distill.model_dump(mode="json"))
-    values["model"] |= {n: getattr(recipe.model, n) for n in ("image_channels", "image_bits")}
     for name, _, entries in recipe_sections():
-        section = _at(values, name)
+        section = _at(recipe, name)
         if section is None:
             continue
         yield f"\n[{name or 'recipe'}]"
         for entry in entries:
-            value = _at(values, entry.name)
+            value = _at(recipe, entry.name)
             yield f"{entry.name} = {json.dumps(value, ensure_ascii=False)}"
             meaning = entry.meaning.replace("``", "`").rstrip(".")
             default = "" if entry.default == "required" else f"; default {entry.default}"
             yield _fill(f"{meaning} ({entry.kind}{default})")
 
 
-def _at(values: Any, name: str) -> Any:
-    """Return what is at a dotted name; None where a section on the way is null."""
+def _at(recipe: Recipe, name: str) -> Any:
+    """Return what is at a dotted name, one that files omit too; None: a section above is null."""
+    value: Any = recipe
     for part in name.split(".") if name else ():
-        values = None if values is None else values[part]
-    return values
+        value = None if value is None else getattr(value, part)
+    return value.model_dump(mode="json") if isinstance(value, Config) else value
 
 
 def _fill(text: str, indent: int = 4) -> str:
