@@ -179,11 +179,13 @@ class DistillSection(PhaseConfig):
             ``cutout``.
         check_every: steps between checks of the discriminator on held-out real images (0: none, and
             the phase does not stop early).
-        stop_gap: the share of real pixels that the discriminator takes for real may be so much
-            lower for held-out images than for training images.
-        stop_patience: after so many checks in a row with a larger gap the phase stops: the
-            discriminator knows its training images. The model is then the average at the last check
-            before them.
+        stop_margin: a check is bad if the share of pixels that the discriminator takes for real is
+            not so much larger for held-out images than for images generated for their masks: then
+            it says nothing of images that it has not seen.
+        stop_gap: a check is bad, too, if that share is so much lower for held-out images than for
+            training images (1: never). Held-out images may look different to begin with.
+        stop_patience: after so many bad checks in a row the phase stops. The model is then the
+            average at the last check before them.
     """
 
     steps: int = Field(0, ge=0)
@@ -204,5 +206,6 @@ class DistillSection(PhaseConfig):
         default_factory=lambda: ["color", "translation"]  # type: ignore[arg-type]
     )
     check_every: int = Field(100, ge=0)
-    stop_gap: float = Field(0.2, gt=0, le=1)
+    stop_margin: float = Field(0.05, ge=-1, le=1)
+    stop_gap: float = Field(0.5, gt=0, le=1)
     stop_patience: int = Field(3, ge=1)

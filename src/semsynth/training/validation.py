@@ -97,7 +97,7 @@ def validation_loss(
         levels = (torch.arange(len(part)) + start + 0.5) / len(stems)
         t_B = (levels * context.loss.schedule.timesteps).long()
         total += float(
-            batch_loss(unet, context, _held_out(context.recipe, data, part, latents), t_B)
+            batch_loss(unet, context, fixed_batch(context.recipe, data, "val", part, latents), t_B)
         )
     return total / len(stems)
 
@@ -119,16 +119,28 @@ def batch_loss(unet: SemanticUNet, context: TrainContext, batch: Batch, t_B: Ten
     return context.loss(predict, x0, noise, t_B, weight).total.sum()
 
 
-def _held_out(
-    recipe: Recipe, data: PreparedDataset, stems: list[str], latents: Latents | None
+def fixed_batch(
+    recipe: Recipe,
+    data: PreparedDataset,
+    split: str,
+    stems: list[str],
+    latents: Latents | None = None,
 ) -> Batch:
-    """Return images of ``val``, or their centers of a step's size, with fixed noise."""
+    """Return images of a split, or their centers of a step's size, with fixed noise.
+
+    Args:
+        recipe: for the size, and the seed of the noise.
+        data: the prepared data set.
+        split: ``val``, or another one.
+        stems: which images.
+        latents: of these, computed before, in place of the images.
+    """
     lut = data.labels.channel_lut()
 
     def centers(read: Callable[[str, str], Array]) -> Tensor:
         layers = []
         for stem in stems:
-            whole = read("val", stem)
+            whole = read(split, stem)
             top, left = ((n - m) // 2 for n, m in zip(whole.shape, recipe.step_size, strict=False))
             layers.append(whole[top : top + recipe.step_size[0], left : left + recipe.step_size[1]])
         return torch.from_numpy(np.stack(layers))

@@ -36,7 +36,7 @@ Same = Callable[[Path, Path], None]
 SMALL = ("distill.discriminator_width=8", "distill.feature_upsampling=1")
 RUN = (
     *("train.steps=2", "finetune.steps=2", "distill.steps=6", "distill.check_every=2"),
-    *("train.validate_every=2", "train.preview_every=5", *SMALL),
+    *("train.validate_every=2", "train.preview_every=5", "distill.stop_patience=9", *SMALL),
 )
 ONLY = ("train.steps=0", "finetune.steps=0", "distill.steps=3", "train.log_every=1", *SMALL)
 
@@ -66,13 +66,20 @@ def test_what_a_run_writes(straight: Path) -> None:
     # The loss of a denoiser says nothing of a generator.
     assert [line["step"] for line in lines if "validation_loss" in line] == [2, 4]
     last = [line for line in lines if "generator_loss" in line][-1]
-    parts = ("generator_loss", "reconstruction_loss", "perceptual_loss", "diffusion_loss")
-    assert last["loss"] == pytest.approx(sum(last[name] for name in parts), rel=1e-3)
+    weights = {
+        "generator": 1,
+        "reconstruction": 1,
+        "perceptual": 1,
+        "diversity": 10,
+        "diffusion": 1,
+    }
+    total = sum(weight * last[f"{name}_loss"] for name, weight in weights.items())
+    assert last["loss"] == pytest.approx(total, rel=1e-3)
     assert all(0 <= last[name] <= 1 for name in ("real_accuracy", "generated_accuracy"))
     model = load_model_file(straight)
     assert model.diffusion.evaluations == 1 and model.metadata["recipe"]["distill"]["steps"] == 6
     before = load_state(straight / "step_0000008")["adversary"]
-    assert before["good_step"] == 8 and not before["stopped"]
+    assert before["good_step"] in (6, 8) and not before["stopped"]
     assert (straight / "previews/step_0000010.png").is_file()
 
 
@@ -125,9 +132,9 @@ def test_from_scratch_it_says_so(configure: Configure, logged: Callable[[], str]
 
 
 def test_accumulation_changes_rounding_alone(configure: Configure, tmp_path: Path) -> None:
-    for name, parts in (("one", 1), ("four", 4)):
+    for name, parts in (("one", 1), ("two", 2)):
         train(configure(name, *ONLY, f"train.accumulation={parts}"))
-    for mine, theirs in zip(numbers(tmp_path / "four"), numbers(tmp_path / "one"), strict=True):
+    for mine, theirs in zip(numbers(tmp_path / "two"), numbers(tmp_path / "one"), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5)
 
 
@@ -155,13 +162,12 @@ def test_two_processes_are_one_and_stop_and_resume(
 @pytest.fixture
 def knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-out images are taken for real less and less, from the fourth check on too little."""
-    asked = {"train": 0, "val": 0}
 
-    def taken(state: Any, context: Any, data: Any, split: str) -> float:
-        asked[split] = (state.step - context.recipe.diffusion_steps) // 2
-        return 0.9 if split == "train" else 0.9 - 0.06 * asked["val"]
+    def taken(state: Any, context: Any, data: Any) -> tuple[float, float, float]:
+        checks = (state.step - context.recipe.diffusion_steps) // 2
+        return 0.9, 0.9 - 0.1 * checks, 0.5
 
-    monkeypatch.setattr(check, "_taken_for_real", taken)
+    monkeypatch.setattr(check, "taken_for_real", taken)
 
 
 STOPS = ("train.steps=2", "finetune.steps=0", "distill.steps=40", "distill.check_every=2", *SMALL)
@@ -173,7 +179,7 @@ def test_it_stops_when_the_discriminator_knows_its_images(
 ) -> None:  # fmt: skip
     config = configure("run", *STOPS, "train.keep_checkpoints=20")
     result = train(config)
-    assert result["steps"] == 14  # checks: 4, 6, 8 are good, 10, 12, 14 are not
+    assert result["steps"] == 14  # 4, 6, 8 are good, 10, 12, 14 are not
     assert "the phase stops, the model is the average of step 8" in logged()
     model = load_model_file(tmp_path / "run")
     good = load_state(tmp_path / "run/step_0000008")["ema"]

@@ -1,27 +1,27 @@
 """Whether the discriminator still judges images, or knows those that it is trained on.
 
-With few images it learns them: it takes them for real, held-out ones no more. Then the generator
-learns nothing good from it, and the phase stops.
+With few images it learns them: it takes them for real, held-out ones no more than generated ones.
+Then the generator learns nothing good from it, and the phase stops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from semsynth.core.distributed.job import Job
 from semsynth.core.logging import logger, progress
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.labels import Array
+from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
-from semsynth.training.distill.losses import ANY_CLASS
+from semsynth.models.sdm.label_input import label_input
 from semsynth.training.metrics import Metrics
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState
 from semsynth.training.step import TrainContext
-from semsynth.training.validation import can_validate, evenly_spread
+from semsynth.training.validation import can_validate, evenly_spread, fixed_batch
 
 CHECKED_IMAGES = 64
 _BATCH = 8
@@ -59,8 +59,7 @@ def check(
 ) -> None:
     """Check the discriminator, and set ``stopped`` where the phase is to end; all ranks call it.
 
-    Rank 0 checks, and writes the shares of real pixels that are taken for real, of up to 64
-    training images and of as many held-out ones, none of them augmented.
+    Rank 0 checks, and writes the discriminator's accuracy on the images of ``taken_for_real``.
     """
     adversary = state.adversary
     assert adversary is not None
@@ -79,9 +78,9 @@ def check(
 def _check(state: TrainState, context: TrainContext, data: PreparedDataset) -> dict[str, float]:
     adversary, section = state.adversary, context.recipe.distill
     assert adversary is not None
-    seen, held_out = (_taken_for_real(state, context, data, split) for split in ("train", "val"))
+    seen, held_out, generated = taken_for_real(state, context, data)
     found, step = adversary.progress, state.step
-    is_bad = seen - held_out > section.stop_gap
+    is_bad = held_out - generated < section.stop_margin or seen - held_out > section.stop_gap
     found.bad_checks = found.bad_checks + 1 if is_bad else 0
     if not is_bad or not found.good_step:
         found.good_step = step
@@ -90,43 +89,63 @@ def _check(state: TrainState, context: TrainContext, data: PreparedDataset) -> d
     found.stopped = found.bad_checks >= section.stop_patience
     if found.stopped:
         logger.info(
-            f"step {step}: the discriminator knows its training images (it takes {seen:.0%} of "
-            f"their pixels for real, {held_out:.0%} of held-out ones'; distill.stop_gap is "
-            f"{section.stop_gap:g}): the phase stops, the model is the average of step "
-            f"{found.good_step}"
+            f"step {step}: the discriminator knows its training images alone (of their pixels it "
+            f"takes {seen:.0%} for real, of held-out images' {held_out:.0%}, of generated ones' "
+            f"{generated:.0%}; distill.stop_margin, stop_gap): the phase stops, the model is the "
+            f"average of step {found.good_step}"
         )
-    return {"training_real_accuracy": round(seen, 6), "held_out_real_accuracy": round(held_out, 6)}
+    shares = {
+        "training_real_accuracy": seen,
+        "held_out_real_accuracy": held_out,
+        "held_out_generated_accuracy": 1 - generated,
+    }
+    return {name: round(value, 6) for name, value in shares.items()}
+
+
+def taken_for_real(
+    state: TrainState, context: TrainContext, data: PreparedDataset
+) -> tuple[float, float, float]:
+    """Return the shares of pixels that the discriminator takes for real.
+
+    Of up to 64 training images, of as many held-out ones, and of images that the averaged network
+    generates from pure noise for the masks of these; none of them is augmented.
+    """
+    shares = {"train": [0.0, 0.0], "val": [0.0, 0.0]}
+    size = max(1, min(_BATCH, context.recipe.train.batch_size))
+    for split, sums in shares.items():
+        stems = evenly_spread(data.stems(split), CHECKED_IMAGES)
+        for start in progress(range(0, len(stems), size), f"check {split}", unit="batch"):
+            batch = fixed_batch(context.recipe, data, split, stems[start : start + size])
+            for kind, share in enumerate(_shares(state, context, batch, split == "val")):
+                sums[kind] += share / len(stems)
+    held_out, generated = shares["val"]
+    return shares["train"][0], held_out, generated
 
 
 @torch.no_grad()
-def _taken_for_real(
-    state: TrainState, context: TrainContext, data: PreparedDataset, split: str
-) -> float:
-    """Return the mean share of real pixels that are taken for real, over images of a split."""
-    adversary = state.adversary
+def _shares(
+    state: TrainState, context: TrainContext, batch: Batch, generates: bool
+) -> Iterator[float]:
+    """Yield the sums of the shares of real images and, where wanted, of generated ones."""
+    adversary, device = state.adversary, context.device
     assert adversary is not None
-    stems, total = evenly_spread(data.stems(split), CHECKED_IMAGES), 0.0
-    size = max(1, min(_BATCH, context.recipe.train.batch_size))
-    for start in progress(range(0, len(stems), size), f"check {split}", unit="batch"):
-        part = stems[start : start + size]
-        images = _centres([data.read_image(split, stem) for stem in part], context.recipe)
-        pixels = normalize_images(torch.from_numpy(images).permute(0, 3, 1, 2)).to(context.device)
-        target = torch.full(images.shape[:3], ANY_CLASS, device=context.device)
-        if data.info.resize == "pad":
-            content = _centres([data.content(split, stem) for stem in part], context.recipe)
-            known = torch.from_numpy(content)[:, None].to(context.device)
-            target = adversary.loss.target(target, known)
+    pixels = normalize_images(batch.images.to(device))
+    content = None if batch.content is None else batch.content.to(device)
+    target = adversary.loss.target(batch.channels.to(device), content)
+    for image in [pixels, _generated(state, context, batch)] if generates else [pixels]:
+        shown = image if content is None else torch.where(content, image, pixels)
         with context.autocast(state.precision):
-            logits = adversary.discriminator(pixels, adversary.features(pixels))
-        total += float(adversary.loss.taken_for_real(logits, target).sum())
-    return total / len(stems)
+            logits = adversary.discriminator(shown, adversary.features(shown))
+        yield float(adversary.loss.taken_for_real(logits, target).sum())
 
 
-def _centres(layers: Sequence[Array], recipe: Recipe) -> Array:
-    """Return the centres of a step's size, as one array."""
-    height, width = recipe.step_size
-    found = []
-    for layer in layers:
-        top, left = (layer.shape[0] - height) // 2, (layer.shape[1] - width) // 2
-        found.append(layer[top : top + height, left : left + width])
-    return np.stack(found)
+def _generated(state: TrainState, context: TrainContext, batch: Batch) -> Tensor:
+    """Return images of the averaged network, from the batch's noise alone, (B, 3, H, W)."""
+    ema, device = state.ema.module, context.device
+    assert batch.noise is not None
+    edges = None if batch.edges is None else batch.edges.to(device)
+    label_map = label_input(ema, context.recipe.model, batch.channels.to(device), edges)
+    t = torch.full((len(batch.noise),), context.loss.schedule.timesteps - 1, device=device)
+    with context.autocast(state.precision):
+        latents = ema(batch.noise.to(device), t, label_map).sample.float()
+    return context.codec.decode(latents).clamp(-1, 1)
