@@ -18,7 +18,12 @@ from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.prepare import prepare
-from semsynth.pipelines.formats.model_file import ModelFile, fresh_network, save_model_file
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    fresh_network,
+    read_diffusion,
+    save_model_file,
+)
 from semsynth.training.recipe import load_recipe
 
 BUDGET = DemoBudget(
@@ -47,10 +52,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe = load_recipe(str(folder / kind / "config.yaml"))
         prepare(PrepareConfig(path=EXAMPLES_FOLDER / kind, output=folder / "data" / kind))
         labels = PreparedDataset.open(folder / "data" / kind).labels
-        network = fresh_network(recipe.model, recipe.diffusion_config, len(labels.trainable))
-        file = ModelFile(
-            recipe.model, recipe.diffusion_config, labels, 256, 256, network.state_dict()
-        )
+        diffusion = recipe.diffusion_config
+        if kind == "aerial":  # one of few evaluations, which the phase that made it fine-tunes
+            diffusion = diffusion.model_copy(update={"evaluations": 1})
+        network = fresh_network(recipe.model, diffusion, len(labels.trainable))
+        file = ModelFile(recipe.model, diffusion, labels, 256, 256, network.state_dict())
         save_model_file(folder / kind / "final_model.pth", file)
     return folder
 
@@ -145,6 +151,13 @@ def test_the_second_run_does_nothing_again(config: DemoConfig, result: dict[str,
 def test_other_settings_need_another_folder(config: DemoConfig, result: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="seed"):
         run_demo(replace(config, seed=1))
+
+
+def test_models_of_few_evaluations_stay_what_they_are(
+    config: DemoConfig, result: dict[str, Any]
+) -> None:
+    runs = [config.output / kind / "finetuned" for kind in KINDS]
+    assert [read_diffusion(run / "final_model.pth").evaluations for run in runs] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_nested_and_repeated_flags_arrive() -> None:
     words = ["--budget.trials", "5", "--budget.guidance-scale=3", "--seed", "2"]
     demo, _ = parse(DemoConfig, words, "demo")
     assert (demo.budget.trials, demo.budget.guidance_scale, demo.seed) == (5, 3.0, 2)
-    assert (demo.budget.real_images, demo.sizes.real_images) == (None, 3)
+    assert (demo.budget.real_images, demo.sizes.real_images) == (None, 6)
     generate, as_json = parse(
         GenerateConfig, ["--guidance-interval", "0.2", "0.8", "--limit", "3", "--json"], "generate"
     )

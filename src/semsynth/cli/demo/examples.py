@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,40 @@ EXAMPLES_FOLDER = Path(__file__).resolve().parents[2] / "examples"
 PAGE = "index.html"
 # Six images of 256x256: a small segmenter, and batches that are no larger than they.
 _SEGMENTER = {"width": 16, "batch_size": 4}
-# A short training that changes a good model a little.
+# A short training that changes a good model a little. A model of a few evaluations goes on with the
+# phase that made it: the loss of the others would take from it what it has learned there.
 _FINETUNE_BATCH = 8
 _FINETUNE = (
     f"train.batch_size={_FINETUNE_BATCH}", "train.learning_rate=1e-4", "train.lr_schedule=constant",
     "train.warmup_steps=5", "train.ema_decay=0.9", "train.log_every=10", "train.validate_every=0",
     "train.preview_every=0", "train.score_every=0", "finetune.steps=0",
+    "distill.learning_rate=1e-4", "distill.lr_schedule=constant", "distill.warmup_steps=5",
+    "distill.ema_decay=0.9", "distill.check_every=0", "distill.diffusion_weight=0",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A kind of images with the model that the demo starts from.
+
+    Attributes:
+        kind: its name.
+        demo: its folder and sizes.
+        model: the file of the model.
+        recipe: the recipe that it was trained by.
+        evaluations: that an image takes; 0: as many steps as asked for.
+    """
+
+    kind: str
+    demo: Demo
+    model: Path
+    recipe: Path
+    evaluations: int
+
+    @property
+    def tuned(self) -> Path:
+        """The file of the fine-tuned model."""
+        return self.demo.folder("finetuned") / "final_model.pth"
 
 
 def run_examples(config: DemoConfig) -> dict[str, Any]:
@@ -54,24 +81,22 @@ def run_examples(config: DemoConfig) -> dict[str, Any]:
     Raises:
         UserError: as ``run_demo``.
     """
-    models = {kind: _model(config, kind) for kind in config.kinds}
-    key = {"source": config.source, "seed": config.seed, "budget": asdict(config.sizes)}
-    key["models"] = {kind: sha256_file(model) for kind, (model, _) in models.items()}
+    starts = [_start(config, kind) for kind in config.kinds]
+    budget = asdict(config.sizes)
+    key: dict[str, Any] = {"source": config.source, "seed": config.seed, "budget": budget}
+    key["models"] = {start.kind: sha256_file(start.model) for start in starts}
     claim_output_dir(config.output, "demo", key)
     logger.info(f"semsynth demo: real images from masks; everything goes to {config.output}/")
     logger.info("(if it is interrupted, the same command resumes)")
-    demos = {kind: Demo(config, config.output / kind) for kind in config.kinds}
-    stages = [stage for kind in demos for stage in _stages(kind, demos[kind], *models[kind])]
-    steps = demos[config.kinds[0]].number("finetune_steps")
-    chapters = [Chapter(kind, demo.root, steps, _FINETUNE_BATCH) for kind, demo in demos.items()]
+    stages = [stage for start in starts for stage in _stages(start)]
+    chapters = [_chapter(start) for start in starts]
     page = config.output / PAGE
     stages.append(("page", "Page", lambda: write_page(page, chapters)))
     seconds = run_stages(stages)
     numbers = {chapter.kind: headline(chapter) for chapter in chapters}
     memory = peak_memory_gb()
-    for kind, values in numbers.items():
-        gain = read_json(demos[kind].gain)
-        for line in _closing_lines(kind, values, gain):
+    for start in starts:
+        for line in _closing_lines(start.kind, numbers[start.kind], read_json(start.demo.gain)):
             logger.info(line)
     spent = duration(sum(seconds.values()))
     logger.info(f"\nAll in {spent}, {memory:.1f} GB of memory at most. Look at {page}\n")
@@ -84,13 +109,16 @@ def run_examples(config: DemoConfig) -> dict[str, Any]:
     }
 
 
-def _model(config: DemoConfig, kind: str) -> tuple[Path, Path]:
-    """Return the file of the model of a kind, and the recipe that it was trained by."""
+def _start(config: DemoConfig, kind: str) -> _Start:
+    """Return the model of a kind, and what belongs to it."""
+    from semsynth.pipelines.formats.model_file import read_diffusion
+
     folder = (config.models or pretrained.FOLDER) / kind
     model = _first(folder, pretrained.MODEL, "final_model.pth")
     recipe = _first(folder, pretrained.RECIPE, "config.yaml")
     if model is not None and recipe is not None:
-        return model, recipe
+        n = read_diffusion(model).evaluations
+        return _Start(kind, Demo(config, config.output / kind), model, recipe, n)
     if config.models is None:
         raise UserError(
             f"{folder}: the package's model of {kind} is not here; install semsynth again, or give "
@@ -106,9 +134,14 @@ def _first(folder: Path, *names: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _stages(kind: str, demo: Demo, model: Path, recipe: Path) -> list[Stage]:
-    tuned = demo.folder("finetuned") / "final_model.pth"
-    stages = [
+def _chapter(start: _Start) -> Chapter:
+    steps = start.demo.number("finetune_steps")
+    return Chapter(start.kind, start.demo.root, steps, _FINETUNE_BATCH)
+
+
+def _stages(start: _Start) -> list[Stage]:
+    demo, kind = start.demo, start.kind
+    stages: list[Stage] = [
         ("prepare", "images of the package", partial(_prepare, demo, kind)),
         (
             "evaluator",
@@ -118,22 +151,22 @@ def _stages(kind: str, demo: Demo, model: Path, recipe: Path) -> list[Stage]:
         (
             "generate",
             "images from held-out masks, by the package's model",
-            partial(_generate, demo, model, "samples"),
+            partial(_generate, demo, start.model, "samples"),
         ),
         (
             "finetune",
             "the package's model, fine-tuned on the training images",
-            partial(_finetune, demo, model, recipe),
+            partial(_finetune, start),
         ),
         (
             "generate_finetuned",
             "images from held-out masks, by the fine-tuned model",
-            partial(_generate, demo, tuned, "finetuned_samples"),
+            partial(_generate, demo, start.tuned, "finetuned_samples"),
         ),
         (
             "augment",
             "augmentation: few real images, with and without synthetic ones",
-            partial(_augment, demo, tuned),
+            partial(_augment, demo, start.tuned),
         ),
         ("evaluate", "scores and pages", partial(_evaluate, demo)),
     ]
@@ -152,21 +185,30 @@ def _generate(demo: Demo, model: Path, output: str) -> None:
     generate_images(demo, model, demo.folder(output), split="val", per_mask=per_mask, batch_size=6)
 
 
-def _finetune(demo: Demo, model: Path, recipe: Path) -> None:
+def _finetune(start: _Start) -> None:
     from semsynth.training.loop import train
     from semsynth.training.recipe import TrainConfig
 
-    steps = demo.number("finetune_steps")
+    demo, steps = start.demo, start.demo.number("finetune_steps")
     train(
         TrainConfig(
-            recipe=str(recipe),
+            recipe=str(start.recipe),
             data=demo.folder("prepared"),
             output=demo.folder("finetuned"),
-            from_checkpoint=model,
-            set=(*_FINETUNE, f"train.steps={steps}", f"train.checkpoint_every={steps}"),
+            from_checkpoint=start.model,
+            set=(*_FINETUNE, *_phase(steps, start.evaluations)),
             device=demo.config.device,
         )
     )
+
+
+def _phase(steps: int, evaluations: int) -> tuple[str, ...]:
+    """Return what makes all steps of a training those of the phase that the model comes from."""
+    last = f"train.checkpoint_every={steps}"
+    if not evaluations:
+        return f"train.steps={steps}", "distill.steps=0", last
+    distill = f"distill.steps={steps}", f"distill.evaluations={evaluations}"
+    return "train.steps=0", *distill, last
 
 
 def _augment(demo: Demo, model: Path) -> None:
@@ -203,7 +245,4 @@ def _closing_lines(kind: str, numbers: dict[str, Any], gain: dict[str, Any]) -> 
         f"  without {arms['real']['miou']:.3f}, with {arms['real_and_synthetic']['miou']:.3f}: "
         f"better in {sum(trial > 0 for trial in trials)} of {len(trials)} trials",
     ]
-    if "real_and_more_real" in arms:
-        more = arms["real_and_more_real"]["miou"]
-        lines.append(f"  with more real images instead of synthetic ones: {more:.3f}")
     return lines
