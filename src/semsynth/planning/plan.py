@@ -267,7 +267,8 @@ def _times(work: Workload, hardware: Hardware, timing: Timing) -> dict[str, Any]
     generated = timing.image(inference.steps, inference.guided)
     preview = timing.image(PREVIEW_STEPS)
     parts = {
-        "steps": (recipe.total_steps, timing.step),
+        "steps": (recipe.diffusion_steps, timing.step),
+        "distill": (recipe.distill.steps, timing.distill),
         "validations": (validated, timing.validation),
         "previews": (previewed, preview),
         "scores": (scored, preview),
@@ -316,6 +317,7 @@ def _settings(
         "precision": section.precision,
         "gpus": hardware.gpus if hardware.cuda else 0,
         "steps": recipe.total_steps,
+        "distill_steps": recipe.distill.steps,
         "evaluations": recipe.diffusion_config.evaluations,
         "batch_size": section.batch_size,
         "accumulation": section.accumulation,
@@ -339,7 +341,7 @@ def _flops(work: Workload) -> dict[str, int]:
         "training_image": network.training,
         "recomputed_image": work.recomputed,
         "training_step": step,
-        "training": step * recipe.total_steps,
+        "training": step * recipe.diffusion_steps,
         "encoded_image": work.encoded_in_steps,
         "encoded_once": work.encoded * work.codec.encode,
         "condition": network.condition,
@@ -351,7 +353,9 @@ def _flops(work: Workload) -> dict[str, int]:
 
 
 def _disk(work: Workload) -> dict[str, int]:
-    checkpoint, model = 16 * work.parameters, 4 * work.parameters
+    # Weights, average and moments; in the phase distill the average of the last good check, too.
+    copies = 5 if work.recipe.distill.steps else 4
+    checkpoint, model = 4 * copies * work.parameters, 4 * work.parameters
     # A new checkpoint is complete before an old one is deleted.
     count = work.recipe.train.keep_checkpoints + 1
     return {

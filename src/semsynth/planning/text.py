@@ -51,9 +51,20 @@ def _arithmetic(plan: Mapping[str, Any]) -> str:
         "Arithmetic\n"
         f"  training    {_flops(flops['training_image'])} per image{more};\n"
         f"              {_flops(flops['training_step'])} per step, {_flops(flops['training'])} in "
-        f"{plan['steps']:,} steps\n"
+        f"{plan['steps'] - plan['distill_steps']:,} steps{_distill(plan)}\n"
         f"  generation  {_flops(flops['condition'])} per mask, {step}; "
         f"{_flops(flops['generated_image'])} per image of {count}" + _autoencoder(plan)
+    )
+
+
+def _distill(plan: Mapping[str, Any]) -> str:
+    """Return a line on the phase distill; empty without it."""
+    steps = plan["distill_steps"]
+    if not steps:
+        return ""
+    return (
+        f";\n              not counted, nor in the memory below: {steps:,} steps of the phase "
+        "distill"
     )
 
 

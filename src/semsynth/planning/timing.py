@@ -27,6 +27,7 @@ class Timing:
     Attributes:
         step: of an optimizer step of its share of the batch. Encoding by an autoencoder is in it
             where the recipe does not cache latents; reading images is not.
+        distill: of a step of the phase ``distill``; None for a recipe without it, too.
         validation: of an image of a validation.
         mask: to encode the mask of a whole image.
         denoising: of a guided denoising step of a whole image.
@@ -37,6 +38,7 @@ class Timing:
     """
 
     step: float | None = None
+    distill: float | None = None
     validation: float | None = None
     mask: float | None = None
     denoising: float | None = None
@@ -86,6 +88,8 @@ def _time_training(timing: Timing, trial: TrialRun, images: int) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     timing.step = _median(lambda: trial.step(batch, section.accumulation), device)
+    if trial.recipe.distill.steps:
+        timing.distill = _median(lambda: trial.distill_step(batch, section.accumulation), device)
     if device.type == "cuda":
         timing.peak_bytes = torch.cuda.max_memory_allocated(device)
     if section.validate_every:

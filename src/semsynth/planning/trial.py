@@ -22,6 +22,7 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampling import OnStep, make_scheduler, set_timesteps
 from semsynth.diffusion.schedule import Schedule
+from semsynth.evaluation.metrics.lite2 import EfficientNetLite2
 from semsynth.models.codecs.codec import Codec, PixelCodec, normalize_images, open_codec
 from semsynth.models.codecs.vae import VaeCodec
 from semsynth.models.codecs.vae_costs import find_config, fresh_vae
@@ -31,6 +32,9 @@ from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.planning.memory_tracker import unset_fake_temporarily
 from semsynth.training.build import enable_checkpointing, make_optimizer, set_memory_format
+from semsynth.training.distill.losses import PixelLoss
+from semsynth.training.distill.state import make_adversary
+from semsynth.training.distill.step import distill_step
 from semsynth.training.recipe import Recipe, latent_size, sampling_size, with_changes
 from semsynth.training.state import Ema, TrainState
 from semsynth.training.step import TrainContext, train_step
@@ -110,6 +114,17 @@ class TrialRun:
         context = replace(self.context, recipe=with_changes(self.recipe, **changes))
         self.state.step = 0  # however many there are: it stays in the first phase
         return train_step(self.state, context, batch)
+
+    def distill_step(self, batch: Batch, accumulation: int) -> Tensor:
+        """Take one step of the phase ``distill`` of all of ``batch``; with real tensors alone."""
+        changes = {"batch_size": len(batch.channels), "accumulation": accumulation}
+        context = replace(self.context, recipe=with_changes(self.recipe, **changes))
+        if self.state.adversary is None:
+            loss = PixelLoss(torch.ones(self.label_channels, device=self.device))
+            features = EfficientNetLite2().eval()  # how long they take does not depend on weights
+            self.state.adversary = make_adversary(self.recipe, loss, features, self.device)
+        self.state.step = self.recipe.diffusion_steps + 1  # in the phase, after what begins it
+        return distill_step(self.state, context, batch)
 
     def validate(self, batch: Batch) -> Tensor:
         """Return the validation loss of a batch."""

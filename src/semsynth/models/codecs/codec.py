@@ -6,6 +6,7 @@ image pixels one latent pixel covers along a side.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -135,7 +136,9 @@ class HaarCodec:
     def _product(matrix: Tensor, x_BNP: Tensor) -> Tensor:
         # All levels at once, as one matrix: three times as fast as level by level. In bfloat16 the
         # transform would not be exact.
-        with torch.autocast(x_BNP.device.type, enabled=False):
+        kind = x_BNP.device.type
+        # PyTorch knows no autocast of the meta device, where networks are counted.
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             return torch.matmul(matrix, x_BNP)
 
 
