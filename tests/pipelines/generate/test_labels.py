@@ -85,6 +85,18 @@ def test_the_models_own_labels_are_read_as_they_are(
     assert "labels" not in json.loads((config.output / "manifest.jsonl").read_text().split("\n")[0])
 
 
+def test_labels_that_only_the_model_has_are_not_in_the_way(
+    run: Callable[..., GenerateConfig], fake: Fake, logged: Callable[[], str]
+) -> None:
+    """As an id for unlabelled pixels, in data that have none: their masks are read as they are."""
+    names = {0: "void", 1: "road", 2: "sky", 7: "car"}
+    ours = LabelSet.from_names(names)
+    config = run(ours)
+    generate(config, fake(labels=LabelSet.from_names({**names, 255: "unlabelled"}, 255)))
+    assert "matched" not in logged()
+    assert "labels" not in json.loads((config.output / "manifest.jsonl").read_text().split("\n")[0])
+
+
 def test_a_label_without_a_match_is_asked_for_in_one_line(
     run: Callable[..., GenerateConfig], fake: Fake, logged: Callable[[], str]
 ) -> None:

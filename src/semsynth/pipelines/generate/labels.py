@@ -82,7 +82,7 @@ def translate_labels(
     model: LabelSet,
     label_map: Path | None = None,
 ) -> Translation | None:
-    """Return how masks are read for a model; None: it was trained with these very labels.
+    """Return how masks are read for a model; None: as they are, all labels in them are its own.
 
     Labels that differ in ids, names or channels are matched by name (``match_labels``), and a table
     says which. Ignored pixels are unlabelled for the model too, unless it has a class of that name.
@@ -111,6 +111,8 @@ def translate_labels(
     match = match_labels(named, model, wanted, str(label_map))
     counts = _masks_with(data, masks)
     names, missing = _decide(ours, match, counts)
+    if given is None and not missing and _are_the_same(ours, model, names):
+        return None
     logger.info("\n".join(_table(data.root, names, missing, counts)))
     if missing:
         known = ", ".join(model.channels)
@@ -129,6 +131,14 @@ def _key(labels: LabelSet) -> tuple[Any, ...]:
     """Return what decides the condition of a mask; colours do not."""
     entries = {label.id: (label.name, label.channel) for label in labels.labels}
     return labels.ignore_id, entries
+
+
+def _are_the_same(ours: LabelSet, model: LabelSet, names: Names) -> bool:
+    """Whether the labels in the masks have the same ids and names in both."""
+    same = {one.id for one in ours.labels if model.names.get(one.id) == one.name}
+    used = {one.id: names[one.name] for one in ours.labels if one.name in names}
+    ignored = ours.ignore_id if ours.ignore_id == model.ignore_id else None
+    return all(i in same and (theirs is not None or i == ignored) for i, theirs in used.items())
 
 
 def _masks_with(data: PreparedDataset, masks: Iterable[tuple[str, str]]) -> Counter[int]:
