@@ -178,6 +178,12 @@ def test_a_smaller_image_is_padded_and_padding_is_no_class(rehosted: Path) -> No
     assert (data.read_mask(split, stem)[:, :12] == 255).all()
 
 
+def test_as_data_of_ones_own_the_source_is_named(published: Path) -> None:
+    source = open_source(PrepareConfig(path=published / "stage1_train"))
+    assert source.layout is not None
+    assert any("--source nuclei tells kinds" in note for note in source.layout.notes)
+
+
 def test_a_corrected_mask_is_written_again_and_a_zip_is_the_same(published: Path) -> None:
     first = run(published, "nuclei")
     zipped = shutil.make_archive(str(published.parent / "set"), "zip", published)
@@ -219,6 +225,9 @@ def test_nuclei_say_what_is_wrong(published: Path, rehosted: Path, tmp_path: Pat
         source_of(rehosted, "nuclei")
     (rehosted / "masks" / "000aaaaaaaaa.png").unlink()
     with pytest.raises(UserError, match="image without mask of the same stem"):
+        source_of(rehosted, "nuclei")
+    save(rehosted / "masks" / "000aaaaaaaaa.png", np.arange(1280, dtype="u2").reshape(32, 40))
+    with pytest.raises(UserError, match=r"000aaaaaaaaa\.png: is not black and white"):
         source_of(rehosted, "nuclei")
     with pytest.raises(UserError, match="--kind is for --source nuclei, not streets"):
         PrepareConfig(source="streets", kind="stained")

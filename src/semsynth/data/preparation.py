@@ -45,6 +45,7 @@ from semsynth.data.records import (
     PreparedFormat,
     describe,
     read_records,
+    sides_of,
     write_info,
     write_records,
 )
@@ -184,7 +185,7 @@ class Preparation:
         if (self.root / INFO).exists():
             return self._update(PreparedDataset.open(self.root))
         writer = PreparedWriter(self.root, self.form, "prepared", self.key)
-        self._write(writer, _sides(writer.records()), None)
+        self._write(writer, sides_of(writer.records()), None)
         info = self._finish(writer, {})
         write_hub_files(self.root, info, "real")
         self.lock.check()
@@ -216,7 +217,7 @@ class Preparation:
             self._check_copies(data)
             logger.info(f"{self.root}: is already prepared{why_done}")
             return data
-        sides = _sides(known.values())
+        sides = sides_of(known.values())
         plan = compare(self._records(sides), known, data, self._job(self.root).made_from)
         self._check_same_data(plan, known)
         if plan.changes:
@@ -294,7 +295,7 @@ class Preparation:
         """Write the images of ``names``, or all, that ``writer`` has not as they are now."""
         count = self.source.total if names is None else len(names)
         if count is not None:
-            require_space(writer.root, count * _bytes_each(self.form), "the prepared data set")
+            require_space(writer.root, count * self.form.bytes_each, "the prepared data set")
         job = self._job(writer.root)
         with progress_bar(count, "prepare", "image") as bar:
 
@@ -386,21 +387,8 @@ class Preparation:
         }
 
 
-def _sides(records: Iterable[ImageRecord]) -> dict[str, str]:
-    """Return the split of each group whose split was drawn."""
-    return {record.drawn_group: record.split for record in records if record.drawn_group}
-
-
 def _same_names(data: PreparedDataset, source: Source) -> bool:
     """Return whether a data set has the images of a source, with those that were excluded."""
     names = {f"{record.split}/{record.stem}" for record in source.records()}
     there = {f"{split}/{stem}" for split in data.splits() for stem in data.stems(split)}
     return names == there | data.info.excluded.keys()
-
-
-def _bytes_each(form: PreparedFormat) -> int:
-    # Measured on street scenes: PNG takes about 1.8 bytes a pixel, JPEG 0.6, both masks 0.1.
-    each = 1.9 if form.image_format == "png" else 0.7
-    if not form.pixels.is_rgb:
-        each = form.pixels.channels * (1 if form.pixels.bits == 8 else 2) + 0.1
-    return int(form.height * form.width * each * (1 + (form.large or 0) ** 2))

@@ -56,6 +56,15 @@ class PreparedFormat:
         """Return how much larger the second copies of a split's images are; None: it has none."""
         return self.large if split == "train" else None
 
+    @property
+    def bytes_each(self) -> int:
+        """About how many bytes an image and its masks take on the disk."""
+        # Measured on street scenes: PNG takes about 1.8 bytes a pixel, JPEG 0.6, both masks 0.1.
+        each = 1.9 if self.image_format == "png" else 0.7
+        if not self.pixels.is_rgb:
+            each = self.pixels.channels * (1 if self.pixels.bits == 8 else 2) + 0.1
+        return int(self.height * self.width * each * (1 + (self.large or 0) ** 2))
+
     def with_pixels(self, pixels: PixelForm) -> PreparedFormat:
         """Return it for images of these channels and bits, in a format that holds them."""
         if pixels.is_rgb:
@@ -171,6 +180,11 @@ def read_records(root: Path) -> dict[tuple[str, str], ImageRecord]:
         return {}
     records = [ImageRecord.from_json(json.loads(line)) for line in lines]
     return {record.name: record for record in records}
+
+
+def sides_of(records: Iterable[ImageRecord]) -> dict[str, str]:
+    """Return the split of each group whose split was drawn."""
+    return {record.drawn_group: record.split for record in records if record.drawn_group}
 
 
 def describe(

@@ -264,6 +264,8 @@ def _whole(tree: FileTree) -> dict[str, _Files]:
         raise UserError(f"{root}: is not the Data Science Bowl 2018; it needs {LAYOUT}{hint}")
     pairs = dict(pair_up(list_images(root / "images"), list_images(root / "masks")))
     found = {stem: _Files(pair.image, _one(pair.mask)) for stem, pair in pairs.items()}
+    for stem in (min(found), max(found)):  # of another data set, before all images are looked at
+        covered_pixels(found[stem].masks[0], read_size(found[stem].image))
     if not (root / "instances").is_dir():
         return found
     objects = list_images(root / "instances")

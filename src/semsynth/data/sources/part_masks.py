@@ -41,6 +41,11 @@ OBJECT = "foreground"
 _SHARED_BY_CLASSES, _SHARED_BY_OBJECTS = 0.1, 0.5
 _MOST_CLASSES = 64
 # Names that a program made up: "a7f3c0…", "0f3e-…".
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NUCLEI = (
+    "labels: files are called as in the Data Science Bowl 2018; if they are its nuclei, --source "
+    "nuclei tells kinds of microscopy apart and splits by field"
+)
 _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{8,}", re.I)
 
 
@@ -285,12 +290,14 @@ def open_parts(
     counts = Counter(name for each in parts.masks.values() for _, name in each)
     listed = ", ".join(f"{count} of '{name}'" for name, count in sorted(counts.items()))
     folders = "folders" if any(item.split for item in items) else ""
+    nuclei = all(_DIGEST.fullmatch(image.stem) for image in parts.images.values())
+    hint = (_NUCLEI,) if nuclei and parts.objects else ()
     layout = Layout(
         title=f"black and white masks, one for each {kind}",
         because=sides.because,
         splits=f"lists in {lists.where}" if lists.files else folders,
         labels="" if classes.file else "the names of the masks",
-        notes=(f"masks: {listed} become one for each image; white is the {kind}",),
+        notes=(f"masks: {listed} become one for each image; white is the {kind}", *hint),
     )
     return open_annotated(tree, config, layout, classes, items)
 
