@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from semsynth.data.labels import LabelSet
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import LargeCopy, PreparedSample, PreparedWriter, write_sample
 from semsynth.pipelines.formats.model_file import ModelFile, load_model_file
+from semsynth.planning import plan as planning
 from semsynth.training.loop import train
 from semsynth.training.recipe import Recipe, TrainConfig, load_recipe
 from semsynth.training.run_output import RunOutput
@@ -53,14 +55,17 @@ def test_only_enlarged_crops_are_told(
 
 
 def test_a_plan_tells_it(
-    tmp_path: Path, recipe_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    recipe_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = ["plan", "--recipe", str(recipe_file), "--gpus", "1", "--memory", "0.2"]
-    words += ["--set", "train.crop=0.7"]
-    for large, told in ((None, True), (2.0, False)):
+    monkeypatch.setattr(planning, "make_plan", lambda *_: {"advice": ["nothing"]})  # takes seconds
+    words = ["plan", "--recipe", str(recipe_file), "--set", "train.crop=0.7", "--json"]
+    for large, told in ((None, [f"{SOFT}; prepare again with --large 2"]), (2.0, [])):
         data = made(tmp_path / f"{large}", large)
         assert main([*words, "--data", str(data.root)]) == 0
-        assert (SOFT in capsys.readouterr().out) == told
+        assert json.loads(capsys.readouterr().out)["advice"] == ["nothing", *told]
 
 
 def test_copies_are_data_where_crops_are_cut_from_them(
