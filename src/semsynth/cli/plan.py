@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from semsynth.cli.common import finish, parse
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.training.recipe import Recipe, load_recipe
+from semsynth.training.recipe import Recipe, load_recipe, memorised_from
 
 if TYPE_CHECKING:
     from semsynth.planning.memory import Hardware
@@ -84,8 +84,11 @@ def main(argv: list[str]) -> int:
     evaluations = recipe.diffusion_config.evaluations
     steps = SamplerSettings(steps=config.steps).of_model(evaluations).steps
     inference = InferenceWorkload(config.images, steps, guided=not evaluations)
-    plan = make_plan(recipe, channels, hardware_of(config), inference, training_images(config))
+    images = training_images(config)
+    plan = make_plan(recipe, channels, hardware_of(config), inference, images)
     plan["advice"] += [soft] if soft else []
+    if known := memorised_from(recipe, images or 0):
+        plan["memorised_from"] = known
     if as_json:
         return finish(plan, as_json)
     print(text(plan))

@@ -20,6 +20,8 @@ _PARTS = {
 def text(plan: Mapping[str, Any]) -> str:
     """Return the plan in some forty lines."""
     parts = [_head(plan), _arithmetic(plan), _memory(plan), _time(plan), _disk(plan)]
+    if plan.get("memorised_from"):
+        parts.append(f"Copies\n  {plan['memorised_from']}")
     advice = plan["advice"] or ["nothing"]
     parts.append("What to change\n" + "\n".join(f"  {line}" for line in advice))
     return "\n\n".join(parts)

@@ -37,7 +37,12 @@ from semsynth.training.distill.state import loss_of, make_adversary
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
-from semsynth.training.recipe import Recipe, TrainConfig, check_distilled_images
+from semsynth.training.recipe import (
+    Recipe,
+    TrainConfig,
+    check_distilled_images,
+    memorised_from,
+)
 from semsynth.training.run_output import DATA_CHANGES, DataChanged, RunOutput
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
 from semsynth.training.step import TrainContext, noise_at
@@ -238,7 +243,7 @@ def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset,
     previews = "no previews (train.preview_every=0)"
     if train.preview_every:
         previews = f"previews every {train.preview_every} steps in {job.folder / 'previews'}"
-    soft = blur_note(data, train.crop)
+    soft, known = blur_note(data, train.crop), memorised_from(recipe, trained)
     precision = "bfloat16" if state.precision == "bf16" else "float32"
     return "\n".join(
         (
@@ -252,6 +257,7 @@ def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset,
             f"  steps     {state.step:,} of {recipe.total_steps:,} done; {train.batch_size} images "
             f"a step, {recipe.step_size[0]}x{recipe.step_size[1]}",
             *_distill_line(recipe),
+            *([f"  copies    {known}"] if known else []),
             f"  device    {processes}, {precision}",
             f"  to watch  {previews}; `semsynth status {shlex.quote(str(job.folder))}`",
         )
