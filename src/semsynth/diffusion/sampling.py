@@ -128,12 +128,15 @@ def _clean_prediction(scheduler: Any) -> Iterator[Prediction]:
     if type(scheduler).__name__ in NO_SAMPLE_PREDICTION:
         prediction = "v_prediction"
     changes = {"prediction_type": prediction, "clip_sample": False}
-    before = {name: scheduler.config[name] for name in changes if name in scheduler.config}
-    scheduler.register_to_config(**{name: changes[name] for name in before})
+    now = scheduler.config
+    before = {name: now[name] for name in changes if name in now and now[name] != changes[name]}
+    if before:  # Diffusers formats all of it for its log, betas included: 4 ms each time
+        scheduler.register_to_config(**{name: changes[name] for name in before})
     try:
         yield prediction
     finally:
-        scheduler.register_to_config(**before)
+        if before:
+            scheduler.register_to_config(**before)
 
 
 _FLOW_SAMPLERS = ("dpm++", "unipc", "euler")

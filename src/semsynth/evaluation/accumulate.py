@@ -16,6 +16,7 @@ from semsynth.core.logging import progress
 from semsynth.data.resize import Box
 from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.features import FeatureExtractor, Floats
+from semsynth.evaluation.metrics.instances import Counts, instance_counts
 from semsynth.evaluation.metrics.mask_scores import MaskScores
 from semsynth.evaluation.protocols import Protocol, load_protocol
 from semsynth.segmentation.metrics import OTHER
@@ -34,12 +35,14 @@ class EvalSample:
         group: number of its mask; intervals resample masks.
         mask: (H, W) ids of its mask, and the box of its content; None: not compared.
         shuffled_mask: the same of another image's mask, for the control; None: not compared.
+        instances: (H, W) numbers of the objects of its mask; None: not known.
     """
 
     image: Array
     group: int = 0
     mask: tuple[Array, Box] | None = None
     shuffled_mask: tuple[Array, Box] | None = None
+    instances: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class SetStatistics:
         second: of the second judge's masks against the images' own; None: there is none.
         agreement: of the second judge's masks against the first one's, where the masks have a class
             that both know; None: there is no second one.
+        objects: ``instance_counts`` of the first judge's masks by number of the image.
     """
 
     n: int = 0
@@ -62,6 +66,7 @@ class SetStatistics:
     shuffled: MaskScores | None = None
     second: MaskScores | None = None
     agreement: MaskScores | None = None
+    objects: dict[int, Counts] = field(default_factory=dict)
 
     def __add__(self, other: SetStatistics) -> SetStatistics:
         """Return the statistics of both sets together."""
@@ -76,6 +81,7 @@ class SetStatistics:
             _both(self.shuffled, other.shuffled),
             _both(self.second, other.second),
             _both(self.agreement, other.agreement),
+            self.objects | other.objects,
         )
 
     def rows(self, name: str, numbers: Iterable[int] | None = None) -> Floats:
@@ -99,6 +105,7 @@ class MetricAccumulator:
         batch_size: images per batch.
         shard: which of the batches this process measures; the statistics of all processes add up.
         protocol: says what the extractors see of an image.
+        object_classes: ids of the classes whose objects are counted.
     """
 
     judges: Sequence[Judge]
@@ -106,6 +113,7 @@ class MetricAccumulator:
     batch_size: int
     shard: Shard = ALL
     protocol: Protocol = field(default_factory=load_protocol)
+    object_classes: Sequence[int] = ()
 
     @property
     def feature_names(self) -> list[str]:
@@ -200,6 +208,12 @@ class MetricAccumulator:
                 mask, box = target
                 ignore = self.judges[i].labels.ignore_id
                 scores.add(number, sample.group, predicted[i], mask, ignore, box)
+        if sample.instances is not None and sample.mask is not None and predicted:
+            mask, box = sample.mask
+            ignore = self.judges[0].labels.ignore_id
+            total.objects[number] = instance_counts(
+                predicted[0], mask, sample.instances, self.object_classes, ignore, box
+            )
         if total.agreement is not None and sample.mask is not None:
             mask, box = sample.mask
             known = total.agreement.ids

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from semsynth.core.logging import logger
+from semsynth.data.labels import Array
 from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator, SetStatistics
 from semsynth.evaluation.baselines import MeanColorBaseline, derangement
 from semsynth.evaluation.config import EvaluateConfig
@@ -14,6 +15,7 @@ from semsynth.evaluation.copying.measure import record_sets
 from semsynth.evaluation.feature_cache import FeatureCache
 from semsynth.evaluation.inputs.image_set import ImageSet
 from semsynth.evaluation.inputs.inputs import Inputs
+from semsynth.evaluation.inputs.objects import read_instances
 from semsynth.evaluation.metrics.diversity import DiversityMeter
 from semsynth.evaluation.metrics.features import Floats
 from semsynth.evaluation.partial_results import PartialResults
@@ -71,12 +73,22 @@ def _mask_and_box(inputs: Inputs, stem: str) -> tuple[Any, Any] | None:
     return None if masks is None else (masks.read_mask(stem), masks.content_box(stem))
 
 
+def _instances_reader(
+    accumulator: MetricAccumulator, inputs: Inputs
+) -> Callable[[str], Array | None]:
+    """Return what reads the instance map of a mask; None where objects are not counted."""
+    counted = bool(accumulator.object_classes)
+    return lambda stem: read_instances(inputs, stem) if counted else None
+
+
 def _measure_real(accumulator: MetricAccumulator, inputs: Inputs) -> SetStatistics:
     """Measure the real images of the masks."""
-    masks = inputs.masks_order
+    masks, instances = inputs.masks_order, _instances_reader(accumulator, inputs)
 
     def read(i: int) -> EvalSample:
-        return EvalSample(inputs.real.read_rgb(masks[i]), i, _mask_and_box(inputs, masks[i]))
+        target = _mask_and_box(inputs, masks[i])
+        objects = instances(masks[i])
+        return EvalSample(inputs.real.read_rgb(masks[i]), i, target, instances=objects)
 
     return accumulator.measure(read, len(masks), "real images", lambda i: masks[i])
 
@@ -86,6 +98,7 @@ def _measure_generated(accumulator: MetricAccumulator, inputs: Inputs, seed: int
     masks, samples = inputs.masks_order, inputs.samples_with_masks
     group_of = {mask: i for i, mask in enumerate(masks)}
     shuffled = derangement(len(masks), seed) if len(masks) > 1 else None
+    instances = _instances_reader(accumulator, inputs)
 
     def read(i: int) -> EvalSample:
         stem, mask = samples[i]
@@ -96,7 +109,7 @@ def _measure_generated(accumulator: MetricAccumulator, inputs: Inputs, seed: int
             same = inputs.masks.size(mask) == inputs.masks.size(masks[shuffled[group]])  # type: ignore[index]
             other = other if same else None
         image = inputs.generated.read_rgb(stem)
-        return EvalSample(image, group, _mask_and_box(inputs, mask), other)
+        return EvalSample(image, group, _mask_and_box(inputs, mask), other, instances(mask))
 
     return accumulator.measure(read, len(samples), "generated images", lambda i: samples[i][0])
 
@@ -143,11 +156,12 @@ def _measure_baseline(
     accumulator: MetricAccumulator, inputs: Inputs, baseline: MeanColorBaseline
 ) -> SetStatistics:
     """Measure the mean-colour images of the masks."""
-    masks = inputs.masks_order
+    masks, instances = inputs.masks_order, _instances_reader(accumulator, inputs)
 
     def read(i: int) -> EvalSample:
         target = _mask_and_box(inputs, masks[i])
         assert target is not None
-        return EvalSample(baseline.render(target[0]), i, target)
+        image = baseline.render(target[0])
+        return EvalSample(image, i, target, instances=instances(masks[i]))
 
     return accumulator.measure(read, len(masks), "mean colours", lambda i: masks[i])

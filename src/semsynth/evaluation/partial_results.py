@@ -32,7 +32,7 @@ from semsynth.evaluation.copying.records import ImageRecords
 from semsynth.evaluation.metrics.mask_scores import MaskScores
 
 Arrays = dict[str, npt.NDArray[Any]]
-# Those of ``SetStatistics``, in their order.
+# Those of ``SetStatistics``.
 _SCORES = ("scores", "shuffled", "second", "agreement")
 
 
@@ -129,6 +129,9 @@ def _to_arrays(statistics: SetStatistics) -> Arrays:
         scores = getattr(statistics, kind)
         if scores is not None:
             arrays |= {f"masks/{kind}/{key}": value for key, value in scores.to_arrays().items()}
+    if statistics.objects:
+        arrays["objects/numbers"] = np.array(list(statistics.objects), np.int64)
+        arrays["objects/counts"] = np.stack(list(statistics.objects.values()))
     return arrays
 
 
@@ -138,7 +141,10 @@ def _from_arrays(arrays: Arrays) -> SetStatistics:
         for name, part in _below(arrays, "features").items()
     }
     masks = {kind: MaskScores.from_arrays(part) for kind, part in _below(arrays, "masks").items()}
-    return SetStatistics(int(arrays["n"]), features, *(masks.get(kind) for kind in _SCORES))
+    scores = {kind: masks.get(kind) for kind in _SCORES}
+    numbers = arrays.get("objects/numbers", np.zeros(0, np.int64)).tolist()
+    objects = dict(zip(numbers, arrays.get("objects/counts", ()), strict=True))
+    return SetStatistics(int(arrays["n"]), features, **scores, objects=objects)
 
 
 class PartialStore:

@@ -21,6 +21,7 @@ from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.copying.measure import add_copies, nearest_training, training_images
 from semsynth.evaluation.inputs.checks import check_inputs
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
+from semsynth.evaluation.inputs.objects import object_classes
 from semsynth.evaluation.judges import Judge, check_unseen, judges_of
 from semsynth.evaluation.measure import mean_colours, measure, remember
 from semsynth.evaluation.metrics.bootstrap import Resampling
@@ -39,6 +40,7 @@ from semsynth.evaluation.report.entries import (
     versions,
 )
 from semsynth.evaluation.report.gallery import Judged
+from semsynth.evaluation.report.objects import object_entries
 from semsynth.evaluation.report.page import REPORT_JSON, Sources, write_report
 from semsynth.evaluation.report.per_image import Measured, image_scores, scores_of
 from semsynth.evaluation.report.per_mask import PerMask
@@ -160,7 +162,10 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     seen = [
         check_unseen(judge, inputs.real, inputs.generated, config.allow_seen) for judge in judges
     ]
-    accumulator = MetricAccumulator(judges, extractors, config.batch_size, shard, inputs.protocol)
+    counted = [i for i in object_classes(inputs) if judges and i in judges[0].ids]
+    accumulator = MetricAccumulator(
+        judges, extractors, config.batch_size, shard, inputs.protocol, counted
+    )
     return _Task(config, inputs, accumulator, meter, missing, augmentation, curves, training, seen)
 
 
@@ -292,6 +297,7 @@ def _scores(results: PartialResults, task: _Task) -> Json:
     metrics: Json = judged(results, accumulator.judges, resampling, task.inputs.protocol.averaging)
     for name, seen in zip(list(metrics), task.seen, strict=True):
         metrics[name]["evaluator"] |= seen
+    metrics |= object_entries(results, task.inputs, accumulator.object_classes, resampling)
     metrics |= distances(results, accumulator.extractors, task.inputs, seed, missing)
     spread, diversity = diversity_entries(results.values, task.meter, resampling)
     metrics |= spread

@@ -27,6 +27,9 @@ _OVER_ALL = (
 # In a share of the draws smaller than the interval's tails a ratio may have a bad denominator.
 _TAIL = 0.025
 
+Drawn = tuple[float, Floats | None]
+"""A score, and its values (R,) in the resampled sets of masks."""
+
 
 @dataclass(frozen=True)
 class ScoredSet:
@@ -76,10 +79,7 @@ class ScoredSet:
 
     def interval(self, values: Floats | None) -> list[float] | None:
         """Return the 95% interval of a score from its values (R,); None without draws."""
-        if values is None or self.resampling is None:
-            return None
-        found = self.resampling.interval(values)
-        return None if found is None else [round(value, 6) for value in found]
+        return rounded_interval(self.resampling, values)
 
 
 def over_all(images: ScoredSet, end: str = "") -> Json:
@@ -128,22 +128,41 @@ def _ratio(
 
     The interval is that of the ratio in each resampled set of masks, which all sets share.
     """
-    top, got = getattr(real.total, averaging), getattr(generated.total, averaging)
-    flat = 0.0 if low is None else getattr(low.total, averaging)
-    found: Json = {"value": None, "interval": None, "n": real.n_masks}
-    if top <= flat:
+    sets = [(getattr(x.total, averaging), x.drawn_miou(averaging)) for x in (generated, real)]
+    start = None if low is None else (getattr(low.total, averaging), low.drawn_miou(averaging))
+    return {**way(sets[0], sets[1], start, real.resampling), "n": real.n_masks}
+
+
+def way(got: Drawn, top: Drawn, start: Drawn | None, resampling: Resampling | None) -> Json:
+    """Return (got - start) / (top - start) of a score, with its interval; None where top <= start.
+
+    Args:
+        got: of the generated images.
+        top: of the real ones.
+        start: of the mean colours; None: 0.
+        resampling: the draws; None where there are too few masks.
+    """
+    start = (0.0, np.zeros(1)) if start is None else start
+    found: Json = {"value": None, "interval": None}
+    if not top[0] > start[0]:
         return found
-    found["value"] = round((got - flat) / (top - flat), 6)
-    tops, gots = real.drawn_miou(averaging), generated.drawn_miou(averaging)
-    if tops is not None and gots is not None:
-        flats = None if low is None else low.drawn_miou(averaging)
-        starts = np.zeros(1) if flats is None else flats
+    found["value"] = round((got[0] - start[0]) / (top[0] - start[0]), 6)
+    if resampling is not None and all(draws is not None for _, draws in (got, top, start)):
+        gots, tops, starts = (np.asarray(draws) for _, draws in (got, top, start))
         spans = tops - starts
         # Where real images may be no better than mean colours, the way has no bounds.
         if (spans <= 0).mean() < _TAIL:
             shares = np.where(spans > 0, gots - starts, np.nan) / np.where(spans > 0, spans, 1)
-            found["interval"] = real.interval(shares)
+            found["interval"] = rounded_interval(resampling, shares)
     return found
+
+
+def rounded_interval(resampling: Resampling | None, values: Floats | None) -> list[float] | None:
+    """Return the 95% interval of a score from its values (R,); None without draws."""
+    if values is None or resampling is None:
+        return None
+    found = resampling.interval(values)
+    return None if found is None else [round(value, 6) for value in found]
 
 
 def _per_class(generated: ScoredSet, real: ScoredSet, judge: Judge) -> Json:

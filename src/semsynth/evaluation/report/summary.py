@@ -186,7 +186,8 @@ def _score_row(report: Json, score: _Score) -> Row | None:
 
 def _own_rows(report: Json) -> Iterator[Row]:
     """Return the lines that entries of ``metrics`` bring themselves, under ``lines``."""
-    for entry in report["metrics"].values():
+    metrics = report["metrics"]
+    for entry in (*metrics.values(), *metrics.get("by_kind", {}).values()):
         for line in entry.get("lines", ()):
             write, style = STYLES[line.get("style", "number")], line.get("style", "number")
             ends, real_ends = line.get("interval"), line.get("real_interval")

@@ -42,7 +42,7 @@ _SPREAD_CHANNELS = 16  # of PixelHead, at each image pixel
 # PyTorch's CPU kernel for channels_last is fast for maps of so many pixels, or groups of so many
 # channels. Otherwise it walks group by group in strips of channels; a strip that is shorter than a
 # vector register takes up to 30 times as long as the contiguous kernel (PyTorch 2.11;
-# `python benchmarks/kernels.py`).
+# `python benchmarks/norm_kernels.py`).
 _FAST_PIXELS, _FAST_CHANNELS = 1024, 16
 
 

@@ -33,7 +33,7 @@ AUTO_SHARE = 0.5
 # What `full` may take of the free memory: the pass itself needs some.
 FULL_SHARE = 0.8
 # Modulations of the null condition up to this size are stored whole: below it, computing the border
-# of a plain GroupNorm again takes longer than reading a map (`python benchmarks/kernels.py`).
+# of a plain GroupNorm again takes longer than reading a map (`python benchmarks/norm_kernels.py`).
 MAX_DENSE_NULL_NUMEL = 2**19
 # Both sides of guidance go through maps of at most so many numbers (of all sides) as one batch.
 MAX_JOINT_NUMEL = 2**19

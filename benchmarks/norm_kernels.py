@@ -1,6 +1,6 @@
 """Individual implementation choices of the network against their alternatives, on this device.
 
-    python benchmarks/kernels.py
+    python benchmarks/norm_kernels.py
 
 Each line: medians of the rejected alternative and of the chosen implementation, timed in turns, and
 their ratio (above 1: the choice is faster here).
