@@ -52,7 +52,7 @@ def test_a_name_wins_over_a_folder_of_that_name(
     ("wanted", "part"),
     [
         ("streets_dmo", "did you mean `streets_demo`?"),
-        ("zzz", "known recipes: camvid"),
+        ("zzz", "known recipes: aerial, camvid"),
         ("zzz.yaml", "recipe file zzz.yaml does not exist"),
         ("a/b", "recipe file a/b does not exist"),
     ],
