@@ -20,7 +20,7 @@ MAX_ERROR = 0.015
 # Biases, norms and the like: their bytes do not count, so they stay as they are.
 SMALL = 4096
 # What the image itself goes through: float16 at least.
-ENDS = ("conv_in.", "conv_out.")
+ENDS = ("conv_in.", "conv_out.", "head.")
 # A scale below that of the largest weight clips a few and rounds all others less.
 _CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
