@@ -16,7 +16,8 @@ from semsynth.models.codecs.vae_costs import KL_F8, vae_costs
 from semsynth.models.config import VaeConfig
 from semsynth.planning import plan as planning
 from semsynth.planning.memory import CONTEXT, Hardware
-from semsynth.planning.plan import InferenceWorkload, make_plan
+from semsynth.planning.plan import InferenceWorkload, count_workload, make_plan
+from semsynth.planning.text import text
 from semsynth.training.recipe import load_recipe, with_changes
 
 SMALL = (
@@ -234,3 +235,24 @@ def test_a_real_autoencoder_is_a_part_of_the_timed_step(tmp_path: Path) -> None:
 def test_no_plan_of_a_sharded_state() -> None:
     with pytest.raises(UserError, match="none the plan says"):
         plan("train.sharding=full")
+
+
+def test_the_phase_distill_is_timed_and_said_not_to_be_counted() -> None:
+    changes = ("distill.steps=40", "distill.discriminator_width=8", "distill.feature_upsampling=1")
+    made = on_this_cpu(*changes)
+    step, distill = (made["time"]["timed"][name] for name in ("step", "distill"))
+    steps = made["steps"] - made["distill_steps"]
+    assert (
+        made["distill_steps"] == 40
+        and made["flops"]["training"] == steps * 2 * (made["flops"]["training_image"])
+    )
+    assert made["time"]["training_s"] == pytest.approx(steps * step + 40 * distill)
+    assert "40 steps of the phase distill" in text(made)
+
+
+def test_a_head_behind_a_codec_is_counted() -> None:
+    plain, headed = (
+        count_workload(load_recipe("streets_demo", (*SMALL, change)), 12, InferenceWorkload(1, 2))
+        for change in ("model.pixel_head=0", "model.pixel_head=8")
+    )
+    assert headed.network.training > plain.network.training
