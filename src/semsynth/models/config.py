@@ -156,7 +156,7 @@ class ModelConfig(Config):
         if self.is_rgb:
             values = {k: v for k, v in values.items() if k not in ("image_channels", "image_bits")}
         if not self.pixel_head:
-            del values["pixel_head"]
+            values.pop("pixel_head", None)  # not there where a dump leaves it out
         return values
 
     @model_validator(mode="after")
