@@ -147,9 +147,9 @@ def predict(
         x: their noised latents.
         t: their timesteps.
     """
-    if inputs.dropout_seeds is not None:
-        places = torch.arange(len(inputs.dropout_seeds))[part].tolist()
-        seed_dropout(state.plain_unet, [inputs.dropout_seeds[i] for i in places])
+    if (seeds := inputs.dropout_seeds) is not None:
+        chosen = seeds[part] if isinstance(part, slice) else [seeds[i] for i in part.tolist()]
+        seed_dropout(state.plain_unet, chosen)
     params = None if inputs.augmentation is None else inputs.augmentation[part]
     output = state.unet(x, t, inputs.label_map(part), augment_params_BA=params)
     return output.sample  # type: ignore[no-any-return]
