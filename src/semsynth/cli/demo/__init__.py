@@ -31,7 +31,7 @@ class DemoBudget:
     train_steps: int | None = None
     """Training steps of the generator of --source streets (the recipe's)."""
     finetune_steps: int | None = None
-    """Steps of the fine-tuning: of the package's models on a few images (40); of streets, for
+    """Steps of the fine-tuning: of the package's models on a few images (30); of streets, for
     guidance (the recipe's)."""
     per_mask: int | None = None
     """Images for each held-out mask (2; streets: 3)."""
@@ -51,7 +51,7 @@ class DemoBudget:
 
 
 EXAMPLES = DemoBudget(
-    evaluator_steps=200, finetune_steps=40, per_mask=2, synthetic_count=18, real_images=6,
+    evaluator_steps=200, finetune_steps=30, per_mask=2, synthetic_count=18, real_images=6,
     trials=2, augment_steps=200,
 )  # fmt: skip
 STREETS = DemoBudget(
