@@ -90,7 +90,7 @@ def test_help_names_all_recipes(verb: str, capsys: pytest.CaptureFixture[str]) -
         ("train --lr 3", "a key of the recipe: --set lr=..."),
         ("plan --batch-size 3", "a key of the recipe: --set train.batch_size=..."),
         ("train --set batch_size=3", "did you mean 'train.batch_size'?"),
-        ("train --set steps=3", "did you mean 'train.steps or finetune.steps'?"),
+        ("train --set steps=3", "did you mean 'train.steps or finetune.steps or distill.steps'?"),
         ("train --set train.steps=1.5", "'train.steps' is 1.5: must be a whole number"),
         ("train --set train.betas=[0.9]", "'train.betas' has too few values (1)"),
         ("train --set train=5", "'train' is 5: must be a mapping of keys to values"),
