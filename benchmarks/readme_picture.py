@@ -62,7 +62,7 @@ def _images(pipe: SemanticDiffusionPipeline, path: Path) -> list[Image.Image]:
     real = Image.open(path.parent.parent / "images" / path.name).convert("RGB")
     file = path.parent.parent / "instances" / path.name
     instances = np.asarray(Image.open(file)) if file.exists() else None
-    images = pipe(mask, num_images=2, seeds=[0, 1], instances=instances).images
+    images = pipe(mask, num_images=2, seeds=[0, 1], instances=instances, return_dict=False)[0]
     return [Image.fromarray(colors[mask]), real, *images]
 
 
