@@ -26,6 +26,9 @@ from semsynth.pipelines.formats.model_file import (
 )
 from semsynth.training.recipe import load_recipe
 
+# The phase distill of the package's models needs these weights.
+pytestmark = pytest.mark.usefixtures("features_extra")
+
 BUDGET = DemoBudget(
     evaluator_steps=2, finetune_steps=1, per_mask=1, sampler_steps=1, synthetic_count=6,
     real_images=2, trials=1, augment_steps=1,

@@ -98,7 +98,10 @@ def starting_point(
     """
     if config.from_checkpoint is None:
         return read_saved_init(run)
-    path = find_model(config.from_checkpoint)
+    try:
+        path = find_model(config.from_checkpoint)
+    except UserError as error:
+        raise UserError(f"--from {error}") from None
     # One of the package keeps its name: where the package is differs between machines.
     named = config.from_checkpoint if is_of_package(path) else path
     source = _load(path)
