@@ -271,6 +271,11 @@ class PrepareConfig:
         return default if self.val_share is None else self.val_share
 
     @property
+    def takes_large(self) -> bool:
+        """Whether the source may have larger copies of its training images (``large``)."""
+        return self.source in _ONLY_FOR["large"]
+
+    @property
     def is_cut(self) -> bool:
         """Whether the images of a published data set are cut into tiles of the size."""
         return self.source in _CUT

@@ -252,7 +252,7 @@ def _as_it_is(config: PrepareConfig) -> PrepareConfig:
     if folder is None:
         return config
     info = PreparedDataset.open(folder).info
-    if config.large == "auto":
+    if config.large == "auto" and config.takes_large:
         config = replace(config, large=info.large or 1.0)
     if not config.has_own_layout or config.height or config.width:
         return config
