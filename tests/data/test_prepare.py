@@ -392,11 +392,3 @@ def test_the_claim_of_a_folder_keeps_its_keys(raw: Any, tmp_path: Path) -> None:
     assert key.keys() <= {field.name for field in fields(config)} | kept
     assert key["colored_masks"] is False
     assert not {"near_duplicates", "masks_as", "exif", "window"} & key.keys()
-
-
-def test_streets_that_are_there_are_done(tmp_path: Path) -> None:
-    config = PrepareConfig(
-        source="streets", output=tmp_path, height=16, width=16, train_count=2, val_count=1
-    )
-    first = prepare(config).info
-    assert prepare(config).info == first  # no larger copies, and none are asked for

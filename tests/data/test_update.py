@@ -256,3 +256,11 @@ def test_the_inventory_has_every_file(split_raw: Any, tmp_path: Path) -> None:
     lines = (data.root / "raw_files.csv").read_text().splitlines()
     assert "notes.txt,1,,no,not part of the layout" in lines
     assert len(lines) == 17
+
+
+def test_streets_that_are_there_are_done(tmp_path: Path) -> None:
+    config = PrepareConfig(
+        source="streets", output=tmp_path, height=16, width=16, train_count=2, val_count=1
+    )
+    first = prepare(config).info
+    assert prepare(config).info == first  # no larger copies, and none are asked for
