@@ -19,6 +19,7 @@ from semsynth.core.errors import Preempted, UserError
 from semsynth.core.files import read_json, sha256_file
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
+from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.judges import Judge, open_judges
 from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
@@ -93,8 +94,10 @@ def test_random_states_stay(
     class Noisy:
         """Generates what a network with dropout would: it draws from every global state."""
 
-        device, schedule = torch.device("cpu"), type("Schedule", (), {"timesteps": 50})
-        default_guidance, instance_edges = 1.0, False
+        device, instance_edges = torch.device("cpu"), False
+
+        def preview_settings(self, steps: int) -> SamplerSettings:
+            return SamplerSettings(steps=steps)
 
         def generate(self, masks: np.ndarray, *_: Any) -> np.ndarray:
             random.random()
@@ -151,8 +154,10 @@ def test_masks_are_fixed_and_of_the_training_split(
     seen: dict[int, list[int]] = {}
 
     class Recording:
-        device, schedule = torch.device("cpu"), type("Schedule", (), {"timesteps": 50})
-        default_guidance, instance_edges = 1.0, False
+        device, instance_edges = torch.device("cpu"), False
+
+        def preview_settings(self, steps: int) -> SamplerSettings:
+            return SamplerSettings(steps=steps)
 
         def generate(self, masks: np.ndarray, seeds: list[int], *_: Any) -> np.ndarray:
             seen.setdefault(len(seen), seeds)

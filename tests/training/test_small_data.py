@@ -123,13 +123,13 @@ def test_steps_pass_the_augmentation_condition_where_the_model_has_one(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conditions: list[Any] = []
-    predict = step_module._predict
+    predict = step_module.predict
 
-    def seen(unet: Any, label_map: Any, params: Any, x: Any, t: Any) -> Any:
-        conditions.append(params)
-        return predict(unet, label_map, params, x, t)
+    def seen(state: Any, inputs: Any, part: Any, x: Any, t: Any) -> Any:
+        conditions.append(None if inputs.augmentation is None else inputs.augmentation[part])
+        return predict(state, inputs, part, x, t)
 
-    monkeypatch.setattr(step_module, "_predict", seen)
+    monkeypatch.setattr(step_module, "predict", seen)
     train(configure("run", *SHORT, *AUGMENTED))
     assert [c.shape for c in conditions] == [(4, 7)] * 3
     assert all(bool(c.any()) for c in conditions)
