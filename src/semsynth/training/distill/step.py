@@ -152,8 +152,8 @@ class _Step:
         self.target = self.loss.target(batch.channels.to(device), self.content)
         self.pixels = pixels
         self.t = t.to(device)
-        kinds, half = self.section.diff_augment, recipe.train.batch_size // 2
-        augmented = [slot % half for slot in slots] if self.section.diversity_weight else slots
+        augmented = [slot % _drawn_apart(recipe) for slot in slots]
+        kinds = self.section.diff_augment
         self.augment = DiffAugment.of(kinds, recipe.seed, state.step, augmented)
         self.parts = self._parts(len(pixels))
         self.sums = torch.zeros(len(NAMES) - 1, device=device)
@@ -164,11 +164,10 @@ class _Step:
 
     def _parts(self, n: int) -> list[Tensor]:
         """Return the places of the micro-batches; the two samples of a pair are in one."""
-        places, count = torch.arange(n), self.context.recipe.train.accumulation
-        if not self.section.diversity_weight:
-            return list(places.chunk(count))
-        pairs = places.view(2, n // 2)
-        return [part.flatten() for part in pairs.chunk(count, dim=1)]
+        train = self.context.recipe.train
+        of_a_pair = train.batch_size // _drawn_apart(self.context.recipe)
+        places = torch.arange(n).view(of_a_pair, -1)
+        return [part.flatten() for part in places.chunk(train.accumulation, dim=1)]
 
     def train_discriminator(self) -> _Made | None:
         """Take the discriminator's step; return the generator's images with their gradients.
@@ -333,6 +332,15 @@ class _Step:
             weight.grad = mean.view_as(weight)
 
 
+def _drawn_apart(recipe: Recipe) -> int:
+    """Return for how many slots of a batch levels and augmentations are drawn.
+
+    With ``distill.diversity_weight`` half of them: a slot and that half a batch after it are a
+    pair, which has one level and one augmentation.
+    """
+    return recipe.train.batch_size // (2 if recipe.distill.diversity_weight else 1)
+
+
 def _share_masks(batch: Batch, is_noise_B: Tensor) -> None:
     """Give both samples of a pair that is made from pure noise the first one's image and mask."""
     half = len(is_noise_B) // 2
@@ -347,18 +355,15 @@ def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Ten
     """Return the timesteps of a step's samples, (B,), on the CPU: functions of (seed, step, slot).
 
     ``timesteps`` - 1, which is pure noise, for ``distill.noise_share`` of them; for the others 3/4,
-    1/2 or 1/4 of it. With ``distill.diversity_weight`` a slot and that half a batch after it are a
-    pair, of one level.
+    1/2 or 1/4 of it.
     """
-    share, n = recipe.distill.noise_share, recipe.train.batch_size
-    if recipe.distill.diversity_weight:
-        n //= 2
+    share, apart = recipe.distill.noise_share, _drawn_apart(recipe)
     offset = numpy_rng(recipe.seed, "distill levels", step).random()
     noised = [timesteps * n // 4 for n in (3, 2, 1)]
     found = []
     for slot in slots:
         # Spread evenly over the batch, as timesteps are.
-        place = (slot % n + offset) / n
+        place = (slot % apart + offset) / apart
         if place < share:
             found.append(timesteps - 1)
         else:
