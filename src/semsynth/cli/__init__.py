@@ -113,7 +113,7 @@ VERBS: dict[str, Verb] = {
     "augment": Verb(
         "measure what synthetic images add to a segmenter",
         config="semsynth.augmentation.config:AugmentConfig",
-        function="semsynth.augmentation.experiment:run_experiment",
+        function="semsynth.augmentation.compare:run_experiment",
     ),
     "import": Verb(
         "turn a checkpoint of the official SDM code into a Diffusers folder",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semsynth.augmentation.config import AugmentConfig
-from semsynth.augmentation.experiment import run_experiment, summarise
+from semsynth.augmentation.compare import run_experiment, summarise
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
@@ -79,7 +79,7 @@ def test_every_arm_is_scored_on_the_same_held_out_images(folders: Path) -> None:
 def test_scored_arms_are_not_trained_again(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_experiment(config(folders, trials=1, ceiling=False))
     (folders / "out" / "augmentation.json").unlink()
-    monkeypatch.setattr("semsynth.augmentation.experiment.train_segmenter", None)
+    monkeypatch.setattr("semsynth.augmentation.compare.train_segmenter", None)
     assert run_experiment(config(folders, trials=1, ceiling=False))["arms"] == first["arms"]
 
 
