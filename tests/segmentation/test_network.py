@@ -191,3 +191,33 @@ def test_unknown_device_is_a_user_error() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(UserError, match="device abacus"):
         pick_device("abacus")
+
+
+def channels_off(x: torch.Tensor) -> torch.Tensor:
+    return x * 0
+
+
+def networks() -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
+    from transformers import MobileNetV2Config, MobileNetV2Model
+
+    encoder = MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.25)).eval()
+    segformer = hub.build(hub.segformer_arch("segformer-tiny", 3), 3)
+    return {
+        "unet": UNet(3, [8, 8, 8, 8]),
+        "backbone": hub.BackboneUNet(encoder, 3),
+        "segformer": segformer.eval(),
+    }
+
+
+@pytest.mark.parametrize("name", ["unet", "backbone", "segformer"])
+def test_the_decoder_gets_what_is_left_of_the_encoder(name: str) -> None:
+    torch.manual_seed(0)
+    net = networks()[name].eval()
+    one, two = torch.rand(2, 1, 3, 32, 48)
+    with torch.no_grad():
+        assert torch.equal(net(one)[0], net(one, lambda x: x)[0])
+        assert not torch.equal(net(one)[0], net(two)[0])
+        # Without any of its features, the decoder cannot tell two images apart.
+        assert torch.equal(net(one, channels_off)[0], net(two, channels_off)[0])
+        assert not torch.equal(net(one)[0], net(one, channels_off)[0])
+        assert torch.equal(net(one)[0], net(one)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -17,10 +19,10 @@ from transformers import (
     SegformerConfig,
 )
 from transformers.image_processing_base import ImageProcessingMixin
-from transformers.utils import logging
+from transformers.utils import ModelOutput, logging
 
 from semsynth.core.errors import UserError
-from semsynth.segmentation.small_unet import Block, normalization
+from semsynth.segmentation.small_unet import Block, Perturb, normalization
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -28,6 +30,8 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 _SMALLEST_SIDE = 128
 # The decoder's channels at 1/2, 1/4, ... of the resolution.
 _WIDTHS = (32, 48, 64, 96, 128)
+# Where an encoder returns its feature maps.
+_FEATURES = ("feature_maps", "hidden_states", "last_hidden_state")
 # Side of the image of zeros that shows at which strides an encoder has feature maps.
 _PROBE_SIDE = 64
 
@@ -124,18 +128,46 @@ class SegmentationNet(nn.Module):
         """Return the parameters that come from the pretrained model: all but the head's."""
         return list(self.model.base_model.parameters())
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, classes, H, W) and features (B, D), the last hidden state's mean."""
+    def forward(self, x_BCHW: Tensor, perturb: Perturb | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (B, classes, H, W) and features (B, D), the last hidden state's mean.
+
+        ``perturb`` changes what the head gets of the encoder, if the model has one apart.
+        """
         height, width = x_BCHW.shape[-2:]
         scale = _SMALLEST_SIDE / min(height, width)
         x = x_BCHW
         if scale > 1:
             size = (round(height * scale), round(width * scale))
             x = F.interpolate(x, size=size, mode="bilinear")
-        output = self.model(pixel_values=x, output_hidden_states=True)
+        with _perturbed(self.model, perturb):
+            output = self.model(pixel_values=x, output_hidden_states=True)
         logits = F.interpolate(output.logits, size=(height, width), mode="bilinear")
         hidden = output.hidden_states[-1]
         return logits, hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1)
+
+
+@contextmanager
+def _perturbed(model: PreTrainedModel, perturb: Perturb | None) -> Iterator[None]:
+    """Change what the encoder of a segmentation model returns, while a block runs."""
+    encoder = model.base_model
+    if encoder is model:
+        encoder = getattr(model, "backbone", None)
+    if perturb is None or encoder is None:
+        yield
+        return
+
+    def change(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        for name, value in output.items() if isinstance(output, ModelOutput) else ():
+            if name in _FEATURES and value is not None:
+                several = isinstance(value, tuple | list)
+                output[name] = tuple(map(perturb, value)) if several else perturb(value)
+        return output
+
+    handle = encoder.register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class BackboneUNet(nn.Module):
@@ -189,18 +221,20 @@ class BackboneUNet(nn.Module):
         self.model.eval()
         return self
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BCHW: Tensor, perturb: Perturb | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (B, classes, H, W) and features (B, D).
 
         The features are the means over the image of the encoder's coarsest map and of the last
-        level before the logits.
+        level before the logits. ``perturb`` changes what the decoder gets of the encoder.
         """
         height, width = x_BCHW.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         x = F.pad(x_BCHW, pad, mode="replicate") if any(pad) else x_BCHW
-        maps = self._maps(x)
+        maps, stem = self._maps(x), self.stem(F.pixel_unshuffle(x, 2))
+        if perturb is not None:
+            maps, stem = {stride: perturb(h) for stride, h in maps.items()}, perturb(stem)
         levels = {stride: self.lateral[str(stride)](h) for stride, h in maps.items()}
-        levels[2] = self.stem(F.pixel_unshuffle(x, 2)) + levels.get(2, 0)
+        levels[2] = stem + levels.get(2, 0)
         hidden = levels[self.multiple]
         for i in reversed(range(len(self.decoder))):
             hidden = F.interpolate(self.up[i](hidden), scale_factor=2.0, mode="bilinear")

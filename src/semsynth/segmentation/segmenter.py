@@ -18,7 +18,7 @@ from semsynth.core.files import atomic_path, sha256_file
 from semsynth.core.safe_load import load_torch_file
 from semsynth.data.labels import LabelSet
 from semsynth.segmentation.config import SEGMENTER_FILE
-from semsynth.segmentation.small_unet import UNet, level_widths
+from semsynth.segmentation.small_unet import Perturb, UNet, level_widths
 
 Array = npt.NDArray[Any]
 FORMAT = 1
@@ -76,10 +76,13 @@ class Segmenter(nn.Module):
         """The device of its weights."""
         return self.ids.device
 
-    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, classes, H, W) and features (B, D) of images in 0..1, RGB."""
+    def forward(self, images_BCHW: Tensor, perturb: Perturb | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (B, classes, H, W) and features (B, D) of images in 0..1, RGB.
+
+        ``perturb`` changes each feature map of the encoder before the decoder gets it.
+        """
         x = (images_BCHW - self.mean) / self.std
-        logits, features = self.net(x.contiguous(memory_format=torch.channels_last))
+        logits, features = self.net(x.contiguous(memory_format=torch.channels_last), perturb)
         return logits, features
 
     @torch.inference_mode()

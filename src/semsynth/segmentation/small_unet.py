@@ -7,6 +7,7 @@ Thin objects keep their exact position at a quarter of the cost.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _FACTOR = 2
+Perturb = Callable[[Tensor], Tensor]
+"""What changes a feature map of an encoder before the decoder gets it; the shape stays."""
 
 
 def level_widths(width: int, height_px: int, width_px: int) -> list[int]:
@@ -77,11 +80,11 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(Block(fine) for fine, _ in steps)
         self.head = nn.Conv2d(widths[0], num_classes * _FACTOR**2, 1)
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BCHW: Tensor, perturb: Perturb | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (B, classes, H, W) and features (B, D).
 
         The features are the means over the image of the coarsest level and of the last level
-        before the logits.
+        before the logits. ``perturb`` changes what the decoder gets of the encoder.
         """
         height, width = x_BCHW.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
@@ -89,6 +92,8 @@ class UNet(nn.Module):
         skips = [self.stem(F.pixel_unshuffle(x, _FACTOR))]
         for down, block in zip(self.down, self.encoder, strict=True):
             skips.append(block(down(skips[-1])))
+        if perturb is not None:
+            skips = [perturb(x) for x in skips]
         hidden = coarsest = skips.pop()
         for lateral, block in zip(reversed(self.lateral), reversed(self.decoder), strict=True):
             up = F.interpolate(lateral(hidden), scale_factor=2.0, mode="bilinear")
