@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from semsynth.core.errors import UserError
+from semsynth.segmentation import fit
 from semsynth.segmentation import train as module
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.train import train
@@ -37,16 +38,16 @@ def test_a_killed_training_resumes_to_the_bit(
     if extra:
         config = replace(config, extra=make_data("extra", seed=1).root, mix_share=0.4)
     expected = train(replace(config, output=tmp_path / "whole"))
-    monkeypatch.setattr(module, "SAVE_EVERY", 3)
-    save, steps = module._save_state, []
+    monkeypatch.setattr(fit, "SAVE_EVERY", 3)
+    save, steps = fit._Training.save, []
 
-    def killed(path: Path, step: int, *state: object) -> None:
-        save(path, step, *state)
+    def killed(training: fit._Training, path: Path, step: int) -> None:
+        save(training, path, step)
         steps.append(step)
         if steps == [3, 6]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_save_state", killed)
+    monkeypatch.setattr(fit._Training, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     assert not (config.output / "segmenter.pth").exists()

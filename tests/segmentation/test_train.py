@@ -14,6 +14,7 @@ from semsynth.segmentation.config import SegmentScoreConfig, SegmentTrainConfig
 from semsynth.segmentation.loader import (
     IGNORE_INDEX,
     EpochSampler,
+    Mix,
     MixedBatches,
     SegmentationDataset,
     augment,
@@ -61,23 +62,38 @@ def test_same_seed_same_weights_other_seed_other_weights(
 def test_extra_images_have_their_share_of_the_batches(make_data) -> None:
     real = SegmentationDataset(make_data("real", n=5, seed=1), "train")
     extra = SegmentationDataset(make_data("extra", n=3, seed=2), "train")
-    batches = MixedBatches(real, extra, batch_size=4, mix_share=0.3, seed=0)
+    batches = MixedBatches(real, extra, batch_size=4, mix=Mix(0.3, 0.3, 10), seed=0)
     real_pixels = [real[i][0] for i in range(len(real))]
     from_extra = 0
     for step in range(10):
-        images, targets = batches.batch(step)
+        images, targets, n_real = batches.batch(step)
         assert images.shape == (4, 3, 24, 32)
         assert targets.shape == (4, 24, 32)
-        for image in images:
+        for i, image in enumerate(images):
             pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            from_extra += not any(np.array_equal(pixels, other) for other in real_pixels)
+            is_real = any(np.array_equal(pixels, other) for other in real_pixels)
+            assert is_real == (i < n_real)
+            from_extra += not is_real
     assert from_extra == 12
 
 
 def test_every_image_comes_once_per_epoch() -> None:
     sampler = EpochSampler(5, seed=3, name="real")
-    indices = np.concatenate([sampler.next(2) for _ in range(5)])
+    indices = np.concatenate([sampler.indices(2 * i, 2) for i in range(5)])
     assert sorted(indices[:5]) == sorted(indices[5:]) == [0, 1, 2, 3, 4]
+    again = EpochSampler(5, seed=3, name="real")
+    assert again.indices(6, 4).tolist() == indices[6:].tolist()
+    assert again.indices(0, 10).tolist() == indices.tolist()
+
+
+def test_the_share_of_extra_images_falls_evenly() -> None:
+    mix = Mix(0.5, 0.0, 100)
+    before = [mix.extra_before(step, 8) for step in range(101)]
+    counts = np.diff(before)
+    assert before[100] == 200  # a quarter of 800
+    assert counts.min() == 0 and counts.max() == 4
+    assert counts[:10].mean() == pytest.approx(4 * 0.95, abs=0.1)
+    assert counts[-10:].sum() <= 2
 
 
 def test_training_with_extra_images_runs_and_refuses_other_labels_and_sizes(

@@ -29,6 +29,10 @@ class SegmentTrainConfig:
         extra: Folder of prepared data or samples whose images are mixed in (for augmentation).
         extra_split: Split of the extra folder that is mixed in.
         mix_share: Share of each batch that comes from the extra folder, 0 to 1.
+        mix_share_end: That share in the last step, changing evenly from mix_share; 0 ends with real
+            images alone, and if it is not given the share stays the same.
+        extra_weight: How many times a pixel of the extra folder counts in the loss; one of a real
+            image counts once.
         arch: Network. `unet` learns fastest from scratch on small images.
         init_from: Pretrained Transformers model to start from instead of `arch`, a folder or a Hub
             id (nvidia/mit-b0): a segmentation model, or any hierarchical vision model as the
@@ -39,6 +43,7 @@ class SegmentTrainConfig:
         lr: Highest learning rate (AdamW, one cycle).
         pretrained_lr_share: Learning rate of the weights of `init_from` as a share of `lr`.
         weight_decay: AdamW's weight decay.
+        ema: Decay of the moving average of the weights, which is what is saved then; 0: no average.
         class_balance: Exponent of 1 / class frequency in the loss: 0 no balancing, 1 full.
         seed: Seed of initial weights, order of images and augmentation.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -52,6 +57,8 @@ class SegmentTrainConfig:
     extra: Path | None = None
     extra_split: str = "train"
     mix_share: float = 0.5
+    mix_share_end: float | None = None
+    extra_weight: float = 1.0
     arch: Arch = "unet"
     init_from: str | None = None
     width: int = 32
@@ -60,6 +67,7 @@ class SegmentTrainConfig:
     lr: float = 3e-3
     pretrained_lr_share: float = 0.1
     weight_decay: float = 0.01
+    ema: float = 0.0
     class_balance: float = 0.5
     seed: int = 0
     device: str = "auto"
@@ -71,8 +79,19 @@ class SegmentTrainConfig:
                 raise UserError(f"segment train: {name} must be at least {low}")
         if self.lr <= 0:
             raise UserError("segment train: lr must be above 0")
-        if not 0 <= self.mix_share <= 1:
-            raise UserError("segment train: mix_share must be between 0 and 1")
+        for name in ("mix_share", "mix_share_end"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"segment train: {name} must be between 0 and 1")
+        if not 0 <= self.ema < 1:
+            raise UserError("segment train: ema must be at least 0 and below 1, such as 0.99")
+        if not 0 <= self.extra_weight < float("inf"):
+            raise UserError("segment train: extra_weight must be at least 0")
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether some of the initial weights are pretrained ones."""
+        return self.init_from is not None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +14,13 @@ from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.core.logging import progress
-from semsynth.core.rng import numpy_rng
+from semsynth.core.rng import numpy_rng, torch_generator
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 
 Array = npt.NDArray[Any]
+Pair = tuple[Array, Array]
+"""An image (H, W, 3) uint8 and its class indices (H, W)."""
 # The class index of pixels that the loss leaves out: unlabelled, padding, outside the image.
 IGNORE_INDEX = -1
 # Larger splits are read from disk each time instead of being kept in memory.
@@ -102,59 +106,120 @@ class EpochSampler:
     def __init__(self, n: int, seed: int, name: str) -> None:
         """Shuffle ``n`` indices by ``seed``; streams of one seed differ by their ``name``."""
         self.n, self.seed, self.name = n, seed, name
-        self._epoch, self._pending = 0, np.empty(0, np.int64)
+        self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
-    def next(self, count: int) -> npt.NDArray[np.int64]:
-        """Return the next ``count`` indices."""
-        while len(self._pending) < count:
-            order = numpy_rng(self.seed, "order", self.name, self._epoch).permutation(self.n)
-            self._pending = np.concatenate([self._pending, order])
-            self._epoch += 1
-        indices, self._pending = self._pending[:count], self._pending[count:]
-        return indices
+    def indices(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Return ``count`` indices of the stream, from place ``first`` on."""
+        places = range(first, first + count)
+        return np.array([self._order(p // self.n)[p % self.n] for p in places], np.int64)
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if epoch not in self._orders:
+            rng = numpy_rng(self.seed, "order", self.name, epoch)
+            # A batch may begin in the epoch before this one.
+            kept = {e: order for e, order in self._orders.items() if abs(e - epoch) == 1}
+            self._orders = {**kept, epoch: rng.permutation(self.n)}
+        return self._orders[epoch]
+
+
+class Augmentation(Protocol):
+    """What changes the images of a batch at random, as a function of the step."""
+
+    def __call__(self, pairs: Sequence[Pair], step: int) -> tuple[Tensor, Tensor]:
+        """Return images (B, 3, H, W), about 0 to 1, and class indices (B, H, W) int64."""
+
+
+class Batch(NamedTuple):
+    """Images of a step: the real ones first.
+
+    Attributes:
+        images: (B, 3, H, W), about 0 to 1.
+        targets: (B, H, W) class indices, or ``IGNORE_INDEX``.
+        n_real: how many of them are real.
+    """
+
+    images: Tensor
+    targets: Tensor
+    n_real: int
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        return Batch(self.images.to(device), self.targets.to(device), self.n_real)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How many images of each batch are extra ones: a share that may change with the steps.
+
+    Attributes:
+        first: share of the first step, 0 to 1.
+        last: share of the last step; linear in between.
+        steps: how many there are.
+    """
+
+    first: float
+    last: float
+    steps: int
+
+    def extra_before(self, step: int, batch_size: int) -> int:
+        """Return how many extra images the steps before ``step`` have together."""
+        if self.first == self.last:
+            return int(self.first * batch_size * step + 1e-9)
+        slope = (self.last - self.first) / max(self.steps - 1, 1)
+        return int(batch_size * (self.first * step + slope * step * (step - 1) / 2) + 1e-9)
 
 
 class MixedBatches:
-    """Batches of real images, a fixed share of which comes from an extra data set if given."""
+    """Batches of real images, a share of which comes from extra images, if there are any."""
 
     def __init__(
         self,
         real: TrainingImages,
         extra: TrainingImages | None,
         batch_size: int,
-        mix_share: float,
+        mix: Mix,
         seed: int,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        """Mix so that over the whole training ``mix_share`` of the images are extra ones."""
+        """Mix ``extra`` into ``real``; without ``augmentation`` images come as they are."""
         self.real, self.extra, self.batch_size = real, extra, batch_size
-        self.mix_share = mix_share if extra is not None else 0.0
+        self.mix = mix if extra is not None else Mix(0.0, 0.0, mix.steps)
+        self.augmentation = augmentation or as_tensors
         self._real_sampler = EpochSampler(len(real), seed, "real")
         self._extra_sampler = EpochSampler(len(extra), seed, "extra") if extra is not None else None
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images (B, 3, H, W) in 0..1 and class indices (B, H, W) of a step.
+    def batch(self, step: int) -> Batch:
+        """Return the images of a step, on the CPU: a function of the seed and the step alone."""
+        first = self.mix.extra_before(step, self.batch_size)
+        n_extra = self.mix.extra_before(step + 1, self.batch_size) - first
+        n_real = self.batch_size - n_extra
+        real = self._real_sampler.indices(step * self.batch_size - first, n_real)
+        pairs = [self.real[int(i)] for i in real]
+        if self.extra is not None and self._extra_sampler is not None:
+            pairs += [self.extra[int(i)] for i in self._extra_sampler.indices(first, n_extra)]
+        return Batch(*self.augmentation(pairs, step), n_real)
 
-        Steps must be asked for in order, from 0 on: the samplers advance with each call.
-        """
-        real, extra = self._next(step)
-        pairs = [self.real[i] for i in real]
-        if self.extra is not None:
-            pairs += [self.extra[i] for i in extra]
-        images = torch.from_numpy(np.stack([image for image, _ in pairs]))
-        targets = torch.from_numpy(np.stack([target for _, target in pairs]))
-        return images.permute(0, 3, 1, 2).float() / 255, targets.long()
 
-    def skip(self, steps: int) -> None:
-        """Pass over the first steps without reading their images."""
-        for step in range(steps):
-            self._next(step)
+def as_tensors(pairs: Sequence[Pair], step: int = 0) -> tuple[Tensor, Tensor]:
+    """Return images (B, 3, H, W), 0 to 1, and class indices (B, H, W) int64, unchanged."""
+    images = torch.from_numpy(np.stack([image for image, _ in pairs]))
+    targets = torch.from_numpy(np.stack([target for _, target in pairs]))
+    return images.permute(0, 3, 1, 2).float() / 255, targets.long()
 
-    def _next(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the indices of a step's real and extra images."""
-        expected = self.mix_share * self.batch_size  # extra images per step, a fraction
-        n_extra = int(expected * (step + 1) + 1e-9) - int(expected * step + 1e-9)
-        real, none = self._real_sampler.next(self.batch_size - n_extra), np.empty(0, np.int64)
-        return real, none if self._extra_sampler is None else self._extra_sampler.next(n_extra)
+
+@dataclass(frozen=True)
+class PlainAugmentation:
+    """``augment`` of each step's batch.
+
+    Attributes:
+        seed: of the training.
+    """
+
+    seed: int
+
+    def __call__(self, pairs: Sequence[Pair], step: int) -> tuple[Tensor, Tensor]:
+        """Return the changed images and targets; see ``Augmentation``."""
+        return augment(*as_tensors(pairs), torch_generator(self.seed, "augment", step))
 
 
 def augment(

@@ -7,42 +7,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import atomic_path, read_json, write_json
-from semsynth.core.logging import logger, progress_bar
+from semsynth.core.files import read_json, write_json
+from semsynth.core.logging import logger
 from semsynth.core.outputs import Output
-from semsynth.core.rng import derive_seed, torch_generator
-from semsynth.core.safe_load import load_torch_file, tensors_digest
+from semsynth.core.rng import derive_seed
+from semsynth.core.safe_load import tensors_digest
 from semsynth.core.version import __version__
 from semsynth.data.class_checks import require_classes, warn_about_classes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet, check_same_labels
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
+from semsynth.segmentation.fit import STATE, fit
 from semsynth.segmentation.loader import (
-    IGNORE_INDEX,
+    Mix,
     MixedBatches,
+    PlainAugmentation,
     SegmentationDataset,
     TrainingImages,
-    augment,
 )
 from semsynth.segmentation.metrics import score_split, summary
+from semsynth.segmentation.objective import Supervised, class_weights
 from semsynth.segmentation.seen import KEY as SEEN
 from semsynth.segmentation.seen import SeenImages
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 
-# Rarer classes are weighted as if they had this share of the pixels: weights stay bounded.
-_LEAST_SHARE = 1e-3
-# The state in the middle of a training, and after how many steps it is written.
-STATE, SAVE_EVERY = "segmenter_state.pt", 200
 INFO = "segmenter.json"
 _NOT_IN_KEY = ("data", "extra", "output", "init_from", "device", "overwrite")
+_NEWER = {"mix_share_end": None, "extra_weight": 1.0, "ema": 0.0}
 _PROVENANCE = ("data", "split", "n_train", "settings", "versions")
-# Share of the steps in which the learning rate rises.
-_WARM_UP = 0.15
 
 
 def train_segmenter(config: SegmentTrainConfig) -> Path:
@@ -79,9 +74,8 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
         return stored
     real = SegmentationDataset(data, config.split)
     extra_images = None if extra is None else SegmentationDataset(extra, config.extra_split)
-    batches = MixedBatches(real, extra_images, config.batch_size, config.mix_share, config.seed)
-    weights = _class_weights(real, config.class_balance)
-    loss = _fit(segmenter, batches, weights, config, folder / STATE)
+    objective = supervised(real, extra_images, config)
+    loss = fit(segmenter, objective, config, folder / STATE)
     result: dict[str, Any] = {"steps": config.steps, "train_loss": loss}
     if config.val_split in data.splits():
         matrix = score_split(segmenter, data, config.val_split)
@@ -107,6 +101,8 @@ def _output(
 ) -> Output:
     """Return the folder, and what decides the segmenter and its scores."""
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_IN_KEY}
+    # What version 2 of the key did not know yet counts where it does something.
+    settings = {k: v for k, v in settings.items() if k not in _NEWER or v != _NEWER[k]}
     used = [("images", data, config.split), ("validation", data, config.val_split)]
     if extra is not None:
         used.append(("extra", extra, config.extra_split))
@@ -149,22 +145,44 @@ def _open_extra(config: SegmentTrainConfig, data: PreparedDataset) -> PreparedDa
     return extra
 
 
+def supervised(
+    images: TrainingImages, extra: TrainingImages | None, config: SegmentTrainConfig
+) -> Supervised:
+    """Return the loss on labelled images of any origin.
+
+    Args:
+        images: the real images, whose frequencies of classes balance the loss.
+        extra: images that are mixed in.
+        config: the settings of the training; its folders and splits do not count.
+    """
+    last = config.mix_share if config.mix_share_end is None else config.mix_share_end
+    mix = Mix(config.mix_share, last, config.steps)
+    augmentation = PlainAugmentation(config.seed)
+    batches = MixedBatches(images, extra, config.batch_size, mix, config.seed, augmentation)
+    weights = class_weights(images, config.class_balance)
+    return Supervised(batches, weights, config.extra_weight)
+
+
 def fit_segmenter(
-    segmenter: Segmenter, images: TrainingImages, config: SegmentTrainConfig, state: Path
+    segmenter: Segmenter,
+    images: TrainingImages,
+    config: SegmentTrainConfig,
+    state: Path,
+    extra: TrainingImages | None = None,
 ) -> None:
     """Train on images of any origin, in place; go on from the file ``state`` if it is there.
 
     Args:
         segmenter: untrained, of ``build_segmenter``, on its device.
-        images: what to train on, and nothing else.
+        images: what to train on.
         config: the settings of the training; its folders and splits do not count.
         state: where the training is kept until it is finished; its folder exists.
+        extra: what is mixed in, as ``config.mix_share`` and ``config.extra_weight`` say.
 
     Raises:
         UserError: the loss becomes infinite or NaN.
     """
-    batches = MixedBatches(images, None, config.batch_size, 0.0, config.seed)
-    _fit(segmenter, batches, _class_weights(images, config.class_balance), config, state)
+    fit(segmenter, supervised(images, extra, config), config, state)
     state.unlink(missing_ok=True)
 
 
@@ -213,131 +231,3 @@ def _provenance(config: SegmentTrainConfig, data: PreparedDataset) -> dict[str, 
         "settings": settings,
         "versions": {"semsynth": __version__, "torch": str(torch.__version__)},
     }
-
-
-def _class_weights(real: TrainingImages, exponent: float) -> Tensor:
-    """Return weights by class index whose mean over the labelled pixels is 1."""
-    shares = torch.from_numpy(real.class_shares())
-    weights = shares.clamp_min(_LEAST_SHARE) ** -exponent
-    return (weights / (weights * shares).sum()).float()
-
-
-def _fit(
-    segmenter: Segmenter,
-    batches: MixedBatches,
-    weights: Tensor,
-    config: SegmentTrainConfig,
-    state: Path,
-) -> float:
-    """Train in place, from ``state`` on if it is there, and return the last loss."""
-    groups = _parameter_groups(segmenter, config)
-    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    # At least one step of warm-up and one of decay, however short the training.
-    warm_up = max(_WARM_UP, 1.5 / config.steps) if config.steps > 2 else 1 / config.steps
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        [group["lr"] for group in optimizer.param_groups],
-        total_steps=config.steps + 1,
-        pct_start=warm_up,
-    )
-    weights, value = weights.to(segmenter.device), 0.0
-    first = _resume(state, segmenter, optimizer, schedule)
-    batches.skip(first)
-    segmenter.train()
-    with progress_bar(config.steps, "train segmenter", "step", initial=first) as bar:
-        for step in range(first, config.steps):
-            images, targets = batches.batch(step)
-            generator = torch_generator(config.seed, "augment", step)
-            images, targets = (x.to(segmenter.device) for x in augment(images, targets, generator))
-            logits, _ = segmenter(images)
-            loss = _loss(logits, targets, weights)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            value = loss.item()
-            if not value < float("inf"):
-                raise UserError(f"segment train: the loss is {value} at step {step}; lower --lr")
-            bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
-            bar.update()
-            if (step + 1) % SAVE_EVERY == 0 and step + 1 < config.steps:
-                _save_state(state, step + 1, segmenter, optimizer, schedule)
-    segmenter.eval()
-    return value
-
-
-def _save_state(
-    path: Path,
-    step: int,
-    segmenter: Segmenter,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> None:
-    content = {
-        "step": step,
-        "segmenter": segmenter.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    if segmenter.device.type == "cuda":
-        content["random_cuda"] = torch.cuda.get_rng_state(segmenter.device)
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
-
-
-def _resume(
-    path: Path,
-    segmenter: Segmenter,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> int:
-    """Go back to the state in a file, if it is there; return how many steps were taken."""
-    if not path.exists():
-        return 0
-    try:
-        content = load_torch_file(path)
-    except UserError as error:
-        logger.warning(f"{error}; the segmenter is trained from the start")
-        return 0
-    segmenter.load_state_dict(content["segmenter"])
-    optimizer.load_state_dict(content["optimizer"])
-    schedule.load_state_dict(content["schedule"])
-    torch.set_rng_state(content["random"])
-    if "random_cuda" in content and segmenter.device.type == "cuda":
-        torch.cuda.set_rng_state(content["random_cuda"], segmenter.device)
-    logger.info(f"{path.parent}: resuming at step {content['step']}")
-    return int(content["step"])
-
-
-def _parameter_groups(segmenter: Segmenter, config: SegmentTrainConfig) -> list[dict[str, Any]]:
-    """Return AdamW's parameter groups: pretrained parameters get a lower learning rate."""
-    if config.init_from is None:
-        return [{"params": list(segmenter.parameters()), "lr": config.lr}]
-    pretrained = segmenter.net.pretrained_parameters()  # type: ignore[operator]
-    ids = {id(parameter) for parameter in pretrained}
-    fresh = [parameter for parameter in segmenter.parameters() if id(parameter) not in ids]
-    return [
-        {"params": fresh, "lr": config.lr},
-        {"params": pretrained, "lr": config.lr * config.pretrained_lr_share},
-    ]
-
-
-def _loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return weighted cross-entropy plus soft Dice loss over the labelled pixels; 0 without any.
-
-    The Dice loss (Milletari et al. 2016, arXiv 1606.04797), which is close to 1 - mIoU, is
-    averaged over the classes that the batch contains.
-    """
-    labelled = targets != IGNORE_INDEX
-    index = targets.clamp_min(0)
-    losses = F.cross_entropy(logits, targets, weights, ignore_index=IGNORE_INDEX, reduction="sum")
-    entropy = losses / (weights[index] * labelled).sum().clamp_min(1e-6)
-    probabilities = logits.softmax(1)
-    correct = probabilities.gather(1, index[:, None])[:, 0] * labelled
-    overlap = torch.zeros_like(weights).index_add(0, index.flatten(), correct.flatten())
-    counts = torch.zeros_like(weights).index_add(0, index.flatten(), labelled.flatten().float())
-    total = (probabilities * labelled[:, None]).sum((0, 2, 3)) + counts
-    dice = 1 - (2 * overlap + 1) / (total + 1)
-    present = counts > 0
-    return entropy + (dice * present).sum() / present.sum().clamp_min(1)
