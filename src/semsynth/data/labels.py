@@ -218,12 +218,12 @@ class LabelSet:
             f"mask (labels have {min(self.by_id)} to {self.max_id})"
         )
 
-    def with_ignore(self) -> LabelSet:
-        """Return a set that has an ignored id: this one, or this one and "padding".
+    def with_ignore(self, name: str = "padding") -> LabelSet:
+        """Return a set that has an ignored id: this one, or this one and a label ``name``.
 
         Its id is 255, or the largest free one below, so that masks stay 8-bit where they can.
 
-        For padded images: the padding must not count as a class.
+        For padded images, whose padding must not count as a class, and for filtered ones.
         """
         if self.ignore_id is not None:
             return self
@@ -231,7 +231,7 @@ class LabelSet:
         colors = [label.color for label in self.labels]
         color = BLACK if BLACK not in colors else distinct_colors(1, colors)[0]
         return replace(
-            self, labels=(*self.labels, Label(free, "padding", color, None)), ignore_id=free
+            self, labels=(*self.labels, Label(free, name, color, None)), ignore_id=free
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -286,6 +286,26 @@ def check_same_labels(first: LabelSet, second: LabelSet, where: str, other: str)
                 f"{where}: label {i} is {one!r}, in {other} it is {two!r}; "
                 "use data, samples and segmenter of one label set"
             )
+
+
+def check_extra_labels(extra: LabelSet, labels: LabelSet, where: str, other: str) -> None:
+    """Check that images of one set can be trained on beside those of another.
+
+    As ``check_same_labels``, but the extra ones may have an ignored id where the others have none:
+    `semsynth filter` gives one to data without.
+
+    Args:
+        extra: labels of the extra images.
+        labels: those of the others.
+        where: the extra ones in messages.
+        other: the others in messages.
+
+    Raises:
+        UserError: names the first label that differs.
+    """
+    if labels.ignore_id is None and extra.ignore_id not in (None, *labels.names):
+        extra = replace(extra, labels=extra.trainable, ignore_id=None)
+    check_same_labels(extra, labels, where, other)
 
 
 def number_values(values: Array) -> tuple[npt.NDArray[np.int64], Array]:

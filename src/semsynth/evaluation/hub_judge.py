@@ -33,6 +33,8 @@ Sees = Literal["own", "generated"] | int | Size
 _LOADING = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError)
 # Pixels that the network sees at a time: 8 of 512x512.
 _PIXELS = 2_097_152
+# A probability at the least: its logarithm is finite.
+_LEAST = 1e-12
 
 
 def input_size(sees: Sees, given: Size) -> Size | None:
@@ -86,21 +88,27 @@ class HubNetwork:
     def classes(self, images_BHWC: Array, size: Size | None) -> tuple[Array, Array | None]:
         """Return class indices (B, height, width), of logits at that size; no features."""
         size = size or (images_BHWC.shape[1], images_BHWC.shape[2])
-        first, valid = self._inputs(images_BHWC[:1])
+        first, _ = self._inputs(images_BHWC[:1])
         step = max(1, _PIXELS // (first.shape[-1] * first.shape[-2]))
         found = []
         for start in range(0, len(images_BHWC), step):
             inputs, valid = self._inputs(images_BHWC[start : start + step])
             # One by one: 150 classes at the size of the mask take 40 MB for 256x256.
-            for logits_CHW in self._logits(inputs):
-                height, width = (
-                    round(side * share)
-                    for side, share in zip(logits_CHW.shape[1:], valid, strict=True)
-                )
-                inside = logits_CHW[None, :, :height, :width].float()
-                scaled = F.interpolate(inside, size=size, mode="bilinear")
-                found.append(scaled.argmax(1)[0].cpu().numpy())
+            for logits_CHW in self._outputs(inputs)[0]:
+                scaled = _scaled(logits_CHW, valid, size)
+                found.append(scaled.argmax(0).cpu().numpy())
         return np.stack(found), None
+
+    @torch.inference_mode()
+    def log_probabilities(self, image_HWC: Array, size: Size) -> tuple[Array, Array | None]:
+        """Return what ``judges.Network`` says; no features."""
+        inputs, valid = self._inputs(image_HWC[None])
+        outputs, are_logits = self._outputs(inputs)
+        scaled = _scaled(outputs[0], valid, size)
+        if are_logits:
+            return scaled.log_softmax(0).cpu().numpy(), None
+        shares = scaled / scaled.sum(0).clamp_min(_LEAST)
+        return shares.clamp_min(_LEAST).log().cpu().numpy(), None
 
     def _inputs(self, images_BHWC: Array) -> tuple[Tensor, tuple[float, float]]:
         """Return what the network takes, and the shares of its rows and columns that are image."""
@@ -127,15 +135,27 @@ class HubNetwork:
             valid = (float(mask[0].any(1).float().mean()), float(mask[0].any(0).float().mean()))
         return pixels.to(self._model.device), valid
 
-    def _logits(self, pixels: Tensor) -> Tensor:
-        """Return logits (B, classes, h, w), or what has their largest value in the same place."""
+    def _outputs(self, pixels: Tensor) -> tuple[Tensor, bool]:
+        """Return (B, classes, h, w): logits, or probabilities up to a factor of each pixel.
+
+        The second value says whether they are logits.
+        """
         output = self._model(pixel_values=pixels)
         if (logits := getattr(output, "logits", None)) is not None:
-            return torch.as_tensor(logits)
+            return torch.as_tensor(logits), True
         # Models of masks and their classes; the last class is "no object".
         classes = output.class_queries_logits.softmax(-1)[..., :-1]
         masks = output.masks_queries_logits.sigmoid()
-        return torch.einsum("bqc,bqhw->bchw", classes, masks)
+        return torch.einsum("bqc,bqhw->bchw", classes, masks), False
+
+
+def _scaled(outputs_CHW: Tensor, valid: tuple[float, float], size: Size) -> Tensor:
+    """Return what of an output belongs to the image, at that size."""
+    height, width = (
+        round(side * share) for side, share in zip(outputs_CHW.shape[1:], valid, strict=True)
+    )
+    inside = outputs_CHW[None, :, :height, :width].float()
+    return F.interpolate(inside, size=size, mode="bilinear")[0]
 
 
 def _resized(image: Array, size: Size) -> Array:

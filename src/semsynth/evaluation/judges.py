@@ -14,23 +14,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
-from semsynth.evaluation.hub_judge import HubNetwork, Sees, Size, input_size
+from semsynth.evaluation.hub_judge import HubNetwork, Sees, Size
 from semsynth.evaluation.inputs.image_set import FolderImages, PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.inputs.resized import ResizedImages
 from semsynth.evaluation.label_maps import LabelMap, NameMatch, match_names
+from semsynth.evaluation.own_judge import OwnNetwork
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.metrics import OTHER
 from semsynth.segmentation.seen import SeenImages, file_digest, pixel_digest, raw_file_digests
-from semsynth.segmentation.segmenter import Segmenter
 
 Array = npt.NDArray[Any]
 Json = dict[str, Any]
@@ -59,57 +57,16 @@ class Network(Protocol):
         """Return class indices (B, height, width) and features (B, D), or None without any."""
         ...
 
+    def log_probabilities(self, image_HWC: Array, size: Size) -> tuple[Array, Array | None]:
+        """Return logarithms (classes, height, width) float32, and features (D,), or None.
+
+        Of one image (H, W, 3) uint8: what is found in it does not depend on others beside it.
+        """
+        ...
+
 
 # Pixels that a judge sees at once: eight images of 256x256.
 _PIXELS = 8 * 256 * 256
-
-
-class OwnNetwork:
-    """A segmenter of `semsynth segment train`; see ``Network``."""
-
-    has_features = True
-
-    def __init__(self, path: Path, device: str, sees: Sees = "own") -> None:
-        """Load it, to see images at that size; UserError as ``Segmenter.load``."""
-        self._sees = sees
-        self.segmenter = Segmenter.load(path, device)
-        info = self.segmenter.info
-        file = path.parent if path.name == SEGMENTER_FILE else path
-        self.name = file.name or "segmenter"
-        labels = info.labels.trainable
-        self.names: Sequence[str] = [label.name for label in labels]
-        self._index = np.zeros(info.labels.max_id + 1, np.int32)
-        self._index[[label.id for label in labels]] = np.arange(len(labels))
-        self.sha256 = str(self.segmenter.sha256)
-        self.seen = SeenImages.from_json(info.provenance)
-        origin = info.provenance
-        self.about = {
-            "kind": info.arch["kind"],
-            "input_size": [info.height, info.width] if sees == "own" else sees,
-            "trained_on": {key: origin.get(key) for key in ("data", "split", "n_train", "steps")},
-            "miou_val": origin.get("miou"),
-        }
-
-    @torch.inference_mode()
-    def classes(self, images_BHWC: Array, size: Size | None) -> tuple[Array, Array | None]:
-        """Return what ``Network`` says; images of another size than it sees are resized."""
-        given = (images_BHWC.shape[1], images_BHWC.shape[2])
-        own = input_size(self._sees, given)
-        own = own or (self.segmenter.info.height, self.segmenter.info.width)
-        size = size or given
-        if given == own == size:
-            ids, features = self.segmenter.analyse(images_BHWC)
-            return self._index[ids], features
-        images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self.segmenter.device)
-        x = images.permute(0, 3, 1, 2).float() / 255
-        if given != own:
-            x = F.interpolate(x, size=own, mode="bilinear", antialias=True)
-        self.segmenter.eval()
-        logits, features_BD = self.segmenter(x)
-        found = [
-            F.interpolate(one[None], size=size, mode="bilinear").argmax(1)[0] for one in logits
-        ]
-        return torch.stack(found).cpu().numpy(), features_BD.double().cpu().numpy()
 
 
 class Images(Protocol):

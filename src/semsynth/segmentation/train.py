@@ -18,7 +18,7 @@ from semsynth.core.safe_load import tensors_digest
 from semsynth.core.version import __version__
 from semsynth.data.class_checks import require_classes, warn_about_classes
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.labels import LabelSet, check_same_labels
+from semsynth.data.labels import LabelSet, check_extra_labels
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
 from semsynth.segmentation.fit import STATE, fit
 from semsynth.segmentation.loader import (
@@ -136,7 +136,7 @@ def _open_extra(config: SegmentTrainConfig, data: PreparedDataset) -> PreparedDa
     if config.extra is None:
         return None
     extra = PreparedDataset.open(config.extra)
-    check_same_labels(extra.labels, data.labels, str(config.extra), str(config.data))
+    check_extra_labels(extra.labels, data.labels, str(config.extra), str(config.data))
     if (extra.height, extra.width) != (data.height, data.width):
         raise UserError(
             f"{config.extra}: images are {extra.width}x{extra.height}, "

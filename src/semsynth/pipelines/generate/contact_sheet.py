@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import cv2
@@ -44,11 +44,34 @@ def contact_sheet(rows: Sequence[ContactRow], title: str) -> bytes:
     columns = 1 + with_real + max(len(row.samples) for row in rows)
     names = ["mask", *(["real"] if with_real else [])]
     names += [f"generated {k}" for k in range(columns - len(names))]
-    height, width = _cell_size(rows[0].mask)
+    cells = [[row.mask, *([row.real] if with_real else []), *row.samples] for row in rows]
+    return image_table(cells, names, title, {0})
+
+
+def image_table(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    names: Sequence[str],
+    title: str,
+    masks: Set[int],
+) -> bytes:
+    """Lay rows of images out as one image.
+
+    Args:
+        rows: at least one row; each image (H, W, 3) uint8 RGB, None for an empty cell. Images may
+            differ in size, they are fitted into equal cells.
+        names: title of each column.
+        title: a short line for the top.
+        masks: numbers of the columns with masks, whose colours are not mixed.
+
+    Returns:
+        A PNG file's bytes.
+    """
+    first = next(image for image in rows[0] if image is not None)
+    height, width = _cell_size(first)
     sheet = Image.new(
         "RGB",
         (
-            2 * _MARGIN + columns * (width + _GAP) - _GAP,
+            2 * _MARGIN + len(names) * (width + _GAP) - _GAP,
             2 * _MARGIN + 2 * _HEADER + len(rows) * (height + _GAP) - _GAP,
         ),
         _PAPER,
@@ -61,10 +84,9 @@ def contact_sheet(rows: Sequence[ContactRow], title: str) -> bytes:
         draw.text((left, _MARGIN + _HEADER), name, fill=_INK, font=font)
     for line, row in enumerate(rows):
         top = _MARGIN + 2 * _HEADER + line * (height + _GAP)
-        cells = [row.mask, *([row.real] if with_real else []), *row.samples]
-        for column, image in enumerate(cells):
+        for column, image in enumerate(row):
             if image is not None:
-                _paste(sheet, image, column, top, (height, width), smooth=column > 0)
+                _paste(sheet, image, column, top, (height, width), smooth=column not in masks)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
