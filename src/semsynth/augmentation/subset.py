@@ -95,19 +95,19 @@ def write_subset(
         return PreparedDataset.open(folder)
     for stem in stems:
         image, mask = data.image_path(split, stem), data.mask_path(split, stem)
-        _link(image, folder / "images" / SPLIT / image.name)
+        link_file(image, folder / "images" / SPLIT / image.name)
         target = folder / "masks" / SPLIT / mask.name
         if masks is not None and stem in masks:
             write_bytes(target, encode_image(masks[stem].astype(data.labels.mask_dtype), "png"))
         else:
-            _link(mask, target)
+            link_file(mask, target)
         info = data.record(split, stem).model_copy(update={"instances": False})
         writer.add(record_of(writer.root, form, SPLIT, stem, info))
     return writer.finish(data.info.name, data.info.source, data.info.licence)
 
 
-def _link(source: Path, target: Path) -> None:
-    """Link or copy; files here are replaced, never changed."""
+def link_file(source: Path, target: Path) -> None:
+    """Link ``target`` to ``source``, or copy; files of data sets are replaced, never changed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     link_or_copy(source, target)

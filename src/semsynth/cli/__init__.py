@@ -115,6 +115,11 @@ VERBS: dict[str, Verb] = {
         config="semsynth.augmentation.config:AugmentConfig",
         function="semsynth.augmentation.compare:run_experiment",
     ),
+    "experiment": Verb(
+        "measure what synthesis adds to the strongest segmenter of n real images",
+        config="semsynth.augmentation.experiment.config:ExperimentConfig",
+        function="semsynth.augmentation.experiment.run:run_experiment",
+    ),
     "import": Verb(
         "turn a checkpoint of the official SDM code into a Diffusers folder",
         config="semsynth.pipelines.convert.config:ImportConfig",
@@ -146,7 +151,7 @@ VERBS: dict[str, Verb] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("prepare",),
     "training": ("plan", "train", "submit", "status", "recipes"),
-    "images": ("models", "generate", "evaluate", "augment"),
+    "images": ("models", "generate", "evaluate", "augment", "experiment"),
     "segmenters": ("segment",),
     "other formats": ("import", "export"),
     "this installation": ("demo", "doctor", "completion"),

@@ -221,6 +221,31 @@ HELP: dict[str, _Help] = {
             "training": "steps batch_size width device",
         },
     ),
+    "experiment": _Help(
+        {
+            "40 of your images, two draws to choose settings": (
+                "semsynth experiment --data prepared --recipe camvid --n 40 --output experiment"
+            ),
+            "what its tasks are, for a job array": (
+                "semsynth experiment --data prepared --recipe camvid --n 40 --output experiment "
+                "--list"
+            ),
+            "with everything frozen, the draws that are reported": (
+                "semsynth experiment --data prepared --recipe camvid --n 40 --output experiment "
+                "--stage final"
+            ),
+        },
+        {
+            "data": (
+                "data output n split judge_split kind draw_by generator_data unlabelled "
+                "allow_overlap min_class_images"
+            ),
+            "experiment": "stage freeze draws arms seeds seed list_ task",
+            "generator": "recipe set from_checkpoint",
+            "synthetic images": "images_per_real strength keep generate edit filter teacher",
+            "segmenters": "segment longer_most device",
+        },
+    ),
     "import": _Help(
         {
             "the authors' ADE20K weights": (

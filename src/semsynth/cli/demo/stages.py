@@ -108,8 +108,8 @@ def generate_images(demo: Demo, model: Path, output: Path, **settings: Any) -> N
 
 def measure_gain(demo: Demo, **settings: Any) -> None:
     """Train segmenters with and without the images of ``augment/samples/``, and compare."""
-    from semsynth.augmentation.config import AugmentConfig
     from semsynth.augmentation.compare import run_experiment
+    from semsynth.augmentation.config import AugmentConfig
 
     run_experiment(
         AugmentConfig(

@@ -87,6 +87,36 @@ def blocks_of(stems: Sequence[str], groups: Sequence[str | None]) -> Blocks:
     return circular(n)
 
 
+def group_names(stems: Sequence[str], groups: Sequence[str | None]) -> list[str]:
+    """Return a name for what each image is alike of, however few of them there are.
+
+    As ``blocks_of`` finds them: recorded groups; films in pieces of 10 seconds; what several names
+    begin with; else each image is one of its own.
+
+    Args:
+        stems: of the images.
+        groups: the recorded group of each; None where none is known.
+    """
+    if any(group is not None for group in groups):
+        return [group or stem for stem, group in zip(stems, groups, strict=True)]
+    end = _common_end(stems)
+    parts = [_STEM.fullmatch(stem.removesuffix(end)) for stem in stems]
+    if any(part is None for part in parts):
+        return list(stems)
+    names = [part[1] or part[3] or "" for part in parts if part is not None]
+    numbers = [int(part[2] or part[4]) for part in parts if part is not None]
+    members: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        members.setdefault(name, []).append(i)
+    several = 1 < len(members) <= len(stems) / 2
+    films = {name: found for name, found in members.items() if _is_film(found, numbers, several)}
+    if several or films:
+        labels = _cut(members, films, numbers)
+        alone = {name for name in members if not several and name not in films}
+        return [s if name in alone else x for s, name, x in zip(stems, names, labels, strict=True)]
+    return list(stems)
+
+
 def sequences_of(stems: Sequence[str], groups: Sequence[str | None]) -> list[str | None]:
     """Return the sequence, tile or field of each image, films in one piece.
 

@@ -12,6 +12,7 @@ _WIDTH, _HEIGHT = 720, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 20, 12, 50
 _LEAST_TICKS, _MOST_TICKS = 3, 6
 _MARGIN = 0.04
+_ZERO = ' stroke-width="2"'  # of the line at 0
 SERIES = 4  # the number of colours of lines in style.css
 
 
@@ -117,6 +118,39 @@ def histogram(
     return plot(lines, axes, title)
 
 
+def intervals(
+    rows: Sequence[tuple[str, float, Sequence[float] | None]], axis: str, title: str
+) -> Markup:
+    """Return a line for each value: a dot, and its interval; with 0 marked.
+
+    Args:
+        rows: name, value, and the ends of its interval (None: not known), from top to bottom.
+        axis: what the values are, with the unit.
+        title: what the figure shows, for those who cannot see it.
+    """
+    left, step = 190, 26
+    bottom = _TOP + step * len(rows)
+    ends = [end for _, value, found in rows for end in (value, *(found or ()))]
+    x = _scale([*ends, 0.0], (left, _WIDTH - _RIGHT), False, False)
+    parts = [
+        f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{_TOP}" y2="{bottom}"'
+        f"{_ZERO if abs(value) < 1e-12 else ''}/>"
+        + _text(x(value), bottom + 18, _tick(value), "middle")
+        for value in x.ticks()
+    ]
+    parts.append(_text((left + _WIDTH - _RIGHT) / 2, bottom + 40, axis, "middle"))
+    for i, (name, value, found) in enumerate(rows):
+        y = _TOP + step * (i + 0.5)
+        parts.append(_text(left - 10, y + 4, name, "end"))
+        line = ""
+        if found is not None:
+            points = f"{x(found[0]):.1f},{y:.1f} {x(found[1]):.1f},{y:.1f}"
+            line = f'<polyline fill="none" points="{points}"/>'
+        dot = f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4"/>'
+        parts.append(f'<g class="line-0">{line}{dot}</g>')
+    return _svg(parts, title, bottom + 50)
+
+
 def legend(series: Sequence[Series]) -> list[tuple[str, str]]:
     """Return name and colour of each line, the colour as in CSS."""
     return [(line.name, f"var(--line-{i % SERIES})") for i, line in enumerate(series)]
@@ -179,8 +213,8 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.0f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(parts: Sequence[str], title: str) -> Markup:
+def _svg(parts: Sequence[str], title: str, height: int = _HEIGHT) -> Markup:
     return Markup(
-        f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<svg class="plot" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )

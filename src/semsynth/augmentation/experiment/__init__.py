@@ -1,0 +1,1 @@
+"""What synthesis adds to the strongest segmenter of few real images: draws, arms, intervals."""

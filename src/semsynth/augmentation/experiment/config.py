@@ -1,0 +1,129 @@
+"""The flags of `semsynth experiment` (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro.conf
+
+from semsynth.augmentation.experiment.arms import DEFAULT, chosen_arms
+from semsynth.core.errors import UserError
+
+Stage = Literal["development", "final"]
+DRAWS: dict[Stage, tuple[int, ...]] = {"development": (0, 1), "final": (2, 3, 4, 5, 6)}
+"""Settings are chosen on the first draws, and reported on the others."""
+LEAST_REAL = 4
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Measure what synthesis adds to the strongest segmenter of n real images, draw by draw.
+
+    Each draw takes n images by sequence, field or tile, trains the generator on those alone, makes
+    the extra images of each arm, and trains the same segmenter on each arm. The same command
+    resumes; what is finished is kept by its content.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    data: Path = Path("./data/sidewalk_processed")
+    """Prepared data set: the pool that images are drawn from, and the split that judges."""
+    output: Path = Path("./results/experiment")
+    """Folder for draws, experiment.json and experiment.html."""
+    n: tuple[int, ...] = (40,)
+    """Numbers of real images; each is an experiment of its own."""
+    stage: Stage = "development"
+    """development: draws 0 and 1, to choose settings. final: draws 2 to 6, with the frozen settings
+    and no others."""
+    freeze: bool = False
+    """Write these settings to frozen.json, and stop: --stage final runs with them alone."""
+    draws: tuple[int, ...] = ()
+    """Only these draws of the stage; by default all of them."""
+    arms: tuple[str, ...] = DEFAULT
+    """What segmenters are trained on (docs/how-to/experiment.md); strong is always one."""
+    seeds: int = 3
+    """Segmenters of each arm and draw, whose scores are averaged."""
+    list_: bool = False
+    """Print the tasks, one arm of a draw each, and what is finished; and stop."""
+    task: str | None = None
+    """K: run the K-th of the tasks that --list prints; K/N: the K-th of N parts of them. Several
+    processes may run at once, such as a job array."""
+    split: str = "train"
+    """Split that the real images are drawn from."""
+    judge_split: str = "val"
+    """Split of the real images on which all segmenters are scored."""
+    kind: str | None = None
+    """Draw and judge only images of this kind, where the data record kinds (nuclei: stained)."""
+    draw_by: Literal["group", "image"] = "group"
+    """group: whole sequences, fields or tiles (of films at least 10 s); image: one by one."""
+    generator_data: Path | None = None
+    """Other prepared data that the generator is trained on beside the n images: another kind, or
+    another set with the same labels. Images of the pool in it are left out."""
+    unlabelled: Path | None = None
+    """Real images without masks (prepared; masks are not read), for the arms of a mean teacher and
+    for the list of what to label next; by default those of the pool that were not drawn."""
+    teacher: Path | None = None
+    """Segmenter that filters labels; by default the draw's own, trained on the n images."""
+    allow_overlap: bool = False
+    """Go on where images that judge were seen by what is judged; the report says so."""
+    recipe: str = "camvid"
+    """Recipe of the generator: a name, or a YAML file."""
+    set: tuple[str, ...] = ()
+    """Changes of the recipe, as section.key=value."""
+    from_checkpoint: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Start the generators from a model of built-in streets, or of images that are not here."""
+    images_per_real: int = 3
+    """Synthetic (or edited) images for each real one."""
+    strength: float = 0.5
+    """Of the arms that start from an image: share of the schedule's time, above 0, at most 1."""
+    keep: Literal["none", "outside"] = "none"
+    """outside: of edited images only the edited region is made anew."""
+    segment: tuple[str, ...] = ()
+    """Settings of all segmenters, as flag=value of `semsynth segment train`."""
+    generate: tuple[str, ...] = ()
+    """Settings of `semsynth generate`, as flag=value."""
+    edit: tuple[str, ...] = ()
+    """Settings of `semsynth edit`, as flag=value."""
+    filter: tuple[str, ...] = ()
+    """Settings of `semsynth filter`, as flag=value."""
+    longer_most: float = 0.0
+    """Above 0: strong_longer takes at most so many times the steps; the report says so."""
+    min_class_images: int = 15
+    """Classes in fewer judged images are named and not averaged."""
+    seed: int = 0
+    """Seed of draws, generators, segmenters and intervals."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the networks run."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.n:
+            raise UserError("--n: give at least one number of real images")
+        for n in self.n:
+            if n < LEAST_REAL:
+                raise UserError(f"--n is {n}: must be at least {LEAST_REAL}")
+        for draw in self.draws:
+            if draw not in DRAWS[self.stage]:
+                own = ", ".join(map(str, DRAWS[self.stage]))
+                raise UserError(f"--draws {draw}: is none of --stage {self.stage}, which has {own}")
+        if not 0 < self.strength <= 1:
+            raise UserError(f"--strength is {self.strength}: must be above 0 and at most 1")
+        for name, value, low, high in (
+            ("seeds", self.seeds, 1, 100),
+            ("images-per-real", self.images_per_real, 1, 1000),
+            ("min-class-images", self.min_class_images, 1, 10**6),
+            ("longer-most", self.longer_most, 0, 10**6),
+        ):
+            if not low <= value <= high:
+                raise UserError(f"--{name} is {value}: must be from {low} to {high}")
+        arms = chosen_arms(self.arms)
+        if self.generator_data is None and any(arm.real == "generator_data" for arm in arms):
+            raise UserError("--arms more_real: needs --generator-data, whose images it adds")
+
+    @property
+    def draws_of_stage(self) -> tuple[int, ...]:
+        """The draws to run."""
+        return tuple(dict.fromkeys(self.draws)) or DRAWS[self.stage]

@@ -1,0 +1,186 @@
+"""Whether images that judge were seen by what is judged: by content, and by sequence or field.
+
+A gain on images that the generator, or the filter of its labels, was trained on is no gain. Nor is
+one over n images, if the generator started from others of the same sequences, fields or tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.draws import pool_stems
+from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_json
+from semsynth.core.logging import logger, progress
+from semsynth.core.outputs import INPUTS
+from semsynth.data.content import ALL_KINDS, KINDS
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.sources.streets import StreetSource
+from semsynth.evaluation.metrics.blocks import sequences_of
+from semsynth.pipelines.formats.model_file import load_checkpoint
+from semsynth.pipelines.formats.pretrained import find_model, is_of_package
+from semsynth.segmentation.seen import SeenImages, pixel_digest, raw_file_digests
+from semsynth.segmentation.segmenter import Segmenter
+
+FLAG = "--allow-overlap"
+STREETS = StreetSource.name
+_NAMED = 3
+
+Digests = Mapping[bytes, str]
+"""``seen.pixel_digest`` and digests of raw files: the stem of the image."""
+
+
+def find_overlap(config: ExperimentConfig, data: PreparedDataset) -> list[str]:
+    """Return what was seen that must not be, in sentences for the report; empty as it should be.
+
+    Raises:
+        UserError: there is some, and ``allow_overlap`` is not given.
+    """
+    judge = pool_stems(data, config.judge_split, config.kind)
+    pool = pool_stems(data, config.split, config.kind)
+    if config.split == config.judge_split:
+        raise UserError(f"--judge-split {config.judge_split}: is --split, too; choose another")
+    judged = image_digests(data, config.judge_split, judge)
+    found = _between(data, config.split, pool, (data, config.judge_split, judge), judged)
+    if config.generator_data is not None:
+        other = PreparedDataset.open(config.generator_data)
+        stems = other_stems(config, data)
+        text = _between(other, config.split, stems, (data, config.judge_split, judge), judged)
+        found += [f"--generator-data {config.generator_data}: {line}" for line in text]
+    if config.from_checkpoint is not None:
+        found += _of_start(config.from_checkpoint, config, data)
+    if config.teacher is not None:
+        found += _of_teacher(config.teacher, judged)
+    if found and not config.allow_overlap:
+        raise UserError(f"{found[0]}; a gain there would be none: {_remedy(found[0])}")
+    for line in found:
+        logger.warning(f"overlap: {line}")
+    return found
+
+
+def _remedy(text: str) -> str:
+    choose = "train it from nothing, or from built-in streets" if "--from" in text else "split anew"
+    return f"{choose}, or go on with {FLAG}, which the report says"
+
+
+def image_digests(data: PreparedDataset, split: str, stems: Sequence[str]) -> dict[bytes, str]:
+    """Return the digests of images, of their pixels and of the raw files that were theirs alone."""
+    raw = raw_file_digests(data, split)
+    found = {raw[stem]: stem for stem in stems if stem in raw}
+    for stem in progress(stems, f"digests of {split}", unit="image"):
+        box = data.content_box(split, stem)
+        found[pixel_digest(data.read_rgb(split, stem), box)] = stem
+    return found
+
+
+def other_stems(config: ExperimentConfig, data: PreparedDataset) -> list[str]:
+    """Return the images of ``--generator-data`` that are none of the pool's."""
+    if config.generator_data is None:
+        return []
+    other = PreparedDataset.open(config.generator_data)
+    pool = image_digests(data, config.split, pool_stems(data, config.split, config.kind))
+    stems = other.stems(config.split)
+    return without(other, config.split, stems, pool)
+
+
+def without(data: PreparedDataset, split: str, stems: Sequence[str], digests: Digests) -> list[str]:
+    """Return the images that are not among those of ``digests``."""
+    same = {stem for digest, stem in image_digests(data, split, stems).items() if digest in digests}
+    return [stem for stem in stems if stem not in same]
+
+
+def _between(
+    seen: PreparedDataset,
+    split: str,
+    stems: Sequence[str],
+    judge: tuple[PreparedDataset, str, Sequence[str]],
+    judged: Digests,
+) -> list[str]:
+    """Say which images of ``seen`` are those that judge, or of their sequences or fields."""
+    data, judge_split, judge_stems = judge
+    lines = []
+    same = [
+        f"{split}/{stem} is {judge_split}/{judged[digest]}"
+        for digest, stem in image_digests(seen, split, stems).items()
+        if digest in judged
+    ]
+    if same:
+        lines.append(
+            f"{len(same)} images of '{split}' are images that judge ({abbreviate(same, _NAMED)})"
+        )
+    groups = _groups(seen, split, stems, data, judge_split, judge_stems)
+    if groups:
+        lines.append(
+            f"'{split}' and '{judge_split}' have images of the same sequence, field or tile "
+            f"({abbreviate(groups, _NAMED)})"
+        )
+    return lines
+
+
+def _groups(
+    one: PreparedDataset,
+    split: str,
+    stems: Sequence[str],
+    two: PreparedDataset,
+    judge_split: str,
+    judge: Sequence[str],
+) -> list[str]:
+    """Return the sequences, fields or tiles of which both have images."""
+    recorded = [one.record(split, stem).group for stem in stems]
+    recorded += [two.record(judge_split, stem).group for stem in judge]
+    names = sequences_of([*stems, *judge], recorded)
+    mine, theirs = set(names[: len(stems)]), set(names[len(stems) :])
+    return sorted(name for name in mine & theirs if name is not None)
+
+
+def _of_start(start: Path, config: ExperimentConfig, data: PreparedDataset) -> list[str]:
+    """Say what the model that generators start from has seen; nothing of built-in streets."""
+    path = find_model(start)
+    facts = load_checkpoint(path).metadata
+    name = facts.get("dataset")
+    while name == STREETS and isinstance(facts.get("from"), dict):
+        facts = facts["from"]
+        name = facts.get("dataset")
+    if name == STREETS:
+        return []
+    run = path if path.is_dir() else path.parent
+    if not is_of_package(path) and (run / INPUTS).is_file():
+        inputs = read_json(run / INPUTS)
+        trained = set(inputs.get("content", {}).values()) | set(inputs.get("held_out", {}).values())
+        splits = [config.split, config.judge_split]
+        # A run records the larger copies of images, too, where it cut crops from them.
+        seen = sorted(
+            {
+                stem
+                for kinds in (KINDS, ALL_KINDS)
+                for stem, digest in data.digests(splits, kinds).items()
+                if digest in trained
+            }
+        )
+        if not seen and "from" not in facts and not _same_set(name, data):
+            return []
+        if seen:
+            names = abbreviate(seen, _NAMED)
+            return [f"--from {start}: was trained on {len(seen)} of these images ({names})"]
+    return [
+        f"--from {start}: was trained on {name or 'images that it does not name'}, and may have "
+        "seen images of the same sequences, fields or tiles"
+    ]
+
+
+def _same_set(name: object, data: PreparedDataset) -> bool:
+    """Whether a model's data set has this name: prepared otherwise it has other digests."""
+    return name is None or name == data.info.name
+
+
+def _of_teacher(path: Path, judged: Digests) -> list[str]:
+    """Say which of the images that judge the segmenter of ``--teacher`` was trained on."""
+    seen = SeenImages.from_json(Segmenter.load(path, "cpu").info.provenance)
+    if seen is None:
+        return [f"--teacher {path}: does not say which images it was trained on"]
+    known = sorted({stem for digest, stem in judged.items() if digest in seen.real})
+    if known:
+        return [f"--teacher {path}: was trained on images that judge ({abbreviate(known, _NAMED)})"]
+    return []

@@ -1,0 +1,201 @@
+"""experiment.html: the gains of an experiment on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from semsynth.augmentation.experiment.arms import ARMS, BASELINE
+from semsynth.augmentation.experiment.draws import part_of
+from semsynth.augmentation.experiment.label_value import in_words
+from semsynth.core.files import write_text
+from semsynth.evaluation.report.figures import Axes, Series, intervals, legend, plot
+from semsynth.evaluation.report.formats import NONE, interval, plural, points, share
+from semsynth.evaluation.report.page import fill_template
+from semsynth.evaluation.report.tables import Cell, Row, Table
+
+Json = Mapping[str, Any]
+
+
+def write_page(path: Path, result: Json) -> Path:
+    """Write the page of an experiment from the content of experiment.json; return its path."""
+    stage = "final draws, settings frozen" if result["stage"] == "final" else "development draws"
+    judge = result["judge"]
+    page = fill_template(
+        "experiment.html.j2",
+        title=f"What synthesis adds: {result['dataset']}",
+        lead=(
+            f"{plural(len(result['draws']), 'draw')} of n real images ({stage}), "
+            f"{plural(result['seeds'], 'segmenter')} of each arm and draw, judged on "
+            f"{plural(judge['images'], 'real image')} of '{judge['split']}'. The generator of a "
+            "draw was trained on its n images and on what is said below, and on nothing else."
+        ),
+        warnings=_warnings(result),
+        parts=[_part(int(n), entry) for n, entry in result["n"].items()],
+        about=_about(result),
+    )
+    write_text(path, page)
+    return path
+
+
+def _warnings(result: Json) -> list[str]:
+    lines = [f"Overlap, allowed by a flag: {line}." for line in result["overlap"]]
+    if result["stage"] == "development":
+        lines.append(
+            "These draws are for choosing settings: the best of many tries looks better than it "
+            "is. What counts are the final draws."
+        )
+    if len(result["draws"]) < 2:
+        lines.append("There is one draw: the intervals do not say how much draws differ.")
+    return lines
+
+
+def _about(result: Json) -> dict[str, str]:
+    about = {
+        "draws": ", ".join(map(str, result["draws"])),
+        "judged images": result["judge"]["blocks"],
+        "semsynth": result["versions"]["semsynth"],
+    }
+    for name, value in result["settings"].items():
+        if name not in ("recipe", "semsynth"):
+            about[name] = _text(value)
+    return {**about, "recipe": _text(result["settings"]["recipe"])}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_text, value)) or NONE
+    return NONE if value is None else str(value)
+
+
+def _part(n: int, entry: Json) -> dict[str, Any]:
+    gains = [
+        (name, 100 * arm["gain"]["miou"], _percent(arm["gain"]["interval"]))
+        for name, arm in entry["arms"].items()
+        if "gain" in arm
+    ]
+    lines = _curve(n, entry)
+    axes = Axes("labelled real images", "mIoU, higher is better")
+    axis, title = "points of mIoU over strong", f"Gains over strong, n = {n}"
+    return {
+        "n": n,
+        "lines": list(entry["lines"].items()),
+        "gains": intervals(gains, axis, title) if gains else "",
+        "arms": _arms(entry),
+        "curve": plot(lines, axes, f"mIoU by labelled images, n = {n}") if lines else None,
+        "legend": legend(lines),
+        "value": _values(n, entry),
+        "classes": _classes(entry),
+        "notes": _notes(n, entry),
+    }
+
+
+def _percent(ends: Any) -> list[float] | None:
+    return None if ends is None else [100 * end for end in ends]
+
+
+def _arms(entry: Json) -> Table:
+    rows = []
+    for name, arm in entry["arms"].items():
+        gain = arm.get("gain")
+        ends = arm["interval"]
+        cells = [
+            Cell(name, arm["meaning"]),
+            Cell(share(arm["miou"]), "" if ends is None else interval(ends), "strong"),
+            Cell(NONE)
+            if gain is None
+            else Cell(
+                points(gain["miou"]),
+                "" if gain["interval"] is None else interval(gain["interval"], "points"),
+            ),
+            Cell(" ".join(points(value) for value in gain["draws"]) if gain else NONE),
+            Cell(f"{max(arm['steps']):,}"),
+            Cell(f"{arm['seconds']:,.0f}"),
+        ]
+        rows.append(Row(cells, "ours" if ARMS[name].synthetic else ""))
+    heads = ["arm", "mIoU\n95% interval", "gain over strong\npoints, 95%", "of each draw\npoints"]
+    heads += ["steps\nof a segmenter", "seconds\nCPU, of a segmenter's training"]
+    return Table("The same segmenter, trained on each arm", heads, rows)
+
+
+def _curve(n: int, entry: Json) -> list[Series]:
+    sizes = {part_of(n, ARMS[name].part): name for name in ("quarter", "half", BASELINE)}
+    known = [(size, name) for size, name in sorted(sizes.items()) if name in entry["arms"]]
+    if len(known) < 2:
+        return []
+    line = Series(
+        "real images alone, strong",
+        [(size, entry["arms"][name]["miou"]) for size, name in known],
+        marked=True,
+    )
+    others = [(name, arm["miou"]) for name, arm in entry["arms"].items() if ARMS[name].synthetic]
+    if not others:
+        return [line]
+    best = max(others, key=lambda pair: pair[1])
+    return [line, Series(f"{best[0]}, the best of the synthetic arms", [(n, best[1])], marked=True)]
+
+
+def _values(n: int, entry: Json) -> Table | None:
+    rows = []
+    for name, value in entry["label_equivalent"].items():
+        measured = entry["label_equivalent_measured"].get(name)
+        rows.append(
+            Row(
+                [
+                    Cell(name),
+                    Cell(in_words(value, n), kind="text"),
+                    Cell(in_words(measured, n) if measured else NONE, kind="text"),
+                ]
+            )
+        )
+    if not rows:
+        return None
+    heads = ["arm", "label equivalent\nby the curve of real images alone, 95%"]
+    heads.append("by the real images of the pool\nwhere they are labelled")
+    return Table("What a gain is worth in labelled images", heads, rows)
+
+
+def _classes(entry: Json) -> Table:
+    arms = {name: arm for name, arm in entry["arms"].items() if not ARMS[name].curve}
+    rows = []
+    for name in arms[BASELINE]["per_class"]:
+        left_out = entry["not_averaged"].get(name)
+        note = "" if left_out is None else f"in {left_out} images: not averaged"
+        cells = [Cell(name, note)]
+        for arm, values in arms.items():
+            gain = values["per_class_gain"].get(name)
+            if arm == BASELINE:
+                cells.append(Cell(share(values["per_class"][name]), kind="strong"))
+            elif gain is None or gain["iou"] is None:
+                cells.append(Cell(NONE))
+            else:
+                ends = gain["interval"]
+                note = "" if ends is None else interval(ends, "points")
+                cells.append(Cell(points(gain["iou"]), note))
+        rows.append(Row(cells))
+    heads = ["class", *(f"{n}\n{'IoU' if n == BASELINE else 'points over strong'}" for n in arms)]
+    return Table("Classes: IoU of strong, and the gain of each other arm", heads, rows)
+
+
+def _notes(n: int, entry: Json) -> list[str]:
+    notes = []
+    if entry["not_averaged"]:
+        names = ", ".join(f"{k} ({v})" for k, v in entry["not_averaged"].items())
+        notes.append(f"Not averaged, in too few judged images: {names}.")
+    if entry["shared"]:
+        notes.append(f"Two draws have {100 * entry['shared']:.0f}% of their images in common.")
+    longer = entry["longer"]
+    if longer is not None:
+        steps = ", ".join(f"{step:,}" for step in longer["steps"])
+        cut = "; fewer than the generator's time allows (--longer-most)" if longer["cut"] else ""
+        notes.append(f"strong_longer: {steps} steps{cut}.")
+    found = entry["label_next"]
+    if "missing" in found:
+        notes.append(f"No list of what to label next: {found['missing']}.")
+    else:
+        names = ", ".join(image["stem"] for image in found["images"])
+        notes.append(f"To label next (segmenters of different seeds disagree most): {names}.")
+    return notes

@@ -1,0 +1,226 @@
+"""experiment.json: the scores of the arms, their gains with intervals, and what they are worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semsynth.augmentation.experiment.arms import ARMS, BASELINE, CURVE, Arm
+from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.draws import part_of
+from semsynth.augmentation.experiment.label_next import label_next
+from semsynth.augmentation.experiment.label_value import in_words, label_equivalent
+from semsynth.augmentation.experiment.score import ArmScore
+from semsynth.augmentation.experiment.statistics import (
+    Crossed,
+    Resampled,
+    Scores,
+    averaged_classes,
+    stack,
+)
+from semsynth.core.errors import UserError
+from semsynth.core.version import __version__
+from semsynth.data.labels import LabelSet
+from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
+from semsynth.evaluation.report.formats import interval, points
+
+if TYPE_CHECKING:
+    from semsynth.augmentation.experiment.run import Experiment
+
+RESULT_JSON, RESULT_HTML = "experiment.json", "experiment.html"
+ArmScores = Mapping[Arm, Sequence[ArmScore]]
+_DIGITS = 6
+
+
+def result_of(
+    experiment: Experiment, scores: Mapping[int, ArmScores], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the content of experiment.json.
+
+    Args:
+        experiment: what was run.
+        scores: for each n, the scores of each arm, draw by draw.
+        settings: everything that decided them.
+
+    Raises:
+        UserError: no class is in as many judged images as ``min_class_images`` asks for.
+    """
+    config, judge = experiment.config, experiment.judge
+    groups = [judge.data.record(judge.split, stem).group for stem in judge.stems]
+    blocks = blocks_of(judge.stems, groups)
+    by_n = {}
+    for n, of_n in scores.items():
+        stages = [experiment.stages(n, draw) for draw in config.draws_of_stage]
+        entry = numbers_of(of_n, (n, len(stages[0].pool)), judge.data.labels, blocks, config)
+        entry["shared"] = _shared([set(stage.draw.stems) for stage in stages])
+        entry["longer"] = _longer(of_n, stages)
+        entry["label_next"] = label_next(stages[0])
+        entry["lines"] = lines_of(entry, n)
+        by_n[str(n)] = entry
+    return {
+        "format": 1,
+        "dataset": judge.data.info.name,
+        "stage": config.stage,
+        "draws": list(config.draws_of_stage),
+        "seeds": config.seeds,
+        "judge": {"split": judge.split, "images": len(judge.stems), "blocks": blocks.sentence},
+        "overlap": list(experiment.overlap),
+        "n": by_n,
+        "settings": dict(settings),
+        "versions": {"semsynth": __version__},
+    }
+
+
+def numbers_of(
+    scores: ArmScores,
+    sizes: tuple[int, int],
+    labels: LabelSet,
+    blocks: Blocks,
+    config: ExperimentConfig,
+) -> dict[str, Any]:
+    """Return the numbers of one n; JSON values.
+
+    Args:
+        scores: of each arm, draw by draw.
+        sizes: n, and the number of images of the pool.
+        labels: of the data; classes in the order of the confusion matrices.
+        blocks: of the judged images.
+        config: ``min_class_images`` and ``seed`` count.
+    """
+    arms = {arm.name: stack([one.counts for one in found]) for arm, found in scores.items()}
+    averaged, images = averaged_classes(arms[BASELINE].counts[0, 0], config.min_class_images)
+    names = [label.name for label in labels.trainable]
+    if not averaged.any():
+        raise UserError(
+            f"no class is in {config.min_class_images} judged images (most: {images.max()}); judge "
+            "on more images, or give a smaller --min-class-images"
+        )
+    n_draws = len(next(iter(scores.values())))
+    crossed = Crossed.of(blocks, n_draws, config.seed)
+    miou = {name: arm.miou(crossed, averaged) for name, arm in arms.items()}
+    entry: dict[str, Any] = {
+        "classes": [name for name, ok in zip(names, averaged, strict=True) if ok],
+        "not_averaged": {
+            name: int(count)
+            for name, ok, count in zip(names, averaged, images, strict=True)
+            if not ok
+        },
+        "arms": {},
+    }
+    base = arms[BASELINE].iou(crossed)
+    for arm, found in scores.items():
+        entry["arms"][arm.name] = {
+            "meaning": arm.meaning,
+            **_arm_entry(miou[arm.name], found, crossed),
+            **_class_entries(arms[arm.name], base, names, crossed),
+        }
+        if arm.name != BASELINE:
+            entry["arms"][arm.name]["gain"] = _gain(miou[arm.name] - miou[BASELINE], crossed)
+    return {**entry, **_label_equivalents(list(scores), miou, sizes, crossed)}
+
+
+def _label_equivalents(
+    arms: Sequence[Arm], miou: Mapping[str, Resampled], sizes: tuple[int, int], crossed: Crossed
+) -> dict[str, Any]:
+    """Return what the gains of arms are worth, by the curve, and by the labelled rest of a pool."""
+    n, in_pool = sizes
+    curve = {part_of(n, ARMS[name].part): miou[name] for name in CURVE if name in miou}
+    curve[n] = miou[BASELINE]
+    known: dict[str, dict[int, Resampled]] = {}
+    if len(curve) > 1:
+        known["label_equivalent"] = curve
+    if "ceiling" in miou and in_pool > n:
+        known["label_equivalent_measured"] = {n: miou[BASELINE], in_pool: miou["ceiling"]}
+    gains = {arm.name: miou[arm.name] - miou[BASELINE] for arm in arms if arm.adds}
+    return {
+        name: {
+            arm: label_equivalent(gain, known[name], n, crossed)
+            for arm, gain in gains.items()
+            if name in known
+        }
+        for name in ("label_equivalent", "label_equivalent_measured")
+    }
+
+
+def _arm_entry(miou: Resampled, found: Sequence[ArmScore], crossed: Crossed) -> dict[str, Any]:
+    return {
+        "miou": _number(miou.mean),
+        "interval": _ends(crossed.interval(miou)),
+        "draws": [_number(value) for value in miou.value],
+        "seconds": round(float(np.mean([one.seconds.mean() for one in found])), 1),
+        "steps": [one.steps for one in found],
+    }
+
+
+def _gain(gain: Resampled, crossed: Crossed) -> dict[str, Any]:
+    return {
+        "miou": _number(gain.mean),
+        "interval": _ends(crossed.interval(gain)),
+        "above_zero": _number(crossed.above_zero(gain)),
+        "draws": [_number(value) for value in gain.value],
+    }
+
+
+def _class_entries(
+    arm: Scores, base: Resampled, names: Sequence[str], crossed: Crossed
+) -> dict[str, Any]:
+    own = arm.iou(crossed)
+    per_class, gains = {}, {}
+    for i, name in enumerate(names):
+        mine = Resampled(own.value[:, i], own.sets[..., i])
+        if math.isnan(mine.mean):
+            continue
+        gain = mine - Resampled(base.value[:, i], base.sets[..., i])
+        per_class[name] = _number(mine.mean)
+        gains[name] = {"iou": _number(gain.mean), "interval": _ends(crossed.interval(gain))}
+    return {"per_class": per_class, "per_class_gain": gains}
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(float(value), _DIGITS)
+
+
+def _ends(ends: tuple[float, float] | None) -> list[float] | None:
+    return None if ends is None else [round(end, _DIGITS) for end in ends]
+
+
+def _shared(draws: Sequence[set[str]]) -> float | None:
+    """Return the mean share of images that two draws have in common; None for one draw."""
+    pairs = [(a, b) for i, a in enumerate(draws) for b in draws[i + 1 :]]
+    if not pairs:
+        return None
+    return round(float(np.mean([len(a & b) / len(a) for a, b in pairs])), 3)
+
+
+def _longer(scores: ArmScores, stages: Sequence[Any]) -> dict[str, Any] | None:
+    """Return what ``strong_longer`` had; None where it was not run."""
+    if not any(arm.longer for arm in scores):
+        return None
+    steps = [stage.longer_steps() for stage in stages]
+    return {"steps": [n for n, _ in steps], "cut": any(cut for _, cut in steps)}
+
+
+def lines_of(entry: Mapping[str, Any], n: int) -> dict[str, str]:
+    """Return what each arm gains, in a line each; and what to label where nothing does."""
+    lines = {}
+    for name, arm in entry["arms"].items():
+        if "gain" not in arm or ARMS[name].curve:
+            continue
+        gain = arm["gain"]
+        text = f"{points(gain['miou'])} points of mIoU over strong"
+        if gain["interval"] is not None:
+            text += f" ({interval(gain['interval'], 'points')})"
+        value = entry["label_equivalent"].get(name)
+        lines[name] = f"{text}; {in_words(value, n)}" if value else text
+    values = entry["label_equivalent"].values()
+    if values and all(value["worth_nothing"] for value in values):
+        images = entry["label_next"].get("images", [])
+        if images:
+            names = ", ".join(image["stem"] for image in images)
+            lines["worth nothing"] = f"label these {len(images)} next: {names}"
+        else:
+            lines["worth nothing"] = f"label more images ({entry['label_next']['missing']})"
+    return lines

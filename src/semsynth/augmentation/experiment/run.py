@@ -1,0 +1,240 @@
+"""`semsynth experiment`: tasks, one arm of a draw each; the result when all of them are done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from semsynth.augmentation.experiment.arms import Arm, chosen_arms
+from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.draws import groups_of, make_draw, pool_stems
+from semsynth.augmentation.experiment.overlap import find_overlap
+from semsynth.augmentation.experiment.page import write_page
+from semsynth.augmentation.experiment.result import RESULT_HTML, RESULT_JSON, result_of
+from semsynth.augmentation.experiment.score import ArmScore, Judge, is_scored, score_arm
+from semsynth.augmentation.experiment.settings import (
+    all_settings,
+    check_frozen,
+    check_settings,
+    freeze,
+)
+from semsynth.augmentation.experiment.stages import Stages
+from semsynth.core.distributed.shards import parse_shard
+from semsynth.core.errors import UserError
+from semsynth.core.files import write_json, write_text
+from semsynth.core.logging import logger, progress_bar
+from semsynth.core.outputs import claim_output_dir
+from semsynth.data.dataset import PreparedDataset
+
+TRIES = "tries.jsonl"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One arm of a draw: what one process of a job array does."""
+
+    n: int
+    draw: int
+    arm: Arm
+
+    def __str__(self) -> str:
+        """Return its name, as ``--list`` prints it."""
+        return f"n={self.n} draw={self.draw} {self.arm.name}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The draws and arms of an experiment, on checked data.
+
+    Attributes:
+        config: the flags.
+        data: the pool, and the images that judge.
+        overlap: what judges, and was seen, in sentences.
+    """
+
+    config: ExperimentConfig
+    data: PreparedDataset
+    overlap: tuple[str, ...] = ()
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """The arms, in their order."""
+        return chosen_arms(self.config.arms)
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """All tasks: of each n draw by draw, arms in their order."""
+        return [
+            Task(n, draw, arm)
+            for n in self.config.n
+            for draw in self.config.draws_of_stage
+            for arm in self.arms
+        ]
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The images that judge."""
+        config = self.config
+        stems = pool_stems(self.data, config.judge_split, config.kind)
+        return Judge(self.data, config.judge_split, tuple(stems))
+
+    @cached_property
+    def _pool(self) -> tuple[list[str], list[str]]:
+        stems = pool_stems(self.data, self.config.split, self.config.kind)
+        if self.config.draw_by == "image":
+            return stems, stems
+        return stems, groups_of(self.data, self.config.split, stems)
+
+    def stages(self, n: int, draw: int) -> Stages:
+        """Return what makes the images of a draw."""
+        folder = self.config.output / f"n{n}" / f"draw_{draw}"
+        made = make_draw(folder, self._pool, n, self.config.seed, draw)
+        return Stages(self.config, self.data, tuple(self._pool[0]), made)
+
+    def run(self, task: Task) -> ArmScore:
+        """Make what a task needs, train its segmenters and score them."""
+        return score_arm(self.stages(task.n, task.draw), task.arm, self.judge)
+
+    def is_done(self, task: Task) -> bool:
+        """Return whether the scores of a task are there."""
+        return is_scored(self.stages(task.n, task.draw), task.arm, self.judge)
+
+    def check(self) -> None:
+        """Check everything that can be known before the long work.
+
+        Raises:
+            UserError: what is wrong, in a line.
+        """
+        config, pool = self.config, self._pool[0]
+        for n in config.n:
+            if n > len(pool):
+                kind = "" if config.kind is None else f" of kind {config.kind}"
+                raise UserError(
+                    f"{self.data.root}: split '{config.split}' has {len(pool)} images{kind}, --n "
+                    f"asks for {n}; ask for fewer"
+                )
+        for split in (config.split, config.judge_split):
+            if not self.data.has_images(split):
+                raise UserError(
+                    f"{self.data.root}: split '{split}' has masks without images; choose another"
+                )
+        check_settings(config, self.arms)
+        for n in config.n:
+            self.stages(n, config.draws_of_stage[0]).check(self.arms)
+
+
+def open_experiment(config: ExperimentConfig) -> Experiment:
+    """Open the data and check all that can be checked before the long work.
+
+    Raises:
+        UserError: as ``Experiment.check``; images that judge were seen; nothing is frozen, or other
+            settings are, for ``--stage final``.
+    """
+    data = PreparedDataset.open(config.data)
+    data.say_what_is_shown()
+    experiment = Experiment(config, data)
+    experiment.check()
+    if config.stage == "final" and not config.freeze:
+        check_frozen(config, all_settings(config, data))
+    return Experiment(config, data, tuple(find_overlap(config, data)))
+
+
+def run_experiment(config: ExperimentConfig) -> dict[str, Any]:
+    """Run the tasks that are not done yet; write the result when none is left.
+
+    Returns:
+        JSON values: with ``list`` the tasks; with ``freeze`` the file; otherwise done and tasks,
+        and, when all are done, the paths of result and page, and a line for each n.
+
+    Raises:
+        UserError: something does not fit, said before the long work.
+    """
+    experiment = open_experiment(config)
+    settings = all_settings(config, experiment.data)
+    claim_output_dir(config.output, "experiment", {"format": 1, "data": settings["data"]})
+    if config.freeze:
+        return {"frozen": str(freeze(config, settings))}
+    if config.list_:
+        return _listed(experiment)
+    mine = _mine(experiment.tasks, config.task)
+    with progress_bar(len(mine), "experiment", "task") as bar:
+        for task in mine:
+            bar.set_postfix_str(str(task))
+            logger.info(f"task {experiment.tasks.index(task) + 1}: {task}")
+            experiment.run(task)
+            bar.update()
+    done = [task for task in experiment.tasks if experiment.is_done(task)]
+    summary: dict[str, Any] = {"tasks": len(experiment.tasks), "done": len(done)}
+    if len(done) < len(experiment.tasks):
+        return {**summary, "next": "the remaining tasks; any of them, or none, writes the result"}
+    return {**summary, **write_result(experiment, settings)}
+
+
+def write_result(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write experiment.json and experiment.html from the scores of all tasks; return a summary."""
+    config = experiment.config
+    scores = {
+        n: {
+            arm: [experiment.run(Task(n, draw, arm)) for draw in config.draws_of_stage]
+            for arm in experiment.arms
+        }
+        for n in config.n
+    }
+    result = result_of(experiment, scores, settings)
+    path = config.output / RESULT_JSON
+    page = write_page(config.output / RESULT_HTML, result)
+    write_json(path, result)
+    _keep_try(config.output / TRIES, result)
+    lines = {
+        f"n = {n}, {name}": text
+        for n, of in result["n"].items()
+        for name, text in of["lines"].items()
+    }
+    return {"result": str(path), "page": str(page), **lines}
+
+
+def _keep_try(path: Path, result: Mapping[str, Any]) -> None:
+    """Add a line on what was tried: whatever is frozen later is the best of so many."""
+    gains = {
+        n: {name: arm["gain"]["miou"] for name, arm in of["arms"].items() if "gain" in arm}
+        for n, of in result["n"].items()
+    }
+    line = {name: result[name] for name in ("stage", "draws", "seeds", "settings")}
+    text = json.dumps({**line, "gains": gains}, sort_keys=True)
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if text not in known:
+        write_text(path, "\n".join([*known, text, ""]))
+
+
+def _listed(experiment: Experiment) -> dict[str, Any]:
+    tasks = {
+        str(number): f"{task}{' (done)' if experiment.is_done(task) else ''}"
+        for number, task in enumerate(experiment.tasks, 1)
+    }
+    return {**tasks, "array": f"1-{len(tasks)}"}
+
+
+def _mine(tasks: Sequence[Task], flag: str | None) -> list[Task]:
+    """Return the tasks that ``--task`` asks for.
+
+    Raises:
+        UserError: it is neither the number of a task nor K/N.
+    """
+    if flag is None:
+        return list(tasks)
+    if "/" in flag:
+        try:
+            return parse_shard(flag).of(tasks)
+        except UserError:
+            raise UserError(
+                f"--task is '{flag}': must be K or K/N, K from 1 to N, as in 3 or 1/4"
+            ) from None
+    if not flag.isdigit() or not 1 <= int(flag) <= len(tasks):
+        raise UserError(
+            f"--task is '{flag}': must be from 1 to {len(tasks)}, the tasks that --list prints"
+        )
+    return [tasks[int(flag) - 1]]

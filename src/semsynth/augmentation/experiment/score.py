@@ -1,0 +1,106 @@
+"""The score of an arm in a draw: confusion matrices of each judged image, for each seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.augmentation.experiment.arms import BASELINE, Arm
+from semsynth.augmentation.experiment.draws import Made
+from semsynth.augmentation.experiment.stages import Stages
+from semsynth.core.files import atomic_path
+from semsynth.core.logging import progress
+from semsynth.data.content import digest_json
+from semsynth.data.dataset import PreparedDataset
+from semsynth.segmentation.metrics import ConfusionMatrix, chunks
+from semsynth.segmentation.segmenter import Segmenter
+
+_BATCH = 32
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The real images that judge: a split of the pool's data set, none of which was drawn."""
+
+    data: PreparedDataset
+    split: str
+    stems: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What they are."""
+        found = self.data.digests([self.split])
+        return digest_json([found[f"{self.split}/{stem}"] for stem in self.stems])[:12]
+
+    def score(self, segmenter: Segmenter) -> Counts:
+        """Return the confusion matrix of each image: (N, C, C + 1), the last column ``other``."""
+        matrix = ConfusionMatrix.of(self.data.labels)
+        found = []
+        batches = list(chunks(self.stems, _BATCH))
+        for batch in progress(batches, f"score {self.split}", unit="batch"):
+            images = np.stack([self.data.read_rgb(self.split, stem) for stem in batch])
+            for stem, ids in zip(batch, segmenter.predict(images), strict=True):
+                mask = self.data.read_mask(self.split, stem)
+                box = self.data.content_box(self.split, stem)
+                places = matrix.places(ids, mask, self.data.labels.ignore_id, box)
+                found.append(matrix.add_places(*places))
+        return np.stack(found).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """What is kept of an arm in a draw.
+
+    Attributes:
+        counts: (S, N, C, C + 1) confusion matrices of S segmenters on N images.
+        seconds: CPU seconds of each segmenter's training (of the clock, on a GPU).
+        steps: of each segmenter.
+    """
+
+    counts: Counts
+    seconds: npt.NDArray[np.float64]
+    steps: int
+
+
+def score_arm(stages: Stages, arm: Arm, judge: Judge) -> ArmScore:
+    """Train and score the segmenters of an arm; read the scores of those that are done."""
+    counts, seconds, steps = [], [], 0
+    for number in range(stages.config.seeds):
+        found = _score(stages, arm, number, judge)
+        counts.append(found["counts"])
+        seconds.append(float(found["seconds"]))
+        steps = int(found["steps"])
+    return ArmScore(np.stack(counts), np.array(seconds), steps)
+
+
+def _score(stages: Stages, arm: Arm, number: int, judge: Judge) -> dict[str, Any]:
+    made = stages.segmenter(arm, number)
+    path = score_path(stages, made, judge)
+    if not path.exists():
+        segmenter = Segmenter.load(made.make(), stages.config.device)
+        steps = segmenter.info.provenance["steps"]
+        values = {"counts": judge.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
+        with atomic_path(path) as temporary:
+            np.savez_compressed(temporary, **values)
+    if arm.name != BASELINE and made.root.exists():
+        # Its weights are of no more use; those of the baseline filter labels and choose images.
+        stages.forget(made)
+    with np.load(path) as found:
+        return {name: found[name] for name in found.files}
+
+
+def is_scored(stages: Stages, arm: Arm, judge: Judge) -> bool:
+    """Return whether all segmenters of an arm are trained and scored."""
+    numbers = range(stages.config.seeds)
+    found = (score_path(stages, stages.segmenter(arm, number), judge) for number in numbers)
+    return all(path.exists() for path in found)
+
+
+def score_path(stages: Stages, made: Made, judge: Judge) -> Path:
+    """Return the file of the confusion matrices of a segmenter."""
+    return stages.draw.folder / "scores" / f"{made.root.name}-{judge.key}.npz"

@@ -1,0 +1,202 @@
+"""Settings of the stages of an experiment: its own, changed by `flag=value`; what is frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from semsynth.augmentation.experiment.arms import Arm
+from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_json, write_json
+from semsynth.core.strict import parse_yaml
+from semsynth.core.version import __version__
+from semsynth.data.content import digest_json
+from semsynth.data.dataset import PreparedDataset
+from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.pipelines.formats.pretrained import find_model
+from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.segmentation.config import SegmentTrainConfig
+from semsynth.training.recipe import load_recipe
+
+FROZEN = "frozen.json"
+STRONG: dict[str, Any] = {}
+"""The baseline's settings, of ``SegmentTrainConfig``: those of every arm but ``real``."""
+PLAIN: dict[str, Any] = {}
+"""What ``real`` has instead."""
+MIXED: dict[str, Any] = {}
+"""How extra images are mixed in: their share of a batch falls."""
+# What the experiment decides itself.
+_OURS = ("data", "output", "overwrite", "device", "seed", "split", "val_split", "shard", "preview")
+_OF_SEGMENT = (*_OURS, "extra", "extra_split", "unlabelled", "unlabelled_split")
+_OF_GENERATE: tuple[str, ...] = (
+    *_OURS,
+    "model",
+    "masks",
+    "masks_as",
+    "label_map",
+    "per_mask",
+    "limit",
+    "strength",
+)
+_OF_GENERATE += ("from_image", "keep", "native_size")
+OF_EDIT = (*_OURS, "donors", "count", "hard")
+OF_FILTER = (*_OURS, "samples", "segmenter", "real")
+# Of the flags: where things are, and what is run now; they decide no number.
+_FREE = ("data", "output", "stage", "freeze", "draws", "list_", "task", "device", "allow_overlap")
+
+
+def changes(words: Sequence[str], config: type, flag: str, ours: Sequence[str]) -> dict[str, Any]:
+    """Return settings that are given as ``flag=value``, values as in YAML.
+
+    Args:
+        words: as given.
+        config: the dataclass that has these flags.
+        flag: what the words were given to, for messages.
+        ours: fields that the experiment decides.
+
+    Raises:
+        UserError: not of this form, or no such flag; says which is near.
+    """
+    hints = get_type_hints(config)
+    known = {field.name for field in dataclasses.fields(config)} - set(ours)
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not equals:
+            raise UserError(f"{flag} {word}: must be flag=value, as in {flag} steps=800")
+        if name in ours:
+            raise UserError(f"{flag} {name}: is decided by the experiment; drop it")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            raise UserError(f"{flag} {name}: there is no such flag; {hint}")
+        value = parse_yaml(text.encode(), f"{flag} {name}")
+        if isinstance(value, list):
+            value = tuple(value)
+        if isinstance(value, int) and not isinstance(value, bool) and hints[name] is float:
+            value = float(value)
+        if isinstance(value, str) and "Path" in str(hints[name]):
+            value = Path(value)
+        _check_type(value, hints[name], f"{flag} {name}")
+        found[name] = value
+    return found
+
+
+def _check_type(value: Any, hint: Any, where: str) -> None:
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if hint in wanted and (
+        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
+    ):
+        raise UserError(f"{where} is {value!r}: must be {wanted[hint]}")
+
+
+def segment_settings(config: ExperimentConfig, arm: Arm, mixed: bool) -> dict[str, Any]:
+    """Return the settings of an arm's segmenters, without data, seed and steps of ``longer``.
+
+    Args:
+        config: its ``segment`` changes those of all arms alike.
+        arm: ``plain`` counts.
+        mixed: whether it has extra images.
+    """
+    given = changes(config.segment, SegmentTrainConfig, "--segment", _OF_SEGMENT)
+    own = {**STRONG, **(PLAIN if arm.plain else {}), **(MIXED if mixed else {}), **given}
+    return {**own, **(PLAIN if arm.plain else {})}
+
+
+def generate_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the settings of `semsynth generate` that were given."""
+    return changes(config.generate, GenerateConfig, "--generate", _OF_GENERATE)
+
+
+def check_settings(config: ExperimentConfig, arms: Sequence[Arm]) -> None:
+    """Make each configuration once, so that what is wrong with one is said before the work."""
+    for arm in arms:
+        SegmentTrainConfig(**segment_settings(config, arm, arm.masks is not None))
+    GenerateConfig(**generate_settings(config))
+
+
+def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, Any]:
+    """Return everything that decides the numbers, as JSON values: no paths, content instead."""
+    values: dict[str, Any] = {k: v for k, v in asdict(config).items() if k not in _FREE}
+    values["recipe"] = load_recipe(config.recipe, config.set).model_dump(
+        mode="json", exclude={"about", "run"}
+    )
+    del values["set"]
+    start = values.pop("from_checkpoint")
+    values["from"] = None if start is None else checkpoint_sha256(find_model(start))
+    for name in ("generator_data", "unlabelled"):
+        if values[name] is not None:
+            values[name] = PreparedDataset.open(values[name]).digest
+    if values["teacher"] is not None:
+        values["teacher"] = checkpoint_sha256(values["teacher"])
+    values["data"] = data.digest_of([config.split, config.judge_split])
+    values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED}.items()}
+    values["semsynth"] = __version__
+    return {k: _json(v) for k, v in values.items()}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def freeze(config: ExperimentConfig, settings: dict[str, Any]) -> Path:
+    """Write the settings that ``--stage final`` runs with; return the file.
+
+    Raises:
+        UserError: others are frozen already.
+    """
+    path = config.output / FROZEN
+    if path.exists():
+        different = _differences(read_json(path)["settings"], settings)
+        if different:
+            raise UserError(
+                f"{path}: other settings are frozen ({different}); choose another --output for "
+                "another experiment"
+            )
+        return path
+    write_json(path, {"format": 1, "digest": digest_json(settings), "settings": settings})
+    return path
+
+
+def check_frozen(config: ExperimentConfig, settings: dict[str, Any]) -> None:
+    """Check that the settings are those that were frozen.
+
+    Raises:
+        UserError: nothing is frozen yet, or something differs; says what.
+    """
+    path = config.output / FROZEN
+    if not path.exists():
+        raise UserError(
+            f"--stage final: {path} does not exist; run --stage development, then freeze its "
+            "settings with --freeze"
+        )
+    different = _differences(read_json(path)["settings"], settings)
+    if different:
+        raise UserError(
+            f"--stage final: settings differ from those frozen in {path}: {different}; give the "
+            "frozen ones"
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> str:
+    """Say in which values two settings differ; empty if they do not."""
+    found = list(_different(old, new, name))
+    return abbreviate(found, 3, "; ")
+
+
+def _different(old: Any, new: Any, name: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            text
+            for key in sorted(old.keys() | new.keys())
+            for text in _different(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if old == new else [f"{name} was {old!r}, now {new!r}"]

@@ -1,0 +1,380 @@
+"""What a draw makes for its arms: a generator, edited pairs, synthetic images, filtered labels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from semsynth.augmentation.experiment.arms import ARMS, BASELINE, Arm, Masks, Start
+from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.draws import Draw, Made, Part, others, part_of, write_union
+from semsynth.augmentation.experiment.overlap import image_digests, other_stems, without
+from semsynth.augmentation.experiment.settings import (
+    OF_EDIT,
+    OF_FILTER,
+    changes,
+    generate_settings,
+    segment_settings,
+)
+from semsynth.augmentation.subset import SPLIT
+from semsynth.core.devices import pick_device
+from semsynth.core.errors import UserError
+from semsynth.core.files import read_json, write_json
+from semsynth.core.rng import derive_seed
+from semsynth.data.content import digest_json
+from semsynth.data.dataset import PreparedDataset
+from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
+from semsynth.pipelines.formats.pretrained import find_model
+from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
+from semsynth.training.recipe import Recipe, TrainConfig, load_recipe
+
+OTHER = "other-"
+"""Before the names of the generator's other images, which may be those of the draw's."""
+
+
+class Cost:
+    """Seconds that a folder took over all calls, kept in a file: of the CPU, or of the device."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        """Go on from what the file has; on a GPU the time of the clock is counted."""
+        self.path, self._clock = path, pick_device(device).type != "cpu"
+        self._before, self._start = read_seconds(path), self._now()
+
+    def _now(self) -> float:
+        return time.monotonic() if self._clock else sum(os.times()[:4])
+
+    def save(self) -> None:
+        """Write the seconds so far."""
+        seconds = self._before + self._now() - self._start
+        write_json(self.path, {"seconds": round(seconds, 2), "clock": self._clock})
+
+
+def read_seconds(path: Path) -> float:
+    """Return the seconds that ``Cost`` has kept; 0 without a file."""
+    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+
+@contextmanager
+def costing(path: Path, device: str) -> Iterator[Cost]:
+    """Count what is done inside, also if it is interrupted."""
+    cost = Cost(path, device)
+    try:
+        yield cost
+    finally:
+        cost.save()
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Makes what the arms of one draw need; each thing once, kept by its content.
+
+    Attributes:
+        config: of the experiment.
+        data: the pool.
+        pool: the images of the pool that may be drawn.
+        draw: the images of this draw.
+    """
+
+    config: ExperimentConfig
+    data: PreparedDataset
+    pool: tuple[str, ...]
+    draw: Draw
+
+    def check(self, arms: Sequence[Arm]) -> None:
+        """Check what the arms need, and the settings of the stages that make it.
+
+        Raises:
+            UserError: what is missing, or which setting is none.
+        """
+        for arm in arms:
+            if arm.masks == "pool":
+                self.masks("pool")
+            if arm.unlabelled:
+                self.unlabelled()
+        if any(arm.masks == "edited" for arm in arms):
+            self._edit_settings()
+        if any(arm.filtered for arm in arms):
+            self._filter_settings()
+        if any(arm.synthetic or arm.longer for arm in arms):
+            self._recipe()
+
+    def real(self, part: float = 1.0) -> Made:
+        """Return the draw's images, or the first of them: a share ``part``."""
+        stems = self.draw.stems[: part_of(len(self.draw.stems), part)]
+        return self._union("real", [self._part(stems)])
+
+    def rest(self) -> list[str]:
+        """Return the images of the pool that were not drawn."""
+        return others(self.pool, self.draw.stems)
+
+    def whole_pool(self) -> Made:
+        """Return all images of the pool: the draw's and the others."""
+        return self._union("pool", [self._part(self.pool)])
+
+    def other_data(self) -> Made:
+        """Return the generator's other data."""
+        return self._union("other", [self._others])
+
+    def unlabelled(self) -> Made:
+        """Return real images whose masks are not used.
+
+        Raises:
+            UserError: all images of the pool were drawn, and no others were given.
+        """
+        if self.config.unlabelled is not None:
+            data = PreparedDataset.open(self.config.unlabelled)
+            stems = data.stems(data.splits()[0])
+            # What judges is no training image, with a mask or without.
+            judged = image_digests(
+                self.data, self.config.judge_split, self.data.stems(self.config.judge_split)
+            )
+            stems = without(data, data.splits()[0], stems, judged)
+            return self._union("unlabelled", [Part(data, data.splits()[0], stems)])
+        if not self.rest():
+            raise UserError(
+                f"--n {len(self.draw.stems)}: is the whole pool, so that no image is left for the "
+                "arms of unlabelled images; give some with --unlabelled, or drop these arms"
+            )
+        return self._union("unlabelled", [self._part(self.rest())])
+
+    def _part(self, stems: Any) -> Part:
+        return Part(self.data, self.config.split, list(stems))
+
+    @cached_property
+    def _others(self) -> Part:
+        assert self.config.generator_data is not None
+        other = PreparedDataset.open(self.config.generator_data)
+        return Part(other, self.config.split, other_stems(self.config, self.data), OTHER)
+
+    def _union(self, name: str, parts: list[Part]) -> Made:
+        key = [part.key for part in parts]
+        return self.draw.plan(name, key, lambda folder: write_union(parts, folder))
+
+    def generator(self) -> Made:
+        """Return the run of the draw's generator, which saw its n images and what was given."""
+        config = self.config
+        images = self.real()
+        if config.generator_data is not None:
+            images = self._union("trained-on", [self._part(self.draw.stems), self._others])
+        words, recipe = self._recipe()
+        start = config.from_checkpoint
+        key = [
+            images.key,
+            recipe.model_dump(mode="json", exclude={"about", "run"}),
+            None if start is None else checkpoint_sha256(find_model(start)),
+        ]
+
+        def build(folder: Path) -> None:
+            from semsynth.training.loop import train
+
+            data = images.make()
+            with costing(self._cost(folder), config.device) as cost:
+                train(
+                    TrainConfig(
+                        recipe=config.recipe,
+                        data=data,
+                        output=folder,
+                        set=words,
+                        from_checkpoint=start,
+                        device=config.device,
+                    ),
+                    on_checkpoint=lambda step, pipe: cost.save(),
+                )
+
+        return self.draw.plan("generator", key, build)
+
+    def _recipe(self) -> tuple[tuple[str, ...], Recipe]:
+        """Return the changes of the recipe, with the seed of this draw, and the changed recipe."""
+        seed = derive_seed(self.draw.seed, "generator") % 2**31
+        words = (*self.config.set, f"seed={seed}")
+        return words, load_recipe(self.config.recipe, words)
+
+    def _cost(self, folder: Path) -> Path:
+        return self.draw.folder / "seconds" / f"{folder.name}.json"
+
+    def seconds(self, made: Made) -> float:
+        """Return the CPU seconds that something of the draw took (of the clock, on a GPU)."""
+        return read_seconds(self._cost(made.root))
+
+    def masks(self, which: Masks) -> Made:
+        """Return the pairs whose masks synthetic images are made for."""
+        if which == "own":
+            return self.real()
+        if which == "edited":
+            return self.edited()
+        if not self.rest():
+            raise UserError(
+                f"--arms pool_masks: --n {len(self.draw.stems)} is the whole pool; drop the arm"
+            )
+        return self._union("rest", [self._part(self.rest())])
+
+    def edited(self) -> Made:
+        """Return edited pairs of the draw: pixels as pasted, masks to match, regions."""
+        config, real = self.config, self.real()
+        donors = None if config.generator_data is None else self.other_data()
+        given = self._edit_settings()
+        count = len(self.draw.stems) * config.images_per_real
+        seed = derive_seed(self.draw.seed, "edits") % 2**31
+        key = [real.key, None if donors is None else donors.key, _plain(given), count, seed]
+
+        def build(folder: Path) -> None:
+            from semsynth.augmentation.edits.config import EditConfig  # type: ignore[import-not-found,unused-ignore]
+            from semsynth.augmentation.edits.run import edit  # type: ignore[import-not-found,unused-ignore]
+
+            more = {} if donors is None else {"donors": donors.make()}
+            more |= {"data": real.make(), "output": folder}
+            edit(EditConfig(count=count, seed=seed, **more, **given))
+
+        return self.draw.plan("edited", key, build)
+
+    def _edit_settings(self) -> dict[str, Any]:
+        from semsynth.augmentation.edits.config import EditConfig  # type: ignore[import-not-found,unused-ignore]
+
+        return changes(self.config.edit, EditConfig, "--edit", OF_EDIT)
+
+    def _filter_settings(self) -> dict[str, Any]:
+        from semsynth.augmentation.filter.config import FilterConfig  # type: ignore[import-not-found,unused-ignore]
+
+        return changes(self.config.filter, FilterConfig, "--filter", OF_FILTER)
+
+    def samples(self, which: Masks, start: Start) -> Made:
+        """Return images that the draw's generator makes for masks, from noise or from images."""
+        from semsynth.pipelines.generate.config import GenerateConfig
+
+        config, masks, generator = self.config, self.masks(which), self.generator()
+        settings = generate_settings(config)
+        settings["per_mask"] = config.images_per_real if which == "own" else 1
+        settings["seed"] = derive_seed(self.draw.seed, "samples", which, start) % 2**31
+        if start == "image":
+            settings |= {"from_image": True, "strength": config.strength}
+            if which == "edited" and config.keep != "none":
+                settings["keep"] = config.keep
+        if which == "pool":
+            settings["limit"] = len(self.draw.stems) * config.images_per_real
+
+        def build(folder: Path) -> None:
+            from semsynth.pipelines.generate.run import generate
+
+            generate(
+                GenerateConfig(
+                    model=generator.make(),
+                    data=masks.make(),
+                    split=SPLIT,
+                    output=folder,
+                    device=config.device,
+                    **settings,
+                )
+            )
+
+        key = [generator.key, masks.key, _plain(settings)]
+        return self.draw.plan(f"samples-{which}-{start}", key, build)
+
+    def filtered(self, samples: Made, name: str) -> Made:
+        """Return samples whose labels are filtered by the teacher."""
+        config, real = self.config, self.real()
+        given = self._filter_settings()
+        own, teacher = self.segmenter(ARMS[BASELINE], 0), config.teacher
+        teacher_key = own.key if teacher is None else checkpoint_sha256(teacher)
+
+        def build(folder: Path) -> None:
+            from semsynth.augmentation.filter.config import FilterConfig  # type: ignore[import-not-found,unused-ignore]
+            from semsynth.augmentation.filter.run import filter_samples  # type: ignore[import-not-found,unused-ignore]
+
+            filter_samples(
+                FilterConfig(
+                    samples=samples.make(),
+                    segmenter=own.make() / SEGMENTER_FILE if teacher is None else teacher,
+                    real=real.make(),
+                    output=folder,
+                    device=config.device,
+                    **given,
+                )
+            )
+
+        key = [samples.key, real.key, teacher_key, _plain(given)]
+        return self.draw.plan(f"filtered-{name}", key, build)
+
+    def extra(self, arm: Arm) -> Made | None:
+        """Return the images that an arm has beside the real ones; None: none."""
+        if arm.real == "generator_data":
+            return self.other_data()
+        if arm.masks is None:
+            return None
+        if arm.start is None:
+            return self.edited()
+        samples = self.samples(arm.masks, arm.start)
+        return self.filtered(samples, f"{arm.masks}-{arm.start}") if arm.filtered else samples
+
+    def segmenter(self, arm: Arm, number: int) -> Made:
+        """Return the trained segmenter of an arm, the ``number``-th of its seeds."""
+        config = self.config
+        real = self.whole_pool() if arm.real == "pool" else self.real(arm.part)
+        extra = self.extra(arm)
+        settings = segment_settings(config, arm, extra is not None)
+        settings["seed"] = derive_seed(self.draw.seed, "segmenter", number) % 2**31
+        inputs = {"data": real}
+        if extra is not None:
+            inputs["extra"] = extra
+        if arm.unlabelled:
+            inputs["unlabelled"] = self.unlabelled()
+        key: list[Any] = [{k: v.key for k, v in inputs.items()}, _plain(settings)]
+        if arm.longer:
+            key += [config.longer_most, self.generator().key]
+
+        def build(folder: Path) -> None:
+            from semsynth.segmentation.train import train_segmenter
+
+            longer = {"steps": self.longer_steps()[0]} if arm.longer else {}
+            folders: dict[str, Any] = {name: made.make() for name, made in inputs.items()}
+            with costing(self._cost(folder), config.device):
+                train_segmenter(
+                    SegmentTrainConfig(
+                        **folders,
+                        **{**settings, **longer},
+                        output=folder,
+                        device=config.device,
+                        split=SPLIT,
+                    )
+                )
+
+        return self.draw.plan(f"segmenter-{arm.name}-{number}", key, build)
+
+    def longer_steps(self) -> tuple[int, bool]:
+        """Return the steps of ``strong_longer``, and whether ``longer_most`` made them fewer.
+
+        Its own and as many as fit into the time of the generator's training. A user who trains a
+        generator trains one segmenter with it: so each of the seeds gets the whole time. The number
+        is kept, so that a call that resumes has the same.
+        """
+        baseline, generator = self.segmenter(ARMS[BASELINE], 0), self.generator()
+        path = self.draw.folder / "seconds" / f"longer-{key_of([baseline.key, generator.key])}.json"
+        if not path.exists():
+            baseline.make()
+            generator.make()
+            own = max(self.seconds(baseline), 1e-6)
+            write_json(path, {"times": round(1 + self.seconds(generator) / own, 2)})
+        times, most = float(read_json(path)["times"]), self.config.longer_most
+        settings = segment_settings(self.config, ARMS[BASELINE], False)
+        steps = int(settings.get("steps", SegmentTrainConfig.steps))
+        return round(steps * (min(times, most) if most else times)), 0 < most < times
+
+    def forget(self, made: Made) -> None:
+        """Remove a segmenter whose scores are kept, and the record of its seconds."""
+        shutil.rmtree(made.root, ignore_errors=True)
+        self._cost(made.root).unlink(missing_ok=True)
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in sorted(settings.items())}
+
+
+def key_of(values: Any) -> str:
+    """Return a short digest of JSON values."""
+    return digest_json(values)[:12]
