@@ -31,7 +31,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from semsynth.cli.common import guard, parse
-from semsynth.core.errors import UserError
+from semsynth.core.errors import Unavailable, UserError
 from semsynth.core.logging import progress
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.backbones import transformers_extractor
@@ -44,7 +44,6 @@ from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_dista
 from semsynth.evaluation.metrics.kernel import unbiased_mmd
 from semsynth.evaluation.metrics.manifold import manifold_scores
 from semsynth.evaluation.metrics.spectrum import decibels, octaves_of, step_ratio, texture
-from semsynth.evaluation.metrics.weights import Unavailable
 
 Images = list[npt.NDArray[np.uint8]]
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semsynth.core.errors import UserError
+from semsynth.core.errors import Unavailable, UserError
 from semsynth.core.safe_load import load_state_dict
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics import features, weights
@@ -21,7 +21,6 @@ from semsynth.evaluation.metrics.weights import (
     LPIPS_ALEX,
     LPIPS_VGG,
     PublicWeights,
-    Unavailable,
     check_weights_folder,
     find_weights,
 )

@@ -14,10 +14,10 @@ import torch
 
 from semsynth.evaluation.metrics.features import LITE2, lite2_extractor
 from semsynth.evaluation.metrics.inception import InceptionV3
-from semsynth.evaluation.metrics.lite2 import EfficientNetLite2, lite2_input
 from semsynth.evaluation.metrics.lpips import NETS, Lpips, Net
 from semsynth.evaluation.metrics.resizes import Resize, resize_levels
 from semsynth.evaluation.metrics.stlpips import StLpips
+from semsynth.models.lite2 import EfficientNetLite2, lite2_input
 
 FOLDER = Path(__file__).parent / "metrics"
 SIZES = ("40x56", "97x130", "299x299", "360x480")

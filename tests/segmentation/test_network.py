@@ -14,6 +14,7 @@ from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
 from semsynth.segmentation import hub_models as hub
+from semsynth.segmentation.encoder_unet import lite2_unet
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 from semsynth.segmentation.small_unet import UNet, level_widths
 
@@ -204,12 +205,13 @@ def networks() -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
     segformer = hub.build(hub.segformer_arch("segformer-tiny", 3), 3)
     return {
         "unet": UNet(3, [8, 8, 8, 8]),
-        "backbone": hub.BackboneUNet(encoder, 3),
+        "backbone": hub.backbone_unet(encoder, 3),
+        "lite2": lite2_unet(3),
         "segformer": segformer.eval(),
     }
 
 
-@pytest.mark.parametrize("name", ["unet", "backbone", "segformer"])
+@pytest.mark.parametrize("name", ["unet", "backbone", "lite2", "segformer"])
 def test_the_decoder_gets_what_is_left_of_the_encoder(name: str) -> None:
     torch.manual_seed(0)
     net = networks()[name].eval()

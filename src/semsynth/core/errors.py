@@ -32,6 +32,13 @@ class RankLost(UserError):
     status = LOST_STATUS
 
 
+class Unavailable(Exception):
+    """Something that is not everywhere is missing here; the message is the reason.
+
+    A report gives the reason; who cannot do without turns it into a ``UserError``.
+    """
+
+
 class SilentExit(SystemExit):
     """This process prints nothing as it ends: another one of the job does.
 

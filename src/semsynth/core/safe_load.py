@@ -6,13 +6,14 @@ import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from semsynth.core.errors import UserError
+from semsynth.core.errors import Unavailable, UserError
 
 
 def load_torch_file(path: Path, remedy: str = "copy it again", mapped: bool = False) -> Any:
@@ -77,3 +78,19 @@ def tensors_digest(state: Mapping[str, Tensor]) -> str:
         sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         sha.update(value.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()[:32]
+
+
+def weights_in_package(package: str, file: str) -> Path:
+    """Return a file of weights that an installed package carries; no code of it runs.
+
+    Raises:
+        Unavailable: the package is not installed, or lacks the file.
+    """
+    spec = find_spec(package)
+    places = [] if spec is None else list(spec.submodule_search_locations or [])
+    for place in places:
+        if (path := Path(place) / file).is_file():
+            return path
+    raise Unavailable(
+        f"needs the package {package.replace('_', '-')}: pip install 'semsynth[features]'"
+    )

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from semsynth.core.errors import Unavailable
 from semsynth.evaluation.accumulate import SetStatistics
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.metrics import kernel, manifold, subsampling
 from semsynth.evaluation.metrics.features import Floats
 from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
-from semsynth.evaluation.metrics.weights import Unavailable
 
 Json = dict[str, Any]
 TOO_FEW = "needs at least two images in each set"

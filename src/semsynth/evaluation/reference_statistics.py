@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.errors import Unavailable, UserError, abbreviate
 from semsynth.core.files import atomic_path, write_json, write_text
 from semsynth.core.logging import progress
 from semsynth.core.outputs import Output
@@ -29,7 +29,6 @@ from semsynth.evaluation.inputs.inputs import is_prepared
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor, Floats, open_extractors
 from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from semsynth.evaluation.metrics.subsampling import frechet_infinity
-from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.protocols import Protocol, choose_protocol
 from semsynth.evaluation.report.entries import versions
 from semsynth.evaluation.report.page import REPORT_HTML, REPORT_JSON, Album, render

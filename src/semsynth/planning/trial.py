@@ -22,10 +22,10 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampling import OnStep, make_scheduler, set_timesteps
 from semsynth.diffusion.schedule import Schedule
-from semsynth.evaluation.metrics.lite2 import EfficientNetLite2
 from semsynth.models.codecs.codec import Codec, PixelCodec, normalize_images, open_codec
 from semsynth.models.codecs.vae import VaeCodec
 from semsynth.models.codecs.vae_costs import find_config, fresh_vae
+from semsynth.models.lite2 import EfficientNetLite2
 from semsynth.models.sdm.condition import Condition
 from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from semsynth.core.errors import UserError
 
-Arch = Literal["unet", "segformer-tiny", "segformer-b0"]
+Arch = Literal["unet", "lite2", "segformer-tiny", "segformer-b0"]
+Augment = Literal["plain", "strong"]
+# Fields that count with `augment` strong alone.
+STRONG = (
+    "scale", "flip", "rotate", "color", "stain", "blur", "balanced_crops", "classmix", "copy_paste",
+)  # fmt: skip
 SEGMENTER_FILE = "segmenter.pth"
 
 
@@ -33,7 +38,9 @@ class SegmentTrainConfig:
             images alone, and if it is not given the share stays the same.
         extra_weight: How many times a pixel of the extra folder counts in the loss; one of a real
             image counts once.
-        arch: Network. `unet` learns fastest from scratch on small images.
+        arch: Network. `unet` learns fastest from scratch on small images; `lite2` is a U-Net on
+            an EfficientNet-Lite2 that was trained on ImageNet (its weights come with pip), far
+            better with only some hundred images.
         init_from: Pretrained Transformers model to start from instead of `arch`, a folder or a Hub
             id (nvidia/mit-b0): a segmentation model, or any hierarchical vision model as the
             encoder of a U-Net. Far better than from scratch with only some hundred images.
@@ -41,10 +48,28 @@ class SegmentTrainConfig:
         steps: Optimizer steps.
         batch_size: Images per step.
         lr: Highest learning rate (AdamW, one cycle).
-        pretrained_lr_share: Learning rate of the weights of `init_from` as a share of `lr`.
+        pretrained_lr_share: Learning rate of pretrained weights (of `init_from` or `lite2`) as a
+            share of `lr`.
         weight_decay: AdamW's weight decay.
         ema: Decay of the moving average of the weights, which is what is saved then; 0: no average.
         class_balance: Exponent of 1 / class frequency in the loss: 0 no balancing, 1 full.
+        precision: fp32, or bf16 where the device computes in it.
+        augment: How images are changed at random: `plain` a little, `strong` as the flags from
+            `scale` to `copy_paste` say.
+        scale: Smallest and largest enlargement, of which a crop of the image's size is taken.
+        flip: Mirror half of the images; omit where left and right differ (`--no-flip`).
+        rotate: Turn images by any angle; for images without an up, such as of microscopes and from
+            above.
+        color: Strength of the changes of brightness, contrast, saturation, hue and white balance;
+            0: none.
+        stain: Change how strongly haematoxylin, eosin and DAB stain; for stained tissue.
+        blur: Share of the images that are blurred, and of those that get noise.
+        balanced_crops: Take half of the crops around a pixel of a class that is drawn first, rare
+            ones more often.
+        classmix: Share of the images that get half of the classes of another real image.
+        copy_paste: Share of the images into which objects of rare classes are pasted, from other
+            real images: instances, or connected pixels.
+        workers: Threads that prepare images beside the training; the result is the same.
         seed: Seed of initial weights, order of images and augmentation.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -68,6 +93,18 @@ class SegmentTrainConfig:
     pretrained_lr_share: float = 0.1
     weight_decay: float = 0.01
     ema: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    augment: Augment = "plain"
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip: bool = True
+    rotate: bool = False
+    color: float = 1.0
+    stain: bool = False
+    blur: float = 0.5
+    balanced_crops: bool = True
+    classmix: float = 0.5
+    copy_paste: float = 0.5
+    workers: int = 0
     class_balance: float = 0.5
     seed: int = 0
     device: str = "auto"
@@ -87,11 +124,30 @@ class SegmentTrainConfig:
             raise UserError("segment train: ema must be at least 0 and below 1, such as 0.99")
         if not 0 <= self.extra_weight < float("inf"):
             raise UserError("segment train: extra_weight must be at least 0")
+        if self.workers < 0:
+            raise UserError("segment train: workers must be at least 0")
+        self._check_augmentation()
+
+    def _check_augmentation(self) -> None:
+        for name in ("blur", "classmix", "copy_paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"segment train: {name} must be between 0 and 1")
+        if not 0 <= self.color <= 2:
+            raise UserError("segment train: color must be between 0 and 2")
+        if not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+            raise UserError(
+                "segment train: scale must be two factors, the smaller one first, from 0.1 to 10"
+            )
+        defaults = {field.name: field.default for field in fields(self)}
+        changed = [name for name in STRONG if getattr(self, name) != defaults[name]]
+        if self.augment == "plain" and changed:
+            flag = changed[0].replace("_", "-")
+            raise UserError(f"segment train: --{flag} needs --augment strong")
 
     @property
     def is_pretrained(self) -> bool:
         """Whether some of the initial weights are pretrained ones."""
-        return self.init_from is not None
+        return self.init_from is not None or self.arch == "lite2"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,18 +21,15 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import ModelOutput, logging
 
 from semsynth.core.errors import UserError
-from semsynth.segmentation.small_unet import Block, Perturb, normalization
+from semsynth.segmentation.encoder_unet import EncoderUNet
+from semsynth.segmentation.small_unet import Perturb
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 # SegFormer predicts at a quarter of its input size: images smaller than this are enlarged first.
 _SMALLEST_SIDE = 128
-# The decoder's channels at 1/2, 1/4, ... of the resolution.
-_WIDTHS = (32, 48, 64, 96, 128)
 # Where an encoder returns its feature maps.
 _FEATURES = ("feature_maps", "hidden_states", "last_hidden_state")
-# Side of the image of zeros that shows at which strides an encoder has feature maps.
-_PROBE_SIDE = 64
 
 
 def segformer_arch(name: str, num_classes: int) -> dict[str, Any]:
@@ -65,7 +61,7 @@ def build(arch: dict[str, Any], num_classes: int) -> nn.Module:
     if arch["kind"] == "segmentation":
         model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)
         return SegmentationNet(model)
-    return BackboneUNet(AutoModel.from_config(config, dtype=torch.float32), num_classes)
+    return backbone_unet(AutoModel.from_config(config, dtype=torch.float32), num_classes)
 
 
 def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.Module]:
@@ -102,7 +98,7 @@ def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.M
         "mean": list(pixels.get("image_mean") or IMAGENET_MEAN),
         "std": list(pixels.get("image_std") or IMAGENET_STD),
     }
-    return arch, SegmentationNet(model) if kind == "segmentation" else BackboneUNet(
+    return arch, SegmentationNet(model) if kind == "segmentation" else backbone_unet(
         model, num_classes
     )
 
@@ -170,75 +166,17 @@ def _perturbed(model: PreTrainedModel, perturb: Perturb | None) -> Iterator[None
         handle.remove()
 
 
-class BackboneUNet(nn.Module):
-    """A U-Net whose encoder is any vision model with feature maps at several resolutions.
+def backbone_unet(model: PreTrainedModel, num_classes: int) -> EncoderUNet:
+    """Return a U-Net on any vision model with feature maps at several resolutions.
 
     The encoder's normalization keeps its pretrained statistics during training: batches are small
     and may mix real and synthetic images.
     """
+    return EncoderUNet(model, _hidden_maps, num_classes, True, model.config.model_type)
 
-    def __init__(self, model: PreTrainedModel, num_classes: int) -> None:
-        """Add an untrained decoder to ``model``; UserError if it has no feature maps."""
-        super().__init__()
-        self.model = model.eval()
-        with torch.no_grad():
-            maps = self._maps(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))
-        depth = max(maps, default=1).bit_length() - 1
-        if depth < 2 or depth > len(_WIDTHS) or any(s & (s - 1) for s in maps):
-            raise UserError(
-                f"init_from: {model.config.model_type} has no feature maps at halved resolutions; "
-                "use a hierarchical model (MobileNet, ResNet, SegFormer, ConvNeXt, Swin, ...)"
-            )
-        self.multiple = 2**depth
-        widths = _WIDTHS[:depth]
-        self.stem = nn.Sequential(
-            nn.Conv2d(12, widths[0], 3, padding=1, bias=False), normalization(widths[0]), nn.ReLU()
-        )
-        self.lateral = nn.ModuleDict(
-            {
-                str(stride): nn.Conv2d(x.shape[1], widths[stride.bit_length() - 2], 1)
-                for stride, x in maps.items()
-            }
-        )
-        pairs = list(pairwise(widths))
-        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
-        self.decoder = nn.ModuleList(Block(fine) for fine, _ in pairs)
-        self.head = nn.Conv2d(widths[0], 4 * num_classes, 1)
 
-    def _maps(self, x: Tensor) -> dict[int, Tensor]:
-        """Return the last feature map of each stride from 2 on."""
-        states = self.model(pixel_values=x, output_hidden_states=True).hidden_states
-        maps = {x.shape[-1] // h.shape[-1]: h for h in states if h.ndim == 4}
-        return {stride: h for stride, h in maps.items() if stride > 1}
-
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that come from the pretrained model."""
-        return list(self.model.parameters())
-
-    def train(self, mode: bool = True) -> BackboneUNet:
-        """Set the decoder's mode; the encoder stays in evaluation mode."""
-        super().train(mode)
-        self.model.eval()
-        return self
-
-    def forward(self, x_BCHW: Tensor, perturb: Perturb | None = None) -> tuple[Tensor, Tensor]:
-        """Return logits (B, classes, H, W) and features (B, D).
-
-        The features are the means over the image of the encoder's coarsest map and of the last
-        level before the logits. ``perturb`` changes what the decoder gets of the encoder.
-        """
-        height, width = x_BCHW.shape[-2:]
-        pad = (0, -width % self.multiple, 0, -height % self.multiple)
-        x = F.pad(x_BCHW, pad, mode="replicate") if any(pad) else x_BCHW
-        maps, stem = self._maps(x), self.stem(F.pixel_unshuffle(x, 2))
-        if perturb is not None:
-            maps, stem = {stride: perturb(h) for stride, h in maps.items()}, perturb(stem)
-        levels = {stride: self.lateral[str(stride)](h) for stride, h in maps.items()}
-        levels[2] = stem + levels.get(2, 0)
-        hidden = levels[self.multiple]
-        for i in reversed(range(len(self.decoder))):
-            hidden = F.interpolate(self.up[i](hidden), scale_factor=2.0, mode="bilinear")
-            hidden = self.decoder[i](hidden + levels.get(2 ** (i + 1), 0))
-        logits = F.pixel_shuffle(self.head(hidden), 2)[..., :height, :width]
-        coarsest = maps[self.multiple]
-        return logits, torch.cat([coarsest.mean((2, 3)), hidden.mean((2, 3))], 1)
+def _hidden_maps(model: nn.Module, x: Tensor) -> dict[int, Tensor]:
+    """Return the last feature map of each stride from 2 on."""
+    states = model(pixel_values=x, output_hidden_states=True).hidden_states
+    maps = {x.shape[-1] // h.shape[-1]: h for h in states if h.ndim == 4}
+    return {stride: h for stride, h in maps.items() if stride > 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -93,6 +94,13 @@ class SegmentationDataset:
         inside[top : top + height, left : left + width] = True
         return image, np.where(inside, indices, IGNORE_INDEX).astype(np.int16)
 
+    def instances(self, index: int) -> Array | None:
+        """Return the instance map (H, W) of an image; None: there is none."""
+        stem = self.stems[index]
+        if not self.data.record(self.split, stem).instances:
+            return None
+        return self.data.read_instances(self.split, stem)
+
     def class_shares(self) -> npt.NDArray[np.float64]:
         """Return each class's share of the labelled pixels, in the order of the class indices."""
         pixels = self.data.info.splits[self.split].class_pixels
@@ -114,12 +122,13 @@ class EpochSampler:
         return np.array([self._order(p // self.n)[p % self.n] for p in places], np.int64)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        if epoch not in self._orders:
-            rng = numpy_rng(self.seed, "order", self.name, epoch)
-            # A batch may begin in the epoch before this one.
-            kept = {e: order for e, order in self._orders.items() if abs(e - epoch) == 1}
-            self._orders = {**kept, epoch: rng.permutation(self.n)}
-        return self._orders[epoch]
+        # Threads may ask for several epochs at once: each keeps what it found.
+        order = self._orders.get(epoch)
+        if order is None:
+            order = numpy_rng(self.seed, "order", self.name, epoch).permutation(self.n)
+            kept = {e: other for e, other in self._orders.items() if abs(e - epoch) == 1}
+            self._orders = {**kept, epoch: order}
+        return order
 
 
 class Augmentation(Protocol):
@@ -180,16 +189,31 @@ class MixedBatches:
         mix: Mix,
         seed: int,
         augmentation: Augmentation | None = None,
+        workers: int = 0,
     ) -> None:
-        """Mix ``extra`` into ``real``; without ``augmentation`` images come as they are."""
+        """Mix ``extra`` into ``real``; without ``augmentation`` images come as they are.
+
+        With ``workers``, that many threads prepare the batches of the next steps.
+        """
         self.real, self.extra, self.batch_size = real, extra, batch_size
         self.mix = mix if extra is not None else Mix(0.0, 0.0, mix.steps)
         self.augmentation = augmentation or as_tensors
         self._real_sampler = EpochSampler(len(real), seed, "real")
         self._extra_sampler = EpochSampler(len(extra), seed, "extra") if extra is not None else None
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, "images") if workers else None
+        self._ahead: dict[int, Future[Batch]] = {}
 
     def batch(self, step: int) -> Batch:
         """Return the images of a step, on the CPU: a function of the seed and the step alone."""
+        if self._pool is None:
+            return self._make(step)
+        for later in range(step, min(step + 1 + self._workers, max(self.mix.steps, step + 1))):
+            if later not in self._ahead:
+                self._ahead[later] = self._pool.submit(self._make, later)
+        return self._ahead.pop(step).result()
+
+    def _make(self, step: int) -> Batch:
         first = self.mix.extra_before(step, self.batch_size)
         n_extra = self.mix.extra_before(step + 1, self.batch_size) - first
         n_real = self.batch_size - n_extra

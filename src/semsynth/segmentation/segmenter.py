@@ -18,6 +18,7 @@ from semsynth.core.files import atomic_path, sha256_file
 from semsynth.core.safe_load import load_torch_file
 from semsynth.data.labels import LabelSet
 from semsynth.segmentation.config import SEGMENTER_FILE
+from semsynth.segmentation.encoder_unet import lite2_unet
 from semsynth.segmentation.small_unet import Perturb, UNet, level_widths
 
 Array = npt.NDArray[Any]
@@ -30,7 +31,7 @@ class SegmenterInfo:
     """Architecture, labels and origin of a segmenter.
 
     Attributes:
-        arch: how the network is built: ``kind`` (unet, or segmentation or backbone of the
+        arch: how the network is built: ``kind`` (unet, lite2, or segmentation or backbone of the
             Transformers library), its options, ``mean`` and ``std`` of the pixels (RGB, 0 to 1).
         labels: the labels of the data it was trained on.
         height: height of the training images in pixels.
@@ -161,6 +162,8 @@ def _build(info: SegmenterInfo) -> nn.Module:
     classes = len(info.labels.trainable)
     if info.arch["kind"] == "unet":
         net: nn.Module = UNet(classes, list(info.arch["widths"]))
+    elif info.arch["kind"] == "lite2":
+        net = lite2_unet(classes)
     else:
         from semsynth.segmentation import hub_models as hub
 

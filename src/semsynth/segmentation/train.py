@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from semsynth.core.devices import pick_device
+from semsynth.core.devices import Precision, pick_device, resolve_precision
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
@@ -19,9 +20,12 @@ from semsynth.core.version import __version__
 from semsynth.data.class_checks import require_classes, warn_about_classes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet, check_extra_labels
-from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
+from semsynth.segmentation.appearance import Appearance
+from semsynth.segmentation.config import SEGMENTER_FILE, STRONG, SegmentTrainConfig
+from semsynth.segmentation.encoder_unet import lite2_arch, lite2_unet
 from semsynth.segmentation.fit import STATE, fit
 from semsynth.segmentation.loader import (
+    Augmentation,
     Mix,
     MixedBatches,
     PlainAugmentation,
@@ -33,10 +37,15 @@ from semsynth.segmentation.objective import Supervised, class_weights
 from semsynth.segmentation.seen import KEY as SEEN
 from semsynth.segmentation.seen import SeenImages
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
+from semsynth.segmentation.strong import Geometry, StrongAugmentation
 
 INFO = "segmenter.json"
-_NOT_IN_KEY = ("data", "extra", "output", "init_from", "device", "overwrite")
-_NEWER = {"mix_share_end": None, "extra_weight": 1.0, "ema": 0.0}
+_NOT_IN_KEY = ("data", "extra", "output", "init_from", "device", "overwrite", "workers")
+# What the key of segmenters has always had; newer settings are in it where they are no default.
+_FIRST_SETTINGS = (
+    "split", "val_split", "extra_split", "mix_share", "arch", "width", "steps", "batch_size", "lr",
+    "pretrained_lr_share", "weight_decay", "class_balance", "seed",
+)  # fmt: skip
 _PROVENANCE = ("data", "split", "n_train", "settings", "versions")
 
 
@@ -100,9 +109,7 @@ def _output(
     segmenter: Segmenter,
 ) -> Output:
     """Return the folder, and what decides the segmenter and its scores."""
-    settings = {k: v for k, v in asdict(config).items() if k not in _NOT_IN_KEY}
-    # What version 2 of the key did not know yet counts where it does something.
-    settings = {k: v for k, v in settings.items() if k not in _NEWER or v != _NEWER[k]}
+    settings = _settings_of_key(config)
     used = [("images", data, config.split), ("validation", data, config.val_split)]
     if extra is not None:
         used.append(("extra", extra, config.extra_split))
@@ -114,6 +121,20 @@ def _output(
     if config.init_from is not None:
         key["init_from"] = tensors_digest(segmenter.state_dict())
     return Output(config.output, "segmenter", key, inputs, config.overwrite)
+
+
+def _settings_of_key(config: SegmentTrainConfig) -> dict[str, Any]:
+    """Return the settings that decide the segmenter.
+
+    Strong augmentation has all of its own: their defaults may change with the version.
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    always = _FIRST_SETTINGS + (STRONG if config.augment == "strong" else ())
+    return {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in _NOT_IN_KEY and (name in always or value != defaults[name])
+    }
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:
@@ -157,10 +178,29 @@ def supervised(
     """
     last = config.mix_share if config.mix_share_end is None else config.mix_share_end
     mix = Mix(config.mix_share, last, config.steps)
-    augmentation = PlainAugmentation(config.seed)
-    batches = MixedBatches(images, extra, config.batch_size, mix, config.seed, augmentation)
+    augmentation: Augmentation = PlainAugmentation(config.seed)
+    if config.augment == "strong":
+        augmentation = strong_augmentation(images, config)
+    batches = MixedBatches(
+        images, extra, config.batch_size, mix, config.seed, augmentation, config.workers
+    )
     weights = class_weights(images, config.class_balance)
-    return Supervised(batches, weights, config.extra_weight)
+    wanted: Precision = "bf16" if config.precision == "bf16" else "no"
+    precision = resolve_precision(wanted, pick_device(config.device))
+    return Supervised(batches, weights, config.extra_weight, precision)
+
+
+def strong_augmentation(images: TrainingImages, config: SegmentTrainConfig) -> StrongAugmentation:
+    """Return the strong augmentation of a configuration; ``images`` are the real ones."""
+    shares = images.class_shares() if config.balanced_crops else None
+    return StrongAugmentation(
+        images,
+        config.seed,
+        Geometry(config.scale, config.flip, config.rotate, shares),
+        Appearance(config.color, config.stain, config.blur),
+        config.classmix,
+        config.copy_paste,
+    )
 
 
 def fit_segmenter(
@@ -198,20 +238,22 @@ def build_segmenter(
         licence: of the training data.
 
     Raises:
-        UserError: ``init_from`` cannot be loaded.
+        UserError: ``init_from`` cannot be loaded, or the weights of ``arch`` are not installed.
     """
     torch.manual_seed(derive_seed(config.seed, "segmenter weights"))
-    pretrained = None
-    if config.init_from is not None or config.arch != "unet":
+    pretrained: nn.Module | None = None
+    n = len(labels.trainable)
+    if config.init_from is None and config.arch == "unet":
+        arch = unet_arch(config.width, *size)
+    elif config.init_from is None and config.arch == "lite2":
+        arch, pretrained = lite2_arch(), lite2_unet(n, pretrained=True)
+    else:
         from semsynth.segmentation import hub_models as hub
 
-        n = len(labels.trainable)
         if config.init_from is not None:
             arch, pretrained = hub.from_pretrained(config.init_from, n)
         else:
             arch = hub.segformer_arch(config.arch, n)
-    else:
-        arch = unet_arch(config.width, *size)
     segmenter = Segmenter(SegmenterInfo(arch, labels, *size, licence, {}))
     if pretrained is not None:
         segmenter.net.load_state_dict(pretrained.state_dict())

@@ -27,8 +27,8 @@ from semsynth.data.large import blur_note, kinds_read
 from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
-from semsynth.evaluation.metrics.lite2 import EfficientNetLite2
 from semsynth.models.codecs.vae import open_vae
+from semsynth.models.lite2 import EfficientNetLite2
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semsynth.core.errors import Unavailable
 from semsynth.evaluation.metrics import manifold
 from semsynth.evaluation.metrics.manifold import manifold_scores
-from semsynth.evaluation.metrics.weights import Unavailable
 
 
 def by_hand(real: np.ndarray, made: np.ndarray, k: int, d: int) -> tuple[float, ...]:

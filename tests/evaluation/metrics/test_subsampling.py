@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semsynth.core.errors import Unavailable
 from semsynth.evaluation.metrics.blocks import blocks_of
 from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from semsynth.evaluation.metrics.subsampling import (
@@ -15,7 +16,6 @@ from semsynth.evaluation.metrics.subsampling import (
     frechet_infinity,
     leave_out_error,
 )
-from semsynth.evaluation.metrics.weights import Unavailable
 
 
 def gaussian(mean: float, scale: float, d: int) -> FeatureStatistics:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semsynth.core.config import parse
 from semsynth.data.dataset import PreparedDataset
-from semsynth.evaluation.metrics.lite2 import PYRAMID, EfficientNetLite2
+from semsynth.models.lite2 import PYRAMID, EfficientNetLite2
 from semsynth.training.distill.diff_augment import DiffAugment
 from semsynth.training.distill.discriminator import (
     Discriminator,

@@ -12,19 +12,18 @@ import torch
 from torch import Tensor
 
 from semsynth.core.devices import pick_device
-from semsynth.core.errors import UserError
+from semsynth.core.errors import Unavailable, UserError
 from semsynth.core.logging import logger
 from semsynth.core.safe_load import tensors_digest
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.metrics import lite2
 from semsynth.evaluation.metrics.inception import SIZE, InceptionV3
 from semsynth.evaluation.metrics.resizes import ABOUT, Resize, inception_input
 from semsynth.evaluation.metrics.weights import (
     INCEPTION,
-    Unavailable,
     check_weights_folder,
     find_weights,
 )
+from semsynth.models import lite2
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.errors import Unavailable
 from semsynth.evaluation.metrics.frechet import Features, Floats
 from semsynth.evaluation.metrics.subsampling import evenly_spread
-from semsynth.evaluation.metrics.weights import Unavailable
 
 PRECISION_K = 3
 DENSITY_K = 5

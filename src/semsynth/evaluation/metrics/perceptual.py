@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from semsynth.core.devices import pick_device
+from semsynth.core.errors import Unavailable
 from semsynth.core.logging import logger
 from semsynth.core.safe_load import tensors_digest
 from semsynth.evaluation.config import EvaluateConfig
@@ -23,7 +24,6 @@ from semsynth.evaluation.metrics.weights import (
     LPIPS_VGG,
     VGG16,
     PublicWeights,
-    Unavailable,
     find_weights,
 )
 

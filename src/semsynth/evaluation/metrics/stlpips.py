@@ -8,39 +8,19 @@ stride of 2 (Zhang 2019, arXiv 1904.11486) with reflected borders.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.core.errors import UserError
-from semsynth.core.safe_load import load_state_dict
+from semsynth.core.safe_load import load_state_dict, weights_in_package
 from semsynth.evaluation.metrics.lpips import PerceptualNetwork, cut_stages
-from semsynth.evaluation.metrics.weights import Unavailable
 
 NAME = "stlpips"
 # A border is reflected by two pixels, so each stage needs three.
 MIN_SIDE = 31
 _PACKAGE = "stlpips_pytorch"
 _FILE = "weights/vST0.0/alex_shift_tolerant.pth"
-
-
-def weights_in_package(package: str, file: str) -> Path:
-    """Return a file of weights that an installed package carries; no code of it runs.
-
-    Raises:
-        Unavailable: the package is not installed, or lacks the file.
-    """
-    spec = find_spec(package)
-    places = [] if spec is None else list(spec.submodule_search_locations or [])
-    for place in places:
-        if (path := Path(place) / file).is_file():
-            return path
-    raise Unavailable(
-        f"needs the package {package.replace('_', '-')}: pip install 'semsynth[features]'"
-    )
 
 
 class BlurPool(nn.Module):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.errors import Unavailable
 from semsynth.core.rng import numpy_rng
 from semsynth.evaluation.metrics.blocks import Blocks
 from semsynth.evaluation.metrics.frechet import (
@@ -21,7 +22,6 @@ from semsynth.evaluation.metrics.frechet import (
     frechet_distance,
     influences,
 )
-from semsynth.evaluation.metrics.weights import Unavailable
 
 Integers = npt.NDArray[np.int64]
 MOST_BLOCKS = 50

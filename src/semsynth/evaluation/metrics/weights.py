@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from semsynth.core.errors import UserError
+from semsynth.core.errors import Unavailable, UserError
 from semsynth.core.files import atomic_path, sha256_file
 from semsynth.core.logging import progress_bar
 
@@ -23,10 +23,6 @@ _LPIPS = (
     "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/"
     "082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/"
 )
-
-
-class Unavailable(Exception):
-    """A metric cannot be computed; the message is the reason, which the report gives."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from semsynth.core.errors import Unavailable
 from semsynth.core.version import __version__
 from semsynth.evaluation.distances import (
     TOO_FEW,
@@ -19,7 +20,6 @@ from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import FeatureExtractor, is_inception, kernel_name
-from semsynth.evaluation.metrics.weights import Unavailable
 from semsynth.evaluation.partial_results import PartialResults
 from semsynth.evaluation.report.consistency import (
     ScoredSet,

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from semsynth.core.errors import UserError
+from semsynth.core.errors import Unavailable, UserError
 from semsynth.core.rng import derive_seed
-from semsynth.evaluation.metrics.lite2 import FILE, PACKAGE, PYRAMID, EfficientNetLite2
-from semsynth.evaluation.metrics.stlpips import weights_in_package
-from semsynth.evaluation.metrics.weights import Unavailable
+from semsynth.core.safe_load import weights_in_package
+from semsynth.models.lite2 import FILE, PACKAGE, PYRAMID, EfficientNetLite2
 from semsynth.training.recipe import Recipe
 
 _SLOPE = 0.2

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from semsynth.data.dataset import PreparedDataset
-from semsynth.evaluation.metrics.lite2 import EfficientNetLite2
+from semsynth.models.lite2 import EfficientNetLite2
 from semsynth.training.distill.discriminator import (
     Discriminator,
     FrozenFeatures,

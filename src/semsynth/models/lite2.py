@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semsynth.core.errors import UserError
-from semsynth.core.safe_load import load_state_dict
-from semsynth.evaluation.metrics.stlpips import weights_in_package
+from semsynth.core.safe_load import load_state_dict, weights_in_package
 
 SIZE = 260
 DIMENSIONS = 1280
@@ -38,7 +37,7 @@ _STEM = 32
 # Channels of the features of strides 2, 4, 8 and 16, the last of a stage each.
 PYRAMID = (16, 24, 48, 120)
 # The training's: levels 0 to 255, less 127, over 128.
-_MEAN, _STD = 127.0, 128.0
+MEAN, STD = 127.0, 128.0
 
 
 class SameConv2d(nn.Conv2d):
@@ -121,6 +120,11 @@ class EfficientNetLite2(nn.Module):
             raise UserError(f"{path.name}: not EfficientNet-Lite2 ({reason})") from None
         return network.eval()
 
+    def without_head(self) -> EfficientNetLite2:
+        """Return this network without the layers behind the last feature map (``pyramid``)."""
+        del self._conv_head, self._bn1, self._fc
+        return self
+
     def fused(self) -> EfficientNetLite2:
         """Return this network with each norm in its convolution: the same features, faster."""
         pairs = {
@@ -146,20 +150,21 @@ class EfficientNetLite2(nn.Module):
         features: Tensor = F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
         return features
 
-    def pyramid(self, images_BCHW: Tensor) -> list[Tensor]:
+    def pyramid(self, images_BCHW: Tensor, levels: int = len(PYRAMID)) -> list[Tensor]:
         """Return the features before each halving, of strides 2, 4, 8 and 16.
 
-        They are (B, C, H / stride, W / stride), rounded up, with C of ``PYRAMID``.
+        They are (B, C, H / stride, W / stride), rounded up, with C of ``PYRAMID``. A fifth level
+        are those of stride 32, before the head.
         """
         x = F.relu6(self._bn0(self._conv_stem(images_BCHW)))
         found: list[Tensor] = []
         for block in self._blocks:
             if block.stride == 2:
                 found.append(x)
-                if len(found) == len(PYRAMID):
-                    break
+                if len(found) == levels:
+                    return found
             x = block(x)
-        return found
+        return [*found, x]
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return logits (B, 1000) of the network's input."""
@@ -171,4 +176,4 @@ def lite2_input(image_HWC: npt.NDArray[np.uint8]) -> Tensor:
     """Return the network's input (3, 260, 260) for an RGB image of levels 0 to 255."""
     resized = Image.fromarray(image_HWC).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     levels = torch.from_numpy(np.array(resized, np.float32)).permute(2, 0, 1)
-    return (levels - _MEAN) / _STD
+    return (levels - MEAN) / STD
