@@ -78,6 +78,11 @@ VERBS: dict[str, Verb] = {
         config="semsynth.pipelines.generate.config:GenerateConfig",
         function="semsynth.pipelines.generate.run:generate",
     ),
+    "edit": Verb(
+        "make new training pairs by editing pairs: objects moved, removed, transplanted",
+        config="semsynth.augmentation.edits.config:EditConfig",
+        function="semsynth.augmentation.edits.run:edit",
+    ),
     "evaluate": Verb(
         "score generated images and write a report",
         config="semsynth.evaluation.config:EvaluateConfig",
@@ -151,7 +156,7 @@ VERBS: dict[str, Verb] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("prepare",),
     "training": ("plan", "train", "submit", "status", "recipes"),
-    "images": ("models", "generate", "evaluate", "augment", "experiment"),
+    "images": ("models", "edit", "generate", "evaluate", "augment", "experiment"),
     "segmenters": ("segment",),
     "other formats": ("import", "export"),
     "this installation": ("demo", "doctor", "completion"),

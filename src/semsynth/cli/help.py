@@ -126,6 +126,25 @@ HELP: dict[str, _Help] = {
             "computing": "device precision compile cache batch_size shard reference",
         },
     ),
+    "edit": _Help(
+        {
+            "look at some first": "semsynth edit --data prepared --output edited --preview",
+            "rare objects of other images, where a segmenter is weak": (
+                "semsynth edit --data prepared --kinds transplant --hard segmenter/segmenter.json "
+                "--count 400 --output edited"
+            ),
+            "then make their images look right": (
+                "semsynth generate --model run --data edited --split train --from-image "
+                "--strength 0.5 --keep outside --output harmonised"
+            ),
+        },
+        {
+            "data": "data output overwrite split",
+            "edits": "count kinds classes rare_weight hard upright margin preview seed",
+            "foreign masks": "donors donor_split donor_kind to_kind label_map",
+            "computing": "workers",
+        },
+    ),
     "evaluate": _Help(
         {
             "score samples of semsynth generate": (

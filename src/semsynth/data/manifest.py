@@ -1,4 +1,4 @@
-"""``manifest.jsonl``: how each generated image of a folder was made."""
+"""``manifest.jsonl``, ``edits.jsonl``: how each generated or edited image of a folder was made."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from semsynth.core.errors import UserError
 from semsynth.core.paths import path_name
 
 MANIFEST = "manifest.jsonl"
+EDITS = "edits.jsonl"
+# The kinds of folders whose images were made here (core.outputs).
+SYNTHETIC = ("samples", "edited", "filtered")
+
+
+def is_made(folder: Path) -> bool:
+    """Whether the images of a folder were generated or edited: it says how each was made."""
+    return any((folder / name).exists() for name in (MANIFEST, EDITS))
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a folder's ``manifest.jsonl``; none where there is no such file.
+    """Return the lines of a folder's ``manifest.jsonl``, or ``edits.jsonl``; none without one.
 
     Raises:
         UserError: a line is broken, or names a file outside of the folder.
     """
-    path = folder / MANIFEST
-    if not path.exists():
+    there = [folder / name for name in (MANIFEST, EDITS) if (folder / name).exists()]
+    if not there:
         return []
+    path = there[0]
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:

@@ -23,6 +23,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
 from semsynth.data.info import INFO, ImageFormat, ImageInfo, file_path, format_of
 from semsynth.data.labels import Array
+from semsynth.data.manifest import SYNTHETIC
 from semsynth.data.records import (
     FOLDERS,
     ImageRecord,
@@ -212,7 +213,7 @@ class PreparedWriter:
             UserError: the folder belongs to something else or was made with another ``key``.
         """
         self.root = claim_output_dir(folder, kind, key or {})
-        self._origin: Origin = "synthetic" if kind == "samples" else "real"
+        self._origin: Origin = "synthetic" if kind in SYNTHETIC else "real"
         self.form = form
         self._progress = self.root / f".progress-{shard}.jsonl"
         self._records: dict[tuple[str, str], ImageRecord] = {}

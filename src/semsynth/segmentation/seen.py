@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from semsynth.core.logging import progress
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.manifest import MANIFEST
+from semsynth.data.manifest import is_made
 from semsynth.data.records import read_records
 from semsynth.data.resize import Box
 
@@ -76,7 +76,7 @@ class SeenImages:
         found: dict[bool, set[bytes]] = {False: set(), True: set()}
         for data, split in used:
             # A subset of samples has their source, not their manifest.
-            generated = (data.root / MANIFEST).exists() or data.info.source.startswith("checkpoint")
+            generated = is_made(data.root) or data.info.source.startswith("checkpoint")
             raw = raw_file_digests(data, split)
             found[generated].update(raw[stem] for stem in data.stems(split) if stem in raw)
             for stem in progress(data.stems(split), f"digests of {split}", unit="image"):

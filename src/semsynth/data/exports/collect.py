@@ -13,7 +13,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports.base import SPLITS, Collection, Item, Part
 from semsynth.data.hub_files import Origin
 from semsynth.data.labels import check_same_labels
-from semsynth.data.manifest import MANIFEST, read_manifest
+from semsynth.data.manifest import SYNTHETIC, is_made, read_manifest
 
 
 def collect(folders: Sequence[Path], flat: bool, synthetic_split: str | None) -> Collection:
@@ -75,8 +75,8 @@ def _open(folder: Path) -> Part:
     found = read_json(marker) if marker.exists() else {}
     lines = read_manifest(data.root)
     # The manifest tells, where a folder was copied without its marker.
-    made_here = isinstance(found, dict) and found.get("kind") == "samples"
-    origin: Origin = "synthetic" if made_here or (data.root / MANIFEST).exists() else "real"
+    made_here = isinstance(found, dict) and found.get("kind") in SYNTHETIC
+    origin: Origin = "synthetic" if made_here or is_made(data.root) else "real"
     return Part(data, origin, {(line["split"], line["stem"]): line for line in lines})
 
 

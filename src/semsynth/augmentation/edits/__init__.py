@@ -1,0 +1,1 @@
+"""`semsynth edit`: new training pairs, made by editing pairs of the data; no networks, no torch."""

@@ -1,0 +1,181 @@
+"""Which edit is made: all draws of an edit are functions of the seed and its number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semsynth.augmentation.edits import kinds as made
+from semsynth.augmentation.edits.config import Kind
+from semsynth.augmentation.edits.kinds import Edited, Refused
+from semsynth.augmentation.edits.pair import Pair, read_pair
+from semsynth.augmentation.edits.scene import Floats, Scene
+from semsynth.augmentation.edits.survey import Piece
+from semsynth.core.errors import UserError
+from semsynth.core.rng import derive_seed, numpy_rng
+from semsynth.data.dataset import PreparedDataset
+
+# Draws that may be refused until another kind is tried.
+_TRIES = 60
+# A class that a segmenter knows perfectly is still drawn, with so much of the weight of one that
+# it does not know at all.
+_KNOWN = 0.05
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A valid edit.
+
+    Attributes:
+        stem: of the new pair.
+        source: the stem of the pair that was edited.
+        before: that pair.
+        edited: what became of it.
+        line: what edits.jsonl says, without facts of the files.
+    """
+
+    stem: str
+    source: str
+    before: Pair
+    edited: Edited
+    line: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """Makes the edit of a number, in any process.
+
+    Attributes:
+        data: the pairs.
+        split: their split.
+        stems: those that may be edited.
+        scene: what was learned of them.
+        kinds: which edits, equally often.
+        weights: (K,) how often the objects of each class are drawn; 0: never.
+        seed: of all draws.
+    """
+
+    data: PreparedDataset
+    split: str
+    stems: tuple[str, ...]
+    scene: Scene
+    kinds: tuple[Kind, ...]
+    weights: Floats
+    seed: int
+
+    def draw(self, index: int) -> Drawn:
+        """Return the edit of a number.
+
+        Raises:
+            UserError: no draw gave a valid one; the most frequent reasons are named.
+        """
+        rng = numpy_rng(self.seed, "edit", index)
+        first = int(rng.integers(len(self.kinds)))
+        why: Counter[str] = Counter()
+        for kind in (*self.kinds[first:], *self.kinds[:first]):
+            for _ in range(_TRIES):
+                try:
+                    return self._try(kind, index, rng)
+                except Refused as refused:
+                    why[f"{kind}: {refused}"] += 1
+        reasons = "; ".join(f"{reason} ({n} times)" for reason, n in why.most_common(2))
+        raise UserError(
+            f"{self.data.root}: edit {index}: none of {sum(why.values())} draws is valid: "
+            f"{reasons}; choose other --kinds or --classes, or give more images"
+        )
+
+    def _try(self, kind: Kind, index: int, rng: np.random.Generator) -> Drawn:
+        makers: Mapping[Kind, Callable[[np.random.Generator], tuple[str, str, Pair, Edited]]] = {
+            "transplant": self._transplant,
+            "move": self._move,
+            "remove": self._remove,
+        }
+        source, name, before, edited = makers[kind](rng)
+        changed = edited.changed & before.inside
+        why = made.problem(before, edited.pair, changed, self.data.labels)
+        if why:
+            raise Refused(why)
+        stem = f"{source}__e{index:05d}"
+        line = {
+            "stem": stem,
+            "source": source,
+            "split": self.split,
+            "index": index,
+            "seed": derive_seed(self.seed, "edit", index),
+            "kind": kind,
+            "class": name,
+            "donor": None,
+            **edited.facts,
+            "pixels": int(changed.sum()),
+            "image": "pasted" if edited.valid else "to be generated",
+        }
+        return Drawn(stem, source, before, edited, line)
+
+    def _read(self, stem: str) -> Pair:
+        return read_pair(self.data, self.split, stem)
+
+    def _object(self, rng: np.random.Generator, weighted: bool = True) -> Piece:
+        """Draw a class, then one of its objects; all objects alike where not ``weighted``."""
+        pieces = self.scene.pieces
+        some = [i for i in np.flatnonzero(self.weights).tolist() if pieces.get(i)]
+        weights = np.array([self.weights[i] if weighted else len(pieces[i]) for i in some])
+        label = some[int(rng.choice(len(some), p=weights / weights.sum()))]
+        return pieces[label][int(rng.integers(len(pieces[label])))]
+
+    def _transplant(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
+        piece = self._object(rng)
+        kind = self.data.record(self.split, piece.stem).kind
+        others = [
+            stem
+            for stem in self.stems
+            if stem != piece.stem and self.data.record(self.split, stem).kind == kind
+        ]
+        if not others:
+            raise Refused("there is no other image of its kind")
+        target = others[int(rng.integers(len(others)))]
+        before = self._read(target)
+        edited = made.transplant(self.scene, piece, self._read(piece.stem), before, rng)
+        return target, self._name(piece), before, edited
+
+    def _move(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
+        piece = self._object(rng)
+        before = self._read(piece.stem)
+        return piece.stem, self._name(piece), before, made.move(self.scene, piece, before, rng)
+
+    def _remove(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
+        piece = self._object(rng, weighted=False)
+        before = self._read(piece.stem)
+        return piece.stem, self._name(piece), before, made.remove(self.scene, piece, before)
+
+    def _name(self, piece: Piece) -> str:
+        return self.data.labels.names[piece.label]
+
+
+def class_weights(
+    scene: Scene, names: Mapping[int, str], rare: float, ious: Mapping[str, float] | None
+) -> Floats:
+    """Return how often objects of each class (K,) are drawn: more of rare and of hard ones.
+
+    Args:
+        scene: which classes come as objects, and how many pixels each has.
+        names: of the classes by id.
+        rare: the exponent of 1 / frequency.
+        ious: IoU, 0 to 1, by name; a class without one counts as the mean of the others.
+    """
+    shares = scene.pixels / max(int(scene.pixels.sum()), 1)
+    weights = np.where(scene.objects & (shares > 0), np.maximum(shares, 1e-9) ** -rare, 0.0)
+    if ious:
+        mean = float(np.mean(list(ious.values())))
+        for i, name in names.items():
+            weights[i] *= _KNOWN + (1 - _KNOWN) * (1 - ious.get(name, mean))
+    return np.asarray(weights / max(weights.sum(), 1e-12), np.float64)
+
+
+def editable(scene: Scene, stems: Sequence[str]) -> dict[int, list[Piece]]:
+    """Return the objects of each class that are in some of the pairs."""
+    known = set(stems)
+    return {i: [p for p in some if p.stem in known] for i, some in scene.pieces.items()}

@@ -1,0 +1,158 @@
+"""The kinds of edits that move pixels: transplant, move, remove; and what every edit must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from semsynth.augmentation.edits.pair import Pair, cut_out, filled, grown, paste
+from semsynth.augmentation.edits.place import Placed, put
+from semsynth.augmentation.edits.scene import Scene
+from semsynth.augmentation.edits.survey import LEAST, Bools, Piece
+from semsynth.data.labels import Array, LabelSet
+
+# Where there is an up and a down, ground classes go on to the left and right.
+_ROWS_APART = 2.0
+
+
+class Refused(Exception):
+    """A draw that gives no valid edit; its text says why."""
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A pair that was edited.
+
+    Attributes:
+        pair: as it is now.
+        changed: (H, W) pixels whose label or colour was decided by the edit.
+        valid: whether the pixels show what the mask says, as far as pasting goes; False: the
+            region must be generated.
+        facts: what edits.jsonl says of it.
+    """
+
+    pair: Pair
+    changed: Bools
+    valid: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def transplant(
+    scene: Scene, piece: Piece, donor: Pair, target: Pair, rng: np.random.Generator
+) -> Edited:
+    """Put an object of one pair into another one, pixels and labels.
+
+    Raises:
+        Refused: there is no place for it.
+    """
+    placed = put(scene, piece, cut_out(donor, piece), target, rng)
+    if isinstance(placed, str):
+        raise Refused(placed)
+    return _pasted(target, piece, placed, {"donor": piece.stem})
+
+
+def _pasted(target: Pair, piece: Piece, placed: Placed, facts: dict[str, Any]) -> Edited:
+    pair = paste(target, placed.cutout, placed.visible, placed.place, piece.label)
+    facts |= {"from_box": as_box(piece.box), "box": box_of(placed.visible)}
+    facts |= {"scale": round(placed.scale, 4), "turned": placed.turned[0] * 90}
+    facts |= {"mirrored": placed.turned[1]}
+    return Edited(pair, placed.visible, True, facts)
+
+
+def move(scene: Scene, piece: Piece, source: Pair, rng: np.random.Generator) -> Edited:
+    """Put an object elsewhere in its own image; what it leaves is filled in.
+
+    Raises:
+        Refused: there is no other place for it, or nothing that could be where it was.
+    """
+    cutout = cut_out(source, piece)
+    without = remove(scene, piece, source)
+    placed = put(scene, piece, cutout, without.pair, rng)
+    if isinstance(placed, str):
+        raise Refused(placed)
+    old = _pixels(piece, source)
+    if (placed.visible & old).sum() > 0.5 * placed.visible.sum():
+        raise Refused("the object would stay where it is")
+    edited = _pasted(without.pair, piece, placed, {})
+    return Edited(edited.pair, edited.changed | without.changed, True, edited.facts)
+
+
+def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
+    """Take an object away; its place becomes what is around it, labels and pixels.
+
+    Raises:
+        Refused: nothing but objects is around it.
+    """
+    hole = _pixels(piece, source)
+    candidates = ~scene.objects
+    if scene.ignore_id is not None:
+        candidates[scene.ignore_id] = False
+    sources = candidates[source.mask] & source.inside
+    if not sources.any():
+        raise Refused("nothing could be where the object is: there are objects alone")
+    pair = filled(source, hole, sources, _ROWS_APART if scene.upright else 1.0)
+    changed = hole | np.any(pair.image != source.image, axis=-1)
+    return Edited(pair, changed, True, {"box": as_box(piece.box)})
+
+
+def _pixels(piece: Piece, pair: Pair) -> Bools:
+    top, left, bottom, right = piece.box
+    found = np.zeros(pair.mask.shape, bool)
+    found[top:bottom, left:right] = piece.find(pair.mask, pair.instances)
+    return found
+
+
+def as_box(box: Sequence[int]) -> list[int]:
+    """Return top, left, bottom, right as top, left, height, width."""
+    top, left, bottom, right = (int(x) for x in box)
+    return [top, left, bottom - top, right - left]
+
+
+def box_of(pixels: Bools) -> list[int]:
+    """Return top, left, height, width of pixels (H, W), at least one of which is True."""
+    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+    return as_box((rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
+
+
+def problem(before: Pair, after: Pair, changed: Bools, labels: LabelSet) -> str:
+    """Return why an edit is not valid; empty: it is.
+
+    A map may not lose all that it shows, no class may be left with fewer than 20 pixels, no
+    object either; instances have one class each, and nothing else than what was edited differs.
+    """
+    inside = before.inside
+    if not (changed & inside).any():
+        return "nothing would change"
+    n = labels.max_id + 1
+    old, new = (np.bincount(pair.mask[inside].ravel(), minlength=n) for pair in (before, after))
+    if labels.ignore_id is not None:
+        old[labels.ignore_id] = new[labels.ignore_id] = 0
+    if (new > 0).sum() < min(2, (old > 0).sum()):
+        return "the edit would empty the map"
+    few = (new > 0) & (new < LEAST) & (new != old)
+    if few.any():
+        name = labels.names[int(few.argmax())]
+        return f"'{name}' would be left with fewer than {LEAST} pixels"
+    if before.instances is not None and after.instances is not None:
+        return _problem_of_instances(before.instances, after.instances, after.mask, changed)
+    return ""
+
+
+def _problem_of_instances(before: Array, after: Array, mask: Array, changed: Bools) -> str:
+    old, new = np.bincount(before.ravel()), np.bincount(after.ravel())
+    for value in np.unique(before[changed]).tolist():
+        rest = int(new[value]) if value < len(new) else 0
+        if value and 0 < rest < min(LEAST, old[value]):
+            return f"an instance would be left with fewer than {LEAST} pixels"
+    for value in np.unique(after[changed]).tolist():
+        if value and len(np.unique(mask[after == value])) > 1:
+            return "an instance would be of two classes"
+    return ""
+
+
+def region(changed: Bools, margin: int) -> Array:
+    """Return the region (H, W) uint8 of an edit: 255 for what was edited and ``margin`` around."""
+    return np.where(grown(changed, margin), np.uint8(255), np.uint8(0))

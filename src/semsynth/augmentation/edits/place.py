@@ -1,0 +1,239 @@
+"""Where an object may stand in another pair, and what of it is seen there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from semsynth.augmentation.edits.pair import Cutout, Pair, footprint
+from semsynth.augmentation.edits.scene import Scene
+from semsynth.augmentation.edits.survey import (
+    LEAST,
+    Bools,
+    Counts,
+    Piece,
+    lower_edge,
+    pieces_of,
+)
+from semsynth.data.labels import Array
+
+# Larger ones would be blurred, smaller ones too few pixels to tell what they are.
+_SCALES = (0.35, 1.6)
+# So much of the lower edge must be on what such objects stand on; so much of it must be seen.
+_SUPPORTED, _SEEN = 0.75, 0.6
+# How far objects stand from where others of their class do, as a share of height and width.
+_SPREAD = (0.05, 0.12)
+_TRIES = 30
+# How far what hangs may move up and down, as a share of the height.
+_HANG = 0.04
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object at its place.
+
+    Attributes:
+        cutout: as it is there: scaled, turned.
+        place: row and column of its upper left corner.
+        visible: (H, W) the pixels that it covers.
+        scale: its size there over that in its own image.
+        turned: quarters counterclockwise, and whether it was mirrored.
+    """
+
+    cutout: Cutout
+    place: tuple[int, int]
+    visible: Bools
+    scale: float
+    turned: tuple[int, bool]
+
+
+def put(
+    scene: Scene, piece: Piece, cutout: Cutout, pair: Pair, rng: np.random.Generator
+) -> Placed | str:
+    """Return an object at a place of a pair where the data say that one could be.
+
+    Args:
+        scene: what was learned of the data.
+        piece: the object.
+        cutout: its pixels.
+        pair: where it goes.
+        rng: decides among the places.
+
+    Returns:
+        The object there; or, in words, why there is none.
+    """
+    shares = scene.place_shares(piece.label)
+    if not scene.upright:
+        return _put_flat(shares, cutout, pair, rng)
+    ends = _run_ends(pair.mask)
+    others = [
+        (other, pixels)
+        for other, pixels in pieces_of(piece.stem, pair.mask, pair.instances, pair.content)
+        if scene.objects[other.label]
+    ]
+    weights = _weights(scene, piece, pair, shares)
+    total = weights.sum()
+    if total <= 0:
+        return "nothing in the image that such an object stands on"
+    why = ""
+    for spot in rng.choice(weights.size, _TRIES, p=(weights / total).ravel()).tolist():
+        low, column = divmod(spot, weights.shape[1])
+        found = _put_upright(scene, piece, cutout, pair, (low, column))
+        if isinstance(found, str):
+            why = found
+            continue
+        hidden = _hidden(scene, piece.label, low, pair.mask, ends, others)
+        seen = found.visible & ~hidden
+        if (why := _unseen(seen, found.visible)) or (why := _spoils(scene, piece, seen, others)):
+            continue
+        return Placed(found.cutout, found.place, seen, found.scale, found.turned)
+    return why
+
+
+def _weights(scene: Scene, piece: Piece, pair: Pair, shares: Array) -> Array:
+    """Return how well the lower edge's middle may be above each pixel (H, W): 0 is nowhere."""
+    height, width = pair.mask.shape
+    weights = shares[pair.mask] * pair.inside
+    rows = np.arange(height)
+    scales = np.array([scene.scale(piece.label, piece.box[2], row) or 0.0 for row in range(height)])
+    good = (scales >= _SCALES[0]) & (scales <= _SCALES[1])
+    if not scene.stands[piece.label]:
+        good &= np.abs(rows - piece.box[2]) <= _HANG * height
+    weights *= good[:, None]
+    bases = scene.bases[piece.label]
+    if len(bases):
+        prior: Array = np.zeros((height, width), np.float32)
+        low = bases[:, 0].astype(int).clip(0, height - 1)
+        np.add.at(prior, (low, bases[:, 1].astype(int).clip(0, width - 1)), 1.0)
+        spread = (_SPREAD[0] * height, _SPREAD[1] * width)
+        prior = cv2.GaussianBlur(prior, (0, 0), spread[1], sigmaY=spread[0])
+        weights = weights * (prior / max(float(prior.max()), 1e-9) + 0.01)
+    return np.asarray(weights, np.float64)
+
+
+def _put_upright(
+    scene: Scene, piece: Piece, cutout: Cutout, pair: Pair, spot: tuple[int, int]
+) -> Placed | str:
+    """Return an object whose lower edge ends above the pixel ``spot``; or why it cannot."""
+    low, column = spot
+    scale = scene.scale(piece.label, piece.box[2], low)
+    if scale is None:
+        return "no place below the horizon"
+    # A car left of the camera shows its right side.
+    middle = pair.mask.shape[1] / 2
+    flip = bool(scene.stands[piece.label]) and (piece.center < middle) != (column < middle)
+    there = cutout.turned(0, flip).scaled(scale)
+    height, width = there.shape.shape
+    place = (low - height, column - width // 2)
+    top, left, _, _ = pair.content
+    inside = pair.inside
+    full = footprint(there, place, pair.mask.shape)
+    wanted = int(there.shape.sum())
+    if piece.cut[0]:
+        # It went on above the image: it must do so again.
+        if place[0] > top:
+            return "an object that is cut off above has no place"
+        wanted = int(full.sum())
+    if wanted < LEAST:
+        return f"fewer than {LEAST} pixels of the object would be there"
+    if place[1] < left or int((full & inside).sum()) < wanted:
+        return "the object does not fit into the image"
+    rows, columns = lower_edge(full)
+    keep = rows + 1 < pair.mask.shape[0]
+    shares = scene.place_shares(piece.label)
+    supported = shares[pair.mask[rows[keep] + 1, columns[keep]]] > 0
+    if not len(supported) or supported.mean() < _SUPPORTED:
+        return "its lower edge would be on what such objects do not stand on"
+    return Placed(there, place, full & inside, scale, (0, flip))
+
+
+def _hidden(
+    scene: Scene,
+    label: int,
+    low: int,
+    mask: Array,
+    ends: Counts,
+    others: list[tuple[Piece, Bools]],
+) -> Bools:
+    """Return what is in front (H, W) of an object whose lower edge is at row ``low``.
+
+    What ends lower is nearer: other objects, and walls by column. What hangs is in front if the
+    data show it so, and hides nothing otherwise. Ground and sky are behind all.
+    """
+    walls = ~scene.objects & ~scene.ground
+    below = np.minimum(ends + 1, len(mask) - 1)
+    on_ground = scene.ground[np.take_along_axis(mask, below, 0)]
+    found: Bools = walls[mask] & on_ground & (ends + 1 > low)
+    if not scene.stands[label]:
+        found[:] = False
+    for other, pixels in others:
+        often = scene.in_front[other.label, label]
+        if scene.stands[other.label] and scene.stands[label]:
+            is_nearer = other.box[2] > low
+        else:
+            is_nearer = not np.isnan(often) and often > 0.5
+        if is_nearer:
+            top, left, bottom, right = other.box
+            found[top:bottom, left:right] |= pixels
+    return found
+
+
+def _unseen(seen: Bools, full: Bools) -> str:
+    """Return why too little of an object is seen; empty: enough is."""
+    count = int(seen.sum())
+    if count < LEAST or count < _SEEN * full.sum():
+        return "too much of the object would be hidden"
+    _, _, stats, _ = cv2.connectedComponentsWithStats(seen.astype(np.uint8), connectivity=8)
+    if stats[1:, cv2.CC_STAT_AREA].max() < 0.5 * full.sum():
+        return "the object would be cut to pieces"
+    return ""
+
+
+def _spoils(scene: Scene, piece: Piece, seen: Bools, others: list[tuple[Piece, Bools]]) -> str:
+    """Return why an object may not cover others as it does; empty: it may."""
+    for other, pixels in others:
+        top, left, bottom, right = other.box
+        covered = int((seen[top:bottom, left:right] & pixels).sum())
+        if not covered:
+            continue
+        rest = other.area - covered
+        if rest < max(LEAST, 0.3 * other.area):
+            return "another object would be covered, or cut to a sliver"
+    return ""
+
+
+def _run_ends(mask: Array) -> Counts:
+    """Return for each pixel the last row of the run of its class in its column: (H, W)."""
+    ends = np.empty(mask.shape, np.int64)
+    ends[-1] = len(mask) - 1
+    for row in range(len(mask) - 2, -1, -1):
+        ends[row] = np.where(mask[row] == mask[row + 1], ends[row + 1], row)
+    return ends
+
+
+def _put_flat(shares: Array, cutout: Cutout, pair: Pair, rng: np.random.Generator) -> Placed | str:
+    """Return an object at any place, turned and mirrored, that lies wholly in what it lies in."""
+    turned = int(rng.integers(4)), bool(rng.integers(2))
+    there = cutout.turned(*turned)
+    height, width = there.shape.shape
+    rows, columns = pair.mask.shape
+    if height > rows or width > columns:
+        return "the object does not fit into the image"
+    taken = (~((shares[pair.mask] > 0) & pair.inside)).astype(np.float32)
+    # Sums under the object at each place of its upper left corner (cv2 has it as a correlation).
+    sums = cv2.filter2D(
+        taken,
+        cv2.CV_32F,
+        there.shape.astype(np.float32),
+        anchor=(0, 0),
+        borderType=cv2.BORDER_CONSTANT,
+    )
+    free = sums[: rows - height + 1, : columns - width + 1] < 0.5
+    spots = np.flatnonzero(free)
+    if not len(spots):
+        return "no room for the object on what such objects lie in"
+    top, left = divmod(int(spots[rng.integers(len(spots))]), free.shape[1])
+    visible = footprint(there, (top, left), pair.mask.shape)
+    return Placed(there, (top, left), visible, 1.0, turned)

@@ -1,0 +1,311 @@
+"""`semsynth edit`: from a prepared data set to edited pairs, a data set of their own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semsynth.augmentation.edits.config import EditConfig, Kind
+from semsynth.augmentation.edits.draw import Drawer, class_weights, editable
+from semsynth.augmentation.edits.kinds import region
+from semsynth.augmentation.edits.preview import clear_preview, preview
+from semsynth.augmentation.edits.scene import Scene, learn
+from semsynth.augmentation.edits.survey import LEAST, ImageSurvey, Surveyor
+from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_json, write_bytes, write_text
+from semsynth.core.logging import logger, progress_bar
+from semsynth.core.outputs import Output
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import LabelSet
+from semsynth.data.manifest import EDITS
+from semsynth.data.pool import run_all
+from semsynth.data.records import ImageRecord, PreparedFormat
+from semsynth.data.writer import (
+    PreparedSample,
+    PreparedWriter,
+    encode_image,
+    record_of,
+    write_sample,
+)
+
+KIND = "edited"
+# Fewer images have no layout to learn.
+_LEAST_IMAGES = 4
+_PART = ".edits.part.jsonl"
+# What of the flags decides an edit.
+_IN_KEY = ("split", "rare_weight", "donor_split", "donor_kind", "to_kind", "upright", "seed")
+_MADE: tuple[Kind, ...] = ("transplant", "move", "remove")
+
+
+def edit(config: EditConfig) -> dict[str, Any]:
+    """Make edited pairs as ``config`` says; return JSON values.
+
+    Raises:
+        UserError: nothing to edit, or no valid edit was found; or the output is something else's.
+    """
+    drawer = prepare_edits(config)
+    if config.preview:
+        return preview(config, drawer)
+    return _write(config, drawer)
+
+
+def prepare_edits(config: EditConfig) -> Drawer:
+    """Open the data, learn what its masks say, and return what makes the edits.
+
+    Raises:
+        UserError: fewer than 4 images, a class without objects, or scores of no class.
+    """
+    data = PreparedDataset.open(config.data)
+    stems = _stems(config, data)
+    wanted = _wanted(config, data)
+    ious = None if config.hard is None else read_ious(config.hard, data.labels)
+    surveys: list[ImageSurvey] = []
+    with progress_bar(len(stems), "reading masks", "mask") as bar:
+
+        def take(survey: ImageSurvey) -> None:
+            surveys.append(survey)
+            bar.update()
+
+        run_all(Surveyor(data, config.split), stems, take, config.workers, len(stems))
+    surveys.sort(key=lambda survey: survey.stem)
+    scene = learn(surveys, data.labels, (data.height, data.width), wanted, config.upright)
+    scene = replace(scene, pieces=editable(scene, stems))
+    weights = class_weights(scene, data.labels.names, config.rare_weight, ious)
+    kinds = _kinds(config, scene, data)
+    _check_objects(scene, wanted, data, config.split)
+    _say(scene, data, kinds)
+    return Drawer(data, config.split, tuple(stems), scene, kinds, weights, config.seed)
+
+
+def _stems(config: EditConfig, data: PreparedDataset) -> list[str]:
+    stems = data.stems(config.split)
+    if config.to_kind is not None:
+        kinds = {stem: data.record(config.split, stem).kind for stem in stems}
+        stems = [stem for stem in stems if kinds[stem] == config.to_kind]
+        known = sorted({kind for kind in kinds.values() if kind})
+        if not stems:
+            raise UserError(
+                f"--to-kind: '{config.to_kind}' is no kind of the images of {data.root}; "
+                f"{'they are ' + abbreviate(known) if known else 'it records none'}"
+            )
+    if len(stems) < _LEAST_IMAGES:
+        raise UserError(
+            f"{data.root}: split '{config.split}' has {len(stems)} images to edit; at least "
+            f"{_LEAST_IMAGES} are needed"
+        )
+    if not data.has_images(config.split):
+        raise UserError(
+            f"{data.root}: split '{config.split}' has masks without images; edits need both"
+        )
+    return stems
+
+
+def _wanted(config: EditConfig, data: PreparedDataset) -> list[int]:
+    """Return the ids of ``--classes``; each must have enough pixels."""
+    ids = {label.name: label.id for label in data.labels.labels}
+    pixels = data.info.splits[config.split].class_pixels
+    for name in config.classes:
+        if name not in ids or ids[name] == data.labels.ignore_id:
+            known = abbreviate([n for n, i in ids.items() if i != data.labels.ignore_id], 12)
+            raise UserError(f"--classes: '{name}' is not a class of {data.root}; it has {known}")
+        if pixels.get(name, 0) < LEAST:
+            raise UserError(
+                f"--classes: '{name}' has {pixels.get(name, 0)} pixels in '{config.split}' of "
+                f"{data.root}; at least {LEAST} are needed for an object"
+            )
+    return [ids[name] for name in config.classes]
+
+
+def read_ious(path: Path, labels: LabelSet) -> dict[str, float]:
+    """Read the IoU of each class from a JSON file: the first ``per_class`` in it, at any depth.
+
+    Raises:
+        UserError: there is none, or none of these classes.
+    """
+
+    def search(value: Any) -> dict[str, float] | None:
+        if not isinstance(value, dict):
+            return None
+        found = value.get("per_class")
+        if isinstance(found, dict):
+            ious = {n: x.get("iou") if isinstance(x, dict) else x for n, x in found.items()}
+            return {n: float(x) for n, x in ious.items() if isinstance(x, int | float)}
+        return next((some for inner in value.values() if (some := search(inner))), None)
+
+    if not path.is_file():
+        raise UserError(f"--hard: {path}: no such file; give segmenter.json or report.json")
+    ious = search(read_json(path))
+    if ious is None:
+        raise UserError(f"{path}: has no IoU by class (`per_class`); give segmenter.json")
+    known = {name: iou for name, iou in ious.items() if name in set(labels.names.values())}
+    if not known:
+        raise UserError(
+            f"{path}: its classes ({abbreviate(list(ious))}) are not those of the data; give the "
+            "scores of a segmenter of the same labels"
+        )
+    return known
+
+
+def _kinds(config: EditConfig, scene: Scene, data: PreparedDataset) -> tuple[Kind, ...]:
+    return config.chosen or _MADE
+
+
+def _check_objects(scene: Scene, wanted: list[int], data: PreparedDataset, split: str) -> None:
+    without = [i for i in wanted if not scene.pieces.get(i)]
+    if without:
+        raise UserError(
+            f"{data.root}: split '{split}' has no whole object of '{data.labels.names[without[0]]}'"
+            f" ({LEAST} pixels or more, not cut by the border); choose other --classes"
+        )
+    if not any(scene.pieces.get(i) for i in np.flatnonzero(scene.objects).tolist()):
+        raise UserError(
+            f"{data.root}: no class of '{split}' comes as whole objects; say which are with "
+            "--classes"
+        )
+
+
+def _say(scene: Scene, data: PreparedDataset, kinds: tuple[Kind, ...]) -> None:
+    names = data.labels.names
+    objects = [
+        f"{names[i]} ({len(scene.pieces[i])})"
+        for i in np.flatnonzero(scene.objects).tolist()
+        if scene.pieces.get(i)
+    ]
+    if not scene.upright:
+        layout = "no up and down: objects are turned and mirrored, at any place"
+    elif scene.horizon is None:
+        layout = "an up and a down; sizes do not depend on the row"
+    else:
+        layout = f"an up and a down; objects stand below row {scene.horizon:.0f}, larger below"
+    logger.info(f"{data.root}: {layout}")
+    logger.info(f"objects: {abbreviate(objects, 12)}; edits: {', '.join(kinds)}")
+
+
+@dataclass(frozen=True)
+class _EditJob:
+    """Makes an edit and writes its files, in any process."""
+
+    drawer: Drawer
+    root: Path
+    form: PreparedFormat
+    margin: int
+
+    def run(self, index: int, /) -> tuple[dict[str, Any], ImageRecord]:
+        drawn, data = self.drawer.draw(index), self.drawer.data
+        split, pair = self.drawer.split, drawn.edited.pair
+        info = data.record(split, drawn.source)
+        sample = PreparedSample(
+            pair.image,
+            pair.mask,
+            data.original_size(split, drawn.source),
+            pair.content,
+            pair.instances,
+            info.resize,
+        )
+        path = self.root / region_path(split, drawn.stem)
+        area = region(drawn.edited.changed & drawn.before.inside, self.margin)
+        write_bytes(path, encode_image(area * drawn.before.inside, "png"))
+        record = write_sample(self.root, self.form, split, drawn.stem, sample)
+        return drawn.line, replace(record, group=info.group or "", kind=info.kind or "")
+
+
+def region_path(split: str, stem: str) -> str:
+    """Return the path of the region of an edited pair, below its data set."""
+    return f"regions/{split}/{stem}.png"
+
+
+def _write(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
+    data = drawer.data
+    clear_preview(config.output)
+    output = _output(config, drawer)
+    root = output.claim()
+    form = PreparedFormat(data.labels, data.height, data.width, data.info.resize, "png")
+    form = form.with_pixels(data.pixels)
+    writer = PreparedWriter(root, form, KIND, output.key)
+    lines = _lines_there(root)
+    if writer.is_finished and len(lines) >= config.count:
+        logger.info(f"{root}: has its {len(lines)} edits already")
+        return _summary(root, lines)
+    _take_up(writer, lines, data, config.split)
+    left = [index for index in range(config.count) if index not in lines]
+    job = _EditJob(drawer, root, form, config.margin_of(data.height))
+    with progress_bar(config.count, "edit", "pair", initial=len(lines)) as bar:
+
+        def take(result: tuple[dict[str, Any], ImageRecord]) -> None:
+            line, record = result
+            writer.add(record)
+            with (root / _PART).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            lines[line["index"]] = line
+            bar.update()
+
+        run_all(job, left, take, config.workers, len(left))
+    ordered = [lines[index] for index in sorted(lines)]
+    write_text(root / EDITS, "".join(json.dumps(line) + "\n" for line in ordered))
+    (root / _PART).unlink(missing_ok=True)
+    info = data.info
+    writer.finish(info.name, f"edited pairs of: {info.source}", info.licence)
+    output.complete()
+    return _summary(root, lines)
+
+
+def _output(config: EditConfig, drawer: Drawer) -> Output:
+    """Return the folder, and what decides the edits; their number does not."""
+    flags = {name: value for name, value in asdict(config).items() if name in _IN_KEY}
+    key: dict[str, Any] = {"format": 1, **flags, "kinds": list(drawer.kinds)}
+    key["margin"] = config.margin_of(drawer.data.height)
+    key["classes"] = sorted(config.classes)
+    key["weights"] = [float(f"{weight:.9g}") for weight in drawer.weights]
+    key["images"] = drawer.data.digest_of([config.split])
+    inputs = {"images": drawer.data.digests([config.split])}
+    return Output(config.output, KIND, key, inputs, config.overwrite)
+
+
+def _lines_there(root: Path) -> dict[int, dict[str, Any]]:
+    """Return what was made before, by number."""
+    lines: dict[int, dict[str, Any]] = {}
+    for name in (EDITS, _PART):
+        path = root / name
+        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue  # a killed run cut it short: that edit is made again
+            lines[line["index"]] = line
+    return lines
+
+
+def _take_up(
+    writer: PreparedWriter, lines: dict[int, dict[str, Any]], data: PreparedDataset, split: str
+) -> None:
+    """Record the edits of earlier runs; those without files are made again."""
+    known = PreparedDataset.open(writer.root) if writer.is_finished else None
+    for index, line in list(lines.items()):
+        if writer.done(split, line["stem"]):
+            continue
+        if known is None:
+            del lines[index]
+            continue
+        info, source = known.record(split, line["stem"]), data.record(split, line["source"])
+        record = record_of(writer.root, writer.form, split, line["stem"], info)
+        writer.add(replace(record, group=source.group or "", kind=source.kind or ""))
+
+
+def _summary(root: Path, lines: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    kinds: dict[str, int] = {}
+    classes: dict[str, int] = {}
+    for line in lines.values():
+        kinds[line["kind"]] = kinds.get(line["kind"], 0) + 1
+        if line["class"]:
+            classes[line["class"]] = classes.get(line["class"], 0) + 1
+    return {
+        "output": str(root),
+        "edits": len(lines),
+        "kinds": kinds,
+        "classes": classes,
+        "summary": ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())),
+    }
