@@ -225,17 +225,17 @@ class Stages:
         key = [real.key, None if donors is None else donors.key, _plain(given), count, seed]
 
         def build(folder: Path) -> None:
-            from semsynth.augmentation.edits.config import EditConfig  # type: ignore[import-not-found,unused-ignore]
-            from semsynth.augmentation.edits.run import edit  # type: ignore[import-not-found,unused-ignore]
+            from semsynth.augmentation.edits.config import EditConfig
+            from semsynth.augmentation.edits.run import edit
 
-            more = {} if donors is None else {"donors": donors.make()}
+            more: dict[str, Any] = {} if donors is None else {"donors": donors.make()}
             more |= {"data": real.make(), "output": folder}
             edit(EditConfig(count=count, seed=seed, **more, **given))
 
         return self.draw.plan("edited", key, build)
 
     def _edit_settings(self) -> dict[str, Any]:
-        from semsynth.augmentation.edits.config import EditConfig  # type: ignore[import-not-found,unused-ignore]
+        from semsynth.augmentation.edits.config import EditConfig
 
         return changes(self.config.edit, EditConfig, "--edit", OF_EDIT)
 
