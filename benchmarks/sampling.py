@@ -30,6 +30,7 @@ from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.run import evaluate
 from semsynth.models.codecs.codec import Codec
+from semsynth.pipelines.from_image import FromImage
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
@@ -131,10 +132,11 @@ class Generator:
         seeds: Sequence[int],
         settings: SamplerSettings,
         edges_BHW: npt.NDArray[Any] | None = None,
+        real: FromImage | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Generate images; see ``SemanticDiffusionPipeline.generate``."""
-        if edges_BHW is not None:
-            raise UserError("this benchmark needs a model without instance edges")
+        if edges_BHW is not None or real is not None:
+            raise UserError("this benchmark needs a model without instance edges, and no images")
         (images,) = self.pipe(
             mask_BHW,
             seeds=list(seeds),

@@ -116,12 +116,21 @@ HELP: dict[str, _Help] = {
             "masks that were drawn or edited, without images": (
                 "semsynth generate --model run --masks my_masks --output drawn"
             ),
+            "from the real images, half of whose noise levels are passed": (
+                "semsynth generate --model run --data prepared --split train --from-image "
+                "--strength 0.5 --output varied"
+            ),
+            "edited masks and images, of which only the edited regions change": (
+                "semsynth generate --model run --data edited --split train --from-image "
+                "--strength 0.5 --keep outside --output harmonised"
+            ),
         },
         {
             "data": (
                 "model data masks masks_as label_map output overwrite split per_mask limit "
                 "native_size small_masks"
             ),
+            "from real images": "from_image strength keep",
             "sampling": "sampler steps guidance_scale guidance_interval seed",
             "computing": "device precision compile cache batch_size shard reference",
         },

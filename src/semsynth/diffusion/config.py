@@ -286,15 +286,39 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+DEFAULT_STRENGTH = 0.5
+
+
+def check_strength(strength: Any, name: str = "strength") -> float:
+    """Return the strength of starting from an image, as a float.
+
+    Args:
+        strength: the share of the noise levels to start from.
+        name: what to call it.
+
+    Raises:
+        UserError: it is not above 0 and at most 1.
+    """
+    value = plain_value(strength)
+    if not is_number(value) or not 0 < value <= 1:
+        raise UserError(
+            f"{name} is {value!r}: must be above 0 (the image itself) and at most 1 (from noise)"
+        )
+    return float(value)
+
+
 def count_of(evaluations: int) -> str:
     """Return ``1 evaluation`` or ``4 evaluations``."""
     return f"{evaluations} evaluation{'s' * (evaluations != 1)}"
 
 
-def evaluation_times(timesteps: int, evaluations: int) -> list[int]:
+def evaluation_times(timesteps: int, evaluations: int, strength: float = 1.0) -> list[int]:
     """Return the timesteps at which a distilled model is evaluated, falling from T - 1.
 
-    Of 4: T - 1, 3 T / 4, T / 2 and T / 4 (rounded down).
+    Of 4: T - 1, 3 T / 4, T / 2 and T / 4 (rounded down). From an image, with ``strength`` below 1,
+    that share of them (rounded down, at least one), the first one exactly at ``strength`` of T.
     """
     later = [timesteps * rest // evaluations for rest in range(evaluations - 1, 0, -1)]
-    return [timesteps - 1, *later]
+    count = max(1, int(evaluations * strength + 1e-6))
+    first = min(max(1, round(strength * timesteps)), timesteps - 1)
+    return [first, *later[evaluations - count :]]

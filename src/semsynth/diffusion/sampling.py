@@ -25,6 +25,7 @@ from semsynth.diffusion.config import (
     evaluation_times,
 )
 from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
+from semsynth.diffusion.levels import Start, is_flow, level_at, noised
 from semsynth.diffusion.schedule import Schedule, from_x0, make_betas
 
 Denoise = Callable[[Tensor, NoiseLevel], DenoiserOutput]
@@ -56,6 +57,7 @@ def sample(
     noise_BCHW: Tensor,
     generators: Sequence[torch.Generator],
     on_step: OnStep | None = None,
+    start: Start | None = None,
 ) -> Tensor:
     """Run the reverse process from ``noise_BCHW`` and return x_0, (B, C, H, W).
 
@@ -66,21 +68,30 @@ def sample(
         noise_BCHW: standard normal noise, float32.
         generators: one for each image, for schedulers that add noise.
         on_step: called after each step.
+        start: of ``start_from``; None: from the noise alone.
     """
+    start = start or Start()
+    x = noised(scheduler, start, noise_BCHW)
+    if start.level is not None:
+        x = _clean(denoise(x, start.level), start)
+        changed = None if on_step is None else on_step(0, start.level.t, x)
+        return x if changed is None else changed
     accepted = inspect.signature(scheduler.step).parameters
-    extra = {"generator": list(generators)} if "generator" in accepted else {}
+    extra: dict[str, Any] = {"generator": list(generators)} if "generator" in accepted else {}
     learns = str(scheduler.config.get("variance_type")).startswith("learned")
     keeps_variance = learns and type(scheduler).__name__.startswith("DDPM")
     if hasattr(scheduler, "set_begin_index"):
         # Otherwise it searches for the first timestep, and takes the second of two equal ones.
-        scheduler.set_begin_index(0)
-    x = noise_BCHW * getattr(scheduler, "init_noise_sigma", 1.0)
+        scheduler.set_begin_index(start.index)
     with _clean_prediction(scheduler) as prediction:
-        for index, t in enumerate(scheduler.timesteps):
-            level = level_at(scheduler, index)
+        for index, t in enumerate(scheduler.timesteps[start.index :]):
+            level = level_at(scheduler, start.index + index)
             scaled = scheduler.scale_model_input(x, t) if _scales(scheduler) else x
             denoised = denoise(scaled, level)
-            output = from_x0(prediction, scaled, denoised.x0, level.alpha, level.sigma)
+            x0 = _clean(denoised, start)
+            output = from_x0(prediction, scaled, x0, level.alpha, level.sigma)
+            if "order" in accepted:  # LMS: it has as many derivatives as steps were taken
+                extra["order"] = min(accepted["order"].default, index + 1)
             if keeps_variance and denoised.variance is not None:
                 output = torch.cat([output, denoised.variance], dim=1)
             x = scheduler.step(output, t, x, **extra).prev_sample
@@ -90,27 +101,12 @@ def sample(
     return x
 
 
+def _clean(denoised: DenoiserOutput, start: Start) -> Tensor:
+    return denoised.x0 if start.keep is None else start.keep(denoised.x0)
+
+
 def _scales(scheduler: Any) -> bool:
     return hasattr(scheduler, "scale_model_input")
-
-
-def level_at(scheduler: Any, index: int) -> NoiseLevel:
-    """Return the noise level of a step, with the scheduler's own coefficients."""
-    t = float(scheduler.timesteps[index])
-    if is_flow(scheduler):
-        sigma = float(scheduler.sigmas[index])
-        # Some schedulers round their timesteps.
-        return NoiseLevel(sigma * scheduler.config["num_train_timesteps"], 1 - sigma, sigma)
-    if hasattr(scheduler, "sigmas"):
-        sigma = float(scheduler.sigmas[index])
-        if hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order:
-            # KDPM2: every other evaluation is at an interpolated level (ancestral: shifted by 1).
-            ancestral = type(scheduler).__name__ == "KDPM2AncestralDiscreteScheduler"
-            sigma = float(scheduler.sigmas_interpol[index - ancestral])
-        alpha = (1 + sigma**2) ** -0.5
-        return NoiseLevel(t, alpha, sigma * alpha)
-    alpha_bar = float(scheduler.alphas_cumprod[int(t)])
-    return NoiseLevel(t, alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
 
 
 @contextmanager
@@ -190,7 +186,7 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
     return kinds[name](**common)
 
 
-def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0) -> None:
+def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0, strength: float = 1.0) -> None:
     """Prepare ``scheduler`` for ``steps`` steps; of a distilled model, at ``evaluation_times``.
 
     Ancestral sampling gets its timesteps as a list, spaced as the official code spaces them: then
@@ -207,7 +203,7 @@ def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0) -> None:
     name, config = type(scheduler).__name__, scheduler.config
     levels = config["num_train_timesteps"]
     if evaluations:
-        scheduler.set_timesteps(timesteps=evaluation_times(levels, steps))
+        scheduler.set_timesteps(timesteps=evaluation_times(levels, steps, strength))
         return
     # Multistep solvers also need a level to end at.
     maximum = levels - ("solver_order" in config)
@@ -240,16 +236,6 @@ def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0) -> None:
             f"{name} mixes the levels of a flow with those of a diffusion: make it without "
             "use_karras_sigmas and the like"
         )
-
-
-def is_flow(scheduler: Any) -> bool:
-    """Whether a scheduler's path is the straight one of rectified flow."""
-    kind = type(scheduler)
-    if kind.__name__.startswith("FlowMatch"):
-        return True
-    # `from_config` keeps settings that are not parameters of the class.
-    known = "use_flow_sigmas" in inspect.signature(kind.__init__).parameters
-    return known and bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def check_scheduler(config: DiffusionConfig, scheduler: Any) -> None:
@@ -315,7 +301,9 @@ def _check_levels(config: DiffusionConfig, scheduler: Any, remedy: str) -> None:
         )
 
 
-def check_result(config: DiffusionConfig, scheduler: Any, steps: int) -> None:
+def check_result(
+    config: DiffusionConfig, scheduler: Any, steps: int, start: Start | None = None
+) -> None:
     """Check that a scheduler with its timesteps samples rightly, on data that are known exactly.
 
     The data are a Gaussian; the denoiser is its exact one with errors, as networks make them. The
@@ -326,19 +314,21 @@ def check_result(config: DiffusionConfig, scheduler: Any, steps: int) -> None:
         config: of the model.
         scheduler: accepted by ``check_scheduler``, after ``set_timesteps``; it stays as it is.
         steps: as given to ``set_timesteps``.
+        start: where sampling starts.
 
     Raises:
         UserError: the spread of what is sampled is more than 1.25 times the true one, the mean is
             off by more than 0.15, or it is not finite.
     """
-    if config.evaluations:
+    if config.evaluations or (start and start.level):
         return
+    begin = start.index if start else 0
     settings = {name: scheduler.config[name] for name in scheduler.config if name[0] != "_"}
     settings.pop("trained_betas", None)  # those of ``config``, and long
     times = tuple(scheduler.timesteps.tolist())
-    key = (type(scheduler), repr(sorted(settings.items())), times, config)
+    key = (type(scheduler), repr(sorted(settings.items())), times, begin, config)
     if key not in _results:
-        _results[key] = _sampled_gaussian(config, scheduler)
+        _results[key] = _sampled_gaussian(config, scheduler, begin)
     mean, std = _results[key]
     if abs(mean - _MEAN) <= MAX_SHIFT and std <= MAX_SPREAD * _STD:
         return
@@ -355,9 +345,12 @@ def check_result(config: DiffusionConfig, scheduler: Any, steps: int) -> None:
 
 
 @torch.no_grad()
-def _sampled_gaussian(config: DiffusionConfig, scheduler: Any) -> tuple[float, float]:
-    """Return mean and standard deviation of what a copy of ``scheduler`` samples."""
-    noise, errors, steps = (torch.Generator().manual_seed(seed) for seed in range(3))
+def _sampled_gaussian(config: DiffusionConfig, scheduler: Any, begin: int) -> tuple[float, float]:
+    """Return mean and standard deviation of what a copy of ``scheduler`` samples.
+
+    From timestep ``begin`` on, of data that were noised to it; 0: from noise.
+    """
+    noise, errors, steps, data = (torch.Generator().manual_seed(seed) for seed in range(4))
     shape = (1, 1, 64, 64)  # 4096 numbers
 
     def denoise(x: Tensor, level: NoiseLevel) -> DenoiserOutput:
@@ -366,6 +359,9 @@ def _sampled_gaussian(config: DiffusionConfig, scheduler: Any) -> tuple[float, f
         x0 = _MEAN + gain * (x - alpha * _MEAN) + _ERROR * torch.randn(shape, generator=errors)
         return DenoiserOutput(x0, torch.zeros_like(x) if config.learn_sigma else None)
 
-    start = torch.randn(shape, generator=noise)
-    x = sample(denoise, copy.deepcopy(scheduler), start, [steps])
+    clean = _MEAN + _STD * torch.randn(shape, generator=data) if begin else None
+    start = Start(clean, begin)
+    x = sample(
+        denoise, copy.deepcopy(scheduler), torch.randn(shape, generator=noise), [steps], None, start
+    )
     return float(x.mean()), float(x.std())

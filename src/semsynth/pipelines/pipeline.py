@@ -26,13 +26,13 @@ from semsynth.core.logging import warn_once
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.masks import MasksAs
-from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
-from semsynth.diffusion.sampling import (
-    check_result,
-    check_scheduler,
-    make_scheduler,
-    set_timesteps,
+from semsynth.diffusion.config import (
+    DEFAULT_STRENGTH,
+    DiffusionConfig,
+    SamplerSettings,
+    check_strength,
 )
+from semsynth.diffusion.sampling import check_scheduler, make_scheduler
 from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.codecs.vae import open_vae, wrap_vae
 from semsynth.models.config import ModelConfig
@@ -62,6 +62,7 @@ from semsynth.pipelines.formats.model_file import (
 )
 from semsynth.pipelines.formats.pretrained import find_model, is_of_package
 from semsynth.pipelines.formats.provenance import licence
+from semsynth.pipelines.from_image import FromImage, Images, read_images, read_regions
 from semsynth.pipelines.inputs import (
     Callback,
     Mask,
@@ -406,9 +407,10 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         seeds: Sequence[int],
         settings: SamplerSettings | None = None,
         edges_BHW: npt.NDArray[Any] | None = None,
+        real: FromImage | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Generate an image for each mask with a sampler by name: ``Synthesizer.generate``."""
-        images = self.synthesizer.generate(mask_BHW, seeds, settings, edges_BHW)
+        images = self.synthesizer.generate(mask_BHW, seeds, settings, edges_BHW, real)
         self.maybe_free_model_hooks()
         return images
 
@@ -430,6 +432,9 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         instances: Mask | None = None,
         masks_as: MasksAs = "auto",
         num_images_per_prompt: int | None = None,
+        image: Images | None = None,
+        strength: float | None = None,
+        keep: Images | None = None,
         **unknown: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images of masks with ``scheduler``.
@@ -459,6 +464,14 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
             instances: for a model with ``instance_edges``, instance numbers in the form of masks.
             masks_as: ids, colors, or auto: what the masks hold, if it is not what they say.
             num_images_per_prompt: the same as ``num_images``, as other pipelines call it.
+            image: a real image to start from, for all masks or one for each, of their size: a PIL
+                image, an array (H, W, C) of integers as the model's images, a path, or a list.
+            strength: how much of ``image`` is lost: it is noised to this share of the noise levels,
+                and sampled from there in that share of the steps. Above 0, which gives the image
+                itself, to 1, from noise alone; 0.5 by default.
+            keep: (H, W) bool, the region of ``image`` to make anew (True), for all masks or one
+                for each; other pixels stay exactly as they are, but for a blended edge of 4 (or
+                the codec's block).
             unknown: no others are taken; the error says what to use.
 
         Returns:
@@ -484,17 +497,23 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         scheduler = copy.deepcopy(self.scheduler)  # its state is that of one call
         check_scheduler(self._diffusion, scheduler)
         masks, edges = self._read(mask, instances, masks_as)
+        real = self._read_real(image, strength, keep, masks.shape)
         synthesizer.check_guidance(settings.guidance_scale)
         size = (masks.shape[1], masks.shape[2])
         generators = make_generators(generator, seeds, len(masks) * count)
         noise = synthesizer.initial_noise(size, generators, latents)
-        set_timesteps(scheduler, settings.steps, self.evaluations)
-        check_result(self._diffusion, scheduler, settings.steps)
+        if real is not None:
+            real = real.repeated(count)
+        known, start = synthesizer.start(scheduler, settings.steps, real)
         condition = synthesizer.encode(masks, edges)
-        with self.progress_bar(total=len(scheduler.timesteps)) as bar:
+        with self.progress_bar(total=start.count(scheduler)) as bar:
             on_step = step_hook(self, callback_on_step_end, bar)
-            x0 = synthesizer.sample(condition, noise, generators, scheduler, settings, on_step)
+            x0 = synthesizer.sample(
+                condition, noise, generators, scheduler, settings, on_step, start
+            )
         result = x0 if output_type == "latent" else synthesizer.decode(x0, size)
+        if known is not None and output_type != "latent":
+            result = known.finish(result)
         images = to_output(result, output_type, self._model.image_bits)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -514,6 +533,23 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         if edges is None and self.instance_edges:
             warn_once("the model was trained with the edges of instances; instances= is missing")
         return masks, edges
+
+    def _read_real(
+        self,
+        image: Images | None,
+        strength: float | None,
+        keep: Images | None,
+        masks: tuple[int, ...],
+    ) -> FromImage | None:
+        if image is None:
+            for name, value in (("strength", strength), ("keep", keep)):
+                if value is not None:
+                    raise UserError(f"{name}= is for image=, a real image to start from: give one")
+            return None
+        strength = check_strength(DEFAULT_STRENGTH if strength is None else strength)
+        images = read_images(image, self.synthesizer.pixels, masks)
+        regions = None if keep is None else read_regions(keep, masks)
+        return FromImage(images, strength, regions)
 
     @property
     def codec(self) -> Codec:

@@ -32,6 +32,7 @@ from semsynth.data.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide, guide_reference
+from semsynth.diffusion.levels import Start
 from semsynth.diffusion.sampling import (
     OnStep,
     check_result,
@@ -66,6 +67,7 @@ from semsynth.pipelines.formats.provenance import (
     licence,
     trained_with_cfg_dropout,
 )
+from semsynth.pipelines.from_image import FromImage, KnownImages
 from semsynth.pipelines.outputs import (
     crop_to,
     initial_noise,
@@ -382,6 +384,7 @@ class Synthesizer:
         scheduler: Any,
         settings: SamplerSettings,
         on_step: OnStep | None = None,
+        start: Start | None = None,
     ) -> Tensor:
         """Run the reverse process.
 
@@ -392,6 +395,7 @@ class Synthesizer:
             scheduler: of Diffusers, after ``set_timesteps``; of this call alone.
             settings: guidance; sampler and steps are the scheduler's.
             on_step: called after each step; may raise ``Interrupted``.
+            start: where it starts from images (``KnownImages.start``); None: from the noise.
 
         Returns:
             x0, (N, C, H, W) float32.
@@ -403,7 +407,7 @@ class Synthesizer:
         denoise = self.denoiser(condition, latent_size, settings)
         try:
             with self._keep_casts():
-                x0 = sample(denoise, scheduler, noise_NCHW, generators, on_step)
+                x0 = sample(denoise, scheduler, noise_NCHW, generators, on_step, start)
         except Interrupted as stopped:
             x0 = stopped.latents
         if not x0.isfinite().all():
@@ -424,6 +428,7 @@ class Synthesizer:
         seeds: Sequence[int],
         settings: SamplerSettings | None = None,
         edges_BHW: npt.NDArray[Any] | None = None,
+        real: FromImage | None = None,
     ) -> npt.NDArray[Any]:
         """Generate an image for each mask.
 
@@ -433,14 +438,16 @@ class Synthesizer:
             settings: sampler, steps and guidance; what is not given is the model's own
                 (``SamplerSettings.of_model``).
             edges_BHW: see ``encode``.
+            real: images to start from, and regions of them; None: from noise. The noise of a seed
+                is the same.
 
         Returns:
             (B, H, W, 3) uint8 RGB; or of the model's channels and bits (``PixelForm``): more than 8
             bits are uint16.
 
         Raises:
-            UserError: an id that is not a label, another number of seeds than masks, or settings
-                that are not for this model.
+            UserError: an id that is not a label, another number of seeds than masks, settings that
+                are not for this model, or images that are not of the masks or the model.
         """
         evaluations = self.diffusion.evaluations
         settings = (settings or SamplerSettings()).of_model(evaluations)
@@ -448,9 +455,10 @@ class Synthesizer:
             raise UserError(f"{len(mask_BHW)} masks but {len(seeds)} seeds; give one for each")
         self.check_edges(edges_BHW)
         self.check_guidance(settings.guidance_scale)
+        if real is not None:
+            real.check(mask_BHW.shape, self.pixels)
         scheduler = make_scheduler(self.diffusion, settings.sampler)
-        set_timesteps(scheduler, settings.steps, evaluations)
-        check_result(self.diffusion, scheduler, settings.steps)
+        known, start = self.start(scheduler, settings.steps, real)
         size = (mask_BHW.shape[1], mask_BHW.shape[2])
         generators = make_generators(None, list(seeds), len(seeds))
         noise = self.initial_noise(size, generators)
@@ -458,8 +466,29 @@ class Synthesizer:
         repeats = images_per_mask(mask_BHW, edges_BHW)
         edges = None if edges_BHW is None else edges_BHW[::repeats]
         condition = self.encode(mask_BHW[::repeats], edges)
-        latent = self.sample(condition, noise, generators, scheduler, settings)
-        return to_pixels(self.decode(latent, size), self.codec.image_bits)
+        latent = self.sample(condition, noise, generators, scheduler, settings, start=start)
+        images = self.decode(latent, size)
+        if known is not None:
+            images = known.finish(images)
+        return to_pixels(images, self.codec.image_bits)
+
+    @torch.no_grad()
+    def start(
+        self, scheduler: Any, steps: int, real: FromImage | None = None
+    ) -> tuple[KnownImages | None, Start]:
+        """Prepare a scheduler for ``steps``; return images to start from, and where that is.
+
+        Raises:
+            UserError: the scheduler cannot take so many steps, or not from an image.
+        """
+        strength = 1.0 if real is None else real.strength
+        set_timesteps(scheduler, steps, self.diffusion.evaluations, strength)
+        known, start = None, Start()
+        if real is not None:
+            known = KnownImages.of(real, self.codec, self.model.size_multiple, self.device)
+            start = known.start(self.diffusion, scheduler, strength)
+        check_result(self.diffusion, scheduler, steps, start)
+        return known, start
 
     def initial_noise(
         self, size: Size, generators: list[torch.Generator], latents: Tensor | None = None

@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.errors import UserError
-from semsynth.diffusion.config import SamplerName, SamplerSettings
+from semsynth.diffusion.config import (
+    DEFAULT_STRENGTH,
+    SamplerName,
+    SamplerSettings,
+    check_strength,
+)
 
 MAX_PER_MASK = 1000
 
@@ -25,7 +30,8 @@ class GenerateConfig:
     """The trained generator: the final_model.pth of a run, a Diffusers folder, or the name of a
     model of the package (semsynth models)."""
     data: Path = Path("./data/sidewalk_processed")
-    """Prepared data set with the masks; its images are only shown beside the generated ones."""
+    """Prepared data set with the masks; its images are only shown beside the generated ones, unless
+    --from-image is given."""
     output: Path = Path("./results/generated")
     """Folder of the samples; run the same command again to continue where it stopped."""
     overwrite: bool = False
@@ -46,6 +52,15 @@ class GenerateConfig:
     """Images for each mask, 1 to 1000."""
     limit: int | None = None
     """At most so many masks, evenly spread over the split; all of them by default."""
+    from_image: bool = False
+    """Start from the real image of each mask in place of noise; see --strength."""
+    strength: float | None = None
+    """With --from-image: how much of the real image is lost. It is noised to this share of the
+    noise levels and sampled from there, in this share of the steps: above 0, the image itself, to
+    1, as without it; 0.5 by default."""
+    keep: Literal["outside"] | None = None
+    """With --from-image: outside, to change only the regions that `semsynth edit` wrote beside the
+    images (regions/, 255 where edited); all other pixels stay, but for a blended edge."""
     seed: int = 0
     """The images' seeds are drawn from this one, the mask's name and the image's number."""
     sampler: SamplerName | None = None
@@ -96,9 +111,30 @@ class GenerateConfig:
             raise UserError(f"--batch-size is {self.batch_size}: must be at least 1")
         if self.reference == "plain" and self.precision == "bf16":
             raise UserError("--reference plain computes in float32; drop --precision bf16")
+        self._check_from_image()
         _ = self.settings
         if self.shard is not None:
             parse_shard(self.shard)
+
+    def _check_from_image(self) -> None:
+        if not self.from_image:
+            for name in ("strength", "keep"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"--{name} is for --from-image: give both")
+            return
+        if self.masks is not None:
+            raise UserError("--from-image needs images, --masks has none; give --data")
+        if self.keep and self.native_size:
+            raise UserError("--keep outside keeps pixels as prepared: omit --native-size")
+        if self.strength is not None:
+            check_strength(self.strength, "--strength")
+
+    @property
+    def chosen_strength(self) -> float:
+        """The strength of starting from an image; 1 without."""
+        if not self.from_image:
+            return 1.0
+        return DEFAULT_STRENGTH if self.strength is None else float(self.strength)
 
     @property
     def settings(self) -> SamplerSettings:
@@ -134,6 +170,10 @@ class GenerateConfig:
         # Only where they act, so that folders from before they existed can be continued.
         if chosen.guidance_interval != (0.0, 1.0):
             found["guidance_interval"] = list(chosen.guidance_interval)
+        if self.from_image:
+            found |= {"from_image": True, "strength": self.chosen_strength}
+        if self.keep is not None:
+            found["keep"] = self.keep
         if self.precision != "auto":
             found["precision"] = self.precision
         if self.reference != "none":

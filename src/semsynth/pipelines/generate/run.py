@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from semsynth.core.distributed.shards import Shard, this_shard
@@ -17,7 +18,7 @@ from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.formats.provenance import training_origin
 from semsynth.pipelines.generate.config import GenerateConfig
-from semsynth.pipelines.generate.contact_sheet import ContactRow, contact_sheet
+from semsynth.pipelines.generate.contact_sheet import CONTACT_SHEET, sheet_of_samples
 from semsynth.pipelines.generate.labels import (
     Masks,
     Translation,
@@ -25,6 +26,7 @@ from semsynth.pipelines.generate.labels import (
     translate_labels,
 )
 from semsynth.pipelines.generate.mask_folder import masks_of_folder
+from semsynth.pipelines.generate.real_images import RealImages
 from semsynth.pipelines.generate.sample_store import (
     KIND,
     OutputGeometry,
@@ -32,14 +34,11 @@ from semsynth.pipelines.generate.sample_store import (
     SampleStore,
     chunks,
     list_samples,
-    spread,
 )
 
 if TYPE_CHECKING:
+    from semsynth.pipelines.from_image import FromImage
     from semsynth.pipelines.synthesizer import Synthesizer
-
-CONTACT_SHEET = "contact_sheet.png"
-_CONTACT_ROWS, _CONTACT_SAMPLES = 12, 6
 
 
 class Generator(Protocol):
@@ -72,8 +71,12 @@ class Generator(Protocol):
         seeds: Sequence[int],
         settings: SamplerSettings,
         edges_BHW: Array | None = None,
+        real: FromImage | None = None,
     ) -> Array:
-        """Generate images of label ids, one seed a mask: (B, H, W, C) uint8 or uint16."""
+        """Generate images of label ids, one seed a mask: (B, H, W, C) uint8 or uint16.
+
+        ``real`` is given with ``--from-image`` only.
+        """
 
 
 def generate(config: GenerateConfig, generator: Generator | None = None) -> dict[str, Any]:
@@ -118,12 +121,15 @@ def _generate(
     specs = list_samples(config, data)
     checkpoint = generator.checkpoint_sha256 if generator else _checkpoint_hash(config)
     geometry = OutputGeometry(data, config.native_size, config.split)
-    store = SampleStore(_output(config, checkpoint, data), geometry)
+    real = RealImages(config, data, specs) if config.from_image else None
+    store = SampleStore(_output(config, checkpoint, data, real), geometry)
     if store.is_complete(specs):
         return _summary(config, store, specs, n_new=0, finished=True)
     if generator is None:
         generator = synthesizer = _load(config)
     _check_fit(generator, data, config)
+    if real is not None:
+        real.check_form(generator.pixels)
     labels = _labels_for(generator, data, specs, config)
     geometry.set_pixels(generator.pixels)
     geometry.set_kept(None if labels is None else labels.kept)
@@ -137,16 +143,17 @@ def _generate(
     if synthesizer is not None:
         _agree_and_report(synthesizer, store, (data.height, data.width), config, size)
     masks = Masks(data, None if labels is None else labels.to_model, generator.instance_edges)
-    n_new = _generate_batches(config, generator, masks, store, batches, size)
+    inputs = _Inputs(config, generator, masks, real)
+    n_new = _generate_batches(inputs, store, batches, size)
     finished = all(store.has(spec) for spec in specs)
     if finished:
         made = {"generator_seed": config.seed, "checkpoint": checkpoint, **_origin(generator)}
         if labels is not None:
             made["labels"] = labels.names
-        store.list_all(specs, {**config.record(), **made})
+        store.list_all(specs, {**config.record(), **made}, {} if real is None else real.listed)
         write_bytes(
             config.output / CONTACT_SHEET,
-            _contact_sheet(config, data, store, specs, generator.pixels),
+            sheet_of_samples(config, data, store, specs, generator.pixels),
         )
         store.finish(_source(generator, data))
     return _summary(config, store, specs, n_new, finished)
@@ -178,10 +185,27 @@ def _batch_size(config: GenerateConfig, count: int) -> int:
     return size - size % each if size > each else size
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What a batch is generated from."""
+
+    config: GenerateConfig
+    generator: Generator
+    masks: Masks
+    real: RealImages | None
+
+    def generate(self, batch: Sequence[SampleSpec]) -> Array:
+        """Generate the images of a batch, (B, H, W, C)."""
+        names = [(spec.split, spec.source) for spec in batch]
+        ids, edges = self.masks.read(names)
+        given = (ids, [spec.seed for spec in batch], self.config.settings, edges)
+        if self.real is None:
+            return self.generator.generate(*given)
+        return self.generator.generate(*given, self.real.read(names))
+
+
 def _generate_batches(
-    config: GenerateConfig,
-    generator: Generator,
-    masks: Masks,
+    inputs: _Inputs,
     store: SampleStore,
     batches: Sequence[Sequence[SampleSpec]],
     size: int,
@@ -195,10 +219,7 @@ def _generate_batches(
                 # A whole batch is generated even for one image of it, and a short one is padded:
                 # kernels of another shape would round differently.
                 padded = [*batch, *[batch[-1]] * (size - len(batch))]
-                ids, edges = masks.read([(spec.split, spec.source) for spec in padded])
-                seeds = [spec.seed for spec in padded]
-                images = generator.generate(ids, seeds, config.settings, edges)
-                for spec, image in zip(batch, images, strict=False):
+                for spec, image in zip(batch, inputs.generate(padded), strict=False):
                     store.write(spec, image)
                 n_new += len(missing)
             bar.update(len(batch))
@@ -290,7 +311,9 @@ def _origin(generator: Generator) -> dict[str, Any]:
     return {"codec_block": generator.codec.downscale, **training_origin(generator.metadata)}
 
 
-def _output(config: GenerateConfig, checkpoint: str, data: PreparedDataset) -> Output:
+def _output(
+    config: GenerateConfig, checkpoint: str, data: PreparedDataset, real: RealImages | None
+) -> Output:
     """Return the folder and what decides the images; their number may grow from run to run."""
     kinds = ("masks", "instances")
     key = {
@@ -304,6 +327,9 @@ def _output(config: GenerateConfig, checkpoint: str, data: PreparedDataset) -> O
     if (given := read_given(config.label_map)) is not None:
         key["label_map"] = given
     inputs = {"masks": data.digests([config.split], kinds)}
+    if real is not None:
+        key |= real.key
+        inputs |= real.inputs
     return Output(config.output, KIND, key, inputs, config.overwrite)
 
 
@@ -314,38 +340,6 @@ def _source(generator: Generator, data: PreparedDataset) -> dict[str, str]:
         "source": f"checkpoint {generator.checkpoint_sha256}, masks of {data.info.source}",
         "licence": "; ".join(licences),
     }
-
-
-def _contact_sheet(
-    config: GenerateConfig,
-    data: PreparedDataset,
-    store: SampleStore,
-    specs: Sequence[SampleSpec],
-    pixels: PixelForm,
-) -> bytes:
-    by_source: dict[str, list[SampleSpec]] = {}
-    for spec in specs:
-        by_source.setdefault(spec.source, []).append(spec)
-    rows = []
-    for source in spread(list(by_source), _CONTACT_ROWS):
-        shown = [store.read(spec) for spec in by_source[source][:_CONTACT_SAMPLES]]
-        has_real = data.record(config.split, source).image
-        rows.append(
-            ContactRow(
-                mask=data.labels.colorize(shown[0][0]),
-                real=data.read_rgb(config.split, source) if has_real else None,
-                samples=[image for _, image in shown],
-            )
-        )
-    how = config.settings
-    steps = f"{how.steps} step{'s' * (how.steps > 1)}"
-    title = (
-        f"{data.info.name}, {config.split}: {how.sampler}, {steps}, guidance {how.guidance_scale:g}"
-    )
-    if note := pixels.view_note():
-        title += f"; {note}"
-        logger.info(f"{config.output / CONTACT_SHEET}: {note}")
-    return contact_sheet(rows, title)
 
 
 def _summary(

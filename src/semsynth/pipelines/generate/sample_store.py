@@ -265,7 +265,12 @@ class SampleStore:
             return mask, read_image(path, cv2.IMREAD_COLOR_RGB)
         return mask, as_rgb(decode_image(path.read_bytes(), pixels, str(path)), pixels.bits)
 
-    def list_all(self, specs: Sequence[SampleSpec], made: Mapping[str, Any]) -> None:
+    def list_all(
+        self,
+        specs: Sequence[SampleSpec],
+        made: Mapping[str, Any],
+        of_source: Mapping[str, Mapping[str, Any]],
+    ) -> None:
         """Write the manifest of all processes' images.
 
         Images that an earlier run with the same key made and listed stay listed.
@@ -273,6 +278,7 @@ class SampleStore:
         Args:
             specs: all that were asked for; their files are there.
             made: what the manifest says of each of them besides stem, source, split and seed.
+            of_source: what it says of those of a mask, by its stem.
         """
         listed = self._read_manifest()
         for spec in specs:
@@ -282,6 +288,7 @@ class SampleStore:
                 "split": spec.split,
                 "seed": spec.seed,
                 **made,
+                **of_source.get(spec.source, {}),
             }
             listed[spec.split, spec.stem] = line
         for (split, stem), line in listed.items():
