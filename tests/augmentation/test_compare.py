@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from semsynth.augmentation.config import AugmentConfig
 from semsynth.augmentation.compare import run_experiment, summarise
+from semsynth.augmentation.config import AugmentConfig
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet

@@ -230,9 +230,7 @@ class LabelSet:
         free = next((i for i in range(255, -1, -1) if i not in self.by_id), self.max_id + 1)
         colors = [label.color for label in self.labels]
         color = BLACK if BLACK not in colors else distinct_colors(1, colors)[0]
-        return replace(
-            self, labels=(*self.labels, Label(free, name, color, None)), ignore_id=free
-        )
+        return replace(self, labels=(*self.labels, Label(free, name, color, None)), ignore_id=free)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for ``from_json``."""

@@ -21,7 +21,6 @@ from semsynth.augmentation.experiment.statistics import (
     averaged_classes,
     stack,
 )
-from semsynth.core.errors import UserError
 from semsynth.core.version import __version__
 from semsynth.data.labels import LabelSet
 from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
@@ -44,9 +43,6 @@ def result_of(
         experiment: what was run.
         scores: for each n, the scores of each arm, draw by draw.
         settings: everything that decided them.
-
-    Raises:
-        UserError: no class is in as many judged images as ``min_class_images`` asks for.
     """
     config, judge = experiment.config, experiment.judge
     groups = [judge.data.record(judge.split, stem).group for stem in judge.stems]
@@ -93,11 +89,6 @@ def numbers_of(
     arms = {arm.name: stack([one.counts for one in found]) for arm, found in scores.items()}
     averaged, images = averaged_classes(arms[BASELINE].counts[0, 0], config.min_class_images)
     names = [label.name for label in labels.trainable]
-    if not averaged.any():
-        raise UserError(
-            f"no class is in {config.min_class_images} judged images (most: {images.max()}); judge "
-            "on more images, or give a smaller --min-class-images"
-        )
     n_draws = len(next(iter(scores.values())))
     crossed = Crossed.of(blocks, n_draws, config.seed)
     miou = {name: arm.miou(crossed, averaged) for name, arm in arms.items()}
@@ -148,7 +139,7 @@ def _label_equivalents(
 def _arm_entry(miou: Resampled, found: Sequence[ArmScore], crossed: Crossed) -> dict[str, Any]:
     return {
         "miou": _number(miou.mean),
-        "interval": _ends(crossed.interval(miou)),
+        "interval": _ends(_of_shares(crossed.interval(miou))),
         "draws": [_number(value) for value in miou.value],
         "seconds": round(float(np.mean([one.seconds.mean() for one in found])), 1),
         "steps": [one.steps for one in found],
@@ -185,6 +176,11 @@ def _number(value: float | None) -> float | None:
 
 def _ends(ends: tuple[float, float] | None) -> list[float] | None:
     return None if ends is None else [round(end, _DIGITS) for end in ends]
+
+
+def _of_shares(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return an interval of a number from 0 to 1 without what it cannot be."""
+    return None if ends is None else (max(ends[0], 0.0), min(ends[1], 1.0))
 
 
 def _shared(draws: Sequence[set[str]]) -> float | None:

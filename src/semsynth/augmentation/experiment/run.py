@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from semsynth.augmentation.experiment.arms import Arm, chosen_arms
 from semsynth.augmentation.experiment.config import ExperimentConfig
@@ -122,9 +125,24 @@ class Experiment:
                 raise UserError(
                     f"{self.data.root}: split '{split}' has masks without images; choose another"
                 )
-        check_settings(config, self.arms)
+        self._check_classes()
+        check_settings(config, self.arms, self.data)
         for n in config.n:
             self.stages(n, config.draws_of_stage[0]).check(self.arms)
+
+    def _check_classes(self) -> None:
+        """Refuse images that judge, if no class is in enough of them to be averaged."""
+        found: Counter[int] = Counter()
+        for stem in self.judge.stems:
+            found.update(np.unique(self.data.read_mask(self.judge.split, stem)).tolist())
+        most = max((found[label.id] for label in self.data.labels.trainable), default=0)
+        least = self.config.min_class_images
+        if most < least:
+            raise UserError(
+                f"{self.data.root}: no class is in {least} images of '{self.judge.split}' (most: "
+                f"{most}), so that no score is averaged; judge on more images, or give a smaller "
+                "--min-class-images"
+            )
 
 
 def open_experiment(config: ExperimentConfig) -> Experiment:

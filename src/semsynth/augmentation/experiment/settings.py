@@ -20,15 +20,28 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.pretrained import find_model
 from semsynth.pipelines.generate.config import GenerateConfig
+from semsynth.segmentation.config import STRONG as STRONG_FLAGS
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.training.recipe import load_recipe
 
 FROZEN = "frozen.json"
-STRONG: dict[str, Any] = {}
-"""The baseline's settings, of ``SegmentTrainConfig``: those of every arm but ``real``."""
-PLAIN: dict[str, Any] = {}
-"""What ``real`` has instead."""
-MIXED: dict[str, Any] = {}
+STRONG: dict[str, Any] = {
+    "arch": "lite2",
+    "augment": "strong",
+    "balanced_crops": True,
+    "classmix": 0.5,
+    "copy_paste": 0.5,
+    "ema": 0.99,
+    "steps": 800,
+    "batch_size": 8,
+    "lr": 3e-3,
+    "pretrained_lr_share": 0.1,
+    "weight_decay": 0.01,
+    "class_balance": 0.5,
+}
+"""The baseline's settings, of ``SegmentTrainConfig``: those of every arm; `real` is without the
+strong augmentation."""
+MIXED: dict[str, Any] = {"mix_share": 0.5, "mix_share_end": 0.0}
 """How extra images are mixed in: their share of a batch falls."""
 # What the experiment decides itself.
 _OURS = ("data", "output", "overwrite", "device", "seed", "split", "val_split", "shard", "preview")
@@ -105,8 +118,11 @@ def segment_settings(config: ExperimentConfig, arm: Arm, mixed: bool) -> dict[st
         mixed: whether it has extra images.
     """
     given = changes(config.segment, SegmentTrainConfig, "--segment", _OF_SEGMENT)
-    own = {**STRONG, **(PLAIN if arm.plain else {}), **(MIXED if mixed else {}), **given}
-    return {**own, **(PLAIN if arm.plain else {})}
+    own = {**STRONG, **(MIXED if mixed else {}), **given}
+    if arm.plain:
+        own = {name: value for name, value in own.items() if name not in STRONG_FLAGS}
+        own["augment"] = "plain"
+    return own
 
 
 def generate_settings(config: ExperimentConfig) -> dict[str, Any]:
@@ -114,10 +130,17 @@ def generate_settings(config: ExperimentConfig) -> dict[str, Any]:
     return changes(config.generate, GenerateConfig, "--generate", _OF_GENERATE)
 
 
-def check_settings(config: ExperimentConfig, arms: Sequence[Arm]) -> None:
-    """Make each configuration once, so that what is wrong with one is said before the work."""
+def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: PreparedDataset) -> None:
+    """Make each configuration and a segmenter once: what is wrong is said before the work.
+
+    Raises:
+        UserError: a setting out of its range, or an encoder that is not installed.
+    """
+    from semsynth.segmentation.train import build_segmenter
+
     for arm in arms:
-        SegmentTrainConfig(**segment_settings(config, arm, arm.masks is not None))
+        settings = SegmentTrainConfig(**segment_settings(config, arm, arm.masks is not None))
+    build_segmenter(settings, data.labels, (data.height, data.width))
     GenerateConfig(**generate_settings(config))
 
 

@@ -1,0 +1,218 @@
+"""The whole experiment on small streets: tasks, resuming, freezing, the result and its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semsynth.augmentation.experiment.arms import ARMS, DEFAULT, chosen_arms
+from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.run import run_experiment
+from semsynth.core.errors import UserError
+from semsynth.data.config import PrepareConfig
+from semsynth.data.prepare import prepare
+from semsynth.training import loop
+
+RECIPE = (
+    *("height=32", "width=32", "model.base_channels=32", "model.channel_mult=[1, 2]"),
+    *("train.steps=2", "train.batch_size=4", "train.warmup_steps=1", "finetune.steps=0"),
+)
+SEGMENT = ("arch=unet", "steps=2", "batch_size=4", "width=4")
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("streets") / "prepared"
+    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 16, "val_count": 16}
+    prepare(PrepareConfig(source="streets", output=output, workers=1, **size))
+    return output
+
+
+def config(streets: Path, output: Path, **flags: Any) -> ExperimentConfig:
+    small: dict[str, Any] = {
+        **{"n": (8,), "seeds": 2, "recipe": "streets_demo", "set": RECIPE, "segment": SEGMENT},
+        **{"generate": ("steps=1",), "images_per_real": 1, "min_class_images": 4},
+        **{"arms": ("half", "strong", "synthetic", "ceiling"), "device": "cpu"},
+    }
+    return ExperimentConfig(data=streets, output=output, **{**small, **flags})
+
+
+@pytest.fixture(scope="module")
+def finished(
+    streets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    output = tmp_path_factory.mktemp("experiment") / "out"
+    return output, run_experiment(config(streets, output))
+
+
+def test_the_result_has_all_arms_and_draws(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, summary = finished
+    assert (summary["tasks"], summary["done"]) == (8, 8)
+    result = json.loads((output / "experiment.json").read_text())
+    entry = result["n"]["8"]
+    assert list(entry["arms"]) == ["half", "strong", "synthetic", "ceiling"]
+    assert (result["draws"], result["stage"], result["overlap"]) == ([0, 1], "development", [])
+    for arm in entry["arms"].values():
+        assert len(arm["draws"]) == 2
+        low, high = arm["interval"]
+        assert 0 <= low <= arm["miou"] <= high <= 1
+    gain = entry["arms"]["synthetic"]["gain"]
+    own, base = (entry["arms"][name] for name in ("synthetic", "strong"))
+    assert gain["miou"] == pytest.approx(own["miou"] - base["miou"], abs=2e-6)
+    assert gain["draws"] == pytest.approx(
+        [a - b for a, b in zip(own["draws"], base["draws"], strict=True)], abs=2e-6
+    )
+    assert set(entry["label_equivalent"]) == {"synthetic"}
+    assert entry["label_equivalent"]["synthetic"]["sizes"] == [4, 8]
+    assert entry["label_equivalent_measured"]["synthetic"]["sizes"] == [8, 16]
+    assert len(entry["label_next"]["images"]) == 8  # the pool has 16
+    assert set(entry["per_class"] if "per_class" in entry else entry["classes"])
+    assert result["settings"]["recipe"]["train"]["steps"] == 2
+
+
+def test_the_page_stands_alone(finished: tuple[Path, dict[str, Any]]) -> None:
+    page = (finished[0] / "experiment.html").read_text()
+    assert "What synthesis adds: streets" in page
+    assert "<svg" in page and "src=" not in page and "<script" not in page
+    assert "These draws are for choosing settings" in page
+    for name in ("half", "strong", "synthetic", "ceiling"):
+        assert ARMS[name].meaning in page
+
+
+def test_a_generator_saw_its_own_draw_alone(
+    streets: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    from semsynth.data.dataset import PreparedDataset
+
+    pool = PreparedDataset.open(streets)
+    images = []
+    for draw in (0, 1):
+        folder = finished[0] / "n8" / f"draw_{draw}"
+        (run,) = folder.glob("generator-*")
+        recorded = json.loads((run / ".semsynth.inputs.json").read_text())["content"]
+        assert len(recorded) == 8
+        digests = set(pool.digests(["train"]).values())
+        assert set(recorded.values()) <= digests
+        images.append(set(recorded))
+    assert images[0] != images[1]
+
+
+def test_what_is_finished_is_not_made_again(
+    streets: Path, finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(loop, "train", fail)
+    monkeypatch.setattr("semsynth.segmentation.train.train", fail)
+    monkeypatch.setattr("semsynth.pipelines.generate.run.generate", fail)
+    before = (finished[0] / "experiment.json").read_text()
+    assert run_experiment(config(streets, finished[0])) == finished[1]
+    assert (finished[0] / "experiment.json").read_text() == before
+    assert len((finished[0] / "tries.jsonl").read_text().splitlines()) == 1
+
+
+def test_tasks_are_parts_of_the_whole(
+    streets: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    output = tmp_path / "out"
+    few = config(streets, output, arms=("strong", "half"), draws=(0,))
+    listed = run_experiment(replace(few, list_=True))
+    assert listed == {"1": "n=8 draw=0 half", "2": "n=8 draw=0 strong", "array": "1-2"}
+    first = run_experiment(replace(few, task="2"))
+    assert (first["tasks"], first["done"]) == (2, 1)
+    assert not (output / "experiment.json").exists()
+    assert run_experiment(replace(few, list_=True))["2"] == "n=8 draw=0 strong (done)"
+    last = run_experiment(replace(few, task="1/2"))
+    assert last["done"] == 2
+    # The same numbers as in one go.
+    mine, whole = (
+        json.loads((folder / "experiment.json").read_text())["n"]["8"]["arms"]["strong"]["draws"][0]
+        for folder in (output, finished[0])
+    )
+    assert mine == whole
+    for bad in ("0", "3", "x", "3/2"):
+        with pytest.raises(UserError, match=f"--task is '{bad}'"):
+            run_experiment(replace(few, task=bad))
+
+
+def test_final_draws_run_with_the_frozen_settings_alone(streets: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    mine = config(streets, output, arms=("strong",), seeds=1)
+    final = replace(mine, stage="final", draws=(2,))
+    with pytest.raises(UserError, match=r"frozen.json does not exist.*--freeze"):
+        run_experiment(final)
+    assert run_experiment(replace(mine, freeze=True)) == {"frozen": str(output / "frozen.json")}
+    run_experiment(replace(mine, freeze=True))  # the same again: nothing happens
+    with pytest.raises(UserError, match=r"other settings are frozen \(strength was 0.5, now 0.7\)"):
+        run_experiment(replace(mine, strength=0.7, freeze=True))
+    with pytest.raises(UserError, match=r"settings differ.*strength was 0.5, now 0.7"):
+        run_experiment(replace(final, strength=0.7))
+    with pytest.raises(UserError, match=r"recipe.train.steps was 2, now 3"):
+        run_experiment(replace(final, set=(*RECIPE, "train.steps=3")))
+    with pytest.raises(UserError, match=r"segment.*steps=3"):
+        run_experiment(replace(final, segment=(*SEGMENT, "steps=3")))
+    assert not (output / "n8").exists()  # nothing was made
+    assert run_experiment(final)["done"] == 1
+    result = json.loads((output / "experiment.json").read_text())
+    assert (result["stage"], result["draws"]) == ("final", [2])
+    assert result["n"]["8"]["arms"]["strong"]["interval"] is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        ({"n": (3,)}, r"--n is 3: must be at least 4"),
+        ({"n": (17,)}, r"has 16 images, --n asks for 17; ask for fewer"),
+        ({"arms": ("syntetic",)}, r"--arms syntetic: there is no such arm; did you mean synthetic"),
+        ({"arms": ("more_real",)}, r"needs --generator-data"),
+        ({"n": (16,), "arms": ("pool_masks",)}, r"--n 16 is the whole pool; drop the arm"),
+        ({"draws": (2,)}, r"--draws 2: is none of --stage development, which has 0, 1"),
+        ({"strength": 0.0}, r"--strength is 0.0: must be above 0 and at most 1"),
+        ({"strength": 1.5}, r"--strength is 1.5"),
+        ({"segment": ("stepz=3",)}, r"--segment stepz: there is no such flag; did you mean steps"),
+        ({"segment": ("steps=many",)}, r"--segment steps is 'many': must be a whole number"),
+        ({"segment": ("data=x",)}, r"--segment data: is decided by the experiment"),
+        ({"segment": ("steps",)}, r"--segment steps: must be flag=value"),
+        ({"segment": ("steps=0",)}, r"steps must be at least 1"),
+        ({"set": ("train.stepz=3",)}, r"stepz"),
+        ({"recipe": "nothing"}, r"unknown recipe `nothing`"),
+        ({"kind": "stained"}, r"--kind stained: no image of 'train'"),
+        ({"judge_split": "test"}, r"has no split 'test'; it has train, val"),
+        ({"min_class_images": 17}, r"no class is in 17 images of 'val' \(most: 16\)"),
+        ({"teacher": Path("nowhere.pth")}, r"nowhere.pth"),
+    ],
+)
+def test_what_is_wrong_is_a_line_before_the_work(
+    streets: Path, tmp_path: Path, flags: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(UserError, match=match):
+        run_experiment(config(streets, tmp_path / "out", **flags))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_of_arms_is_whole() -> None:
+    assert set(DEFAULT) <= set(ARMS)
+    assert [arm.name for arm in chosen_arms(())] == ["strong"]
+    assert [arm.name for arm in chosen_arms(("synthetic", "real"))] == [
+        "real",
+        "strong",
+        "synthetic",
+    ]
+    with pytest.raises(UserError, match="they are real, quarter"):
+        chosen_arms(("zzz",))
+
+
+def test_other_data_in_the_folder_are_refused(
+    streets: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]], logged: Callable[[], str]
+) -> None:
+    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 8, "val_count": 16}
+    other = tmp_path / "other"
+    prepare(PrepareConfig(source="streets", output=other, workers=1, **size))
+    with pytest.raises(UserError, match="was made with"):
+        run_experiment(config(other, finished[0]))
