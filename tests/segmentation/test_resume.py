@@ -30,14 +30,36 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(torch.load(folder / "segmenter.pth", weights_only=True)["state"])
 
 
-@pytest.mark.parametrize("extra", [False, True])
+STRONG = {"augment": "strong", "ema": 0.9, "rotate": True, "stain": True, "mix_share_end": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("extra", "settings"),
+    [
+        (False, {}),
+        (True, {}),
+        (True, STRONG | {"extra_weight": 0.5, "workers": 2}),
+    ],
+)
 def test_a_killed_training_resumes_to_the_bit(
-    config: SegmentTrainConfig, make_data, tmp_path: Path, extra: bool,
+    config: SegmentTrainConfig, make_data, extra: bool, settings: dict,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if extra:
-        config = replace(config, extra=make_data("extra", seed=1).root, mix_share=0.4)
-    expected = train(replace(config, output=tmp_path / "whole"))
+        settings = {"extra": make_data("extra", seed=1).root, "mix_share": 0.4, **settings}
+    check_resumed(replace(config, **settings), monkeypatch)
+
+
+def test_a_killed_training_with_batch_norms_resumes_to_the_bit(
+    config: SegmentTrainConfig, make_data, monkeypatch: pytest.MonkeyPatch, features_extra: None
+) -> None:
+    extra = make_data("extra", seed=1).root
+    check_resumed(replace(config, arch="lite2", extra=extra, **STRONG), monkeypatch)
+
+
+def check_resumed(config: SegmentTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = config.output.with_name("whole")
+    expected = train(replace(config, output=whole))
     monkeypatch.setattr(fit, "SAVE_EVERY", 3)
     save, steps = fit._Training.save, []
 
@@ -53,7 +75,7 @@ def test_a_killed_training_resumes_to_the_bit(
     assert not (config.output / "segmenter.pth").exists()
     found = train(config)
     assert {**found, "segmenter": ""} == {**expected, "segmenter": ""}
-    one, two = weights(config.output), weights(tmp_path / "whole")
+    one, two = weights(config.output), weights(whole)
     assert all(torch.equal(one[name], two[name]) for name in two)
     assert not (config.output / "segmenter_state.pt").exists()
 

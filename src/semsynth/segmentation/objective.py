@@ -49,37 +49,42 @@ class Supervised:
 def mixed_logits(segmenter: Segmenter, batch: Batch, precision: Precision = "no") -> Tensor:
     """Return logits (B, classes, H, W) float32 in training; statistics are of real images alone.
 
-    Where the network has batch norms, real and extra images pass apart: each are normalized by
-    their own statistics, and those that are kept for predictions are of the real ones.
+    Where the network has batch norms, real and extra images pass apart: the real ones in training
+    mode, then the extra ones with the statistics that are kept of real ones (``keep_statistics``).
     """
     images, n = batch.images, batch.n_real
+    apart = any(_batch_norms(segmenter))
     with autocast(segmenter.device, precision):
-        if n == len(images) or not _batch_norms(segmenter):
+        if n == len(images) > 1 or not apart:
             return segmenter(images)[0].float()  # type: ignore[no-any-return]
+        parts = []
+        # Statistics of a single image are no estimate.
+        if n > 1:
+            parts, images = [segmenter(images[:n])[0].float()], images[n:]
+        # Backward passes need the statistics as they are: no image may change them from here on.
         with keep_statistics(segmenter):
-            extra = segmenter(images[n:])[0].float()
-        if not n:
-            return extra  # type: ignore[no-any-return]
-        return torch.cat([segmenter(images[:n])[0].float(), extra])
+            parts.append(segmenter(images)[0].float())
+        return torch.cat(parts)
 
 
-def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    """Return the batch norms that keep statistics of what passes now."""
-    found = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    return [m for m in found if m.training and m.track_running_stats]
+def _batch_norms(network: nn.Module) -> Iterator[_BatchNorm]:
+    """Yield the batch norms that would keep statistics of what passes now."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
+            yield module
 
 
 @contextmanager
 def keep_statistics(network: nn.Module) -> Iterator[None]:
-    """Let no image that passes in training mode change the statistics that batch norms keep."""
-    norms = _batch_norms(network)
+    """Let batch norms normalize by the statistics that they keep, and not change them."""
+    norms = list(_batch_norms(network))
     for norm in norms:
-        norm.track_running_stats = False
+        norm.eval()
     try:
         yield
     finally:
         for norm in norms:
-            norm.track_running_stats = True
+            norm.train()
 
 
 def class_weights(real: TrainingImages, exponent: float) -> Tensor:

@@ -114,7 +114,9 @@ def _output(
     if extra is not None:
         used.append(("extra", extra, config.extra_split))
     used = [(name, folder, split) for name, folder, split in used if split in folder.splits()]
-    kinds = ("images", "masks")
+    kinds = ["images", "masks"]
+    if config.augment == "strong" and config.copy_paste:
+        kinds.append("instances")
     inputs = {name: folder.digests([split], kinds) for name, folder, split in used}
     key = {"format": 2, **settings}
     key |= {name: folder.digest_of([split], kinds) for name, folder, split in used}
