@@ -177,8 +177,7 @@ def _known_of_images(info: DatasetInfo) -> list[str]:
 
 def _sections(info: DatasetInfo, origin: Origin, split: str) -> dict[str, str]:
     made = (
-        "Synthetic images with their masks; manifest.jsonl, or edits.jsonl, says how "
-        "each was made."
+        "Synthetic images with their masks; manifest.jsonl, or edits.jsonl, says how each was made."
         if origin == "synthetic"
         else "Images and masks of one size."
     )

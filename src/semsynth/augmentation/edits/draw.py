@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from semsynth.augmentation.edits import kinds as made
+from semsynth.augmentation.edits import relabel
 from semsynth.augmentation.edits.config import Kind
+from semsynth.augmentation.edits.donors import Donors
 from semsynth.augmentation.edits.kinds import Edited, Refused
 from semsynth.augmentation.edits.pair import Pair, read_pair
 from semsynth.augmentation.edits.scene import Floats, Scene
@@ -24,6 +26,12 @@ _TRIES = 60
 # A class that a segmenter knows perfectly is still drawn, with so much of the weight of one that
 # it does not know at all.
 _KNOWN = 0.05
+# An image whose mean colour differs by so much, as a share of the range, is 1/e as likely.
+_LIGHT = 0.05
+# So many images are looked at for the colours of a foreign mask.
+_TARGETS = 4
+# Fewer pieces that can become another class are drawn again and again.
+FEW_SWAPS = 10
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class Drawer:
         kinds: which edits, equally often.
         weights: (K,) how often the objects of each class are drawn; 0: never.
         seed: of all draws.
+        swaps: for each class the pieces of others that can become of it.
+        donors: where foreign masks are from.
     """
 
     data: PreparedDataset
@@ -66,6 +76,8 @@ class Drawer:
     kinds: tuple[Kind, ...]
     weights: Floats
     seed: int
+    swaps: Mapping[int, Sequence[Piece]] = field(default_factory=dict)
+    donors: Donors | None = None
 
     def draw(self, index: int) -> Drawn:
         """Return the edit of a number.
@@ -93,6 +105,9 @@ class Drawer:
             "transplant": self._transplant,
             "move": self._move,
             "remove": self._remove,
+            "swap": self._swap,
+            "partial": self._partial,
+            "foreign": self._foreign,
         }
         source, name, before, edited = makers[kind](rng)
         changed = edited.changed & before.inside
@@ -107,7 +122,7 @@ class Drawer:
             "index": index,
             "seed": derive_seed(self.seed, "edit", index),
             "kind": kind,
-            "class": name,
+            "class": name or None,
             "donor": None,
             **edited.facts,
             "pixels": int(changed.sum()),
@@ -121,7 +136,8 @@ class Drawer:
     def _object(self, rng: np.random.Generator, weighted: bool = True) -> Piece:
         """Draw a class, then one of its objects; all objects alike where not ``weighted``."""
         pieces = self.scene.pieces
-        some = [i for i in np.flatnonzero(self.weights).tolist() if pieces.get(i)]
+        objects = np.flatnonzero(self.scene.objects & (self.weights > 0)).tolist()
+        some = [i for i in objects if pieces.get(i)]
         weights = np.array([self.weights[i] if weighted else len(pieces[i]) for i in some])
         label = some[int(rng.choice(len(some), p=weights / weights.sum()))]
         return pieces[label][int(rng.integers(len(pieces[label])))]
@@ -136,10 +152,18 @@ class Drawer:
         ]
         if not others:
             raise Refused("there is no other image of its kind")
-        target = others[int(rng.integers(len(others)))]
+        target = others[int(rng.choice(len(others), p=self._alike(piece.stem, others)))]
         before = self._read(target)
         edited = made.transplant(self.scene, piece, self._read(piece.stem), before, rng)
         return target, self._name(piece), before, edited
+
+    def _alike(self, stem: str, others: Sequence[str]) -> Floats:
+        """Return how likely each of other images is as a target: those of the same light more."""
+        colors = self.scene.colors
+        mine = np.array(colors[stem])
+        far = np.array([np.abs(np.array(colors[other]) - mine).mean() for other in others])
+        likely = np.exp(-(far - far.min()) / _LIGHT)
+        return np.asarray(likely / likely.sum())
 
     def _move(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
         piece = self._object(rng)
@@ -151,6 +175,39 @@ class Drawer:
         before = self._read(piece.stem)
         return piece.stem, self._name(piece), before, made.remove(self.scene, piece, before)
 
+    def _swap(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
+        some = list(self.swaps)
+        # A class that few pieces can become would be the same edit again and again.
+        counts = np.array([min(len(self.swaps[to]), FEW_SWAPS) for to in some])
+        weights = (self.weights[some] + 1e-9) * counts
+        to = some[int(rng.choice(len(some), p=weights / weights.sum()))]
+        piece = self.swaps[to][int(rng.integers(len(self.swaps[to])))]
+        before = self._read(piece.stem)
+        edited = relabel.swap(piece, to, before)
+        edited.facts["was"] = self._name(piece)
+        return piece.stem, self.data.labels.names[to], before, edited
+
+    def _partial(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
+        stem = self.stems[int(rng.integers(len(self.stems)))]
+        before = self._read(stem)
+        assert self.scene.ignore_id is not None, "the kind is only drawn where there is one"
+        edited = relabel.partial(self.scene.ignore_id, before, rng)
+        names = [self.data.labels.names[i] for i in edited.facts["unlabelled"]]
+        edited.facts["unlabelled"] = names
+        return stem, "", before, edited
+
+    def _foreign(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
+        assert self.donors is not None, "the kind is only drawn where there are some"
+        stems = self.donors.stems
+        donor = self.donors.read(stems[int(rng.integers(len(stems)))])
+        wanted = set(np.unique(donor.ids).tolist())
+        some = [self.stems[i] for i in rng.choice(len(self.stems), _TARGETS).tolist()]
+        pairs = [self._read(stem) for stem in some]
+        # Of some images that one which has most of the classes: it gives the colours.
+        shared = [len(wanted & set(np.unique(pair.mask).tolist())) for pair in pairs]
+        best = int(np.argmax(shared))
+        return some[best], "", pairs[best], relabel.foreign(self.scene, donor, pairs[best])
+
     def _name(self, piece: Piece) -> str:
         return self.data.labels.names[piece.label]
 
@@ -158,7 +215,7 @@ class Drawer:
 def class_weights(
     scene: Scene, names: Mapping[int, str], rare: float, ious: Mapping[str, float] | None
 ) -> Floats:
-    """Return how often objects of each class (K,) are drawn: more of rare and of hard ones.
+    """Return how often pieces of each class (K,) are drawn: more of rare and of hard ones.
 
     Args:
         scene: which classes come as objects, and how many pixels each has.
@@ -167,7 +224,7 @@ def class_weights(
         ious: IoU, 0 to 1, by name; a class without one counts as the mean of the others.
     """
     shares = scene.pixels / max(int(scene.pixels.sum()), 1)
-    weights = np.where(scene.objects & (shares > 0), np.maximum(shares, 1e-9) ** -rare, 0.0)
+    weights = np.where(shares > 0, np.maximum(shares, 1e-9) ** -rare, 0.0)
     if ious:
         mean = float(np.mean(list(ious.values())))
         for i, name in names.items():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semsynth.augmentation.edits.pair import Pair, cut_out, filled, grown, paste
-from semsynth.augmentation.edits.place import Placed, put
+from semsynth.augmentation.edits.place import Placed, Unit, put, unit_of
 from semsynth.augmentation.edits.scene import Scene
 from semsynth.augmentation.edits.survey import LEAST, Bools, Piece
 from semsynth.data.labels import Array, LabelSet
@@ -48,17 +48,25 @@ def transplant(
     Raises:
         Refused: there is no place for it.
     """
-    placed = put(scene, piece, cut_out(donor, piece), target, rng)
+    unit = _unit(scene, piece, donor)
+    placed = put(scene, unit, cut_out(donor, unit.pieces), target, rng)
     if isinstance(placed, str):
         raise Refused(placed)
-    return _pasted(target, piece, placed, {"donor": piece.stem})
+    return _pasted(target, unit, placed, {"donor": piece.stem})
 
 
-def _pasted(target: Pair, piece: Piece, placed: Placed, facts: dict[str, Any]) -> Edited:
-    pair = paste(target, placed.cutout, placed.visible, placed.place, piece.label)
-    facts |= {"from_box": as_box(piece.box), "box": box_of(placed.visible)}
+def _unit(scene: Scene, piece: Piece, pair: Pair) -> Unit:
+    found = unit_of(scene, piece, pair)
+    if isinstance(found, str):
+        raise Refused(found)
+    return found
+
+
+def _pasted(target: Pair, unit: Unit, placed: Placed, facts: dict[str, Any]) -> Edited:
+    pair = paste(target, placed.cutout, placed.visible, placed.place)
+    facts |= {"from_box": as_box(unit.box), "box": box_of(placed.visible)}
     facts |= {"scale": round(placed.scale, 4), "turned": placed.turned[0] * 90}
-    facts |= {"mirrored": placed.turned[1]}
+    facts |= {"mirrored": placed.turned[1], "parts": len(unit.pieces)}
     return Edited(pair, placed.visible, True, facts)
 
 
@@ -68,15 +76,14 @@ def move(scene: Scene, piece: Piece, source: Pair, rng: np.random.Generator) -> 
     Raises:
         Refused: there is no other place for it, or nothing that could be where it was.
     """
-    cutout = cut_out(source, piece)
+    unit = _unit(scene, piece, source)
     without = remove(scene, piece, source)
-    placed = put(scene, piece, cutout, without.pair, rng)
+    placed = put(scene, unit, cut_out(source, unit.pieces), without.pair, rng)
     if isinstance(placed, str):
         raise Refused(placed)
-    old = _pixels(piece, source)
-    if (placed.visible & old).sum() > 0.5 * placed.visible.sum():
+    if (placed.visible & unit.find(source)).sum() > 0.5 * placed.visible.sum():
         raise Refused("the object would stay where it is")
-    edited = _pasted(without.pair, piece, placed, {})
+    edited = _pasted(without.pair, unit, placed, {})
     return Edited(edited.pair, edited.changed | without.changed, True, edited.facts)
 
 
@@ -86,7 +93,8 @@ def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
     Raises:
         Refused: nothing but objects is around it.
     """
-    hole = _pixels(piece, source)
+    unit = _unit(scene, piece, source)
+    hole = unit.find(source)
     candidates = ~scene.objects
     if scene.ignore_id is not None:
         candidates[scene.ignore_id] = False
@@ -95,14 +103,7 @@ def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
         raise Refused("nothing could be where the object is: there are objects alone")
     pair = filled(source, hole, sources, _ROWS_APART if scene.upright else 1.0)
     changed = hole | np.any(pair.image != source.image, axis=-1)
-    return Edited(pair, changed, True, {"box": as_box(piece.box)})
-
-
-def _pixels(piece: Piece, pair: Pair) -> Bools:
-    top, left, bottom, right = piece.box
-    found = np.zeros(pair.mask.shape, bool)
-    found[top:bottom, left:right] = piece.find(pair.mask, pair.instances)
-    return found
+    return Edited(pair, changed, True, {"box": as_box(unit.box), "parts": len(unit.pieces)})
 
 
 def as_box(box: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -15,6 +16,8 @@ from semsynth.data.resize import Box
 
 # The last pixel of an object is mixed with what is behind it: it goes with the object.
 _HALO = 1
+# Pixels around an object whose colours say what it is in front of.
+_RING = 4
 
 
 @dataclass(frozen=True)
@@ -59,59 +62,95 @@ class Cutout:
 
     Attributes:
         image: (H, W, C) pixels; those that are not of it mean nothing.
-        shape: (H, W) True for its pixels.
+        parts: (H, W) 0 where it is not, else the number of a part, from 1.
+        labels: the id of the class of each part, in order.
+        behind: (C,) the mean colour around it.
     """
 
     image: Array
-    shape: Bools
+    parts: Array
+    labels: tuple[int, ...]
+    behind: Array
+
+    @property
+    def shape(self) -> Bools:
+        """(H, W) True for its pixels."""
+        found: Bools = self.parts > 0
+        return found
 
     def turned(self, quarters: int, flip: bool) -> Cutout:
         """Return it turned by quarters counterclockwise, and then mirrored left to right."""
-        parts = (np.rot90(x, quarters) for x in (self.image, self.shape))
-        image, shape = (x[:, ::-1] if flip else x for x in parts)
-        return Cutout(np.ascontiguousarray(image), np.ascontiguousarray(shape))
+        arrays = (np.rot90(x, quarters) for x in (self.image, self.parts))
+        image, parts = (x[:, ::-1] if flip else x for x in arrays)
+        return replace(self, image=np.ascontiguousarray(image), parts=np.ascontiguousarray(parts))
 
     def scaled(self, factor: float) -> Cutout:
         """Return it so many times as large; colours from behind it do not come in."""
         if factor == 1:
             return self
-        height, width = (max(1, round(side * factor)) for side in self.shape.shape)
+        height, width = (max(1, round(side * factor)) for side in self.parts.shape)
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        weight = self.shape.astype(np.float32)
-        flat = self.image.reshape(*self.shape.shape, -1).astype(np.float32) * weight[..., None]
-        share = cv2.resize(weight, (width, height), interpolation=how)
+        flat = self.image.reshape(*self.parts.shape, -1).astype(np.float32)
+        flat *= self.shape[..., None]
+        numbers = range(1, len(self.labels) + 1)
+        shares = np.stack(
+            [
+                cv2.resize((self.parts == n).astype(np.float32), (width, height), interpolation=how)
+                for n in numbers
+            ]
+        )
+        share = shares.sum(0)
         colors = cv2.resize(flat, (width, height), interpolation=how).reshape(height, width, -1)
         colors = colors / np.maximum(share, 1e-3)[..., None]
-        top = np.iinfo(self.image.dtype).max
-        image = np.clip(np.rint(colors), 0, top).astype(self.image.dtype)
-        return Cutout(image, share >= 0.5)
+        image = np.clip(np.rint(colors), 0, np.iinfo(self.image.dtype).max)
+        parts = np.where(share >= 0.5, shares.argmax(0) + 1, 0)
+        return replace(self, image=image.astype(self.image.dtype), parts=parts)
 
 
-def cut_out(pair: Pair, piece: Piece) -> Cutout:
-    """Take an object out of a copy of its pair."""
-    top, left, bottom, right = piece.box
-    shape = piece.find(pair.mask, pair.instances)
-    return Cutout(pair.image[top:bottom, left:right].copy(), shape)
+def cut_out(pair: Pair, pieces: Sequence[Piece]) -> Cutout:
+    """Take an object, which may have several parts, out of a copy of its pair."""
+    box = union([piece.box for piece in pieces])
+    top, left, bottom, right = box
+    parts = np.zeros((bottom - top, right - left), np.int64)
+    for number, piece in enumerate(pieces, 1):
+        y, x = piece.box[0] - top, piece.box[1] - left
+        found = piece.find(pair.mask, pair.instances)
+        parts[y : y + found.shape[0], x : x + found.shape[1]][found] = number
+    whole = np.zeros(pair.mask.shape, bool)
+    whole[top:bottom, left:right] = parts > 0
+    ring = grown(whole, _RING) & ~whole & pair.inside
+    behind = pair.image[ring if ring.any() else whole].reshape(-1, pair.image.shape[-1]).mean(0)
+    image = pair.image[top:bottom, left:right].copy()
+    return Cutout(image, parts, tuple(piece.label for piece in pieces), behind)
 
 
-def paste(pair: Pair, cutout: Cutout, visible: Bools, place: tuple[int, int], label: int) -> Pair:
-    """Return a pair with an object in it; it gets a new instance where there are instances.
+def union(boxes: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+    """Return the smallest box (top, left, bottom, right) with all of these in it."""
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    return min(tops), min(lefts), max(bottoms), max(rights)
+
+
+def paste(pair: Pair, cutout: Cutout, visible: Bools, place: tuple[int, int]) -> Pair:
+    """Return a pair with an object in it; each part is a new instance where there are instances.
 
     Args:
         pair: where it goes.
         cutout: the object.
         visible: (H, W) which of the pair's pixels it covers, all within its shape.
         place: row and column of the upper left corner of the cutout; may be negative.
-        label: the id of its class.
     """
     rows, columns = np.nonzero(visible)
     image, mask = pair.image.copy(), pair.mask.copy()
-    image[rows, columns] = cutout.image[rows - place[0], columns - place[1]]
-    mask[rows, columns] = label
+    from_rows, from_columns = rows - place[0], columns - place[1]
+    image[rows, columns] = cutout.image[from_rows, from_columns]
+    parts = cutout.parts[from_rows, from_columns]
+    mask[rows, columns] = np.array((0, *cutout.labels))[parts]
     instances = pair.instances
     if instances is not None:
         instances = instances.copy()
-        instances[rows, columns] = free_instance(instances)
+        for part in np.unique(parts).tolist():
+            some = parts == part
+            instances[rows[some], columns[some]] = free_instance(instances)
     return Pair(image, mask, instances, pair.content)
 
 
@@ -128,7 +167,7 @@ def free_instance(instances: Array) -> int:
 def footprint(cutout: Cutout, place: tuple[int, int], size: tuple[int, int]) -> Bools:
     """Return where an object is in an image of ``size``: (H, W); parts outside are cut off."""
     found = np.zeros(size, bool)
-    (top, left), (height, width) = place, cutout.shape.shape
+    (top, left), (height, width) = place, cutout.parts.shape
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + height, size[0]), min(left + width, size[1])
     if y1 > y0 and x1 > x0:
@@ -175,15 +214,14 @@ def filled(pair: Pair, hole: Bools, sources: Bools, rows_apart: float) -> Pair:
 def recolored(pair: Pair, mask: Array, where: Bools, sources: Bools) -> Array:
     """Return the image with pixels of the classes of ``mask`` at ``where``, from ``sources``.
 
-    A class without any source takes the nearest of all.
+    A class without any takes its other pixels, or else the nearest source of all.
     """
     image = pair.image.copy()
     for label in np.unique(mask[where]).tolist():
         wanted = where & (mask == label)
-        known = sources & (pair.mask == label)
-        if not known.any():
-            known = sources
-        if not known.any():
+        same = (pair.mask == label) & pair.inside
+        known = next((x for x in (sources & same, same & ~where, sources) if x.any()), None)
+        if known is None:
             continue
         near = distance_transform_edt(~known, return_distances=False, return_indices=True)
         rows, columns = np.nonzero(wanted)

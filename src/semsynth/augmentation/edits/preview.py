@@ -59,8 +59,10 @@ def preview(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
         drawn = drawer.draw(index)
         line, inside = drawn.line, drawn.before.inside
         donor = f" from {line['donor']}" if line["donor"] else ""
+        donor = f" (was {line['was']})" if "was" in line else donor
         scale = f", {line['scale']:.2f} times as large" if "scale" in line else ""
-        caption = f"{index} {line['kind']} {line['class'] or ''}{donor} in {drawn.source}{scale}"
+        what = line["class"] or ", ".join(line.get("unlabelled", ()))
+        caption = f"{index} {line['kind']} {what}{donor} in {drawn.source}{scale}"
         area = region(drawn.edited.changed & inside, config.margin_of(data.height)) * inside
         rows.append(EditRow(caption, drawn.before, drawn.edited.pair, area))
     title = f"{len(rows)} edits of {data.info.name}, seed {config.seed}"

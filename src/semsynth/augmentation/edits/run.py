@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from semsynth.augmentation.edits.config import EditConfig, Kind
+from semsynth.augmentation.edits.config import KINDS, EditConfig, Kind
+from semsynth.augmentation.edits.donors import Donors, open_donors
 from semsynth.augmentation.edits.draw import Drawer, class_weights, editable
 from semsynth.augmentation.edits.kinds import region
 from semsynth.augmentation.edits.preview import clear_preview, preview
+from semsynth.augmentation.edits.relabel import swaps
 from semsynth.augmentation.edits.scene import Scene, learn
-from semsynth.augmentation.edits.survey import LEAST, ImageSurvey, Surveyor
+from semsynth.augmentation.edits.survey import LEAST, ImageSurvey, Piece, Surveyor
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json, write_bytes, write_text
 from semsynth.core.logging import logger, progress_bar
@@ -38,7 +40,6 @@ _LEAST_IMAGES = 4
 _PART = ".edits.part.jsonl"
 # What of the flags decides an edit.
 _IN_KEY = ("split", "rare_weight", "donor_split", "donor_kind", "to_kind", "upright", "seed")
-_MADE: tuple[Kind, ...] = ("transplant", "move", "remove")
 
 
 def edit(config: EditConfig) -> dict[str, Any]:
@@ -75,10 +76,37 @@ def prepare_edits(config: EditConfig) -> Drawer:
     scene = learn(surveys, data.labels, (data.height, data.width), wanted, config.upright)
     scene = replace(scene, pieces=editable(scene, stems))
     weights = class_weights(scene, data.labels.names, config.rare_weight, ious)
-    kinds = _kinds(config, scene, data)
-    _check_objects(scene, wanted, data, config.split)
+    donors = _donors(config, data, scene)
+    becomes = _swaps(scene, wanted)
+    kinds = _kinds(config, scene, bool(becomes), donors is not None)
+    if {"transplant", "move", "remove"} & set(kinds):
+        _check_objects(scene, wanted, data, config.split)
     _say(scene, data, kinds)
-    return Drawer(data, config.split, tuple(stems), scene, kinds, weights, config.seed)
+    return Drawer(
+        data, config.split, tuple(stems), scene, kinds, weights, config.seed, becomes, donors
+    )
+
+
+def _donors(config: EditConfig, data: PreparedDataset, scene: Scene) -> Donors | None:
+    """Return where foreign masks are from; None: none are wanted, or there are none."""
+    if config.chosen and "foreign" not in config.chosen:
+        return None
+    if config.donors is None and config.donor_kind is None and config.to_kind is None:
+        if config.chosen:
+            raise UserError(
+                "--kinds foreign needs masks: give --donors FOLDER, or --to-kind (and "
+                "--donor-kind) of data with several kinds of images"
+            )
+        return None
+    return open_donors(config, data, np.flatnonzero(scene.pixels).tolist())
+
+
+def _swaps(scene: Scene, wanted: list[int]) -> dict[int, list[Piece]]:
+    found = swaps(scene)
+    if not wanted:
+        return found
+    some = {to: [p for p in pieces if p.label in wanted] for to, pieces in found.items()}
+    return {to: pieces for to, pieces in some.items() if pieces}
 
 
 def _stems(config: EditConfig, data: PreparedDataset) -> list[str]:
@@ -150,8 +178,35 @@ def read_ious(path: Path, labels: LabelSet) -> dict[str, float]:
     return known
 
 
-def _kinds(config: EditConfig, scene: Scene, data: PreparedDataset) -> tuple[Kind, ...]:
-    return config.chosen or _MADE
+def _kinds(config: EditConfig, scene: Scene, can_swap: bool, has_donors: bool) -> tuple[Kind, ...]:
+    """Return the kinds of edits: those that were asked for, or all that the data allow.
+
+    Raises:
+        UserError: one that was asked for is not possible.
+    """
+    cannot: dict[Kind, str] = {}
+    if not can_swap:
+        cannot["swap"] = "no two classes have the same place and shape"
+    if scene.ignore_id is None:
+        cannot["partial"] = "the labels have no ignored id; prepare the data with one"
+    if not has_donors:
+        cannot["foreign"] = "no --donors"
+    if not any(scene.pieces.get(i) for i in np.flatnonzero(scene.objects).tolist()):
+        for kind in ("transplant", "move", "remove"):
+            cannot[kind] = "no class comes as whole objects; say which are with --classes"
+    for kind in config.chosen:
+        if kind in cannot and not (kind in ("transplant", "move", "remove") and config.classes):
+            raise UserError(f"{config.data}: --kinds {kind}: {cannot[kind]}")
+    if config.chosen:
+        return config.chosen
+    left = tuple(kind for kind in KINDS if kind not in cannot)
+    for kind in (kind for kind in KINDS if kind in cannot):
+        logger.info(f"no {kind}: {cannot[kind]}")
+    if not left:
+        raise UserError(
+            f"{config.data}: nothing can be edited; say with --classes what are objects"
+        )
+    return left
 
 
 def _check_objects(scene: Scene, wanted: list[int], data: PreparedDataset, split: str) -> None:
@@ -247,8 +302,10 @@ def _write(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
     ordered = [lines[index] for index in sorted(lines)]
     write_text(root / EDITS, "".join(json.dumps(line) + "\n" for line in ordered))
     (root / _PART).unlink(missing_ok=True)
-    info = data.info
-    writer.finish(info.name, f"edited pairs of: {info.source}", info.licence)
+    info, licence = data.info, data.info.licence
+    if drawer.donors is not None and drawer.donors.data.info.licence != licence:
+        licence += f"; masks of donors: {drawer.donors.data.info.licence}"
+    writer.finish(info.name, f"edited pairs of: {info.source}", licence)
     output.complete()
     return _summary(root, lines)
 
@@ -262,6 +319,10 @@ def _output(config: EditConfig, drawer: Drawer) -> Output:
     key["weights"] = [float(f"{weight:.9g}") for weight in drawer.weights]
     key["images"] = drawer.data.digest_of([config.split])
     inputs = {"images": drawer.data.digests([config.split])}
+    if (donors := drawer.donors) is not None:
+        key["donors"] = donors.data.digest_of([donors.split], ("masks", "instances"))
+        key["to_ours"] = donors.to_ours.tolist()
+        inputs["donors"] = donors.data.digests([donors.split], ("masks", "instances"))
     return Output(config.output, KIND, key, inputs, config.overwrite)
 
 

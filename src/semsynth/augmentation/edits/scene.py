@@ -31,6 +31,7 @@ _OBJECT_SHARE, _OBJECT_CUT = 0.07, 0.85
 _RELATION, _OBJECTS = 0.5, 6
 # A class that is so rarely below or around another is no place for it.
 _PLACE = 0.05
+_STANDS = 0.15
 # What objects lie in has borders with much else, so it must be around them so often, relatively.
 _WITHIN = 0.5
 
@@ -52,8 +53,11 @@ class Scene:
         in_front: (K, K) how often the first hides the second where they overlap; NaN: not seen.
         pixels: (K,) pixels of each class.
         cells: (BANDS, BANDS, K) share of each class's pixels by cell.
+        carried: (K, K) how often objects of the first class, which hang, touch one of the second,
+            which stands: signs are carried by poles.
         pieces: the objects of each class that can be taken out whole.
         bases: (K) rows of lower edges and columns of middles of all objects, (N, 2).
+        colors: the mean of each image's channels by stem, 0 to 1.
         ignore_id: the id of unlabelled pixels; None: there is none.
     """
 
@@ -69,8 +73,10 @@ class Scene:
     in_front: Floats
     pixels: Counts
     cells: Floats
+    carried: Floats
     pieces: dict[int, list[Piece]]
     bases: dict[int, Floats]
+    colors: dict[str, tuple[float, ...]]
     ignore_id: int | None
 
     @property
@@ -86,7 +92,8 @@ class Scene:
         elif (shares * ~self.objects).sum() >= 0.5 * shares.sum():
             shares *= ~self.objects  # unlike such as riders, below whom is a bicycle
         shares /= max(shares.max(), 1e-9)
-        shares[shares < (_PLACE if self.upright else _WITHIN)] = 0
+        least = _WITHIN if not self.upright else _STANDS if self.stands[label] else _PLACE
+        shares[shares < least] = 0
         return shares
 
     def scale(self, label: int, row: float, to_row: float) -> float | None:
@@ -123,10 +130,8 @@ def learn(
     n = labels.max_id + 1
     rows, columns = (sum(getattr(s, name) for s in surveys) for name in ("rows", "columns"))
     is_upright = _is_upright(rows, columns) if upright == "auto" else upright == "yes"
-    pieces: dict[int, list[Piece]] = {i: [] for i in labels.by_id}
-    for survey in surveys:
-        for piece in survey.pieces:
-            pieces[piece.label].append(piece)
+    listed = [piece for survey in surveys for piece in survey.pieces]
+    pieces = {i: [piece for piece in listed if piece.label == i] for i in labels.by_id}
     small = np.asarray(sum(s.small for s in surveys), np.int64)
     objects = _objects(labels, pieces, small, size, wanted)
     whole = {i: [p for p in found if not any(p.cut)] for i, found in pieces.items()}
@@ -154,6 +159,8 @@ def learn(
         cells=cells / np.maximum(cells.sum((0, 1)), 1),
         pieces={i: _usable(found, slopes, horizon, is_upright) for i, found in pieces.items()},
         bases={i: _bases(found) for i, found in pieces.items()},
+        colors={survey.stem: survey.color for survey in surveys},
+        carried=_carried(surveys, stands, objects, n),
         ignore_id=labels.ignore_id,
     )
 
@@ -254,6 +261,17 @@ def _shares(surveys: Sequence[ImageSurvey], name: str, n: int) -> Floats:
     if name == "inside":
         return total
     return np.asarray(total / np.maximum(total.sum(1, keepdims=True), 1e-9))
+
+
+def _carried(surveys: Sequence[ImageSurvey], stands: Bools, objects: Bools, n: int) -> Floats:
+    touch, count = np.zeros((n, n)), np.zeros(n)
+    for survey in surveys:
+        for piece, counts in zip(survey.pieces, survey.around, strict=True):
+            touch[piece.label] += counts > 0
+            count[piece.label] += 1
+    hangs = objects & ~stands & stands.any()
+    shares = touch / np.maximum(count, 1)[:, None]
+    return np.asarray(shares * hangs[:, None] * stands)
 
 
 def _ground(

@@ -82,6 +82,7 @@ class ImageSurvey:
         below: for each piece: (K,) classes right below its lower edge.
         around: for each piece: (K,) classes right around it.
         inside: for each piece: (K,) classes within its convex hull.
+        color: mean of the image's channels, 0 to 1.
     """
 
     stem: str
@@ -94,6 +95,7 @@ class ImageSurvey:
     below: list[Counts]
     around: list[Counts]
     inside: list[Counts]
+    color: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,14 @@ class Surveyor:
             list(below),
             list(around),
             list(inside),
+            self._color(stem),
         )
+
+    def _color(self, stem: str) -> tuple[float, ...]:
+        image = self.data.read_image(self.split, stem)
+        top, left, height, width = self.data.content_box(self.split, stem)
+        means = image[top : top + height, left : left + width].mean((0, 1))
+        return tuple((np.atleast_1d(means) / np.iinfo(image.dtype).max).tolist())
 
 
 def pieces_of(
