@@ -31,17 +31,25 @@ def network(**model: object) -> SemanticUNet:
 def test_a_fresh_head_changes_nothing(side: int, channels: int) -> None:
     head = PixelHead(8, channels, side, 16)
     latent = torch.randn(2, channels, 6, 5)
-    torch.testing.assert_close(head(torch.randn(2, 8, 6, 5), latent), latent)
+    noisy = torch.randn_like(latent)
+    torch.testing.assert_close(head(torch.randn(2, 8, 6, 5), latent, noisy), latent)
 
 
-def test_a_correction_sees_across_the_borders_of_blocks() -> None:
+@pytest.mark.parametrize("of_noise", [False, True])
+def test_a_correction_sees_across_the_borders_of_blocks(of_noise: bool) -> None:
     torch.manual_seed(1)
     head, codec = PixelHead(8, 48, 4, 16), HaarCodec(2)
     torch.nn.init.normal_(head.conv3.weight, std=0.1)
     h, image = torch.randn(1, 8, 3, 3), torch.randn(1, 3, 12, 12)
     changed = image.clone()
     changed[..., 4, 4] += 1  # the corner of the middle block
-    a, b = (codec.decode(head(h, codec.encode(x))) for x in (image, changed))
+    same = codec.encode(torch.randn(1, 3, 12, 12))
+
+    def corrected(x: torch.Tensor) -> torch.Tensor:
+        latent = codec.encode(x)
+        return codec.decode(head(h, same, latent) if of_noise else head(h, latent, same))
+
+    a, b = map(corrected, (image, changed))
     moved = (a - b).abs().amax((0, 1)) > 1e-6
     rows, columns = (torch.nonzero(moved.any(dim)).flatten() for dim in (1, 0))
     # Three convolutions of 3 x 3 see three pixels to each side.

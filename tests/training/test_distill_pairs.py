@@ -1,11 +1,15 @@
 """Pairs of generated images in the phase ``distill``: energy score, levels, batches."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from semsynth.core.errors import UserError
+from semsynth.data.dataset import PreparedDataset
 from semsynth.training.build import check_batch
-from semsynth.training.distill.losses import energy_score
+from semsynth.training.distill.diversity import OCTAVES, Details, details, energy_score
 from semsynth.training.distill.step import noise_levels
 from semsynth.training.recipe import Recipe, load_recipe
 
@@ -34,6 +38,30 @@ def test_the_energy_score_is_least_for_images_that_vary_as_real_ones_do() -> Non
     # Images that are all alike have the mean distance to real ones alone.
     alike = (2 * (torch.randn(200000, generator=generator) * 0.25).sin().abs()).mean()
     assert scores[0.0] == pytest.approx(float(alike), rel=0.03)
+
+
+def test_details_are_the_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 3, 48, 32, generator=generator)
+    *octaves, x = details(image)
+    assert [tuple(m.shape) for m in octaves] == [(2, 12, 48 >> n, 32 >> n) for n in range(1, 5)]
+    for octave in reversed(octaves):
+        x = torch.pixel_shuffle(octave + x.repeat_interleave(4, 1), 2)
+    torch.testing.assert_close(x, image)
+    # A pattern is in its own octave alone: here in the second, of 4 pixels.
+    stripes = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(8).expand(1, 3, 48, 32)
+    assert [float(m.abs().amax()) for m in details(stripes)] == [0, 1, 0, 0, 0]
+    assert len(details(torch.zeros(1, 3, 4, 9))) == 3  # a side of 4 pixels: two octaves
+
+
+def test_details_of_real_images_have_length_1(images: Path) -> None:
+    data = PreparedDataset.open(images)
+    found = Details.of(data)
+    assert len(found.deviations) == OCTAVES + 1
+    real = [torch.from_numpy(np.array(data.read_rgb("train", s))) for s in data.stems("train")]
+    maps = found(torch.stack(real).permute(0, 3, 1, 2) / 127.5 - 1)
+    for each in maps[:-1]:
+        assert float(each.square().sum(1).mean()) == pytest.approx(1, rel=0.05)
 
 
 def test_pairs_are_of_one_level() -> None:

@@ -32,6 +32,7 @@ from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.planning.memory_tracker import unset_fake_temporarily
 from semsynth.training.build import enable_checkpointing, make_optimizer, set_memory_format
+from semsynth.training.distill.diversity import Details
 from semsynth.training.distill.losses import PixelLoss
 from semsynth.training.distill.state import make_adversary
 from semsynth.training.distill.step import distill_step
@@ -122,7 +123,9 @@ class TrialRun:
         if self.state.adversary is None:
             loss = PixelLoss(torch.ones(self.label_channels, device=self.device))
             features = EfficientNetLite2().eval()  # how long they take does not depend on weights
-            self.state.adversary = make_adversary(self.recipe, loss, features, self.device)
+            self.state.adversary = make_adversary(
+                self.recipe, loss, Details((1.0,)), features, self.device
+            )
         self.state.step = self.recipe.diffusion_steps + 1  # in the phase, after what begins it
         return distill_step(self.state, context, batch)
 

@@ -33,6 +33,7 @@ from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
 from semsynth.training.distill.discriminator import require_features
+from semsynth.training.distill.diversity import Details
 from semsynth.training.distill.state import loss_of, make_adversary
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
@@ -213,7 +214,8 @@ def build_run(
     if recipe.distill.steps:
         features = EfficientNetLite2.from_package()
         pixels = loss_of(recipe, data, accelerator.device)
-        state.adversary = make_adversary(recipe, pixels, features, accelerator.device)
+        details = Details.of(data)
+        state.adversary = make_adversary(recipe, pixels, details, features, accelerator.device)
     loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
     context = TrainContext(recipe, accelerator, codec, loss)
     saved: dict[str, Any] = {}

@@ -312,11 +312,14 @@ class PixelHead(nn.Module):
     and the last convolution predicts each block from features of its own. Edges across blocks then
     do not fit exactly, and a grid is seen. This head sees the image across the borders of blocks:
 
-        x0 = x0' + encode(correction(decode(x0'), spread(h)))
+        x0 = x0' + encode(correction(decode(x0'), decode(x), spread(h)))
 
-    where x0' is what the last convolution predicts, h the map that it sees, and ``spread`` a
-    learned rearrangement of channels to pixels (arXiv 1609.05158). The correction's own last
-    convolution starts at zero: a head that is added to a trained network changes nothing at first.
+    where x0' is what the last convolution predicts, x the noisy latent, h the map that the last
+    convolution sees, and ``spread`` a learned rearrangement of channels to pixels (arXiv
+    1609.05158). The noise of x at each pixel is what fine texture without a grid is made of, and
+    where there is little noise, x has the detail that a narrow network cannot carry. The
+    correction's own last convolution starts at zero: a head that is added to a trained network
+    changes nothing at first.
 
     Args:
         width_in: channels of the network's last map.
@@ -333,22 +336,24 @@ class PixelHead(nn.Module):
         self.side = side
         self._codec = HaarCodec(levels, colours) if levels else PixelCodec(colours)
         self.spread = nn.Conv2d(width_in, _SPREAD_CHANNELS * side**2, 1)
-        self.conv1 = nn.Conv2d(_SPREAD_CHANNELS + colours, width, 3, padding=1)
+        self.conv1 = nn.Conv2d(2 * colours + _SPREAD_CHANNELS, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.conv3 = nn.Conv2d(width, colours, 3, padding=1)
         nn.init.zeros_(self.conv3.weight)
         nn.init.zeros_(self.conv3.bias)  # type: ignore[arg-type]
 
-    def forward(self, h_BCHW: Tensor, latent_BCHW: Tensor) -> Tensor:
+    def forward(self, h_BCHW: Tensor, latent_BCHW: Tensor, noisy_BCHW: Tensor) -> Tensor:
         """Return the corrected latent, float32.
 
         Args:
             h_BCHW: the network's last map, activated.
             latent_BCHW: what its last convolution predicts.
+            noisy_BCHW: the noisy latent, of the size of ``latent_BCHW``.
         """
         latent = latent_BCHW.float()  # the transform is exact in float32 alone
-        image = self._codec.decode(latent)
+        images = [self._codec.decode(x) for x in (latent, noisy_BCHW.float())]
         spread = F.pixel_shuffle(self.spread(h_BCHW), self.side)
-        correction = F.silu(self.conv1(torch.cat([image.to(spread.dtype), spread], dim=1)))
+        seen = torch.cat([*(image.to(spread.dtype) for image in images), spread], dim=1)
+        correction = F.silu(self.conv1(seen))
         correction = self.conv3(F.silu(self.conv2(correction)))
         return latent + self._codec.encode(correction.float())

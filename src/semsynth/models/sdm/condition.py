@@ -244,6 +244,7 @@ def cached_norms(
 
 def decode_sides(
     unet: SemanticUNet,
+    x_BCHW: Tensor,
     h: Tensor,
     skips: Sequence[Tensor],
     embedding: Tensor,
@@ -253,6 +254,7 @@ def decode_sides(
 
     Args:
         unet: the network.
+        x_BCHW: the noisy latent.
         h: the encoder's last map.
         skips: the encoder's maps, the last one first.
         embedding: of the timesteps.
@@ -270,10 +272,11 @@ def decode_sides(
         wide = [torch.cat([skip] * count) for skip in skips[: n_joint - 1]]
         h, time = torch.cat([h] * count), torch.cat([embedding] * count)
         parts = unet.run_decoder(h, time, wide, joint, stop=n_joint).chunk(count)
-    return [
-        unet.project_out(unet.run_decoder(part, embedding, skips, condition.norms, start=n_joint))
+    ends = [
+        unet.run_decoder(part, embedding, skips, condition.norms, start=n_joint)
         for part, condition in zip(parts, conditions, strict=True)
     ]
+    return [unet.project_out(end, x_BCHW) for end in ends]
 
 
 def _joining_pays(h: Tensor) -> bool:

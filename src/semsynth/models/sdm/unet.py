@@ -238,13 +238,14 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         h, skips, embedding = self._encode_image(x_BCHW, t_B, augment_params_BA)
         if null is None:
             conditions = self._norm_inputs(condition)
-            outputs = [self.project_out(self.run_decoder(h, embedding, skips, conditions))]
+            h = self.run_decoder(h, embedding, skips, conditions)
+            outputs = [self.project_out(h, x_BCHW)]
         else:
             sides = [
                 encode_condition(self, side, cache_bytes=0) if isinstance(side, Tensor) else side
                 for side in (condition, null)
             ]
-            outputs = decode_sides(self, h, skips, embedding, sides)
+            outputs = decode_sides(self, x_BCHW, h, skips, embedding, sides)
         output = UNetOutput(*outputs)
         return output if return_dict else output.to_tuple()
 
@@ -361,11 +362,16 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             h = self._run(level, stages[step - 1], joined, embedding, by_step[step])
         return h
 
-    def project_out(self, h: Tensor) -> Tensor:
-        """Return the prediction, (B, out_channels, H, W), from the decoder's last map."""
+    def project_out(self, h: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the prediction, (B, out_channels, H, W), from the decoder's last map.
+
+        Args:
+            h: that map.
+            x_BCHW: the noisy latent.
+        """
         h = F.silu(self.norm_out(h))
         out: Tensor = self.conv_out(h)
-        return out if self.head is None else self.head(h, out)
+        return out if self.head is None else self.head(h, out, x_BCHW)
 
     def _split_by_stage(self, conditions: Sequence[SpadeInput]) -> list[tuple[SpadeInput, ...]]:
         """Return the conditions of the middle and of each stage of the decoder."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semsynth.data.class_checks import pixels_by_split
 from semsynth.data.dataset import PreparedDataset
+from semsynth.training.distill.diversity import directions
 
 ANY_CLASS = -1  # of unlabelled pixels: real, of whatever class
 IGNORED = -2  # of padding
@@ -91,31 +92,8 @@ class PixelLoss:
 
 def perceptual_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
     """Return the mean squared distances (B,) of normalised features, over pixels and scales."""
-    pairs = zip(features, others, strict=True)
-    return torch.stack([_squares(*pair).mean((1, 2)) for pair in pairs]).mean(0)
-
-
-def energy_score(a: list[Tensor], b: list[Tensor], real: list[Tensor]) -> Tensor:
-    """Return the energy scores (P,) of pairs of images that are generated for one mask each.
-
-    (d(a, real) + d(b, real)) / 2 - d(a, b) / 2, with d the mean distance of normalised features. A
-    strictly proper score (Gneiting and Raftery 2007, section 4.3): on average it is least where
-    generated images vary as real ones of their masks do, and larger where they are all alike.
-    """
-
-    def distance(x: list[Tensor], y: list[Tensor]) -> Tensor:
-        pairs = zip(x, y, strict=True)
-        # The small number keeps the root's gradient finite where features are equal.
-        means = [((_squares(*pair) + 1e-4).sqrt()).mean((1, 2)) for pair in pairs]
-        return torch.stack(means).mean(0)
-
-    return (distance(a, real) + distance(b, real) - distance(a, b)) / 2
-
-
-def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """Return the squared distances (B, h, w) of normalised features."""
-    a, b = (x.float() / (x.float().norm(dim=1, keepdim=True) + 1e-3) for x in (a, b))
-    return ((a - b) ** 2).sum(1)
+    pairs = zip(directions(features), directions(others), strict=True)
+    return torch.stack([((a - b) ** 2).sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
 
 
 def _scales(logits: list[Tensor], target_BHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -23,6 +23,7 @@ from semsynth.training.distill.discriminator import (
     FrozenFeatures,
     fresh_discriminator,
 )
+from semsynth.training.distill.diversity import Details
 from semsynth.training.distill.losses import PixelLoss, class_weights
 from semsynth.training.recipe import Recipe
 
@@ -53,6 +54,7 @@ class Adversary:
         optimizer: of its weights.
         features: what it sees of images, frozen.
         loss: of its logits.
+        details: units of the details that images of a mask are to differ in.
         progress: of the phase.
     """
 
@@ -60,6 +62,7 @@ class Adversary:
     optimizer: torch.optim.Optimizer
     features: FrozenFeatures
     loss: PixelLoss
+    details: Details
     progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,7 +89,11 @@ class Adversary:
 
 
 def make_adversary(
-    recipe: Recipe, loss: PixelLoss, features: EfficientNetLite2, device: torch.device
+    recipe: Recipe,
+    loss: PixelLoss,
+    details: Details,
+    features: EfficientNetLite2,
+    device: torch.device,
 ) -> Adversary:
     """Return a fresh discriminator of a recipe, the same in all processes."""
     section = recipe.distill
@@ -100,7 +107,7 @@ def make_adversary(
         fused=True,
     )
     frozen = FrozenFeatures(features, section.feature_upsampling, device)
-    return Adversary(discriminator, optimizer, frozen, loss)
+    return Adversary(discriminator, optimizer, frozen, loss, details)
 
 
 def loss_of(recipe: Recipe, data: PreparedDataset, device: torch.device) -> PixelLoss:

@@ -19,7 +19,8 @@ from semsynth.core.rng import numpy_rng
 from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
 from semsynth.training.distill.diff_augment import DiffAugment
-from semsynth.training.distill.losses import PixelLoss, energy_score, perceptual_distance
+from semsynth.training.distill.diversity import directions, energy_score
+from semsynth.training.distill.losses import PixelLoss, perceptual_distance
 from semsynth.training.distill.state import Adversary
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState
@@ -69,6 +70,11 @@ class _Seen:
     def detached(self) -> _Seen:
         """Return it without the generator's gradients."""
         return _Seen(self.image.detach(), [x.detach() for x in self.features], self.target)
+
+    def of(self, places: slice, chosen: Tensor) -> _Seen:
+        """Return those samples of some places that are chosen, (places,) bool."""
+        image, target = (x[places][chosen] for x in (self.image, self.target))
+        return _Seen(image, [x[places][chosen] for x in self.features], target)
 
 
 @dataclass(frozen=True)
@@ -283,15 +289,19 @@ class _Step:
 
     def _energy_score(self, part: Tensor, made: _Made) -> Tensor:
         """Return the energy scores (B,) of pairs made from pure noise, at both; 0 elsewhere."""
+        section = self.section
         scores = torch.zeros(len(part), device=made.latents.device)
         half = len(part) // 2
         paired = self.is_noise[part[:half]].to(scores.device)
-        if not self.section.diversity_weight or not paired.any():
+        if not section.diversity_weight or not paired.any():
             return scores
-        first, second = ([x[i : i + half][paired] for x in made.seen.features] for i in (0, half))
-        real = [x[:half][paired] for x in made.real.features]
-        found = energy_score(first, second, real)
         # Both have one real image and one augmentation.
+        first, second = (made.seen.of(slice(i, i + half), paired) for i in (0, half))
+        real = made.real.of(slice(0, half), paired)
+        found = energy_score(*(directions(seen.features) for seen in (first, second, real)))
+        if section.detail_weight:
+            maps = (self.adversary.details(seen.image) for seen in (first, second, real))
+            found = found + section.detail_weight * energy_score(*maps)
         return scores.masked_scatter(paired.repeat(2), found.repeat(2))
 
     def _squared_error(self, part: Tensor, latents: Tensor) -> Tensor:
