@@ -13,7 +13,7 @@ BASELINE = "strong"
 """The arm that all others are compared with."""
 
 # What masks images are made for, and from what.
-Masks = Literal["own", "edited", "pool"]
+Masks = Literal["own", "edited", "foreign", "pool"]
 Start = Literal["noise", "image"]
 
 
@@ -27,7 +27,8 @@ class Arm:
         plain: without the strong augmentation.
         part: share of the draw's real images.
         longer: trained as much longer as the draw's generator took.
-        masks: of the synthetic images: the draw's own, edited ones, or those of the pool.
+        masks: of the synthetic images: the draw's own, edited ones, those of the generator's other
+            data, or those of the rest of the pool.
         start: synthetic images are sampled from noise, or from the masks' (pasted) images; None:
             images as they are, without synthesis.
         filtered: labels of the synthetic images are filtered.
@@ -52,10 +53,14 @@ class Arm:
         return self.start is not None
 
     @property
+    def needs_other_data(self) -> bool:
+        """Whether there must be ``--generator-data``."""
+        return self.real == "generator_data" or self.masks == "foreign"
+
+    @property
     def adds(self) -> bool:
         """Whether it has more than the n labelled images of the pool: what a gain is asked of."""
-        others = self.masks is not None or self.real == "generator_data"
-        return others or self.unlabelled
+        return self.masks is not None or self.needs_other_data or self.unlabelled
 
     @property
     def curve(self) -> bool:
@@ -100,6 +105,13 @@ ARMS = {
             "edits_noise",
             "+ images of edited masks from noise, filtered",
             masks="edited",
+            start="noise",
+            filtered=True,
+        ),
+        Arm(
+            "foreign",
+            "+ images of the masks of other data from noise, filtered",
+            masks="foreign",
             start="noise",
             filtered=True,
         ),

@@ -120,8 +120,9 @@ class ExperimentConfig:
             if not low <= value <= high:
                 raise UserError(f"--{name} is {value}: must be from {low} to {high}")
         arms = chosen_arms(self.arms)
-        if self.generator_data is None and any(arm.real == "generator_data" for arm in arms):
-            raise UserError("--arms more_real: needs --generator-data, whose images it adds")
+        for arm in arms:
+            if arm.needs_other_data and self.generator_data is None:
+                raise UserError(f"--arms {arm.name}: needs --generator-data")
 
     @property
     def draws_of_stage(self) -> tuple[int, ...]:

@@ -43,6 +43,8 @@ STRONG: dict[str, Any] = {
 strong augmentation."""
 MIXED: dict[str, Any] = {"mix_share": 0.5, "mix_share_end": 0.0}
 """How extra images are mixed in: their share of a batch falls."""
+EDITS: dict[str, Any] = {"kinds": "transplant,move,remove"}
+"""Edits whose images are right without synthesis: geometry and edits have the same ones."""
 # What the experiment decides itself.
 _OURS = ("data", "output", "overwrite", "device", "seed", "split", "val_split", "shard", "preview")
 _OF_SEGMENT = (*_OURS, "extra", "extra_split", "unlabelled", "unlabelled_split")
@@ -159,7 +161,7 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
     if values["teacher"] is not None:
         values["teacher"] = checkpoint_sha256(values["teacher"])
     values["data"] = data.digest_of([config.split, config.judge_split])
-    values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED}.items()}
+    values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED, **EDITS}.items()}
     values["semsynth"] = __version__
     return {k: _json(v) for k, v in values.items()}
 

@@ -17,6 +17,7 @@ from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import Draw, Made, Part, others, part_of, write_union
 from semsynth.augmentation.experiment.overlap import image_digests, other_stems, without
 from semsynth.augmentation.experiment.settings import (
+    EDITS,
     OF_EDIT,
     OF_FILTER,
     changes,
@@ -30,6 +31,7 @@ from semsynth.core.files import read_json, write_json
 from semsynth.core.rng import derive_seed
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.manifest import read_manifest
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.pretrained import find_model
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
@@ -98,7 +100,7 @@ class Stages:
                 self.masks("pool")
             if arm.unlabelled:
                 self.unlabelled()
-        if any(arm.masks == "edited" for arm in arms):
+        if any(arm.masks in ("edited", "foreign") for arm in arms):
             self._edit_settings()
         if any(arm.filtered for arm in arms):
             self._filter_settings()
@@ -207,32 +209,54 @@ class Stages:
         """Return the pairs whose masks synthetic images are made for."""
         if which == "own":
             return self.real()
-        if which == "edited":
-            return self.edited()
+        if which in ("edited", "foreign"):
+            return self.edited(which)
         if not self.rest():
             raise UserError(
                 f"--arms pool_masks: --n {len(self.draw.stems)} is the whole pool; drop the arm"
             )
         return self._union("rest", [self._part(self.rest())])
 
-    def edited(self) -> Made:
-        """Return edited pairs of the draw: pixels as pasted, masks to match, regions."""
+    def edited(self, which: Masks = "edited") -> Made:
+        """Return edited pairs of the draw: pixels as pasted, masks to match, regions.
+
+        Or, for ``foreign``, pairs of the draw with masks of the generator's other data.
+        """
         config, real = self.config, self.real()
-        donors = None if config.generator_data is None else self.other_data()
-        given = self._edit_settings()
-        count = len(self.draw.stems) * config.images_per_real
-        seed = derive_seed(self.draw.seed, "edits") % 2**31
-        key = [real.key, None if donors is None else donors.key, _plain(given), count, seed]
+        given = {**EDITS, **self._edit_settings()}
+        inputs = {"data": real}
+        if which == "foreign":
+            given["kinds"] = "foreign"
+            inputs["donors"] = self.other_data()
+        given["count"] = len(self.draw.stems) * config.images_per_real
+        given["seed"] = derive_seed(self.draw.seed, "edits") % 2**31
 
         def build(folder: Path) -> None:
             from semsynth.augmentation.edits.config import EditConfig
             from semsynth.augmentation.edits.run import edit
 
-            more: dict[str, Any] = {} if donors is None else {"donors": donors.make()}
-            more |= {"data": real.make(), "output": folder}
-            edit(EditConfig(count=count, seed=seed, **more, **given))
+            folders: dict[str, Any] = {name: made.make() for name, made in inputs.items()}
+            edit(EditConfig(**folders, output=folder, **given))
 
-        return self.draw.plan("edited", key, build)
+        key = [{name: made.key for name, made in inputs.items()}, _plain(given)]
+        return self.draw.plan(which, key, build)
+
+    def pasted(self) -> Made:
+        """Return those edited pairs whose images are right as they are, without synthesis."""
+        edited = self.edited()
+
+        def build(folder: Path) -> None:
+            data = PreparedDataset.open(edited.make())
+            lines = read_manifest(data.root)
+            stems = [line["stem"] for line in lines if line.get("image") == "pasted"]
+            if not stems:
+                raise UserError(
+                    "--arms geometry: no edit of these kinds has an image without synthesis; give "
+                    "--edit kinds=transplant,move,remove, or drop the arm"
+                )
+            write_union([Part(data, SPLIT, stems)], folder)
+
+        return self.draw.plan("pasted", edited.key, build)
 
     def _edit_settings(self) -> dict[str, Any]:
         from semsynth.augmentation.edits.config import EditConfig
@@ -308,7 +332,7 @@ class Stages:
         if arm.masks is None:
             return None
         if arm.start is None:
-            return self.edited()
+            return self.pasted()
         samples = self.samples(arm.masks, arm.start)
         return self.filtered(samples, f"{arm.masks}-{arm.start}") if arm.filtered else samples
 
