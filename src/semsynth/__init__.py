@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from semsynth.evaluation.run import evaluate as evaluate_model
     from semsynth.evaluation.run import evaluate_folders
     from semsynth.models.sdm.unet import SemanticUNet
+    from semsynth.pipelines.from_image import FromImage
     from semsynth.pipelines.generate.config import GenerateConfig
     from semsynth.pipelines.generate.run import generate as generate_images
     from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # `evaluate` would be mistaken for packages.
 _LAZY = {
     "EvaluateConfig": ("semsynth.evaluation.config", "EvaluateConfig"),
+    "FromImage": ("semsynth.pipelines.from_image", "FromImage"),
     "GenerateConfig": ("semsynth.pipelines.generate.config", "GenerateConfig"),
     "Label": ("semsynth.data.labels", "Label"),
     "LabelSet": ("semsynth.data.labels", "LabelSet"),
@@ -53,6 +55,7 @@ _LAZY = {
 
 __all__ = [
     "EvaluateConfig",
+    "FromImage",
     "GenerateConfig",
     "Label",
     "LabelSet",

@@ -10,12 +10,17 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 
 from semsynth.core.errors import UserError
-from semsynth.diffusion.config import SamplerSettings
+from semsynth.data.labels import LabelSet
+from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
+from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.unet import UNetOutput
+from semsynth.pipelines.formats.model_file import ModelFile, build_network
 from semsynth.pipelines.from_image import FromImage, soft_region
+from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 New = Callable[..., Any]
 
@@ -303,3 +308,63 @@ def test_bad_input_is_one_line_before_any_work(
         call(pipe, new_masks(1)[0], **arguments)
     handle.remove()
     assert "\n" not in str(error.value) and not passes
+
+
+def make_pipe(model: dict[str, Any]) -> SemanticDiffusionPipeline:
+    """Make a small untrained pipeline of two levels."""
+    config = ModelConfig.model_validate({
+        "base_channels": 16, "channel_mult": [1, 2], "blocks_per_level": 1,
+        "attention_factors": [2], "head_channels": 16, "spade_hidden": 8, **model,
+    })  # fmt: skip
+    labels = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
+    torch.manual_seed(0)
+    unet, _ = build_network(config, DiffusionConfig(), labels.num_channels)
+    for parameter in unet.parameters():  # the last layers of a fresh network are zero
+        torch.nn.init.normal_(parameter, std=0.05)
+    file = ModelFile(config, DiffusionConfig(), labels, 32, 48, unet.state_dict(), {})
+    made = SemanticDiffusionPipeline.from_model_file(file)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def test_images_of_one_channel_and_12_bits(new_masks: New) -> None:
+    pipe = make_pipe({"haar_levels": 2, "image_channels": 1, "image_bits": 12})
+    mask, region = new_masks(1, 32, 48), make_region(32, 48)
+    image = np.random.default_rng(0).integers(0, 4096, (32, 48), dtype=np.uint16)
+    real = FromImage(image[None, ..., None], 0.5, region[None])
+    found = pipe.generate(mask, [5], SamplerSettings(steps=4), None, real)
+    far = soft_region(region, 4) == 0
+    assert found.dtype == np.uint16 and np.array_equal(found[0, ..., 0][far], image[far])
+    called = pipe(mask[0], image=image, keep=region, seeds=[5], num_inference_steps=4,
+                  output_type="np").images  # fmt: skip
+    assert np.array_equal(np.rint(called * 4095).astype(np.uint16), found)
+    for wrong, message in [
+        (image.astype(np.uint8), "is uint8; the model's images are uint16, 0 to 4095"),
+        (image + np.uint16(1000), "has values above 4095"),
+        (np.stack([image] * 3, -1), "3 channels, the model's images have 1 channel of 12 bits"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            pipe(mask[0], image=wrong)
+
+
+def test_behind_an_autoencoder(new_masks: New, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4,
+    ).save_pretrained(tmp_path / "vae")  # fmt: skip
+    vae = {"source": str(tmp_path / "vae"), "channels": 4, "downscale": 8}
+    pipe = make_pipe({"codec": "vae", "vae": vae})
+    mask, image, region = new_masks(1, 32, 48)[0], make_image(32, 48), make_region(32, 48)
+    plain = call(pipe, mask)
+    assert np.array_equal(call(pipe, mask, image=image, strength=1), plain)
+    found = call(pipe, mask, image=image, strength=0.5, keep=region)
+    far = soft_region(region, 8) == 0
+    assert far.mean() > 0.5 and np.array_equal(found[0][far], image[far])
+    assert (found[0][region] != image[region]).mean() > 0.9
+    latent = pipe(mask, image=image, keep=region, seeds=[5], num_inference_steps=4,
+                  output_type="latent").images  # fmt: skip
+    clean = torch.from_numpy(image / 127.5 - 1).permute(2, 0, 1)[None].float()
+    known = pipe.codec.encode(clean)
+    torch.testing.assert_close(latent[..., 3:], known[..., 3:], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(latent[..., 0, 0], known[..., 0, 0], atol=1e-2)

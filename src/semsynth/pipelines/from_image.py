@@ -218,11 +218,11 @@ def read_images(image: Images, form: PixelForm, masks: tuple[int, ...]) -> Array
     parts: list[Array] = []
     for index, value in enumerate(image if isinstance(image, list | tuple) else [image]):
         where = f"image {index}" if isinstance(image, list | tuple) else "image"
-        parts += _single_images(value, form, where)
+        parts += _single_images(value, form, masks[1:], where)
     return _one_each(parts, masks, "image")
 
 
-def _single_images(value: Any, form: PixelForm, where: str) -> list[Array]:
+def _single_images(value: Any, form: PixelForm, size: tuple[int, ...], where: str) -> list[Array]:
     if isinstance(value, str | os.PathLike):
         where, path = os.fspath(value), Path(value)
         if not path.is_file():
@@ -232,7 +232,7 @@ def _single_images(value: Any, form: PixelForm, where: str) -> list[Array]:
         array = _of_pil(value, form, where)
     else:
         array = _array(value, where)
-    if array.ndim == 2 or (array.ndim == 3 and form.channels == 1 and array.shape[-1] != 1):
+    if array.ndim == 2 or (array.ndim == 3 and form.channels == 1 and array.shape[1:] == size):
         array = array[..., None]
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise UserError(f"{where}: has shape {array.shape}; must be (H, W, C) or (B, H, W, C)")
