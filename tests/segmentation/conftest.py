@@ -42,12 +42,13 @@ def make_data(tmp_path: Path) -> MakeData:
         seed: int = 0,
         labels: LabelSet = LABELS,
         box: Box | None = None,
+        images: Callable[..., tuple[np.ndarray, np.ndarray]] = scene,
     ) -> PreparedDataset:
         rng = np.random.default_rng(seed)
         writer = PreparedWriter(tmp_path / name, PreparedFormat(labels, *size))
         for split, count in (("train", n), ("val", n_val)):
             for i in range(count):
-                image, mask = scene(rng, *size)
+                image, mask = images(rng, *size)
                 writer.write_pair(split, f"{split}_{i:02d}", image, mask, None, box)
         return writer.finish("toy", "made here", "CC0-1.0")
 

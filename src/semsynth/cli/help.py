@@ -221,9 +221,15 @@ HELP: dict[str, _Help] = {
                 "semsynth segment train --data prepared --init-from nvidia/mit-b0 "
                 "--output segmenter"
             ),
+            "with real images that have no masks": (
+                "semsynth segment train --data prepared --unlabelled photos --output segmenter"
+            ),
         },
         {
             "data": "data output overwrite split val_split extra extra_split mix_share",
+            "images without masks": (
+                "unlabelled unlabelled_split unlabelled_batch unlabelled_weight confidence"
+            ),
             "network": "arch init_from width",
             "training": (
                 "steps batch_size lr pretrained_lr_share weight_decay class_balance seed device"

@@ -14,6 +14,12 @@ Augment = Literal["plain", "strong"]
 STRONG = (
     "scale", "flip", "rotate", "color", "stain", "blur", "balanced_crops", "classmix", "copy_paste",
 )  # fmt: skip
+# Those of them that change labelled images alone; the others change unlabelled ones, too.
+_LABELLED_ALONE = ("balanced_crops", "classmix", "copy_paste")
+# Fields that count with `unlabelled` alone.
+UNLABELLED = ("unlabelled_split", "unlabelled_batch", "unlabelled_weight", "confidence")
+# Averages over about 100 steps, which are few enough for trainings of some hundred.
+_TEACHER_DECAY = 0.99
 SEGMENTER_FILE = "segmenter.pth"
 
 
@@ -38,6 +44,14 @@ class SegmentTrainConfig:
             images alone, and if it is not given the share stays the same.
         extra_weight: How many times a pixel of the extra folder counts in the loss; one of a real
             image counts once.
+        unlabelled: Folder of real images without masks, of any size, or a prepared data set whose
+            masks are not read: a mean teacher (UniMatch) learns from them, too. What is labelled
+            or held out in `data` is left out.
+        unlabelled_split: Split of the unlabelled images, if they are a prepared data set.
+        unlabelled_batch: Unlabelled images per step; 0: as many as `batch_size`, which makes a
+            step take four times as long.
+        unlabelled_weight: Weight of the loss on unlabelled images.
+        confidence: How sure the teacher must be of a pixel, 0 to 1, to teach it.
         arch: Network. `unet` learns fastest from scratch on small images; `lite2` is a U-Net on
             an EfficientNet-Lite2 that was trained on ImageNet (its weights come with pip), far
             better with only some hundred images.
@@ -52,6 +66,7 @@ class SegmentTrainConfig:
             share of `lr`.
         weight_decay: AdamW's weight decay.
         ema: Decay of the moving average of the weights, which is what is saved then; 0: no average.
+            By default 0.99 with `unlabelled`, whose teacher it is, and 0 without.
         class_balance: Exponent of 1 / class frequency in the loss: 0 no balancing, 1 full.
         precision: fp32, or bf16 where the device computes in it.
         augment: How images are changed at random: `plain` a little, `strong` as the flags from
@@ -84,6 +99,11 @@ class SegmentTrainConfig:
     mix_share: float = 0.5
     mix_share_end: float | None = None
     extra_weight: float = 1.0
+    unlabelled: Path | None = None
+    unlabelled_split: str = "train"
+    unlabelled_batch: int = 0
+    unlabelled_weight: float = 1.0
+    confidence: float = 0.95
     arch: Arch = "unet"
     init_from: str | None = None
     width: int = 32
@@ -92,7 +112,7 @@ class SegmentTrainConfig:
     lr: float = 3e-3
     pretrained_lr_share: float = 0.1
     weight_decay: float = 0.01
-    ema: float = 0.0
+    ema: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     augment: Augment = "plain"
     scale: tuple[float, float] = (0.5, 2.0)
@@ -120,13 +140,24 @@ class SegmentTrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"segment train: {name} must be between 0 and 1")
-        if not 0 <= self.ema < 1:
+        if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError("segment train: ema must be at least 0 and below 1, such as 0.99")
-        if not 0 <= self.extra_weight < float("inf"):
-            raise UserError("segment train: extra_weight must be at least 0")
+        for name in ("extra_weight", "unlabelled_weight", "unlabelled_batch"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"segment train: {name} must be at least 0")
         if self.workers < 0:
             raise UserError("segment train: workers must be at least 0")
+        if not 0 <= self.confidence < 1:
+            raise UserError("segment train: confidence must be at least 0 and below 1")
+        changed = self._changed(UNLABELLED)
+        if self.unlabelled is None and changed:
+            raise UserError(f"segment train: --{changed[0]} needs --unlabelled")
         self._check_augmentation()
+
+    def _changed(self, names: tuple[str, ...]) -> list[str]:
+        """Return the flags of the fields that have other values than by default."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return [n.replace("_", "-") for n in names if getattr(self, n) != defaults[n]]
 
     def _check_augmentation(self) -> None:
         for name in ("blur", "classmix", "copy_paste"):
@@ -138,11 +169,17 @@ class SegmentTrainConfig:
             raise UserError(
                 "segment train: scale must be two factors, the smaller one first, from 0.1 to 10"
             )
-        defaults = {field.name: field.default for field in fields(self)}
-        changed = [name for name in STRONG if getattr(self, name) != defaults[name]]
+        names = STRONG if self.unlabelled is None else _LABELLED_ALONE
+        changed = self._changed(names)
         if self.augment == "plain" and changed:
-            flag = changed[0].replace("_", "-")
-            raise UserError(f"segment train: --{flag} needs --augment strong")
+            raise UserError(f"segment train: --{changed[0]} needs --augment strong")
+
+    @property
+    def average_decay(self) -> float:
+        """The decay of the moving average of the weights, by default or as given; 0: none."""
+        if self.ema is None:
+            return 0.0 if self.unlabelled is None else _TEACHER_DECAY
+        return self.ema
 
     @property
     def is_pretrained(self) -> bool:

@@ -30,8 +30,8 @@ class Objective(Protocol):
 
         Args:
             segmenter: in training mode, on its device.
-            averaged: the moving average of its weights (``config.ema``), in evaluation mode and
-                without gradients: the teacher of a mean teacher; None without an average.
+            averaged: the moving average of its weights (``config.average_decay``), in evaluation
+                mode and without gradients: the teacher of a mean teacher; None without an average.
             step: from 0 on; images and random numbers depend on it and on the seed alone.
         """
 
@@ -63,7 +63,7 @@ def fit(
 ) -> float:
     """Train in place, from the file ``state`` on if it is there, and return the last loss.
 
-    With ``config.ema`` the segmenter ends with the averaged weights.
+    With ``config.average_decay`` the segmenter ends with the averaged weights.
 
     Raises:
         UserError: the loss becomes infinite or NaN.
@@ -105,7 +105,8 @@ class _Training:
             total_steps=config.steps + 1,
             pct_start=warm_up,
         )
-        self.average = Average(segmenter, config.ema) if config.ema else None
+        decay = config.average_decay
+        self.average = Average(segmenter, decay) if decay else None
 
     def step(self, loss: Tensor, step: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -71,9 +71,16 @@ class SeenImages:
     generated: frozenset[bytes]
 
     @classmethod
-    def of(cls, used: Iterable[tuple[PreparedDataset, str]]) -> SeenImages:
-        """Read the images of some splits; folders of samples are generated images."""
-        found: dict[bool, set[bytes]] = {False: set(), True: set()}
+    def of(
+        cls, used: Iterable[tuple[PreparedDataset, str]], others: Iterable[bytes] = ()
+    ) -> SeenImages:
+        """Read the images of some splits; folders of samples are generated images.
+
+        Args:
+            used: data sets and their splits.
+            others: digests of further real images.
+        """
+        found: dict[bool, set[bytes]] = {False: set(others), True: set()}
         for data, split in used:
             # A subset of samples has their source, not their manifest.
             generated = is_made(data.root) or data.info.source.startswith("checkpoint")

@@ -18,12 +18,13 @@ from semsynth.core.rng import derive_seed
 from semsynth.core.safe_load import tensors_digest
 from semsynth.core.version import __version__
 from semsynth.data.class_checks import require_classes, warn_about_classes
+from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet, check_extra_labels
 from semsynth.segmentation.appearance import Appearance
-from semsynth.segmentation.config import SEGMENTER_FILE, STRONG, SegmentTrainConfig
+from semsynth.segmentation.config import SEGMENTER_FILE, STRONG, UNLABELLED, SegmentTrainConfig
 from semsynth.segmentation.encoder_unet import lite2_arch, lite2_unet
-from semsynth.segmentation.fit import STATE, fit
+from semsynth.segmentation.fit import STATE, Objective, fit
 from semsynth.segmentation.loader import (
     Augmentation,
     Mix,
@@ -32,15 +33,20 @@ from semsynth.segmentation.loader import (
     SegmentationDataset,
     TrainingImages,
 )
+from semsynth.segmentation.mean_teacher import MeanTeacher, Unlabelled, check_encoder, measure
 from semsynth.segmentation.metrics import score_split, summary
 from semsynth.segmentation.objective import Supervised, class_weights
 from semsynth.segmentation.seen import KEY as SEEN
 from semsynth.segmentation.seen import SeenImages
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 from semsynth.segmentation.strong import Geometry, StrongAugmentation
+from semsynth.segmentation.unlabelled import UnlabelledImages
 
 INFO = "segmenter.json"
-_NOT_IN_KEY = ("data", "extra", "output", "init_from", "device", "overwrite", "workers")
+_NOT_IN_KEY = (
+    *("data", "extra", "output", "init_from", "device", "overwrite", "workers"),
+    *("unlabelled", "unlabelled_split", "ema"),
+)
 # What the key of segmenters has always had; newer settings are in it where they are no default.
 _FIRST_SETTINGS = (
     "split", "val_split", "extra_split", "mix_share", "arch", "width", "steps", "batch_size", "lr",
@@ -61,11 +67,12 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
 
     Returns:
         JSON values: segmenter (path), steps, train_loss; with a validation split also n_val and
-        the scores of ``metrics.summary``.
+        the scores of ``metrics.summary``; with unlabelled images what ``unlabelled`` says of them
+        (images, left_out, and the pseudo-labels of ``mean_teacher.measure``).
 
     Raises:
-        UserError: data, extra data or output cannot be used (the message says what a segmenter that
-            is there was trained on otherwise); the loss becomes infinite or NaN.
+        UserError: data, extra or unlabelled images or output cannot be used (the message says what
+            a segmenter that is there was trained on otherwise); the loss becomes infinite or NaN.
     """
     device = pick_device(config.device)
     data = PreparedDataset.open(config.data)
@@ -76,30 +83,51 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
     size = (data.height, data.width)
     segmenter = build_segmenter(config, data.labels, size, data.info.licence).to(device)
     segmenter.info.provenance.update(_provenance(config, data))
-    output = _output(config, data, extra, segmenter)
+    unlabelled = None
+    if config.unlabelled is not None:
+        check_encoder(segmenter)
+        own = config.unlabelled_split
+        unlabelled = UnlabelledImages(config.unlabelled, data, config.split, own)
+    output = _output(config, data, extra, segmenter, unlabelled)
     folder = output.claim()
     if (stored := _finished(folder)) is not None:
         output.complete()
         return stored
     real = SegmentationDataset(data, config.split)
     extra_images = None if extra is None else SegmentationDataset(extra, config.extra_split)
-    objective = supervised(real, extra_images, config)
+    objective = _objective(supervised(real, extra_images, config), unlabelled, config)
     loss = fit(segmenter, objective, config, folder / STATE)
     result: dict[str, Any] = {"steps": config.steps, "train_loss": loss}
-    if config.val_split in data.splits():
-        matrix = score_split(segmenter, data, config.val_split)
-        result |= {"n_val": len(data.stems(config.val_split)), **summary(matrix, data.labels.names)}
+    result |= _scores(segmenter, data, unlabelled, config)
     provenance = segmenter.info.provenance
     provenance.update(result)
-    # For programs, not for readers of the JSON file.
-    provenance[SEEN] = SeenImages.of(
-        [(data, config.split), *([(extra, config.extra_split)] if extra else [])]
-    ).to_json()
+    used = [(data, config.split), *([(extra, config.extra_split)] if extra else [])]
+    seen = SeenImages.of(used, () if unlabelled is None else unlabelled.seen())
+    provenance[SEEN] = seen.to_json()
     path = segmenter.save(folder / SEGMENTER_FILE)
+    # For programs, not for readers of the JSON file.
     write_json(folder / INFO, {k: v for k, v in provenance.items() if k != SEEN})
     (folder / STATE).unlink(missing_ok=True)
     output.complete()
     return {"segmenter": str(path), **result}
+
+
+def _scores(
+    segmenter: Segmenter,
+    data: PreparedDataset,
+    unlabelled: UnlabelledImages | None,
+    config: SegmentTrainConfig,
+) -> dict[str, Any]:
+    """Return the scores on the validation split, if there is one, and what was unlabelled."""
+    split = config.val_split if config.val_split in data.splits() else None
+    result: dict[str, Any] = {}
+    if split is not None:
+        matrix = score_split(segmenter, data, split)
+        result |= {"n_val": len(data.stems(split)), **summary(matrix, data.labels.names)}
+    if unlabelled is not None:
+        found = measure(segmenter, unlabelled, data, split, config.confidence)
+        result["unlabelled"] = {**unlabelled.summary(), "pseudo_labels": found}
+    return result
 
 
 def _output(
@@ -107,6 +135,7 @@ def _output(
     data: PreparedDataset,
     extra: PreparedDataset | None,
     segmenter: Segmenter,
+    unlabelled: UnlabelledImages | None = None,
 ) -> Output:
     """Return the folder, and what decides the segmenter and its scores."""
     settings = _settings_of_key(config)
@@ -120,6 +149,9 @@ def _output(
     inputs = {name: folder.digests([split], kinds) for name, folder, split in used}
     key = {"format": 2, **settings}
     key |= {name: folder.digest_of([split], kinds) for name, folder, split in used}
+    if unlabelled is not None:
+        inputs["unlabelled"] = unlabelled.digests()
+        key["unlabelled"] = digest_json(inputs["unlabelled"])
     if config.init_from is not None:
         key["init_from"] = tensors_digest(segmenter.state_dict())
     return Output(config.output, "segmenter", key, inputs, config.overwrite)
@@ -128,11 +160,15 @@ def _output(
 def _settings_of_key(config: SegmentTrainConfig) -> dict[str, Any]:
     """Return the settings that decide the segmenter.
 
-    Strong augmentation has all of its own: their defaults may change with the version.
+    Strong augmentation and unlabelled images have all of their own: the defaults of these may
+    change with the version.
     """
     defaults = {field.name: field.default for field in fields(config)}
-    always = _FIRST_SETTINGS + (STRONG if config.augment == "strong" else ())
-    return {
+    unlabelled = config.unlabelled is not None
+    always = _FIRST_SETTINGS + (UNLABELLED if unlabelled else ())
+    always += STRONG if unlabelled or config.augment == "strong" else ()
+    average = {"ema": config.average_decay} if config.average_decay else {}
+    return average | {
         name: value
         for name, value in asdict(config).items()
         if name not in _NOT_IN_KEY and (name in always or value != defaults[name])
@@ -192,6 +228,12 @@ def supervised(
     return Supervised(batches, weights, config.extra_weight, precision)
 
 
+def _objective(
+    labelled: Supervised, unlabelled: Unlabelled | None, config: SegmentTrainConfig
+) -> Objective:
+    return labelled if unlabelled is None else MeanTeacher.of(labelled, unlabelled, config)
+
+
 def strong_augmentation(images: TrainingImages, config: SegmentTrainConfig) -> StrongAugmentation:
     """Return the strong augmentation of a configuration; ``images`` are the real ones."""
     shares = images.class_shares() if config.balanced_crops else None
@@ -211,6 +253,7 @@ def fit_segmenter(
     config: SegmentTrainConfig,
     state: Path,
     extra: TrainingImages | None = None,
+    unlabelled: Unlabelled | None = None,
 ) -> None:
     """Train on images of any origin, in place; go on from the file ``state`` if it is there.
 
@@ -220,11 +263,14 @@ def fit_segmenter(
         config: the settings of the training; its folders and splits do not count.
         state: where the training is kept until it is finished; its folder exists.
         extra: what is mixed in, as ``config.mix_share`` and ``config.extra_weight`` say.
+        unlabelled: what a mean teacher learns from, too, with the settings of ``config``, whose
+            ``unlabelled`` must be set; its folder does not count.
 
     Raises:
         UserError: the loss becomes infinite or NaN.
     """
-    fit(segmenter, supervised(images, extra, config), config, state)
+    objective = _objective(supervised(images, extra, config), unlabelled, config)
+    fit(segmenter, objective, config, state)
     state.unlink(missing_ok=True)
 
 

@@ -101,7 +101,7 @@ class TiledSource:
         if self.halved:
             size = size[0] // 2, size[1] // 2
         tops, lefts = (
-            _spread(side, tile) if self.overlap is None else _starts(side, tile, self.overlap)
+            spread(side, tile) if self.overlap is None else _starts(side, tile, self.overlap)
             for side, tile in zip(size, self.tile, strict=True)
         )
         height, width = min(self.tile[0], size[0]), min(self.tile[1], size[1])
@@ -121,11 +121,11 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
     return [*range(0, last, tile - overlap), last]
 
 
-def _spread(side: int, tile: int) -> list[int]:
+def spread(side: int, tile: int) -> list[int]:
     """Return where as few tiles as cover a side begin, with equal distances.
 
     Example:
-        >>> _spread(100, 40), _spread(80, 40), _spread(30, 40)
+        >>> spread(100, 40), spread(80, 40), spread(30, 40)
         ([0, 30, 60], [0, 40], [0])
     """
     count = max(1, -(-side // tile))
