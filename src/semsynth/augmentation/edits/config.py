@@ -79,6 +79,12 @@ class EditConfig:
             raise UserError(f"--rare-weight is {self.rare_weight}: must be from 0 to 4")
         if self.margin is not None and not 0 <= self.margin <= 1000:
             raise UserError(f"--margin is {self.margin}: must be from 0 to 1000 pixels")
+        for flag, split in (("split", self.split), ("donor-split", self.donor_split)):
+            if split in ("val", "test"):
+                raise UserError(
+                    f"--{flag} is {split}: held-out pairs are never edited, or a segmenter that is "
+                    "trained on them would be scored on them; give the split of training"
+                )
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers is {self.workers}: must be at least 1")
         _ = self.chosen

@@ -70,6 +70,7 @@ def open_donors(config: EditConfig, data: PreparedDataset, present: Collection[i
             f"{where}: no mask of --donor-kind '{config.donor_kind}'; its kinds are "
             f"{abbreviate(known) if known else 'not recorded'}"
         )
+    stems = _without_held_out(config, data, donors, stems)
     used: set[int] = set()
     for stem in progress(stems, "reading donors", len(stems), "mask"):
         ids = donors.read_mask(config.donor_split, stem)
@@ -82,6 +83,29 @@ def open_donors(config: EditConfig, data: PreparedDataset, present: Collection[i
         )
     names = _translate(config, donors, data.labels, used, present)
     return Donors(donors, config.donor_split, tuple(stems), _lut(donors.labels, data.labels, names))
+
+
+def _without_held_out(
+    config: EditConfig, data: PreparedDataset, donors: PreparedDataset, stems: list[str]
+) -> list[str]:
+    """Leave out masks that the data hold out: the same file, or that name in the same data set."""
+    if config.donors is None:
+        return stems
+    held, names = set(), set()
+    for split in data.splits():
+        if split != config.split:
+            held |= {x["masks"] for x in data.file_digests(split, ("masks",)).values()}
+            names |= set(data.stems(split)) if data.info.name == donors.info.name else set()
+    theirs = donors.file_digests(config.donor_split, ("masks",))
+    left = [s for s in stems if s not in names and theirs[s]["masks"] not in held]
+    if len(left) < len(stems):
+        logger.info(
+            f"{donors.root}: {len(stems) - len(left)} masks are of held-out pairs of {data.root}: "
+            "left out"
+        )
+    if not left:
+        raise UserError(f"{donors.root}: all of its masks are held out in {data.root}")
+    return left
 
 
 def _all(config: EditConfig, donors: PreparedDataset) -> list[str]:

@@ -65,6 +65,8 @@ def _unit(scene: Scene, piece: Piece, pair: Pair) -> Unit:
 def _pasted(target: Pair, unit: Unit, placed: Placed, facts: dict[str, Any]) -> Edited:
     pair = paste(target, placed.cutout, placed.visible, placed.place)
     facts |= {"from_box": as_box(unit.box), "box": box_of(placed.visible)}
+    # The row below its lower edge, which may be hidden.
+    facts["row"] = placed.place[0] + placed.cutout.parts.shape[0]
     facts |= {"scale": round(placed.scale, 4), "turned": placed.turned[0] * 90}
     facts |= {"mirrored": placed.turned[1], "parts": len(unit.pieces)}
     return Edited(pair, placed.visible, True, facts)

@@ -11,7 +11,7 @@ import numpy as np
 
 from semsynth.augmentation.edits.config import KINDS, EditConfig, Kind
 from semsynth.augmentation.edits.donors import Donors, open_donors
-from semsynth.augmentation.edits.draw import Drawer, class_weights, editable
+from semsynth.augmentation.edits.draw import FEW_SWAPS, Drawer, class_weights, editable
 from semsynth.augmentation.edits.kinds import region
 from semsynth.augmentation.edits.preview import clear_preview, preview
 from semsynth.augmentation.edits.relabel import swaps
@@ -78,7 +78,7 @@ def prepare_edits(config: EditConfig) -> Drawer:
     weights = class_weights(scene, data.labels.names, config.rare_weight, ious)
     donors = _donors(config, data, scene)
     becomes = _swaps(scene, wanted)
-    kinds = _kinds(config, scene, bool(becomes), donors is not None)
+    kinds = _kinds(config, scene, sum(map(len, becomes.values())), donors is not None)
     if {"transplant", "move", "remove"} & set(kinds):
         _check_objects(scene, wanted, data, config.split)
     _say(scene, data, kinds)
@@ -178,15 +178,17 @@ def read_ious(path: Path, labels: LabelSet) -> dict[str, float]:
     return known
 
 
-def _kinds(config: EditConfig, scene: Scene, can_swap: bool, has_donors: bool) -> tuple[Kind, ...]:
+def _kinds(config: EditConfig, scene: Scene, n_swaps: int, has_donors: bool) -> tuple[Kind, ...]:
     """Return the kinds of edits: those that were asked for, or all that the data allow.
 
     Raises:
         UserError: one that was asked for is not possible.
     """
     cannot: dict[Kind, str] = {}
-    if not can_swap:
+    if not n_swaps:
         cannot["swap"] = "no two classes have the same place and shape"
+    elif n_swaps < FEW_SWAPS and not config.chosen:
+        cannot["swap"] = f"only {n_swaps} pieces have the place and shape of another class"
     if scene.ignore_id is None:
         cannot["partial"] = "the labels have no ignored id; prepare the data with one"
     if not has_donors:
