@@ -217,23 +217,36 @@ HELP: dict[str, _Help] = {
     "segment train": _Help(
         {
             "from scratch": "semsynth segment train --data prepared --output segmenter",
-            "from a pretrained encoder, better with few images": (
+            "with few images: ImageNet's encoder, strong augmentation": (
+                "semsynth segment train --data prepared --arch lite2 --augment strong --ema 0.99 "
+                "--output segmenter"
+            ),
+            "any model of the Hub": (
                 "semsynth segment train --data prepared --init-from nvidia/mit-b0 "
                 "--output segmenter"
+            ),
+            "with samples at first, with real images alone at the end": (
+                "semsynth segment train --data prepared --arch lite2 --augment strong "
+                "--extra samples --mix-share 0.5 --mix-share-end 0 --output segmenter"
             ),
             "with real images that have no masks": (
                 "semsynth segment train --data prepared --unlabelled photos --output segmenter"
             ),
         },
         {
-            "data": "data output overwrite split val_split extra extra_split mix_share",
+            "data": "data output overwrite split val_split",
+            "extra images": "extra extra_split mix_share mix_share_end extra_weight",
             "images without masks": (
                 "unlabelled unlabelled_split unlabelled_batch unlabelled_weight confidence"
             ),
             "network": "arch init_from width",
             "training": (
-                "steps batch_size lr pretrained_lr_share weight_decay class_balance seed device"
+                "steps batch_size lr pretrained_lr_share weight_decay class_balance ema seed"
             ),
+            "augmentation": (
+                "augment scale flip rotate color stain blur balanced_crops classmix copy_paste"
+            ),
+            "computing": "precision device workers",
         },
     ),
     "segment score": _Help(

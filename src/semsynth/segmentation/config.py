@@ -40,8 +40,8 @@ class SegmentTrainConfig:
         extra: Folder of prepared data or samples whose images are mixed in (for augmentation).
         extra_split: Split of the extra folder that is mixed in.
         mix_share: Share of each batch that comes from the extra folder, 0 to 1.
-        mix_share_end: That share in the last step, changing evenly from mix_share; 0 ends with real
-            images alone, and if it is not given the share stays the same.
+        mix_share_end: Share of the extra folder in the last batch; from `mix_share` on it changes
+            evenly. 0 ends with real images alone; by default it stays as it is.
         extra_weight: How many times a pixel of the extra folder counts in the loss; one of a real
             image counts once.
         unlabelled: Folder of real images without masks, of any size, or a prepared data set whose
@@ -69,10 +69,11 @@ class SegmentTrainConfig:
             By default 0.99 with `unlabelled`, whose teacher it is, and 0 without.
         class_balance: Exponent of 1 / class frequency in the loss: 0 no balancing, 1 full.
         precision: fp32, or bf16 where the device computes in it.
-        augment: How images are changed at random: `plain` a little, `strong` as the flags from
-            `scale` to `copy_paste` say.
+        augment: How images are changed at random: `plain` a little, `strong` as the flags below
+            say.
         scale: Smallest and largest enlargement, of which a crop of the image's size is taken.
-        flip: Mirror half of the images; omit where left and right differ (`--no-flip`).
+        flip: Mirror half of the images; not where left and right differ, as on traffic signs that
+            are classes.
         rotate: Turn images by any angle; for images without an up, such as of microscopes and from
             above.
         color: Strength of the changes of brightness, contrast, saturation, hue and white balance;
