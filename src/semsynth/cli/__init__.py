@@ -125,6 +125,11 @@ VERBS: dict[str, Verb] = {
         config="semsynth.augmentation.experiment.config:ExperimentConfig",
         function="semsynth.augmentation.experiment.run:run_experiment",
     ),
+    "probe": Verb(
+        "say in ten minutes whether synthesis is likely to help a data set",
+        config="semsynth.augmentation.experiment.config:ProbeConfig",
+        function="semsynth.augmentation.experiment.probe:run_probe",
+    ),
     "import": Verb(
         "turn a checkpoint of the official SDM code into a Diffusers folder",
         config="semsynth.pipelines.convert.config:ImportConfig",
@@ -156,7 +161,7 @@ VERBS: dict[str, Verb] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("prepare",),
     "training": ("plan", "train", "submit", "status", "recipes"),
-    "images": ("models", "edit", "generate", "evaluate", "augment", "experiment"),
+    "images": ("models", "edit", "generate", "evaluate", "augment", "probe", "experiment"),
     "segmenters": ("segment",),
     "other formats": ("import", "export"),
     "this installation": ("demo", "doctor", "completion"),

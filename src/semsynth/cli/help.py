@@ -293,6 +293,20 @@ HELP: dict[str, _Help] = {
             "segmenters": "segment longer_most device",
         },
     ),
+    "probe": _Help(
+        {
+            "your labelled images, ten minutes on two cores": (
+                "semsynth probe --data prepared --output probe"
+            ),
+        },
+        {
+            "data": (
+                "data output n split judge_split kind generator_data allow_overlap min_class_images"
+            ),
+            "time": "minutes seed device",
+            "networks": "recipe set segment generate",
+        },
+    ),
     "import": _Help(
         {
             "the authors' ADE20K weights": (

@@ -128,3 +128,55 @@ class ExperimentConfig:
     def draws_of_stage(self) -> tuple[int, ...]:
         """The draws to run."""
         return tuple(dict.fromkeys(self.draws)) or DRAWS[self.stage]
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Say in ten minutes whether synthesis is likely to help here, before a night is spent on it.
+
+    The experiment with small settings, on images that are scaled down where they are large: a curve
+    of real images alone, a quick generator, and two arms of its images.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    data: Path = Path("./data/sidewalk_processed")
+    """Prepared data set: your labelled images, and others that judge."""
+    output: Path = Path("./results/probe")
+    """Folder for probe.json and probe.html; the same command resumes."""
+    minutes: float = 10.0
+    """About how long it may take here; the speed of this machine decides the numbers of steps."""
+    n: int | None = None
+    """Number of real images; by default all of --split, at most 200."""
+    split: str = "train"
+    """Split of the real images."""
+    judge_split: str = "val"
+    """Split of the real images on which all segmenters are scored."""
+    kind: str | None = None
+    """Only images of this kind, where the data record kinds."""
+    generator_data: Path | None = None
+    """Other prepared data that the generator is trained on beside the n images."""
+    allow_overlap: bool = False
+    """Go on where images that judge were seen by what is judged; the page says so."""
+    recipe: str = "streets_demo"
+    """Recipe of the quick generator; its size and its steps are set here."""
+    set: tuple[str, ...] = ()
+    """Changes of the recipe, as section.key=value."""
+    segment: tuple[str, ...] = ()
+    """Settings of the segmenters, as flag=value of `semsynth segment train`."""
+    generate: tuple[str, ...] = ()
+    """Settings of `semsynth generate`, as flag=value."""
+    min_class_images: int = 5
+    """Classes in fewer judged images are named and not averaged."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the networks run."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.n is not None and self.n < LEAST_REAL:
+            raise UserError(f"--n is {self.n}: must be at least {LEAST_REAL}")
+        if not 0 < self.minutes <= 24 * 60:
+            raise UserError(f"--minutes is {self.minutes:g}: must be above 0 and at most 1440")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from semsynth.augmentation.subset import SPLIT, link_file
+from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_bytes
+from semsynth.core.files import read_json, write_bytes, write_json
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.content import digest_json
@@ -100,6 +103,38 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+class Cost:
+    """Seconds that a folder took over all calls, kept in a file: of the CPU, or of the device."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        """Go on from what the file has; on a GPU the time of the clock is counted."""
+        self.path, self._clock = path, pick_device(device).type != "cpu"
+        self._before, self._start = read_seconds(path), self._now()
+
+    def _now(self) -> float:
+        return time.monotonic() if self._clock else sum(os.times()[:4])
+
+    def save(self) -> None:
+        """Write the seconds so far."""
+        seconds = self._before + self._now() - self._start
+        write_json(self.path, {"seconds": round(seconds, 2), "clock": self._clock})
+
+
+def read_seconds(path: Path) -> float:
+    """Return the seconds that ``Cost`` has kept; 0 without a file."""
+    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+
+@contextmanager
+def costing(path: Path, device: str) -> Iterator[Cost]:
+    """Count what is done inside, also if it is interrupted."""
+    cost = Cost(path, device)
+    try:
+        yield cost
+    finally:
+        cost.save()
 
 
 def pool_stems(data: PreparedDataset, split: str, kind: str | None) -> list[str]:

@@ -20,6 +20,8 @@ Json = Mapping[str, Any]
 
 def write_page(path: Path, result: Json) -> Path:
     """Write the page of an experiment from the content of experiment.json; return its path."""
+    if "probe" in result:
+        return _write_probe(path, result)
     stage = "final draws, settings frozen" if result["stage"] == "final" else "development draws"
     judge = result["judge"]
     page = fill_template(
@@ -32,6 +34,27 @@ def write_page(path: Path, result: Json) -> Path:
             "draw was trained on its n images and on what is said below, and on nothing else."
         ),
         warnings=_warnings(result),
+        parts=[_part(int(n), entry) for n, entry in result["n"].items()],
+        about=_about(result),
+    )
+    write_text(path, page)
+    return path
+
+
+def _write_probe(path: Path, result: Json) -> Path:
+    """Write the page of a probe: the same numbers, of one draw, with a verdict."""
+    probe, (n,) = result["probe"], result["n"]
+    warnings = [f"Overlap, allowed by a flag: {line}." for line in result["overlap"]]
+    warnings.append(
+        f"A quick look at {result['size']}: few steps, one draw of {n} images, "
+        f"{result['seeds']} seeds; the intervals do not say how much other images would differ. "
+        "semsynth experiment measures it."
+    )
+    page = fill_template(
+        "experiment.html.j2",
+        title=f"Is synthesis likely to help? {result['dataset']}",
+        lead=probe["verdict"][0].upper() + probe["verdict"][1:] + ".",
+        warnings=warnings,
         parts=[_part(int(n), entry) for n, entry in result["n"].items()],
         about=_about(result),
     )

@@ -44,27 +44,62 @@ def result_of(
         scores: for each n, the scores of each arm, draw by draw.
         settings: everything that decided them.
     """
-    config, judge = experiment.config, experiment.judge
-    groups = [judge.data.record(judge.split, stem).group for stem in judge.stems]
-    blocks = blocks_of(judge.stems, groups)
-    by_n = {}
+    config, blocks = experiment.config, _blocks(experiment)
+    labels, by_n = experiment.judge.data.labels, {}
     for n, of_n in scores.items():
         stages = [experiment.stages(n, draw) for draw in config.draws_of_stage]
-        entry = numbers_of(of_n, (n, len(stages[0].pool)), judge.data.labels, blocks, config)
+        entry = numbers_of(of_n, (n, len(stages[0].pool)), labels, blocks, config)
         entry["shared"] = _shared([set(stage.draw.stems) for stage in stages])
         entry["longer"] = _longer(of_n, stages)
         entry["label_next"] = label_next(stages[0])
         entry["lines"] = lines_of(entry, n)
         by_n[str(n)] = entry
+    return {**_head(experiment, settings), "n": by_n}
+
+
+def by_seed(
+    experiment: Experiment, scores: Mapping[Arm, ArmScore], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the numbers of a single draw, whose seeds stand in the place of draws.
+
+    The intervals hold the noise of training and of the judged images, not that of the choice of n
+    images: for a user's own n images that is the question.
+    """
+    config = experiment.config
+    seeds = {
+        arm: [
+            ArmScore(one.counts[i : i + 1], one.seconds[i : i + 1], one.steps)
+            for i in range(len(one.counts))
+        ]
+        for arm, one in scores.items()
+    }
+    stages, n = experiment.stages(config.n[0], config.draws_of_stage[0]), config.n[0]
+    blocks = _blocks(experiment)
+    sizes = (n, len(stages.pool))
+    entry = numbers_of(seeds, sizes, experiment.judge.data.labels, blocks, config)
+    entry |= {"shared": None, "longer": None, "label_next": label_next(stages)}
+    entry["lines"] = lines_of(entry, n)
+    return {**_head(experiment, settings), "n": {str(n): entry}}
+
+
+def _blocks(experiment: Experiment) -> Blocks:
+    judge = experiment.judge
+    groups = [judge.data.record(judge.split, stem).group for stem in judge.stems]
+    return blocks_of(judge.stems, groups)
+
+
+def _head(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a result says of the whole."""
+    config, judge = experiment.config, experiment.judge
+    blocks = _blocks(experiment).sentence
     return {
         "format": 1,
         "dataset": judge.data.info.name,
         "stage": config.stage,
         "draws": list(config.draws_of_stage),
         "seeds": config.seeds,
-        "judge": {"split": judge.split, "images": len(judge.stems), "blocks": blocks.sentence},
+        "judge": {"split": judge.split, "images": len(judge.stems), "blocks": blocks},
         "overlap": list(experiment.overlap),
-        "n": by_n,
         "settings": dict(settings),
         "versions": {"semsynth": __version__},
     }

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +11,16 @@ from typing import Any
 
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE, Arm, Masks, Start
 from semsynth.augmentation.experiment.config import ExperimentConfig
-from semsynth.augmentation.experiment.draws import Draw, Made, Part, others, part_of, write_union
+from semsynth.augmentation.experiment.draws import (
+    Draw,
+    Made,
+    Part,
+    costing,
+    others,
+    part_of,
+    read_seconds,
+    write_union,
+)
 from semsynth.augmentation.experiment.overlap import image_digests, other_stems, without
 from semsynth.augmentation.experiment.settings import (
     EDITS,
@@ -25,7 +31,6 @@ from semsynth.augmentation.experiment.settings import (
     segment_settings,
 )
 from semsynth.augmentation.subset import SPLIT
-from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
 from semsynth.core.rng import derive_seed
@@ -39,38 +44,6 @@ from semsynth.training.recipe import Recipe, TrainConfig, load_recipe
 
 OTHER = "other-"
 """Before the names of the generator's other images, which may be those of the draw's."""
-
-
-class Cost:
-    """Seconds that a folder took over all calls, kept in a file: of the CPU, or of the device."""
-
-    def __init__(self, path: Path, device: str) -> None:
-        """Go on from what the file has; on a GPU the time of the clock is counted."""
-        self.path, self._clock = path, pick_device(device).type != "cpu"
-        self._before, self._start = read_seconds(path), self._now()
-
-    def _now(self) -> float:
-        return time.monotonic() if self._clock else sum(os.times()[:4])
-
-    def save(self) -> None:
-        """Write the seconds so far."""
-        seconds = self._before + self._now() - self._start
-        write_json(self.path, {"seconds": round(seconds, 2), "clock": self._clock})
-
-
-def read_seconds(path: Path) -> float:
-    """Return the seconds that ``Cost`` has kept; 0 without a file."""
-    return float(read_json(path)["seconds"]) if path.exists() else 0.0
-
-
-@contextmanager
-def costing(path: Path, device: str) -> Iterator[Cost]:
-    """Count what is done inside, also if it is interrupted."""
-    cost = Cost(path, device)
-    try:
-        yield cost
-    finally:
-        cost.save()
 
 
 @dataclass(frozen=True)
