@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +113,27 @@ def test_large_images_are_cut_as_the_labelled_ones_were(prepared: Prepared, fold
     assert found.names == ["0.png", "1.png", "2.png", "large.png@0_0", "large.png@32_0"]
     assert np.array_equal(found[4][0], photo(300, 96, 64)[32:])
     assert found.left_out == {"held out (split 'val')": 4}
+
+
+def test_prepared_images_that_are_larger_than_the_tiles_are_cut_too(
+    prepared: Prepared, make_data: Callable[..., PreparedDataset]
+) -> None:
+    data = prepared([photo(i, 128, 128) for i in range(4)], height=None, width=None, tile=64)
+    other = make_data("other", n=1, n_val=0, size=(96, 64))
+    names = UnlabelledImages(other.root, data, "train").names
+    assert names == ["train_00@0_0", "train_00@32_0"]
+
+
+def test_names_that_are_no_text_are_read_all_the_same(data: PreparedDataset, folder: Path) -> None:
+    strange = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
+    try:
+        os.rename(folder / "0.png", strange)
+    except OSError:
+        pytest.skip("this file system takes names of UTF-8 alone")
+    found = UnlabelledImages(folder, data, "train")
+    assert found.names == ["1.png", "2.png", "caf\\udce9.png"]
+    json.dumps(found.digests()).encode()
+    assert found[2][0].any()
 
 
 def raw_file_of_a_tile(data: PreparedDataset) -> Path:

@@ -170,7 +170,9 @@ class ImageFolder:
             UserError: there are no images.
         """
         self.root, self.form = root, form
-        self.names = sorted(_image_names(root))
+        # Bytes that are not text, in names of other systems, as \\udc80: names go into JSON.
+        shown = {x.encode(errors="backslashreplace").decode(): x for x in _image_names(root)}
+        self._paths, self.names = shown, sorted(shown)
         if not self.names:
             raise UserError(f"--unlabelled {root}: has no images ({', '.join(sorted(EXTENSIONS))})")
         data, labels = form.data, form.data.labels
@@ -184,10 +186,9 @@ class ImageFolder:
         Raises:
             OtherKindError: it has other channels or bits than the labelled images.
         """
-        path = self.root / name
         try:
-            data = path.read_bytes()
-            pixels = self.form.read(data, str(path))
+            data = (self.root / self._paths[name]).read_bytes()
+            pixels = self.form.read(data, f"{self.root}/{name}")
         except OtherKindError:
             raise
         except (UserError, OSError) as error:
@@ -234,9 +235,9 @@ class PreparedFolder:
             self._data.content_box(self._split, name),
         )
         part = Part(name, pixels, box)
-        if pixels.shape[:2] != (self.form.data.height, self.form.data.width):
-            part = self.form.fitted(part.content, name)[0]
-        return File(name, (part,), self._raw.get(name))
+        same = pixels.shape[:2] == (self.form.data.height, self.form.data.width)
+        parts = (part,) if same else self.form.fitted(part.content, name)
+        return File(name, parts, self._raw.get(name))
 
 
 def looks_like_mask(pixels: Image, labels: LabelSet) -> bool:
