@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -73,7 +76,8 @@ def fit(
     segmenter.train()
     averaged = None if training.average is None else training.average.segmenter
     value = 0.0
-    with progress_bar(config.steps, "train segmenter", "step", initial=first) as bar:
+    bar_of_steps = progress_bar(config.steps, "train segmenter", "step", initial=first)
+    with _one_thread_of_opencv(), bar_of_steps as bar:
         for step in range(first, config.steps):
             loss = objective.loss(segmenter, averaged, step)
             training.step(loss, step)
@@ -88,6 +92,17 @@ def fit(
         segmenter.load_state_dict(averaged.state_dict())
     segmenter.eval()
     return value
+
+
+@contextmanager
+def _one_thread_of_opencv() -> Iterator[None]:
+    """Let OpenCV start no threads: images are small, and PyTorch's threads need the cores."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 class _Training:
