@@ -197,6 +197,17 @@ def test_pixels_outside_the_region_stay_exactly(
     assert (found[0][region] != image[region]).mean() > 0.9
 
 
+def test_the_edge_of_a_region() -> None:
+    region = np.zeros((11, 30), bool)
+    region[:, :5] = True
+    row = soft_region(region, 4)[5]
+    np.testing.assert_allclose(row[4:10], [1, 0.8, 0.6, 0.4, 0.2, 0], atol=1e-6)
+    assert (row[:5] == 1).all() and (row[9:] == 0).all()
+    corner = soft_region(np.pad(np.ones((1, 1), bool), 8), 4)
+    rows, columns = np.indices(corner.shape) - 8
+    assert ((corner > 0) == (rows**2 + columns**2 <= 16)).all()
+
+
 def test_the_region_sees_what_is_kept_at_each_step(new_pipe: New, new_masks: New) -> None:
     """Outside of the region x is the image at the noise of each level."""
     pipe, image, region = new_pipe(), make_image(32, 48), make_region(32, 48)

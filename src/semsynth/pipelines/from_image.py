@@ -171,7 +171,8 @@ def soft_region(region_HW: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.
         return np.zeros(region_HW.shape, np.float32)
     outside = np.where(region_HW, 0, 1).astype(np.uint8)
     distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.clip(1 - distance / (width + 1), 0, 1).astype(np.float32)
+    soft = np.where(distance > width, 0, 1 - distance / (width + 1))
+    return np.asarray(soft, np.float32)
 
 
 def _padded(maps_BHW: Array, multiple: int) -> Array:
