@@ -149,7 +149,7 @@ HELP: dict[str, _Help] = {
         },
         {
             "data": "data output overwrite split",
-            "edits": "count kinds classes rare_weight hard upright margin preview seed",
+            "edits": "count kinds objects classes rare_weight hard upright margin preview seed",
             "foreign masks": "donors donor_split donor_kind to_kind label_map",
             "computing": "workers",
         },

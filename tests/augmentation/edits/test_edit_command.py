@@ -95,6 +95,18 @@ def test_rare_classes_come_more_often(cells_data: PreparedDataset, output: Path)
     assert many.get("disc", 0) < few["disc"] and many["ring"] > few["ring"]
 
 
+def test_several_objects_come_into_one_image(cells_data: PreparedDataset, output: Path) -> None:
+    edit(EditConfig(cells_data.root, output, count=12, kinds="transplant", objects=3, workers=1))
+    made, numbers = PreparedDataset.open(output), set()
+    for line in lines_of(output):
+        objects = 1 + len(line.get("also", ()))
+        numbers.add(objects)
+        ids = np.unique(made.read_instances("train", line["stem"]))
+        assert len(ids) == 1 + 5 + objects
+        assert line["pixels"] == 113 * objects
+    assert numbers == {1, 2, 3}
+
+
 def test_more_edits_continue_those_that_are_there(
     cells_data: PreparedDataset, output: Path, edited: PreparedDataset
 ) -> None:

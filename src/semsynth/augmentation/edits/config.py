@@ -37,6 +37,8 @@ class EditConfig:
     """Kinds of edits, with commas, drawn equally often: transplant (an object of another pair),
     move, remove, swap (another class), partial (parts unlabelled), foreign (masks of --donors).
     Default: all that the data allow."""
+    objects: int = 1
+    """Most objects that are transplanted into one image; their number is drawn from 1 to it."""
     classes: tuple[str, ...] = ()
     """Classes whose objects are transplanted, moved, removed or swapped. Default: those that the
     data mark as things, or else those that come in small pieces."""
@@ -75,6 +77,8 @@ class EditConfig:
         """Check the ranges."""
         if self.count < 1:
             raise UserError(f"--count is {self.count}: must be at least 1")
+        if not 1 <= self.objects <= 100:
+            raise UserError(f"--objects is {self.objects}: must be from 1 to 100")
         if not 0 <= self.rare_weight <= 4:
             raise UserError(f"--rare-weight is {self.rare_weight}: must be from 0 to 4")
         if self.margin is not None and not 0 <= self.margin <= 1000:

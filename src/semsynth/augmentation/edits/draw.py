@@ -28,6 +28,8 @@ _TRIES = 60
 _KNOWN = 0.05
 # An image whose mean colour differs by so much, as a share of the range, is 1/e as likely.
 _LIGHT = 0.05
+# Draws for another object of the same image.
+_TRIES_MORE = 10
 # So many images are looked at for the colours of a foreign mask.
 _TARGETS = 4
 # Fewer pieces that can become another class are drawn again and again.
@@ -67,6 +69,7 @@ class Drawer:
         seed: of all draws.
         swaps: for each class the pieces of others that can become of it.
         donors: where foreign masks are from.
+        objects: the most that are transplanted into one image.
     """
 
     data: PreparedDataset
@@ -78,6 +81,7 @@ class Drawer:
     seed: int
     swaps: Mapping[int, Sequence[Piece]] = field(default_factory=dict)
     donors: Donors | None = None
+    objects: int = 1
 
     def draw(self, index: int) -> Drawn:
         """Return the edit of a number.
@@ -155,7 +159,30 @@ class Drawer:
         target = others[int(rng.choice(len(others), p=self._alike(piece.stem, others)))]
         before = self._read(target)
         edited = made.transplant(self.scene, piece, self._read(piece.stem), before, rng)
+        for _ in range(int(rng.integers(self.objects))):
+            edited = self._one_more(target, kind, edited, rng)
         return target, self._name(piece), before, edited
+
+    def _one_more(
+        self, target: str, kind: str | None, edited: Edited, rng: np.random.Generator
+    ) -> Edited:
+        """Return a pair with one object more of an image of its kind, if a place is found."""
+        for _ in range(_TRIES_MORE):
+            piece = self._object(rng)
+            if piece.stem == target or self.data.record(self.split, piece.stem).kind != kind:
+                continue
+            colors = np.array(self.scene.colors[piece.stem]), np.array(self.scene.colors[target])
+            if rng.random() > np.exp(-np.abs(colors[0] - colors[1]).mean() / _LIGHT):
+                continue
+            try:
+                donor = self._read(piece.stem)
+                more = made.transplant(self.scene, piece, donor, edited.pair, rng)
+            except Refused:
+                continue
+            also = [*edited.facts.get("also", ()), {"class": self._name(piece), **more.facts}]
+            changed = edited.changed | more.changed
+            return Edited(more.pair, changed, edited.valid, {**edited.facts, "also": also})
+        return edited
 
     def _alike(self, stem: str, others: Sequence[str]) -> Floats:
         """Return how likely each of other images is as a target: those of the same light more."""

@@ -11,7 +11,7 @@ import numpy as np
 from semsynth.augmentation.edits.pair import Pair, cut_out, filled, grown, paste
 from semsynth.augmentation.edits.place import Placed, Unit, put, unit_of
 from semsynth.augmentation.edits.scene import Scene
-from semsynth.augmentation.edits.survey import LEAST, Bools, Piece
+from semsynth.augmentation.edits.survey import LEAST, Bools, Piece, pieces_of
 from semsynth.data.labels import Array, LabelSet
 
 # Where there is an up and a down, ground classes go on to the left and right.
@@ -97,10 +97,16 @@ def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
     """
     unit = _unit(scene, piece, source)
     hole = unit.find(source)
-    candidates = ~scene.objects
-    if scene.ignore_id is not None:
-        candidates[scene.ignore_id] = False
-    sources = candidates[source.mask] & source.inside
+    # Specks, such as sky between leaves, are not what goes on where the object was.
+    sources = np.zeros(source.mask.shape, bool)
+    for other, pixels in pieces_of("", source.mask, None, source.content):
+        if (
+            other.area >= LEAST
+            and not scene.objects[other.label]
+            and other.label != scene.ignore_id
+        ):
+            top, left, bottom, right = other.box
+            sources[top:bottom, left:right] |= pixels
     if not sources.any():
         raise Refused("nothing could be where the object is: there are objects alone")
     pair = filled(source, hole, sources, _ROWS_APART if scene.upright else 1.0)

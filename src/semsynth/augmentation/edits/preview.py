@@ -62,6 +62,8 @@ def preview(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
         donor = f" (was {line['was']})" if "was" in line else donor
         scale = f", {line['scale']:.2f} times as large" if "scale" in line else ""
         what = line["class"] or ", ".join(line.get("unlabelled", ()))
+        also = line.get("also", ())
+        scale += "".join(f", and {x['class']} from {x['donor']}" for x in also)
         caption = f"{index} {line['kind']} {what}{donor} in {drawn.source}{scale}"
         area = region(drawn.edited.changed & inside, config.margin_of(data.height)) * inside
         rows.append(EditRow(caption, drawn.before, drawn.edited.pair, area))

@@ -39,7 +39,16 @@ KIND = "edited"
 _LEAST_IMAGES = 4
 _PART = ".edits.part.jsonl"
 # What of the flags decides an edit.
-_IN_KEY = ("split", "rare_weight", "donor_split", "donor_kind", "to_kind", "upright", "seed")
+_IN_KEY = (
+    "split",
+    "objects",
+    "rare_weight",
+    "donor_split",
+    "donor_kind",
+    "to_kind",
+    "upright",
+    "seed",
+)
 
 
 def edit(config: EditConfig) -> dict[str, Any]:
@@ -83,7 +92,16 @@ def prepare_edits(config: EditConfig) -> Drawer:
         _check_objects(scene, wanted, data, config.split)
     _say(scene, data, kinds)
     return Drawer(
-        data, config.split, tuple(stems), scene, kinds, weights, config.seed, becomes, donors
+        data=data,
+        split=config.split,
+        stems=tuple(stems),
+        scene=scene,
+        kinds=kinds,
+        weights=weights,
+        seed=config.seed,
+        swaps=becomes,
+        donors=donors,
+        objects=config.objects,
     )
 
 
@@ -363,8 +381,9 @@ def _summary(root: Path, lines: dict[int, dict[str, Any]]) -> dict[str, Any]:
     classes: dict[str, int] = {}
     for line in lines.values():
         kinds[line["kind"]] = kinds.get(line["kind"], 0) + 1
-        if line["class"]:
-            classes[line["class"]] = classes.get(line["class"], 0) + 1
+        for name in (line["class"], *(more["class"] for more in line.get("also", ()))):
+            if name:
+                classes[name] = classes.get(name, 0) + 1
     return {
         "output": str(root),
         "edits": len(lines),
