@@ -9,8 +9,6 @@ import pytest
 from semsynth.core.errors import UserError
 from semsynth.training import recipe as recipes
 from semsynth.training.recipe import (
-    load_recipe,
-    memorised_from,
     recipe_names,
     recipe_path,
     recipes_folder,
@@ -61,15 +59,3 @@ def test_what_does_not_exist_is_named(wanted: str, part: str) -> None:
     with pytest.raises(UserError) as caught:
         recipe_path(wanted)
     assert part in str(caught.value)
-
-
-def test_the_step_of_copies_grows_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = load_recipe("camvid", ("train.steps=3000", "finetune.steps=200", "bs=16"))
-    monkeypatch.setattr(recipes, "SEEN_UNTIL_MEMORISED", 200.0)
-    few, many = (memorised_from(recipe, images) for images in (40, 400))
-    assert "40 training images begin to be memorised at about step 500" in few
-    assert "the recipe has 3,200 steps; fewer steps, or more images, are safer" in few
-    assert "at about step 5,000, when" in many and many.endswith("the recipe has 3,200 steps")
-    assert memorised_from(recipe, 0) == ""
-    monkeypatch.setattr(recipes, "SEEN_UNTIL_MEMORISED", None)
-    assert memorised_from(recipe, 40) == ""

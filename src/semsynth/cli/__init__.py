@@ -115,6 +115,11 @@ VERBS: dict[str, Verb] = {
             ),
         },
     ),
+    "filter": Verb(
+        "ignore or correct labels of synthetic images that a segmenter does not believe",
+        config="semsynth.augmentation.filter.config:FilterConfig",
+        main="semsynth.cli.filter:main",
+    ),
     "augment": Verb(
         "measure what synthetic images add to a segmenter",
         config="semsynth.augmentation.config:AugmentConfig",
@@ -161,7 +166,16 @@ VERBS: dict[str, Verb] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("prepare",),
     "training": ("plan", "train", "submit", "status", "recipes"),
-    "images": ("models", "edit", "generate", "evaluate", "augment", "probe", "experiment"),
+    "images": (
+        "models",
+        "edit",
+        "generate",
+        "filter",
+        "evaluate",
+        "augment",
+        "probe",
+        "experiment",
+    ),
     "segmenters": ("segment",),
     "other formats": ("import", "export"),
     "this installation": ("demo", "doctor", "completion"),

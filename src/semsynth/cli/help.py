@@ -256,6 +256,24 @@ HELP: dict[str, _Help] = {
             ),
         }
     ),
+    "filter": _Help(
+        {
+            "labels that a segmenter of the real images believes": (
+                "semsynth filter --samples synthetic --segmenter segmenter --real prepared "
+                "--output filtered --preview"
+            ),
+            "where it is sure of another class, that class": (
+                "semsynth filter --samples synthetic --segmenter segmenter --real prepared "
+                "--rule relabel --output relabelled"
+            ),
+        },
+        {
+            "data": "samples segmenter real output overwrite split mean_split val_split preview",
+            "pixels": "rule tolerance relabel_above keep_at_least border",
+            "images": "drop_far drop_copies",
+            "computing": "device shard",
+        },
+    ),
     "augment": _Help(
         {
             "a hundred real images, with and without synthetic ones": (

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from semsynth.cli.common import finish, parse
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.training.recipe import Recipe, load_recipe, memorised_from
+from semsynth.training.memorisation import memorised_from
+from semsynth.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from semsynth.planning.memory import Hardware

@@ -38,12 +38,8 @@ from semsynth.training.distill.state import loss_of, make_adversary
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
-from semsynth.training.recipe import (
-    Recipe,
-    TrainConfig,
-    check_distilled_images,
-    memorised_from,
-)
+from semsynth.training.memorisation import memorised_from, stopped_in_time
+from semsynth.training.recipe import Recipe, TrainConfig, check_distilled_images
 from semsynth.training.run_output import DATA_CHANGES, DataChanged, RunOutput
 from semsynth.training.state import Ema, TrainState, saved_precision, shard
 from semsynth.training.step import TrainContext, noise_at
@@ -78,11 +74,14 @@ def with_codec_hash(recipe: Recipe) -> Recipe:
 
 
 def with_images_of(recipe: Recipe, data: PreparedDataset) -> Recipe:
-    """Return the recipe for the channels and bits of the images of the data.
+    """Return the recipe for the channels and bits of the images of the data, and their number.
 
     Raises:
-        UserError: the recipe names others, or an autoencoder, which is for RGB of 8 bits.
+        UserError: the recipe names others, or an autoencoder, which is for RGB of 8 bits; or it is
+            to stop before images are memorised, and cannot.
     """
+    train = data.info.splits.get("train")
+    recipe = stopped_in_time(recipe, 0 if train is None else len(train.stems))
     pixels, named = data.pixels, (recipe.model.image_channels, recipe.model.image_bits)
     if named == (pixels.channels, pixels.bits):
         return recipe

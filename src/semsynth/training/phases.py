@@ -36,6 +36,8 @@ class TrainSection(PhaseConfig):
     """The first phase, and the settings of both.
 
     Attributes:
+        stop_memorised: take no more steps than until images begin to be memorised, which are more
+            for more images; `semsynth plan` and `train` say how many.
         batch_size: images per step over all processes.
         accumulation: micro-batches into which each process divides its share of the batch; saves
             memory.
@@ -88,6 +90,7 @@ class TrainSection(PhaseConfig):
             six times as long.
     """
 
+    stop_memorised: bool = False
     batch_size: int = Field(16, ge=1)
     accumulation: int = Field(1, ge=1)
     weight_decay: float = Field(0.0, ge=0)
@@ -125,7 +128,7 @@ class TrainSection(PhaseConfig):
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return the values, so that the keys of runs without newer settings are what they were."""
         values: dict[str, Any] = handler(self)
-        for name in ("balance", "rotate"):
+        for name in ("stop_memorised", "balance", "rotate"):
             if not getattr(self, name):
                 values.pop(name, None)
         return values

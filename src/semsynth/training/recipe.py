@@ -281,13 +281,6 @@ class TrainConfig:
 
 
 REGION_DROPOUT = 0.5
-SEEN_UNTIL_MEMORISED: float | None = None
-"""How often a training image is seen until copies of it begin to be generated; None: not measured.
-
-Until then a network generalises, and the time of that grows linearly with the number of images
-(arXiv 2505.17638), so one constant does for all of them: step x batch size / images. It is fitted
-to copies over steps of trainings with 40, 92 and 266 images (docs/results/quality.md).
-"""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -326,22 +319,6 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
 def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
     """Return the recipe with changes of its section ``train``."""
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
-
-
-def memorised_from(recipe: Recipe, images: int) -> str:
-    """Return at which step so many training images begin to be memorised, in a line.
-
-    Empty where that is not known.
-    """
-    if SEEN_UNTIL_MEMORISED is None or not images:
-        return ""
-    step = round(SEEN_UNTIL_MEMORISED * images / recipe.train.batch_size)
-    steps = recipe.train.steps + recipe.finetune.steps
-    less = "; fewer steps, or more images, are safer" if steps > step else ""
-    return (
-        f"{images:,} training images begin to be memorised at about step {step:,}, when "
-        f"each was seen {SEEN_UNTIL_MEMORISED:g} times; the recipe has {steps:,} steps{less}"
-    )
 
 
 def latent_size(recipe: Recipe, sampling: bool = False) -> tuple[int, int]:

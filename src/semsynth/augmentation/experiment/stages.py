@@ -237,7 +237,7 @@ class Stages:
         return changes(self.config.edit, EditConfig, "--edit", OF_EDIT)
 
     def _filter_settings(self) -> dict[str, Any]:
-        from semsynth.augmentation.filter.config import FilterConfig  # type: ignore[import-not-found,unused-ignore]
+        from semsynth.augmentation.filter.config import FilterConfig
 
         return changes(self.config.filter, FilterConfig, "--filter", OF_FILTER)
 
@@ -281,13 +281,13 @@ class Stages:
         teacher_key = own.key if teacher is None else checkpoint_sha256(teacher)
 
         def build(folder: Path) -> None:
-            from semsynth.augmentation.filter.config import FilterConfig  # type: ignore[import-not-found,unused-ignore]
-            from semsynth.augmentation.filter.run import filter_samples  # type: ignore[import-not-found,unused-ignore]
+            from semsynth.augmentation.filter.config import FilterConfig
+            from semsynth.augmentation.filter.run import filter_samples
 
             filter_samples(
                 FilterConfig(
                     samples=samples.make(),
-                    segmenter=own.make() / SEGMENTER_FILE if teacher is None else teacher,
+                    segmenter=str(own.make() / SEGMENTER_FILE if teacher is None else teacher),
                     real=real.make(),
                     output=folder,
                     device=config.device,

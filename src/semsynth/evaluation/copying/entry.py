@@ -154,8 +154,9 @@ class _Search:
         if leaks is not None:
             entry["leak"] = leaks
         colours = self._records.get("mean_colours")
-        if colours is not None:
-            numbers = evenly([i for i in colours.numbers if i not in self._own], MAX_COMPARED)
+        unseen_masks = [i for i in colours.numbers if i not in self._own] if colours else []
+        if unseen_masks:
+            numbers = evenly(unseen_masks, MAX_COMPARED)
             below = held_out.scores(self._nearest("mean_colours", numbers)) < 1
             entry["mean_colours"] = {"share": round(float(below.mean()), 6), "n": len(below)}
         if len(held_out.nearest):
