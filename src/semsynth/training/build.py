@@ -28,13 +28,11 @@ from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.vae import open_vae
-from semsynth.models.lite2 import EfficientNetLite2
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
 from semsynth.training.distill.discriminator import require_features
-from semsynth.training.distill.diversity import Details
-from semsynth.training.distill.state import loss_of, make_adversary
+from semsynth.training.distill.state import adversary_for
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
@@ -211,10 +209,7 @@ def build_run(
     metadata = _metadata(folder, recipe, data, start)
     state = TrainState(unet, ema, make_optimizer(recipe, unet), metadata)
     if recipe.distill.steps:
-        features = EfficientNetLite2.from_package()
-        pixels = loss_of(recipe, data, accelerator.device)
-        details = Details.of(data)
-        state.adversary = make_adversary(recipe, pixels, details, features, accelerator.device)
+        state.adversary = adversary_for(recipe, data, accelerator.device)
     loss = DiffusionLoss(Schedule(recipe.diffusion_config), recipe.loss)
     context = TrainContext(recipe, accelerator, codec, loss)
     saved: dict[str, Any] = {}

@@ -363,12 +363,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         return h
 
     def project_out(self, h: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Return the prediction, (B, out_channels, H, W), from the decoder's last map.
-
-        Args:
-            h: that map.
-            x_BCHW: the noisy latent.
-        """
+        """Return the prediction, (B, out_channels, H, W), of the decoder's last map ``h``."""
         h = F.silu(self.norm_out(h))
         out: Tensor = self.conv_out(h)
         return out if self.head is None else self.head(h, out, x_BCHW)

@@ -110,7 +110,13 @@ def make_adversary(
     return Adversary(discriminator, optimizer, frozen, loss, details)
 
 
-def loss_of(recipe: Recipe, data: PreparedDataset, device: torch.device) -> PixelLoss:
-    """Return the loss for the classes of a data set."""
+def adversary_for(recipe: Recipe, data: PreparedDataset, device: torch.device) -> Adversary:
+    """Return the fresh discriminator of a recipe for a data set; see ``make_adversary``.
+
+    Raises:
+        Unavailable: the package of the features is not installed.
+    """
     weights = class_weights(data, recipe.distill.class_balance).to(device)
-    return PixelLoss(weights, data.labels.unlabelled_channel)
+    loss = PixelLoss(weights, data.labels.unlabelled_channel)
+    features = EfficientNetLite2.from_package()
+    return make_adversary(recipe, loss, Details.of(data), features, device)
