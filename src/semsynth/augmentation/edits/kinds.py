@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 
 from semsynth.augmentation.edits.pair import Pair, cut_out, filled, grown, paste
@@ -16,6 +17,10 @@ from semsynth.data.labels import Array, LabelSet
 
 # Where there is an up and a down, ground classes go on to the left and right.
 _ROWS_APART = 2.0
+# Objects are blurred over such a share of the image's shorter side.
+_BLUR = 1 / 64
+# Shadows on the ground reach so far below an object, as a share of its height.
+_SHADOW = 0.25
 
 
 class Refused(Exception):
@@ -109,9 +114,24 @@ def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
             sources[top:bottom, left:right] |= pixels
     if not sources.any():
         raise Refused("nothing could be where the object is: there are objects alone")
-    pair = filled(source, hole, sources, _ROWS_APART if scene.upright else 1.0)
+    rows_apart = _ROWS_APART if scene.upright else 1.0
+    pair = filled(source, hole, _traces(scene, unit, hole, source), sources, rows_apart)
     changed = hole | np.any(pair.image != source.image, axis=-1)
     return Edited(pair, changed, True, {"box": as_box(unit.box), "parts": len(unit.pieces)})
+
+
+def _traces(scene: Scene, unit: Unit, hole: Bools, source: Pair) -> Bools:
+    """Return where else (H, W) an object is seen: its blurred border, and its shadow."""
+    found = grown(hole, max(1, round(min(hole.shape) * _BLUR)))
+    if scene.stands[unit.base.label]:
+        top, left, bottom, right = unit.base.box
+        down = round((bottom - top) * _SHADOW)
+        standing = np.zeros(hole.shape, np.uint8)
+        standing[top:bottom, left:right] = hole[top:bottom, left:right]
+        kernel = np.zeros((2 * down + 1, 2 * (down // 2) + 1), np.uint8)
+        kernel[: down + 1] = 1  # OpenCV looks up from each pixel: what is above grows down
+        found |= cv2.dilate(standing, kernel).astype(bool) & scene.ground[source.mask]
+    return found
 
 
 def as_box(box: Sequence[int]) -> list[int]:

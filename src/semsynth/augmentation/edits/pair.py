@@ -14,8 +14,6 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 from semsynth.data.resize import Box
 
-# The last pixel of an object is mixed with what is behind it: it goes with the object.
-_HALO = 1
 # Pixels around an object whose colours say what it is in front of.
 _RING = 4
 
@@ -184,7 +182,7 @@ def grown(pixels: Bools, margin: int) -> Bools:
     return found
 
 
-def filled(pair: Pair, hole: Bools, sources: Bools, rows_apart: float) -> Pair:
+def filled(pair: Pair, hole: Bools, around: Bools, sources: Bools, rows_apart: float) -> Pair:
     """Return a pair in which a hole is filled with what is around it, labels and pixels.
 
     Each pixel gets the class of the nearest source; then the colour of a pixel of that class, the
@@ -193,6 +191,8 @@ def filled(pair: Pair, hole: Bools, sources: Bools, rows_apart: float) -> Pair:
     Args:
         pair: the pair.
         hole: (H, W) pixels whose class goes away.
+        around: (H, W) pixels that show something of it: its blurred border, its shadow. Those that
+            are sources get new colours too, and give none.
         sources: (H, W) pixels whose classes may come; at least one.
         rows_apart: how much further a pixel above or below is than one left or right: where there
             is an up and a down, ground classes go on left and right.
@@ -206,8 +206,8 @@ def filled(pair: Pair, hole: Bools, sources: Bools, rows_apart: float) -> Pair:
     if instances is not None:
         instances = instances.copy()
         instances[hole] = pair.instances[near[0][hole], near[1][hole]]  # type: ignore[index]
-    around = grown(hole, _HALO) & (hole | sources)
-    image = recolored(pair, mask, around, pair.inside & ~around)
+    anew = hole | (around & sources)
+    image = recolored(pair, mask, anew, pair.inside & ~anew)
     return replace(pair, image=image, mask=mask, instances=instances)
 
 
