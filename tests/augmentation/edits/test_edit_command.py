@@ -18,6 +18,7 @@ from semsynth.augmentation.edits.config import EditConfig
 from semsynth.augmentation.edits.run import edit, read_ious
 from semsynth.cli import main
 from semsynth.core.errors import UserError
+from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports.collect import collect
 from semsynth.data.records import PreparedFormat
@@ -284,3 +285,31 @@ def test_edits_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_padding_is_never_edited_and_other_channels_are(tmp_path: Path, output: Path) -> None:
+    labels = edit_scenes.LabelSet.from_names(
+        {0: "ground", 1: "disc", 2: "ring", 3: "padding"}, ignore_id=3
+    )
+    form = PreparedFormat(labels, 64, 64, "pad").with_pixels(PixelForm(2, 16))
+    writer = PreparedWriter(tmp_path / "padded", form, "prepared", {})
+    for number in range(6):
+        image, mask, instances = edit_scenes.cells(np.random.default_rng(number))
+        image = image[..., :2].astype(np.uint16) * 200
+        for array, value in ((image, 0), (mask, 3), (instances, 0)):
+            array[:2], array[50:] = value, value
+        sample = PreparedSample(image, mask, (48, 64), (2, 0, 48, 64), instances)
+        writer.add(write_sample(writer.root, form, "train", f"p{number}", sample))
+    data = writer.finish("padded", "tests", "CC0-1.0")
+    edit(EditConfig(data.root, output, 12, kinds="transplant,move,remove,partial", workers=1))
+    made = PreparedDataset.open(output)
+    for line in lines_of(output):
+        new, old = ("train", line["stem"]), ("train", line["source"])
+        assert made.content_box(*new) == (2, 0, 48, 64)
+        outside = ~made.content(*new)
+        assert (made.read_mask(*new)[outside] == 3).all()
+        image = made.read_image(*new)
+        assert image.shape == (64, 64, 2) and image.dtype == np.uint16
+        assert (image == data.read_image(*old))[outside].all()
+        region = cv2.imread(str(output / "regions" / "train" / f"{line['stem']}.png"), 0)
+        assert not region[outside].any() and region.any()
