@@ -307,7 +307,9 @@ HELP: dict[str, _Help] = {
             ),
             "experiment": "stage freeze draws arms seeds seed list_ task",
             "generator": "recipe set from_checkpoint",
-            "synthetic images": "images_per_real strength keep generate edit filter teacher",
+            "synthetic images": (
+                "images_per_real strength keep generate edit filter teacher teacher_part"
+            ),
             "segmenters": "segment longer_most device",
         },
     ),

@@ -196,3 +196,18 @@ def test_models_of_the_package_are_refused(data: PreparedDataset) -> None:
     for name in names:
         with pytest.raises(UserError, match=rf"--from {name}: was trained on.*may have seen"):
             find_overlap(config(data, from_checkpoint=Path(name)), data)
+
+
+def test_what_filters_labels_is_of_the_draw_alone(data: PreparedDataset, tmp_path: Path) -> None:
+    """The masks of the teacher, and of its measure, are those of the n images."""
+    from semsynth.augmentation.experiment.stages import HALF, Stages
+
+    stems = tuple(data.stems("train"))
+    flags = ExperimentConfig(data=data.root, output=tmp_path, n=(8,), teacher_part="half")
+    draw = make_draw(tmp_path / "draw", (stems, groups_of(data, "train", stems)), 8, 0, 0)
+    stages = Stages(flags, data, stems, draw)
+    found = PreparedDataset.open(stages._real_of_filter().make())
+    assert set(found.stems("train")) == set(draw.stems)
+    assert set(found.stems(HALF)) == set(draw.stems[4:])
+    assert set(PreparedDataset.open(stages.real(0.5).make()).stems("train")) == set(draw.stems[:4])
+    assert set(found.stems("val")) == set(stems) - set(draw.stems)

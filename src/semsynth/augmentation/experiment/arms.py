@@ -136,8 +136,19 @@ ARMS = {
 }
 """All arms, in the order in which they are run and shown."""
 
+TEACHERS = {"whole": BASELINE, "half": "half"}
+"""Whose segmenter filters labels, by the share of the draw's images that it was trained on."""
 CURVE = ("quarter", "half")
-DEFAULT = ("real", *CURVE, BASELINE, "strong_longer", "synthetic", "ceiling")
+DEFAULT: tuple[str, ...] = (
+    "real",
+    *CURVE,
+    BASELINE,
+    "strong_longer",
+    "geometry",
+    "synthetic",
+    "filtered",
+)
+DEFAULT += ("strength", "edits", "ceiling")
 
 
 def chosen_arms(names: Sequence[str]) -> list[Arm]:

@@ -67,6 +67,9 @@ class ExperimentConfig:
     for the list of what to label next; by default those of the pool that were not drawn."""
     teacher: Path | None = None
     """Segmenter that filters labels; by default the draw's own, trained on the n images."""
+    teacher_part: Literal["whole", "half"] = "whole"
+    """The draw's own teacher: the segmenter of all n images, or of half of them, whose losses on
+    the other half say what it believes of images that it does not know."""
     allow_overlap: bool = False
     """Go on where images that judge were seen by what is judged; the report says so."""
     recipe: str = "camvid"

@@ -199,23 +199,28 @@ def groups_of(data: PreparedDataset, split: str, stems: Sequence[str]) -> list[s
 
 @dataclass(frozen=True)
 class Part:
-    """Images of a split that go into a data set; a prefix keeps equal names apart."""
+    """Images of a split that go into a data set; a prefix keeps equal names apart.
+
+    ``split_here`` is their split there; in two splits an image may be twice.
+    """
 
     data: PreparedDataset
     split: str
     stems: Sequence[str]
     prefix: str = ""
+    split_here: str = SPLIT
 
     @property
     def key(self) -> list[Any]:
         """What decides its files: JSON values."""
         digests = self.data.digests([self.split])
         found = [digests[f"{self.split}/{stem}"] for stem in self.stems]
-        return [list(self.stems), self.prefix, found, self.data.info.digest_of({})]
+        where = [] if self.split_here == SPLIT else [self.split_here]
+        return [list(self.stems), self.prefix, found, self.data.info.digest_of({}), *where]
 
 
 def write_union(parts: Sequence[Part], folder: Path) -> None:
-    """Write images with all of their files as one data set, in the split ``train``; by links.
+    """Write images with all of their files as one data set, by links.
 
     Raises:
         UserError: labels, sizes or channels differ.
@@ -233,7 +238,7 @@ def write_union(parts: Sequence[Part], folder: Path) -> None:
         check_alike(part.data, first)
         for stem in part.stems:
             name = part.prefix + stem
-            if not writer.done(SPLIT, name):
+            if not writer.done(part.split_here, name):
                 writer.add(_linked(part, stem, name, writer.root, large is not None))
     names = dict.fromkeys(part.data.info.name for part in parts)
     licences = dict.fromkeys(part.data.info.licence for part in parts)
@@ -263,16 +268,15 @@ def _linked(part: Part, stem: str, name: str, root: Path, large: bool) -> ImageR
         source = data.path(kind, split, stem)
         if not source.exists():
             raise UserError(f"{source}: no such file; prepare the data again")
-        link_file(source, root / kind / SPLIT / f"{name}{source.suffix}")
+        link_file(source, root / kind / part.split_here / f"{name}{source.suffix}")
     digests = {k: v for k, v in data.file_digests(split, kinds)[stem].items() if k in kinds}
     mask = cv2.imdecode(np.fromfile(data.mask_path(split, stem), np.uint8), cv2.IMREAD_UNCHANGED)
     if mask is None:
         raise UserError(f"{data.mask_path(split, stem)}: cannot be read; prepare the data again")
     # A group may be of images that are not here: it is kept as it is recorded.
     info = info.model_copy(update={"digests": digests})
-    return ImageRecord(
-        SPLIT, name, info, pixels_by_id(mask, info), group=info.group or "", kind=info.kind or ""
-    )
+    about: dict[str, Any] = {"group": info.group or "", "kind": info.kind or ""}
+    return ImageRecord(part.split_here, name, info, pixels_by_id(mask, info), **about)
 
 
 def part_of(n: int, part: float) -> int:

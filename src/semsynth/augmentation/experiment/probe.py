@@ -35,7 +35,7 @@ from semsynth.segmentation.metrics import score_split
 from semsynth.segmentation.segmenter import Segmenter
 
 RESULT, PAGE, PLAN = "probe.json", "probe.html", "plan.json"
-ARMS_OF_PROBE = ("quarter", "half", BASELINE, "synthetic")
+ARMS_OF_PROBE = ("quarter", "half", BASELINE, "filtered", "strength")
 SEEDS, MOST_REAL = 3, 200
 # Shares of the time: all segmenters together, and the generator's training. The rest is for
 # sampling, filtering and scoring.

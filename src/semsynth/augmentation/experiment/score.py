@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.augmentation.experiment.arms import BASELINE, Arm
+from semsynth.augmentation.experiment.arms import TEACHERS, Arm
 from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.files import atomic_path
@@ -87,8 +87,8 @@ def _score(stages: Stages, arm: Arm, number: int, judge: Judge) -> dict[str, Any
         values = {"counts": judge.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **values)
-    if arm.name != BASELINE and made.root.exists():
-        # Its weights are of no more use; those of the baseline filter labels and choose images.
+    if arm.name not in TEACHERS.values() and made.root.exists():
+        # Its weights are of no more use; those of teachers filter labels and choose images.
         stages.forget(made)
     with np.load(path) as found:
         return {name: found[name] for name in found.files}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semsynth.augmentation.experiment.arms import ARMS, BASELINE, Arm, Masks, Start
+from semsynth.augmentation.experiment.arms import ARMS, BASELINE, TEACHERS, Arm, Masks, Start
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import (
     Draw,
@@ -39,11 +39,15 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import read_manifest
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.pretrained import find_model
-from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
+from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.training.recipe import Recipe, TrainConfig, load_recipe
 
 OTHER = "other-"
 """Before the names of the generator's other images, which may be those of the draw's."""
+# The split of the images that a teacher of half of the draw does not know.
+HALF = "other_half"
+# So many images tell how near real images come to each other.
+_HELD_OUT = 100
 
 
 @dataclass(frozen=True)
@@ -275,9 +279,10 @@ class Stages:
 
     def filtered(self, samples: Made, name: str) -> Made:
         """Return samples whose labels are filtered by the teacher."""
-        config, real = self.config, self.real()
-        given = self._filter_settings()
-        own, teacher = self.segmenter(ARMS[BASELINE], 0), config.teacher
+        config, given, real = self.config, self._filter_settings(), self._real_of_filter()
+        if config.teacher_part == "half":
+            given.setdefault("mean_split", HALF)
+        own, teacher = self.segmenter(ARMS[TEACHERS[config.teacher_part]], 0), config.teacher
         teacher_key = own.key if teacher is None else checkpoint_sha256(teacher)
 
         def build(folder: Path) -> None:
@@ -287,7 +292,7 @@ class Stages:
             filter_samples(
                 FilterConfig(
                     samples=samples.make(),
-                    segmenter=str(own.make() / SEGMENTER_FILE if teacher is None else teacher),
+                    segmenter=str(own.make() if teacher is None else teacher),
                     real=real.make(),
                     output=folder,
                     device=config.device,
@@ -297,6 +302,23 @@ class Stages:
 
         key = [samples.key, real.key, teacher_key, _plain(given)]
         return self.draw.plan(f"filtered-{name}", key, build)
+
+    def _real_of_filter(self) -> Made:
+        """Return the draw's images, and what tells copies and honest losses.
+
+        In ``val`` others of the pool, of which only images are looked at: how near real images come
+        to each other. With a teacher of one half of the draw, the other half: on it the teacher
+        says what its losses on images are that it does not know.
+        """
+        stems, rest = self.draw.stems, self.rest()
+        parts = [self._part(stems)]
+        if rest:
+            spread = [rest[i] for i in range(0, len(rest), -(-len(rest) // _HELD_OUT))]
+            parts.append(replace(self._part(spread), split_here="val"))
+        if self.config.teacher_part == "half":
+            unknown = stems[part_of(len(stems), ARMS["half"].part) :]
+            parts.append(replace(self._part(unknown), split_here=HALF))
+        return self._union("measure", parts)
 
     def extra(self, arm: Arm) -> Made | None:
         """Return the images that an arm has beside the real ones; None: none."""
