@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import NamedTuple
 
-
-class _Help(NamedTuple):
-    """Of a verb: examples, each with what it is for, and flags by the title of their group."""
-
-    examples: Mapping[str, str] = {}
-    groups: Mapping[str, str] = {}
-
+from semsynth.cli.experiment_help import EXPERIMENTS, Help
 
 WORKFLOW = {
     "everything on real images, in minutes": "semsynth demo",
@@ -21,8 +14,9 @@ WORKFLOW = {
     "images for its masks": "semsynth generate --model run --data prepared --output samples",
 }
 
-HELP: dict[str, _Help] = {
-    "prepare": _Help(
+HELP: dict[str, Help] = {
+    **EXPERIMENTS,
+    "prepare": Help(
         {
             "your folder, zip or export of a labelling tool": (
                 "semsynth prepare my_images --output prepared"
@@ -44,7 +38,7 @@ HELP: dict[str, _Help] = {
             "split": "val_share group_by holdout near_duplicates train_count val_count seed",
         },
     ),
-    "plan": _Help(
+    "plan": Help(
         {
             "on this machine": "semsynth plan --recipe camvid_480 --data prepared",
             "on eight GPUs of 80 GB that are elsewhere": (
@@ -57,7 +51,7 @@ HELP: dict[str, _Help] = {
             "generation": "images steps",
         },
     ),
-    "train": _Help(
+    "train": Help(
         {
             "built-in streets on a CPU": (
                 "semsynth train --recipe streets_demo --data streets --output run"
@@ -75,7 +69,7 @@ HELP: dict[str, _Help] = {
             "start": "from_checkpoint fork label_map",
         },
     ),
-    "submit": _Help(
+    "submit": Help(
         {
             "look at the batch script first": (
                 "semsynth submit --recipe sidewalk_1024 --data prepared --nodes 2 --dry-run"
@@ -90,14 +84,14 @@ HELP: dict[str, _Help] = {
             "cluster": "nodes gpus cpus memory time partition account mail container dry_run",
         },
     ),
-    "status": _Help({"a training, running or not": "semsynth status run"}),
-    "models": _Help(
+    "status": Help({"a training, running or not": "semsynth status run"}),
+    "models": Help(
         {
             "all of them": "semsynth models",
             "labels, training, scores, limits and licence of one": "semsynth models aerial",
         }
     ),
-    "generate": _Help(
+    "generate": Help(
         {
             "with a model of the package, without training": (
                 "semsynth generate --model aerial --data prepared --output samples"
@@ -135,7 +129,7 @@ HELP: dict[str, _Help] = {
             "computing": "device precision compile cache batch_size shard reference",
         },
     ),
-    "edit": _Help(
+    "edit": Help(
         {
             "look at some first": "semsynth edit --data prepared --output edited --preview",
             "rare objects of other images, where a segmenter is weak": (
@@ -154,7 +148,7 @@ HELP: dict[str, _Help] = {
             "computing": "workers",
         },
     ),
-    "evaluate": _Help(
+    "evaluate": Help(
         {
             "score samples of semsynth generate": (
                 "semsynth evaluate --generated samples --real prepared --segmenter segmenter "
@@ -190,7 +184,7 @@ HELP: dict[str, _Help] = {
             "computing": "device batch_size shard",
         },
     ),
-    "evaluate stats": _Help(
+    "evaluate stats": Help(
         {
             "the real images of a test set, once": ("semsynth evaluate stats real -o real.npz"),
             "and any folder against them": (
@@ -203,7 +197,7 @@ HELP: dict[str, _Help] = {
             "computing": "device batch_size",
         },
     ),
-    "evaluate compare": _Help(
+    "evaluate compare": Help(
         {
             "two generators on the same masks": (
                 "semsynth evaluate compare report_a report_b --output comparison"
@@ -214,7 +208,7 @@ HELP: dict[str, _Help] = {
         },
         {"reports": "reports output overwrite anyway", "intervals": "seed"},
     ),
-    "segment train": _Help(
+    "segment train": Help(
         {
             "from scratch": "semsynth segment train --data prepared --output segmenter",
             "with few images: ImageNet's encoder, strong augmentation": (
@@ -249,14 +243,14 @@ HELP: dict[str, _Help] = {
             "computing": "precision device workers",
         },
     ),
-    "segment score": _Help(
+    "segment score": Help(
         {
             "on held-out real images": (
                 "semsynth segment score --segmenter segmenter --data prepared"
             ),
         }
     ),
-    "filter": _Help(
+    "filter": Help(
         {
             "labels that a segmenter of the real images believes": (
                 "semsynth filter --samples synthetic --segmenter segmenter --real prepared "
@@ -274,7 +268,7 @@ HELP: dict[str, _Help] = {
             "computing": "device shard",
         },
     ),
-    "augment": _Help(
+    "augment": Help(
         {
             "a hundred real images, with and without synthetic ones": (
                 "semsynth augment --data prepared --samples synthetic --output augmentation"
@@ -286,55 +280,14 @@ HELP: dict[str, _Help] = {
             "training": "steps batch_size width device",
         },
     ),
-    "experiment": _Help(
-        {
-            "40 of your images, two draws to choose settings": (
-                "semsynth experiment --data prepared --recipe camvid --n 40 --output experiment"
-            ),
-            "what its tasks are, for a job array": (
-                "semsynth experiment --data prepared --recipe camvid --n 40 --output experiment "
-                "--list"
-            ),
-            "with everything frozen, the draws that are reported": (
-                "semsynth experiment --data prepared --recipe camvid --n 40 --output experiment "
-                "--stage final"
-            ),
-        },
-        {
-            "data": (
-                "data output n split judge_split kind draw_by generator_data unlabelled "
-                "allow_overlap min_class_images"
-            ),
-            "experiment": "stage freeze draws arms seeds seed list_ task",
-            "generator": "recipe set from_checkpoint",
-            "synthetic images": (
-                "images_per_real strength keep generate edit filter teacher teacher_part"
-            ),
-            "segmenters": "segment longer_most device",
-        },
-    ),
-    "probe": _Help(
-        {
-            "your labelled images, ten minutes on two cores": (
-                "semsynth probe --data prepared --output probe"
-            ),
-        },
-        {
-            "data": (
-                "data output n split judge_split kind generator_data allow_overlap min_class_images"
-            ),
-            "time": "minutes seed device",
-            "networks": "recipe set segment generate",
-        },
-    ),
-    "import": _Help(
+    "import": Help(
         {
             "the authors' ADE20K weights": (
                 "semsynth import ade20k.pt --dataset ade20k --output ade20k"
             ),
         },
     ),
-    "export": _Help(
+    "export": Help(
         {
             "real and generated images for a trainer": (
                 "semsynth export prepared --with samples --to mmseg --output mmseg"
@@ -356,7 +309,7 @@ HELP: dict[str, _Help] = {
             "model card": "report samples data",
         },
     ),
-    "demo": _Help(
+    "demo": Help(
         {
             "on real images that come with the package, by its models": "semsynth demo",
             "on built-in streets, by a model trained from scratch": (
@@ -364,14 +317,14 @@ HELP: dict[str, _Help] = {
             ),
         }
     ),
-    "doctor": _Help({"this machine": "semsynth doctor"}),
-    "recipes": _Help(
+    "doctor": Help({"this machine": "semsynth doctor"}),
+    "recipes": Help(
         {
             "all of them": "semsynth recipes",
             "the keys of one, with values and meanings": "semsynth recipes camvid_480",
         }
     ),
-    "completion": _Help(
+    "completion": Help(
         {
             "bash; then add `source ~/.semsynth_completion` to ~/.bashrc": (
                 "semsynth completion bash > ~/.semsynth_completion"
@@ -392,7 +345,7 @@ def examples(verb: str) -> str:
     """Return the verbs below a verb, its examples, and the recipes where it takes one."""
     from semsynth.cli import VERBS, lines
 
-    known = HELP.get(verb, _Help())
+    known = HELP.get(verb, Help())
     text = listed(known.examples)
     if verb in VERBS and VERBS[verb].subverbs:
         text = f"verbs below it:\n{lines(VERBS[verb].subverbs)}\n\n{text}"
