@@ -77,16 +77,26 @@ def unit_of(scene: Scene, piece: Piece, pair: Pair) -> Unit | str:
     ]
     base = piece
     if carriers.any():
-        touching = _touching(piece, pair, [x for x in found if carriers[x[0].label]])
-        if not touching:
+        carrier = _carrier(scene, piece, pair, found)
+        if carrier is None:
             return "what usually carries such an object is not seen"
-        base = max(touching, key=lambda other: other.area)
+        base = carrier
     carried = scene.carried[:, base.label] >= _CARRIED
-    more = _touching(base, pair, [x for x in found if carried[x[0].label]])
+    near = _touching(base, pair, [x for x in found if carried[x[0].label]])
+    more = [part for part in near if _carrier(scene, part, pair, found) == base]
     unit = Unit(base, (base, *more))
     if any(any(part.cut[1:]) for part in unit.pieces):
         return "it goes on outside of the image"
     return unit
+
+
+def _carrier(
+    scene: Scene, piece: Piece, pair: Pair, others: list[tuple[Piece, Bools]]
+) -> Piece | None:
+    """Return what carries an object: of what touches it and is such, the nearest; None: nothing."""
+    carriers = scene.carried[piece.label] >= _CARRIED
+    touching = _touching(piece, pair, [x for x in others if carriers[x[0].label]])
+    return max(touching, key=lambda other: (other.box[2], other.area), default=None)
 
 
 def _touching(piece: Piece, pair: Pair, others: list[tuple[Piece, Bools]]) -> list[Piece]:
