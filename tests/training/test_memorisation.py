@@ -63,7 +63,7 @@ def test_train_and_plan_say_the_step(
 ) -> None:
     clock(1.0)
     line = "6 training images begin to be memorised at about step 2, when each was seen 1 times"
-    words = ["--recipe", str(recipe_file), "--data", str(images), "--gpus", "1", "--memory", "8"]
+    words = ["--recipe", str(recipe_file), "--data", str(images), "--gpus", "1", "--memory", "0.02"]
     assert main(["plan", *words]) == 0
     assert f"{line}; the recipe has 10 steps; fewer" in " ".join(capsys.readouterr().out.split())
     stopped = configure("stopped", "finetune.steps=0", "train.stop_memorised=true")
