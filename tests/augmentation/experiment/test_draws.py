@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,3 +212,25 @@ def test_what_filters_labels_is_of_the_draw_alone(data: PreparedDataset, tmp_pat
     assert set(found.stems(HALF)) == set(draw.stems[4:])
     assert set(PreparedDataset.open(stages.real(0.5).make()).stems("train")) == set(draw.stems[:4])
     assert set(found.stems("val")) == set(stems) - set(draw.stems)
+
+
+def test_a_teacher_of_other_labels_or_of_what_judges_is_refused(
+    data: PreparedDataset, tmp_path: Path
+) -> None:
+    from semsynth.segmentation.config import SegmentTrainConfig
+    from semsynth.segmentation.train import train_segmenter
+
+    small: dict[str, Any] = {"steps": 1, "batch_size": 2, "width": 4, "device": "cpu"}
+    good = train_segmenter(SegmentTrainConfig(data=data.root, output=tmp_path / "good", **small))
+    assert find_overlap(config(data, teacher=good), data) == []
+    on_val = SegmentTrainConfig(data=data.root, split="val", output=tmp_path / "val", **small)
+    with pytest.raises(UserError, match=r"--teacher.*was trained on images that judge \(f06_0"):
+        find_overlap(config(data, teacher=train_segmenter(on_val)), data)
+    others = LabelSet.from_names({0: "void", 1: "road", 2: "tree"}, ignore_id=0)
+    writer = PreparedWriter(tmp_path / "o", PreparedFormat(others, SIZE, SIZE), "prepared", {})
+    for i in range(2):
+        writer.write_pair("train", f"x{i}", image_of(i), np.full((SIZE, SIZE), 1 + i, np.uint8))
+    writer.finish("others", "made here", "CC0")
+    other = SegmentTrainConfig(data=tmp_path / "o", output=tmp_path / "other", **small)
+    with pytest.raises(UserError, match=r"--teacher.*(sky|tree)"):
+        find_overlap(config(data, teacher=train_segmenter(other)), data)

@@ -46,8 +46,12 @@ def config(streets: Path, output: Path, **flags: Any) -> ExperimentConfig:
 def finished(
     streets: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
+    """All arms in one go, in a task of a job array, which is to make the whole of each folder."""
     output = tmp_path_factory.mktemp("experiment") / "out"
-    return output, run_experiment(config(streets, output))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("ID", 2), ("MIN", 1), ("MAX", 4), ("COUNT", 4), ("STEP", 1)):
+            patch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+        return output, run_experiment(config(streets, output))
 
 
 def test_the_result_has_all_arms_and_draws(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from semsynth.core.logging import logger, progress
 from semsynth.core.outputs import INPUTS
 from semsynth.data.content import ALL_KINDS, KINDS
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import check_same_labels
 from semsynth.data.sources.streets import StreetSource
 from semsynth.evaluation.metrics.blocks import sequences_of
 from semsynth.pipelines.formats.model_file import load_checkpoint
@@ -52,7 +53,7 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset) -> list[str]:
     if config.from_checkpoint is not None:
         found += _of_start(config.from_checkpoint, config, data)
     if config.teacher is not None:
-        found += _of_teacher(config.teacher, judged)
+        found += _of_teacher(config.teacher, data, judged)
     if found and not config.allow_overlap:
         raise UserError(f"{found[0]}; a gain there would be none: {_remedy(found[0])}")
     for line in found:
@@ -175,9 +176,11 @@ def _same_set(name: object, data: PreparedDataset) -> bool:
     return name is None or name == data.info.name
 
 
-def _of_teacher(path: Path, judged: Digests) -> list[str]:
+def _of_teacher(path: Path, data: PreparedDataset, judged: Digests) -> list[str]:
     """Say which of the images that judge the segmenter of ``--teacher`` was trained on."""
-    seen = SeenImages.from_json(Segmenter.load(path, "cpu").info.provenance)
+    segmenter = Segmenter.load(path, "cpu")
+    check_same_labels(segmenter.labels, data.labels, f"--teacher {path}", str(data.root))
+    seen = SeenImages.from_json(segmenter.info.provenance)
     if seen is None:
         return [f"--teacher {path}: does not say which images it was trained on"]
     known = sorted({stem for digest, stem in judged.items() if digest in seen.real})

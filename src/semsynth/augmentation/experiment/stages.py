@@ -34,7 +34,6 @@ from semsynth.augmentation.subset import SPLIT
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
 from semsynth.core.rng import derive_seed
-from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import read_manifest
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
@@ -48,6 +47,7 @@ OTHER = "other-"
 HALF = "other_half"
 # So many images tell how near real images come to each other.
 _HELD_OUT = 100
+ALONE = "1/1"  # a task of a job array makes the whole of what it needs
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,7 @@ class Stages:
                     split=SPLIT,
                     output=folder,
                     device=config.device,
+                    shard=ALONE,
                     **settings,
                 )
             )
@@ -296,6 +297,7 @@ class Stages:
                     real=real.make(),
                     output=folder,
                     device=config.device,
+                    shard=ALONE,
                     **given,
                 )
             )
@@ -373,7 +375,7 @@ class Stages:
         is kept, so that a call that resumes has the same.
         """
         baseline, generator = self.segmenter(ARMS[BASELINE], 0), self.generator()
-        path = self.draw.folder / "seconds" / f"longer-{key_of([baseline.key, generator.key])}.json"
+        path = self.draw.folder / "seconds" / f"longer-{baseline.key}-{generator.key}.json"
         if not path.exists():
             baseline.make()
             generator.make()
@@ -392,8 +394,3 @@ class Stages:
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in sorted(settings.items())}
-
-
-def key_of(values: Any) -> str:
-    """Return a short digest of JSON values."""
-    return digest_json(values)[:12]
