@@ -15,6 +15,8 @@ from semsynth.evaluation.metrics.spectrum import (
     grey,
     octave_power,
     octaves_of,
+    pattern_decibels,
+    pattern_power,
     step_ratio,
     texture,
     wavelengths,
@@ -69,6 +71,28 @@ def test_blocks_are_seen_where_they_are() -> None:
     assert np.isnan(step_ratio(texture(flat), 4)) and block_steps(grey(flat), 4)[1] == 0
 
 
+def test_a_pattern_that_each_block_repeats() -> None:
+    rng = np.random.default_rng(5)
+    columns = np.arange(128)
+
+    def found(amplitude: float) -> float:
+        pattern = amplitude * np.cos(2 * np.pi * columns / 4)
+        rows = [pattern_power(pattern + rng.normal(0, 0.1, (128, 128)), 4) for _ in range(30)]
+        return float(10 * np.log10(np.divide(*np.mean(rows, 0))))
+
+    assert found(0) == pytest.approx(0, abs=0.1)
+    # A cosine has a^2 n / 6 at its bin and a quarter at those beside it: 1.5 times it in the five
+    # bins at 1/4 and 1/2, in one of two directions.
+    expected = 1 + 0.1**2 * 128 / 6 * 1.5 / 5 / 2 / 0.1**2
+    assert found(0.1) == pytest.approx(10 * np.log10(expected), abs=0.15)
+    image = 128 + 40 * np.cos(np.pi * columns / 2) * np.ones((64, 1)) + rng.normal(0, 5, (64, 128))
+    row = texture(image[..., None].repeat(3, 2))
+    assert pattern_decibels(row, 4) > 10 > pattern_decibels(row, 2)
+    # Steps across the borders are none the larger.
+    assert step_ratio(row, 4) == pytest.approx(1, abs=0.05)
+    assert np.isnan(pattern_decibels(texture(image[:40, :40, None].repeat(3, 2)), 8))
+
+
 def test_steps_by_hand() -> None:
     row = np.array([[0.0, 0.1, 0.4, 0.4, 0.9, 0.9]])
     # Borders of 2-pixel blocks: 0.1 to 0.4 and 0.4 to 0.9; inside: 0.1, 0, 0.
@@ -81,7 +105,7 @@ def test_texture_is_of_grey_values_in_0_to_1() -> None:
     image = rng.integers(0, 256, (32, 48, 3), np.uint8)
     assert grey(image).max() <= 1 and grey(np.full((1, 1, 3), 255))[0, 0] == pytest.approx(1)
     row = texture(image)
-    assert len(row) == 2 * len(BLOCKS) + 3
+    assert len(row) == 4 * len(BLOCKS) + 3
     assert np.allclose(octaves_of(row), octave_power(grey(image)))
     # Twice the contrast is four times the power: 6.02 dB.
     half = octave_power(grey(image) / 2)
@@ -101,4 +125,4 @@ def test_jpeg_blocks_and_a_smooth_blur() -> None:
 
 def test_small_images_have_no_octaves() -> None:
     assert len(octave_power(np.zeros((7, 30)))) == 0
-    assert len(texture(np.zeros((7, 30, 3), np.uint8))) == 2 * len(BLOCKS)
+    assert len(texture(np.zeros((7, 30, 3), np.uint8))) == 4 * len(BLOCKS)

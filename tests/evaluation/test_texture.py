@@ -72,6 +72,13 @@ def test_a_blur_lowers_the_finest_octave_most(config: EvaluateConfig, make_sampl
     assert np.allclose(change, 10 * np.log10(passed), atol=1.5)
 
 
+def test_a_pattern_is_seen_where_images_are_large_enough(config: EvaluateConfig) -> None:
+    entries, missing = entries_of(config)
+    # The toy images have too few blocks of 4 pixels.
+    assert missing["block_pattern"] == "needs images of at least 32 pixels a side"
+    assert "block_pattern" not in entries
+
+
 def test_the_manifest_says_which_blocks_the_codec_has(config: EvaluateConfig) -> None:
     path = Path(config.samples) / "manifest.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -81,6 +88,7 @@ def test_the_manifest_says_which_blocks_the_codec_has(config: EvaluateConfig) ->
         assert ("block_borders" in entries) == known
         assert ("block_borders" in missing) != known
     assert "blocks of 1 pixels" in missing["block_borders"]
+    assert "blocks of 1 pixels" in missing["block_pattern"]
 
 
 def test_parts_of_several_processes_add_up(config: EvaluateConfig) -> None:

@@ -17,6 +17,7 @@ from semsynth.evaluation.metrics.spectrum import (
     BLOCKS,
     decibels,
     octaves_of,
+    pattern_decibels,
     step_ratio,
     texture,
     wavelengths,
@@ -35,6 +36,12 @@ ABOUT = (
 ABOUT_BORDERS = (
     "mean absolute step of grey values across block borders over that within blocks, of generated "
     "images over that of the real ones; 1: no blocks are seen"
+)
+
+ABOUT_PATTERN = (
+    "power at multiples of 1 / block cycles per pixel along rows and columns over that of the "
+    "frequencies beside them, in decibels, of generated images minus that of the real ones; 0 dB: "
+    "blocks repeat no pattern"
 )
 
 
@@ -60,7 +67,7 @@ def _rows(images: ImageSet, stems: Sequence[str], shard: Shard, title: str) -> R
 def texture_entries(
     values: Mapping[str, Rows], inputs: Inputs, resampling: Resampling | None
 ) -> tuple[Json, dict[str, str]]:
-    """Return ``spectrum`` and ``block_borders`` of a report, and what is missing and why.
+    """Return ``spectrum``, ``block_borders`` and ``block_pattern``, and what is missing and why.
 
     Args:
         values: what ``measure_texture`` of all processes returned.
@@ -85,8 +92,14 @@ def texture_entries(
     if block in BLOCKS:
         entries["block_borders"] = _borders(generated, real, int(block), resampling)
         entries["block_borders"]["assumed"] = "codec_block" not in inputs.settings
+        pattern = _pattern(generated, real, int(block), resampling)
+        if pattern is None:
+            missing["block_pattern"] = f"needs images of at least {8 * block} pixels a side"
+        else:
+            entries["block_pattern"] = pattern
     else:
-        missing["block_borders"] = f"the codec has blocks of {block} pixels; measured are {BLOCKS}"
+        reason = f"the codec has blocks of {block} pixels; measured are {BLOCKS}"
+        missing |= {"block_borders": reason, "block_pattern": reason}
     return entries, missing
 
 
@@ -146,6 +159,37 @@ def _borders(generated: Array, real: Array, block: int, resampling: Resampling |
         "real": 1.0,
         "n": entry["n"],
         "unit": "ratio; 1 is best, above it blocks are seen",
+        "style": "number",
+    }
+    return {**entry, "lines": [line]}
+
+
+def _pattern(
+    generated: Array, real: Array, block: int, resampling: Resampling | None
+) -> Json | None:
+    value = float(pattern_decibels(generated.sum(0), block) - pattern_decibels(real.sum(0), block))
+    if np.isnan(value):
+        return None
+    interval = None
+    if resampling is not None:
+        sums = resampling.sums(generated), resampling.sums(real)
+        interval = resampling.interval(
+            pattern_decibels(sums[0], block) - pattern_decibels(sums[1], block)
+        )
+    entry: Json = {
+        "value": round(value, 3),
+        "interval": _rounded(interval, 3),
+        "block": block,
+        "n": len(generated),
+        "about": ABOUT_PATTERN,
+    }
+    line = {
+        "title": f"Pattern that {block}-pixel blocks repeat",
+        "value": entry["value"],
+        "interval": entry["interval"],
+        "real": 0.0,
+        "n": entry["n"],
+        "unit": "dB above real images; 0 is best, above it blocks look alike",
         "style": "number",
     }
     return {**entry, "lines": [line]}

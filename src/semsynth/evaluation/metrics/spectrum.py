@@ -1,4 +1,4 @@
-"""What blur, noise and a block codec do to texture: power by octave, and steps at block borders.
+"""What blur, noise and a block codec do to texture: power by octave, block borders and patterns.
 
 Distances on deep features hardly see either: half of the finest detail may be gone.
 """
@@ -98,6 +98,36 @@ def block_steps(grey_HW: Array, block: int) -> tuple[float, float]:
     return _mean(border), _mean(inside)
 
 
+def pattern_power(grey_HW: Array, block: int) -> tuple[float, float]:
+    """Return the power density at the frequencies of a pattern that each block repeats, and beside.
+
+    A pattern of period ``block`` has its power at multiples of 1 / ``block`` cycles per pixel along
+    rows and columns alone. What is beside them, 3 to 6 bins away, tells how much any texture would
+    have there. The mean is subtracted and a Hann window applied.
+
+    Args:
+        grey_HW: grey values.
+        block: side of a block, at least 2 pixels.
+
+    Returns:
+        Both, means over the two directions; zeros for a side of fewer than 8 blocks.
+    """
+    at, beside = [], []
+    for axis in (0, 1):
+        n = grey_HW.shape[axis]
+        if n < 8 * block:
+            return 0.0, 0.0
+        window = np.expand_dims(_hann(n) * np.sqrt(8 / (3 * n)), 1 - axis)
+        spectrum = np.fft.rfft((grey_HW - grey_HW.mean()) * window, axis=axis)
+        power = (np.square(spectrum.real) + np.square(spectrum.imag)).mean(1 - axis)
+        lines = n / block * np.arange(1, block // 2 + 1)  # in bins
+        bins = np.arange(len(power))
+        near = np.abs(bins[:, None] - lines[None]).min(1)
+        at.append(power[near <= 1.5].mean())
+        beside.append(power[(near >= 2.5) & (near < 6.5)].mean())
+    return float(np.mean(at)), float(np.mean(beside))
+
+
 def _mean(parts: list[Array]) -> float:
     values = np.concatenate(parts)
     return float(values.mean()) if len(values) else 0.0
@@ -107,11 +137,13 @@ def texture(image: Array) -> Floats:
     """Return all of an image (H, W, 3) in 0..255 as one vector.
 
     Returns:
-        The steps across borders and inside of each of ``BLOCKS``, then the power by octave.
+        The steps across borders and inside of each of ``BLOCKS``, their ``pattern_power``, then the
+        power by octave.
     """
     values = grey(image)
     steps = np.array([block_steps(values, block) for block in BLOCKS])
-    return np.concatenate([steps.ravel(), octave_power(values)])
+    patterns = np.array([pattern_power(values, block) for block in BLOCKS])
+    return np.concatenate([steps.ravel(), patterns.ravel(), octave_power(values)])
 
 
 def decibels(power: Array, reference: Array) -> Floats:
@@ -132,9 +164,20 @@ def step_ratio(rows: Array, block: int) -> Floats:
     return np.asarray(np.divide(border, inside, out=none, where=inside > 0))
 
 
+def pattern_decibels(rows: Array, block: int) -> Floats:
+    """Return how much more power a block's pattern has than what is beside it, in decibels.
+
+    Args:
+        rows: means (..., D) of ``texture`` vectors.
+        block: one of ``BLOCKS``.
+    """
+    i = 2 * (len(BLOCKS) + BLOCKS.index(block))
+    return decibels(rows[..., i], rows[..., i + 1])
+
+
 def octaves_of(rows: Array) -> Array:
     """Return the power by octave of ``texture`` vectors (..., D)."""
-    return rows[..., 2 * len(BLOCKS) :]
+    return rows[..., 4 * len(BLOCKS) :]
 
 
 def wavelengths(octaves: int) -> list[str]:
