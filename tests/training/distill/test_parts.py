@@ -18,6 +18,7 @@ from semsynth.training.distill.diff_augment import DiffAugment
 from semsynth.training.distill.discriminator import (
     Discriminator,
     FrozenFeatures,
+    fine_contrast,
     fresh_discriminator,
 )
 from semsynth.training.distill.losses import (
@@ -25,6 +26,7 @@ from semsynth.training.distill.losses import (
     IGNORED,
     PixelLoss,
     class_weights,
+    grid_loss,
     perceptual_distance,
 )
 from semsynth.training.distill.step import noise_levels
@@ -102,6 +104,30 @@ def test_perceptual_distance() -> None:
     assert float(perceptual_distance(a, [3 * x for x in a]).max()) < 1e-5  # directions alone
     opposite = perceptual_distance(a, [-x for x in a])
     assert torch.allclose(opposite, torch.full((2,), 4.0), rtol=0.02)
+
+
+def test_a_grid_of_blocks_is_seen_wherever_it_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 3, 96, 128, generator=generator)
+    assert float(grid_loss(noise, 4).max()) < 2e-3
+    assert float(grid_loss(noise, 1).abs().max()) == 0
+    blocks = torch.randn(2, 3, 24, 32, generator=generator).repeat_interleave(4, 2)
+    blocky = noise + blocks.repeat_interleave(4, 3)
+    # Steps across borders have twice the variance: one place of four is log sqrt(2) higher.
+    expected = 2 * (0.5 * math.log(2)) ** 2 * 3 / 16
+    assert float(grid_loss(blocky, 4).mean()) == pytest.approx(expected, rel=0.1)
+    moved = blocky.roll((1, 2), (2, 3))
+    assert float(grid_loss(moved, 4).mean()) == pytest.approx(expected, rel=0.1)
+    flat = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    grid_loss(flat, 4).sum().backward()
+    assert flat.grad is not None and bool(flat.grad.isfinite().all())
+
+
+def test_faint_patterns_are_as_large_as_strong_ones() -> None:
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    faint = fine_contrast(0.5 + 0.1 * image)
+    torch.testing.assert_close(faint, fine_contrast(image), rtol=0.05, atol=0.05)
+    assert float(fine_contrast(torch.full((1, 3, 8, 8), 0.7)).abs().max()) < 1e-4
 
 
 def test_image_and_mask_are_augmented_together() -> None:

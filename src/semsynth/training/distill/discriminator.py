@@ -27,6 +27,17 @@ def _normed(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Module:
     return module
 
 
+def fine_contrast(image_BCHW: Tensor) -> Tensor:
+    """Return how each pixel differs from its surroundings, over how much they differ, (B, C, H, W).
+
+    Faint patterns on smooth ground are as large in it as the texture of trees.
+    """
+    x = image_BCHW.float()
+    detail = x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+    variance = F.avg_pool2d(detail.square(), 5, 1, 2, count_include_pad=False)
+    return detail / (variance + 0.02**2).sqrt()
+
+
 class Discriminator(nn.Module):
     """From an image and its features to logits of C classes and "generated" (the last), by pixel.
 
@@ -47,7 +58,7 @@ class Discriminator(nn.Module):
         self.mix = nn.ModuleList(_normed(width, width, 3) for _ in PYRAMID)
         self.head = nn.ModuleList(nn.Conv2d(width, classes + 1, 1) for _ in PYRAMID)
         self.pixels = nn.Sequential(
-            _normed(3, width, 3),
+            _normed(6, width, 3),
             nn.LeakyReLU(_SLOPE),
             _normed(width, width, 3, stride=2 // upsampling),  # to the size of the finest features
             nn.LeakyReLU(_SLOPE),
@@ -90,7 +101,7 @@ class Discriminator(nn.Module):
             if above is not None:
                 x = x + F.interpolate(above, x.shape[-2:], mode="bilinear", align_corners=False)
             if scale == 0:
-                x = x + self.pixels(image)
+                x = x + self.pixels(torch.cat([image, fine_contrast(image)], 1))
             above = F.leaky_relu(self.mix[scale](x), _SLOPE)
             logits.append(self.head[scale](above).float())
         return logits

@@ -96,6 +96,28 @@ def perceptual_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
     return torch.stack([((a - b) ** 2).sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
 
 
+def grid_loss(image_BCHW: Tensor, side: int) -> Tensor:
+    """Return how unlike the places in blocks of ``side`` x ``side`` pixels are, (B,).
+
+    Real images know no blocks: the mean step from a pixel to the next is the same wherever in a
+    block it is. This is the variance over the places of the logarithm of that mean step, of rows
+    and of columns; 0 for a codec without blocks, and for an image that ends before two of them.
+
+    Args:
+        image_BCHW: in [-1, 1]; blocks begin at its top left corner.
+        side: of a block, in pixels.
+    """
+    total = torch.zeros(len(image_BCHW), device=image_BCHW.device)
+    for axis in (2, 3):
+        if side == 1 or image_BCHW.shape[axis] < 2 * side:
+            continue
+        steps = image_BCHW.float().diff(dim=axis).abs().mean((1, 5 - axis))
+        places = torch.stack([steps[:, n::side].mean(1) for n in range(side)], 1)
+        # The small number stands for a step that nobody sees.
+        total = total + (places + 1e-3).log().var(1, correction=0)
+    return total
+
+
 def _scales(logits: list[Tensor], target_BHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits with the targets at the centres of their pixels."""
     for x in logits:

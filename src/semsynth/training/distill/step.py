@@ -20,7 +20,7 @@ from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
 from semsynth.training.distill.diff_augment import DiffAugment
 from semsynth.training.distill.diversity import directions, energy_score
-from semsynth.training.distill.losses import PixelLoss, perceptual_distance
+from semsynth.training.distill.losses import PixelLoss, grid_loss, perceptual_distance
 from semsynth.training.distill.state import Adversary
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState
@@ -46,6 +46,7 @@ NAMES = (
     "reconstruction_loss",
     "perceptual_loss",
     "diversity_loss",
+    "grid_loss",
     "diffusion_loss",
     "real_accuracy",
     "generated_accuracy",
@@ -83,11 +84,13 @@ class _Made:
 
     Attributes:
         latents: predicted, (B, C, h, w).
+        image: of them, (B, 3, H, W).
         seen: what is seen of their images.
         real: what is seen of the real images of the same masks.
     """
 
     latents: Tensor
+    image: Tensor
     seen: _Seen
     real: _Seen
 
@@ -242,7 +245,7 @@ class _Step:
             image = torch.where(self.content[part], image, self.pixels[part])
         with torch.no_grad():
             real = self._see(self.pixels[part], part)
-        return _Made(latents, self._see(image, part), real)
+        return _Made(latents, image, self._see(image, part), real)
 
     def _see(self, image: Tensor, part: Tensor) -> _Seen:
         image, target = self.augment[part](image, self.target[part])
@@ -278,9 +281,12 @@ class _Step:
         total = total + section.perceptual_weight * perceptual
         diversity = self._energy_score(part, made)
         total = total + section.diversity_weight * diversity
+        grid = grid_loss(made.image, self.context.codec.downscale)
+        total = total + section.grid_weight * grid
         self._add(
             loss=total,
             diversity_loss=diversity,
+            grid_loss=grid,
             generator_loss=adversarial,
             reconstruction_loss=reconstruction,
             perceptual_loss=perceptual,
