@@ -99,9 +99,11 @@ def perceptual_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
 def grid_loss(image_BCHW: Tensor, side: int) -> Tensor:
     """Return how unlike the places in blocks of ``side`` x ``side`` pixels are, (B,).
 
-    Real images know no blocks: the mean step from a pixel to the next is the same wherever in a
-    block it is. This is the variance over the places of the logarithm of that mean step, of rows
-    and of columns; 0 for a codec without blocks, and for an image that ends before two of them.
+    Real images know no blocks: steps from a pixel to the next are the same wherever in a block they
+    are, in size and in sign. Of rows and of columns, two variances over the places: of the
+    logarithm of the mean absolute step (borders are seen), and of the mean step over the mean
+    absolute one (all blocks have one pattern). 0.02 of real streets at 96x128; 0 for a codec
+    without blocks, and for an image that ends before two of them.
 
     Args:
         image_BCHW: in [-1, 1]; blocks begin at its top left corner.
@@ -111,10 +113,14 @@ def grid_loss(image_BCHW: Tensor, side: int) -> Tensor:
     for axis in (2, 3):
         if side == 1 or image_BCHW.shape[axis] < 2 * side:
             continue
-        steps = image_BCHW.float().diff(dim=axis).abs().mean((1, 5 - axis))
-        places = torch.stack([steps[:, n::side].mean(1) for n in range(side)], 1)
+        steps = image_BCHW.float().diff(dim=axis).transpose(axis, 3)
+        places = [steps[..., n::side] for n in range(side)]
         # The small number stands for a step that nobody sees.
-        total = total + (places + 1e-3).log().var(1, correction=0)
+        sizes = torch.stack([x.abs().mean((1, 2, 3)) for x in places], 1) + 1e-3
+        means = torch.stack([x.mean((2, 3)) for x in places], 1)  # (B, side, C)
+        total = total + sizes.log().var(1, correction=0)
+        repeated = means.var(1, correction=0).mean(1)
+        total = total + repeated / sizes.mean(1).square()
     return total
 
 
