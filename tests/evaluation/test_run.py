@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,7 @@ from semsynth.core.errors import UserError
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.report.charts import Curve, draw, read_curves
 from semsynth.evaluation.report.page import data_uri
+from semsynth.evaluation.report.verdict import warnings
 from semsynth.evaluation.run import evaluate
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.train import train_segmenter
@@ -156,6 +158,31 @@ def test_names_from_the_data_cannot_break_the_page(config: EvaluateConfig, tmp_p
     path.write_text(path.read_text().replace('"ddim"', '"<script>x</script>"'))
     evaluate(config)
     assert "<script" not in (config.output / "report.html").read_text()
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_samples_that_were_made_from_the_real_images_are_told(
+    n: int, config: EvaluateConfig, tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    path = tmp_path / "samples" / "manifest.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[:n]:
+        line |= {"from_image": True, "strength": 0.25, "image_digest": "d" * 64}
+    # Of other splits' samples nothing is said.
+    lines.append({**lines[0], "stem": "other", "split": "train", "from_image": True})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = evaluate(config)
+    page, log = (config.output / "report.html").read_text(), logged()
+    told = f"{n} of 12 generated images were made from the real images that they are judged against"
+    if n:
+        entry = report["made_from_real"]
+        assert (entry["n"], entry["of"]) == (n, 12)
+        assert entry["warning"].startswith(told) and "LPIPS to real and copies" in entry["warning"]
+        assert warnings(report)[0] == entry["warning"]
+        assert told in page and log.count(told) == 1
+    else:
+        assert "made_from_real" not in report
+        assert "made from the real images" not in page + log
 
 
 def test_one_image_has_no_statistics(config: EvaluateConfig, make_data) -> None:

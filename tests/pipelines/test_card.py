@@ -165,6 +165,12 @@ def test_copies_are_the_first_that_a_card_says(new_pipe: Any, tmp_path: Path) ->
     (tmp_path / "report.json").write_text(json.dumps(report))
     pipe.add_scores(tmp_path)
     assert "**Warning**" not in model_card(pipe)
+    # So is that the scored images were made from the real ones.
+    sentence = "12 of 12 generated images were made from the real images."
+    report |= {"made_from_real": {"n": 12, "of": 12, "warning": sentence}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    pipe.add_scores(tmp_path)
+    assert f"> **Warning**: {sentence}" in model_card(pipe)
 
 
 def test_the_scores_are_a_model_index(new_pipe: Any, tmp_path: Path) -> None:

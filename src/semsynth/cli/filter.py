@@ -24,9 +24,14 @@ def main(argv: list[str]) -> int:
         lines[f"left out {stem}"] = why
     if len(result["dropped"]) > _SHOWN:
         lines["left out"] = f"{len(result['dropped'])} in all; filter.json has the others"
-    if copies:
+    found = []
+    if "share" in copies:
         low, high = copies["interval"]
-        lines["copies"] = f"{copies['n_copies']} of {copies['n']} (95%: {low:.1%} to {high:.1%})"
+        found.append(f"{copies['n_copies']} of {copies['n']} (95%: {low:.1%} to {high:.1%})")
+    if "not_applicable" in copies:
+        found.append(f"not applicable: {copies['not_applicable']}")
+    if found:
+        lines["copies"] = "; ".join(found)
     if config.preview:
         lines["preview"] = str(config.output / PREVIEW)
     return finish({"output": result["output"], **lines}, as_json)

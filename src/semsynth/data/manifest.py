@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ SYNTHETIC = ("samples", "edited", "filtered")
 def is_made(folder: Path) -> bool:
     """Whether the images of a folder were generated or edited: it says how each was made."""
     return any((folder / name).exists() for name in (MANIFEST, EDITS))
+
+
+def made_from_image(line: Mapping[str, Any]) -> bool:
+    """Return whether an image was made from a real one: ``generate --from-image``, or an edit.
+
+    Args:
+        line: of ``read_manifest``.
+    """
+    started = bool(line.get("from_image")) or "image_digest" in line
+    return started or line.get("image") in ("pasted", "to be generated")
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.codec_run import evaluate_codec
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.copying.measure import add_copies, nearest_training, training_images
-from semsynth.evaluation.inputs.checks import check_inputs
+from semsynth.evaluation.inputs.checks import check_inputs, made_from_real
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
 from semsynth.evaluation.inputs.objects import object_classes
 from semsynth.evaluation.judges import Judge, check_unseen, judges_of
@@ -156,6 +156,9 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     extractors, without = open_extractors(config, inputs.protocol.resize)
     missing |= without
     check_inputs(inputs)
+    from_real = made_from_real(inputs)
+    if from_real is not None:
+        logger.warning(from_real["warning"])
     meter, without = open_meter(config, inputs)
     missing |= without
     training = plan_training(inputs, config) if config.train_segmenter else None
@@ -244,7 +247,14 @@ def _key(task: _Task) -> Json:
         **{name: getattr(config, name) for name in ("split", "train_split", "seed", "rows")},
         "batch_size": config.batch_size,
         "trained_on_generated": None if task.training is None else task.training.key(config),
+        # Only where it is, so that reports from before it was looked at stay.
+        **_made_from_real(inputs),
     }
+
+
+def _made_from_real(inputs: Inputs) -> Json:
+    entry = made_from_real(inputs)
+    return {} if entry is None else {"made_from_real": entry}
 
 
 def _existing_report(config: EvaluateConfig, store: PartialStore) -> Json | None:
@@ -349,6 +359,7 @@ def _provenance(task: _Task, colours_of: str) -> Json:
         "seed": config.seed,
         "licence": inputs.licence,
         "made_with": inputs.settings,
+        **_made_from_real(inputs),
         "inputs": inputs.set_digests(),
         "features": features,
         "protocol": {

@@ -16,6 +16,7 @@ import pytest
 from semsynth.augmentation.filter import measure
 from semsynth.augmentation.filter.config import FilterConfig
 from semsynth.augmentation.filter.run import filter_samples
+from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
@@ -279,6 +280,45 @@ def test_copies_are_counted_and_left_out_if_asked(config: FilterConfig, tmp_path
     assert "train_00" not in masks(tmp_path / "without")
     road = without["classes"]["road"]
     assert road["dropped"] == (pairs[0][1] == 0).sum()
+
+
+@pytest.mark.parametrize("how", ["from_image", "edits"])
+def test_images_that_were_made_from_real_ones_are_no_copies(
+    how: str,
+    config: FilterConfig,
+    tmp_path: Path,
+    logged: Callable[[], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first two are made from training images, which they are equal to."""
+    pairs = [scene(3), scene(4), *(planted(1000 + i) for i in range(4))]
+    made = write(tmp_path / "samples", {"train": pairs}, kind="samples")
+    lines = [{"stem": s, "source": s, "split": "train"} for s in made.stems("train")]
+    for line in lines[:2] if how == "from_image" else lines:
+        line |= {"from_image": True} if how == "from_image" else {"image": "pasted"}
+    name = "manifest.jsonl" if how == "from_image" else "edits.jsonl"
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "samples" / name).write_text(text)
+    here = replace(config, samples=tmp_path / "samples", drop_copies=True)
+    result = filter_samples(here)
+    copies, n = result["copies"], 2 if how == "from_image" else 6
+    assert copies["n_not_applicable"] == n
+    assert copies["not_applicable"].startswith(f"made from real images: {n} of 6 images ")
+    # None is called a copy, so none is left out, and that is said.
+    assert copies["stems"] == {} and result["dropped"] == {} and result["n_kept"] == 6
+    assert f"--drop-copies is not applicable: made from real images: {n} of 6" in logged()
+    if how == "from_image":
+        assert (copies["n"], copies["n_copies"]) == (4, 0)
+    else:
+        assert "share" not in copies and "n_copies" not in copies
+    # The table of the terminal says the same of the finished set.
+    folders = {"samples": here.samples, "real": here.real, "output": here.output}
+    flags = [x for name, folder in folders.items() for x in (f"--{name}", str(folder))]
+    flags += ["--segmenter", here.segmenter, "--tolerance", "5", "--border", "0", "--drop-far", "0"]
+    assert main(["filter", *flags, "--drop-copies", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert f"not applicable: made from real images: {n} of 6" in out
+    assert ("0 of 4 (95%: " in out) is (how == "from_image")
 
 
 def test_an_image_that_is_far_is_left_out(config: FilterConfig, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class FilterConfig:
     """Share of the images, 0 to 1, that may be left out because they are farther from the real ones
     than real images are from each other; the farthest first."""
     drop_copies: bool = False
-    """Leave out images that are copies of training images."""
+    """Leave out images that are copies of training images. Images that were made from real ones
+    (generate --from-image, edit) are not looked at."""
     preview: bool = False
     """Also write filter.png: images, their masks before and after, and what the teacher sees."""
     device: str = "auto"

@@ -234,7 +234,10 @@ def _warnings(task: Task, chosen: Chosen, result: Json) -> list[str]:
             f"'{config.splits[1]}', so there is no mean loss, and their labels are believed"
         )
     lines += _of_images(task, chosen)
-    return lines + list(chosen.copies.entry.get("warnings", ()))
+    copies = chosen.copies.entry
+    if config.drop_copies and "not_applicable" in copies:
+        lines.append(f"--drop-copies is not applicable: {copies['not_applicable']}; they stay")
+    return lines + list(copies.get("warnings", ()))
 
 
 def _of_images(task: Task, chosen: Chosen) -> list[str]:

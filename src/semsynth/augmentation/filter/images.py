@@ -13,7 +13,7 @@ import numpy.typing as npt
 from semsynth.core.distributed.shards import ALL
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.manifest import read_manifest
+from semsynth.data.manifest import made_from_image, read_manifest
 from semsynth.data.resize import Box
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.copying.entry import ImageSets, find_copies
@@ -107,7 +107,8 @@ class Copies:
     """What is found of copies.
 
     Attributes:
-        entry: as ``metrics.copies`` of a report.
+        entry: as ``metrics.copies`` of a report; with ``not_applicable`` (why) and
+            ``n_not_applicable`` where samples were made from real images.
         nearest: the training image that each copy is nearest to, by split and stem of the copy.
     """
 
@@ -123,12 +124,36 @@ def check_copies(
     Samples with the mask of a training image are compared with that image, and others by a
     threshold that is fitted on one half of the held-out real images and tested on the other.
 
+    Samples that were made from real images are not looked at: what they kept of these is no copy.
+    Which training images an edit was made of is not told by its sample.
+
     Args:
         samples: the synthetic images.
         names: split and stem of each of them.
         real: the real images.
         splits: of the training images, and of held-out ones, which may be missing.
     """
+    made = {
+        (str(line["split"]), str(line["stem"]))
+        for line in read_manifest(samples.root)
+        if made_from_image(line)
+    }
+    others = [name for name in names if name not in made]
+    found = _find_copies(samples, others, real, splits) if others else Copies({}, {})
+    count = len(names) - len(others)
+    if not count:
+        return found
+    entry: Json = {
+        "not_applicable": f"made from real images: {count} of {len(names)} images (--from-image, "
+        "or edits) are near to a training image by construction",
+        "n_not_applicable": count,
+    }
+    return Copies(found.entry | entry, found.nearest)
+
+
+def _find_copies(
+    samples: PreparedDataset, names: Sequence[Name], real: PreparedDataset, splits: tuple[str, str]
+) -> Copies:
     train, val = splits
     held_out = _held_out(real, train, val)
     train_stems = evenly(real.stems(train), MAX_TRAINING)

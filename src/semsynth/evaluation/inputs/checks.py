@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,6 +44,24 @@ def check_inputs(inputs: Inputs) -> None:
         check_ids(inputs.masks, inputs.masks_order)
     _check_masks_of_samples(inputs)
     _check_copies(inputs)
+
+
+def made_from_real(inputs: Inputs) -> dict[str, Any] | None:
+    """Return what the report says where samples were made from the images they are judged against.
+
+    Returns:
+        ``n`` of the ``of`` samples, and ``warning``, a sentence; None: none was.
+    """
+    n, of = len(inputs.made_from_real), len(inputs.generated.stems)
+    if not n:
+        return None
+    return {
+        "n": n,
+        "of": of,
+        "warning": f"{n} of {of} generated images were made from the real images that they are "
+        "judged against (--from-image): distances, LPIPS to real and copies say how much of these "
+        "was kept, not how good images from noise are.",
+    }
 
 
 def _check_channels(inputs: Inputs) -> None:

@@ -16,7 +16,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.label_files import find_label_file, label_file, read_label_file
 from semsynth.data.labels import LabelSet, check_same_labels
-from semsynth.data.manifest import read_manifest
+from semsynth.data.manifest import made_from_image, read_manifest
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.inputs.folders import image_files, matching_folders
 from semsynth.evaluation.inputs.image_set import FolderImages, ImageSet, PreparedImages, digest_of
@@ -87,6 +87,22 @@ class Inputs:
             numbers.append(number)
             number += len(stems)
         return numbers
+
+    @cached_property
+    def made_from_real(self) -> list[str]:
+        """Stems of the samples whose manifest says that they were made from an image of the split.
+
+        They are judged against that image, or what it was edited to.
+        """
+        generated = self.generated
+        if not isinstance(generated, PreparedImages):
+            return []
+        made = {
+            line["stem"]
+            for line in read_manifest(generated.data.root)
+            if line["split"] == generated.split and made_from_image(line)
+        }
+        return [stem for stem in generated.stems if stem in made]
 
     def contents(self) -> dict[str, dict[str, str]]:
         """Return the digest of every file that is compared, by what it is and its stem."""

@@ -55,7 +55,8 @@ def cards(report: Json) -> list[Card]:
 
 def warnings(report: Json) -> list[str]:
     """Return what a reader must know before any number; an empty list if there is nothing."""
-    found: list[str | None] = list(look(report, "metrics.copies.warnings") or [])
+    found: list[str | None] = [look(report, "made_from_real.warning")]
+    found += list(look(report, "metrics.copies.warnings") or [])
     found += [_nearer_warning(report), _seen_warning(report), _few_warning(report)]
     return [text for text in found if text is not None]
 

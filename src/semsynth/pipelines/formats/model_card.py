@@ -117,7 +117,7 @@ def _strip(pipe: Any, metadata: Metadata) -> Iterator[str]:
 
 
 def _warnings(metadata: Metadata) -> Iterator[str]:
-    """Say first what the report warns of: copies of training images, a split that leaks."""
+    """Say first what the report warns of: copies, a split that leaks, real starts."""
     for text in (metadata.get("scores") or {}).get("warnings", []):
         yield f"> **Warning**: {text}"
 
@@ -323,7 +323,8 @@ def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
         checkpoint_sha256: of the model, which the report must name.
 
     Returns:
-        dataset, split, n_masks, n_generated, rows of name, images and real, and warnings of copies.
+        dataset, split, n_masks, n_generated, rows of name, images and real, and warnings of copies
+        and of images that were made from real ones.
 
     Raises:
         UserError: not a report, or one of another checkpoint.
@@ -342,7 +343,10 @@ def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
     return {
         **{key: report.get(key) for key in keys},
         "rows": list(_score_rows(report["metrics"])),
-        "warnings": list((report["metrics"].get("copies") or {}).get("warnings", [])),
+        "warnings": [
+            *filter(None, [(report.get("made_from_real") or {}).get("warning")]),
+            *(report["metrics"].get("copies") or {}).get("warnings", []),
+        ],
     }
 
 
