@@ -189,6 +189,7 @@ def workspace(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     mask = next((tiny_prepared / "masks" / "val").iterdir())
     for name in ("mask.png", "a.png", "b.png"):
         shutil.copy(mask, folder / name)
+    shutil.copy(tiny_prepared / "images" / "val" / mask.name, folder / "image.png")
     return folder
 
 
