@@ -186,6 +186,8 @@ def test_instances_that_touch_are_two_objects(tmp_path: Path, make_data) -> None
     instances = np.zeros((32, 32), np.uint16)
     mask[10:16, 8:20] = 7
     instances[10:16, 8:14], instances[10:16, 14:20] = 3, 9
+    # Of stuff the map has no numbers: connected pixels are an object.
+    mask[2:6, 4:8], mask[24:29, 20:24] = 2, 2
     form, image = PreparedFormat(labels, 32, 32), np.zeros((32, 32, 3), np.uint8)
     writer = PreparedWriter(tmp_path / "things", form)
     sample = PreparedSample(image, mask, instances=instances)
@@ -195,6 +197,25 @@ def test_instances_that_touch_are_two_objects(tmp_path: Path, make_data) -> None
     car = [label.name for label in labels.trainable].index("car")
     assert [thing.shape for thing in bank.objects[car]] == [(6, 6), (6, 6)]
     assert all(thing.mask().all() for thing in bank.objects[car])
+    stuff = [label.id for label in labels.trainable].index(2)
+    assert [thing.shape for thing in bank.objects[stuff]] == [(4, 4), (5, 4)]
+
+
+def test_nothing_is_pasted_where_nothing_is_labelled() -> None:
+    bank = ObjectBank(Images([blob()], 2), seed=0)
+    padded = (np.zeros((48, 48, 3), np.uint8), np.zeros((48, 48), np.int16))
+    padded[1][:, 24:] = IGNORE_INDEX
+    for seed in range(20):
+        image, target = bank.paste(padded, rng(seed), flip=True, rotate=False)
+        assert (target[:, 24:] == IGNORE_INDEX).all() and not image[:, 24:].any()
+
+
+def test_fine_stripes_become_grey_where_they_are_made_smaller() -> None:
+    stripes = np.zeros((48, 48, 3), np.uint8)
+    stripes[:, ::2] = 255
+    moved, where = Geometry((0.5, 0.5), flip=False)(stripes, np.zeros((48, 48), np.int16), rng())
+    middle = moved[where == 0].astype(float)
+    assert abs(middle.mean() - 127.5) < 15 and middle.std() < 50
 
 
 def strong(images: Images, seed: int = 0) -> StrongAugmentation:

@@ -11,7 +11,13 @@ from scipy.ndimage import find_objects
 
 from semsynth.core.logging import progress
 from semsynth.core.rng import numpy_rng
-from semsynth.segmentation.loader import Array, Pair, SegmentationDataset, TrainingImages
+from semsynth.segmentation.loader import (
+    IGNORE_INDEX,
+    Array,
+    Pair,
+    SegmentationDataset,
+    TrainingImages,
+)
 
 # Objects are looked for in so many images; the seed says in which.
 _MOST_IMAGES = 2000
@@ -43,7 +49,7 @@ class ObjectBank:
 
     Rare is a class with less than its even share of the pixels, and the rarer, the more often it is
     drawn: with the square root of 1 / share. Objects are instances where the data set has them,
-    connected pixels of a class otherwise; those that touch the image's border are used only where
+    connected pixels of a class elsewhere; those that touch the image's border are used only where
     a class has no others.
     """
 
@@ -106,21 +112,21 @@ def _objects(
     """Return the objects of a class in an image, and whether each is clear of its border."""
     if not where.any():
         return []
-    if instances is None:
-        n, parts, stats, _ = cv2.connectedComponentsWithStats(where.astype(np.uint8))
-        boxes = [(i, *stats[i, :4].tolist()) for i in range(1, n)]
-    else:
-        parts = np.where(where, instances, 0)
-        boxes = []
-        for i, place in enumerate(find_objects(parts), 1):
-            if place is not None:
-                rows, columns = place
-                size = (columns.stop - columns.start, rows.stop - rows.start)
-                boxes.append((i, columns.start, rows.start, *size))
+    numbered = (
+        np.zeros(where.shape, np.int32) if instances is None else np.where(where, instances, 0)
+    )
+    parts = numbered.astype(np.int32)
+    # Maps of instances number things alone: of stuff, such as poles, each connected part is one.
+    _, connected = cv2.connectedComponents((where & (parts == 0)).astype(np.uint8))
+    parts[connected > 0] = connected[connected > 0] + parts.max()
     found = []
     height, width = where.shape
-    for i, left, top, w, h in boxes:
-        mask = parts[top : top + h, left : left + w] == i
+    for i, place in enumerate(find_objects(parts), 1):
+        if place is None:
+            continue
+        top, left = place[0].start, place[1].start
+        mask = parts[place] == i
+        h, w = mask.shape
         if _LEAST_PIXELS <= mask.sum() <= _LARGEST_SHARE * where.size:
             whole = top > 0 and left > 0 and top + h < height and left + w < width
             found.append((_Object(index, top, left, (h, w), np.packbits(mask)), whole))
@@ -144,7 +150,10 @@ def _transformed(pixels: Array, mask: Array, scale: float, angle: float) -> tupl
 def _put(
     image: Array, target: Array, thing: tuple[Array, Array, int], place: tuple[int, int]
 ) -> None:
-    """Put an object (pixels, mask, class) at (top, left), as far as that is inside, in place."""
+    """Put an object (pixels, mask, class) at (top, left), in place, where the image is labelled.
+
+    What is not may be padding.
+    """
     pixels, mask, c = thing
     top, left = place
     bottom, right = (
@@ -156,6 +165,6 @@ def _put(
         return
     inside = (slice(first, bottom), slice(start, right))
     part = (slice(first - top, bottom - top), slice(start - left, right - left))
-    here = mask[part] > 0
+    here = (mask[part] > 0) & (target[inside] != IGNORE_INDEX)
     image[inside][here] = pixels[part][here]
     target[inside][here] = c

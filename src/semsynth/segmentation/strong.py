@@ -57,6 +57,9 @@ class Geometry:
         middle = np.array([(width - 1) / 2, (height - 1) / 2])
         whole = np.hstack([matrix, (center - matrix @ middle)[:, None]])
         size, inverse = (width, height), cv2.WARP_INVERSE_MAP
+        # Pixels that are left out would make thin things vanish, or double, by chance.
+        if (sigma := 0.5 * (1 / scale - 1)) > 0.1:
+            image = cv2.GaussianBlur(image, (0, 0), sigma)
         moved = cv2.warpAffine(
             image, whole, size, flags=cv2.INTER_LINEAR | inverse, borderMode=cv2.BORDER_REFLECT_101
         )
