@@ -167,11 +167,13 @@ def test_files_on_disk_whose_names_no_other_system_takes(stem: str, tmp_path: Pa
 # Modules that join names of these kinds to a folder, and where the names are checked.
 NAMES_OF_FILES = re.compile(r"\b(stem|split|token|member|relative|file_name|item\.name)\b")
 JOINED_IN = {
+    "augmentation/filter/measure.py": "PreparedDataset.open",
     "data/dataset.py": "PreparedDataset.open: stem_of_data, split_of_data",
     "data/exports": "PreparedDataset.open",
     "data/sources": "folders that are listed; their stems by written_image",
     "data/tables.py": "path_name of splits and of the files that rows name",
     "data/writer.py": "written_image, list_of_written_images",
+    "pipelines/generate/real_images.py": "PreparedDataset.open; a split that the data have",
     "pipelines/generate/sample_store.py": "PreparedDataset.open, manifest_of_samples",
     "training/inputs/latent_cache.py": "PreparedDataset.open",
 }

@@ -80,6 +80,7 @@ def test_the_table_of_verbs_is_right_and_every_file_of_a_verb_is_in_it() -> None
         "__init__",
         "common",
         "describe",
+        "experiment_help",
         "flags",
         "help",
         "scripts",

@@ -71,6 +71,7 @@ def test_what_a_run_writes(straight: Path) -> None:
         "reconstruction": 1,
         "perceptual": 1,
         "diversity": 10,
+        "grid": 3,
         "diffusion": 1,
     }
     total = sum(weight * last[f"{name}_loss"] for name, weight in weights.items())
