@@ -21,12 +21,13 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, sha256_file, write_json
 from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed, numpy_rng
+from semsynth.core.sequences import chunks
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels
 from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.segmentation.config import SEGMENTER_FILE, SegmentTrainConfig
-from semsynth.segmentation.metrics import chunks, score_split, summary
+from semsynth.segmentation.metrics import score_split, summary
 from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.train import train_segmenter
 

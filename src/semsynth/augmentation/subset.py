@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
-from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter, encode_image, record_of
 
 SPLIT = "train"
@@ -87,9 +87,7 @@ def write_subset(
     key = {"of": data.digest_of([split], kinds), "split": split, "stems": list(stems)}
     if masks is not None:
         key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
-    form = PreparedFormat(
-        data.labels, data.height, data.width, data.info.resize, data.info.image_format, data.pixels
-    )
+    form = replace(data.form, large=None)
     writer = PreparedWriter(folder, form, "subset", key)
     if (folder / INFO).exists():
         return PreparedDataset.open(folder)

@@ -32,7 +32,8 @@ from semsynth.data.content import KINDS, LARGE_KINDS, FileDigests
 from semsynth.data.edges import instance_edges
 from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageInfo, check_names, file_path
 from semsynth.data.labels import Array, LabelSet
-from semsynth.data.resize import Box, Size, larger_box, larger_size
+from semsynth.data.records import PreparedFormat
+from semsynth.data.resize import Box, Size, inside_box, larger_box, larger_size
 
 
 class PreparedDataset:
@@ -152,11 +153,10 @@ class PreparedDataset:
 
     def content(self, split: str, stem: str, large: bool = False) -> npt.NDArray[np.bool_]:
         """Return the mask of the content: (H, W), False for padding."""
-        content = np.zeros(self.size(large), bool)
         box = self.content_box(split, stem)
-        top, left, height, width = larger_box(box, self.info.large or 1) if large else box
-        content[top : top + height, left : left + width] = True
-        return content
+        if large:
+            box = larger_box(box, self.info.large or 1)
+        return inside_box(box, self.size(large))
 
     def original_size(self, split: str, stem: str) -> tuple[int, int]:
         """Return height and width of the raw image."""
@@ -243,6 +243,20 @@ class PreparedDataset:
         """What the images hold: channels and bits."""
         return self.info.pixels
 
+    @property
+    def form(self) -> PreparedFormat:
+        """What all of its images have in common."""
+        info = self.info
+        return PreparedFormat(
+            self.labels,
+            self.height,
+            self.width,
+            info.resize,
+            info.image_format,
+            self.pixels,
+            info.large,
+        )
+
     def say_what_is_shown(self) -> None:
         """Say what of the images ``read_rgb`` gives, where that is not all of them."""
         if note := self.pixels.view_note():
@@ -287,6 +301,10 @@ class PreparedDataset:
         kind = "instances_large" if large else "instances"
         pixels = self._read(kind, split, stem, cv2.IMREAD_UNCHANGED)
         return pixels.astype(np.uint16, copy=False)
+
+    def find_instances(self, split: str, stem: str) -> npt.NDArray[np.uint16] | None:
+        """Read an instance map, (H, W); None where the pair has none."""
+        return self.read_instances(split, stem) if self.record(split, stem).instances else None
 
     def read_edges(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
         """Read the edges of the instances: (H, W) uint8, 1 for an edge; none towards padding."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from semsynth.data.config import ResizeMode
@@ -38,6 +39,14 @@ def content_box(mode: ResizeMode, original: Size, size: Size) -> Box:
     scale = min(size[0] / original[0], size[1] / original[1])
     fitted = [min(s, max(1, round(o * scale))) for s, o in zip(size, original, strict=True)]
     return (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2, fitted[0], fitted[1]
+
+
+def inside_box(box: Box, size: Size) -> npt.NDArray[np.bool_]:
+    """Return where an image of a size is inside of a box: (H, W)."""
+    top, left, height, width = box
+    found = np.zeros(size, bool)
+    found[top : top + height, left : left + width] = True
+    return found
 
 
 def larger_size(size: Size, factor: float) -> Size:

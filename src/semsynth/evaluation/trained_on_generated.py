@@ -29,7 +29,9 @@ from semsynth.core.devices import pick_device
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger, progress
+from semsynth.core.sequences import chunks
 from semsynth.data.content import digest_json
+from semsynth.data.resize import inside_box
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs
@@ -39,7 +41,7 @@ from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.mask_scores import MaskScores
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.loader import CACHE_BYTES, IGNORE_INDEX, index_lut
-from semsynth.segmentation.metrics import chunks, mean_iou
+from semsynth.segmentation.metrics import mean_iou
 from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.train import build_segmenter, fit_segmenter
 
@@ -83,9 +85,7 @@ class Labelled:
             return self._read[index]
         stem, mask = self.pairs[index]
         indices = index_lut(self.masks.labels)[self.masks.read_mask(mask)]
-        top, left, height, width = self.masks.content_box(mask)
-        inside = np.zeros(indices.shape, bool)
-        inside[top : top + height, left : left + width] = True
+        inside = inside_box(self.masks.content_box(mask), (indices.shape[0], indices.shape[1]))
         pair = self.images.read_rgb(stem), np.where(inside, indices, IGNORE_INDEX).astype(np.int16)
         if len(self.pairs) * (pair[0].nbytes + pair[1].nbytes) <= CACHE_BYTES:
             self._read[index] = pair
@@ -306,7 +306,7 @@ def forget_trainings(config: EvaluateConfig) -> None:
 def _test(segmenter: Segmenter, fold: Fold, batch_size: int) -> Rows:
     test, labels = fold.test, segmenter.labels
     scores = MaskScores([label.id for label in labels.trainable], boundaries=False)
-    batches = list(chunks(range(len(test)), batch_size))
+    batches = chunks(range(len(test)), batch_size)
     for batch in progress(batches, "test segmenter", unit="batch"):
         images = np.stack([test.images.read_rgb(test.pairs[i][0]) for i in batch])
         for i, ids in zip(batch, segmenter.predict(images), strict=True):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects
 
 from semsynth.core.logging import progress
 from semsynth.core.rng import numpy_rng
+from semsynth.data.objects import objects_of
 from semsynth.segmentation.loader import (
     IGNORE_INDEX,
     Array,
@@ -112,22 +112,12 @@ def _objects(
     """Return the objects of a class in an image, and whether each is clear of its border."""
     if not where.any():
         return []
-    numbered = (
-        np.zeros(where.shape, np.int32) if instances is None else np.where(where, instances, 0)
-    )
-    parts = numbered.astype(np.int32)
-    # Maps of instances number things alone: of stuff, such as poles, each connected part is one.
-    _, connected = cv2.connectedComponents((where & (parts == 0)).astype(np.uint8))
-    parts[connected > 0] = connected[connected > 0] + parts.max()
     found = []
     height, width = where.shape
-    for i, place in enumerate(find_objects(parts), 1):
-        if place is None:
-            continue
-        top, left = place[0].start, place[1].start
-        mask = parts[place] == i
+    for _, (rows, columns), mask in objects_of(where, instances):
         h, w = mask.shape
         if _LEAST_PIXELS <= mask.sum() <= _LARGEST_SHARE * where.size:
+            top, left = rows.start, columns.start
             whole = top > 0 and left > 0 and top + h < height and left + w < width
             found.append((_Object(index, top, left, (h, w), np.packbits(mask)), whole))
     return found

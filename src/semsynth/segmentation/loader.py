@@ -89,17 +89,12 @@ class SegmentationDataset:
     def _read(self, stem: str) -> tuple[Array, Array]:
         image = self.data.read_rgb(self.split, stem)
         indices = self._lut[self.data.read_mask(self.split, stem)]
-        top, left, height, width = self.data.content_box(self.split, stem)
-        inside = np.zeros(indices.shape, bool)
-        inside[top : top + height, left : left + width] = True
+        inside = self.data.content(self.split, stem)
         return image, np.where(inside, indices, IGNORE_INDEX).astype(np.int16)
 
     def instances(self, index: int) -> Array | None:
         """Return the instance map (H, W) of an image; None: there is none."""
-        stem = self.stems[index]
-        if not self.data.record(self.split, stem).instances:
-            return None
-        return self.data.read_instances(self.split, stem)
+        return self.data.find_instances(self.split, self.stems[index])
 
     def class_shares(self) -> npt.NDArray[np.float64]:
         """Return each class's share of the labelled pixels, in the order of the class indices."""

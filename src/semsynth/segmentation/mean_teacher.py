@@ -25,11 +25,11 @@ from semsynth.core.devices import autocast
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger, progress
 from semsynth.core.rng import numpy_rng, torch_generator
+from semsynth.core.sequences import chunks, evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.segmentation.appearance import Appearance
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.loader import IGNORE_INDEX, Array, EpochSampler, Pair
-from semsynth.segmentation.metrics import chunks
 from semsynth.segmentation.objective import Supervised, keep_statistics
 from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.strong import Geometry
@@ -261,8 +261,7 @@ def measure(
     """
     names = [label.name for label in data.labels.trainable]
     counts, pixels = np.zeros(len(names), np.int64), 0
-    chosen = np.linspace(0, len(images) - 1, min(len(images), _MEASURED)).round().astype(int)
-    batches = list(chunks(chosen.tolist(), _BATCH))
+    batches = chunks(evenly(range(len(images)), _MEASURED), _BATCH)
     for batch in progress(batches, "pseudo-labels", unit="batch"):
         pairs = [images[index] for index in batch]
         sure, labels = _sure(segmenter, np.stack([image for image, _ in pairs]), confidence)

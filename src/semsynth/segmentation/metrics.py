@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from semsynth.core.errors import UserError
 from semsynth.core.logging import progress
+from semsynth.core.sequences import chunks
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet, check_same_labels
 from semsynth.data.resize import Box
@@ -252,18 +253,13 @@ def score_split(
             f"{data.root}: split '{split}' has masks without images; choose another split"
         )
     matrix = ConfusionMatrix.of(data.labels)
-    batches = list(chunks(data.stems(split), batch_size))
+    batches = chunks(data.stems(split), batch_size)
     for batch in progress(batches, f"score {split}", unit="batch"):
         predicted = segmenter.predict(np.stack([data.read_rgb(split, s) for s in batch]))
         for stem, ids in zip(batch, predicted, strict=True):
             mask, box = data.read_mask(split, stem), data.content_box(split, stem)
             matrix.add(ids, mask, data.labels.ignore_id, box)
     return matrix
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Cut ``items`` into pieces of ``size``; the last one may be shorter."""
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def summary(matrix: ConfusionMatrix, names: dict[int, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,25 @@ def raw_file_digests(data: PreparedDataset, split: str) -> dict[str, bytes]:
     }
 
 
+def image_digests(
+    data: PreparedDataset, split: str, stems: Sequence[str] | None = None
+) -> dict[str, tuple[bytes, ...]]:
+    """Return by stem the digest of an image's pixels, and then of the raw file that is its alone.
+
+    Args:
+        data: the images.
+        split: theirs.
+        stems: some of the split; None: all.
+    """
+    raw = raw_file_digests(data, split)
+    found: dict[str, tuple[bytes, ...]] = {}
+    stems = data.stems(split) if stems is None else stems
+    for stem in progress(stems, f"digests of {split}", unit="image"):
+        pixels = pixel_digest(data.read_rgb(split, stem), data.content_box(split, stem))
+        found[stem] = (pixels, raw[stem]) if stem in raw else (pixels,)
+    return found
+
+
 @dataclass(frozen=True)
 class SeenImages:
     """Digests of the images that a segmenter was trained on: of pixels, and of raw files.
@@ -84,11 +103,7 @@ class SeenImages:
         for data, split in used:
             # A subset of samples has their source, not their manifest.
             generated = is_made(data.root) or data.info.source.startswith("checkpoint")
-            raw = raw_file_digests(data, split)
-            found[generated].update(raw[stem] for stem in data.stems(split) if stem in raw)
-            for stem in progress(data.stems(split), f"digests of {split}", unit="image"):
-                image = data.read_rgb(split, stem)
-                found[generated].add(pixel_digest(image, data.content_box(split, stem)))
+            found[generated].update(*image_digests(data, split).values())
         return cls(frozenset(found[False]), frozenset(found[True]))
 
     def to_json(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.duplicates import TOLD_BITS, near_duplicates, perceptual_hash
 from semsynth.data.info import INFO
 from semsynth.data.records import read_records
+from semsynth.data.resize import inside_box
 from semsynth.segmentation.loader import CACHE_BYTES
 from semsynth.segmentation.seen import file_digest, pixel_digest
 from semsynth.segmentation.unlabelled_files import (
@@ -125,10 +126,7 @@ class UnlabelledImages:
     def __getitem__(self, index: int) -> tuple[Image, npt.NDArray[np.bool_]]:
         """Return an image (H, W, 3) uint8, and where (H, W) it is content and not padding."""
         part = self._part(self.names[index])
-        top, left, height, width = part.box
-        inside = np.zeros(part.pixels.shape[:2], bool)
-        inside[top : top + height, left : left + width] = True
-        return part.pixels, inside
+        return part.pixels, inside_box(part.box, (part.pixels.shape[0], part.pixels.shape[1]))
 
     def digests(self) -> dict[str, str]:
         """Return a digest of what each image shows, by its name."""

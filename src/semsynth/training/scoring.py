@@ -19,6 +19,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import link_or_copy, read_json, to_disk, write_json
 from semsynth.core.logging import logger, progress
 from semsynth.core.rng import derive_seed
+from semsynth.core.sequences import evenly
 from semsynth.data.channels import as_rgb
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -32,7 +33,7 @@ from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.segmentation.metrics import ConfusionMatrix
 from semsynth.training.checkpoints.store import MANIFEST, STATE, step_folder
 from semsynth.training.recipe import Recipe
-from semsynth.training.validation import PREVIEW_STEPS, evenly_spread
+from semsynth.training.validation import PREVIEW_STEPS
 
 SCORED_MASKS = 64
 BEST = "best"
@@ -57,7 +58,7 @@ class Scorer:
         self, judge: Judge, data: PreparedDataset, recipe: Recipe, batch_size: int
     ) -> None:
         """Choose the masks; ``batch_size``: images at a time, which changes rounding alone."""
-        self.stems = evenly_spread(data.stems(SPLIT), SCORED_MASKS)
+        self.stems = evenly(data.stems(SPLIT), SCORED_MASKS)
         self._judge, self._data, self._recipe = judge, data, recipe
         self._batch_size = batch_size
 

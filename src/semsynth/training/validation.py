@@ -13,6 +13,7 @@ from torch import Tensor
 from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed, torch_generator
+from semsynth.core.sequences import evenly
 from semsynth.data.channels import as_rgb
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
@@ -34,12 +35,6 @@ PREVIEW_MASKS = 6
 PREVIEW_STEPS = 20
 
 
-def evenly_spread(stems: list[str], count: int) -> list[str]:
-    """Return at most ``count`` of the stems, the first and the last among them."""
-    picks = np.linspace(0, len(stems) - 1, min(count, len(stems))).round().astype(int)
-    return [stems[i] for i in picks]
-
-
 def can_validate(data: PreparedDataset) -> bool:
     """Return whether there are held-out images to compute a loss on."""
     return "val" in data.splits() and data.has_images("val")
@@ -47,7 +42,7 @@ def can_validate(data: PreparedDataset) -> bool:
 
 def validation_stems(data: PreparedDataset) -> list[str]:
     """Return the up to 64 images of ``val`` of the validation loss."""
-    return evenly_spread(data.stems("val"), VALIDATION_IMAGES)
+    return evenly(data.stems("val"), VALIDATION_IMAGES)
 
 
 def held_out_latents(context: TrainContext, data: PreparedDataset) -> Latents | None:
@@ -198,7 +193,7 @@ def validation_record(
 def preview(synthesizer: Synthesizer, data: PreparedDataset, folder: Path, step: int) -> Path:
     """Write ``previews/step_*.png``: a row each of masks, real images, generated ones."""
     split = "val" if "val" in data.splits() else "train"
-    stems = evenly_spread(data.stems(split), PREVIEW_MASKS)
+    stems = evenly(data.stems(split), PREVIEW_MASKS)
     masks = [data.read_mask(split, stem) for stem in stems]
     seeds = [derive_seed(0, "preview", stem) for stem in stems]
     settings = synthesizer.preview_settings(PREVIEW_STEPS)

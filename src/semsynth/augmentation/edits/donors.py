@@ -37,9 +37,7 @@ class Donors:
     def read(self, stem: str) -> Foreign:
         """Read a mask in the labels of the data."""
         ids = self.to_ours[self.data.read_mask(self.split, stem)]
-        has_instances = self.data.record(self.split, stem).instances
-        instances = self.data.read_instances(self.split, stem) if has_instances else None
-        return Foreign(stem, ids, instances)
+        return Foreign(stem, ids, self.data.find_instances(self.split, stem))
 
 
 def open_donors(config: EditConfig, data: PreparedDataset, present: Collection[int]) -> Donors:

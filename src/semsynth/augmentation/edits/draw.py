@@ -257,9 +257,3 @@ def class_weights(
         for i, name in names.items():
             weights[i] *= _KNOWN + (1 - _KNOWN) * (1 - ious.get(name, mean))
     return np.asarray(weights / max(weights.sum(), 1e-12), np.float64)
-
-
-def editable(scene: Scene, stems: Sequence[str]) -> dict[int, list[Piece]]:
-    """Return the objects of each class that are in some of the pairs."""
-    known = set(stems)
-    return {i: [p for p in some if p.stem in known] for i, some in scene.pieces.items()}

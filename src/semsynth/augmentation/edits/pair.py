@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from semsynth.augmentation.edits.survey import Bools, Piece
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
-from semsynth.data.resize import Box
+from semsynth.data.resize import Box, inside_box
 
 # Pixels around an object whose colours say what it is in front of.
 _RING = 4
@@ -37,19 +37,15 @@ class Pair:
     @property
     def inside(self) -> Bools:
         """(H, W) True in the content."""
-        top, left, height, width = self.content
-        found = np.zeros(self.mask.shape, bool)
-        found[top : top + height, left : left + width] = True
-        return found
+        return inside_box(self.content, (self.mask.shape[0], self.mask.shape[1]))
 
 
 def read_pair(data: PreparedDataset, split: str, stem: str) -> Pair:
     """Read a pair with its instances, if it has them."""
-    has_instances = data.record(split, stem).instances
     return Pair(
         data.read_image(split, stem),
         data.read_mask(split, stem),
-        data.read_instances(split, stem) if has_instances else None,
+        data.find_instances(split, stem),
         data.content_box(split, stem),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from semsynth.augmentation.edits.config import KINDS, EditConfig, Kind
 from semsynth.augmentation.edits.donors import Donors, open_donors
-from semsynth.augmentation.edits.draw import FEW_SWAPS, Drawer, class_weights, editable
+from semsynth.augmentation.edits.draw import FEW_SWAPS, Drawer, class_weights
 from semsynth.augmentation.edits.kinds import region
 from semsynth.augmentation.edits.preview import clear_preview, preview
 from semsynth.augmentation.edits.relabel import swaps
@@ -83,7 +83,6 @@ def prepare_edits(config: EditConfig) -> Drawer:
         run_all(Surveyor(data, config.split), stems, take, config.workers, len(stems))
     surveys.sort(key=lambda survey: survey.stem)
     scene = learn(surveys, data.labels, (data.height, data.width), wanted, config.upright)
-    scene = replace(scene, pieces=editable(scene, stems))
     weights = class_weights(scene, data.labels.names, config.rare_weight, ious)
     donors = _donors(config, data, scene)
     becomes = _swaps(scene, wanted)
@@ -235,11 +234,6 @@ def _check_objects(scene: Scene, wanted: list[int], data: PreparedDataset, split
         raise UserError(
             f"{data.root}: split '{split}' has no whole object of '{data.labels.names[without[0]]}'"
             f" ({LEAST} pixels or more, not cut by the border); choose other --classes"
-        )
-    if not any(scene.pieces.get(i) for i in np.flatnonzero(scene.objects).tolist()):
-        raise UserError(
-            f"{data.root}: no class of '{split}' comes as whole objects; say which are with "
-            "--classes"
         )
 
 

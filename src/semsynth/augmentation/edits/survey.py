@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects
 
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.labels import Array, number_values
+from semsynth.data.labels import Array
+from semsynth.data.objects import objects_of
+from semsynth.data.resize import inside_box
 
 Bools = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
@@ -110,8 +111,7 @@ class Surveyor:
         data, n = self.data, self.data.labels.max_id + 1
         mask = data.read_mask(self.split, stem)
         data.labels.check_ids(mask, str(data.mask_path(self.split, stem)))
-        has_instances = data.record(self.split, stem).instances
-        instances = data.read_instances(self.split, stem) if has_instances else None
+        instances = data.find_instances(self.split, stem)
         box = data.content_box(self.split, stem)
         top, left, height, width = box
         ids = mask[top : top + height, left : left + width]
@@ -164,24 +164,12 @@ def pieces_of(
         content: top, left, height, width.
     """
     top, left, height, width = content
-    inside = np.zeros(mask.shape, bool)
-    inside[top : top + height, left : left + width] = True
+    inside = inside_box(content, (mask.shape[0], mask.shape[1]))
     limits = (top, left, top + height, left + width)
     for label in np.unique(mask[inside]).tolist():
         same = (mask == label) & inside
-        loose = same if instances is None else same & (instances == 0)
-        if instances is not None:
-            numbers, values = number_values(np.where(same, instances, 0))
-            for place, value in zip(find_objects(numbers), values.tolist(), strict=True):
-                pixels = instances[place] == value
-                yield _piece(stem, label, int(value), place, pixels & same[place], limits)
-        n, numbers, stats, _ = cv2.connectedComponentsWithStats(
-            loose.astype(np.uint8), connectivity=8
-        )
-        for number in range(1, n):
-            x, y, w, h, _ = stats[number].tolist()
-            place = (slice(y, y + h), slice(x, x + w))
-            yield _piece(stem, label, 0, place, numbers[place] == number, limits)
+        for number, place, pixels in objects_of(same, instances):
+            yield _piece(stem, label, number, place, pixels, limits)
 
 
 def _piece(

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
-from semsynth.data.records import ImageRecord, PreparedFormat
+from semsynth.data.labels import check_same_labels
+from semsynth.data.records import ImageRecord
 from semsynth.data.writer import PreparedWriter, pixels_by_id
 from semsynth.evaluation.metrics.blocks import group_names
 
@@ -228,10 +229,12 @@ def write_union(parts: Sequence[Part], folder: Path) -> None:
     first = parts[0].data
     info = first.info
     large = info.large if all(part.data.info.large == info.large for part in parts) else None
-    form = PreparedFormat(
-        first.labels, first.height, first.width, info.resize, info.image_format, first.pixels, large
+    writer = PreparedWriter(
+        folder,
+        replace(first.form, large=large),
+        "subset",
+        {"parts": digest_json([p.key for p in parts])},
     )
-    writer = PreparedWriter(folder, form, "subset", {"parts": digest_json([p.key for p in parts])})
     if (folder / INFO).exists():
         return
     for part in parts:
@@ -247,8 +250,6 @@ def write_union(parts: Sequence[Part], folder: Path) -> None:
 
 def check_alike(data: PreparedDataset, other: PreparedDataset) -> None:
     """Raise UserError where two data sets cannot be one: labels, sizes, channels, file format."""
-    from semsynth.data.labels import check_same_labels
-
     check_same_labels(data.labels, other.labels, str(data.root), str(other.root))
     one = (data.width, data.height, str(data.pixels), data.info.image_format)
     two = (other.width, other.height, str(other.pixels), other.info.image_format)

@@ -17,8 +17,8 @@ from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.draws import groups_of
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.logging import progress
+from semsynth.core.sequences import chunks
 from semsynth.data.dataset import PreparedDataset
-from semsynth.segmentation.metrics import chunks
 from semsynth.segmentation.segmenter import Segmenter
 
 COUNT = 30
@@ -90,7 +90,7 @@ def _disagreement(
     made = [stages.segmenter(ARMS[BASELINE], i) for i in range(stages.config.seeds)]
     committee = [Segmenter.load(one.make(), stages.config.device) for one in made]
     found = {}
-    for batch in progress(list(chunks(stems, _BATCH)), "disagreement", unit="batch"):
+    for batch in progress(chunks(stems, _BATCH), "disagreement", unit="batch"):
         images = np.stack([data.read_rgb(split, stem) for stem in batch])
         votes = np.stack([segmenter.predict(images) for segmenter in committee])
         for i, stem in enumerate(batch):

@@ -13,7 +13,7 @@ from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import pool_stems
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
-from semsynth.core.logging import logger, progress
+from semsynth.core.logging import logger
 from semsynth.core.outputs import INPUTS
 from semsynth.data.content import ALL_KINDS, KINDS
 from semsynth.data.dataset import PreparedDataset
@@ -22,7 +22,8 @@ from semsynth.data.sources.streets import StreetSource
 from semsynth.evaluation.metrics.blocks import sequences_of
 from semsynth.pipelines.formats.model_file import load_checkpoint
 from semsynth.pipelines.formats.pretrained import find_model, is_of_package
-from semsynth.segmentation.seen import SeenImages, pixel_digest, raw_file_digests
+from semsynth.segmentation.seen import SeenImages
+from semsynth.segmentation.seen import image_digests as digests_by_stem
 from semsynth.segmentation.segmenter import Segmenter
 
 FLAG = "--allow-overlap"
@@ -68,12 +69,8 @@ def _remedy(text: str) -> str:
 
 def image_digests(data: PreparedDataset, split: str, stems: Sequence[str]) -> dict[bytes, str]:
     """Return the digests of images, of their pixels and of the raw files that were theirs alone."""
-    raw = raw_file_digests(data, split)
-    found = {raw[stem]: stem for stem in stems if stem in raw}
-    for stem in progress(stems, f"digests of {split}", unit="image"):
-        box = data.content_box(split, stem)
-        found[pixel_digest(data.read_rgb(split, stem), box)] = stem
-    return found
+    found = digests_by_stem(data, split, stems)
+    return {digest: stem for stem, digests in found.items() for digest in digests}
 
 
 def other_stems(config: ExperimentConfig, data: PreparedDataset) -> list[str]:

@@ -14,9 +14,10 @@ from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.files import atomic_path
 from semsynth.core.logging import progress
+from semsynth.core.sequences import chunks
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
-from semsynth.segmentation.metrics import ConfusionMatrix, chunks
+from semsynth.segmentation.metrics import ConfusionMatrix
 from semsynth.segmentation.segmenter import Segmenter
 
 _BATCH = 32
@@ -41,7 +42,7 @@ class Judge:
         """Return the confusion matrix of each image: (N, C, C + 1), the last column ``other``."""
         matrix = ConfusionMatrix.of(self.data.labels)
         found = []
-        batches = list(chunks(self.stems, _BATCH))
+        batches = chunks(self.stems, _BATCH)
         for batch in progress(batches, f"score {self.split}", unit="batch"):
             images = np.stack([self.data.read_rgb(self.split, stem) for stem in batch])
             for stem, ids in zip(batch, segmenter.predict(images), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,9 @@ from semsynth.core.logging import logger, progress
 from semsynth.core.outputs import Output
 from semsynth.core.version import __version__
 from semsynth.data.manifest import read_manifest
-from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
+from semsynth.evaluation.copying.measure import sequences
 from semsynth.evaluation.inputs.image_set import PreparedImages
-from semsynth.evaluation.metrics.blocks import sequences_of
 
 Json = dict[str, Any]
 RESULT = "filter.json"
@@ -51,14 +50,7 @@ def write_set(task: Task, output: Output) -> None:
     for split, stem in progress(chosen.names, "count losses", unit="image"):
         tally.add(measurements.labelled(split, stem))
     found = limits(tally, config.keep_at_least)
-    form = PreparedFormat(
-        samples.labels.with_ignore("ignored"),
-        samples.height,
-        samples.width,
-        samples.info.resize,
-        samples.info.image_format,
-        samples.pixels,
-    )
+    form = replace(samples.form, labels=samples.labels.with_ignore("ignored"), large=None)
     writer = PreparedWriter(config.output, form, KIND, output.key)
     relabel_above = config.relabel_above if config.rule == "relabel" else None
     counts = write_images(measurements, writer, chosen.names, found, relabel_above)
@@ -128,8 +120,7 @@ def _far(task: Task) -> Far | None:
         return np.stack([measurements.read((kind, *name))["features"] for name in names])
 
     stems = measurements.compared(config.split)
-    images = PreparedImages(task.real, config.split, stems)
-    groups = sequences_of(stems, [images.group(stem) for stem in stems])
+    groups = sequences(PreparedImages(task.real, config.split, stems), stems)
     real = rows(REAL, [(config.split, stem) for stem in stems])
     return find_far(rows(SAMPLES, task.names), real, groups, config.drop_far)
 

@@ -12,17 +12,16 @@ import numpy.typing as npt
 
 from semsynth.core.distributed.shards import ALL
 from semsynth.core.logging import logger
+from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import made_from_image, read_manifest
 from semsynth.data.resize import Box
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.copying.entry import ImageSets, find_copies
-from semsynth.evaluation.copying.held_out import evenly
-from semsynth.evaluation.copying.measure import MAX_TRAINING
+from semsynth.evaluation.copying.measure import MAX_TRAINING, sequences
 from semsynth.evaluation.copying.records import ImageRecords, record_images
 from semsynth.evaluation.inputs.image_set import PreparedImages
 from semsynth.evaluation.inputs.mask_set import PreparedMasks
-from semsynth.evaluation.metrics.blocks import sequences_of
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -133,13 +132,10 @@ def check_copies(
         real: the real images.
         splits: of the training images, and of held-out ones, which may be missing.
     """
-    made = {
-        (str(line["split"]), str(line["stem"]))
-        for line in read_manifest(samples.root)
-        if made_from_image(line)
-    }
-    others = [name for name in names if name not in made]
-    found = _find_copies(samples, others, real, splits) if others else Copies({}, {})
+    lines = {(str(line["split"]), str(line["stem"])): line for line in read_manifest(samples.root)}
+    others = [name for name in names if not made_from_image(lines.get(name, {}))]
+    sources = {name: str(line["source"]) for name, line in lines.items()}
+    found = _find_copies(samples, others, real, splits, sources) if others else Copies({}, {})
     count = len(names) - len(others)
     if not count:
         return found
@@ -152,8 +148,13 @@ def check_copies(
 
 
 def _find_copies(
-    samples: PreparedDataset, names: Sequence[Name], real: PreparedDataset, splits: tuple[str, str]
+    samples: PreparedDataset,
+    names: Sequence[Name],
+    real: PreparedDataset,
+    splits: tuple[str, str],
+    sources: Mapping[Name, str],
 ) -> Copies:
+    """As ``check_copies``; ``sources`` are the stems of the samples' masks, where known."""
     train, val = splits
     held_out = _held_out(real, train, val)
     train_stems = evenly(real.stems(train), MAX_TRAINING)
@@ -164,7 +165,7 @@ def _find_copies(
     own = sorted(set(owner_of.values()))
     # The masks of samples: held-out ones, then those of training images, then others.
     places = [(val, stem) for stem in held_out] + [(train, train_stems[i]) for i in own]
-    sources, others = _sources(samples), dict[str, int]()
+    others = dict[str, int]()
     masks_of = []
     for number, (split, stem) in enumerate(names):
         if number in owner_of:
@@ -202,15 +203,8 @@ def _held_out(real: PreparedDataset, train: str, val: str) -> list[str]:
     return []
 
 
-def _sources(samples: PreparedDataset) -> Mapping[Name, str]:
-    """Return the stem of the mask of each sample that says it."""
-    lines = read_manifest(samples.root)
-    return {(str(line["split"]), str(line["stem"])): str(line["source"]) for line in lines}
-
-
 def _groups(data: PreparedDataset, split: str, stems: Sequence[str]) -> list[str | None]:
-    images = PreparedImages(data, split, list(stems))
-    return sequences_of(stems, [images.group(stem) for stem in stems])
+    return sequences(PreparedImages(data, split, list(stems)), stems)
 
 
 def _record(data: PreparedDataset, names: Sequence[Name], title: str) -> ImageRecords:

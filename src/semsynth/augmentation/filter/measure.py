@@ -27,9 +27,9 @@ from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import Unavailable
 from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger, progress
+from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.evaluation.config import EvaluateConfig
-from semsynth.evaluation.copying.held_out import evenly
 from semsynth.evaluation.metrics.features import FeatureExtractor, lite2_extractor
 from semsynth.segmentation.loader import IGNORE_INDEX, index_lut
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.logging import logger, progress
+from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.evaluation.judges import Network, open_network
-from semsynth.segmentation.seen import pixel_digest, raw_file_digests
+from semsynth.segmentation.seen import image_digests
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -79,13 +79,9 @@ def check_teacher(teacher: Teacher, samples: PreparedDataset, known: set[bytes])
     trained = (seen.generated | seen.real) - known
     found, total = [], 0
     for split in samples.splits():
-        files = raw_file_digests(samples, split)
-        stems = samples.stems(split)
-        total += len(stems)
-        for stem in progress(stems, "digests of samples", unit="image") if trained else ():
-            pixels = pixel_digest(samples.read_rgb(split, stem), samples.content_box(split, stem))
-            if pixels in trained or files.get(stem) in trained:
-                found.append(stem)
+        total += len(samples.stems(split))
+        digests = image_digests(samples, split) if trained else {}
+        found += [stem for stem, each in digests.items() if not trained.isdisjoint(each)]
     if found:
         raise UserError(
             f"--segmenter {teacher.network.name}: was trained on {len(found)} of the {total} "
@@ -100,12 +96,9 @@ def known_share(teacher: Teacher, real: PreparedDataset, split: str) -> tuple[fl
     None where its file does not say.
     """
     seen = teacher.network.seen
-    digests = {}
-    for stem in progress(real.stems(split), f"digests of {split}", unit="image"):
-        image = real.read_rgb(split, stem)
-        digests[stem] = pixel_digest(image, real.content_box(split, stem))
+    digests = image_digests(real, split)
+    pixels = {each[0] for each in digests.values()}
     if seen is None:
-        return None, set(digests.values())
-    files = raw_file_digests(real, split)
-    count = sum(d in seen.real or files.get(s) in seen.real for s, d in digests.items())
-    return count / len(digests), set(digests.values())
+        return None, pixels
+    count = sum(not seen.real.isdisjoint(each) for each in digests.values())
+    return count / len(digests), pixels

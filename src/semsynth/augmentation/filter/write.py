@@ -16,6 +16,7 @@ from semsynth.augmentation.filter.teacher import Teacher
 from semsynth.augmentation.subset import link_file
 from semsynth.core.files import write_bytes, write_text
 from semsynth.core.logging import progress
+from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import file_path
 from semsynth.data.labels import Array
@@ -171,11 +172,10 @@ def preview(
     names = [(split, stem) for split in filtered.splits() for stem in filtered.stems(split)]
     changed = {name: _changed(filtered, samples, name) for name in names}
     order = sorted(names, key=lambda name: (float(changed[name].mean()), name))
-    places = np.linspace(0, len(order) - 1, min(_ROWS, len(order))).round().astype(int)
     ids = np.array([label.id for label in samples.labels.trainable])
     ignored = filtered.labels.ignore_id
     rows: list[list[Array | None]] = []
-    for split, stem in (order[i] for i in places):
+    for split, stem in evenly(order, _ROWS):
         image, before = samples.read_rgb(split, stem), samples.read_mask(split, stem)
         after = filtered.read_mask(split, stem)
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.evaluation.copying.held_out import MAX_COMPARED, HeldOut, evenly, leak
+from semsynth.core.sequences import evenly
+from semsynth.evaluation.copying.held_out import MAX_COMPARED, HeldOut, leak
 from semsynth.evaluation.copying.records import ImageRecords
 from semsynth.evaluation.copying.search import Nearest, TrainingImages
 from semsynth.evaluation.copying.threshold import CERTAIN, LEVEL, share_interval, three_sample_test

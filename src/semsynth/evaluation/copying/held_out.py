@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.sequences import evenly
 from semsynth.evaluation.copying.search import Nearest, TrainingImages
 from semsynth.evaluation.copying.threshold import (
     LEVEL,
@@ -120,9 +121,3 @@ def leak(
         "groups": len(set(groups)) if None not in groups else None,
         "leaks": count / n > 2 * LEVEL and interval[0] > LEVEL,
     }
-
-
-def evenly(items: Sequence[T], most: int) -> list[T]:
-    """Return at most ``most`` of the items, evenly spread over their order."""
-    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
-    return [items[i] for i in places]

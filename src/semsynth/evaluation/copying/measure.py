@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.logging import logger
+from semsynth.core.sequences import evenly
 from semsynth.data.resize import Box
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.copying.entry import ImageSets, find_copies
-from semsynth.evaluation.copying.held_out import evenly
 from semsynth.evaluation.copying.records import ImageRecords, record_images
 from semsynth.evaluation.copying.thumbnails import Floats
 from semsynth.evaluation.inputs.image_set import ImageSet, PreparedImages
@@ -129,8 +129,8 @@ def add_copies(
             "training": training.stems,
         },
         {
-            "real": _sequences(inputs.real, inputs.masks_order),
-            "training": _sequences(training, training.stems),
+            "real": sequences(inputs.real, inputs.masks_order),
+            "training": sequences(training, training.stems),
         },
         _common_features(results),
     )
@@ -158,7 +158,8 @@ def nearest_training(
     }
 
 
-def _sequences(images: ImageSet, stems: Sequence[str]) -> list[str | None]:
+def sequences(images: ImageSet, stems: Sequence[str]) -> list[str | None]:
+    """Return the sequence, tile or field of images; see ``blocks.sequences_of``."""
     return sequences_of(stems, [images.group(stem) for stem in stems])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -64,23 +64,14 @@ def blocks_of(stems: Sequence[str], groups: Sequence[str | None]) -> Blocks:
     recorded = [group for group in groups if group is not None]
     if len(recorded) == n and 1 < len(set(recorded)) < n:
         return _grouped(recorded, "groups that the data record", n)
-    end = _common_end(stems)
-    parts = [_STEM.fullmatch(stem.removesuffix(end)) for stem in stems]
-    if any(part is None for part in parts):
+    named = _Named.of(stems)
+    if named is None:
         return circular(n)
-    names = [part[1] or part[3] or "" for part in parts if part is not None]
-    numbers = [int(part[2] or part[4]) for part in parts if part is not None]
-    members: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        members.setdefault(name, []).append(i)
-    several = 1 < len(members) <= n / 2
-    films = {name: found for name, found in members.items() if _is_film(found, numbers, several)}
-    if several:
-        labels = _cut(members, films, numbers)
-        films_too = f", films cut into {FILM_FRAMES} frames" if films else ""
-        return _grouped(labels, f"images whose names begin alike{films_too}", n)
-    if len(members) == 1 and films:
-        labels = _cut(members, films, numbers)
+    if named.several:
+        films_too = f", films cut into {FILM_FRAMES} frames" if named.films else ""
+        return _grouped(named.cut(), f"images whose names begin alike{films_too}", n)
+    if len(named.members) == 1 and named.films:
+        labels = named.cut()
         if len(set(labels)) >= MIN_BLOCKS:
             return _grouped(labels, f"{FILM_FRAMES} frames of one film (10 s)", n)
         return circular(n, "all are of one short film, and the interval holds for it alone")
@@ -99,22 +90,12 @@ def group_names(stems: Sequence[str], groups: Sequence[str | None]) -> list[str]
     """
     if any(group is not None for group in groups):
         return [group or stem for stem, group in zip(stems, groups, strict=True)]
-    end = _common_end(stems)
-    parts = [_STEM.fullmatch(stem.removesuffix(end)) for stem in stems]
-    if any(part is None for part in parts):
+    named = _Named.of(stems)
+    if named is None or not (named.several or named.films):
         return list(stems)
-    names = [part[1] or part[3] or "" for part in parts if part is not None]
-    numbers = [int(part[2] or part[4]) for part in parts if part is not None]
-    members: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        members.setdefault(name, []).append(i)
-    several = 1 < len(members) <= len(stems) / 2
-    films = {name: found for name, found in members.items() if _is_film(found, numbers, several)}
-    if several or films:
-        labels = _cut(members, films, numbers)
-        alone = {name for name in members if not several and name not in films}
-        return [s if name in alone else x for s, name, x in zip(stems, names, labels, strict=True)]
-    return list(stems)
+    alone = {name for name in named.members if not named.several and name not in named.films}
+    labels = zip(stems, named.names, named.cut(), strict=True)
+    return [stem if name in alone else label for stem, name, label in labels]
 
 
 def sequences_of(stems: Sequence[str], groups: Sequence[str | None]) -> list[str | None]:
@@ -129,11 +110,53 @@ def sequences_of(stems: Sequence[str], groups: Sequence[str | None]) -> list[str
     """
     if any(group is not None for group in groups):
         return list(groups)
-    end = _common_end(stems)
-    parts = [_STEM.fullmatch(stem.removesuffix(end)) for stem in stems]
-    names = [None if part is None else part[1] or part[3] or "" for part in parts]
-    shared = 1 < len(set(names)) <= len(names) / 2
-    return list(names) if shared and None not in names else [None] * len(stems)
+    named = _Named.of(stems)
+    return [*named.names] if named is not None and named.several else [None] * len(stems)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What stems say by the part before their last number, and by that number.
+
+    Attributes:
+        names: the part of each stem.
+        numbers: the number of each.
+        members: the places of the stems of each name.
+        several: names are shared: they are films, tiles or fields.
+        films: those of the members whose numbers are of frames.
+    """
+
+    names: list[str]
+    numbers: list[int]
+    members: dict[str, list[int]]
+    several: bool
+    films: dict[str, list[int]]
+
+    @classmethod
+    def of(cls, stems: Sequence[str]) -> _Named | None:
+        """Return what they say; None where one has no number."""
+        end = _common_end(stems)
+        parts = [_STEM.fullmatch(stem.removesuffix(end)) for stem in stems]
+        if any(part is None for part in parts):
+            return None
+        names = [part[1] or part[3] or "" for part in parts if part is not None]
+        numbers = [int(part[2] or part[4]) for part in parts if part is not None]
+        members: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            members.setdefault(name, []).append(i)
+        several = 1 < len(members) <= len(stems) / 2
+        films = {name: each for name, each in members.items() if _is_film(each, numbers, several)}
+        return cls(names, numbers, members, several, films)
+
+    def cut(self) -> list[str]:
+        """Return the block of each stem: its name, of films with the first frame of the block."""
+        labels = [""] * len(self.names)
+        for name, found in self.members.items():
+            starts = _starts([self.numbers[i] for i in found]) if name in self.films else [0]
+            for i in found:
+                start = max((start for start in starts if start <= self.numbers[i]), default=0)
+                labels[i] = f"{name} {start}"
+        return labels
 
 
 def _common_end(stems: Sequence[str]) -> str:
@@ -157,21 +180,6 @@ def _is_film(members: Sequence[int], numbers: Sequence[int], several: bool) -> b
     step, count = Counter(steps).most_common(1)[0]
     even = step > 1 and count >= 0.8 * len(steps)
     return even or (several and float(np.median(steps)) > 1)
-
-
-def _cut(
-    members: Mapping[str, Sequence[int]],
-    films: Mapping[str, Sequence[int]],
-    numbers: Sequence[int],
-) -> list[str]:
-    """Return the block of each mask: its name, of films with the first frame of the block."""
-    labels = [""] * sum(map(len, members.values()))
-    for name, found in members.items():
-        starts = _starts([numbers[i] for i in found]) if name in films else [0]
-        for i in found:
-            start = max((start for start in starts if start <= numbers[i]), default=0)
-            labels[i] = f"{name} {start}"
-    return labels
 
 
 def _starts(frames: Sequence[int]) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.rng import numpy_rng
-from semsynth.data.resize import Box
+from semsynth.data.resize import Box, inside_box
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.copying.alignment import difference_strip
 from semsynth.evaluation.inputs.image_set import ImageSet
@@ -151,9 +151,7 @@ def _wrong_pixels(
     predicted_HW: Array, mask_HW: Array, box: Box, ids: Sequence[int]
 ) -> npt.NDArray[np.bool_]:
     """Return where a prediction is wrong, of the content's pixels of the classes ``ids``."""
-    top, left, height, width = box
-    inside = np.zeros(mask_HW.shape, bool)
-    inside[top : top + height, left : left + width] = True
+    inside = inside_box(box, (mask_HW.shape[0], mask_HW.shape[1]))
     counted = np.isin(mask_HW, list(ids))
     return np.asarray((predicted_HW != mask_HW) & inside & counted)
 

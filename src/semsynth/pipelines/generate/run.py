@@ -12,6 +12,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, write_bytes
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output
+from semsynth.core.sequences import chunks
 from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
@@ -32,7 +33,6 @@ from semsynth.pipelines.generate.sample_store import (
     OutputGeometry,
     SampleSpec,
     SampleStore,
-    chunks,
     list_samples,
 )
 
@@ -170,7 +170,7 @@ def _batches(
     """
     listed = store.listed()
     new = [spec for spec in specs if (spec.split, spec.stem) not in listed]
-    mine = shard.of(list(chunks(new, size)))
+    mine = shard.of(chunks(new, size))
     lost = [
         spec
         for spec in shard.of(specs)

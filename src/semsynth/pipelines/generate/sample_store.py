@@ -80,11 +80,6 @@ def spread(items: Sequence[T], n: int | None) -> list[T]:
     return [items[i * len(items) // n] for i in range(n)]
 
 
-def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Cut ``items`` into pieces of ``size``; the last may be shorter."""
-    return [items[i : i + size] for i in range(0, len(items), size)]
-
-
 class OutputGeometry:
     """Size and shape of the samples of one prepared data set.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from semsynth.core.distributed.job import Job
 from semsynth.core.logging import logger, progress
+from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
@@ -21,7 +22,7 @@ from semsynth.training.metrics import Metrics
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState
 from semsynth.training.step import TrainContext
-from semsynth.training.validation import can_validate, evenly_spread, fixed_batch
+from semsynth.training.validation import can_validate, fixed_batch
 
 CHECKED_IMAGES = 64
 _BATCH = 8
@@ -113,7 +114,7 @@ def taken_for_real(
     shares = {"train": [0.0, 0.0], "val": [0.0, 0.0]}
     size = max(1, min(_BATCH, context.recipe.train.batch_size))
     for split, sums in shares.items():
-        stems = evenly_spread(data.stems(split), CHECKED_IMAGES)
+        stems = evenly(data.stems(split), CHECKED_IMAGES)
         for start in progress(range(0, len(stems), size), f"check {split}", unit="batch"):
             batch = fixed_batch(context.recipe, data, split, stems[start : start + size])
             for kind, share in enumerate(_shares(state, context, batch, split == "val")):

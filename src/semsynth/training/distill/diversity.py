@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.models.codecs.codec import normalize_images
 
@@ -80,10 +81,8 @@ class Details:
     @classmethod
     def of(cls, data: PreparedDataset, split: str = "train") -> Details:
         """Measure the deviations on images of a data set, evenly spread over a split."""
-        stems = data.stems(split)
-        places = np.linspace(0, len(stems) - 1, min(len(stems), _IMAGES)).round().astype(int)
         squares = []
-        for image in _images(data, split, [stems[i] for i in places]):
+        for image in _images(data, split, evenly(data.stems(split), _IMAGES)):
             *octaves, colours = details(image)
             maps = [*octaves, colours - colours.mean((2, 3), keepdim=True)]
             squares.append([float(x.square().sum(1).mean()) for x in maps])

@@ -54,7 +54,7 @@ class Adversary:
         optimizer: of its weights.
         features: what it sees of images, frozen.
         loss: of its logits.
-        details: units of the details that images of a mask are to differ in.
+        details: units of the details that images of a mask are to differ in; None: none are.
         progress: of the phase.
     """
 
@@ -62,7 +62,7 @@ class Adversary:
     optimizer: torch.optim.Optimizer
     features: FrozenFeatures
     loss: PixelLoss
-    details: Details
+    details: Details | None
     progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Adversary:
 def make_adversary(
     recipe: Recipe,
     loss: PixelLoss,
-    details: Details,
+    details: Details | None,
     features: EfficientNetLite2,
     device: torch.device,
 ) -> Adversary:
@@ -119,4 +119,7 @@ def adversary_for(recipe: Recipe, data: PreparedDataset, device: torch.device) -
     weights = class_weights(data, recipe.distill.class_balance).to(device)
     loss = PixelLoss(weights, data.labels.unlabelled_channel)
     features = EfficientNetLite2.from_package()
-    return make_adversary(recipe, loss, Details.of(data), features, device)
+    section = recipe.distill
+    has_details = section.diversity_weight > 0 and section.detail_weight > 0
+    details = Details.of(data) if has_details else None
+    return make_adversary(recipe, loss, details, features, device)

@@ -305,8 +305,8 @@ class _Step:
         first, second = (made.seen.of(slice(i, i + half), paired) for i in (0, half))
         real = made.real.of(slice(0, half), paired)
         found = energy_score(*(directions(seen.features) for seen in (first, second, real)))
-        if section.detail_weight:
-            maps = (self.adversary.details(seen.image) for seen in (first, second, real))
+        if (details := self.adversary.details) is not None:
+            maps = (details(seen.image) for seen in (first, second, real))
             found = found + section.detail_weight * energy_score(*maps)
         return scores.masked_scatter(paired.repeat(2), found.repeat(2))
 
