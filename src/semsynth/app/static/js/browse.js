@@ -1,0 +1,191 @@
+// The panels "Data" and "Objects": masks and images of the data set, and a shelf of its objects.
+
+import { $, make, options, percent } from "./dom.js";
+import { decodeIds } from "./png.js";
+
+const PAGE = 24;
+const DRAG_FROM = 6; // pixels that a pointer moves before a press is a drag
+
+/** A list that is fetched page by page; the newest filter wins. */
+class Paged {
+  constructor(studio, path, list, more, entry) {
+    Object.assign(this, { studio, path, list, more, entry, asked: 0, offset: 0 });
+    more.addEventListener("click", () => this.#page());
+  }
+
+  async reset(parameters) {
+    this.parameters = parameters;
+    this.offset = 0;
+    this.list.replaceChildren();
+    return this.#page();
+  }
+
+  async #page() {
+    const asked = ++this.asked;
+    try {
+      const parameters = { ...this.parameters, model: this.studio.settings.model, offset: this.offset, limit: PAGE };
+      const page = await this.studio.api.json(this.path, { parameters });
+      if (asked !== this.asked) return null;
+      this.offset += page.items.length;
+      this.list.append(...page.items.map((item) => this.entry(item)));
+      this.more.hidden = this.offset >= page.total;
+      return page;
+    } catch (error) {
+      this.studio.complain(error);
+      return null;
+    }
+  }
+}
+
+export class Browse {
+  constructor(studio) {
+    this.studio = studio;
+    this.data = new Paged(studio, "api/data", $("data-list"), $("data-more"), (item) => this.#item(item));
+    this.objects = new Paged(studio, "api/objects", $("objects-list"), $("objects-more"), (object) => this.#object(object));
+    $("data-split").addEventListener("change", () => this.#data());
+    $("data-class").addEventListener("change", () => this.#data());
+    $("objects-class").addEventListener("change", () => this.#objects());
+  }
+
+  /** The data set of the server is known, or that there is none. */
+  list() {
+    const { state, labels } = this.studio;
+    const none = "No data set is open: start with semsynth app --data PREPARED.";
+    for (const id of ["data-filter", "objects-filter", "data-list", "objects-list"]) $(id).hidden = !state.data;
+    if (!state.data) {
+      $("data-note").textContent = $("objects-note").textContent = none;
+      return;
+    }
+    const { name, splits, classes, labels_match: match } = state.data;
+    $("data-note").textContent = [name, match].filter(Boolean).join(". ");
+    options($("data-split"), [["", "all"], ...Object.entries(splits).map(([split, n]) => [split, `${split} (${n})`])]);
+    const pairs = classes.map(({ id, share, images }) => [id, `${labels.name(id)} · ${images} · ${percent(share)}`]);
+    options($("data-class"), [["", "any, rare first"], ...pairs]);
+    options($("objects-class"), [["", "any, rare first"], ...pairs]);
+  }
+
+  /** A panel is shown: fetch what it lists, the first time and while the server still counts. */
+  async open(panel) {
+    if (!this.studio.state?.data) return;
+    if (panel === "data" && !this.dataDone) this.dataDone = await this.#data();
+    if (panel === "objects" && !this.objectsDone) this.objectsDone = await this.#objects();
+  }
+
+  /** Another model: its ids. */
+  forget() {
+    this.dataDone = this.objectsDone = false;
+  }
+
+  async #data() {
+    const page = await this.data.reset({ split: $("data-split").value, class: $("data-class").value });
+    return this.#indexed(page, $("data-note"), this.studio.state.data.name);
+  }
+
+  async #objects() {
+    const page = await this.objects.reset({ class: $("objects-class").value });
+    return this.#indexed(page, $("objects-note"), "Drag one to the mask; or choose it, then click where it goes (Escape: none)");
+  }
+
+  #indexed(page, note, text) {
+    if (!page) return false;
+    const counted = page.indexed === undefined || page.indexed >= page.of;
+    const { labels_match: match } = this.studio.state.data;
+    const parts = [text, note === $("data-note") ? match : "", counted ? "" : `Counted ${page.indexed} of ${page.of} masks so far`, page.problem];
+    note.textContent = parts.filter(Boolean).join(". ");
+    if (!page.items.length && counted) note.textContent += " None here.";
+    return counted;
+  }
+
+  #item(item) {
+    const { api, labels, settings } = this.studio;
+    const names = item.classes.map(([id, share]) => `${labels.name(id)} ${percent(share)}`).join(", ");
+    const src = api.url(`api/data/${item.id}/thumbnail`, { model: settings.model }, true);
+    const button = make(
+      "button",
+      { title: names, aria: { label: `${item.split}/${item.stem}: ${names}` } },
+      make("img", { src, alt: "", loading: "lazy" }),
+      make("span", { textContent: item.stem }),
+    );
+    button.addEventListener("click", () => this.use(item));
+    return make("li", {}, button);
+  }
+
+  /** Begin from a mask of the data; its real image lies below. */
+  async use(item) {
+    const { api, settings } = this.studio;
+    try {
+      const blob = await api.blob(`api/data/${item.id}/mask`, { parameters: { model: settings.model } });
+      const { width, height, ids } = await decodeIds(new Uint8Array(await blob.arrayBuffer()));
+      this.studio.open(width, height, ids, item);
+    } catch (error) {
+      this.studio.complain(error);
+    }
+  }
+
+  #object(object) {
+    const { api, labels, settings } = this.studio;
+    const name = labels.name(object.class);
+    const src = api.url(`api/objects/${object.id}/picture`, { model: settings.model }, true);
+    const button = make(
+      "button",
+      { title: `${name}, ${object.box[3]}x${object.box[2]} pixels`, aria: { label: `${name}, ${object.box[3]} by ${object.box[2]} pixels`, pressed: "false" } },
+      make("img", { src, alt: "", loading: "lazy", draggable: false }),
+      make("span", { textContent: name }),
+    );
+    this.#drag(button, object);
+    return make("li", {}, button);
+  }
+
+  /** The object's pixels as spans around its middle. */
+  async #take(object, button) {
+    const blob = await this.studio.api.blob(`api/objects/${object.id}/mask`, { parameters: { model: this.studio.settings.model } });
+    const { width, height, ids } = await decodeIds(new Uint8Array(await blob.arrayBuffer()));
+    const spans = [];
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        if (!ids[y * width + x]) continue;
+        const start = x;
+        while (x < width && ids[y * width + x]) x++;
+        spans.push([y - (height >> 1), start - (width >> 1), x - 1 - (width >> 1)]);
+      }
+    }
+    this.studio.take({ id: object.class, spans });
+    for (const other of $("objects-list").querySelectorAll("button")) other.setAttribute("aria-pressed", other === button);
+  }
+
+  /** Press: the object is chosen. Press and drag: it is placed where the pointer is released. */
+  #drag(button, object) {
+    let start = null;
+    let dragged = null;
+    const take = () => this.#take(object, button).catch((error) => this.studio.complain(error));
+    button.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      button.setPointerCapture(event.pointerId); // a quick move leaves it at once
+      start = [event.clientX, event.clientY];
+      dragged = null;
+    });
+    button.addEventListener("pointermove", (event) => {
+      if (!start) return;
+      if (!dragged && Math.hypot(event.clientX - start[0], event.clientY - start[1]) > DRAG_FROM) {
+        dragged = take();
+      }
+      if (dragged) this.studio.hands.carry(event.clientX, event.clientY);
+    });
+    button.addEventListener("pointerup", async (event) => {
+      start = null;
+      if (!dragged) return;
+      await dragged;
+      this.studio.hands.drop(event.clientX, event.clientY);
+      this.studio.take(null);
+      button.setAttribute("aria-pressed", "false");
+    });
+    button.addEventListener("pointercancel", () => {
+      start = dragged = null;
+      this.studio.hands.carry(-1, -1);
+    });
+    button.addEventListener("click", () => {
+      if (dragged) dragged = null; // the end of a drag
+      else take();
+    });
+  }
+}
