@@ -73,7 +73,7 @@ def measure(config: BenchConfig) -> dict[str, Any]:
     size = (mask.shape[1], mask.shape[2])
     condition = parts.encode(mask, edges)
     settings = SamplerSettings().of_model(config.evaluations)
-    noise = parts.initial_noise(size, [torch.Generator().manual_seed(0)])
+    noise = parts.noise(size, [torch.Generator().manual_seed(0)], None)
     denoise = parts.denoiser(condition, parts.latent_size(size), settings)
     runs: dict[str, Callable[[], Any]] = {
         "image": lambda: parts.generate(mask, [0], None, edges),

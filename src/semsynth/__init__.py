@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from semsynth.core.version import __version__
 
 if TYPE_CHECKING:
+    from semsynth.app.launch import launch_app
     from semsynth.core.errors import UserError
     from semsynth.data.config import PrepareConfig
     from semsynth.data.dataset import PreparedDataset
@@ -49,6 +50,7 @@ _LAZY = {
     "evaluate_folders": ("semsynth.evaluation.run", "evaluate_folders"),
     "evaluate_model": ("semsynth.evaluation.run", "evaluate"),
     "generate_images": ("semsynth.pipelines.generate.run", "generate"),
+    "launch_app": ("semsynth.app.launch", "launch_app"),
     "prepare_dataset": ("semsynth.data.prepare", "prepare"),
     "train_semantic_diffusion": ("semsynth.training.loop", "train"),
 }
@@ -71,6 +73,7 @@ __all__ = [
     "evaluate_folders",
     "evaluate_model",
     "generate_images",
+    "launch_app",
     "prepare_dataset",
     "train_semantic_diffusion",
 ]

@@ -145,6 +145,11 @@ VERBS: dict[str, Verb] = {
         config="semsynth.pipelines.convert.config:ExportConfig",
         function="semsynth.cli.export:export",
     ),
+    "app": Verb(
+        "draw a mask in the browser and see its image: the studio",
+        config="semsynth.app.config:AppConfig",
+        main="semsynth.cli.app:main",
+    ),
     "demo": Verb(
         "run the whole pipeline on real images that come with the package",
         config="semsynth.cli.demo:DemoConfig",
@@ -168,6 +173,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "training": ("plan", "train", "submit", "status", "recipes"),
     "images": (
         "models",
+        "app",
         "edit",
         "generate",
         "filter",

@@ -91,6 +91,22 @@ HELP: dict[str, Help] = {
             "labels, training, scores, limits and licence of one": "semsynth models aerial",
         }
     ),
+    "app": Help(
+        {
+            "with the models of the package": "semsynth app",
+            "your model, its data to start from, a segmenter that judges": (
+                "semsynth app --model run --data prepared --segmenter segmenter"
+            ),
+            "on a node of a cluster, through a forwarded port": (
+                "semsynth app --model run --no-browser --port 7860"
+            ),
+        },
+        {
+            "what is open": "model data segmenter save_to device",
+            "where": "host port root_path browser",
+            "who may come in": "token allow_host",
+        },
+    ),
     "generate": Help(
         {
             "with a model of the package, without training": (

@@ -87,6 +87,7 @@ from semsynth.pipelines.unsupported import (
     refuse_unsupported_arguments,
     warn_never_sliced,
 )
+from semsynth.pipelines.variation import Variation
 
 
 class SemanticDiffusionPipeline(DiffusionPipeline):
@@ -435,6 +436,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         image: Images | None = None,
         strength: float | None = None,
         keep: Images | None = None,
+        variation: Variation | None = None,
         **unknown: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images of masks with ``scheduler``.
@@ -472,6 +474,8 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
             keep: (H, W) bool, the region of ``image`` to make anew (True), for all masks or one
                 for each; other pixels stay exactly as they are, but for a blended edge of 4 (or
                 the codec's block).
+            variation: (seed, amount): the noise is turned towards that of another seed, or of one
+                for each image, by 0 (not at all) to 1 (all the way); 0.1 to 0.3 are neighbours.
             unknown: no others are taken; the error says what to use.
 
         Returns:
@@ -501,10 +505,10 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         synthesizer.check_guidance(settings.guidance_scale)
         size = (masks.shape[1], masks.shape[2])
         generators = make_generators(generator, seeds, len(masks) * count)
-        noise = synthesizer.initial_noise(size, generators, latents)
         if real is not None:
             real = real.repeated(count)
         known, start = synthesizer.start(scheduler, settings.steps, real)
+        noise = synthesizer.noise(size, generators, scheduler, variation, latents)
         condition = synthesizer.encode(masks, edges)
         with self.progress_bar(total=start.count(scheduler)) as bar:
             on_step = step_hook(self, callback_on_step_end, bar)
@@ -523,7 +527,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
     ) -> tuple[Array, Array | None]:
         if mask is None:
             raise UserError("mask= is missing: an image, array or path of label ids or colours")
-        masks = read_masks(mask, self.labels, masks_as)
+        masks = read_masks(mask, self.synthesizer.mask_labels, masks_as)
         edges = None
         if instances is not None:
             edges = instance_edges(read_instances(instances, masks.shape))

@@ -66,6 +66,7 @@ from semsynth.pipelines.formats.provenance import (
     Metadata,
     licence,
     trained_with_cfg_dropout,
+    trained_with_partial_masks,
 )
 from semsynth.pipelines.from_image import FromImage, KnownImages
 from semsynth.pipelines.outputs import (
@@ -76,6 +77,7 @@ from semsynth.pipelines.outputs import (
     size_note,
     to_pixels,
 )
+from semsynth.pipelines.variation import Turned, Variation
 
 WantedPrecision = Literal["auto", "no", "bf16"]
 
@@ -98,6 +100,7 @@ class Synthesizer:
         model: configuration of network and codec.
         diffusion: configuration of the forward process.
         labels: the label set that it was trained on.
+        mask_labels: what its masks may hold: the same, unless ``allow_unlabelled`` added an id.
         height: of the images that it was trained on, in pixels.
         width: of the images that it was trained on, in pixels.
         metadata: of the training: recipe, step, data set, licence, versions (may be empty).
@@ -124,6 +127,7 @@ class Synthesizer:
         """
         self.network, self.codec = network, codec
         self.model, self.diffusion, self.labels = model, diffusion, labels
+        self.mask_labels = labels
         self.height, self.width = size
         self.metadata: Mapping[str, Any] = metadata or {}
         self.checkpoint_sha256 = ""
@@ -200,6 +204,28 @@ class Synthesizer:
         guided = not self.diffusion.evaluations and trained_with_cfg_dropout(self.metadata)
         return DEFAULT_GUIDANCE if guided else 1.0
 
+    def allow_unlabelled(self) -> int:
+        """Let pixels of masks be unlabelled where the labels have no ignored id.
+
+        For a model that was trained with region dropout: 255 in a mask is a class to some people,
+        so that it is asked for.
+
+        Returns:
+            Their id: the ignored one, or 255, or the largest one below that is no label's.
+
+        Raises:
+            UserError: the labels have no ignored id, and it was trained with whole masks alone.
+        """
+        if self.labels.ignore_id is None and not trained_with_partial_masks(self.metadata):
+            raise UserError(
+                "the model knows no unlabelled pixels: its labels have no ignored id, and it was "
+                "trained with whole masks; train with --mask-dropout region"
+            )
+        self.mask_labels = self.labels.with_ignore("unlabelled")
+        ignored = self.mask_labels.ignore_id
+        assert ignored is not None
+        return ignored
+
     def complete(self, settings: SamplerSettings) -> SamplerSettings:
         """Return settings with this model's own values where none were given.
 
@@ -271,10 +297,11 @@ class Synthesizer:
             The condition; with ``use_reference`` the label map itself, (B, K, H, W).
 
         Raises:
-            UserError: an id that is not in ``labels``.
+            UserError: an id that is not in ``mask_labels``.
         """
-        self.labels.check_ids(mask_BHW, "masks")
-        channels = self._to_device(self._lut[mask_BHW], self.labels.unlabelled_channel)
+        self.mask_labels.check_ids(mask_BHW, "masks")
+        lut = self.mask_labels.channel_lut()
+        channels = self._to_device(lut[mask_BHW], self.labels.unlabelled_channel)
         edges = None if edges_BHW is None else self._to_device(edges_BHW, 0)
         return self.encode_channels(channels, edges)
 
@@ -300,10 +327,6 @@ class Synthesizer:
                 size = (channels_BHW.shape[1], channels_BHW.shape[2])
                 cache_bytes = self._cache_bytes(len(channels_BHW), self.latent_size(size))
             return encode_masks(network, self.model, channels_BHW, edges_BHW, cache_bytes)
-
-    @cached_property
-    def _lut(self) -> Array:
-        return self.labels.channel_lut()
 
     def _to_device(self, values_BHW: Array, padding: int) -> Tensor:
         whole = pad_to_multiple(values_BHW, self.model.size_multiple, padding)
@@ -429,6 +452,8 @@ class Synthesizer:
         settings: SamplerSettings | None = None,
         edges_BHW: npt.NDArray[Any] | None = None,
         real: FromImage | None = None,
+        variation: Variation | None = None,
+        on_step: OnStep | None = None,
     ) -> npt.NDArray[Any]:
         """Generate an image for each mask.
 
@@ -440,6 +465,9 @@ class Synthesizer:
             edges_BHW: see ``encode``.
             real: images to start from, and regions of them; None: from noise. The noise of a seed
                 is the same.
+            variation: (seed, amount): the noise is turned towards that of another seed, or of one
+                for each mask, by 0 (not at all) to 1 (all the way).
+            on_step: see ``sample``.
 
         Returns:
             (B, H, W, 3) uint8 RGB; or of the model's channels and bits (``PixelForm``): more than 8
@@ -461,12 +489,12 @@ class Synthesizer:
         known, start = self.start(scheduler, settings.steps, real)
         size = (mask_BHW.shape[1], mask_BHW.shape[2])
         generators = make_generators(None, list(seeds), len(seeds))
-        noise = self.initial_noise(size, generators)
+        noise = self.noise(size, generators, scheduler, variation)
         # One condition for each run of equal masks: its images share it.
         repeats = images_per_mask(mask_BHW, edges_BHW)
         edges = None if edges_BHW is None else edges_BHW[::repeats]
         condition = self.encode(mask_BHW[::repeats], edges)
-        latent = self.sample(condition, noise, generators, scheduler, settings, start=start)
+        latent = self.sample(condition, noise, generators, scheduler, settings, on_step, start)
         images = self.decode(latent, size)
         if known is not None:
             images = known.finish(images)
@@ -490,12 +518,30 @@ class Synthesizer:
         check_result(self.diffusion, scheduler, steps, start)
         return known, start
 
-    def initial_noise(
-        self, size: Size, generators: list[torch.Generator], latents: Tensor | None = None
+    def noise(
+        self,
+        size: Size,
+        generators: list[torch.Generator],
+        scheduler: Any,
+        variation: Variation | None = None,
+        latents: Tensor | None = None,
     ) -> Tensor:
-        """Return noise for images of ``size``; see ``outputs.initial_noise``."""
+        """Return noise for images of ``size``; see ``outputs.initial_noise``.
+
+        With a variation the noise that the scheduler, of this call alone, adds is turned, too.
+
+        Raises:
+            UserError: see ``Turned.of`` and ``outputs.initial_noise``; or both are given.
+        """
         shape = (len(generators), self.codec.channels, *self.latent_size(size))
-        return initial_noise(shape, generators, latents, self.device)
+        if variation is None:
+            return initial_noise(shape, generators, latents, self.device)
+        if latents is not None:
+            raise UserError("latents= and variation= both decide the noise; give one of them")
+        turned = Turned.of(generators, variation)
+        turned.apply_to(scheduler)
+        with turned.drawing():
+            return initial_noise(shape, generators, None, self.device)
 
     def _is_offloaded(self) -> bool:
         """Return whether offloading brings the network's weights when they are needed."""

@@ -1,0 +1,1 @@
+"""The studio: draw a mask in the browser, see the image."""

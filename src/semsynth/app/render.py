@@ -1,0 +1,445 @@
+"""From a request of the page to an image, by the same code as `semsynth generate`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from semsynth.app.queue import Turn
+from semsynth.app.refused import Refused
+from semsynth.app.results import Result
+from semsynth.app.uploads import encode_png, scaled, scaled_image
+from semsynth.core.config import Config
+from semsynth.data.channels import as_rgb
+from semsynth.data.labels import Array, LabelSet
+from semsynth.diffusion.config import (
+    DEFAULT_STRENGTH,
+    EVALUATIONS,
+    FEW_STEP,
+    SAMPLERS,
+    SamplerName,
+    SamplerSettings,
+    count_of,
+)
+from semsynth.models.config import Size
+from semsynth.pipelines.formats.provenance import (
+    trained_with_cfg_dropout,
+    trained_with_partial_masks,
+)
+from semsynth.pipelines.from_image import FromImage
+from semsynth.pipelines.synthesizer import Synthesizer
+
+# While a mask is being drawn, by a model of any number of steps: without guidance, which takes two
+# evaluations a step.
+LIVE_STEPS = 4
+UNLABELLED = 255
+_FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
+
+
+class VariationOrder(Config):
+    """How far to turn the noise towards that of another seed."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    amount: float = Field(ge=0, le=1)
+
+
+class Order(Config):
+    """What the page asks for beside the mask: the part ``request`` of `POST /api/generate`.
+
+    Attributes:
+        client: the page.
+        lane: its place that shows the image.
+        number: larger than that of any earlier request of the lane.
+        model: id; None: the first one.
+        seed: of the noise.
+        steps: of the sampler; None: the model's own. So for guidance and scheduler.
+        quality: ``live``, the cheapest sampler whatever is given; ``final``, as given.
+        strength: of starting from ``source``; None: 1 with ``keep``, else 0.5.
+        source: id of an item, an upload or a result to start from.
+        keep: only the part ``region`` is made anew.
+        variation: towards another seed's noise.
+    """
+
+    client: str = Field(min_length=1, max_length=64)
+    lane: str = Field(min_length=1, max_length=64)
+    number: int = Field(ge=0)
+    model: str | None = None
+    seed: int = Field(0, ge=0, lt=2**63)
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: SamplerName | None = None
+    quality: Literal["live", "final"] = "final"
+    strength: float | None = None
+    source: str | None = None
+    keep: bool = False
+    variation: VariationOrder | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A real or generated image to start from.
+
+    Attributes:
+        id: of the item or result.
+        image_HWC: in the channels and bits of the model that is to start from it.
+    """
+
+    id: str
+    image_HWC: Array
+
+
+@dataclass(frozen=True)
+class StudioModel:
+    """A model that is open in the studio.
+
+    Attributes:
+        id: what pages call it.
+        name: what people see.
+        path: where it was loaded from, as it was given.
+        synthesizer: the model.
+    """
+
+    id: str
+    name: str
+    path: Path
+    synthesizer: Synthesizer
+
+    @property
+    def labels(self) -> LabelSet:
+        """The labels that it was trained with."""
+        return self.synthesizer.labels
+
+    @property
+    def mask_labels(self) -> LabelSet:
+        """What its masks may hold: ``labels``, and an ignored id where it knows partial masks."""
+        return self.synthesizer.mask_labels
+
+    @property
+    def size(self) -> Size:
+        """Height and width of its images."""
+        return self.synthesizer.height, self.synthesizer.width
+
+    @property
+    def evaluations(self) -> int:
+        """Of a distilled model; 0: any number."""
+        evaluations: int = self.synthesizer.diffusion.evaluations
+        return evaluations
+
+    @cached_property
+    def unlabelled(self) -> int:
+        """What unlabelled pixels have in its masks: the ignored id, or one that is no label's."""
+        ignored = self.mask_labels.ignore_id
+        if ignored is not None:
+            return ignored
+        known, candidates = self.labels.by_id, (UNLABELLED, *range(65535, -1, -1))
+        free: int = next(i for i in candidates if i not in known)
+        return free
+
+    @property
+    def knows_partial(self) -> bool:
+        """Whether it was trained with partly unlabelled masks."""
+        return trained_with_partial_masks(self.synthesizer.metadata)
+
+    def why_not_partial(self) -> str | None:
+        """Return why it does not know partly unlabelled masks; None where it does."""
+        if self.knows_partial:
+            return None
+        return (
+            f"{self.name} was trained with whole masks (no region dropout): what it makes of "
+            "unlabelled pixels is arbitrary"
+        )
+
+    def why_no_choice(self) -> str | None:
+        """Return why it has no choice of scheduler and guidance; None where it has."""
+        if not self.evaluations:
+            return None
+        return (
+            f"{self.name} is distilled: it generates in {count_of(self.evaluations)} of its "
+            "network, by its own sampler and without guidance"
+        )
+
+    def why_no_guidance(self) -> str | None:
+        """Return why guidance does nothing sensible; None where it does."""
+        if self.evaluations:
+            return self.why_no_choice()
+        if trained_with_cfg_dropout(self.synthesizer.metadata):
+            return None
+        return f"{self.name} never saw dropped masks in training, which guidance needs"
+
+    def schedulers(self) -> list[str]:
+        """Return the names of the samplers that it can be sampled with, its default first."""
+        if self.evaluations:
+            return []
+        if self.synthesizer.diffusion.schedule == "flow":
+            return list(_FLOW_SAMPLERS)
+        return [name for name in SAMPLERS if name != FEW_STEP]
+
+    def settings(self, order: Order) -> SamplerSettings:
+        """Return the complete settings of the sampler for an order.
+
+        Raises:
+            UserError: values out of range or not for this model.
+        """
+        synthesizer, evaluations = self.synthesizer, self.evaluations
+        if order.quality == "live":
+            if evaluations:
+                return SamplerSettings(steps=1).of_model(evaluations)
+            return SamplerSettings(steps=LIVE_STEPS, guidance_scale=1.0)
+        asked = SamplerSettings(order.scheduler, order.steps, order.guidance)
+        return synthesizer.complete(asked)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the page needs to know of it, JSON values."""
+        final = self.synthesizer.complete(SamplerSettings())
+        live = self.settings(Order(client="-", lane="-", number=0, quality="live"))
+        refines = live != final
+        return {
+            "id": self.id,
+            "name": self.name,
+            "labels": [
+                {
+                    "id": label.id,
+                    "name": label.name,
+                    "color": list(label.color),
+                    "ignored": label.id == self.labels.ignore_id,
+                    "thing": label.thing,
+                }
+                for label in self.labels.labels
+            ],
+            "unlabelled": self.unlabelled,
+            "size": list(self.size),
+            "multiple": self.synthesizer.model.size_multiple,
+            "max_size": list(self.size),
+            "evaluations": self.evaluations or None,
+            "steps": final.steps,
+            "steps_choices": list(EVALUATIONS) if self.evaluations else None,
+            "max_steps": self.synthesizer.diffusion.timesteps - 1,
+            "guidance": final.guidance_scale,
+            "why_no_guidance": self.why_no_guidance(),
+            "schedulers": self.schedulers(),
+            "scheduler": final.sampler,
+            "why_no_scheduler": self.why_no_choice(),
+            "live_steps": live.steps,
+            "refines": refines,
+            "why_not_refined": None if refines else self._why_not_refined(),
+            "partial": self.knows_partial,
+            "why_not_partial": self.why_not_partial(),
+            "licence": self.synthesizer.licence,
+        }
+
+    def _why_not_refined(self) -> str:
+        return (
+            f"{self.name} generates in {count_of(self.evaluations or LIVE_STEPS)}: what is shown "
+            "while you draw is final"
+        )
+
+
+def open_models(paths: tuple[str, ...], device: str) -> list[StudioModel]:
+    """Load models; their ids and names are short and their own.
+
+    Args:
+        paths: as `--model` takes them.
+        device: as `--device`.
+
+    Raises:
+        UserError: there is no such model, or it cannot be loaded.
+    """
+    found: list[StudioModel] = []
+    for path in dict.fromkeys(paths):
+        given = Path(path)
+        name = given.parent.name if given.name == "final_model.pth" else given.stem
+        name = name or given.resolve().name
+        same = sum(model.name.partition(" (")[0] == name for model in found)
+        name = f"{name} ({same + 1})" if same else name
+        synthesizer = Synthesizer.load(path, device)
+        if trained_with_partial_masks(synthesizer.metadata):
+            synthesizer.allow_unlabelled()
+        found.append(StudioModel(f"m{len(found)}", name, given, synthesizer))
+    return found
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """An order that was checked: its ``run`` is the work of a turn.
+
+    Attributes:
+        model: that generates.
+        order: what was asked for.
+        settings: of the sampler.
+        mask_HW: ids of the model's size.
+        real: to start from; None: noise.
+        note: what the page says of it.
+    """
+
+    model: StudioModel
+    order: Order
+    settings: SamplerSettings
+    mask_HW: Array
+    real: FromImage | None
+    note: str
+
+    def run(self, turn: Turn) -> Result:
+        """Generate the image; cancelled between two steps where nobody wants it any more."""
+        turn.check()
+        steps = self.settings.steps
+        turn.report(0, steps)
+        began = time.perf_counter()
+
+        def on_step(index: int, t: Any, x: Any) -> None:
+            turn.report(index + 1, steps)
+
+        variation = self.order.variation
+        turned = None if variation is None else (variation.seed, variation.amount)
+        image = generate(self.model, self, turned, on_step)
+        png = encode_png(as_rgb(image, self.model.synthesizer.pixels.bits))
+        return Result(
+            model=self.model.id,
+            mask_HW=self.mask_HW,
+            image_HWC=image,
+            png=png,
+            seed=self.order.seed,
+            settings=self.settings,
+            variation=turned,
+            real=self.real,
+            source=self.order.source,
+            quality=self.order.quality,
+            seconds=time.perf_counter() - began,
+            note=self.note,
+        )
+
+
+def generate(
+    model: StudioModel,
+    rendering: Rendering,
+    variation: tuple[int, float] | None,
+    on_step: Callable[[int, Any, Any], None],
+) -> Array:
+    """Return the image of one mask and seed, (H, W, C), as the pipeline does."""
+    images = model.synthesizer.generate(
+        rendering.mask_HW[None],
+        [rendering.order.seed],
+        rendering.settings,
+        real=rendering.real,
+        variation=variation,
+        on_step=on_step,
+    )
+    image: Array = images[0]
+    return image
+
+
+def prepare(
+    model: StudioModel,
+    order: Order,
+    mask_HW: Array,
+    region_HW: npt.NDArray[np.bool_] | None = None,
+    source: Source | None = None,
+) -> Rendering:
+    """Check an order and bring its parts to the model's size.
+
+    Args:
+        model: that is to generate.
+        order: what was asked for.
+        mask_HW: the ids as drawn, of any size.
+        region_HW: where the image is made anew, with ``keep``.
+        source: to start from.
+
+    Raises:
+        UserError: what does not fit, in a line.
+    """
+    notes: list[str] = []
+    settings = model.settings(order)
+    mask = _mask(model, mask_HW, notes)
+    real = _real(model, order, region_HW, source, notes)
+    if model.synthesizer.instance_edges:
+        notes.append(f"{model.name} was trained with the edges of instances, which are not drawn")
+    return Rendering(model, order, settings, mask, real, "; ".join(notes))
+
+
+def _mask(model: StudioModel, mask_HW: Array, notes: list[str]) -> Array:
+    mask = mask_HW
+    if mask.shape != model.size:
+        notes.append(f"mask scaled from {_size(mask.shape)} to {_size(model.size)}")
+        mask = scaled(mask, model.size)
+    known = model.labels.by_id
+    if UNLABELLED not in known:
+        mask = np.where(mask == UNLABELLED, model.unlabelled, mask)
+    open_pixels = mask == model.unlabelled
+    if model.mask_labels.ignore_id is None and open_pixels.any():
+        share = _share(open_pixels)
+        raise Refused(
+            f"{share} of the mask is unlabelled, and {model.name} has no label for that: fill it, "
+            "or train with --mask-dropout region"
+        )
+    model.mask_labels.check_ids(mask, "mask")
+    if open_pixels.any() and (why := model.why_not_partial()) is not None:
+        notes.append(f"{_share(open_pixels)} of the mask is unlabelled: {why}")
+    return mask.astype(model.mask_labels.mask_dtype)
+
+
+def _real(
+    model: StudioModel,
+    order: Order,
+    region_HW: npt.NDArray[np.bool_] | None,
+    source: Source | None,
+    notes: list[str],
+) -> FromImage | None:
+    if source is None:
+        for name, given in (("strength", order.strength is not None), ("keep", order.keep)):
+            if given:
+                raise Refused(f"{name} needs source, an image to start from")
+        return None
+    if order.keep and region_HW is None:
+        raise Refused("keep needs the part region: a PNG of 0 (stays) and 255 (made anew)")
+    image = source.image_HWC
+    if image.shape[:2] != model.size:
+        notes.append(f"image scaled from {_size(image.shape)} to {_size(model.size)}")
+        image = scaled_image(image, model.size)
+    regions = None
+    if order.keep and region_HW is not None:
+        region = region_HW if region_HW.shape == model.size else scaled(region_HW, model.size)
+        regions = region[None]
+    strength = order.strength
+    if strength is None:
+        strength = 1.0 if order.keep else DEFAULT_STRENGTH
+    real = FromImage(image[None], strength, regions)
+    real.check((1, *model.size), model.synthesizer.pixels)
+    return real
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _share(pixels: npt.NDArray[np.bool_]) -> str:
+    percent = 100 * float(pixels.mean())
+    return f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
+
+
+def check_source(image_HWC: Array, model: StudioModel) -> Array:
+    """Return an image in the channels and bits of a model's.
+
+    Raises:
+        Refused: it has others, and is not RGB or grey of 8 bits.
+    """
+    form = model.synthesizer.pixels
+    fits = image_HWC.dtype == (np.uint8 if form.bits == 8 else np.uint16)
+    if fits and image_HWC.shape[2] == form.channels:
+        return image_HWC
+    if image_HWC.dtype == np.uint8 and form.bits == 8:
+        if (image_HWC.shape[2], form.channels) == (1, 3):
+            return np.repeat(image_HWC, 3, axis=2)
+        if (image_HWC.shape[2], form.channels) == (3, 1):
+            return np.asarray(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY))[..., None]
+    raise Refused(
+        f"{model.name} makes images of {form}: it cannot start from one of {image_HWC.shape[2]} "
+        f"channels of {image_HWC.dtype}"
+    )

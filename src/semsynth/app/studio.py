@@ -1,0 +1,129 @@
+"""``Studio``: what is open (models, data, a segmenter), and what was made of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from semsynth.app.config import MAX_SIDE, MAX_UPLOAD_BYTES, AppConfig
+from semsynth.app.queue import SamplerQueue, Turn
+from semsynth.app.refused import Refused
+from semsynth.app.render import Source, StudioModel, check_source, open_models
+from semsynth.app.results import Result, ResultStore
+from semsynth.core.version import __version__
+from semsynth.data.labels import Array
+from semsynth.pipelines.formats.pretrained import pretrained_names
+
+
+class Studio:
+    """All that the pages of one `semsynth app` share.
+
+    Attributes:
+        config: the flags.
+        token: what a request must know; None: nothing.
+        models: by id, the default first.
+        results: what was made, and images that were uploaded.
+        queue: in which everything that computes waits for its turn.
+        read_item: returns the image of an item of the data, (H, W, C), by its id; None where there
+            is no such item. Set by who reads the data.
+        facts: add to what `GET /api/state` says; of who reads data and segmenter.
+    """
+
+    def __init__(self, config: AppConfig) -> None:
+        """Open the models of a configuration.
+
+        Raises:
+            UserError: a model that there is not, or that cannot be loaded.
+        """
+        self.config = config
+        self.token = secrets.token_urlsafe(18) if config.token else None
+        opened = open_models(config.model or tuple(pretrained_names()), config.device)
+        self.models: dict[str, StudioModel] = {model.id: model for model in opened}
+        self.results = ResultStore()
+        self.queue = SamplerQueue()
+        self.read_item: Callable[[str], Array | None] = lambda name: None
+        self.facts: list[Callable[[], dict[str, Any]]] = []
+
+    @property
+    def default(self) -> StudioModel:
+        """The model that is shown first."""
+        return next(iter(self.models.values()))
+
+    def model(self, name: str | None) -> StudioModel:
+        """Return a model by its id; None: the default.
+
+        Raises:
+            Refused: 404, there is none.
+        """
+        if name is None:
+            return self.default
+        if name not in self.models:
+            raise Refused("no such model is open: reload the page", 404)
+        return self.models[name]
+
+    def source(self, name: str | None, model: StudioModel) -> Source | None:
+        """Return the image of a result, an upload or an item of the data, for a model.
+
+        Raises:
+            Refused: 404, there is none; 400, the model's images have another form.
+        """
+        if name is None:
+            return None
+        kept = self.results.find(name)
+        image = self.read_item(name) if kept is None else kept.image_HWC
+        if image is None:
+            raise Refused("the image to start from is no longer kept: choose it again", 404)
+        return Source(name, check_source(image, model))
+
+    def submit(
+        self,
+        work: Callable[[Turn], Any],
+        client: str,
+        lane: str,
+        number: int | None = None,
+        live: bool = False,
+    ) -> Turn:
+        """Queue work of a page: what its ``done`` gives is what ``work`` returns.
+
+        Args:
+            work: is given its turn, and should call its ``report`` between steps.
+            client: the page.
+            lane: which of its places; newer work of a lane cancels older.
+            number: rising; None: newer than all before.
+            live: go before work that is not.
+
+        Raises:
+            Refused: see ``SamplerQueue.submit``.
+        """
+        if number is None:
+            number = self.queue.next_number(client, lane)
+        turn = Turn(client, lane, number, live, work)
+        self.queue.submit(turn)
+        return turn
+
+    def keep(self, result: Result) -> Result:
+        """Keep a result, and return it."""
+        self.results.add(result)
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """Return what a page needs to begin, JSON values."""
+        models = [model.facts() for model in self.models.values()]
+        for facts in models:
+            facts["default"] = facts["id"] == self.default.id
+        found: dict[str, Any] = {
+            "version": __version__,
+            "models": models,
+            "save_to": str(self.config.save_to),
+            "limits": {"upload_bytes": MAX_UPLOAD_BYTES, "side": MAX_SIDE},
+            "queue": self.queue.max_waiting,
+            "upload": True,
+        }
+        for facts_of in self.facts:
+            found |= facts_of()
+        return found
+
+    def close(self) -> None:
+        """End the worker."""
+        self.queue.close()
