@@ -357,14 +357,24 @@ def prepare(
     """
     notes: list[str] = []
     settings = model.settings(order)
-    mask = _mask(model, mask_HW, notes)
+    mask = fit_mask(model, mask_HW, notes)
     real = _real(model, order, region_HW, source, notes)
     if model.synthesizer.instance_edges:
         notes.append(f"{model.name} was trained with the edges of instances, which are not drawn")
     return Rendering(model, order, settings, mask, real, "; ".join(notes))
 
 
-def _mask(model: StudioModel, mask_HW: Array, notes: list[str]) -> Array:
+def fit_mask(model: StudioModel, mask_HW: Array, notes: list[str]) -> Array:
+    """Return a mask as drawn as ids of a model, of its size.
+
+    Args:
+        model: whose labels the ids are; 255 is understood as unlabelled, unless it is a label.
+        mask_HW: of any size.
+        notes: gets what was changed, and what the model does not know.
+
+    Raises:
+        UserError: ids that are no labels, or unlabelled pixels that have no meaning for it.
+    """
     mask = mask_HW
     if mask.shape != model.size:
         notes.append(f"mask scaled from {_size(mask.shape)} to {_size(model.size)}")

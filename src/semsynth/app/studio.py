@@ -28,6 +28,7 @@ class Studio:
         read_item: returns the image of an item of the data, (H, W, C), by its id; None where there
             is no such item. Set by who reads the data.
         facts: add to what `GET /api/state` says; of who reads data and segmenter.
+        closing: called when the studio is closed.
     """
 
     def __init__(self, config: AppConfig) -> None:
@@ -44,6 +45,7 @@ class Studio:
         self.queue = SamplerQueue()
         self.read_item: Callable[[str], Array | None] = lambda name: None
         self.facts: list[Callable[[], dict[str, Any]]] = []
+        self.closing: list[Callable[[], object]] = []
 
     @property
     def default(self) -> StudioModel:
@@ -125,5 +127,7 @@ class Studio:
         return found
 
     def close(self) -> None:
-        """End the worker."""
+        """End the worker, and what else was opened."""
         self.queue.close()
+        for close in self.closing:
+            close()
