@@ -1,19 +1,26 @@
-"""The parts of a request, and waiting for its turn."""
+"""The parts of a request, waiting for its turn, and answers to what went wrong."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 
 from semsynth.app.queue import SamplerQueue, Turn
 from semsynth.app.refused import Refused
+from semsynth.app.security import refusal
+from semsynth.core.errors import UserError
 
 # How often to look whether a page still waits.
 _LOOK_SECONDS = 0.25
+
+logger = logging.getLogger(__name__)
 
 
 async def answer_of(turn: Turn, queue: SamplerQueue, request: Request) -> Any:
@@ -68,3 +75,24 @@ def _json(text: bytes | str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused(f"{what}: must be a JSON object")
     return value
+
+
+async def _user_error(request: Request, error: Exception) -> Response:
+    refused = error if isinstance(error, Refused) else Refused(str(error))
+    return refusal(refused)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = error.detail if isinstance(error, HTTPException) else str(error)
+    return refusal(Refused(f"{request.url.path[:100]}: {detail}", status))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    logger.error("a request failed", exc_info=error)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return refusal(Refused(f"the studio failed: {text[:300]}", 500))
+
+
+# Without the one for bugs, Starlette would answer them with a page of its own.
+HANDLERS: dict[Any, Any] = {UserError: _user_error, HTTPException: _http_error, Exception: _bug}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -18,17 +16,14 @@ from starlette.staticfiles import StaticFiles
 from semsynth.app.queue import Turn
 from semsynth.app.refused import Refused
 from semsynth.app.render import Order, prepare
-from semsynth.app.requests import answer_of, file_part, json_body, json_part
+from semsynth.app.requests import HANDLERS, answer_of, file_part, json_body, json_part
 from semsynth.app.results import Result, Upload
-from semsynth.app.security import ASGIApp, Guard, refusal
+from semsynth.app.security import ASGIApp, Guard
 from semsynth.app.studio import Studio
 from semsynth.app.uploads import encode_png, read_mask, read_photo, read_region
 from semsynth.core.config import Config, parse
-from semsynth.core.errors import UserError
 
 STATIC = Path(__file__).parent / "static"
-
-logger = logging.getLogger(__name__)
 
 
 class LaneName(Config):
@@ -45,12 +40,7 @@ def build(studio: Studio, framed: bool = False) -> ASGIApp:
         studio: what it serves.
         framed: see ``Guard``.
     """
-    handlers: dict[Any, Any] = {
-        UserError: _user_error,
-        HTTPException: _http_error,
-        Exception: _bug,
-    }
-    app = Starlette(routes=routes(studio), exception_handlers=handlers)
+    app = Starlette(routes=routes(studio), exception_handlers=HANDLERS)
     return Guard(app, studio.config, studio.token, framed)
 
 
@@ -139,20 +129,3 @@ class _Endpoints:
 def _read_upload(data: bytes) -> Upload:
     image = read_photo(data)
     return Upload(image, encode_png(image))
-
-
-async def _user_error(request: Request, error: Exception) -> Response:
-    refused = error if isinstance(error, Refused) else Refused(str(error))
-    return refusal(refused)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else str(error)
-    return refusal(Refused(f"{request.url.path[:100]}: {detail}", status))
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    logger.error("a request failed", exc_info=error)
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return refusal(Refused(f"the studio failed: {text[:300]}", 500))
