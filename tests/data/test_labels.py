@@ -93,8 +93,20 @@ def test_wrong_ids_are_named_with_their_pixels(ids: np.ndarray, message: str) ->
 
 def test_json_gives_the_same_set_back() -> None:
     assert LabelSet.from_json(SET.to_json()) == SET
-    with pytest.raises(UserError, match="color"):
+    with pytest.raises(UserError, match="channel"):
         LabelSet.from_json({"labels": [{"id": 1, "name": "x"}], "ignore_id": None})
+
+
+def test_stored_labels_without_colours_get_distinct_ones() -> None:
+    stored = LabelSet.from_names({0: "void", 1: "road", 2: "car"}, ignore_id=0).to_json()
+    for entry in stored["labels"]:
+        entry["color"] = None
+    del stored["labels"][1]["color"]
+    made = LabelSet.from_json(stored)
+    assert made.by_id[0].color == (0, 0, 0)
+    assert len({label.color for label in made.labels}) == 3
+    stored["labels"][2]["color"] = [9, 8, 7]
+    assert LabelSet.from_json(stored).by_id[2].color == (9, 8, 7)
 
 
 @pytest.mark.parametrize(

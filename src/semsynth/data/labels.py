@@ -248,22 +248,37 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LabelSet:
-        """Make a set from what ``to_json`` returned; UserError if something is missing or wrong."""
+        """Make a set from what ``to_json`` returned; UserError if something is missing or wrong.
+
+        Labels without a colour get distinct ones.
+        """
         try:
+            ignore = value["ignore_id"]
+            colors = _stored_colors(value["labels"], ignore)
             labels = tuple(
                 Label(
                     int(entry["id"]),
                     str(entry["name"]),
-                    _color(entry["color"]),
+                    color,
                     None if entry["channel"] is None else int(entry["channel"]),
                     bool(entry["thing"]),
                 )
-                for entry in value["labels"]
+                for entry, color in zip(value["labels"], colors, strict=True)
             )
-            ignore = value["ignore_id"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"labels: {error!r} in a stored label set; was it edited?") from None
         return cls(labels, None if ignore is None else int(ignore))
+
+
+def _stored_colors(entries: Sequence[Mapping[str, Any]], ignore_id: Any) -> list[Color]:
+    """Return the colours of stored labels; those that are missing are made as in ``from_names``."""
+    given = [None if entry.get("color") is None else _color(entry["color"]) for entry in entries]
+    for index, entry in enumerate(entries):
+        if given[index] is None and entry["id"] == ignore_id and BLACK not in given:
+            given[index] = BLACK
+    known = [color for color in given if color is not None]
+    made = iter(distinct_colors(len(given) - len(known), known))
+    return [next(made) if color is None else color for color in given]
 
 
 def check_same_labels(first: LabelSet, second: LabelSet, where: str, other: str) -> None:
