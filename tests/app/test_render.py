@@ -13,8 +13,9 @@ pytest.importorskip("starlette", reason="needs semsynth[app]")
 
 from semsynth import FromImage, SamplerSettings, SemanticDiffusionPipeline
 from semsynth.app.config import AppConfig
+from semsynth.app.models import open_models
 from semsynth.app.refused import Refused
-from semsynth.app.render import Order, Source, check_source, open_models, prepare
+from semsynth.app.render import Order, Source, check_source, prepare
 from semsynth.app.results import Result, ResultStore, Upload
 from semsynth.app.studio import Studio
 from semsynth.core.errors import UserError

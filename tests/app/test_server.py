@@ -191,17 +191,14 @@ def test_a_newer_request_wins_and_positions_are_seen(page: Any, studio: Studio) 
 
     def post(name: str, lane: str) -> threading.Thread:
         arguments = parts(lane=lane)
-        before = len(page.get("/api/queue?client=c").json()["lanes"])
 
         def run() -> None:
             answers[name] = page.post("/api/generate", **arguments)
 
         thread = threading.Thread(target=run)
         thread.start()
-        while len(page.get("/api/queue?client=c").json()["lanes"]) == before:
+        while lane not in page.get("/api/queue?client=c").json()["lanes"]:
             assert name not in answers
-            if lane in page.get("/api/queue?client=c").json()["lanes"] and before:
-                break
         return thread
 
     threads = [post("older", "image"), post("other", "compare")]

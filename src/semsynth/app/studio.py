@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from semsynth.app.config import MAX_SIDE, MAX_UPLOAD_BYTES, AppConfig
+from semsynth.app.models import StudioModel, open_models
 from semsynth.app.queue import SamplerQueue, Turn
 from semsynth.app.refused import Refused
-from semsynth.app.render import Source, StudioModel, check_source, open_models
+from semsynth.app.render import Source, check_source
 from semsynth.app.results import Result, ResultStore
 from semsynth.core.version import __version__
 from semsynth.data.labels import Array

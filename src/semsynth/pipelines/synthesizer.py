@@ -460,13 +460,10 @@ class Synthesizer:
         Args:
             mask_BHW: integer label ids.
             seeds: one for each mask; an image depends on its own alone.
-            settings: sampler, steps and guidance; what is not given is the model's own
-                (``SamplerSettings.of_model``).
+            settings: of the sampler; what is not given is the model's own (``of_model``).
             edges_BHW: see ``encode``.
-            real: images to start from, and regions of them; None: from noise. The noise of a seed
-                is the same.
-            variation: (seed, amount): the noise is turned towards that of another seed, or of one
-                for each mask, by 0 (not at all) to 1 (all the way).
+            real: images to start from, and regions; None: from noise. A seed's noise is the same.
+            variation: (seed or seeds, amount): noise turned towards that of others, from 0 to 1.
             on_step: see ``sample``.
 
         Returns:
@@ -474,11 +471,10 @@ class Synthesizer:
             bits are uint16.
 
         Raises:
-            UserError: an id that is not a label, another number of seeds than masks, settings that
-                are not for this model, or images that are not of the masks or the model.
+            UserError: ids that are no labels, another number of seeds than masks, or settings or
+                images that do not fit.
         """
-        evaluations = self.diffusion.evaluations
-        settings = (settings or SamplerSettings()).of_model(evaluations)
+        settings = (settings or SamplerSettings()).of_model(self.diffusion.evaluations)
         if len(seeds) != len(mask_BHW):
             raise UserError(f"{len(mask_BHW)} masks but {len(seeds)} seeds; give one for each")
         self.check_edges(edges_BHW)
