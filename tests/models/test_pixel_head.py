@@ -2,12 +2,20 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.models.codecs.codec import HaarCodec
+from semsynth.models.codecs.codec import HaarCodec, PixelCodec
 from semsynth.models.config import ModelConfig
 from semsynth.models.sdm.blocks import PixelHead
+from semsynth.models.sdm.condition import (
+    Condition,
+    condition_bytes,
+    encode_condition,
+    encode_null,
+)
+from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.training.recipe import load_recipe
@@ -28,32 +36,67 @@ def network(**model: object) -> SemanticUNet:
 
 
 @pytest.mark.parametrize(("side", "channels"), [(1, 3), (2, 12), (4, 48), (4, 16)])
-def test_a_fresh_head_changes_nothing(side: int, channels: int) -> None:
-    head = PixelHead(8, channels, side, 16)
-    latent = torch.randn(2, channels, 6, 5)
-    noisy = torch.randn_like(latent)
-    torch.testing.assert_close(head(torch.randn(2, 8, 6, 5), latent, noisy), latent)
+def test_a_fresh_head_gives_the_means_enlarged(side: int, channels: int) -> None:
+    colours = channels // side**2
+    head = PixelHead(8, channels, side, 16, 3)
+    codec = HaarCodec(side.bit_length() - 1, colours) if side > 1 else PixelCodec(colours)
+    means, noisy = torch.randn(2, colours, 6, 5), torch.randn(2, channels, 6, 5)
+    labels = head.labels(torch.ones(1, 3, 6 * side, 5 * side))
+    image = codec.decode(head(torch.randn(2, 8, 6, 5), means, noisy, labels))
+    size = (6 * side, 5 * side)
+    torch.testing.assert_close(image, F.interpolate(means / side, size, mode="bilinear"))
+
+
+def test_blocks_that_are_equal_give_no_pattern() -> None:
+    """What all blocks have in common is flat: no pixel of a block differs from another."""
+    torch.manual_seed(1)
+    head, codec = PixelHead(8, 48, 4, 16, 3), HaarCodec(2)
+    torch.nn.init.normal_(head.last.weight, std=0.1)
+    h, means = torch.randn(1, 8, 1, 1).expand(-1, -1, 9, 9), torch.ones(1, 3, 9, 9)
+    labels = head.labels(torch.ones(1, 3, 36, 36))
+    image = codec.decode(head(h, means, torch.zeros(1, 48, 9, 9), labels))
+    inside = image[..., 4:-4, 4:-4]  # zero padding is seen at the border
+    assert inside.std((2, 3)).max() < 1e-5
+    assert image.std() > 1e-2
 
 
 @pytest.mark.parametrize("of_noise", [False, True])
-def test_a_correction_sees_across_the_borders_of_blocks(of_noise: bool) -> None:
+def test_it_sees_across_the_borders_of_blocks(of_noise: bool) -> None:
     torch.manual_seed(1)
-    head, codec = PixelHead(8, 48, 4, 16), HaarCodec(2)
-    torch.nn.init.normal_(head.conv3.weight, std=0.1)
-    h, image = torch.randn(1, 8, 3, 3), torch.randn(1, 3, 12, 12)
-    changed = image.clone()
-    changed[..., 4, 4] += 1  # the corner of the middle block
-    same = codec.encode(torch.randn(1, 3, 12, 12))
+    head, codec = PixelHead(8, 48, 4, 16, 3), HaarCodec(2)
+    torch.nn.init.normal_(head.last.weight, std=0.1)
+    h, means, x = torch.randn(1, 8, 4, 4), torch.randn(1, 3, 4, 4), torch.randn(1, 3, 16, 16)
+    labels = torch.zeros(1, 3, 16, 16)
 
-    def corrected(x: torch.Tensor) -> torch.Tensor:
-        latent = codec.encode(x)
-        return codec.decode(head(h, same, latent) if of_noise else head(h, latent, same))
+    def drawn(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return codec.decode(head(h, means, codec.encode(x), head.labels(labels)))
 
-    a, b = map(corrected, (image, changed))
-    moved = (a - b).abs().amax((0, 1)) > 1e-6
+    before = drawn(x, labels)
+    (x if of_noise else labels)[..., 8, 8] += 1  # the corner of a block
+    moved = (before - drawn(x, labels)).abs().amax((0, 1)) > 1e-6
     rows, columns = (torch.nonzero(moved.any(dim)).flatten() for dim in (1, 0))
-    # Three convolutions of 3 x 3 see three pixels to each side.
-    assert (rows[0], rows[-1], columns[0], columns[-1]) == (1, 7, 1, 7)
+    # Four convolutions of 3 x 3 see four pixels to each side.
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (4, 12, 4, 12)
+
+
+@pytest.mark.parametrize("labels", ["patch", "nearest"])
+def test_masks_that_are_prepared_give_the_same(labels: str) -> None:
+    unet = network(pixel_head=16, labels=labels)
+    torch.nn.init.normal_(unet.head.last.weight, std=0.1)
+    side = 16 if labels == "patch" else 4
+    maps = one_hot(unet, torch.randint(-1, 3, (2, side, side)))
+    x, t = torch.randn(4, 48, 4, 4), torch.full((4,), 500.0)
+    with torch.no_grad():
+        prepared = encode_condition(unet, maps)
+        alone = Condition.stack([encode_condition(unet, map_KHW[None]) for map_KHW in maps])
+        whole = unet(x, t, prepared, encode_null(unet, 4, 4))
+        expected = unet(x, t, maps.repeat_interleave(2, 0)).sample
+        null = unet(x, t, torch.zeros_like(maps[:1]).expand(4, -1, -1, -1)).sample
+        stacked = unet(x, t, alone).sample
+    assert prepared.n_bytes > sum(condition_bytes(unet, 2, 4, 4))
+    for found, wanted in ((whole.sample, expected), (whole.null_sample, null), (stacked, expected)):
+        torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(expected, null)
 
 
 def test_the_network_has_it_where_the_model_says_so() -> None:
@@ -61,11 +104,9 @@ def test_the_network_has_it_where_the_model_says_so() -> None:
     assert without.head is None
     names = with_head.state_dict().keys() - without.state_dict().keys()
     assert names == {f"head.{name}" for name in with_head.head.state_dict()}
-    with_head.load_state_dict(without.state_dict(), strict=False)
-    labels = torch.zeros(1, 3, 16, 16)
-    labels[:, 1] = 1
-    inputs = (torch.randn(1, 48, 4, 4), torch.tensor([500.0]), labels)
-    torch.testing.assert_close(with_head(*inputs).sample, without(*inputs).sample)
+    # It makes an image of the means of the blocks, the first channels of a latent.
+    assert len(with_head.conv_out.weight) == 3
+    assert len(without.conv_out.weight) == 48
 
 
 def test_files_name_it_only_where_it_is() -> None:

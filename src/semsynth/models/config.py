@@ -66,8 +66,8 @@ class ModelConfig(Config):
         augment_condition: how a training image was augmented (flip, scale and position of the crop,
             colors) is an input of the network, so that generated images do not show the
             augmentations (arXiv 2206.00364, appendix F.2).
-        pixel_head: width of a head that corrects the predicted image at the resolution of its
-            pixels, so that blocks of the codec ``haar`` fit together (0: none, as in the paper).
+        pixel_head: width of a head that draws the image at the resolution of its pixels, so that
+            no blocks of the codec ``haar`` are seen (0: none, as in the paper).
         image_channels: channels of the images; training takes those of its data.
         image_bits: their values are 0 to 2**image_bits - 1, which become -1 to 1; training takes
             those of its data, too. Neither is written where images are RGB of 8 bits, nor is

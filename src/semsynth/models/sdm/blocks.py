@@ -37,7 +37,7 @@ NormAct = Callable[[nn.Module, Tensor, SpadeInput | None, Modulation | None], Te
 ``compiled_norms``."""
 
 EPS = 1e-5
-_SPREAD_CHANNELS = 16  # of PixelHead, at each image pixel
+_FEATURES = 32  # of the network's last map that PixelHead sees
 
 # PyTorch's CPU kernel for channels_last is fast for maps of so many pixels, or groups of so many
 # channels. Otherwise it walks group by group in strips of channels; a strip that is shorter than a
@@ -306,54 +306,77 @@ def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) ->
 
 
 class PixelHead(nn.Module):
-    """A head that finishes the predicted image at the resolution of its pixels.
+    """A head that draws the image at the resolution of its pixels.
 
-    Behind the Haar codec a pixel of the latent is a block of 4 x 4 image pixels (with two levels),
-    and the last convolution predicts each block from features of its own. Edges across blocks then
-    do not fit exactly, and a grid is seen. This head sees the image across the borders of blocks:
+    Behind the Haar codec a pixel of the latent is a block of 4 x 4 image pixels (with two levels).
+    Where the last convolution predicts whole blocks, each from features of its own, they do not fit
+    together, and all of them may have one texture: a grid is seen, which adversarial training makes
+    stronger. This head knows nothing of where blocks begin:
 
-        x0 = x0' + encode(correction(decode(x0'), decode(x), spread(h)))
+        image = up(c) + convolutions(up(c), up(F h), image of x, labels)
 
-    where x0' is what the last convolution predicts, x the noisy latent, h the map that the last
-    convolution sees, and ``spread`` a learned rearrangement of channels to pixels (arXiv
-    1609.05158). The noise of x at each pixel is what fine texture without a grid is made of, and
-    where there is little noise, x has the detail that a narrow network cannot carry. The
-    correction's own last convolution starts at zero: a head that is added to a trained network
-    changes nothing at first.
+    where c is the means of the blocks, all that the last convolution predicts, h the map that it
+    sees, x the noisy latent, and labels the map of classes at each pixel. ``up`` is bilinear: it
+    has no power at the frequencies of blocks, so that equal features in all blocks give no pattern.
+    Detail comes from the noise of x at each pixel and the borders of classes, and where there is
+    little noise, from the image that x shows.
 
     Args:
         width_in: channels of the network's last map.
         channels: of the latent.
         side: image pixels that a latent pixel covers along a side, a power of two.
         width: channels of the head's maps.
+        label_channels: of the label map.
     """
 
-    def __init__(self, width_in: int, channels: int, side: int, width: int) -> None:
-        """Build it with fresh weights that correct nothing."""
+    def __init__(
+        self, width_in: int, channels: int, side: int, width: int, label_channels: int
+    ) -> None:
+        """Build it with fresh weights that leave the enlarged means of the blocks as they are."""
         super().__init__()
         colours = channels // side**2
         levels = side.bit_length() - 1
         self.side = side
         self._codec = HaarCodec(levels, colours) if levels else PixelCodec(colours)
-        self.spread = nn.Conv2d(width_in, _SPREAD_CHANNELS * side**2, 1)
-        self.conv1 = nn.Conv2d(2 * colours + _SPREAD_CHANNELS, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv3 = nn.Conv2d(width, colours, 3, padding=1)
-        nn.init.zeros_(self.conv3.weight)
-        nn.init.zeros_(self.conv3.bias)  # type: ignore[arg-type]
+        self.features = nn.Conv2d(width_in, _FEATURES, 1)
+        # No bias: no labels, all zeros, add nothing.
+        self.labels = nn.Conv2d(label_channels, width, 3, padding=1, bias=False)
+        self.first = nn.Conv2d(2 * colours + _FEATURES, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.third = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, colours, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def forward(self, h_BCHW: Tensor, latent_BCHW: Tensor, noisy_BCHW: Tensor) -> Tensor:
-        """Return the corrected latent, float32.
+    def forward(
+        self, h_BCHW: Tensor, means_BCHW: Tensor, noisy_BCHW: Tensor, labels_MCHW: Tensor | None
+    ) -> Tensor:
+        """Return the predicted latent, float32.
 
         Args:
             h_BCHW: the network's last map, activated.
-            latent_BCHW: what its last convolution predicts.
-            noisy_BCHW: the noisy latent, of the size of ``latent_BCHW``.
+            means_BCHW: what its last convolution predicts: as the first channels of a latent, the
+                means of the blocks times ``side``.
+            noisy_BCHW: the noisy latent.
+            labels_MCHW: what ``labels`` makes of the label maps of M masks, the batch having B / M
+                images of each; None of no mask at all.
         """
-        latent = latent_BCHW.float()  # the transform is exact in float32 alone
-        images = [self._codec.decode(x) for x in (latent, noisy_BCHW.float())]
-        spread = F.pixel_shuffle(self.spread(h_BCHW), self.side)
-        seen = torch.cat([*(image.to(spread.dtype) for image in images), spread], dim=1)
-        correction = F.silu(self.conv1(seen))
-        correction = self.conv3(F.silu(self.conv2(correction)))
-        return latent + self._codec.encode(correction.float())
+        image = self._up(means_BCHW.float() / self.side)
+        noisy = self._codec.decode(noisy_BCHW.float())  # exact in float32 alone
+        features = self._up(self.features(h_BCHW))
+        seen = torch.cat([image.to(features.dtype), noisy.to(features.dtype), features], dim=1)
+        x = self.first(seen)
+        if labels_MCHW is not None:
+            labels = labels_MCHW.to(x.dtype)
+            if labels.shape[2:] != x.shape[2:]:  # labels of latent pixels (``labels: nearest``)
+                labels = F.interpolate(labels, x.shape[2:], mode="nearest")
+            x = x + labels.repeat_interleave(len(x) // len(labels), 0)
+        x = F.silu(x)
+        x = x + F.silu(self.second(x))
+        x = x + F.silu(self.third(x))
+        return self._codec.encode(image + self.last(x).float())
+
+    def _up(self, x_BCHW: Tensor) -> Tensor:
+        if self.side == 1:
+            return x_BCHW
+        return F.interpolate(x_BCHW, scale_factor=float(self.side), mode="bilinear")

@@ -75,9 +75,12 @@ class Condition:
 
     Attributes:
         norms: one for each SPADE norm, in the order of the forward pass.
+        labels: what the head at the resolution of pixels sees, (M, C, H, W); None of no mask at
+            all, or without such a head.
     """
 
     norms: tuple[NormCondition, ...]
+    labels: Tensor | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -88,6 +91,8 @@ class Condition:
             for source in norm.sources
             for part in ((source,) if isinstance(source, Tensor) else source)
         }
+        if self.labels is not None:
+            parts[id(self.labels)] = self.labels.numel() * self.labels.element_size()
         return sum(parts.values())
 
     @classmethod
@@ -100,6 +105,7 @@ class Condition:
         if len(parts) == 1:
             return parts.pop()
         remaining = [[norm.sources[0] for norm in reversed(part.norms)] for part in parts]
+        seen = [part.labels for part in parts if part.labels is not None]
         parts.clear()
         norms: list[NormCondition] = []
         # Norms of one level share their map: joined once (a stored row keeps its ids valid).
@@ -115,7 +121,7 @@ class Condition:
                 scales, shifts = zip(*row, strict=True)
                 del row
                 norms.append(NormCondition(((torch.cat(scales), torch.cat(shifts)),)))
-        return cls(tuple(norms))
+        return cls(tuple(norms), torch.cat(seen) if seen else None)
 
 
 @_called_like_forward
@@ -141,7 +147,7 @@ def encode_condition(
         at_level = pyramid[level]
         source = own_memory(norm.modulation(at_level)) if index in cached else at_level
         norms.append(NormCondition((source,)))
-    return Condition(tuple(norms))
+    return Condition(tuple(norms), unet.head_labels(map_MKHW))
 
 
 def encode_masks(
@@ -276,7 +282,10 @@ def decode_sides(
         unet.run_decoder(part, embedding, skips, condition.norms, start=n_joint)
         for part, condition in zip(parts, conditions, strict=True)
     ]
-    return [unet.project_out(end, x_BCHW) for end in ends]
+    return [
+        unet.project_out(end, x_BCHW, condition.labels)
+        for end, condition in zip(ends, conditions, strict=True)
+    ]
 
 
 def _joining_pays(h: Tensor) -> bool:

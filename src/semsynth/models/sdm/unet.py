@@ -137,6 +137,11 @@ class SemanticUNet(ModelMixin, ConfigMixin):
     def _build_end(
         self, out_channels: int, embedding: int, augment_channels: int, head: tuple[int, int]
     ) -> None:
+        side, width = head
+        self.head: PixelHead | None = None
+        if width:
+            self.head = PixelHead(self.widths[0], self.channels, side, width, self.label_channels)
+            out_channels //= side**2  # the means of the head's blocks
         self.norm_out = GroupNorm(norm_groups(self.widths[0]), self.widths[0])
         self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
@@ -145,7 +150,6 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             # No bias: all zeros, as in sampling, have no effect, so that they need not be given.
             self.augment_in = nn.Linear(augment_channels, embedding, bias=False)
             nn.init.zeros_(self.augment_in.weight)
-        self.head = PixelHead(self.widths[0], self.channels, *head) if head[1] else None
 
     def _build_encoder(
         self, blocks: int, embedding: int, dropout: float, attention: Any
@@ -237,9 +241,9 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         """
         h, skips, embedding = self._encode_image(x_BCHW, t_B, augment_params_BA)
         if null is None:
-            conditions = self._norm_inputs(condition)
+            conditions, labels = self._norm_inputs(condition)
             h = self.run_decoder(h, embedding, skips, conditions)
-            outputs = [self.project_out(h, x_BCHW)]
+            outputs = [self.project_out(h, x_BCHW, labels)]
         else:
             sides = [
                 encode_condition(self, side, cache_bytes=0) if isinstance(side, Tensor) else side
@@ -300,11 +304,18 @@ class SemanticUNet(ModelMixin, ConfigMixin):
                 norms += [(first, level), (second, level - 1)]
         return norms
 
-    def _norm_inputs(self, condition: Condition | Tensor) -> Sequence[SpadeInput]:
+    def head_labels(self, map_MKHW: Tensor) -> Tensor | None:
+        """Return what the head sees of label maps (``label_input``); None without a head."""
+        return None if self.head is None else self.head.labels(map_MKHW)
+
+    def _norm_inputs(
+        self, condition: Condition | Tensor
+    ) -> tuple[Sequence[SpadeInput], Tensor | None]:
+        """Return the inputs of ``spade_norms``, and the head's."""
         if not isinstance(condition, Tensor):
-            return condition.norms
+            return condition.norms, condition.labels
         pyramid = self.label_pyramid(condition)
-        return [pyramid[level] for _, level in self.spade_norms()]
+        return [pyramid[level] for _, level in self.spade_norms()], self.head_labels(condition)
 
     def _run(self, level: int, module: nn.Module, *args: Any) -> Tensor:
         recompute = self.gradient_checkpointing and level < self.checkpoint_levels
@@ -362,11 +373,14 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             h = self._run(level, stages[step - 1], joined, embedding, by_step[step])
         return h
 
-    def project_out(self, h: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Return the prediction, (B, out_channels, H, W), of the decoder's last map ``h``."""
+    def project_out(self, h: Tensor, x_BCHW: Tensor, labels_MCHW: Tensor | None) -> Tensor:
+        """Return the prediction, (B, out_channels, H, W), of the decoder's last map ``h``.
+
+        ``labels_MCHW`` are those of ``head_labels``; None of no mask at all, or without a head.
+        """
         h = F.silu(self.norm_out(h))
         out: Tensor = self.conv_out(h)
-        return out if self.head is None else self.head(h, out, x_BCHW)
+        return out if self.head is None else self.head(h, out, x_BCHW, labels_MCHW)
 
     def _split_by_stage(self, conditions: Sequence[SpadeInput]) -> list[tuple[SpadeInput, ...]]:
         """Return the conditions of the middle and of each stage of the decoder."""

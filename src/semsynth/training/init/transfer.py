@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from semsynth.pipelines.formats.model_file import ModelFile, meta_network
 # Settings that decide the shapes of layers that see neither labels nor the codec's channels.
 _BODY = ("base_channels", "channel_mult", "blocks_per_level", "head_channels", "spade_hidden",
          "label_features")  # fmt: skip
+_AT_PIXELS = "head.labels.weight"  # reads labels pixel by pixel, whatever others see of a patch
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def transfer_weights(
     class gives the same sum.
 
     The first and last convolution are transferred where the codecs are the same, and the last only
-    where the networks predict the same.
+    where the networks predict the same; so is a head at the resolution of pixels of one width.
 
     Args:
         unet: freshly initialized; what cannot be transferred stays so.
@@ -95,8 +97,8 @@ def transfer_weights(
     """
     old = meta_network(source)
     columns = {name for name in label_readers(unet) if name in label_readers(old)}
-    reason = _ends(source, model, diffusion)
     state = unet.state_dict()
+    reason = _ends(source, model, diffusion, state)
     fresh: dict[str, str] = {}
     count = 0
     for name, value in state.items():
@@ -106,7 +108,8 @@ def transfer_weights(
             continue
         theirs = theirs.detach().to(value.device, torch.float32)
         if name in columns:
-            theirs = _columns(theirs, old, unet, match)
+            patches = (1, 1) if name == _AT_PIXELS else (old.label_patch, unet.label_patch)
+            theirs = _columns(theirs, old, unet, match, patches)
         if name.startswith("conv_out."):
             rows = min(len(value), len(theirs))  # with or without a learned variance
             theirs = torch.cat([theirs[:rows], value[rows:]])
@@ -117,9 +120,11 @@ def transfer_weights(
 
 def label_readers(unet: SemanticUNet) -> list[str]:
     """Return the names of the weights whose columns (axis 1) are those of the label map."""
+    head = [] if unet.head is None else [_AT_PIXELS]
     if isinstance(unet.label_conv, nn.Conv2d):
-        return ["label_conv.weight"]
-    return [name for name, _ in unet.named_parameters() if name.endswith(".shared.weight")]
+        return ["label_conv.weight", *head]
+    names = [name for name, _ in unet.named_parameters() if name.endswith(".shared.weight")]
+    return names + head
 
 
 def attention_levels(model: ModelConfig) -> list[int]:
@@ -127,17 +132,21 @@ def attention_levels(model: ModelConfig) -> list[int]:
     return [2**i for i in range(len(model.channel_mult)) if 2**i in model.attention_factors]
 
 
-def _ends(source: ModelFile, model: ModelConfig, diffusion: DiffusionConfig) -> dict[str, str]:
-    """Return the parameters of the first and last convolution that stay fresh, and why."""
+def _ends(
+    source: ModelFile, model: ModelConfig, diffusion: DiffusionConfig, names: Iterable[str]
+) -> dict[str, str]:
+    """Return which of the first and last layers' parameters stay fresh, and why."""
     ours, theirs = codec_name(model), codec_name(source.model)
-    kinds = ("weight", "bias")
     if ours != theirs:
-        why = f"codec {theirs} there, {ours} here"
-        return {f"{end}.{kind}": why for end in ("conv_in", "conv_out") for kind in kinds}
-    if source.diffusion.prediction != diffusion.prediction:
+        ends, why = ("conv_in.", "conv_out.", "head."), f"codec {theirs} there, {ours} here"
+    elif source.diffusion.prediction != diffusion.prediction:
+        ends = ("conv_out.", "head.")
         why = f"prediction {source.diffusion.prediction} there, {diffusion.prediction} here"
-        return {f"conv_out.{kind}": why for kind in kinds}
-    return {}
+    elif source.model.pixel_head not in (0, model.pixel_head):
+        ends, why = ("head.",), f"width {source.model.pixel_head} there, {model.pixel_head} here"
+    else:
+        return {}
+    return {name: why for name in names if name.startswith(ends)}
 
 
 def codec_name(model: ModelConfig) -> str:
@@ -151,17 +160,26 @@ def codec_name(model: ModelConfig) -> str:
     return f"{name} of {model.image_channels} channels of {model.image_bits} bits"
 
 
-def _columns(weight: Tensor, old: SemanticUNet, unet: SemanticUNet, match: LabelMapping) -> Tensor:
-    """Return (out, ours x patch^2, kh, kw) of (out, theirs x patch^2, kh, kw)."""
+def _columns(
+    weight: Tensor,
+    old: SemanticUNet,
+    unet: SemanticUNet,
+    match: LabelMapping,
+    patches: tuple[int, int],
+) -> Tensor:
+    """Return (out, ours x patch^2, kh, kw) of (out, theirs x patch^2, kh, kw).
+
+    ``patches`` are the sides of their patches of labels and of ours.
+    """
     out, size = len(weight), weight.shape[2:]
-    by_label = weight.view(out, old.label_channels, old.label_patch, old.label_patch, *size)
+    by_label = weight.view(out, old.label_channels, patches[0], patches[0], *size)
     classes = old.label_channels - old.instance_edges
     average = by_label[:, :classes].mean(1)
     parts = [by_label[:, list(group)].mean(1) if group else average for group in match.channels]
     if unet.instance_edges:
         edges = by_label[:, -1]
         parts.append(edges if old.instance_edges else torch.zeros_like(edges))
-    shares = patch_shares(old.label_patch, unet.label_patch).to(weight)
+    shares = patch_shares(*patches).to(weight)
     ours = torch.einsum("ai,bj,okijyx->okabyx", shares, shares, torch.stack(parts, 1))
     return ours.reshape(out, -1, *size)
 
