@@ -138,7 +138,8 @@ def _ends(
     """Return which of the first and last layers' parameters stay fresh, and why."""
     ours, theirs = codec_name(model), codec_name(source.model)
     if ours != theirs:
-        ends, why = ("conv_in.", "conv_out.", "head."), f"codec {theirs} there, {ours} here"
+        ends: tuple[str, ...] = ("conv_in.", "conv_out.", "head.")
+        why = f"codec {theirs} there, {ours} here"
     elif source.diffusion.prediction != diffusion.prediction:
         ends = ("conv_out.", "head.")
         why = f"prediction {source.diffusion.prediction} there, {diffusion.prediction} here"
