@@ -44,11 +44,6 @@ class RunningApp:
 
     Attributes:
         url: its address, with the token.
-
-    Example:
-        >>> app = semsynth.launch_app("run")  # doctest: +SKIP
-        >>> app  # in a notebook: the studio; elsewhere open app.url  # doctest: +SKIP
-        >>> app.close()  # doctest: +SKIP
     """
 
     def __init__(self, config: AppConfig, height: int = 900) -> None:
@@ -136,9 +131,6 @@ def launch_app(
 
     Raises:
         UserError: see ``RunningApp``; or a flag that there is not.
-
-    Example:
-        >>> app = semsynth.launch_app("nuclei")  # doctest: +SKIP
     """
     height = flags.pop("height", 900)
     names = ("host", "port", "root_path", "allow_host", "token", "device")
@@ -188,12 +180,21 @@ def serve(config: AppConfig, announce: Any) -> None:
 
 
 def _make(config: AppConfig, framed: bool) -> tuple[Studio, Any]:
+    from semsynth.data.dataset import PreparedDataset
+    from semsynth.pipelines.formats.pretrained import find_model
+
+    for name in config.model:  # what is wrong is said before anything is loaded
+        find_model(name)
+    if config.data is not None:
+        PreparedDataset.open(config.data)
+
     import uvicorn
 
     from semsynth.app.server import build
     from semsynth.app.studio import Studio
 
     studio = Studio(config)
+    studio.warm()
     settings = uvicorn.Config(
         build(studio, framed),
         log_level="warning",

@@ -155,7 +155,8 @@ class Guard:
         The page is public code; what it was given before, it keeps over a reload.
         """
         path = scope["path"]
-        if self.token is None or path.startswith("/static/"):
+        limited.public = path.startswith("/static/")
+        if self.token is None or limited.public:
             return None
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         given = headers.get(TOKEN_HEADER) or query.get("token", [""])[0]
@@ -176,7 +177,8 @@ class Guard:
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        headers.setdefault("Cache-Control", "no-store")
+        # Code may be kept, if it is asked whether there is newer.
+        headers.setdefault("Cache-Control", "no-cache" if limited.public else "no-store")
         if limited.cookie:
             headers["Set-Cookie"] = f"{limited.cookie}; Path={self.root}/"
 
@@ -189,6 +191,7 @@ class _Limited:
     ) -> None:
         self._receive, self._send, self._finish = receive, send, finish
         self.cookie = ""
+        self.public = False
         self.status = 0
         self.started = False
         self._received = 0

@@ -18,6 +18,7 @@ from semsynth.app.refused import Refused
 from semsynth.app.render import Order, prepare
 from semsynth.app.requests import HANDLERS, answer_of, file_part, json_body, json_part
 from semsynth.app.results import Result, Upload
+from semsynth.app.routes import routes as more_routes
 from semsynth.app.security import ASGIApp, Guard
 from semsynth.app.studio import Studio
 from semsynth.app.uploads import encode_png, read_mask, read_photo, read_region
@@ -45,7 +46,11 @@ def build(studio: Studio, framed: bool = False) -> ASGIApp:
 
 
 def routes(studio: Studio) -> list[Any]:
-    """Return all routes of a studio."""
+    """Open what the configuration names beside models, and return all routes of a studio.
+
+    Raises:
+        UserError: data, segmenter or folder of pairs that cannot be used.
+    """
     own = _Endpoints(studio)
     return [
         Route("/", own.page),
@@ -55,6 +60,7 @@ def routes(studio: Studio) -> list[Any]:
         Route("/api/cancel", own.cancel, methods=["POST"]),
         Route("/api/upload", own.upload, methods=["POST"]),
         Route("/api/uploads/{id}/image", own.uploaded),
+        *more_routes(studio),
         Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
     ]
 

@@ -6,11 +6,13 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from semsynth.app.config import MAX_SIDE, MAX_UPLOAD_BYTES, AppConfig
 from semsynth.app.models import StudioModel, open_models
 from semsynth.app.queue import SamplerQueue, Turn
 from semsynth.app.refused import Refused
-from semsynth.app.render import Source, check_source
+from semsynth.app.render import Order, Source, check_source, prepare
 from semsynth.app.results import Result, ResultStore
 from semsynth.core.version import __version__
 from semsynth.data.labels import Array
@@ -104,6 +106,17 @@ class Studio:
         turn = Turn(client, lane, number, live, work)
         self.queue.submit(turn)
         return turn
+
+    def warm(self) -> None:
+        """Let the worker make an image of each fast model, so that no page waits for a first one.
+
+        PyTorch chooses and prepares its kernels then, and Diffusers loads the scheduler.
+        """
+        for model in self.models.values():
+            mask = np.full(model.size, model.labels.trainable[0].id)
+            order = Order(client="studio", lane=model.id, number=0, quality="live")
+            if model.evaluations:
+                self.submit(prepare(model, order, mask).run, "studio", model.id)
 
     def keep(self, result: Result) -> Result:
         """Keep a result, and return it."""

@@ -165,19 +165,24 @@ def labels_yaml(source: Source) -> str:
     """
     if source.label_file is not None:
         return _LABELS_HEAD + source.label_file.to_yaml()
-    labels = source.labels
+    return _LABELS_HEAD + yaml_of(source.labels, source.name, source.licence)
+
+
+def yaml_of(labels: LabelSet, name: str, licence: str) -> str:
+    """Return a labels.yaml for masks of the ids of these labels."""
     entries: dict[int, Any] = {}
     for label in labels.labels:
         entry: dict[str, Any] = {"name": label.name, "color": list(label.color)}
         if label.thing:
             entry["thing"] = True
         entries[label.id] = entry
-    content: dict[str, Any] = {"name": source.name, "licence": source.licence}
+    content: dict[str, Any] = {"name": name, "licence": licence}
     if labels.ignore_id is not None:
         content["ignore"] = labels.ignore_id
     content["labels"] = entries
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return f"{_LABELS_HEAD}{text}"
+    return str(
+        yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    )
 
 
 def choose_for_sheet(records: Sequence[ImageRecord], limit: int = 12) -> list[ImageRecord]:

@@ -226,16 +226,30 @@ def open_judges(
         given.check([network.names for network in networks], labels)
     judges = []
     for network in networks:
-        match = match_names(network.names, labels, given)
-        if not match.pairs:
-            theirs, ours = list(network.names), [label.name for label in labels.trainable]
-            raise UserError(
-                f"--segmenter {network.name}: has no class of the data (it has "
-                f"{abbreviate(theirs, 5)}; the data have {abbreviate(ours, 5)}); give --label-map"
-            )
-        judges.append(Judge(network, labels, match))
+        judges.append(judge_of(network, labels, given))
         _say_what_is_left_out(judges[-1])
     return judges
+
+
+def judge_of(network: Network, labels: LabelSet, given: LabelMap | None = None) -> Judge:
+    """Return a network as the judge of images with these labels.
+
+    Args:
+        network: what predicts.
+        labels: of the data.
+        given: what ``--label-map`` says.
+
+    Raises:
+        UserError: it has no class of the data.
+    """
+    match = match_names(network.names, labels, given)
+    if not match.pairs:
+        theirs, ours = list(network.names), [label.name for label in labels.trainable]
+        raise UserError(
+            f"--segmenter {network.name}: has no class of the data (it has "
+            f"{abbreviate(theirs, 5)}; the data have {abbreviate(ours, 5)}); give --label-map"
+        )
+    return Judge(network, labels, match)
 
 
 def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> Json:

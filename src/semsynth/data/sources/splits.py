@@ -169,7 +169,7 @@ def draw_splits(
     """Complete splits: draw val where no image has it.
 
     Published train, val and test stay. If there is train alone, or images of no split, or of train
-    and val in one (trainval), a share of those is held out.
+    and val in one (trainval), a share of those is held out; of a single image nothing is.
 
     Args:
         config: ``held_share``, ``group_by`` and ``seed`` decide what is drawn.
@@ -190,7 +190,10 @@ def draw_splits(
         for stem, is_fixed in zip(stems, fixed, strict=True)
     ]
     free_groups = [group for group, is_fixed in zip(groups, fixed, strict=True) if not is_fixed]
-    drawn = split_by_group(free_groups, config.held_share, config.seed) if free_groups else {}
+    # One image alone cannot be held out; who asks for it is told so.
+    alone = len(free_groups) == 1 and config.val_share is None
+    share = 0.0 if alone else config.held_share
+    drawn = split_by_group(free_groups, share, config.seed) if free_groups else {}
     sides = [
         Side(
             str("train" if split in (None, "trainval") else split) if is_fixed else drawn[group],
@@ -201,7 +204,7 @@ def draw_splits(
     ]
     words = f"val is drawn (--val-share {config.held_share:g})" if drawn else ""
     words = "all are train (--val-share 0)" if drawn and not config.held_share else words
-    return sides, words
+    return sides, "val is empty: there is one image" if alone else words
 
 
 def group_of(stem: str, group_by: str | None) -> str:

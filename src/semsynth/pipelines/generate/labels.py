@@ -103,12 +103,7 @@ def translate_labels(
     ours = data.labels
     if given is None and _key(ours) == _key(model):
         return None
-    wanted = None
-    if given is not None:
-        wanted = {name: [] if theirs is None else [theirs] for name, theirs in given.items()}
-    # Labels without a channel, the ignored one among them, may have a match like all others.
-    named = LabelSet.from_names(ours.names, colors={one.id: one.color for one in ours.labels})
-    match = match_labels(named, model, wanted, str(label_map))
+    match = _match(ours, model, given, str(label_map))
     counts = _masks_with(data, masks)
     names, missing = _decide(ours, match, counts)
     if given is None and not missing and _are_the_same(ours, model, names):
@@ -124,7 +119,38 @@ def translate_labels(
             "(nothing after the colon: its pixels become unlabelled)"
         )
     _check_unlabelled(data, model, names, match)
-    return Translation(names, _to_model(ours, model, names), _kept(ours, names))
+    return Translation(names, model_ids(ours, model, names, model.ignore_id), _kept(ours, names))
+
+
+def name_labels(
+    ours: LabelSet, model: LabelSet, used: Mapping[int, int], label_map: Path | None = None
+) -> tuple[Names, list[str]]:
+    """Return what labels of the data are for a model, as ``translate_labels`` decides it.
+
+    Args:
+        ours: the labels of the data.
+        model: the labels that the model was trained with.
+        used: of each id, whether (above 0) it is in the masks.
+        label_map: the user's list, see ``read_given``.
+
+    Returns:
+        Of each label in the masks the model's name (None: unlabelled); and the labels that have no
+        counterpart.
+
+    Raises:
+        UserError: an unknown name in the user's list.
+    """
+    match = _match(ours, model, read_given(label_map), str(label_map))
+    return _decide(ours, match, used)
+
+
+def _match(ours: LabelSet, model: LabelSet, given: Names | None, where: str) -> LabelMapping:
+    wanted = None
+    if given is not None:
+        wanted = {name: [] if theirs is None else [theirs] for name, theirs in given.items()}
+    # Labels without a channel, the ignored one among them, may have a match like all others.
+    named = LabelSet.from_names(ours.names, colors={one.id: one.color for one in ours.labels})
+    return match_labels(named, model, wanted, where)
 
 
 def _key(labels: LabelSet) -> tuple[Any, ...]:
@@ -199,10 +225,14 @@ def _check_unlabelled(
         )
 
 
-def _to_model(ours: LabelSet, model: LabelSet, names: Names) -> Ids:
+def model_ids(ours: LabelSet, model: LabelSet, names: Names, unlabelled: int | None) -> Ids:
+    """Return the model's id of each id of the data; 0 for those that are not in ``names``.
+
+    ``unlabelled`` is what labels become that are nothing for the model; None: there are none.
+    """
     ids: dict[str | None, int] = {label.name: label.id for label in model.labels}
-    if model.ignore_id is not None:
-        ids[None] = model.ignore_id
+    if unlabelled is not None:
+        ids[None] = unlabelled
     lut = np.zeros(ours.max_id + 1, np.uint16)
     for label in ours.labels:
         if label.name in names:  # it is in the masks

@@ -17,6 +17,7 @@ import { MaskDocument } from "./document.js";
 import { Out } from "./out.js";
 import { encodeGrey } from "./png.js";
 import { Session } from "./session.js";
+import { starter } from "./starter.js";
 import { OF_THE_IMAGE, Settings } from "./settings.js";
 import { Strip, restored, stored } from "./strip.js";
 import { makeTools } from "./tools.js";
@@ -104,7 +105,7 @@ class Studio {
     if (keys.has("compare")) this.#compareChanged();
     this.redraw();
     if (!this.state) return;
-    this.session.save("settings", this.settings.values());
+    this.session.save("settings", { ...this.settings.values(), modelName: this.model?.name });
     if (this.quiet || ![...keys].some((key) => OF_THE_IMAGE.has(key))) return;
     if (this.settings.live) this.generator.make("live");
     else this.#stale(true);
@@ -152,7 +153,7 @@ class Studio {
     this.check.clear();
     this.layers.redo();
     this.panes.mask.draw();
-    showError(null);
+    showError(null); // the next image came: what was wrong is over
     const size = `${result.bitmap.width}×${result.bitmap.height}`;
     this.tell([`${size} in ${result.seconds.toFixed(2)} s`, `seed ${result.request.seed}`, result.note].filter(Boolean).join(" · "));
     $("image").setAttribute("aria-label", `Generated image, seed ${result.request.seed}`);
@@ -160,9 +161,13 @@ class Studio {
     this.#stale();
   }
 
-  /** Say where the image is of an older mask. */
+  /** Say where the image is of an older mask, and where the mask is not of the model's size. */
   #stale(always = false) {
-    const { result, document: map, settings } = this;
+    const { result, document: map, settings, model } = this;
+    const size = `${map.width}×${map.height}`;
+    const [height, width] = model?.max_size ?? [map.height, map.width];
+    const scaled = map.width > width || map.height > height;
+    $("mask-note").textContent = scaled ? `${size}, scaled for the model (${width}×${height})` : size;
     const old = result && (always || !result.map.equals(map.map));
     $("image-note").textContent = old && !settings.live ? "older than the mask: press Enter" : (result?.quality === "final" ? "final" : "");
   }
@@ -216,7 +221,7 @@ class Studio {
 
   /** A mask in place of the one that is drawn. `item` of the data: its image lies below. */
   open(width, height, ids, item = null) {
-    const source = item ? { id: item.id, name: item.stem, path: `api/data/${item.id}/image` } : null;
+    const source = item && item.image !== false ? { id: item.id, name: item.stem, path: `api/data/${item.id}/image` } : null;
     const changed = { keep: null, maskSource: item?.id ?? null, source };
     if (!source) changed.useSource = false;
     this.quiet = true;
@@ -318,7 +323,9 @@ class Studio {
     this.quiet = true;
     const kept = (await this.session.load("settings")) ?? {};
     const usual = state.models.find((model) => model.default) ?? state.models[0];
-    if (!this.models.has(kept.model)) Object.assign(kept, { model: usual.id, keep: null });
+    const same = state.models.find(({ name }) => name === kept.modelName);
+    if (!same) kept.keep = null; // a server of other models: its results are not this one's
+    kept.model = (same ?? usual).id;
     if (!this.models.has(kept.compare)) kept.compare = "";
     if (!(kept.tool in this.tools) || kept.tool === "stamp") kept.tool = "brush";
     this.state = state;
@@ -362,7 +369,7 @@ class Studio {
     return true;
   }
 
-  /** The first mask: one of the data, else all of one class. */
+  /** The first mask: one of the data, else one that is made. */
   async #first() {
     const [height, width] = this.model.size;
     const parameters = { offset: 0, limit: 1, model: this.settings.model };
@@ -372,7 +379,7 @@ class Studio {
     } catch (error) {
       this.complain(error);
     }
-    this.open(width, height, IdMap.filled(width, height, this.labels.usable[0]?.id ?? 0).ids);
+    this.open(width, height, starter(width, height, this.labels).ids);
   }
 }
 

@@ -4,6 +4,7 @@ import { $, make, options, percent } from "./dom.js";
 import { decodeIds } from "./png.js";
 
 const PAGE = 24;
+const AGAIN = 1500; // milliseconds, while the server counts
 const DRAG_FROM = 6; // pixels that a pointer moves before a press is a drag
 
 /** A list that is fetched page by page; the newest filter wins. */
@@ -40,6 +41,7 @@ class Paged {
 export class Browse {
   constructor(studio) {
     this.studio = studio;
+    this.shown = null;
     this.data = new Paged(studio, "api/data", $("data-list"), $("data-more"), (item) => this.#item(item));
     this.objects = new Paged(studio, "api/objects", $("objects-list"), $("objects-more"), (object) => this.#object(object));
     $("data-split").addEventListener("change", () => this.#data());
@@ -59,13 +61,22 @@ export class Browse {
     const { name, splits, classes, labels_match: match } = state.data;
     $("data-note").textContent = [name, match].filter(Boolean).join(". ");
     options($("data-split"), [["", "all"], ...Object.entries(splits).map(([split, n]) => [split, `${split} (${n})`])]);
-    const pairs = classes.map(({ id, share, images }) => [id, `${labels.name(id)} · ${images} · ${percent(share)}`]);
-    options($("data-class"), [["", "any, rare first"], ...pairs]);
-    options($("objects-class"), [["", "any, rare first"], ...pairs]);
+    this.#classes($("data-class"), classes);
+    this.#classes($("objects-class"), classes);
+  }
+
+  /** Classes with what is known of each: share of the pixels, masks or objects that have it. */
+  #classes(select, classes) {
+    const pairs = classes.map(({ id, share, images, objects }) => {
+      const facts = [images ?? objects, typeof share === "number" ? percent(share) : null];
+      return [id, [this.studio.labels.name(id), ...facts.filter((fact) => fact !== null && fact !== undefined)].join(" · ")];
+    });
+    options(select, [["", "any, rare first"], ...pairs]);
   }
 
   /** A panel is shown: fetch what it lists, the first time and while the server still counts. */
   async open(panel) {
+    this.shown = panel;
     if (!this.studio.state?.data) return;
     if (panel === "data" && !this.dataDone) this.dataDone = await this.#data();
     if (panel === "objects" && !this.objectsDone) this.objectsDone = await this.#objects();
@@ -78,22 +89,39 @@ export class Browse {
 
   async #data() {
     const page = await this.data.reset({ split: $("data-split").value, class: $("data-class").value });
-    return this.#indexed(page, $("data-note"), this.studio.state.data.name);
+    const match = page?.labels_match ?? this.studio.state.data.labels_match;
+    return this.#came(page, "data", [this.studio.state.data.name, match]);
   }
 
   async #objects() {
     const page = await this.objects.reset({ class: $("objects-class").value });
-    return this.#indexed(page, $("objects-note"), "Drag one to the mask; or choose it, then click where it goes (Escape: none)");
+    return this.#came(page, "objects", ["Drag one to the mask; or choose it, then click where it goes (Escape: none)"]);
   }
 
-  #indexed(page, note, text) {
+  /** Tell what a page says; returns whether it is complete. */
+  #came(page, panel, lines) {
     if (!page) return false;
+    if (page.classes) this.#classes($(`${panel}-class`), page.classes);
     const counted = page.indexed === undefined || page.indexed >= page.of;
-    const { labels_match: match } = this.studio.state.data;
-    const parts = [text, note === $("data-note") ? match : "", counted ? "" : `Counted ${page.indexed} of ${page.of} masks so far`, page.problem];
-    note.textContent = parts.filter(Boolean).join(". ");
-    if (!page.items.length && counted) note.textContent += " None here.";
+    const parts = [...lines, counted ? "" : `Counted ${page.indexed} of ${page.of} masks so far`, page.problem, page.line];
+    if (!page.items.length && counted) parts.push("None here");
+    $(`${panel}-note`).textContent = parts.filter(Boolean).map((part) => part.replace(/\.$/, "")).join(". ");
+    if (!counted) setTimeout(() => this.#watch(panel), AGAIN);
     return counted;
+  }
+
+  /** What is listed stays until all is counted; then it is listed anew, rare classes first. */
+  async #watch(panel) {
+    if (this.shown !== panel) return;
+    try {
+      const parameters = { model: this.studio.settings.model, offset: 0, limit: 1 };
+      const { indexed, of } = await this.studio.api.json(`api/${panel}`, { parameters });
+      if (indexed >= of) return this.open(panel);
+      $(`${panel}-note`).textContent = $(`${panel}-note`).textContent.replace(/Counted \d+/, `Counted ${indexed}`);
+      setTimeout(() => this.#watch(panel), AGAIN);
+    } catch {
+      // the list says it when it is asked for more
+    }
   }
 
   #item(item) {

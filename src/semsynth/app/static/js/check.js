@@ -45,13 +45,13 @@ export class Check {
     if (result !== this.studio.result) return;
     const [map, wrong] = await Promise.all([decodeIds(bytesOf(answer.map)), decodeIds(bytesOf(answer.disagreement))]);
     this.judged = { map, wrong };
-    const mean = answer.miou === null ? "no class to compare" : `mean IoU ${percent(answer.miou)}`;
-    $("judge-line").textContent = `${answer.judge}: ${mean}`;
+    const mean = typeof answer.miou !== "number" ? "no class to compare" : `mean IoU ${percent(answer.miou)}`;
+    $("judge-line").textContent = [`${answer.judge}: ${mean}`, answer.line].filter(Boolean).join(". ");
     $("judge-classes").replaceChildren(...answer.classes.map(({ id, iou }) => {
       const bar = make("meter", { min: 0, max: 1, value: iou ?? 0, aria: { label: `IoU of ${labels.name(id)}` } });
       const swatch = make("span", { className: "swatch" });
       swatch.style.background = labels.css(id);
-      return make("tr", {}, make("td", {}, swatch, labels.name(id)), make("td", {}, bar, iou === null ? "none" : percent(iou)));
+      return make("tr", {}, make("td", {}, swatch, labels.name(id)), make("td", {}, bar, typeof iou === "number" ? percent(iou) : "none"));
     }));
     $("judge-result").hidden = false;
     if (settings.overlay === "none") settings.set({ overlay: "disagreement" });

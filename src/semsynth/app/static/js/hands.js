@@ -35,7 +35,9 @@ export class Hands {
 
   #down(pane, event) {
     event.preventDefault();
-    pane.canvas.focus({ preventScroll: true });
+    // Keys are the studio's from now on, no longer those of a field.
+    if (pane.canvas.tabIndex >= 0) pane.canvas.focus({ preventScroll: true });
+    else document.activeElement?.blur();
     this.#release();
     this.keys = false;
     pane.canvas.setPointerCapture(event.pointerId);

@@ -21,7 +21,6 @@ export class Layers {
     this.tile = squares();
     this.mask = new ColorLayer();
     this.pending = new ColorLayer(); // drawn since the image was made
-    this.region = new ColorLayer(); // to be made anew
     this.source = null; // ImageBitmap of the real image
     this.overlay = null; // canvas of what the judge saw
     this.compared = null;
