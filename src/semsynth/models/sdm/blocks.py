@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.core.rng import derive_seed
-from semsynth.models.codecs.codec import HaarCodec, PixelCodec
 
 Modulation = tuple[Tensor, Tensor]
 """1 + gamma and beta of one norm, each (M, C, H, W)."""
@@ -37,7 +36,6 @@ NormAct = Callable[[nn.Module, Tensor, SpadeInput | None, Modulation | None], Te
 ``compiled_norms``."""
 
 EPS = 1e-5
-_FEATURES = 32  # of the network's last map that PixelHead sees
 
 # PyTorch's CPU kernel for channels_last is fast for maps of so many pixels, or groups of so many
 # channels. Otherwise it walks group by group in strips of channels; a strip that is shorter than a
@@ -303,80 +301,3 @@ def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) ->
     angles = t_B.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
     embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
     return F.pad(embedding, (0, width % 2))
-
-
-class PixelHead(nn.Module):
-    """A head that draws the image at the resolution of its pixels.
-
-    Behind the Haar codec a pixel of the latent is a block of 4 x 4 image pixels (with two levels).
-    Where the last convolution predicts whole blocks, each from features of its own, they do not fit
-    together, and all of them may have one texture: a grid is seen, which adversarial training makes
-    stronger. This head knows nothing of where blocks begin:
-
-        image = up(c) + convolutions(up(c), up(F h), image of x, labels)
-
-    where c is the means of the blocks, all that the last convolution predicts, h the map that it
-    sees, x the noisy latent, and labels the map of classes at each pixel. ``up`` is bilinear: it
-    has no power at the frequencies of blocks, so that equal features in all blocks give no pattern.
-    Detail comes from the noise of x at each pixel and the borders of classes, and where there is
-    little noise, from the image that x shows.
-
-    Args:
-        width_in: channels of the network's last map.
-        channels: of the latent.
-        side: image pixels that a latent pixel covers along a side, a power of two.
-        width: channels of the head's maps.
-        label_channels: of the label map.
-    """
-
-    def __init__(
-        self, width_in: int, channels: int, side: int, width: int, label_channels: int
-    ) -> None:
-        """Build it with fresh weights that leave the enlarged means of the blocks as they are."""
-        super().__init__()
-        colours = channels // side**2
-        levels = side.bit_length() - 1
-        self.side = side
-        self._codec = HaarCodec(levels, colours) if levels else PixelCodec(colours)
-        self.features = nn.Conv2d(width_in, _FEATURES, 1)
-        # No bias: no labels, all zeros, add nothing.
-        self.labels = nn.Conv2d(label_channels, width, 3, padding=1, bias=False)
-        self.first = nn.Conv2d(2 * colours + _FEATURES, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.third = nn.Conv2d(width, width, 3, padding=1)
-        self.last = nn.Conv2d(width, colours, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
-
-    def forward(
-        self, h_BCHW: Tensor, means_BCHW: Tensor, noisy_BCHW: Tensor, labels_MCHW: Tensor | None
-    ) -> Tensor:
-        """Return the predicted latent, float32.
-
-        Args:
-            h_BCHW: the network's last map, activated.
-            means_BCHW: what its last convolution predicts: as the first channels of a latent, the
-                means of the blocks times ``side``.
-            noisy_BCHW: the noisy latent.
-            labels_MCHW: what ``labels`` makes of the label maps of M masks, the batch having B / M
-                images of each; None of no mask at all.
-        """
-        image = self._up(means_BCHW.float() / self.side)
-        noisy = self._codec.decode(noisy_BCHW.float())  # exact in float32 alone
-        features = self._up(self.features(h_BCHW))
-        seen = torch.cat([image.to(features.dtype), noisy.to(features.dtype), features], dim=1)
-        x = self.first(seen)
-        if labels_MCHW is not None:
-            labels = labels_MCHW.to(x.dtype)
-            if labels.shape[2:] != x.shape[2:]:  # labels of latent pixels (``labels: nearest``)
-                labels = F.interpolate(labels, x.shape[2:], mode="nearest")
-            x = x + labels.repeat_interleave(len(x) // len(labels), 0)
-        x = F.silu(x)
-        x = x + F.silu(self.second(x))
-        x = x + F.silu(self.third(x))
-        return self._codec.encode(image + self.last(x).float())
-
-    def _up(self, x_BCHW: Tensor) -> Tensor:
-        if self.side == 1:
-            return x_BCHW
-        return F.interpolate(x_BCHW, scale_factor=float(self.side), mode="bilinear")

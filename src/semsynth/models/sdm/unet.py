@@ -22,7 +22,6 @@ from semsynth.models.config import Compile
 from semsynth.models.sdm.blocks import (
     Attention,
     GroupNorm,
-    PixelHead,
     ResBlock,
     SpadeInput,
     SpadeNorm,
@@ -32,6 +31,7 @@ from semsynth.models.sdm.blocks import (
 )
 from semsynth.models.sdm.compiled_norms import can_compile, compiled_norm_act
 from semsynth.models.sdm.condition import Condition, decode_sides, encode_condition
+from semsynth.models.sdm.pixel_head import PixelHead
 
 
 @dataclass

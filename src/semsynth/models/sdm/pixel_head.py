@@ -1,0 +1,114 @@
+"""The head that draws images at the resolution of their pixels, behind the codec's blocks.
+
+Shape suffixes: B batch, C channels, H height, W width, M masks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semsynth.models.codecs.codec import HaarCodec, PixelCodec
+
+
+class PixelHead(nn.Module):
+    """A head that draws the image at the resolution of its pixels.
+
+    Behind the Haar codec a pixel of the latent is a block of 4 x 4 image pixels (with two levels).
+    Where the last convolution predicts whole blocks, each from features of its own, they do not fit
+    together, and all of them may have one texture: a grid is seen, which adversarial training makes
+    stronger. This head knows nothing of where blocks begin:
+
+        image = up(c) + draw(up(c), enlarge(h, image of x), image of x, labels)
+
+    where c is the means of the blocks, all that the network's last convolution predicts, h the map
+    that it sees, x the noisy latent, and labels the classes at each pixel. Maps are doubled in size
+    bilinearly, with two convolutions at each size. That has no power at the frequencies of blocks:
+    equal features in all blocks give no pattern. Detail comes from the noise at each pixel and the
+    borders of classes, and where there is little noise, from the image that x shows.
+
+    Args:
+        width_in: channels of the network's last map.
+        channels: of the latent.
+        side: image pixels that a latent pixel covers along a side, a power of two.
+        width: channels of the head's maps at pixels; half as many more at each halved size.
+        label_channels: of the label map.
+    """
+
+    def __init__(
+        self, width_in: int, channels: int, side: int, width: int, label_channels: int
+    ) -> None:
+        """Build it with fresh weights that leave the enlarged means of the blocks as they are."""
+        super().__init__()
+        colours, levels = channels // side**2, side.bit_length() - 1
+        self.side = side
+        self._codec = HaarCodec(levels, colours) if levels else PixelCodec(colours)
+        given = int(width * 1.5 ** max(levels - 1, 1))
+        self.features = nn.Conv2d(width_in, given, 3, padding=1)
+        self.stages = nn.ModuleList()
+        for halvings in range(levels - 1, 0, -1):
+            out = int(width * 1.5**halvings)
+            self.stages.append(_HeadStage(given + colours, out))
+            given = out
+        # No bias: no labels, all zeros, add nothing.
+        self.labels = nn.Conv2d(label_channels, width, 3, padding=1, bias=False)
+        self.first = nn.Conv2d(2 * colours + given, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.third = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, colours, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, h_BCHW: Tensor, means_BCHW: Tensor, noisy_BCHW: Tensor, labels_MCHW: Tensor | None
+    ) -> Tensor:
+        """Return the predicted latent, float32.
+
+        Args:
+            h_BCHW: the network's last map, activated.
+            means_BCHW: what its last convolution predicts: as the first channels of a latent, the
+                means of the blocks times ``side``.
+            noisy_BCHW: the noisy latent.
+            labels_MCHW: what ``labels`` makes of the label maps of M masks, the batch having B / M
+                images of each; None of no mask at all.
+        """
+        image = _enlarged(means_BCHW.float() / self.side, self.side)
+        features = self.features(h_BCHW)
+        noisy = self._codec.decode(noisy_BCHW.float())  # exact in float32 alone
+        noisy = noisy.to(features.dtype)
+        side = self.side
+        for stage in self.stages:
+            side //= 2
+            features = stage(_enlarged(features, 2), F.avg_pool2d(noisy, side))
+        features = _enlarged(features, side)
+        x = self.first(torch.cat([image.to(features.dtype), noisy, features], dim=1))
+        if labels_MCHW is not None:
+            labels = labels_MCHW.to(x.dtype)
+            if labels.shape[2:] != x.shape[2:]:  # of latent pixels (``labels: nearest``)
+                labels = F.interpolate(labels, x.shape[2:], mode="nearest")
+            x = x + labels.repeat_interleave(len(x) // len(labels), 0)
+        x = F.silu(x)
+        x = x + F.silu(self.second(x))
+        x = x + F.silu(self.third(x))
+        return self._codec.encode(image + self.last(x).float())
+
+
+class _HeadStage(nn.Module):
+    """Two convolutions of ``PixelHead`` at a size between the latent's and the image's."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.second = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+
+    def forward(self, x_BCHW: Tensor, noisy_BCHW: Tensor) -> Tensor:
+        """Return the map (B, out_channels, H, W) of features and the noisy image at their size."""
+        x = F.silu(self.first(torch.cat([x_BCHW, noisy_BCHW], dim=1)))
+        return x + F.silu(self.second(x))
+
+
+def _enlarged(x_BCHW: Tensor, times: int) -> Tensor:
+    if times == 1:
+        return x_BCHW
+    return F.interpolate(x_BCHW, scale_factor=float(times), mode="bilinear")
