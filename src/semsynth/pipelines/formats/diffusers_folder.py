@@ -43,8 +43,8 @@ FINAL = "final_model.pth"
 VAE = "vae"
 NETWORK = "unet/config.json"
 _DECIDES = ("labels", "model", "diffusion", "height", "width")
-# In ``CONFIG``: what was written, by file; of what the index and ``CONFIG`` decide, without a name.
-_WRITTEN = "sha256"
+# In the index: the digests of the weights, by file. Diffusers passes over names that begin so.
+_WRITTEN = "_sha256"
 
 
 def checkpoint_sha256(path: str | Path) -> str:
@@ -135,32 +135,28 @@ def _check_names(folder: Path, index: dict[str, Any]) -> None:
 
 
 def _check_written(folder: Path) -> None:
-    """Check the folder against the digests in it; folders of earlier versions have none."""
-    path = folder / CONFIG
-    config = read_json(path) if path.is_file() else {}
-    written = config.get(_WRITTEN) if isinstance(config, dict) else None
+    """Check the weights against their digests; folders of earlier versions have none.
+
+    What else is there is text, which may be edited.
+    """
+    path = folder / MODEL_INDEX
+    written = read_json(path).get(_WRITTEN)
     if not isinstance(written, dict):
         return
     for name, digest in written.items():
-        file = folder if not name else inside(folder, name, str(path))
-        if file.exists() and (_decided(folder) if not name else sha256_file(file)) != digest:
+        file = inside(folder, name, str(path))
+        if file.exists() and sha256_file(file) != digest:
             raise UserError(
-                f"{file if name else path}: is not what was written: damaged, or changed by hand; "
-                f"copy or export the folder again (or, if it is meant so, remove {_WRITTEN} from "
-                f"{path.name})"
+                f"{file}: cannot be loaded: damaged, not the file that was written; copy or export "
+                f"the folder again (other weights on purpose: remove {_WRITTEN} from {path.name})"
             )
 
 
-def _decided(folder: Path) -> str:
-    index = read_index(folder)
-    decides = json.dumps({name: index.get(name) for name in _DECIDES}, sort_keys=True)
-    return hashlib.sha256(decides.encode()).hexdigest()
-
-
 def _written(folder: Path) -> dict[str, str]:
-    """Return the digests of weights and their configurations, and of what else decides images."""
+    """Return the digests of the weights."""
     files = [f"{part}/{name}" for part in ("unet", VAE) for name in names_in(folder / part)]
-    return {"": _decided(folder), **{file: sha256_file(folder / file) for file in files}}
+    weights = [file for file in files if not file.endswith(".json")]
+    return {file: sha256_file(folder / file) for file in weights}
 
 
 @contextmanager
@@ -214,7 +210,7 @@ def finish_folder(folder: Path) -> None:
     is named by ``NETWORK_CLASS`` rather than by the module it is in, and files can be read by all.
     """
     index = read_json(folder / MODEL_INDEX)
-    index.pop("_name_or_path", None)
+    index = {k: v for k, v in index.items() if k not in ("_name_or_path", _WRITTEN)}
     for part in (index, index.get("facts", {}).get("recipe", {})):
         _name_own_vae(part)
     config = {key: index.pop(key) for key in _IN_CONFIG if key in index}
@@ -231,7 +227,7 @@ def finish_folder(folder: Path) -> None:
     for name in ("unet", VAE):
         for found in names_in(folder / name):
             allow_reading(folder / name / found)  # safetensors lets only the owner read them
-    write_json(folder / CONFIG, {**config, _WRITTEN: _written(folder)})
+    write_json(folder / MODEL_INDEX, {**index, _WRITTEN: _written(folder)})
 
 
 def _shorten(file: Path) -> None:
