@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ NAMES = {
 }
 MOST = 300  # calls of a command that are tried, evenly
 MOST_SECONDS = 10.0  # that a command takes to refuse a damaged file
+# With --all: of each command, and of each file.
+SIGNALS, DAMAGES = 100, 225
 Case = Callable[[], None]
 
 
@@ -248,11 +251,14 @@ def main() -> int:
                 continue
             if "calls" in options.groups:
                 groups.append(campaign.call_cases(command, options.all))
-            if "signals" in options.groups and not options.all:
-                groups.append(campaign.kill_cases(command))
+            if "signals" in options.groups:
+                groups.append(
+                    islice(campaign.kill_cases(command), SIGNALS if options.all else None)
+                )
         if "damage" in options.groups:
             named = {command.name for command in commands}
-            groups += [campaign.damage_cases(read) for read in READS if read.command in named]
+            damages = [campaign.damage_cases(read) for read in READS if read.command in named]
+            groups += [islice(cases, DAMAGES if options.all else None) for cases in damages]
         campaign.run(groups, 10**6 if options.all else options.minutes)
         place.close()
     campaign.show()

@@ -194,6 +194,17 @@ def wait_until_free(run: Path, doing: Doing = "train") -> None:
             )
 
 
+def holder(folder: Path) -> str:
+    """Return who works in a folder, as far as is known without waiting; empty: nobody."""
+    owner = _read_owner(folder)
+    if owner is None:
+        return ""
+    last = read_heartbeat(heartbeat_path(folder, owner.token, 0))
+    if (last or Heartbeat(0, owner.host, owner.pid, owner.started)).has_ended:
+        return ""
+    return str(owner)
+
+
 def _me() -> tuple[str, int, str]:
     return platform.node(), os.getpid(), started()
 

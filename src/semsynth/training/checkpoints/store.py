@@ -135,7 +135,7 @@ def newest(run: Path, lock: RunLock | None = None) -> Path | None:
         remove(left)
     damaged: dict[Path, str] = {}
     for folder in reversed(complete_checkpoints(run)):
-        reason = _damage(folder)
+        reason = damage(folder)
         if reason:
             damaged[folder] = reason
             continue
@@ -166,7 +166,7 @@ def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
     # Again while there are others: the run may be in progress, and remove the one that is read.
     while folders := [folder for folder in complete_checkpoints(run) if folder not in skipped]:
         folder = folders[-1]
-        reason = _damage(folder)
+        reason = damage(folder)
         if not reason:
             with suppress(FileNotFoundError):
                 return folder.name, sha256_file(folder / STATE), load_state(folder)
@@ -176,7 +176,12 @@ def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
     return None
 
 
-def _damage(folder: Path) -> str:
+def damage(folder: Path) -> str:
+    """Return what is wrong with a checkpoint; empty: it is what was written.
+
+    Raises:
+        UserError: it is of another version, or cannot be read now.
+    """
     try:
         manifest = read_json(folder / MANIFEST)
         version = manifest["format"]
