@@ -20,7 +20,7 @@ COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile,--no-compile)
 INSTALL := $(BIN)/python -m pip install $(COMPILE) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-docs install-dev demo test lint format types contracts docs bench gpu clean
+.PHONY: help install install-test install-docs install-dev demo test faults faults-full lint format types contracts docs bench gpu clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -32,6 +32,13 @@ demo: $(VENV)/.core  ## the whole pipeline on real images, in minutes, ending wi
 # One thread a worker: two workers with two threads each would fight over two cores.
 test: $(VENV)/.test  ## the tests, without network
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# What goes wrong is in faults.jsonl, with all that was printed. ARGS="--only train --seed 1"
+faults: $(VENV)/.test  ## failing disks, kills, damaged files: a drawn sample, in 40 minutes
+	$(BIN)/python tests/faults/campaign.py --minutes 40 $(ARGS)
+
+faults-full: $(VENV)/.test  ## every file call of every command made to fail, for a night
+	$(BIN)/python tests/faults/campaign.py --all $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check

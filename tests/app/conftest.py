@@ -54,6 +54,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Make:
             "codec": "haar", "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
             "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
             "image_channels": diffusion.pop("image_channels", 3),
+            "instance_edges": diffusion.pop("instance_edges", False),
         })  # fmt: skip
         config = DiffusionConfig.model_validate(diffusion)
         torch.manual_seed(0)

@@ -274,7 +274,7 @@ def test_save_then_prepare(drawn: Any, running: Any, tmp_path: Path) -> None:
     line = drawn.page.inner_text("#save-line")
     stem = line.split(" as ")[1].split(" ")[0]
     output = tmp_path / "again"
-    command = ["prepare", "--data", str(running.saved), "--output", str(output)]
+    command = ["prepare", str(running.saved), "--output", str(output)]
     assert main([*command, "--height", "256", "--width", "256"]) == 0
     (mask,) = output.rglob(f"masks/**/{stem}.png")
     from PIL import Image

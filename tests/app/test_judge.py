@@ -117,7 +117,7 @@ def test_the_layout_alone_is_no_copy(copies: Copies, streets: Library) -> None:
     image = np.clip(colours[mask] + noise, 0, 255).astype(np.uint8)
     found = nearest(copies, streets, image, mask, started_from="train/p05")
     assert (found["stem"], found["copy"]) == ("p05", False)
-    assert found["line"].startswith("no copy: train/p05 has this mask")
+    assert found["line"].startswith("no copy of train/p05, which has this mask")
     assert found["line"].endswith("it was made from train/p05, so it resembles that")
 
 

@@ -182,6 +182,26 @@ def test_the_rest_is_kept_exactly_and_strength_is_the_pipelines(studio: Studio) 
         make(studio, "m0", mask, None, start, keep=True)
 
 
+@pytest.mark.parametrize("things", [(), ("car",)], ids=["all", "things"])
+def test_a_model_that_knows_edges_gets_those_of_the_drawn_objects(
+    things: tuple[str, ...], model_path: Any
+) -> None:
+    labels = LabelSet.from_names({1: "road", 2: "sky", 9: "car"}, things=things)
+    path = model_path(f"edges {len(things)}", labels, evaluations=1, instance_edges=True)
+    studio = Studio(AppConfig(model=(str(path),), device="cpu"))
+    mask = np.full((16, 24), 1, np.uint8)
+    mask[:4], mask[8:12, 4:9] = 2, 9
+    made = make(studio, mask=mask)
+    assert made.edges_HW is not None
+    assert bool(made.edges_HW[3:5].all()) == (not things)  # where the sky ends
+    assert made.edges_HW[8, 4:9].all() and not made.edges_HW[9:11, 5:8].any()
+    # The same as with instance maps that number things alone.
+    instances = (mask == 9).astype(np.uint8) if things else mask
+    image = pipeline(studio, "m0")(mask, instances=instances, seeds=[0]).images[0]
+    assert np.array_equal(np.asarray(image), made.image_HWC)
+    studio.close()
+
+
 def test_sources_of_another_size_or_form(studio: Studio) -> None:
     photo = np.full((32, 48, 3), 90, np.uint8)
     made = make(studio, source=photo, strength=0.5)

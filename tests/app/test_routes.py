@@ -36,11 +36,12 @@ HEIGHT, WIDTH = edit_scenes.SIZE
 STREET = edit_scenes.STREET
 
 
-def write_model(path: Path, labels: LabelSet, **metadata: Any) -> Path:
+def write_model(path: Path, labels: LabelSet, edges: bool = False, **metadata: Any) -> Path:
     """An untrained network whose images depend on all of its inputs."""
     model = ModelConfig.model_validate({
         "codec": "haar", "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
         "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
+        "instance_edges": edges,
     })  # fmt: skip
     config = DiffusionConfig.model_validate({})
     torch.manual_seed(0)
@@ -201,13 +202,36 @@ def test_the_lines_of_python_make_the_same_bytes(
     ]
     monkeypatch.chdir(tmp_path)
     for order in orders:
-        result = page.generate(mask, **order)
-        shown = page.get(f"/api/results/{result}/image").content
-        text = page.post("/api/python", result=result).text
-        exec(compile(text, "copied", "exec"), {})
-        again = cv2.imread("image.png")[..., ::-1]
-        assert np.array_equal(again, decoded(shown)), order
-        Path("image.png").unlink()
+        assert_same_bytes_again(page, page.generate(mask, **order))
+
+
+def assert_same_bytes_again(page: Page, result: str) -> str:
+    shown = page.get(f"/api/results/{result}/image").content
+    text: str = page.post("/api/python", result=result).text
+    exec(compile(text, "copied", "exec"), {})
+    assert np.array_equal(cv2.imread("image.png")[..., ::-1], decoded(shown))
+    Path("image.png").unlink()
+    return text
+
+
+def test_the_lines_have_edges_and_unlabelled_pixels(
+    open_page: Callable[..., Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = LabelSet.from_names({0: "ground", 1: "disc", 2: "ring"}, things=["disc", "ring"])
+    recipe = {"name": "tiny", "train": {"region_dropout": 0.1, "steps": 5}}
+    model = write_model(tmp_path / "edges.pth", labels, edges=True, recipe=recipe)
+    page = open_page(model)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[10:30, 10:40], mask[10:30, 40:60], mask[50:] = 1, 2, 255
+    monkeypatch.chdir(tmp_path)
+    text = assert_same_bytes_again(page, page.generate(mask, seed=4))
+    assert "edges[None]" in text and "allow_unlabelled()" in text
+    # What is unlabelled has a label in the saved pair, too.
+    result = page.generate(mask, seed=4)
+    saved = page.with_mask("/api/save", mask, result=result).json()
+    pair = PreparedDataset.open(saved["folder"])
+    assert pair.labels.ignore_id == 255
+    assert np.array_equal(pair.read_mask("train", saved["stem"]), mask)
 
 
 def test_a_result_is_downloaded_as_it_is(page: Page, data: PreparedDataset) -> None:

@@ -38,11 +38,11 @@ def new_pair(seed: int = 0, size: tuple[int, int] = (32, 48)) -> Pair:
 def test_a_pair_is_read_as_a_data_set_with_its_provenance(tmp_path: Path) -> None:
     saved = SavedPairs(tmp_path / "pairs")
     first, second = (saved.save(new_pair(seed), "train") for seed in (3, 4))
-    assert first[0] == tmp_path / "pairs" and first[1] != second[1]
-    folder, stem = first
+    folder, stem = first.folder, first.stem
+    assert folder == tmp_path / "pairs" and stem != second.stem
     data = PreparedDataset.open(folder)
     assert data.labels == LABELS and (data.height, data.width) == (32, 48)
-    assert data.stems("train") == sorted([first[1], second[1]])
+    assert data.stems("train") == sorted([stem, second.stem])
     assert np.array_equal(data.read_image("train", stem), new_pair(3).image)
     assert np.array_equal(data.read_mask("train", stem), new_pair(3).mask)
     assert data.digest == data.info.content
@@ -60,8 +60,8 @@ def test_a_pair_is_read_as_a_data_set_with_its_provenance(tmp_path: Path) -> Non
 
 def test_prepare_recognises_the_folder_by_itself(tmp_path: Path) -> None:
     saved = SavedPairs(tmp_path / "pairs")
-    stems = [saved.save(new_pair(seed), "train")[1] for seed in range(3)]
-    held = saved.save(new_pair(5), "val")[1]
+    stems = [saved.save(new_pair(seed), "train").stem for seed in range(3)]
+    held = saved.save(new_pair(5), "val").stem
     output = tmp_path / "prepared"
     data = prepare(
         PrepareConfig(path=tmp_path / "pairs", output=output, height=32, width=48, workers=1)
@@ -75,7 +75,7 @@ def test_prepare_recognises_the_folder_by_itself(tmp_path: Path) -> None:
 
 
 def test_one_pair_is_prepared_and_nothing_is_held_out(tmp_path: Path) -> None:
-    stem = SavedPairs(tmp_path / "pairs").save(new_pair(), "train")[1]
+    stem = SavedPairs(tmp_path / "pairs").save(new_pair(), "train").stem
     config = PrepareConfig(
         path=tmp_path / "pairs", output=tmp_path / "out", height=32, width=48, workers=1
     )
@@ -87,21 +87,20 @@ def test_one_pair_is_prepared_and_nothing_is_held_out(tmp_path: Path) -> None:
 
 def test_pages_and_studios_at_once_lose_nothing(tmp_path: Path) -> None:
     studios = [SavedPairs(tmp_path / "pairs") for _ in range(3)]
-    found: list[tuple[Path, str]] = []
+    found: list[str] = []
 
     def work(number: int) -> None:
         for i in range(3):
-            found.append(studios[number % 3].save(new_pair(10 * number + i), "train"))
+            found.append(studios[number % 3].save(new_pair(10 * number + i), "train").stem)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    stems = [stem for _, stem in found]
-    assert len(set(stems)) == len(stems) == 18
+    assert len(set(found)) == len(found) == 18
     data = PreparedDataset.open(tmp_path / "pairs")
-    assert data.stems("train") == sorted(stems)
+    assert data.stems("train") == sorted(found)
     assert {line["seed"] for line in read_manifest(data.root)} == {
         10 * number + i for number in range(6) for i in range(3)
     }
@@ -109,11 +108,20 @@ def test_pages_and_studios_at_once_lose_nothing(tmp_path: Path) -> None:
         assert np.array_equal(data.read_image("train", line["stem"]), new_pair(line["seed"]).image)
 
 
+def test_a_second_click_saves_nothing(tmp_path: Path) -> None:
+    first = SavedPairs(tmp_path / "pairs").save(new_pair(), "train")
+    again = SavedPairs(tmp_path / "pairs").save(new_pair(), "train")
+    assert first.is_new and not again.is_new and first.stem == again.stem
+    other = SavedPairs(tmp_path / "pairs").save(new_pair(), "val")
+    assert other.is_new and other.stem != first.stem
+    assert len(read_manifest(tmp_path / "pairs")) == 2
+
+
 def test_other_sizes_and_labels_go_beside(tmp_path: Path) -> None:
     saved = SavedPairs(tmp_path / "pairs")
     others = LabelSet.from_names({1: "cell", 2: "ground", 9: "ring", 0: "void"}, ignore_id=0)
     folders = [
-        saved.save(pair, "train")[0].name
+        saved.save(pair, "train").folder.name
         for pair in (
             new_pair(),
             new_pair(1, (16, 16)),
@@ -123,24 +131,26 @@ def test_other_sizes_and_labels_go_beside(tmp_path: Path) -> None:
     ]
     assert folders == ["pairs", "pairs-16x16", "pairs-48x32", "pairs-16x16"]
     # Another studio finds them again.
-    assert SavedPairs(tmp_path / "pairs").save(new_pair(4, (16, 16)), "val")[0].name == folders[1]
+    assert (
+        SavedPairs(tmp_path / "pairs").save(new_pair(4, (16, 16)), "val").folder.name == folders[1]
+    )
 
 
 def test_grey_images_of_16_bits_stay_what_they_are(tmp_path: Path) -> None:
     pair = new_pair()
     grey = np.arange(32 * 48, dtype=np.uint16).reshape(32, 48, 1) * 40
-    folder, stem = SavedPairs(tmp_path / "pairs").save(
+    saved = SavedPairs(tmp_path / "pairs").save(
         replace(pair, image=grey, pixels=PixelForm(1, 16)), "train"
     )
-    data = PreparedDataset.open(folder)
-    assert np.array_equal(data.read_image("train", stem), grey)
+    data = PreparedDataset.open(saved.folder)
+    assert np.array_equal(data.read_image("train", saved.stem), grey)
 
 
 def test_pairs_that_were_deleted_are_no_longer_listed(tmp_path: Path) -> None:
     saved = SavedPairs(tmp_path / "pairs")
-    folder, first = saved.save(new_pair(0), "train")
+    folder, first = tmp_path / "pairs", saved.save(new_pair(0), "train").stem
     (folder / "images" / "train" / f"{first}.png").unlink()
-    second = saved.save(new_pair(1), "train")[1]
+    second = saved.save(new_pair(1), "train").stem
     assert PreparedDataset.open(folder).stems("train") == [second] and second != first
 
 
@@ -149,7 +159,7 @@ def test_names_are_not_the_clients(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"'\.\./train' is no split: choose train, val or test"):
         saved.save(new_pair(), "../train")
     pair = replace(new_pair(), made={**MADE, "model": "../../a b\n"})
-    folder, stem = saved.save(pair, "train")
+    folder, stem = tmp_path / "pairs", saved.save(pair, "train").stem
     assert (folder / "masks" / "train" / f"{stem}.png").resolve().is_relative_to(folder.resolve())
     assert "/" not in stem and " " not in stem
 

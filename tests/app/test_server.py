@@ -27,6 +27,7 @@ from semsynth.app.queue import Turn
 from semsynth.app.server import build
 from semsynth.app.studio import Studio
 from semsynth.app.uploads import encode_png
+from semsynth.data.labels import LabelSet
 
 MASK = np.random.default_rng(0).choice(np.array([1, 2, 9], np.uint8), (16, 24))
 
@@ -73,6 +74,23 @@ def test_state_says_what_is_open(page: Any, studio: Studio) -> None:
     assert [label["name"] for label in fast["labels"]] == ["void", "road", "sky", "car"]
     assert fast["labels"][0]["ignored"] and fast["labels"][0]["color"] == [0, 0, 0]
     assert not fast["partial"] and "region dropout" in fast["why_not_partial"]
+
+
+def test_a_model_of_the_packages_labels_has_an_example(page: Any, model_path: Any) -> None:
+    none = page.get("/api/example")
+    assert none.status_code == 404 and "example" in none.json()["error"]
+    assert not page.get("/api/state").json()["models"][0]["example"]
+    # Its ids are not those of the example's files.
+    names = {0: "unlabelled", 11: "building", 12: "land", 13: "road", 14: "vegetation", 5: "water"}
+    labels = LabelSet.from_names(names, ignore_id=0)
+    path = model_path("of the examples", labels, evaluations=1)
+    other = Studio(AppConfig(model=(str(path),), device="cpu", token=False))
+    answer = TestClient(build(other), base_url="http://localhost").get("/api/example?model=m0")
+    mask = pixels(answer)
+    assert mask.shape == (16, 24) and set(np.unique(mask)) <= names.keys()
+    assert len(np.unique(mask)) >= 3
+    assert other.state()["models"][0]["example"]
+    other.close()
 
 
 def test_an_image_has_the_bytes_of_the_pipeline(page: Any, studio: Studio) -> None:

@@ -89,6 +89,8 @@ def test_a_long_path_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (OSError(errno.ENOSPC, "No space", "x.png"), 2, "error: disk is full: x.png\n"),
         (PermissionError(errno.EACCES, "denied", "x.png"), 2, "error: no permission: x.png\n"),
+        (OSError(errno.EIO, "Input/output error", "x"), 2, "error: Input/output error: x\n"),
+        (OSError(errno.EMFILE, "Too many open files"), 2, "error: Too many open files\n"),
     ],
 )
 def test_guard_prints_one_line(
@@ -99,7 +101,10 @@ def test_guard_prints_one_line(
     assert (captured.out, captured.err) == ("", line)
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "gone")])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "gone"), OSError("a library's")],
+)
 def test_guard_lets_a_bug_through(error: BaseException) -> None:
     with pytest.raises(type(error)):
         failing(error)

@@ -83,7 +83,7 @@ def test_help_names_all_recipes(verb: str, capsys: pytest.CaptureFixture[str]) -
         ("generate --limit 1.5", "--limit: must be a whole number, not '1.5'"),
         ("doctor --folder", "--folder needs a value"),
         ("doctor --foldr x", "unknown: --foldr x (did you mean --folder?)"),
-        ("doctor x y", "unknown: x y; see `semsynth doctor --help`"),
+        ("doctor x y", "unknown: y; see `semsynth doctor --help`"),
         ("status", "RUN is missing: Folder of the run; see `semsynth status --help`"),
         ("completion tcsh", "SHELL: must be one of bash, zsh, fish, not 'tcsh'"),
         ("demo --budget.trials x", "--budget.trials: must be a whole number, not 'x'"),

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from semsynth.cli import main
 from semsynth.cli.cluster.status import run_state
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
 from semsynth.core.files import write_json
+from semsynth.core.identity import started
 from semsynth.core.outputs import claim_output_dir
 
 
@@ -77,7 +77,7 @@ def test_a_killed_run_does_not_count_as_running(run: Path) -> None:
     assert run_state(run, status)[0] == "stopped"
     # another process has got its number since
     status = write(run)
-    status.updated = psutil.Process().create_time() - 100
+    status.process = started()[:-1]
     assert run_state(run, status)[0] == "stopped"
 
 

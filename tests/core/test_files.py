@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from semsynth.core import files
 from semsynth.core.errors import UserError
 from semsynth.core.files import (
     atomic_folder,
@@ -249,3 +252,74 @@ def test_a_refusal_of_all_that_is_needed_is_one_line(
     with pytest.raises(UserError, match=r"a: cannot be written \(.*\); choose another folder"):
         write_text(tmp_path / "a", "a")
     assert only(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from semsynth.core.files import atomic_folder, atomic_path
+root = Path(sys.argv[1])
+with atomic_path(root / "weights.pth") as file, atomic_folder(root / "exported") as folder:
+    file.write_bytes(b"half")
+    (folder / "half").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_of_one_that_lives(
+    tmp_path: Path,
+) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".strangers.~file").write_text("mine")
+    with atomic_path(tmp_path / "weights.pth") as mine, atomic_folder(tmp_path / "exported"):
+        mine.write_bytes(b"new")
+        names = {path.name for path in tmp_path.iterdir()}
+        assert len([name for name in names if name.startswith(".exported.")]) == 1
+        files.remove_left_over(tmp_path)
+        assert mine.exists()
+        assert len(list(tmp_path.iterdir())) == 3  # the two of this process, and the stranger's
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "weights.pth", "exported", ".strangers.~file",
+    }  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``glob`` and ``os.walk`` pass over it: fewer images would be used, and nothing said."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").touch()
+    assert files.names_in(tmp_path / "a") == ["b"] and files.names_in(tmp_path / "none") == []
+    assert [names for _, _, names in files.walk(tmp_path)] == [[], [], ["c"]]
+    plain = {name: getattr(os, name) for name in ("listdir", "scandir")}
+
+    def fails(name: str) -> Any:
+        def call(folder: Any) -> Any:
+            if Path(folder).name == "b":
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+            return plain[name](folder)
+
+        return call
+
+    for name in plain:
+        monkeypatch.setattr(os, name, fails(name))
+    for look in (lambda: files.names_in(tmp_path / "a" / "b"), lambda: list(files.walk(tmp_path))):
+        with pytest.raises(UserError, match=r"b: cannot be read \(Input/output error\)"):
+            look()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EROFS])
+def test_whatever_the_disk_says_the_line_has_the_final_name_and_the_cause(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(UserError) as error:
+        files.write_text(tmp_path / "out" / "report.json", "{}")
+    text = str(error.value)
+    assert f"{tmp_path}/out/report.json: " in text
+    assert "the disk is full" in text or os.strerror(number) in text
+    assert list((tmp_path / "out").iterdir()) == []

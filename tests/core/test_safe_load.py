@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from semsynth.core import safe_load
 from semsynth.core.errors import UserError
-from semsynth.core.safe_load import load_state_dict, load_torch_file
+from semsynth.core.safe_load import load_state_dict, load_torch_file, save_torch_file
 
 CASES = {
     "missing": "no such file",
@@ -61,3 +64,57 @@ def test_a_disk_that_does_not_answer_is_not_a_damaged_file(
     monkeypatch.setattr(torch, "load", fails)
     with pytest.raises(UserError, match=r"cannot be read now \(Stale file handle\)"):
         load_torch_file(tmp_path / "file")
+
+
+def test_the_same_value_makes_the_same_bytes(tmp_path: Path) -> None:
+    value = {"weights": torch.arange(9.0), "name": "a"}
+    for name in ("one", "two.pth"):
+        save_torch_file(value, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two.pth").read_bytes()
+    for mapped in (False, True):
+        found = load_torch_file(tmp_path / "one", mapped=mapped)
+        assert found["weights"].tolist() == list(range(9)) and found["name"] == "a"
+    assert torch.load(tmp_path / "one", weights_only=True)["name"] == "a"  # as others read it
+
+
+def test_no_damage_of_a_file_is_another_value(tmp_path: Path) -> None:
+    path, damaged = tmp_path / "file", tmp_path / "damaged"
+    save_torch_file({"weights": torch.arange(20.0), "steps": [1, 2]}, path)
+    content = path.read_bytes()
+    rng = random.Random(0)
+    flips = {rng.randrange(8 * len(content)) for _ in range(300)}
+    flips |= {8 * at + bit for at in range(len(content) - 104, len(content)) for bit in range(8)}
+    for at in flips:
+        changed = bytearray(content)
+        changed[at // 8] ^= 1 << at % 8
+        damaged.write_bytes(changed)
+        with pytest.raises(UserError, match=r"damaged|refused|cannot be read"):
+            load_torch_file(damaged)
+    for size in sorted(rng.sample(range(len(content)), 20)):
+        damaged.write_bytes(content[:size])
+        with pytest.raises(UserError, match=r"is empty|damaged|refused|cannot be read"):
+            load_torch_file(damaged)
+
+
+@pytest.mark.parametrize("at", [0, 1, 5])
+def test_a_disk_that_fails_says_so_itself(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    plain = safe_load._Sink.write
+
+    def write(sink: Any, data: Any) -> int:
+        calls.append(len(data))
+        if len(calls) > at:
+            sink._file = Full()
+        return plain(sink, data)
+
+    class Full:
+        def write(self, _: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(safe_load._Sink, "write", write)
+    with pytest.raises(OSError, match="Input/output error") as error:
+        save_torch_file({"weights": torch.arange(9.0)}, tmp_path / "file")
+    assert error.value.filename == str(tmp_path / "file")
+    assert len(calls) > at + 1  # torch's writer comes to its end, in which it would crash else

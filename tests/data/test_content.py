@@ -76,6 +76,10 @@ def test_labels_and_geometry_are_content_and_colours_are_not(tmp_path: Path) -> 
     digest = made(tmp_path / "d").digest
     path = tmp_path / "d" / "dataset.json"
     written = json.loads(path.read_text())
+    with pytest.raises(UserError, match="is not what was written: damaged, or changed by hand"):
+        path.write_text(path.read_text().replace('"void"', '"voie"').replace('"a"', '"e"'))
+        PreparedDataset.open(tmp_path / "d")
+    del written["checksum"]  # it is meant so
 
     def changed(change: str) -> bool:
         info = json.loads(json.dumps(written))
@@ -100,7 +104,7 @@ def test_a_folder_without_digests_is_read_and_told(
     info = json.loads(path.read_text())
     for image in (image for split in info["pictures"].values() for image in split.values()):
         del image["digests"]
-    del info["content"]
+    del info["content"], info["checksum"]
     path.write_text(json.dumps(info))
     with caplog.at_level("INFO"):
         data = PreparedDataset.open(tmp_path / "d")

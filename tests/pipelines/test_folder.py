@@ -340,3 +340,16 @@ def test_a_folder_appears_complete_or_not_at_all(
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         pipe.save_pretrained(tmp_path / "file")
+
+
+def test_a_flipped_bit_in_the_weights_is_not_another_model(folder: Path) -> None:
+    weights = folder / "unet" / f"{WEIGHTS}.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    refused(folder, "cannot be loaded: damaged, not the file that was written")
+    index = folder / "model_index.json"
+    value = json.loads(index.read_text())
+    assert list(value.pop("_sha256")) == [f"unet/{WEIGHTS}.safetensors"]
+    index.write_text(json.dumps(value))
+    SemanticDiffusionPipeline.from_pretrained(folder)  # other weights, on purpose

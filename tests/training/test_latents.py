@@ -128,7 +128,8 @@ def test_damaged_files_are_named(data: PreparedDataset, tmp_path: Path) -> None:
         cache.read(stem, True)
     path = tmp_path / "c" / f"{data.file_digests('val')[stem]['images']}.safetensors"
     whole = path.read_bytes()
-    for content in (b"", whole[:-5], b"something else"):
+    flipped = bytes([*whole[:-5], whole[-5] ^ 1, *whole[-4:]])
+    for content in (b"", whole[:-5], b"something else", flipped):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"\.safetensors: is missing or damaged"):
             cache.read(stem)

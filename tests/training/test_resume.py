@@ -158,8 +158,8 @@ def no_space(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def torch_no_space(_: Any, path: Any, **__: Any) -> None:
-    Path(path).write_bytes(b"half")
+def torch_no_space(_: Any, file: Any, **__: Any) -> None:
+    file.write(b"half")
     raise RuntimeError("PytorchStreamWriter failed writing file data/1: file write failed")
 
 

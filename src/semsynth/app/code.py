@@ -41,6 +41,9 @@ def python_lines(result: Result, model: StudioModel) -> str:
     names = ["SamplerSettings", "SemanticDiffusionPipeline"]
     body = [f"mask = {_array(result.mask_HW)}  # ids of classes, (height, width)"]
     arguments = ["mask[None]", f"[{result.seed}]", "settings"]
+    if result.edges_HW is not None:
+        body.append(f"edges = {_array(result.edges_HW)}  # borders of objects")
+        arguments.append("edges[None]")
     if result.real is not None:
         names.insert(0, "FromImage")
         body += _real(result.real)

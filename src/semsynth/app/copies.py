@@ -216,7 +216,7 @@ def _line(answer: Json, about: tuple[str, bool], own: bool, started_from: str) -
     if answer["copy"]:
         text = f"as near to {what} as a copy of it, or of half of it, is"
     elif own:
-        text = f"no copy: {what} has this mask, and looks as different as the layout allows"
+        text = f"no copy of {what}, which has this mask: it differs as much as the layout allows"
     elif answer["copy"] is False:
         text = f"no copy: {what} is the nearest training image"
     else:

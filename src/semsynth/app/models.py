@@ -7,7 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semsynth.data.labels import LabelSet
+import numpy as np
+
+from semsynth.app.uploads import scaled
+from semsynth.data.edges import instance_edges
+from semsynth.data.label_files import read_label_file
+from semsynth.data.labels import Array, LabelSet
+from semsynth.data.masks import read_ids
 from semsynth.diffusion.config import (
     EVALUATIONS,
     FEW_STEP,
@@ -26,6 +32,7 @@ from semsynth.pipelines.synthesizer import Synthesizer
 # evaluations a step.
 LIVE_STEPS = 4
 UNLABELLED = 255
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
 
 
@@ -75,6 +82,40 @@ class StudioModel:
         known, candidates = self.labels.by_id, (UNLABELLED, *range(65535, -1, -1))
         free: int = next(i for i in candidates if i not in known)
         return free
+
+    def edges(self, mask_HW: Array) -> Array | None:
+        """Return the borders of the objects in a mask, for a model that was trained with them.
+
+        A drawn mask has no instances: an object is what is connected. Its border is where a class
+        of things ends; where no class is said to be of things, where any class ends.
+
+        Returns:
+            (H, W) uint8, 1 at borders; None for other models.
+        """
+        if not self.synthesizer.instance_edges:
+            return None
+        things = [label.id for label in self.labels.labels if label.thing]
+        numbers = mask_HW.astype(np.int32) + 1
+        return instance_edges(np.where(np.isin(mask_HW, things), numbers, 0) if things else numbers)
+
+    @cached_property
+    def example(self) -> Array | None:
+        """A mask to begin with, of the package's example images; None for models of other labels.
+
+        The one with most classes, and of those the one that shares the image most evenly.
+        """
+        own = {label.name: label.id for label in self.mask_labels.labels}
+        for folder in sorted(EXAMPLES.glob("*/labels.yaml")):
+            names = read_label_file(folder).labels.names
+            if not set(names.values()) <= own.keys():
+                continue
+            lut = np.zeros(max(names) + 1, np.int64)
+            lut[list(names)] = [own[name] for name in names.values()]
+            paths = sorted(folder.parent.glob("val/masks/*.png"))
+            masks = [lut[read_ids(path, str(path))] for path in paths]
+            best = max(masks, key=_evenness)
+            return scaled(best, self.size).astype(self.mask_labels.mask_dtype)
+        return None
 
     @property
     def knows_partial(self) -> bool:
@@ -157,6 +198,8 @@ class StudioModel:
             "why_not_refined": None if refines else self._why_not_refined(),
             "partial": self.knows_partial,
             "why_not_partial": self.why_not_partial(),
+            "instance_edges": self.synthesizer.instance_edges,
+            "example": self.example is not None,
             "licence": self.synthesizer.licence,
         }
 
@@ -165,6 +208,12 @@ class StudioModel:
             f"{self.name} generates in {count_of(self.evaluations or LIVE_STEPS)}: what is shown "
             "while you draw is final"
         )
+
+
+def _evenness(mask_HW: Array) -> tuple[int, float]:
+    """Return the number of classes of a mask, and the entropy of their shares."""
+    shares = np.unique(mask_HW, return_counts=True)[1] / mask_HW.size
+    return len(shares), float(-(shares * np.log(shares)).sum())
 
 
 def open_models(paths: tuple[str, ...], device: str) -> list[StudioModel]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,11 +107,22 @@ class Rendering:
 
         variation = self.order.variation
         turned = None if variation is None else (variation.seed, variation.amount)
-        image = generate(self.model, self, turned, on_step)
+        edges = self.model.edges(self.mask_HW)
+        images = self.model.synthesizer.generate(
+            self.mask_HW[None],
+            [self.order.seed],
+            self.settings,
+            None if edges is None else edges[None],
+            self.real,
+            turned,
+            on_step,
+        )
+        image = images[0]
         png = encode_png(as_rgb(image, self.model.synthesizer.pixels.bits))
         return Result(
             model=self.model.id,
             mask_HW=self.mask_HW,
+            edges_HW=edges,
             image_HWC=image,
             png=png,
             seed=self.order.seed,
@@ -124,25 +134,6 @@ class Rendering:
             seconds=time.perf_counter() - began,
             note=self.note,
         )
-
-
-def generate(
-    model: StudioModel,
-    rendering: Rendering,
-    variation: tuple[int, float] | None,
-    on_step: Callable[[int, Any, Any], None],
-) -> Array:
-    """Return the image of one mask and seed, (H, W, C), as the pipeline does."""
-    images = model.synthesizer.generate(
-        rendering.mask_HW[None],
-        [rendering.order.seed],
-        rendering.settings,
-        real=rendering.real,
-        variation=variation,
-        on_step=on_step,
-    )
-    image: Array = images[0]
-    return image
 
 
 def prepare(
@@ -168,8 +159,6 @@ def prepare(
     settings = _settings(model, order)
     mask = fit_mask(model, mask_HW, notes)
     real = _real(model, order, region_HW, source, notes)
-    if model.synthesizer.instance_edges:
-        notes.append(f"{model.name} was trained with the edges of instances, which are not drawn")
     return Rendering(model, order, settings, mask, real, "; ".join(notes))
 
 

@@ -29,6 +29,7 @@ class Result:
         png: what the page shows of it.
         seed: of the noise.
         settings: of the sampler, complete.
+        edges_HW: borders of objects, for a model that knows them; None for others.
         variation: (seed, amount) of ``Synthesizer.generate``; None: none.
         real: image to start from, strength and region, each of one image; None: from noise.
         source: id of the item or result that ``real`` is; None: none.
@@ -44,6 +45,7 @@ class Result:
     png: bytes
     seed: int
     settings: SamplerSettings
+    edges_HW: Array | None = None
     variation: tuple[int, float] | None = None
     real: FromImage | None = None
     source: str | None = None
@@ -56,6 +58,8 @@ class Result:
     def n_bytes(self) -> int:
         """Memory that it takes."""
         arrays = [self.mask_HW, self.image_HWC]
+        if self.edges_HW is not None:
+            arrays.append(self.edges_HW)
         if self.real is not None:
             arrays.append(self.real.images_BHWC)
             if self.real.regions_BHW is not None:

@@ -222,10 +222,11 @@ class _Endpoints:
         whole = not (result.mask_HW == model.unlabelled).any()
         labels = model.labels if whole else model.mask_labels
         pair = Pair(result.image_HWC, result.mask_HW, labels, form, about, licence)
-        folder, stem = self.opened.saved.save(pair, order.split)
-        other = folder != self.opened.saved.folder
-        note = f"{self.opened.saved.folder} has pairs of another size or labels" if other else ""
-        return {"folder": str(folder), "stem": stem, "split": order.split, "note": note}
+        saved, folder = self.opened.saved.save(pair, order.split), self.opened.saved.folder
+        other = saved.folder != folder
+        note = f"{folder} has pairs of another size or labels" if other else ""
+        note = note if saved.is_new else "it was saved before"
+        return {"folder": str(saved.folder), "stem": saved.stem, "split": order.split, "note": note}
 
     async def python(self, request: Request) -> Response:
         """Answer `POST /api/python`: lines that make an image again."""

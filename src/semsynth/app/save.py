@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,21 @@ class Pair:
         return {"height": height, "width": width, **form, **self.labels.to_json()}
 
 
+@dataclass(frozen=True)
+class Saved:
+    """Where a pair is.
+
+    Attributes:
+        folder: its data set.
+        stem: its name there.
+        is_new: whether it was not there before.
+    """
+
+    folder: Path
+    stem: str
+    is_new: bool
+
+
 def check_save_to(folder: Path) -> None:
     """Check before anything is drawn that pairs can be saved.
 
@@ -112,8 +127,8 @@ class SavedPairs:
         self._lock = threading.Lock()
         self._known: dict[Path, dict[str, Json]] = {}
 
-    def save(self, pair: Pair, split: str) -> tuple[Path, str]:
-        """Write a pair under a name that nothing has; return its folder and stem.
+    def save(self, pair: Pair, split: str) -> Saved:
+        """Write a pair under a name that nothing has, unless it is there already.
 
         Raises:
             Refused: another split than train, val and test.
@@ -123,12 +138,24 @@ class SavedPairs:
             raise Refused(f"'{split}' is no split: choose {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
         pair.labels.check_ids(pair.mask, "the mask")
         with self._lock:
-            folder = self._folder_for(pair)
-            stem, entry = self._claim(folder, pair, split)
-            for kind, data in entry.items():
+            folder, files = self._folder_for(pair), _encoded(pair)
+            stem = self._same(folder, pair, split, files)
+            if stem is not None:
+                return Saved(folder, stem, False)
+            stem = _claim(folder, pair, split, files)
+            for kind, data in files.items():
                 write_bytes(folder / file_path(kind, pair.form.image_format, split, stem), data)
             self._list(folder, pair.form)
-        return folder, stem
+        return Saved(folder, stem, True)
+
+    def _same(self, folder: Path, pair: Pair, split: str, files: Mapping[str, bytes]) -> str | None:
+        """Return the stem of these very files in a split: a second click saves nothing."""
+        digests = _digests(files)
+        for name in self._complete(folder, pair.form):
+            record = self._known[folder][name]["record"]
+            if record["split"] == split and record["info"]["digests"] == digests:
+                return name
+        return None
 
     def _folder_for(self, pair: Pair) -> Path:
         """Return the first folder that has pairs like this one, or is free."""
@@ -146,34 +173,6 @@ class SavedPairs:
                     write_text(folder / LABELS, text)
                 return folder
         raise UserError(f"{self.folder}: {_MOST_FOLDERS} folders of other sizes are there already")
-
-    def _claim(self, folder: Path, pair: Pair, split: str) -> tuple[str, dict[str, bytes]]:
-        """Take the next stem, for good; return it, and the files by kind."""
-        form = pair.form
-        mask = pair.mask.astype(pair.labels.mask_dtype)
-        files = {"images": pair.image, "masks": mask}
-        data = {
-            kind: encode_image(pixels, format_of(kind, form.image_format))
-            for kind, pixels in files.items()
-        }
-        height, width = mask.shape
-        info = ImageInfo(
-            original_size=[height, width],
-            box=[0, 0, height, width],
-            resize=None,
-            digests={kind: digest_bytes(content) for kind, content in data.items()},
-        )
-        token = secrets.token_hex(8)
-        name = _plain(str(pair.made.get("model", "")))
-        number = len(os.listdir(folder / PAIRS))
-        while True:
-            stem = f"{name}_{number:05d}"
-            record = ImageRecord(split, stem, info, pixels_by_id(mask, info))
-            entry = {"token": token, "record": record.to_json(), "licence": pair.licence}
-            entry["made"] = _line(pair.made, split, stem)
-            if write_once(folder / PAIRS / stem, entry)["token"] == token:
-                return stem, data
-            number += 1
 
     def _list(self, folder: Path, form: PreparedFormat) -> None:
         """Write the lists of all pairs whose files are there.
@@ -209,6 +208,35 @@ class SavedPairs:
             if all((folder / path).exists() for path in paths):
                 found.append(name)
         return found
+
+
+def _encoded(pair: Pair) -> dict[str, bytes]:
+    """Return the files of a pair by the folder that they go to."""
+    image_format = pair.form.image_format
+    pixels = {"images": pair.image, "masks": pair.mask.astype(pair.labels.mask_dtype)}
+    return {kind: encode_image(x, format_of(kind, image_format)) for kind, x in pixels.items()}
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {kind: digest_bytes(data) for kind, data in files.items()}
+
+
+def _claim(folder: Path, pair: Pair, split: str, files: Mapping[str, bytes]) -> str:
+    """Take the next stem, for good."""
+    height, width = pair.mask.shape
+    size, digests = [height, width], _digests(files)
+    info = ImageInfo(original_size=size, box=[0, 0, *size], resize=None, digests=digests)
+    pixels, token = pixels_by_id(pair.mask, info), secrets.token_hex(8)
+    name = _plain(str(pair.made.get("model", "")))
+    number = len(os.listdir(folder / PAIRS))
+    while True:
+        stem = f"{name}_{number:05d}"
+        record = ImageRecord(split, stem, info, pixels).to_json()
+        entry = {"token": token, "record": record, "licence": pair.licence}
+        entry["made"] = _line(pair.made, split, stem)
+        if write_once(folder / PAIRS / stem, entry)["token"] == token:
+            return stem
+        number += 1
 
 
 def _names(folder: Path) -> list[str]:

@@ -55,6 +55,7 @@ def routes(studio: Studio) -> list[Any]:
     return [
         Route("/", own.page),
         Route("/api/state", own.state),
+        Route("/api/example", own.example),
         Route("/api/generate", own.generate, methods=["POST"]),
         Route("/api/queue", own.lanes),
         Route("/api/cancel", own.cancel, methods=["POST"]),
@@ -78,6 +79,13 @@ class _Endpoints:
     async def state(self, request: Request) -> Response:
         """Answer `GET /api/state`: what is open."""
         return JSONResponse(await asyncio.to_thread(self.studio.state))
+
+    async def example(self, request: Request) -> Response:
+        """Answer `GET /api/example`: a mask to begin with, as a PNG of ids."""
+        model = self.studio.model(request.query_params.get("model"))
+        if model.example is None:
+            raise Refused(f"there is no example for {model.name}: its labels are its own", 404)
+        return Response(encode_png(model.example), media_type="image/png")
 
     async def generate(self, request: Request) -> Response:
         """Answer `POST /api/generate`: the image of a mask, as a PNG."""

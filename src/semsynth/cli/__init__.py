@@ -156,7 +156,7 @@ VERBS: dict[str, Verb] = {
         function="semsynth.cli.demo:run_demo",
     ),
     "doctor": Verb(
-        "show versions, devices, threads and disk of this machine",
+        "show what this machine can do, or check whether a folder is whole",
         config="semsynth.cli.doctor:DoctorConfig",
         main="semsynth.cli.doctor:main",
     ),

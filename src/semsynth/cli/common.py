@@ -8,17 +8,18 @@ import inspect
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from semsynth.core.errors import UserError
-from semsynth.core.logging import log_to_terminal
+from semsynth.core.logging import log_to_terminal, logger
 
 Config = TypeVar("Config")
 
-# What a user can fix; any other OSError is a bug and keeps its traceback.
-_USER_ERRNOS = {
+# In words; others as the system says them.
+_CAUSES = {
     errno.EACCES: "no permission",
     errno.EDQUOT: "disk quota is used up",
     errno.ENAMETOOLONG: "name is too long",
@@ -66,10 +67,11 @@ def exit_status(run: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.errno not in _USER_ERRNOS:
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(f"{_USER_ERRNOS[error.errno]}{where}", 2)
+        if error.errno is None or (error.errno == errno.ENOENT and not error.filename):
+            raise  # a library's own
+        logger.debug("".join(traceback.format_exception(error)))
+        cause = _CAUSES.get(error.errno) or error.strerror or errno.errorcode.get(error.errno, "")
+        return _fail(f"{cause}: {error.filename}" if error.filename else cause, 2)
 
 
 def exit_at_once(status: int) -> NoReturn:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
+from semsynth.core.identity import is_left_over, mark
 from semsynth.core.logging import progress_bar
-from semsynth.core.strict import parse_json
+from semsynth.core.strict import decode_text, parse_json
 
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
 CHUNK = 1 << 24
@@ -28,6 +30,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 # Of a name that may be long, so much is in the name of a temporary file: it says whose it is.
 _SHOWN_BYTES = 24
+_TEMPORARY = re.compile(r"\.(.*)\.~([0-9a-f]{8}-\d+-\d+)-[^-]*", re.S)
 # How long another process may take to move a small file to its place.
 _MOVING_SECONDS = 10.0
 
@@ -44,7 +47,8 @@ def to_disk(path: str | Path) -> None:
     # Windows flushes what may be written alone; a bucket may open nothing that is there to write.
     handle = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with named(path):
+            os.fsync(handle)
     except OSError as error:
         if error.errno not in _NO_FSYNC:
             raise
@@ -73,6 +77,30 @@ def _shown(name: str) -> str:
     return name.encode(errors="surrogateescape")[:_SHOWN_BYTES].decode(errors="ignore")
 
 
+def _prefix(name: str) -> str:
+    """Return how the name of a temporary file begins: whose it is, and which process makes it."""
+    return f".{_shown(name)}.~{mark()}-"
+
+
+def remove_left_over(folder: str | Path, name: str = "") -> None:
+    """Remove temporary files that processes of this machine left in a folder when they were killed.
+
+    Args:
+        folder: where to look; not in what is below it.
+        name: only those that would have become this file or folder; empty: all.
+    """
+    for found in names_in(folder):
+        match = _TEMPORARY.fullmatch(found)
+        if match is None or (name and match[1] != _shown(name)) or not is_left_over(match[2]):
+            continue
+        path = Path(folder, found)
+        with suppress(OSError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it takes the place of ``path``.
@@ -80,16 +108,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     On any error the temporary file is removed and ``path`` is what it was before.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full, fails, or cannot be written; names ``path``.
     """
     path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         suffix = path.suffix if len(path.suffix) < _SHOWN_BYTES else ""
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{_shown(path.stem)}.", suffix=suffix
-        )
+        handle, name = tempfile.mkstemp(suffix, _prefix(path.stem), path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -100,7 +126,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise _as_user_error(error, path) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the error that is on its way says more
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -110,7 +137,8 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     On any error the temporary folder is removed and there is nothing at ``folder``.
 
     Raises:
-        UserError: ``folder`` is there and not empty, or the disk is full or cannot be written.
+        UserError: ``folder`` is there and not empty, or the disk is full, fails, or cannot be
+            written.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -118,11 +146,12 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{_shown(folder.name)}."))
+        remove_left_over(folder.parent, folder.name)
+        temporary = Path(tempfile.mkdtemp("", _prefix(folder.name), folder.parent))
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                to_disk(path)
+        for inside, _, names in walk(temporary):
+            for name in names:
+                to_disk(Path(inside, name))
         allow_reading(temporary)
         if folder.exists():
             folder.rmdir()  # empty; not everywhere can a folder take the place of another
@@ -135,16 +164,29 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def _as_user_error(error: OSError, path: Path) -> Exception:
+    """Return what to raise for an error while ``path`` was made: of another file, as it is."""
+    about = error.filename
+    if error.errno is None or (about is not None and not _is_beside(about, path)):
+        return error
     if error.errno in _FULL:
         return UserError(f"{path}: the disk is full; free some space and run the command again")
     if error.errno in _REFUSED:
         return UserError(f"{path}: cannot be written ({error.strerror}); choose another folder")
-    return error
+    return UserError(
+        f"{path}: cannot be written ({error.strerror}); see to the disk, and run the command again"
+    )
+
+
+def _is_beside(name: str | bytes | int, path: Path) -> bool:
+    """Return whether an error's file is ``path``, or a temporary one in its folder."""
+    if isinstance(name, int):
+        return True
+    return Path(os.fsdecode(name)).absolute().is_relative_to(path.parent.absolute())
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path``, all of it or nothing."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, named(temporary):
         temporary.write_bytes(data)
 
 
@@ -169,7 +211,7 @@ def write_once(path: str | Path, value: Any) -> Any:
         # A temporary folder beside it: its name says whose it is, should this process be killed.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            prefix = f".{_shown(path.name)}."
+            prefix = _prefix(path.name)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
                 write_text(Path(folder) / path.name, text)
                 _move_first(Path(folder) / path.name, path)
@@ -216,25 +258,83 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Read a file that a user names; UserError if it is missing, or a folder."""
+    """Read a file; UserError if it is missing, a folder, or cannot be read."""
     try:
         return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def read_text(path: str | Path) -> str:
+    """Read a file as UTF-8; UserError as of ``read_bytes``, or it is no text."""
+    return decode_text(read_bytes(path), str(path))
+
+
+@contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """Let errors of reading and writing an open file say which one: only opening does by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """Return the sorted names in a folder, none where there is no folder.
+
+    Unlike ``glob`` and ``os.walk``, which take a folder that cannot be listed for an empty one.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror or error}); see to the disk"
+        ) from None
+
+
+def walk(root: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Go through a folder as ``os.walk``; UserError where a folder in it cannot be listed."""
+
+    def stop(error: OSError) -> None:
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror or error}); see to the disk"
+        )
+
+    return os.walk(root, onerror=stop)
+
+
+def unreadable(path: str | Path, error: OSError) -> UserError:
+    """Return what to raise for a file that could not be read: its name and the cause."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path}: no such file")
+    if isinstance(error, IsADirectoryError):
+        return UserError(f"{path}: is a folder, not a file")
+    return UserError(f"{path}: cannot be read ({error.strerror or error}); see to the disk")
 
 
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits, with a bar for a large one."""
-    digest, size = hashlib.sha256(), Path(path).stat().st_size
-    shown = progress_bar(size >> 20, "hashing", "MB") if size > LARGE else nullcontext()
-    with Path(path).open("rb") as file, shown as bar:
-        while chunk := file.read(CHUNK):
+    return str(hash_file(path).hexdigest())
+
+
+def hash_file(path: str | Path, size: int | None = None) -> Any:
+    """Return the SHA-256, to be gone on with, of the first ``size`` bytes of a file (of all)."""
+    digest, left = hashlib.sha256(), Path(path).stat().st_size if size is None else size
+    shown = progress_bar(left >> 20, "hashing", "MB") if left > LARGE else nullcontext()
+    with named(path), Path(path).open("rb") as file, shown as bar:
+        while chunk := file.read(min(CHUNK, left)):
             digest.update(chunk)
+            left -= len(chunk)
             if bar is not None:
                 bar.update(len(chunk) >> 20)
-    return digest.hexdigest()
+    return digest
 
 
 def require_writable(folder: str | Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import read_json, write_json, write_once
+from semsynth.core.files import read_json, remove_left_over, write_json, write_once
 from semsynth.core.logging import logger
 
 MARKER, INPUTS = ".semsynth.json", ".semsynth.inputs.json"
@@ -68,6 +68,7 @@ class Output:
         if self.overwrite:
             self._move_aside()
         self.check()
+        remove_left_over(self.folder)
         first = write_once(self.folder / MARKER, self._wanted)
         self._check_same(first)
         if self.inputs and not (self.folder / INPUTS).exists():

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import require_space, sha256_file, write_text
+from semsynth.core.files import read_text, require_space, sha256_file, write_text
 from semsynth.core.logging import progress_bar
 from semsynth.core.outputs import MARKER
 from semsynth.core.paths import inside
@@ -72,7 +72,7 @@ def unpacked(path: Path, folder: Path) -> Iterator[Path]:
     digest = sha256_file(path)
     done = folder / "unpacked.txt"
     target = folder / "files"
-    if not (done.exists() and done.read_text(encoding="utf-8") == digest):
+    if not (done.exists() and read_text(done) == digest):
         shutil.rmtree(folder, ignore_errors=True)
     try:
         if not done.exists():

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import unreadable
 from semsynth.data.image_facts import ImageFacts
 from semsynth.data.labels import Array
 
@@ -99,8 +100,10 @@ def is_tiff(source: Path | bytes) -> bool:
     try:
         with source.open("rb") as file:
             return file.read(4) in _TIFF_STARTS
-    except OSError:
-        return False
+    except FileNotFoundError:
+        return False  # who reads it says so
+    except OSError as error:
+        raise unreadable(source, error) from None
 
 
 def tiff_channels(source: Path | bytes, where: str) -> StoredChannels | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
 
 if TYPE_CHECKING:
@@ -143,4 +144,4 @@ def _times(paths: Sequence[Path]) -> dict[Path, int]:
 
 
 def _digest(path: Path) -> str:
-    return digest_bytes(path.read_bytes())
+    return digest_bytes(read_bytes(path))

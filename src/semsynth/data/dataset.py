@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json
+from semsynth.core.files import named, read_json
 from semsynth.core.logging import logger
 from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
@@ -79,6 +79,11 @@ class PreparedDataset:
             )
         info = parse(DatasetInfo, value, str(path))
         check_names(info, str(path))
+        if info.checksum is not None and info.checksum != info.checked():
+            raise UserError(
+                f"{path}: is not what was written: damaged, or changed by hand; remove it and run "
+                "the command that makes it (or, if it is meant so, remove its entry checksum)"
+            )
         return cls(root, info)
 
     @cached_property
@@ -313,7 +318,8 @@ class PreparedDataset:
     def _bytes(self, kind: str, split: str, stem: str) -> npt.NDArray[np.uint8]:
         path = self.path(kind, split, stem)
         try:
-            data = np.fromfile(path, np.uint8)
+            with named(path):
+                data = np.fromfile(path, np.uint8)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; prepare the data again") from None
         recorded = self.record(split, stem).digests.get(kind)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import numpy.typing as npt
 
 from semsynth.core.errors import abbreviate
 from semsynth.core.logging import progress
+from semsynth.core.tables import csv_text
 from semsynth.data.labels import Array
 from semsynth.data.records import TILE, ImageRecord, split_rank
 
@@ -153,11 +152,8 @@ class Duplicates:
             *(("near", one, other, bits) for one, (other, bits) in self.near.items()),
             *(("other mask", one, other, 0) for one, other in self.other_masks.items()),
         ]
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["kind", "image", "other", "bits"])
-        table.writerows((kind, "/".join(a), "/".join(b), bits) for kind, a, b, bits in sorted(rows))
-        return text.getvalue()
+        lines = [(kind, "/".join(a), "/".join(b), bits) for kind, a, b, bits in sorted(rows)]
+        return csv_text([("kind", "image", "other", "bits"), *lines])
 
 
 def find_duplicates(records: Iterable[ImageRecord], max_bits: int) -> Duplicates:

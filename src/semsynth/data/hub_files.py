@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from semsynth.core.files import write_text
+from semsynth.core.files import read_bytes, write_text
 from semsynth.data.labels import hex_color
 from semsynth.data.manifest import MANIFEST
 
@@ -110,7 +110,7 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
     A README.md of another origin stays, and so does a folder that has no images at all.
     """
     readme = root / README
-    if readme.exists() and MADE_BY not in readme.read_text(encoding="utf-8", errors="replace"):
+    if readme.exists() and MADE_BY not in read_bytes(readme).decode(errors="replace"):
         return
     splits = {
         split: stems
@@ -154,7 +154,7 @@ def _digest(root: Path, info: DatasetInfo) -> str:
     """Return a hash of what the data are: ``info`` has the digests of all files."""
     digest = hashlib.sha256(info.model_dump_json().encode())
     manifest = root / MANIFEST
-    digest.update(manifest.read_bytes() if manifest.exists() else b"")
+    digest.update(read_bytes(manifest) if manifest.exists() else b"")
     return digest.hexdigest()[:16]
 
 

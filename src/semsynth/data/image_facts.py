@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_bytes
 from semsynth.data.labels import Array, Color
 
 Exif = Literal["apply", "ignore"]
@@ -241,10 +242,7 @@ def _bytes(image: Image.Image, source: Path | bytes | None) -> bytes:
         return source
     name = getattr(image, "filename", "") if source is None else source
     if name:
-        try:
-            return Path(name).read_bytes()
-        except OSError:
-            return b""
+        return read_bytes(name)
     file = getattr(image, "fp", None)
     if file is None:
         return b""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_bytes
 from semsynth.data.channels import is_tiff, tiff_facts
 from semsynth.data.image_facts import Exif, ImageFacts, describe, oriented
 from semsynth.data.labels import Array
@@ -165,7 +166,7 @@ def _deep_pixels(
     """Return all bits of an image, (H, W) or (H, W, 3); Pillow keeps 8 of several channels."""
     if facts.layout == "grey" and not facts.has_alpha:
         return np.asarray(oriented(image, facts, exif))
-    data = source if isinstance(source, bytes) else Path(source or image.filename).read_bytes()  # type: ignore[attr-defined]
+    data = source if isinstance(source, bytes) else read_bytes(source or image.filename)  # type: ignore[attr-defined]
     image.load()  # a file that is cut short is refused
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None:

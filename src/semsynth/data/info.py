@@ -150,6 +150,12 @@ class RawFilesInfo(Config):
     left_out: dict[str, int]
 
 
+_CHECKED = {
+    *("format", "height", "width", "resize", "image_format", "labels", "ignore_id", "splits"),
+    *("images", "content", "manifest", "channels", "bits", "large"),
+}
+
+
 class DatasetInfo(Config):
     """The content of ``dataset.json``; ``images`` (key: ``pictures``) by split, then by stem.
 
@@ -157,7 +163,9 @@ class DatasetInfo(Config):
     ``content`` is the ``digest`` that the data set had when it was written; ``raw_files`` and
     ``duplicates`` count what ``raw_files.csv`` and ``duplicates.csv`` list. ``channels`` and
     ``bits`` are absent where images are RGB of 8 bits (``PixelForm``). ``large``: training images
-    have copies that are so many times as large; absent where they have none.
+    have copies that are so many times as large; absent where they have none. ``checksum``: of all
+    here that decides a result (``checked``); ``manifest``: the digest of ``manifest.jsonl`` or
+    ``edits.jsonl``.
     """
 
     format: int
@@ -176,6 +184,8 @@ class DatasetInfo(Config):
     versions: dict[str, str]
     reading: ReadingInfo | None = None
     content: str | None = None
+    checksum: str | None = None
+    manifest: str | None = None
     raw_files: RawFilesInfo | None = None
     duplicates: dict[str, int] | None = None
     channels: int | None = Field(None, ge=1, le=8)
@@ -194,6 +204,13 @@ class DatasetInfo(Config):
         if not self.pixels.is_rgb:
             size += [self.pixels.channels, self.pixels.bits]
         return digest_json([labels, self.ignore_id, size, dict(images)])
+
+    def checked(self) -> str:
+        """Return the digest of all that decides what is made of the data.
+
+        Name, source, licence, notes and versions may be corrected by hand.
+        """
+        return digest_json(self.model_dump(by_alias=True, include=_CHECKED))
 
     def recorded_digest(self) -> str | None:
         """Return the digest of all images as they were written; None where one has none."""

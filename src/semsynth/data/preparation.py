@@ -13,7 +13,7 @@ import numpy as np
 
 from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
-from semsynth.core.files import require_space, write_text
+from semsynth.core.files import read_text, require_space, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.data.channels import as_rgb
 from semsynth.data.config import PrepareConfig, ResizeMode
@@ -59,6 +59,7 @@ from semsynth.data.writer import (
     PreparedSample,
     PreparedWriter,
     pixels_by_id,
+    remove_leftovers,
     write_sample,
 )
 
@@ -190,7 +191,7 @@ class Preparation:
         write_hub_files(self.root, info, "real")
         self.lock.check()
         write_info(self.root, info)
-        writer.remove_leftovers()
+        remove_leftovers(writer.root)
         return PreparedDataset.open(self.root)
 
     def _published_files(self) -> FileTree | None:
@@ -268,7 +269,7 @@ class Preparation:
         info, _, table = self._describe(list(images.values()))
         old = data.info.model_copy(update={"versions": info.versions})
         path = self.root / RAW_FILES
-        if info != old or (table or "") != (path.read_text("utf-8") if path.exists() else ""):
+        if info != old or (table or "") != (read_text(path) if path.exists() else ""):
             return False
         shutil.rmtree(self.root / STAGING, ignore_errors=True)
         if images != known:  # files of other times, as after moving: they are not read again

@@ -6,8 +6,6 @@ a project may be moved, mounted elsewhere or unpacked again, and nothing is prep
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_bytes
+from semsynth.core.tables import csv_text
 from semsynth.data.content import digest_bytes, digest_json
 
 RAW_FILES = "raw_files.csv"
@@ -69,10 +69,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 # A file of many images (a panoptic map, an atlas) is read once.
 @lru_cache(maxsize=256)
 def _read(path: Path, size: int, modified: int, changed: int) -> RawFile:
-    try:
-        digest = digest_bytes(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    digest = digest_bytes(read_bytes(path))
     return RawFile(digest, size, modified, changed)
 
 
@@ -126,16 +123,14 @@ def inventory_csv(
         root: the folder of the raw data.
         digests: of the files that images were made from.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "bytes", "sha256", "used", "reason"])
+    rows: list[Sequence[object]] = [("path", "bytes", "sha256", "used", "reason")]
     for name, reason in sorted(inventory.items()):
         size, *_ = _state(root / name)
         used = "no" if reason else "yes"
         # Bytes that are not text, in names of other systems, as \\udc80.
         shown = name.encode(errors="backslashreplace").decode()
-        table.writerow([shown, size, digests.get(name, ""), used, reason or ""])
-    return text.getvalue()
+        rows.append((shown, size, digests.get(name, ""), used, reason or ""))
+    return csv_text(rows)
 
 
 def inventory_counts(inventory: Mapping[str, str | None]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from semsynth.core.files import write_json, write_text
+from semsynth.core.errors import UserError
+from semsynth.core.files import named, names_in, write_json, write_text
 from semsynth.core.paths import path_name
 from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.config import ResizeRule
@@ -34,7 +34,9 @@ RECORDS = ".records.jsonl"
 # The stem of a tile: that of its image, and where its upper left corner is.
 TILE = re.compile(r"(.+)@\d+_\d+")
 # Entries of ``dataset.json`` that not every data set has.
-_MAY_BE_ABSENT = ("reading", "raw_files", "duplicates", "channels", "bits", "large")
+_MAY_BE_ABSENT = (
+    *("reading", "checksum", "manifest", "raw_files", "duplicates", "channels", "bits", "large"),
+)
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ def files_there(root: Path) -> set[str]:
     """Return the paths of all files of images below a data set."""
     found: set[str] = set()
     for folder in FOLDERS:
-        for split in (root / folder).iterdir() if (root / folder).is_dir() else ():
-            found.update(f"{folder}/{split.name}/{name}" for name in os.listdir(split))
+        for part in names_in(root / folder):
+            found.update(f"{folder}/{part}/{name}" for name in names_in(root / folder / part))
     return found
 
 
@@ -175,10 +177,17 @@ def write_records(root: Path, records: Iterable[ImageRecord]) -> None:
 def read_records(root: Path) -> dict[tuple[str, str], ImageRecord]:
     """Return what ``write_records`` kept, by split and stem; empty if it kept nothing."""
     try:
-        lines = (root / RECORDS).read_text(encoding="utf-8").splitlines()
+        with named(root / RECORDS):
+            lines = (root / RECORDS).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return {}
-    records = [ImageRecord.from_json(json.loads(line)) for line in lines]
+    try:
+        records = [ImageRecord.from_json(json.loads(line)) for line in lines]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{root / RECORDS}: is damaged; remove it and run the command again (it then compares "
+            "all images anew)"
+        ) from None
     return {record.name: record for record in records}
 
 
@@ -227,7 +236,8 @@ def describe(
         notes = Counter(note for record in by_name.values() for note in record.notes)
         content["reading"] = {**about["reading"], "notes": dict(sorted(notes.items()))}
     info = DatasetInfo.model_validate(content)
-    return info.model_copy(update={"content": info.recorded_digest()})
+    info = info.model_copy(update={"content": info.recorded_digest()})
+    return info.model_copy(update={"checksum": info.checked()})
 
 
 def write_info(root: Path, info: DatasetInfo) -> None:

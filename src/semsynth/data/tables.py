@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import write_bytes
+from semsynth.core.files import read_bytes, write_bytes
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.paths import path_name
 from semsynth.data.label_files import find_label_file
@@ -166,7 +166,7 @@ def _unpack(
                 data = encoded(row[column], f"{place}, {column}")
                 suffix = _suffix(data, f"{place}, {column}")
                 path = folder / path_name(split, place) / kind / f"{stem}{suffix}"
-                if not (path.exists() and path.read_bytes() == data):
+                if not (path.exists() and read_bytes(path) == data):
                     write_bytes(path, data)
                 written.add(path)
             bar.update()
@@ -238,7 +238,7 @@ def encoded(value: Any, where: str) -> bytes:
         path = Path(str(value["path"]))
         if not path.is_file():
             raise UserError(f"{where}: its file {path} is not there")
-        return path.read_bytes()
+        return read_bytes(path)
     ids = np.asarray(value)
     if not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() > 65535:
         raise UserError(f"{where}: a map of ids needs whole numbers from 0 to 65535")
@@ -291,5 +291,5 @@ def _write_labels(where: str, folder: Path) -> set[Path]:
             path = None
     if path is None:
         return set()
-    write_bytes(folder / path.name, path.read_bytes())
+    write_bytes(folder / path.name, read_bytes(path))
     return {folder / path.name}

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_bytes
+from semsynth.core.files import named, names_in, read_bytes, write_bytes
 from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
 from semsynth.data.channels import encode_tiff
@@ -23,7 +23,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
 from semsynth.data.info import INFO, ImageFormat, ImageInfo, file_path, format_of
 from semsynth.data.labels import Array
-from semsynth.data.manifest import SYNTHETIC
+from semsynth.data.manifest import SYNTHETIC, manifest_path
 from semsynth.data.records import (
     FOLDERS,
     ImageRecord,
@@ -146,7 +146,7 @@ def record_of(
     digests, mask = {}, None
     for kind in (kind for kind in KINDS if there[kind]):
         path = root / file_path(kind, form.image_format, split, stem)
-        data = np.fromfile(path, np.uint8) if path.exists() else np.empty(0, np.uint8)
+        data = np.frombuffer(read_bytes(path) if path.exists() else b"", np.uint8)
         if kind == "masks" and data.size:
             mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if not data.size or (kind == "masks" and mask is None):
@@ -220,8 +220,8 @@ class PreparedWriter:
         self._dropped: set[tuple[str, str]] = set()
         self._reload()
         # A killed run may have cut its last line short: the next record needs a new line.
-        if self._progress.exists() and not self._progress.read_bytes().endswith(b"\n"):
-            with self._progress.open("a", encoding="utf-8") as file:
+        if self._progress.exists() and not read_bytes(self._progress).endswith(b"\n"):
+            with named(self._progress), self._progress.open("a", encoding="utf-8") as file:
                 file.write("\n")
 
     @property
@@ -257,13 +257,13 @@ class PreparedWriter:
     def add(self, record: ImageRecord) -> None:
         """Record an image that ``write_sample`` wrote (in this or another process)."""
         self._records[record.split, record.stem] = record
-        with self._progress.open("a", encoding="utf-8") as file:
+        with named(self._progress), self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record.to_json()) + "\n")
 
     def forget(self, split: str, stem: str) -> None:
         """Take an image off the record before its files are written again."""
         del self._records[split, stem]
-        with self._progress.open("a", encoding="utf-8") as file:
+        with named(self._progress), self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"split": split, "stem": stem, "forgotten": True}) + "\n")
 
     def drop(self, split: str, stem: str) -> None:
@@ -306,32 +306,45 @@ class PreparedWriter:
         if not self._records:
             raise UserError(f"{self.root}: no image was written; check the source of the data")
         about = {"name": name, "source": source, "licence": licence, "excluded": excluded or {}}
+        if (manifest := manifest_path(self.root)) is not None:
+            about["manifest"] = digest_bytes(read_bytes(manifest))
         info = describe(self.form, self.records(), {**about, **(more or {})})
         write_hub_files(self.root, info, self._origin)
         write_info(self.root, info)
-        self.remove_leftovers()
+        remove_leftovers(self.root)
         return PreparedDataset(self.root, info)
 
-    def remove_leftovers(self) -> None:
-        """Remove the progress files, and partial files of killed runs, from a finished folder."""
-        leftovers = [*self.root.glob(".progress-*.jsonl"), *self.root.glob(".dataset.*.json")]
-        for folder in FOLDERS:
-            leftovers += self.root.glob(f"{folder}/*/.*")
-        for path in leftovers:
-            with suppress(FileNotFoundError):
-                path.unlink()
-
     def _reload(self) -> None:
-        for path in sorted(self.root.glob(".progress-*.jsonl")):
+        for path in _lists(self.root):
             try:
-                lines = path.read_text(encoding="utf-8").splitlines()
+                with named(path):
+                    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             except FileNotFoundError:
                 continue  # another process has just finished the folder
             for line in lines:
                 # The last line of a killed run may be cut short: that image is written again.
-                with suppress(json.JSONDecodeError):
+                with suppress(ValueError, KeyError, TypeError, AttributeError):
                     value = json.loads(line)
                     if "forgotten" in value:
                         self._records.pop((value["split"], value["stem"]), None)
                     elif (record := ImageRecord.from_json(value)).name not in self._dropped:
                         self._records[record.name] = record
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove the progress files, and partial files of killed runs, from a finished folder."""
+    leftovers = _lists(root)
+    leftovers += [root / name for name in names_in(root) if name.startswith(".dataset.")]
+    for folder in FOLDERS:
+        for split in names_in(root / folder):
+            inside = root / folder / split
+            leftovers += [inside / name for name in names_in(inside) if name[0] == "."]
+    for path in leftovers:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _lists(root: Path) -> list[Path]:
+    """Return the progress files of all processes."""
+    names = [name for name in names_in(root) if name.startswith(".progress-")]
+    return [root / name for name in names if name.endswith(".jsonl")]

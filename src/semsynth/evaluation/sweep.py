@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_json, write_text
+from semsynth.core.files import read_text, write_json, write_text
 from semsynth.core.logging import logger
 from semsynth.core.outputs import Output
 from semsynth.data.dataset import PreparedDataset
@@ -83,7 +83,7 @@ def sweep(config: EvaluateConfig) -> Json:
     reports = read_reports([config.output / point.name for point in points])
     found = curve(points, reports, config.seed)
     report = {**reports[found["chosen"]].content, "sweep": found}
-    chosen = (config.output / points[found["chosen"]].name / REPORT_HTML).read_text("utf-8")
+    chosen = read_text(config.output / points[found["chosen"]].name / REPORT_HTML)
     write_text(config.output / REPORT_HTML, chosen.replace(SWEEP_PLACE, _section(found, reports)))
     write_json(config.output / REPORT_JSON, report)
     output.complete()

@@ -21,7 +21,7 @@ from torch import Tensor
 from semsynth.core.config import parse
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import atomic_folder, require_space, sha256_file
+from semsynth.core.files import atomic_folder, read_bytes, require_space, sha256_file
 from semsynth.core.logging import warn_once
 from semsynth.data.edges import instance_edges
 from semsynth.data.labels import Array, LabelSet
@@ -257,7 +257,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         with translate_load_errors(name):
             pipe: Self = super().from_pretrained(name, **kwargs)
         strip = Path(name) / EXAMPLES
-        pipe.examples = strip.read_bytes() if strip.is_file() else None
+        pipe.examples = read_bytes(strip) if strip.is_file() else None
         return pipe
 
     @classmethod

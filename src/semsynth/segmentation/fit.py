@@ -15,7 +15,7 @@ from torch import Tensor
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path
 from semsynth.core.logging import logger, progress_bar
-from semsynth.core.safe_load import load_torch_file
+from semsynth.core.safe_load import load_torch_file, save_torch_file
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.segmenter import Segmenter
 
@@ -145,7 +145,7 @@ class _Training:
         if device.type == "cuda":
             content["random_cuda"] = torch.cuda.get_rng_state(device)
         with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+            save_torch_file(content, temporary)
 
     def resume(self, path: Path) -> int:
         """Go back to the state in a file, if it is there; return how many steps were taken."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path, sha256_file
-from semsynth.core.safe_load import load_torch_file
+from semsynth.core.safe_load import load_torch_file, save_torch_file
 from semsynth.data.labels import LabelSet
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.encoder_unet import lite2_unet
@@ -118,7 +118,7 @@ class Segmenter(nn.Module):
             "provenance": info.provenance,
         }
         with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+            save_torch_file(content, temporary)
         return Path(path)
 
     @classmethod

@@ -5,7 +5,6 @@ Channels and bits, window, EXIF, size and tiles are those of the labelled images
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_bytes, walk
 from semsynth.data.channels import as_rgb
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import digest_bytes
@@ -185,13 +185,15 @@ class ImageFolder:
 
         Raises:
             OtherKindError: it has other channels or bits than the labelled images.
+            UserError: the disk does not give it: other than a file that is no image, which has a
+                ``problem``, it may be another time.
         """
+        data = read_bytes(self.root / self._paths[name])
         try:
-            data = (self.root / self._paths[name]).read_bytes()
             pixels = self.form.read(data, f"{self.root}/{name}")
         except OtherKindError:
             raise
-        except (UserError, OSError) as error:
+        except UserError as error:
             return File(name, problem=str(error))
         is_mask = self._labels is not None and looks_like_mask(pixels, self._labels)
         return File(name, self.form.fitted(pixels, name), digest_bytes(data), is_mask)
@@ -258,7 +260,7 @@ def looks_like_mask(pixels: Image, labels: LabelSet) -> bool:
 
 def _image_names(root: Path) -> Iterator[str]:
     """Return the paths of image files below a folder; hidden files and folders are passed over."""
-    for folder, below, files in os.walk(root):
+    for folder, below, files in walk(root):
         below[:] = [name for name in below if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from semsynth.core.devices import Precision, can_compute, resolve_precision
 from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, require_space, write_text
+from semsynth.core.files import names_in, read_json, require_space, write_text
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
@@ -140,7 +140,7 @@ def claim(
     Raises:
         UserError: it is another run's, or the data changed since: says what differs.
     """
-    if not resume and any(folder.glob("step_*")):
+    if not resume and any(name.startswith("step_") for name in names_in(folder)):
         raise UserError(f"{folder}: holds a run; omit --no-resume to resume it, or remove it")
     run = RunOutput(folder, recipe, data, start)
     run.check(data_changed)

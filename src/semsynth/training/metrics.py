@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from semsynth.core.devices import Precision
-from semsynth.core.files import write_text
+from semsynth.core.files import read_bytes, write_text
 from semsynth.core.logging import logger
 from semsynth.models.flops import training_flops
 from semsynth.models.sdm.unet import SemanticUNet
@@ -65,7 +65,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     if not path.exists():
         return [], 0
     known: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    lines = read_bytes(path).decode(errors="replace").split("\n")[:-1]
     for line in lines:
         with suppress(ValueError):
             found = json.loads(line)

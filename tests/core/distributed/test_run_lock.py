@@ -48,7 +48,7 @@ def left_behind(run: Path, beat: Heartbeat) -> Path:
     return path
 
 
-THERE = Heartbeat(0, "elsewhere", 99, 1.0, beat=7, step=31)
+THERE = Heartbeat(0, "elsewhere", 99, "1", beat=7, step=31)
 
 
 @pytest.mark.parametrize("last", [{"error": "stopped"}, {"phase": "finished"}])

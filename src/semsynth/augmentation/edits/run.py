@@ -18,7 +18,7 @@ from semsynth.augmentation.edits.relabel import swaps
 from semsynth.augmentation.edits.scene import Scene, learn
 from semsynth.augmentation.edits.survey import LEAST, ImageSurvey, Piece, Surveyor
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import read_json, write_bytes, write_text
+from semsynth.core.files import named, read_json, read_text, write_bytes, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output
 from semsynth.data.dataset import PreparedDataset
@@ -307,7 +307,7 @@ def _write(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
         def take(result: tuple[dict[str, Any], ImageRecord]) -> None:
             line, record = result
             writer.add(record)
-            with (root / _PART).open("a", encoding="utf-8") as file:
+            with named(root / _PART), (root / _PART).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             lines[line["index"]] = line
             bar.update()
@@ -345,7 +345,7 @@ def _lines_there(root: Path) -> dict[int, dict[str, Any]]:
     lines: dict[int, dict[str, Any]] = {}
     for name in (EDITS, _PART):
         path = root / name
-        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for text in read_text(path).splitlines() if path.exists() else ():
             try:
                 line = json.loads(text)
             except json.JSONDecodeError:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from semsynth.augmentation.subset import SPLIT, link_file
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_bytes, write_json
+from semsynth.core.files import read_bytes, read_json, write_bytes, write_json
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.content import digest_json
@@ -271,7 +271,9 @@ def _linked(part: Part, stem: str, name: str, root: Path, large: bool) -> ImageR
             raise UserError(f"{source}: no such file; prepare the data again")
         link_file(source, root / kind / part.split_here / f"{name}{source.suffix}")
     digests = {k: v for k, v in data.file_digests(split, kinds)[stem].items() if k in kinds}
-    mask = cv2.imdecode(np.fromfile(data.mask_path(split, stem), np.uint8), cv2.IMREAD_UNCHANGED)
+    mask = cv2.imdecode(
+        np.frombuffer(read_bytes(data.mask_path(split, stem)), np.uint8), cv2.IMREAD_UNCHANGED
+    )
     if mask is None:
         raise UserError(f"{data.mask_path(split, stem)}: cannot be read; prepare the data again")
     # A group may be of images that are not here: it is kept as it is recorded.

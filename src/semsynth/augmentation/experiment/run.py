@@ -28,7 +28,7 @@ from semsynth.augmentation.experiment.settings import (
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_json, write_text
+from semsynth.core.files import read_text, write_json, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import claim_output_dir
 from semsynth.data.dataset import PreparedDataset
@@ -223,7 +223,7 @@ def _keep_try(path: Path, result: Mapping[str, Any]) -> None:
     }
     line = {name: result[name] for name in ("stage", "draws", "seeds", "settings")}
     text = json.dumps({**line, "gains": gains}, sort_keys=True)
-    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    known = read_text(path).splitlines() if path.exists() else []
     if text not in known:
         write_text(path, "\n".join([*known, text, ""]))
 

@@ -14,7 +14,7 @@ from semsynth.augmentation.filter.measure import Measurements
 from semsynth.augmentation.filter.rules import Limits, borders, verdict
 from semsynth.augmentation.filter.teacher import Teacher
 from semsynth.augmentation.subset import link_file
-from semsynth.core.files import write_bytes, write_text
+from semsynth.core.files import read_text, write_bytes, write_text
 from semsynth.core.logging import progress
 from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
@@ -117,7 +117,7 @@ def copy_lists(samples: PreparedDataset, writer: PreparedWriter, names: Sequence
         source = samples.root / name
         if not source.exists():
             continue
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = read_text(source).splitlines()
         values = [json.loads(line) for line in lines if line.strip()]
         chosen = [x for x in values if x["stem"] in kept.get(x.get("split"), ())]
         write_text(writer.root / name, "".join(json.dumps(x) + "\n" for x in chosen))

@@ -17,6 +17,7 @@ from semsynth.core.distributed.run_status import STATUS, Status, read_status
 from semsynth.core.distributed.squeue import ask_squeue
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.core.identity import is_gone
 from semsynth.core.outputs import MARKER
 
 # A running training updates its status at each line of the log. Validation, previews and
@@ -127,11 +128,7 @@ def ask_slurm(job: str) -> str | None:
 def _is_alive(status: Status) -> bool:
     import psutil
 
-    try:
-        # A process that is younger than the status file is another one with the same number.
-        return bool(psutil.Process(status.pid).create_time() <= status.updated + 1)
-    except psutil.Error:
-        return False
+    return psutil.pid_exists(status.pid) and not is_gone(status.pid, status.process or None)
 
 
 def _age(file: Path) -> float | None:

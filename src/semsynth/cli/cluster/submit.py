@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from semsynth.core.files import require_writable, write_text
 from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}")
+_BREAKS = ("Cc", "Zl", "Zp", "Cs")
 _MEMORY = re.compile(r"\d+[KMGT]?")
 
 SCRIPT = """\
@@ -165,7 +167,7 @@ def script(config: SubmitConfig, run: Path) -> str:
         "output": _log(Path(str(run).replace("%", "%%")), "%j"),
     }
     options = [
-        f"#SBATCH --{name}={_quoted(str(value))}"
+        f"#SBATCH --{name}={_quoted(str(value), name)}"
         for name, value in values.items()
         if value not in ("", None)
     ]
@@ -193,8 +195,17 @@ def script(config: SubmitConfig, run: Path) -> str:
     )
 
 
-def _quoted(value: str) -> str:
-    """Return a value as sbatch reads it: in double quotes, where a backslash protects."""
+def _quoted(value: str, name: str) -> str:
+    """Return a value as sbatch reads it: in double quotes, where a backslash protects.
+
+    Raises:
+        UserError: a line break in it would make the rest of it a command of the script.
+    """
+    if not value.isprintable() and any(unicodedata.category(c) in _BREAKS for c in value):
+        raise UserError(
+            f"{value!r}: has a line break or another control character, which the --{name} of a "
+            "batch script cannot hold; rename it"
+        )
     if re.fullmatch(r"[\w@%+=:,./-]*", value):
         return value
     return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,9 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
-import psutil
-
 from semsynth.core.errors import SilentExit, UserError
+from semsynth.core.identity import is_gone, started
 from semsynth.core.logging import logger
 from semsynth.core.paths import path_name
 
@@ -35,6 +35,8 @@ BLOCK = 4096
 class Heartbeat:
     """What a process publishes of itself; ``beat`` and ``progress`` only ever grow.
 
+    ``started`` tells the process from others that had its number (``identity``).
+
     The exit record: the ``error`` that ended it, its exit ``status``, whether the error was
     ``reported`` on the terminal, and which ranks it found ``lost`` and leaves to the lowest rank to
     report.
@@ -43,7 +45,7 @@ class Heartbeat:
     rank: int
     host: str
     pid: int
-    started: float
+    started: str
     beat: int = 0
     progress: int = 0
     step: int = 0
@@ -71,15 +73,7 @@ class Heartbeat:
     @property
     def is_dead(self) -> bool:
         """Whether the process is of this host and gone; of other hosts this cannot be seen."""
-        if self.host != platform.node():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            return process.status() == psutil.STATUS_ZOMBIE or not self._is(process)
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.Error:
-            return False
+        return self.host == platform.node() and is_gone(self.pid, self.started)
 
     @property
     def has_ended(self) -> bool:
@@ -88,13 +82,9 @@ class Heartbeat:
 
     def kill(self) -> None:
         """End the process, stopped or hanging, if it is on this host."""
-        with suppress(psutil.Error, OSError):
-            process = psutil.Process(self.pid)
-            if self.host == platform.node() and self._is(process):
-                process.kill()
-
-    def _is(self, process: psutil.Process) -> bool:
-        return bool(abs(process.create_time() - self.started) < 1)
+        with suppress(OSError):
+            if self.host == platform.node() and started(self.pid) == self.started:
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def heartbeat_path(run: Path, token: str, rank: int) -> Path:
@@ -136,8 +126,7 @@ class HeartbeatThread:
             on_beat: called after each with the seconds since the one before, and whether it could
                 be written.
         """
-        process = psutil.Process()
-        self.me = Heartbeat(rank, platform.node(), process.pid, process.create_time())
+        self.me = Heartbeat(rank, platform.node(), os.getpid(), started())
         self.interval, self.cannot_write = interval, False
         self.stopped = Event()
         self._path, self._on_beat = heartbeat_path(run, token, rank), on_beat

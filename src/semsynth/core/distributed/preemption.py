@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import psutil
-
 from semsynth.core.distributed.squeue import ask_squeue
+from semsynth.core.identity import age
 
 # Windows has no SIGUSR1.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -115,7 +114,7 @@ def seconds_left(environment: Mapping[str, str] = os.environ) -> float | None:
     else:
         return None
     if length is not None and not 0 < left <= length:
-        left = length - (time.time() - psutil.Process().create_time())
+        left = length - age()
     return left
 
 

@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from semsynth.core.distributed.heartbeat import (
     EVERY_SECONDS,
     FOLDER,
@@ -33,6 +31,7 @@ from semsynth.core.distributed.heartbeat import (
 )
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_json
+from semsynth.core.identity import started
 from semsynth.core.logging import logger
 
 FILE = ".owner.json"
@@ -58,7 +57,7 @@ class _Owner:
     token: str
     host: str
     pid: int
-    started: float
+    started: str
     job: str = ""
 
     @property
@@ -195,9 +194,19 @@ def wait_until_free(run: Path, doing: Doing = "train") -> None:
             )
 
 
-def _me() -> tuple[str, int, float]:
-    process = psutil.Process()
-    return platform.node(), process.pid, process.create_time()
+def holder(folder: Path) -> str:
+    """Return who works in a folder, as far as is known without waiting; empty: nobody."""
+    owner = _read_owner(folder)
+    if owner is None:
+        return ""
+    last = read_heartbeat(heartbeat_path(folder, owner.token, 0))
+    if (last or Heartbeat(0, owner.host, owner.pid, owner.started)).has_ended:
+        return ""
+    return str(owner)
+
+
+def _me() -> tuple[str, int, str]:
+    return platform.node(), os.getpid(), started()
 
 
 def _read_owner(run: Path) -> _Owner | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
+from semsynth.core.identity import started
 
 FORMAT = 1
 STATUS = "status.json"
@@ -46,6 +47,7 @@ class Status:
         gpu_memory: most bytes that rank 0's process had on its GPU; None without one.
         host: of rank 0.
         pid: of rank 0.
+        process: tells that process from others that had its number (``identity``).
         world: processes.
         job: the batch system's number of the job (SLURM_JOB_ID), else empty.
         updated: unix seconds by the clock of ``host``.
@@ -68,6 +70,7 @@ class Status:
     gpu_memory: int | None = None
     host: str = ""
     pid: int = 0
+    process: str = ""
     world: int = 1
     job: str = ""
     updated: float = 0.0
@@ -121,6 +124,7 @@ def new_status(run: Path, total_steps: int, world: int) -> Status:
         restarts=0 if before is None else before.restarts + 1,
         host=platform.node(),
         pid=os.getpid(),
+        process=started(),
         world=world,
         job=os.environ.get("SLURM_JOB_ID", ""),
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_text
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_rgb
@@ -199,7 +200,7 @@ def _number(path: Path, stem: str) -> int:
 
 def _read_splits(path: Path) -> dict[int, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         raise UserError(
             f"{path}: is missing or not a text file; it lists the split of the faces"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress, progress_bar
 from semsynth.core.strict import parse_json
 from semsynth.data.config import PrepareConfig
@@ -119,7 +120,7 @@ def read_coco(path: Path, name: str) -> CocoFile:
             bar.update()
             return small(found)
 
-        value = parse_json(path.read_bytes(), str(path), convert)
+        value = parse_json(read_bytes(path), str(path), convert)
     lists: dict[str, list[dict[str, Any]]] = {}
     for key in ("images", "annotations", "categories"):
         entries = value.get(key)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ImageColor
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_bytes
 from semsynth.core.logging import progress_bar
 from semsynth.core.strict import decode_text
 from semsynth.data.config import PrepareConfig
@@ -149,7 +150,7 @@ def _read(path: Path, name: str, categories: dict[str, Category], annotated: lis
         UserError: not XML, with a DTD (entities can grow without end), or not as CVAT writes it.
     """
     require_memory(path, SMALL_MEMORY)
-    text = decode_text(path.read_bytes(), str(path), "XML")
+    text = decode_text(read_bytes(path), str(path), "XML")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise UserError(f"{path}: has a DOCTYPE, which CVAT does not write; remove it")
     near = str(PurePosixPath(name).parent)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json
+from semsynth.core.files import read_bytes, read_json
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_bytes, digest_json
@@ -257,7 +257,7 @@ def _bytes(value: Any, where: str) -> bytes:
         raise UserError(f"{where}: an image is missing")
     if value.get("bytes") is not None:
         return bytes(value["bytes"])
-    return Path(str(value["path"])).read_bytes()
+    return read_bytes(str(value["path"]))
 
 
 def _count(path: str) -> int | None:

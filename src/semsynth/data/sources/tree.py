@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import walk
 from semsynth.core.outputs import MARKER
 from semsynth.data.archives import ARCHIVES, UNREADABLE
 
@@ -156,7 +157,7 @@ def _unknown(name: str) -> str:
 
 
 def _walk(root: Path, within: str = ".") -> Iterable[str]:
-    for folder, folders, files in os.walk(root / within):
+    for folder, folders, files in walk(root / within):
         folders.sort()
         relative = Path(folder).relative_to(root).as_posix()
         prefix = "" if relative == "." else f"{relative}/"

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -251,8 +252,5 @@ def _image_of_tile(stem: str) -> str | None:
 
 def _read_whole(path: Path) -> tuple[ImageFacts, str]:
     """Return what an image file is, and its digest; UserError if it cannot be read."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (a link that leads nowhere?)") from None
+    data = read_bytes(path)
     return read_whole_facts(data, str(path)), digest_bytes(data)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -130,7 +131,7 @@ class FolderMasks:
     def _digests(self) -> dict[str, str]:
         how = digest_json([self.decision.reading, self.file.to_value()])
         return {
-            stem: digest_json([digest_bytes(path.read_bytes()), how])
+            stem: digest_json([digest_bytes(read_bytes(path)), how])
             for stem, path in self.files.items()
         }
 

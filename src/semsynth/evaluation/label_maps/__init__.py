@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_bytes
 from semsynth.core.strict import parse_yaml
 from semsynth.data.labels import LabelSet
 
@@ -41,13 +42,12 @@ class LabelMap:
         built_in = source in built_in_maps() and not path.is_file()
         if built_in:
             path = _FOLDER / f"{source}.yaml"
-        try:
-            value = parse_yaml(path.read_bytes(), str(path))
-        except OSError:
+        if not path.exists():
             raise UserError(
                 f"--label-map {source}: no such file, nor a built-in map "
                 f"({', '.join(built_in_maps())})"
-            ) from None
+            )
+        value = parse_yaml(read_bytes(path), str(path))
         if not isinstance(value, dict) or not value:
             raise UserError(f"{path}: must be lines of 'judge name: our name' (or null)")
         for name, ours in value.items():

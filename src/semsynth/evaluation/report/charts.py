@@ -10,6 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from semsynth.core.errors import UserError
+from semsynth.core.files import read_text
 from semsynth.evaluation.report.figures import Axes, Series, legend, plot
 
 METRICS = "metrics.jsonl"
@@ -46,7 +47,7 @@ def read_curves(run: Path) -> list[Curve]:
     if not path.is_file():
         raise UserError(f"--run {run}: has no {METRICS}; give the output folder of semsynth train")
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:

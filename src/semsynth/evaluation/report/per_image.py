@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.files import write_text
+from semsynth.core.tables import csv_text
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.metrics.mask_scores import MaskScores
 from semsynth.segmentation.metrics import mean_iou
@@ -98,12 +97,8 @@ def scores_of(counts_3C: Counts) -> tuple[float | None, float | None]:
 
 def write_per_image(path: Path, images: Iterable[ImageScores]) -> None:
     """Write the table: a line for each image; a value that was not measured is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for image in images:
-        writer.writerow([_cell(getattr(image, name)) for name in COLUMNS])
-    write_text(path, text.getvalue())
+    rows = [[_cell(getattr(image, name)) for name in COLUMNS] for image in images]
+    write_text(path, csv_text([COLUMNS, *rows]))
 
 
 def worst_and_best(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_folder, atomic_path, require_space, write_json
 from semsynth.core.logging import file_size_progress, logger
+from semsynth.core.safe_load import save_torch_file
 from semsynth.data.content import digest_json
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.codecs.codec import open_codec
@@ -195,9 +195,8 @@ def write_official(file: ModelFile, path: Path, side_file: Path, flags: str) -> 
     write_json(side_file, side.model_dump(mode="json"))
     try:
         with atomic_path(path) as temporary, file_size_progress(temporary, n_bytes, "writing"):
-            torch.save(state, temporary)
-    except RuntimeError as error:
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        side_file.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: could not be written ({reason}); is the disk full?") from error
+            save_torch_file(state, temporary)
+    except (OSError, UserError):
+        with suppress(OSError):
+            side_file.unlink(missing_ok=True)
+        raise

@@ -17,8 +17,16 @@ from typing import Any
 from safetensors import SafetensorError
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import allow_reading, read_json, sha256_file, write_json, write_text
-from semsynth.core.paths import path_name
+from semsynth.core.files import (
+    allow_reading,
+    names_in,
+    read_json,
+    read_text,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from semsynth.core.paths import inside, path_name
 from semsynth.pipelines.formats.pretrained import find_model
 
 PIPELINE = "SemanticDiffusionPipeline"
@@ -35,6 +43,8 @@ FINAL = "final_model.pth"
 VAE = "vae"
 NETWORK = "unet/config.json"
 _DECIDES = ("labels", "model", "diffusion", "height", "width")
+# In the index: the digests of the weights, by file. Diffusers passes over names that begin so.
+_WRITTEN = "_sha256"
 
 
 def checkpoint_sha256(path: str | Path) -> str:
@@ -56,7 +66,11 @@ def checkpoint_sha256(path: str | Path) -> str:
     index, network = read_index(path), read_json(path / NETWORK)
     decides = {name: index.get(name) for name in _DECIDES}
     decides |= {"unet": {k: v for k, v in network.items() if not k.startswith("_")}}
-    weights = [file for file in sorted((path / "unet").glob("*")) if file.suffix != ".json"]
+    weights = [
+        file
+        for file in (path / "unet" / name for name in names_in(path / "unet"))
+        if file.suffix != ".json"
+    ]
     decides |= {"weights": {file.name: sha256_file(file) for file in weights}}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -103,6 +117,7 @@ def check_folder(name: str) -> None:
     if kind != PIPELINE:
         raise UserError(f"{name}: holds a {kind}, not a {PIPELINE}; load it with its own class")
     _check_names(Path(name), found)
+    _check_written(Path(name))
 
 
 def _check_names(folder: Path, index: dict[str, Any]) -> None:
@@ -110,11 +125,38 @@ def _check_names(folder: Path, index: dict[str, Any]) -> None:
     for part, value in index.items():
         if isinstance(value, list):
             path_name(part, str(folder / MODEL_INDEX))
-    for file in folder.glob("*/*.index.json"):
+    parts = [folder / part for part in names_in(folder) if (folder / part).is_dir()]
+    files = [part / name for part in parts for name in names_in(part)]
+    for file in (file for file in files if file.name.endswith(".index.json")):
         shards = read_json(file)
         weights = shards.get("weight_map") if isinstance(shards, dict) else None
         for shard in set(weights.values()) if isinstance(weights, dict) else ():
             path_name(shard, str(file))
+
+
+def _check_written(folder: Path) -> None:
+    """Check the weights against their digests; folders of earlier versions have none.
+
+    What else is there is text, which may be edited.
+    """
+    path = folder / MODEL_INDEX
+    written = read_json(path).get(_WRITTEN)
+    if not isinstance(written, dict):
+        return
+    for name, digest in written.items():
+        file = inside(folder, name, str(path))
+        if file.exists() and sha256_file(file) != digest:
+            raise UserError(
+                f"{file}: cannot be loaded: damaged, not the file that was written; copy or export "
+                f"the folder again (other weights on purpose: remove {_WRITTEN} from {path.name})"
+            )
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """Return the digests of the weights."""
+    files = [f"{part}/{name}" for part in ("unet", VAE) for name in names_in(folder / part)]
+    weights = [file for file in files if not file.endswith(".json")]
+    return {file: sha256_file(folder / file) for file in weights}
 
 
 @contextmanager
@@ -168,7 +210,7 @@ def finish_folder(folder: Path) -> None:
     is named by ``NETWORK_CLASS`` rather than by the module it is in, and files can be read by all.
     """
     index = read_json(folder / MODEL_INDEX)
-    index.pop("_name_or_path", None)
+    index = {k: v for k, v in index.items() if k not in ("_name_or_path", _WRITTEN)}
     for part in (index, index.get("facts", {}).get("recipe", {})):
         _name_own_vae(part)
     config = {key: index.pop(key) for key in _IN_CONFIG if key in index}
@@ -183,14 +225,15 @@ def finish_folder(folder: Path) -> None:
             write_json(file, value)
     _shorten(folder / "scheduler" / "scheduler_config.json")
     for name in ("unet", VAE):
-        for file in (folder / name).glob("*"):
-            allow_reading(file)  # safetensors lets only the owner read them
+        for found in names_in(folder / name):
+            allow_reading(folder / name / found)  # safetensors lets only the owner read them
+    write_json(folder / MODEL_INDEX, {**index, _WRITTEN: _written(folder)})
 
 
 def _shorten(file: Path) -> None:
     """Write lists of numbers, the scheduler's 1,000 betas, on one line each."""
     if file.is_file():
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
         joined = re.sub(r"\[[-\d.e,\s]*\]", lambda found: " ".join(found[0].split()), text)
         write_text(file, joined)
 

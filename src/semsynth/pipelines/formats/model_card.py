@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from PIL import Image, ImageDraw
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_bytes
+from semsynth.core.files import read_bytes, read_json, write_bytes
 from semsynth.data.hub_files import hub_licence
 from semsynth.data.labels import LabelSet, hex_color
 from semsynth.diffusion.config import count_of
@@ -86,7 +86,7 @@ def card_sections(pipe: Any) -> dict[str, str]:
 def write_card(pipe: Any, folder: Path, *name: str) -> None:
     """Write card and legend into a Diffusers folder, unless there is a README of another origin."""
     readme = folder / README
-    if readme.exists() and MADE_BY not in readme.read_text(encoding="utf-8", errors="replace"):
+    if readme.exists() and MADE_BY not in read_bytes(readme).decode(errors="replace"):
         return
     legend(pipe.labels).save(folder / LEGEND)
     if pipe.examples is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path
-from semsynth.core.safe_load import load_torch_file
+from semsynth.core.safe_load import load_torch_file, save_torch_file
 from semsynth.core.version import __version__, is_newer
 from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.labels import LabelSet
@@ -186,14 +186,7 @@ def _write(path: Path, file: ModelFile, head: dict[str, Any], packed: PackedWeig
         METADATA: file.metadata,
     }
     with atomic_path(path) as temporary:
-        try:
-            torch.save(value, temporary)
-        except RuntimeError as error:
-            # torch reports a full disk as a RuntimeError of its zip writer.
-            raise UserError(
-                f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full? "
-                "Run the command again to write it"
-            ) from error
+        save_torch_file(value, temporary)
 
 
 def load_model_file(path: Path) -> ModelFile:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.files import read_bytes
 from semsynth.core.logging import progress
 from semsynth.data.channels import PixelForm
 from semsynth.data.content import digest_bytes, digest_json
@@ -83,7 +84,7 @@ class RealImages:
                     f"{path}: is {region.shape[1]}x{region.shape[0]}, its image "
                     f"{size[1]}x{size[0]}; make it again"
                 )
-            found[stem] = digest_bytes(path.read_bytes())
+            found[stem] = digest_bytes(read_bytes(path))
         return found
 
     def check_form(self, model: PixelForm) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_once, write_text
+from semsynth.core.files import read_bytes, write_once, write_text
 from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed
 from semsynth.data.channels import PixelForm, as_rgb, decode_image
@@ -25,7 +25,12 @@ from semsynth.data.labels import Array
 from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.data.records import ImageRecord, PreparedFormat
 from semsynth.data.resize import Box, source_box, undo_resize
-from semsynth.data.writer import PreparedSample, PreparedWriter, record_of
+from semsynth.data.writer import (
+    PreparedSample,
+    PreparedWriter,
+    record_of,
+    remove_leftovers,
+)
 from semsynth.pipelines.generate.config import GenerateConfig
 
 T = TypeVar("T")
@@ -210,7 +215,10 @@ class SampleStore:
             return False
         self._output.claim()
         listed = self.listed()
-        return all((spec.split, spec.stem) in listed and self.has(spec) for spec in specs)
+        whole = all((spec.split, spec.stem) in listed and self.has(spec) for spec in specs)
+        if whole:
+            remove_leftovers(self.folder)  # of a process that was ended after the last image
+        return whole
 
     def open(self, shard: Shard) -> None:
         """Claim the folder for a process's part; UserError if it belongs to something else."""
@@ -258,7 +266,7 @@ class SampleStore:
         path, pixels = self._image(spec.split, spec.stem), self._geometry.form.pixels
         if pixels.is_rgb:
             return mask, read_image(path, cv2.IMREAD_COLOR_RGB)
-        return mask, as_rgb(decode_image(path.read_bytes(), pixels, str(path)), pixels.bits)
+        return mask, as_rgb(decode_image(read_bytes(path), pixels, str(path)), pixels.bits)
 
     def list_all(
         self,
@@ -323,7 +331,8 @@ def read_image(path: Path, flags: int) -> Array:
     Raises:
         UserError: it cannot be read.
     """
-    pixels = cv2.imread(str(path), flags)
+    data = read_bytes(path)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if pixels is None:
         raise UserError(f"{path}: cannot be read; remove it and run the command again")
     return pixels

@@ -19,9 +19,9 @@ import torch
 
 from semsynth.core.distributed.job import RunLock
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, sha256_file, to_disk, write_json, write_text
+from semsynth.core.files import names_in, read_json, sha256_file, to_disk, write_json, write_text
 from semsynth.core.logging import logger
-from semsynth.core.safe_load import load_torch_file
+from semsynth.core.safe_load import load_torch_file, save_torch_file
 
 FORMAT = 2
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
@@ -67,10 +67,9 @@ def save_state(
     try:
         try:
             _write(temporary, step, state)
-        except (OSError, RuntimeError, UserError) as error:
+        except (OSError, UserError) as error:
             if lock is not None:
                 lock.check()  # who has the folder now may have cleaned it up
-            # torch reports a full disk as a RuntimeError of its zip writer.
             raise UserError(
                 f"{final}: the checkpoint could not be written ({str(error).splitlines()[0]}); "
                 "is the disk full? The last complete checkpoint is intact"
@@ -92,7 +91,7 @@ def save_state(
 def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    torch.save(state, folder / STATE)
+    save_torch_file(state, folder / STATE)
     to_disk(folder / STATE)
     digest = {STATE: sha256_file(folder / STATE)}
     write_json(folder / MANIFEST, {"format": FORMAT, "step": step, "sha256": digest})
@@ -112,7 +111,11 @@ def remove(folder: Path) -> None:
 
 def complete_checkpoints(run: Path) -> list[Path]:
     """Return the folders with a manifest, oldest first."""
-    return sorted((path.parent for path in run.glob(f"step_*/{MANIFEST}")), key=_step)
+    return sorted((folder for folder in _folders(run) if (folder / MANIFEST).exists()), key=_step)
+
+
+def _folders(run: Path, prefix: str = "step_") -> list[Path]:
+    return [run / name for name in names_in(run) if name.startswith(prefix)]
 
 
 def newest(run: Path, lock: RunLock | None = None) -> Path | None:
@@ -127,12 +130,12 @@ def newest(run: Path, lock: RunLock | None = None) -> Path | None:
     """
     if lock is not None:
         lock.check()  # else a partial one may be of a job that lives
-    unfinished = [left for left in run.glob("step_*") if not (left / MANIFEST).exists()]
-    for left in (*run.glob(".step_*.partial"), *unfinished):
+    unfinished = [left for left in _folders(run) if not (left / MANIFEST).exists()]
+    for left in (*_folders(run, ".step_"), *unfinished):
         remove(left)
     damaged: dict[Path, str] = {}
     for folder in reversed(complete_checkpoints(run)):
-        reason = _damage(folder)
+        reason = damage(folder)
         if reason:
             damaged[folder] = reason
             continue
@@ -163,7 +166,7 @@ def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
     # Again while there are others: the run may be in progress, and remove the one that is read.
     while folders := [folder for folder in complete_checkpoints(run) if folder not in skipped]:
         folder = folders[-1]
-        reason = _damage(folder)
+        reason = damage(folder)
         if not reason:
             with suppress(FileNotFoundError):
                 return folder.name, sha256_file(folder / STATE), load_state(folder)
@@ -173,7 +176,12 @@ def newest_of_another(run: Path) -> tuple[str, str, dict[str, Any]] | None:
     return None
 
 
-def _damage(folder: Path) -> str:
+def damage(folder: Path) -> str:
+    """Return what is wrong with a checkpoint; empty: it is what was written.
+
+    Raises:
+        UserError: it is of another version, or cannot be read now.
+    """
     try:
         manifest = read_json(folder / MANIFEST)
         version = manifest["format"]

@@ -32,6 +32,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, write_bytes
 from semsynth.core.logging import progress
 from semsynth.core.outputs import claim_output_dir
+from semsynth.data.content import digest_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Latents, loadable
 from semsynth.models.codecs.codec import Codec, normalize_images
@@ -40,6 +41,7 @@ FORMAT = 3
 Kept = Literal["float16", "float32"]
 PIXELS_AT_A_TIME = 8 * 512 * 512
 _LATENTS = "latents"
+_WRITTEN = "sha256"  # of each version
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,13 @@ class LatentCache:
         try:
             with safe_open(path, "numpy") as file:
                 stored = file.get_slice(_LATENTS)
+                digests = (file.metadata() or {}).get(_WRITTEN, "").split()
                 if tuple(stored.get_shape()) == self.shape:
-                    return np.asarray(stored[version : version + 1][0], np.float32)
+                    found = stored[version : version + 1][0]
+                    # Files of earlier versions have no digests.
+                    if not digests or digests[version:][:1] == [digest_bytes(found.tobytes())]:
+                        return np.asarray(found, np.float32)
+                    path.unlink(missing_ok=True)  # the next run computes it anew
         except (OSError, SafetensorError):
             pass
         raise UserError(f"{path}: is missing or damaged; run the command again")
@@ -127,7 +134,9 @@ class LatentCache:
 
     def write(self, stem: str, latents: npt.NDArray[Any]) -> None:
         """Keep the latents of an image, all or nothing."""
-        write_bytes(self._path(stem), save({_LATENTS: np.ascontiguousarray(latents)}))
+        digests = " ".join(digest_bytes(one.tobytes()) for one in latents)
+        data = save({_LATENTS: np.ascontiguousarray(latents)}, {_WRITTEN: digests})
+        write_bytes(self._path(stem), data)
 
     def _path(self, stem: str) -> Path:
         return self.folder / f"{self.digests[stem]}.safetensors"

@@ -15,9 +15,8 @@ import { LabelTable } from "./labels.js";
 import { Layers } from "./layers.js";
 import { MaskDocument } from "./document.js";
 import { Out } from "./out.js";
-import { encodeGrey } from "./png.js";
+import { decodeIds, encodeGrey } from "./png.js";
 import { Session } from "./session.js";
-import { starter } from "./starter.js";
 import { OF_THE_IMAGE, Settings } from "./settings.js";
 import { Strip, restored, stored } from "./strip.js";
 import { makeTools } from "./tools.js";
@@ -369,17 +368,25 @@ class Studio {
     return true;
   }
 
-  /** The first mask: one of the data, else one that is made. */
+  /** The first mask: one of the data, else an example of the package, else two halves. */
   async #first() {
     const [height, width] = this.model.size;
-    const parameters = { offset: 0, limit: 1, model: this.settings.model };
+    const model = this.settings.model;
     try {
-      const { items } = this.state.data ? await this.api.json("api/data", { parameters }) : { items: [] };
-      if (items.length) return await this.browse.use(items[0]);
+      if (this.state.data) {
+        const { items } = await this.api.json("api/data", { parameters: { offset: 0, limit: 1, model } });
+        if (items.length) return await this.browse.use(items[0]);
+      } else if (this.model.example) {
+        const blob = await this.api.blob("api/example", { parameters: { model } });
+        const { width: w, height: h, ids } = await decodeIds(new Uint8Array(await blob.arrayBuffer()));
+        return this.open(w, h, ids);
+      }
     } catch (error) {
       this.complain(error);
     }
-    this.open(width, height, starter(width, height, this.labels).ids);
+    const map = IdMap.filled(width, height, this.labels.usable[0]?.id ?? this.labels.unlabelled);
+    if (this.labels.usable.length > 1) map.ids.fill(this.labels.usable[1].id, 0, width * (height >> 1));
+    this.open(width, height, map.ids);
   }
 }
 

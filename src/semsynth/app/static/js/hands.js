@@ -30,6 +30,7 @@ export class Hands {
 
   #point(pixel) {
     this.hover = pixel;
+    this.studio.panes.mask.canvas.classList.toggle("by-keys", this.keys);
     this.studio.pointed(pixel);
   }
 

@@ -28,6 +28,15 @@ async function hold(id) {
   });
 }
 
+/** As `hold`, but wait a moment: on a reload the page before may not have gone yet. */
+async function holdOwn(id) {
+  for (let i = 0; i < 6; i++) {
+    if (await hold(id)) return true;
+    await new Promise((done) => setTimeout(done, 120));
+  }
+  return false;
+}
+
 const newId = () => `${Date.now().toString(36)}${Math.floor(Math.random() * 1e9).toString(36)}`;
 
 export class Session {
@@ -37,7 +46,7 @@ export class Session {
     try {
       session.database = await open();
       const own = sessionStorage.getItem(KEY);
-      if (own && (await hold(own))) session.id = own;
+      if (own && (await holdOwn(own))) session.id = own;
       else if (navigator.locks) session.id = await session.#last();
     } catch {
       session.database = null;
