@@ -17,6 +17,7 @@ import pytest
 MAX_LINES = 400
 # One idea each, longer than that: which one.
 ONE_IDEA = {
+    "src/semsynth/models/sdm/unet.py": "the network",
     "src/semsynth/pipelines/pipeline.py": "the Diffusers pipeline: one class, its docstring",
     "src/semsynth/pipelines/synthesizer.py": "from masks to images",
 }
