@@ -179,15 +179,31 @@ def serve(config: AppConfig, announce: Any) -> None:
         _close(sockets)
 
 
-def _make(config: AppConfig, framed: bool) -> tuple[Studio, Any]:
+def check_inputs(config: AppConfig) -> None:
+    """Check what a configuration names, before anything is loaded.
+
+    Raises:
+        UserError: a model, data or a segmenter that there is not, or a folder of something else.
+    """
+    from semsynth.app.save import check_save_to
     from semsynth.data.dataset import PreparedDataset
     from semsynth.pipelines.formats.pretrained import find_model
 
-    for name in config.model:  # what is wrong is said before anything is loaded
-        find_model(name)
+    for name in config.model:
+        path = find_model(name)
+        if not path.exists():
+            raise UserError(f"{path}: no such model; train one with 'semsynth train'")
     if config.data is not None:
         PreparedDataset.open(config.data)
+    if config.segmenter is not None and not config.segmenter.exists():
+        raise UserError(
+            f"{config.segmenter}: no such segmenter; train one with 'semsynth segment train'"
+        )
+    check_save_to(config.save_to)
 
+
+def _make(config: AppConfig, framed: bool) -> tuple[Studio, Any]:
+    check_inputs(config)
     import uvicorn
 
     from semsynth.app.server import build
