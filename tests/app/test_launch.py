@@ -90,7 +90,6 @@ def test_the_missing_extra_is_one_line_with_the_command(
     [
         ("--model", "no-such-thing: no such file or folder, and no model of the package"),
         ("--data", "no-such-thing: no such folder"),
-        ("--segmenter", "no-such-thing: no such segmenter"),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_loaded(

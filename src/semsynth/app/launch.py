@@ -183,7 +183,7 @@ def check_inputs(config: AppConfig) -> None:
     """Check what a configuration names, before anything is loaded.
 
     Raises:
-        UserError: a model, data or a segmenter that there is not, or a folder of something else.
+        UserError: a model or data that there are not, or a folder of something else.
     """
     from semsynth.app.save import check_save_to
     from semsynth.data.dataset import PreparedDataset
@@ -195,24 +195,26 @@ def check_inputs(config: AppConfig) -> None:
             raise UserError(f"{path}: no such model; train one with 'semsynth train'")
     if config.data is not None:
         PreparedDataset.open(config.data)
-    if config.segmenter is not None and not config.segmenter.exists():
-        raise UserError(
-            f"{config.segmenter}: no such segmenter; train one with 'semsynth segment train'"
-        )
     check_save_to(config.save_to)
 
 
 def _make(config: AppConfig, framed: bool) -> tuple[Studio, Any]:
     check_inputs(config)
+    logger.info("loading the models")
     import uvicorn
 
     from semsynth.app.server import build
     from semsynth.app.studio import Studio
 
     studio = Studio(config)
+    try:
+        app = build(studio, framed)
+    except BaseException:
+        studio.close()
+        raise
     studio.warm()
     settings = uvicorn.Config(
-        build(studio, framed),
+        app,
         log_level="warning",
         access_log=False,  # addresses have the token
         lifespan="off",
