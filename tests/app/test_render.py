@@ -270,3 +270,18 @@ def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
     assert store.find(huge.id) is huge and len(store) == 1
     with pytest.raises(Refused):
         store.get(huge.id)  # not an image that was made
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_one_class_and_many(count: int, model_path: Any) -> None:
+    labels = LabelSet.from_names({index: f"class {index}" for index in range(count)})
+    path = model_path(f"of {count}", labels, evaluations=1)
+    studio = Studio(AppConfig(model=(str(path),), device="cpu"))
+    shown = studio.default.facts()["labels"]
+    assert len({tuple(label["color"]) for label in shown}) == count
+    mask = np.arange(16 * 24, dtype=np.uint16).reshape(16, 24) % count
+    made = make(studio, mask=mask, seed=3)
+    assert np.array_equal(made.mask_HW, mask) and made.note == ""
+    image = pipeline(studio, "m0").synthesizer.generate(mask[None], [3])[0]
+    assert np.array_equal(made.image_HWC, image)
+    studio.close()
