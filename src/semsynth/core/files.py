@@ -150,9 +150,10 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp("", _prefix(folder.name), folder.parent))
         yield temporary
         for inside, _, names in walk(temporary):
-            for name in names:
-                to_disk(Path(inside, name))
-        allow_reading(temporary)
+            for path in (Path(inside, name) for name in names):
+                to_disk(path)
+                allow_reading(path)  # as all other results, whatever the umask is
+            allow_reading(inside)
         if folder.exists():
             folder.rmdir()  # empty; not everywhere can a folder take the place of another
         os.replace(temporary, folder)
