@@ -110,7 +110,7 @@ def check_save_to(folder: Path) -> None:
 def _is_free_or_ours(folder: Path) -> bool:
     if not folder.is_dir():
         return False
-    # In this order: what another studio makes first, should it do so right now, is the folder PAIRS.
+    # In this order: should another studio begin it right now, its first folder is PAIRS.
     return not any(folder.iterdir()) or (folder / PAIRS).is_dir()
 
 

@@ -19,7 +19,15 @@ import torch
 
 from semsynth.core.distributed.job import RunLock
 from semsynth.core.errors import UserError
-from semsynth.core.files import names_in, read_json, sha256_file, to_disk, write_json, write_text
+from semsynth.core.files import (
+    allow_reading,
+    names_in,
+    read_json,
+    sha256_file,
+    to_disk,
+    write_json,
+    write_text,
+)
 from semsynth.core.logging import logger
 from semsynth.core.safe_load import load_torch_file, save_torch_file
 
@@ -93,6 +101,7 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     save_torch_file(state, folder / STATE)
     to_disk(folder / STATE)
+    allow_reading(folder / STATE)  # as all other results, whatever the umask is
     digest = {STATE: sha256_file(folder / STATE)}
     write_json(folder / MANIFEST, {"format": FORMAT, "step": step, "sha256": digest})
     to_disk(folder)
