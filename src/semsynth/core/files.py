@@ -167,6 +167,8 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 def _as_user_error(error: OSError, path: Path) -> Exception:
     """Return what to raise for an error while ``path`` was made: of another file, as it is."""
     about = error.filename
+    if isinstance(error, FileNotFoundError):
+        return error  # another process that finished the same results may have removed the file
     if error.errno is None or (about is not None and not _is_beside(about, path)):
         return error
     if error.errno in _FULL:
