@@ -181,10 +181,14 @@ def _as_user_error(error: OSError, path: Path) -> Exception:
 
 
 def _is_beside(name: str | bytes | int, path: Path) -> bool:
-    """Return whether an error's file is ``path``, or a temporary one in its folder."""
+    """Return whether an error's file is ``path``, a temporary one in its folder, or a folder of it.
+
+    The folders of a path are made where they are missing.
+    """
     if isinstance(name, int):
         return True
-    return Path(os.fsdecode(name)).absolute().is_relative_to(path.parent.absolute())
+    found, folder = Path(os.fsdecode(name)).absolute(), path.parent.absolute()
+    return found.is_relative_to(folder) or folder.is_relative_to(found)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
