@@ -229,7 +229,7 @@ def load_state(folder: Path, mapped: bool = False) -> dict[str, Any]:
     """
     path = folder / STATE
     try:
-        return dict(load_torch_file(path, mapped=mapped))
+        return dict(load_torch_file(path, mapped=mapped, check=False))
     except UserError:
         path.stat()  # FileNotFoundError: the run removed it meanwhile
         raise
