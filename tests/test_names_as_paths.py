@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from semsynth.app.save import PAIRS, Pair, SavedPairs
 from semsynth.core.distributed.heartbeat import heartbeat_path
 from semsynth.core.errors import UserError
+from semsynth.data.channels import RGB
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
@@ -45,6 +48,14 @@ def edited(path: Path, change: Callable[[Any], None]) -> None:
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
+
+
+def stem_of_a_saved_pair(name: str, folder: Path) -> None:
+    pairs = folder / "pairs"
+    pair = Pair(IMAGE, MASK, LABELS, RGB, {"model": "m"}, "CC0-1.0")
+    stem = SavedPairs(pairs).save(pair, "train").stem
+    edited(pairs / PAIRS / stem, lambda value: value["made"].update(stem=name))
+    SavedPairs(pairs).save(replace(pair, image=IMAGE + 1), "train")
 
 
 def stem_of_data(name: str, folder: Path) -> None:
@@ -119,6 +130,7 @@ def weights_of_a_model(name: str, folder: Path) -> None:
 
 
 READERS = [
+    stem_of_a_saved_pair,
     stem_of_data,
     split_of_data,
     manifest_of_samples,
@@ -167,6 +179,7 @@ def test_files_on_disk_whose_names_no_other_system_takes(stem: str, tmp_path: Pa
 # Modules that join names of these kinds to a folder, and where the names are checked.
 NAMES_OF_FILES = re.compile(r"\b(stem|split|token|member|relative|file_name|item\.name)\b")
 JOINED_IN = {
+    "app/save.py": "stem_of_a_saved_pair; new ones by path_name",
     "augmentation/filter/measure.py": "PreparedDataset.open",
     "data/dataset.py": "PreparedDataset.open: stem_of_data, split_of_data",
     "data/exports": "PreparedDataset.open",

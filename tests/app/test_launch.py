@@ -85,6 +85,23 @@ def test_the_missing_extra_is_one_line_with_the_command(
         launch_app()
 
 
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--model", "no-such-thing: no such file or folder, and no model of the package"),
+        ("--data", "no-such-thing: no such folder"),
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_loaded(
+    flag: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "check_installed", lambda: None)
+    assert main(["app", "--no-browser", "--port", "0", flag, "no-such-thing"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {says}") and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
 def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["app", "--host", "0.0.0.0", "--no-token"]) == 2
     assert "omit one of them" in capsys.readouterr().err

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("starlette", reason="needs semsynth[app]")
 
 from semsynth import FromImage, SamplerSettings, SemanticDiffusionPipeline
+from semsynth.app.code import python_lines
 from semsynth.app.config import AppConfig
 from semsynth.app.models import open_models
 from semsynth.app.refused import Refused
@@ -184,7 +186,7 @@ def test_the_rest_is_kept_exactly_and_strength_is_the_pipelines(studio: Studio) 
 
 @pytest.mark.parametrize("things", [(), ("car",)], ids=["all", "things"])
 def test_a_model_that_knows_edges_gets_those_of_the_drawn_objects(
-    things: tuple[str, ...], model_path: Any
+    things: tuple[str, ...], model_path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = LabelSet.from_names({1: "road", 2: "sky", 9: "car"}, things=things)
     path = model_path(f"edges {len(things)}", labels, evaluations=1, instance_edges=True)
@@ -199,6 +201,9 @@ def test_a_model_that_knows_edges_gets_those_of_the_drawn_objects(
     instances = (mask == 9).astype(np.uint8) if things else mask
     image = pipeline(studio, "m0")(mask, instances=instances, seeds=[0]).images[0]
     assert np.array_equal(np.asarray(image), made.image_HWC)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(python_lines(made, studio.default), "copied", "exec"), {})
+    assert np.array_equal(np.asarray(Image.open("image.png")), made.image_HWC)
     studio.close()
 
 
@@ -265,3 +270,18 @@ def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
     assert store.find(huge.id) is huge and len(store) == 1
     with pytest.raises(Refused):
         store.get(huge.id)  # not an image that was made
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_one_class_and_many(count: int, model_path: Any) -> None:
+    labels = LabelSet.from_names({index: f"class {index}" for index in range(count)})
+    path = model_path(f"of {count}", labels, evaluations=1)
+    studio = Studio(AppConfig(model=(str(path),), device="cpu"))
+    shown = studio.default.facts()["labels"]
+    assert len({tuple(label["color"]) for label in shown}) == count
+    mask = np.arange(16 * 24, dtype=np.uint16).reshape(16, 24) % count
+    made = make(studio, mask=mask, seed=3)
+    assert np.array_equal(made.mask_HW, mask) and made.note == ""
+    image = pipeline(studio, "m0").synthesizer.generate(mask[None], [3])[0]
+    assert np.array_equal(made.image_HWC, image)
+    studio.close()

@@ -28,6 +28,8 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import read_manifest
 from semsynth.data.prepare import prepare
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedWriter
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file
@@ -177,6 +179,22 @@ def test_another_models_ids_are_given_for_it(
     assert np.array_equal(page.png(f"/api/data/{first['id']}/mask", model="m1"), wanted)
     nothing = write_model(tmp_path / "cells.pth", edit_scenes.CELLS)
     assert "no class of its masks" in page_error(open_page, nothing, data=data.root)
+
+
+def test_of_the_packages_models_that_of_the_data_is_first(
+    open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    names = {0: "ground", 1: "fluorescence nucleus", 2: "fluorescence background"}
+    labels = LabelSet.from_names(names, ignore_id=0)
+    writer = PreparedWriter(tmp_path / "cells", PreparedFormat(labels, 16, 16))
+    mask = np.full((16, 16), 2, np.uint8)
+    mask[4:9, 4:9] = 1
+    writer.write_pair("train", "a", np.zeros((16, 16, 3), np.uint8), mask)
+    page = open_page(data=writer.finish("cells", "tests", "").root)
+    assert page.studio.default.name == "nuclei"
+    state = page.get("/api/state").json()
+    assert [x["name"] for x in state["models"] if x["default"]] == ["nuclei"]
+    assert state["data"]["labels_match"] == "cells: 2 of 2 classes are the model's"
 
 
 def page_error(open_page: Callable[..., Page], *models: Path, **flags: Any) -> str:

@@ -26,8 +26,8 @@ from semsynth.app.config import AppConfig
 from semsynth.app.queue import Turn
 from semsynth.app.server import build
 from semsynth.app.studio import Studio
-from semsynth.app.uploads import encode_png
 from semsynth.data.labels import LabelSet
+from semsynth.data.writer import encode_image
 
 MASK = np.random.default_rng(0).choice(np.array([1, 2, 9], np.uint8), (16, 24))
 
@@ -51,9 +51,11 @@ NUMBERS = iter(range(1_000_000))
 def parts(mask: Any = MASK, region: Any = None, **asked: Any) -> dict[str, Any]:
     """The arguments of a post to /api/generate."""
     asked = {"client": "c", "lane": "image", "number": next(NUMBERS), **asked}
-    files = {"mask": ("../../x.png", mask if isinstance(mask, bytes) else encode_png(mask))}
+    files = {
+        "mask": ("../../x.png", mask if isinstance(mask, bytes) else encode_image(mask, "png"))
+    }
     if region is not None:
-        files["region"] = ("region.png", encode_png(region))
+        files["region"] = ("region.png", encode_image(region, "png"))
     return {"files": files, "data": {"request": json.dumps(asked)}}
 
 

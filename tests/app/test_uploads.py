@@ -13,13 +13,13 @@ from PIL import Image
 
 from semsynth.app.refused import Refused
 from semsynth.app.uploads import (
-    encode_png,
     read_mask,
     read_photo,
     read_region,
     scaled,
     scaled_image,
 )
+from semsynth.data.writer import encode_image
 
 
 def encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
@@ -41,7 +41,8 @@ def test_ids_are_read_as_they_were_written() -> None:
     palette = Image.fromarray(IDS)
     palette.putpalette([5] * 768)  # colours say nothing
     assert (read_mask(encoded(palette)) == IDS).all()
-    assert (read_mask(encode_png(IDS)) == IDS).all() and (read_mask(encode_png(wide)) == wide).all()
+    for ids in (IDS, wide):
+        assert (read_mask(encode_image(ids, "png")) == ids).all()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

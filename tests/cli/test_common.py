@@ -90,6 +90,12 @@ def test_a_long_path_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         (OSError(errno.ENOSPC, "No space", "x.png"), 2, "error: disk is full: x.png\n"),
         (PermissionError(errno.EACCES, "denied", "x.png"), 2, "error: no permission: x.png\n"),
         (OSError(errno.EIO, "Input/output error", "x"), 2, "error: Input/output error: x\n"),
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            2,
+            "error: out of memory (Unable to allocate 9 GiB): free some, or take smaller batches, "
+            "images or fewer workers\n",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), 2, "error: Too many open files\n"),
     ],
 )

@@ -323,3 +323,21 @@ def test_whatever_the_disk_says_the_line_has_the_final_name_and_the_cause(
     assert f"{tmp_path}/out/report.json: " in text
     assert "the disk is full" in text or os.strerror(number) in text
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o000, 0o022])
+def test_results_can_be_read_by_others_whatever_the_umask(
+    mask: int, tmp_path: Path, has_modes: bool
+) -> None:
+    if not has_modes:
+        pytest.skip("this file system has no modes")
+    before = os.umask(mask)
+    try:
+        with files.atomic_folder(tmp_path / "exported") as folder:
+            (folder / "images").mkdir()
+            (folder / "images" / "a").write_text("a")
+        files.write_text(tmp_path / "exported" / "b", "b")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"exported": 0o755, "images": 0o755, "a": 0o644, "b": 0o644}

@@ -22,7 +22,14 @@ from typing import Any
 
 from commands import COMMANDS, ONLY_DAMAGED, Command
 from damage import READS, Read, damaged, kinds
-from verdict import Verdict, differences, half_written, result_of, said_clearly
+from verdict import (
+    Verdict,
+    differences,
+    half_written,
+    result_of,
+    said_clearly,
+    unreadable,
+)
 from workplace import SHORT, SIGNAL, Workplace
 
 E = errno
@@ -46,6 +53,14 @@ MOST = 300  # calls of a command that are tried, evenly
 MOST_SECONDS = 10.0  # that a command takes to refuse a damaged file
 # With --all: of each command, and of each file.
 SIGNALS, DAMAGES = 100, 225
+# As the server takes them (``fork_server``).
+SURROUNDINGS: dict[str, dict[str, Any]] = {
+    "no HOME": {"environment": {"HOME": None, "XDG_CACHE_HOME": None}},
+    "HOME that is a file": {"environment": {"HOME": __file__, "XDG_CACHE_HOME": None}},
+    "closed stdout": {"closed_stdout": True},
+    "umask 077": {"umask": 0o077},
+    "umask 000": {"umask": 0},
+}
 Case = Callable[[], None]
 
 
@@ -156,6 +171,26 @@ class Campaign:
         verdict = self._of_damage(command, read, result)
         self.record("damage", command.name, f"{read.path}: {kind}", verdict, result.output)
 
+    def surrounding_cases(self, command: Command) -> Iterator[Case]:
+        """Yield unusual surroundings of a command: it gives the same result in each."""
+        self.prepare(command)
+        for name in SURROUNDINGS:
+            yield lambda name=name: self.surround(command, name)
+
+    def surround(self, command: Command, name: str) -> None:
+        """Run a command in unusual surroundings."""
+        self.place.clear()
+        result = self.place.run(command.words, **SURROUNDINGS[name])
+        ends = (0, 141) if name == "closed stdout" else (0,)
+        verdict = Verdict("clear")
+        if result.status not in ends or "Traceback" in result.output:
+            verdict = Verdict("unclear", f"status {result.status}")
+        elif other := differences(self.expected[command.name], result_of(self.place.case)):
+            verdict = Verdict("silent", f"others: {other[:5]}")
+        elif hidden := unreadable(self.place.case / command.makes):
+            verdict = Verdict("silent", f"not readable by others: {hidden[:5]}")
+        self.record("surroundings", command.name, name, verdict, result.output)
+
     def _of_damage(self, command: Command, read: Read, result: Any) -> Verdict:
         if result.status == 0:
             other = differences(self.expected[command.name], result_of(self.place.case))
@@ -235,7 +270,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every call, however long it takes")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--only", default="", help="commands, separated by commas")
-    parser.add_argument("--groups", default="calls,signals,damage")
+    parser.add_argument("--groups", default="calls,signals,damage,surroundings")
     parser.add_argument("--place", type=Path, default=None, help="keep the inputs here")
     parser.add_argument("--log", type=Path, default=Path("faults.jsonl"))
     options = parser.parse_args()
@@ -251,6 +286,8 @@ def main() -> int:
                 continue
             if "calls" in options.groups:
                 groups.append(campaign.call_cases(command, options.all))
+            if "surroundings" in options.groups:
+                groups.append(campaign.surrounding_cases(command))
             if "signals" in options.groups:
                 groups.append(
                     islice(campaign.kill_cases(command), SIGNALS if options.all else None)

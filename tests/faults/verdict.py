@@ -84,6 +84,13 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return sorted(name for name in both if expected.get(name) != found.get(name))
 
 
+def unreadable(folder: Path) -> list[str]:
+    """Return the results that another user could not read, whatever the umask."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    names = {str(path.relative_to(folder)): path.stat().st_mode & 0o044 for path in found}
+    return [name for name, mode in names.items() if mode != 0o044 and not PASSING.search(name)]
+
+
 def half_written(folder: Path) -> list[str]:
     """Return the files under final names that are not whole."""
     bad = []

@@ -54,7 +54,9 @@ class Workplace:
     def __init__(self, root: Path) -> None:
         """Start the server, and make the inputs."""
         self.root = root
-        self.inputs, self.case = root / "in", root / "case"
+        # What is printed is elsewhere: a full disk there is not the command's.
+        self.files = root / "files"
+        self.inputs, self.case = self.files / "in", self.files / "case"
         self.inputs.mkdir(parents=True, exist_ok=True)
         self._library = build_shim(root)
         self._loaded = root / "loaded.txt"
@@ -129,7 +131,7 @@ class Workplace:
         }  # fmt: skip
         if fault is not None:
             request["fault"] = {
-                "root": str(self.root), "kind": -1, "stays": False, "error": 0, "log": str(calls),
+                "root": str(self.files), "kind": -1, "stays": False, "error": 0, "log": str(calls),
                 **fault,
             }  # fmt: skip
         assert self._server.stdin is not None and self._server.stdout is not None

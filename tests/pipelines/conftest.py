@@ -9,32 +9,19 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-import torch
+from tiny_model import tiny_file
 
 from semsynth.core import devices
-from semsynth.data.labels import LabelSet
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.models.config import ModelConfig
-from semsynth.pipelines.formats.model_file import ModelFile, build_network
+from semsynth.pipelines.formats.model_file import ModelFile
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
-LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
 METADATA = {"licence": "CC BY 4.0", "dataset": "toys", "step": 7, "recipe": {"name": "tiny"}}
 PAPER = {"prediction": "epsilon", "learn_sigma": True, "schedule": "linear"}
 
 
 def make_file(codec: str = "haar", edges: bool = False, **diffusion: Any) -> ModelFile:
-    model = ModelConfig.model_validate({
-        "codec": codec, "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
-        "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
-        "instance_edges": edges,
-    })  # fmt: skip
-    config = DiffusionConfig.model_validate(diffusion)
-    torch.manual_seed(0)
-    unet, _ = build_network(model, config, LABELS.num_channels)
-    for parameter in unet.parameters():  # the last layers of a fresh network are zero
-        torch.nn.init.normal_(parameter, std=0.05)
-    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), dict(METADATA))
+    model = {"codec": codec, "instance_edges": edges}
+    return tiny_file(METADATA, model=model, **diffusion)
 
 
 def make_pipe(*args: Any, metadata: dict[str, Any] | None = None, **kwargs: Any) -> Any:

@@ -13,35 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_model import LABELS, tiny_file
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
-from semsynth.data.labels import LabelSet
-from semsynth.diffusion.config import DiffusionConfig, SamplerName, SamplerSettings
-from semsynth.models.config import ModelConfig
+from semsynth.diffusion.config import SamplerName, SamplerSettings
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
-    build_network,
     load_model_file,
     save_model_file,
 )
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
-LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0)
-
 
 def make_file(codec: str = "haar", **diffusion: Any) -> ModelFile:
-    model = ModelConfig.model_validate({
-        "codec": codec, "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
-        "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
-    })  # fmt: skip
-    config = DiffusionConfig.model_validate(diffusion)
-    torch.manual_seed(0)
-    unet, _ = build_network(model, config, LABELS.num_channels)
-    for parameter in unet.parameters():  # the last layers of a fresh network are zero
-        torch.nn.init.normal_(parameter, std=0.05)
     metadata = {"licence": "CC0", "recipe": {"name": "tiny"}}
-    return ModelFile(model, config, LABELS, 16, 24, unet.state_dict(), metadata)
+    return tiny_file(metadata, model={"codec": codec}, **diffusion)
 
 
 @pytest.fixture

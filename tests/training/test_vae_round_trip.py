@@ -125,6 +125,12 @@ def test_another_autoencoder_is_refused(run: Path, tmp_path: Path) -> None:
         _ = pipe.codec
     shutil.rmtree(tmp_path / "folder/vae")
     other.save_pretrained(tmp_path / "folder/vae")
+    with pytest.raises(UserError, match="not the file that was written"):
+        Pipe.from_pretrained(tmp_path / "folder")
+    index = tmp_path / "folder/model_index.json"
+    listed = json.loads(index.read_text())
+    del listed["_sha256"]  # on purpose, as the message says
+    index.write_text(json.dumps(listed))
     with pytest.raises(UserError, match="is not the autoencoder"):
         Pipe.from_pretrained(tmp_path / "folder")
     shutil.rmtree(tmp_path / "folder/vae")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.data.class_checks import pixels_by_split
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import MAX_ID, Array, LabelSet
 from semsynth.pipelines.generate.labels import Names, model_ids, name_labels
@@ -20,7 +22,7 @@ UNLABELLED = 255
 def unlabelled_id(model: LabelSet) -> int:
     """Return what unlabelled pixels of a drawn mask are: the ignored id, or one that no label has.
 
-    That is 255, or else the largest that is free (``StudioModel.unlabelled``).
+    That is 255, or else the largest that is free.
     """
     if model.ignore_id is not None:
         return model.ignore_id
@@ -98,12 +100,11 @@ def _names(
     return dict(names), missing
 
 
-def class_pixels(data: PreparedDataset) -> dict[str, int]:
+def class_pixels(data: PreparedDataset) -> Counter[str]:
     """Return the pixels of each label in all splits, as ``dataset.json`` has them."""
-    total: dict[str, int] = {}
-    for split in data.info.splits.values():
-        for name, count in split.class_pixels.items():
-            total[name] = total.get(name, 0) + count
+    total: Counter[str] = Counter()
+    for pixels in pixels_by_split(data).values():
+        total.update({data.labels.names[i]: count for i, count in pixels.items()})
     return total
 
 

@@ -179,24 +179,42 @@ def serve(config: AppConfig, announce: Any) -> None:
         _close(sockets)
 
 
-def _make(config: AppConfig, framed: bool) -> tuple[Studio, Any]:
+def check_inputs(config: AppConfig) -> None:
+    """Check what a configuration names, before anything is loaded.
+
+    Raises:
+        UserError: a model or data that there are not, or a folder of something else.
+    """
+    from semsynth.app.save import check_save_to
     from semsynth.data.dataset import PreparedDataset
     from semsynth.pipelines.formats.pretrained import find_model
 
-    for name in config.model:  # what is wrong is said before anything is loaded
-        find_model(name)
+    for name in config.model:
+        path = find_model(name)
+        if not path.exists():
+            raise UserError(f"{path}: no such model; train one with 'semsynth train'")
     if config.data is not None:
         PreparedDataset.open(config.data)
+    check_save_to(config.save_to)
 
+
+def _make(config: AppConfig, framed: bool) -> tuple[Studio, Any]:
+    check_inputs(config)
+    logger.info("loading the models")
     import uvicorn
 
     from semsynth.app.server import build
     from semsynth.app.studio import Studio
 
     studio = Studio(config)
+    try:
+        app = build(studio, framed)
+    except BaseException:
+        studio.close()
+        raise
     studio.warm()
     settings = uvicorn.Config(
-        build(studio, framed),
+        app,
         log_level="warning",
         access_log=False,  # addresses have the token
         lifespan="off",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semsynth.app.label_view import unlabelled_id
 from semsynth.app.uploads import scaled
 from semsynth.data.edges import instance_edges
 from semsynth.data.label_files import read_label_file
@@ -31,7 +32,6 @@ from semsynth.pipelines.synthesizer import Synthesizer
 # While a mask is being drawn, by a model of any number of steps: without guidance, which takes two
 # evaluations a step.
 LIVE_STEPS = 4
-UNLABELLED = 255
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
 
@@ -76,12 +76,7 @@ class StudioModel:
     @cached_property
     def unlabelled(self) -> int:
         """What unlabelled pixels have in its masks: the ignored id, or one that is no label's."""
-        ignored = self.mask_labels.ignore_id
-        if ignored is not None:
-            return ignored
-        known, candidates = self.labels.by_id, (UNLABELLED, *range(65535, -1, -1))
-        free: int = next(i for i in candidates if i not in known)
-        return free
+        return unlabelled_id(self.mask_labels)
 
     def edges(self, mask_HW: Array) -> Array | None:
         """Return the borders of the objects in a mask, for a model that was trained with them.

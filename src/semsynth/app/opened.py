@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from semsynth.app.copies import Copies, why_no_copies
 from semsynth.app.judge import Judging, why_no_judge
 from semsynth.app.label_view import LabelView
@@ -15,6 +17,7 @@ from semsynth.app.refused import Refused
 from semsynth.app.results import Result
 from semsynth.app.save import SavedPairs, check_save_to
 from semsynth.core.errors import UserError
+from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
 
@@ -54,12 +57,31 @@ class Opened:
         self.copies = None
         if self.library is not None:
             _one_of(studio, self.view)
+            self._choose_model()
             self.copies = None if self.why_no_copies else Copies(self.library)
             self.library.start()
         self.judging = None
         if config.segmenter is not None:
             judging = self.judging = Judging.open(config.segmenter, config.device)
             _one_of(studio, lambda model: judging.of(model.mask_labels))
+
+    def _choose_model(self) -> None:
+        """Show that model of the package first that knows most of the data; say what it does not.
+
+        A model that was named is first whatever it knows.
+        """
+        models = self.studio.models
+        if not self.studio.config.model:
+            order = sorted(models, key=lambda name: self._unknown(models[name]))
+            self.studio.models = {name: models[name] for name in order}
+        default = self.studio.default
+        why = _problem(lambda: self.view(default))
+        if why or self.view(default).unknown:
+            logger.warning(why or self.view(default).line)
+
+    def _unknown(self, model: StudioModel) -> float:
+        """Return how many classes of the data a model does not know; infinite: none is its."""
+        return np.inf if _problem(lambda: self.view(model)) else len(self.view(model).unknown)
 
     def close(self) -> None:
         """End the threads that look at the data."""

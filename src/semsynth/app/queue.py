@@ -163,7 +163,7 @@ class SamplerQueue:
             self._cancel([*self._waiting, *running], Refused("the studio is closing", 503))
             self._changed.notify()
 
-    def join(self, seconds: float = 10.0) -> None:
+    def join(self, seconds: float = 60.0) -> None:
         """Wait until the thread has ended, after ``close``."""
         self._thread.join(seconds)
 

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from semsynth.app.models import UNLABELLED, StudioModel
+from semsynth.app.label_view import UNLABELLED
+from semsynth.app.models import StudioModel
 from semsynth.app.queue import Turn
 from semsynth.app.refused import Refused
 from semsynth.app.results import Result
-from semsynth.app.uploads import encode_png, scaled, scaled_image
+from semsynth.app.uploads import scaled, scaled_image
 from semsynth.core.config import Config
 from semsynth.data.channels import as_rgb
 from semsynth.data.labels import Array
+from semsynth.data.writer import encode_image
 from semsynth.diffusion.config import DEFAULT_STRENGTH, SamplerName, SamplerSettings
 from semsynth.pipelines.from_image import FromImage
 
@@ -118,7 +120,7 @@ class Rendering:
             on_step,
         )
         image = images[0]
-        png = encode_png(as_rgb(image, self.model.synthesizer.pixels.bits))
+        png = encode_image(as_rgb(image, self.model.synthesizer.pixels.bits), "png")
         return Result(
             model=self.model.id,
             mask_HW=self.mask_HW,

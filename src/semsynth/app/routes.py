@@ -23,10 +23,11 @@ from semsynth.app.render import fit_mask
 from semsynth.app.requests import answer_of, file_part, json_body, json_part
 from semsynth.app.results import Result
 from semsynth.app.save import Pair
-from semsynth.app.uploads import encode_png, read_mask
+from semsynth.app.uploads import read_mask
 from semsynth.core.config import Config, parse
 from semsynth.data.channels import as_rgb
 from semsynth.data.labels import Array
+from semsynth.data.writer import encode_image
 from semsynth.pipelines.formats.provenance import joint_licence
 
 if TYPE_CHECKING:
@@ -121,10 +122,10 @@ class _Endpoints:
             if kind == "thumbnail":
                 return library.thumbnail(item)
             if kind == "image":
-                return encode_png(library.image(item))
+                return encode_image(library.image(item), "png")
             if kind == "mask":
                 model = self.studio.model(request.query_params.get("model") or None)
-                return encode_png(library.mask(item, self.opened.view(model)), 6)
+                return encode_image(library.mask(item, self.opened.view(model)), "png")
             raise Refused(f"an image has image, mask and thumbnail, not '{kind[:20]}'", 404)
 
         return await _png(work)

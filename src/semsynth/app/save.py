@@ -110,8 +110,8 @@ def check_save_to(folder: Path) -> None:
 def _is_free_or_ours(folder: Path) -> bool:
     if not folder.is_dir():
         return False
-    # Another studio may be about to say what the folder holds.
-    return (folder / PAIRS).is_dir() or not any(folder.iterdir())
+    # In this order: should another studio begin it right now, its first folder is PAIRS.
+    return not any(folder.iterdir()) or (folder / PAIRS).is_dir()
 
 
 class SavedPairs:
@@ -203,11 +203,23 @@ class SavedPairs:
         found = []
         for name in _names(folder):
             if name not in known:
-                known[name] = read_json(folder / PAIRS / name)
+                known[name] = _read_entry(folder / PAIRS / name)
             paths = _files(known[name]["made"], form).values()
             if all((folder / path).exists() for path in paths):
                 found.append(name)
         return found
+
+
+def _read_entry(path: Path) -> Json:
+    """Return what is listed of a pair.
+
+    Raises:
+        UserError: damaged, or its stem or split cannot be the name of a file.
+    """
+    entry: Json = read_json(path)
+    for key in ("stem", "split"):
+        path_name(entry["made"][key], str(path))
+    return entry
 
 
 def _encoded(pair: Pair) -> dict[str, bytes]:

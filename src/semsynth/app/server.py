@@ -21,8 +21,9 @@ from semsynth.app.results import Result, Upload
 from semsynth.app.routes import routes as more_routes
 from semsynth.app.security import ASGIApp, Guard
 from semsynth.app.studio import Studio
-from semsynth.app.uploads import encode_png, read_mask, read_photo, read_region
+from semsynth.app.uploads import read_mask, read_photo, read_region
 from semsynth.core.config import Config, parse
+from semsynth.data.writer import encode_image
 
 STATIC = Path(__file__).parent / "static"
 
@@ -85,7 +86,7 @@ class _Endpoints:
         model = self.studio.model(request.query_params.get("model"))
         if model.example is None:
             raise Refused(f"there is no example for {model.name}: its labels are its own", 404)
-        return Response(encode_png(model.example), media_type="image/png")
+        return Response(encode_image(model.example, "png"), media_type="image/png")
 
     async def generate(self, request: Request) -> Response:
         """Answer `POST /api/generate`: the image of a mask, as a PNG."""
@@ -142,4 +143,4 @@ class _Endpoints:
 
 def _read_upload(data: bytes) -> Upload:
     image = read_photo(data)
-    return Upload(image, encode_png(image))
+    return Upload(image, encode_image(image, "png"))

@@ -141,7 +141,11 @@ class Studio:
         return found
 
     def close(self) -> None:
-        """End the worker, and what else was opened."""
+        """End the worker, and what else was opened; waits for the step that is being computed.
+
+        A thread that computes while the interpreter is taken down would abort the process.
+        """
         self.queue.close()
+        self.queue.join()
         for close in self.closing:
             close()

@@ -6,7 +6,6 @@ import io
 import struct
 import warnings
 import zlib
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -127,18 +126,3 @@ def scaled_image(image_HWC: Array, size: Size) -> Array:
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     found: Array = cv2.resize(image_HWC, (width, height), interpolation=how)
     return found.reshape(height, width, image_HWC.shape[2])
-
-
-def encode_png(pixels: Array, level: Literal[1, 6] = 1) -> bytes:
-    """Return (H, W) or (H, W, 3) RGB, 8 or 16 bits, as a PNG.
-
-    Args:
-        pixels: the image.
-        level: of compression; 1 is the fastest.
-    """
-    shown = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    options = [cv2.IMWRITE_PNG_COMPRESSION, level]
-    ok, encoded = cv2.imencode(".png", np.ascontiguousarray(shown), options)
-    if not ok:
-        raise RuntimeError("OpenCV could not encode a PNG")
-    return bytes(encoded)

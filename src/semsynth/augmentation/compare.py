@@ -18,7 +18,7 @@ from semsynth.augmentation.subset import (
     write_subset,
 )
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, sha256_file, write_json
+from semsynth.core.files import read_json, remove_left_over, sha256_file, write_json
 from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.core.sequences import chunks
@@ -233,6 +233,8 @@ def _run_trial(
 ) -> dict[str, Any]:
     """Return the scores of each arm."""
     config = trial.config
+    if trial.folder.is_dir():
+        remove_left_over(trial.folder)
     real = trial.real_images()
     scores = {REAL: trial.score_arm(REAL, real, None)}
     scores[SYNTHETIC] = trial.score_arm(SYNTHETIC, real, (samples, config.samples_split))

@@ -62,6 +62,10 @@ def exit_status(run: Callable[[], int]) -> int:
         return _fail(str(error), error.status)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except MemoryError as error:
+        text = " ".join(str(error).split())
+        remedy = "free some, or take smaller batches, images or fewer workers"
+        return _fail(f"out of memory{f' ({text})' if text else ''}: {remedy}", 2)
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it exits, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

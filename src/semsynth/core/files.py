@@ -150,9 +150,10 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp("", _prefix(folder.name), folder.parent))
         yield temporary
         for inside, _, names in walk(temporary):
-            for name in names:
-                to_disk(Path(inside, name))
-        allow_reading(temporary)
+            for path in (Path(inside, name) for name in names):
+                to_disk(path)
+                allow_reading(path)  # as all other results, whatever the umask is
+            allow_reading(inside)
         if folder.exists():
             folder.rmdir()  # empty; not everywhere can a folder take the place of another
         os.replace(temporary, folder)
@@ -166,6 +167,8 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 def _as_user_error(error: OSError, path: Path) -> Exception:
     """Return what to raise for an error while ``path`` was made: of another file, as it is."""
     about = error.filename
+    if isinstance(error, FileNotFoundError):
+        return error  # another process that finished the same results may have removed the file
     if error.errno is None or (about is not None and not _is_beside(about, path)):
         return error
     if error.errno in _FULL:
@@ -178,10 +181,14 @@ def _as_user_error(error: OSError, path: Path) -> Exception:
 
 
 def _is_beside(name: str | bytes | int, path: Path) -> bool:
-    """Return whether an error's file is ``path``, or a temporary one in its folder."""
+    """Return whether an error's file is ``path``, a temporary one in its folder, or a folder of it.
+
+    The folders of a path are made where they are missing.
+    """
     if isinstance(name, int):
         return True
-    return Path(os.fsdecode(name)).absolute().is_relative_to(path.parent.absolute())
+    found, folder = Path(os.fsdecode(name)).absolute(), path.parent.absolute()
+    return found.is_relative_to(folder) or folder.is_relative_to(found)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

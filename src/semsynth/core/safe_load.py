@@ -107,7 +107,9 @@ def check_digest(path: Path, remedy: str = "copy it again") -> None:
     )
 
 
-def load_torch_file(path: Path, remedy: str = "copy it again", mapped: bool = False) -> Any:
+def load_torch_file(
+    path: Path, remedy: str = "copy it again", mapped: bool = False, check: bool = True
+) -> Any:
     """Return what ``torch.save`` wrote, on the CPU.
 
     Args:
@@ -115,6 +117,7 @@ def load_torch_file(path: Path, remedy: str = "copy it again", mapped: bool = Fa
         remedy: what to do about a file that is missing or damaged; ends the messages.
         mapped: leave tensors on the disk until they are read, where the file is a zip, as files of
             PyTorch 1.6 and later are; its digest is not checked then.
+        check: False for a file whose bytes were compared with a digest of them already.
 
     Raises:
         UserError: missing, a folder, empty, damaged, a pickle with code in it, or something else
@@ -128,7 +131,7 @@ def load_torch_file(path: Path, remedy: str = "copy it again", mapped: bool = Fa
         if not path.stat().st_size:
             raise UserError(f"{path}: is empty (0 bytes); {remedy}")
         mapped = mapped and zipfile.is_zipfile(path)
-        if not mapped:
+        if check and not mapped:
             check_digest(path, remedy)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (UserError, MemoryError):

@@ -24,7 +24,7 @@ class LabelInfo(Config):
 
     id: int
     name: str
-    color: list[int]
+    color: list[int] = Field(min_length=3, max_length=3)
     channel: int | None
     thing: bool
 
@@ -57,8 +57,8 @@ class ImageInfo(Config):
         kind: of what it shows, where a data set has several (a kind of microscopy); else None.
     """
 
-    original_size: list[int]
-    box: list[int]
+    original_size: list[int] = Field(min_length=2, max_length=2)
+    box: list[int] = Field(min_length=4, max_length=4)
     image: bool = True
     instances: bool = False
     resize: ResizeMode | None

@@ -33,9 +33,8 @@ import yaml
 
 from semsynth.core.config import read_yaml
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_bytes, read_json
+from semsynth.core.files import read_json, read_text
 from semsynth.core.logging import logger
-from semsynth.core.strict import decode_text
 from semsynth.data.label_forms import Entry, Stated, stated_labels
 from semsynth.data.label_text import labels_of_csv, labels_of_text
 from semsynth.data.labels import Array, Color, LabelSet, hex_color
@@ -219,7 +218,7 @@ def _stated(path: Path) -> Stated:
         raise UserError(
             f"{path}: labels are in .yaml, .json, .csv or .txt files; give one with --labels"
         )
-    text = decode_text(read_bytes(path), str(path))
+    text = read_text(path)
     return (labels_of_csv if suffix in (".csv", ".tsv") else labels_of_text)(text, str(path))
 
 

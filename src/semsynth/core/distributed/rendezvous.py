@@ -27,6 +27,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from semsynth.core.distributed.preemption import is_grace_over, requested
 from semsynth.core.errors import LOST_STATUS, REQUEUE_STATUS, Preempted, RankLost, UserError
+from semsynth.core.version import __version__
 
 # How long the processes of a job wait for each other at the start. Tasks of one srun begin within
 # seconds; importing torch from a slow file server may take a minute or two.
@@ -126,12 +127,28 @@ def init_process_group_with_names(
 
 
 def _wait(store: Store, rank: int, world: int) -> None:
-    """Wait until all have come."""
+    """Wait until all have come.
+
+    Raises:
+        UserError: another process has this number, or there is no such number; or, on the lowest
+            rank, the processes are of several versions of semsynth.
+    """
+    me = f"rank {rank} on {platform.node()}"
+    if not 0 <= rank < world:
+        raise UserError(f"{me}: RANK must be from 0 to {world - 1}, since WORLD_SIZE is {world}")
     keys = [f"here/{other}" for other in range(world)]
-    store.set(keys[rank], platform.node())
+    # torchrun keeps its store when it starts its workers again.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if store.add(f"number/{attempt}/{rank}", 1) > 1:
+        raise UserError(
+            f"{me}: another process of this job has the same RANK; this one stops: give each its "
+            f"own, from 0 to {world - 1}"
+        )
+    store.set(keys[rank], __version__)
     # Asked, not waited for: PyTorch warns of each second that a wait is in vain.
     for _ in range(int(MEETING_SECONDS / _TICK)):
         if store.check(keys):
+            _check_versions([store.get(key).decode() for key in keys], rank)
             return
         if requested():
             break
@@ -150,6 +167,18 @@ def _wait(store: Store, rank: int, world: int) -> None:
             f"{text} within {MEETING_SECONDS:.0f} seconds, says rank {rank} on {platform.node()}; "
             "its own error, or the batch system's, says why; start again"
         )
+
+
+def _check_versions(versions: Sequence[str], rank: int) -> None:
+    if len(set(versions)) == 1:
+        return
+    if rank:
+        raise SystemExit(UserError.status)
+    other = next(number for number, version in enumerate(versions) if version != versions[0])
+    raise UserError(
+        f"rank 0 is of semsynth {versions[0]}, rank {other} of {versions[other]}; install the same "
+        "version on all nodes"
+    )
 
 
 def _ranks(ranks: Sequence[int]) -> str:

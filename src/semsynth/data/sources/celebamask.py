@@ -199,12 +199,9 @@ def _number(path: Path, stem: str) -> int:
 
 
 def _read_splits(path: Path) -> dict[int, str]:
-    try:
-        lines = read_text(path).splitlines()
-    except (FileNotFoundError, UnicodeDecodeError):
-        raise UserError(
-            f"{path}: is missing or not a text file; it lists the split of the faces"
-        ) from None
+    if not path.exists():
+        raise UserError(f"{path}: is missing; it lists the split of the faces")
+    lines = read_text(path).splitlines()
     splits = {}
     for count, line in enumerate(lines[1:], 2):
         try:

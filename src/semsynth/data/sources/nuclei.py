@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import read_bytes
+from semsynth.core.files import read_text
 from semsynth.core.logging import progress
-from semsynth.core.strict import decode_text
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
 from semsynth.data.images import read_rgb, read_size
@@ -293,7 +292,7 @@ def _listed(
     if not path.is_file():
         return None
     tree.use(TABLE)
-    rows = list(csv.DictReader(io.StringIO(decode_text(read_bytes(path), str(path)))))
+    rows = list(csv.DictReader(io.StringIO(read_text(path))))
     columns = ("stem", "kind", "field")
     if not rows or any(not row.get(name) for row in rows for name in columns):
         raise UserError(f"{path}: must have the columns {', '.join(columns)}, filled in each row")

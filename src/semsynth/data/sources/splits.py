@@ -8,8 +8,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_bytes
-from semsynth.core.strict import decode_text
+from semsynth.core.files import read_text
 from semsynth.data.config import PrepareConfig
 from semsynth.data.sources.base import split_by_group
 from semsynth.data.sources.files import EXTENSIONS
@@ -73,7 +72,7 @@ def read_split_lists(tree: FileTree) -> SplitLists:
     found: dict[str, list[tuple[str, str]]] = {}
     for name in names:
         split = _list_split(name)
-        text = decode_text(read_bytes(tree.path(name)), str(tree.path(name)))
+        text = read_text(tree.path(name))
         rows = [_row(line, known) for line in text.splitlines() if line.strip()]
         found.setdefault(split, []).extend(rows)
     lists = SplitLists(files=tuple(names))

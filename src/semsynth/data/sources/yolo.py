@@ -19,9 +19,8 @@ import numpy as np
 
 from semsynth.core.config import read_yaml
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import read_bytes
+from semsynth.core.files import read_text
 from semsynth.core.logging import progress
-from semsynth.core.strict import decode_text
 from semsynth.data.config import PrepareConfig
 from semsynth.data.label_files import find_label_file, label_file, read_label_file
 from semsynth.data.sources.annotated import Images, Item, facts_of, open_annotated
@@ -200,7 +199,7 @@ def _read(tree: FileTree, name: str) -> tuple[list[_Line], list[str]]:
     path = tree.path(name)
     found: list[_Line] = []
     notes: list[str] = []
-    for number, text in enumerate(decode_text(read_bytes(path), str(path)).splitlines(), 1):
+    for number, text in enumerate(read_text(path).splitlines(), 1):
         parts = text.split()
         if not parts:
             continue
@@ -273,7 +272,7 @@ def _splits(tree: FileTree, stated: Mapping[str, Any] | None, images: Images) ->
             if tail.lower().endswith(".txt"):
                 listed = [name for name in tree.names() if f"/{name}".endswith(f"/{tail}")]
                 for name in listed:
-                    text = decode_text(read_bytes(tree.path(name)), str(tree.path(name)))
+                    text = read_text(tree.path(name))
                     rows = [row.strip() for row in text.splitlines() if row.strip()]
                     members = [images.find(row, str(tree.path(name))) for row in rows]
                     found |= {image: split for image in members if image}

@@ -63,7 +63,7 @@ def checkpoint_sha256(path: str | Path) -> str:
         if not file.is_file():
             raise UserError(f"{file}: no such checkpoint; train one with 'semsynth train'")
         return sha256_file(file)
-    index, network = read_index(path), read_json(path / NETWORK)
+    index, network = read_index(path), _mapping(path / NETWORK)
     decides = {name: index.get(name) for name in _DECIDES}
     decides |= {"unet": {k: v for k, v in network.items() if not k.startswith("_")}}
     weights = [
@@ -83,8 +83,14 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: one of them is missing or not valid JSON.
     """
-    index: dict[str, Any] = read_json(Path(folder) / MODEL_INDEX)
-    return read_config(folder) | index
+    return read_config(folder) | _mapping(Path(folder) / MODEL_INDEX)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: must be a mapping of keys to values; export the folder again")
+    return found
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

@@ -19,7 +19,15 @@ import torch
 
 from semsynth.core.distributed.job import RunLock
 from semsynth.core.errors import UserError
-from semsynth.core.files import names_in, read_json, sha256_file, to_disk, write_json, write_text
+from semsynth.core.files import (
+    allow_reading,
+    names_in,
+    read_json,
+    sha256_file,
+    to_disk,
+    write_json,
+    write_text,
+)
 from semsynth.core.logging import logger
 from semsynth.core.safe_load import load_torch_file, save_torch_file
 
@@ -93,6 +101,7 @@ def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     save_torch_file(state, folder / STATE)
     to_disk(folder / STATE)
+    allow_reading(folder / STATE)  # as all other results, whatever the umask is
     digest = {STATE: sha256_file(folder / STATE)}
     write_json(folder / MANIFEST, {"format": FORMAT, "step": step, "sha256": digest})
     to_disk(folder)
@@ -220,7 +229,7 @@ def load_state(folder: Path, mapped: bool = False) -> dict[str, Any]:
     """
     path = folder / STATE
     try:
-        return dict(load_torch_file(path, mapped=mapped))
+        return dict(load_torch_file(path, mapped=mapped, check=False))
     except UserError:
         path.stat()  # FileNotFoundError: the run removed it meanwhile
         raise
