@@ -194,7 +194,7 @@ class Recipe(Config):
     def _learned_variance_is_of_pixels(self) -> Self:
         # Its bound takes x0 for 8-bit values in [-1, 1] (DDPM, arXiv 2006.11239, eq. 13).
         if self.loss.learn_sigma and self.model.pixel_head:
-            raise ValueError("model.pixel_head corrects an image: set loss.learn_sigma to false")
+            raise ValueError("model.pixel_head draws an image: set loss.learn_sigma to false")
         if self.loss.learn_sigma and self.model.codec != "pixel":
             raise ValueError("loss.learn_sigma needs model.codec: pixel")
         return self

@@ -139,11 +139,19 @@ def load_network(file: ModelFile) -> SemanticUNet:
         UserError: the weights do not fit the configuration.
     """
     unet = meta_network(file)
-    try:
-        unet.load_state_dict(file.weights, assign=True)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"weights do not fit the configuration: {reason}") from None
+    given: Any = file.weights  # of a file: anything
+    wanted, found = (
+        {name: getattr(tensor, "shape", None) for name, tensor in weights.items()}
+        for weights in (unet.state_dict(), given if isinstance(given, dict) else {})
+    )
+    other = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+    if other:
+        raise UserError(
+            f"weights do not fit the configuration: {len(other)} tensors are missing, unknown or "
+            f"of another shape ({other[0]}); the model is damaged, or another version of semsynth "
+            "trained it: generate with that version, or train again"
+        )
+    unet.load_state_dict(file.weights, assign=True)
     unet.eval()
     return unet
 
