@@ -240,9 +240,11 @@ class _Search:
 
 def warnings(entry: Json) -> Iterable[str]:
     """Say what a reader of ``metrics.copies`` must know first; nothing where all is well."""
-    # A few images of a small set are below the threshold by chance, and flat or blurred ones are
-    # near to everything: they must be more than these, or nearer than any honest image.
-    chance = max(LEVEL, entry.get("mean_colours", {}).get("share", 0.0))
+    # A few images of a small set are below the threshold by chance, flat or blurred ones are near
+    # to everything, and some kinds look alike (held-out real ones, too): they must be more than
+    # these, or nearer than any honest image.
+    others = (entry.get(name) or {} for name in ("mean_colours", "held_out"))
+    chance = max(LEVEL, *(other.get("share", 0.0) for other in others))
     if entry["share"] > WARN_ABOVE and (entry["n_certain"] or entry["interval"][0] > chance):
         low, high = entry["interval"]
         yield (
