@@ -2,8 +2,9 @@
 
 A line of JSON in: ``words`` (of the command), ``folder`` (to run in), ``log`` (a file for both
 outputs), ``environment``, and what is to happen: ``fault`` (root, kind, number, error, stays, log;
-see ``shim.c``), ``signals`` (pairs of seconds and a number), ``limits`` (bytes of address space),
-``seconds`` (after which it is killed). A line out: ``status`` (negative: the signal), ``seconds``.
+see ``shim.c``), ``signals`` (pairs of seconds and a number), ``memory`` (bytes of address space
+beyond what the server has), ``seconds`` (after which it is killed). A line out: ``status``
+(negative: the signal), ``seconds``. Into the file ``peak`` goes the most memory that it took.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ def load() -> None:
                 continue
 
 
+def address_space(name: str) -> int:
+    """Return VmSize, or VmPeak, of this process in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status: has no {name}")
+
+
 def become(run: dict[str, Any]) -> None:
     """Be the process of a command; does not return."""
     from semsynth.cli import main
@@ -72,8 +81,10 @@ def become(run: dict[str, Any]) -> None:
         inside, outside = os.pipe()
         os.close(inside)
         os.dup2(outside, 1)
+    before = address_space("VmSize")
     if "memory" in run:
-        resource.setrlimit(resource.RLIMIT_AS, (run["memory"], run["memory"]))
+        limit = before + run["memory"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     if fault := run.get("fault"):
         handle = os.open(fault["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         ctypes.CDLL(None).fault_arm(
@@ -99,6 +110,8 @@ def become(run: dict[str, Any]) -> None:
         traceback.print_exc()
     if fault:
         ctypes.CDLL(None).fault_disarm()
+    if "peak" in run:
+        Path(run["peak"]).write_text(str(address_space("VmPeak") - before))
     if "loaded" in run:
         Path(run["loaded"]).write_text("\n".join(sys.modules))
     for stream in (sys.stdout, sys.stderr):

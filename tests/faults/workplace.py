@@ -150,6 +150,14 @@ class Workplace:
             raise RuntimeError(f"{command.name}: {found.output}")
         return [call for call in found.calls if not call.endswith((".so", "/calls.txt"))]
 
+    def peak_of(self, command: Command) -> int:
+        """Return the bytes of address space that a command takes beyond what the server has."""
+        path = self.root / "peak.txt"
+        found = self.run(command.words, peak=str(path))
+        if found.status != 0:
+            raise RuntimeError(f"{command.name}: {found.output}")
+        return int(path.read_text())
+
     def inputs_changed(self) -> list[str]:
         """Return the inputs that are not what they were."""
         now = _stamps(self.inputs)
