@@ -68,6 +68,64 @@ def slow_path(model_path: Make) -> Path:
     return model_path("slow")
 
 
+@pytest.fixture(scope="module")
+def studio(fast_path: Path, slow_path: Path, model_path: Any) -> Iterator[Any]:
+    """Models m0 (one evaluation), m1 (any steps), m2 (four evaluations), m3 (grey images)."""
+    from semsynth.app.config import AppConfig
+    from semsynth.app.studio import Studio
+
+    paths = [fast_path, slow_path, model_path("four", evaluations=4)]
+    paths.append(model_path("grey", evaluations=1, image_channels=1))
+    opened = Studio(AppConfig(model=tuple(map(str, paths)), device="cpu"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    import edit_scenes
+
+    return edit_scenes.write(tmp_path_factory.mktemp("studio") / "streets", "street", 6, 3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from studio_page import STREET, write_model
+
+    return write_model(tmp_path_factory.mktemp("models") / "toy.pth", STREET)
+
+
+@pytest.fixture
+def open_page(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens studios that are closed at the end."""
+    from starlette.testclient import TestClient
+    from studio_page import Page
+
+    from semsynth.app.config import AppConfig
+    from semsynth.app.server import build
+    from semsynth.app.studio import Studio
+
+    studios: list[Studio] = []
+
+    def make(*models: Path, **flags: Any) -> Page:
+        names = tuple(str(path) for path in models)
+        config = AppConfig(
+            model=names, token=False, device="cpu", save_to=tmp_path / "pairs", **flags
+        )
+        studios.append(Studio(config))
+        app = build(studios[-1])
+        return Page(studios[-1], TestClient(app, base_url="http://127.0.0.1:7860"))
+
+    yield make
+    for studio in studios:
+        studio.close()
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Any], model: Path, data: Any) -> Any:
+    return open_page(model, data=data.root)
+
+
 @pytest.fixture(scope="session")
 def aerial_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package's towns from above, prepared."""

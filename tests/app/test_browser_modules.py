@@ -197,6 +197,45 @@ def test_undo_goes_back_100_steps_and_forward_again(module_page: Any) -> None:
     assert (ids, ends, least, redone) == (100, False, True, 100)
 
 
+def test_objects_keep_their_numbers_through_undo_and_storing(module_page: Any) -> None:
+    """Two objects of one class that touch: each is moved alone, and what is drawn is of none."""
+    found = evaluate(
+        module_page,
+        """
+        const { IdMap } = await import('./static/js/idmap.js');
+        const { MaskDocument } = await import('./static/js/document.js');
+        const { flood, instanceAt } = await import('./static/js/raster.js');
+        const doc = new MaskDocument(IdMap.filled(12, 4, 2));
+        const numbers = [doc.number({ id: 'o1', top: 0, left: 0 }), doc.number()];
+        const step = (...spans) => {
+          doc.begin();
+          for (const span of spans) doc.span(...span);
+          doc.commit();
+        };
+        step([0, 0, 3, 5, numbers[0]], [1, 0, 3, 5, numbers[0]]);
+        step([0, 4, 7, 5, numbers[1]], [1, 4, 7, 5, numbers[1]]);
+        const count = (one) => {
+          let pixels = 0;
+          flood(doc.map, 1, 1, (row, x0, x1) => (pixels += x1 - x0 + 1), one);
+          return pixels;
+        };
+        const both = [count(false), count(true), instanceAt(doc.map, 5, 0).number === numbers[1]];
+        const stored = structuredClone(doc.map.packed());
+        step([1, 2, 5, 5]); // in its own class: drawn pixels are of no object
+        const drawn = [count(true), doc.map.numbers[1 * 12 + 3]];
+        const { plane, numbers: seen } = doc.map.objects();
+        doc.undo();
+        const back = doc.map.equals(IdMap.unpacked(stored));
+        doc.undo();
+        const one = [...new Set(doc.map.numbers)].sort();
+        doc.redo();
+        return [both, drawn, Array.from(plane.slice(0, 8)), seen.length, back, one,
+          doc.map.equals(IdMap.unpacked(stored)), numbers[1] - numbers[0]];
+        """,
+    )
+    assert found == [[16, 8, True], [6, 0], [1, 1, 1, 1, 2, 2, 2, 2], 2, True, [0, 1], True, 1]
+
+
 def test_what_was_touched_since_the_lock(module_page: Any) -> None:
     """A stroke in the same class is touched, too; undoing one from before counts as a change."""
     shares = evaluate(

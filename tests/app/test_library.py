@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semsynth.app.label_view import LabelView, unlabelled_id
-from semsynth.app.library import THUMBNAIL, BytesCache, Library, small
+from semsynth.app.library import THUMBNAIL, Cache, Library, small
 from semsynth.app.refused import Refused
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
@@ -170,7 +170,7 @@ def test_a_broken_mask_is_named_and_the_others_are_there(data: PreparedDataset) 
 
 
 def test_the_memory_of_thumbnails_is_bounded() -> None:
-    cache, made = BytesCache(limit=10), []
+    cache, made = Cache(limit=10), []
 
     def get(key: int) -> bytes:
         return cache.get(key, lambda: made.append(key) or bytes(4))

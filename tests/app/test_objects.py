@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import edit_scenes
 import numpy as np
@@ -53,7 +55,7 @@ def test_an_object_is_its_pixels_and_nothing_else(shelf: Shelf, cells: PreparedD
     item = shelf.page(view, None, (0, 1))["items"][0]
     one = shelf.find(item["id"])
     top, left, height, width = item["box"]
-    image, region = decoded(shelf.cutout(one)), decoded(shelf.region(one))
+    image, region = decoded(shelf.shown(one)), decoded(shelf.region(one))
     assert image.shape == (height, width, 4) and region.shape == (height, width)
     mask = cells.read_mask("train", one.item.stem)[top : top + height, left : left + width]
     assert np.array_equal(region == 255, mask == edit_scenes.RING)
@@ -77,11 +79,32 @@ def test_classes_that_the_model_does_not_know_are_left_out(
     assert page["total"] == 32
 
 
-@pytest.mark.parametrize("name", ["o40", "o-1", "d0", "o", "../o1"])
+@pytest.mark.parametrize("name", [f"o{0:016x}", "o40", "o-1", "d0", "o", "../o1"])
 def test_other_names_are_refused(shelf: Shelf, name: str) -> None:
     with pytest.raises(Refused, match="no such object") as found:
         shelf.find(name)
     assert found.value.http == 404
+
+
+def test_another_start_calls_an_object_the_same_and_nothing_of_other_data_so(
+    shelf: Shelf, cells: PreparedDataset, tmp_path: Path
+) -> None:
+    view = LabelView.of(cells, edit_scenes.CELLS)
+    ids = {item["id"] for item in shelf.page(view, None, (0, 100))["items"]}
+    again = Shelf(Library(cells))
+    name = min(ids)
+    assert again.find(name).piece == shelf.find(name).piece  # nobody asked for the list before
+    again.close()
+    other = Shelf(Library(edit_scenes.write(tmp_path / "cells", "cells", 6, 2)))
+    other.start()
+    other.wait()
+    assert other.page(view, None, (0, 100))["total"] == 30
+    found = {item["id"] for item in other.page(view, None, (0, 100))["items"]}
+    same = {one.id for one in shelf._found if one.item.stem in cells.stems("train")[:6]}
+    # The same files are the same objects; all others are unknown to it.
+    assert found == same
+    with pytest.raises(Refused, match="no such object"):
+        other.find(min(ids - found))
 
 
 def test_numbers_stay_while_more_is_found(cells: PreparedDataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +11,21 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="needs semsynth[app]")
 
-from semsynth import FromImage, SamplerSettings, SemanticDiffusionPipeline
+from studio_page import MASK, make, pipeline
+
+from semsynth import FromImage, SamplerSettings
 from semsynth.app.code import python_lines
 from semsynth.app.config import AppConfig
 from semsynth.app.models import open_models
 from semsynth.app.refused import Refused
-from semsynth.app.render import Order, Source, check_source, prepare
+from semsynth.app.render import Canvas, Order, prepare
 from semsynth.app.results import Result, ResultStore, Upload
 from semsynth.app.studio import Studio
 from semsynth.core.errors import UserError
+from semsynth.data.edges import instance_edges
 from semsynth.data.labels import LabelSet
 
 PARTIAL = {"train": {"steps": 7, "region_dropout": 0.2}}
-MASK = np.random.default_rng(0).choice(np.array([1, 2, 9], np.uint8), (16, 24))
-
-
-@pytest.fixture(scope="module")
-def studio(fast_path: Path, slow_path: Path, model_path: Any) -> Iterator[Studio]:
-    """Models m0 (one evaluation), m1 (any steps), m2 (four evaluations), m3 (grey images)."""
-    paths = [fast_path, slow_path, model_path("four", evaluations=4)]
-    paths.append(model_path("grey", evaluations=1, image_channels=1))
-    opened = Studio(AppConfig(model=tuple(map(str, paths)), device="cpu"))
-    yield opened
-    opened.close()
-
-
-def make(
-    studio: Studio,
-    model: str = "m0",
-    mask: Any = MASK,
-    region: Any = None,
-    source: Any = None,
-    **asked: Any,
-) -> Result:
-    chosen = studio.model(model)
-    given = None if source is None else Source("s", check_source(source, chosen))
-    order = Order(client="c", lane="l", number=0, model=model, **asked)
-    rendering = prepare(chosen, order, mask, region, given)
-    turn = studio.submit(rendering.run, "c", "l")
-    result: Result = turn.done.result(60)
-    assert turn.step == turn.steps or order.strength
-    return result
-
-
-def pipeline(studio: Studio, model: str) -> SemanticDiffusionPipeline:
-    return SemanticDiffusionPipeline.from_checkpoint(studio.model(model).path, device="cpu")
 
 
 @pytest.mark.parametrize("model", ["m0", "m1", "m2"])
@@ -141,7 +110,7 @@ def test_unlabelled_pixels_where_whole_masks_were_trained(studio: Studio, model_
     (model,) = open_models((str(model_path("whole", without, evaluations=1)),), "cpu")
     order = Order(client="c", lane="l", number=0)
     with pytest.raises(Refused, match="has no label for that"):
-        prepare(model, order, np.full((16, 24), 255, np.uint8))
+        prepare(model, order, Canvas(np.full((16, 24), 255, np.uint8)))
 
 
 def test_unlabelled_pixels_where_partial_masks_were_trained(model_path: Any) -> None:
@@ -182,6 +151,31 @@ def test_the_rest_is_kept_exactly_and_strength_is_the_pipelines(studio: Studio) 
         assert np.array_equal(made.image_HWC, again)
     with pytest.raises(Refused, match="part region"):
         make(studio, "m0", mask, None, start, keep=True)
+
+
+@pytest.mark.parametrize("things", [(), ("car",)], ids=["all", "things"])
+def test_objects_that_touch_have_a_border_between_them(
+    things: tuple[str, ...], model_path: Any
+) -> None:
+    labels = LabelSet.from_names({1: "road", 2: "sky", 9: "car"}, things=things)
+    path = model_path(f"touching {len(things)}", labels, evaluations=1, instance_edges=True)
+    (model,) = open_models((str(path),), "cpu")
+    mask, numbers = np.full((16, 24), 1, np.uint8), np.zeros((16, 24), np.uint16)
+    mask[:4], mask[6:12, 4:16], mask[13:15, 20:22] = 2, 9, 9
+    assert not model.edges(mask)[8, 6:14].any()
+    numbers[6:12, 4:9], numbers[6:12, 9:12] = 40000, 3  # two of them; the rest is a third
+    edges = model.edges(mask, numbers)
+    assert edges[8].nonzero()[0].tolist() == [3, 4, 8, 9, 11, 12, 15, 16]
+    objects = model.objects(mask, numbers)
+    assert objects.dtype == np.uint16
+    assert np.array_equal(instance_edges(objects), edges)
+    cars = [set(np.unique(objects[6:12, x])) for x in (slice(4, 9), slice(9, 12), slice(12, 16))]
+    assert all(len(one) == 1 for one in cars) and len(set.union(*cars)) == 3
+    assert bool(objects[0, 0]) == (not things)
+    rng = np.random.default_rng(0)
+    mask = rng.choice(np.array([1, 2, 9], np.uint8), (16, 24))
+    numbers = rng.integers(0, 3, (16, 24))
+    assert np.array_equal(instance_edges(model.objects(mask, numbers)), model.edges(mask, numbers))
 
 
 @pytest.mark.parametrize("things", [(), ("car",)], ids=["all", "things"])
@@ -229,7 +223,7 @@ def test_a_model_that_is_deleted_while_open_goes_on(model_path: Any) -> None:
 
 def test_a_cancelled_image_ends_between_two_steps(studio: Studio) -> None:
     order = Order(client="c", lane="cancelled", number=1, model="m1", steps=500)
-    rendering = prepare(studio.model("m1"), order, MASK)
+    rendering = prepare(studio.model("m1"), order, Canvas(MASK))
     turn = studio.submit(rendering.run, "c", "cancelled", 1)
     while not turn.step:
         assert not turn.done.done()

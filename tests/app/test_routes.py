@@ -5,19 +5,27 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import edit_scenes
 import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="needs semsynth[app]")
 
-import torch
-from starlette.testclient import TestClient
+from studio_page import (
+    HEIGHT,
+    STREET,
+    WIDTH,
+    Page,
+    assert_same_bytes_again,
+    decoded,
+    error,
+    wait_for_index,
+    write_model,
+)
 
 from semsynth.app.config import AppConfig
 from semsynth.app.server import build
@@ -30,111 +38,6 @@ from semsynth.data.manifest import read_manifest
 from semsynth.data.prepare import prepare
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
-from semsynth.diffusion.config import DiffusionConfig
-from semsynth.models.config import ModelConfig
-from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file
-
-HEIGHT, WIDTH = edit_scenes.SIZE
-STREET = edit_scenes.STREET
-
-
-def write_model(path: Path, labels: LabelSet, edges: bool = False, **metadata: Any) -> Path:
-    """An untrained network whose images depend on all of its inputs."""
-    model = ModelConfig.model_validate({
-        "codec": "haar", "haar_levels": 1, "base_channels": 16, "channel_mult": [1, 2],
-        "blocks_per_level": 1, "attention_factors": [2], "head_channels": 16, "spade_hidden": 8,
-        "instance_edges": edges,
-    })  # fmt: skip
-    config = DiffusionConfig.model_validate({})
-    torch.manual_seed(0)
-    unet, _ = build_network(model, config, labels.num_channels)
-    for parameter in unet.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    facts = {"licence": "CC BY 4.0", "dataset": "toys", "step": 7, **metadata}
-    save_model_file(path, ModelFile(model, config, labels, HEIGHT, WIDTH, unet.state_dict(), facts))
-    return path
-
-
-class Page:
-    """What a page does."""
-
-    def __init__(self, studio: Studio, client: TestClient) -> None:
-        self.studio, self.client, self.number = studio, client, 0
-
-    def get(self, path: str, **query: Any) -> Any:
-        return self.client.get(path, params=query)
-
-    def png(self, path: str, **query: Any) -> np.ndarray:
-        answer = self.get(path, **query)
-        assert answer.status_code == 200, answer.text
-        return decoded(answer.content)
-
-    def generate(self, mask: np.ndarray, region: np.ndarray | None = None, **order: Any) -> str:
-        self.number += 1
-        fixed = {"client": "test", "lane": "image", "number": self.number, "steps": 2}
-        files = {"mask": ("mask.png", encoded(mask), "image/png")}
-        if region is not None:
-            files["region"] = ("region.png", encoded(region), "image/png")
-        request = {"request": json.dumps({**fixed, **order})}
-        answer = self.client.post("/api/generate", data=request, files=files)
-        assert answer.status_code == 200, answer.text
-        return answer.headers["X-Semsynth-Result"]
-
-    def with_mask(self, path: str, mask: np.ndarray, **request: Any) -> Any:
-        files = {"mask": ("mask.png", encoded(mask), "image/png")}
-        return self.client.post(path, data={"request": json.dumps(request)}, files=files)
-
-    def post(self, path: str, **body: Any) -> Any:
-        return self.client.post(path, json=body)
-
-
-def encoded(pixels: np.ndarray) -> bytes:
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def decoded(data: bytes) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 else pixels
-
-
-def error(answer: Any) -> str:
-    line = answer.json()["error"]
-    assert "\n" not in line
-    return f"{answer.status_code} {line}"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    return edit_scenes.write(tmp_path_factory.mktemp("studio") / "streets", "street", 6, 3)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "toy.pth", STREET)
-
-
-@pytest.fixture
-def open_page(tmp_path: Path) -> Iterator[Callable[..., Page]]:
-    """Opens studios that are closed at the end."""
-    studios: list[Studio] = []
-
-    def make(*models: Path, **flags: Any) -> Page:
-        names = tuple(str(path) for path in models)
-        config = AppConfig(
-            model=names, token=False, device="cpu", save_to=tmp_path / "pairs", **flags
-        )
-        studios.append(Studio(config))
-        app = build(studios[-1])
-        return Page(studios[-1], TestClient(app, base_url="http://127.0.0.1:7860"))
-
-    yield make
-    for studio in studios:
-        studio.close()
-
-
-@pytest.fixture
-def page(open_page: Callable[..., Page], model: Path, data: PreparedDataset) -> Page:
-    return open_page(model, data=data.root)
 
 
 def test_a_page_browses_the_data(page: Page, data: PreparedDataset) -> None:
@@ -152,6 +55,8 @@ def test_a_page_browses_the_data(page: Page, data: PreparedDataset) -> None:
     assert np.array_equal(
         page.png(f"/api/data/{item['id']}/image"), data.read_image("train", item["stem"])
     )
+    assert not item["instances"]
+    assert "has no map of objects" in error(page.get(f"/api/data/{item['id']}/instances"))
     assert page.png(f"/api/data/{item['id']}/thumbnail").shape == (HEIGHT, WIDTH, 3)
     objects = page.get("/api/objects", limit=5).json()
     assert objects["of"] == 6
@@ -221,15 +126,6 @@ def test_the_lines_of_python_make_the_same_bytes(
     monkeypatch.chdir(tmp_path)
     for order in orders:
         assert_same_bytes_again(page, page.generate(mask, **order))
-
-
-def assert_same_bytes_again(page: Page, result: str) -> str:
-    shown = page.get(f"/api/results/{result}/image").content
-    text: str = page.post("/api/python", result=result).text
-    exec(compile(text, "copied", "exec"), {})
-    assert np.array_equal(cv2.imread("image.png")[..., ::-1], decoded(shown))
-    Path("image.png").unlink()
-    return text
 
 
 def test_the_lines_have_edges_and_unlabelled_pixels(
@@ -315,11 +211,6 @@ def test_held_out_masks_do_not_become_training_pairs(page: Page, data: PreparedD
         "/api/save", data.read_mask("train", "p01"), result=second, split="train"
     )
     assert f"begun from val/{item['stem']}" in error(answer)
-
-
-def wait_for_index(page: Page) -> None:
-    while (found := page.get("/api/data", limit=0).json())["indexed"] < found["of"]:
-        pass
 
 
 def test_a_session_is_a_zip_that_prepare_reads(

@@ -96,6 +96,12 @@ def test_a_long_path_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
             "error: out of memory (Unable to allocate 9 GiB): free some, or take smaller batches, "
             "images or fewer workers\n",
         ),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory:\nyou tried"),
+            2,
+            "error: out of memory ([enforce] DefaultCPUAllocator: can't allocate memory: you "
+            "tried): free some, or take smaller batches, images or fewer workers\n",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), 2, "error: Too many open files\n"),
     ],
 )

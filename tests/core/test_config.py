@@ -120,3 +120,26 @@ def test_words_of_yaml_1_1_stay_words(tmp_path: Path) -> None:
     mapping: dict[str, Any] = {}
     set_value(mapping, "train.precision=no")
     assert mapping == {"train": {"precision": "no"}}
+
+
+def test_an_unknown_key_deep_in_mappings_is_named() -> None:
+    """By the names that the file has: of an alias, through mappings and lists."""
+
+    class Image(Config):
+        digests: dict[str, str]
+        sizes: list[int]
+
+    class Data(Config):
+        images: dict[str, dict[str, Image]] = Field(alias="pictures")
+        more: list[Image] | None = None
+
+    good = {"digests": {}, "sizes": [1]}
+    bad = {"ligests": {}, "sizes": [1]}
+    with pytest.raises(UserError, match=r"unknown key 'pictures.train.a.ligests'.*'digests'"):
+        parse(Data, {"pictures": {"train": {"a": {**bad, **good}}}}, "dataset.json")
+    with pytest.raises(UserError, match=r"key 'pictures.train.a.digests' is missing"):
+        parse(Data, {"pictures": {"train": {"a": {"sizes": []}}}}, "dataset.json")
+    with pytest.raises(UserError, match=r"'pictures.train.a.sizes.0' is 'x'"):
+        parse(Data, {"pictures": {"train": {"a": {**good, "sizes": ["x"]}}}}, "dataset.json")
+    with pytest.raises(UserError, match=r"unknown key 'more.0.ligests'"):
+        parse(Data, {"pictures": {}, "more": [{**bad, **good}]}, "dataset.json")

@@ -341,3 +341,23 @@ def test_results_can_be_read_by_others_whatever_the_umask(
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes == {"exported": 0o755, "images": 0o755, "a": 0o644, "b": 0o644}
+
+
+def test_an_error_of_another_file_beside_the_output_names_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs often lie beside outputs: `export samples --output out`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples" / "a.png").mkdir(parents=True)
+    (tmp_path / "case").mkdir()
+    for place, name in (("out", "samples/a.png"), ("case/out", "case/../samples/a.png")):
+        with pytest.raises(OSError, match="Is a directory") as found, files.atomic_folder(place):
+            Path(name).read_bytes()
+        assert found.value.filename == name
+        line = rf"{place}: cannot be written \(Is a directory\)"
+        with pytest.raises(UserError, match=line), files.atomic_folder(place) as folder:
+            (folder / "a").mkdir()
+            (folder / "a").write_text("")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/x/a.json: cannot be written"):
+        files.write_text("file/x/a.json", "")

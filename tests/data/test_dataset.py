@@ -11,7 +11,7 @@ import pytest
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.records import PreparedFormat
+from semsynth.data.records import PreparedFormat, read_records, write_records
 from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 
 LABELS = LabelSet.from_names({0: "none", 1: "road", 2: "sky"}, ignore_id=0)
@@ -153,3 +153,45 @@ def test_jpeg_keeps_a_smooth_image(tmp_path: Path) -> None:
     data = finish(writer)
     assert data.image_path("train", "a").suffix == ".jpg"
     assert np.abs(data.read_image("train", "a").astype(int) - image).mean() < 2
+
+
+def test_a_folder_in_place_of_a_mask_is_named(tmp_path: Path) -> None:
+    writer = PreparedWriter(tmp_path / "d", FORM)
+    writer.write_pair("val", "a", IMAGE, IDS)
+    data = finish(writer)
+    data.mask_path("val", "a").unlink()
+    data.mask_path("val", "a").mkdir()
+    with pytest.raises(UserError, match=r"masks/val/a.png: is a folder, not a file"):
+        PreparedDataset.open(data.root).read_mask("val", "a")
+
+
+def test_a_damaged_line_of_the_list_of_written_images_is_not_believed(tmp_path: Path) -> None:
+    """Whichever bit flips: that image is written again, or known as it was."""
+    writer = PreparedWriter(tmp_path / "d", FORM)
+    for stem in ("a", "b"):
+        writer.write_pair("val", stem, IMAGE, IDS)
+    (path,) = (tmp_path / "d").glob(".progress-*")
+    whole, first = writer.records(), path.read_bytes().index(b"\n")
+    for bit in range(0, 8 * first, 3):
+        changed = bytearray(path.read_bytes())
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        found = PreparedWriter(tmp_path / "d", FORM).records()
+        assert found in (whole, whole[1:]), bit
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+    writer.forget("val", "b")
+    assert PreparedWriter(tmp_path / "d", FORM).records() == whole[:1]
+
+
+def test_damaged_records_of_a_finished_data_set_are_refused(tmp_path: Path) -> None:
+    writer = PreparedWriter(tmp_path / "d", FORM)
+    writer.write_pair("val", "a", IMAGE, IDS)
+    write_records(tmp_path, writer.records())
+    assert list(read_records(tmp_path).values()) == writer.records()
+    path = tmp_path / ".records.jsonl"
+    counts = path.read_text()
+    number = next(iter(writer.records()[0].pixels.values()))
+    path.write_text(counts.replace(f'": {number},', f'": {number + 1},', 1))
+    with pytest.raises(UserError, match=r"records.jsonl: is damaged"):
+        read_records(tmp_path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +99,29 @@ def test_a_download_with_another_hash_is_not_kept(tmp_path: Path) -> None:
     gone = PublicWeights("w.pth", (tmp_path / "gone").as_uri(), ALEXNET.sha256, "--w")
     with pytest.raises(Unavailable, match="could not be downloaded"):
         find_weights(gone, None, None, download=True)
+
+
+@pytest.mark.parametrize("home", ["a file", "unknown"])
+def test_without_a_cache_weights_are_there_for_this_process(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A HOME that is a file; or none, of a user whom the machine does not know."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if home == "a file":
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    else:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "~").write_text("")  # where a path with ~ in it would lead
+    monkeypatch.setattr(atexit, "register", lambda *_args, **_named: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = published(tmp_path / "published.pth")
+    with caplog.at_level("WARNING"):
+        found = find_weights(file, None, None, download=True)
+    assert found.published and found.path.parent.parent == tmp_path
+    assert "what is downloaded is not kept" in caplog.text
 
 
 def test_whole_hashes_agree_with_the_names_of_the_files() -> None:

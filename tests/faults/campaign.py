@@ -22,6 +22,8 @@ from typing import Any
 
 from commands import COMMANDS, ONLY_DAMAGED, Command
 from damage import READS, Read, damaged, kinds
+from pauses import pause_cases
+from ranks import Ranks
 from verdict import (
     Verdict,
     differences,
@@ -50,9 +52,12 @@ NAMES = {
     **{number: E.errorcode[number] for v in ERRORS.values() for number in v if number != SHORT},
 }
 MOST = 300  # calls of a command that are tried, evenly
-MOST_SECONDS = 10.0  # that a command takes to refuse a damaged file
+# That a command takes to refuse a damaged file: seconds, and bytes beyond what the server has.
+MOST_SECONDS, MOST_MEMORY = 10.0, 4_000_000_000
 # With --all: of each command, and of each file.
-SIGNALS, DAMAGES = 100, 225
+SIGNALS, DAMAGES, LIMITS = 100, 225, 50
+# Of a process that has no memory: its own line, or ended by the system or by a library.
+NO_MEMORY = (1, 2, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 # As the server takes them (``fork_server``).
 SURROUNDINGS: dict[str, dict[str, Any]] = {
     "no HOME": {"environment": {"HOME": None, "XDG_CACHE_HOME": None}},
@@ -73,6 +78,7 @@ class Campaign:
         self.table: dict[str, Counter[str]] = defaultdict(Counter)
         self.expected: dict[str, dict[str, Any]] = {}
         self.calls: dict[str, list[str]] = {}
+        self.ranks: Ranks | None = None
 
     def prepare(self, command: Command) -> None:
         """Learn what a command makes without a fault, and which calls it makes."""
@@ -144,9 +150,9 @@ class Campaign:
         result = self.place.run(command.words, {"number": n + 1, "error": SIGNAL + number})
         name = signal.Signals(number).name
         if result.status in (-number, 0):
-            verdict = self._after(command)
+            verdict = self.after(command)
         elif (number == signal.SIGINT and result.status == 130) or result.status == 75:
-            verdict = self._after(command)
+            verdict = self.after(command)
             if "Traceback" in result.output:
                 verdict = Verdict("unclear", f"traceback after {name}")
         else:
@@ -167,7 +173,7 @@ class Campaign:
         path = self.place.inputs / read.path
         self.place.clear()
         with damaged(path, kind, self.place.inputs / "tiny.yaml"):
-            result = self.place.run(command.words, seconds=30.0, memory=8 << 30)
+            result = self.place.run(command.words, seconds=30.0, memory=MOST_MEMORY)
         verdict = self._of_damage(command, read, result)
         self.record("damage", command.name, f"{read.path}: {kind}", verdict, result.output)
 
@@ -190,6 +196,34 @@ class Campaign:
         elif hidden := unreadable(self.place.case / command.makes):
             verdict = Verdict("silent", f"not readable by others: {hidden[:5]}")
         self.record("surroundings", command.name, name, verdict, result.output)
+
+    def memory_cases(self, command: Command) -> Iterator[Case]:
+        """Yield limits of memory, from none to what a command takes: as if others had the rest."""
+        self.prepare(command)
+        self.place.clear()
+        most = self.place.peak_of(command)
+        while True:
+            limit = self.random.randrange(most)
+            yield lambda limit=limit: self.limit_memory(command, limit)
+
+    def limit_memory(self, command: Command, limit: int) -> None:
+        """Run a command with so many bytes of memory, and once more with all."""
+        self.place.clear()
+        result = self.place.run(command.words, memory=limit)
+        lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
+        half = half_written(self.place.case / command.makes)
+        if result.status == 0:
+            other = differences(self.expected[command.name], result_of(self.place.case))
+            verdict = Verdict("silent", f"ended well with others: {other[:5]}")
+            verdict = verdict if other else Verdict("clear")
+        elif half:
+            verdict = Verdict("silent", f"half-written: {half[:5]}")
+        else:
+            verdict = self.after(command)
+        said = "Traceback" not in result.output and len(lines) == (result.status == 2)
+        if verdict.kind == "clear" and not (result.status in (0, *NO_MEMORY) and said):
+            verdict = Verdict("unclear", f"status {result.status}, {len(lines)} lines of error")
+        self.record("memory", command.name, f"{limit >> 20} MiB", verdict, result.output)
 
     def _of_damage(self, command: Command, read: Read, result: Any) -> Verdict:
         if result.status == 0:
@@ -222,13 +256,14 @@ class Campaign:
             )
         if half := half_written(self.place.case / command.makes):
             return Verdict("silent", f"half-written: {half[:5]}")
-        after = self._after(command)
+        after = self.after(command)
         if after.kind != "clear":
             return after
         wrong = said_clearly(result)
         return Verdict("unclear", wrong) if wrong else Verdict("clear")
 
-    def _after(self, command: Command) -> Verdict:
+    def after(self, command: Command) -> Verdict:
+        """Judge the same command without a fault."""
         again = self.place.run(command.words)
         if again.status != 0:
             lines = again.output.strip().splitlines()
@@ -261,6 +296,9 @@ class Campaign:
             print(f"{name:32}{counts.total():9}" + "".join(f"{counts[kind]:9}" for kind in kinds))
             total += counts
         print(f"{'all':32}{total.total():9}" + "".join(f"{total[kind]:9}" for kind in kinds))
+        if self.ranks is not None and (seconds := sorted(self.ranks.seconds)):
+            middle = seconds[len(seconds) // 2]
+            print(f"lost ranks named after {seconds[0]} to {seconds[-1]} s, median {middle} s")
 
 
 def main() -> int:
@@ -270,7 +308,8 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every call, however long it takes")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--only", default="", help="commands, separated by commas")
-    parser.add_argument("--groups", default="calls,signals,damage,surroundings")
+    groups = "calls,signals,pauses,damage,surroundings,memory,ranks"
+    parser.add_argument("--groups", default=groups)
     parser.add_argument("--place", type=Path, default=None, help="keep the inputs here")
     parser.add_argument("--log", type=Path, default=Path("faults.jsonl"))
     options = parser.parse_args()
@@ -278,7 +317,8 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     commands = [COMMANDS[name] for name in options.only.split(",") if name] or [*COMMANDS.values()]
     with tempfile.TemporaryDirectory(prefix="semsynth-faults-") as temporary:
-        place = Workplace(options.place or Path(temporary))
+        names = [command.name for command in commands]
+        place = Workplace(options.place or Path(temporary), names)
         campaign = Campaign(place, options.log, seed)
         groups: list[Iterator[Case]] = []
         for command in commands:
@@ -288,13 +328,21 @@ def main() -> int:
                 groups.append(campaign.call_cases(command, options.all))
             if "surroundings" in options.groups:
                 groups.append(campaign.surrounding_cases(command))
+            if "memory" in options.groups:
+                groups.append(
+                    islice(campaign.memory_cases(command), LIMITS if options.all else None)
+                )
             if "signals" in options.groups:
                 groups.append(
                     islice(campaign.kill_cases(command), SIGNALS if options.all else None)
                 )
+            if "pauses" in options.groups:
+                groups.append(pause_cases(campaign, command, options.all))
+        if "ranks" in options.groups and COMMANDS["train"] in commands:
+            campaign.ranks = Ranks(campaign)
+            groups += campaign.ranks.cases(options.all)
         if "damage" in options.groups:
-            named = {command.name for command in commands}
-            damages = [campaign.damage_cases(read) for read in READS if read.command in named]
+            damages = [campaign.damage_cases(read) for read in READS if read.command in names]
             groups += [islice(cases, DAMAGES if options.all else None) for cases in damages]
         campaign.run(groups, 10**6 if options.all else options.minutes)
         place.close()

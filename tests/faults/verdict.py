@@ -137,16 +137,22 @@ def said_clearly(result: Result, caused: bool = True) -> str:
     """
     if result.status == "timeout":
         return "did not end"
-    if "Traceback" in result.output:
-        lines = [line for line in result.output.splitlines() if line.strip()]
-        return f"traceback: {lines[-1][:200]}"
-    if result.status not in SAID:
+    if result.status not in SAID and "Traceback" not in result.output:
         return f"status {result.status}"
-    lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    if len(lines) != 1:
-        return f"{len(lines)} lines of error: {lines[:3]}"
-    if caused and not CAUSES.search(lines[0]):
-        return f"no cause: {lines[0]}"
-    if not re.search(r"[\w.-]+/[\w.-]+|\bout\b", lines[0]):
-        return f"no file: {lines[0]}"
+    if wrong := not_one_line(result.output):
+        return wrong
+    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    if caused and not CAUSES.search(line):
+        return f"no cause: {line}"
+    if not re.search(r"[\w.-]+/[\w.-]+|\bout\b", line):
+        return f"no file: {line}"
     return ""
+
+
+def not_one_line(output: str) -> str:
+    """Return what is wrong with the end of an output, which is one line; empty: nothing."""
+    if "Traceback" in output:
+        lines = [line for line in output.splitlines() if line.strip()]
+        return f"traceback: {lines[-1][:200]}"
+    lines = [line for line in output.splitlines() if line.startswith("error: ")]
+    return "" if len(lines) == 1 else f"{len(lines)} lines of error: {lines[:3]}"

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,28 +33,42 @@ def build_shim(folder: Path) -> Path:
     return library
 
 
+def needed(commands: Iterable[Iterable[str]]) -> list[str]:
+    """Return the inputs that commands read, with those that these are made from, in their order."""
+    wanted: set[str] = set()
+    words = [word for command in commands for word in command]
+    while words:
+        found = {word.split("/")[2] for word in words if word.startswith("../in/")}
+        more = found & INPUTS.keys() - wanted
+        wanted |= more
+        words = [word for name in more for word in INPUTS[name].split()]
+    return [name for name in INPUTS if name in wanted]
+
+
 @dataclass
 class Result:
     """How a command ended.
 
     Attributes:
-        status: exit status; negative: a signal; "timeout".
+        status: exit status; negative: a signal; "timeout"; of several processes a list.
         output: what it printed.
         calls: the file calls of a counted run, or the one that failed.
+        since: seconds from the moment at which something happened.
     """
 
-    status: int | str
+    status: Any
     seconds: float
     output: str
     calls: list[str] = field(default_factory=list)
+    since: float | None = None
 
 
 class Workplace:
     """A folder with the inputs in ``in``; each run has the folder ``case``, made anew."""
 
-    def __init__(self, root: Path) -> None:
-        """Start the server, and make the inputs."""
-        self.root = root
+    def __init__(self, root: Path, commands: Collection[str] = tuple(COMMANDS)) -> None:
+        """Start the server, and make the inputs of these commands."""
+        self.root, self.commands = root, commands
         # What is printed is elsewhere: a full disk there is not the command's.
         self.files = root / "files"
         self.inputs, self.case = self.files / "in", self.files / "case"
@@ -62,7 +77,8 @@ class Workplace:
         self._loaded = root / "loaded.txt"
         self._server: subprocess.Popen[str] | None = None
         self.clear()
-        if not (self.inputs / "done").exists():
+        done = self.inputs / "done"  # for which commands there is everything
+        if not done.exists() or set(commands) - set(done.read_text().splitlines()):
             self._make_inputs()
         self._known = _stamps(self.inputs)
 
@@ -83,12 +99,14 @@ class Workplace:
         return server
 
     def _make_inputs(self) -> None:
-        write_raw(self.inputs / "raw")
+        if not (self.inputs / "raw").exists():
+            write_raw(self.inputs / "raw")
         (self.inputs / "tiny.yaml").write_text(RECIPE)
-        self.run(["write-official", str(self.inputs / "official.pt")])
+        if "import" in self.commands:
+            self.run(["write-official", str(self.inputs / "official.pt")])
         names: set[str] = set()
-        runs = [words.split() for words in INPUTS.values()]
-        runs += [list(command.words) for command in COMMANDS.values()]
+        words = [COMMANDS[name].words for name in self.commands]
+        runs = [INPUTS[name].split() for name in needed(words)] + [list(one) for one in words]
         for words in runs:
             self.clear()
             found = self.run(words, loaded=str(self.root / "names.txt"))
@@ -96,7 +114,7 @@ class Workplace:
                 raise RuntimeError(f"{' '.join(words)}: {found.output}")
             names |= set((self.root / "names.txt").read_text().split())
         self._loaded.write_text("\n".join(sorted(names)))
-        (self.inputs / "done").touch()
+        (self.inputs / "done").write_text("\n".join(self.commands))
         self.close()  # the next one imports all that was needed
 
     def clear(self) -> None:
@@ -130,17 +148,27 @@ class Workplace:
             "environment": environment, **more,
         }  # fmt: skip
         if fault is not None:
-            request["fault"] = {
-                "root": str(self.files), "kind": -1, "stays": False, "error": 0, "log": str(calls),
-                **fault,
-            }  # fmt: skip
+            request["fault"] = self.fault(fault)
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         answer = json.loads(self._server.stdout.readline())
         found = calls.read_text().splitlines() if fault is not None else []
-        output = log.read_text(errors="replace")
-        return Result(answer["status"], answer["seconds"], output, found)
+        logs = [Path(f"{log}.{rank}") for rank in range(more.get("world", 0))] or [log]
+        output = "".join(log.read_text(errors="replace") for log in logs)
+        return Result(answer["status"], answer["seconds"], output, found, answer["since"])
+
+    def fault(self, fault: Json) -> Json:
+        """Return what arms the library, in full."""
+        calls = str(self.root / "calls.txt")
+        return {
+            "root": str(self.files),
+            "kind": -1,
+            "stays": False,
+            "error": 0,
+            "log": calls,
+            **fault,
+        }
 
     def calls_of(self, command: Command) -> list[str]:
         """Return all file calls of a command, in their order."""
@@ -149,6 +177,14 @@ class Workplace:
         if found.status != 0:
             raise RuntimeError(f"{command.name}: {found.output}")
         return [call for call in found.calls if not call.endswith((".so", "/calls.txt"))]
+
+    def peak_of(self, command: Command) -> int:
+        """Return the bytes of address space that a command takes beyond what the server has."""
+        path = self.root / "peak.txt"
+        found = self.run(command.words, peak=str(path))
+        if found.status != 0:
+            raise RuntimeError(f"{command.name}: {found.output}")
+        return int(path.read_text())
 
     def inputs_changed(self) -> list[str]:
         """Return the inputs that are not what they were."""

@@ -14,7 +14,8 @@ from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.data.labels import LabelSet
 from semsynth.segmentation import hub_models as hub
-from semsynth.segmentation.encoder_unet import lite2_unet
+from semsynth.segmentation.config import SegmentTrainConfig
+from semsynth.segmentation.encoder_unet import lite2_arch, lite2_unet
 from semsynth.segmentation.segmenter import Segmenter, SegmenterInfo, unet_arch
 from semsynth.segmentation.small_unet import UNet, level_widths
 
@@ -206,12 +207,13 @@ def networks() -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
     return {
         "unet": UNet(3, [8, 8, 8, 8]),
         "backbone": hub.backbone_unet(encoder, 3),
-        "lite2": lite2_unet(3),
+        "lite2": lite2_unet(3, lite2_arch()),
+        "enlarged": hub.backbone_unet(encoder, 3, enlarge=2),
         "segformer": segformer.eval(),
     }
 
 
-@pytest.mark.parametrize("name", ["unet", "backbone", "lite2", "segformer"])
+@pytest.mark.parametrize("name", ["unet", "backbone", "enlarged", "lite2", "segformer"])
 def test_the_decoder_gets_what_is_left_of_the_encoder(name: str) -> None:
     torch.manual_seed(0)
     net = networks()[name].eval()
@@ -223,3 +225,32 @@ def test_the_decoder_gets_what_is_left_of_the_encoder(name: str) -> None:
         assert torch.equal(net(one, channels_off)[0], net(two, channels_off)[0])
         assert not torch.equal(net(one)[0], net(one, channels_off)[0])
         assert torch.equal(net(one)[0], net(one)[0])
+
+
+def test_an_encoder_of_enlarged_images_has_the_same_strides(features_extra: None) -> None:
+    plain, enlarged = (lite2_unet(3, lite2_arch(factor)).eval() for factor in (1, 2))
+    assert (list(plain.lateral), list(enlarged.lateral)) == (
+        ["4", "8", "16", "32"],
+        ["2", "4", "8", "16"],
+    )
+    with torch.no_grad():
+        assert enlarged(torch.rand(1, 3, 30, 44))[0].shape == (1, 3, 30, 44)
+
+
+def test_a_lite2_of_an_earlier_file_has_its_map_of_stride_2_and_no_norms() -> None:
+    earlier = {name: value for name, value in lite2_arch().items() if name in ("mean", "std")}
+    net = lite2_unet(3, {"kind": "lite2", **earlier})
+    assert "lateral.2.weight" in net.state_dict() and "lateral.4.weight" in net.state_dict()
+    assert "lateral.4.1.weight" in lite2_unet(3, lite2_arch()).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        ({"enlarge": 3, "arch": "lite2"}, "enlarge must be 1 or 2"),
+        ({"enlarge": 2}, "--enlarge is for pretrained encoders, --arch unet has none"),
+    ],
+)
+def test_enlarge_is_for_encoders(flags: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        SegmentTrainConfig(**flags)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -23,12 +23,13 @@ from semsynth.app.refused import Refused
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.labels import Array
+from semsynth.data.labels import Array, number_values
 from semsynth.data.resize import Size
 from semsynth.data.writer import encode_image
 
 Counts = npt.NDArray[np.int64]
 Json = dict[str, Any]
+Kept = TypeVar("Kept")
 # Longer side of a thumbnail in pixels, and the memory that thumbnails may take.
 THUMBNAIL = 128
 CACHE_BYTES = 32 << 20
@@ -37,28 +38,31 @@ MOST_ITEMS = 200
 _ID = re.compile(r"d([0-9]{1,9})")
 
 
-class BytesCache:
-    """Files that were made before, the latest of them, up to so many bytes; of any thread."""
+class Cache(Generic[Kept]):
+    """What was made before, the latest of it, up to so many bytes; of any thread."""
 
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        """Keep at most ``limit`` bytes."""
+    def __init__(self, limit: int = CACHE_BYTES, size_of: Callable[[Any], int] = len) -> None:
+        """Keep at most ``limit`` bytes, which ``size_of`` counts: by default the length."""
         self.limit, self.size = limit, 0
-        self._files: OrderedDict[Any, bytes] = OrderedDict()
+        self._size_of = size_of
+        self._files: OrderedDict[Any, Kept] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Any, make: Callable[[], bytes]) -> bytes:
-        """Return the file of a key; ``make`` makes it where it is not there."""
+    def get(self, key: Any, make: Callable[[], Kept]) -> Kept:
+        """Return what a key has; ``make`` makes it where it is not there."""
         with self._lock:
             if key in self._files:
                 self._files.move_to_end(key)
                 return self._files[key]
-        data = make()
+        made = make()
         with self._lock:
-            self.size += len(data) - len(self._files.pop(key, b""))
-            self._files[key] = data
+            if key in self._files:
+                self.size -= self._size_of(self._files.pop(key))
+            self._files[key] = made
+            self.size += self._size_of(made)
             while self.size > self.limit:
-                self.size -= len(self._files.popitem(last=False)[1])
-        return data
+                self.size -= self._size_of(self._files.popitem(last=False)[1])
+        return made
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Library:
             self._column[label.id] = column
         # Pixels by class of the images that were looked at, those of the others are -1.
         self._pixels: Counts = np.full((len(self.items), len(self._labels)), -1, np.int64)
-        self._thumbnails = BytesCache()
+        self._thumbnails: Cache[bytes] = Cache()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -255,6 +259,7 @@ class Library:
             "stem": item.stem,
             "size": [self.data.height, self.data.width],
             "image": self.data.record(item.split, item.stem).image,
+            "instances": self.data.record(item.split, item.stem).instances,
             "classes": [[i, round(share, 6)] for i, share in shares.items()],
         }
 
@@ -267,6 +272,18 @@ class Library:
         ids = self.data.read_mask(item.split, item.stem)
         self.data.labels.check_ids(ids, f"{item.split}/{item.stem}")
         return view.apply(ids)
+
+    def instances(self, item: Item) -> Array:
+        """Read the numbers of the objects of a mask, from 1 without gaps: (H, W) uint16, 0: none.
+
+        Raises:
+            Refused: 404, it has no map of objects.
+        """
+        found = self.data.find_instances(item.split, item.stem)
+        if found is None:
+            raise Refused(f"{item.split}/{item.stem}: has no map of objects", 404)
+        numbers, _ = number_values(found)
+        return np.asarray(numbers, np.uint16)
 
     def image(self, item: Item) -> npt.NDArray[np.uint8]:
         """Read what is shown of an image: (H, W, 3).

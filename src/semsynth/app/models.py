@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from semsynth.app.label_view import unlabelled_id
 from semsynth.app.uploads import scaled
+from semsynth.core.errors import UserError
 from semsynth.data.edges import instance_edges
 from semsynth.data.label_files import read_label_file
-from semsynth.data.labels import Array, LabelSet
+from semsynth.data.labels import MAX_ID, Array, LabelSet
 from semsynth.data.masks import read_ids
+from semsynth.data.objects import objects_of
 from semsynth.diffusion.config import (
     EVALUATIONS,
     FEW_STEP,
@@ -78,20 +81,53 @@ class StudioModel:
         """What unlabelled pixels have in its masks: the ignored id, or one that is no label's."""
         return unlabelled_id(self.mask_labels)
 
-    def edges(self, mask_HW: Array) -> Array | None:
+    def edges(self, mask_HW: Array, instances_HW: Array | None = None) -> Array | None:
         """Return the borders of the objects in a mask, for a model that was trained with them.
 
-        A drawn mask has no instances: an object is what is connected. Its border is where a class
-        of things ends; where no class is said to be of things, where any class ends.
+        An object is what has one number, or, of pixels without a number, what is connected. Its
+        border is where a class of things ends, or another object begins; where no class is said to
+        be of things, where any class ends.
+
+        Args:
+            mask_HW: ids of the model.
+            instances_HW: numbers of the objects that the page knows, 0: none.
 
         Returns:
             (H, W) uint8, 1 at borders; None for other models.
         """
         if not self.synthesizer.instance_edges:
             return None
+        numbers = mask_HW.astype(np.int64) + 1
+        if instances_HW is not None:
+            numbers += (MAX_ID + 2) * instances_HW.astype(np.int64)
+        return instance_edges(np.where(self._of_things(mask_HW), numbers, 0))
+
+    def _of_things(self, mask_HW: Array) -> npt.NDArray[np.bool_]:
+        """Return which pixels are of objects: of classes of things, or of all if none is said."""
         things = [label.id for label in self.labels.labels if label.thing]
-        numbers = mask_HW.astype(np.int32) + 1
-        return instance_edges(np.where(np.isin(mask_HW, things), numbers, 0) if things else numbers)
+        found: npt.NDArray[np.bool_]
+        found = np.isin(mask_HW, things) if things else np.ones(mask_HW.shape, bool)
+        return found
+
+    def objects(self, mask_HW: Array, instances_HW: Array | None) -> Array | None:
+        """Return the map of objects whose borders are ``edges``: (H, W) uint16, 0: none.
+
+        None for models that were trained without them.
+
+        Raises:
+            UserError: there are more than 65,535.
+        """
+        if not self.synthesizer.instance_edges:
+            return None
+        numbers, count = np.zeros(mask_HW.shape, np.int64), 0
+        things = self._of_things(mask_HW)
+        for label in np.unique(mask_HW[things]).tolist():
+            for _, place, found in objects_of(things & (mask_HW == label), instances_HW):
+                count += 1
+                numbers[place][found] = count
+        if count > np.iinfo(np.uint16).max:
+            raise UserError(f"the mask has {count:,} objects; a map of objects holds 65,535")
+        return numbers.astype(np.uint16)
 
     @cached_property
     def example(self) -> Array | None:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from semsynth.app.label_view import LabelView
-from semsynth.app.library import MOST_ITEMS, BytesCache, Item, Library
+from semsynth.app.library import CACHE_BYTES, MOST_ITEMS, Cache, Item, Library
+from semsynth.app.outputs import item_facts
 from semsynth.app.refused import Refused
 from semsynth.augmentation.edits.pair import Cutout, cut_out, read_pair
 from semsynth.augmentation.edits.scene import learn
@@ -24,6 +25,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.logging import logger
 from semsynth.core.sequences import evenly
 from semsynth.data.channels import as_rgb
+from semsynth.data.content import digest_bytes
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
 
@@ -33,7 +35,9 @@ Json = dict[str, Any]
 MOST_MASKS, MOST_BYTES = 500, 64 << 20
 # The first objects are shown after so many masks; then after twice as many, and so on.
 _FIRST = 16
-_ID = re.compile(r"o([0-9]{1,9})")
+_ID = re.compile(r"o[0-9a-f]{16}")
+# Seconds between two looks for an object that is not found yet.
+_WAIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,17 @@ class ShelfObject:
     """An object of the data.
 
     Attributes:
-        number: what it is called in addresses.
+        id: what a request calls it: no part of it is a path. Another start of the studio calls it
+            the same, and nothing else of other data, since pages keep it.
+        number: in the order in which they were found.
         item: its image.
         piece: which of its pixels.
     """
 
+    id: str
     number: int
     item: Item
     piece: Piece
-
-    @property
-    def id(self) -> str:
-        """What a request calls it."""
-        return f"o{self.number}"
 
 
 class Shelf:
@@ -66,9 +68,9 @@ class Shelf:
         self.of = len(self._items)
         self.indexed = 0
         self._found: list[ShelfObject] = []
-        self._numbers: dict[tuple[Any, ...], ShelfObject] = {}
-        self._by_number: list[ShelfObject] = []
-        self._cutouts = BytesCache()
+        self._by_id: dict[str, ShelfObject] = {}
+        self._files: Cache[bytes] = Cache()
+        self._cutouts: Cache[Cutout] = Cache(CACHE_BYTES, _bytes_of)
         self._thread: threading.Thread | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
 
@@ -101,10 +103,11 @@ class Shelf:
                 surveys.append((item, surveyor.run(item.stem)))
             except (UserError, OSError) as error:
                 logger.warning(str(error))
-            self.indexed += 1
-            if self.indexed == shown or self.indexed == self.of:
+            count = self.indexed + 1
+            if count in (shown, self.of):
                 shown *= 2
                 self._learn(surveys)
+            self.indexed = count
 
     def _learn(self, surveys: list[tuple[Item, ImageSurvey]]) -> None:
         if not surveys:
@@ -121,11 +124,13 @@ class Shelf:
 
     def _number(self, item: Item, piece: Piece) -> ShelfObject:
         """Return an object; one that was found before keeps its number."""
-        key = (item.number, piece.label, piece.instance, piece.box, piece.pixel)
-        if key not in self._numbers:
-            self._numbers[key] = ShelfObject(len(self._by_number), item, piece)
-            self._by_number.append(self._numbers[key])
-        return self._numbers[key]
+        image = self._data.record(item.split, item.stem).digest
+        where = (self._data.info.name, image, item.split, item.stem)
+        what = (piece.label, piece.instance, piece.box, piece.pixel)
+        key = f"o{digest_bytes(repr((where, what)).encode())[:16]}"
+        if key not in self._by_id:
+            self._by_id[key] = ShelfObject(key, len(self._by_id), item, piece)
+        return self._by_id[key]
 
     def page(self, view: LabelView, class_id: int | None, span: tuple[int, int]) -> Json:
         """Return a part of the list of objects: those of rare classes first, then the largest.
@@ -159,25 +164,48 @@ class Shelf:
     def find(self, object_id: str) -> ShelfObject:
         """Return an object by what a request calls it.
 
+        A page may ask for one that it had before the studio was started anew: then this waits until
+        it is found, or all masks were looked at.
+
         Raises:
             Refused: 404, there is none.
         """
-        found = _ID.fullmatch(object_id)
-        if found is None or int(found[1]) >= len(self._by_number):
-            raise Refused(f"{self._data.root.name}: has no such object", 404)
-        return self._by_number[int(found[1])]
+        if _ID.fullmatch(object_id) is None:
+            raise self._no_such()
+        while object_id not in self._by_id:
+            done = self._stop.is_set() or self.indexed == self.of
+            if done and object_id not in self._by_id:
+                raise self._no_such()
+            self.start()
+            self._stop.wait(_WAIT)
+        return self._by_id[object_id]
 
-    def cutout(self, one: ShelfObject) -> bytes:
+    def _no_such(self) -> Refused:
+        return Refused(f"{self._data.root.name}: has no such object", 404)
+
+    def cutout(self, one: ShelfObject) -> Cutout:
+        """Return the object without its surroundings, in ids of the data."""
+
+        def read() -> Cutout:
+            return cut_out(read_pair(self._data, one.item.split, one.item.stem), [one.piece])
+
+        return self._cutouts.get(one.number, read)
+
+    def facts(self, one: ShelfObject) -> Json:
+        """Return where an object is from, as metadata say it."""
+        name = self._data.labels.names[one.piece.label]
+        return {"class": name, **item_facts(one.item, self._library), "box": _box(one.piece)}
+
+    def shown(self, one: ShelfObject) -> bytes:
         """Return the object without its surroundings: a PNG with transparency, of its box."""
-        return self._cutouts.get(("image", one.number), lambda: self._encode(one, True))
+        return self._files.get(("image", one.number), lambda: self._encode(one, True))
 
     def region(self, one: ShelfObject) -> bytes:
         """Return which pixels of its box are of the object: a PNG of 0 and 255."""
-        return self._cutouts.get(("region", one.number), lambda: self._encode(one, False))
+        return self._files.get(("region", one.number), lambda: self._encode(one, False))
 
     def _encode(self, one: ShelfObject, with_image: bool) -> bytes:
-        pair = read_pair(self._data, one.item.split, one.item.stem)
-        found = cut_out(pair, [one.piece])
+        found = self.cutout(one)
         alpha = found.shape.astype(np.uint8) * np.uint8(255)
         if not with_image:
             return encode_image(alpha, "png")
@@ -205,14 +233,23 @@ def _rare(pair: tuple[int, int]) -> tuple[int, int]:
 
 
 def _described(class_id: int, one: ShelfObject) -> Json:
-    top, left, bottom, right = one.piece.box
     return {
         "id": one.id,
         "item": one.item.id,
         "class": class_id,
-        "box": [top, left, bottom - top, right - left],
+        "box": _box(one.piece),
         "pixels": one.piece.area,
     }
+
+
+def _box(piece: Piece) -> list[int]:
+    """Return top, left, height, width."""
+    top, left, bottom, right = piece.box
+    return [top, left, bottom - top, right - left]
+
+
+def _bytes_of(cutout: Cutout) -> int:
+    return cutout.image.nbytes + cutout.parts.nbytes
 
 
 def encode_rgba(rgb: Array, alpha: Array) -> bytes:

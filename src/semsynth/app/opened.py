@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,12 @@ from semsynth.app.judge import Judging, why_no_judge
 from semsynth.app.label_view import LabelView
 from semsynth.app.library import Item, Library
 from semsynth.app.objects import Shelf
+from semsynth.app.outputs import item_facts, made
 from semsynth.app.refused import Refused
+from semsynth.app.render import check_source
 from semsynth.app.results import Result
 from semsynth.app.save import SavedPairs, check_save_to
+from semsynth.augmentation.edits.pair import Cutout
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
@@ -150,30 +154,43 @@ class Opened:
             return {"classes": [], "labels_match": str(error)}
         return {"classes": self.data.classes(view), "labels_match": view.line}
 
-    def origin(self, result: Result, mask_source: str | None) -> list[Item]:
-        """Return the items that an image and its mask were begun from, the mask's first."""
+    def read_object(self, name: str, model: StudioModel) -> tuple[Cutout, str, Json]:
+        """Return an object of the shelf for a model: it, its item, and what metadata say of it.
+
+        Raises:
+            Refused: 404, there is no such object; 400, the model does not know its class, or its
+                pixels have another form than the model's.
+        """
+        if self.shelf is None:
+            raise Refused("no data are open: start with semsynth app --data PREPARED", 404)
+        one = self.shelf.find(name)
+        cutout, facts, view = self.shelf.cutout(one), self.shelf.facts(one), self.view(model)
+        if view.names.get(facts["class"]) is None:
+            raise Refused(f"{model.name} does not know '{facts['class']}': leave this object out")
+        image, label = check_source(cutout.image, model), int(view.to_model[one.piece.label])
+        return replace(cutout, image=image, labels=(label,)), one.item.id, facts
+
+    def mask_of(self, result: Result, mask_source: str | None = None) -> Item | None:
+        """Return the item that a mask was begun from, as the page says or as it equals; or None."""
         if self.library is None:
-            return []
+            return None
+        if mask_source is not None:
+            return self.library.find(mask_source)
         model = self.studio.models[result.model]
-        found = [] if mask_source is None else [self.library.find(mask_source)]
-        if not found and not _problem(lambda: self.view(model)):
-            same = self.library.same_mask(result.mask_HW, self.view(model))
-            found = [] if same is None else [same]
-        return found + self.images_of(result)
+        if _problem(lambda: self.view(model)):
+            return None
+        return self.library.same_mask(result.mask_HW, self.view(model))
 
     def images_of(self, result: Result) -> list[Item]:
-        """Return the item that an image was made from, at however many removes; none: no item."""
-        name, seen = result.source, {result.id}
-        while name is not None and name not in seen:
-            seen.add(name)
-            entry = self.studio.results.find(name)
-            if entry is None:
-                try:
-                    return [self.data.find(name)]
-                except Refused:
-                    return []
-            name = entry.source if isinstance(entry, Result) else None
-        return []
+        """Return the items whose pixels an image may show, at however many removes."""
+        return [self.data.find(name) for name in result.items]
+
+    def made(self, result: Result, mask: Item | None) -> Json:
+        """Return how an image was made; ``mask``: the item that its mask was begun from."""
+        model = self.studio.models[result.model]
+        pixels_from = [item_facts(item, self.data) for item in self.images_of(result)]
+        mask_from = None if mask is None else item_facts(mask, self.data)
+        return made(result, model, mask_from, pixels_from)
 
 
 def _one_of(studio: Studio, fits: Callable[[StudioModel], Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from semsynth.app.library import Item, Library
@@ -28,13 +28,16 @@ MOST_RESULTS = 200
 DRAWN = "drawn"
 
 
-def made(result: Result, model: StudioModel, mask_from: Json | None) -> Json:
+def made(
+    result: Result, model: StudioModel, mask_from: Json | None, pixels_from: list[Json]
+) -> Json:
     """Return how an image was made, as the manifest of samples says it: JSON values.
 
     Args:
         result: the image.
         model: that made it.
         mask_from: the mask that it was begun from; None: it was drawn.
+        pixels_from: the images of the data whose pixels it may show.
     """
     synthesizer, settings = model.synthesizer, result.settings
     found: Json = {
@@ -54,10 +57,9 @@ def made(result: Result, model: StudioModel, mask_from: Json | None) -> Json:
         found["guidance_interval"] = list(settings.guidance_interval)
     if result.variation is not None:
         found["variation"] = {"seed": result.variation[0], "amount": result.variation[1]}
-    if result.real is not None:
-        found |= {"from_image": True, "strength": result.real.strength}
-        if result.real.regions_BHW is not None:
-            found["keep"] = "outside"
+    found |= result.begun
+    if pixels_from:
+        found["pixels_from"] = pixels_from
     return found
 
 
@@ -82,7 +84,10 @@ def item_facts(item: Item, library: Library) -> Json:
 
 
 def session_zip(
-    ids: list[str], results: ResultStore, models: dict[str, StudioModel]
+    ids: list[str],
+    results: ResultStore,
+    models: dict[str, StudioModel],
+    made_of: Callable[[Result], Json],
 ) -> Iterator[bytes]:
     """Return a zip of images, masks, coloured masks, labels and metadata, piece by piece.
 
@@ -92,6 +97,7 @@ def session_zip(
         ids: of the results.
         results: what is kept.
         models: by id.
+        made_of: what is said of each (``made``).
 
     Raises:
         Refused: too many, or none of them is kept.
@@ -105,11 +111,14 @@ def session_zip(
     if not kept:
         raise Refused("none of these images is kept any more: generate them again", 404)
     lost = [name for name, entry in found.items() if not isinstance(entry, Result)]
-    return zip_of(_members(kept, lost, models))
+    return zip_of(_members(kept, lost, models, made_of))
 
 
 def _members(
-    kept: list[Result], lost: list[str], models: dict[str, StudioModel]
+    kept: list[Result],
+    lost: list[str],
+    models: dict[str, StudioModel],
+    made_of: Callable[[Result], Json],
 ) -> Iterator[tuple[str, bytes]]:
     """Return a session as `prepare` reads it; of several models a folder for each."""
     several = len({result.model for result in kept}) > 1
@@ -123,7 +132,10 @@ def _members(
         for kind, name in names.items():
             yield name, image_file(result, model, kind)
         files = {"file_name": names["image"], "mask": names["mask"], "color": names["color"]}
-        lines.append({**files, **made(result, model, None)})
+        if (numbers := model.objects(result.mask_HW, result.instances_HW)) is not None:
+            files["instances"] = f"{folder}instances/{number:03d}.png"
+            yield files["instances"], encode_image(numbers, "png")
+        lines.append({**files, **made_of(result)})
     lines += [{"id": name, "missing": "no longer kept"} for name in lost]
     yield "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
     for folder, model in used.items():

@@ -16,12 +16,25 @@ from semsynth.app.models import StudioModel
 from semsynth.app.queue import Turn
 from semsynth.app.refused import Refused
 from semsynth.app.results import Result
+from semsynth.app.transplants import (
+    MOST_OBJECTS,
+    Pasting,
+    PlacedOrder,
+    Transplant,
+    check_instances,
+)
 from semsynth.app.uploads import scaled, scaled_image
+from semsynth.augmentation.edits.survey import Bools
 from semsynth.core.config import Config
 from semsynth.data.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
-from semsynth.diffusion.config import DEFAULT_STRENGTH, SamplerName, SamplerSettings
+from semsynth.diffusion.config import (
+    DEFAULT_STRENGTH,
+    SamplerName,
+    SamplerSettings,
+    check_strength,
+)
 from semsynth.pipelines.from_image import FromImage
 
 
@@ -47,6 +60,9 @@ class Order(Config):
         source: id of an item, an upload or a result to start from.
         keep: only the part ``region`` is made anew.
         variation: towards another seed's noise.
+        objects: of the shelf, whose own pixels are pasted into the image; needs ``instances``.
+        object_strength: from how much noise these pixels are made part of it, as ``strength``;
+            None: ``OBJECT_STRENGTH``.
     """
 
     client: str = Field(min_length=1, max_length=64)
@@ -62,6 +78,26 @@ class Order(Config):
     source: str | None = None
     keep: bool = False
     variation: VariationOrder | None = None
+    objects: list[PlacedOrder] = Field(default_factory=list, max_length=MOST_OBJECTS)
+    object_strength: float | None = None
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What is drawn: maps (H, W) of any size.
+
+    Attributes:
+        mask: ids of classes.
+        region: where the image is made anew, with ``keep``; None: everywhere.
+        instances: the number of the object that a pixel belongs to, 0: none; None: nothing is said
+            of objects.
+        placed: objects of the shelf among them, with their own pixels.
+    """
+
+    mask: Array
+    region: Bools | None = None
+    instances: Array | None = None
+    placed: tuple[Transplant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,12 +105,12 @@ class Source:
     """A real or generated image to start from.
 
     Attributes:
-        id: of the item or result.
         image_HWC: in the channels and bits of the model that is to start from it.
+        items: ids of the images of the data whose pixels it may show.
     """
 
-    id: str
     image_HWC: Array
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,10 @@ class Rendering:
         order: what was asked for.
         settings: of the sampler.
         mask_HW: ids of the model's size.
+        instances_HW: numbers of objects, of the model's size; None: nothing is known of them.
         real: to start from; None: noise.
+        pasting: objects with their own pixels; None: there are none.
+        items: ids of the images of the data whose pixels it may show.
         note: what the page says of it.
     """
 
@@ -94,74 +133,130 @@ class Rendering:
     order: Order
     settings: SamplerSettings
     mask_HW: Array
+    instances_HW: Array | None
     real: FromImage | None
+    pasting: Pasting | None
+    items: tuple[str, ...]
     note: str
 
     def run(self, turn: Turn) -> Result:
-        """Generate the image; cancelled between two steps where nobody wants it any more."""
+        """Generate the image; cancelled between two steps where nobody wants it any more.
+
+        With objects that have their own pixels it is generated twice: as without these pixels, and
+        then, with them pasted into it, from this image, where the objects are.
+        """
         turn.check()
-        steps = self.settings.steps
-        turn.report(0, steps)
         began = time.perf_counter()
-
-        def on_step(index: int, t: Any, x: Any) -> None:
-            turn.report(index + 1, steps)
-
-        variation = self.order.variation
-        turned = None if variation is None else (variation.seed, variation.amount)
-        edges = self.model.edges(self.mask_HW)
-        images = self.model.synthesizer.generate(
-            self.mask_HW[None],
-            [self.order.seed],
-            self.settings,
-            None if edges is None else edges[None],
-            self.real,
-            turned,
-            on_step,
-        )
-        image = images[0]
+        edges = self.model.edges(self.mask_HW, self.instances_HW)
+        real, pasting = self.real, self.pasting
+        image = self._generate(turn, edges, real, 0)
+        if pasting is not None:
+            real = pasting.into(image)
+            image = self._generate(turn, edges, real, self.settings.steps)
         png = encode_image(as_rgb(image, self.model.synthesizer.pixels.bits), "png")
         return Result(
             model=self.model.id,
             mask_HW=self.mask_HW,
             edges_HW=edges,
+            instances_HW=self.instances_HW,
             image_HWC=image,
             png=png,
             seed=self.order.seed,
             settings=self.settings,
-            variation=turned,
-            real=self.real,
-            source=self.order.source,
+            variation=self._variation,
+            real=real,
+            begun=self._begun(),
+            items=self.items,
             quality=self.order.quality,
             seconds=time.perf_counter() - began,
             note=self.note,
         )
 
+    @property
+    def _variation(self) -> tuple[int, float] | None:
+        variation = self.order.variation
+        return None if variation is None else (variation.seed, variation.amount)
+
+    def _generate(
+        self, turn: Turn, edges_HW: Array | None, real: FromImage | None, done: int
+    ) -> Array:
+        """Generate from ``real`` where so many steps are done already."""
+        steps = self.settings.steps
+        again = 0 if self.pasting is None else max(1, int(steps * self.pasting.strength))
+        turn.report(done, steps + again)
+
+        def on_step(index: int, t: Any, x: Any) -> None:
+            turn.report(min(done + index + 1, steps + again), steps + again)
+
+        images = self.model.synthesizer.generate(
+            self.mask_HW[None],
+            [self.order.seed],
+            self.settings,
+            None if edges_HW is None else edges_HW[None],
+            real,
+            self._variation,
+            on_step,
+        )
+        return np.asarray(images[0])
+
+    def _begun(self) -> dict[str, Any]:
+        """Return how it is begun from images, as the manifest of samples says it."""
+        found: dict[str, Any] = {}
+        if self.real is not None:
+            found = {"from_image": True, "strength": self.real.strength}
+            if self.real.regions_BHW is not None:
+                found["keep"] = "outside"
+        if self.pasting is not None:
+            found["objects"] = self.pasting.facts()
+            found["object_strength"] = self.pasting.strength
+        return found
+
 
 def prepare(
-    model: StudioModel,
-    order: Order,
-    mask_HW: Array,
-    region_HW: npt.NDArray[np.bool_] | None = None,
-    source: Source | None = None,
+    model: StudioModel, order: Order, canvas: Canvas, source: Source | None = None
 ) -> Rendering:
     """Check an order and bring its parts to the model's size.
 
     Args:
         model: that is to generate.
         order: what was asked for.
-        mask_HW: the ids as drawn, of any size.
-        region_HW: where the image is made anew, with ``keep``.
+        canvas: as drawn.
         source: to start from.
 
     Raises:
         UserError: what does not fit, in a line.
     """
     notes: list[str] = []
-    settings = _settings(model, order)
-    mask = fit_mask(model, mask_HW, notes)
-    real = _real(model, order, region_HW, source, notes)
-    return Rendering(model, order, settings, mask, real, "; ".join(notes))
+    mask = fit_mask(model, canvas.mask, notes)
+    real = _real(model, order, canvas.region, source, notes)
+    pasting, instances = _pasting(order, canvas), canvas.instances
+    if instances is not None and instances.shape != model.size:
+        instances = scaled(instances, model.size)
+    items = (() if source is None else source.items) + (
+        () if pasting is None else tuple(one.item for one in pasting.objects)
+    )
+    return Rendering(
+        model=model,
+        order=order,
+        settings=_settings(model, order),
+        mask_HW=mask,
+        instances_HW=instances,
+        real=real,
+        pasting=pasting,
+        items=tuple(dict.fromkeys(items)),
+        note="; ".join(notes),
+    )
+
+
+def _pasting(order: Order, canvas: Canvas) -> Pasting | None:
+    """Return the objects that are seen; None where there are none."""
+    check_instances(canvas.instances, canvas.mask, bool(canvas.placed))
+    if order.object_strength is not None:
+        check_strength(order.object_strength, "object_strength")
+    if canvas.instances is None or not canvas.placed:
+        return None
+    region = canvas.region if order.keep else None
+    return Pasting.of(canvas.placed, canvas.mask, canvas.instances, region, order.object_strength)
 
 
 def _settings(model: StudioModel, order: Order) -> SamplerSettings:

@@ -30,9 +30,12 @@ class Result:
         seed: of the noise.
         settings: of the sampler, complete.
         edges_HW: borders of objects, for a model that knows them; None for others.
+        instances_HW: numbers of the objects that the page knows, of the model's size; 0: none.
+            None: it said nothing of objects.
         variation: (seed, amount) of ``Synthesizer.generate``; None: none.
         real: image to start from, strength and region, each of one image; None: from noise.
-        source: id of the item or result that ``real`` is; None: none.
+        begun: how it was begun from images, JSON values of its metadata.
+        items: ids of the images of the data whose pixels it may show.
         quality: ``live`` or ``final``.
         seconds: that it took.
         note: what the page says of it; empty where there is nothing to say.
@@ -46,9 +49,11 @@ class Result:
     seed: int
     settings: SamplerSettings
     edges_HW: Array | None = None
+    instances_HW: Array | None = None
     variation: tuple[int, float] | None = None
     real: FromImage | None = None
-    source: str | None = None
+    begun: dict[str, Any] = field(default_factory=dict)
+    items: tuple[str, ...] = ()
     quality: str = "final"
     seconds: float = 0.0
     note: str = ""
@@ -58,8 +63,7 @@ class Result:
     def n_bytes(self) -> int:
         """Memory that it takes."""
         arrays = [self.mask_HW, self.image_HWC]
-        if self.edges_HW is not None:
-            arrays.append(self.edges_HW)
+        arrays += [x for x in (self.edges_HW, self.instances_HW) if x is not None]
         if self.real is not None:
             arrays.append(self.real.images_BHWC)
             if self.real.regions_BHW is not None:
@@ -80,6 +84,11 @@ class Upload:
     image_HWC: Array
     png: bytes
     id: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """It shows no image of the data."""
+        return ()
 
     @property
     def n_bytes(self) -> int:

@@ -17,7 +17,7 @@ from semsynth.app.code import python_lines
 from semsynth.app.models import StudioModel
 from semsynth.app.objects import Shelf
 from semsynth.app.opened import Opened
-from semsynth.app.outputs import KINDS, image_file, item_facts, made, session_zip
+from semsynth.app.outputs import KINDS, image_file, session_zip
 from semsynth.app.refused import Refused
 from semsynth.app.render import fit_mask
 from semsynth.app.requests import answer_of, file_part, json_body, json_part
@@ -25,6 +25,7 @@ from semsynth.app.results import Result
 from semsynth.app.save import Pair
 from semsynth.app.uploads import read_mask
 from semsynth.core.config import Config, parse
+from semsynth.core.errors import abbreviate
 from semsynth.data.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
@@ -76,6 +77,7 @@ def routes(studio: Studio) -> list[Route]:
     """
     opened = Opened(studio)
     studio.read_item = opened.read_item
+    studio.read_object = opened.read_object
     studio.facts.append(opened.facts)
     studio.closing.append(opened.close)
     own = _Endpoints(opened)
@@ -113,7 +115,7 @@ class _Endpoints:
         return JSONResponse(await asyncio.to_thread(work))
 
     async def item(self, request: Request) -> Response:
-        """Answer `GET /api/data/{id}/{image|mask|thumbnail}`: a PNG."""
+        """Answer `GET /api/data/{id}/{image|mask|instances|thumbnail}`: a PNG."""
         kind = request.path_params["kind"]
 
         def work() -> bytes:
@@ -126,6 +128,8 @@ class _Endpoints:
             if kind == "mask":
                 model = self.studio.model(request.query_params.get("model") or None)
                 return encode_image(library.mask(item, self.opened.view(model)), "png")
+            if kind == "instances":
+                return encode_image(library.instances(item), "png")
             raise Refused(f"an image has image, mask and thumbnail, not '{kind[:20]}'", 404)
 
         return await _png(work)
@@ -154,7 +158,7 @@ class _Endpoints:
         def work() -> bytes:
             one = self._shelf.find(request.path_params["id"])
             if kind == "picture":
-                return self._shelf.cutout(one)
+                return self._shelf.shown(one)
             if kind == "mask":
                 return self._shelf.region(one)
             raise Refused(f"'{kind[:20]}' is nothing of an object", 404)
@@ -190,7 +194,8 @@ class _Endpoints:
             started = ""
             if result.real is not None:
                 items = self.opened.images_of(result)
-                started = "".join(f"{x.split}/{x.stem}" for x in items) or "another image"
+                names = [f"{x.split}/{x.stem}" for x in items]
+                started = abbreviate(names, 3) if names else "another image"
             view, facts = self.opened.view(model), model.synthesizer.metadata
             about = (result.mask_HW, view, facts, started)
             return self.opened.copies.nearest(_rgb(result, model), *about)
@@ -208,24 +213,26 @@ class _Endpoints:
         result, model = self._result(order.result)
         if mask is not None:
             _check_same(fit_mask(model, read_mask(mask), []), result)
-        origin = self.opened.origin(result, order.mask_source)
+        begun = self.opened.mask_of(result, order.mask_source)
+        origin = [begun] if begun is not None else []
+        origin += self.opened.images_of(result)
         held = next((x for x in origin if x.split in HELD_OUT and x.split != order.split), None)
         if held is not None:
             raise Refused(
                 f"it was begun from {held.split}/{held.stem}, which is held out: save it into "
                 f"'{held.split}', or a segmenter that is trained on it is scored on what it knows"
             )
-        facts = [item_facts(item, self.opened.data) for item in origin]
         licences = [model.synthesizer.licence]
         licences += [self.opened.data.data.info.licence] if origin else []
-        about = made(result, model, facts[0] if facts else None)
+        about = self.opened.made(result, begun)
         form, licence = model.synthesizer.pixels, joint_licence(*licences)
         whole = not (result.mask_HW == model.unlabelled).any()
         labels = model.labels if whole else model.mask_labels
-        pair = Pair(result.image_HWC, result.mask_HW, labels, form, about, licence)
+        objects = model.objects(result.mask_HW, result.instances_HW)
+        pair = Pair(result.image_HWC, result.mask_HW, labels, form, about, licence, objects)
         saved, folder = self.opened.saved.save(pair, order.split), self.opened.saved.folder
         other = saved.folder != folder
-        note = f"{folder} has pairs of another size or labels" if other else ""
+        note = f"{folder} has pairs of another size, labels or kind" if other else ""
         note = note if saved.is_new else "it was saved before"
         return {"folder": str(saved.folder), "stem": saved.stem, "split": order.split, "note": note}
 
@@ -241,7 +248,11 @@ class _Endpoints:
     async def zip(self, request: Request) -> Response:
         """Answer `POST /api/session.zip`: the images of a session, as they are packed."""
         order = parse(ZipOrder, await json_body(request), "request")
-        pieces = session_zip(order.results, self.studio.results, self.studio.models)
+
+        def made_of(result: Result) -> Json:
+            return self.opened.made(result, self.opened.mask_of(result))
+
+        pieces = session_zip(order.results, self.studio.results, self.studio.models, made_of)
         headers = _attachment("semsynth_session.zip")
         return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 

@@ -3,12 +3,14 @@
     labels.yaml              what the ids mean
     images/<split>/<stem>.png
     masks/<split>/<stem>.png
+    instances/<split>/<stem>.png   maps of objects, if the model knows the borders of objects
     metadata.jsonl           a line for each pair: its files, and how the image was made
     manifest.jsonl           the same for semsynth: as in a folder of samples
     dataset.json             the same folder as a data set, for `augment`, `segment train`, ...
     .pairs/<stem>            what the lists are made of, one file for each pair
 
-All pairs of a folder have one label set and one size. Pairs of others go to folders beside it.
+All pairs of a folder have one label set, one size, and all or none have maps of objects. Pairs of
+others go to folders beside it.
 Several pages, and several studios, may save into one folder: a stem is claimed by the file in
 ``.pairs``, of which there can be one, and the lists are made of what is there.
 """
@@ -56,6 +58,7 @@ class Pair:
         pixels: channels and bits of the image.
         made: how the image was made: JSON values; ``model`` is its name, ``checkpoint`` its hash.
         licence: of the image.
+        instances: (H, W) uint16 numbers of the objects, of a model that knows them; None: no map.
     """
 
     image: Array
@@ -64,6 +67,7 @@ class Pair:
     pixels: PixelForm
     made: Json
     licence: str
+    instances: Array | None = None
 
     @property
     def form(self) -> PreparedFormat:
@@ -75,6 +79,8 @@ class Pair:
         """Return what the pairs of a folder have in common, as JSON values."""
         height, width = self.mask.shape
         form = {"channels": self.pixels.channels, "bits": self.pixels.bits}
+        # All pairs of a folder have maps of objects, or none: `prepare` reads none where one lacks.
+        form |= {} if self.instances is None else {"instances": True}
         return {"height": height, "width": width, **form, **self.labels.to_json()}
 
 
@@ -204,7 +210,10 @@ class SavedPairs:
         for name in _names(folder):
             if name not in known:
                 known[name] = _read_entry(folder / PAIRS / name)
-            paths = _files(known[name]["made"], form).values()
+            paths = list(_files(known[name]["made"], form).values())
+            record = known[name]["record"]
+            if record["info"].get("instances"):
+                paths.append(file_path("instances", form.image_format, record["split"], name))
             if all((folder / path).exists() for path in paths):
                 found.append(name)
         return found
@@ -226,6 +235,8 @@ def _encoded(pair: Pair) -> dict[str, bytes]:
     """Return the files of a pair by the folder that they go to."""
     image_format = pair.form.image_format
     pixels = {"images": pair.image, "masks": pair.mask.astype(pair.labels.mask_dtype)}
+    if pair.instances is not None:
+        pixels["instances"] = pair.instances
     return {kind: encode_image(x, format_of(kind, image_format)) for kind, x in pixels.items()}
 
 
@@ -237,7 +248,13 @@ def _claim(folder: Path, pair: Pair, split: str, files: Mapping[str, bytes]) -> 
     """Take the next stem, for good."""
     height, width = pair.mask.shape
     size, digests = [height, width], _digests(files)
-    info = ImageInfo(original_size=size, box=[0, 0, *size], resize=None, digests=digests)
+    info = ImageInfo(
+        original_size=size,
+        box=[0, 0, *size],
+        instances=pair.instances is not None,
+        resize=None,
+        digests=digests,
+    )
     pixels, token = pixels_by_id(pair.mask, info), secrets.token_hex(8)
     name = _plain(str(pair.made.get("model", "")))
     number = len(os.listdir(folder / PAIRS))

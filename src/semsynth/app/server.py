@@ -15,13 +15,13 @@ from starlette.staticfiles import StaticFiles
 
 from semsynth.app.queue import Turn
 from semsynth.app.refused import Refused
-from semsynth.app.render import Order, prepare
+from semsynth.app.render import Canvas, Order, Rendering, prepare
 from semsynth.app.requests import HANDLERS, answer_of, file_part, json_body, json_part
 from semsynth.app.results import Result, Upload
 from semsynth.app.routes import routes as more_routes
 from semsynth.app.security import ASGIApp, Guard
 from semsynth.app.studio import Studio
-from semsynth.app.uploads import read_mask, read_photo, read_region
+from semsynth.app.uploads import read_instances, read_mask, read_photo, read_region
 from semsynth.core.config import Config, parse
 from semsynth.data.writer import encode_image
 
@@ -90,11 +90,12 @@ class _Endpoints:
 
     async def generate(self, request: Request) -> Response:
         """Answer `POST /api/generate`: the image of a mask, as a PNG."""
-        async with request.form(max_files=3, max_fields=3) as form:
+        async with request.form(max_files=4, max_fields=4) as form:
             order = parse(Order, await json_part(form, "request"), "request")
             mask = await file_part(form, "mask")
             region = await file_part(form, "region") if order.keep else None
-        rendering = await asyncio.to_thread(self._prepare, order, mask, region)
+            numbers = await file_part(form, "instances") if "instances" in form else None
+        rendering = await asyncio.to_thread(self._prepare, order, mask, region, numbers)
 
         def work(turn: Turn) -> Result:
             return self.studio.keep(rendering.run(turn))
@@ -109,11 +110,17 @@ class _Endpoints:
         }
         return Response(result.png, media_type="image/png", headers=headers)
 
-    def _prepare(self, order: Order, mask: bytes, region: bytes | None) -> Any:
+    def _prepare(
+        self, order: Order, mask: bytes, region: bytes | None, numbers: bytes | None
+    ) -> Rendering:
         model = self.studio.model(order.model)
-        area = None if region is None else read_region(region)
-        source = self.studio.source(order.source, model)
-        return prepare(model, order, read_mask(mask), area, source)
+        canvas = Canvas(
+            read_mask(mask),
+            None if region is None else read_region(region),
+            None if numbers is None else read_instances(numbers),
+            self.studio.placed(order.objects, model),
+        )
+        return prepare(model, order, canvas, self.studio.source(order.source, model))
 
     async def lanes(self, request: Request) -> Response:
         """Answer `GET /api/queue`: the lanes of a page, with position and step."""

@@ -12,8 +12,10 @@ from semsynth.app.config import MAX_SIDE, MAX_UPLOAD_BYTES, AppConfig
 from semsynth.app.models import StudioModel, open_models
 from semsynth.app.queue import SamplerQueue, Turn
 from semsynth.app.refused import Refused
-from semsynth.app.render import Order, Source, check_source, prepare
+from semsynth.app.render import Canvas, Order, Source, check_source, prepare
 from semsynth.app.results import Result, ResultStore
+from semsynth.app.transplants import PlacedOrder, Transplant
+from semsynth.augmentation.edits.pair import Cutout
 from semsynth.core.version import __version__
 from semsynth.data.labels import Array
 from semsynth.pipelines.formats.pretrained import pretrained_names
@@ -30,6 +32,8 @@ class Studio:
         queue: in which everything that computes waits for its turn.
         read_item: returns the image of an item of the data, (H, W, C), by its id; None where there
             is no such item. Set by who reads the data.
+        read_object: returns an object of the shelf for a model: it, the id of its item, and what
+            metadata say of it; Refused where there is none. Set as ``read_item``.
         facts: add to what `GET /api/state` says; of who reads data and segmenter.
         closing: called when the studio is closed.
     """
@@ -47,6 +51,7 @@ class Studio:
         self.results = ResultStore()
         self.queue = SamplerQueue()
         self.read_item: Callable[[str], Array | None] = lambda name: None
+        self.read_object: Callable[[str, StudioModel], tuple[Cutout, str, dict[str, Any]]]
         self.facts: list[Callable[[], dict[str, Any]]] = []
         self.closing: list[Callable[[], object]] = []
 
@@ -79,7 +84,20 @@ class Studio:
         image = self.read_item(name) if kept is None else kept.image_HWC
         if image is None:
             raise Refused("the image to start from is no longer kept: choose it again", 404)
-        return Source(name, check_source(image, model))
+        items = (name,) if kept is None else kept.items
+        return Source(check_source(image, model), items)
+
+    def placed(self, orders: list[PlacedOrder], model: StudioModel) -> tuple[Transplant, ...]:
+        """Return objects of the shelf, for a model.
+
+        Raises:
+            Refused: 404, there is no such object; 400, it is nothing for the model.
+        """
+        found = []
+        for one in orders:
+            cutout, item, facts = self.read_object(one.id, model)
+            found.append(Transplant(one.number, (one.top, one.left), cutout, item, facts))
+        return tuple(found)
 
     def submit(
         self,
@@ -116,7 +134,7 @@ class Studio:
             mask = np.full(model.size, model.labels.trainable[0].id)
             order = Order(client="studio", lane=model.id, number=0, quality="live")
             if model.evaluations:
-                self.submit(prepare(model, order, mask).run, "studio", model.id)
+                self.submit(prepare(model, order, Canvas(mask)).run, "studio", model.id)
 
     def keep(self, result: Result) -> Result:
         """Keep a result, and return it."""

@@ -47,6 +47,15 @@ def read_region(data: bytes) -> npt.NDArray[np.bool_]:
     return region
 
 
+def read_instances(data: bytes) -> Array:
+    """Read a map of objects as ``read_mask`` reads ids: 0 where no object is.
+
+    Raises:
+        Refused: as for masks.
+    """
+    return _one_channel(data, "instances")
+
+
 def read_photo(data: bytes) -> npt.NDArray[np.uint8]:
     """Read a PNG, JPEG or WebP as a viewer shows it: (H, W, 3) uint8 RGB, upright.
 

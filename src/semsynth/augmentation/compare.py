@@ -19,7 +19,7 @@ from semsynth.augmentation.subset import (
 )
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, remove_left_over, sha256_file, write_json
-from semsynth.core.outputs import Output
+from semsynth.core.outputs import Output, write_result
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.core.sequences import chunks
 from semsynth.core.version import __version__
@@ -84,7 +84,7 @@ def run_experiment(config: AugmentConfig) -> dict[str, Any]:
         "settings": settings,
         "versions": {"semsynth": __version__},
     }
-    write_json(output / RESULT, result)
+    write_result(output, RESULT, result)
     whole.complete()
     return {"result": str(output / RESULT), **result}
 
@@ -209,7 +209,7 @@ class Trial:
         segmenter = Segmenter.load(checkpoint, config.device)
         matrix = score_split(segmenter, self.data, config.val_split)
         scores = summary(matrix, self.data.labels.names)
-        write_json(path, scores)
+        write_json(path, scores, seal=True)
         return scores
 
     def filter_samples(self, samples: PreparedDataset) -> PreparedDataset:

@@ -106,7 +106,7 @@ VERBS: dict[str, Verb] = {
             "train": Verb(
                 "train a segmenter on the real images of a prepared data set",
                 config="semsynth.segmentation.config:SegmentTrainConfig",
-                function="semsynth.segmentation.train:train",
+                function="semsynth.augmentation.fresh:train",
             ),
             "score": Verb(
                 "score a segmenter on a prepared data set or on samples",

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from semsynth.core.errors import UserError
+from semsynth.core.errors import UserError, is_out_of_memory
 from semsynth.core.logging import log_to_terminal, logger
 
 Config = TypeVar("Config")
@@ -62,16 +62,18 @@ def exit_status(run: Callable[[], int]) -> int:
         return _fail(str(error), error.status)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except MemoryError as error:
-        text = " ".join(str(error).split())
-        remedy = "free some, or take smaller batches, images or fewer workers"
-        return _fail(f"out of memory{f' ({text})' if text else ''}: {remedy}", 2)
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it exits, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.errno is None or (error.errno == errno.ENOENT and not error.filename):
+    except Exception as error:
+        if is_out_of_memory(error):
+            text = " ".join(str(error).split())
+            remedy = "free some, or take smaller batches, images or fewer workers"
+            return _fail(f"out of memory{f' ({text})' if text else ''}: {remedy}", 2)
+        if not isinstance(error, OSError) or error.errno is None:
+            raise
+        if error.errno == errno.ENOENT and not error.filename:
             raise  # a library's own
         logger.debug("".join(traceback.format_exception(error)))
         cause = _CAUSES.get(error.errno) or error.strerror or errno.errorcode.get(error.errno, "")

@@ -21,7 +21,7 @@ from tyro.conf import Positional
 from semsynth.cli.common import finish, parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import names_in, read_bytes, read_json
-from semsynth.core.outputs import MARKER
+from semsynth.core.outputs import MARKER, read_result
 
 _PACKAGES = ("torch", "diffusers", "accelerate", "transformers", "datasets", "numpy")
 
@@ -199,7 +199,7 @@ def _check_models(folder: Path, damaged: list[str]) -> tuple[int, dict[str, Any]
     for name in ("final_model.pth", "segmenter.pth"):
         count += look(name, partial(check_digest, folder / name))
     for name in ("report.json", "augmentation.json", "status.json"):
-        count += look(name, partial(read_json, folder / name))
+        count += look(name, partial(read_result, folder / name))
     return count, {}
 
 

@@ -33,12 +33,12 @@ EXPERIMENTS = {
                 "data output n split judge_split kind draw_by generator_data unlabelled "
                 "allow_overlap min_class_images"
             ),
-            "experiment": "stage freeze draws arms seeds seed list_ task",
+            "experiment": "stage freeze draws arms seeds seed list_ plan task",
             "generator": "recipe set from_checkpoint",
             "synthetic images": (
                 "images_per_real strength keep generate edit filter teacher teacher_part"
             ),
-            "segmenters": "segment longer_most device",
+            "segmenters": "segment larger longer_most device",
         },
     ),
     "probe": Help(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -140,22 +141,45 @@ def _field_of(cls: type[BaseModel], path: Sequence[Any]) -> list[Any]:
     What follows in it names an alternative of a union.
     """
     found: list[Any] = []
-    model: type[BaseModel] | None = cls
+    kinds: list[Any] = [cls]
     for part in path:
-        field = model.model_fields.get(str(part)) if model else None
-        is_extra = model is not None and field is None and len(found) == len(path) - 1
-        if field is None and not is_extra and not isinstance(part, int):
+        inside = _inside(kinds, part)
+        is_extra = any(map(_is_model, kinds)) and len(found) == len(path) - 1
+        if not inside and not is_extra and not isinstance(part, int):
             break
         found.append(part)
-        model = _model_of(field) if field else None
+        kinds = inside
     return found
 
 
-def _model_of(field: Any) -> type[BaseModel] | None:
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return the types that an annotation allows, without None."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for each in get_args(annotation) for kind in _kinds(each)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _inside(kinds: Sequence[Any], part: Any) -> list[Any]:
+    """Return the types of what has the key or number ``part`` in a value of one of ``kinds``."""
+    found: list[Any] = []
+    for kind in kinds:
+        origin, inner = get_origin(kind), get_args(kind)
+        if _is_model(kind):
+            fields = kind.model_fields.items()
+            field = next((f for name, f in fields if part in (name, f.alias)), None)
+            found += [] if field is None else _kinds(field.annotation)
+        elif origin in (list, tuple) and isinstance(part, int):
+            found += _kinds(inner[0])
+        # Of several alternatives the next part may be the name of one.
+        elif origin is dict and len(kinds) == 1:
+            found += _kinds(inner[1])
+    return found
 
 
 def _hint(cls: type[BaseModel], location: Sequence[Any]) -> str:
@@ -164,11 +188,10 @@ def _hint(cls: type[BaseModel], location: Sequence[Any]) -> str:
     elsewhere = [name for name in _dotted(cls) if name.rpartition(".")[2] == key]
     if elsewhere:
         return f"; did you mean '{' or '.join(elsewhere)}'?"
-    at: type[BaseModel] | None = cls
+    at: list[Any] = [cls]
     for part in location[:-1]:
-        field = at.model_fields.get(str(part)) if at else None
-        at = _model_of(field) if field else None
-    known = list(at.model_fields) if at else []
+        at = _inside(at, part)
+    known = [name for kind in at if _is_model(kind) for name in kind.model_fields]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -176,7 +199,7 @@ def _hint(cls: type[BaseModel], location: Sequence[Any]) -> str:
 def _dotted(cls: type[BaseModel], above: str = "") -> Iterator[str]:
     for key, field in cls.model_fields.items():
         yield above + key
-        if model := _model_of(field):
+        for model in filter(_is_model, _kinds(field.annotation)):
             yield from _dotted(model, f"{above}{key}.")
 
 

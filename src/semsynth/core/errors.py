@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Sequence
 
 # EX_TEMPFAIL of sysexits.h: the run stopped itself with a checkpoint; start it again.
 REQUEUE_STATUS = 75
 # A process died or hung: the machine may be at fault; started again, the run resumes.
 LOST_STATUS = 76
+# How libraries say it: PyTorch (CPU, CUDA), OpenCV, C++, the system, Python's threads, the linker,
+# oneDNN.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|bad_alloc|cannot allocate memory"
+    r"|insufficient memory|can't start new thread|failed to map segment"
+    r"|could not (create|execute) a (primitive|memory)",
+    re.I,
+)
 
 
 class UserError(Exception):
@@ -54,6 +64,13 @@ class SilentExit(SystemExit):
         """End with ``status``."""
         super().__init__(status)
         self.reason, self.reported, self.lost = reason, reported, list(lost)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether there was no memory left for what was asked for: no bug, and no bad file."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return not isinstance(error, UserError) and bool(_NO_MEMORY.search(str(error)))
 
 
 def abbreviate(names: Sequence[str], most: int = 10, between: str = ", ") -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from semsynth.core.errors import UserError
 from semsynth.core.identity import is_left_over, mark
 from semsynth.core.logging import progress_bar
+from semsynth.core.sealed import opened, sealed
 from semsynth.core.strict import decode_text, parse_json
 
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
@@ -181,14 +182,18 @@ def _as_user_error(error: OSError, path: Path) -> Exception:
 
 
 def _is_beside(name: str | bytes | int, path: Path) -> bool:
-    """Return whether an error's file is ``path``, a temporary one in its folder, or a folder of it.
+    """Return whether an error's file is ``path``, a temporary one of it, or a folder of it.
 
-    The folders of a path are made where they are missing.
+    The folders of a path are made where they are missing. Other files beside it are what is read.
     """
     if isinstance(name, int):
         return True
-    found, folder = Path(os.fsdecode(name)).absolute(), path.parent.absolute()
-    return found.is_relative_to(folder) or folder.is_relative_to(found)
+    # Not resolved by the disk, which may have failed: `..` is taken away as it is written.
+    found, wanted = Path(os.path.abspath(os.fsdecode(name))), Path(os.path.abspath(path))
+    if wanted.is_relative_to(found):
+        return True
+    beside = found.relative_to(wanted.parent).parts if found.is_relative_to(wanted.parent) else ()
+    return beside[:1] == (wanted.name,) or "".join(beside[:1]).startswith(f".{_shown(path.stem)}.")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -202,9 +207,18 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON to ``path``, all of it or nothing."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: str | Path, value: Any, seal: bool = False) -> None:
+    """Write ``value`` as indented JSON to ``path``, all of it or nothing.
+
+    With ``seal``, an object has its digest as its last entry, which ``read_json`` checks.
+    """
+    # Keys that are numbers are text when they are read again.
+    write_text(path, json_text(sealed(json.loads(json.dumps(value))) if seal else value))
+
+
+def json_text(value: Any) -> str:
+    """Return the text of a JSON file as ``write_json`` writes it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_once(path: str | Path, value: Any) -> Any:
@@ -214,7 +228,7 @@ def write_once(path: str | Path, value: Any) -> Any:
     """
     path = Path(path)
     if not path.exists():
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json_text(value)
         # A temporary folder beside it: its name says whose it is, should this process be killed.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -256,12 +270,12 @@ def _move_first(temporary: Path, path: Path) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; the seal of an object is checked and left out.
 
     Raises:
-        UserError: the file is missing, is not JSON, or has a key twice.
+        UserError: the file is missing, damaged, is not JSON, or has a key twice.
     """
-    return parse_json(read_bytes(path), str(path))
+    return opened(parse_json(read_bytes(path), str(path)), str(path))
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -21,10 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import read_json, remove_left_over, write_json, write_once
+from semsynth.core.files import (
+    json_text,
+    read_json,
+    remove_left_over,
+    sha256_file,
+    write_json,
+    write_once,
+    write_text,
+)
 from semsynth.core.logging import logger
 
-MARKER, INPUTS = ".semsynth.json", ".semsynth.inputs.json"
+MARKER, INPUTS, DIGESTS = ".semsynth.json", ".semsynth.inputs.json", ".semsynth.digests.json"
 CHOOSE = "choose another output folder or remove this one"
 OVERWRITE = (
     "choose another folder with --output, or give --overwrite (the old one is kept until the new "
@@ -176,6 +184,44 @@ class Output:
             else:
                 texts.append(f"{name}={old.get(name)!r}, now {new.get(name)!r}")
         return texts
+
+
+def write_result(folder: Path, name: str, value: Any, others: Sequence[str] = ()) -> None:
+    """Write the JSON file that is the sign of a finished result.
+
+    Digests of it and of ``others``, which are there already, are written before it, into a file
+    beside it: so damage of what is read again is found, and the file is nothing but the result.
+    """
+    text = json_text(value)
+    found = {other: sha256_file(folder / other) for other in others if (folder / other).exists()}
+    write_json(folder / DIGESTS, {name: hashlib.sha256(text.encode()).hexdigest(), **found})
+    write_text(folder / name, text)
+
+
+def read_result(path: Path, others: Sequence[str] = ()) -> Any:
+    """Read what ``write_result`` wrote, after ``check_result`` of it and of ``others``."""
+    check_result(path.parent, (path.name, *others))
+    return read_json(path)
+
+
+def check_result(
+    folder: Path, names: Sequence[str], remedy: str = "run the command that makes it again"
+) -> None:
+    """Check files of a result against the digests that ``write_result`` wrote, as far as it did.
+
+    Raises:
+        UserError: one is missing, or is not what was written; ``remedy`` says what to do.
+    """
+    digests = read_json(folder / DIGESTS) if (folder / DIGESTS).is_file() else {}
+    if not isinstance(digests, dict):
+        raise UserError(f"{folder / DIGESTS}: is damaged: not a JSON object; {remedy}")
+    for name in names:
+        path = folder / name
+        if name in digests and (not path.is_file() or sha256_file(path) != digests[name]):
+            raise UserError(
+                f"{path}: is damaged: not what was written; {remedy} (or, if it was changed on "
+                f"purpose, remove {DIGESTS} beside it)"
+            )
 
 
 def claim_output_dir(folder: str | Path, kind: str, key: Mapping[str, Any]) -> Path:

@@ -21,7 +21,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from semsynth.core.errors import Unavailable, UserError
+from semsynth.core.errors import Unavailable, UserError, is_out_of_memory
 from semsynth.core.files import hash_file, named
 
 _COMMENT = b"semsynth sha256 %s"
@@ -134,9 +134,12 @@ def load_torch_file(
         if check and not mapped:
             check_digest(path, remedy)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (UserError, MemoryError):
+    except UserError:
         raise
-    except OSError as error:  # a file server that is away, no permission: the file may be good
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise
+        # A file server that is away, no permission: the file may be good
         reason = error.strerror or str(error)
         raise UserError(f"{path}: cannot be read now ({reason}); see to the disk") from None
     except pickle.UnpicklingError:
@@ -144,7 +147,9 @@ def load_torch_file(
             f"{path}: refused: a pickle with code in it, or not a PyTorch file at all (nothing was "
             f"run); {remedy}"
         ) from None
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         # Bytes that are not a pickle fail in the unpickler in many ways (IndexError, ...).
         raise UserError(
             f"{path}: cannot be read: cut short, or not a PyTorch file; {remedy}"

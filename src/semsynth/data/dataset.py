@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
-from semsynth.core.files import named, read_json
+from semsynth.core.files import read_json, unreadable
 from semsynth.core.logging import logger
 from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
@@ -318,10 +318,11 @@ class PreparedDataset:
     def _bytes(self, kind: str, split: str, stem: str) -> npt.NDArray[np.uint8]:
         path = self.path(kind, split, stem)
         try:
-            with named(path):
-                data = np.fromfile(path, np.uint8)
+            data = np.fromfile(path, np.uint8)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; prepare the data again") from None
+        except OSError as error:
+            raise unreadable(path, error) from None
         recorded = self.record(split, stem).digests.get(kind)
         self._files.check(path, data.data, (split, kind, stem), recorded)
         return data

@@ -14,6 +14,7 @@ from typing import Any
 from semsynth.core.errors import UserError
 from semsynth.core.files import named, names_in, write_json, write_text
 from semsynth.core.paths import path_name
+from semsynth.core.sealed import is_whole, sealed
 from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.config import ResizeRule
 from semsynth.data.content import ALL_KINDS
@@ -118,22 +119,31 @@ class ImageRecord:
         return self.split, self.stem
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values for the progress file."""
+        """Return JSON values for the progress file, sealed: a flipped bit is another count."""
         more: dict[str, Any] = {"notes": list(self.notes), "made_from": self.made_from}
         more |= {"group": self.group, "fixed": self.fixed, "kind": self.kind}
         more |= {"files": [file.to_json() for file in self.files]}
-        return {
-            "split": self.split,
-            "stem": self.stem,
-            "info": self.info.to_json(),
-            "pixels": {str(i): n for i, n in self.pixels.items()},
-            "print_bits": self.image_hash,
-            **{name: value for name, value in more.items() if value},
-        }
+        return sealed(
+            {
+                "split": self.split,
+                "stem": self.stem,
+                "info": self.info.to_json(),
+                "pixels": {str(i): n for i, n in self.pixels.items()},
+                "print_bits": self.image_hash,
+                **{name: value for name, value in more.items() if value},
+            }
+        )
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ImageRecord:
-        """Make a record from what ``to_json`` returned; UserError for names out of the folder."""
+        """Make a record from what ``to_json`` returned.
+
+        Raises:
+            UserError: a name is that of a place out of the folder.
+            ValueError: it is damaged.
+        """
+        if not is_whole(value):
+            raise ValueError("not what was written")
         for name in (value["split"], value["stem"]):
             path_name(name, "the list of written images")
         pixels = {int(i): int(n) for i, n in value["pixels"].items()}

@@ -16,6 +16,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import named, names_in, read_bytes, write_bytes
 from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
+from semsynth.core.sealed import is_whole, sealed
 from semsynth.data.channels import encode_tiff
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import ALL_KINDS, KINDS, digest_bytes
@@ -264,7 +265,8 @@ class PreparedWriter:
         """Take an image off the record before its files are written again."""
         del self._records[split, stem]
         with named(self._progress), self._progress.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"split": split, "stem": stem, "forgotten": True}) + "\n")
+            line = sealed({"split": split, "stem": stem, "forgotten": True})
+            file.write(json.dumps(line) + "\n")
 
     def drop(self, split: str, stem: str) -> None:
         """Remove the files of an image; only to be called right before ``finish``."""
@@ -322,10 +324,11 @@ class PreparedWriter:
             except FileNotFoundError:
                 continue  # another process has just finished the folder
             for line in lines:
-                # The last line of a killed run may be cut short: that image is written again.
+                # The last line of a killed run may be cut short, or one be damaged: that image is
+                # written again.
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
                     value = json.loads(line)
-                    if "forgotten" in value:
+                    if "forgotten" in value and is_whole(value):
                         self._records.pop((value["split"], value["stem"]), None)
                     elif (record := ImageRecord.from_json(value)).name not in self._dropped:
                         self._records[record.name] = record

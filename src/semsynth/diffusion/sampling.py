@@ -186,24 +186,35 @@ def make_scheduler(config: DiffusionConfig, name: SamplerName) -> Any:
     return kinds[name](**common)
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Let Diffusers say errors alone."""
+    before = diffusers.logging.get_verbosity()
+    diffusers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers.logging.set_verbosity(before)
+
+
 def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0, strength: float = 1.0) -> None:
     """Prepare ``scheduler`` for ``steps`` steps; of a distilled model, at ``evaluation_times``.
 
     Ancestral sampling gets its timesteps as a list, spaced as the official code spaces them: then
-    Diffusers takes the betas between those levels. Given only their number, it takes differences
-    of T // steps, which do not fit unless steps divides T.
+    Diffusers takes the betas between those levels; given only their number, differences of
+    T // steps, which do not fit unless steps divides T.
 
     Solvers with two evaluations in a step (Heun, KDPM2) start at a sigma of at most 80. From the
     20,000 of the cosine schedule their first step multiplies each error of the network.
 
     Raises:
-        UserError: more steps than the scheduler finds levels for, or settings of levels that
-            exclude each other.
+        UserError: more steps than there are levels, or settings of levels that exclude each other.
     """
     name, config = type(scheduler).__name__, scheduler.config
     levels = config["num_train_timesteps"]
     if evaluations:
-        scheduler.set_timesteps(timesteps=evaluation_times(levels, steps, strength))
+        with _without_warnings():  # of starting below the last level, as from an image
+            scheduler.set_timesteps(timesteps=evaluation_times(levels, steps, strength))
         return
     # Multistep solvers also need a level to end at.
     maximum = levels - ("solver_order" in config)
@@ -222,7 +233,7 @@ def set_timesteps(scheduler: Any, steps: int, evaluations: int = 0, strength: fl
             f"steps is {steps}: ddim needs a divisor of {levels} with this model; the sampler "
             "euler is the same method and takes any number"
         )
-    changes: dict[str, int] = {}
+    changes = {}
     if "num_train_timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
         alpha_bar = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
         low = (1 - alpha_bar) / alpha_bar <= MAX_SECOND_ORDER_SIGMA**2

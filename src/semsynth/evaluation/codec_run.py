@@ -15,8 +15,8 @@ from torch.nn.functional import pad
 
 from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_json, write_text
-from semsynth.core.outputs import Output
+from semsynth.core.files import write_text
+from semsynth.core.outputs import Output, write_result
 from semsynth.core.rng import numpy_rng
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.resize import Box
@@ -97,7 +97,7 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     }
     rows = _gallery(round_trip, config.rows, config.seed)
     write_text(config.output / REPORT_HTML, _page(report, rows, data))
-    write_json(config.output / REPORT_JSON, report)
+    write_result(config.output, REPORT_JSON, report)
     output.complete()
     return report
 

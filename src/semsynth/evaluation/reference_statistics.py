@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from semsynth.core.errors import Unavailable, UserError, abbreviate
-from semsynth.core.files import atomic_path, write_json, write_text
+from semsynth.core.files import atomic_path, write_text
 from semsynth.core.logging import progress
-from semsynth.core.outputs import Output
+from semsynth.core.outputs import Output, write_result
 from semsynth.data.content import digest_bytes
 from semsynth.evaluation.config import EvaluateConfig, StatsConfig
 from semsynth.evaluation.distances import ENOUGH_IMAGES, FEW_IMAGES
@@ -246,7 +246,7 @@ def evaluate_against_statistics(config: EvaluateConfig) -> Json:
     report["verdict"] = sentences(report)
     output.claim()
     write_text(config.output / REPORT_HTML, render(report, Album()))
-    write_json(config.output / REPORT_JSON, report)
+    write_result(config.output, REPORT_JSON, report)
     output.complete()
     return report
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.distributed.shards import Shard, this_shard
+from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger
-from semsynth.core.outputs import MARKER, Output
+from semsynth.core.outputs import MARKER, Output, check_result, read_result
 from semsynth.core.version import __version__
 from semsynth.data.content import digest_json
 from semsynth.evaluation.accumulate import SEGMENTER, MetricAccumulator
@@ -43,7 +44,7 @@ from semsynth.evaluation.report.gallery import Judged
 from semsynth.evaluation.report.objects import object_entries
 from semsynth.evaluation.report.page import REPORT_JSON, Sources, write_report
 from semsynth.evaluation.report.per_image import Measured, image_scores, scores_of
-from semsynth.evaluation.report.per_mask import PerMask
+from semsynth.evaluation.report.per_mask import GALLERY, PER_MASK, PerMask
 from semsynth.evaluation.report.verdict import sentences
 from semsynth.evaluation.texture import measure_texture, texture_entries
 from semsynth.evaluation.trained_on_generated import (
@@ -151,7 +152,7 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     inputs = open_inputs(config)
     missing: dict[str, str] = {}
     judges = judges_of(config, inputs, missing)
-    augmentation = None if config.augmentation is None else read_json(config.augmentation)
+    augmentation = None if config.augmentation is None else read_result(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
     extractors, without = open_extractors(config, inputs.protocol.resize)
     missing |= without
@@ -258,9 +259,17 @@ def _made_from_real(inputs: Inputs) -> Json:
 
 
 def _existing_report(config: EvaluateConfig, store: PartialStore) -> Json | None:
-    """Return the report in the output folder if it has the same key."""
+    """Return the report in the output folder if it has the same key and is whole."""
     path = config.output / REPORT_JSON
-    report = read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        check_result(config.output, (REPORT_JSON, PER_MASK, GALLERY), "it is made again")
+    except UserError as error:
+        # Or written at this moment, by another process that has found all parts.
+        logger.warning(str(error))
+        return None
+    report = read_json(path)
     same = isinstance(report, dict) and report.get("inputs_sha256") == store.digest
     return report if same else None
 

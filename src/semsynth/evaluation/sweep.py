@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_text, write_json, write_text
+from semsynth.core.files import read_text, write_text
 from semsynth.core.logging import logger
-from semsynth.core.outputs import Output
+from semsynth.core.outputs import Output, write_result
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.evaluation.compare.differences import difference
@@ -85,7 +85,7 @@ def sweep(config: EvaluateConfig) -> Json:
     report = {**reports[found["chosen"]].content, "sweep": found}
     chosen = read_text(config.output / points[found["chosen"]].name / REPORT_HTML)
     write_text(config.output / REPORT_HTML, chosen.replace(SWEEP_PLACE, _section(found, reports)))
-    write_json(config.output / REPORT_JSON, report)
+    write_result(config.output, REPORT_JSON, report)
     output.complete()
     return report
 

@@ -44,6 +44,9 @@ class SegmentTrainConfig:
             evenly. 0 ends with real images alone; by default it stays as it is.
         extra_weight: How many times a pixel of the extra folder counts in the loss; one of a real
             image counts once.
+        fresh: Generator, a run or a name of the package: images of the masks of `extra` are made
+            anew in each epoch, in the place of those that are there. For distilled models, which
+            take one evaluation an image.
         unlabelled: Folder of real images without masks, of any size, or a prepared data set whose
             masks are not read: a mean teacher (UniMatch) learns from them, too. What is labelled
             or held out in `data` is left out.
@@ -58,6 +61,8 @@ class SegmentTrainConfig:
         init_from: Pretrained Transformers model to start from instead of `arch`, a folder or a Hub
             id (nvidia/mit-b0): a segmentation model, or any hierarchical vision model as the
             encoder of a U-Net. Far better than from scratch with only some hundred images.
+        enlarge: How many times larger `lite2`, or an encoder of `init_from`, sees images: 1, or 2
+            for small ones, which takes about three times as long.
         width: Channels of the U-Net's finest level; those of the others are multiples of it.
         steps: Optimizer steps.
         batch_size: Images per step.
@@ -100,6 +105,7 @@ class SegmentTrainConfig:
     mix_share: float = 0.5
     mix_share_end: float | None = None
     extra_weight: float = 1.0
+    fresh: str | None = None
     unlabelled: Path | None = None
     unlabelled_split: str = "train"
     unlabelled_batch: int = 0
@@ -107,6 +113,7 @@ class SegmentTrainConfig:
     confidence: float = 0.95
     arch: Arch = "unet"
     init_from: str | None = None
+    enlarge: int = 1
     width: int = 32
     steps: int = 1400
     batch_size: int = 8
@@ -146,10 +153,21 @@ class SegmentTrainConfig:
         for name in ("extra_weight", "unlabelled_weight", "unlabelled_batch"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"segment train: {name} must be at least 0")
+        if self.fresh is not None and self.extra is None:
+            raise UserError(
+                "segment train: --fresh needs --extra, the data whose masks images are made for"
+            )
         if self.workers < 0:
             raise UserError("segment train: workers must be at least 0")
         if not 0 <= self.confidence < 1:
             raise UserError("segment train: confidence must be at least 0 and below 1")
+        if self.enlarge not in (1, 2):
+            raise UserError("segment train: enlarge must be 1 or 2")
+        if self.enlarge > 1 and not self.is_pretrained:
+            raise UserError(
+                f"segment train: --enlarge is for pretrained encoders, --arch {self.arch} has "
+                "none; give --arch lite2 or --init-from, or drop it"
+            )
         changed = self._changed(UNLABELLED)
         if self.unlabelled is None and changed:
             raise UserError(f"segment train: --{changed[0]} needs --unlabelled")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +24,24 @@ _WIDTHS = (32, 48, 64, 96, 128)
 _PROBE_SIDE = 64
 
 
+@dataclass(frozen=True)
+class EncoderOptions:
+    """How an encoder is used.
+
+    Attributes:
+        name: of the encoder, for messages.
+        fixed_norms: keep the statistics of its normalization during training.
+        enlarge: the encoder sees images that are so many times as large, 1 or 2. Its strides are
+            those of the images themselves, and the decoder is the same.
+        lateral_norms: normalize what the decoder gets of its maps.
+    """
+
+    name: str
+    fixed_norms: bool = False
+    enlarge: int = 1
+    lateral_norms: bool = False
+
+
 class EncoderUNet(nn.Module):
     """A U-Net whose encoder is any network with feature maps at several resolutions."""
 
@@ -30,8 +50,7 @@ class EncoderUNet(nn.Module):
         model: nn.Module,
         feature_maps: FeatureMaps,
         num_classes: int,
-        fixed_norms: bool,
-        name: str,
+        options: EncoderOptions,
     ) -> None:
         """Add an untrained decoder to an encoder.
 
@@ -39,21 +58,20 @@ class EncoderUNet(nn.Module):
             model: the encoder.
             feature_maps: its maps by stride; strides are powers of two, 2 may be missing.
             num_classes: channels of the logits.
-            fixed_norms: keep the statistics of its normalization during training.
-            name: of the encoder, for messages.
+            options: how it is used.
 
         Raises:
             UserError: it has no feature maps at halved resolutions.
         """
         super().__init__()
         self.model = model.eval()
-        self._feature_maps, self._fixed_norms = feature_maps, fixed_norms
+        self._all_maps, self._options = feature_maps, options
         with torch.no_grad():
-            maps = feature_maps(model, torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))
+            maps = self._feature_maps(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))
         depth = max(maps, default=1).bit_length() - 1
         if depth < 2 or depth > len(_WIDTHS) or any(s & (s - 1) for s in maps):
             raise UserError(
-                f"init_from: {name} has no feature maps at halved resolutions; "
+                f"init_from: {options.name} has no feature maps at halved resolutions; "
                 "use a hierarchical model (MobileNet, ResNet, SegFormer, ConvNeXt, Swin, ...)"
             )
         self.multiple = 2**depth
@@ -63,7 +81,7 @@ class EncoderUNet(nn.Module):
         )
         self.lateral = nn.ModuleDict(
             {
-                str(stride): nn.Conv2d(x.shape[1], widths[stride.bit_length() - 2], 1)
+                str(stride): self._lateral(x.shape[1], widths[stride.bit_length() - 2])
                 for stride, x in maps.items()
             }
         )
@@ -72,14 +90,28 @@ class EncoderUNet(nn.Module):
         self.decoder = nn.ModuleList(Block(fine) for fine, _ in pairs)
         self.head = nn.Conv2d(widths[0], 4 * num_classes, 1)
 
+    def _feature_maps(self, x: Tensor) -> dict[int, Tensor]:
+        """Return the encoder's maps by their stride over ``x``, from 2 on."""
+        factor = self._options.enlarge
+        if factor == 1:
+            return self._all_maps(self.model, x)
+        maps = self._all_maps(self.model, F.interpolate(x, scale_factor=factor, mode="bilinear"))
+        return {stride // factor: h for stride, h in maps.items() if stride > factor}
+
+    def _lateral(self, channels: int, width: int) -> nn.Module:
+        convolution = nn.Conv2d(channels, width, 1)
+        if not self._options.lateral_norms:
+            return convolution
+        return nn.Sequential(convolution, normalization(width))
+
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that come from the pretrained model."""
         return list(self.model.parameters())
 
     def train(self, mode: bool = True) -> EncoderUNet:
-        """Set the mode; an encoder with ``fixed_norms`` stays in evaluation mode."""
+        """Set the mode; an encoder with fixed norms stays in evaluation mode."""
         super().train(mode)
-        if self._fixed_norms:
+        if self._options.fixed_norms:
             self.model.eval()
         return self
 
@@ -92,7 +124,7 @@ class EncoderUNet(nn.Module):
         height, width = x_BCHW.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         x = F.pad(x_BCHW, pad, mode="replicate") if any(pad) else x_BCHW
-        maps, stem = self._feature_maps(self.model, x), self.stem(F.pixel_unshuffle(x, 2))
+        maps, stem = self._feature_maps(x), self.stem(F.pixel_unshuffle(x, 2))
         if perturb is not None:
             maps, stem = {stride: perturb(h) for stride, h in maps.items()}, perturb(stem)
         levels = {stride: self.lateral[str(stride)](h) for stride, h in maps.items()}
@@ -106,16 +138,23 @@ class EncoderUNet(nn.Module):
         return logits, torch.cat([coarsest.mean((2, 3)), hidden.mean((2, 3))], 1)
 
 
-def lite2_arch() -> dict[str, Any]:
-    """Return the ``arch`` of a U-Net on EfficientNet-Lite2."""
-    return {"kind": "lite2", "mean": [MEAN / 255] * 3, "std": [STD / 255] * 3}
+def lite2_arch(enlarge: int = 1) -> dict[str, Any]:
+    """Return the ``arch`` of a U-Net on EfficientNet-Lite2.
+
+    Its maps are large (a standard deviation of 4 behind the lateral convolutions), and the one of
+    stride 2 drowns the pixels of the stem: they are normalized, and that one is left out. In a file
+    without these entries neither is so.
+    """
+    arch = {"kind": "lite2", "mean": [MEAN / 255] * 3, "std": [STD / 255] * 3}
+    return {**arch, "lateral_norms": True, "finest": 4, "enlarge": enlarge}
 
 
-def lite2_unet(num_classes: int, pretrained: bool = False) -> EncoderUNet:
+def lite2_unet(num_classes: int, arch: Mapping[str, Any], pretrained: bool = False) -> EncoderUNet:
     """Return a U-Net on EfficientNet-Lite2, whose batch norms are trained as well.
 
     Args:
         num_classes: channels of the logits.
+        arch: of ``lite2_arch``, or of a file.
         pretrained: give the encoder ImageNet's weights, which come with a package.
 
     Raises:
@@ -125,9 +164,16 @@ def lite2_unet(num_classes: int, pretrained: bool = False) -> EncoderUNet:
         encoder = EfficientNetLite2.from_package() if pretrained else EfficientNetLite2()
     except Unavailable as error:
         raise UserError(f"--arch lite2 {error}") from None
-    return EncoderUNet(encoder.without_head(), _lite2_maps, num_classes, False, "lite2")
+    options = EncoderOptions(
+        "lite2",
+        enlarge=int(arch.get("enlarge", 1)),
+        lateral_norms=bool(arch.get("lateral_norms", False)),
+    )
+    maps = partial(_lite2_maps, finest=int(arch.get("finest", 2)))
+    return EncoderUNet(encoder.without_head(), maps, num_classes, options)
 
 
-def _lite2_maps(model: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    maps = model.pyramid(x, 5)  # type: ignore[operator]
-    return {2 ** (i + 1): h for i, h in enumerate(maps)}
+def _lite2_maps(model: nn.Module, x: Tensor, finest: int) -> dict[int, Tensor]:
+    """Return the maps by stride, from ``finest`` on."""
+    maps = {2 ** (i + 1): h for i, h in enumerate(model.pyramid(x, 5))}  # type: ignore[operator]
+    return {stride: h for stride, h in maps.items() if stride >= finest}

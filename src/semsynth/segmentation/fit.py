@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,9 @@ from semsynth.segmentation.segmenter import Segmenter
 STATE, SAVE_EVERY = "segmenter_state.pt", 200
 # Share of the steps in which the learning rate rises.
 _WARM_UP = 0.15
+
+
+OnSave = Callable[[], None]
 
 
 class Objective(Protocol):
@@ -62,11 +65,16 @@ class Average:
 
 
 def fit(
-    segmenter: Segmenter, objective: Objective, config: SegmentTrainConfig, state: Path
+    segmenter: Segmenter,
+    objective: Objective,
+    config: SegmentTrainConfig,
+    state: Path,
+    on_save: OnSave | None = None,
 ) -> float:
     """Train in place, from the file ``state`` on if it is there, and return the last loss.
 
-    With ``config.average_decay`` the segmenter ends with the averaged weights.
+    With ``config.average_decay`` the segmenter ends with the averaged weights. ``on_save`` is
+    called after each time that the state was written.
 
     Raises:
         UserError: the loss becomes infinite or NaN.
@@ -88,6 +96,8 @@ def fit(
             bar.update()
             if (step + 1) % SAVE_EVERY == 0 and step + 1 < config.steps:
                 training.save(state, step + 1)
+                if on_save is not None:
+                    on_save()
     if averaged is not None:
         segmenter.load_state_dict(averaged.state_dict())
     segmenter.eval()

@@ -21,7 +21,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import ModelOutput, logging
 
 from semsynth.core.errors import UserError
-from semsynth.segmentation.encoder_unet import EncoderUNet
+from semsynth.segmentation.encoder_unet import EncoderOptions, EncoderUNet
 from semsynth.segmentation.small_unet import Perturb
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -61,17 +61,22 @@ def build(arch: dict[str, Any], num_classes: int) -> nn.Module:
     if arch["kind"] == "segmentation":
         model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)
         return SegmentationNet(model)
-    return backbone_unet(AutoModel.from_config(config, dtype=torch.float32), num_classes)
+    model = AutoModel.from_config(config, dtype=torch.float32)
+    return backbone_unet(model, num_classes, int(arch.get("enlarge", 1)))
 
 
-def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.Module]:
+def from_pretrained(
+    source: str, num_classes: int, enlarge: int = 1
+) -> tuple[dict[str, Any], nn.Module]:
     """Load a pretrained model from a folder or a Hub id; return its ``arch`` and the network.
 
     A segmentation model is used whole (a head with another number of classes is replaced by a
-    randomly initialised one); any other vision model becomes the encoder of a U-Net.
+    randomly initialised one); any other vision model becomes the encoder of a U-Net, which sees
+    images ``enlarge`` times as large.
 
     Raises:
-        UserError: it cannot be found or downloaded, or has no feature maps.
+        UserError: it cannot be found or downloaded, or has no feature maps; or ``enlarge`` is given
+            to a segmentation model.
     """
     logging.set_verbosity_error()  # it would warn about heads that are initialised on purpose
     logging.disable_progress_bar()
@@ -91,16 +96,22 @@ def from_pretrained(source: str, num_classes: int) -> tuple[dict[str, Any], nn.M
         raise UserError(
             f"init_from {source}: cannot be loaded ({reason}); give a model folder or a Hub id"
         ) from None
+    if kind == "segmentation" and enlarge > 1:
+        raise UserError(
+            f"init_from {source}: is a segmentation model, --enlarge is for encoders; drop the flag"
+        )
     pixels = preprocessing(source)
-    arch = {
+    arch: dict[str, Any] = {
         "kind": kind,
         "config": config,
         "mean": list(pixels.get("image_mean") or IMAGENET_MEAN),
         "std": list(pixels.get("image_std") or IMAGENET_STD),
     }
-    return arch, SegmentationNet(model) if kind == "segmentation" else backbone_unet(
-        model, num_classes
-    )
+    if kind == "segmentation":
+        return arch, SegmentationNet(model)
+    if enlarge > 1:
+        arch = {**arch, "enlarge": enlarge}
+    return arch, backbone_unet(model, num_classes, enlarge)
 
 
 def preprocessing(source: str) -> dict[str, Any]:
@@ -166,13 +177,14 @@ def _perturbed(model: PreTrainedModel, perturb: Perturb | None) -> Iterator[None
         handle.remove()
 
 
-def backbone_unet(model: PreTrainedModel, num_classes: int) -> EncoderUNet:
+def backbone_unet(model: PreTrainedModel, num_classes: int, enlarge: int = 1) -> EncoderUNet:
     """Return a U-Net on any vision model with feature maps at several resolutions.
 
     The encoder's normalization keeps its pretrained statistics during training: batches are small
     and may mix real and synthetic images.
     """
-    return EncoderUNet(model, _hidden_maps, num_classes, True, model.config.model_type)
+    options = EncoderOptions(model.config.model_type, fixed_norms=True, enlarge=enlarge)
+    return EncoderUNet(model, _hidden_maps, num_classes, options)
 
 
 def _hidden_maps(model: nn.Module, x: Tensor) -> dict[int, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,25 @@ class TrainingImages(Protocol):
 
     def class_shares(self) -> npt.NDArray[np.float64]:
         """Return each class's share of the labelled pixels, in the order of the class indices."""
+
+
+@runtime_checkable
+class FreshImages(Protocol):
+    """Images of one size that are new each time they are drawn."""
+
+    digest: str
+    """Of everything that decides them."""
+
+    def __len__(self) -> int:
+        """Return the number of masks that they are of."""
+
+    def pairs(self, indices: Sequence[int], epochs: Sequence[int]) -> list[Pair]:
+        """Return images (H, W, 3) uint8 and class indices (H, W) of masks.
+
+        Args:
+            indices: of the masks.
+            epochs: how often each was drawn before; an image is a function of both.
+        """
 
 
 class SegmentationDataset:
@@ -179,7 +198,7 @@ class MixedBatches:
     def __init__(
         self,
         real: TrainingImages,
-        extra: TrainingImages | None,
+        extra: TrainingImages | FreshImages | None,
         batch_size: int,
         mix: Mix,
         seed: int,
@@ -214,9 +233,17 @@ class MixedBatches:
         n_real = self.batch_size - n_extra
         real = self._real_sampler.indices(step * self.batch_size - first, n_real)
         pairs = [self.real[int(i)] for i in real]
-        if self.extra is not None and self._extra_sampler is not None:
-            pairs += [self.extra[int(i)] for i in self._extra_sampler.indices(first, n_extra)]
+        pairs += self._extra_pairs(first, n_extra)
         return Batch(*self.augmentation(pairs, step), n_real)
+
+    def _extra_pairs(self, first: int, count: int) -> list[Pair]:
+        if self.extra is None or self._extra_sampler is None:
+            return []
+        indices = self._extra_sampler.indices(first, count)
+        if isinstance(self.extra, FreshImages):
+            epochs = [place // len(self.extra) for place in range(first, first + count)]
+            return self.extra.pairs(indices.tolist(), epochs)
+        return [self.extra[int(i)] for i in indices]
 
 
 def as_tensors(pairs: Sequence[Pair], step: int = 0) -> tuple[Tensor, Tensor]:

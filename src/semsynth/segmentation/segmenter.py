@@ -163,7 +163,7 @@ def _build(info: SegmenterInfo) -> nn.Module:
     if info.arch["kind"] == "unet":
         net: nn.Module = UNet(classes, list(info.arch["widths"]))
     elif info.arch["kind"] == "lite2":
-        net = lite2_unet(classes)
+        net = lite2_unet(classes, info.arch)
     else:
         from semsynth.segmentation import hub_models as hub
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from semsynth.data.labels import LabelSet, check_extra_labels
 from semsynth.segmentation.appearance import Appearance
 from semsynth.segmentation.config import SEGMENTER_FILE, STRONG, UNLABELLED, SegmentTrainConfig
 from semsynth.segmentation.encoder_unet import lite2_arch, lite2_unet
-from semsynth.segmentation.fit import STATE, Objective, fit
+from semsynth.segmentation.fit import STATE, Objective, OnSave, fit
 from semsynth.segmentation.loader import (
     Augmentation,
+    FreshImages,
     Mix,
     MixedBatches,
     PlainAugmentation,
@@ -45,7 +46,7 @@ from semsynth.segmentation.unlabelled import UnlabelledImages
 INFO = "segmenter.json"
 _NOT_IN_KEY = (
     *("data", "extra", "output", "init_from", "device", "overwrite", "workers"),
-    *("unlabelled", "unlabelled_split", "ema"),
+    *("unlabelled", "unlabelled_split", "ema", "fresh"),
 )
 # What the key of segmenters has always had; newer settings are in it where they are no default.
 _FIRST_SETTINGS = (
@@ -60,10 +61,19 @@ def train_segmenter(config: SegmentTrainConfig) -> Path:
     return Path(train(config)["segmenter"])
 
 
-def train(config: SegmentTrainConfig) -> dict[str, Any]:
+def train(
+    config: SegmentTrainConfig,
+    fresh: FreshImages | None = None,
+    on_save: OnSave | None = None,
+) -> dict[str, Any]:
     """Run `semsynth segment train`; go on where an earlier call with the same content stopped.
 
     On the CPU, the same configuration and number of threads give the same weights.
+
+    Args:
+        config: the settings.
+        fresh: what makes the images of the extra masks, if ``config.fresh`` is given.
+        on_save: called after each time that the state of the training was written.
 
     Returns:
         JSON values: segmenter (path), steps, train_loss; with a validation split also n_val and
@@ -83,33 +93,59 @@ def train(config: SegmentTrainConfig) -> dict[str, Any]:
     size = (data.height, data.width)
     segmenter = build_segmenter(config, data.labels, size, data.info.licence).to(device)
     segmenter.info.provenance.update(_provenance(config, data))
-    unlabelled = None
-    if config.unlabelled is not None:
-        check_encoder(segmenter)
-        own = config.unlabelled_split
-        unlabelled = UnlabelledImages(config.unlabelled, data, config.split, own)
+    unlabelled = _unlabelled(config, data, segmenter)
     output = _output(config, data, extra, segmenter, unlabelled)
+    if fresh is not None:
+        output = replace(output, key={**output.key, "fresh": fresh.digest})
     folder = output.claim()
     if (stored := _finished(folder)) is not None:
         output.complete()
         return stored
-    real = SegmentationDataset(data, config.split)
-    extra_images = None if extra is None else SegmentationDataset(extra, config.extra_split)
-    objective = _objective(supervised(real, extra_images, config), unlabelled, config)
-    loss = fit(segmenter, objective, config, folder / STATE)
+    labelled = supervised(*_labelled(data, extra, fresh, config), config)
+    objective = _objective(labelled, unlabelled, config)
+    loss = fit(segmenter, objective, config, folder / STATE, on_save)
     result: dict[str, Any] = {"steps": config.steps, "train_loss": loss}
     result |= _scores(segmenter, data, unlabelled, config)
-    provenance = segmenter.info.provenance
-    provenance.update(result)
     used = [(data, config.split), *([(extra, config.extra_split)] if extra else [])]
     seen = SeenImages.of(used, () if unlabelled is None else unlabelled.seen())
-    provenance[SEEN] = seen.to_json()
+    path = _write(segmenter, result, seen, folder)
+    output.complete()
+    return {"segmenter": str(path), **result}
+
+
+def _write(segmenter: Segmenter, result: dict[str, Any], seen: SeenImages, folder: Path) -> Path:
+    """Write the finished segmenter and what is said of it; return its file."""
+    provenance = segmenter.info.provenance
+    provenance.update({**result, SEEN: seen.to_json()})
     path = segmenter.save(folder / SEGMENTER_FILE)
     # For programs, not for readers of the JSON file.
     write_json(folder / INFO, {k: v for k, v in provenance.items() if k != SEEN})
     (folder / STATE).unlink(missing_ok=True)
-    output.complete()
-    return {"segmenter": str(path), **result}
+    return path
+
+
+def _unlabelled(
+    config: SegmentTrainConfig, data: PreparedDataset, segmenter: Segmenter
+) -> UnlabelledImages | None:
+    if config.unlabelled is None:
+        return None
+    check_encoder(segmenter)
+    return UnlabelledImages(config.unlabelled, data, config.split, config.unlabelled_split)
+
+
+def _labelled(
+    data: PreparedDataset,
+    extra: PreparedDataset | None,
+    fresh: FreshImages | None,
+    config: SegmentTrainConfig,
+) -> tuple[SegmentationDataset, SegmentationDataset | FreshImages | None]:
+    """Return the real images and the extra ones."""
+    if config.fresh is not None and fresh is None:
+        raise ValueError("config.fresh without fresh: call augmentation.fresh.train")
+    real = SegmentationDataset(data, config.split)
+    if extra is None or fresh is not None:
+        return real, fresh
+    return real, SegmentationDataset(extra, config.extra_split)
 
 
 def _scores(
@@ -154,6 +190,8 @@ def _output(
         key["unlabelled"] = digest_json(inputs["unlabelled"])
     if config.init_from is not None:
         key["init_from"] = tensors_digest(segmenter.state_dict())
+    elif config.arch == "lite2":
+        key["network"] = segmenter.info.arch
     return Output(config.output, "segmenter", key, inputs, config.overwrite)
 
 
@@ -205,7 +243,9 @@ def _open_extra(config: SegmentTrainConfig, data: PreparedDataset) -> PreparedDa
 
 
 def supervised(
-    images: TrainingImages, extra: TrainingImages | None, config: SegmentTrainConfig
+    images: TrainingImages,
+    extra: TrainingImages | FreshImages | None,
+    config: SegmentTrainConfig,
 ) -> Supervised:
     """Return the loss on labelled images of any origin.
 
@@ -252,7 +292,7 @@ def fit_segmenter(
     images: TrainingImages,
     config: SegmentTrainConfig,
     state: Path,
-    extra: TrainingImages | None = None,
+    extra: TrainingImages | FreshImages | None = None,
     unlabelled: Unlabelled | None = None,
 ) -> None:
     """Train on images of any origin, in place; go on from the file ``state`` if it is there.
@@ -280,7 +320,7 @@ def build_segmenter(
     """Return the untrained segmenter of a configuration; the seed decides its weights.
 
     Args:
-        config: ``arch``, ``width``, ``init_from`` and ``seed`` count.
+        config: ``arch``, ``enlarge``, ``width``, ``init_from`` and ``seed`` count.
         labels: what it predicts.
         size: height and width of the images.
         licence: of the training data.
@@ -294,12 +334,13 @@ def build_segmenter(
     if config.init_from is None and config.arch == "unet":
         arch = unet_arch(config.width, *size)
     elif config.init_from is None and config.arch == "lite2":
-        arch, pretrained = lite2_arch(), lite2_unet(n, pretrained=True)
+        arch = lite2_arch(config.enlarge)
+        pretrained = lite2_unet(n, arch, pretrained=True)
     else:
         from semsynth.segmentation import hub_models as hub
 
         if config.init_from is not None:
-            arch, pretrained = hub.from_pretrained(config.init_from, n)
+            arch, pretrained = hub.from_pretrained(config.init_from, n, config.enlarge)
         else:
             arch = hub.segformer_arch(config.arch, n)
     segmenter = Segmenter(SegmenterInfo(arch, labels, *size, licence, {}))

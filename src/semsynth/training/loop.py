@@ -105,6 +105,7 @@ def _train(
     on_checkpoint: OnCheckpoint | None,
 ) -> int:
     """Make the folder the run's own, train, write the averaged model; return the steps taken."""
+    job.check_same({"recipe": recipe.model_dump(mode="json"), "data": data.info.checksum})
     try:
         check_batch(recipe, job.world)
     except UserError as error:
@@ -116,6 +117,7 @@ def _train(
         run = build_run(recipe, data, job, start)
         if run[0].is_finished(recipe):
             logger.info(f"{final}: already trained ({run[0].step} steps)")
+            job.record_finished(run[0].step)
             return run[0].step
     job.start(recipe.total_steps)
     state, context = run or build_run(recipe, data, job, start)
@@ -162,7 +164,9 @@ class _Training:
         self.metrics = Metrics(job.folder, state.step, trackers) if job.is_main else None
         devices = [context.device] * job.world
         speed = Throughput(self.recipe, data.labels.num_channels, devices, state.precision)
-        self.window = LogWindow(speed, self.recipe)
+        self.window, self.pace = LogWindow(speed, self.recipe), job.pace()
+        if self.recipe.train.sharding == "none":
+            self.pace.watch(state.plain_unet)
 
     def run(self) -> None:
         """Take all steps, and wait until the last checkpoint is on the disk."""
@@ -192,6 +196,7 @@ class _Training:
         with progress_bar(total, "train", "step", initial=first) as bar:
             for batch in batches(self.images, (first, total), train.workers, (job.rank, job.world)):
                 if state.step > first:
+                    self.pace.end()
                     job.phase("step")
                 take_step = distill.distill_step if self._distills(state.step + 1) else train_step
                 self.window.values.append(take_step(state, self.context, batch))
@@ -210,6 +215,7 @@ class _Training:
                 if reason:
                     self._preempt(reason)
                 job.phase("waiting for images")
+                self.pace.begin()
 
     def _distills(self, step: int) -> bool:
         """Return whether a step, counted from 1, is one of the phase ``distill``."""
@@ -220,6 +226,7 @@ class _Training:
         step, status, window = self.state.step, self.job.status, self.window
         values = self._window_means()
         speed = window.measure(step)
+        self.pace.exchange(self.context.accelerator, window.step_seconds, len(window.values))
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
         if self._distills(step):
             speed.pop("mfu", None)  # of a step of the other phases

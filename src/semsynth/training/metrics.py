@@ -181,7 +181,12 @@ class LogWindow:
         self.seconds_left = (self._recipe.total_steps - step) * (now - then) / (step - first)
         self._first_log = self._first_log or (now, step)
         images = batch * len(self.values)
-        return self._throughput.values(images, self.seconds - self._non_step_seconds)
+        return self._throughput.values(images, self.step_seconds)
+
+    @property
+    def step_seconds(self) -> float:
+        """Return the seconds of the last window without validation, previews and checkpoints."""
+        return self.seconds - self._non_step_seconds
 
 
 @dataclass(frozen=True)

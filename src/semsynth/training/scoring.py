@@ -280,7 +280,8 @@ class BestCheckpoint:
             new.mkdir()
             link_or_copy(checkpoint / STATE, new / STATE)
             save_model_file(new / FINAL, model)
-            write_json(new / MANIFEST, {**read_json(checkpoint / MANIFEST), "scores": facts})
+            manifest = {**read_json(checkpoint / MANIFEST), "scores": facts}
+            write_json(new / MANIFEST, manifest, seal=True)
             to_disk(new)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from semsynth.augmentation.experiment.label_next import spread_over_groups, vote_entropy
-from semsynth.augmentation.experiment.label_value import in_words, label_equivalent, slope
+from semsynth.augmentation.experiment.label_value import (
+    in_words,
+    label_equivalent,
+    share_of_ceiling,
+    slope,
+)
 from semsynth.augmentation.experiment.statistics import Crossed, Resampled
 from semsynth.evaluation.metrics.blocks import Blocks
 
@@ -92,3 +97,15 @@ def test_what_to_label_is_spread_over_groups() -> None:
     groups = {name: name[0] for name in scores}
     assert spread_over_groups(scores, groups, 4) == ["a1", "b1", "c1", "a2"]
     assert spread_over_groups(scores, groups, 9) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+def test_a_gain_is_a_share_of_that_of_all_real_images() -> None:
+    whole = number([0.04, 0.05, 0.06, 0.045, 0.055], 0.002)
+    half = share_of_ceiling(whole.scaled(0.5), whole, crossed(5))
+    assert half["share"] == 0.5
+    low, high = half["interval"]
+    assert low == pytest.approx(0.5, abs=0.011) and high == pytest.approx(0.5, abs=0.011)
+    # Where the ceiling may gain nothing, any share is possible.
+    unsure = number([0.04, -0.03, 0.05, -0.02, 0.01])
+    assert share_of_ceiling(number([0.01] * 5), unsure, crossed(5))["interval"] == [None, None]
+    assert share_of_ceiling(whole, number([-0.01] * 5), crossed(5))["share"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from semsynth.augmentation.experiment.arms import ARMS, DEFAULT, chosen_arms
 from semsynth.augmentation.experiment.config import ExperimentConfig
-from semsynth.augmentation.experiment.run import run_experiment
+from semsynth.augmentation.experiment.plan import Left
+from semsynth.augmentation.experiment.run import open_experiment, run_experiment
+from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
@@ -121,6 +124,41 @@ def test_what_is_finished_is_not_made_again(
     assert len((finished[0] / "tries.jsonl").read_text().splitlines()) == 1
 
 
+def test_the_plan_counts_what_is_left(
+    streets: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    def left_in(output: Path, **flags: Any) -> Left:
+        experiment = open_experiment(config(streets, output, **flags))
+        work = [(experiment.stages(task.n, task.draw), task.arm) for task in experiment.tasks]
+        return Left.of(work, experiment.judge, Speeds(1.0, 10.0, 5.0, 2.0, 0.5))
+
+    left = left_in(tmp_path / "out")
+    # Of 2 draws: 2 steps of a generator, 8 images of own masks, 4 arms of 2 segmenters of 2 steps.
+    assert left.counts == {"segmenter": 32, "generator": 4, "distill": 0, "image": 16}
+    arm = 2 * 2 + 16 * 2 * 0.5  # seconds: steps, and 16 judged images for each segmenter
+    draw = (arm, arm, 20 + 8 * 2 + arm, arm)
+    assert left.of_task == (*draw, *draw)
+    assert left_in(finished[0]).total == 0
+    longer = left_in(tmp_path / "out", arms=("strong_longer",), draws=(0,))
+    assert longer.counts["segmenter"] == 2 * 2 + 2 * (2 + 20)  # in the generator's 20 seconds
+    capped = left_in(tmp_path / "out", arms=("strong_longer",), draws=(0,), longer_most=3.0)
+    assert capped.counts["segmenter"] == 2 * 2 + 2 * 3 * 2
+
+
+def test_the_speed_is_measured_once(
+    streets: Path, tmp_path: Path, logged: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = config(streets, tmp_path / "out", arms=("synthetic",), draws=(0,), plan=True)
+    found = run_experiment(few)
+    assert found["steps"] == 10 and found["seconds"] >= 0
+    assert not (tmp_path / "out" / "trial").exists() and not (tmp_path / "out" / "n8").exists()
+    speeds = json.loads((tmp_path / "out" / "speeds.json").read_text())["speeds"]
+    assert all(speeds[name] > 0 for name in ("segmenter", "generator", "image", "scored"))
+    assert re.search("n = 8: 1 draw of 2 arms, 2 segmenters each: 2 tasks, 0 done", logged())
+    monkeypatch.setattr("semsynth.augmentation.experiment.speeds._measure", None)
+    assert run_experiment(few) == found
+
+
 def test_tasks_are_parts_of_the_whole(
     streets: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -184,6 +222,9 @@ def test_final_draws_run_with_the_frozen_settings_alone(streets: Path, tmp_path:
         ({"segment": ("data=x",)}, r"--segment data: is decided by the experiment"),
         ({"segment": ("steps",)}, r"--segment steps: must be flag=value"),
         ({"segment": ("steps=0",)}, r"steps must be at least 1"),
+        ({"edit": ("kinds=foreign",)}, r"--edit kinds=foreign: is the arm foreign"),
+        ({"edit": ("rare_weight=9.0",)}, r"--rare-weight is 9"),
+        ({"filter": ("border=-1",)}, r"--border is -1"),
         ({"set": ("train.stepz=3",)}, r"stepz"),
         ({"recipe": "nothing"}, r"unknown recipe `nothing`"),
         ({"kind": "stained"}, r"--kind stained: no image of 'train'"),

@@ -8,6 +8,7 @@ import pytest
 from semsynth.augmentation.experiment.statistics import (
     Crossed,
     Resampled,
+    aggregated_jaccard,
     averaged_classes,
     stack,
 )
@@ -133,3 +134,19 @@ def test_a_class_that_a_resampled_set_lacks_has_no_score_there() -> None:
     assert not np.isnan(found.sets[~lacking][:, 0, 2]).any()
     whole = stack([matrix]).miou(crossed, np.ones(3, bool))
     assert not np.isnan(whole.sets).any()
+
+
+def test_the_aji_is_a_mean_over_images_with_objects_and_seeds() -> None:
+    crossed = Crossed.of(blocks_of(2, 2), 2, seed=0, sets=50)
+    one = [[1, 2], [0, 0], [3, 4], [0, 5]]  # 0.5, no object, 0.75, 0
+    two = [[1, 1], [0, 0], [1, 1], [1, 1]]
+    parts = np.array([[one, two], [two, two]])
+    found = aggregated_jaccard(parts, crossed)
+    assert found.value == pytest.approx([(1.25 / 3 + 1) / 2, 1.0])
+    assert crossed.images is not None
+    weights = crossed.images.weights[:, [0, 2, 3]]
+    expected = (weights @ np.array([0.5, 0.75, 0.0]) / weights.sum(1) + 1) / 2
+    assert found.sets[:, 0] == pytest.approx(expected)
+    assert found.sets[:, 1] == pytest.approx(np.ones(50))
+    alone = aggregated_jaccard(parts[:, :, :1], Crossed.of(blocks_of(1, 1), 2, seed=0, sets=5))
+    assert alone.sets.tolist() == [alone.value.tolist()] * 5

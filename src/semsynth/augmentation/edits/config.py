@@ -12,6 +12,11 @@ Kind = Literal["transplant", "move", "remove", "swap", "partial", "foreign"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
+def usual_margin(height: int) -> int:
+    """Return how many pixels around an edit belong to its region, in images of a height."""
+    return max(2, round(height / 48))
+
+
 @dataclass(frozen=True)
 class EditConfig:
     """Make new training pairs by editing those of a prepared data set: image and mask together.
@@ -95,7 +100,7 @@ class EditConfig:
 
     def margin_of(self, height: int) -> int:
         """Return the margin of regions in images of a height, in pixels."""
-        return max(2, round(height / 48)) if self.margin is None else self.margin
+        return usual_margin(height) if self.margin is None else self.margin
 
     @property
     def chosen(self) -> tuple[Kind, ...]:

@@ -18,9 +18,9 @@ from semsynth.augmentation.edits.relabel import swaps
 from semsynth.augmentation.edits.scene import Scene, learn
 from semsynth.augmentation.edits.survey import LEAST, ImageSurvey, Piece, Surveyor
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import named, read_json, read_text, write_bytes, write_text
+from semsynth.core.files import named, read_text, write_bytes, write_text
 from semsynth.core.logging import logger, progress_bar
-from semsynth.core.outputs import Output
+from semsynth.core.outputs import Output, read_result
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import EDITS
@@ -183,7 +183,7 @@ def read_ious(path: Path, labels: LabelSet) -> dict[str, float]:
 
     if not path.is_file():
         raise UserError(f"--hard: {path}: no such file; give segmenter.json or report.json")
-    ious = search(read_json(path))
+    ious = search(read_result(path))
     if ious is None:
         raise UserError(f"{path}: has no IoU by class (`per_class`); give segmenter.json")
     known = {name: iou for name, iou in ious.items() if name in set(labels.names.values())}

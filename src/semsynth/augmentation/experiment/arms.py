@@ -27,10 +27,12 @@ class Arm:
         plain: without the strong augmentation.
         part: share of the draw's real images.
         longer: trained as much longer as the draw's generator took.
+        larger: with another encoder, as ``--larger`` says.
         masks: of the synthetic images: the draw's own, edited ones, those of the generator's other
             data, or those of the rest of the pool.
         start: synthetic images are sampled from noise, or from the masks' (pasted) images; None:
             images as they are, without synthesis.
+        fresh: synthetic images are made anew each time that a mask is drawn, in the training.
         filtered: labels of the synthetic images are filtered.
         real: real images that are added: the generator's other data, or the rest of the pool.
         unlabelled: with real images without masks, by a mean teacher.
@@ -41,8 +43,10 @@ class Arm:
     plain: bool = False
     part: float = 1.0
     longer: bool = False
+    larger: bool = False
     masks: Masks | None = None
     start: Start | None = None
+    fresh: bool = False
     filtered: bool = False
     real: Literal["generator_data", "pool"] | None = None
     unlabelled: bool = False
@@ -76,9 +80,17 @@ ARMS = {
         Arm("half", "half of them, strong augmentation", part=0.5),
         Arm(BASELINE, "n real images, strong augmentation, ClassMix, copy-paste"),
         Arm("strong_longer", "as strong, the generator's CPU time on longer training", longer=True),
+        Arm("strong_larger", "as strong, a larger encoder (--larger)", larger=True),
         Arm("geometry", "+ edited pairs, pixels as pasted, without synthesis", masks="edited"),
         Arm(
             "synthetic", "+ images of own masks from noise, unfiltered", masks="own", start="noise"
+        ),
+        Arm(
+            "fresh",
+            "+ images of own masks from noise, new ones in each epoch, unfiltered",
+            masks="own",
+            start="noise",
+            fresh=True,
         ),
         Arm(
             "filtered",

@@ -48,6 +48,8 @@ class ExperimentConfig:
     """Segmenters of each arm and draw, whose scores are averaged."""
     list_: bool = False
     """Print the tasks, one arm of a draw each, and what is finished; and stop."""
+    plan: bool = False
+    """Say what is left to do and how long it takes here, which is measured; and stop."""
     task: str | None = None
     """K: run the K-th of the tasks that --list prints; K/N: the K-th of N parts of them. Several
     processes may run at once, such as a job array."""
@@ -92,6 +94,9 @@ class ExperimentConfig:
     """Settings of `semsynth edit`, as flag=value."""
     filter: tuple[str, ...] = ()
     """Settings of `semsynth filter`, as flag=value."""
+    larger: tuple[str, ...] = ("enlarge=2",)
+    """What strong_larger has besides --segment, as flag=value of `semsynth segment train`: an
+    encoder that takes the generator's time, such as enlarge=2, or init_from of a larger one."""
     longer_most: float = 0.0
     """Above 0: strong_longer takes at most so many times the steps; the report says so."""
     min_class_images: int = 15

@@ -198,6 +198,15 @@ def groups_of(data: PreparedDataset, split: str, stems: Sequence[str]) -> list[s
     return group_names(stems, [data.record(split, stem).group for stem in stems])
 
 
+def apart_from(
+    data: PreparedDataset, split: str, stems: Sequence[str], drawn: Sequence[str]
+) -> list[str]:
+    """Return the images of ``stems`` of other sequences, fields or tiles than those drawn."""
+    groups = groups_of(data, split, [*drawn, *stems])
+    known = set(groups[: len(drawn)])
+    return [s for s, group in zip(stems, groups[len(drawn) :], strict=True) if group not in known]
+
+
 @dataclass(frozen=True)
 class Part:
     """Images of a split that go into a data set; a prefix keeps equal names apart.

@@ -24,6 +24,8 @@ from semsynth.augmentation.experiment.statistics import Crossed, Resampled
 # Numbers of images that are tried, as multiples of n: up to 5 doublings; more is not told apart.
 _MOST = 31.0
 _TRIED = 400
+# Shares of the ceiling's gain that are tried, either way.
+_SHARES = 3.0
 _DIGITS = 6
 
 
@@ -103,6 +105,32 @@ def _interval(
         return (0, 0) if gain.mean <= 0 else (None, None)
     numbers = [round(n * (2 ** float(x) - 1)) for x, ok in zip(tried, inside, strict=True) if ok]
     return min(numbers), None if inside[-1] else max(numbers)
+
+
+def share_of_ceiling(gain: Resampled, whole: Resampled, crossed: Crossed) -> dict[str, Any]:
+    """Return a gain as a share of that of all real images of the pool; JSON values.
+
+    Args:
+        gain: of an arm over n real images.
+        whole: the gain of the arm ``ceiling``.
+        crossed: of the draws and the judged images.
+
+    Returns:
+        ``share``, None where the ceiling gains nothing; ``interval``: low and high by Fieller's
+        construction, an end None where it is open.
+    """
+    if not whole.mean > 0:
+        return {"share": None, "interval": [None, None]}
+    share = gain.mean / whole.mean
+    # Outside of what is tried nothing is said: with the share itself an interval is never empty.
+    tried = np.sort(np.append(np.arange(-_SHARES, _SHARES + 0.005, 0.01), share))
+    inside = []
+    for each in tried:
+        ends = crossed.interval(gain - whole.scaled(float(each)))
+        inside.append(each == share or ends is None or ends[0] <= 0 <= ends[1])
+    low = None if inside[0] else round(float(tried[inside].min()), 2)
+    high = None if inside[-1] else round(float(tried[inside].max()), 2)
+    return {"share": round(share, 3), "interval": [low, high]}
 
 
 def _rounded(ends: Sequence[float] | None) -> list[float] | None:

@@ -121,27 +121,42 @@ def _percent(ends: Any) -> list[float] | None:
 
 
 def _arms(entry: Json) -> Table:
+    with_objects = any("aji" in arm for arm in entry["arms"].values())
     rows = []
     for name, arm in entry["arms"].items():
         gain = arm.get("gain")
-        ends = arm["interval"]
         cells = [
             Cell(name, arm["meaning"]),
-            Cell(share(arm["miou"]), "" if ends is None else interval(ends), "strong"),
-            Cell(NONE)
-            if gain is None
-            else Cell(
-                points(gain["miou"]),
-                "" if gain["interval"] is None else interval(gain["interval"], "points"),
-            ),
+            _score(arm["miou"], arm["interval"]),
+            _gain(None if gain is None else gain["miou"], gain),
+        ]
+        if with_objects:
+            of_objects = None if gain is None else gain["aji"]
+            cells.append(_score(arm["aji"]["value"], arm["aji"]["interval"]))
+            cells.append(_gain(None if of_objects is None else of_objects["value"], of_objects))
+        cells += [
             Cell(" ".join(points(value) for value in gain["draws"]) if gain else NONE),
             Cell(f"{max(arm['steps']):,}"),
             Cell(f"{arm['seconds']:,.0f}"),
         ]
         rows.append(Row(cells, "ours" if ARMS[name].synthetic else ""))
-    heads = ["arm", "mIoU\n95% interval", "gain over strong\npoints, 95%", "of each draw\npoints"]
-    heads += ["steps\nof a segmenter", "seconds\nCPU, of a segmenter's training"]
+    heads = ["arm", "mIoU\n95% interval", "gain over strong\npoints, 95%"]
+    if with_objects:
+        heads += ["AJI\nof whole objects, 95%", "gain over strong\npoints of AJI, 95%"]
+    heads += ["of each draw\npoints of mIoU", "steps\nof a segmenter"]
+    heads += ["seconds\nCPU, of a segmenter's training"]
     return Table("The same segmenter, trained on each arm", heads, rows)
+
+
+def _score(value: float, ends: Any) -> Cell:
+    return Cell(share(value), "" if ends is None else interval(ends), "strong")
+
+
+def _gain(value: float | None, about: Json | None) -> Cell:
+    if about is None or value is None:
+        return Cell(NONE)
+    ends = about["interval"]
+    return Cell(points(value), "" if ends is None else interval(ends, "points"))
 
 
 def _curve(n: int, entry: Json) -> list[Series]:
@@ -163,22 +178,32 @@ def _curve(n: int, entry: Json) -> list[Series]:
 
 def _values(n: int, entry: Json) -> Table | None:
     rows = []
-    for name, value in entry["label_equivalent"].items():
-        measured = entry["label_equivalent_measured"].get(name)
-        rows.append(
-            Row(
-                [
-                    Cell(name),
-                    Cell(in_words(value, n), kind="text"),
-                    Cell(in_words(measured, n) if measured else NONE, kind="text"),
-                ]
-            )
-        )
+    ways = ("label_equivalent", "label_equivalent_measured")
+    names = dict.fromkeys([*entry[ways[0]], *entry[ways[1]], *entry["of_ceiling"]])
+    for name in names:
+        found = [entry[way].get(name) for way in ways]
+        cells = [Cell(name), *(Cell(in_words(v, n) if v else NONE, kind="text") for v in found)]
+        of_ceiling = entry["of_ceiling"].get(name, {})
+        rows.append(Row([*cells, Cell(_shares(of_ceiling), kind="text")]))
     if not rows:
         return None
     heads = ["arm", "label equivalent\nby the curve of real images alone, 95%"]
     heads.append("by the real images of the pool\nwhere they are labelled")
+    heads.append("share of the ceiling's gain\nall real images of the pool, 95%")
     return Table("What a gain is worth in labelled images", heads, rows)
+
+
+def _shares(of_ceiling: Json) -> str:
+    """Return the shares of the ceiling's gain that an arm brings, by score."""
+    texts = []
+    for score, found in of_ceiling.items():
+        name = {"miou": "mIoU", "aji": "AJI"}[score]
+        if found["share"] is None:
+            texts.append(f"{name}: the ceiling gains nothing")
+            continue
+        low, high = ("open" if end is None else f"{100 * end:.0f}%" for end in found["interval"])
+        texts.append(f"{name} {100 * found['share']:.0f}% ({low} to {high})")
+    return "; ".join(texts) or NONE
 
 
 def _classes(entry: Json) -> Table:
@@ -192,12 +217,8 @@ def _classes(entry: Json) -> Table:
             gain = values["per_class_gain"].get(name)
             if arm == BASELINE:
                 cells.append(Cell(share(values["per_class"][name]), kind="strong"))
-            elif gain is None or gain["iou"] is None:
-                cells.append(Cell(NONE))
             else:
-                ends = gain["interval"]
-                note = "" if ends is None else interval(ends, "points")
-                cells.append(Cell(points(gain["iou"]), note))
+                cells.append(_gain(None if gain is None else gain["iou"], gain))
         rows.append(Row(cells))
     heads = ["class", *(f"{n}\n{'IoU' if n == BASELINE else 'points over strong'}" for n in arms)]
     return Table("Classes: IoU of strong, and the gain of each other arm", heads, rows)

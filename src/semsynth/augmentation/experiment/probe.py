@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from semsynth.augmentation.experiment.page import write_page
 from semsynth.augmentation.experiment.result import by_seed
 from semsynth.augmentation.experiment.run import Experiment, Task, open_experiment
 from semsynth.augmentation.experiment.settings import all_settings
+from semsynth.augmentation.experiment.speeds import What, seconds_per_step, with_steps
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
@@ -44,8 +45,9 @@ _SEGMENTERS, _GENERATOR = 0.45, 0.3
 _PIXELS, _MULTIPLE = 96 * 128, 16
 # Where steps are fewer nothing is learned, and more are of no use in so small an experiment.
 _STEPS_SEGMENTER, _STEPS_GENERATOR = (30, 800), (60, 3000)
-# Trainings that are timed; the first of them, which loads everything, does not count.
-_CALIBRATION = (1, 2, 12)
+# All thresholds below are guesses: no experiment is finished that they could be fitted to.
+# docs/how-to/experiment.md says how they are to be.
+GUESSED = "the thresholds of this verdict are guesses, not fitted to experiments yet"
 # What tells why synthesis will not help. By these a reason is named, whatever the sign:
 # a doubling of the labels brings less than this share of mIoU;
 SATURATED = 0.005
@@ -128,7 +130,7 @@ def _config(config: ProbeConfig, folder: Path, data: PreparedDataset) -> Experim
         generator_data=config.generator_data,
         allow_overlap=config.allow_overlap,
         recipe=config.recipe,
-        set=(*size, *_FAST, *config.set),
+        set=(*size, *config.set),
         images_per_real=2 if n <= 100 else 1,
         segment=config.segment,
         generate=config.generate,
@@ -138,18 +140,10 @@ def _config(config: ProbeConfig, folder: Path, data: PreparedDataset) -> Experim
     )
 
 
-# One phase, without what is for the eyes.
-_FAST = ("finetune.steps=0", "train.validate_every=0", "train.preview_every=0")
-
-
 def _with_steps(config: ExperimentConfig, plan: Plan) -> ExperimentConfig:
-    warm_up = max(1, plan.generator_steps // 20)
-    steps = (f"train.steps={plan.generator_steps}", f"train.warmup_steps={warm_up}")
-    return replace(
-        config,
-        set=(*config.set, *steps),
-        segment=(f"steps={plan.segmenter_steps}", *config.segment),
-    )
+    """Return it with the steps that fit into the time; those that a user gives are taken."""
+    planned = with_steps(config, plan.segmenter_steps, plan.generator_steps)
+    return replace(planned, segment=(f"steps={plan.segmenter_steps}", *config.segment))
 
 
 def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -> Plan:
@@ -159,7 +153,11 @@ def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -
     found = read_json(path) if path.exists() else {}
     if found.get("key") == key:
         return Plan(**found["plan"])
-    seconds = [_seconds_per_step(small, data, what) for what in ("segmenter", "generator")]
+    stages = Experiment(small, data).stages(small.n[0], 0)
+    trial = config.output / "trial"
+    kinds: tuple[What, ...] = ("segmenter", "generator")
+    seconds = [seconds_per_step(stages, what, trial) for what in kinds]
+    shutil.rmtree(trial, ignore_errors=True)
     trainings = SEEDS * len(ARMS_OF_PROBE)
     budget = 60 * config.minutes
     steps = [
@@ -177,23 +175,6 @@ def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -
         )
     write_json(path, {"key": key, "plan": plan.__dict__})
     return plan
-
-
-def _seconds_per_step(config: ExperimentConfig, data: PreparedDataset, what: str) -> float:
-    """Measure a step by short trainings of different length."""
-    seconds = []
-    for steps in _CALIBRATION:
-        trial = replace(config, output=config.output.parent / f"trial-{what}-{steps}")
-        trial = _with_steps(trial, Plan(steps, steps, 0.0, 0.0))
-        stages = Experiment(trial, data).stages(config.n[0], 0)
-        made = stages.segmenter(ARMS[BASELINE], 0) if what == "segmenter" else stages.generator()
-        stages.real().make()
-        start = time.monotonic()
-        made.make()
-        seconds.append(time.monotonic() - start)
-    _, fewer, more = _CALIBRATION
-    # On a busy machine the shorter one may have taken longer: a step is no small part of it.
-    return max((seconds[2] - seconds[1]) / (more - fewer), seconds[2] / more / 4, 1e-4)
 
 
 def _result(experiment: Experiment, plan: Plan, whole: PreparedDataset) -> dict[str, Any]:
@@ -239,7 +220,7 @@ def verdict(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) 
     why = "; ".join(reasons)
     text = (
         f"{head}: {points(gain['miou'])} points of mIoU by the arm {best}, above 0 with "
-        f"probability {sure:.2f}{f'; {why}' if why else ''}"
+        f"probability {sure:.2f}{f'; {why}' if why else ''} ({GUESSED})"
     )
     return {
         "verdict": text,

@@ -12,12 +12,17 @@ from semsynth.augmentation.experiment.arms import ARMS, BASELINE, CURVE, Arm
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import part_of
 from semsynth.augmentation.experiment.label_next import label_next
-from semsynth.augmentation.experiment.label_value import in_words, label_equivalent
+from semsynth.augmentation.experiment.label_value import (
+    in_words,
+    label_equivalent,
+    share_of_ceiling,
+)
 from semsynth.augmentation.experiment.score import ArmScore
 from semsynth.augmentation.experiment.statistics import (
     Crossed,
     Resampled,
     Scores,
+    aggregated_jaccard,
     averaged_classes,
     stack,
 )
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from semsynth.augmentation.experiment.run import Experiment
 
 RESULT_JSON, RESULT_HTML = "experiment.json", "experiment.html"
+CEILING = "ceiling"
 ArmScores = Mapping[Arm, Sequence[ArmScore]]
 _DIGITS = 6
 
@@ -66,13 +72,7 @@ def by_seed(
     images: for a user's own n images that is the question.
     """
     config = experiment.config
-    seeds = {
-        arm: [
-            ArmScore(one.counts[i : i + 1], one.seconds[i : i + 1], one.steps)
-            for i in range(len(one.counts))
-        ]
-        for arm, one in scores.items()
-    }
+    seeds = {arm: [one.of_seed(i) for i in range(len(one.counts))] for arm, one in scores.items()}
     stages, n = experiment.stages(config.n[0], config.draws_of_stage[0]), config.n[0]
     blocks = _blocks(experiment)
     sizes = (n, len(stages.pool))
@@ -127,6 +127,7 @@ def numbers_of(
     n_draws = len(next(iter(scores.values())))
     crossed = Crossed.of(blocks, n_draws, config.seed)
     miou = {name: arm.miou(crossed, averaged) for name, arm in arms.items()}
+    aji = _aji(scores, crossed)
     entry: dict[str, Any] = {
         "classes": [name for name, ok in zip(names, averaged, strict=True) if ok],
         "not_averaged": {
@@ -143,9 +144,38 @@ def numbers_of(
             **_arm_entry(miou[arm.name], found, crossed),
             **_class_entries(arms[arm.name], base, names, crossed),
         }
+        if arm.name in aji:
+            entry["arms"][arm.name]["aji"] = _score_entry(aji[arm.name], crossed)
         if arm.name != BASELINE:
-            entry["arms"][arm.name]["gain"] = _gain(miou[arm.name] - miou[BASELINE], crossed)
+            entry["arms"][arm.name]["gain"] = _gains(arm.name, miou, aji, crossed)
+    entry["of_ceiling"] = _of_ceiling(list(scores), {"miou": miou, "aji": aji}, crossed)
     return {**entry, **_label_equivalents(list(scores), miou, sizes, crossed)}
+
+
+def _aji(scores: ArmScores, crossed: Crossed) -> dict[str, Resampled]:
+    """Return the AJI of each arm; empty where images have no instance maps."""
+    parts = {arm.name: [one.objects for one in found] for arm, found in scores.items()}
+    return {
+        name: aggregated_jaccard(np.stack(known), crossed)
+        for name, found in parts.items()
+        if len(known := [one for one in found if one is not None]) == len(found)
+    }
+
+
+def _of_ceiling(
+    arms: Sequence[Arm], numbers: Mapping[str, Mapping[str, Resampled]], crossed: Crossed
+) -> dict[str, Any]:
+    """Return the share of the gain of all real images that each arm brings, by score."""
+    found: dict[str, Any] = {}
+    for score, of in numbers.items():
+        if CEILING not in of:
+            continue
+        whole = of[CEILING] - of[BASELINE]
+        for arm in arms:
+            if arm.adds:
+                share = share_of_ceiling(of[arm.name] - of[BASELINE], whole, crossed)
+                found.setdefault(arm.name, {})[score] = share
+    return found
 
 
 def _label_equivalents(
@@ -158,8 +188,8 @@ def _label_equivalents(
     known: dict[str, dict[int, Resampled]] = {}
     if len(curve) > 1:
         known["label_equivalent"] = curve
-    if "ceiling" in miou and in_pool > n:
-        known["label_equivalent_measured"] = {n: miou[BASELINE], in_pool: miou["ceiling"]}
+    if CEILING in miou and in_pool > n:
+        known["label_equivalent_measured"] = {n: miou[BASELINE], in_pool: miou[CEILING]}
     gains = {arm.name: miou[arm.name] - miou[BASELINE] for arm in arms if arm.adds}
     return {
         name: {
@@ -172,18 +202,34 @@ def _label_equivalents(
 
 
 def _arm_entry(miou: Resampled, found: Sequence[ArmScore], crossed: Crossed) -> dict[str, Any]:
+    score = _score_entry(miou, crossed)
     return {
-        "miou": _number(miou.mean),
-        "interval": _ends(_of_shares(crossed.interval(miou))),
-        "draws": [_number(value) for value in miou.value],
+        "miou": score.pop("value"),
+        **score,
         "seconds": round(float(np.mean([one.seconds.mean() for one in found])), 1),
         "steps": [one.steps for one in found],
     }
 
 
+def _score_entry(score: Resampled, crossed: Crossed) -> dict[str, Any]:
+    return {
+        "value": _number(score.mean),
+        "interval": _ends(_of_shares(crossed.interval(score))),
+        "draws": [_number(value) for value in score.value],
+    }
+
+
+def _gains(
+    arm: str, miou: Mapping[str, Resampled], aji: Mapping[str, Resampled], crossed: Crossed
+) -> dict[str, Any]:
+    gain = _gain(miou[arm] - miou[BASELINE], crossed)
+    found = {"miou": gain.pop("value"), **gain}
+    return {**found, "aji": _gain(aji[arm] - aji[BASELINE], crossed)} if arm in aji else found
+
+
 def _gain(gain: Resampled, crossed: Crossed) -> dict[str, Any]:
     return {
-        "miou": _number(gain.mean),
+        "value": _number(gain.mean),
         "interval": _ends(crossed.interval(gain)),
         "above_zero": _number(crossed.above_zero(gain)),
         "draws": [_number(value) for value in gain.value],
@@ -244,6 +290,10 @@ def lines_of(entry: Mapping[str, Any], n: int) -> dict[str, str]:
         text = f"{points(gain['miou'])} points of mIoU over strong"
         if gain["interval"] is not None:
             text += f" ({interval(gain['interval'], 'points')})"
+        if "aji" in gain:
+            text += f", {points(gain['aji']['value'])} of AJI"
+            if gain["aji"]["interval"] is not None:
+                text += f" ({interval(gain['aji']['interval'], 'points')})"
         value = entry["label_equivalent"].get(name)
         lines[name] = f"{text}; {in_words(value, n)}" if value else text
     values = entry["label_equivalent"].values()

@@ -17,6 +17,7 @@ from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import groups_of, make_draw, pool_stems
 from semsynth.augmentation.experiment.overlap import find_overlap
 from semsynth.augmentation.experiment.page import write_page
+from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, duration, in_words
 from semsynth.augmentation.experiment.result import RESULT_HTML, RESULT_JSON, result_of
 from semsynth.augmentation.experiment.score import ArmScore, Judge, is_scored, score_arm
 from semsynth.augmentation.experiment.settings import (
@@ -25,6 +26,7 @@ from semsynth.augmentation.experiment.settings import (
     check_settings,
     freeze,
 )
+from semsynth.augmentation.experiment.speeds import Speeds, measured_speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.errors import UserError
@@ -32,6 +34,7 @@ from semsynth.core.files import read_text, write_json, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import claim_output_dir
 from semsynth.data.dataset import PreparedDataset
+from semsynth.evaluation.report.formats import plural
 
 TRIES = "tries.jsonl"
 
@@ -165,7 +168,8 @@ def run_experiment(config: ExperimentConfig) -> dict[str, Any]:
     """Run the tasks that are not done yet; write the result when none is left.
 
     Returns:
-        JSON values: with ``list`` the tasks; with ``freeze`` the file; otherwise done and tasks,
+        JSON values: with ``list`` the tasks; with ``plan`` what is left: seconds (of the clock) and
+        steps; with ``freeze`` the file; otherwise done and tasks,
         and, when all are done, the paths of result and page, and a line for each n.
 
     Raises:
@@ -179,17 +183,54 @@ def run_experiment(config: ExperimentConfig) -> dict[str, Any]:
     if config.list_:
         return _listed(experiment)
     mine = _mine(experiment.tasks, config.task)
-    with progress_bar(len(mine), "experiment", "task") as bar:
-        for task in mine:
-            bar.set_postfix_str(str(task))
-            logger.info(f"task {experiment.tasks.index(task) + 1}: {task}")
-            experiment.run(task)
-            bar.update()
+    left = None if config.task is not None else _plan(experiment)
+    if config.plan:
+        assert left is not None
+        return {"seconds": round(left.total), "steps": round(left.steps)}
+    _run(experiment, mine, left)
     done = [task for task in experiment.tasks if experiment.is_done(task)]
     summary: dict[str, Any] = {"tasks": len(experiment.tasks), "done": len(done)}
     if len(done) < len(experiment.tasks):
         return {**summary, "next": "the remaining tasks; any of them, or none, writes the result"}
     return {**summary, **write_result(experiment, settings)}
+
+
+def _plan(experiment: Experiment) -> Left | None:
+    """Say what is left to do and how long it takes; None where that is no long work.
+
+    Speeds are measured once, and kept in the folder.
+    """
+    config, tasks = experiment.config, experiment.tasks
+    n_done = sum(experiment.is_done(task) for task in tasks)
+    of = ", ".join(f"n = {n}" for n in config.n)
+    what = f"{plural(len(config.draws_of_stage), 'draw')} of {plural(len(experiment.arms), 'arm')}"
+    each = f"{plural(config.seeds, 'segmenter')} each"
+    logger.info(f"{of}: {what}, {each}: {len(tasks)} tasks, {n_done} done")
+    work = [(experiment.stages(task.n, task.draw), task.arm) for task in tasks]
+    judge, nothing = experiment.judge, Speeds(0.0)
+    if not config.plan and Left.of(work, judge, nothing).steps < LEAST_STEPS:
+        return None
+    generates = any(arm.synthetic or arm.longer for arm in experiment.arms)
+    speeds = measured_speeds(work[0][0], judge, generates)
+    left = Left.of(work, judge, speeds)
+    for line in in_words(left, speeds):
+        logger.info(line)
+    return left
+
+
+def _run(experiment: Experiment, tasks: Sequence[Task], left: Left | None) -> None:
+    """Run tasks; with a plan the bar counts its seconds, as tasks take very different times."""
+    costs = [1] * len(tasks) if left is None else [round(cost) for cost in left.of_task]
+    unit = "task" if left is None else "s planned"
+    with progress_bar(sum(costs), "experiment", unit) as bar:
+        for i, (task, cost) in enumerate(zip(tasks, costs, strict=True)):
+            bar.set_postfix_str(str(task))
+            of = f"task {experiment.tasks.index(task) + 1} of {len(experiment.tasks)}: {task}"
+            if left is not None and cost:
+                of += f"; about {duration(sum(costs[i:]))} left"
+            logger.info(of)
+            experiment.run(task)
+            bar.update(cost)
 
 
 def write_result(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:

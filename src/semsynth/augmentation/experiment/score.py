@@ -1,8 +1,9 @@
-"""The score of an arm in a draw: confusion matrices of each judged image, for each seed."""
+"""The score of an arm in a draw: what is counted in each judged image, for each seed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from semsynth.core.logging import progress
 from semsynth.core.sequences import chunks
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
+from semsynth.evaluation.metrics.instances import classes_with_objects, jaccard_parts
 from semsynth.segmentation.metrics import ConfusionMatrix
 from semsynth.segmentation.segmenter import Segmenter
 
@@ -38,19 +40,36 @@ class Judge:
         found = self.data.digests([self.split])
         return digest_json([found[f"{self.split}/{stem}"] for stem in self.stems])[:12]
 
-    def score(self, segmenter: Segmenter) -> Counts:
-        """Return the confusion matrix of each image: (N, C, C + 1), the last column ``other``."""
-        matrix = ConfusionMatrix.of(self.data.labels)
-        found = []
+    @cached_property
+    def objects(self) -> list[int]:
+        """The ids of the classes that have objects; empty unless all images have instance maps."""
+        data, split = self.data, self.split
+        if not all(data.record(split, stem).instances for stem in self.stems):
+            return []
+        maps = ((data.read_mask(split, s), data.read_instances(split, s)) for s in self.stems)
+        return classes_with_objects(data.labels, maps)
+
+    def score(self, segmenter: Segmenter) -> dict[str, Counts]:
+        """Return what is counted in each of N images.
+
+        Returns:
+            ``counts``: confusion matrices (N, C, C + 1), the last column ``other``; where the
+            images have instance maps ``objects``: numerator and denominator of the AJI (N, 2).
+        """
+        matrix, ignore = ConfusionMatrix.of(self.data.labels), self.data.labels.ignore_id
+        found, objects = [], []
         batches = chunks(self.stems, _BATCH)
         for batch in progress(batches, f"score {self.split}", unit="batch"):
             images = np.stack([self.data.read_rgb(self.split, stem) for stem in batch])
             for stem, ids in zip(batch, segmenter.predict(images), strict=True):
                 mask = self.data.read_mask(self.split, stem)
                 box = self.data.content_box(self.split, stem)
-                places = matrix.places(ids, mask, self.data.labels.ignore_id, box)
-                found.append(matrix.add_places(*places))
-        return np.stack(found).astype(np.int64)
+                found.append(matrix.add_places(*matrix.places(ids, mask, ignore, box)))
+                if self.objects:
+                    instances = self.data.read_instances(self.split, stem)
+                    objects.append(jaccard_parts(ids, mask, instances, self.objects, ignore, box))
+        counts = np.stack(found).astype(np.int64)
+        return {"counts": counts, **({"objects": np.stack(objects)} if objects else {})}
 
 
 @dataclass(frozen=True)
@@ -61,22 +80,30 @@ class ArmScore:
         counts: (S, N, C, C + 1) confusion matrices of S segmenters on N images.
         seconds: CPU seconds of each segmenter's training (of the clock, on a GPU).
         steps: of each segmenter.
+        objects: (S, N, 2) numerators and denominators of the AJI; None without instance maps.
     """
 
     counts: Counts
     seconds: npt.NDArray[np.float64]
     steps: int
+    objects: Counts | None = None
+
+    def of_seed(self, number: int) -> ArmScore:
+        """Return the score of one segmenter."""
+        one = slice(number, number + 1)
+        objects = None if self.objects is None else self.objects[one]
+        return ArmScore(self.counts[one], self.seconds[one], self.steps, objects)
 
 
 def score_arm(stages: Stages, arm: Arm, judge: Judge) -> ArmScore:
     """Train and score the segmenters of an arm; read the scores of those that are done."""
-    counts, seconds, steps = [], [], 0
-    for number in range(stages.config.seeds):
-        found = _score(stages, arm, number, judge)
-        counts.append(found["counts"])
-        seconds.append(float(found["seconds"]))
-        steps = int(found["steps"])
-    return ArmScore(np.stack(counts), np.array(seconds), steps)
+    found = [_score(stages, arm, number, judge) for number in range(stages.config.seeds)]
+    return ArmScore(
+        np.stack([one["counts"] for one in found]),
+        np.array([float(one["seconds"]) for one in found]),
+        int(found[-1]["steps"]),
+        np.stack([one["objects"] for one in found]) if judge.objects else None,
+    )
 
 
 def _score(stages: Stages, arm: Arm, number: int, judge: Judge) -> dict[str, Any]:
@@ -85,7 +112,7 @@ def _score(stages: Stages, arm: Arm, number: int, judge: Judge) -> dict[str, Any
     if not path.exists():
         segmenter = Segmenter.load(made.make(), stages.config.device)
         steps = segmenter.info.provenance["steps"]
-        values = {"counts": judge.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
+        values = {**judge.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **values)
     if arm.name not in TEACHERS.values() and made.root.exists():

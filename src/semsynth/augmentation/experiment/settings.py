@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from semsynth.augmentation.experiment.arms import Arm
+from semsynth.augmentation.edits.config import EditConfig
+from semsynth.augmentation.experiment.arms import BASELINE, Arm
 from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.filter.config import FilterConfig
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json, write_json
 from semsynth.core.strict import parse_yaml
@@ -35,7 +37,7 @@ STRONG: dict[str, Any] = {
     "steps": 800,
     "batch_size": 8,
     "lr": 3e-3,
-    "pretrained_lr_share": 0.1,
+    "pretrained_lr_share": 0.5,
     "weight_decay": 0.01,
     "class_balance": 0.5,
 }
@@ -47,7 +49,7 @@ EDITS: dict[str, Any] = {"kinds": "transplant,move,remove"}
 """Edits whose images are right without synthesis: geometry and edits have the same ones."""
 # What the experiment decides itself.
 _OURS = ("data", "output", "overwrite", "device", "seed", "split", "val_split", "shard", "preview")
-_OF_SEGMENT = (*_OURS, "extra", "extra_split", "unlabelled", "unlabelled_split")
+_OF_SEGMENT = (*_OURS, "extra", "extra_split", "fresh", "unlabelled", "unlabelled_split")
 _OF_GENERATE: tuple[str, ...] = (
     *_OURS,
     "model",
@@ -59,10 +61,23 @@ _OF_GENERATE: tuple[str, ...] = (
     "strength",
 )
 _OF_GENERATE += ("from_image", "keep", "native_size")
-OF_EDIT = (*_OURS, "donors", "count", "hard")
-OF_FILTER = (*_OURS, "samples", "segmenter", "real")
+_OF_EDIT = (*_OURS, "donors", "count", "hard")
+_OF_FILTER = (*_OURS, "samples", "segmenter", "real")
+# Settings of edits that are for masks of other data alone.
+_FOREIGN = ("donor_split", "donor_kind", "to_kind", "label_map")
 # Of the flags: where things are, and what is run now; they decide no number.
-_FREE = ("data", "output", "stage", "freeze", "draws", "list_", "task", "device", "allow_overlap")
+_FREE = (
+    "data",
+    "output",
+    "stage",
+    "freeze",
+    "draws",
+    "list_",
+    "plan",
+    "task",
+    "device",
+    "allow_overlap",
+)
 
 
 def changes(words: Sequence[str], config: type, flag: str, ours: Sequence[str]) -> dict[str, Any]:
@@ -120,7 +135,12 @@ def segment_settings(config: ExperimentConfig, arm: Arm, mixed: bool) -> dict[st
         mixed: whether it has extra images.
     """
     given = changes(config.segment, SegmentTrainConfig, "--segment", _OF_SEGMENT)
-    own = {**STRONG, **(MIXED if mixed else {}), **given}
+    if arm.larger:
+        given |= changes(config.larger, SegmentTrainConfig, "--larger", _OF_SEGMENT)
+    own = {**STRONG, **(MIXED if mixed else {})}
+    if "init_from" in given:  # encoders whose norms are fixed: not as fast as lite2's
+        own["pretrained_lr_share"] = SegmentTrainConfig.pretrained_lr_share
+    own |= given
     if arm.plain:
         own = {name: value for name, value in own.items() if name not in STRONG_FLAGS}
         own["augment"] = "plain"
@@ -130,6 +150,25 @@ def segment_settings(config: ExperimentConfig, arm: Arm, mixed: bool) -> dict[st
 def generate_settings(config: ExperimentConfig) -> dict[str, Any]:
     """Return the settings of `semsynth generate` that were given."""
     return changes(config.generate, GenerateConfig, "--generate", _OF_GENERATE)
+
+
+def edit_settings(config: ExperimentConfig, foreign: bool) -> dict[str, Any]:
+    """Return the settings of `semsynth edit`: of masks of other data, or of the draw's own pairs.
+
+    Raises:
+        UserError: a kind that is an arm of its own.
+    """
+    given = changes(config.edit, EditConfig, "--edit", _OF_EDIT)
+    if "foreign" in EditConfig(kinds=str(given.get("kinds", ""))).chosen:
+        raise UserError("--edit kinds=foreign: is the arm foreign (--arms foreign); drop the kind")
+    if foreign:
+        return {**given, "kinds": "foreign"}
+    return {**EDITS, **{name: value for name, value in given.items() if name not in _FOREIGN}}
+
+
+def filter_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the settings of `semsynth filter` that were given."""
+    return changes(config.filter, FilterConfig, "--filter", _OF_FILTER)
 
 
 def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: PreparedDataset) -> None:
@@ -142,8 +181,12 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
 
     for arm in arms:
         settings = SegmentTrainConfig(**segment_settings(config, arm, arm.masks is not None))
-    build_segmenter(settings, data.labels, (data.height, data.width))
+        if arm.larger or arm.name == BASELINE:
+            build_segmenter(settings, data.labels, (data.height, data.width))
     GenerateConfig(**generate_settings(config))
+    EditConfig(**edit_settings(config, foreign=False))
+    EditConfig(**edit_settings(config, foreign=True))
+    FilterConfig(**filter_settings(config))
 
 
 def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, Any]:
@@ -164,6 +207,11 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
     values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED, **EDITS}.items()}
     values["semsynth"] = __version__
     return {k: _json(v) for k, v in values.items()}
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in order, as JSON values."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in sorted(settings.items())}
 
 
 def _json(value: Any) -> Any:

@@ -15,6 +15,7 @@ from semsynth.augmentation.experiment.draws import (
     Draw,
     Made,
     Part,
+    apart_from,
     costing,
     others,
     part_of,
@@ -23,11 +24,10 @@ from semsynth.augmentation.experiment.draws import (
 )
 from semsynth.augmentation.experiment.overlap import image_digests, other_stems, without
 from semsynth.augmentation.experiment.settings import (
-    EDITS,
-    OF_EDIT,
-    OF_FILTER,
-    changes,
+    edit_settings,
+    filter_settings,
     generate_settings,
+    plain,
     segment_settings,
 )
 from semsynth.augmentation.subset import SPLIT
@@ -67,22 +67,18 @@ class Stages:
     draw: Draw
 
     def check(self, arms: Sequence[Arm]) -> None:
-        """Check what the arms need, and the settings of the stages that make it.
+        """Check what the arms need of the data.
 
         Raises:
-            UserError: what is missing, or which setting is none.
+            UserError: what is missing.
         """
         for arm in arms:
             if arm.masks == "pool":
                 self.masks("pool")
             if arm.unlabelled:
                 self.unlabelled()
-        if any(arm.masks in ("edited", "foreign") for arm in arms):
-            self._edit_settings()
-        if any(arm.filtered for arm in arms):
-            self._filter_settings()
         if any(arm.synthetic or arm.longer for arm in arms):
-            self._recipe()
+            _ = self.recipe
 
     def real(self, part: float = 1.0) -> Made:
         """Return the draw's images, or the first of them: a share ``part``."""
@@ -142,7 +138,7 @@ class Stages:
         images = self.real()
         if config.generator_data is not None:
             images = self._union("trained-on", [self._part(self.draw.stems), self._others])
-        words, recipe = self._recipe()
+        words, recipe = self._words, self.recipe
         start = config.from_checkpoint
         key = [
             images.key,
@@ -169,11 +165,20 @@ class Stages:
 
         return self.draw.plan("generator", key, build)
 
-    def _recipe(self) -> tuple[tuple[str, ...], Recipe]:
-        """Return the changes of the recipe, with the seed of this draw, and the changed recipe."""
-        seed = derive_seed(self.draw.seed, "generator") % 2**31
-        words = (*self.config.set, f"seed={seed}")
-        return words, load_recipe(self.config.recipe, words)
+    @property
+    def _words(self) -> tuple[str, ...]:
+        """The changes of the recipe, with the seed of this draw."""
+        return (*self.config.set, f"seed={derive_seed(self.draw.seed, 'generator') % 2**31}")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The changed recipe of the draw's generator."""
+        return load_recipe(self.config.recipe, self._words)
+
+    def count(self, which: Masks) -> int:
+        """Return how many images ``samples`` makes for masks."""
+        wanted = len(self.draw.stems) * self.config.images_per_real
+        return min(wanted, len(self.rest())) if which == "pool" else wanted
 
     def _cost(self, folder: Path) -> Path:
         return self.draw.folder / "seconds" / f"{folder.name}.json"
@@ -200,10 +205,8 @@ class Stages:
         Or, for ``foreign``, pairs of the draw with masks of the generator's other data.
         """
         config, real = self.config, self.real()
-        given = {**EDITS, **self._edit_settings()}
-        inputs = {"data": real}
+        given, inputs = edit_settings(config, which == "foreign"), {"data": real}
         if which == "foreign":
-            given["kinds"] = "foreign"
             inputs["donors"] = self.other_data()
         given["count"] = len(self.draw.stems) * config.images_per_real
         given["seed"] = derive_seed(self.draw.seed, "edits") % 2**31
@@ -215,7 +218,7 @@ class Stages:
             folders: dict[str, Any] = {name: made.make() for name, made in inputs.items()}
             edit(EditConfig(**folders, output=folder, **given))
 
-        key = [{name: made.key for name, made in inputs.items()}, _plain(given)]
+        key = [{name: made.key for name, made in inputs.items()}, plain(given)]
         return self.draw.plan(which, key, build)
 
     def pasted(self) -> Made:
@@ -235,18 +238,14 @@ class Stages:
 
         return self.draw.plan("pasted", edited.key, build)
 
-    def _edit_settings(self) -> dict[str, Any]:
-        from semsynth.augmentation.edits.config import EditConfig
+    def samples(self, which: Masks, start: Start, limit: int | None = None) -> Made:
+        """Return images that the draw's generator makes for masks, from noise or from images.
 
-        return changes(self.config.edit, EditConfig, "--edit", OF_EDIT)
-
-    def _filter_settings(self) -> dict[str, Any]:
-        from semsynth.augmentation.filter.config import FilterConfig
-
-        return changes(self.config.filter, FilterConfig, "--filter", OF_FILTER)
-
-    def samples(self, which: Masks, start: Start) -> Made:
-        """Return images that the draw's generator makes for masks, from noise or from images."""
+        Args:
+            which: masks.
+            start: what they are made from.
+            limit: at most so many masks; None: as the arms have it.
+        """
         from semsynth.pipelines.generate.config import GenerateConfig
 
         config, masks, generator = self.config, self.masks(which), self.generator()
@@ -257,8 +256,8 @@ class Stages:
             settings |= {"from_image": True, "strength": config.strength}
             if which == "edited" and config.keep != "none":
                 settings["keep"] = config.keep
-        if which == "pool":
-            settings["limit"] = len(self.draw.stems) * config.images_per_real
+        if which == "pool" or limit is not None:
+            settings["limit"] = limit or len(self.draw.stems) * config.images_per_real
 
         def build(folder: Path) -> None:
             from semsynth.pipelines.generate.run import generate
@@ -275,12 +274,12 @@ class Stages:
                 )
             )
 
-        key = [generator.key, masks.key, _plain(settings)]
+        key = [generator.key, masks.key, plain(settings)]
         return self.draw.plan(f"samples-{which}-{start}", key, build)
 
     def filtered(self, samples: Made, name: str) -> Made:
         """Return samples whose labels are filtered by the teacher."""
-        config, given, real = self.config, self._filter_settings(), self._real_of_filter()
+        config, given, real = self.config, filter_settings(self.config), self._real_of_filter()
         if config.teacher_part == "half":
             given.setdefault("mean_split", HALF)
         own, teacher = self.segmenter(ARMS[TEACHERS[config.teacher_part]], 0), config.teacher
@@ -302,17 +301,19 @@ class Stages:
                 )
             )
 
-        key = [samples.key, real.key, teacher_key, _plain(given)]
+        key = [samples.key, real.key, teacher_key, plain(given)]
         return self.draw.plan(f"filtered-{name}", key, build)
 
     def _real_of_filter(self) -> Made:
         """Return the draw's images, and what tells copies and honest losses.
 
         In ``val`` others of the pool, of which only images are looked at: how near real images come
-        to each other. With a teacher of one half of the draw, the other half: on it the teacher
-        says what its losses on images are that it does not know.
+        to each other; of other sequences, fields or tiles, if there are any. With a teacher of one
+        half of the draw, the other half: on it the teacher says what its losses on images are that
+        it does not know.
         """
         stems, rest = self.draw.stems, self.rest()
+        rest = apart_from(self.data, self.config.split, rest, stems) or rest
         parts = [self._part(stems)]
         if rest:
             spread = [rest[i] for i in range(0, len(rest), -(-len(rest) // _HELD_OUT))]
@@ -330,6 +331,8 @@ class Stages:
             return None
         if arm.start is None:
             return self.pasted()
+        if arm.fresh:
+            return self.masks(arm.masks)
         samples = self.samples(arm.masks, arm.start)
         return self.filtered(samples, f"{arm.masks}-{arm.start}") if arm.filtered else samples
 
@@ -345,25 +348,23 @@ class Stages:
             inputs["extra"] = extra
         if arm.unlabelled:
             inputs["unlabelled"] = self.unlabelled()
-        key: list[Any] = [{k: v.key for k, v in inputs.items()}, _plain(settings)]
+        key: list[Any] = [{k: v.key for k, v in inputs.items()}, plain(settings)]
         if arm.longer:
             key += [config.longer_most, self.generator().key]
+        if arm.fresh:
+            key += ["fresh", self.generator().key]
 
         def build(folder: Path) -> None:
-            from semsynth.segmentation.train import train_segmenter
+            from semsynth.augmentation.fresh import train
 
-            longer = {"steps": self.longer_steps()[0]} if arm.longer else {}
-            folders: dict[str, Any] = {name: made.make() for name, made in inputs.items()}
-            with costing(self._cost(folder), config.device):
-                train_segmenter(
-                    SegmentTrainConfig(
-                        **folders,
-                        **{**settings, **longer},
-                        output=folder,
-                        device=config.device,
-                        split=SPLIT,
-                    )
-                )
+            found: dict[str, Any] = {name: made.make() for name, made in inputs.items()}
+            if arm.longer:
+                found["steps"] = self.longer_steps()[0]
+            if arm.fresh:
+                found["fresh"] = str(self.generator().make())
+            found |= {"output": folder, "device": config.device, "split": SPLIT}
+            with costing(self._cost(folder), config.device) as cost:
+                train(SegmentTrainConfig(**{**settings, **found}), cost.save)
 
         return self.draw.plan(f"segmenter-{arm.name}-{number}", key, build)
 
@@ -390,7 +391,3 @@ class Stages:
         """Remove a segmenter whose scores are kept, and the record of its seconds."""
         shutil.rmtree(made.root, ignore_errors=True)
         self._cost(made.root).unlink(missing_ok=True)
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in sorted(settings.items())}

@@ -46,6 +46,10 @@ class Resampled:
         """Return the paired difference."""
         return Resampled(self.value - other.value, self.sets - other.sets)
 
+    def of(self, index: int) -> Resampled:
+        """Return one of several numbers: of value (D, C) and sets (R, D, C)."""
+        return Resampled(self.value[..., index], self.sets[..., index])
+
     def scaled(self, factor: float) -> Resampled:
         """Return ``factor`` times it."""
         return Resampled(self.value * factor, self.sets * factor)
@@ -151,7 +155,7 @@ class Scores:
     def iou(self, crossed: Crossed) -> Resampled:
         """Return the IoU of each class, mean over the seeds: value (D, C), sets (R, D, C)."""
         vectors = self.vectors
-        value = np.nanmean(_iou(vectors.sum(2)), axis=1) if vectors.size else np.empty(0)
+        value = _mean_over(_iou(vectors.sum(2)), 1)
         if crossed.images is None:
             return Resampled(value, np.repeat(value[None], len(crossed.draws), 0))
         sums = crossed.images.sums(np.moveaxis(vectors, 2, 0))  # (R, D, S, 3, C)
@@ -163,10 +167,25 @@ class Scores:
         value, sets = found.value[..., classes], found.sets[..., classes]
         return Resampled(_mean_over(value, -1), _mean_over(sets, -1))
 
-    def of_class(self, crossed: Crossed, index: int) -> Resampled:
-        """Return the IoU of one class: value (D,), sets (R, D)."""
-        found = self.iou(crossed)
-        return Resampled(found.value[..., index], found.sets[..., index])
+
+def aggregated_jaccard(parts: Counts, crossed: Crossed) -> Resampled:
+    """Return the AJI, the mean over the images and the seeds: value (D,), sets (R, D).
+
+    Args:
+        parts: (D, S, N, 2) numerator and denominator of each image (``jaccard_parts``); an image
+            without objects, real or predicted, does not count.
+        crossed: of the draws and the images.
+    """
+    above, below = np.moveaxis(np.asarray(parts, np.float64), -1, 0)
+    known = below > 0
+    shares = np.where(known, above / np.maximum(below, 1), 0.0)
+    value = _mean_over(np.where(known, shares, np.nan), 2)
+    if crossed.images is None:
+        sets = np.repeat(value[None], len(crossed.draws), 0)
+    else:
+        total, count = (crossed.images.sums(np.moveaxis(x, 2, 0)) for x in (shares, known))
+        sets = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return Resampled(_mean_over(value, 1), _mean_over(sets, 2))
 
 
 def _iou(sums: Any) -> Floats:

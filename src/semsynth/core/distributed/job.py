@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import platform
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -21,19 +21,19 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from semsynth.core.devices import pick_device
-from semsynth.core.distributed.heartbeat import EVERY_SECONDS, HeartbeatThread
+from semsynth.core.distributed.heartbeat import EVERY_SECONDS, Heartbeat, HeartbeatThread
+from semsynth.core.distributed.pace import Pace
 from semsynth.core.distributed.preemption import LocalVote, listening, stop_reason
 from semsynth.core.distributed.rendezvous import (
     RendezvousWatchdog,
     init_process_group_with_names,
     is_connection_error,
-    startup_error,
 )
 from semsynth.core.distributed.run_lock import RunLock, release, wait_until_free
-from semsynth.core.distributed.run_status import Status, new_status
+from semsynth.core.distributed.run_status import Status, new_status, read_status
 from semsynth.core.distributed.stop_vote import StopVote
 from semsynth.core.distributed.watchdog import SLOW_FACTOR, RankWatchdog
 from semsynth.core.errors import Preempted, UserError
@@ -135,6 +135,11 @@ class Job:
         return f"rank {self.rank} on {platform.node()}"
 
     @property
+    def _members(self) -> Mapping[int, Heartbeat]:
+        """The other processes, by rank, as they came to the start."""
+        return {} if self._rendezvous is None else self._rendezvous.members
+
+    @property
     def is_preparing(self) -> bool:
         """Whether the first phase after ``start`` has not been set yet."""
         return self._heartbeat is None or self._heartbeat.me.phase == "preparing"
@@ -161,6 +166,34 @@ class Job:
         """Return what to raise where all processes found the same: one of them prints it."""
         return error if self.is_main else SystemExit(error.status)
 
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        """Check that all processes were started with the same; each gives what it has.
+
+        Args:
+            facts: nested values of JSON; their names are those of messages.
+
+        Raises:
+            UserError: on rank 0; names the first one that differs, and in what.
+            SystemExit: on other ranks.
+        """
+        if self.world == 1:
+            return
+        given: list[Any] = [facts]
+        broadcast_object_list(given)
+        differs = difference_of(facts, given[0])
+        found = gather_object([f"{self.name} was started with {differs}" if differs else ""])
+        others = [line for line in found if line]
+        if others:
+            error = UserError(
+                f"{others[0]}; start all processes with the same command, recipe and data"
+            )
+            raise self.same_error_on_all_ranks(error)
+
+    def pace(self) -> Pace:
+        """Return what finds out which process the others wait for."""
+        names = {rank: member.name for rank, member in self._members.items()}
+        return Pace(self.world, {**names, self.rank: self.name})
+
     def wait_until_free(self) -> None:
         """Make sure that no other job works in the folder; UserError: one does."""
         self.run_on_rank0(lambda: wait_until_free(self.folder))
@@ -180,7 +213,9 @@ class Job:
         self.status = new_status(self.folder, total_steps, self.world)
         token = self.lock.token
         if self.world > 1:
-            self._watchdog = RankWatchdog(self.folder, token, self.rank, self.world, self._stall)
+            self._watchdog = RankWatchdog(
+                self.folder, token, self.rank, self.world, self._stall, self._members
+            )
             self._heartbeat = self._watchdog.heartbeat
         else:
             interval = min(EVERY_SECONDS, self._stall / 8)
@@ -234,6 +269,16 @@ class Job:
         if self.is_main:
             self.status.write(self.folder)
 
+    def record_finished(self, step: int) -> None:
+        """Let the status of a finished run say so: its process may have been killed just before."""
+        if not self.is_main:
+            return
+        with suppress(UserError):
+            status = read_status(self.folder)
+            if status is not None and status.state != "finished":
+                status.state, status.reason, status.step = "finished", "", step
+                status.write(self.folder)
+
     def barrier(self) -> None:
         """Wait until all processes have come here."""
         if self._stop_vote is not None:
@@ -253,6 +298,8 @@ class Job:
             SystemExit: where another rank prints that line.
         """
         raised = None if error is None else self._translate(error)
+        if self._rendezvous is not None:
+            self._rendezvous.begin_ending()
         try:
             if self._heartbeat is not None:
                 self._end(raised)
@@ -266,7 +313,7 @@ class Job:
     def _translate(self, error: BaseException) -> BaseException:
         """Return what to raise for an error: one line where it can be said in one."""
         if self._heartbeat is None:
-            return error if self._rendezvous is None else startup_error(error)
+            return error if self._rendezvous is None else self._rendezvous.diagnose(error)
         raised = self._to_user_error(error, self)
         if raised is not error:
             return raised
@@ -288,3 +335,14 @@ class Job:
             logger.debug(f"stopped at step {self.current_step}: {self.status.reason}")
         if self.is_main and self.lock.is_held():
             self.write_status()
+
+
+def difference_of(mine: Any, theirs: Any, where: str = "") -> str:
+    """Say the first difference of two nested values of JSON from rank 0's; empty: there is none."""
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        for name in sorted(mine.keys() | theirs.keys()):
+            inner = f"{where}.{name}" if where else name
+            if found := difference_of(mine.get(name), theirs.get(name), inner):
+                return found
+        return ""
+    return "" if mine == theirs else f"{where} {mine}, rank 0 with {theirs}"

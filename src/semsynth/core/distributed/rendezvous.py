@@ -2,20 +2,24 @@
 
 Until the rank watchdog begins, a process that waits for others waits in C: Python's handlers of
 signals do not run, and torch's own timeouts do not cover everything (a stranger at the port never
-answers). So a thread watches the time, and the signals.
+answers). So a thread watches the time, the signals, and whether those that came are still there.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from threading import Event, Thread
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch.distributed import (  # type: ignore[attr-defined]
@@ -25,14 +29,28 @@ from torch.distributed import (  # type: ignore[attr-defined]
 )
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from semsynth.core.distributed.heartbeat import Heartbeat
 from semsynth.core.distributed.preemption import is_grace_over, requested
-from semsynth.core.errors import LOST_STATUS, REQUEUE_STATUS, Preempted, RankLost, UserError
-from semsynth.core.version import __version__
+from semsynth.core.errors import (
+    LOST_STATUS,
+    REQUEUE_STATUS,
+    Preempted,
+    RankLost,
+    SilentExit,
+    UserError,
+)
+from semsynth.core.identity import started
+from semsynth.core.version import __version__, source_digest
 
 # How long the processes of a job wait for each other at the start. Tasks of one srun begin within
 # seconds; importing torch from a slow file server may take a minute or two.
 MEETING_SECONDS = 300.0
 _TICK = 0.5
+# A process that all errors have reached ends within seconds of the one that had them. After so many
+# the others say that it is gone.
+GONE_SECONDS = 10.0
+LOOK_SECONDS = 3.0  # between two looks at the processes of this host
+_FEW = 64
 _CONNECTION = re.compile(
     r"connection (closed|reset|refused)|gloo|nccl|broken pipe|timed out|process ?group", re.I
 )
@@ -44,24 +62,114 @@ def is_connection_error(error: BaseException) -> bool:
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and is_connection)
 
 
+@dataclass(frozen=True)
+class Member:
+    """A process that came to the start: what it leaves in the store.
+
+    Attributes:
+        version: of semsynth.
+        source: the digest of its code.
+        host: of the process.
+        pid: its number.
+        started: tells it from others that had its number (``identity``).
+    """
+
+    version: str
+    source: str = ""
+    host: str = ""
+    pid: int = 0
+    started: str = ""
+
+    @classmethod
+    def mine(cls) -> Member:
+        """Return what this process leaves."""
+        return cls(__version__, source_digest(), platform.node(), os.getpid(), started())
+
+    @classmethod
+    def read(cls, text: str) -> Member:
+        """Return what another one left; one of an earlier semsynth left its version alone."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return cls(text)
+
+    def heartbeat(self, rank: int) -> Heartbeat:
+        """Return it as one that has published nothing yet."""
+        return Heartbeat(rank, self.host, self.pid, self.started, beat=-1)
+
+
 class RendezvousWatchdog:
-    """Watches over the start of one process of several; ``stop`` is its end."""
+    """Watches over the start of one process of several; ``stop`` is its end.
+
+    Attributes:
+        members: who has come to the start, by rank, as far as is known.
+    """
 
     def __init__(self) -> None:
         """Begin to watch."""
-        self._me = f"rank {os.environ.get('RANK', '0')} on {platform.node()}"
+        self._rank = int(os.environ.get("RANK", "0"))
+        self._me = f"rank {self._rank} on {platform.node()}"
         self._phase, self._limit, self._waited = "start", float("inf"), 0.0
+        self.members: Mapping[int, Heartbeat] = {}
+        self._gone = 0.0  # for how long one of them is
+        # Ranks of this host that were started, and those of them that run.
+        self._seen, self._here, self._looked = set[int](), set[int](), float("-inf")
+        self._is_meeting = False
         self._stopped = Event()
         self._thread = Thread(target=self._loop, name="rendezvous", daemon=True)
         self._thread.start()
 
-    def begin(self, phase: str, seconds: float) -> None:
-        """Set what is done now, and how long that may take."""
-        self._phase, self._limit, self._waited = phase, seconds, 0.0
+    def begin_meeting(self, place: str) -> None:
+        """The others are waited for; a little longer than by ``_wait``, which can say whom."""
+        self._phase, self._limit = f"meeting the others at {place}", MEETING_SECONDS + 15
+        self._waited, self._is_meeting = 0.0, True
 
     def begin_preparing(self, stall_seconds: float) -> None:
         """All have met: what comes before the training may take as long as a stalled step."""
-        self.begin("preparing", max(MEETING_SECONDS, stall_seconds))
+        self._phase, self._limit = "preparing", max(MEETING_SECONDS, stall_seconds)
+        self._waited, self._is_meeting = 0.0, False
+
+    def begin_ending(self) -> None:
+        """The others may end now: nobody is looked for any more."""
+        self.members, self._is_meeting = {}, False
+
+    def diagnose(self, error: BaseException) -> BaseException:
+        """Return what to raise for an error of the start; one line if other ranks caused it."""
+        found = startup_error(error)
+        if not isinstance(found, RankLost):
+            return found
+        for _ in range(int(GONE_SECONDS / _TICK)):
+            if gone := self._missing():
+                line = self._line(gone)
+                if self._reports(gone):
+                    return RankLost(line)
+                return SilentExit(LOST_STATUS, line, reported=False)
+            time.sleep(_TICK)
+        return found
+
+    def _missing(self) -> list[Heartbeat]:
+        """Return who came to the start, and is gone (of this host; of others it cannot be seen)."""
+        gone = [member for member in self.members.values() if member.is_dead]
+        if self._is_meeting:
+            if time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._here, self._looked = ranks_here(), time.monotonic()
+                self._seen |= self._here
+            lost = self._seen - self._here - self.members.keys()
+            gone += [Heartbeat(rank, platform.node(), 0, "", beat=-1) for rank in sorted(lost)]
+        return gone
+
+    def _line(self, gone: Sequence[Heartbeat]) -> str:
+        process = f" (process {gone[0].pid})" if gone[0].pid else ""
+        return (
+            f"{gone[0].name} died while the run was starting{process}; its own last line, or the "
+            "batch system's, may say why; start again"
+        )
+
+    def _reports(self, gone: Sequence[Heartbeat]) -> bool:
+        """Return whether this process prints the line: the lowest rank of its host that is left."""
+        here = {r for r, member in self.members.items() if member.host == platform.node()}
+        left = (here | self._seen) - {member.rank for member in gone}
+        return self._rank == min({*left, self._rank})
 
     def stop(self) -> None:
         """End: the rank watchdog takes over, or the run ends."""
@@ -74,14 +182,41 @@ class RendezvousWatchdog:
             if is_grace_over():
                 line = f"stopped before the first step ({requested()})"
                 self._end(f"{line}, while it waited in '{self._phase}'", REQUEUE_STATUS)
+            gone = self._missing()
+            self._gone = self._gone + _TICK if gone else 0.0
+            if gone and self._gone > GONE_SECONDS:
+                self._end_without(gone)
             if self._waited > self._limit:
                 how = f"hangs in '{self._phase}' for {self._limit:.0f} seconds"
                 self._end(f"{how}; the others' own lines may say why; start again", LOST_STATUS)
+
+    def _end_without(self, gone: Sequence[Heartbeat]) -> None:
+        if self._stopped.is_set() or not (self.members or self._is_meeting):
+            return
+        if self._reports(gone):
+            print(f"error: {self._line(gone)}", file=sys.stderr, flush=True)
+        os._exit(LOST_STATUS)
 
     def _end(self, line: str, status: int) -> None:
         if not self._stopped.is_set():
             print(f"error: {self._me}: {line}", file=sys.stderr, flush=True)
             os._exit(status)
+
+
+def ranks_here() -> set[int]:
+    """Return the ranks of this job that were started on this host and run, by their environments.
+
+    So one that dies before it comes to the start is missed sooner than one that never began.
+    """
+    wanted = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")}
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            env = process.environ()
+            rank = env.get("RANK", "")
+            if rank.isdecimal() and all(env.get(name) == v for name, v in wanted.items()):
+                found.add(int(rank))
+    return found
 
 
 def init_process_group_with_names(
@@ -104,20 +239,25 @@ def init_process_group_with_names(
     if dist.is_initialized() or not all(env.get(name) for name in needed):
         return
     rank, world = int(env["RANK"]), int(env["WORLD_SIZE"])
-    # A little longer than `_wait`, which can say who is missing.
     place = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
-    watchdog.begin(f"meeting the others at {place}", MEETING_SECONDS + 15)
-    store = TCPStore(
-        env["MASTER_ADDR"],
-        int(env["MASTER_PORT"]),
-        world,
-        # torchrun has a store already.
-        is_master=rank == 0 and env.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        timeout=timedelta(seconds=MEETING_SECONDS),
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
-    _wait(store, rank, world)
+    watchdog.begin_meeting(place)
+    agent_has_store = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        store = TCPStore(
+            env["MASTER_ADDR"],
+            int(env["MASTER_PORT"]),
+            world,
+            # torchrun has a store already.
+            is_master=rank == 0 and not agent_has_store,
+            timeout=timedelta(seconds=MEETING_SECONDS),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+        _wait(store, rank, world, watchdog)
+    except DistError as error:
+        if rank == 0 or agent_has_store:
+            raise
+        raise _without_rank0(error, place, rank) from error
     store.set_timeout(timeout)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
@@ -126,8 +266,22 @@ def init_process_group_with_names(
     )  # fmt: skip
 
 
-def _wait(store: Store, rank: int, world: int) -> None:
-    """Wait until all have come.
+def _without_rank0(error: BaseException, place: str, rank: int) -> BaseException:
+    """Return what to raise where rank 0, which has the store, does not answer (any more)."""
+    text, me = str(error).splitlines()[0], f"rank {rank} on {platform.node()}"
+    if requested():  # rank 0 received the signal too, and has ended sooner
+        return Preempted(f"{me} stopped before the first step ({requested()}); start again")
+    how = "died before all had met"
+    if "timed out" in text:
+        how = f"did not come to the start within {MEETING_SECONDS:.0f} seconds"
+    return RankLost(
+        f"rank 0 {how}, says {me}: nothing answers at {place}; its own last line, or the batch "
+        "system's, may say why; start again"
+    )
+
+
+def _wait(store: Store, rank: int, world: int, watchdog: RendezvousWatchdog | None = None) -> None:
+    """Wait until all have come; the watchdog learns who they are.
 
     Raises:
         UserError: another process has this number, or there is no such number; or, on the lowest
@@ -144,11 +298,15 @@ def _wait(store: Store, rank: int, world: int) -> None:
             f"{me}: another process of this job has the same RANK; this one stops: give each its "
             f"own, from 0 to {world - 1}"
         )
-    store.set(keys[rank], __version__)
+    store.set(keys[rank], json.dumps(asdict(Member.mine())))
+    found: dict[int, Member] = {}
     # Asked, not waited for: PyTorch warns of each second that a wait is in vain.
     for _ in range(int(MEETING_SECONDS / _TICK)):
-        if store.check(keys):
-            _check_versions([store.get(key).decode() for key in keys], rank)
+        found |= _came(store, [other for other in range(world) if other not in found], world)
+        if watchdog is not None:
+            watchdog.members = {r: member.heartbeat(r) for r, member in found.items() if r != rank}
+        if len(found) == world:
+            _check_same_code(store, [found[other] for other in range(world)], rank)
             return
         if requested():
             break
@@ -169,16 +327,40 @@ def _wait(store: Store, rank: int, world: int) -> None:
         )
 
 
-def _check_versions(versions: Sequence[str], rank: int) -> None:
-    if len(set(versions)) == 1:
+def _came(store: Store, missing: Sequence[int], world: int) -> dict[int, Member]:
+    """Return those of the missing that have come by now."""
+    if store.check([f"here/{rank}" for rank in missing]):
+        came = missing
+    else:  # one by one where there are few: one that came may die before the last one comes
+        few = missing if world <= _FEW else ()
+        came = [rank for rank in few if store.check([f"here/{rank}"])]
+    return {rank: Member.read(store.get(f"here/{rank}").decode()) for rank in came}
+
+
+def _check_same_code(store: Store, members: Sequence[Member], rank: int) -> None:
+    """Raise on rank 0 a UserError, on others SystemExit, if they do not run the same code."""
+    codes = [(member.version, member.source) for member in members]
+    know = store.add("know all", 1)
+    if len(set(codes)) == 1:
         return
     if rank:
         raise SystemExit(UserError.status)
-    other = next(number for number, version in enumerate(versions) if version != versions[0])
-    raise UserError(
-        f"rank 0 is of semsynth {versions[0]}, rank {other} of {versions[other]}; install the same "
-        "version on all nodes"
-    )
+    for _ in range(int(GONE_SECONDS / _TICK)):  # the store ends with rank 0
+        if know >= len(members):
+            break
+        time.sleep(_TICK)
+        know = store.add("know all", 0)
+    other = next(number for number, code in enumerate(codes) if code != codes[0])
+    mine, theirs = members[0], members[other]
+    where = f"rank {other} on {theirs.host}" if theirs.host else f"rank {other}"
+    if mine.version != theirs.version:
+        what = f"rank 0 is of semsynth {mine.version}, {where} of {theirs.version}"
+    else:
+        what = (
+            f"rank 0 and {where} are both of semsynth {mine.version}, but their code differs "
+            f"(digests {mine.source} and {theirs.source})"
+        )
+    raise UserError(f"{what}; install the same version on all nodes")
 
 
 def _ranks(ranks: Sequence[int]) -> str:

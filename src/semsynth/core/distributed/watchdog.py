@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +58,15 @@ class PeerState:
 class RankWatchdog:
     """Watches the other ranks, in the thread that publishes this one's heartbeat."""
 
-    def __init__(self, run: Path, token: str, rank: int, world: int, stall_seconds: float) -> None:
+    def __init__(
+        self,
+        run: Path,
+        token: str,
+        rank: int,
+        world: int,
+        stall_seconds: float,
+        members: Mapping[int, Heartbeat] | None = None,
+    ) -> None:
         """Publish the first heartbeat; start ``heartbeat`` once all have done so.
 
         Args:
@@ -66,6 +75,7 @@ class RankWatchdog:
             rank: of this process.
             world: processes.
             stall_seconds: after which silence, or steps that do not continue, end the job.
+            members: who came to the start, by rank: one may die before its first heartbeat.
         """
         interval = min(EVERY_SECONDS, stall_seconds / 8)
         self._run, self._token, self._stall = run, token, stall_seconds
@@ -73,7 +83,9 @@ class RankWatchdog:
         self._decision_lock = Lock()  # held by the one thread that finds out why the job ends
         self.heartbeat = HeartbeatThread(run, token, rank, interval, self._on_beat)
         self.me = self.heartbeat.me
-        self._peers: dict[int, PeerState] = {rank: PeerState(replace(self.me))}
+        known = {**(members or {}), rank: replace(self.me)}
+        watched = (rank, *self._others)
+        self._peers = {r: PeerState(known[r]) for r in watched if r in known}
 
     def diagnose(self, error: BaseException) -> BaseException:
         """Return what to raise when the connection to the others broke: which rank is missing.
@@ -130,6 +142,8 @@ class RankWatchdog:
         for rank in (self.me.rank, *self._others):
             found = replace(self.me) if rank == self.me.rank else self._read(rank)
             peer = self._peers.get(rank)
+            if found is None and peer is not None and peer.beat.beat < 0:
+                found = peer.beat  # it came, and has published nothing yet
             if found is None:
                 continue
             if peer is None:
@@ -205,7 +219,9 @@ class RankWatchdog:
         if beat.error or beat.is_finished or not beat.is_dead:
             return False
         last = self._read(beat.rank)  # what it published before it went
-        return last is not None and not (last.error or last.is_finished)
+        if last is None:
+            return beat.beat < 0  # nothing
+        return not (last.error or last.is_finished)
 
     def _idle_limit(self, beat: Heartbeat) -> float:
         if beat.phase in UNTIMED_PHASES:

@@ -11,8 +11,9 @@ from typing import Any
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
+from semsynth.core.outputs import read_result
 from semsynth.data.content import digest_json
-from semsynth.evaluation.report.per_mask import GALLERY, PerMask
+from semsynth.evaluation.report.per_mask import GALLERY, PER_MASK, PerMask
 
 REPORT_JSON = "report.json"
 Json = dict[str, Any]
@@ -198,7 +199,7 @@ def read_reports(paths: Sequence[Path]) -> list[ComparedReport]:
         file = folder / REPORT_JSON
         if not file.is_file():
             raise UserError(f"{file}: no such file; give the --output of semsynth evaluate")
-        content = read_json(file)
+        content = read_result(file, (PER_MASK, GALLERY))
         if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
             raise UserError(f"{file}: is not a report of semsynth evaluate")
         try:

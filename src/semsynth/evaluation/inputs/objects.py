@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from semsynth.core.logging import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array
@@ -13,6 +11,7 @@ from semsynth.evaluation.inputs.image_set import PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.inputs.mask_set import PreparedMasks
 from semsynth.evaluation.inputs.resized import ResizedImages
+from semsynth.evaluation.metrics.instances import classes_with_objects
 
 Place = tuple[PreparedDataset, str, str]
 
@@ -32,26 +31,15 @@ def read_instances(inputs: Inputs, stem: str) -> Array | None:
 def object_classes(inputs: Inputs) -> list[int]:
     """Return the ids of the classes that have objects; empty unless all masks have instance maps.
 
-    Those that the labels call things. Where they name none, the classes most of whose pixels are
-    of an object.
+    As ``classes_with_objects``.
     """
-    stems, labels = inputs.masks_order, inputs.labels
+    stems, labels, masks = inputs.masks_order, inputs.labels, inputs.masks
     known = labels is not None and all(any(_with_instances(inputs, s)) for s in stems)
-    if labels is None or not known:
+    if labels is None or masks is None or not known:
         return []
-    things = [label.id for label in labels.trainable if label.thing]
-    if things:
-        return things
-    size = labels.max_id + 1
-    pixels, of_objects = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    for stem in progress(stems, "classes with objects", unit="mask"):
-        assert inputs.masks is not None
-        mask, instances = inputs.masks.read_mask(stem), read_instances(inputs, stem)
-        assert instances is not None
-        pixels += np.bincount(mask.ravel(), minlength=size)
-        of_objects += np.bincount(mask[instances > 0], minlength=size)
-    found = (2 * of_objects > pixels).nonzero()[0].tolist()
-    return [i for i in found if i != labels.ignore_id]
+    bar = progress(stems, "classes with objects", unit="mask")
+    maps = ((masks.read_mask(stem), read_instances(inputs, stem)) for stem in bar)
+    return classes_with_objects(labels, ((mask, x) for mask, x in maps if x is not None))
 
 
 def _with_instances(inputs: Inputs, stem: str) -> Iterator[Place]:

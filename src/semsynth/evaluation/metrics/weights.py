@@ -6,7 +6,10 @@ the file came: by a flag, from a cache or by a download.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semsynth.core.errors import Unavailable, UserError
-from semsynth.core.files import atomic_path, sha256_file
-from semsynth.core.logging import progress_bar
+from semsynth.core.files import atomic_path, require_writable, sha256_file
+from semsynth.core.logging import logger, progress_bar
 
 _TIMEOUT_S = 15
 _CHUNK = 1 << 20
@@ -116,7 +119,8 @@ ALL = (INCEPTION, ALEXNET, VGG16, LPIPS_ALEX, LPIPS_VGG)
 def cache_folder() -> Path:
     """Return the folder of downloads, ``$XDG_CACHE_HOME/semsynth`` or ``~/.cache/semsynth``."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "semsynth"
+    # Unlike Path.home, it has an answer for a user whom the machine does not know.
+    return Path(base or os.path.expanduser("~/.cache")) / "semsynth"
 
 
 def check_weights_folder(folder: Path | None) -> None:
@@ -171,7 +175,7 @@ def find_weights(
         raise Unavailable(
             f"needs {weights.file}: give it with {weights.flag} or --weights, or allow --download"
         )
-    target = cache_folder() / weights.file
+    target = _download_folder() / weights.file
     try:
         _download(weights, target)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
@@ -185,6 +189,18 @@ def find_weights(
 
 def _named(folder: Path, weights: PublicWeights) -> Iterator[Path]:
     return (folder / name for name in weights.names if (folder / name).is_file())
+
+
+def _download_folder() -> Path:
+    """Return the cache, or, where that cannot be written, a folder that goes with this process."""
+    folder = cache_folder()
+    try:
+        require_writable(folder)
+    except UserError:
+        logger.warning(f"{folder}: cannot be written; what is downloaded is not kept")
+        folder = Path(tempfile.mkdtemp(prefix="semsynth-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _torch_folder() -> Path:

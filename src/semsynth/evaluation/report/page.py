@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from semsynth.core.files import write_json, write_text
+from semsynth.core.outputs import write_result
 from semsynth.data.labels import LabelSet, hex_color
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.config import EvaluateConfig
@@ -31,7 +32,7 @@ from semsynth.evaluation.report.gallery import (
     strips,
 )
 from semsynth.evaluation.report.per_image import PER_IMAGE_CSV, ImageScores, write_per_image
-from semsynth.evaluation.report.per_mask import GALLERY
+from semsynth.evaluation.report.per_mask import GALLERY, PER_MASK
 from semsynth.evaluation.report.summary import summary_table
 
 __all__ = ["REPORT_HTML", "REPORT_JSON", "Album", "Sources", "data_uri", "fill_template", "render"]
@@ -88,7 +89,7 @@ def write_report(report: Json, sources: Sources, config: EvaluateConfig) -> None
     ]
     write_json(config.output / GALLERY, shown)
     write_text(config.output / REPORT_HTML, render(report, album, sources.curves))
-    write_json(config.output / REPORT_JSON, report)
+    write_result(config.output, REPORT_JSON, report, (PER_MASK, GALLERY))
 
 
 def _saved(image: Shown) -> dict[str, str]:

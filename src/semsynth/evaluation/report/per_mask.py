@@ -18,6 +18,7 @@ from semsynth.evaluation.partial_results import PartialResults
 
 Array = npt.NDArray[Any]
 PER_MASK, GALLERY = "per_mask.npz", "gallery.json"
+REMEDY = "run semsynth evaluate again for this report"
 FORMAT = 1
 SETS = ("generated", "real", "mean_colours")
 # Metrics that are means over the masks, and where their values by mask are (``PartialResults``).
@@ -113,19 +114,18 @@ class PerMask:
             UserError: it is missing, damaged, or of another version.
         """
         path = folder / PER_MASK
-        remedy = "run semsynth evaluate again for this report"
         if not path.is_file():
             raise UserError(
-                f"{path}: no such file, and reports are compared mask by mask; {remedy}"
+                f"{path}: no such file, and reports are compared mask by mask; {REMEDY}"
             )
         try:
             with np.load(path, allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files}
             if int(arrays.pop("format")) != FORMAT:
-                raise UserError(f"{path}: is of another version of semsynth; {remedy}")
+                raise UserError(f"{path}: is of another version of semsynth; {REMEDY}")
             words = {name: arrays.pop(name).tolist() for name in _WORDS}
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); {remedy}") from None
+            raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from None
         return cls(**words, vectors=_named(arrays, "vectors_"), values=_named(arrays, "values_"))
 
 

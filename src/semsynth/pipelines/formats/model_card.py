@@ -11,7 +11,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from PIL import Image, ImageDraw
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_bytes, read_json, write_bytes
+from semsynth.core.files import read_bytes, write_bytes
+from semsynth.core.outputs import read_result
 from semsynth.data.hub_files import hub_licence
 from semsynth.data.labels import LabelSet, hex_color
 from semsynth.diffusion.config import count_of
@@ -331,7 +332,7 @@ def read_scores(path: str | Path, checkpoint_sha256: str) -> dict[str, Any]:
     """
     path = Path(path)
     path = path / "report.json" if path.is_dir() else path
-    report = read_json(path)
+    report = read_result(path)
     if not isinstance(report, dict) or not isinstance(report.get("metrics"), dict):
         raise UserError(f"{path}: is not a report of semsynth evaluate")
     if not checkpoint_sha256 or report.get("checkpoint") != checkpoint_sha256:

@@ -95,12 +95,13 @@ export class Api {
     return this.#withMask("api/save", request, mask);
   }
 
-  /** One image. `mask` and `region` are PNG bytes. */
-  async generate(request, mask, region, signal) {
+  /** One image. `maps`: PNG bytes of the mask, of what is made anew, and of the objects, or null. */
+  async generate(request, maps, signal) {
     const body = new FormData();
     body.append("request", JSON.stringify(request));
-    body.append("mask", new Blob([mask], { type: "image/png" }), "mask.png");
-    if (region) body.append("region", new Blob([region], { type: "image/png" }), "region.png");
+    for (const [name, map] of Object.entries(maps)) {
+      if (map) body.append(name, new Blob([map], { type: "image/png" }), `${name}.png`);
+    }
     const answer = await this.#fetch("api/generate", { body, signal });
     return {
       blob: await answer.blob(),

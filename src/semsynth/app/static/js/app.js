@@ -8,7 +8,7 @@ import { dialogs, showError, tabs, theme } from "./chrome.js";
 import { $ } from "./dom.js";
 import { Generator } from "./generator.js";
 import { Hands } from "./hands.js";
-import { Bounds, IdMap, pack, unpack } from "./idmap.js";
+import { IdMap } from "./idmap.js";
 import { ImagePanel } from "./image-panel.js";
 import { Keys } from "./keys.js";
 import { LabelTable } from "./labels.js";
@@ -86,7 +86,7 @@ class Studio {
 
   #committed() {
     this.#steps();
-    this.#saveMask();
+    this.saveMask();
     if (!this.quiet && this.state) this.generator.committed(this.released);
     this.#stale();
   }
@@ -219,7 +219,7 @@ class Studio {
   }
 
   /** A mask in place of the one that is drawn. `item` of the data: its image lies below. */
-  open(width, height, ids, item = null) {
+  open(width, height, ids, item = null, numbers = undefined) {
     const source = item && item.image !== false ? { id: item.id, name: item.stem, path: `api/data/${item.id}/image` } : null;
     const changed = { keep: null, maskSource: item?.id ?? null, source };
     if (!source) changed.useSource = false;
@@ -227,7 +227,7 @@ class Studio {
     this.settings.set(changed);
     this.quiet = false;
     this.#loadSource();
-    this.document.replace(new IdMap(width, height, ids));
+    this.document.replace(new IdMap(width, height, ids, numbers));
   }
 
   async #loadSource() {
@@ -308,11 +308,10 @@ class Studio {
 
   // ---- start, and what survives a reload
 
-  async #saveMask() {
-    const { map } = this.document;
-    const bounds = new Bounds().add(0, 0, map.width - 1, map.height - 1);
-    const stored_ = { width: map.width, height: map.height, ids: pack(map.ids, map.width, bounds) };
-    if (this.session) this.session.save("mask", stored_);
+  saveMask() {
+    const { map, placed, last } = this.document;
+    this.session?.save("mask", map.packed());
+    this.session?.save("objects", { placed: [...placed], last });
   }
 
   async start() {
@@ -338,6 +337,7 @@ class Studio {
     this.document.history.done = [];
     this.#steps();
     document.body.dataset.ready = "true";
+    this.browse.checkPlaced();
   }
 
   async #state() {
@@ -357,8 +357,10 @@ class Studio {
   async #restore() {
     const mask = await this.session.load("mask");
     if (!mask) return false;
-    const map = new IdMap(mask.width, mask.height);
-    unpack(mask.ids, map.ids, map.width, new Bounds().add(0, 0, map.width - 1, map.height - 1));
+    const map = IdMap.unpacked(mask);
+    const { placed, last } = (await this.session.load("objects")) ?? { placed: [], last: 0 };
+    this.document.last = last;
+    for (const [number, of] of placed) this.document.placed.set(number, of);
     this.document.replace(map);
     await this.strip.load(await this.session.load("strip"));
     const result = await this.session.load("result");

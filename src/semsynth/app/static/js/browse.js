@@ -47,13 +47,31 @@ export class Browse {
     $("data-split").addEventListener("change", () => this.#data());
     $("data-class").addEventListener("change", () => this.#data());
     $("objects-class").addEventListener("change", () => this.#objects());
+    $("object-pixels").addEventListener("change", () => studio.settings.set({ objectPixels: $("object-pixels").checked }));
+    $("object-strength").addEventListener("change", () => studio.settings.set({ objectStrength: Number($("object-strength").value) }));
+    $("object-strength").addEventListener("input", () => this.#strength(Number($("object-strength").value)));
+    studio.settings.addEventListener("change", () => this.#pixels());
+  }
+
+  #strength(value) {
+    document.querySelector("output[for=object-strength]").textContent = `${value}%`;
+  }
+
+  #pixels() {
+    const { objectPixels, objectStrength } = this.studio.settings;
+    $("object-pixels").checked = objectPixels;
+    $("object-strength").value = objectStrength;
+    $("object-strength").disabled = !objectPixels;
+    this.#strength(objectStrength);
   }
 
   /** The data set of the server is known, or that there is none. */
   list() {
     const { state, labels } = this.studio;
     const none = "No data set is open: start with semsynth app --data PREPARED.";
-    for (const id of ["data-filter", "objects-filter", "data-list", "objects-list"]) $(id).hidden = !state.data;
+    for (const id of ["data-filter", "objects-filter", "data-list", "objects-list", "objects-pixels"]) {
+      $(id).hidden = !state.data;
+    }
     if (!state.data) {
       $("data-note").textContent = $("objects-note").textContent = none;
       return;
@@ -95,7 +113,7 @@ export class Browse {
 
   async #objects() {
     const page = await this.objects.reset({ class: $("objects-class").value });
-    return this.#came(page, "objects", ["Drag one to the mask; or choose it, then click where it goes (Escape: none)"]);
+    return this.#came(page, "objects", ["Drag one to the mask or the image; or choose it, then click where it goes (Escape: none)"]);
   }
 
   /** Tell what a page says; returns whether it is complete. */
@@ -144,10 +162,42 @@ export class Browse {
     try {
       const blob = await api.blob(`api/data/${item.id}/mask`, { parameters: { model: settings.model } });
       const { width, height, ids } = await decodeIds(new Uint8Array(await blob.arrayBuffer()));
-      this.studio.open(width, height, ids, item);
+      this.studio.open(width, height, ids, item, await this.#numbers(item));
     } catch (error) {
       this.studio.complain(error);
     }
+  }
+
+  /** The objects of a mask of the data, where the model sees their borders. */
+  async #numbers(item) {
+    if (!item.instances || !this.studio.model.instance_edges) return undefined;
+    const blob = await this.studio.api.blob(`api/data/${item.id}/instances`);
+    const { ids } = await decodeIds(new Uint8Array(await blob.arrayBuffer()));
+    const { document: map } = this.studio;
+    const first = map.last;
+    for (const id of ids) map.last = Math.max(map.last, first + id);
+    return Uint32Array.from(ids, (id) => id && first + id);
+  }
+
+  /** After a reload: objects that the server does not have any more stay as class and shape. */
+  async checkPlaced() {
+    const { document: map, api } = this.studio;
+    const ids = [...new Set([...map.placed.values()].map(({ id }) => id))];
+    const missing = async (id) => {
+      try {
+        await api.blob(`api/objects/${id}/mask`);
+      } catch (error) {
+        return error.status === 404;
+      }
+      return false;
+    };
+    // A server that was started anew looks for them first.
+    const gone = await Promise.all(ids.map(missing));
+    if (!gone.includes(true)) return;
+    for (const [number, { id }] of map.placed) if (gone[ids.indexOf(id)]) map.placed.delete(number);
+    this.studio.saveMask();
+    const line = "The data that are open do not have all objects of this mask: of those, class and shape stay.";
+    this.studio.complain(new Error(line));
   }
 
   #object(object) {
@@ -164,9 +214,11 @@ export class Browse {
     return make("li", {}, button);
   }
 
-  /** The object's pixels as spans around its middle. */
+  /** The object's pixels: as spans around its middle, and as they look. */
   async #take(object, button) {
-    const blob = await this.studio.api.blob(`api/objects/${object.id}/mask`, { parameters: { model: this.studio.settings.model } });
+    const { api, settings } = this.studio;
+    const [blob, shown] = await Promise.all(["mask", "picture"].map((what) =>
+      api.blob(`api/objects/${object.id}/${what}`, { parameters: { model: settings.model } })));
     const { width, height, ids } = await decodeIds(new Uint8Array(await blob.arrayBuffer()));
     const spans = [];
     for (let y = 0; y < height; y++) {
@@ -177,7 +229,9 @@ export class Browse {
         spans.push([y - (height >> 1), start - (width >> 1), x - 1 - (width >> 1)]);
       }
     }
-    this.studio.take({ id: object.class, spans });
+    const picture = await createImageBitmap(shown);
+    const [top, left] = [-(height >> 1), -(width >> 1)];
+    this.studio.take({ id: object.class, object: object.id, spans, top, left, picture });
     for (const other of $("objects-list").querySelectorAll("button")) other.setAttribute("aria-pressed", other === button);
   }
 

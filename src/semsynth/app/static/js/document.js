@@ -1,4 +1,5 @@
-// The mask that is drawn: an id map, what was touched since the rest was locked, undo and redo.
+// The mask that is drawn: an id map, objects with pixels of their own, what was touched since the
+// rest was locked, undo and redo.
 // No DOM. Events: "draw" {bounds}, "commit" {}, "size" {}.
 
 import { Bounds, IdMap, pack, unpack } from "./idmap.js";
@@ -36,7 +37,16 @@ export class MaskDocument extends EventTarget {
   constructor(map) {
     super();
     this.history = new History();
+    this.placed = new Map(); // number to {id, top, left}: objects of the shelf on the map
+    this.last = 0; // the number that was given last
     this.#take(map);
+  }
+
+  /** A number for a new object; `of`: {id, top, left} where it has the pixels of one of the shelf. */
+  number(of = null) {
+    this.last++;
+    if (of) this.placed.set(this.last, of);
+    return this.last;
   }
 
   #take(map) {
@@ -65,17 +75,19 @@ export class MaskDocument extends EventTarget {
   /** Start one step: all spans until `commit` are undone together. */
   begin() {
     if (this.before) this.commit();
-    this.before = { ids: this.map.ids.slice(), touched: this.touched.slice() };
+    const { ids, numbers } = this.map;
+    this.before = { ids: ids.slice(), numbers: numbers.slice(), touched: this.touched.slice() };
     this.bounds = new Bounds();
   }
 
-  /** Set pixels x0..x1 of row y; what is outside of the map is ignored. */
-  span(y, x0, x1, id) {
+  /** Set pixels x0..x1 of row y, which are of an object or of none; outside of the map: ignored. */
+  span(y, x0, x1, id, number = 0) {
     x0 = Math.max(0, x0);
     x1 = Math.min(this.width - 1, x1);
     if (y < 0 || y >= this.height || x1 < x0) return;
     const row = y * this.width;
     this.map.ids.fill(id, row + x0, row + x1 + 1);
+    this.map.numbers.fill(number, row + x0, row + x1 + 1);
     this.touched.fill(255, row + x0, row + x1 + 1);
     this.bounds.add(x0, y, x1, y);
     (this.dirty ??= new Bounds()).add(x0, y, x1, y);
@@ -96,11 +108,13 @@ export class MaskDocument extends EventTarget {
     this.before = null;
     if (!before || this.bounds.empty) return false;
     const { bounds, width } = this;
+    const { ids, numbers } = this.map;
+    const packed = (...planes) => planes.map((plane) => pack(plane, width, bounds));
     this.history.push({
       bounds,
       since: this.since,
-      before: [pack(before.ids, width, bounds), pack(before.touched, width, bounds)],
-      after: [pack(this.map.ids, width, bounds), pack(this.touched, width, bounds)],
+      before: packed(before.ids, before.numbers, before.touched),
+      after: packed(ids, numbers, this.touched),
     });
     this.#tell("commit", { bounds });
     return true;
@@ -110,6 +124,7 @@ export class MaskDocument extends EventTarget {
   cancel() {
     if (!this.before) return;
     this.map.ids.set(this.before.ids);
+    this.map.numbers.set(this.before.numbers);
     this.touched.set(this.before.touched);
     this.before = this.dirty = null;
     if (!this.bounds.empty) this.#tell("draw", { bounds: this.bounds });
@@ -118,9 +133,9 @@ export class MaskDocument extends EventTarget {
   /** Put another map in its place, of any size; one step of undo. */
   replace(map) {
     this.cancel();
-    const old = this.#whole();
+    const old = this.map.packed();
     this.#take(map);
-    this.history.push({ old, new: this.#whole() });
+    this.history.push({ old, new: map.packed() });
     this.#tell("size");
     this.#tell("commit", { bounds: this.#all() });
   }
@@ -129,28 +144,30 @@ export class MaskDocument extends EventTarget {
     return new Bounds().add(0, 0, this.width - 1, this.height - 1);
   }
 
-  #whole() {
-    return { width: this.width, height: this.height, ids: pack(this.map.ids, this.width, this.#all()) };
-  }
-
   #apply(step, side) {
     if (!step) return false;
     if (step.bounds) {
-      const [ids, touched] = step[side === "old" ? "before" : "after"];
-      const now = step.since === this.since ? null : this.map.ids.slice();
+      const [ids, numbers, touched] = step[side === "old" ? "before" : "after"];
+      const now = step.since === this.since ? null : this.map.copy();
       unpack(ids, this.map.ids, this.width, step.bounds);
+      unpack(numbers, this.map.numbers, this.width, step.bounds);
       if (!now) unpack(touched, this.touched, this.width, step.bounds);
-      else this.map.ids.forEach((id, i) => id !== now[i] && (this.touched[i] = 255));
+      else this.#touchChanged(now);
       this.#tell("draw", { bounds: step.bounds });
     } else {
-      const { width, height, ids } = step[side];
-      const map = new IdMap(width, height);
-      this.#take(map);
-      unpack(ids, map.ids, width, this.#all());
+      this.#take(IdMap.unpacked(step[side]));
       this.#tell("size");
     }
     this.#tell("commit", { bounds: step.bounds ?? this.#all() });
     return true;
+  }
+
+  /** What differs from an earlier map counts as touched. */
+  #touchChanged({ ids, numbers }) {
+    const { map, touched } = this;
+    for (let i = 0; i < touched.length; i++) {
+      if (map.ids[i] !== ids[i] || map.numbers[i] !== numbers[i]) touched[i] = 255;
+    }
   }
 
   undo() {

@@ -43,6 +43,21 @@ export class Generator extends EventTarget {
     return { ...request, ...changes };
   }
 
+  /**
+   * The map of objects that goes with a mask, or null where it says nothing to the server: for
+   * models that see borders of objects, and objects of the shelf, which are added to the request.
+   */
+  #objects(map, request) {
+    const { settings, models, document } = this.studio;
+    const { numbers, plane } = map.objects();
+    const placed = numbers.flatMap((number, i) => {
+      const of = document.placed.get(number);
+      return of && settings.objectPixels ? [{ number: i + 1, ...of }] : [];
+    });
+    if (placed.length) Object.assign(request, { objects: placed, object_strength: settings.objectStrength / 100 });
+    return placed.length || (numbers.length && models.get(request.model).instance_edges) ? plane : null;
+  }
+
   /** Ask for an image; null where a newer request of the lane took its place. */
   async ask(lane, quality, changes = {}) {
     this.lanes.get(lane)?.abort.abort();
@@ -53,10 +68,12 @@ export class Generator extends EventTarget {
     try {
       const { document } = this.studio;
       const map = document.map.copy();
+      const objects = this.#objects(map, request);
       const region = request.keep ? await encodeGrey(map.width, map.height, document.touched) : null;
+      const instances = objects && (await encodeGrey(map.width, map.height, objects));
       const mask = await encodeGrey(map.width, map.height, map.ids);
       if (own.abort.signal.aborted) return null;
-      const answer = await this.studio.api.generate(request, mask, region, own.abort.signal);
+      const answer = await this.studio.api.generate(request, { mask, region, instances }, own.abort.signal);
       const bitmap = await createImageBitmap(answer.blob);
       if (this.lanes.get(lane) !== own) return null;
       return { ...answer, bitmap, map, request, quality };

@@ -1,4 +1,5 @@
-// An id map: one class id for each pixel, in rows. No colours, no DOM.
+// An id map: one class id for each pixel, in rows, and the number of the object that it belongs to.
+// No colours, no DOM.
 
 /** A rectangle that grows: pixels left..right and top..bottom, both inclusive; empty at first. */
 export class Bounds {
@@ -32,13 +33,16 @@ export class Bounds {
   }
 }
 
-/** Ids of 0 to 65,535. */
+/** Ids of 0 to 65,535; numbers of objects, 0 where none is known. */
 export class IdMap {
-  constructor(width, height, ids = new Uint16Array(width * height)) {
-    if (ids.length !== width * height) throw new Error(`${ids.length} ids for ${width}x${height}`);
+  constructor(width, height, ids = new Uint16Array(width * height), numbers = new Uint32Array(width * height)) {
+    for (const { length } of [ids, numbers]) {
+      if (length !== width * height) throw new Error(`${length} ids for ${width}x${height}`);
+    }
     this.width = width;
     this.height = height;
     this.ids = ids;
+    this.numbers = numbers;
   }
 
   static filled(width, height, id) {
@@ -48,7 +52,7 @@ export class IdMap {
   }
 
   copy() {
-    return new IdMap(this.width, this.height, this.ids.slice());
+    return new IdMap(this.width, this.height, this.ids.slice(), this.numbers.slice());
   }
 
   inside(x, y) {
@@ -68,21 +72,37 @@ export class IdMap {
     return found;
   }
 
-  /** The map in another size, by the nearest pixel. */
-  scaled(width, height) {
-    const result = new IdMap(width, height);
-    const columns = Array.from({ length: width }, (_, x) =>
-      Math.floor(((x + 0.5) * this.width) / width));
-    for (let y = 0; y < height; y++) {
-      const row = Math.floor(((y + 0.5) * this.height) / height) * this.width;
-      for (let x = 0; x < width; x++) result.ids[y * width + x] = this.ids[row + columns[x]];
-    }
-    return result;
-  }
-
   equals(other) {
     return this.width === other.width && this.height === other.height &&
-      this.ids.every((id, i) => id === other.ids[i]);
+      this.ids.every((id, i) => id === other.ids[i] && this.numbers[i] === other.numbers[i]);
+  }
+
+  /** The objects from 1 on, as files hold them: {numbers: what each is called here, plane}. */
+  objects() {
+    const places = new Map();
+    const plane = new Uint32Array(this.numbers.length);
+    this.numbers.forEach((number, i) => {
+      if (!number) return;
+      if (!places.has(number)) places.set(number, places.size + 1);
+      plane[i] = places.get(number);
+    });
+    if (places.size > 65535) throw new Error(`The mask has ${places.size} objects; at most 65535 can be told apart.`);
+    return { numbers: [...places.keys()], plane };
+  }
+
+  /** As it is stored: in runs where that is shorter. */
+  packed() {
+    const all = new Bounds().add(0, 0, this.width - 1, this.height - 1);
+    const planes = [this.ids, this.numbers].map((plane) => pack(plane, this.width, all));
+    return { width: this.width, height: this.height, ids: planes[0], numbers: planes[1] };
+  }
+
+  static unpacked({ width, height, ids, numbers }) {
+    const map = new IdMap(width, height);
+    const all = new Bounds().add(0, 0, width - 1, height - 1);
+    unpack(ids, map.ids, width, all);
+    if (numbers) unpack(numbers, map.numbers, width, all); // absent from what older pages stored
+    return map;
   }
 }
 

@@ -68,10 +68,14 @@ export function polygon(points, span) {
   }
 }
 
-/** The connected pixels (4 neighbours) of the id at (x, y), as spans. Reads `map` only. */
-export function flood(map, x, y, span) {
-  const { width, height, ids } = map;
-  const wanted = ids[y * width + x];
+/**
+ * The connected pixels (4 neighbours) of the id at (x, y), as spans; with `one`, of its object
+ * alone. Reads `map` only.
+ */
+export function flood(map, x, y, span, one = false) {
+  const { width, height, ids, numbers } = map;
+  const [id, number] = [ids[y * width + x], numbers[y * width + x]];
+  const like = (i) => ids[i] === id && (!one || numbers[i] === number);
   const seen = new Uint8Array(ids.length);
   const stack = [x, y];
   while (stack.length) {
@@ -81,25 +85,28 @@ export function flood(map, x, y, span) {
     if (seen[base + start]) continue;
     let left = start;
     let right = start;
-    while (left > 0 && ids[base + left - 1] === wanted) left--;
-    while (right < width - 1 && ids[base + right + 1] === wanted) right++;
+    while (left > 0 && like(base + left - 1)) left--;
+    while (right < width - 1 && like(base + right + 1)) right++;
     seen.fill(1, base + left, base + right + 1);
     span(row, left, right);
     for (const next of [row - 1, row + 1]) {
       if (next < 0 || next >= height) continue;
       const other = next * width;
       for (let i = left; i <= right; i++) {
-        const fits = ids[other + i] === wanted && !seen[other + i];
-        if (fits && (i === left || ids[other + i - 1] !== wanted)) stack.push(i, next);
+        const fits = like(other + i) && !seen[other + i];
+        if (fits && (i === left || !like(other + i - 1))) stack.push(i, next);
       }
     }
   }
 }
 
-/** The instance at (x, y): its spans [y, x0, x1], and the id most often beside it (or null). */
+/**
+ * The instance at (x, y): its id, number and spans [y, x0, x1], and the id most often beside it
+ * (or null).
+ */
 export function instanceAt(map, x, y) {
   const spans = [];
-  flood(map, x, y, (row, x0, x1) => spans.push([row, x0, x1]));
+  flood(map, x, y, (row, x0, x1) => spans.push([row, x0, x1]), true);
   const { width, height, ids } = map;
   const own = map.get(x, y);
   const beside = new Map();
@@ -118,5 +125,5 @@ export function instanceAt(map, x, y) {
   }
   let around = null;
   for (const [id, n] of beside) if (around === null || n > beside.get(around)) around = id;
-  return { id: own, spans, around };
+  return { id: own, number: map.numbers[y * width + x], spans, around };
 }

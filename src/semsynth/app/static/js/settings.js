@@ -22,6 +22,8 @@ export const DEFAULTS = {
   maskSource: null, // the item that the mask was begun from
   useSource: false,
   strength: 50,
+  objectPixels: true, // objects of the shelf bring their own pixels
+  objectStrength: 15,
   gridCount: 9,
   amount: 30,
   overlay: "disagreement",
@@ -30,6 +32,7 @@ export const DEFAULTS = {
 // What makes another image of the same mask.
 export const OF_THE_IMAGE = new Set([
   "model", "seed", "towards", "steps", "guidance", "scheduler", "keepStrength", "useSource", "strength",
+  "objectPixels", "objectStrength",
 ]);
 
 export class Settings extends EventTarget {

@@ -1,23 +1,18 @@
 // The images of this session, newest first: each with its mask and settings, to go back to.
 
 import { $, make } from "./dom.js";
-import { Bounds, IdMap, pack, unpack } from "./idmap.js";
+import { IdMap } from "./idmap.js";
 
 const KEPT = 40;
 
-const whole = ({ width, height }) => new Bounds().add(0, 0, width - 1, height - 1);
-
 /** A result as it is stored: its mask in runs, its image as the PNG that came. */
 export const stored = ({ blob, result, request, seconds, note, quality, map }) => ({
-  blob, result, request, seconds, note, quality,
-  width: map.width, height: map.height, ids: pack(map.ids, map.width, whole(map)),
+  blob, result, request, seconds, note, quality, ...map.packed(),
 });
 
 /** The result of what was stored. */
 export async function restored(entry) {
-  const map = new IdMap(entry.width, entry.height);
-  unpack(entry.ids, map.ids, map.width, whole(map));
-  return { ...entry, map, bitmap: await createImageBitmap(entry.blob) };
+  return { ...entry, map: IdMap.unpacked(entry), bitmap: await createImageBitmap(entry.blob) };
 }
 
 export class Strip {

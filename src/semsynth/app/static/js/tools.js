@@ -147,7 +147,7 @@ class Polygon {
   }
 }
 
-/** Move or copy the instance under the pointer, or place one from the shelf. */
+/** Move or copy the instance under the pointer, with its pixels where it has some of its own. */
 class Carry {
   constructor(studio, copy) {
     Object.assign(this, { studio, copy });
@@ -159,17 +159,21 @@ class Carry {
     if (!document.map.inside(x, y)) return;
     this.found = instanceAt(document.map, x, y);
     this.start = [x, y];
+    this.number = null;
   }
 
   move(x, y) {
     if (!this.found) return;
     const { document } = this.studio;
-    const { id, spans, around } = this.found;
+    const { id, number, spans, around } = this.found;
     const [dx, dy] = [x - this.start[0], y - this.start[1]];
+    const of = document.placed.get(number);
+    this.number ??= document.number();
+    if (of) document.placed.set(this.number, { ...of, top: of.top + dy, left: of.left + dx });
     document.cancel();
     document.begin();
     if (!this.copy && around !== null) for (const [row, x0, x1] of spans) document.span(row, x0, x1, around);
-    for (const [row, x0, x1] of spans) document.span(row + dy, x0 + dx, x1 + dx, id);
+    for (const [row, x0, x1] of spans) document.span(row + dy, x0 + dx, x1 + dx, id, this.number);
     document.flush();
   }
 
@@ -188,7 +192,7 @@ class Carry {
   }
 }
 
-/** An object of the shelf: `stamp` has its class, size and spans around its middle. */
+/** An object of the shelf: `stamp` has its class, its spans around its middle, and its picture. */
 class Stamp {
   constructor(studio) {
     this.studio = studio;
@@ -198,13 +202,18 @@ class Stamp {
     const { document, stamp } = this.studio;
     if (!stamp) return;
     document.begin();
-    for (const [row, x0, x1] of stamp.spans) document.span(row + y, x0 + x, x1 + x, stamp.id);
+    const number = document.number({ id: stamp.object, top: y + stamp.top, left: x + stamp.left });
+    for (const [row, x0, x1] of stamp.spans) document.span(row + y, x0 + x, x1 + x, stamp.id, number);
     document.commit();
   }
 
   preview(context, pixel, at) {
-    const { stamp, labels } = this.studio;
+    const { stamp, labels, settings } = this.studio;
     if (!at || !stamp) return;
+    if (stamp.picture && settings.objectPixels) {
+      context.drawImage(stamp.picture, at[0] + stamp.left, at[1] + stamp.top);
+      return;
+    }
     context.fillStyle = labels.css(stamp.id);
     context.globalAlpha = 0.75;
     for (const [row, x0, x1] of stamp.spans) context.fillRect(at[0] + x0, at[1] + row, x1 - x0 + 1, 1);

@@ -122,6 +122,12 @@ export class Pane {
   }
 }
 
+/** Whether another object of the same class begins right of or below a pixel. */
+function objectEnds({ ids, numbers, width }, at) {
+  const other = (next) => ids[next] === ids[at] && numbers[next] !== numbers[at];
+  return ((at + 1) % width !== 0 && other(at + 1)) || (at + width < ids.length && other(at + width));
+}
+
 /** The id map as colours: an image of its size, of which only what changed is made again. */
 export class ColorLayer {
   constructor() {
@@ -135,14 +141,19 @@ export class ColorLayer {
     this.update(map, table, { left: 0, top: 0, width: map.width, height: map.height }, except);
   }
 
-  update(map, table, { left, top, width, height }, except = null) {
-    if (!width || !height) return;
+  update(map, table, bounds, except = null) {
+    if (!bounds.width || !bounds.height) return;
+    // One more to the left and above: whether an object ends there depends on what changed.
+    const [left, top] = [Math.max(0, bounds.left - 1), Math.max(0, bounds.top - 1)];
+    const [width, height] = [bounds.left - left + bounds.width, bounds.top - top + bounds.height];
     const image = new ImageData(width, height);
     const colors = new Uint32Array(image.data.buffer);
     for (let y = 0, i = 0; y < height; y++) {
       let at = (top + y) * map.width + left;
       for (let x = 0; x < width; x++, i++, at++) {
-        if (!except || map.ids[at] !== except.ids[at]) colors[i] = table[map.ids[at]];
+        if (except && map.ids[at] === except.ids[at]) continue;
+        const color = table[map.ids[at]];
+        colors[i] = !except && objectEnds(map, at) ? ((color & 0xfefefe) >>> 1) | (color & 0xff000000) : color;
       }
     }
     this.canvas.getContext("2d").putImageData(image, left, top);

@@ -1,0 +1,116 @@
+"""The same fault by two ways: the library of this campaign, and `strace -e inject`, in the kernel.
+
+The library meets calls of the C library, strace those of the system: if a command ends alike, the
+library leaves nothing out that matters. Of writes strace cannot tell those of a folder apart.
+
+python tests/faults/strace.py    # prints how `prepare` ends, by both, for some calls of each kind
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from commands import COMMANDS, Command
+from verdict import result_of
+from workplace import Workplace, digest
+
+# What the system calls them. Of `open` and `read` one file alone is followed: its name is known.
+SYSCALLS = {
+    "open": "open,openat",
+    "read": "read,pread64",
+    "fsync": "fsync,fdatasync",
+    "rename": "rename,renameat,renameat2",
+    "mkdir": "mkdir,mkdirat",
+    "link": "link,linkat,symlink,symlinkat",
+    "unlink": "unlink,unlinkat,rmdir",
+}
+ERRORS = {
+    "open": errno.EMFILE, "read": errno.EIO, "fsync": errno.EIO, "rename": errno.EROFS,
+    "mkdir": errno.ENOSPC, "link": errno.EIO, "unlink": errno.EIO,
+}  # fmt: skip
+_RANDOM = re.compile(r"\.~[\w-]+")
+
+
+def why_not() -> str:
+    """Return why strace cannot be used here; empty: it can."""
+    if shutil.which("strace") is None:
+        return "needs strace"
+    words = ["strace", "-o", "/dev/null", "-e", "inject=mkdir:error=EIO", "true"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return f"strace is not allowed to trace here: {done.stderr[:200]}" if done.returncode else ""
+
+
+def places(place: Workplace, command: Command) -> list[tuple[str, int]]:
+    """Return for each kind that a command calls the last of its calls, and its number, from 1."""
+    calls = place.calls_of(command)
+    found = []
+    for kind in SYSCALLS:
+        # Of inputs alone is the name known before.
+        names = [call for call in calls if call.split()[0] == kind]
+        if kind in ("open", "read"):
+            names = [call for call in names if str(place.inputs) in call]
+        if names:
+            found.append((kind, calls.index(names[-1]) + 1))
+    return found
+
+
+def ends(place: Workplace, command: Command, number: int, by: str) -> tuple[object, str, str]:
+    """Return status, line, and what was made, of a command whose n-th call fails.
+
+    Args:
+        place: where it runs.
+        command: to run.
+        number: of the call among all, from 1.
+        by: "library" or "strace".
+    """
+    calls = place.calls_of(command)
+    kind, _, path = calls[number - 1].partition(" ")
+    error = ERRORS[kind]
+    place.clear()
+    if by == "library":
+        result = place.run(command.words, {"number": number, "error": error})
+    else:
+        same = kind in ("open", "read")
+        earlier = [call for call in calls[:number] if call.split()[0] == kind]
+        count = sum(call.partition(" ")[2] == path or not same for call in earlier)
+        trace = place.root / "strace.txt"
+        inject = f"inject={SYSCALLS[kind]}:error={errno.errorcode[error]}:when={count}"
+        words = ["-e", f"trace={SYSCALLS[kind]}", "-e", inject, "-o", str(trace)]
+        result = place.run(command.words, strace=[*(["-P", path] if same else []), *words])
+        injected = trace.read_text().count("(INJECTED)")
+        assert injected == 1, f"strace injected {injected} faults:\n{trace.read_text()}"
+    lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    made = _RANDOM.sub("", repr(sorted(result_of(place.case).items())))
+    return result.status, _RANDOM.sub("", "\n".join(lines)), digest(made.encode())
+
+
+def main() -> int:
+    """Compare, and print; 0: the same by both ways."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="prepare", help="the command")
+    options = parser.parse_args()
+    if reason := why_not():
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    command, different = COMMANDS[options.only], 0
+    with tempfile.TemporaryDirectory(prefix="semsynth-strace-") as temporary:
+        place = Workplace(Path(temporary), [command.name])
+        for kind, number in places(place, command):
+            both = [ends(place, command, number, by) for by in ("library", "strace")]
+            different += both[0] != both[1]
+            print(f"{kind} {number}: {'the same' if both[0] == both[1] else 'DIFFERENT'}")
+            for by, (status, line, made) in zip(("library", "strace"), both, strict=True):
+                print(f"  {by}: {status} {made} {line}")
+        place.close()
+    return int(different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
