@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import shutil
 import subprocess
@@ -21,7 +22,9 @@ from commands import COMMANDS, Command
 from verdict import result_of
 from workplace import Workplace, digest
 
-# What the system calls them. Of `open` and `read` one file alone is followed: its name is known.
+# Of these one file is followed, whose name is known before; others are counted.
+OF_A_FILE = ("open", "read", "unlink")
+# What the system calls them.
 SYSCALLS = {
     "open": "open,openat",
     "read": "read,pread64",
@@ -52,10 +55,11 @@ def places(place: Workplace, command: Command) -> list[tuple[str, int]]:
     calls = place.calls_of(command)
     found = []
     for kind in SYSCALLS:
-        # Of inputs alone is the name known before.
         names = [call for call in calls if call.split()[0] == kind]
-        if kind in ("open", "read"):
+        if kind in ("open", "read"):  # of inputs
             names = [call for call in names if str(place.inputs) in call]
+        elif kind in OF_A_FILE:
+            names = [call for call in names if not _RANDOM.search(call) and "/.ranks" not in call]
         if names:
             found.append((kind, calls.index(names[-1]) + 1))
     return found
@@ -77,13 +81,16 @@ def ends(place: Workplace, command: Command, number: int, by: str) -> tuple[obje
     if by == "library":
         result = place.run(command.words, {"number": number, "error": error})
     else:
-        same = kind in ("open", "read")
+        same = kind in OF_A_FILE
         earlier = [call for call in calls[:number] if call.split()[0] == kind]
         count = sum(call.partition(" ")[2] == path or not same for call in earlier)
         trace = place.root / "strace.txt"
         inject = f"inject={SYSCALLS[kind]}:error={errno.errorcode[error]}:when={count}"
         words = ["-e", f"trace={SYSCALLS[kind]}", "-e", inject, "-o", str(trace)]
-        result = place.run(command.words, strace=[*(["-P", path] if same else []), *words])
+        # As the command names it, and as it is.
+        names = [path, os.path.relpath(path, place.case)] if same else []
+        follow = [word for name in names for word in ("-P", name)]
+        result = place.run(command.words, strace=[*follow, *words])
         injected = trace.read_text().count("(INJECTED)")
         assert injected == 1, f"strace injected {injected} faults:\n{trace.read_text()}"
     lines = [line for line in result.output.splitlines() if line.startswith("error: ")]

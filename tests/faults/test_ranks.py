@@ -75,7 +75,7 @@ def test_signals_that_are_not_the_end_at_once(campaign: Campaign) -> None:
         interrupt_twice(campaign, command, int(share * calls), seconds)
 
 
-@pytest.mark.parametrize("kind", ["open", "rename", "mkdir"])
+@pytest.mark.parametrize("kind", ["open", "read", "rename"])
 def test_the_library_ends_a_command_as_strace_does(kind: str, campaign: Campaign) -> None:
     if reason := strace.why_not():
         pytest.skip(reason)
