@@ -80,9 +80,7 @@ def test_the_library_ends_a_command_as_strace_does(kind: str, campaign: Campaign
     if reason := strace.why_not():
         pytest.skip(reason)
     command, place = COMMANDS["prepare"], campaign.place
-    numbers = dict(strace.places(place, command))
-    by_library, by_strace = (
-        strace.ends(place, command, numbers[kind], by) for by in ("library", "strace")
-    )
+    call = strace.last_calls(place, command)[kind]
+    by_library, by_strace = (strace.ends(place, command, call, by) for by in ("library", "strace"))
     assert by_library == by_strace
     assert by_library[0] == 2 and by_library[1].startswith("error: ")
