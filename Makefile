@@ -20,7 +20,7 @@ COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile,--no-compile)
 INSTALL := $(BIN)/python -m pip install $(COMPILE) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-docs install-dev demo test faults faults-full lint format types contracts docs bench gpu clean
+.PHONY: help install install-test install-docs install-dev demo test faults faults-full load lint format types contracts docs bench gpu clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-22s%s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ faults: $(VENV)/.test  ## failing disks, kills, damaged files: a drawn sample, i
 
 faults-full: $(VENV)/.test  ## every file call of every command made to fail, for a night
 	$(BIN)/python tests/faults/campaign.py --all $(ARGS)
+
+# ARGS="--images 5000 --really 100" compares 500 with 5,000 images
+load: $(VENV)/.test  ## 100,000 images, 200 classes, a mask of 30,000 x 30,000, 8 jobs at once
+	$(BIN)/python tests/faults/load.py $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from commands import COMMANDS, Command
 from verdict import result_of
-from workplace import Workplace, digest
+from workplace import KINDS, Workplace, digest
 
-# What the system calls them. Of `open` and `read` one file alone is followed: its name is known.
+# Of these one file is followed, whose name is known before; others are counted.
+OF_A_FILE = ("open", "read", "unlink")
+# What the system calls them.
 SYSCALLS = {
     "open": "open,openat",
     "read": "read,pread64",
@@ -47,43 +51,65 @@ def why_not() -> str:
     return f"strace is not allowed to trace here: {done.stderr[:200]}" if done.returncode else ""
 
 
-def places(place: Workplace, command: Command) -> list[tuple[str, int]]:
-    """Return for each kind that a command calls the last of its calls, and its number, from 1."""
+@dataclass(frozen=True)
+class Call:
+    """A call that is to fail.
+
+    Attributes:
+        kind: of ``SYSCALLS``.
+        path: of the file, in full.
+        number: among the calls of this kind, from 1.
+        of_file: among those of this kind and file.
+    """
+
+    kind: str
+    path: str
+    number: int
+    of_file: int
+
+
+def last_calls(place: Workplace, command: Command) -> dict[str, Call]:
+    """Return for each kind that a command calls the last of its calls."""
+    found = {}
     calls = place.calls_of(command)
-    found = []
     for kind in SYSCALLS:
-        # Of inputs alone is the name known before.
-        names = [call for call in calls if call.split()[0] == kind]
-        if kind in ("open", "read"):
-            names = [call for call in names if str(place.inputs) in call]
-        if names:
-            found.append((kind, calls.index(names[-1]) + 1))
+        paths = [call.partition(" ")[2] for call in calls if call.split()[0] == kind]
+        known = paths
+        if kind in ("open", "read"):  # of inputs
+            known = [path for path in paths if str(place.inputs) in path]
+        elif kind in OF_A_FILE:
+            known = [path for path in paths if not _RANDOM.search(path) and "/.ranks" not in path]
+        if known:
+            place_of = len(paths) - paths[::-1].index(known[-1])
+            found[kind] = Call(kind, known[-1], place_of, paths.count(known[-1]))
     return found
 
 
-def ends(place: Workplace, command: Command, number: int, by: str) -> tuple[object, str, str]:
-    """Return status, line, and what was made, of a command whose n-th call fails.
+def ends(place: Workplace, command: Command, call: Call, by: str) -> tuple[object, str, str]:
+    """Return status, line, and what was made, of a command of which a call fails.
 
     Args:
         place: where it runs.
         command: to run.
-        number: of the call among all, from 1.
+        call: of it.
         by: "library" or "strace".
     """
-    calls = place.calls_of(command)
-    kind, _, path = calls[number - 1].partition(" ")
+    kind, path = call.kind, call.path
     error = ERRORS[kind]
     place.clear()
     if by == "library":
-        result = place.run(command.words, {"number": number, "error": error})
+        fault = {"kind": KINDS.index(kind), "number": call.number, "error": error}
+        result = place.run(command.words, fault)
     else:
-        same = kind in ("open", "read")
-        earlier = [call for call in calls[:number] if call.split()[0] == kind]
-        count = sum(call.partition(" ")[2] == path or not same for call in earlier)
+        same = kind in OF_A_FILE
+        count = call.of_file if same else call.number
         trace = place.root / "strace.txt"
         inject = f"inject={SYSCALLS[kind]}:error={errno.errorcode[error]}:when={count}"
         words = ["-e", f"trace={SYSCALLS[kind]}", "-e", inject, "-o", str(trace)]
-        result = place.run(command.words, strace=[*(["-P", path] if same else []), *words])
+        # As the command names it, and as it is.
+        names = [path, os.path.relpath(path, place.case)] if same else []
+        follow = [word for name in names for word in ("-P", name)]
+        result = place.run(command.words, strace=[*follow, *words])
         injected = trace.read_text().count("(INJECTED)")
         assert injected == 1, f"strace injected {injected} faults:\n{trace.read_text()}"
     lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
@@ -102,10 +128,10 @@ def main() -> int:
     command, different = COMMANDS[options.only], 0
     with tempfile.TemporaryDirectory(prefix="semsynth-strace-") as temporary:
         place = Workplace(Path(temporary), [command.name])
-        for kind, number in places(place, command):
-            both = [ends(place, command, number, by) for by in ("library", "strace")]
+        for kind, call in last_calls(place, command).items():
+            both = [ends(place, command, call, by) for by in ("library", "strace")]
             different += both[0] != both[1]
-            print(f"{kind} {number}: {'the same' if both[0] == both[1] else 'DIFFERENT'}")
+            print(f"{kind} {call.number}: {'the same' if both[0] == both[1] else 'DIFFERENT'}")
             for by, (status, line, made) in zip(("library", "strace"), both, strict=True):
                 print(f"  {by}: {status} {made} {line}")
         place.close()

@@ -99,7 +99,7 @@ def write_subset(
             write_bytes(target, encode_image(masks[stem].astype(data.labels.mask_dtype), "png"))
         else:
             link_file(mask, target)
-        info = data.record(split, stem).model_copy(update={"instances": False})
+        info = data.record(split, stem).changed(instances=False)
         writer.add(record_of(writer.root, form, SPLIT, stem, info))
     return writer.finish(data.info.name, data.info.source, data.info.licence)
 

@@ -245,11 +245,11 @@ HELP: dict[str, Help] = {
         },
         {
             "data": "data output overwrite split val_split",
-            "extra images": "extra extra_split mix_share mix_share_end extra_weight",
+            "extra images": "extra extra_split fresh mix_share mix_share_end extra_weight",
             "images without masks": (
                 "unlabelled unlabelled_split unlabelled_batch unlabelled_weight confidence"
             ),
-            "network": "arch init_from width",
+            "network": "arch init_from enlarge width",
             "training": (
                 "steps batch_size lr pretrained_lr_share weight_decay class_balance ema seed"
             ),

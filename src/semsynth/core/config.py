@@ -160,6 +160,7 @@ def _kinds(annotation: Any) -> list[Any]:
     """Return the types that an annotation allows, without None."""
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
+    annotation = getattr(annotation, "__entry__", annotation)  # a class that is checked as another
     if get_origin(annotation) in (Union, UnionType):
         return [kind for each in get_args(annotation) for kind in _kinds(each)]
     return [] if annotation is type(None) else [annotation]

@@ -19,7 +19,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.identity import is_left_over, mark
 from semsynth.core.logging import progress_bar
 from semsynth.core.sealed import opened, sealed
-from semsynth.core.strict import decode_text, parse_json
+from semsynth.core.strict import decode_text, json_pieces, parse_json
 
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
 CHUNK = 1 << 24
@@ -213,12 +213,13 @@ def write_json(path: str | Path, value: Any, seal: bool = False) -> None:
     With ``seal``, an object has its digest as its last entry, which ``read_json`` checks.
     """
     # Keys that are numbers are text when they are read again.
-    write_text(path, json_text(sealed(json.loads(json.dumps(value))) if seal else value))
-
-
-def json_text(value: Any) -> str:
-    """Return the text of a JSON file as ``write_json`` writes it."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    value = sealed(json.loads(json.dumps(value))) if seal else value
+    with (
+        atomic_path(path) as temporary,
+        named(temporary),
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.writelines(json_pieces(value))
 
 
 def write_once(path: str | Path, value: Any) -> Any:
@@ -228,7 +229,7 @@ def write_once(path: str | Path, value: Any) -> Any:
     """
     path = Path(path)
     if not path.exists():
-        text = json_text(value)
+        text = "".join(json_pieces(value))
         # A temporary folder beside it: its name says whose it is, should this process be killed.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,6 @@ from typing import Any
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import (
-    json_text,
     read_json,
     remove_left_over,
     sha256_file,
@@ -31,6 +30,7 @@ from semsynth.core.files import (
     write_text,
 )
 from semsynth.core.logging import logger
+from semsynth.core.strict import json_pieces
 
 MARKER, INPUTS, DIGESTS = ".semsynth.json", ".semsynth.inputs.json", ".semsynth.digests.json"
 CHOOSE = "choose another output folder or remove this one"
@@ -192,7 +192,7 @@ def write_result(folder: Path, name: str, value: Any, others: Sequence[str] = ()
     Digests of it and of ``others``, which are there already, are written before it, into a file
     beside it: so damage of what is read again is found, and the file is nothing but the result.
     """
-    text = json_text(value)
+    text = "".join(json_pieces(value))
     found = {other: sha256_file(folder / other) for other in others if (folder / other).exists()}
     write_json(folder / DIGESTS, {name: hashlib.sha256(text.encode()).hexdigest(), **found})
     write_text(folder / name, text)

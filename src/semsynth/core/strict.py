@@ -11,7 +11,8 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from operator import methodcaller
 from typing import Any, ClassVar
 
 import yaml
@@ -37,6 +38,7 @@ def parse_json(
         UserError: not UTF-8, not JSON, a key given twice (with both lines), NaN or an infinity.
     """
     text = decode_text(data, where, "JSON")
+    del data  # of a large file there is the text alone
     try:
         return json.loads(
             text,
@@ -53,6 +55,17 @@ def parse_json(
         raise UserError(f"{where}: is not valid JSON (it is nested too deeply)") from None
     except ValueError as error:
         raise UserError(f"{where}: is not valid JSON ({error})") from None
+
+
+def json_pieces(value: Any) -> Iterator[str]:
+    """Yield the text of a JSON file piece by piece: that of a large one is never there as a whole.
+
+    What is no JSON value gives one by its method ``to_json``.
+    """
+    yield from json.JSONEncoder(
+        indent=2, ensure_ascii=False, allow_nan=False, default=methodcaller("to_json")
+    ).iterencode(value)
+    yield "\n"
 
 
 def parse_yaml(data: bytes | str, where: str) -> Any:

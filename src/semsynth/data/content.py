@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +29,9 @@ _DIGITS = 32
 _THREADS, _CHUNK = 8, 500
 
 
+_ENCODE = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
 def digest_bytes(data: bytes | memoryview) -> str:
     """Return the first 32 hexadecimal digits of the SHA-256 of ``data``."""
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
@@ -36,7 +39,34 @@ def digest_bytes(data: bytes | memoryview) -> str:
 
 def digest_json(value: Any) -> str:
     """Return the digest of a JSON value; the order of the keys of objects does not count."""
-    return digest_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
+    return digest_bytes(json_of(value).encode())
+
+
+def json_of(value: Any) -> str:
+    """Return the one text of a JSON value that digests are of."""
+    return _ENCODE(value)
+
+
+def json_object(entries: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
+    """Yield the pieces of an object's ``json_of``.
+
+    Args:
+        entries: keys, sorted, and the pieces of the text of each value.
+    """
+    before = "{"
+    for key, pieces in entries:
+        yield f"{before}{json_of(key)}: "
+        yield from pieces
+        before = ", "
+    yield "}" if before == ", " else "{}"
+
+
+def digest_pieces(pieces: Iterable[str]) -> str:
+    """Return the ``digest_bytes`` of a text that is never there as a whole."""
+    sha = hashlib.sha256()
+    for piece in pieces:
+        sha.update(piece.encode())
+    return sha.hexdigest()[:_DIGITS]
 
 
 class FileDigests:
@@ -52,54 +82,63 @@ class FileDigests:
         """Take the path of ``dataset.json``."""
         self._info = info
         self._written = info.stat().st_mtime_ns
-        self._known: dict[tuple[str, str], dict[str, str]] = {}
+        # By split and kind that were asked for: of the stems whose files are others than recorded.
+        self._other: dict[tuple[str, str], dict[str, str]] = {}
 
     def of_split(
         self, data: PreparedDataset, split: str, kinds: Collection[str] = KINDS
     ) -> dict[str, dict[str, str]]:
         """Return what ``PreparedDataset.file_digests`` does."""
-        asked = [kind for kind in ALL_KINDS if kind in kinds]
-        wanted = [kind for kind in asked if (split, kind) not in self._known]
-        recorded: dict[Path, str | None] = {}
-        places: dict[Path, tuple[str, str]] = {}
-        for stem in data.stems(split):
-            info = data.record(split, stem)
-            for kind in (kind for kind in info.kinds() if kind in wanted):
-                path = data.path(kind, split, stem)
-                recorded[path], places[path] = info.digests.get(kind), (stem, kind)
-        if None in recorded.values() and not self._known:
-            logger.info(f"{data.root}: was made before digests were recorded; reading its files")
-        found: dict[str, dict[str, str]] = {kind: {} for kind in wanted}
-        for path, digest in self._now(recorded, f"digests of {split}").items():
-            stem, kind = places[path]
-            found[kind][stem] = digest
-        self._known |= {(split, kind): digests for kind, digests in found.items()}
-        known = {kind: self._known[split, kind] for kind in asked}
+        self._look(data, split, [kind for kind in ALL_KINDS if kind in kinds])
+        return {stem: self.of_image(data, split, stem, kinds) for stem in data.stems(split)}
+
+    def of_image(
+        self, data: PreparedDataset, split: str, stem: str, kinds: Collection[str] = KINDS
+    ) -> dict[str, str]:
+        """Return the digests of the files of an image by kind, as they are now."""
+        self._look(data, split, [kind for kind in ALL_KINDS if kind in kinds])
+        info = data.record(split, stem)
+        recorded, there = info.digests, info.kinds()
         return {
-            stem: {kind: digests[stem] for kind, digests in known.items() if stem in digests}
-            for stem in data.stems(split)
+            kind: self._other[split, kind].get(stem) or recorded[kind]
+            for kind in ALL_KINDS
+            if kind in kinds and kind in there
         }
 
-    def _now(self, recorded: Mapping[Path, str | None], what: str) -> dict[Path, str]:
-        """Return the digest of each file; ``recorded`` are those in ``dataset.json``."""
-        paths = list(recorded)
+    def _look(self, data: PreparedDataset, split: str, kinds: Sequence[str]) -> None:
+        """Find out which files of some folders are not those that were recorded, once for each."""
+        wanted = [kind for kind in kinds if (split, kind) not in self._other]
+        if not wanted:
+            return
+        stems = data.stems(split)
+        first = data.record(split, stems[0]) if stems else None
+        if first is not None and "masks" not in first.digests and not self._other:
+            logger.info(f"{data.root}: was made before digests were recorded; reading its files")
+        doubtful: dict[Path, tuple[str, str, str | None]] = {}
+        newest = self._written
         with ThreadPoolExecutor(_THREADS) as pool:
-            parts = pool.map(_times, (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)))
-            times = {path: time for part in parts for path, time in part.items()}
-            doubtful = [
-                path
-                for path, digest in recorded.items()
-                if digest is None or times[path] >= self._written
-            ]
-            read = progress(pool.map(_digest, doubtful), what, total=len(doubtful), unit="file")
-            found = dict(zip(doubtful, read, strict=True))
-        if found and all(digest == recorded[path] for path, digest in found.items()):
+            for start in range(0, len(stems), _CHUNK * _THREADS):
+                part = stems[start : start + _CHUNK * _THREADS]
+                files = _files(data, split, part, wanted)
+                paths = list(files)
+                parts = (paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK))
+                times = [time for found in pool.map(_times, parts) for time in found]
+                for path, time in zip(paths, times, strict=True):
+                    if files[path][2] is None or time >= self._written:
+                        doubtful[path] = files[path]
+                        newest = max(newest, time + 1)
+            read = pool.map(_digest, doubtful)
+            shown = progress(read, f"digests of {split}", total=len(doubtful), unit="file")
+            found = {kind: {} for kind in wanted}  # type: dict[str, dict[str, str]]
+            for digest, (kind, stem, recorded) in zip(shown, doubtful.values(), strict=True):
+                if digest != recorded:
+                    found[kind][stem] = digest
+        self._other |= {(split, kind): others for kind, others in found.items()}
+        if doubtful and not any(found.values()):
             # They are what they were: with a later time of dataset.json they are not read again.
             with suppress(OSError):
-                newest = max(self._written, *(times[path] + 1 for path in found))
                 os.utime(self._info, ns=(newest, newest))
                 self._written = newest
-        return {path: found.get(path) or str(digest) for path, digest in recorded.items()}
 
     def check(
         self, path: Path, data: memoryview, place: tuple[str, str, str], recorded: str | None
@@ -117,8 +156,8 @@ class FileDigests:
                 file that looks older than ``dataset.json``.
         """
         split, kind, stem = place
-        taken = self._known.get((split, kind))
-        known = recorded if taken is None else taken[stem]
+        taken = self._other.get((split, kind))
+        known = recorded if taken is None else taken.get(stem, recorded)
         if known is None or digest_bytes(data) == known:
             return
         if _time(path) < self._written:
@@ -139,8 +178,21 @@ def _time(path: Path) -> int:
         raise UserError(f"{path}: no such file; prepare the data again") from None
 
 
-def _times(paths: Sequence[Path]) -> dict[Path, int]:
-    return {path: _time(path) for path in paths}
+def _times(paths: Sequence[Path]) -> list[int]:
+    return [_time(path) for path in paths]
+
+
+def _files(
+    data: PreparedDataset, split: str, stems: Sequence[str], kinds: Sequence[str]
+) -> dict[Path, tuple[str, str, str | None]]:
+    """Return kind, stem and recorded digest of files by their paths."""
+    found: dict[Path, tuple[str, str, str | None]] = {}
+    for stem in stems:
+        info = data.record(split, stem)
+        recorded = info.digests
+        for kind in (kind for kind in info.kinds() if kind in kinds):
+            found[data.path(kind, split, stem)] = kind, stem, recorded.get(kind)
+    return found
 
 
 def _digest(path: Path) -> str:

@@ -24,13 +24,21 @@ import numpy.typing as npt
 
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, unreadable
+from semsynth.core.files import unreadable
 from semsynth.core.logging import logger
 from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, LARGE_KINDS, FileDigests
 from semsynth.data.edges import instance_edges
-from semsynth.data.info import FORMAT, INFO, DatasetInfo, ImageInfo, check_names, file_path
+from semsynth.data.info import (
+    FORMAT,
+    INFO,
+    DatasetInfo,
+    ImageInfo,
+    check_names,
+    file_path,
+    read_info,
+)
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.records import PreparedFormat
 from semsynth.data.resize import Box, Size, inside_box, larger_box, larger_size
@@ -69,7 +77,7 @@ class PreparedDataset:
                 f"{root}: has no {INFO}: not a prepared data set, or unfinished; "
                 "run the command that makes it (again)"
             )
-        value = read_json(path)
+        value = read_info(path)
         if not isinstance(value, dict):
             raise UserError(f"{path}: must be a JSON object")
         if value.get("format") != FORMAT:
@@ -84,6 +92,10 @@ class PreparedDataset:
                 f"{path}: is not what was written: damaged, or changed by hand; remove it and run "
                 "the command that makes it (or, if it is meant so, remove its entry checksum)"
             )
+        for split, content in info.splits.items():
+            # One text for each name, not two.
+            names = {stem: stem for stem in info.images.get(split, ())}
+            content.stems[:] = [names.get(stem, stem) for stem in content.stems]
         return cls(root, info)
 
     @cached_property
@@ -202,8 +214,8 @@ class PreparedDataset:
         """Return a digest of everything about an image by ``split/stem``; see ``digest_of``."""
         found: dict[str, str] = {}
         for split in splits:
-            files = self.file_digests(split, kinds)
-            for stem, digests in files.items():
+            for stem in self.stems(split):
+                digests = self.file_digests_of(split, stem, kinds)
                 found[f"{split}/{stem}"] = self.record(split, stem).digest_of(digests)
         return found
 
@@ -216,6 +228,12 @@ class PreparedDataset:
             UserError: a file is missing.
         """
         return self._files.of_split(self, split, kinds)
+
+    def file_digests_of(
+        self, split: str, stem: str, kinds: Collection[str] = KINDS
+    ) -> dict[str, str]:
+        """Return the digests of the files of one image, as ``file_digests`` has them."""
+        return self._files.of_image(self, split, stem, kinds)
 
     @cached_property
     def _files(self) -> FileDigests:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
+from pydantic_core import core_schema
 
 from semsynth.core.config import Config
 from semsynth.core.errors import abbreviate
+from semsynth.core.files import read_bytes
 from semsynth.core.paths import path_name
+from semsynth.core.strict import parse_json
 from semsynth.data.channels import PixelForm
 from semsynth.data.config import ResizeMode, ResizeRule
-from semsynth.data.content import KINDS, LARGE_KINDS, digest_json
+from semsynth.data.content import (
+    KINDS,
+    LARGE_KINDS,
+    digest_json,
+    digest_pieces,
+    json_object,
+    json_of,
+)
 
 FORMAT = 1
 INFO = "dataset.json"
 ImageFormat = Literal["jpg", "png", "tif"]
+_HEX = re.compile(r"[0-9a-f]{32}")
 
 
 class LabelInfo(Config):
@@ -40,8 +53,26 @@ class SplitInfo(Config):
     class_shares: dict[str, float]
 
 
-class ImageInfo(Config):
-    """One image.
+class _Entry(Config):
+    """An image in ``dataset.json``, as it is checked; in memory it is an ``ImageInfo``."""
+
+    original_size: list[int] = Field(min_length=2, max_length=2)
+    box: list[int] = Field(min_length=4, max_length=4)
+    image: bool = True
+    instances: bool = False
+    resize: ResizeMode | None
+    digests: dict[str, str] = Field(default_factory=dict)
+    group: str | None = None
+    kind: str | None = None
+
+
+_FEW = _Entry.model_fields.keys() - {"group", "kind"}
+# What many images have in common is kept once.
+_shared: dict[Any, Any] = {}
+
+
+class ImageInfo:
+    """One image; of many there are a hundred thousand in memory at once, a few hundred bytes each.
 
     Attributes:
         original_size: height and width in pixels before preparing.
@@ -57,35 +88,152 @@ class ImageInfo(Config):
         kind: of what it shows, where a data set has several (a kind of microscopy); else None.
     """
 
-    original_size: list[int] = Field(min_length=2, max_length=2)
-    box: list[int] = Field(min_length=4, max_length=4)
-    image: bool = True
-    instances: bool = False
-    resize: ResizeMode | None
-    digests: dict[str, str] = Field(default_factory=dict)
-    group: str | None = None
-    kind: str | None = None
+    __slots__ = ("_common", "_digests", "group", "kind")
+    __entry__ = _Entry  # whose fields ``core.config`` names in messages
+
+    def __init__(
+        self,
+        *,
+        original_size: Sequence[int],
+        box: Sequence[int],
+        resize: ResizeMode | None,
+        **more: Any,
+    ) -> None:
+        """Take the values of an entry; ``more``: what may be absent from it."""
+        if unknown := more.keys() - _Entry.model_fields.keys():
+            raise TypeError(f"ImageInfo has no {sorted(unknown)[0]}")
+        digests: Mapping[str, str] = more.get("digests", {})
+        size, place = tuple(map(int, original_size)), tuple(map(int, box))
+        there = bool(more.get("image", True)), bool(more.get("instances", False))
+        common = (size, place, *there, resize, tuple(digests))
+        self._common = _shared.setdefault(common, common)
+        text = "".join(digests.values())
+        packs = all(_HEX.fullmatch(each) for each in digests.values())
+        self._digests = bytes.fromhex(text) if packs else tuple(digests.values())
+        self.group: str | None = more.get("group")
+        self.kind: str | None = more.get("kind")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Let an entry of ``dataset.json`` be one, checked as ``_Entry``."""
+
+        def take(value: Any, check: Any) -> ImageInfo:
+            return value if isinstance(value, cls) else cls(**dict(check(value)))
+
+        written = core_schema.plain_serializer_function_ser_schema(cls.values)
+        return core_schema.no_info_wrap_validator_function(
+            take, handler.generate_schema(_Entry), serialization=written
+        )
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> Any:
+        """Return an entry of ``dataset.json`` as an image; what is none, or is wrong, as it is."""
+        if "original_size" not in value or "box" not in value:
+            return value
+        try:
+            return cls._like_another(value) or cls.checked(value)
+        except (ValidationError, TypeError, AttributeError):
+            return value
+
+    @classmethod
+    def _like_another(cls, value: dict[str, Any]) -> ImageInfo | None:
+        """Return an entry that differs from one before in nothing but digests, which is quick."""
+        get, digests = value.get, value.get("digests", {})
+        common = (
+            *(tuple(value["original_size"]), tuple(value["box"]), get("image", True)),
+            *(get("instances", False), get("resize"), tuple(digests)),
+        )
+        known = _shared.get(common)
+        few = _FEW.issuperset(value)
+        if known is None or not few or not all(map(_HEX.fullmatch, digests.values())):
+            return None
+        found = object.__new__(cls)
+        found._common, found.group, found.kind = known, None, None
+        found._digests = bytes.fromhex("".join(digests.values()))
+        return found
+
+    @classmethod
+    def checked(cls, value: Mapping[str, Any]) -> ImageInfo:
+        """Return an entry as an image; ValueError: it is none."""
+        return cls(**dict(_Entry.model_validate(value)))
+
+    def values(self) -> dict[str, Any]:
+        """Return all values, in the order of the file."""
+        return {name: getattr(self, name) for name in _Entry.model_fields}
+
+    def changed(self, **values: Any) -> ImageInfo:
+        """Return it with other values."""
+        return ImageInfo(**{**self.values(), **values})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Share what is common in the process that unpickles it, too."""
+        return _unpickled, (self.values(),)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all values are equal."""
+        return isinstance(other, ImageInfo) and self.values() == other.values()
+
+    def __hash__(self) -> int:
+        """Return a hash of what is common with others."""
+        return hash(self._common[:5])
+
+    def __repr__(self) -> str:
+        """Return the call that makes it."""
+        return f"ImageInfo({', '.join(f'{k}={v!r}' for k, v in self.values().items())})"
+
+    @property
+    def original_size(self) -> list[int]:
+        """Height and width in pixels before preparing."""
+        return list(self._common[0])
+
+    @property
+    def box(self) -> list[int]:
+        """Top, left, height, width of the content."""
+        return list(self._common[1])
+
+    @property
+    def image(self) -> bool:
+        """Whether there is an image."""
+        return bool(self._common[2])
+
+    @property
+    def instances(self) -> bool:
+        """Whether there is an instance map."""
+        return bool(self._common[3])
+
+    @property
+    def resize(self) -> ResizeMode | None:
+        """How it was resized."""
+        return self._common[4]  # type: ignore[no-any-return]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests of its files by their folder."""
+        kinds, packed = self._common[5], self._digests
+        if isinstance(packed, tuple):
+            return dict(zip(kinds, packed, strict=True))
+        return {kind: packed[16 * i : 16 * i + 16].hex() for i, kind in enumerate(kinds)}
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, without what is not known of many images."""
-        absent = {name for name in ("group", "kind") if getattr(self, name) is None}
-        return self.model_dump(exclude=absent)
+        values = self.values()
+        return {k: v for k, v in values.items() if v is not None or k not in ("group", "kind")}
 
     @property
     def digest(self) -> str | None:
         """One digest of all of its files, as they were written; None where none is recorded."""
-        return digest_json(self.digests) if self.digests else None
+        return digest_json(digests) if (digests := self.digests) else None
 
     @property
     def large(self) -> bool:
         """Whether there are larger copies."""
-        return "masks_large" in self.digests
+        return "masks_large" in self._common[5]
 
     def kinds(self) -> list[str]:
         """Return the folders in which it has a file that counts."""
         there = {"images": self.image, "masks": True, "instances": self.instances}
         found = [kind for kind in KINDS if there[kind]]
-        return found + [kind for kind in LARGE_KINDS if kind in self.digests]
+        return found + [kind for kind in LARGE_KINDS if kind in self._common[5]]
 
     def files(self, image_format: ImageFormat, split: str, stem: str) -> list[str]:
         """Return the paths of its files, below the folder of the data set."""
@@ -96,6 +244,10 @@ class ImageInfo(Config):
     def digest_of(self, files: Mapping[str, str]) -> str:
         """Return a digest of everything about the image, whose files have these digests."""
         return digest_json([dict(files), self.original_size, self.box, self.resize])
+
+
+def _unpickled(values: dict[str, Any]) -> ImageInfo:
+    return ImageInfo(**values)
 
 
 def format_of(kind: str, image_format: ImageFormat) -> ImageFormat:
@@ -210,7 +362,15 @@ class DatasetInfo(Config):
 
         Name, source, licence, notes and versions may be corrected by hand.
         """
-        return digest_json(self.model_dump(by_alias=True, include=_CHECKED))
+        rest = self.model_dump(by_alias=True, include=_CHECKED - {"images"})
+        # Image by image, in the text of ``digest_json``: together they are large.
+        images = (
+            (split, json_object((stem, [json_of(found[stem].values())]) for stem in sorted(found)))
+            for split, found in sorted(self.images.items())
+        )
+        entries = {**{k: [json_of(v)] for k, v in rest.items()}, "pictures": json_object(images)}
+        pieces = json_object(sorted(entries.items()))
+        return digest_pieces(pieces)
 
     def recorded_digest(self) -> str | None:
         """Return the digest of all images as they were written; None where one has none."""
@@ -222,6 +382,11 @@ class DatasetInfo(Config):
         }
         whole = len(images) == sum(map(len, self.images.values()))
         return self.digest_of(images) if whole else None
+
+
+def read_info(path: Path) -> Any:
+    """Return the JSON value of a ``dataset.json``; its images are made small while it is read."""
+    return parse_json(read_bytes(path), str(path), ImageInfo.read)
 
 
 def check_names(info: DatasetInfo, where: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_bytes, read_json, read_text
+from semsynth.core.files import read_bytes, read_text
 from semsynth.core.paths import path_name
 from semsynth.data.content import digest_bytes
-from semsynth.data.info import INFO
+from semsynth.data.info import INFO, read_info
 
 MANIFEST = "manifest.jsonl"
 EDITS = "edits.jsonl"
@@ -35,7 +35,7 @@ def _check_written(path: Path) -> None:
     info = path.with_name(INFO)
     if not info.exists() or path.stat().st_mtime_ns > info.stat().st_mtime_ns:
         return
-    found = read_json(info)
+    found = read_info(info)
     recorded = found.get("manifest") if isinstance(found, dict) else None
     if recorded is not None and digest_bytes(read_bytes(path)) != recorded:
         raise UserError(

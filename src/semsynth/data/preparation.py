@@ -167,7 +167,7 @@ class Preparation:
     form: PreparedFormat
     lock: RunLock
     key: Mapping[str, Any]
-    files: dict[Name, tuple[Path, ...]] = field(default_factory=dict)
+    files: dict[Name, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Set what follows from these."""
@@ -287,7 +287,8 @@ class Preparation:
 
     def _records(self, sides: dict[str, str]) -> Iterator[Record]:
         for record in keep_sides(self.source.records(), sides):
-            self.files[record.split, record.stem] = record.files
+            # As text, which is a fourth of a path in memory.
+            self.files[record.split, record.stem] = tuple(map(str, record.files))
             yield record
 
     def _write(
@@ -377,7 +378,7 @@ class Preparation:
         tree = self.tree
         assert tree is not None, "there is an inventory"
         found = {
-            tree.relative(path): file.digest
+            tree.relative(Path(path)): file.digest
             for record in records
             for path, file in zip(self.files[record.name], record.files, strict=True)
         }

@@ -23,7 +23,7 @@ RAW_FILES = "raw_files.csv"
 _SECOND = 1_000_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawFile:
     """A raw file as it was read.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,7 +78,7 @@ class PreparedFormat:
         return replace(self, pixels=pixels, image_format=form)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """What ``dataset.json`` needs to know of a written image.
 
@@ -147,7 +147,7 @@ class ImageRecord:
         for name in (value["split"], value["stem"]):
             path_name(name, "the list of written images")
         pixels = {int(i): int(n) for i, n in value["pixels"].items()}
-        info = ImageInfo(**value["info"])
+        info = ImageInfo.checked(value["info"])
         return cls(
             value["split"],
             value["stem"],
@@ -186,19 +186,23 @@ def write_records(root: Path, records: Iterable[ImageRecord]) -> None:
 
 def read_records(root: Path) -> dict[tuple[str, str], ImageRecord]:
     """Return what ``write_records`` kept, by split and stem; empty if it kept nothing."""
-    try:
-        with named(root / RECORDS):
-            lines = (root / RECORDS).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
-    try:
-        records = [ImageRecord.from_json(json.loads(line)) for line in lines]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{root / RECORDS}: is damaged; remove it and run the command again (it then compares "
-            "all images anew)"
-        ) from None
-    return {record.name: record for record in records}
+    return {record.name: record for record in each_record(root)}
+
+
+def each_record(root: Path) -> Iterator[ImageRecord]:
+    """Yield what ``write_records`` kept; UserError where it is damaged."""
+    path = root / RECORDS
+    if not path.exists():
+        return
+    with named(path), path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                yield ImageRecord.from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise UserError(
+                    f"{path}: is damaged; remove it and run the command again (it then compares "
+                    "all images anew)"
+                ) from None
 
 
 def sides_of(records: Iterable[ImageRecord]) -> dict[str, str]:
@@ -254,13 +258,9 @@ def write_info(root: Path, info: DatasetInfo) -> None:
     """Write ``dataset.json``; what may be absent and is, is left out."""
     without = {name for name in _MAY_BE_ABSENT if getattr(info, name) is None}
     value = info.model_dump(by_alias=True, exclude={*without, "images"})
-    images = {
-        split: {stem: image.to_json() for stem, image in found.items()}
-        for split, found in info.images.items()
-    }
     # In the order that the file always had.
     names = [field.alias or name for name, field in DatasetInfo.model_fields.items()]
-    value |= {"pictures": images}
+    value |= {"pictures": info.images}
     write_json(root / INFO, {name: value[name] for name in names if name in value})
 
 
@@ -269,11 +269,9 @@ def _with_groups(records: Iterable[ImageRecord]) -> dict[tuple[str, str], ImageI
     records = list(records)
     count = Counter(record.group for record in records)
     return {
-        record.name: record.info.model_copy(
-            update={
-                "group": record.group if count[record.group] > 1 and record.group else None,
-                "kind": record.kind or None,
-            }
+        record.name: record.info.changed(
+            group=record.group if count[record.group] > 1 and record.group else None,
+            kind=record.kind or None,
         )
         for record in records
     }

@@ -17,12 +17,11 @@ from pathlib import Path
 
 from semsynth.core.config import parse
 from semsynth.core.errors import abbreviate
-from semsynth.core.files import read_json
 from semsynth.core.logging import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.duplicates import DUPLICATES_FILE
 from semsynth.data.hub_files import list_names, write_hub_files
-from semsynth.data.info import INFO, DatasetInfo
+from semsynth.data.info import INFO, DatasetInfo, read_info
 from semsynth.data.raw_files import RAW_FILES, RawFile, files_now
 from semsynth.data.records import RECORDS, ImageRecord, files_there
 from semsynth.data.sources.base import Record
@@ -179,7 +178,7 @@ def finish_swap(root: Path) -> None:
 
 
 def _info(path: Path) -> DatasetInfo | None:
-    return parse(DatasetInfo, read_json(path), str(path)) if path.exists() else None
+    return parse(DatasetInfo, read_info(path), str(path)) if path.exists() else None
 
 
 def _files(info: DatasetInfo | None) -> set[str]:

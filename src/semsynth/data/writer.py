@@ -154,7 +154,7 @@ def record_of(
             raise UserError(f"{path}: cannot be read; remove it and run the command again")
         digests[kind] = digest_bytes(data.data)
     assert mask is not None, "every image has a mask"
-    info = info.model_copy(update={"digests": digests})
+    info = info.changed(digests=digests)
     return ImageRecord(split, stem, info, pixels_by_id(mask, info))
 
 

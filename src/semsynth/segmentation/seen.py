@@ -22,7 +22,7 @@ import numpy.typing as npt
 from semsynth.core.logging import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import is_made
-from semsynth.data.records import read_records
+from semsynth.data.records import each_record
 from semsynth.data.resize import Box
 
 # Bytes of a digest: among 10 million images two unlike ones are mistaken with probability 3e-6.
@@ -49,7 +49,7 @@ def raw_file_digests(data: PreparedDataset, split: str) -> dict[str, bytes]:
 
     Images that share a raw file (tiles, rows of a table) are left out, as those of no file are.
     """
-    found = {name: x.files[0].digest for name, x in read_records(data.root).items() if x.files}
+    found = {x.name: x.files[0].digest for x in each_record(data.root) if x.files}
     times = Counter(found.values())
     return {
         stem: file_digest(digest)

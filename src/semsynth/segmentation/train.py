@@ -184,7 +184,7 @@ def _output(
         kinds.append("instances")
     inputs = {name: folder.digests([split], kinds) for name, folder, split in used}
     key = {"format": 2, **settings}
-    key |= {name: folder.digest_of([split], kinds) for name, folder, split in used}
+    key |= {name: folder.info.digest_of(inputs[name]) for name, folder, _ in used}
     if unlabelled is not None:
         inputs["unlabelled"] = unlabelled.digests()
         key["unlabelled"] = digest_json(inputs["unlabelled"])

@@ -196,7 +196,7 @@ class _Training:
         with progress_bar(total, "train", "step", initial=first) as bar:
             for batch in batches(self.images, (first, total), train.workers, (job.rank, job.world)):
                 if state.step > first:
-                    self.pace.end()
+                    self.pace.begin_step()
                     job.phase("step")
                 take_step = distill.distill_step if self._distills(state.step + 1) else train_step
                 self.window.values.append(take_step(state, self.context, batch))
@@ -215,7 +215,7 @@ class _Training:
                 if reason:
                     self._preempt(reason)
                 job.phase("waiting for images")
-                self.pace.begin()
+                self.pace.wait_for_images()
 
     def _distills(self, step: int) -> bool:
         """Return whether a step, counted from 1, is one of the phase ``distill``."""

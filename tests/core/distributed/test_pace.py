@@ -42,7 +42,7 @@ def test_what_costs_nothing_is_not_slow(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.messages == []
 
 
-def test_own_work_is_the_forward_pass_and_what_is_between_begin_and_end() -> None:
+def test_own_work_is_what_comes_before_the_exchange_of_gradients() -> None:
     class Slow(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             time.sleep(0.05)
@@ -52,11 +52,23 @@ def test_own_work_is_the_forward_pass_and_what_is_between_begin_and_end() -> Non
     pace.watch(network)
     for _ in range(2):
         network(torch.zeros(1, 2)).sum().backward()
-    pace.begin()
+        time.sleep(0.05)  # the exchange of gradients, say
+    both = float(pace.take())
+    assert both >= 0.1
+    pace.wait_for_images()
     time.sleep(0.02)
-    pace.end()
-    assert float(pace.take()) >= 0.12
+    pace.begin_step()
+    time.sleep(0.02)  # to the device
+    network(torch.zeros(1, 2))
+    assert float(pace.take()) >= 0.09
     assert float(pace.take()) == 0.0
+    sharded = Pace(2, NAMES)
+    sharded.wait_for_images()
+    time.sleep(0.02)
+    sharded.begin_step()
+    images = float(sharded.take())
+    time.sleep(0.02)
+    assert images >= 0.02 and float(sharded.take()) == 0.0
     alone = Slow(2, 2)
     Pace(1, NAMES).watch(alone)
     assert not alone._forward_hooks and not alone._forward_pre_hooks

@@ -279,14 +279,14 @@ def _linked(part: Part, stem: str, name: str, root: Path, large: bool) -> ImageR
         if not source.exists():
             raise UserError(f"{source}: no such file; prepare the data again")
         link_file(source, root / kind / part.split_here / f"{name}{source.suffix}")
-    digests = {k: v for k, v in data.file_digests(split, kinds)[stem].items() if k in kinds}
+    digests = data.file_digests_of(split, stem, kinds)
     mask = cv2.imdecode(
         np.frombuffer(read_bytes(data.mask_path(split, stem)), np.uint8), cv2.IMREAD_UNCHANGED
     )
     if mask is None:
         raise UserError(f"{data.mask_path(split, stem)}: cannot be read; prepare the data again")
     # A group may be of images that are not here: it is kept as it is recorded.
-    info = info.model_copy(update={"digests": digests})
+    info = info.changed(digests=digests)
     about: dict[str, Any] = {"group": info.group or "", "kind": info.kind or ""}
     return ImageRecord(part.split_here, name, info, pixels_by_id(mask, info), **about)
 

@@ -59,10 +59,12 @@ def measured_speeds(stages: Stages, judge: Judge, generates: bool) -> Speeds:
         generates: whether generators are trained.
     """
     path = stages.config.output / SPEEDS
-    key = digest_json([_settings(stages), os.cpu_count(), generates])
+    key = digest_json([_settings(stages), os.cpu_count()])
     found = read_json(path) if path.exists() else {}
     if found.get("key") == key:
-        return Speeds(**found["speeds"])
+        speeds = Speeds(**found["speeds"])
+        if speeds.generator or not generates:
+            return speeds
     logger.info("measures the speed of this machine, which takes a minute or two")
     folder = stages.config.output / "trial"
     shutil.rmtree(folder, ignore_errors=True)
@@ -170,9 +172,16 @@ def _seconds(work: Callable[[], Any]) -> float:
 @contextmanager
 def _without_lines() -> Iterator[None]:
     """Hide what a trial says of itself: it is no result."""
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    # A training sets the logger's level: the handlers that are there now let errors alone through.
+    handlers = list(logger.handlers)
+    for handler in handlers:
+        handler.addFilter(_is_error)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for handler in handlers:
+            handler.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -1,12 +1,14 @@
 """Which process the others wait for: a slow one is warned of, and never ended.
 
 Steps of several processes end together, so that their times say nothing. What a process does before
-it exchanges gradients is its own: waiting for its images, and the network's forward pass (of a
-sharded network images alone: its forward pass already waits for the others' weights).
+it exchanges gradients is its own: waiting for its images, bringing them to the device, and the
+network's forward pass (of a sharded network waiting for images alone: its forward pass already
+waits for the others' weights).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -22,7 +24,7 @@ from semsynth.core.logging import logger
 # is no longer.
 SLOW, RECOVERED = 4.0, 2.0
 # Shorter times are those of the moment.
-LEAST_SECONDS = 30.0
+LEAST_SECONDS = 10.0
 # Nor is a process slow that costs the others less than this share of a step.
 LEAST_SHARE = 0.1
 
@@ -38,7 +40,8 @@ class Pace:
             names: of those that are known, for messages.
         """
         self._world, self._names = world, names
-        self._host_seconds, self._begun = 0.0, 0.0
+        self._host_seconds, self._begun = 0.0, float("nan")
+        self._sees_network = False
         self._events: list[tuple[Any, Any]] = []
         self._sums, self._seconds, self._steps = [0.0] * world, 0.0, 0
         self._slow: set[int] = set()
@@ -47,21 +50,35 @@ class Pace:
         """Count the forward passes of a network that each process has whole."""
         if self._world == 1:
             return
-        device = next(network.parameters()).device
-        if device.type == "cuda":
-            network.register_forward_pre_hook(lambda *_: self._events.append((_mark(), None)))
+        self._sees_network = True
+        if next(network.parameters()).device.type == "cuda":
+            network.register_forward_pre_hook(lambda *_: self._begin_event())
             network.register_forward_hook(lambda *_: self._end_event())
         else:
-            network.register_forward_pre_hook(lambda *_: self.begin())
-            network.register_forward_hook(lambda *_: self.end())
+            network.register_forward_pre_hook(lambda *_: self._begin())
+            network.register_forward_hook(lambda *_: self._end())
 
-    def begin(self) -> None:
-        """Own work begins."""
+    def wait_for_images(self) -> None:
+        """Own work begins: a step has ended."""
+        self._begin()
+
+    def begin_step(self) -> None:
+        """The images are there."""
+        if not self._sees_network:
+            self._end()
+
+    def _begin(self) -> None:
+        self._end()
         self._begun = time.perf_counter()
 
-    def end(self) -> None:
-        """Own work ends."""
-        self._host_seconds += time.perf_counter() - self._begun
+    def _end(self) -> None:
+        if not math.isnan(self._begun):
+            self._host_seconds += time.perf_counter() - self._begun
+        self._begun = float("nan")
+
+    def _begin_event(self) -> None:
+        self._end()
+        self._events.append((_mark(), None))
 
     def _end_event(self) -> None:
         self._events[-1] = (self._events[-1][0], _mark())

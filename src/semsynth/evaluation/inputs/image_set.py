@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_facts import ImageFacts
 from semsynth.data.images import image_notes, read_rgb, read_whole_facts
-from semsynth.data.records import TILE, read_records
+from semsynth.data.records import TILE, each_record
 from semsynth.data.resize import Box, Size
 
 Pixels = npt.NDArray[np.uint8]
@@ -212,8 +212,8 @@ class PreparedImages:
 
     def digests(self) -> Mapping[str, str]:
         """Return the recorded digests, of changed files those of now."""
-        files = self.data.file_digests(self.split, ("images",))
-        return {stem: files[stem]["images"] for stem in self.stems}
+        of = partial(self.data.file_digests_of, self.split, kinds=("images",))
+        return {stem: of(stem)["images"] for stem in self.stems}
 
     def of(self, stems: Sequence[str]) -> PreparedImages:
         """Return a set of these images alone."""
@@ -229,8 +229,8 @@ class PreparedImages:
         images = self.data.info.images.get(self.split, {})
         found = {stem: info.group for stem, info in images.items() if info.group}
         if not found:  # prepared by a version that kept groups in the list of raw files alone
-            records = read_records(self.data.root).items()
-            found = {s: r.group for (split, s), r in records if split == self.split and r.group}
+            records = (x for x in each_record(self.data.root) if x.split == self.split)
+            found = {record.stem: record.group for record in records if record.group}
         return found if 1 < len(set(found.values())) < len(found) else {}
 
     def check(self) -> None:

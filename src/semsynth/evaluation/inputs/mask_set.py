@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -184,8 +184,8 @@ class PreparedMasks:
 
     def digests(self) -> Mapping[str, str]:
         """Return the recorded digests, of changed files those of now."""
-        files = self.data.file_digests(self.split, ("masks",))
-        return {stem: files[name]["masks"] for stem, name in self.names.items()}
+        of = partial(self.data.file_digests_of, self.split, kinds=("masks",))
+        return {stem: of(name)["masks"] for stem, name in self.names.items()}
 
 
 def check_ids(masks: MaskSet, stems: Sequence[str]) -> None:

@@ -316,17 +316,17 @@ def _output(
 ) -> Output:
     """Return the folder and what decides the images; their number may grow from run to run."""
     kinds = ("masks", "instances")
+    inputs = {"masks": data.digests([config.split], kinds)}
     key = {
         "format": 2,
         "checkpoint": checkpoint,
-        "masks": data.digest_of([config.split], kinds),
+        "masks": data.info.digest_of(inputs["masks"]),
         "seed": config.seed,
         "native_size": config.native_size,
         **config.record(),
     }
     if (given := read_given(config.label_map)) is not None:
         key["label_map"] = given
-    inputs = {"masks": data.digests([config.split], kinds)}
     if real is not None:
         key |= real.key
         inputs |= real.inputs

@@ -37,7 +37,7 @@ T = TypeVar("T")
 KIND = "samples"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleSpec:
     """One image to generate.
 
