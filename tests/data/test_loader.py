@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,20 @@ def test_each_sample_once_an_epoch(ramps: PreparedDataset) -> None:
     assert [other.stem_at(i) for i in range(COUNT)] != epochs[0]
 
 
-def test_balance_draws_rare_kinds_more_often(ramps: PreparedDataset, tmp_path: Path) -> None:
+def with_kinds(
+    ramps: PreparedDataset, root: Path, kinds: Mapping[str, str | None]
+) -> PreparedDataset:
     form = PreparedFormat(ramps.labels, SIDE, SIDE)
-    writer = PreparedWriter(tmp_path / "kinds", form)
-    kinds = {f"p{i}": "rare" if i == 3 else "few" if i in (0, 5) else "usual" for i in range(COUNT)}
+    writer = PreparedWriter(root, form)
     for stem, kind in kinds.items():
         sample = PreparedSample(ramps.read_image("train", stem), ramps.read_mask("train", stem))
         writer.add(replace(write_sample(writer.root, form, "train", stem, sample), kind=kind))
-    data = writer.finish("kinds", "here", "none")
+    return writer.finish("kinds", "here", "none")
+
+
+def test_balance_draws_rare_kinds_more_often(ramps: PreparedDataset, tmp_path: Path) -> None:
+    kinds = {f"p{i}": "rare" if i == 3 else "few" if i in (0, 5) else "usual" for i in range(COUNT)}
+    data = with_kinds(ramps, tmp_path / "kinds", kinds)
 
     def epoch(number: int, balance: float) -> Counter[str]:
         images = TrainingDataset(data, "train", LoaderConfig(5, 3, balance=balance))
@@ -75,8 +82,17 @@ def test_balance_draws_rare_kinds_more_often(ramps: PreparedDataset, tmp_path: P
     assert epoch(0, 0) == epoch(2, 0) == dict.fromkeys(kinds, 1)
     assert epoch(0, 1) == epoch(1, 1) == {**every, "p3": 4, "p0": 2, "p5": 2}
     assert epoch(0, 0.5) == {**every, "p3": 2, "p0": 1, "p5": 1}
-    with pytest.raises(UserError, match=r"does not record the kinds .* train.balance must be 0"):
-        TrainingDataset(ramps, "train", LoaderConfig(5, 3, balance=1))
+    partly = with_kinds(ramps, tmp_path / "partly", {**kinds, "p4": None})
+    with pytest.raises(UserError, match=r"no kind of 1 of the 7 .* 'p4'; set train.balance to 0"):
+        TrainingDataset(partly, "train", LoaderConfig(5, 3, balance=1))
+
+
+def test_balance_without_kinds_draws_each_image_once(
+    ramps: PreparedDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = TrainingDataset(ramps, "train", LoaderConfig(5, 3, balance=1))
+    assert list(images.draws) == ramps.stems("train")
+    assert "train.balance=1 has no effect" in caplog.text
 
 
 def test_a_step_has_its_batch_wherever_one_starts(ramps: PreparedDataset) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from semsynth.core.distributed.preemption import ignore_in_worker
 from semsynth.core.errors import UserError
+from semsynth.core.logging import warn_once
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.augment import (
     NO_AUGMENTATION,
@@ -218,23 +219,32 @@ class TrainingDataset(Dataset[TrainingSample]):
 def balanced_draws(data: PreparedDataset, split: str, balance: float) -> list[str]:
     """Return the stems of an epoch: all of a split, those of rare kinds several times.
 
+    Data that record no kinds have each image once, and a warning says so.
+
     Args:
-        data: the data set, which has the kinds of its images.
+        data: the data set.
         split: its split.
         balance: an image of a kind that is n times as rare as the most frequent one is there n to
             the power of ``balance`` times, rounded.
 
     Raises:
-        UserError: the kinds are not known.
+        UserError: the kinds of some images alone are known.
     """
     stems = data.stems(split)
     if not balance:
         return stems
     kinds = [data.record(split, stem).kind for stem in stems]
-    if None in kinds:
+    unknown = kinds.count(None)
+    if unknown == len(kinds):
+        warn_once(
+            f"{data.root}: records no kinds of images, so train.balance={balance:g} has no effect: "
+            "each image is drawn equally often"
+        )
+        return stems
+    if unknown:
         raise UserError(
-            f"{data.root}: does not record the kinds of its images, so train.balance must be 0 (it "
-            f"is {balance:g}); --source nuclei does"
+            f"{data.root}: records no kind of {unknown} of the {len(kinds)} images in '{split}', "
+            f"the first is '{stems[kinds.index(None)]}'; set train.balance to 0 (it is {balance:g})"
         )
     counts = Counter(kinds)
     most = max(counts.values())

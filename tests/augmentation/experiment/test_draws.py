@@ -211,7 +211,10 @@ def test_what_filters_labels_is_of_the_draw_alone(data: PreparedDataset, tmp_pat
     assert set(found.stems("train")) == set(draw.stems)
     assert set(found.stems(HALF)) == set(draw.stems[4:])
     assert set(PreparedDataset.open(stages.real(0.5).make()).stems("train")) == set(draw.stems[:4])
-    assert set(found.stems("val")) == set(stems) - set(draw.stems)
+    groups = dict(zip(stems, groups_of(data, "train", stems), strict=True))
+    drawn = {groups[stem] for stem in draw.stems}
+    others = {stem for stem in stems if groups[stem] not in drawn} or set(stems) - set(draw.stems)
+    assert set(found.stems("val")) == others
 
 
 def test_a_teacher_of_other_labels_or_of_what_judges_is_refused(
