@@ -37,7 +37,7 @@ _FINETUNE_BATCH = 8
 _FINETUNE = (
     f"train.batch_size={_FINETUNE_BATCH}", "train.learning_rate=1e-4", "train.lr_schedule=constant",
     "train.warmup_steps=5", "train.ema_decay=0.9", "train.log_every=10", "train.validate_every=0",
-    "train.preview_every=0", "train.score_every=0", "finetune.steps=0",
+    "train.preview_every=0", "train.score_every=0", "train.balance=0", "finetune.steps=0",
     "distill.learning_rate=1e-4", "distill.lr_schedule=constant", "distill.warmup_steps=5",
     "distill.ema_decay=0.9", "distill.check_every=0", "distill.diffusion_weight=0",
 )  # fmt: skip
