@@ -17,6 +17,7 @@ from semsynth.data.augment import ImageAugmentation, augment_sample, is_cropped
 from semsynth.data.content import ALL_KINDS, KINDS
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.edges import instance_edges
+from semsynth.data.info import ImageInfo
 from semsynth.data.labels import LabelSet
 from semsynth.data.large import blur_note, kinds_read, without_enlarging
 from semsynth.data.loader import LoaderConfig, TrainingDataset, TrainingSample
@@ -47,7 +48,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 def without_copies(data: PreparedDataset) -> PreparedDataset:
     images = {
         split: {
-            stem: info.model_copy(update={"digests": {k: info.digests[k] for k in KINDS}})
+            stem: ImageInfo(**{**info.values(), "digests": {k: info.digests[k] for k in KINDS}})
             for stem, info in found.items()
         }
         for split, found in data.info.images.items()
