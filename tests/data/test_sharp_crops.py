@@ -195,7 +195,7 @@ def test_the_blur_is_told_with_what_helps(noise: PreparedDataset) -> None:
         plain = without_copies(noise)
         images = {
             "train": {
-                stem: info.model_copy(update={"original_size": list(original)})
+                stem: ImageInfo(**{**info.values(), "original_size": original})
                 for stem, info in plain.info.images["train"].items()
             }
         }
