@@ -17,6 +17,7 @@ import pytest
 from semsynth.app.save import PAIRS, Pair, SavedPairs
 from semsynth.core.distributed.heartbeat import heartbeat_path
 from semsynth.core.errors import UserError
+from semsynth.core.sealed import sealed
 from semsynth.data.channels import RGB
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
@@ -97,7 +98,7 @@ def list_of_written_images(name: str, folder: Path) -> None:
     writer.write_pair("train", "a", IMAGE, MASK)
     (list_file,) = writer.root.glob(".progress-*.jsonl")
     lines = [json.loads(line) for line in list_file.read_text().splitlines()]
-    changed = [{**line, "stem": name} if "stem" in line else line for line in lines]
+    changed = [sealed({**line, "stem": name}) if "stem" in line else line for line in lines]
     list_file.write_text("".join(json.dumps(line) + "\n" for line in changed))
     PreparedWriter(folder / "d", FORM)
 
