@@ -136,7 +136,8 @@ class RendezvousWatchdog:
     def diagnose(self, error: BaseException) -> BaseException:
         """Return what to raise for an error of the start; one line if other ranks caused it."""
         found = startup_error(error)
-        if not isinstance(found, RankLost):
+        # One that already says who is missing stays: the others may have ended for it since.
+        if isinstance(error, RankLost) or not isinstance(found, RankLost):
             return found
         for _ in range(int(GONE_SECONDS / _TICK)):
             if gone := self._missing():
