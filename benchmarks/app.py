@@ -104,8 +104,13 @@ def _wait(page: Any, condition: str) -> None:
 
 def _resize(page: Any, config: BenchConfig) -> None:
     code = "const [h, w] = values, { map } = studio.document;"
-    code += "const m = map.scaled(w ?? map.width, h ?? map.height);"
-    code += "studio.open(m.width, m.height, m.ids);"
+    code += "const width = w ?? map.width, height = h ?? map.height;"
+    # The nearest pixel of the mask at each of the new one's.
+    code += "const at = (i, n, of) => Math.floor((i + 0.5) * of / n);"
+    code += "const ids = Uint16Array.from({ length: width * height }, (_, i) =>"
+    code += " map.ids[at(Math.floor(i / width), height, map.height) * map.width"
+    code += " + at(i % width, width, map.width)]);"
+    code += "studio.open(width, height, ids);"
     values = [config.height, config.width]
     page.evaluate(f"async (values) => {{ {STUDIO} {code} }}", values)
     _wait(page, "studio.generator.lanes.size === 0")

@@ -153,7 +153,8 @@ def test_the_speed_is_measured_once(
     assert found["steps"] == 10 and found["seconds"] >= 0
     assert not (tmp_path / "out" / "trial").exists() and not (tmp_path / "out" / "n8").exists()
     speeds = json.loads((tmp_path / "out" / "speeds.json").read_text())["speeds"]
-    assert all(speeds[name] > 0 for name in ("segmenter", "generator", "image", "scored"))
+    # The least that is believed is the time of what was there already.
+    assert all(speeds[name] > 1e-4 for name in ("segmenter", "generator", "image", "scored"))
     assert re.search("n = 8: 1 draw of 2 arms, 2 segmenters each: 2 tasks, 0 done", logged())
     monkeypatch.setattr("semsynth.augmentation.experiment.speeds._measure", None)
     assert run_experiment(few) == found

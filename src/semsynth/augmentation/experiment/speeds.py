@@ -86,11 +86,10 @@ def _settings(stages: Stages) -> Any:
 
 def _measure(stages: Stages, judge: Judge, generates: bool, folder: Path) -> Speeds:
     few = replace(judge, stems=judge.stems[:_IMAGES])
+    step = seconds_per_step(stages, "segmenter", folder)
+    # The last one that was timed is there.
     segmenter = Segmenter.load(_last(stages, "segmenter", folder).make(), stages.config.device)
-    speeds = Speeds(
-        seconds_per_step(stages, "segmenter", folder),
-        scored=_seconds(lambda: few.score(segmenter)) / len(few.stems),
-    )
+    speeds = Speeds(step, scored=_seconds(lambda: few.score(segmenter)) / len(few.stems))
     if not generates:
         return speeds
     distills = stages.recipe.distill.steps > 0
