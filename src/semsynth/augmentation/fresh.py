@@ -28,7 +28,7 @@ from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.segmentation import train as segmentation
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.fit import OnSave
-from semsynth.segmentation.loader import IGNORE_INDEX, Array, Pair, index_lut
+from semsynth.segmentation.loader import Pair, class_indices, index_lut
 
 # More evaluations an image than a distilled model has make a training many times as long.
 _FEW = 4
@@ -142,6 +142,8 @@ class GeneratedImages:
         return [(image, self._target(stem)) for image, stem in zip(images, stems, strict=True)]
 
     def _target(self, stem: str) -> npt.NDArray[np.int16]:
-        indices = self._lut[self._data.read_mask(self._split, stem)]
-        inside: Array = self._data.content(self._split, stem)
-        return np.where(inside, indices, IGNORE_INDEX).astype(np.int16)
+        mask, inside = (
+            self._data.read_mask(self._split, stem),
+            self._data.content(self._split, stem),
+        )
+        return class_indices(mask, inside, self._lut)

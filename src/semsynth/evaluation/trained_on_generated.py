@@ -40,7 +40,7 @@ from semsynth.evaluation.metrics.blocks import blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.mask_scores import MaskScores
 from semsynth.segmentation.config import SegmentTrainConfig
-from semsynth.segmentation.loader import CACHE_BYTES, IGNORE_INDEX, index_lut
+from semsynth.segmentation.loader import CACHE_BYTES, class_indices, index_lut
 from semsynth.segmentation.metrics import mean_iou
 from semsynth.segmentation.segmenter import Segmenter
 from semsynth.segmentation.train import build_segmenter, fit_segmenter
@@ -84,9 +84,10 @@ class Labelled:
         if index in self._read:
             return self._read[index]
         stem, mask = self.pairs[index]
-        indices = index_lut(self.masks.labels)[self.masks.read_mask(mask)]
-        inside = inside_box(self.masks.content_box(mask), (indices.shape[0], indices.shape[1]))
-        pair = self.images.read_rgb(stem), np.where(inside, indices, IGNORE_INDEX).astype(np.int16)
+        ids = self.masks.read_mask(mask)
+        inside = inside_box(self.masks.content_box(mask), (ids.shape[0], ids.shape[1]))
+        target = class_indices(ids, inside, index_lut(self.masks.labels))
+        pair = self.images.read_rgb(stem), target
         if len(self.pairs) * (pair[0].nbytes + pair[1].nbytes) <= CACHE_BYTES:
             self._read[index] = pair
         return pair

@@ -45,6 +45,17 @@ def index_lut(labels: LabelSet) -> npt.NDArray[np.int16]:
     return lut
 
 
+def class_indices(ids: Array, inside: Array, lut: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Return the class indices (H, W) of a mask; ``IGNORE_INDEX`` without a label, and in padding.
+
+    Args:
+        ids: (H, W) of the mask.
+        inside: (H, W) bool; False in the padding.
+        lut: ``index_lut`` of its labels.
+    """
+    return np.where(inside, lut[ids], IGNORE_INDEX).astype(np.int16)
+
+
 class TrainingImages(Protocol):
     """Images of one size to train on."""
 
@@ -107,9 +118,8 @@ class SegmentationDataset:
 
     def _read(self, stem: str) -> tuple[Array, Array]:
         image = self.data.read_rgb(self.split, stem)
-        indices = self._lut[self.data.read_mask(self.split, stem)]
-        inside = self.data.content(self.split, stem)
-        return image, np.where(inside, indices, IGNORE_INDEX).astype(np.int16)
+        mask, inside = self.data.read_mask(self.split, stem), self.data.content(self.split, stem)
+        return image, class_indices(mask, inside, self._lut)
 
     def instances(self, index: int) -> Array | None:
         """Return the instance map (H, W) of an image; None: there is none."""

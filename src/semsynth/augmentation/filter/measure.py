@@ -31,7 +31,7 @@ from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.features import FeatureExtractor, lite2_extractor
-from semsynth.segmentation.loader import IGNORE_INDEX, index_lut
+from semsynth.segmentation.loader import class_indices, index_lut
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -142,8 +142,8 @@ class Measurements:
 
     def classes(self, data: PreparedDataset, split: str, stem: str) -> Array:
         """Return class indices (H, W); -1 without a label, and in padding."""
-        indices = index_lut(data.labels)[data.read_mask(split, stem)]
-        return np.where(data.content(split, stem), indices, IGNORE_INDEX)
+        mask, inside = data.read_mask(split, stem), data.content(split, stem)
+        return class_indices(mask, inside, index_lut(data.labels))
 
     def _mean(self, split: str, stem: str) -> dict[str, Array]:
         classes = self.classes(self.real, split, stem)

@@ -23,7 +23,7 @@ from semsynth.data.labels import Array
 from semsynth.data.manifest import EDITS, MANIFEST
 from semsynth.data.writer import PreparedWriter, encode_image, record_of
 from semsynth.pipelines.generate.contact_sheet import image_table
-from semsynth.segmentation.loader import IGNORE_INDEX, index_lut
+from semsynth.segmentation.loader import class_indices, index_lut
 
 Counts = npt.NDArray[np.int64]
 Name = tuple[str, str]
@@ -181,8 +181,8 @@ def preview(
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         marked = np.repeat(grey[..., None] // 2, 3, 2)
         gone = changed[split, stem] & (after == ignored)
-        classes = index_lut(samples.labels)[before]
-        classes[~samples.content(split, stem)] = IGNORE_INDEX
+        inside = samples.content(split, stem)
+        classes = class_indices(before, inside, index_lut(samples.labels))
         marked[changed[split, stem] & (after != ignored)] = _RELABELLED
         marked[gone] = _IGNORED
         marked[gone & borders(classes, border)] = _BORDER
