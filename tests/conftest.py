@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -50,6 +51,13 @@ def without_features_extra(request: pytest.FixtureRequest, monkeypatch: pytest.M
     if "features_extra" not in request.fixturenames:
         for package in CARRIERS:
             monkeypatch.setitem(sys.modules, package, None)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """A command that was interrupted leaves the end of the process to the next Ctrl-C: undo it."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -120,6 +121,46 @@ def test_guard_prints_one_line(
 def test_guard_lets_a_bug_through(error: BaseException) -> None:
     with pytest.raises(type(error)):
         failing(error)
+
+
+PRESSED_AGAIN = """
+import logging, os, signal, sys
+from semsynth.cli.common import guard
+from semsynth.core import logging as log
+
+def press(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.stderr.write("goes on\\n")
+
+where = sys.argv[1]
+if where == "in the handler":
+    log._TerminalHandler.close = press
+elif where == "before the message":
+    signal.signal = press
+def run():
+    press()
+try:
+    status = guard(run)
+finally:
+    if where == "after the command":
+        press()
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "said"),
+    [
+        ("nowhere", 130, "error: interrupted\n"),
+        ("before the message", 130, ""),
+        ("in the handler", -signal.SIGINT, "error: interrupted\n"),
+        ("after the command", -signal.SIGINT, "error: interrupted\n"),
+    ],
+)
+def test_ctrl_c_twice_has_no_traceback(where: str, status: int, said: str) -> None:
+    command = [sys.executable, "-c", PRESSED_AGAIN, where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_finish_prints_values_or_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,12 @@ import errno
 import inspect
 import json
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from semsynth.core.errors import UserError, is_out_of_memory
@@ -18,6 +20,8 @@ from semsynth.core.logging import log_to_terminal, logger
 
 Config = TypeVar("Config")
 
+# The exit status after Ctrl-C, as shells have it.
+INTERRUPTED = 130
 # In words; others as the system says them.
 _CAUSES = {
     errno.EACCES: "no permission",
@@ -42,6 +46,8 @@ def guard(run: Callable[[], int]) -> int:
     try:
         with log_to_terminal():
             return exit_status(run)
+    except KeyboardInterrupt:  # Ctrl-C once more, while the first one was answered
+        return INTERRUPTED
     finally:
         warnings.formatwarning = format_before
 
@@ -61,7 +67,10 @@ def exit_status(run: Callable[[], int]) -> int:
     except UserError as error:
         return _fail(str(error), error.status)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        # Nothing is left to do: another one ends the process at once, wherever it is by then.
+        with suppress(ValueError):  # not the main thread, which signals do not reach
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it exits, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
