@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from semsynth.core import outputs
 from semsynth.core.errors import UserError
 from semsynth.core.outputs import INPUTS, MARKER, Output
 
@@ -90,6 +92,22 @@ output = Output(folder / "out", "report", {"a": 2}, overwrite=True)
 output.claim()
 (folder / "out" / sys.argv[2]).write_text("work")
 """
+
+
+def test_a_folder_that_another_process_moves_aside_at_this_moment_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Output(tmp_path / "out", "report", {"a": 1}).claim()
+    plain = outputs.read_json
+
+    def read(path: Path) -> Any:
+        if not (tmp_path / "aside").exists():
+            (tmp_path / "out").rename(tmp_path / "aside")
+        return plain(path)
+
+    monkeypatch.setattr(outputs, "read_json", read)
+    Output(tmp_path / "out", "report", {"a": 2}, overwrite=True).claim()
+    assert json.loads((tmp_path / "out" / MARKER).read_text())["key"] == {"a": 2}
 
 
 def test_processes_that_replace_one_folder_at_once_share_the_new_one(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_bytes, write_json
+from semsynth.core.files import read_cache, read_json, write_bytes, write_json
 from semsynth.core.outputs import DIGESTS, check_result, read_result, write_result
 from semsynth.core.sealed import SEAL, is_whole, sealed
 
@@ -43,6 +43,22 @@ def test_no_flipped_bit_gives_another_value(tmp_path: Path) -> None:
         if found != VALUE:
             others.append((bit, found))
     assert others == []
+
+
+def test_what_can_be_made_again_is_not_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.json"
+    assert read_cache(path) == {}
+    write_json(path, {"times": 2.5}, seal=True)
+    assert read_cache(path) == {"times": 2.5} and not caplog.records
+    path.write_text(path.read_text().replace("2.5", "2.1"))
+    assert read_cache(path) == {}
+    assert f"{path}: is not what was written" in caplog.text
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        read_cache(path)
 
 
 def test_a_result_has_its_digests_beside_it(tmp_path: Path) -> None:

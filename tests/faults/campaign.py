@@ -56,8 +56,9 @@ MOST = 300  # calls of a command that are tried, evenly
 MOST_SECONDS, MOST_MEMORY = 10.0, 4_000_000_000
 # With --all: of each command, and of each file.
 SIGNALS, DAMAGES, LIMITS = 100, 225, 50
-# Of a process that has no memory: its own line, or ended by the system or by a library.
-NO_MEMORY = (1, 2, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+# Of a process that has no memory: its own line, or ended by the system, by the loader (127), or by
+# a library.
+NO_MEMORY = (1, 2, 127, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 # As the server takes them (``fork_server``).
 SURROUNDINGS: dict[str, dict[str, Any]] = {
     "no HOME": {"environment": {"HOME": None, "XDG_CACHE_HOME": None}},
@@ -66,6 +67,7 @@ SURROUNDINGS: dict[str, dict[str, Any]] = {
     "umask 077": {"umask": 0o077},
     "umask 000": {"umask": 0},
 }
+SHOWN_SECONDS = 300.0  # between two lines that say how far it is
 Case = Callable[[], None]
 
 
@@ -149,7 +151,10 @@ class Campaign:
         self.place.clear()
         result = self.place.run(command.words, {"number": n + 1, "error": SIGNAL + number})
         name = signal.Signals(number).name
-        if result.status in (-number, 0):
+        if result.status == 0:  # the signal came when nothing was left to do
+            other = differences(self.expected[command.name], result_of(self.place.case))
+            verdict = Verdict("silent", f"others: {other[:5]}") if other else Verdict("clear")
+        elif result.status == -number:
             verdict = self.after(command)
         elif (number == signal.SIGINT and result.status == 130) or result.status == 75:
             verdict = self.after(command)
@@ -164,8 +169,8 @@ class Campaign:
         """Yield damages of a file that a command reads."""
         command = COMMANDS[read.command]
         self.prepare(command)
-        size = (self.place.inputs / read.path).stat().st_size
-        for kind in kinds(size, self.random):
+        content = (self.place.inputs / read.path).read_bytes()
+        for kind in kinds(content, self.random):
             yield lambda kind=kind: self.damage(command, read, kind)
 
     def damage(self, command: Command, read: Read, kind: str) -> None:
@@ -277,10 +282,15 @@ class Campaign:
     def run(self, groups: list[Iterator[Case]], minutes: float) -> None:
         """Take cases of all groups in turn until the time is over or none is left."""
         end = time.monotonic() + 60 * minutes
+        shown = time.monotonic()
         while groups and time.monotonic() < end:
             for group in list(groups):
                 if time.monotonic() >= end:
                     break
+                if time.monotonic() - shown > SHOWN_SECONDS:
+                    shown = time.monotonic()
+                    n, left = sum(x.total() for x in self.table.values()), (end - shown) / 60
+                    print(f"{n} faults; {left:.0f} minutes left", flush=True)
                 case = next(group, None)
                 if case is None:
                     groups.remove(group)
@@ -344,7 +354,10 @@ def main() -> int:
         if "damage" in options.groups:
             damages = [campaign.damage_cases(read) for read in READS if read.command in names]
             groups += [islice(cases, DAMAGES if options.all else None) for cases in damages]
-        campaign.run(groups, 10**6 if options.all else options.minutes)
+        try:
+            campaign.run(groups, 10**6 if options.all else options.minutes)
+        except KeyboardInterrupt:
+            print("interrupted: what there is until now")
         place.close()
     campaign.show()
     bad = sum((counts for counts in campaign.table.values()), Counter())

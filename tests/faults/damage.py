@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+# The number of a format, in a text of JSON.
+_NUMBER = re.compile(rb'("format": )(\d+)')
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,12 @@ READS = (
 )
 
 
-def kinds(size: int, rng: random.Random) -> Iterator[str]:
+def kinds(content: bytes, rng: random.Random) -> Iterator[str]:
     """Yield names of damages without end: each is a function of its name and of the file."""
     yield from ("empty", "one byte", "zero byte", "another file", "folder")
+    if _NUMBER.search(content):
+        yield from ("old format", "new format")
+    size = len(content)
     while True:
         if rng.random() < 0.1:
             yield f"cut {rng.randrange(size)}"
@@ -97,6 +104,9 @@ def _changed(content: bytes, kind: str, other: Path) -> bytes:
         changed = bytearray(content)
         changed[int(number) // 8] ^= 1 << int(number) % 8
         return bytes(changed)
+    if word in ("old", "new"):
+        step = 1 if word == "new" else -1
+        return _NUMBER.sub(lambda found: b"%s%d" % (found[1], int(found[2]) + step), content, 1)
     return {
         "empty": b"",
         "one byte": b"1",

@@ -73,6 +73,9 @@ def become(run: dict[str, Any]) -> None:
     from semsynth.cli import main
 
     os.setpgid(0, 0)
+    # A shell starts what is in the background with Ctrl-C ignored, and nohup with SIGHUP.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(run["folder"])
     for name, value in run.get("environment", {}).items():
         if value is None:

@@ -17,12 +17,13 @@ MINUTE = 60.0
 
 
 def pause_cases(campaign: Campaign, command: Command, every: bool) -> Iterator[Callable[[], None]]:
-    """Yield signals at drawn calls; the first stop is of a minute, others are short."""
+    """Yield signals at drawn calls; the first stop (of a sample: of ``train``) is of a minute."""
     campaign.prepare(command)
     calls, rng = len(campaign.calls[command.name]), campaign.random
     number = 0
     while number < (100 if every else 10**6):
-        n, seconds = rng.randrange(calls), MINUTE if number == 0 else rng.uniform(0.1, 2.0)
+        is_long = number == 0 and (every or command.name == "train")
+        n, seconds = rng.randrange(calls), MINUTE if is_long else rng.uniform(0.1, 2.0)
         yield lambda n=n, seconds=seconds: stop(campaign, command, n, seconds)
         n, seconds = rng.randrange(calls), rng.choice((0.0, rng.uniform(0.0, 0.3)))
         yield lambda n=n, seconds=seconds: interrupt_twice(campaign, command, n, seconds)

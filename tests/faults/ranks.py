@@ -33,15 +33,22 @@ MINUTE = 60.0  # for which a process may be stopped
 STALL = ("--set", "train.stall_minutes=0.2")  # twelve seconds, in place of ten minutes
 # How often the run comes to the places of a phase.
 TIMES = {"start": 1, "step": 6, "validation": 2, "checkpoint": 3, "end": 1}
-_MEETING = "core.distributed.rendezvous"
+_MEETING, _MEMBERS = "core.distributed.rendezvous", "core.distributed.members"
 # Before all have met nobody knows the others, and five minutes are waited.
 SHORT_MEETING = {f"{_MEETING}.MEETING_SECONDS": 15.0}
 # In one process: other code, or another recipe.
 OTHERS: dict[str, dict[str, Any]] = {
-    "version": {"values": {f"{_MEETING}.__version__": "0.0.9"}},
-    "code": {"values": {f"{_MEETING}.source_digest()": "0123456789ab"}},
+    "version": {"values": {f"{_MEMBERS}.__version__": "0.0.9"}},
+    "code": {"values": {f"{_MEMBERS}.source_digest()": "0123456789ab"}},
     "recipe": {"words": [*COMMAND.words, "--set", "train.learning_rate=0.002"]},
+    "output": {"words": [word if word != COMMAND.makes else "elsewhere" for word in COMMAND.words]},
 }
+SAID = {
+    "recipe": "recipe.train.learning_rate 0.002, rank 0 with 0.001",
+    "output": "was started with --output ",
+}
+# Where there are no heartbeats yet: who is stopped there is missed by what it says in the store.
+BEFORE_HEARTBEATS = ("after the meeting", "folder claimed")
 
 
 class Ranks:
@@ -87,10 +94,13 @@ class Ranks:
         if not every:
             kills = self._one_of_each_phase(kills)
         stalls = [one for one in kills if one[0] in ("step", "validation", "checkpoint")]
+        starts = [(place, rank, 1) for place in BEFORE_HEARTBEATS for rank in (0, 1)]
+        self.random.shuffle(starts)
         ranks = (0, 1) if every else (self.random.randrange(2),)
         return [
             iter([lambda one=one: self.kill(*one[1:]) for one in kills]),
             iter([lambda one=one: self.stall(*one[1:]) for one in stalls[:: 1 if every else 3]]),
+            iter([lambda one=one: self.stall(*one) for one in starts[: None if every else 2]]),
             iter([lambda what=what: self.other(what) for what in OTHERS]),
             iter([lambda rank=rank: self.slow(rank) for rank in ranks]),
             iter([lambda rank=rank: self.stop(rank, MINUTE) for rank in ranks]),
@@ -153,9 +163,11 @@ class Ranks:
     def stall(self, place: str, rank: int, number: int) -> None:
         """Stop a process for good; the other one names and ends it."""
         self.place.clear()
-        words = (*COMMAND.words, *STALL)
-        result = self.run(words, **self.at(place, rank, number, signal.SIGSTOP))
-        wrong = self._named(result, rank, "has not been heard of")
+        words, is_start = (*COMMAND.words, *STALL), place in BEFORE_HEARTBEATS
+        values = SHORT_MEETING if is_start else {}
+        result = self.run(words, values=values, **self.at(place, rank, number, signal.SIGSTOP))
+        how = "does not answer" if is_start else "has not been heard of"
+        wrong = self._named(result, rank, how)
         # A checkpoint from before holds the recipe of its time, with the short limit.
         verdict = wrong or self._after(but=r"step_000000[24]/")
         self.record("stalled", f"rank {rank} {place} {number}", verdict, result)
@@ -201,11 +213,11 @@ class Ranks:
         self.place.clear()
         result = self.run(ranks={"1": OTHERS[what]})
         wrong = self._refused(result)
-        said = {"recipe": "recipe.train.learning_rate 0.002, rank 0 with 0.001"}
-        expected = said.get(what, "install the same version on all nodes")
+        expected = SAID.get(what, "install the same version on all nodes")
         if wrong is None and expected not in result.output:
             wrong = Verdict("unclear", f"another line: {errors(result)}")
-        if wrong is None and (self.place.case / COMMAND.makes).exists():
+        folders = (self.place.case / name for name in (COMMAND.makes, "elsewhere"))
+        if wrong is None and any(folder.exists() for folder in folders):
             wrong = Verdict("silent", "made its folder")
         self.record("other", what, wrong or self._after(), result)
 

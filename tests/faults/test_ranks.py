@@ -57,13 +57,20 @@ def test_a_stopped_process_goes_on_or_is_ended(ranks: Ranks) -> None:
     ranks.stall("before a step", 0, 2)
 
 
+@pytest.mark.parametrize(("place", "rank"), [("after the meeting", 0), ("folder claimed", 1)])
+def test_a_process_that_is_stopped_before_its_first_heartbeat_is_named(
+    place: str, rank: int, ranks: Ranks
+) -> None:
+    ranks.stall(place, rank, 1)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_full_disk_of_one_process(rank: int, ranks: Ranks) -> None:
     ranks.fill_disk(rank, 3)
 
 
-@pytest.mark.parametrize("what", ["code", "recipe"])
-def test_a_process_of_other_code_or_of_another_recipe(what: str, ranks: Ranks) -> None:
+@pytest.mark.parametrize("what", ["code", "recipe", "output"])
+def test_a_process_of_other_code_or_another_recipe_or_folder(what: str, ranks: Ranks) -> None:
     ranks.other(what)
 
 

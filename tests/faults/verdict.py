@@ -21,8 +21,8 @@ PASSING = re.compile(
     # The list of a folder that was complete when removing it failed: nobody reads it any more.
     r"|(^|/)\.progress-[^/]*$"
 )
-# Entries of files that say how long something took.
-TIMES = re.compile(r"second|images_per|time|updated|memory|peak")
+# Entries of files that say how long something took, and digests of objects that do.
+TIMES = re.compile(r"second|images_per|time|updated|memory|peak|^sealed$")
 TEMPORARY = re.compile(r"(^|/)\.[^/]*\.[^/]*")
 CAUSES = re.compile(
     r"full|No space|Input/output|cannot be (read|written)|read-only|Too many open|Interrupted|"

@@ -59,6 +59,21 @@ def test_a_checkpoint_is_of_its_step_while_training_continues(
     assert torch.equal(state["groups"][0]["m"], torch.ones(3))
 
 
+def test_a_thread_that_cannot_start_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory is left: the error says so, and closing does not hide it behind another one."""
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    writer = CheckpointWriter(tmp_path, 2, 0, None)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        writer.save(1, {"step": 1})
+    writer.close()
+
+
 def test_every_nth_checkpoint_is_kept_beside_the_newest(
     configure: Configure, tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ class Output:
         self.check()
         remove_left_over(self.folder)
         first = write_once(self.folder / MARKER, self._wanted)
-        self._check_same(first)
+        self.check_same(first)
         if self.inputs and not (self.folder / INPUTS).exists():
             write_json(self.folder / INPUTS, self.inputs)
         return self.folder
@@ -104,7 +104,7 @@ class Output:
                 "folder"
             )
         if marker.exists():
-            self._check_same(read_json(marker) if found is None else found)
+            self.check_same(read_json(marker) if found is None else found)
 
     def is_ours(self) -> bool:
         """Return whether the folder is there, and was made from the same."""
@@ -134,7 +134,12 @@ class Output:
         marker = self.folder / MARKER
         if not marker.is_file():
             return
-        found, wanted = read_json(marker), self._wanted
+        try:
+            found, wanted = read_json(marker), self._wanted
+        except UserError:
+            if marker.exists():
+                raise
+            return  # another process has moved it aside at this moment
         if not isinstance(found, dict) or found.get("kind") != self.kind or found == wanted:
             return
         # The name says which one it is: of processes that start at once, none moves the new one.
@@ -151,7 +156,8 @@ class Output:
         else:
             logger.info(f"{self.folder}: moved to {aside.name} until the new one is complete")
 
-    def _check_same(self, found: Any) -> None:
+    def check_same(self, found: Any) -> None:
+        """Check what the marker of a folder says; UserError: of another kind, or another key."""
         kind = found.get("kind") if isinstance(found, dict) else None
         if kind != self.kind:
             raise UserError(

@@ -9,13 +9,13 @@ its images, never by its path; weights, resize and size are part of the key.
 from __future__ import annotations
 
 import io
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from semsynth.core.arrays import arrays_of
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_bytes
 from semsynth.data.content import digest_json
@@ -52,10 +52,10 @@ class FeatureCache:
         """Return the features (N, D) of a set in its order; None if they are not known."""
         path = self._path(images, extractor)
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                known = dict(zip(file["digests"].tolist(), file["rows"], strict=True))
+            arrays = arrays_of(path.read_bytes())
+            known = dict(zip(arrays["digests"].tolist(), arrays["rows"], strict=True))
             rows = np.stack([known[digest] for digest in images.digests().values()])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError):
             return None  # missing, or damaged: it is measured
         with suppress(OSError):
             path.touch()

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.arrays import arrays_of
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.files import write_bytes
 from semsynth.evaluation.accumulate import SetStatistics
@@ -87,10 +88,9 @@ class PartialResults:
         """Read what ``to_bytes`` wrote.
 
         Raises:
-            ValueError, KeyError, zipfile.BadZipFile: a damaged file.
+            ValueError, KeyError: a damaged file.
         """
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = arrays_of(data)
         sets = {name: _from_arrays(part) for name, part in _below(arrays, "sets").items()}
         values = {
             name: {
@@ -164,7 +164,7 @@ class PartialStore:
         """Return a part; None if it is missing or damaged."""
         try:
             return PartialResults.from_bytes(self._path(shard).read_bytes())
-        except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile):
+        except (FileNotFoundError, ValueError, KeyError):
             return None
 
     def write(self, shard: Shard, results: PartialResults) -> None:

@@ -8,7 +8,6 @@ Inception-v3 and resize, of an unknown number of images.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from semsynth.core.arrays import arrays_of
 from semsynth.core.errors import Unavailable, UserError, abbreviate
-from semsynth.core.files import atomic_path, write_text
+from semsynth.core.files import atomic_path, unreadable, write_text
 from semsynth.core.logging import progress
 from semsynth.core.outputs import Output, write_result
 from semsynth.data.content import digest_bytes
@@ -80,12 +80,13 @@ class ReferenceStatistics:
             UserError: the file is missing, is none of these, or holds numbers that cannot be.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                found = dict(file)
+            found = arrays_of(path.read_bytes())
             mu, sigma = found["mu"], found["sigma"]
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `semsynth evaluate stats` makes one") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except (ValueError, KeyError):
             raise UserError(
                 f"{path}: is no file of statistics with keys mu and sigma (or is cut short); "
                 "make it with `semsynth evaluate stats DIR -o FILE.npz`"

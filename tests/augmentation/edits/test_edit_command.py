@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from semsynth.augmentation.edits.config import EditConfig
 from semsynth.augmentation.edits.run import edit, read_ious
 from semsynth.cli import main
 from semsynth.core.errors import UserError
+from semsynth.core.sealed import sealed
 from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports.collect import collect
@@ -121,6 +123,39 @@ def test_more_edits_continue_those_that_are_there(
         files_of(output).items()
     )
     assert edit(replace(config, count=5))["edits"] == 20
+
+
+def test_a_damaged_line_of_the_list_costs_its_edit(
+    cells_data: PreparedDataset, output: Path, edited: PreparedDataset
+) -> None:
+    config = EditConfig(cells_data.root, output, count=20, workers=1)
+    edit(config)
+    lines = [json.dumps(sealed(line)) for line in lines_of(output)]
+    for number, (old, new) in {
+        3: ('"index": 3', '"index": 7'),
+        5: ("}", ""),
+        9: ("{", "["),
+    }.items():
+        assert old in lines[number]
+        lines[number] = lines[number].replace(old, new)
+    (output / "dataset.json").unlink()
+    (output / "edits.jsonl").unlink()
+    (output / ".edits.part.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff\n")
+    assert edit(config)["edits"] == 20
+    assert files_of(output) == files_of(edited.root)
+
+
+def test_a_damaged_list_of_finished_edits_is_refused(
+    cells_data: PreparedDataset, output: Path
+) -> None:
+    config = EditConfig(cells_data.root, output, count=4, workers=1)
+    edit(config)
+    path = output / "edits.jsonl"
+    times = path.stat()
+    path.write_text(path.read_text().replace('"index": 3', '"index": 7'))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(UserError, match=r"edits\.jsonl: is damaged: not what dataset\.json"):
+        edit(config)
 
 
 def test_an_edit_is_a_function_of_seed_and_number(

@@ -13,8 +13,10 @@ import pytest
 
 from semsynth.augmentation.experiment.arms import ARMS, DEFAULT, chosen_arms
 from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.draws import costing, read_seconds
 from semsynth.augmentation.experiment.plan import Left
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
+from semsynth.augmentation.experiment.score import _stored
 from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
@@ -158,6 +160,32 @@ def test_the_speed_is_measured_once(
     assert re.search("n = 8: 1 draw of 2 arms, 2 segmenters each: 2 tasks, 0 done", logged())
     monkeypatch.setattr("semsynth.augmentation.experiment.speeds._measure", None)
     assert run_experiment(few) == found
+    path = tmp_path / "out" / "speeds.json"
+    path.write_text(path.read_text().replace('"scored": ', '"scored": 1'))
+    with pytest.raises(TypeError, match="not callable"):  # it would be measured
+        run_experiment(few)
+    assert "speeds.json: is not what was written" in logged()
+
+
+def test_damaged_scores_and_seconds_are_found(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    """Scores are made again; of what took how long nobody knows better."""
+    path = tmp_path / "scores.npz"
+    data = next(finished[0].rglob("scores/*.npz")).read_bytes()
+    path.write_bytes(data)
+    found = _stored(path)
+    assert found is not None and found["counts"].sum() > 0
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    assert _stored(path) is None and "trained and scored again" in logged()
+    assert _stored(tmp_path / "none.npz") is None
+    with costing(tmp_path / "seconds.json", "cpu"):
+        pass
+    text = (tmp_path / "seconds.json").read_text()
+    (tmp_path / "seconds.json").write_text(text.replace('"seconds": ', '"seconds": 1'))
+    with pytest.raises(UserError, match=r"seconds\.json: is not what was written"):
+        read_seconds(tmp_path / "seconds.json")
 
 
 def test_tasks_are_parts_of_the_whole(

@@ -248,6 +248,18 @@ def test_an_interrupted_command_goes_on_and_a_finished_one_does_nothing(
         filter_samples(replace(config, tolerance=2.0))
 
 
+def test_a_damaged_result_is_refused_and_made_again_when_it_is_removed(
+    config: FilterConfig,
+) -> None:
+    found, path = filter_samples(config), config.output / "filter.json"
+    text = path.read_text()
+    path.write_text(text.replace('"tolerance": 5.0', '"tolerance": 5.4'))
+    with pytest.raises(UserError, match=r"filter\.json: is damaged.* remove it and run"):
+        filter_samples(config)
+    path.unlink()
+    assert filter_samples(config) == found and path.read_text() == text
+
+
 def test_data_without_an_ignored_id_get_one_that_a_training_takes(
     config: FilterConfig, tmp_path: Path
 ) -> None:

@@ -124,6 +124,21 @@ def test_an_output_that_exists_stays(real: PreparedDataset, tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
+def test_the_same_export_again_is_done_and_another_one_is_refused(
+    real: PreparedDataset, tmp_path: Path
+) -> None:
+    """A process may be killed when all is written: the same command afterwards ends well."""
+    output = tmp_path / "out"
+    first = export_dataset([real.root], "mmseg", output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert export_dataset([real.root], "mmseg", output) == first
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    refused("to='mmseg', now 'voc'", [real.root], "voc", output)
+    image = real.image_path("train", "a")
+    image.write_bytes(real.image_path("train", "b c").read_bytes())
+    refused("out: was made with images=", [real.root], "mmseg", output)
+
+
 def test_splits_of_other_names(write_data: Write, tmp_path: Path) -> None:
     data = write_data("one", {"train": ["a"], "night": ["b"]})
     for to, note in (

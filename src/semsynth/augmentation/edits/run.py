@@ -18,12 +18,13 @@ from semsynth.augmentation.edits.relabel import swaps
 from semsynth.augmentation.edits.scene import Scene, learn
 from semsynth.augmentation.edits.survey import LEAST, ImageSurvey, Piece, Surveyor
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import named, read_text, write_bytes, write_text
+from semsynth.core.files import named, read_bytes, write_bytes, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output, read_result
+from semsynth.core.sealed import SEAL, is_whole, sealed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.manifest import EDITS
+from semsynth.data.manifest import EDITS, read_manifest
 from semsynth.data.pool import run_all
 from semsynth.data.records import ImageRecord, PreparedFormat
 from semsynth.data.writer import (
@@ -308,7 +309,7 @@ def _write(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
             line, record = result
             writer.add(record)
             with named(root / _PART), (root / _PART).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(sealed(line)) + "\n")
             lines[line["index"]] = line
             bar.update()
 
@@ -341,16 +342,28 @@ def _output(config: EditConfig, drawer: Drawer) -> Output:
 
 
 def _lines_there(root: Path) -> dict[int, dict[str, Any]]:
-    """Return what was made before, by number."""
-    lines: dict[int, dict[str, Any]] = {}
-    for name in (EDITS, _PART):
-        path = root / name
-        for text in read_text(path).splitlines() if path.exists() else ():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue  # a killed run cut it short: that edit is made again
-            lines[line["index"]] = line
+    """Return what was made before, by number.
+
+    Raises:
+        UserError: the list of a finished folder is damaged.
+    """
+    finished = read_manifest(root)
+    for number, line in enumerate(finished, 1):
+        if not isinstance(line.get("index"), int):
+            raise UserError(
+                f"{root / EDITS}: line {number} has no number (index); remove the file and run the "
+                "command again"
+            )
+    lines: dict[int, dict[str, Any]] = {line["index"]: line for line in finished}
+    path = root / _PART
+    data = read_bytes(path) if path.exists() else b""
+    for text in data.decode(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            if is_whole(line):
+                lines[line["index"]] = {k: v for k, v in line.items() if k != SEAL}
+        except (ValueError, AttributeError, KeyError):
+            continue  # a killed run cut it short, or it is damaged: that edit is made again
     return lines
 
 

@@ -120,7 +120,7 @@ class Cost:
     def save(self) -> None:
         """Write the seconds so far."""
         seconds = self._before + self._now() - self._start
-        write_json(self.path, {"seconds": round(seconds, 2), "clock": self._clock})
+        write_json(self.path, {"seconds": round(seconds, 2), "clock": self._clock}, seal=True)
 
 
 def read_seconds(path: Path) -> float:

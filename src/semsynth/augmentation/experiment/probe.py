@@ -21,7 +21,7 @@ from semsynth.augmentation.experiment.settings import all_settings
 from semsynth.augmentation.experiment.speeds import What, seconds_per_step, with_steps
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_json
+from semsynth.core.files import read_cache, write_json
 from semsynth.core.logging import logger, progress
 from semsynth.core.outputs import claim_output_dir
 from semsynth.data.content import digest_json
@@ -150,7 +150,7 @@ def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -
     """Return the steps that fit into the time, measured once; a call that resumes has the same."""
     path = config.output / PLAN
     key = digest_json([config.minutes, list(small.set), list(small.segment), small.n[0]])
-    found = read_json(path) if path.exists() else {}
+    found = read_cache(path)
     if found.get("key") == key:
         return Plan(**found["plan"])
     stages = Experiment(small, data).stages(small.n[0], 0)
@@ -173,7 +173,7 @@ def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -
             f"--minutes {config.minutes:g} are few for this machine: the least steps are taken, "
             "and it takes longer"
         )
-    write_json(path, {"key": key, "plan": plan.__dict__})
+    write_json(path, {"key": key, "plan": plan.__dict__}, seal=True)
     return plan
 
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from semsynth.augmentation.experiment.arms import TEACHERS, Arm
 from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.stages import Stages
-from semsynth.core.files import atomic_path
-from semsynth.core.logging import progress
+from semsynth.core.arrays import arrays_of
+from semsynth.core.files import atomic_path, read_bytes
+from semsynth.core.logging import logger, progress
 from semsynth.core.sequences import chunks
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -109,17 +110,28 @@ def score_arm(stages: Stages, arm: Arm, judge: Judge) -> ArmScore:
 def _score(stages: Stages, arm: Arm, number: int, judge: Judge) -> dict[str, Any]:
     made = stages.segmenter(arm, number)
     path = score_path(stages, made, judge)
-    if not path.exists():
+    found = _stored(path)
+    if found is None:
         segmenter = Segmenter.load(made.make(), stages.config.device)
         steps = segmenter.info.provenance["steps"]
-        values = {**judge.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
+        found = {**judge.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, **values)
+            np.savez_compressed(temporary, **found)
     if arm.name not in TEACHERS.values() and made.root.exists():
         # Its weights are of no more use; those of teachers filter labels and choose images.
         stages.forget(made)
-    with np.load(path) as found:
-        return {name: found[name] for name in found.files}
+    return found
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    """Return what is kept of a segmenter; None: nothing, or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return dict(arrays_of(read_bytes(path)))
+    except ValueError as error:
+        logger.warning(f"{path}: {error}; the segmenter is trained and scored again")
+        return None
 
 
 def is_scored(stages: Stages, arm: Arm, judge: Judge) -> bool:

@@ -235,7 +235,8 @@ def freeze(config: ExperimentConfig, settings: dict[str, Any]) -> Path:
                 "another experiment"
             )
         return path
-    write_json(path, {"format": 1, "digest": digest_json(settings), "settings": settings})
+    frozen = {"format": 1, "digest": digest_json(settings), "settings": settings}
+    write_json(path, frozen, seal=True)
     return path
 
 

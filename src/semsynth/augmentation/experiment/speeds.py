@@ -18,7 +18,7 @@ from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.score import Judge
 from semsynth.augmentation.experiment.settings import segment_settings
 from semsynth.augmentation.experiment.stages import Stages
-from semsynth.core.files import read_json, write_json
+from semsynth.core.files import read_cache, write_json
 from semsynth.core.logging import logger
 from semsynth.data.content import digest_json
 from semsynth.segmentation.segmenter import Segmenter
@@ -60,7 +60,7 @@ def measured_speeds(stages: Stages, judge: Judge, generates: bool) -> Speeds:
     """
     path = stages.config.output / SPEEDS
     key = digest_json([_settings(stages), os.cpu_count()])
-    found = read_json(path) if path.exists() else {}
+    found = read_cache(path)
     if found.get("key") == key:
         speeds = Speeds(**found["speeds"])
         if speeds.generator or not generates:
@@ -73,7 +73,7 @@ def measured_speeds(stages: Stages, judge: Judge, generates: bool) -> Speeds:
             speeds = _measure(stages, judge, generates, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    write_json(path, {"key": key, "speeds": asdict(speeds)})
+    write_json(path, {"key": key, "speeds": asdict(speeds)}, seal=True)
     return speeds
 
 

@@ -32,7 +32,7 @@ from semsynth.augmentation.experiment.settings import (
 )
 from semsynth.augmentation.subset import SPLIT
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_json
+from semsynth.core.files import read_cache, write_json
 from semsynth.core.rng import derive_seed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import read_manifest
@@ -184,8 +184,18 @@ class Stages:
         return self.draw.folder / "seconds" / f"{folder.name}.json"
 
     def seconds(self, made: Made) -> float:
-        """Return the CPU seconds that something of the draw took (of the clock, on a GPU)."""
-        return read_seconds(self._cost(made.root))
+        """Return the CPU seconds that something of the draw took (of the clock, on a GPU).
+
+        Raises:
+            UserError: their file is missing or damaged.
+        """
+        path = self._cost(made.root)
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such file, so nobody knows how long {made.root.name} took; remove "
+                f"{made.root} and run the command again, which makes it again"
+            )
+        return read_seconds(path)
 
     def masks(self, which: Masks) -> Made:
         """Return the pairs whose masks synthetic images are made for."""
@@ -377,12 +387,13 @@ class Stages:
         """
         baseline, generator = self.segmenter(ARMS[BASELINE], 0), self.generator()
         path = self.draw.folder / "seconds" / f"longer-{baseline.key}-{generator.key}.json"
-        if not path.exists():
+        times, most = read_cache(path).get("times"), self.config.longer_most
+        if times is None:
             baseline.make()
             generator.make()
             own = max(self.seconds(baseline), 1e-6)
-            write_json(path, {"times": round(1 + self.seconds(generator) / own, 2)})
-        times, most = float(read_json(path)["times"]), self.config.longer_most
+            times = round(1 + self.seconds(generator) / own, 2)
+            write_json(path, {"times": times}, seal=True)
         settings = segment_settings(self.config, ARMS[BASELINE], False)
         steps = int(settings.get("steps", SegmentTrainConfig.steps))
         return round(steps * (min(times, most) if most else times)), 0 < most < times

@@ -20,9 +20,8 @@ from semsynth.augmentation.filter.write import (
     write_images,
 )
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import write_json
 from semsynth.core.logging import logger, progress
-from semsynth.core.outputs import Output
+from semsynth.core.outputs import Output, write_result
 from semsynth.core.version import __version__
 from semsynth.data.manifest import read_manifest
 from semsynth.data.writer import PreparedWriter
@@ -58,7 +57,7 @@ def write_set(task: Task, output: Output) -> None:
     copy_lists(samples, writer, chosen.names)
     classes = class_table([x.name for x in samples.labels.trainable], counts, found, means)
     result = _result(task, chosen, classes)
-    write_json(config.output / RESULT, result)
+    write_result(config.output, RESULT, result)
     excluded = {"/".join(name): why for name, why in chosen.dropped.items()}
     writer.finish(samples.info.name, samples.info.source, samples.info.licence, excluded)
     for line in result["warnings"]:

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from semsynth.augmentation.filter.rules import Labelled, borders
 from semsynth.augmentation.filter.teacher import Teacher
+from semsynth.core.arrays import arrays_of
 from semsynth.core.distributed.shards import Shard
-from semsynth.core.errors import Unavailable
+from semsynth.core.errors import Unavailable, UserError
 from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger, progress
 from semsynth.core.sequences import evenly
@@ -121,9 +122,14 @@ class Measurements:
         return [item for item in items if not self._path(item).exists()]
 
     def read(self, item: Item) -> dict[str, Array]:
-        """Return what was measured of an image."""
-        with np.load(self._path(item), allow_pickle=False) as file:
-            return dict(file)
+        """Return what was measured of an image; UserError if the file is damaged."""
+        path = self._path(item)
+        try:
+            return arrays_of(path.read_bytes())
+        except ValueError as error:
+            raise UserError(
+                f"{path}: {error}; remove it and run the command again, which measures this image"
+            ) from None
 
     def labelled(self, split: str, stem: str) -> Labelled:
         """Return a sample's mask with what the teacher says of it."""

@@ -11,7 +11,7 @@ from semsynth.augmentation.filter.write import preview
 from semsynth.core.distributed.shards import this_shard
 from semsynth.core.files import read_json, require_space, sha256_file, write_bytes
 from semsynth.core.logging import logger
-from semsynth.core.outputs import Output
+from semsynth.core.outputs import Output, check_result
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
 from semsynth.data.manifest import MANIFEST
@@ -72,6 +72,7 @@ def _stored(task: Task) -> Json | None:
         filtered = PreparedDataset.open(folder)
         sheet = preview(filtered, task.samples, task.teacher, task.config.border)
         write_bytes(folder / PREVIEW, sheet)
+    check_result(folder, [RESULT], "remove it and run the command again, which measures all anew")
     return {"output": str(folder), **read_json(folder / RESULT)}
 
 

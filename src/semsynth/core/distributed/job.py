@@ -167,7 +167,7 @@ class Job:
         return error if self.is_main else SystemExit(error.status)
 
     def check_same(self, facts: Mapping[str, Any]) -> None:
-        """Check that all processes were started with the same; each gives what it has.
+        """Check that all processes were started with the same facts, and in the same folder.
 
         Args:
             facts: nested values of JSON; their names are those of messages.
@@ -178,9 +178,13 @@ class Job:
         """
         if self.world == 1:
             return
-        given: list[Any] = [facts]
+        # A folder may have other names on other nodes, and be the same where its path is followed.
+        places = os.path.abspath(self.folder), os.path.realpath(self.folder)
+        given: list[Any] = [{"--output": places[0], **facts}, places]
         broadcast_object_list(given)
-        differs = difference_of(facts, given[0])
+        same = set(places) & set(given[1])
+        mine = {"--output": given[1][0] if same else places[0], **facts}
+        differs = difference_of(mine, given[0])
         found = gather_object([f"{self.name} was started with {differs}" if differs else ""])
         others = [line for line in found if line]
         if others:

@@ -14,12 +14,11 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
-from threading import Event, Thread
+from functools import partial
+from threading import Event, Lock, Thread
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch.distributed import (  # type: ignore[attr-defined]
@@ -30,6 +29,14 @@ from torch.distributed import (  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from semsynth.core.distributed.heartbeat import Heartbeat
+from semsynth.core.distributed.members import (
+    PATIENCE_SECONDS,
+    Answers,
+    Member,
+    RollCall,
+    attempt,
+    ranks_here,
+)
 from semsynth.core.distributed.preemption import is_grace_over, requested
 from semsynth.core.errors import (
     LOST_STATUS,
@@ -39,8 +46,6 @@ from semsynth.core.errors import (
     SilentExit,
     UserError,
 )
-from semsynth.core.identity import started
-from semsynth.core.version import __version__, source_digest
 
 # How long the processes of a job wait for each other at the start. Tasks of one srun begin within
 # seconds; importing torch from a slow file server may take a minute or two.
@@ -49,6 +54,8 @@ _TICK = 0.5
 # A process that all errors have reached ends within seconds of the one that had them. After so many
 # the others say that it is gone.
 GONE_SECONDS = 10.0
+# In which the others see that one has said why the job ends.
+_SEEN_SECONDS = 3.0
 LOOK_SECONDS = 3.0  # between two looks at the processes of this host
 _FEW = 64
 _CONNECTION = re.compile(
@@ -60,42 +67,6 @@ def is_connection_error(error: BaseException) -> bool:
     """Return whether an error says that the connection to the other processes broke."""
     is_connection = bool(_CONNECTION.search(str(error)))
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and is_connection)
-
-
-@dataclass(frozen=True)
-class Member:
-    """A process that came to the start: what it leaves in the store.
-
-    Attributes:
-        version: of semsynth.
-        source: the digest of its code.
-        host: of the process.
-        pid: its number.
-        started: tells it from others that had its number (``identity``).
-    """
-
-    version: str
-    source: str = ""
-    host: str = ""
-    pid: int = 0
-    started: str = ""
-
-    @classmethod
-    def mine(cls) -> Member:
-        """Return what this process leaves."""
-        return cls(__version__, source_digest(), platform.node(), os.getpid(), started())
-
-    @classmethod
-    def read(cls, text: str) -> Member:
-        """Return what another one left; one of an earlier semsynth left its version alone."""
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError):
-            return cls(text)
-
-    def heartbeat(self, rank: int) -> Heartbeat:
-        """Return it as one that has published nothing yet."""
-        return Heartbeat(rank, self.host, self.pid, self.started, beat=-1)
 
 
 class RendezvousWatchdog:
@@ -115,6 +86,8 @@ class RendezvousWatchdog:
         # Ranks of this host that were started, and those of them that run.
         self._seen, self._here, self._looked = set[int](), set[int](), float("-inf")
         self._is_meeting = False
+        self._roll_call: RollCall | None = None  # once all have met
+        self._decision_lock = Lock()  # held by the one thread that finds out why the job ends
         self._stopped = Event()
         self._thread = Thread(target=self._loop, name="rendezvous", daemon=True)
         self._thread.start()
@@ -123,6 +96,10 @@ class RendezvousWatchdog:
         """The others are waited for; a little longer than by ``_wait``, which can say whom."""
         self._phase, self._limit = f"meeting the others at {place}", MEETING_SECONDS + 15
         self._waited, self._is_meeting = 0.0, True
+
+    def begin_roll_call(self, roll_call: RollCall) -> None:
+        """All have come to the start: from now on each one says in the store that it is there."""
+        self._roll_call = roll_call
 
     def begin_preparing(self, stall_seconds: float) -> None:
         """All have met: what comes before the training may take as long as a stalled step."""
@@ -139,6 +116,9 @@ class RendezvousWatchdog:
         # One that already says who is missing stays: the others may have ended for it since.
         if isinstance(error, RankLost) or not isinstance(found, RankLost):
             return found
+        if self._roll_call is not None:
+            self._roll_call.has_failed = True
+        self._decision_lock.acquire()  # for good: the thread decides nothing more
         for _ in range(int(GONE_SECONDS / _TICK)):
             if gone := self._missing():
                 line = self._line(gone)
@@ -146,7 +126,43 @@ class RendezvousWatchdog:
                     return RankLost(line)
                 return SilentExit(LOST_STATUS, line, reported=False)
             time.sleep(_TICK)
+        answers = self._ask()
+        if answers.silent or answers.is_ended:
+            return self._conclude(answers, "")
         return found
+
+    def _ask(self) -> Answers:
+        return Answers() if self._roll_call is None else self._roll_call.ask()
+
+    def _conclude(self, answers: Answers, how: str) -> RankLost | SilentExit:
+        """Return what ends this process, once it knows who answers.
+
+        One process says why, the lowest that answers; the others wait until it has done so.
+
+        Args:
+            answers: of the others.
+            how: what to say of one that answers, and for which the rest waits; or of this one.
+        """
+        if answers.is_ended:
+            return SilentExit(LOST_STATUS, "another process has said why")
+        line = f"{self._me} {how}; the others' own lines may say why; start again"
+        if named := (*answers.silent, *answers.busy)[:1]:
+            one = self.members.get(named[0])
+            name, process = (self._me, os.getpid()) if one is None else (one.name, one.pid)
+            how = "does not answer: stopped, or its node is gone" if answers.silent else how
+            line = f"{name} {how} (process {process}, while the run was starting); start again"
+        if self._roll_call is None:
+            return RankLost(line)
+        if self._roll_call.reports(answers):
+            self._roll_call.end()
+            time.sleep(_SEEN_SECONDS)
+            for rank in answers.silent:
+                self.members[rank].kill()
+            return RankLost(line)
+        for _ in range(2):  # the one that reports must find this one still there
+            if self._roll_call.ask().is_ended:
+                break
+        return SilentExit(LOST_STATUS, line, reported=False)
 
     def _missing(self) -> list[Heartbeat]:
         """Return who came to the start, and is gone (of this host; of others it cannot be seen)."""
@@ -187,12 +203,27 @@ class RendezvousWatchdog:
             self._gone = self._gone + _TICK if gone else 0.0
             if gone and self._gone > GONE_SECONDS:
                 self._end_without(gone)
+            if self._roll_call is not None:
+                self._roll_call.say()
             if self._waited > self._limit:
-                how = f"hangs in '{self._phase}' for {self._limit:.0f} seconds"
-                self._end(f"{how}; the others' own lines may say why; start again", LOST_STATUS)
+                self._end_hanging()
+
+    def _end_hanging(self) -> None:
+        if not self._decision_lock.acquire(blocking=False):
+            return
+        answers = self._ask()
+        if self._stopped.is_set():  # meanwhile it went on
+            return
+        how = f"hangs in '{self._phase}' for {self._limit:.0f} seconds"
+        found = self._conclude(answers, how)
+        if isinstance(found, RankLost):
+            print(f"error: {found}", file=sys.stderr, flush=True)
+        os._exit(LOST_STATUS)
 
     def _end_without(self, gone: Sequence[Heartbeat]) -> None:
         if self._stopped.is_set() or not (self.members or self._is_meeting):
+            return
+        if not self._decision_lock.acquire(blocking=False):
             return
         if self._reports(gone):
             print(f"error: {self._line(gone)}", file=sys.stderr, flush=True)
@@ -202,22 +233,6 @@ class RendezvousWatchdog:
         if not self._stopped.is_set():
             print(f"error: {self._me}: {line}", file=sys.stderr, flush=True)
             os._exit(status)
-
-
-def ranks_here() -> set[int]:
-    """Return the ranks of this job that were started on this host and run, by their environments.
-
-    So one that dies before it comes to the start is missed sooner than one that never began.
-    """
-    wanted = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")}
-    found = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            env = process.environ()
-            rank = env.get("RANK", "")
-            if rank.isdecimal() and all(env.get(name) == v for name, v in wanted.items()):
-                found.add(int(rank))
-    return found
 
 
 def init_process_group_with_names(
@@ -243,18 +258,19 @@ def init_process_group_with_names(
     place = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
     watchdog.begin_meeting(place)
     agent_has_store = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    connect = partial(
+        TCPStore, env["MASTER_ADDR"], int(env["MASTER_PORT"]), world, wait_for_workers=False
+    )
     try:
-        store = TCPStore(
-            env["MASTER_ADDR"],
-            int(env["MASTER_PORT"]),
-            world,
+        store = connect(
             # torchrun has a store already.
             is_master=rank == 0 and not agent_has_store,
             timeout=timedelta(seconds=MEETING_SECONDS),
-            wait_for_workers=False,
             multi_tenant=True,
         )
         _wait(store, rank, world, watchdog)
+        again = partial(connect, is_master=False, timeout=timedelta(seconds=PATIENCE_SECONDS))
+        watchdog.begin_roll_call(RollCall(again, rank, world, None if agent_has_store else 0))
     except DistError as error:
         if rank == 0 or agent_has_store:
             raise
@@ -292,9 +308,7 @@ def _wait(store: Store, rank: int, world: int, watchdog: RendezvousWatchdog | No
     if not 0 <= rank < world:
         raise UserError(f"{me}: RANK must be from 0 to {world - 1}, since WORLD_SIZE is {world}")
     keys = [f"here/{other}" for other in range(world)]
-    # torchrun keeps its store when it starts its workers again.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if store.add(f"number/{attempt}/{rank}", 1) > 1:
+    if store.add(f"number/{attempt()}/{rank}", 1) > 1:
         raise UserError(
             f"{me}: another process of this job has the same RANK; this one stops: give each its "
             f"own, from 0 to {world - 1}"

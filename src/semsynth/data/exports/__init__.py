@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import atomic_folder, require_space, write_json
+from semsynth.core.files import atomic_folder, read_json, require_space, write_json
 from semsynth.core.logging import logger
+from semsynth.core.outputs import Output
+from semsynth.core.version import __version__
+from semsynth.data.content import digest_json
 from semsynth.data.exports.base import HERE, Collection
 from semsynth.data.exports.collect import collect
 from semsynth.data.exports.provenance import counts_text, origin_text, provenance
@@ -36,6 +39,8 @@ FORMATS: dict[FormatName, str] = {
 # Their images of all splits are in one folder.
 _FLAT: tuple[FormatName, ...] = ("voc", "cvat")
 PROVENANCE = "provenance.json"
+# Not the marker of results: what was exported may be prepared as raw data are.
+KIND, MARKER = "export", ".semsynth.export.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ def export_dataset(
 ) -> dict[str, Any]:
     """Write data sets and samples as another program reads them; complete or absent.
 
+    Where the same call has written the folder already, it stays as it is.
+
     Args:
         folders: what is exported together, of one label set.
         to: the format.
@@ -73,20 +80,13 @@ def export_dataset(
         the address of what was published.
 
     Raises:
-        UserError: not a data set, labels that differ, the output exists, classes that the format
-            cannot have, a licence that is unknown (to publish), or a full disk.
+        UserError: not a data set, labels that differ, the output holds something else, classes
+            that the format cannot have, a licence that is unknown (to publish), or a full disk.
     """
     collection = collect(folders, to in _FLAT, synthetic_split)
     if push is not None:
         check_publishable(collection, to)
-    # Masks are small beside images.
-    n_bytes = sum(item.size for item in collection.items)
-    with atomic_folder(output) as folder:
-        require_space(output.parent, n_bytes + n_bytes // 8, "the export")
-        usage = import_module(FORMATS[to]).write(collection, folder)
-        write_json(folder / PROVENANCE, provenance(collection))
-        if not (folder / README).exists():
-            (folder / README).write_text(readme(collection, usage), encoding="utf-8")
+    usage = _write(collection, to, output)
     for note in collection.notes:
         logger.info(note)
     result = summary(collection, to, output)
@@ -94,6 +94,40 @@ def export_dataset(
     if push is not None:
         result["published"] = publish(output, push)
     return result
+
+
+def _write(collection: Collection, to: FormatName, output: Path) -> str:
+    """Write the folder, unless it is there; return how it is used."""
+    made = Output(output, KIND, _key(collection, to))
+    if (output / MARKER).is_file():
+        found = read_json(output / MARKER)
+        made.check_same(found)
+        logger.info(f"{output}: exists already, made from the same images")
+        collection.notes[:] = found["notes"]
+        return str(found["use"])
+    # Masks are small beside images.
+    n_bytes = sum(item.size for item in collection.items)
+    with atomic_folder(output) as folder:
+        require_space(output.parent, n_bytes + n_bytes // 8, "the export")
+        usage = str(import_module(FORMATS[to]).write(collection, folder))
+        write_json(folder / PROVENANCE, provenance(collection))
+        if not (folder / README).exists():
+            (folder / README).write_text(readme(collection, usage), encoding="utf-8")
+        done = {"kind": KIND, "key": dict(made.key), "use": usage, "notes": collection.notes}
+        write_json(folder / MARKER, done, seal=True)
+    return usage
+
+
+def _key(collection: Collection, to: FormatName) -> dict[str, Any]:
+    """Return what decides the content of an export."""
+    parts, about = [part.data for part in collection.parts], provenance(collection)
+    return {
+        "to": to,
+        "images": digest_json([data.digest_of(data.splits()) for data in parts]),
+        "labels": digest_json([data.labels.to_json() for data in parts]),
+        "origin": digest_json([about["data_sets"], about["images"]]),
+        "semsynth": __version__,
+    }
 
 
 def readme(collection: Collection, usage: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.arrays import arrays_of
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path
 from semsynth.data.labels import LabelSet
@@ -119,12 +120,11 @@ class PerMask:
                 f"{path}: no such file, and reports are compared mask by mask; {REMEDY}"
             )
         try:
-            with np.load(path, allow_pickle=False) as found:
-                arrays = {name: found[name] for name in found.files}
+            arrays = arrays_of(path.read_bytes())
             if int(arrays.pop("format")) != FORMAT:
                 raise UserError(f"{path}: is of another version of semsynth; {REMEDY}")
             words = {name: arrays.pop(name).tolist() for name in _WORDS}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from None
         return cls(**words, vectors=_named(arrays, "vectors_"), values=_named(arrays, "values_"))
 

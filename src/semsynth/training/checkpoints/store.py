@@ -271,8 +271,9 @@ class CheckpointWriter:
         """
         self.wait()
         copied = snapshot_state(state)
-        self._thread = Thread(target=self._write, args=(step, copied), name="checkpoint")
-        self._thread.start()
+        thread = Thread(target=self._write, args=(step, copied), name="checkpoint")
+        thread.start()
+        self._thread = thread  # only now: without memory it may not start, and cannot be joined
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         start = time.perf_counter()
