@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_cache, read_json, write_bytes, write_json
 from semsynth.core.outputs import DIGESTS, check_result, read_result, write_result
-from semsynth.core.sealed import SEAL, is_whole, sealed
+from semsynth.core.sealed import SEAL, digest_json, is_whole, sealed
 
 VALUE = {"miou": 0.1 + 0.2, "per_class": {"ä road": None, "1": [1, 2.5, True]}, "n": 10**30}
 
@@ -23,6 +24,14 @@ def test_what_was_sealed_is_read_as_it_was(tmp_path: Path) -> None:
     write_json(tmp_path / "b.json", {2: "two", 10: "ten"}, seal=True)
     assert read_json(tmp_path / "b.json") == {"2": "two", "10": "ten"}
     assert is_whole(VALUE) and sealed(sealed(VALUE)) == sealed(VALUE)
+
+
+def test_names_that_are_no_text_have_a_digest() -> None:
+    """Of files on Linux, whose bytes are not UTF-8; other digests are what they always were."""
+    value = {"b": "\udcff", "a": [1, "ä"]}
+    assert sealed(value)[SEAL] == digest_json(value) == digest_json(dict(sorted(value.items())))
+    text = '{"a": [1, "ä"]}'
+    assert digest_json({"a": [1, "ä"]}) == hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def test_no_flipped_bit_gives_another_value(tmp_path: Path) -> None:

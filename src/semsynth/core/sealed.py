@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from semsynth.core.errors import UserError
 
 SEAL = "sealed"
 # Hexadecimal digits of SHA-256 that are kept: 128 bits.
-_DIGITS = 32
+DIGITS = 32
+_ENCODE = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,13 +31,13 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
         semsynth.core.errors.UserError: report.json: is not what was written: ...
     """
     plain = {name: inner for name, inner in value.items() if name != SEAL}
-    return {**plain, SEAL: _digest(plain)}
+    return {**plain, SEAL: digest_json(plain)}
 
 
 def is_whole(value: Mapping[str, Any]) -> bool:
     """Return whether an object is what was sealed, or was never sealed."""
     plain = {name: inner for name, inner in value.items() if name != SEAL}
-    return SEAL not in value or value[SEAL] == _digest(plain)
+    return SEAL not in value or value[SEAL] == digest_json(plain)
 
 
 def opened(value: Any, where: str) -> Any:
@@ -55,6 +56,19 @@ def opened(value: Any, where: str) -> Any:
     return {name: inner for name, inner in value.items() if name != SEAL}
 
 
-def _digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_DIGITS]
+def digest_json(value: Any) -> str:
+    """Return the digest of a JSON value; the order of the keys of objects does not count."""
+    return digest_pieces((json_of(value),))
+
+
+def json_of(value: Any) -> str:
+    """Return the one text of a JSON value that digests are of."""
+    return _ENCODE(value)
+
+
+def digest_pieces(pieces: Iterable[str]) -> str:
+    """Return the digest of a text that is never there as a whole; names may be undecodable."""
+    sha = hashlib.sha256()
+    for piece in pieces:
+        sha.update(piece.encode(errors="surrogatepass"))
+    return sha.hexdigest()[:DIGITS]

@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
+from semsynth.core.sealed import DIGITS, digest_json, digest_pieces, json_of
 
 if TYPE_CHECKING:
     from semsynth.data.dataset import PreparedDataset
+
+# Digests of JSON values belong to those of files for all who say what a result was made from.
+__all__ = [
+    "ALL_KINDS",
+    "KINDS",
+    "LARGE_KINDS",
+    "FileDigests",
+    "digest_bytes",
+    "digest_json",
+    "digest_pieces",
+    "json_object",
+    "json_of",
+]
 
 KINDS = ("images", "masks", "instances")
 """The folders whose files decide what a data set is; coloured masks follow from masks."""
 LARGE_KINDS = ("images_large", "masks_large", "instances_large")
 """The folders of larger copies of training images: they count where crops are cut from them."""
 ALL_KINDS = KINDS + LARGE_KINDS
-# Hexadecimal digits of SHA-256 that are kept: 128 bits.
-_DIGITS = 32
 # Reading waits for the disk or the file server.
 _THREADS, _CHUNK = 8, 500
 
 
-_ENCODE = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
-
-
 def digest_bytes(data: bytes | memoryview) -> str:
     """Return the first 32 hexadecimal digits of the SHA-256 of ``data``."""
-    return hashlib.sha256(data).hexdigest()[:_DIGITS]
-
-
-def digest_json(value: Any) -> str:
-    """Return the digest of a JSON value; the order of the keys of objects does not count."""
-    return digest_bytes(json_of(value).encode())
-
-
-def json_of(value: Any) -> str:
-    """Return the one text of a JSON value that digests are of."""
-    return _ENCODE(value)
+    return hashlib.sha256(data).hexdigest()[:DIGITS]
 
 
 def json_object(entries: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
@@ -59,14 +57,6 @@ def json_object(entries: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
         yield from pieces
         before = ", "
     yield "}" if before == ", " else "{}"
-
-
-def digest_pieces(pieces: Iterable[str]) -> str:
-    """Return the ``digest_bytes`` of a text that is never there as a whole."""
-    sha = hashlib.sha256()
-    for piece in pieces:
-        sha.update(piece.encode())
-    return sha.hexdigest()[:_DIGITS]
 
 
 class FileDigests:
