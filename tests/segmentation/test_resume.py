@@ -108,6 +108,17 @@ def test_the_same_again_is_done_wherever_it_is(
     assert "segmenter.pth: is already trained" in logged()
 
 
+def test_damaged_scores_are_written_again_from_the_segmenter(
+    config: SegmentTrainConfig, logged: Callable[[], str]
+) -> None:
+    first, path = train(config), config.output / "segmenter.json"
+    text = path.read_text()
+    path.write_text(text.replace('"steps": 7', '"steps": 9'))
+    assert path.read_text() != text
+    assert train(config) == first and path.read_text() == text
+    assert "segmenter.json: is damaged: not what was written; written again" in logged()
+
+
 def test_another_segmenter_is_not_overwritten_unasked(
     config: SegmentTrainConfig, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from semsynth.core.errors import UserError
 from semsynth.core.identity import is_left_over, mark
-from semsynth.core.logging import logger, progress_bar
+from semsynth.core.logging import progress_bar
 from semsynth.core.sealed import opened, sealed
 from semsynth.core.strict import decode_text, json_pieces, parse_json
 
@@ -277,23 +277,6 @@ def read_json(path: str | Path) -> Any:
         UserError: the file is missing, damaged, is not JSON, or has a key twice.
     """
     return opened(parse_json(read_bytes(path), str(path)), str(path))
-
-
-def read_cache(path: str | Path) -> dict[str, Any]:
-    """Read what ``write_json`` wrote sealed, and what can be made again.
-
-    Returns:
-        Nothing where there is no file, and, with a warning, where it is damaged.
-    """
-    if not Path(path).exists():
-        return {}
-    data = read_bytes(path)  # a disk that fails is no damage
-    try:
-        found = opened(parse_json(data, str(path)), str(path))
-    except UserError as error:
-        logger.warning(f"{error} (it is made again)")
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_bytes(path: str | Path) -> bytes:

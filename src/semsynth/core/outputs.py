@@ -22,6 +22,7 @@ from typing import Any
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import (
+    read_bytes,
     read_json,
     remove_left_over,
     sha256_file,
@@ -30,7 +31,8 @@ from semsynth.core.files import (
     write_text,
 )
 from semsynth.core.logging import logger
-from semsynth.core.strict import json_pieces
+from semsynth.core.sealed import opened, sealed
+from semsynth.core.strict import json_pieces, parse_json
 
 MARKER, INPUTS, DIGESTS = ".semsynth.json", ".semsynth.inputs.json", ".semsynth.digests.json"
 CHOOSE = "choose another output folder or remove this one"
@@ -80,7 +82,7 @@ class Output:
         first = write_once(self.folder / MARKER, self._wanted)
         self.check_same(first)
         if self.inputs and not (self.folder / INPUTS).exists():
-            write_json(self.folder / INPUTS, self.inputs)
+            write_json(self.folder / INPUTS, sealed(self.inputs))
         return self.folder
 
     def check(self, found: Any = None) -> None:
@@ -208,6 +210,23 @@ def read_result(path: Path, others: Sequence[str] = ()) -> Any:
     """Read what ``write_result`` wrote, after ``check_result`` of it and of ``others``."""
     check_result(path.parent, (path.name, *others))
     return read_json(path)
+
+
+def read_cache(path: str | Path) -> dict[str, Any]:
+    """Read what ``write_json`` wrote sealed, and what can be made again.
+
+    Returns:
+        Nothing where there is no file, and, with a warning, where it is damaged.
+    """
+    if not Path(path).exists():
+        return {}
+    data = read_bytes(path)  # a disk that fails is no damage
+    try:
+        found = opened(parse_json(data, str(path)), str(path))
+    except UserError as error:
+        logger.warning(f"{error} (it is made again)")
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_result(

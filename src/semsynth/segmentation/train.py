@@ -11,9 +11,8 @@ from torch import nn
 
 from semsynth.core.devices import Precision, pick_device, resolve_precision
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
-from semsynth.core.outputs import Output
+from semsynth.core.outputs import Output, check_result, write_result
 from semsynth.core.rng import derive_seed
 from semsynth.core.safe_load import tensors_digest
 from semsynth.core.version import __version__
@@ -119,7 +118,7 @@ def _write(segmenter: Segmenter, result: dict[str, Any], seen: SeenImages, folde
     provenance.update({**result, SEEN: seen.to_json()})
     path = segmenter.save(folder / SEGMENTER_FILE)
     # For programs, not for readers of the JSON file.
-    write_json(folder / INFO, {k: v for k, v in provenance.items() if k != SEEN})
+    write_result(folder, INFO, {k: v for k, v in provenance.items() if k != SEEN})
     (folder / STATE).unlink(missing_ok=True)
     return path
 
@@ -219,11 +218,16 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     if not (path.exists() and (folder / INFO).exists()):
         return None
     try:
-        Segmenter.load(path, "cpu")
+        segmenter = Segmenter.load(path, "cpu")
     except UserError as error:
         logger.warning(f"{error}; trained again")
         return None
-    found = read_json(folder / INFO)
+    found = {k: v for k, v in segmenter.info.provenance.items() if k != SEEN}
+    try:
+        check_result(folder, [INFO])
+    except UserError as error:
+        logger.warning(f"{error.args[0].partition(';')[0]}; written again, from {path.name}")
+        write_result(folder, INFO, found)
     logger.info(f"{path}: is already trained")
     result = {k: v for k, v in found.items() if k not in _PROVENANCE}
     return {"segmenter": str(path), **result}

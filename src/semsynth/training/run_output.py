@@ -13,6 +13,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
 from semsynth.core.outputs import INPUTS, MARKER, Output, difference
+from semsynth.core.sealed import sealed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.large import kinds_read
 from semsynth.pipelines.formats.diffusers_folder import FINAL
@@ -110,7 +111,7 @@ class RunOutput:
                 "validation losses are of other images than those before"
             )
         if what or held_out or TRAINED not in found["key"]:
-            write_json(folder / INPUTS, self.output.inputs)
+            write_json(folder / INPUTS, sealed(self.output.inputs))
         if found != self._with_our_data(found):
             write_json(folder / MARKER, self._with_our_data(found))
 

@@ -106,7 +106,7 @@ def test_a_stopped_process_is_named_by_one(rank: int, monkeypatch: pytest.Monkey
     watchdog.stop()  # its thread would end this process
     others = {number: ("node7", os.getpid()) for number in (0, 1, 2) if number != rank}
     watchdog.members = {r: Heartbeat(r, host, pid, started()) for r, (host, pid) in others.items()}
-    watchdog.begin_roll_call(calls[rank])
+    watchdog.roll_call = calls[rank]
     with saying(calls[0], calls[2]):
         found = watchdog.diagnose(RuntimeError("gloo: timed out"))
     line = f"rank 1 on node7 does not answer: stopped, or its node is gone (process {os.getpid()}"

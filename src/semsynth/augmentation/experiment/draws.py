@@ -123,8 +123,17 @@ class Cost:
         write_json(self.path, {"seconds": round(seconds, 2), "clock": self._clock}, seal=True)
 
 
-def read_seconds(path: Path) -> float:
-    """Return the seconds that ``Cost`` has kept; 0 without a file."""
+def read_seconds(path: Path, of: Path | None = None) -> float:
+    """Return the seconds that ``Cost`` has kept; 0 without a file.
+
+    Raises:
+        UserError: the file is damaged, or missing though they are those of ``of``, which is done.
+    """
+    if not path.exists() and of is not None:
+        raise UserError(
+            f"{path}: no such file, so nobody knows how long {of.name} took; remove {of} and run "
+            "the command again, which makes it again"
+        )
     return float(read_json(path)["seconds"]) if path.exists() else 0.0
 
 

@@ -21,9 +21,9 @@ from semsynth.augmentation.experiment.settings import all_settings
 from semsynth.augmentation.experiment.speeds import What, seconds_per_step, with_steps
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_cache, write_json
+from semsynth.core.files import write_json
 from semsynth.core.logging import logger, progress
-from semsynth.core.outputs import claim_output_dir
+from semsynth.core.outputs import claim_output_dir, read_cache
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO

@@ -18,8 +18,9 @@ from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.score import Judge
 from semsynth.augmentation.experiment.settings import segment_settings
 from semsynth.augmentation.experiment.stages import Stages
-from semsynth.core.files import read_cache, write_json
+from semsynth.core.files import write_json
 from semsynth.core.logging import logger
+from semsynth.core.outputs import read_cache
 from semsynth.data.content import digest_json
 from semsynth.segmentation.segmenter import Segmenter
 

@@ -32,7 +32,8 @@ from semsynth.augmentation.experiment.settings import (
 )
 from semsynth.augmentation.subset import SPLIT
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_cache, write_json
+from semsynth.core.files import write_json
+from semsynth.core.outputs import read_cache
 from semsynth.core.rng import derive_seed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import read_manifest
@@ -184,18 +185,8 @@ class Stages:
         return self.draw.folder / "seconds" / f"{folder.name}.json"
 
     def seconds(self, made: Made) -> float:
-        """Return the CPU seconds that something of the draw took (of the clock, on a GPU).
-
-        Raises:
-            UserError: their file is missing or damaged.
-        """
-        path = self._cost(made.root)
-        if not path.exists():
-            raise UserError(
-                f"{path}: no such file, so nobody knows how long {made.root.name} took; remove "
-                f"{made.root} and run the command again, which makes it again"
-            )
-        return read_seconds(path)
+        """Return the CPU seconds that something of the draw took (of the clock, on a GPU)."""
+        return read_seconds(self._cost(made.root), made.root)
 
     def masks(self, which: Masks) -> Made:
         """Return the pairs whose masks synthetic images are made for."""

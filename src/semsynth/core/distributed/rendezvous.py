@@ -74,6 +74,7 @@ class RendezvousWatchdog:
 
     Attributes:
         members: who has come to the start, by rank, as far as is known.
+        roll_call: by which each one says that it is there, once all have come.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class RendezvousWatchdog:
         # Ranks of this host that were started, and those of them that run.
         self._seen, self._here, self._looked = set[int](), set[int](), float("-inf")
         self._is_meeting = False
-        self._roll_call: RollCall | None = None  # once all have met
+        self.roll_call: RollCall | None = None
         self._decision_lock = Lock()  # held by the one thread that finds out why the job ends
         self._stopped = Event()
         self._thread = Thread(target=self._loop, name="rendezvous", daemon=True)
@@ -96,10 +97,6 @@ class RendezvousWatchdog:
         """The others are waited for; a little longer than by ``_wait``, which can say whom."""
         self._phase, self._limit = f"meeting the others at {place}", MEETING_SECONDS + 15
         self._waited, self._is_meeting = 0.0, True
-
-    def begin_roll_call(self, roll_call: RollCall) -> None:
-        """All have come to the start: from now on each one says in the store that it is there."""
-        self._roll_call = roll_call
 
     def begin_preparing(self, stall_seconds: float) -> None:
         """All have met: what comes before the training may take as long as a stalled step."""
@@ -116,8 +113,8 @@ class RendezvousWatchdog:
         # One that already says who is missing stays: the others may have ended for it since.
         if isinstance(error, RankLost) or not isinstance(found, RankLost):
             return found
-        if self._roll_call is not None:
-            self._roll_call.has_failed = True
+        if self.roll_call is not None:
+            self.roll_call.has_failed = True
         self._decision_lock.acquire()  # for good: the thread decides nothing more
         for _ in range(int(GONE_SECONDS / _TICK)):
             if gone := self._missing():
@@ -132,7 +129,7 @@ class RendezvousWatchdog:
         return found
 
     def _ask(self) -> Answers:
-        return Answers() if self._roll_call is None else self._roll_call.ask()
+        return Answers() if self.roll_call is None else self.roll_call.ask()
 
     def _conclude(self, answers: Answers, how: str) -> RankLost | SilentExit:
         """Return what ends this process, once it knows who answers.
@@ -151,16 +148,16 @@ class RendezvousWatchdog:
             name, process = (self._me, os.getpid()) if one is None else (one.name, one.pid)
             how = "does not answer: stopped, or its node is gone" if answers.silent else how
             line = f"{name} {how} (process {process}, while the run was starting); start again"
-        if self._roll_call is None:
+        if self.roll_call is None:
             return RankLost(line)
-        if self._roll_call.reports(answers):
-            self._roll_call.end()
+        if self.roll_call.reports(answers):
+            self.roll_call.end()
             time.sleep(_SEEN_SECONDS)
             for rank in answers.silent:
                 self.members[rank].kill()
             return RankLost(line)
         for _ in range(2):  # the one that reports must find this one still there
-            if self._roll_call.ask().is_ended:
+            if self.roll_call.ask().is_ended:
                 break
         return SilentExit(LOST_STATUS, line, reported=False)
 
@@ -203,8 +200,8 @@ class RendezvousWatchdog:
             self._gone = self._gone + _TICK if gone else 0.0
             if gone and self._gone > GONE_SECONDS:
                 self._end_without(gone)
-            if self._roll_call is not None:
-                self._roll_call.say()
+            if self.roll_call is not None:
+                self.roll_call.say()
             if self._waited > self._limit:
                 self._end_hanging()
 
@@ -270,7 +267,7 @@ def init_process_group_with_names(
         )
         _wait(store, rank, world, watchdog)
         again = partial(connect, is_master=False, timeout=timedelta(seconds=PATIENCE_SECONDS))
-        watchdog.begin_roll_call(RollCall(again, rank, world, None if agent_has_store else 0))
+        watchdog.roll_call = RollCall(again, rank, world, None if agent_has_store else 0)
     except DistError as error:
         if rank == 0 or agent_has_store:
             raise

@@ -48,7 +48,7 @@ class Initialization:
 
     def save(self, run: Path) -> None:
         """Record it in the run's folder, so that the run resumes without ``--from``."""
-        write_json(run / SAVED_INIT, asdict(self))
+        write_json(run / SAVED_INIT, asdict(self), seal=True)
 
     def initialize(self, unet: SemanticUNet, recipe: Recipe, data: PreparedDataset) -> None:
         """Give a fresh network the weights, and log which were transferred and which were not.
