@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,24 @@ def test_the_same_value_makes_the_same_bytes(tmp_path: Path) -> None:
         found = load_torch_file(tmp_path / "one", mapped=mapped)
         assert found["weights"].tolist() == list(range(9)) and found["name"] == "a"
     assert torch.load(tmp_path / "one", weights_only=True)["name"] == "a"  # as others read it
+
+
+def test_an_interrupted_write_is_no_error_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that passes through PyTorch's writer becomes another one."""
+    plain, before = safe_load._Sink.write, signal.getsignal(signal.SIGINT)
+
+    def write(sink: Any, data: Any) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return plain(sink, data)
+
+    monkeypatch.setattr(safe_load._Sink, "write", write)
+    value = {"w": torch.arange(3000.0)}
+    with pytest.raises(KeyboardInterrupt):
+        save_torch_file(value, tmp_path / "a.pt")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.equal(load_torch_file(tmp_path / "a.pt")["w"], value["w"])
 
 
 def test_no_damage_of_a_file_is_another_value(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from commands import COMMANDS, ONLY_DAMAGED, Command
+from commands import COMMANDS, HALF, ONLY_DAMAGED, Command
 from damage import READS, Read, damaged, kinds
+from halves import half_cases
 from pauses import pause_cases
 from ranks import Ranks
 from verdict import (
@@ -318,7 +319,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every call, however long it takes")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--only", default="", help="commands, separated by commas")
-    groups = "calls,signals,pauses,damage,surroundings,memory,ranks"
+    groups = "calls,signals,pauses,damage,halves,surroundings,memory,ranks"
     parser.add_argument("--groups", default=groups)
     parser.add_argument("--place", type=Path, default=None, help="keep the inputs here")
     parser.add_argument("--log", type=Path, default=Path("faults.jsonl"))
@@ -345,6 +346,10 @@ def main() -> int:
             if "signals" in options.groups:
                 groups.append(
                     islice(campaign.kill_cases(command), SIGNALS if options.all else None)
+                )
+            if "halves" in options.groups and command.name in HALF:
+                groups.append(
+                    islice(half_cases(campaign, command), DAMAGES if options.all else None)
                 )
             if "pauses" in options.groups:
                 groups.append(pause_cases(campaign, command, options.all))

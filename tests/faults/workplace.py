@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Iterable
@@ -117,12 +118,24 @@ class Workplace:
         (self.inputs / "done").write_text("\n".join(self.commands))
         self.close()  # the next one imports all that was needed
 
-    def clear(self) -> None:
-        """Begin a case: its folder is empty."""
+    def clear(self, half: Path | None = None) -> None:
+        """Begin a case: its folder is empty, or has what a killed command left (``half_of``)."""
         if self.case.exists():
             shutil.rmtree(self.case)
         for name in ("home", "tmp", "cache"):
             (self.case / name).mkdir(parents=True)
+        if half is not None:
+            shutil.copytree(half, self.case, dirs_exist_ok=True)
+
+    def half_of(self, command: Command, n: int) -> Path:
+        """Kill a command at its n-th call (from 0); return a copy of what it has made."""
+        folder = self.inputs / "half" / command.name.replace(" ", "_")
+        if not folder.exists():
+            self.clear()
+            self.run(command.words, {"number": n + 1, "error": SIGNAL + signal.SIGKILL})
+            shutil.copytree(self.case / command.makes, folder / command.makes)
+            self._known = _stamps(self.inputs)
+        return folder
 
     def run(
         self, words: list[str] | tuple[str, ...], fault: Json | None = None, **more: Any

@@ -12,8 +12,11 @@ import errno
 import hashlib
 import pickle
 import re
+import signal
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -37,8 +40,10 @@ def save_torch_file(value: Any, path: Path) -> None:
 
     Raises:
         OSError: the disk is full, or fails.
+        KeyboardInterrupt: Ctrl-C, once the file is written: PyTorch's writer in C++ would make an
+            error of the disk of it.
     """
-    with named(path), path.open("wb") as file:
+    with _uninterrupted(), named(path), path.open("wb") as file:
         sink = _Sink(file)
         try:
             torch.save(value, sink)  # type: ignore[arg-type]  # `write` is all it asks for
@@ -49,6 +54,23 @@ def save_torch_file(value: Any, path: Path) -> None:
         file.seek(-2, 2)
         file.write(_COMMENT_SIZE.to_bytes(2, "little"))
         file.write(_COMMENT % sink.digest.hexdigest().encode())
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of what is done inside; only the main thread is told of it."""
+    plain = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(plain):
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, plain)
+        if came:
+            plain(signal.SIGINT, None)
 
 
 class _Sink:
