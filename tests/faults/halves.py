@@ -42,8 +42,9 @@ def go_on_from(campaign: Campaign, command: Command, folder: Path, path: Path, k
     verdict = Verdict("clear")
     if result.status == 0:
         other = differences(campaign.expected[command.name], result_of(place.case))
-        # One that is not read again stays as it is; its digest is known to who reads it.
-        if other := [found for found in other if found != name]:
+        # One that is not read again stays as it is; its digest is known to who reads it. A damaged
+        # checkpoint is set aside.
+        if other := [found for found in other if found != name and "/corrupt_" not in found]:
             verdict = Verdict("silent", f"ended well with others: {other[:5]}")
     elif wrong := said_clearly(result, caused=False):
         verdict = Verdict("unclear", wrong)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
@@ -99,6 +100,14 @@ def test_the_first_process_chooses_the_precision(folder: Path) -> None:
     generate(GenerateConfig(**flags(folder, "mixed", precision="auto")))
     assert json.loads(chosen.read_text()) == other
     assert PreparedDataset.open(folder_out).stems("val")
+
+
+def test_a_damaged_choice_of_the_precision_is_refused(folder: Path) -> None:
+    """A word that is none would have been computed in, as if it were bfloat16."""
+    generate(GenerateConfig(**flags(folder, "damaged", shard="1/2")))
+    (folder / "damaged" / ".precision.json").write_text('"fo"')
+    with pytest.raises(UserError, match=r"\.precision\.json: is damaged: 'fo' is no precision"):
+        generate(GenerateConfig(**flags(folder, "damaged")))
 
 
 @pytest.mark.parametrize("of", ["images/", "dataset.json"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
@@ -262,7 +262,10 @@ def _agree_and_report(
     batch_size: int,
 ) -> None:
     """Agree with other processes on what ``auto`` chooses, and log what will be done."""
-    synthesizer.use_precision(store.agree("precision", synthesizer.precision))
+    from semsynth.core.devices import Precision
+
+    known = get_args(Precision)
+    synthesizer.use_precision(store.agree("precision", synthesizer.precision, known))
     if text := synthesizer.describe_size(*mask_size):
         logger.info(text)
     if config.reference == "none":

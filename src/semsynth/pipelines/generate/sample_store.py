@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -230,9 +230,19 @@ class SampleStore:
             self.folder, self._geometry.form, KIND, self._output.key, name
         )
 
-    def agree(self, name: str, value: T) -> T:
-        """Return the value of the first process of this folder, which is stored in it."""
-        first: T = write_once(self.folder / f".{name}.json", value)
+    def agree(self, name: str, value: T, known: Collection[T]) -> T:
+        """Return the value of the first process of this folder, which is stored in it.
+
+        Raises:
+            UserError: what is stored is none of the ``known`` ones: the file is damaged.
+        """
+        path = self.folder / f".{name}.json"
+        first: T = write_once(path, value)
+        if first not in known:
+            raise UserError(
+                f"{path}: is damaged: {first!r} is no {name}; remove it, and run the command again "
+                f"with the --{name} of the images that are there"
+            )
         return first
 
     def listed(self) -> set[tuple[str, str]]:
