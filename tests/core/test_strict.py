@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from semsynth.core.errors import UserError
-from semsynth.core.strict import parse_json, parse_yaml
+from semsynth.core.strict import JsonReader, parse_json, parse_yaml
 
 LABELS = "ignore: 0\nlabels:\n  0: unlabelled\n  1: road\n  3: car\n  3: truck\n"
 
@@ -154,3 +155,44 @@ def test_what_is_written_is_read(value: Any) -> None:
     assert parse_json(json.dumps(value), "x") == value
     assert parse_yaml(json.dumps(value), "x") == value
     assert parse_yaml(yaml.safe_dump(value), "x") == value
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 16])
+def test_a_large_text_is_read_piece_by_piece(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JsonReader, "_CHUNK", chunk)
+    value = {"a": {"x": [1, 2.5, 'é{"}'], "y": {}}, "b": 12345, "c": {}, "d": None}
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n "
+    reader = JsonReader(io.StringIO(text))
+    found: dict[str, Any] = {}
+    for key in reader.members():
+        if key == "a":
+            found[key] = {inner: reader.value() for inner in reader.members(are_sorted=True)}
+        else:
+            found[key] = reader.value()
+    reader.end()
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            '{"a": 1',
+            '{"a" 1}',
+            '{"a": 1,}',
+            '{"a": 1} 2',
+            '{"a": 1, "a": 2}',
+            "",
+            "[1]",
+            '{"a": }',
+        ),
+        *('{"a": NaN}', '{"a": 1e999}', '{"a": {"b": 1, "b": 1}}', "{1: 2}", '{"a": tru}'),
+    ],
+)
+def test_a_large_text_that_is_wrong_is_never_read_otherwise(text: str) -> None:
+    reader = JsonReader(io.StringIO(text))
+    with pytest.raises(ValueError):
+        _ = {key: reader.value() for key in reader.members()}, reader.end()
+    reader = JsonReader(io.StringIO('{"b": 1, "a": 2}'))
+    with pytest.raises(ValueError, match="twice"):
+        _ = [reader.value() for _ in reader.members(are_sorted=True)]

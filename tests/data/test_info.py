@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
+from semsynth.core.strict import json_pieces
 from semsynth.data.content import digest_json
-from semsynth.data.info import DatasetInfo, ImageInfo, read_info
+from semsynth.data.image_info import ImageInfo
+from semsynth.data.info import DatasetInfo, info_pieces, read_info
 from semsynth.data.labels import LabelSet
 from semsynth.data.records import ImageRecord, PreparedFormat, describe, write_info
 
@@ -49,13 +52,50 @@ def test_the_checksum_is_of_all_entries(tmp_path: Path) -> None:
     assert list(again.images["train"].values())[1].digests == entry(3).digests
 
 
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_texts_and_digests_piece_by_piece_are_those_of_the_whole(count: int) -> None:
+    """What is never there as a whole has the bytes that it had when it was."""
+    info = described(count)
+    info = info.model_copy(update={"excluded": {"train/x": 'near "y"'}})
+    whole = info.model_dump(by_alias=True, exclude={"reading"})
+    for images in whole["pictures"].values():
+        for image in images.values():
+            del image["group"]
+    assert "".join(info_pieces(info, {"reading"})) == "".join(json_pieces(whole))
+    assert "".join(info.compact_pieces()) == info.model_dump_json()
+    digests = {f"{s}/{n}": i.digest for s, found in info.images.items() for n, i in found.items()}
+    labels = [[0, "none", None, False], [1, "road", 0, False]]
+    known = {name: str(digest) for name, digest in digests.items()}
+    assert info.digest_of(known) == digest_json([labels, 0, [8, 8, "stretch"], known])
+
+
+def test_a_file_that_is_unusual_is_read_as_a_whole(tmp_path: Path) -> None:
+    """Names that are not sorted, another order of keys, a byte order mark: the same data set."""
+    write_info(tmp_path, info := described(9))
+    path = tmp_path / "dataset.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    value["pictures"] = {s: dict(reversed(list(i.items()))) for s, i in value["pictures"].items()}
+    turned = dict(reversed(list(value.items())))
+    path.write_text(json.dumps(turned), encoding="utf-8-sig")
+    again = parse(DatasetInfo, read_info(path), "dataset.json")
+    assert again == info and again.checked() == info.checksum
+    assert list(again.images["train"]) == list(info.images["train"])[::-1]
+    stem = next(iter(info.images["val"]))
+    assert again.images["val"][stem] == info.images["val"][stem]
+    text = json.dumps(value)
+    for broken in (text[:-1], text + "x", text.replace(": true", ": treu", 1)):
+        path.write_text(broken, encoding="utf-8")
+        with pytest.raises(UserError, match="not valid JSON"):
+            read_info(path)
+
+
 def test_many_entries_are_small(tmp_path: Path) -> None:
     write_info(tmp_path, described(3000))
     tracemalloc.start()
     value = read_info(tmp_path / "dataset.json")
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert used / 3000 < 600
+    assert used / 3000 < 120
     assert isinstance(value["pictures"]["train"]["bild_00000 ä"], ImageInfo)
 
 

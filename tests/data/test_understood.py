@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from semsynth.cli import main
-from semsynth.data.info import ImageInfo
+from semsynth.data.image_info import ImageInfo
 from semsynth.data.labels import LabelSet
 from semsynth.data.records import ImageRecord
 from semsynth.data.understood import choose_for_sheet, class_table, overlay_sheet

@@ -32,7 +32,7 @@ from semsynth.core.files import read_json, require_writable, write_bytes, write_
 from semsynth.core.paths import path_name
 from semsynth.data.channels import PixelForm
 from semsynth.data.content import digest_bytes
-from semsynth.data.info import ImageInfo, file_path, format_of
+from semsynth.data.image_info import ImageInfo, file_path, format_of
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.manifest import MANIFEST
 from semsynth.data.records import ImageRecord, PreparedFormat, describe, write_info

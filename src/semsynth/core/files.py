@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -214,12 +214,17 @@ def write_json(path: str | Path, value: Any, seal: bool = False) -> None:
     """
     # Keys that are numbers are text when they are read again.
     value = sealed(json.loads(json.dumps(value))) if seal else value
+    write_pieces(path, json_pieces(value))
+
+
+def write_pieces(path: str | Path, pieces: Iterable[str]) -> None:
+    """Write a text that is never there as a whole, as UTF-8, all of it or nothing."""
     with (
         atomic_path(path) as temporary,
         named(temporary),
         temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
-        file.writelines(json_pieces(value))
+        file.writelines(pieces)
 
 
 def write_once(path: str | Path, value: Any) -> Any:

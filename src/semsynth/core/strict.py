@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Hashable, Iterator
 from operator import methodcaller
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
 import yaml
 
@@ -23,6 +23,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TAG = "tag:yaml.org,2002:"
 # Numbers in other systems than the decimal one; YAML 1.1 and 1.2 read 010 as 8 and as 10.
 _OTHER_NUMBER = re.compile(r"[-+]?(0\d+|0[xXoObB][\da-fA-F_]+)")
+_SPACE = re.compile(r"[ \t\r\n]*")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,\n]', re.S)
 
 
@@ -55,6 +56,95 @@ def parse_json(
         raise UserError(f"{where}: is not valid JSON (it is nested too deeply)") from None
     except ValueError as error:
         raise UserError(f"{where}: is not valid JSON ({error})") from None
+
+
+class JsonReader:
+    """Reads a large JSON text piece by piece, as strictly as ``parse_json``; ValueError if wrong.
+
+    Objects that are too large to be there as a whole are gone through by ``members``.
+    """
+
+    _CHUNK = 1 << 16
+
+    def __init__(self, file: TextIO) -> None:
+        """Take an open file."""
+        self._file, self._text, self._at = file, "", 0
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=_checked(None), parse_constant=_no_constant, parse_float=_finite
+        )
+
+    def _more(self) -> bool:
+        self._text = self._text[self._at :]
+        self._at = 0
+        piece = self._file.read(max(self._CHUNK, len(self._text)))
+        self._text += piece
+        return bool(piece)
+
+    def _next(self) -> str:
+        while True:
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                raise ValueError("cut short")
+
+    def _take(self, wanted: str) -> bool:
+        found = self._next() == wanted
+        self._at += found
+        return found
+
+    def _require(self, wanted: str) -> None:
+        if not self._take(wanted):
+            raise ValueError(f"{wanted} is missing")
+
+    def value(self) -> Any:
+        """Return the next value."""
+        self._next()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except _Twice:
+                raise ValueError("a key is there twice") from None
+            except ValueError:
+                if not self._more():
+                    raise
+                continue
+            if end < len(self._text):
+                self._at = end
+                return value
+            # A number may go on in the next piece.
+            if not self._more():
+                self._at = len(self._text)
+                return value
+
+    def members(self, are_sorted: bool = False) -> Iterator[str]:
+        """Go through the keys of the next value, an object; the value of each must be read.
+
+        Args:
+            are_sorted: whether the keys must be sorted; then they may be very many.
+        """
+        self._require("{")
+        seen: list[str] = []
+        if self._take("}"):
+            return
+        while True:
+            key = self.value()
+            if not isinstance(key, str) or key in seen or (are_sorted and seen and key < seen[0]):
+                raise ValueError("a key is wrong, or there twice")
+            seen = [key] if are_sorted else [*seen, key]
+            self._require(":")
+            yield key
+            if self._take("}"):
+                return
+            self._require(",")
+
+    def end(self) -> None:
+        """Check that nothing follows."""
+        while self._text[self._at :].strip(" \t\r\n") == "":
+            self._at = len(self._text)
+            if not self._more():
+                return
+        raise ValueError("more follows")
 
 
 def json_pieces(value: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # With these a spreadsheet takes a cell for a formula, which may run a program of its own.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -16,9 +16,18 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
     Names of files may begin with any character: ``=cmd|' /C calc'!A0`` is a valid one on Linux.
     Numbers stay as they are.
     """
+    return "".join(csv_pieces(rows))
+
+
+def csv_pieces(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """Yield the lines of ``csv_text``."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[_cell(x) for x in row] for row in rows])
-    return text.getvalue()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_cell(x) for x in row])
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
 
 
 def _cell(value: object) -> object:

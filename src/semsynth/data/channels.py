@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,15 +239,15 @@ def bits_of(largest: int) -> int:
     return max(8, math.ceil(math.log2(largest + 1)))
 
 
-def one_form(found: dict[str, int | None]) -> int | None:
-    """Return the channels that all images have (by name), None where they become RGB.
+def one_form(by_count: Mapping[int | None, str]) -> int | None:
+    """Return the channels that all images have, None where they become RGB.
+
+    Args:
+        by_count: the channels that there are, with the name of an image for each.
 
     Raises:
         UserError: some have others; names one of each.
     """
-    by_count: dict[int | None, str] = {}
-    for name, count in found.items():
-        by_count.setdefault(count, name)
     if len(by_count) > 1:
         parts = [
             f"{name} has {'RGB or grey' if count is None else count} channels"

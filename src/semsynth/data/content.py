@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes
@@ -27,6 +27,7 @@ __all__ = [
     "digest_bytes",
     "digest_json",
     "digest_pieces",
+    "json_list",
     "json_object",
     "json_of",
 ]
@@ -59,6 +60,15 @@ def json_object(entries: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
     yield "}" if before == ", " else "{}"
 
 
+def json_list(values: Iterable[Any]) -> Iterator[str]:
+    """Yield the pieces of a list's ``json_of``."""
+    before = "["
+    for value in values:
+        yield f"{before}{json_of(value)}"
+        before = ", "
+    yield "]" if before == ", " else "[]"
+
+
 class FileDigests:
     """Digests of the files of a data set: of what was there when they were first asked for.
 
@@ -81,6 +91,14 @@ class FileDigests:
         """Return what ``PreparedDataset.file_digests`` does."""
         self._look(data, split, [kind for kind in ALL_KINDS if kind in kinds])
         return {stem: self.of_image(data, split, stem, kinds) for stem in data.stems(split)}
+
+    def each_of_split(
+        self, data: PreparedDataset, split: str, kinds: Collection[str] = KINDS
+    ) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield what ``of_split`` returns, sorted by stem."""
+        self._look(data, split, [kind for kind in ALL_KINDS if kind in kinds])
+        for stem in sorted(data.stems(split)):
+            yield stem, self.of_image(data, split, stem, kinds)
 
     def of_image(
         self, data: PreparedDataset, split: str, stem: str, kinds: Collection[str] = KINDS

@@ -13,7 +13,7 @@ Layout (of generated samples, too)::
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,8 @@ from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, LARGE_KINDS, FileDigests
 from semsynth.data.edges import instance_edges
-from semsynth.data.info import (
-    FORMAT,
-    INFO,
-    DatasetInfo,
-    ImageInfo,
-    check_names,
-    file_path,
-    read_info,
-)
+from semsynth.data.image_info import ImageInfo, file_path
+from semsynth.data.info import FORMAT, INFO, DatasetInfo, check_names, read_info
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.records import PreparedFormat
 from semsynth.data.resize import Box, Size, inside_box, larger_box, larger_size
@@ -92,10 +85,6 @@ class PreparedDataset:
                 f"{path}: is not what was written: damaged, or changed by hand; remove it and run "
                 "the command that makes it (or, if it is meant so, remove its entry checksum)"
             )
-        for split, content in info.splits.items():
-            # One text for each name, not two.
-            names = {stem: stem for stem in info.images.get(split, ())}
-            content.stems[:] = [names.get(stem, stem) for stem in content.stems]
         return cls(root, info)
 
     @cached_property
@@ -150,11 +139,18 @@ class PreparedDataset:
 
     def has_images(self, split: str) -> bool:
         """Return whether every mask of the split has an image."""
-        return all(self.record(split, stem).image for stem in self.stems(split))
+        return all(image.image for image in self._images(split))
 
     def has_instances(self, split: str) -> bool:
         """Return whether every mask of the split has an instance map."""
-        return all(self.record(split, stem).instances for stem in self.stems(split))
+        return all(image.instances for image in self._images(split))
+
+    def _images(self, split: str) -> Iterator[ImageInfo]:
+        found: Mapping[str, ImageInfo] = self.info.images.get(split, {})
+        if getattr(found, "stems", None) == self.info.splits[split].stems:
+            yield from found.values()
+        else:
+            yield from (self.record(split, stem) for stem in self.stems(split))
 
     def record(self, split: str, stem: str) -> ImageInfo:
         """Return what is recorded about one image; UserError when it does not exist."""
@@ -208,7 +204,13 @@ class PreparedDataset:
         Raises:
             UserError: a file is missing.
         """
-        return self.info.digest_of(self.digests(splits, kinds))
+        for split in splits:
+            self.stems(split)  # it is there
+        return self.info.digest_of_sorted(
+            (f"{split}/{stem}", self.record(split, stem).digest_of(files))
+            for split in sorted(set(splits), key="{}/".format)
+            for stem, files in self._files.each_of_split(self, split, kinds)
+        )
 
     def digests(self, splits: Collection[str], kinds: Collection[str] = KINDS) -> dict[str, str]:
         """Return a digest of everything about an image by ``split/stem``; see ``digest_of``."""

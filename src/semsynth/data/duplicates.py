@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from semsynth.core.errors import abbreviate
 from semsynth.core.logging import progress
 from semsynth.core.tables import csv_text
 from semsynth.data.labels import Array
-from semsynth.data.records import TILE, ImageRecord, split_rank
+from semsynth.data.records import TILE, ImageRecord, RecordStore
 
 DUPLICATES_FILE = "duplicates.csv"
 # Bits of 64 in which two images may differ that are told without being asked. Copies of CamVid as
@@ -57,7 +58,7 @@ def perceptual_hash(image: Array) -> int | None:
 
 
 def near_duplicates(
-    hashes: Sequence[int], held_out: Sequence[int], max_bits: int
+    hashes: npt.ArrayLike, held_out: npt.ArrayLike, max_bits: int
 ) -> dict[int, tuple[int, int]]:
     """Find the ``hashes`` that differ from one of ``held_out`` in at most ``max_bits`` bits.
 
@@ -156,17 +157,19 @@ class Duplicates:
         return csv_text([("kind", "image", "other", "bits"), *lines])
 
 
-def find_duplicates(records: Iterable[ImageRecord], max_bits: int) -> Duplicates:
+def find_duplicates(records: Iterable[ImageRecord] | RecordStore, max_bits: int) -> Duplicates:
     """Find identical images, images that look alike in two splits, and masks that contradict.
 
     Args:
         records: all images.
         max_bits: in how many of 64 bits images may differ that look alike.
     """
-    ordered = sorted(records, key=lambda record: (split_rank(record.split), record.name))
+    store = RecordStore.of(records)
+    facts = _Facts(store.in_order())
     identical: dict[Name, Name] = {}
     other_masks: dict[Name, Name] = {}
-    for group in _same_images(ordered):
+    alike = facts.maybe_same()
+    for group in _same_images(_at(store, alike)):
         last = group[-1]
         for record in group:
             if record.split != last.split:
@@ -175,16 +178,67 @@ def find_duplicates(records: Iterable[ImageRecord], max_bits: int) -> Duplicates
             if _masks_differ(before, record):
                 other_masks[before.name] = record.name
     near: dict[Name, tuple[Name, int]] = {}
-    splits = list(dict.fromkeys(record.split for record in ordered))
-    for position, split in enumerate(splits[:-1]):
-        hashed = [r for r in ordered if r.image_hash is not None]
-        later = [r for r in hashed if r.split in splits[position + 1 :]]
-        mine = [r for r in hashed if r.split == split and r.name not in identical]
-        found = near_duplicates(
-            [r.image_hash or 0 for r in mine], [r.image_hash or 0 for r in later], max_bits
-        )
-        near |= {mine[i].name: (later[j].name, bits) for i, (j, bits) in found.items()}
+    hashes, split_of = np.array(facts.hashes, np.uint64), np.array(facts.splits)
+    usable = np.array(facts.hashed, bool)
+    again = [i for i, r in zip(alike, _at(store, alike), strict=True) if r.name in identical]
+    usable_here = usable.copy()
+    usable_here[again] = False
+    for split in range(len(facts.names) - 1):
+        later = np.flatnonzero(usable & (split_of > split))
+        mine = np.flatnonzero(usable_here & (split_of == split))
+        found = near_duplicates(hashes[mine], hashes[later], max_bits)
+        places = sorted({int(mine[i]) for i in found} | {int(later[j]) for j, _ in found.values()})
+        names = {i: r.name for i, r in zip(places, _at(store, places), strict=True)}
+        near |= {
+            names[int(mine[i])]: (names[int(later[j])], bits) for i, (j, bits) in found.items()
+        }
     return Duplicates(identical, near, other_masks)
+
+
+class _Facts:
+    """What is compared of each image, in numbers: 33 bytes each."""
+
+    def __init__(self, records: Iterable[ImageRecord]) -> None:
+        self.names: list[str] = []  # of the splits
+        self.splits, self.hashed = array("I"), array("B")
+        self.hashes, self._raw, self._prepared = array("Q"), array("Q"), array("Q")
+        for record in records:
+            if not self.names or self.names[-1] != record.split:
+                self.names.append(record.split)
+            self.splits.append(len(self.names) - 1)
+            self.hashed.append(record.image_hash is not None)
+            self.hashes.append(record.image_hash or 0)
+            digests = _digests(record)
+            # Of this process alone; what has no digest has a number of its own.
+            short = [hash(digest) % (1 << 64) for digest in digests]
+            short += [2 * len(self._raw) + i for i in range(2 - len(short))]
+            self._raw.append(short[0])
+            self._prepared.append(short[1])
+
+    def maybe_same(self) -> list[int]:
+        """Return the places of images of which another one has a digest that begins alike."""
+        values = np.concatenate([np.array(self._raw), np.array(self._prepared)])
+        _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+        several = np.flatnonzero(counts[index] > 1) % max(1, len(self._raw))
+        return sorted({int(place) for place in several})
+
+
+def _digests(record: ImageRecord) -> list[str]:
+    """Return what says that two images are the same: their raw bytes, their prepared pixels."""
+    # Tiles of an image have its file in common.
+    tile = record.stem.rpartition("@")[2] if TILE.fullmatch(record.stem) else ""
+    digests = [f"raw {record.files[0].digest} {tile}"] if record.files else []
+    if "images" in record.info.digests:
+        digests.append(f"prepared {record.info.digests['images']}")
+    return digests
+
+
+def _at(store: RecordStore, places: Sequence[int]) -> list[ImageRecord]:
+    """Return the records at some places, which are sorted, of their order."""
+    if not places:
+        return []
+    wanted = set(places)
+    return [record for place, record in enumerate(store.in_order()) if place in wanted]
 
 
 def _same_images(ordered: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
@@ -198,12 +252,7 @@ def _same_images(ordered: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
         return index
 
     for index, record in enumerate(ordered):
-        # Tiles of an image have its file in common.
-        tile = record.stem.rpartition("@")[2] if TILE.fullmatch(record.stem) else ""
-        digests = [f"raw {record.files[0].digest} {tile}"] if record.files else []
-        if "images" in record.info.digests:
-            digests.append(f"prepared {record.info.digests['images']}")
-        for digest in digests:
+        for digest in _digests(record):
             low, high = sorted((root(index), root(first.setdefault(digest, index))))
             group[high] = low
     members: dict[int, list[ImageRecord]] = defaultdict(list)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from semsynth.core.files import read_bytes, write_text
+from semsynth.core.files import read_bytes, write_pieces, write_text
 from semsynth.data.labels import hex_color
 from semsynth.data.manifest import MANIFEST
 
@@ -112,25 +112,26 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
     readme = root / README
     if readme.exists() and MADE_BY not in read_bytes(readme).decode(errors="replace"):
         return
-    splits = {
-        split: stems
-        for split, content in info.splits.items()
-        if (stems := [stem for stem in content.stems if info.images[split][stem].image])
+    counts = {
+        split: sum(image.image for image in info.images[split].values())
+        for split in info.splits
+        if split in info.images
     }
+    splits = [split for split, count in counts.items() if count]
     if not splits:
         return
     names, lists = hub_splits(info.splits), list_names(info.splits)
     known = _known_of_images(info)
-    for split, stems in splits.items():
+    for split in splits:
         columns = {"split": names[split], "source": origin}
-        lines = [
+        lines = (
             {**_files(info, split, stem), "name": stem, **columns}
-            | {key: getattr(info.images[split][stem], key) for key in known}
-            for stem in stems
-        ]
-        write_text(root / lists[split], "\n".join(map(json.dumps, lines)) + "\n")
-    count = sum(map(len, splits.values()))
-    front = front_matter(info.name, [info.licence], [origin], count)
+            | {key: getattr(image, key) for key in known}
+            for stem in info.splits[split].stems
+            if (image := info.images[split][stem]).image
+        )
+        write_pieces(root / lists[split], (f"{json.dumps(line)}\n" for line in lines))
+    front = front_matter(info.name, [info.licence], [origin], sum(counts.values()))
     front["configs"] = [
         {
             "config_name": "default",
@@ -147,12 +148,14 @@ def write_hub_files(root: Path, info: DatasetInfo, origin: Origin) -> None:
             ],
         }
     ]
-    write_text(readme, card(front, info.name, _sections(info, origin, names[next(iter(splits))])))
+    write_text(readme, card(front, info.name, _sections(info, origin, names[splits[0]])))
 
 
 def _digest(root: Path, info: DatasetInfo) -> str:
     """Return a hash of what the data are: ``info`` has the digests of all files."""
-    digest = hashlib.sha256(info.model_dump_json().encode())
+    digest = hashlib.sha256()
+    for piece in info.compact_pieces():
+        digest.update(piece.encode())
     manifest = root / MANIFEST
     digest.update(read_bytes(manifest) if manifest.exists() else b"")
     return digest.hexdigest()[:16]
@@ -167,11 +170,14 @@ def _files(info: DatasetInfo, split: str, stem: str) -> dict[str, str]:
 
 def _known_of_images(info: DatasetInfo) -> list[str]:
     """Return which of group and kind some images of a data set have."""
-    every = [image for found in info.images.values() for image in found.values()]
     return [
         name
         for name in ("group", "kind")
-        if any(getattr(image, name) is not None for image in every)
+        if any(
+            getattr(image, name) is not None
+            for found in info.images.values()
+            for image in found.values()
+        )
     ]
 
 

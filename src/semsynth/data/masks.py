@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from semsynth.core.errors import UserError
+from semsynth.core.packed import Picked
 from semsynth.data.image_facts import Exif, ImageFacts, describe, oriented, refuse_as_mask
 from semsynth.data.images import opened_image, readable
 from semsynth.data.labels import BLACK, Array, LabelSet
@@ -148,14 +149,14 @@ def decide_masks(
     if masks_as != "auto":
         because = f"--masks-as {masks_as}"
         return MaskDecision(masks_as, because, stated=True, colors_given=colors_given)
-    groups = {
-        layout: [mask for mask in masks if mask.facts.layout == layout and not mask.facts.lossy]
-        for layout in ("rgb", "palette", "grey")
-    }
+
+    def of(layout: str) -> Sequence[RawMask]:
+        return Picked(masks, lambda mask: mask.facts.layout == layout and not mask.facts.lossy)
+
+    groups = {layout: of(layout) for layout in ("rgb", "palette", "grey")}
     found = _decide_values(groups["rgb"], labels) or _decide_palettes(groups["palette"], labels)
-    colors = (label.color for label in labels.labels)
-    has_grey = colors_given and any(len(set(c)) == 1 and c != BLACK for c in colors)
-    if found is None and (groups["rgb"] or has_grey):
+    colors = {label.color for label in labels.labels if colors_given} - {BLACK}
+    if found is None and (groups["rgb"] or any(len(set(color)) == 1 for color in colors)):
         by_values = _decide_values(groups["grey"], labels)
         if by_values is not None and (by_values.reading == "ids" or colors_given):
             found = by_values

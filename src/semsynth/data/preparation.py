@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 
 from semsynth.core.distributed.run_lock import RunLock
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_text, require_space, write_text
+from semsynth.core.files import require_space, write_pieces, write_text
 from semsynth.core.logging import logger, progress_bar
+from semsynth.core.on_disk import DiskDict
+from semsynth.core.present import has_text
 from semsynth.data.channels import as_rgb
 from semsynth.data.config import PrepareConfig, ResizeMode
 from semsynth.data.content import digest_json
@@ -27,8 +30,9 @@ from semsynth.data.duplicates import (
     perceptual_hash,
 )
 from semsynth.data.hub_files import write_hub_files
+from semsynth.data.image_info import ImageInfo
 from semsynth.data.images import allow_pixels
-from semsynth.data.info import INFO, DatasetInfo, ImageInfo
+from semsynth.data.info import INFO, DatasetInfo
 from semsynth.data.labels import Array
 from semsynth.data.pool import run_all
 from semsynth.data.raw_files import (
@@ -43,6 +47,7 @@ from semsynth.data.raw_files import (
 from semsynth.data.records import (
     ImageRecord,
     PreparedFormat,
+    RecordStore,
     describe,
     read_records,
     sides_of,
@@ -167,7 +172,7 @@ class Preparation:
     form: PreparedFormat
     lock: RunLock
     key: Mapping[str, Any]
-    files: dict[Name, tuple[str, ...]] = field(default_factory=dict)
+    files: DiskDict[Name, tuple[str, ...]] = field(default_factory=DiskDict)
 
     def __post_init__(self) -> None:
         """Set what follows from these."""
@@ -186,8 +191,8 @@ class Preparation:
         if (self.root / INFO).exists():
             return self._update(PreparedDataset.open(self.root))
         writer = PreparedWriter(self.root, self.form, "prepared", self.key)
-        self._write(writer, sides_of(writer.records()), None)
-        info = self._finish(writer, {})
+        self._write(writer, sides_of(writer.stored.values()), None)
+        info = self._finish(writer, writer.stored)
         write_hub_files(self.root, info, "real")
         self.lock.check()
         write_info(self.root, info)
@@ -223,13 +228,16 @@ class Preparation:
         self._check_same_data(plan, known)
         if plan.changes:
             logger.info(f"{self.root}: {plan.summary()}")
-        elif self._is_same(data, plan, known):
+        else:
+            plan.kept.update(plan.excluded)
+        if not plan.changes and self._is_same(data, plan.kept, known):
             logger.info(f"{self.root}: is already prepared")
             return data
         staging = self._staging()
         if plan.changes:
             self._write(staging, sides, plan.to_write)
-        info = self._finish(staging, plan.kept if plan.changes else plan.kept | plan.excluded)
+        plan.kept.update(staging.stored)
+        info = self._finish(staging, plan.kept)
         self.lock.check()
         write_info(staging.root, info)
         swap(self.root)
@@ -261,19 +269,15 @@ class Preparation:
                 "else remove this folder"
             )
 
-    def _is_same(
-        self, data: PreparedDataset, plan: Plan, known: Mapping[Name, ImageRecord]
-    ) -> bool:
+    def _is_same(self, data: PreparedDataset, images: RecordStore, known: RecordStore) -> bool:
         """Return whether the folder already is what would be written."""
-        images = plan.kept | plan.excluded
-        info, _, table = self._describe(list(images.values()))
+        info, _, table = self._describe(images)
         old = data.info.model_copy(update={"versions": info.versions})
-        path = self.root / RAW_FILES
-        if info != old or (table or "") != (read_text(path) if path.exists() else ""):
+        if info != old or not has_text(self.root / RAW_FILES, () if table is None else table()):
             return False
         shutil.rmtree(self.root / STAGING, ignore_errors=True)
         if images != known:  # files of other times, as after moving: they are not read again
-            write_records(self.root, images.values())
+            write_records(self.root, images)
         return True
 
     def _staging(self) -> PreparedWriter:
@@ -285,14 +289,13 @@ class Preparation:
             shutil.rmtree(self.root / STAGING)
             return PreparedWriter(self.root / STAGING, self.form, "update", key)
 
-    def _records(self, sides: dict[str, str]) -> Iterator[Record]:
+    def _records(self, sides: Mapping[str, str]) -> Iterator[Record]:
         for record in keep_sides(self.source.records(), sides):
-            # As text, which is a fourth of a path in memory.
             self.files[record.split, record.stem] = tuple(map(str, record.files))
             yield record
 
     def _write(
-        self, writer: PreparedWriter, sides: dict[str, str], names: set[Name] | None
+        self, writer: PreparedWriter, sides: Mapping[str, str], names: set[Name] | None
     ) -> None:
         """Write the images of ``names``, or all, that ``writer`` has not as they are now."""
         count = self.source.total if names is None else len(names)
@@ -318,9 +321,9 @@ class Preparation:
                 bar.update()
 
             run_all(job, missing(), take, self.config.workers, count)
-        for record in writer.records():
-            if record.name not in (self.files if names is None else names):
-                writer.drop(*record.name)
+        for name in writer.stored:
+            if name not in (self.files if names is None else names):
+                writer.drop(*name)
 
     def _is_done(self, writer: PreparedWriter, record: Record) -> bool:
         written = writer.record(record.split, record.stem)
@@ -332,26 +335,27 @@ class Preparation:
         writer.forget(*written.name)
         return False
 
-    def _finish(self, writer: PreparedWriter, kept: Mapping[Name, ImageRecord]) -> DatasetInfo:
+    def _finish(self, writer: PreparedWriter, records: RecordStore) -> DatasetInfo:
         """Write all but ``dataset.json``: the records of all images, and what was found in them."""
-        records = [*kept.values(), *writer.records()]
         if not records:
             raise UserError(f"{self.root}: no image was written; check the source of the data")
         info, duplicates, table = self._describe(records)
-        for record in writer.records():
-            if "/".join(record.name) in info.excluded:
-                writer.drop(*record.name)
-        writer.remove_strays()
         write_records(writer.root, records)
+        for name in writer.stored:
+            if "/".join(name) in info.excluded:
+                writer.drop(*name)
+        writer.remove_strays()
         write_text(writer.root / DUPLICATES_FILE, duplicates.to_csv())
         if table is not None:
-            write_text(writer.root / RAW_FILES, table)
+            write_pieces(writer.root / RAW_FILES, table())
         if line := duplicates.warning(len(info.excluded)):
             logger.warning(line)
         return info
 
-    def _describe(self, records: list[ImageRecord]) -> tuple[DatasetInfo, Duplicates, str | None]:
-        """Return the content of ``dataset.json``, of the list of duplicates, and of raw files."""
+    def _describe(
+        self, records: RecordStore
+    ) -> tuple[DatasetInfo, Duplicates, Callable[[], Iterator[str]] | None]:
+        """Return ``dataset.json``'s content, what is twice, and what gives the raw files' list."""
         near = self.config.near_duplicates
         near = self.source.near_duplicates if near is None else near
         duplicates = find_duplicates(records, max(TOLD_BITS, near))
@@ -369,24 +373,23 @@ class Preparation:
         if self.tree is not None:
             inventory = self.tree.inventory()
             about["raw_files"] = inventory_counts(inventory)
-            table = inventory_csv(inventory, self.tree.root, self._digests(records))
-        left = [record for record in records if "/".join(record.name) not in excluded]
-        return describe(self.form, left, about), duplicates, table
+            digests = self._digests(records)
+            table = partial(inventory_csv, inventory, self.tree.root, digests)
+        return describe(self.form, records, about), duplicates, table
 
-    def _digests(self, records: Iterable[ImageRecord]) -> dict[str, str]:
+    def _digests(self, records: RecordStore) -> Mapping[str, str]:
         """Return the digests of the raw files that are used, by their path below the raw data."""
         tree = self.tree
         assert tree is not None, "there is an inventory"
-        found = {
-            tree.relative(Path(path)): file.digest
-            for record in records
-            for path, file in zip(self.files[record.name], record.files, strict=True)
-        }
-        return {name: digest for name, digest in found.items() if name is not None} | {
-            name: RawFile.read(tree.path(name)).digest
-            for name, reason in tree.inventory().items()
-            if reason is None and name not in found
-        }
+        found: DiskDict[str, str] = DiskDict()
+        for record in records.values():
+            for path, file in zip(self.files[record.name], record.files, strict=True):
+                if (name := tree.relative(Path(path))) is not None:
+                    found[name] = file.digest
+        for name, reason in tree.inventory().items():
+            if reason is None and name not in found:
+                found[name] = RawFile.read(tree.path(name)).digest
+        return found
 
 
 def _same_names(data: PreparedDataset, source: Source) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from semsynth.core.distributed.run_lock import RunLock, exclusive
 from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger, progress_bar
+from semsynth.core.on_disk import DiskDict
 from semsynth.core.outputs import MARKER, UNPACKED, Output, claim_output_dir
 from semsynth.data.archives import is_archive, unpacked
 from semsynth.data.class_checks import class_warnings, warn_about_classes
@@ -21,7 +22,7 @@ from semsynth.data.info import INFO
 from semsynth.data.labels import Array
 from semsynth.data.pool import run_all
 from semsynth.data.preparation import Job, Preparation
-from semsynth.data.records import ImageRecord, read_records
+from semsynth.data.records import ImageRecord, RecordStore, read_records
 from semsynth.data.sources import open_source
 from semsynth.data.sources.base import Reading, Record, Source
 from semsynth.data.sources.camvid import HOLDOUT
@@ -106,12 +107,14 @@ def preview(config: PrepareConfig) -> dict[str, Any]:
     found, shown = _read_all(Job(config, source, form, root))
     show(root, source, form.labels, found, shown)
     pixels: dict[str, Counter[int]] = {}
-    for record in found:
+    images: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    for record in found.in_order():
+        images[record.split] += 1
+        notes.update(record.notes)
         pixels.setdefault(record.split, Counter()).update(record.pixels)
     for line in class_warnings(form.labels, pixels):
         logger.warning(line)
-    images = Counter(record.split for record in found)
-    notes = Counter(note for record in found for note in record.notes)
     return {
         "preview": str(root),
         "size": f"{form.width}x{form.height}",
@@ -160,10 +163,10 @@ def _table(config: PrepareConfig) -> str | None:
     return None if table_kind(tree) is None else str(tree.root)
 
 
-def _read_all(job: Job) -> tuple[list[ImageRecord], list[tuple[ImageRecord, Array, Array]]]:
+def _read_all(job: Job) -> tuple[RecordStore, list[tuple[ImageRecord, Array, Array]]]:
     """Read all images and write none; return what is known of them, and those for the sheet."""
-    found: list[ImageRecord] = []
-    by_name: dict[tuple[str, str], Record] = {}
+    found = RecordStore()
+    by_name: DiskDict[tuple[str, str], Record] = DiskDict()
     with progress_bar(job.source.total, "read", "image") as bar:
 
         def records() -> Iterator[Record]:
@@ -172,12 +175,12 @@ def _read_all(job: Job) -> tuple[list[ImageRecord], list[tuple[ImageRecord, Arra
                 yield record
 
         def add(record: ImageRecord) -> None:
-            found.append(record)
+            found[record.name] = record
             bar.update()
 
         run_all(job, records(), add, job.config.workers, job.source.total)
     shown = []
-    for record in choose_for_sheet(found):
+    for record in choose_for_sheet(found.in_order()):
         sample = job.source.read(by_name[record.name])
         shown.append((record, sample.image, sample.mask))
     return found, shown
@@ -263,11 +266,12 @@ def _show(data: PreparedDataset, source: Source) -> None:
     """Write the sheet of overlays and labels.yaml, unless they are there for these images."""
     if (data.root / SHEET_FILE).exists():
         return
-    known = read_records(data.root)
-    names = [(split, stem) for split in data.splits() for stem in data.stems(split)]
-    records = [known[name] for name in names if name in known]
+    records = read_records(data.root)
+    for name in data.info.excluded:
+        split, _, stem = name.partition("/")
+        records.pop((split, stem), None)
     shown = [
         (record, data.read_rgb(*record.name), data.read_mask(*record.name))
-        for record in choose_for_sheet(records)
+        for record in choose_for_sheet(records.in_order())
     ]
     show(data.root, source, data.labels, records, shown)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes
-from semsynth.core.tables import csv_text
+from semsynth.core.tables import csv_pieces
 from semsynth.data.content import digest_bytes, digest_json
 
 RAW_FILES = "raw_files.csv"
@@ -115,26 +115,31 @@ def files_now(paths: Sequence[Path], known: Sequence[RawFile]) -> tuple[RawFile,
 
 def inventory_csv(
     inventory: Mapping[str, str | None], root: Path, digests: Mapping[str, str]
-) -> str:
-    """Return the table of all raw files.
+) -> Iterator[str]:
+    """Yield the table of all raw files, line by line.
 
     Args:
-        inventory: the reason for which each is left out, or None; by its path below ``root``.
+        inventory: the reason for which each is left out, or None; by its path below ``root``,
+            sorted.
         root: the folder of the raw data.
         digests: of the files that images were made from.
     """
-    rows: list[Sequence[object]] = [("path", "bytes", "sha256", "used", "reason")]
-    for name, reason in sorted(inventory.items()):
-        size, *_ = _state(root / name)
-        used = "no" if reason else "yes"
-        # Bytes that are not text, in names of other systems, as \\udc80.
-        shown = name.encode(errors="backslashreplace").decode()
-        rows.append((shown, size, digests.get(name, ""), used, reason or ""))
-    return csv_text(rows)
+
+    def rows() -> Iterator[Sequence[object]]:
+        yield "path", "bytes", "sha256", "used", "reason"
+        for name, reason in inventory.items():
+            size, *_ = _state(root / name)
+            used = "no" if reason else "yes"
+            # Bytes that are not text, in names of other systems, as \\udc80.
+            shown = name.encode(errors="backslashreplace").decode()
+            yield shown, size, digests.get(name, ""), used, reason or ""
+
+    return csv_pieces(rows())
 
 
 def inventory_counts(inventory: Mapping[str, str | None]) -> dict[str, Any]:
     """Return how many files there are, are used, and are left out for each reason."""
-    reasons = Counter(reason for reason in inventory.values() if reason)
-    used = sum(reason is None for reason in inventory.values())
-    return {"files": len(inventory), "used": used, "left_out": dict(sorted(reasons.items()))}
+    reasons = Counter(inventory.values())
+    used = reasons.pop(None, 0)
+    left_out = {reason: count for reason, count in reasons.items() if reason}
+    return {"files": len(inventory), "used": used, "left_out": dict(sorted(left_out.items()))}

@@ -5,28 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import named, names_in, write_json, write_text
+from semsynth.core.files import named, names_in, write_pieces
+from semsynth.core.on_disk import DiskDict
 from semsynth.core.paths import path_name
+from semsynth.core.present import each_name_in
 from semsynth.core.sealed import is_whole, sealed
 from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.config import ResizeRule
 from semsynth.data.content import ALL_KINDS
-from semsynth.data.info import (
-    FORMAT,
-    INFO,
-    DatasetInfo,
-    ImageFormat,
-    ImageInfo,
-    SplitInfo,
-    file_path,
-)
+from semsynth.data.image_info import ImageFormat, ImageInfo, SplitImages, Stems, file_path
+from semsynth.data.info import FORMAT, INFO, DatasetInfo, SplitInfo, info_pieces
 from semsynth.data.labels import LabelSet
 from semsynth.data.raw_files import RawFile
 
@@ -168,25 +163,44 @@ def files_of(image_format: ImageFormat, split: str, stem: str) -> list[str]:
     return [file_path(folder, image_format, split, stem) for folder in FOLDERS]
 
 
-def files_there(root: Path) -> set[str]:
-    """Return the paths of all files of images below a data set."""
-    found: set[str] = set()
+def files_there(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield folder, split and name of all files of images below a data set."""
     for folder in FOLDERS:
-        for part in names_in(root / folder):
-            found.update(f"{folder}/{part}/{name}" for name in names_in(root / folder / part))
-    return found
+        for split in names_in(root / folder):
+            yield from ((folder, split, name) for name in each_name_in(root / folder / split))
 
 
-def write_records(root: Path, records: Iterable[ImageRecord]) -> None:
+class RecordStore(DiskDict[tuple[str, str], ImageRecord]):
+    """Records by split and stem, on the disk and sorted."""
+
+    @classmethod
+    def of(cls, records: Iterable[ImageRecord] | RecordStore) -> RecordStore:
+        """Keep records; those that are kept already are not copied."""
+        if isinstance(records, RecordStore):
+            return records
+        return cls((record.name, record) for record in records)
+
+    def in_order(self, without: Collection[str] = ()) -> Iterator[ImageRecord]:
+        """Go through the records by the rank of their split, then by their names.
+
+        Args:
+            without: ``split/stem`` of those that are passed over.
+        """
+        for split in sorted(self.firsts(), key=lambda split: (split_rank(split), split)):
+            for name, record in self.pairs(within=split):
+                if not without or "/".join(name) not in without:
+                    yield record
+
+
+def write_records(root: Path, records: Iterable[ImageRecord] | RecordStore) -> None:
     """Keep the records of a finished data set, for the next time it is prepared."""
-    ordered = sorted(records, key=lambda record: record.name)
-    lines = (json.dumps(record.to_json()) + "\n" for record in ordered)
-    write_text(root / RECORDS, "".join(lines))
+    ordered = RecordStore.of(records).values()
+    write_pieces(root / RECORDS, (json.dumps(record.to_json()) + "\n" for record in ordered))
 
 
-def read_records(root: Path) -> dict[tuple[str, str], ImageRecord]:
+def read_records(root: Path) -> RecordStore:
     """Return what ``write_records`` kept, by split and stem; empty if it kept nothing."""
-    return {record.name: record for record in each_record(root)}
+    return RecordStore.of(each_record(root))
 
 
 def each_record(root: Path) -> Iterator[ImageRecord]:
@@ -205,27 +219,38 @@ def each_record(root: Path) -> Iterator[ImageRecord]:
                 ) from None
 
 
-def sides_of(records: Iterable[ImageRecord]) -> dict[str, str]:
+def sides_of(records: Iterable[ImageRecord]) -> Mapping[str, str]:
     """Return the split of each group whose split was drawn."""
-    return {record.drawn_group: record.split for record in records if record.drawn_group}
+    return DiskDict((group, record.split) for record in records if (group := record.drawn_group))
 
 
 def describe(
-    form: PreparedFormat, records: Iterable[ImageRecord], about: Mapping[str, Any]
+    form: PreparedFormat, records: Iterable[ImageRecord] | RecordStore, about: Mapping[str, Any]
 ) -> DatasetInfo:
     """Return the content of ``dataset.json``.
 
     Args:
         form: of the images.
-        records: the images, in any order.
+        records: the images, in any order; those that are excluded are passed over.
         about: the entries that do not follow from these.
     """
-    by_name = {record.name: record for record in records}
-    infos = _with_groups(by_name.values())
-    order = sorted(by_name, key=lambda name: (split_rank(name[0]), name))
-    stems: dict[str, list[str]] = {}
-    for split, stem in order:
-        stems.setdefault(split, []).append(stem)
+    store, excluded = RecordStore.of(records), about["excluded"]
+    shared = _shared_groups(store.in_order(excluded))
+    images: dict[str, SplitImages] = {}
+    pixels: dict[str, Counter[int]] = {}
+    notes: Counter[str] = Counter()
+    large = False
+    for record in store.in_order(excluded):
+        if record.split not in images:
+            images[record.split], pixels[record.split] = SplitImages(), Counter()
+        group = record.group if record.group in shared else None
+        image = record.info
+        if (group, record.kind or None) != (image.group, image.kind):
+            image = image.changed(group=group, kind=record.kind or None)
+        images[record.split].add(record.stem, image)
+        pixels[record.split].update(record.pixels)
+        notes.update(record.notes)
+        large = large or image.large
     content = {
         "format": FORMAT,
         "height": form.height,
@@ -233,21 +258,18 @@ def describe(
         "resize": form.resize,
         "image_format": form.image_format,
         **({} if form.pixels.is_rgb else asdict(form.pixels)),
-        **({"large": form.large} if any(x.info.large for x in by_name.values()) else {}),
+        **({"large": form.large} if large else {}),
         **form.labels.to_json(),
         "splits": {
-            split: _split_info(form.labels, names, [by_name[split, stem] for stem in names])
-            for split, names in stems.items()
+            split: _split_info(form.labels, found.stems, pixels[split])
+            for split, found in images.items()
         },
-        "pictures": {
-            split: {stem: infos[split, stem] for stem in names} for split, names in stems.items()
-        },
+        "pictures": images,
         "versions": _versions(),
         **about,
         "excluded": dict(sorted(about["excluded"].items())),
     }
     if about.get("reading") is not None:
-        notes = Counter(note for record in by_name.values() for note in record.notes)
         content["reading"] = {**about["reading"], "notes": dict(sorted(notes.items()))}
     info = DatasetInfo.model_validate(content)
     info = info.model_copy(update={"content": info.recorded_digest()})
@@ -257,31 +279,27 @@ def describe(
 def write_info(root: Path, info: DatasetInfo) -> None:
     """Write ``dataset.json``; what may be absent and is, is left out."""
     without = {name for name in _MAY_BE_ABSENT if getattr(info, name) is None}
-    value = info.model_dump(by_alias=True, exclude={*without, "images"})
-    # In the order that the file always had.
-    names = [field.alias or name for name, field in DatasetInfo.model_fields.items()]
-    value |= {"pictures": info.images}
-    write_json(root / INFO, {name: value[name] for name in names if name in value})
+    write_pieces(root / INFO, info_pieces(info, without))
 
 
-def _with_groups(records: Iterable[ImageRecord]) -> dict[tuple[str, str], ImageInfo]:
-    """Return the entries of images with their kinds, and the groups that several of them share."""
-    records = list(records)
-    count = Counter(record.group for record in records)
-    return {
-        record.name: record.info.changed(
-            group=record.group if count[record.group] > 1 and record.group else None,
-            kind=record.kind or None,
-        )
-        for record in records
-    }
-
-
-def _split_info(labels: LabelSet, stems: list[str], records: Sequence[ImageRecord]) -> SplitInfo:
-    total: dict[int, int] = dict.fromkeys(labels.by_id, 0)
+def _shared_groups(records: Iterable[ImageRecord]) -> set[str]:
+    """Return the groups that several images have."""
+    seen: DiskDict[str, None] = DiskDict()
+    shared: set[str] = set()
     for record in records:
-        for i, n in record.pixels.items():
-            total[i] += n
+        group = record.group
+        if group and group not in shared:
+            if group in seen:
+                shared.add(group)
+            else:
+                seen[group] = None
+    return shared
+
+
+def _split_info(labels: LabelSet, stems: Stems, pixels: Mapping[int, int]) -> SplitInfo:
+    total: dict[int, int] = dict.fromkeys(labels.by_id, 0)
+    for i, n in pixels.items():
+        total[i] += n
     all_pixels = sum(total.values())
     return SplitInfo(
         stems=stems,

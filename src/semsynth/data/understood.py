@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from semsynth.core.logging import logger
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import Array, LabelSet, hex_color
 from semsynth.data.large import plan_large
-from semsynth.data.records import ImageRecord, PreparedFormat
+from semsynth.data.records import ImageRecord, PreparedFormat, RecordStore
 from semsynth.data.sizes import plan_size
 from semsynth.data.sources.base import Source
 
@@ -67,7 +68,7 @@ def show(
     root: Path,
     source: Source,
     labels: LabelSet,
-    records: Sequence[ImageRecord],
+    records: RecordStore,
     shown: Sequence[tuple[ImageRecord, Array, Array]],
 ) -> None:
     """Write labels.yaml and the sheet of overlays into ``root``, and print the table of classes.
@@ -83,7 +84,7 @@ def show(
     images = [(f"{c.split}/{c.stem}", image, ids) for c, image, ids in shown]
     title = f"{source.name}: {len(records)} images; image and mask; hatched: ignored"
     write_bytes(root / SHEET_FILE, overlay_sheet(images, labels, title))
-    for line in class_table(labels, records).splitlines():
+    for line in class_table(labels, records.in_order()).splitlines():
         logger.info(line)
     logger.info(f"look at {root / SHEET_FILE}; names and colours: {root / LABELS_FILE}")
 
@@ -185,7 +186,7 @@ def yaml_of(labels: LabelSet, name: str, licence: str) -> str:
     )
 
 
-def choose_for_sheet(records: Sequence[ImageRecord], limit: int = 12) -> list[ImageRecord]:
+def choose_for_sheet(records: Iterable[ImageRecord], limit: int = 12) -> list[ImageRecord]:
     """Choose images that together show as many classes as possible, in a fixed order.
 
     Args:
@@ -193,17 +194,24 @@ def choose_for_sheet(records: Sequence[ImageRecord], limit: int = 12) -> list[Im
         limit: how many at most.
     """
     # Neighbours in a list often look alike: among equals any others come first, always the same.
-    left = sorted(records, key=lambda record: zlib.crc32(f"{record.split}/{record.stem}".encode()))
+    # Of those with the same classes no more than are shown are kept.
+    left: dict[tuple[int, ...], list[tuple[int, int, ImageRecord]]] = {}
+    for place, record in enumerate(records):
+        order = zlib.crc32(f"{record.split}/{record.stem}".encode())
+        alike = left.setdefault(tuple(c for c, n in record.pixels.items() if n), [])
+        if len(alike) < limit or order < alike[-1][0]:
+            insort(alike, (order, place, record))
+            del alike[limit:]
     chosen: list[ImageRecord] = []
     seen: Counter[int] = Counter()
     while left and len(chosen) < limit:
         # The image whose classes were shown least so far: each new class records most.
-        best = max(
-            range(len(left)),
-            key=lambda i: sum(1.0 / (1 + 4 * seen[c]) for c, n in left[i].pixels.items() if n),
-        )
-        chosen.append(left.pop(best))
-        seen.update(i for i, n in chosen[-1].pixels.items() if n)
+        worth = {classes: sum(1.0 / (1 + 4 * seen[c]) for c in classes) for classes in left}
+        best = min(left, key=lambda classes: (-worth[classes], left[classes][0]))
+        chosen.append(left[best].pop(0)[2])
+        seen.update(best)
+        if not left[best]:
+            del left[best]
     return sorted(chosen, key=lambda record: (record.split, record.stem))
 
 

@@ -12,18 +12,21 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from semsynth.core.config import parse
 from semsynth.core.errors import abbreviate
 from semsynth.core.logging import progress
+from semsynth.core.on_disk import DiskDict
+from semsynth.core.present import is_there
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.duplicates import DUPLICATES_FILE
 from semsynth.data.hub_files import list_names, write_hub_files
+from semsynth.data.image_info import ImageInfo
 from semsynth.data.info import INFO, DatasetInfo, read_info
 from semsynth.data.raw_files import RAW_FILES, RawFile, files_now
-from semsynth.data.records import RECORDS, ImageRecord, files_there
+from semsynth.data.records import RECORDS, ImageRecord, RecordStore
 from semsynth.data.sources.base import Record
 from semsynth.data.understood import SHEET_FILE
 
@@ -52,11 +55,11 @@ class Plan:
         decided_anew: how many of ``changed`` have the same raw files as before.
     """
 
-    kept: dict[Name, ImageRecord] = field(default_factory=dict)
+    kept: RecordStore = field(default_factory=RecordStore)
     added: set[Name] = field(default_factory=set)
     changed: set[Name] = field(default_factory=set)
     lost: set[Name] = field(default_factory=set)
-    excluded: dict[Name, ImageRecord] = field(default_factory=dict)
+    excluded: RecordStore = field(default_factory=RecordStore)
     removed: set[Name] = field(default_factory=set)
     same_images: bool = False
     decided_anew: int = 0
@@ -69,7 +72,7 @@ class Plan:
     @property
     def to_write(self) -> set[Name]:
         """The images that are read and written."""
-        return self.added | self.changed | self.lost | self.excluded.keys()
+        return self.added | self.changed | self.lost | set(self.excluded)
 
     def summary(self) -> str:
         """Return the counts, with three names of each kind."""
@@ -92,7 +95,7 @@ class Plan:
 
 def compare(
     records: Iterable[Record],
-    known: Mapping[Name, ImageRecord],
+    known: RecordStore,
     data: PreparedDataset,
     made_from: Callable[[Record, Sequence[RawFile]], str],
 ) -> Plan:
@@ -106,39 +109,55 @@ def compare(
             depend on.
     """
     plan = Plan()
-    old_images = {record.files[0].digest for record in known.values() if record.files}
-    there = files_there(data.root)
-    seen: set[Name] = set()
+    was_there = _OldImages(known)
 
-    def now(record: Record) -> tuple[Record, ImageRecord | None]:
-        old = known.get((record.split, record.stem))
-        if old is None:
-            return record, None
+    def now(pair: tuple[Record, ImageRecord]) -> tuple[Record, ImageRecord, ImageRecord, bool]:
+        record, old = pair
         files = files_now(record.files, old.files)
         new = replace(old, files=files, group=record.group, fixed=record.fixed, kind=record.kind)
-        return record, new
+        paths = new.info.files(data.info.image_format, record.split, record.stem)
+        return record, old, new, all(is_there(data.root / path) for path in paths)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch in _batches(progress(records, "compare", total=None, unit="image")):
-            for record, image in pool.map(now, batch):
+            there = []
+            for record in batch:
+                if (old := known.get((record.split, record.stem))) is None:
+                    plan.added.add((record.split, record.stem))
+                else:
+                    there.append((record, old))
+            for record, old, image, is_whole in pool.map(now, there):
                 name = record.split, record.stem
-                seen.add(name)
-                if image is None:
-                    plan.added.add(name)
-                    continue
-                old = known[name]
-                plan.same_images |= not image.files or image.files[0].digest in old_images
+                plan.same_images = plan.same_images or was_there.has(image, old)
                 if old.made_from != made_from(record, image.files):
                     plan.changed.add(name)
                     plan.decided_anew += _digests(old) == _digests(image)
                 elif "/".join(name) in data.info.excluded:
                     plan.excluded[name] = image
-                elif not there.issuperset(image.info.files(data.info.image_format, *name)):
+                elif not is_whole:
                     plan.lost.add(name)
                 else:
                     plan.kept[name] = image
-    plan.removed = known.keys() - seen
+    found = (plan.kept, plan.excluded, plan.changed, plan.lost)
+    plan.removed = {name for name in known if not any(name in part for part in found)}
     return plan
+
+
+class _OldImages:
+    """The image files that a folder was made from."""
+
+    def __init__(self, known: RecordStore) -> None:
+        self._known = known
+        self._digests: DiskDict[str, None] | None = None
+
+    def has(self, image: ImageRecord, old: ImageRecord) -> bool:
+        """Return whether the file of an image, whose record was ``old``, was one of them."""
+        if not image.files or image.files[:1] == old.files[:1]:
+            return True
+        if self._digests is None:
+            records = self._known.values()
+            self._digests = DiskDict((r.files[0].digest, None) for r in records if r.files)
+        return image.files[0].digest in self._digests
 
 
 def swap(root: Path) -> None:
@@ -153,10 +172,9 @@ def swap(root: Path) -> None:
     (root / SHEET_FILE).unlink(missing_ok=True)
     old, new = _info(staging / _OLD), _info(staging / INFO)
     assert new is not None, "it is there until all else is done"
-    wanted = _files(new)
-    for path in (_files(old) | _lists(old)) - wanted:
+    for path in chain(_files(old, but=new), _lists(old)):
         (root / path).unlink(missing_ok=True)
-    for path in sorted(wanted):
+    for path in _files(new):
         if (staging / path).exists():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / path, root / path)
@@ -181,15 +199,16 @@ def _info(path: Path) -> DatasetInfo | None:
     return parse(DatasetInfo, read_info(path), str(path)) if path.exists() else None
 
 
-def _files(info: DatasetInfo | None) -> set[str]:
+def _files(info: DatasetInfo | None, but: DatasetInfo | None = None) -> Iterator[str]:
+    """Yield the files of all images, without those of ``but``."""
     if info is None:
-        return set()
-    return {
-        file
-        for split, images in info.images.items()
-        for stem, image in images.items()
-        for file in image.files(info.image_format, split, stem)
-    }
+        return
+    for split, images in info.images.items():
+        others: Mapping[str, ImageInfo] = {} if but is None else but.images.get(split, {})
+        for stem, image in images.items():
+            other = others.get(stem)
+            known = other.files(but.image_format, split, stem) if but and other else ()
+            yield from (f for f in image.files(info.image_format, split, stem) if f not in known)
 
 
 def _lists(info: DatasetInfo | None) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from semsynth.data.config import ResizeMode
 from semsynth.data.content import ALL_KINDS, KINDS, digest_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
-from semsynth.data.info import INFO, ImageFormat, ImageInfo, file_path, format_of
+from semsynth.data.image_info import ImageFormat, ImageInfo, file_path, format_of
+from semsynth.data.info import INFO
 from semsynth.data.labels import Array
 from semsynth.data.manifest import SYNTHETIC, manifest_path
 from semsynth.data.records import (
-    FOLDERS,
     ImageRecord,
     PreparedFormat,
+    RecordStore,
     describe,
     files_of,
     files_there,
@@ -217,11 +219,11 @@ class PreparedWriter:
         self._origin: Origin = "synthetic" if kind in SYNTHETIC else "real"
         self.form = form
         self._progress = self.root / f".progress-{shard}.jsonl"
-        self._records: dict[tuple[str, str], ImageRecord] = {}
+        self.stored = RecordStore()
         self._dropped: set[tuple[str, str]] = set()
         self._reload()
         # A killed run may have cut its last line short: the next record needs a new line.
-        if self._progress.exists() and not read_bytes(self._progress).endswith(b"\n"):
+        if self._progress.exists() and not _is_whole(self._progress):
             with named(self._progress), self._progress.open("a", encoding="utf-8") as file:
                 file.write("\n")
 
@@ -232,15 +234,16 @@ class PreparedWriter:
 
     def done(self, split: str, stem: str) -> bool:
         """Return whether this image was written, by this run or an earlier one."""
-        return (split, stem) in self._records
+        return (split, stem) in self.stored
 
     def record(self, split: str, stem: str) -> ImageRecord | None:
         """Return what is known of an image; None if it was not written."""
-        return self._records.get((split, stem))
+        found: ImageRecord | None = self.stored.get((split, stem))
+        return found
 
     def records(self) -> list[ImageRecord]:
         """Return the images that are written."""
-        return list(self._records.values())
+        return list(self.stored.values())
 
     def write_pair(
         self,
@@ -257,33 +260,38 @@ class PreparedWriter:
 
     def add(self, record: ImageRecord) -> None:
         """Record an image that ``write_sample`` wrote (in this or another process)."""
-        self._records[record.split, record.stem] = record
+        self.stored[record.split, record.stem] = record
         with named(self._progress), self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record.to_json()) + "\n")
 
     def forget(self, split: str, stem: str) -> None:
         """Take an image off the record before its files are written again."""
-        del self._records[split, stem]
+        del self.stored[split, stem]
         with named(self._progress), self._progress.open("a", encoding="utf-8") as file:
             line = sealed({"split": split, "stem": stem, "forgotten": True})
             file.write(json.dumps(line) + "\n")
 
     def drop(self, split: str, stem: str) -> None:
         """Remove the files of an image; only to be called right before ``finish``."""
-        del self._records[split, stem]
+        del self.stored[split, stem]
         self._dropped.add((split, stem))
         for path in files_of(self.form.image_format, split, stem):
             (self.root / path).unlink(missing_ok=True)
 
     def remove_strays(self) -> None:
         """Remove files of images that are not recorded: a killed run wrote them, and no record."""
-        wanted = {
-            path
-            for (split, stem), record in self._records.items()
-            for path in record.info.files(self.form.image_format, split, stem)
-        }
-        for path in files_there(self.root) - wanted:
-            (self.root / path).unlink(missing_ok=True)
+        for folder, split, name in files_there(self.root):
+            stem, dot, ending = name.rpartition(".")
+            is_usual = f"{dot}{ending}" == f".{format_of(folder, self.form.image_format)}"
+            if not is_usual or not self._has_file(folder, split, stem):
+                (self.root / folder / split / name).unlink(missing_ok=True)
+
+    def _has_file(self, folder: str, split: str, stem: str) -> bool:
+        """Return whether a recorded image has a file in a folder."""
+        if folder in ("masks", "colored_masks"):
+            return (split, stem) in self.stored
+        record = self.stored.get((split, stem))
+        return record is not None and folder in record.info.kinds()
 
     def finish(
         self,
@@ -303,14 +311,16 @@ class PreparedWriter:
         """
         dropped = set(excluded or {})
         self._reload()
-        for split, stem in [key for key in self._records if "/".join(key) in dropped]:
-            self.drop(split, stem)
-        if not self._records:
+        for name in dropped:
+            split, _, stem = name.partition("/")
+            if (split, stem) in self.stored:
+                self.drop(split, stem)
+        if not self.stored:
             raise UserError(f"{self.root}: no image was written; check the source of the data")
         about = {"name": name, "source": source, "licence": licence, "excluded": excluded or {}}
         if (manifest := manifest_path(self.root)) is not None:
             about["manifest"] = digest_bytes(read_bytes(manifest))
-        info = describe(self.form, self.records(), {**about, **(more or {})})
+        info = describe(self.form, self.stored, {**about, **(more or {})})
         write_hub_files(self.root, info, self._origin)
         write_info(self.root, info)
         remove_leftovers(self.root)
@@ -319,29 +329,38 @@ class PreparedWriter:
     def _reload(self) -> None:
         for path in _lists(self.root):
             try:
-                with named(path):
-                    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                with named(path), path.open(encoding="utf-8", errors="replace") as lines:
+                    for line in lines:
+                        self._read(line)
             except FileNotFoundError:
                 continue  # another process has just finished the folder
-            for line in lines:
-                # The last line of a killed run may be cut short, or one be damaged: that image is
-                # written again.
-                with suppress(ValueError, KeyError, TypeError, AttributeError):
-                    value = json.loads(line)
-                    if "forgotten" in value and is_whole(value):
-                        self._records.pop((value["split"], value["stem"]), None)
-                    elif (record := ImageRecord.from_json(value)).name not in self._dropped:
-                        self._records[record.name] = record
+
+    def _read(self, line: str) -> None:
+        # The last line of a killed run may be cut short, or one be damaged: that image is written
+        # again.
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            value = json.loads(line)
+            if "forgotten" in value and is_whole(value):
+                self.stored.pop((value["split"], value["stem"]), None)
+            elif (record := ImageRecord.from_json(value)).name not in self._dropped:
+                self.stored[record.name] = record
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a text file ends with the end of a line."""
+    with named(path), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) == b"\n"
 
 
 def remove_leftovers(root: Path) -> None:
     """Remove the progress files, and partial files of killed runs, from a finished folder."""
     leftovers = _lists(root)
     leftovers += [root / name for name in names_in(root) if name.startswith(".dataset.")]
-    for folder in FOLDERS:
-        for split in names_in(root / folder):
-            inside = root / folder / split
-            leftovers += [inside / name for name in names_in(inside) if name[0] == "."]
+    leftovers += [
+        root / folder / split / name for folder, split, name in files_there(root) if name[0] == "."
+    ]
     for path in leftovers:
         with suppress(FileNotFoundError):
             path.unlink()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semsynth.data.info import ImageInfo
+from semsynth.data.image_info import ImageInfo
 from semsynth.data.labels import LabelSet
 from semsynth.data.records import ImageRecord, PreparedFormat
 from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample

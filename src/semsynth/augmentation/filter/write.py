@@ -18,7 +18,7 @@ from semsynth.core.files import read_text, write_bytes, write_text
 from semsynth.core.logging import progress
 from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.info import file_path
+from semsynth.data.image_info import file_path
 from semsynth.data.labels import Array
 from semsynth.data.manifest import EDITS, MANIFEST
 from semsynth.data.writer import PreparedWriter, encode_image, record_of

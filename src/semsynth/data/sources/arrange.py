@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger
+from semsynth.core.on_disk import DiskDict, DiskList
+from semsynth.core.packed import Mapped, Picked
 from semsynth.core.paths import path_name
 from semsynth.data.config import PrepareConfig
 from semsynth.data.sources.base import Layout, Record
@@ -42,16 +44,16 @@ class Arranged:
         folders: the folders of images and masks, where a label file may lie.
     """
 
-    records: list[Record]
+    records: Sequence[Record]
     chosen: Candidate
     splits: str = ""
     notes: tuple[str, ...] = ()
     folders: list[Path] = field(default_factory=list)
 
     @property
-    def masks(self) -> list[Path]:
+    def masks(self) -> Sequence[Path]:
         """The mask of each record."""
-        return [record.payload.mask for record in self.records]
+        return Mapped(self.records, lambda record: record.payload.mask)
 
 
 def arrange(tree: FileTree, sides: Sides, config: PrepareConfig, lists: SplitLists) -> Arranged:
@@ -71,20 +73,23 @@ def arrange(tree: FileTree, sides: Sides, config: PrepareConfig, lists: SplitLis
         chosen, reasons, more = choose(tree, others, prefers_colors(tree, config))
         notes += more
     refuse_unsure(tree, chosen.found)
-    instances = _instances(tree, chosen, [*sides.instances, *_instance_masks(others, chosen)])
+    instances = _instances(
+        tree, chosen, DiskList((*sides.instances, *_instance_masks(others, chosen)))
+    )
     notes += _leave_out(tree, chosen, others, reasons)
     return _with_splits(tree, config, (chosen, instances), lists, notes)
 
 
 def _one_kind(
     tree: FileTree, sides: Sides, config: PrepareConfig
-) -> tuple[list[NamedFile], tuple[str, ...]]:
+) -> tuple[Sequence[NamedFile], tuple[str, ...]]:
     """Return the images of one kind of folder."""
+    several = len({file.place.kind for file in sides.images}) > 1
+    if not several or config.images is not None:
+        return sides.images, ()
     kinds: dict[str, list[NamedFile]] = {}
     for file in sides.images:
         kinds.setdefault(file.place.kind, []).append(file)
-    if len(kinds) == 1 or config.images is not None:
-        return sides.images, ()
     sure = [files for files in kinds.values() if files[0].place.sure and files[0].place.role]
     if len(sure) != 1:
         names = [folder_of(files[0]) for files in kinds.values()]
@@ -133,11 +138,11 @@ def _instance_masks(candidates: Sequence[Candidate], chosen: Candidate) -> list[
 
 def _instances(
     tree: FileTree, chosen: Candidate, files: Sequence[NamedFile]
-) -> dict[str, NamedFile]:
+) -> Mapping[str, NamedFile]:
     """Return the map of objects by the name of the image, if every image has one."""
-    images = [image for _, image, _ in chosen.found.pairs]
-    if not files or not images:
+    if not files or not chosen.found.pairs:
         return {}
+    images = DiskList(image for _, image, _ in chosen.found.pairs)
     found = match(images, files)[0]
     if found.images:
         tree.leave_out("instance map; some images have none", *(file.name for file in files))
@@ -146,7 +151,7 @@ def _instances(
         )
         return {}
     tree.leave_out("instance map without image", *(file.name for file in found.masks))
-    return {image.name: instances for _, image, instances in found.pairs}
+    return DiskDict((image.name, instances) for _, image, instances in found.pairs)
 
 
 def _leave_out(
@@ -159,45 +164,55 @@ def _leave_out(
             taken = {mask.name for mask in chosen.masks}
             tree.leave_out(reason, *(f.name for f in one.masks if f.name not in taken))
     found = chosen.found
-    known = {mask.name for one in others for mask in one.masks}
+    extra: Sequence[NamedFile] = found.others
+    if extra:
+        known = {mask.name for one in others for mask in one.masks}
+        extra = [file for file in extra if file.name not in known]
     notes = []
     for what, files in (
         (ALONE, found.images),
         ("mask without image", found.masks),
-        ("another mask of an image that has one", [f for f in found.others if f.name not in known]),
+        ("another mask of an image that has one", extra),
     ):
         tree.leave_out(what, *(file.name for file in files))
         if files:
-            names = abbreviate([file.name for file in files], 3)
+            names = _named(files)
             logger.warning(f"{len(files)} x {what}, left out: {names}")
             notes.append(f"left out: {len(files)} x {what}")
     return tuple(notes)
 
 
+def _named(files: Sequence[NamedFile]) -> str:
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return abbreviate([file.name for file in files[:3]], 3) + more
+
+
 def _with_splits(
     tree: FileTree,
     config: PrepareConfig,
-    taken: tuple[Candidate, dict[str, NamedFile]],
+    taken: tuple[Candidate, Mapping[str, NamedFile]],
     lists: SplitLists,
     notes: tuple[str, ...],
 ) -> Arranged:
     chosen, instances = taken
     pairs = chosen.found.pairs
     splits, words = _published(tree, chosen, lists)
-    pairs = [pair for pair in pairs if pair[1].name in splits]
+    if len(splits) < len(pairs):
+        pairs = Picked(pairs, lambda pair: pair[1].name in splits)
     if not pairs:
         raise UserError(f"{tree.root}: no image with a mask is in {lists.where or 'its splits'}")
     stems = _unique_stems(tree, pairs, splits)
     own = [splits[image.name] for _, image, _ in pairs]
     sides, drawn = draw_splits(config, stems, own)
-    records = []
+    records: DiskList[Record] = DiskList()
+    folders: set[Path] = set()
     for stem, side, (_, image, mask) in zip(stems, sides, pairs, strict=True):
-        extra = instances.get(image.name)
+        extra = instances.get(image.name) if instances else None
         objects = None if extra is None else tree.path(extra.name)
         pair = Pair(tree.path(image.name), tree.path(mask.name), objects)
         record = Record(stem, side.split, str(pair.mask), pair, group=side.group, fixed=side.fixed)
         records.append(record)
-    folders = {path.parent for record in records for path in record.payload.files}
+        folders.update(path.parent for path in pair.files)
     folders |= {folder.parent for folder in folders if folder != tree.root}
     inside = sorted(f for f in folders if f.is_relative_to(tree.root) and f != tree.root)
     words = "; ".join(word for word in (words, drawn) if word)
@@ -206,7 +221,7 @@ def _with_splits(
 
 def _published(
     tree: FileTree, chosen: Candidate, lists: SplitLists
-) -> tuple[dict[str, str | None], str]:
+) -> tuple[Mapping[str, str | None], str]:
     """Return the split of each image by its name, without those that no split has; and words."""
     pairs = chosen.found.pairs
     if lists.files:
@@ -228,14 +243,16 @@ def _published(
         rest = [name for name, split in listed.items() if not split]
         _leave_pairs(tree, chosen, rest, f"in no list of {lists.where}")
         return known, f"lists in {lists.where}"
-    own = {image.name: image.place.split or mask.place.split for _, image, mask in pairs}
+    own: DiskDict[str, str | None] = DiskDict(
+        (image.name, image.place.split or mask.place.split) for _, image, mask in pairs
+    )
     if not any(own.values()):
         return own, ""
     loose = [name for name, split in own.items() if split is None]
     _leave_pairs(tree, chosen, loose, "outside of the folders of the splits")
-    inside: dict[str, str | None] = {name: split for name, split in own.items() if split}
+    inside = own if not loose else DiskDict((name, split) for name, split in own.items() if split)
     counts = Counter(inside.values())
-    order = sorted(counts, key=("train", "trainval", "val", "test").index)
+    order = sorted(filter(None, counts), key=("train", "trainval", "val", "test").index)
     return inside, f"folders ({', '.join(f'{counts[split]} {split}' for split in order)})"
 
 
@@ -253,18 +270,21 @@ def _leave_pairs(tree: FileTree, chosen: Candidate, names: Sequence[str], reason
 def _unique_stems(
     tree: FileTree,
     pairs: Sequence[tuple[str, NamedFile, NamedFile]],
-    splits: dict[str, str | None],
-) -> list[str]:
+    splits: Mapping[str, str | None],
+) -> Sequence[str]:
     """Return the names of the records: the stems, with other folders where these are not unique."""
-    counts = Counter((splits[image.name], key) for key, image, _ in pairs)
-    stems = []
+    counts: DiskDict[tuple[str, ...], int] = DiskDict()
     for key, image, _ in pairs:
-        several = counts[splits[image.name], key] > 1
+        place = (repr(splits[image.name]), key)
+        counts[place] = counts.get(place, 0) + 1
+    stems: DiskList[str] = DiskList()
+    found: DiskDict[tuple[str, ...], str] = DiskDict()
+    for key, image, _ in pairs:
+        split = repr(splits[image.name])
+        several = counts[split, key] > 1
         stem = "_".join((*image.place.rest, key)) if several else key
-        stems.append(path_name(stem, str(tree.path(image.name))))
-    found: dict[tuple[str | None, str], str] = {}
-    for stem, (_, image, _) in zip(stems, pairs, strict=True):
-        first = found.setdefault((splits[image.name], stem), image.name)
+        stems.append(path_name(stem, f"{tree.root / image.name}"))
+        first = found.setdefault((split, stem), image.name)
         if first != image.name:
             raise UserError(f"{tree.path(image.name)}: has the same stem as {first}; rename one")
     return stems

@@ -172,7 +172,7 @@ class Source(Protocol):
         ...
 
 
-def keep_sides(records: Iterable[Record], sides: dict[str, str]) -> Iterator[Record]:
+def keep_sides(records: Iterable[Record], sides: Mapping[str, str]) -> Iterator[Record]:
     """Give the records, those of a known group on the side of the split where it was.
 
     Splits are drawn from all images: with some more of them, others would be held out, and a model

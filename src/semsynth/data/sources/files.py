@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger, progress
+from semsynth.core.on_disk import DiskList
+from semsynth.core.packed import Mapped
 from semsynth.data.channels import one_form
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
@@ -168,9 +170,14 @@ class PairSource:
         else:
             self._decide(self.asked)
             self.sizes = Counter(record.payload.size for record in self.pairs)
-        self.pairs = [_with_files(record) for record in self.pairs]
+        self.pairs = DiskList(map(_with_files, self.pairs))
         if self.tree is not None:
-            self.tree.use(*(path for record in self.pairs for path in record.files))
+            for record in self.pairs:
+                self.tree.use(*record.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send a worker process what ``read`` needs: not what there is of all images."""
+        return {**self.__dict__, "pairs": (), "tree": None}
 
     def _decide(self, asked: PrepareConfig) -> None:
         file = self.label_file
@@ -252,7 +259,7 @@ def read_objects(path: Path, exif: Exif) -> Array:
 
 def decide(
     records: Sequence[Record], labels: LabelSet, asked: PrepareConfig, colors_given: bool = False
-) -> tuple[Reading, MaskDecision, list[Record]]:
+) -> tuple[Reading, MaskDecision, Sequence[Record]]:
     """Decide what the files of a data set mean, from their headers and as few pixels as tell it.
 
     Returns:
@@ -261,12 +268,11 @@ def decide(
     Raises:
         UserError: a file that cannot be read, sizes that do not fit, or a doubt: names the flag.
     """
-    decided: list[Record] = []
-    masks: list[RawMask] = []
-    deep: list[Pair] = []
+    decided, deep = DiskList[Record](), DiskList[Pair]()
+    masks: DiskList[tuple[Path, ImageFacts]] = DiskList()
     resize_masks = asked.resize_masks
     doubtful: list[int] = []
-    kept: dict[str, int | None] = {}
+    kept: dict[int | None, str] = {}
     for record in progress(records, "check", unit="pair"):
         pair: Pair = record.payload
         source = pair.source()
@@ -279,14 +285,15 @@ def decide(
         pair = replace(pair, size=image.size(pair.exif))
         decided.append(replace(record, payload=pair))
         if isinstance(pair.mask, Path):
-            masks.append(unread_mask(pair.mask, maps[0]))
-        kept[str(pair.image)] = kept_channels(source, image, asked.channels)
+            masks.append((pair.mask, maps[0]))
+        kept.setdefault(kept_channels(source, image, asked.channels), str(pair.image))
         if image.is_deep:
             deep.append(pair)
-    _settle_doubtful(decided, doubtful)
+    decided = _settled(decided, doubtful)
     decision = MaskDecision("ids", "drawn from annotations", stated=True)
     if masks:
-        decision = decide_masks(masks, labels, asked.masks_as, colors_given)
+        raw = Mapped(masks, lambda mask: unread_mask(*mask))
+        decision = decide_masks(raw, labels, asked.masks_as, colors_given)
     exifs = {record.payload.exif for record in decided}
     exif_all = asked.exif or (exifs.pop() if len(exifs) == 1 else "auto")
     reading = Reading(decision.reading, decision.because, exif_all)
@@ -302,10 +309,10 @@ def decide(
     return replace(reading, window=window), decision, decided
 
 
-def _settle_doubtful(records: list[Record], doubtful: Sequence[int]) -> None:
+def _settled(records: DiskList[Record], doubtful: Sequence[int]) -> DiskList[Record]:
     """Decide where sizes do not tell as they do for the other images, if these agree."""
     if not doubtful:
-        return
+        return records
     told = {
         record.payload.exif
         for record in records
@@ -316,10 +323,14 @@ def _settle_doubtful(records: list[Record], doubtful: Sequence[int]) -> None:
         raise UserError(exif_doubt(pair.facts(), pair.maps()))
     exif = told.pop()
     note = f"EXIF rotation {'applied' if exif == 'apply' else 'not applied'}: as for other images"
-    for index in doubtful:
-        pair = records[index].payload
-        pair = replace(pair, exif=exif, notes=(note, *pair.notes))
-        records[index] = replace(records[index], payload=pair)
+    anew = set(doubtful)
+    found: DiskList[Record] = DiskList()
+    for index, record in enumerate(records):
+        pair = record.payload
+        if index in anew:
+            pair = replace(pair, exif=exif, notes=(note, *pair.notes))
+        found.append(replace(record, payload=pair))
+    return found
 
 
 def _window(pairs: Sequence[Pair]) -> Window:

@@ -25,6 +25,7 @@ from semsynth.data.unnamed_labels import values_of
 # Of masks without a label file; more are those of a photo, or of smoothed edges.
 _MOST_COLORS = 64
 _IGNORED = 255
+_TOGETHER = 256
 _NNUNET = {"numTraining", "file_ending", "channel_names", "modality"}
 _VOC = """
     background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse
@@ -153,7 +154,10 @@ def read_values(masks: Sequence[Path], masks_as: MasksAs = "auto") -> Values:
     seen: dict[int, tuple[Color, str]] = {}
     by_palette: Counter[Color] = Counter()
     with ThreadPoolExecutor(4) as pool:
-        results = progress(pool.map(_values_of, masks), "values", len(masks), "mask")
+        # Some at a time: what waits is in memory.
+        parts = (masks[start : start + _TOGETHER] for start in range(0, len(masks), _TOGETHER))
+        read = (each for part in parts for each in pool.map(_values_of, part))
+        results = progress(read, "values", len(masks), "mask")
         for path, (ids, colors, palette) in zip(masks, results, strict=True):
             found.ids += ids
             found.colors += colors

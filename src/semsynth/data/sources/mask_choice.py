@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.core.on_disk import DiskList
 from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_facts
 from semsynth.data.labels import Array
@@ -40,9 +41,10 @@ class Candidate:
         return f"{self.folder}/{ending}" if self.folder else ending
 
     @property
-    def masks(self) -> list[NamedFile]:
+    def masks(self) -> Iterator[NamedFile]:
         """All its masks."""
-        return [*(mask for _, _, mask in self.found.pairs), *self.found.masks]
+        yield from (mask for _, _, mask in self.found.pairs)
+        yield from self.found.masks
 
     def is_instances(self) -> bool:
         """Whether its name says that it numbers objects."""
@@ -57,9 +59,12 @@ def candidates_of(
     Raises:
         UserError: two files of one stem.
     """
-    kinds: dict[str, list[NamedFile]] = {}
+    kinds: dict[str, DiskList[NamedFile]] = {}
     for file in masks:
-        kinds.setdefault(folder_of(file), []).append(file)
+        kind = folder_of(file)
+        if kind not in kinds:
+            kinds[kind] = DiskList()
+        kinds[kind].append(file)
     rests = {file.place.rest for file in images}
     found = []
     for kind, files in kinds.items():
@@ -68,7 +73,7 @@ def candidates_of(
         # Its folders may be other sets of masks: ids/ and color/ in masks/.
         if not matches[0].is_sure and len(inner) > 1 and not inner & rests:
             for rest in sorted(inner):
-                part = [file for file in files if file.place.rest == rest]
+                part = DiskList(file for file in files if file.place.rest == rest)
                 name = "/".join((kind, *rest))
                 matches = match(images, part, config.image_suffix, config.mask_suffix)
                 found += [Candidate(name, each) for each in matches]
@@ -207,7 +212,9 @@ def refuse_unsure(tree: FileTree, found: Match) -> None:
         ("mask", "image", found.masks),
     ):
         if len(files) > len(found.pairs):
-            names = abbreviate([str(tree.path(file.name)) for file in files], 3)
+            named = [str(tree.path(file.name)) for file in files[:3]]
+            more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+            names = abbreviate(named, 3) + more
             count = len(files) + len(found.pairs)
             raise UserError(
                 f"{names}: {what} without {other} of the same stem, like {len(files)} of {count}; "

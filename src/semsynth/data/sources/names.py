@@ -139,7 +139,7 @@ class Place:
     rest: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NamedFile:
     """An image file, and what its name says.
 

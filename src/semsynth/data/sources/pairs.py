@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from semsynth.core.errors import UserError
+from semsynth.core.on_disk import DiskDict, DiskList
+from semsynth.core.packed import Picked
 from semsynth.data.sources.names import NamedFile, role_of_words, without_role_words
 
 Place = Hashable
@@ -65,10 +67,10 @@ class Match:
 
     suffix: str
     image_suffix: str
-    pairs: list[tuple[str, NamedFile, NamedFile]]
-    images: list[NamedFile]
-    masks: list[NamedFile]
-    others: list[NamedFile]
+    pairs: Sequence[tuple[str, NamedFile, NamedFile]]
+    images: Sequence[NamedFile]
+    masks: Sequence[NamedFile]
+    others: Sequence[NamedFile]
 
     @property
     def is_sure(self) -> bool:
@@ -98,8 +100,10 @@ def match(
     Raises:
         UserError: two images or two masks have the same stem.
     """
-    images = [file for file in images if file.stem.endswith(image_suffix or "")]
-    masks = [file for file in masks if file.stem.endswith(mask_suffix or "")]
+    if image_suffix:
+        images = Picked(images, lambda file: file.stem.endswith(image_suffix))
+    if mask_suffix:
+        masks = Picked(masks, lambda file: file.stem.endswith(mask_suffix))
     best: list[Match] = []
     for place_of in _places(images, masks):
         for trial in (_by_stem, _by_ending, _by_words):
@@ -108,12 +112,14 @@ def match(
                 found = [one for one in found if one.suffix == mask_suffix]
             if found and (not best or len(found[0].pairs) > len(best[0].pairs)):
                 best = found
+            if best and len(best[0].pairs) == len(images):
+                break  # none can have more
         if best and best[0].is_sure:
             break  # a looser rule would only add what this one tells apart
     if not best:
         _refuse_twins(images, image_suffix or "")
         _refuse_twins(masks, mask_suffix or "")
-        best = [Match("", "", [], list(images), list(masks), [])]
+        best = [Match("", "", [], images, masks, [])]
     elif best[0].pairs:
         _refuse_twins(images, best[0].image_suffix)
     return best
@@ -132,32 +138,70 @@ class _Sides:
 
 def _by_stem(sides: _Sides) -> list[Match]:
     endings = (sides.image_suffix or "", sides.mask_suffix or "")
-    images = _by_key(sides.images, sides.place_of, partial(_without, endings[0]))
-    masks = _by_key(sides.masks, sides.place_of, partial(_without, endings[1]))
+    images = _Keyed.of(sides.images, sides.place_of, partial(_without, endings[0]))
+    masks = _Keyed.of(sides.masks, sides.place_of, partial(_without, endings[1]))
     return _matched(images, masks, endings)
 
 
 def _by_words(sides: _Sides) -> list[Match]:
     if (sides.image_suffix, sides.mask_suffix) != (None, None):
         return []
-    images = _by_key(sides.images, sides.place_of, without_role_words)
-    masks = _by_key(sides.masks, sides.place_of, without_role_words)
+    images = _Keyed.of(sides.images, sides.place_of, without_role_words)
+    masks = _Keyed.of(sides.masks, sides.place_of, without_role_words)
     found = _matched(images, masks, ("", ""))
     # The image keeps its name, which may be little without the words.
-    return [replace(one, pairs=[(pair[1].stem, *pair[1:]) for pair in one.pairs]) for one in found]
+    return [
+        replace(one, pairs=DiskList((pair[1].stem, *pair[1:]) for pair in one.pairs))
+        for one in found
+    ]
 
 
-def _matched(
-    images: dict[tuple[Place, str], NamedFile] | None,
-    masks: dict[tuple[Place, str], NamedFile] | None,
-    endings: tuple[str, str],
-) -> list[Match]:
+class _Keyed:
+    """Files by place and stem, on the disk."""
+
+    def __init__(
+        self, files: Sequence[NamedFile], place_of: PlaceOf, stem_of: Callable[[str], str]
+    ) -> None:
+        self._files, self._place_of, self._stem_of = files, place_of, stem_of
+        self._numbers: DiskDict[tuple[str, ...], int] = DiskDict()
+
+    @classmethod
+    def of(
+        cls, files: Sequence[NamedFile], place_of: PlaceOf, stem_of: Callable[[str], str]
+    ) -> _Keyed | None:
+        """Take files; None if two have the same place and stem."""
+        found = cls(files, place_of, stem_of)
+        for number, file in enumerate(files):
+            if found._numbers.setdefault(found.key(file), number) != number:
+                return None
+        return found
+
+    def __iter__(self) -> Iterator[NamedFile]:
+        """Go through the files in their order."""
+        return iter(self._files)
+
+    def key(self, file: NamedFile) -> tuple[str, str]:
+        """Return place and stem of a file, this side's or another's."""
+        return repr(self._place_of(file)), self._stem_of(file.stem)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._numbers
+
+    def __getitem__(self, key: tuple[str, str]) -> NamedFile:
+        return self._files[self._numbers[key]]
+
+
+def _matched(images: _Keyed | None, masks: _Keyed | None, endings: tuple[str, str]) -> list[Match]:
     if images is None or masks is None:
         return []
-    common = [key for key in images if key in masks]
-    pairs = [(str(key[1]), images[key], masks[key]) for key in common]
-    lone = [file for key, file in images.items() if key not in masks]
-    alone = [file for key, file in masks.items() if key not in images]
+    pairs: DiskList[tuple[str, NamedFile, NamedFile]] = DiskList()
+    lone: DiskList[NamedFile] = DiskList()
+    for file in images:
+        if (key := images.key(file)) in masks:
+            pairs.append((key[1], file, masks[key]))
+        else:
+            lone.append(file)
+    alone = DiskList(file for file in masks if masks.key(file) not in images)
     return [Match(endings[1], endings[0], pairs, lone, alone, [])] if pairs else []
 
 
@@ -241,11 +285,12 @@ def _by_key(
 
 
 def _refuse_twins(files: Sequence[NamedFile], suffix: str) -> None:
-    seen: dict[tuple[Place, str], NamedFile] = {}
+    seen: DiskDict[tuple[str, ...], str] = DiskDict()
     for file in files:
-        first = seen.setdefault((_split_and_rest(file), file.stem.removesuffix(suffix)), file)
-        if first is not file:
-            other = first.name.rpartition("/")[2]
+        key = (repr(_split_and_rest(file)), file.stem.removesuffix(suffix))
+        first = seen.setdefault(key, file.name)
+        if first != file.name:
+            other = first.rpartition("/")[2]
             raise UserError(f"{file.name}: has the same stem as {other}; rename one")
 
 

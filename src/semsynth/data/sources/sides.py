@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semsynth.core.errors import UserError
+from semsynth.core.on_disk import DiskList
+from semsynth.core.packed import Picked
 from semsynth.data.config import PrepareConfig
 from semsynth.data.sources.files import EXTENSIONS
 from semsynth.data.sources.mask_choice import folder_of
@@ -30,9 +32,9 @@ class Sides:
         because: the folders, for readers.
     """
 
-    images: list[NamedFile]
-    masks: list[NamedFile]
-    instances: list[NamedFile]
+    images: Sequence[NamedFile]
+    masks: Sequence[NamedFile]
+    instances: Sequence[NamedFile]
     because: str
 
 
@@ -47,18 +49,18 @@ def sides_of(tree: FileTree, config: PrepareConfig | None = None) -> Sides | Non
         UserError: several folders of images, and no flag that says which is meant.
     """
     tree.leave_out("hidden", *(n for n in tree.names() if n.rpartition("/")[2].startswith(".")))
-    files = [
+    files = (
         parse_file(name)
         for name in tree.names()
         if f".{name.lower().rpartition('.')[2]}" in EXTENSIONS and not _OTHERS.search(name)
-    ]
+    )
     if config is not None and (config.images or config.masks):
-        return _given_sides(tree, config, files)
-    by_role: dict[str | None, list[NamedFile]] = {}
+        return _given_sides(tree, config, DiskList(files))
+    roles = ("image", "mask", "instances", None)
+    by_role: dict[str | None, DiskList[NamedFile]] = {role: DiskList() for role in roles}
     for file in files:
-        by_role.setdefault(file.place.role, []).append(file)
-    images, masks = by_role.get("image", []), by_role.get("mask", [])
-    instances, others = by_role.get("instances", []), by_role.get(None, [])
+        by_role[file.place.role].append(file)
+    images, masks, instances, others = (by_role[role] for role in roles)
     if not masks:
         return _mixed(images or others, instances)
     images = images or others
@@ -67,7 +69,7 @@ def sides_of(tree: FileTree, config: PrepareConfig | None = None) -> Sides | Non
     return Sides(images, masks, instances, _folders(images, masks))
 
 
-def _mixed(files: Sequence[NamedFile], instances: list[NamedFile]) -> Sides | None:
+def _mixed(files: Sequence[NamedFile], instances: Sequence[NamedFile]) -> Sides | None:
     found = sides_of_mixed(files) if files else None
     if found is None:
         return None
@@ -86,7 +88,7 @@ def _folders(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> str:
 def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFile]) -> Sides | None:
     at = [_below(tree, path) for path in (config.images, config.masks)]
     named = [
-        [_renamed(file, below) for file in files if _is_under(file, below)] if below else []
+        DiskList(_renamed(file, below) for file in files if below and _is_under(file, below))
         for below in at
     ]
     for path, below, found in zip((config.images, config.masks), at, named, strict=True):
@@ -94,12 +96,11 @@ def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFil
             raise UserError(f"{path}: has no images ({', '.join(sorted(EXTENSIONS))})")
     if at[0] is not None and at[0] == at[1]:
         return _mixed(named[0], [])
-    taken = {file.name for side in named for file in side}
-    rest = [file for file in files if file.name not in taken]
-    instances = [file for file in rest if file.place.role == "instances"]
-    images = named[0] or [f for f in rest if f.place.role == "image"]
-    images = images or [f for f in rest if f.place.role is None]
-    masks = named[1] or [f for f in rest if f.place.role == "mask"]
+    rest = Picked(files, lambda file: not any(below and _is_under(file, below) for below in at))
+    instances = Picked(rest, lambda file: file.place.role == "instances")
+    images = named[0] or Picked(rest, lambda file: file.place.role == "image")
+    images = images or Picked(rest, lambda file: file.place.role is None)
+    masks = named[1] or Picked(rest, lambda file: file.place.role == "mask")
     if not images or not masks:
         return None
     flags = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_text
+from semsynth.core.on_disk import DiskList
 from semsynth.data.config import PrepareConfig
 from semsynth.data.sources.base import split_by_group
 from semsynth.data.sources.files import EXTENSIONS
@@ -165,7 +166,7 @@ def missing_images(lists: SplitLists, known: Sequence[tuple[str, str]]) -> list[
 
 def draw_splits(
     config: PrepareConfig, stems: Sequence[str], splits: Sequence[str | None]
-) -> tuple[list[Side], str]:
+) -> tuple[Sequence[Side], str]:
     """Complete splits: draw val where no image has it.
 
     Published train, val and test stay. If there is train alone, or images of no split, or of train
@@ -185,23 +186,23 @@ def draw_splits(
     known = set(splits) - {None, "trainval"}
     free = {None, "trainval", "train"} if known <= {"train"} else {None, "trainval"}
     fixed = ["val" in known or split not in free for split in splits]
-    groups = [
+    groups = DiskList(
         "" if is_fixed and config.group_by is None else group_of(stem, config.group_by)
         for stem, is_fixed in zip(stems, fixed, strict=True)
-    ]
+    )
     free_groups = [group for group, is_fixed in zip(groups, fixed, strict=True) if not is_fixed]
     # One image alone cannot be held out; who asks for it is told so.
     alone = len(free_groups) == 1 and config.val_share is None
     share = 0.0 if alone else config.held_share
     drawn = split_by_group(free_groups, share, config.seed) if free_groups else {}
-    sides = [
+    sides = DiskList(
         Side(
             str("train" if split in (None, "trainval") else split) if is_fixed else drawn[group],
             group,
             is_fixed,
         )
         for group, split, is_fixed in zip(groups, splits, fixed, strict=True)
-    ]
+    )
     words = f"val is drawn (--val-share {config.held_share:g})" if drawn else ""
     words = "all are train (--val-share 0)" if drawn and not config.held_share else words
     return sides, "val is empty: there is one image" if alone else words

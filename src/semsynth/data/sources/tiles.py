@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,6 +68,10 @@ class TiledSource:
                 f"{how}, from {len(inner.pairs)} images{halved}"
             )
             self.layout = replace(inner.layout, notes=(*inner.layout.notes, note))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send a worker process what ``read`` needs."""
+        return {**self.__dict__, "tree": None}
 
     def records(self) -> Iterator[Record]:
         """Return the tiles, those of one image together."""

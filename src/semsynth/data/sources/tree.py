@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSet, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import walk
+from semsynth.core.on_disk import DiskDict
 from semsynth.core.outputs import MARKER
+from semsynth.core.packed import NameDict, Names, NameSet, Picked
 from semsynth.data.archives import ARCHIVES, UNREADABLE
 
 # What systems and tools leave behind, by the name of a file or of a folder above it.
@@ -38,9 +41,17 @@ class FileTree:
 
     root: Path
     start: Path | None = None
-    files: list[str] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
+    files: Sequence[str] = field(default_factory=Names)
+    left_out: MutableMapping[str, str] = field(init=False)
+    used: MutableSet[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep the names packed, and two bytes for each on what becomes of it."""
+        self._take(self.files)
+
+    def _take(self, files: Iterable[str]) -> None:
+        names = files if isinstance(files, Names) else Names(files)
+        self.files, self.left_out, self.used = names, NameDict(names), NameSet(names)
 
     @classmethod
     def open(cls, path: Path, *others: Path) -> FileTree:
@@ -61,18 +72,19 @@ class FileTree:
             ]
             tree = cls(Path(os.path.commonpath(folders)), None if path.is_dir() else path)
             within = [folder.relative_to(tree.root).as_posix() for folder in folders]
-            found = {name for folder in within for name in _walk(tree.root, folder)}
+            found = (name for folder in within for name in _walk(tree.root, folder))
         else:
             tree = cls(path) if path.is_dir() else cls(_root_of_file(path), path)
-            found = set(_walk(tree.root))
-        tree.files = sorted(found)
+            found = (name for name in _walk(tree.root))
+        # Sorted, and none twice.
+        tree._take(DiskDict((name, None) for name in found))
         if not tree.files:
             raise UserError(f"{path}: has no files")
         while not others and tree.start is None and (inner := _only_folder(tree.files)):
             tree.root = tree.root / inner
-            tree.files = [name.removeprefix(f"{inner}/") for name in tree.files if "/" in name]
+            tree._take(name.removeprefix(f"{inner}/") for name in tree.files if "/" in name)
         for name in tree.files:
-            if parts := SYSTEM_NAMES & set(PurePosixPath(name).parts):
+            if parts := SYSTEM_NAMES.intersection(name.split("/")):
                 tree.left_out[name] = f"of the system ({sorted(parts)[0]})"
         tree._leave_out_our_own()
         return tree
@@ -95,9 +107,11 @@ class FileTree:
             found = [name for name in self.files if name.startswith(folder)]
             self.leave_out("made by semsynth", *found)
 
-    def names(self) -> list[str]:
+    def names(self) -> Sequence[str]:
         """Return the files that are not left out."""
-        return [name for name in self.files if name not in self.left_out]
+        if not self.left_out:
+            return self.files
+        return Picked(self.files, lambda name: name not in self.left_out)
 
     def path(self, name: str) -> Path:
         """Return the path of one of ``files``."""
@@ -105,45 +119,69 @@ class FileTree:
 
     def use(self, *paths: str | Path) -> None:
         """Note that files are read; those outside ``root`` are not counted."""
-        self.used.update(self._relative(paths))
+        for name in self._relative(paths):
+            self.used.add(name)
 
     def leave_out(self, reason: str, *paths: str | Path) -> None:
         """Note that files are not read, and why: "image without mask"."""
-        self.left_out.update(dict.fromkeys(self._relative(paths), reason))
+        for name in self._relative(paths):
+            self.left_out[name] = reason
 
-    def inventory(self) -> dict[str, str | None]:
-        """Return the reason for which each file is left out; None for a file that is used."""
-        return {
-            name: None if name in self.used else self.left_out.get(name, _unknown(name))
-            for name in self.files
-        }
+    def inventory(self) -> Mapping[str, str | None]:
+        """Return the reason for which each file is left out, None for a file that is used."""
+        return _Inventory(self)
 
     def summary(self) -> str:
         """Return the sums of ``inventory`` in a line, with a file for each reason."""
-        reasons: dict[str, list[str]] = {}
+        counts: Counter[str] = Counter()
+        first: dict[str, str] = {}
         for name, reason in self.inventory().items():
             if reason is not None:
-                reasons.setdefault(reason, []).append(name)
-        left = sum(map(len, reasons.values()))
+                counts[reason] += 1
+                first.setdefault(reason, name)
+        left = counts.total()
         line = f"{len(self.files):,} files: {len(self.files) - left:,} used"
         parts = [
-            f"{len(names):,} {reason} ({names[0]}{', …' * (len(names) > 1)})"
-            for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1]))
+            f"{count:,} {reason} ({first[reason]}{', …' * (count > 1)})"
+            for reason, count in sorted(counts.items(), key=lambda item: -item[1])
         ]
         return f"{line}; {left:,} left out: {', '.join(parts)}" if parts else line
 
     def relative(self, path: Path) -> str | None:
         """Return the path of a file below ``root``; None for one that is not there."""
-        return next(iter(self._relative([path])), None)
+        return next(self._relative([path]), None)
 
-    def _relative(self, paths: Iterable[str | Path]) -> list[str]:
-        found = []
+    def _relative(self, paths: Iterable[str | Path]) -> Iterator[str]:
+        inside = f"{self.root}{os.sep}"
         for path in paths:
             if isinstance(path, str):
-                found.append(path)
+                yield path
+            elif str(path).startswith(inside):  # quick, for those that ``path`` made
+                yield str(path)[len(inside) :].replace(os.sep, "/")
             elif path.absolute().is_relative_to(self.root.absolute()):
-                found.append(path.absolute().relative_to(self.root.absolute()).as_posix())
-        return found
+                yield path.absolute().relative_to(self.root.absolute()).as_posix()
+
+
+class _Inventory(Mapping[str, str | None]):
+    """What ``FileTree.inventory`` returns: made of the tree as it is when it is read."""
+
+    def __init__(self, tree: FileTree) -> None:
+        self._tree = tree
+
+    def __getitem__(self, name: str) -> str | None:
+        if name in self._tree.used:
+            return None
+        if (reason := self._tree.left_out.get(name)) is not None:
+            return reason
+        if name not in self._tree.files:
+            raise KeyError(name)
+        return _unknown(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tree.files)
+
+    def __len__(self) -> int:
+        return len(self._tree.files)
 
 
 def _root_of_file(path: Path) -> Path:
@@ -164,8 +202,11 @@ def _walk(root: Path, within: str = ".") -> Iterable[str]:
         yield from (prefix + name for name in files)
 
 
-def _only_folder(files: list[str]) -> str | None:
+def _only_folder(files: Sequence[str]) -> str | None:
     """Return the folder that holds all files but the system's; None if there is not one."""
-    usual = [name for name in files if not SYSTEM_NAMES & set(PurePosixPath(name).parts)]
-    tops = {name.partition("/")[0] for name in usual}
-    return tops.pop() if len(tops) == 1 and all("/" in name for name in usual) else None
+    tops: set[str] = set()
+    for name in files:
+        if not SYSTEM_NAMES.intersection(name.split("/")):
+            top, slash, _ = name.partition("/")
+            tops.add(top if slash else "")
+    return tops.pop() or None if len(tops) == 1 else None

@@ -19,6 +19,7 @@ from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_facts import ImageFacts
+from semsynth.data.image_info import ImageInfo
 from semsynth.data.images import image_notes, read_rgb, read_whole_facts
 from semsynth.data.records import TILE, each_record
 from semsynth.data.resize import Box, Size
@@ -226,7 +227,7 @@ class PreparedImages:
     @cached_property
     def _groups(self) -> dict[str, str]:
         """The recorded group by stem; empty if it is one for all, or another one for each."""
-        images = self.data.info.images.get(self.split, {})
+        images: Mapping[str, ImageInfo] = self.data.info.images.get(self.split, {})
         found = {stem: info.group for stem, info in images.items() if info.group}
         if not found:  # prepared by a version that kept groups in the list of raw files alone
             records = (x for x in each_record(self.data.root) if x.split == self.split)

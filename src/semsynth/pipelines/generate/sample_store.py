@@ -20,7 +20,8 @@ from semsynth.core.rng import derive_seed
 from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.info import INFO, ImageInfo
+from semsynth.data.image_info import ImageInfo
+from semsynth.data.info import INFO
 from semsynth.data.labels import Array
 from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.data.records import ImageRecord, PreparedFormat
