@@ -108,6 +108,9 @@ class Load:
             raise
         if found.status != 0:
             raise SystemExit(f"semsynth {words}: status {found.status}\n{found.output[-3000:]}")
+        # What took hours is not lost with what comes after it.
+        shown = f"{found.seconds:.0f} s, {found.memory / 1e6:.0f} MB"
+        print(f"    {folder.name}: {words.split(' --')[0]}: {shown}", flush=True)
         return found
 
     def stages(self, images: int, held_out: int) -> tuple[Path, dict[str, Run]]:

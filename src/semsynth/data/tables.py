@@ -52,13 +52,13 @@ def table_kind(tree: FileTree) -> str | None:
     Args:
         tree: the files of a folder.
     """
-    names = set(tree.names())
+    names = tree.names()
     if "dataset_dict.json" in names:
         return "dataset_dict.json of save_to_disk"
-    if {"state.json", "dataset_info.json"} <= names:
+    if all(name in names for name in ("state.json", "dataset_info.json")):
         return "state.json of save_to_disk"
     has_images = any(name.lower().endswith(tuple(EXTENSIONS)) for name in names)
-    for name in sorted(names):
+    for name in names:
         if name.endswith(_TABLES) and not has_images:
             return f"{name.rpartition('.')[2]} files"
         if _METADATA.search(name) and _names_files(tree.path(name)):

@@ -162,12 +162,11 @@ def _categories(
 
 def _texts(tree: FileTree) -> list[str]:
     """Return the text files that have the name of an image, but for lists of images."""
-    stems = {PurePosixPath(name).stem for name in tree.names() if _is_image(name)}
-    named = [
-        name
-        for name in tree.names()
-        if name.lower().endswith(".txt") and PurePosixPath(name).stem in stems
-    ]
+    texts = [name for name in tree.names() if name.lower().endswith(".txt")]
+    wanted = {PurePosixPath(name).stem for name in texts}
+    images = (name for name in tree.names() if wanted and _is_image(name))
+    stems = {stem for name in images if (stem := PurePosixPath(name).stem) in wanted}
+    named = [name for name in texts if PurePosixPath(name).stem in stems]
     return [name for name in named if "labels/" in name or not _lists_images(tree, name)]
 
 
