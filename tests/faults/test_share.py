@@ -8,12 +8,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from campaign import Campaign
 from commands import COMMANDS
 from damage import Read
+from halves import half_cases
 
 if sys.platform != "linux" or not (shutil.which("gcc") or shutil.which("cc")):
     pytest.skip("needs a C compiler, and Linux", allow_module_level=True)
@@ -68,6 +70,14 @@ def test_damage_of_what_is_read(read: Read, campaign: Campaign) -> None:
     flips = [f"flip {rng.randrange(8 * size)}" for _ in range(4)]
     for kind in ("empty", "folder", f"cut {size // 2}", *flips):
         campaign.damage(command, read, kind)
+    assert_clear(campaign, campaign.log)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prepare", "generate"])
+def test_damage_of_what_a_killed_command_left(name: str, campaign: Campaign) -> None:
+    for case in islice(half_cases(campaign, COMMANDS[name]), 5):
+        case()
     assert_clear(campaign, campaign.log)
 
 
