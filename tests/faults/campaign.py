@@ -291,6 +291,7 @@ class Campaign:
                 if time.monotonic() - shown > SHOWN_SECONDS:
                     shown = time.monotonic()
                     n, left = sum(x.total() for x in self.table.values()), (end - shown) / 60
+                    self.show()
                     print(f"{n} faults; {left:.0f} minutes left", flush=True)
                 case = next(group, None)
                 if case is None:
