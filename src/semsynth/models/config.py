@@ -68,10 +68,13 @@ class ModelConfig(Config):
             augmentations (arXiv 2206.00364, appendix F.2).
         pixel_head: width of a head that draws the image at the resolution of its pixels, so that
             no blocks of the codec ``haar`` are seen (0: none, as in the paper).
+        global_noise: width of two layers that make the noise's mean over the whole image an input
+            of all blocks, so that one evaluation can vary what an image has as a whole: its stain,
+            light or season (0: none, as in the paper).
         image_channels: channels of the images; training takes those of its data.
         image_bits: their values are 0 to 2**image_bits - 1, which become -1 to 1; training takes
             those of its data, too. Neither is written where images are RGB of 8 bits, nor is
-            ``pixel_head`` where it is 0.
+            ``pixel_head`` or ``global_noise`` where they are 0.
     """
 
     codec: Literal["pixel", "haar", "vae"] = "haar"
@@ -89,6 +92,7 @@ class ModelConfig(Config):
     instance_edges: bool = False
     augment_condition: bool = False
     pixel_head: int = Field(0, ge=0)
+    global_noise: int = Field(0, ge=0)
     image_channels: int = Field(3, ge=1, le=8)
     image_bits: int = Field(8, ge=8, le=16)
 
@@ -155,8 +159,9 @@ class ModelConfig(Config):
         values: dict[str, Any] = handler(self)
         if self.is_rgb:
             values = {k: v for k, v in values.items() if k not in ("image_channels", "image_bits")}
-        if not self.pixel_head:
-            values.pop("pixel_head", None)  # not there where a dump leaves it out
+        for name in ("pixel_head", "global_noise"):
+            if not getattr(self, name):
+                values.pop(name, None)  # not there where a dump leaves it out
         return values
 
     @model_validator(mode="after")

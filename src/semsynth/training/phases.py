@@ -172,6 +172,8 @@ class DistillSection(PhaseConfig):
             Without it (0) they look alike.
         detail_weight: of the energy score of details by octave, beside that of features (times
             ``diversity_weight``): contrast and fine texture are to vary as in real images.
+        color_weight: of the energy score of the classes' mean colours, beside those (times
+            ``diversity_weight``): stain and light are to vary as in real images.
         grid_weight: of how unlike the places in the codec's blocks are: real images know no blocks.
         diffusion_weight: of the loss of the phases before, at all timesteps (0: not computed, and
             a step takes less time).
@@ -204,6 +206,7 @@ class DistillSection(PhaseConfig):
     perceptual_weight: float = Field(1.0, ge=0)
     diversity_weight: float = Field(10.0, ge=0)
     detail_weight: float = Field(1.0, ge=0)
+    color_weight: float = Field(1.0, ge=0)
     grid_weight: float = Field(3.0, ge=0)
     diffusion_weight: float = Field(1.0, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)

@@ -283,7 +283,7 @@ def decode_sides(
         for part, condition in zip(parts, conditions, strict=True)
     ]
     return [
-        unet.project_out(end, x_BCHW, condition.labels)
+        unet.project_out(end, embedding, x_BCHW, condition.labels)
         for end, condition in zip(ends, conditions, strict=True)
     ]
 

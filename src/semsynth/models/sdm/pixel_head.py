@@ -37,7 +37,13 @@ class PixelHead(nn.Module):
     """
 
     def __init__(
-        self, width_in: int, channels: int, side: int, width: int, label_channels: int
+        self,
+        width_in: int,
+        channels: int,
+        side: int,
+        width: int,
+        label_channels: int,
+        embedding: int,
     ) -> None:
         """Build it with fresh weights that leave the enlarged means of the blocks as they are."""
         super().__init__()
@@ -59,9 +65,18 @@ class PixelHead(nn.Module):
         self.last = nn.Conv2d(width, colours, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.gates = nn.Linear(embedding, 2 * colours)
+        nn.init.zeros_(self.gates.weight)
+        nn.init.zeros_(self.gates.bias)
+        self.level = nn.Linear(embedding, width, bias=False)
 
     def forward(
-        self, h_BCHW: Tensor, means_BCHW: Tensor, noisy_BCHW: Tensor, labels_MCHW: Tensor | None
+        self,
+        h_BCHW: Tensor,
+        means_BCHW: Tensor,
+        embedding_BE: Tensor,
+        noisy_BCHW: Tensor,
+        labels_MCHW: Tensor | None,
     ) -> Tensor:
         """Return the predicted latent, float32.
 
@@ -73,7 +88,11 @@ class PixelHead(nn.Module):
             labels_MCHW: what ``labels`` makes of the label maps of M masks, the batch having B / M
                 images of each; None of no mask at all.
         """
-        image = _enlarged(means_BCHW.float() / self.side, self.side)
+        act = F.silu(embedding_BE)
+        passed, scale = self.gates(act).float()[:, :, None, None].chunk(2, 1)
+        given = noisy_BCHW[:, : passed.shape[1]].float()
+        means = (1 + scale) * means_BCHW.float() + passed * given
+        image = _enlarged(means / self.side, self.side)
         features = self.features(h_BCHW)
         noisy = self._codec.decode(noisy_BCHW.float())  # exact in float32 alone
         noisy = noisy.to(features.dtype)
@@ -88,7 +107,7 @@ class PixelHead(nn.Module):
             if labels.shape[2:] != x.shape[2:]:  # of latent pixels (``labels: nearest``)
                 labels = F.interpolate(labels, x.shape[2:], mode="nearest")
             x = x + labels.repeat_interleave(len(x) // len(labels), 0)
-        x = F.silu(x)
+        x = F.silu(x + self.level(act)[:, :, None, None].to(x.dtype))
         x = x + F.silu(self.second(x))
         x = x + F.silu(self.third(x))
         return self._codec.encode(image + self.last(x).float())

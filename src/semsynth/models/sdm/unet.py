@@ -5,6 +5,7 @@ Architecture: SDM (arXiv 2207.00050, section 3.2) on guided-diffusion's U-Net (a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -77,6 +78,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         augment_channels: numbers that say how a training image was augmented (0: not an input).
         pixel_head: width of a ``PixelHead`` (0: none).
         pixel_side: its image pixels per latent pixel, along one side.
+        global_noise: width of two layers from the mean of the noisy image to the embedding (0:
+            none).
 
     Attributes:
         checkpoint_levels: with ``enable_gradient_checkpointing``, of how many levels, the largest
@@ -104,6 +107,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         augment_channels: int = 0,
         pixel_head: int = 0,
         pixel_side: int = 1,
+        global_noise: int = 0,
     ) -> None:
         """Build the network; see the class for the arguments."""
         super().__init__()
@@ -116,6 +120,10 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         self.base_channels = base_channels
         self.time_in = nn.Linear(base_channels, embedding)
         self.time_out = nn.Linear(embedding, embedding)
+        self.global_in: nn.Module | None = None
+        if global_noise:
+            out = nn.Linear(global_noise, embedding, bias=False)
+            self.global_in = nn.Sequential(nn.Linear(in_channels, global_noise), nn.SiLU(), out)
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
 
         def attention(width: int, factor: int) -> Attention | None:
@@ -140,7 +148,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         side, width = head
         self.head: PixelHead | None = None
         if width:
-            self.head = PixelHead(self.widths[0], self.channels, side, width, self.label_channels)
+            sizes = (self.widths[0], self.channels, side, width, self.label_channels)
+            self.head = PixelHead(*sizes, embedding)
             out_channels //= side**2  # the means of the head's blocks
         self.norm_out = GroupNorm(norm_groups(self.widths[0]), self.widths[0])
         self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
@@ -243,7 +252,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         if null is None:
             conditions, labels = self._norm_inputs(condition)
             h = self.run_decoder(h, embedding, skips, conditions)
-            outputs = [self.project_out(h, x_BCHW, labels)]
+            outputs = [self.project_out(h, embedding, x_BCHW, labels)]
         else:
             sides = [
                 encode_condition(self, side, cache_bytes=0) if isinstance(side, Tensor) else side
@@ -333,6 +342,8 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         embedding = self.time_in(embedding)
         if augment_params_BA is not None:
             embedding = embedding + self.augment_in(augment_params_BA.to(embedding.dtype))
+        if self.global_in is not None:
+            embedding = embedding + self.global_in(whole_noise(x_BCHW).to(embedding.dtype))
         embedding = self.time_out(F.silu(embedding))
         h = self.conv_in(x_BCHW)
         skips = [h]
@@ -373,14 +384,16 @@ class SemanticUNet(ModelMixin, ConfigMixin):
             h = self._run(level, stages[step - 1], joined, embedding, by_step[step])
         return h
 
-    def project_out(self, h: Tensor, x_BCHW: Tensor, labels_MCHW: Tensor | None) -> Tensor:
+    def project_out(
+        self, h: Tensor, embedding: Tensor, x_BCHW: Tensor, labels_MCHW: Tensor | None
+    ) -> Tensor:
         """Return the prediction, (B, out_channels, H, W), of the decoder's last map ``h``.
 
         ``labels_MCHW`` are those of ``head_labels``; None of no mask at all, or without a head.
         """
         h = F.silu(self.norm_out(h))
         out: Tensor = self.conv_out(h)
-        return out if self.head is None else self.head(h, out, x_BCHW, labels_MCHW)
+        return out if self.head is None else self.head(h, out, embedding, x_BCHW, labels_MCHW)
 
     def _split_by_stage(self, conditions: Sequence[SpadeInput]) -> list[tuple[SpadeInput, ...]]:
         """Return the conditions of the middle and of each stage of the decoder."""
@@ -409,3 +422,14 @@ def reference_forward(
     sample: Tensor = unet(x_BCHW, t_B, label_map).sample
     null = unet(x_BCHW, t_B, torch.zeros_like(label_map)).sample if with_null else None
     return sample, null
+
+
+def whole_noise(x_BCHW: Tensor) -> Tensor:
+    """Return what the noisy image is as a whole, (B, C), within -1 and 1.
+
+    Of noise alone the mean of each channel times the root of the number of pixels is again normal
+    noise of variance 1, whatever the size: the image's own, that convolutions hardly see. Where
+    there is an image, it is the sign of its mean.
+    """
+    pixels = x_BCHW.shape[2] * x_BCHW.shape[3]
+    return torch.tanh(x_BCHW.float().mean((2, 3)) * math.sqrt(pixels))

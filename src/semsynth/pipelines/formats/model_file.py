@@ -107,6 +107,7 @@ def fresh_network(
         augment_channels=len(AUGMENT_PARAMS) if model.augment_condition else 0,
         pixel_head=model.pixel_head,
         pixel_side=model.downscale if model.pixel_head else 1,
+        global_noise=model.global_noise,
     )
     return unet
 

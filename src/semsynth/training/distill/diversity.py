@@ -67,6 +67,26 @@ def details(image_BCHW: Tensor) -> list[Tensor]:
     return [*found, x]
 
 
+def class_colors(image_BCHW: Tensor, target_BHW: Tensor, classes: int) -> list[Tensor]:
+    """Return the mean colours of the classes as one map, (B, K C, 1, 1), weighted by their shares.
+
+    Its squared distances are the means over pixels of those of their classes' mean colours.
+
+    Args:
+        image_BCHW: in [-1, 1].
+        target_BHW: classes; less than 0 are left out.
+        classes: K.
+    """
+    flat = image_BCHW.float().flatten(2)  # (B, C, P)
+    target = target_BHW.flatten(1)
+    one_hot = F.one_hot(target.clamp(min=0), classes).float() * (target >= 0)[:, :, None]
+    counts = one_hot.sum(1)  # (B, K)
+    sums = (flat @ one_hot).transpose(1, 2)  # (B, K, C)
+    means = sums / counts.clamp(min=1)[:, :, None]
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    return [(means * shares.sqrt()[:, :, None]).flatten(1)[:, :, None, None]]
+
+
 @dataclass(frozen=True)
 class Details:
     """Details in units of how much they vary in real images, so that each octave counts alike.

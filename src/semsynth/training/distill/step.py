@@ -19,7 +19,7 @@ from semsynth.core.rng import numpy_rng
 from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
 from semsynth.training.distill.diff_augment import DiffAugment
-from semsynth.training.distill.diversity import directions, energy_score
+from semsynth.training.distill.diversity import class_colors, directions, energy_score
 from semsynth.training.distill.losses import PixelLoss, grid_loss, perceptual_distance
 from semsynth.training.distill.state import Adversary
 from semsynth.training.recipe import Recipe
@@ -39,6 +39,7 @@ from semsynth.training.step import (
 
 # Generated images are clipped a little outside of [-1, 1]: there gradients end.
 _BOUND = 1.2
+COLOR_UNIT = 0.2
 NAMES = (
     "loss",
     "generator_loss",
@@ -308,6 +309,11 @@ class _Step:
         if (details := self.adversary.details) is not None:
             maps = (details(seen.image) for seen in (first, second, real))
             found = found + section.detail_weight * energy_score(*maps)
+        if section.color_weight:
+            seen = (first, second, real)
+            colors = (class_colors(x.image, x.target, self.loss.classes) for x in seen)
+            scaled = ([c / COLOR_UNIT for c in maps] for maps in colors)
+            found = found + section.color_weight * energy_score(*scaled)
         return scores.masked_scatter(paired.repeat(2), found.repeat(2))
 
     def _squared_error(self, part: Tensor, latents: Tensor) -> Tensor:
