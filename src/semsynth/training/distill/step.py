@@ -155,7 +155,7 @@ class _Step:
         t = noise_levels(recipe, state.step, slots, context.loss.schedule.timesteps)
         self.is_noise = t == context.loss.schedule.timesteps - 1
         if self.section.diversity_weight:
-            _share_masks(batch, self.is_noise)
+            _share_masks(batch, torch.ones_like(self.is_noise))
         self.inputs: Inputs = make_inputs(state, context, batch)
         pixels = normalize_images(batch.images.to(device))
         self.content = None if batch.content is None else batch.content.to(device)
@@ -299,7 +299,7 @@ class _Step:
         section = self.section
         scores = torch.zeros(len(part), device=made.latents.device)
         half = len(part) // 2
-        paired = self.is_noise[part[:half]].to(scores.device)
+        paired = torch.ones(half, dtype=torch.bool, device=scores.device)
         if not section.diversity_weight or not paired.any():
             return scores
         # Both have one real image and one augmentation.
@@ -381,7 +381,6 @@ def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Ten
     """
     share, apart = recipe.distill.noise_share, _drawn_apart(recipe)
     offset = numpy_rng(recipe.seed, "distill levels", step).random()
-    noised = [timesteps * n // 4 for n in (3, 2, 1)]
     found = []
     for slot in slots:
         # Spread evenly over the batch, as timesteps are.
@@ -389,5 +388,5 @@ def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Ten
         if place < share:
             found.append(timesteps - 1)
         else:
-            found.append(noised[min(2, int(3 * (place - share) / (1 - share)))])
+            found.append(int(timesteps * (0.75 - 0.7 * (place - share) / (1 - share))))
     return torch.tensor(found)
