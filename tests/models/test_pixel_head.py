@@ -28,6 +28,8 @@ SMALL = {
     "spade_hidden": 8,
 }
 
+LEVEL = torch.ones(1, 24)  # an embedding of a noise level
+
 
 def network(**model: object) -> SemanticUNet:
     torch.manual_seed(0)
@@ -38,11 +40,12 @@ def network(**model: object) -> SemanticUNet:
 @pytest.mark.parametrize(("side", "channels"), [(1, 3), (2, 12), (4, 48), (4, 16), (8, 192)])
 def test_a_fresh_head_gives_the_means_enlarged(side: int, channels: int) -> None:
     colours = channels // side**2
-    head = PixelHead(8, channels, side, 16, 3)
+    head = PixelHead(8, channels, side, 16, 3, 24)
     codec = HaarCodec(side.bit_length() - 1, colours) if side > 1 else PixelCodec(colours)
     means, noisy = torch.randn(2, colours, 6, 5), torch.randn(2, channels, 6, 5)
     labels = head.labels(torch.ones(1, 3, 6 * side, 5 * side))
-    image = codec.decode(head(torch.randn(2, 8, 6, 5), means, noisy, labels))
+    level = torch.randn(2, 24)
+    image = codec.decode(head(torch.randn(2, 8, 6, 5), means, level, noisy, labels))
     size = (6 * side, 5 * side)
     torch.testing.assert_close(image, F.interpolate(means / side, size, mode="bilinear"))
 
@@ -50,26 +53,44 @@ def test_a_fresh_head_gives_the_means_enlarged(side: int, channels: int) -> None
 def test_blocks_that_are_equal_give_no_pattern() -> None:
     """What all blocks have in common is flat: no pixel of a block differs from another."""
     torch.manual_seed(1)
-    head, codec = PixelHead(8, 48, 4, 16, 3), HaarCodec(2)
+    head, codec = PixelHead(8, 48, 4, 16, 3, 24), HaarCodec(2)
     torch.nn.init.normal_(head.last.weight, std=0.1)
     h, means = torch.randn(1, 8, 1, 1).expand(-1, -1, 12, 12), torch.ones(1, 3, 12, 12)
     labels = head.labels(torch.ones(1, 3, 48, 48))
-    image = codec.decode(head(h, means, torch.zeros(1, 48, 12, 12), labels))
+    image = codec.decode(head(h, means, LEVEL, torch.zeros(1, 48, 12, 12), labels))
     inside = image[..., 16:-16, 16:-16]  # zero padding is seen at the border
     assert inside.std((2, 3)).max() < 1e-5
     assert image.std() > 1e-2
 
 
+def test_the_noise_level_decides_how_much_of_the_noisy_image_passes() -> None:
+    """What norms take away, the image's own colour, has a way around the network."""
+    head, codec = PixelHead(8, 48, 4, 16, 3, 2), HaarCodec(2)
+    with torch.no_grad():
+        head.gates.weight[:3, 0] = 1  # passed: of the first entry
+        head.gates.weight[3:, 1] = -1  # the scale of the prediction: of the second
+    real = torch.rand(1, 3, 1, 1).expand(-1, -1, 24, 24)
+    h, means = torch.randn(1, 8, 6, 6), torch.full((1, 3, 6, 6), 0.4)
+
+    def image(level: torch.Tensor) -> torch.Tensor:
+        return codec.decode(head(h, means, level, codec.encode(real), None))
+
+    one = 1.278464543  # silu of it is 1
+    torch.testing.assert_close(image(torch.zeros(1, 2)), torch.full_like(real, 0.1))
+    torch.testing.assert_close(image(torch.tensor([[one, one]])), real)
+    torch.testing.assert_close(image(torch.tensor([[one, 0.0]])), real + 0.1)
+
+
 @pytest.mark.parametrize("of_noise", [False, True])
 def test_it_sees_across_the_borders_of_blocks(of_noise: bool) -> None:
     torch.manual_seed(1)
-    head, codec = PixelHead(8, 48, 4, 16, 3), HaarCodec(2)
+    head, codec = PixelHead(8, 48, 4, 16, 3, 24), HaarCodec(2)
     torch.nn.init.normal_(head.last.weight, std=0.1)
     h, means, x = torch.randn(1, 8, 8, 8), torch.randn(1, 3, 8, 8), torch.randn(1, 3, 32, 32)
     labels = torch.zeros(1, 3, 32, 32)
 
     def drawn(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return codec.decode(head(h, means, codec.encode(x), head.labels(labels)))
+        return codec.decode(head(h, means, LEVEL, codec.encode(x), head.labels(labels)))
 
     before = drawn(x, labels)
     (x if of_noise else labels)[..., 16, 16] += 1  # the corner of a block

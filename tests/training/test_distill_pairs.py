@@ -9,7 +9,13 @@ import torch
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.training.build import check_batch
-from semsynth.training.distill.diversity import OCTAVES, Details, details, energy_score
+from semsynth.training.distill.diversity import (
+    OCTAVES,
+    Details,
+    class_colors,
+    details,
+    energy_score,
+)
 from semsynth.training.distill.step import noise_levels
 from semsynth.training.recipe import Recipe, load_recipe
 
@@ -38,6 +44,22 @@ def test_the_energy_score_is_least_for_images_that_vary_as_real_ones_do() -> Non
     # Images that are all alike have the mean distance to real ones alone.
     alike = (2 * (torch.randn(200000, generator=generator) * 0.25).sin().abs()).mean()
     assert scores[0.0] == pytest.approx(float(alike), rel=0.03)
+
+
+def test_distances_of_class_colours_are_means_over_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.rand(2, 2, 3, 8, 6, generator=generator)
+    target = torch.randint(-2, 3, (2, 8, 6), generator=generator)  # of three classes, or left out
+    (a,), (b,) = (class_colors(x, target, 4) for x in (first, second))
+    assert a.shape == (2, 12, 1, 1) and not a.unflatten(1, (4, 3))[:, 3].any()  # nowhere
+    for i in range(2):
+        total = 0.0
+        for label in range(3):
+            here = target[i] == label
+            moved = first[i][:, here].mean(1) - second[i][:, here].mean(1)
+            total += float(moved.square().sum() * here.sum() / (target[i] >= 0).sum())
+        found = (a - b)[i].square().sum() * 0.2**2
+        assert float(found) == pytest.approx(total, rel=1e-5)
 
 
 def test_details_are_the_image() -> None:

@@ -162,13 +162,14 @@ class DistillSection(PhaseConfig):
         betas: betas of both optimizers; without momentum (0), as alternating steps want it.
         evaluations: evaluations of the network that an image takes afterwards: 1, 2 or 4.
         noise_share: share of the samples that are made from pure noise; the others are made from
-            real images noised to 3/4, 1/2 or 1/4 of the timesteps.
+            real images noised to levels from 3/4 of the timesteps down to 1/20.
         reconstruction_weight: of the squared error to the real image, itself weighted by how much
             of the image its noise has left (alpha_bar): nothing from pure noise.
         perceptual_weight: of the squared difference of frozen features, each normalised, to the
             real image's, weighted by alpha_bar too (LPIPS without its heads, arXiv 1801.03924).
         diversity_weight: of the energy score of the same features: pairs of images that are made
-            for one mask from two noises are to differ as much as each does from the real image.
+            for one mask from two noises (of one real image where there is one) are to differ as
+            much as each does from the real image.
             Without it (0) they look alike.
         detail_weight: of the energy score of details by octave, beside that of features (times
             ``diversity_weight``): contrast and fine texture are to vary as in real images.

@@ -229,7 +229,11 @@ def test_noise_levels_are_spread_over_the_batch(recipe: Recipe, share: float) ->
     for step in range(5):
         levels = noise_levels(recipe, step, range(8), 1000)
         assert int((levels == 999).sum()) == 8 * share
-        assert set(levels.tolist()) <= {999, 750, 500, 250}
+        noised = levels[levels != 999]
+        assert all(50 <= level <= 750 for level in noised.tolist())
+        if len(noised) > 4:  # one in each part of the range
+            gaps = -noised[: len(noised) // 2].diff()  # the other half are the pairs' others
+            assert gaps.min() > 0 and gaps.max() - gaps.min() <= 1
         for rank in (0, 1):
             own = noise_levels(recipe, step, range(8)[rank::2], 1000)
             assert torch.equal(levels[rank::2], own)

@@ -20,10 +20,13 @@ class PixelHead(nn.Module):
     together, and all of them may have one texture: a grid is seen, which adversarial training makes
     stronger. This head knows nothing of where blocks begin:
 
-        image = up(c) + draw(up(c), enlarge(h, image of x), image of x, labels)
+        c = (1 + scale(t)) * means + pass(t) * means of x
+        image = up(c) + draw(up(c), enlarge(h, image of x), image of x, labels, t)
 
-    where c is the means of the blocks, all that the network's last convolution predicts, h the map
-    that it sees, x the noisy latent, and labels the classes at each pixel. Maps are doubled in size
+    where ``means``, of blocks, are all that the network's last convolution predicts, h the map that
+    it sees, x the noisy latent, t the noise level, and labels the classes at each pixel. Norms take
+    away what an image has as a whole, its brightness and its colour: where there is little noise,
+    c has it from x (c_skip and c_out of arXiv 2206.00364, learned). Maps are doubled in size
     bilinearly, with two convolutions at each size. That has no power at the frequencies of blocks:
     equal features in all blocks give no pattern. Detail comes from the noise at each pixel and the
     borders of classes, and where there is little noise, from the image that x shows.
@@ -34,6 +37,7 @@ class PixelHead(nn.Module):
         side: image pixels that a latent pixel covers along a side, a power of two.
         width: channels of the head's maps at pixels; half as many more at each halved size.
         label_channels: of the label map.
+        embedding: width of the embedding of the noise level.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class PixelHead(nn.Module):
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
         self.level = nn.Linear(embedding, width, bias=False)
+        nn.init.zeros_(self.level.weight)
 
     def forward(
         self,
@@ -84,6 +89,7 @@ class PixelHead(nn.Module):
             h_BCHW: the network's last map, activated.
             means_BCHW: what its last convolution predicts: as the first channels of a latent, the
                 means of the blocks times ``side``.
+            embedding_BE: of the noise levels.
             noisy_BCHW: the noisy latent.
             labels_MCHW: what ``labels`` makes of the label maps of M masks, the batch having B / M
                 images of each; None of no mask at all.

@@ -18,6 +18,8 @@ from semsynth.models.codecs.codec import normalize_images
 OCTAVES = 4
 # Images that tell the deviations of details.
 _IMAGES = 64
+# By which mean colours are divided: about the deviation of real ones between images.
+_COLOR_UNIT = 0.2
 
 
 def energy_score(a: Sequence[Tensor], b: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
@@ -68,9 +70,10 @@ def details(image_BCHW: Tensor) -> list[Tensor]:
 
 
 def class_colors(image_BCHW: Tensor, target_BHW: Tensor, classes: int) -> list[Tensor]:
-    """Return the mean colours of the classes as one map, (B, K C, 1, 1), weighted by their shares.
+    """Return the mean colours of the classes as one map, (B, K C, 1, 1), in ``_COLOR_UNIT``.
 
-    Its squared distances are the means over pixels of those of their classes' mean colours.
+    Each is weighted by the root of the class's share, so that squared distances are means over
+    pixels. Where all details are compared, a colour that is another hardly counts beside them.
 
     Args:
         image_BCHW: in [-1, 1].
@@ -84,7 +87,8 @@ def class_colors(image_BCHW: Tensor, target_BHW: Tensor, classes: int) -> list[T
     sums = (flat @ one_hot).transpose(1, 2)  # (B, K, C)
     means = sums / counts.clamp(min=1)[:, :, None]
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    return [(means * shares.sqrt()[:, :, None]).flatten(1)[:, :, None, None]]
+    weighted = means * (shares.sqrt() / _COLOR_UNIT)[:, :, None]
+    return [weighted.flatten(1)[:, :, None, None]]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One step of the phase ``distill``: of the discriminator, then of the generator.
 
-A share of the samples is made from pure noise, the others from noised real images. The images that
+A share of the samples is made from pure noise, the others from noised real images of all levels. The images that
 the discriminator learns from are those of the generator's step too, features and augmentation
 included: that saves a forward pass of both networks.
 """
@@ -39,7 +39,8 @@ from semsynth.training.step import (
 
 # Generated images are clipped a little outside of [-1, 1]: there gradients end.
 _BOUND = 1.2
-COLOR_UNIT = 0.2
+# Shares of the timesteps between which real images are noised.
+_CLEANEST, _NOISIEST = 0.05, 0.75
 NAMES = (
     "loss",
     "generator_loss",
@@ -73,10 +74,10 @@ class _Seen:
         """Return it without the generator's gradients."""
         return _Seen(self.image.detach(), [x.detach() for x in self.features], self.target)
 
-    def of(self, places: slice, chosen: Tensor) -> _Seen:
-        """Return those samples of some places that are chosen, (places,) bool."""
-        image, target = (x[places][chosen] for x in (self.image, self.target))
-        return _Seen(image, [x[places][chosen] for x in self.features], target)
+    def of(self, places: slice) -> _Seen:
+        """Return some of the samples."""
+        features = [x[places] for x in self.features]
+        return _Seen(self.image[places], features, self.target[places])
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,8 @@ class _Step:
         dropped = dropped_masks(recipe, state.step, slots, self.section.mask_dropout)
         drop_masks(batch, dropped)
         t = noise_levels(recipe, state.step, slots, context.loss.schedule.timesteps)
-        self.is_noise = t == context.loss.schedule.timesteps - 1
         if self.section.diversity_weight:
-            _share_masks(batch, torch.ones_like(self.is_noise))
+            _share_masks(batch)
         self.inputs: Inputs = make_inputs(state, context, batch)
         pixels = normalize_images(batch.images.to(device))
         self.content = None if batch.content is None else batch.content.to(device)
@@ -295,26 +295,22 @@ class _Step:
         return total.mean()
 
     def _energy_score(self, part: Tensor, made: _Made) -> Tensor:
-        """Return the energy scores (B,) of pairs made from pure noise, at both; 0 elsewhere."""
+        """Return the energy scores (B,) of pairs, at both of their images; 0 without them."""
         section = self.section
-        scores = torch.zeros(len(part), device=made.latents.device)
+        if not section.diversity_weight:
+            return torch.zeros(len(part), device=made.latents.device)
         half = len(part) // 2
-        paired = torch.ones(half, dtype=torch.bool, device=scores.device)
-        if not section.diversity_weight or not paired.any():
-            return scores
         # Both have one real image and one augmentation.
-        first, second = (made.seen.of(slice(i, i + half), paired) for i in (0, half))
-        real = made.real.of(slice(0, half), paired)
-        found = energy_score(*(directions(seen.features) for seen in (first, second, real)))
+        seen = [made.seen.of(slice(0, half)), made.seen.of(slice(half, None))]
+        seen.append(made.real.of(slice(0, half)))
+        found = energy_score(*(directions(x.features) for x in seen))
         if (details := self.adversary.details) is not None:
-            maps = (details(seen.image) for seen in (first, second, real))
-            found = found + section.detail_weight * energy_score(*maps)
+            found = found + section.detail_weight * energy_score(*(details(x.image) for x in seen))
         if section.color_weight:
-            seen = (first, second, real)
-            colors = (class_colors(x.image, x.target, self.loss.classes) for x in seen)
-            scaled = ([c / COLOR_UNIT for c in maps] for maps in colors)
-            found = found + section.color_weight * energy_score(*scaled)
-        return scores.masked_scatter(paired.repeat(2), found.repeat(2))
+            classes = self.loss.classes
+            colors = (class_colors(x.image, x.target, classes) for x in seen)
+            found = found + section.color_weight * energy_score(*colors)
+        return found.repeat(2)
 
     def _squared_error(self, part: Tensor, latents: Tensor) -> Tensor:
         """Return the mean squared errors to the real images (B,), without padding."""
@@ -363,21 +359,20 @@ def _drawn_apart(recipe: Recipe) -> int:
     return recipe.train.batch_size // (2 if recipe.distill.diversity_weight else 1)
 
 
-def _share_masks(batch: Batch, is_noise_B: Tensor) -> None:
-    """Give both samples of a pair that is made from pure noise the first one's image and mask."""
-    half = len(is_noise_B) // 2
-    pairs = is_noise_B[:half]
+def _share_masks(batch: Batch) -> None:
+    """Give both samples of each pair the first one's image and mask."""
+    half = len(batch.images) // 2
     layers = (batch.images, batch.channels, batch.content, batch.edges, batch.augment_params)
     for layer in (*layers, batch.latents):
         if layer is not None:
-            layer[half:][pairs] = layer[:half][pairs]
+            layer[half:] = layer[:half]
 
 
 def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Tensor:
     """Return the timesteps of a step's samples, (B,), on the CPU: functions of (seed, step, slot).
 
-    ``timesteps`` - 1, which is pure noise, for ``distill.noise_share`` of them; for the others 3/4,
-    1/2 or 1/4 of it.
+    ``timesteps`` - 1, which is pure noise, for ``distill.noise_share`` of them; the others are
+    spread evenly from 3/4 of it down to 1/20.
     """
     share, apart = recipe.distill.noise_share, _drawn_apart(recipe)
     offset = numpy_rng(recipe.seed, "distill levels", step).random()
@@ -388,5 +383,6 @@ def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Ten
         if place < share:
             found.append(timesteps - 1)
         else:
-            found.append(int(timesteps * (0.75 - 0.7 * (place - share) / (1 - share))))
+            down = (place - share) / (1 - share)
+            found.append(int(timesteps * (_NOISIEST + down * (_CLEANEST - _NOISIEST))))
     return torch.tensor(found)
