@@ -207,7 +207,7 @@ class DistillSection(PhaseConfig):
     perceptual_weight: float = Field(1.0, ge=0)
     diversity_weight: float = Field(10.0, ge=0)
     detail_weight: float = Field(1.0, ge=0)
-    color_weight: float = Field(1.0, ge=0)
+    color_weight: float = Field(4.0, ge=0)
     grid_weight: float = Field(3.0, ge=0)
     diffusion_weight: float = Field(1.0, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)

@@ -136,7 +136,10 @@ def test_accumulation_changes_rounding_alone(configure: Configure, tmp_path: Pat
     for name, parts in (("one", 1), ("two", 2)):
         train(configure(name, *ONLY, f"train.accumulation={parts}"))
     for mine, theirs in zip(numbers(tmp_path / "two"), numbers(tmp_path / "one"), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+        for name, value in theirs.items():
+            # Accuracies count pixels: one may be on the edge.
+            least = 3e-3 if name.endswith("accuracy") else 1e-5
+            assert mine[name] == pytest.approx(value, rel=1e-3, abs=least), name
 
 
 def test_two_processes_are_one_and_stop_and_resume(

@@ -120,10 +120,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         self.base_channels = base_channels
         self.time_in = nn.Linear(base_channels, embedding)
         self.time_out = nn.Linear(embedding, embedding)
-        self.global_in: nn.Module | None = None
-        if global_noise:
-            out = nn.Linear(global_noise, embedding, bias=False)
-            self.global_in = nn.Sequential(nn.Linear(in_channels, global_noise), nn.SiLU(), out)
+        self.global_in = _global_in(in_channels, global_noise, embedding)
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
 
         def attention(width: int, factor: int) -> Attention | None:
@@ -422,6 +419,13 @@ def reference_forward(
     sample: Tensor = unet(x_BCHW, t_B, label_map).sample
     null = unet(x_BCHW, t_B, torch.zeros_like(label_map)).sample if with_null else None
     return sample, null
+
+
+def _global_in(channels: int, width: int, embedding: int) -> nn.Module | None:
+    if not width:
+        return None
+    out = nn.Linear(width, embedding, bias=False)
+    return nn.Sequential(nn.Linear(channels, width), nn.SiLU(), out)
 
 
 def whole_noise(x_BCHW: Tensor) -> Tensor:
