@@ -13,6 +13,8 @@ from semsynth.cli import main
 from semsynth.core.distributed.heartbeat import HeartbeatThread
 from semsynth.core.distributed.run_lock import RunLock, release
 from semsynth.core.errors import UserError
+from semsynth.core.files import write_json
+from semsynth.core.outputs import write_result
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import MANIFEST, read_manifest
 from semsynth.data.records import PreparedFormat
@@ -71,6 +73,21 @@ def test_a_flipped_bit_is_found_and_named(
     assert main(["doctor", str(folder), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert str(folder / name) in found["damaged"] and "backup" in found["advice"]
+
+
+@pytest.mark.parametrize("name", ["filter.json", ".semsynth.inputs.json"])
+def test_damaged_results_and_inputs_are_found(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"images": {"val/a": "0123"}}
+    write_result(folder, "filter.json", value)
+    write_json(folder / ".semsynth.inputs.json", value, seal=True)
+    assert main(["doctor", str(folder)]) == 0
+    assert f"{name}: " not in capsys.readouterr().out
+    path = folder / name
+    path.write_text(path.read_text().replace("0123", "0133"))
+    main(["doctor", str(folder)])
+    assert f"{path}: is " in capsys.readouterr().out
 
 
 def test_who_works_there_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

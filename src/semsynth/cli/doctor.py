@@ -21,8 +21,14 @@ from tyro.conf import Positional
 from semsynth.cli.common import finish, parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import names_in, read_bytes, read_json
-from semsynth.core.outputs import MARKER, read_result
+from semsynth.core.outputs import INPUTS, MARKER, read_result
 
+# With a digest in them, or beside them; and what is beside a report.
+_JSON = (
+    *("report.json", "augmentation.json", "filter.json", "segmenter.json", "status.json", INPUTS),
+    *("from.json", "frozen.json", "speeds.json", "plan.json"),
+)
+_BESIDE = ("per_mask.npz", "gallery.json")
 _PACKAGES = ("torch", "diffusers", "accelerate", "transformers", "datasets", "numpy")
 
 
@@ -198,8 +204,9 @@ def _check_models(folder: Path, damaged: list[str]) -> tuple[int, dict[str, Any]
     count = look(MODEL_INDEX, lambda: check_folder(str(folder)))
     for name in ("final_model.pth", "segmenter.pth"):
         count += look(name, partial(check_digest, folder / name))
-    for name in ("report.json", "augmentation.json", "status.json"):
-        count += look(name, partial(read_result, folder / name))
+    for name in _JSON:
+        beside = _BESIDE if name == "report.json" else ()
+        count += look(name, partial(read_result, folder / name, beside))
     return count, {}
 
 
