@@ -36,7 +36,7 @@ def _said() -> Iterator[None]:
     """Say in one line what the disk says of files that have no name."""
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:
+    except (OSError, sqlite3.Error) as error:
         raise UserError(
             f"{tempfile.gettempdir()}: temporary files cannot be written or read ({error}); free "
             "some space there, or set TMPDIR to another folder"
