@@ -160,12 +160,14 @@ def test_what_is_written_is_read(value: Any) -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 16])
 def test_a_large_text_is_read_piece_by_piece(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JsonReader, "_CHUNK", chunk)
-    value = {"a": {"x": [1, 2.5, 'é{"}'], "y": {}}, "b": 12345, "c": {}, "d": None}
+    value = {"a": {"x": [1, 2.5, 'é{"}'], "y": {}}, "b": 12345, "c": {}, "l": ["x", [], 7], "e": []}
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n "
     reader = JsonReader(io.StringIO(text))
     found: dict[str, Any] = {}
     for key in reader.members():
-        if key == "a":
+        if key in ("l", "e"):
+            found[key] = list(reader.items())
+        elif key == "a":
             found[key] = {inner: reader.value() for inner in reader.members(are_sorted=True)}
         else:
             found[key] = reader.value()

@@ -138,6 +138,17 @@ class JsonReader:
                 return
             self._require(",")
 
+    def items(self) -> Iterator[Any]:
+        """Go through the items of the next value, a list."""
+        self._require("[")
+        if self._take("]"):
+            return
+        while True:
+            yield self.value()
+            if self._take("]"):
+                return
+            self._require(",")
+
     def end(self) -> None:
         """Check that nothing follows."""
         while self._text[self._at :].strip(" \t\r\n") == "":

@@ -231,7 +231,12 @@ def _value_of(reader: JsonReader) -> dict[str, Any]:
     """Return the value of a ``dataset.json`` of which all images are well; ValueError: not so."""
     found: dict[str, Any] = {}
     for key in reader.members():
-        found[key] = dict(_splits_of(reader)) if key == "pictures" else reader.value()
+        if key == "pictures":
+            found[key] = dict(_splits_of(reader))
+        elif key == "splits":
+            found[key] = {split: dict(_fields_of(reader)) for split in reader.members()}
+        else:
+            found[key] = reader.value()
     reader.end()
     splits = found.get("splits")
     for split, images in found.get("pictures", {}).items():
@@ -239,6 +244,21 @@ def _value_of(reader: JsonReader) -> dict[str, Any]:
         if isinstance(info, dict) and images.stems == info.get("stems"):
             info["stems"] = images.stems  # kept once
     return found
+
+
+def _fields_of(reader: JsonReader) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a split; the list of its stems is never there as objects of Python."""
+    for name in reader.members():
+        yield name, _stems_of(reader) if name == "stems" else reader.value()
+
+
+def _stems_of(reader: JsonReader) -> Stems:
+    stems = Stems()
+    for stem in reader.items():
+        if not isinstance(stem, str):
+            raise ValueError("a stem is no text")
+        stems.append(stem)
+    return stems
 
 
 def _splits_of(reader: JsonReader) -> Iterator[tuple[str, SplitImages]]:

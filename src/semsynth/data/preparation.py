@@ -197,7 +197,7 @@ class Preparation:
         self.lock.check()
         write_info(self.root, info)
         remove_leftovers(writer.root)
-        return PreparedDataset.open(self.root)
+        return PreparedDataset(self.root, info)
 
     def _published_files(self) -> FileTree | None:
         """Return the files of a published data set; None where its records name none."""
