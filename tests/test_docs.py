@@ -159,7 +159,7 @@ def test_recipe_keys_exist(page: Path, generated: ModuleType) -> None:
     sections = {name for name, _, _ in generated.recipe_sections() if name}
     words = re.compile(rf"`((?:{'|'.join(sections)})\.[a-z_]+)\b(?!\.?[(/])")
     used = set(words.findall(page.read_text(encoding="utf-8"))) if page != LOG else set()
-    files = (".py", ".pth", ".json")
+    files = (".py", ".pth", ".json", ".txt")
     assert {w for w in used if w not in known | sections and not w.endswith(files)} == set()
 
 

@@ -146,8 +146,8 @@ def test_it_installs_in_a_clean_environment_and_runs(kind: str, dist: Path, tmp_
     assert run([semsynth_, "--version"]).stdout == f"semsynth {semsynth.__version__}\n"
     assert "\n  prepare " in run([semsynth_, "--help"]).stdout
     flags = ["--height", "32", "--width", "32", "--train-count", "2", "--val-count", "1"]
-    run([semsynth_, "prepare", "--source", "streets", "--output", "streets", *flags])
-    assert (tmp_path / "streets" / "dataset.json").is_file()
+    run([semsynth_, "prepare", "--source", "streets", "--output", "drawn", *flags])
+    assert (tmp_path / "drawn" / "dataset.json").is_file()
     # The models that came with it, without a network.
     clean["HF_HUB_OFFLINE"] = "1"
     models = json.loads(run([semsynth_, "models", "--json"]).stdout.splitlines()[-1])

@@ -162,14 +162,16 @@ class DistillSection(PhaseConfig):
         betas: betas of both optimizers; without momentum (0), as alternating steps want it.
         evaluations: evaluations of the network that an image takes afterwards: 1, 2 or 4.
         noise_share: share of the samples that are made from pure noise; the others are made from
-            real images noised to levels from 3/4 of the timesteps down to 1/20.
+            real images noised to 3/4, 1/2 or 1/4 of the timesteps.
+        noised_pairs: those come in pairs of one real image too, which ``diversity_weight``
+            compares, and at all levels from 3/4 of the timesteps down to 1/20: details come back
+            from low noise (``--from-image``), of half as many real images.
         reconstruction_weight: of the squared error to the real image, itself weighted by how much
             of the image its noise has left (alpha_bar): nothing from pure noise.
         perceptual_weight: of the squared difference of frozen features, each normalised, to the
             real image's, weighted by alpha_bar too (LPIPS without its heads, arXiv 1801.03924).
         diversity_weight: of the energy score of the same features: pairs of images that are made
-            for one mask from two noises (of one real image where there is one) are to differ as
-            much as each does from the real image.
+            for one mask from two noises are to differ as much as each does from the real image.
             Without it (0) they look alike.
         detail_weight: of the energy score of details by octave, beside that of features (times
             ``diversity_weight``): contrast and fine texture are to vary as in real images.
@@ -203,11 +205,12 @@ class DistillSection(PhaseConfig):
     betas: tuple[float, float] = Field((0.0, 0.99), strict=False)
     evaluations: Literal[1, 2, 4] = 1
     noise_share: float = Field(0.5, ge=0, le=1)
+    noised_pairs: bool = False
     reconstruction_weight: float = Field(1.0, ge=0)
     perceptual_weight: float = Field(1.0, ge=0)
     diversity_weight: float = Field(10.0, ge=0)
     detail_weight: float = Field(1.0, ge=0)
-    color_weight: float = Field(4.0, ge=0)
+    color_weight: float = Field(0.0, ge=0)
     grid_weight: float = Field(3.0, ge=0)
     diffusion_weight: float = Field(1.0, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)

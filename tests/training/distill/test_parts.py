@@ -222,18 +222,22 @@ def test_a_discriminator_of_the_seed_alone(recipe: Recipe) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_noise_levels_are_spread_over_the_batch(recipe: Recipe, share: float) -> None:
-    section = recipe.distill.model_copy(update={"noise_share": share})
+def test_noise_levels_are_spread_over_the_batch(recipe: Recipe, share: float, pairs: bool) -> None:
+    section = recipe.distill.model_copy(update={"noise_share": share, "noised_pairs": pairs})
     recipe = recipe.model_copy(update={"distill": section})
     for step in range(5):
         levels = noise_levels(recipe, step, range(8), 1000)
         assert int((levels == 999).sum()) == 8 * share
         noised = levels[levels != 999]
-        assert all(50 <= level <= 750 for level in noised.tolist())
-        if len(noised) > 4:  # one in each part of the range
-            gaps = -noised[: len(noised) // 2].diff()  # the other half are the pairs' others
+        if pairs and len(noised):
+            assert int(noised.min()) >= 50 and int(noised.max()) <= 750
+            # The other half are the pairs' others; of the range, one in each part.
+            gaps = -noised[: len(noised) // 2].diff()
             assert gaps.min() > 0 and gaps.max() - gaps.min() <= 1
+        else:
+            assert set(noised.tolist()) <= {750, 500, 250}
         for rank in (0, 1):
             own = noise_levels(recipe, step, range(8)[rank::2], 1000)
             assert torch.equal(levels[rank::2], own)

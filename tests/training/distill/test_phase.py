@@ -147,6 +147,7 @@ def test_two_processes_are_one_and_stop_and_resume(
 ) -> None:
     changes = ("train.steps=0", "finetune.steps=0", "distill.steps=12", *SMALL)
     changes = (*changes, "distill.check_every=3", "train.checkpoint_every=3", "train.log_every=1")
+    changes = (*changes, "distill.noised_pairs=true", "distill.color_weight=4")
     for world in (1, 2):
         job = jobs.start(world, *words(f"on{world}", *changes))
         assert job.wait() == [0] * world, job.outputs()

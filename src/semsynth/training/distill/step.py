@@ -1,6 +1,6 @@
 """One step of the phase ``distill``: of the discriminator, then of the generator.
 
-A share of the samples is made from pure noise, the others from real images noised to all levels.
+A share of the samples is made from pure noise, the others from noised real images.
 The images that the discriminator learns from are those of the generator's step too, features and
 augmentation included: that saves a forward pass of both networks.
 """
@@ -39,7 +39,7 @@ from semsynth.training.step import (
 
 # Generated images are clipped a little outside of [-1, 1]: there gradients end.
 _BOUND = 1.2
-# Shares of the timesteps between which real images are noised.
+# Shares of the timesteps between which real images are noised, in pairs.
 _CLEANEST, _NOISIEST = 0.05, 0.75
 NAMES = (
     "loss",
@@ -74,10 +74,10 @@ class _Seen:
         """Return it without the generator's gradients."""
         return _Seen(self.image.detach(), [x.detach() for x in self.features], self.target)
 
-    def of(self, places: slice) -> _Seen:
-        """Return some of the samples."""
-        features = [x[places] for x in self.features]
-        return _Seen(self.image[places], features, self.target[places])
+    def of(self, places: slice, chosen: Tensor) -> _Seen:
+        """Return those samples of some places that are chosen, (places,) bool."""
+        image, target = (x[places][chosen] for x in (self.image, self.target))
+        return _Seen(image, [x[places][chosen] for x in self.features], target)
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,11 @@ class _Step:
         dropped = dropped_masks(recipe, state.step, slots, self.section.mask_dropout)
         drop_masks(batch, dropped)
         t = noise_levels(recipe, state.step, slots, context.loss.schedule.timesteps)
+        is_noise = t == context.loss.schedule.timesteps - 1
+        # Of the samples: those that the energy score compares.
+        self.is_paired = is_noise | self.section.noised_pairs
         if self.section.diversity_weight:
-            _share_masks(batch)
+            _share_masks(batch, self.is_paired)
         self.inputs: Inputs = make_inputs(state, context, batch)
         pixels = normalize_images(batch.images.to(device))
         self.content = None if batch.content is None else batch.content.to(device)
@@ -295,14 +298,16 @@ class _Step:
         return total.mean()
 
     def _energy_score(self, part: Tensor, made: _Made) -> Tensor:
-        """Return the energy scores (B,) of pairs, at both of their images; 0 without them."""
+        """Return the energy scores (B,) of pairs, at both of their images; 0 elsewhere."""
         section = self.section
-        if not section.diversity_weight:
-            return torch.zeros(len(part), device=made.latents.device)
+        scores = torch.zeros(len(part), device=made.latents.device)
         half = len(part) // 2
+        paired = self.is_paired[part[:half]].to(scores.device)
+        if not section.diversity_weight or not paired.any():
+            return scores
         # Both have one real image and one augmentation.
-        seen = [made.seen.of(slice(0, half)), made.seen.of(slice(half, None))]
-        seen.append(made.real.of(slice(0, half)))
+        seen = [made.seen.of(slice(i, i + half), paired) for i in (0, half)]
+        seen.append(made.real.of(slice(0, half), paired))
         found = energy_score(*(directions(x.features) for x in seen))
         if (details := self.adversary.details) is not None:
             found = found + section.detail_weight * energy_score(*(details(x.image) for x in seen))
@@ -310,7 +315,7 @@ class _Step:
             classes = self.loss.classes
             colors = (class_colors(x.image, x.target, classes) for x in seen)
             found = found + section.color_weight * energy_score(*colors)
-        return found.repeat(2)
+        return scores.masked_scatter(paired.repeat(2), found.repeat(2))
 
     def _squared_error(self, part: Tensor, latents: Tensor) -> Tensor:
         """Return the mean squared errors to the real images (B,), without padding."""
@@ -359,23 +364,25 @@ def _drawn_apart(recipe: Recipe) -> int:
     return recipe.train.batch_size // (2 if recipe.distill.diversity_weight else 1)
 
 
-def _share_masks(batch: Batch) -> None:
+def _share_masks(batch: Batch, is_paired_B: Tensor) -> None:
     """Give both samples of each pair the first one's image and mask."""
-    half = len(batch.images) // 2
+    half = len(is_paired_B) // 2
+    pairs = is_paired_B[:half]
     layers = (batch.images, batch.channels, batch.content, batch.edges, batch.augment_params)
     for layer in (*layers, batch.latents):
         if layer is not None:
-            layer[half:] = layer[:half]
+            layer[half:][pairs] = layer[:half][pairs]
 
 
 def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Tensor:
     """Return the timesteps of a step's samples, (B,), on the CPU: functions of (seed, step, slot).
 
-    ``timesteps`` - 1, which is pure noise, for ``distill.noise_share`` of them; the others are
-    spread evenly from 3/4 of it down to 1/20.
+    ``timesteps`` - 1, which is pure noise, for ``distill.noise_share`` of them; for the others 3/4,
+    1/2 or 1/4 of it, with ``distill.noised_pairs`` all from 3/4 down to 1/20.
     """
     share, apart = recipe.distill.noise_share, _drawn_apart(recipe)
     offset = numpy_rng(recipe.seed, "distill levels", step).random()
+    noised = [timesteps * n // 4 for n in (3, 2, 1)]
     found = []
     for slot in slots:
         # Spread evenly over the batch, as timesteps are.
@@ -384,5 +391,8 @@ def noise_levels(recipe: Recipe, step: int, slots: range, timesteps: int) -> Ten
             found.append(timesteps - 1)
         else:
             down = (place - share) / (1 - share)
-            found.append(int(timesteps * (_NOISIEST + down * (_CLEANEST - _NOISIEST))))
+            if recipe.distill.noised_pairs:
+                found.append(int(timesteps * (_NOISIEST + down * (_CLEANEST - _NOISIEST))))
+            else:
+                found.append(noised[min(2, int(3 * down))])
     return torch.tensor(found)
