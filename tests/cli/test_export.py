@@ -21,7 +21,11 @@ def test_data(tiny_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["export", str(tiny_prepared), *words]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["to"] == "mmseg" and (tmp_path / "out" / "img_dir" / "val").is_dir()
-    assert "already" not in result and "exists" in fails(capsys, tiny_prepared, *words[:4])
+    assert "already" not in result
+    assert main(["export", str(tiny_prepared), *words]) == 0  # it is there
+    assert json.loads(capsys.readouterr().out) == result
+    line = fails(capsys, tiny_prepared, "--to", "voc", *words[2:4])
+    assert "was made with to='mmseg', now 'voc'" in line
 
 
 def test_contradictions(

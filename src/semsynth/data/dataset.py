@@ -13,7 +13,7 @@ Layout (of generated samples, too)::
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,14 @@ class PreparedDataset:
 
     def stems(self, split: str) -> list[str]:
         """Return the stems of a split in their fixed order; UserError for an unknown split."""
+        return list(self._stems(split))
+
+    def _stems(self, split: str) -> Sequence[str]:
+        """Return them as they are kept."""
         if split not in self.info.splits:
             known = ", ".join(self.info.splits)
             raise UserError(f"{self.root}: has no split '{split}'; it has {known}")
-        return list(self.info.splits[split].stems)
+        return self.info.splits[split].stems
 
     def path(self, kind: str, split: str, stem: str) -> Path:
         """Return the path of a file by its folder (images, masks_large, ...); it may not exist."""
@@ -146,11 +150,12 @@ class PreparedDataset:
         return all(image.instances for image in self._images(split))
 
     def _images(self, split: str) -> Iterator[ImageInfo]:
+        stems = self._stems(split)
         found: Mapping[str, ImageInfo] = self.info.images.get(split, {})
-        if getattr(found, "stems", None) == self.info.splits[split].stems:
+        if getattr(found, "stems", None) == stems:
             yield from found.values()
         else:
-            yield from (self.record(split, stem) for stem in self.stems(split))
+            yield from (self.record(split, stem) for stem in stems)
 
     def record(self, split: str, stem: str) -> ImageInfo:
         """Return what is recorded about one image; UserError when it does not exist."""
