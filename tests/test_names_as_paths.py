@@ -184,6 +184,7 @@ JOINED_IN = {
     "augmentation/filter/measure.py": "PreparedDataset.open",
     "data/dataset.py": "PreparedDataset.open: stem_of_data, split_of_data",
     "data/exports": "PreparedDataset.open",
+    "data/records.py": "folders that are listed",
     "data/sources": "folders that are listed; their stems by written_image",
     "data/tables.py": "path_name of splits and of the files that rows name",
     "data/writer.py": "written_image, list_of_written_images",
