@@ -11,12 +11,12 @@ import pickle
 import sqlite3
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from semsynth.core.errors import UserError
-from semsynth.core.packed import are_equal, to_bytes, to_text
+from semsynth.core.packed import Items, to_bytes, to_text
 
 T = TypeVar("T")
 K = TypeVar("K", str, "tuple[str, ...]", "tuple[str, str]")
@@ -43,7 +43,7 @@ def _said() -> Iterator[None]:
         ) from None
 
 
-class DiskList(Sequence[T]):
+class DiskList(Items[T]):
     """A list on the disk, to which items can be added; they are pickled.
 
     It is meant to be gone through in its order; items are copies, so they are not to be changed.
@@ -95,27 +95,13 @@ class DiskList(Sequence[T]):
         """Return how many items there are."""
         return _BLOCK * (len(self._ends) - 1) + len(self._tail)
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        """Return an item, or a list of some."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def _item(self, place: int) -> T:
         return self._block(place // _BLOCK)[place % _BLOCK]
 
     def __iter__(self) -> Iterator[T]:
         """Go through the items."""
         for number in range(len(self._ends)):
             yield from self._block(number)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether another sequence has the same items."""
-        return are_equal(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> Any:
         """Send it to another process as a whole."""

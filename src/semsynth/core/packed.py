@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSet, Sequence
-from typing import Any, Generic, TypeVar, overload
+from operator import eq
+from typing import Generic, TypeVar, overload
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Names(Sequence[str]):
+class Items(Sequence[T]):
+    """A sequence whose items are made when they are asked for; equal to any with the same items."""
+
+    @abstractmethod
+    def _item(self, place: int) -> T:
+        """Return the item at a place, from 0 to less than the length."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        """Return an item, or a list of some."""
+        places = range(len(self))[index]
+        return list(map(self._item, places)) if isinstance(places, range) else self._item(places)
+
+    def __iter__(self) -> Iterator[T]:
+        """Go through the items."""
+        return map(self._item, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has the same items."""
+        if not isinstance(other, Sequence) or isinstance(other, str | bytes):
+            return False
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Names(Items[str]):
     """Texts in memory, packed: their letters, and 4 bytes each; found by halving if sorted."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -62,35 +93,23 @@ class Names(Sequence[str]):
         """Whether a text is there."""
         return isinstance(name, str) and self.find(name) is not None
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        """Return a text, or a list of some."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return to_text(self._at(range(len(self))[index]))
-
-    def __iter__(self) -> Iterator[str]:
-        """Go through the texts."""
-        for place in range(len(self)):
-            yield to_text(self._at(place))
+    def _item(self, place: int) -> str:
+        return to_text(self._at(place))
 
     def __eq__(self, other: object) -> bool:
         """Whether another sequence has the same texts."""
         if isinstance(other, Names):
             return self._text == other._text and self._ends == other._ends
-        return are_equal(self, other)
+        return super().__eq__(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __repr__(self) -> str:
         """Return the texts as a list has them."""
         return repr(list(self))
 
 
-class Picked(Sequence[T]):
+class Picked(Items[T]):
     """Some items of another sequence, in its order: 4 bytes each."""
 
     def __init__(self, items: Sequence[T], wanted: Callable[[T], bool] | None = None) -> None:
@@ -103,29 +122,11 @@ class Picked(Sequence[T]):
         """Return how many items there are."""
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        """Return an item, or a list of some."""
-        if isinstance(index, slice):
-            return [self._items[i] for i in self._places[index]]
-        return self._items[self._places[index]]
-
-    def __iter__(self) -> Iterator[T]:
-        """Go through the items."""
-        for place in self._places:
-            yield self._items[place]
-
-    def __eq__(self, other: object) -> bool:
-        """Whether another sequence has the same items."""
-        return are_equal(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
+    def _item(self, place: int) -> T:
+        return self._items[self._places[place]]
 
 
-class Mapped(Sequence[T], Generic[S, T]):
+class Mapped(Items[T], Generic[S, T]):
     """What a function returns for each item of a sequence; it is called at each look."""
 
     def __init__(self, items: Sequence[S], function: Callable[[S], T]) -> None:
@@ -136,18 +137,11 @@ class Mapped(Sequence[T], Generic[S, T]):
         """Return how many items there are."""
         return len(self._items)
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        """Return an item, or a list of some."""
-        if isinstance(index, slice):
-            return list(map(self._function, self._items[index]))
-        return self._function(self._items[index])
+    def _item(self, place: int) -> T:
+        return self._function(self._items[place])
 
     def __iter__(self) -> Iterator[T]:
-        """Go through the items."""
+        """Go through the items as the sequence below does, which may read many at once."""
         return map(self._function, self._items)
 
 
@@ -231,13 +225,6 @@ class NameSet(MutableSet[str]):
     def __len__(self) -> int:
         """Return how many texts are there."""
         return len(self._marks)
-
-
-def are_equal(items: Sequence[Any], other: object) -> bool:
-    """Return whether another sequence has the same items."""
-    if not isinstance(other, Sequence) or isinstance(other, str | bytes):
-        return False
-    return len(items) == len(other) and all(a == b for a, b in zip(items, other, strict=True))
 
 
 # Names of files may have bytes that are not text, which Python has as \udc80 and so on.

@@ -210,7 +210,7 @@ class PreparedDataset:
             UserError: a file is missing.
         """
         for split in splits:
-            self.stems(split)  # it is there
+            self._stems(split)  # it is there
         return self.info.digest_of_sorted(
             (f"{split}/{stem}", self.record(split, stem).digest_of(files))
             for split in sorted(set(splits), key="{}/".format)

@@ -128,7 +128,7 @@ def _stored(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return dict(arrays_of(read_bytes(path)))
+        return arrays_of(read_bytes(path))
     except ValueError as error:
         logger.warning(f"{path}: {error}; the segmenter is trained and scored again")
         return None

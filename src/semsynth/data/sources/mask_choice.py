@@ -10,6 +10,7 @@ import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.on_disk import DiskList
+from semsynth.core.packed import Mapped
 from semsynth.data.config import PrepareConfig
 from semsynth.data.images import read_facts
 from semsynth.data.labels import Array
@@ -212,9 +213,7 @@ def refuse_unsure(tree: FileTree, found: Match) -> None:
         ("mask", "image", found.masks),
     ):
         if len(files) > len(found.pairs):
-            named = [str(tree.path(file.name)) for file in files[:3]]
-            more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-            names = abbreviate(named, 3) + more
+            names = abbreviate(Mapped(files, lambda file: str(tree.path(file.name))), 3)
             count = len(files) + len(found.pairs)
             raise UserError(
                 f"{names}: {what} without {other} of the same stem, like {len(files)} of {count}; "

@@ -1,8 +1,8 @@
 """One step of the phase ``distill``: of the discriminator, then of the generator.
 
-A share of the samples is made from pure noise, the others from noised real images.
-The images that the discriminator learns from are those of the generator's step too, features and
-augmentation included: that saves a forward pass of both networks.
+A share of the samples is made from pure noise, the others from noised real images. The images that
+the discriminator learns from are those of the generator's step too, features and augmentation
+included: that saves a forward pass of both networks.
 """
 
 from __future__ import annotations
