@@ -98,6 +98,7 @@ class _Search:
             self._records["real"], self._records["training"], sets.stems
         )
         self._numbers = self._records["generated"].numbers
+        self._training_numbers = self._records["training"].numbers
         self._masks = [sets.masks_of[number] for number in self._numbers]
         self._held_out_numbers = [i for i in self._records["real"].numbers if i not in self._own]
 
@@ -235,7 +236,7 @@ class _Search:
         }
 
     def _training_stem(self, place: int) -> str:
-        return self._sets.stems["training"][self._records["training"].numbers[place]]
+        return self._sets.stems["training"][self._training_numbers[place]]
 
 
 def warnings(entry: Json) -> Iterable[str]:

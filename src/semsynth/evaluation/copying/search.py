@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.logging import progress
-from semsynth.evaluation.copying.alignment import CROPS, Aligner, residual
+from semsynth.evaluation.copying.alignment import CROPS, Aligner, Prepared, residual
 from semsynth.evaluation.copying.thumbnails import (
     CANDIDATE_SIDE,
     SIDE,
@@ -26,7 +26,8 @@ NEXT = 50
 _SPARE = 13
 # Of each network's features so many nearest training images are candidates too.
 _BY_FEATURES = 5
-_BLOCK = 64
+# Images that are compared, and training images that they are compared with, at a time.
+_BLOCK, _PART = 64, 2048
 _LEAST = 1e-3
 
 Ints = npt.NDArray[np.int64]
@@ -75,22 +76,19 @@ class Nearest:
 
 
 class TrainingImages:
-    """Training images, prepared for the search.
+    """Training images that others are compared with.
 
-    About 20 kB an image. The candidates are found by correlation of 32x32 pixels, and of 16x16 of
-    each quarter, with the image and its mirror image; then they are aligned.
+    Candidates are found by correlation of 32x32 pixels, and of 16x16 of each quarter, with the
+    image and its mirror image; then they are aligned. The training images are gone through in
+    parts, and only candidates are prepared for the alignment: what is kept of each is its
+    thumbnail, 4.6 kB.
     """
 
     def __init__(self, thumbnails: Array, features: Mapping[str, Floats] | None = None) -> None:
         """Take (N, S, S) thumbnails, and (N, D) features of networks by their names."""
         self.n = len(thumbnails)
-        parts = quarters(thumbnails)
-        self._small = normalised(thumbnails, CANDIDATE_SIDE)
-        self._small_parts = [normalised(part, CANDIDATE_SIDE // 2) for part in parts]
-        self._features = {name: _unit(rows) for name, rows in (features or {}).items()}
+        self._thumbnails, self._features = thumbnails, dict(features or {})
         self._whole, self._part = Aligner(SIDE, CROPS), Aligner(SIDE // 2)
-        self._images = self._whole.prepare(thumbnails)
-        self._quarters = [self._part.prepare(part) for part in parts]
 
     def nearest(
         self,
@@ -105,62 +103,81 @@ class TrainingImages:
             features: (M, D) by the name of the network; of names that training images have too.
             excluded: (M, N) which training images are not compared; at least one of each row is.
         """
-        found = []
+        whole, halves = self._candidates(thumbnails, features or {}, excluded)
+        found: list[tuple[float, ...]] = []
         starts = range(0, len(thumbnails), _BLOCK)
         for start in progress(starts, "nearest training images", unit="batch"):
             rows = slice(start, start + _BLOCK)
-            own = {name: values[rows] for name, values in (features or {}).items()}
-            without = None if excluded is None else excluded[rows]
-            found += self._block(thumbnails[rows], own, without)
+            found += self._block(thumbnails[rows], whole[rows], halves[rows])
         columns = zip(*found, strict=True) if found else [[]] * 6
         kinds = (np.int64, np.float32, np.float32) * 2
         return Nearest(*(np.array(x, kind) for x, kind in zip(columns, kinds, strict=True)))
 
     def distance_to(self, thumbnail: Array, number: int) -> tuple[float, float]:
         """Return the distance of a thumbnail (S, S) to one training image, and that of its half."""
-        chosen = np.array([number])
-        whole, half = self._aligned(thumbnail, chosen), self._aligned_halves(thumbnail, chosen)
-        return float(whole[0]), float(half[0])
+        one = [np.array([number])]
+        ((_, whole, _, _, half, _),) = self._block(thumbnail[None], one, one)
+        return whole, half
 
-    def _block(
+    def _candidates(
         self,
         thumbnails: Array,
         features: Mapping[str, Floats],
         excluded: npt.NDArray[np.bool_] | None,
-    ) -> list[tuple[float, ...]]:
+    ) -> tuple[list[Ints], list[Ints]]:
+        """Return the numbers of the training images that each image, and its half, may be of."""
+        m = len(thumbnails)
         both = thumbnails, thumbnails[:, :, ::-1]
-        whole = np.maximum(*(normalised(x, CANDIDATE_SIDE) @ self._small.T for x in both))
-        halves = np.maximum(*(self._half_correlations(x) for x in both))
-        close = [_unit(rows) @ self._features[name].T for name, rows in features.items()]
-        for values in (whole, halves, *close):
-            if excluded is not None:
-                values[excluded] = -np.inf
+        whole, halves = (Largest(m, 1 + NEXT + _SPARE) for _ in range(2))
+        close = {name: Largest(m, _BY_FEATURES) for name in features}
+        own = {name: _unit(rows) for name, rows in features.items()}
+        for start in progress(range(0, self.n, _PART), "candidates", unit="part"):
+            part = slice(start, start + _PART)
+            known = _Known(self._thumbnails[part])
+            others = {name: _unit(self._features[name][part]) for name in features}
+            for first in range(0, m, _BLOCK):
+                rows = slice(first, first + _BLOCK)
+                found = {name: own[name][rows] @ others[name].T for name in features}
+                values = [
+                    np.maximum(*(known.correlations(x[rows]) for x in both)),
+                    np.maximum(*(known.half_correlations(x[rows]) for x in both)),
+                    *found.values(),
+                ]
+                for best, value in zip([whole, halves, *close.values()], values, strict=True):
+                    if excluded is not None:
+                        value[excluded[rows, part]] = -np.inf
+                    best.add(rows, value, start)
+        by_features = [best.numbers() for best in close.values()]
+        together = [
+            np.unique(np.concatenate(x)) for x in zip(whole.numbers(), *by_features, strict=True)
+        ]
+        return together, halves.numbers()
+
+    def _block(
+        self, thumbnails: Array, whole: Sequence[Ints], halves: Sequence[Ints]
+    ) -> list[tuple[float, ...]]:
+        """Align images with their candidates."""
+        numbers, half_numbers = (np.unique(np.concatenate(x)) for x in (whole, halves))
+        images = self._whole.prepare(self._thumbnails[numbers])
+        parts = [self._part.prepare(x) for x in quarters(self._thumbnails[half_numbers])]
         rows: list[tuple[float, ...]] = []
-        for i, thumbnail in enumerate(thumbnails):
-            n = self.n if excluded is None else self.n - int(excluded[i].sum())
-            chosen = _largest(whole[i], min(n, 1 + NEXT + _SPARE))
-            by_features = [_largest(values[i], min(n, _BY_FEATURES)) for values in close]
-            chosen = np.unique(np.concatenate([chosen, *by_features]))
-            chosen_halves = _largest(halves[i], min(n, 1 + NEXT + _SPARE))
+        for thumbnail, chosen, chosen_halves in zip(thumbnails, whole, halves, strict=True):
+            others = images[np.searchsorted(numbers, chosen)]
+            places = np.searchsorted(half_numbers, chosen_halves)
             rows.append(
                 (
-                    *_first(chosen, self._aligned(thumbnail, chosen)),
-                    *_first(chosen_halves, self._aligned_halves(thumbnail, chosen_halves)),
+                    *_first(chosen, self._aligned(thumbnail, others)),
+                    *_first(chosen_halves, self._aligned_halves(thumbnail, parts, places)),
                 )
             )
         return rows
 
-    def _half_correlations(self, thumbnails: Array) -> Floats:
-        parts = zip(quarters(thumbnails), self._small_parts, strict=True)
-        return _second([normalised(part, CANDIDATE_SIDE // 2) @ other.T for part, other in parts])
-
-    def _aligned(self, thumbnail: Array, chosen: Ints) -> Floats:
-        others = self._images[chosen]
+    def _aligned(self, thumbnail: Array, others: Prepared) -> Floats:
         both = thumbnail, thumbnail[:, ::-1]
         return residual(np.maximum(*(self._whole.correlations(x, others) for x in both)))
 
-    def _aligned_halves(self, thumbnail: Array, chosen: Ints) -> Floats:
-        others = [quarter[chosen] for quarter in self._quarters]
+    def _aligned_halves(self, thumbnail: Array, parts: Sequence[Prepared], places: Ints) -> Floats:
+        others = [part[places] for part in parts]
         both = quarters(np.stack([thumbnail, thumbnail[:, ::-1]]))
         found = [
             _second(
@@ -174,6 +191,47 @@ class TrainingImages:
         return residual(np.maximum(*found))
 
 
+class _Known:
+    """A part of the training images, small: what candidates are found by."""
+
+    def __init__(self, thumbnails: Array) -> None:
+        self._small = normalised(thumbnails, CANDIDATE_SIDE)
+        self._parts = [normalised(part, CANDIDATE_SIDE // 2) for part in quarters(thumbnails)]
+
+    def correlations(self, thumbnails: Array) -> Floats:
+        """Return the correlation of each of M images with each of these, (M, N)."""
+        return np.asarray(normalised(thumbnails, CANDIDATE_SIDE) @ self._small.T, np.float32)
+
+    def half_correlations(self, thumbnails: Array) -> Floats:
+        """Return that of the second best of four quarters, (M, N)."""
+        parts = zip(quarters(thumbnails), self._parts, strict=True)
+        return _second([normalised(part, CANDIDATE_SIDE // 2) @ other.T for part, other in parts])
+
+
+class Largest:
+    """The largest values of each row of a matrix that comes in parts, and their columns."""
+
+    def __init__(self, rows: int, count: int) -> None:
+        """Take the number of rows, and how many values of each are kept."""
+        self._values = np.full((rows, count), -np.inf, np.float32)
+        self._columns = np.zeros((rows, count), np.int64)
+
+    def add(self, rows: slice, values: Floats, first: int) -> None:
+        """Add the values of some rows, of the columns from ``first`` on; -inf is never kept."""
+        count = self._values.shape[1]
+        columns = np.broadcast_to(np.arange(first, first + values.shape[1]), values.shape)
+        values = np.concatenate([self._values[rows], values], 1)
+        columns = np.concatenate([self._columns[rows], columns], 1)
+        best = np.argpartition(-values, count - 1, axis=1)[:, :count]
+        self._values[rows] = np.take_along_axis(values, best, 1)
+        self._columns[rows] = np.take_along_axis(columns, best, 1)
+
+    def numbers(self) -> list[Ints]:
+        """Return the columns of the largest values of each row, sorted."""
+        pairs = zip(self._columns, self._values, strict=True)
+        return [np.sort(columns[values > -np.inf]) for columns, values in pairs]
+
+
 def _second(values: Sequence[Floats]) -> Floats:
     """Return the second largest of four arrays, element by element."""
     a, b, c, d = values
@@ -181,10 +239,6 @@ def _second(values: Sequence[Floats]) -> Floats:
     other_high, other_low = np.maximum(c, d), np.minimum(c, d)
     second_of_highest = np.minimum(high, other_high)
     return np.maximum(second_of_highest, np.where(high > other_high, low, other_low))
-
-
-def _largest(values: Floats, count: int) -> Ints:
-    return np.argpartition(-values, count - 1)[:count]
 
 
 def _unit(rows: Floats) -> Floats:

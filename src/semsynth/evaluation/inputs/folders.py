@@ -5,15 +5,41 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from semsynth.core.errors import UserError
+from semsynth.core.packed import Names
 from semsynth.data.sources.files import EXTENSIONS
 from semsynth.data.sources.tree import SYSTEM_NAMES
 
 
-def image_files(folder: Path, flag: str) -> dict[str, Path]:
+class Files(Mapping[str, Path]):
+    """The files of a folder by their relative stems, in a given order; packed."""
+
+    def __init__(self, folder: Path, stems: Sequence[str], endings: Mapping[str, str]) -> None:
+        """Take the stems in order, and what follows each in the name of its file."""
+        self._folder, self._stems = folder, Names(stems)
+        # Few are different, so they are the same objects.
+        self._endings = [sys.intern(endings[stem]) for stem in stems]
+
+    def __getitem__(self, stem: str) -> Path:
+        """Return the file of a stem; KeyError: there is none."""
+        if (place := self._stems.find(stem)) is None:
+            raise KeyError(stem)
+        return self._folder / f"{stem}{self._endings[place]}"
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the stems."""
+        return iter(self._stems)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._stems)
+
+
+def image_files(folder: Path, flag: str) -> Files:
     """Return the images under a folder by relative stem (``a``, ``town/a``), in natural order.
 
     Hidden files and what systems leave behind are passed over, as is every file that is no image by
@@ -29,22 +55,21 @@ def image_files(folder: Path, flag: str) -> dict[str, Path]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {what}; give the folder of the images as {flag}")
-    found: dict[str, Path] = {}
+    found: dict[str, str] = {}
     for path in _walk(folder, frozenset()):
-        relative = path.relative_to(folder)
-        stem = relative.with_suffix("").as_posix()
+        stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
+            other = f"{path.stem}{found[stem]}"
             raise UserError(
-                f"{path}: has the same stem as {found[stem].name}; which of the two is meant? "
-                "move one away"
+                f"{path}: has the same stem as {other}; which of the two is meant? move one away"
             )
-        found[stem] = path
+        found[stem] = path.suffix
     if not found:
         raise UserError(
             f"{folder}: has no images ({', '.join(sorted(EXTENSIONS))}), nor have the folders in "
             f"it; give the folder of the images as {flag}"
         )
-    return {stem: found[stem] for stem in sorted(found, key=natural)}
+    return Files(folder, sorted(found, key=natural), found)
 
 
 def matching_folders(words: Sequence[str], flag: str) -> list[Path]:

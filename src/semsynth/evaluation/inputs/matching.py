@@ -34,19 +34,20 @@ def match(
     """
     known = set(masks)
     tried = _RULES if rule is None else (rule,)
-    found = {name: {stem: mask_of(stem, name) for stem in samples} for name in tried}
-    fitting = {name: pairs for name, pairs in found.items() if known.issuperset(pairs.values())}
+    fitting = [name for name in tried if all(mask_of(stem, name) in known for stem in samples)]
     if not fitting:
+        found = {name: {stem: mask_of(stem, name) for stem in samples} for name in tried}
         raise UserError(_nothing_fits(found, known, names))
-    first = next(iter(fitting))
-    for name, pairs in fitting.items():
-        stem = next((stem for stem in samples if pairs[stem] != fitting[first][stem]), None)
-        if stem is not None:
-            raise UserError(
-                f"{names[0]}: image '{stem}' may be of '{fitting[first][stem]}' or of "
-                f"'{pairs[stem]}' of {names[1]}; say which with --match {first} or --match {name}"
-            )
-    return {stem: str(mask) for stem, mask in fitting[first].items()}, first
+    first = fitting[0]
+    for name in fitting[1:]:
+        for stem in samples:
+            one, other = mask_of(stem, first), mask_of(stem, name)
+            if one != other:
+                raise UserError(
+                    f"{names[0]}: image '{stem}' may be of '{one}' or of '{other}' of {names[1]}; "
+                    f"say which with --match {first} or --match {name}"
+                )
+    return {stem: str(mask_of(stem, first)) for stem in samples}, first
 
 
 def mask_of(stem: str, rule: MatchRule) -> str | None:
