@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from semsynth.core.durations import duration
+
 _PARTS = {
     "weights": "weights (fp32)",
     "optimizer": "optimizer (AdamW, fp32)",
@@ -124,12 +126,12 @@ def _time(plan: Mapping[str, Any]) -> str:
     if time["training_s"] is not None:
         mfu = "" if time["mfu"] is None else f", MFU {time['mfu']:.0%}"
         speed = f"{time['images_per_second']:.1f} images/s{mfu}"
-        lines.append(f"  training    {_duration(time['training_s'])} ({speed})")
+        lines.append(f"  training    {duration(time['training_s'])} ({speed})")
         if time["latents_s"]:
-            lines.append(f"              of it, once, latents: {_duration(time['latents_s'])}")
+            lines.append(f"              of it, once, latents: {duration(time['latents_s'])}")
     if time["generation_s"] is not None:
         images = plan["generation"]["images"]
-        lines.append(f"  generation  {_duration(time['generation_s'])} for {images:,} images")
+        lines.append(f"  generation  {duration(time['generation_s'])} for {images:,} images")
     if lines:
         left_out = ["reading images", *time["without"]]
         lines.append(f"  measured on {time['device']}; not included: {', '.join(left_out)}")
@@ -161,12 +163,3 @@ def _flops(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}FLOP"
     return f"{count / 1e6:.3g} MFLOP"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 600:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    hours = seconds / 3600
-    if hours < 1:
-        return f"{seconds / 60:.0f} min"
-    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} days"

@@ -14,6 +14,7 @@ from semsynth.augmentation.experiment.settings import segment_settings
 from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.distributed.run_status import read_status
+from semsynth.core.durations import duration
 from semsynth.evaluation.report.formats import plural
 from semsynth.segmentation.config import SegmentTrainConfig
 
@@ -168,12 +169,3 @@ def in_words(left: Left, speeds: Speeds) -> list[str]:
                 f"  {name}: {plural(count, unit)} of {each:.2g} s, {duration(left.seconds[kind])}"
             )
     return [*lines, "  edits, filters and copies are not counted: some minutes a draw"]
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it: 40 s, 12 min, 3.4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

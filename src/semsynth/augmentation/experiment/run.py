@@ -17,7 +17,7 @@ from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import groups_of, make_draw, pool_stems
 from semsynth.augmentation.experiment.overlap import find_overlap
 from semsynth.augmentation.experiment.page import write_page
-from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, duration, in_words
+from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, in_words
 from semsynth.augmentation.experiment.result import RESULT_HTML, RESULT_JSON, result_of
 from semsynth.augmentation.experiment.score import ArmScore, Judge, is_scored, score_arm
 from semsynth.augmentation.experiment.settings import (
@@ -29,6 +29,7 @@ from semsynth.augmentation.experiment.settings import (
 from semsynth.augmentation.experiment.speeds import Speeds, measured_speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.distributed.shards import parse_shard
+from semsynth.core.durations import duration
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_text, write_json, write_text
 from semsynth.core.logging import logger, progress_bar

@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from semsynth.cli.common import finish, parse
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
 from semsynth.core.distributed.squeue import ask_squeue
+from semsynth.core.durations import duration
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json
 from semsynth.core.identity import is_gone
@@ -84,7 +85,7 @@ def run_state(run: Path, status: Status) -> tuple[str, str]:
     age = _age(run / STATUS)
     limit = max(_LEAST, _LINES * (status.log_interval or 0.0))
     if age is not None and age > limit:
-        last = f"its status is {_duration(age)} old ({status.phase} at step {status.step})"
+        last = f"its status is {duration(age)} old ({status.phase} at step {status.step})"
         return "stalled", f"{last}; see its log on {status.host}"
     return status.state, status.reason
 
@@ -103,7 +104,7 @@ def describe(run: Path, status: Status, state: str, reason: str) -> dict[str, An
     if status.images_per_second is not None:
         lines["speed"] = f"{status.images_per_second:.1f} images/s"
     if state == "running" and status.seconds_left is not None:
-        lines["time left"] = _duration(status.seconds_left)
+        lines["time left"] = duration(status.seconds_left)
     at = status.last_checkpoint
     lines["last checkpoint"] = "none yet" if at is None else f"step {at}"
     lines["restarts"] = status.restarts
@@ -140,12 +141,3 @@ def _age(file: Path) -> float | None:
             return os.fstat(now.fileno()).st_mtime - file.stat().st_mtime
     except OSError:
         return None
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if days >= 2:
-        return f"{int(days)} d {int(hours % 24)} h"
-    if hours >= 1:
-        return f"{int(hours)} h {int(minutes % 60)} min"
-    return f"{int(minutes)} min {int(seconds % 60)} s" if minutes >= 1 else f"{int(seconds)} s"

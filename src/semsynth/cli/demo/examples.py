@@ -13,7 +13,6 @@ from semsynth.cli.demo.page import Chapter, headline, write_page
 from semsynth.cli.demo.stages import (
     Demo,
     Stage,
-    duration,
     generate_images,
     measure_gain,
     peak_memory_gb,
@@ -21,6 +20,7 @@ from semsynth.cli.demo.stages import (
     train_evaluator,
     write_report,
 )
+from semsynth.core.durations import duration
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, sha256_file
 from semsynth.core.logging import logger

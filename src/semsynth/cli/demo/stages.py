@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from semsynth.cli.demo import DemoBudget, DemoConfig
+from semsynth.core.durations import duration
 from semsynth.core.logging import logger
 
 # Name, title, and what runs it.
@@ -147,12 +148,6 @@ def write_report(demo: Demo, samples: Path, run: Path | None, report: Path) -> N
             device=demo.config.device,
         )
     )
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def peak_memory_gb() -> float:

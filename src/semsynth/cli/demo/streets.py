@@ -9,7 +9,6 @@ from semsynth.cli.demo import DemoConfig
 from semsynth.cli.demo.stages import (
     Demo,
     Stage,
-    duration,
     generate_images,
     measure_gain,
     peak_memory_gb,
@@ -17,6 +16,7 @@ from semsynth.cli.demo.stages import (
     train_evaluator,
     write_report,
 )
+from semsynth.core.durations import duration
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger
 from semsynth.core.outputs import claim_output_dir
