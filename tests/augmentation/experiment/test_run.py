@@ -18,6 +18,7 @@ from semsynth.augmentation.experiment.plan import Left
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
 from semsynth.augmentation.experiment.score import _stored
 from semsynth.augmentation.experiment.speeds import Speeds
+from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare import prepare
@@ -80,6 +81,10 @@ def test_the_result_has_all_arms_and_draws(finished: tuple[Path, dict[str, Any]]
     assert entry["label_equivalent"]["synthetic"]["sizes"] == [4, 8]
     assert entry["label_equivalent_measured"]["synthetic"]["sizes"] == [8, 16]
     assert len(entry["label_next"]["images"]) == 8  # the pool has 16
+    copies = entry["arms"]["synthetic"]["copies"]
+    assert (copies["n"], len(copies["draws"])) == (16, 2)
+    assert copies["interval"][0] <= copies["share"] <= copies["interval"][1]
+    assert [name for name, arm in entry["arms"].items() if "copies" in arm] == ["synthetic"]
     assert set(entry["per_class"] if "per_class" in entry else entry["classes"])
     assert result["settings"]["recipe"]["train"]["steps"] == 2
 
@@ -91,6 +96,19 @@ def test_the_page_stands_alone(finished: tuple[Path, dict[str, Any]]) -> None:
     assert "These draws are for choosing settings" in page
     for name in ("half", "strong", "synthetic", "ceiling"):
         assert ARMS[name].meaning in page
+
+
+def test_a_generator_that_knows_its_images_by_heart_is_named(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the generated images are the training images themselves."""
+    monkeypatch.setattr(Stages, "samples", lambda stages, which, start, limit=None: stages.real())
+    arms = ("strong", "synthetic")
+    summary = run_experiment(config(streets, tmp_path / "out", arms=arms, seeds=1, draws=(0,)))
+    assert "8 of 8 of its images are copies" in summary["n = 8, synthetic"]
+    entry = json.loads((tmp_path / "out" / "experiment.json").read_text())["n"]["8"]
+    assert entry["arms"]["synthetic"]["copies"]["share"] == 1
+    assert "of training images, 95%" in (tmp_path / "out" / "experiment.html").read_text()
 
 
 def test_a_generator_saw_its_own_draw_alone(

@@ -121,7 +121,9 @@ def _percent(ends: Any) -> list[float] | None:
 
 
 def _arms(entry: Json) -> Table:
-    with_objects = any("aji" in arm for arm in entry["arms"].values())
+    with_objects, with_copies = (
+        any(name in arm for arm in entry["arms"].values()) for name in ("aji", "copies")
+    )
     rows = []
     for name, arm in entry["arms"].items():
         gain = arm.get("gain")
@@ -134,6 +136,11 @@ def _arms(entry: Json) -> Table:
             of_objects = None if gain is None else gain["aji"]
             cells.append(_score(arm["aji"]["value"], arm["aji"]["interval"]))
             cells.append(_gain(None if of_objects is None else of_objects["value"], of_objects))
+        if with_copies:
+            copies = arm.get("copies")
+            cells.append(
+                Cell(NONE) if copies is None else _score(copies["share"], copies["interval"])
+            )
         cells += [
             Cell(" ".join(points(value) for value in gain["draws"]) if gain else NONE),
             Cell(f"{max(arm['steps']):,}"),
@@ -143,6 +150,8 @@ def _arms(entry: Json) -> Table:
     heads = ["arm", "mIoU\n95% interval", "gain over strong\npoints, 95%"]
     if with_objects:
         heads += ["AJI\nof whole objects, 95%", "gain over strong\npoints of AJI, 95%"]
+    if with_copies:
+        heads.append("copies\nof training images, 95%")
     heads += ["of each draw\npoints of mIoU", "steps\nof a segmenter"]
     heads += ["seconds\nCPU, of a segmenter's training"]
     return Table("The same segmenter, trained on each arm", heads, rows)

@@ -280,7 +280,7 @@ class Stages:
 
     def filtered(self, samples: Made, name: str) -> Made:
         """Return samples whose labels are filtered by the teacher."""
-        config, given, real = self.config, filter_settings(self.config), self._real_of_filter()
+        config, given, real = self.config, filter_settings(self.config), self.real_of_filter()
         if config.teacher_part == "half":
             given.setdefault("mean_split", HALF)
         own, teacher = self.segmenter(ARMS[TEACHERS[config.teacher_part]], 0), config.teacher
@@ -305,7 +305,7 @@ class Stages:
         key = [samples.key, real.key, teacher_key, plain(given)]
         return self.draw.plan(f"filtered-{name}", key, build)
 
-    def _real_of_filter(self) -> Made:
+    def real_of_filter(self) -> Made:
         """Return the draw's images, and what tells copies and honest losses.
 
         In ``val`` others of the pool, of which only images are looked at: how near real images come
