@@ -50,6 +50,7 @@ class Names(Items[str]):
         self._ends = array("I" if array("I").itemsize == 4 else "L", [0])
         self._is_sorted = True
         self._places: dict[str, int] | None = None
+        self._found = 0
         for name in names:
             self.append(name)
 
@@ -72,13 +73,21 @@ class Names(Items[str]):
                 self._places = {name: place for place, name in enumerate(self)}
             return self._places.get(name)
         data, low, high = to_bytes(name), 0, len(self)
+        # Most are asked for in their order, and some several times.
+        for place in range(self._found, min(self._found + 2, high)):
+            if self._at(place) == data:
+                self._found = place
+                return place
         while low < high:
             middle = (low + high) // 2
             if self._at(middle) < data:
                 low = middle + 1
             else:
                 high = middle
-        return low if low < len(self) and self._at(low) == data else None
+        if low == len(self) or self._at(low) != data:
+            return None
+        self._found = low
+        return low
 
     @property
     def is_sorted(self) -> bool:

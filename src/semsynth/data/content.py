@@ -17,6 +17,7 @@ from semsynth.core.sealed import DIGITS, digest_json, digest_pieces, json_of
 
 if TYPE_CHECKING:
     from semsynth.data.dataset import PreparedDataset
+    from semsynth.data.image_info import ImageInfo
 
 # Digests of JSON values belong to those of files for all who say what a result was made from.
 __all__ = [
@@ -89,23 +90,27 @@ class FileDigests:
         self, data: PreparedDataset, split: str, kinds: Collection[str] = KINDS
     ) -> dict[str, dict[str, str]]:
         """Return what ``PreparedDataset.file_digests`` does."""
-        self._look(data, split, [kind for kind in ALL_KINDS if kind in kinds])
         return {stem: self.of_image(data, split, stem, kinds) for stem in data.stems(split)}
 
     def each_of_split(
         self, data: PreparedDataset, split: str, kinds: Collection[str] = KINDS
-    ) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield what ``of_split`` returns, sorted by stem."""
+    ) -> Iterator[tuple[str, ImageInfo, dict[str, str]]]:
+        """Yield each image of a split, sorted by stem: stem, what is recorded, and its digests."""
         self._look(data, split, [kind for kind in ALL_KINDS if kind in kinds])
         for stem in sorted(data.stems(split)):
-            yield stem, self.of_image(data, split, stem, kinds)
+            info = data.record(split, stem)
+            yield stem, info, self._now(split, stem, info, kinds)
 
     def of_image(
         self, data: PreparedDataset, split: str, stem: str, kinds: Collection[str] = KINDS
     ) -> dict[str, str]:
         """Return the digests of the files of an image by kind, as they are now."""
         self._look(data, split, [kind for kind in ALL_KINDS if kind in kinds])
-        info = data.record(split, stem)
+        return self._now(split, stem, data.record(split, stem), kinds)
+
+    def _now(
+        self, split: str, stem: str, info: ImageInfo, kinds: Collection[str]
+    ) -> dict[str, str]:
         recorded, there = info.digests, info.kinds()
         return {
             kind: self._other[split, kind].get(stem) or recorded[kind]
@@ -122,7 +127,7 @@ class FileDigests:
         first = data.record(split, stems[0]) if stems else None
         if first is not None and "masks" not in first.digests and not self._other:
             logger.info(f"{data.root}: was made before digests were recorded; reading its files")
-        doubtful: dict[Path, tuple[str, str, str | None]] = {}
+        doubtful: dict[str, tuple[str, str, str | None]] = {}
         newest = self._written
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(stems), _CHUNK * _THREADS):
@@ -179,29 +184,29 @@ class FileDigests:
             )
 
 
-def _time(path: Path) -> int:
+def _time(path: str | Path) -> int:
     try:
-        return path.stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; prepare the data again") from None
 
 
-def _times(paths: Sequence[Path]) -> list[int]:
+def _times(paths: Sequence[str]) -> list[int]:
     return [_time(path) for path in paths]
 
 
 def _files(
     data: PreparedDataset, split: str, stems: Sequence[str], kinds: Sequence[str]
-) -> dict[Path, tuple[str, str, str | None]]:
+) -> dict[str, tuple[str, str, str | None]]:
     """Return kind, stem and recorded digest of files by their paths."""
-    found: dict[Path, tuple[str, str, str | None]] = {}
+    found: dict[str, tuple[str, str, str | None]] = {}
     for stem in stems:
         info = data.record(split, stem)
         recorded = info.digests
         for kind in (kind for kind in info.kinds() if kind in kinds):
-            found[data.path(kind, split, stem)] = kind, stem, recorded.get(kind)
+            found[data.path_text(kind, split, stem)] = kind, stem, recorded.get(kind)
     return found
 
 
-def _digest(path: Path) -> str:
+def _digest(path: str) -> str:
     return digest_bytes(read_bytes(path))

@@ -53,6 +53,8 @@ class PreparedDataset:
         """Take a folder and the content of its ``dataset.json``; ``open`` reads it."""
         self.root = root
         self.info = info
+        # By the splits and kinds that were asked for; of the files as they were then.
+        self._digests: dict[tuple[frozenset[str], frozenset[str]], str] = {}
 
     @classmethod
     def open(cls, folder: str | Path) -> PreparedDataset:
@@ -120,6 +122,10 @@ class PreparedDataset:
     def path(self, kind: str, split: str, stem: str) -> Path:
         """Return the path of a file by its folder (images, masks_large, ...); it may not exist."""
         return self.root / file_path(kind, self.info.image_format, split, stem)
+
+    def path_text(self, kind: str, split: str, stem: str) -> str:
+        """Return the same as text: in a tenth of the time, where all files are looked at."""
+        return f"{self.root}/{file_path(kind, self.info.image_format, split, stem)}"
 
     def image_path(self, split: str, stem: str) -> Path:
         """Return the path of the RGB image."""
@@ -195,7 +201,12 @@ class PreparedDataset:
         """What the data set is, as ``digest_of`` says: of all splits."""
         return self.digest_of(self.splits())
 
-    def digest_of(self, splits: Collection[str], kinds: Collection[str] = KINDS) -> str:
+    def digest_of(
+        self,
+        splits: Collection[str],
+        kinds: Collection[str] = KINDS,
+        known: Mapping[str, str] | None = None,
+    ) -> str:
         """Return a digest of labels, size, and the images of some splits as they are now.
 
         Paths, names of data sets, licences and colours do not count: a data set that was moved or
@@ -205,25 +216,30 @@ class PreparedDataset:
             splits: whose images count.
             kinds: which of their files count: ``images``, ``masks``, ``instances``, and with
                 ``_large`` the larger copies of training images.
+            known: what ``digests`` returned for the same splits and kinds, if it was asked.
 
         Raises:
             UserError: a file is missing.
         """
         for split in splits:
             self._stems(split)  # it is there
-        return self.info.digest_of_sorted(
-            (f"{split}/{stem}", self.record(split, stem).digest_of(files))
-            for split in sorted(set(splits), key="{}/".format)
-            for stem, files in self._files.each_of_split(self, split, kinds)
-        )
+        asked = frozenset(splits), frozenset(kinds)
+        if known is not None:
+            self._digests[asked] = self.info.digest_of(known)
+        elif asked not in self._digests:
+            self._digests[asked] = self.info.digest_of_sorted(
+                (f"{split}/{stem}", info.digest_of(files))
+                for split in sorted(set(splits), key="{}/".format)
+                for stem, info, files in self._files.each_of_split(self, split, kinds)
+            )
+        return self._digests[asked]
 
     def digests(self, splits: Collection[str], kinds: Collection[str] = KINDS) -> dict[str, str]:
         """Return a digest of everything about an image by ``split/stem``; see ``digest_of``."""
         found: dict[str, str] = {}
         for split in splits:
-            for stem in self.stems(split):
-                digests = self.file_digests_of(split, stem, kinds)
-                found[f"{split}/{stem}"] = self.record(split, stem).digest_of(digests)
+            for stem, info, files in self._files.each_of_split(self, split, kinds):
+                found[f"{split}/{stem}"] = info.digest_of(files)
         return found
 
     def file_digests(self, split: str, kinds: Collection[str] = KINDS) -> dict[str, dict[str, str]]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 from semsynth.core.errors import UserError
 from semsynth.training.recipe import Recipe, with_changes
 
-SEEN_UNTIL_MEMORISED: float | None = None
-"""How often a training image is seen until copies of it begin to be generated; None: not measured.
+SEEN_UNTIL_MEMORISED = 200.0
+"""How often a training image is seen until copies of it begin to be generated for its mask.
 
 Until then a network generalises, and the time of that grows linearly with the number of images
 (arXiv 2505.17638), so one constant does for all of them: step x batch size / images. It is fitted
-to copies over steps of trainings with 40, 92 and 266 images (docs/results/quality.md).
+to copies over steps of trainings with 20, 40 and 92 images (docs/results/quality.md).
 """
 
 
 def memorised_step(recipe: Recipe, images: int) -> int | None:
-    """Return at which step so many training images begin to be memorised; None: not known."""
-    if SEEN_UNTIL_MEMORISED is None or not images:
+    """Return at which step so many training images begin to be memorised; None: there are none."""
+    if not images:
         return None
     return max(round(SEEN_UNTIL_MEMORISED * images / recipe.train.batch_size), 1)
 
 
 def memorised_from(recipe: Recipe, images: int) -> str:
-    """Return the same in a line; empty where it is not known."""
+    """Return the same in a line; empty without images."""
     step = memorised_step(recipe, images)
     if step is None:
         return ""
@@ -46,17 +46,10 @@ def stopped_in_time(recipe: Recipe, images: int) -> Recipe:
         images: number of training images.
 
     Raises:
-        UserError: it is asked for, and the step is not known, or comes before the phase finetune.
+        UserError: it is asked for, and the step comes before the phase finetune.
     """
-    if not recipe.train.stop_memorised:
-        return recipe
     step = memorised_step(recipe, images)
-    if step is None:
-        raise UserError(
-            "train.stop_memorised is true, and this version does not know when images begin to be "
-            "memorised; set it to false, and train.steps to a number"
-        )
-    if recipe.diffusion_steps <= step:
+    if not recipe.train.stop_memorised or step is None or recipe.diffusion_steps <= step:
         return recipe
     left = step - recipe.finetune.steps
     if left < 1:

@@ -55,7 +55,7 @@ class RunOutput:
         inputs = {TRAINED: data.digests(["train"], kinds), HELD_OUT: held_out}
         key: dict[str, Any] = {
             "recipe": _settings(recipe),
-            TRAINED: data.info.digest_of(inputs[TRAINED]),
+            TRAINED: data.digest_of(["train"], kinds, inputs[TRAINED]),
             "labels": data.labels.to_json(),
         }
         if start is not None:
