@@ -22,7 +22,7 @@ from semsynth.core.sealed import opened, sealed
 from semsynth.core.strict import decode_text, json_pieces, parse_json
 
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
-CHUNK = 1 << 24
+CHUNK = 1 << 20
 
 # How a file system says that it cannot bring a file to the disk when asked: CIFS, FUSE, buckets.
 # Not EACCES: NFS reports so that what was written did not arrive.

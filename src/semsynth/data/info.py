@@ -156,6 +156,10 @@ class DatasetInfo(Config):
         entries = json_object((name, [json_of(digest)]) for name, digest in images)
         return digest_pieces(chain([before, ", "], entries, ["]"]))
 
+    def summary(self) -> DatasetInfo:
+        """Return all but versions and images; ``checksum`` tells what these are."""
+        return self.model_copy(update={"images": {}, "splits": {}, "versions": {}})
+
     def checked(self) -> str:
         """Return the digest of all that decides what is made of the data.
 

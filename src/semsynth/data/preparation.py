@@ -176,7 +176,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         """Set what follows from these."""
-        reading = None if self.source.reading is None else self.source.reading.key()
+        reading = self.source.reading and self.source.reading.key()
         labels = [[x.id, x.color, x.channel] for x in self.form.labels.labels]
         size = [self.form.height, self.form.width, self.form.resize, self.form.image_format]
         self.made_with = digest_json([labels, self.form.labels.ignore_id, size, reading])
@@ -189,7 +189,7 @@ class Preparation:
         if self.tree is not None:
             logger.info(self.tree.summary())
         if (self.root / INFO).exists():
-            return self._update(PreparedDataset.open(self.root))
+            return self._update()
         writer = PreparedWriter(self.root, self.form, "prepared", self.key)
         self._write(writer, sides_of(writer.stored.values()), None)
         info = self._finish(writer, writer.stored)
@@ -212,8 +212,8 @@ class Preparation:
             tree.use(*record.files)
         return tree
 
-    def _update(self, data: PreparedDataset) -> PreparedDataset:
-        known = read_records(self.root)
+    def _update(self) -> PreparedDataset:
+        data, known = PreparedDataset.open(self.root), read_records(self.root)
         why_done = "" if self._is_remote else None
         if why_done is None and not known and _same_names(data, self.source):
             why_done = (
@@ -230,9 +230,11 @@ class Preparation:
             logger.info(f"{self.root}: {plan.summary()}")
         else:
             plan.kept.update(plan.excluded)
-        if not plan.changes and self._is_same(data, plan.kept, known):
+        before = data.info.summary()
+        del data  # of very many images there would soon be two
+        if not plan.changes and self._is_same(before, plan.kept, known):
             logger.info(f"{self.root}: is already prepared")
-            return data
+            return PreparedDataset.open(self.root)
         staging = self._staging()
         if plan.changes:
             self._write(staging, sides, plan.to_write)
@@ -269,11 +271,11 @@ class Preparation:
                 "else remove this folder"
             )
 
-    def _is_same(self, data: PreparedDataset, images: RecordStore, known: RecordStore) -> bool:
-        """Return whether the folder already is what would be written."""
+    def _is_same(self, before: DatasetInfo, images: RecordStore, known: RecordStore) -> bool:
+        """Return whether the folder, of ``before``, already is what would be written."""
         info, _, table = self._describe(images)
-        old = data.info.model_copy(update={"versions": info.versions})
-        if info != old or not has_text(self.root / RAW_FILES, () if table is None else table()):
+        pieces = () if table is None else table()
+        if info.summary() != before or not has_text(self.root / RAW_FILES, pieces):
             return False
         shutil.rmtree(self.root / STAGING, ignore_errors=True)
         if images != known:  # files of other times, as after moving: they are not read again
