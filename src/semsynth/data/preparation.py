@@ -176,7 +176,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         """Set what follows from these."""
-        reading = self.source.reading and self.source.reading.key()
+        reading = None if self.source.reading is None else self.source.reading.key()
         labels = [[x.id, x.color, x.channel] for x in self.form.labels.labels]
         size = [self.form.height, self.form.width, self.form.resize, self.form.image_format]
         self.made_with = digest_json([labels, self.form.labels.ignore_id, size, reading])
@@ -216,9 +216,7 @@ class Preparation:
         data, known = PreparedDataset.open(self.root), read_records(self.root)
         why_done = "" if self._is_remote else None
         if why_done is None and not known and _same_names(data, self.source):
-            why_done = (
-                ", by a version that kept no record of the raw files; remove it to compare them"
-            )
+            why_done = ", by a version that kept no record of the raw files; remove it to compare"
         if why_done is not None:
             self._check_copies(data)
             logger.info(f"{self.root}: is already prepared{why_done}")
@@ -274,7 +272,7 @@ class Preparation:
     def _is_same(self, before: DatasetInfo, images: RecordStore, known: RecordStore) -> bool:
         """Return whether the folder, of ``before``, already is what would be written."""
         info, _, table = self._describe(images)
-        pieces = () if table is None else table()
+        pieces = table() if table else ()
         if info.summary() != before or not has_text(self.root / RAW_FILES, pieces):
             return False
         shutil.rmtree(self.root / STAGING, ignore_errors=True)
