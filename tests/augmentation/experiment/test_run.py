@@ -98,7 +98,7 @@ def test_the_page_stands_alone(finished: tuple[Path, dict[str, Any]]) -> None:
         assert ARMS[name].meaning in page
 
 
-def test_a_generator_that_knows_its_images_by_heart_is_named(
+def test_a_generator_that_memorised_its_images_is_named(
     streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the generated images are the training images themselves."""

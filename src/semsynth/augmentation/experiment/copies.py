@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semsynth.augmentation.experiment.arms import Arm
+from semsynth.augmentation.experiment.arms import ARMS, Arm
 from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.augmentation.subset import SPLIT
 from semsynth.core.files import read_json, write_json
 from semsynth.data.dataset import PreparedDataset
+from semsynth.evaluation.copying.entry import WARN_ABOVE
+from semsynth.evaluation.copying.threshold import share_interval
 
 COPIES = "copies.json"
+
+
+def add_copies(arms: dict[str, Any], draws: Sequence[Stages]) -> None:
+    """Add what ``copies_of`` says to the entry of each arm with images from noise, as ``copies``.
+
+    Args:
+        arms: the entries of the arms in experiment.json, by name; changed in place.
+        draws: what made the images of each draw.
+    """
+    for name, entry in arms.items():
+        if (found := copies_of(ARMS[name], draws)) is not None:
+            entry["copies"] = found
+
+
+def copies_in_words(copies: Mapping[str, Any] | None) -> str:
+    """Say that many of an arm's images are copies; empty where few are, or none was looked for."""
+    if copies is None or copies["share"] <= WARN_ABOVE:
+        return ""
+    return (
+        f"; {copies['n_copies']} of {copies['n']} of its images are copies of training images: the "
+        "generator memorised them"
+    )
 
 
 def copies_of(arm: Arm, draws: Sequence[Stages]) -> dict[str, Any] | None:
     """Return how many of an arm's images from noise are copies; None: it has none.
 
     Samples are compared as by `semsynth evaluate`: those of a training mask with the image of that
-    mask, others by a threshold of images of the pool that were not drawn. A generator that knows
-    its few images by heart brings a segmenter nothing that these do not.
+    mask, others by a threshold of images of the pool that were not drawn. A generator that
+    memorised its few images brings a segmenter nothing that these do not.
 
     Returns:
         ``n`` images of all draws, ``n_copies``, their ``share`` with its 95% ``interval``
         (Clopper and Pearson's), and the share of each of the ``draws``.
     """
-    from semsynth.evaluation.copying.threshold import share_interval
-
     if arm.start != "noise":
         return None
     found = [read_json(_checked(arm, stages).make() / COPIES) for stages in draws]

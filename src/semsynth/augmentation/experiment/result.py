@@ -10,7 +10,7 @@ import numpy as np
 
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE, CURVE, Arm
 from semsynth.augmentation.experiment.config import ExperimentConfig
-from semsynth.augmentation.experiment.copies import copies_of
+from semsynth.augmentation.experiment.copies import add_copies, copies_in_words
 from semsynth.augmentation.experiment.draws import part_of
 from semsynth.augmentation.experiment.label_next import label_next
 from semsynth.augmentation.experiment.label_value import (
@@ -29,13 +29,11 @@ from semsynth.augmentation.experiment.statistics import (
 )
 from semsynth.core.version import __version__
 from semsynth.data.labels import LabelSet
-from semsynth.evaluation.copying.entry import WARN_ABOVE
 from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.report.formats import interval, points
 
 if TYPE_CHECKING:
     from semsynth.augmentation.experiment.run import Experiment
-    from semsynth.augmentation.experiment.stages import Stages
 
 RESULT_JSON, RESULT_HTML = "experiment.json", "experiment.html"
 CEILING = "ceiling"
@@ -58,7 +56,7 @@ def result_of(
     for n, of_n in scores.items():
         stages = [experiment.stages(n, draw) for draw in config.draws_of_stage]
         entry = numbers_of(of_n, (n, len(stages[0].pool)), labels, blocks, config)
-        _add_copies(entry, stages)
+        add_copies(entry["arms"], stages)
         entry["shared"] = _shared([set(stage.draw.stems) for stage in stages])
         entry["longer"] = _longer(of_n, stages)
         entry["label_next"] = label_next(stages[0])
@@ -81,17 +79,10 @@ def by_seed(
     blocks = _blocks(experiment)
     sizes = (n, len(stages.pool))
     entry = numbers_of(seeds, sizes, experiment.judge.data.labels, blocks, config)
-    _add_copies(entry, [stages])
+    add_copies(entry["arms"], [stages])
     entry |= {"shared": None, "longer": None, "label_next": label_next(stages)}
     entry["lines"] = lines_of(entry, n)
     return {**_head(experiment, settings), "n": {str(n): entry}}
-
-
-def _add_copies(entry: dict[str, Any], stages: Sequence[Stages]) -> None:
-    """Add to each arm with images from noise how many of them are copies of training images."""
-    for name, arm in entry["arms"].items():
-        if (found := copies_of(ARMS[name], stages)) is not None:
-            arm["copies"] = found
 
 
 def _blocks(experiment: Experiment) -> Blocks:
@@ -292,16 +283,6 @@ def _longer(scores: ArmScores, stages: Sequence[Any]) -> dict[str, Any] | None:
     return {"steps": [n for n, _ in steps], "cut": any(cut for _, cut in steps)}
 
 
-def _copies_in_words(copies: Mapping[str, Any] | None) -> str:
-    """Say that many of an arm's images are copies; nothing where few are."""
-    if copies is None or copies["share"] <= WARN_ABOVE:
-        return ""
-    return (
-        f"; {copies['n_copies']} of {copies['n']} of its images are copies of training images: the "
-        "generator knows them by heart (fewer steps, or more crops)"
-    )
-
-
 def lines_of(entry: Mapping[str, Any], n: int) -> dict[str, str]:
     """Return what each arm gains, in a line each; and what to label where nothing does."""
     lines = {}
@@ -318,7 +299,7 @@ def lines_of(entry: Mapping[str, Any], n: int) -> dict[str, str]:
                 text += f" ({interval(gain['aji']['interval'], 'points')})"
         if value := entry["label_equivalent"].get(name):
             text += f"; {in_words(value, n)}"
-        lines[name] = text + _copies_in_words(arm.get("copies"))
+        lines[name] = text + copies_in_words(arm.get("copies"))
     values = entry["label_equivalent"].values()
     if values and all(value["worth_nothing"] for value in values):
         images = entry["label_next"].get("images", [])
