@@ -156,7 +156,7 @@ class DatasetInfo(Config):
         entries = json_object((name, [json_of(digest)]) for name, digest in images)
         return digest_pieces(chain([before, ", "], entries, ["]"]))
 
-    def summary(self) -> DatasetInfo:
+    def without_images(self) -> DatasetInfo:
         """Return all but versions and images; ``checksum`` tells what these are."""
         return self.model_copy(update={"images": {}, "splits": {}, "versions": {}})
 

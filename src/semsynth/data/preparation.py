@@ -228,7 +228,7 @@ class Preparation:
             logger.info(f"{self.root}: {plan.summary()}")
         else:
             plan.kept.update(plan.excluded)
-        before = data.info.summary()
+        before = data.info.without_images()
         del data  # of very many images there would soon be two
         if not plan.changes and self._is_same(before, plan.kept, known):
             logger.info(f"{self.root}: is already prepared")
@@ -273,7 +273,7 @@ class Preparation:
         """Return whether the folder, of ``before``, already is what would be written."""
         info, _, table = self._describe(images)
         pieces = table() if table else ()
-        if info.summary() != before or not has_text(self.root / RAW_FILES, pieces):
+        if info.without_images() != before or not has_text(self.root / RAW_FILES, pieces):
             return False
         shutil.rmtree(self.root / STAGING, ignore_errors=True)
         if images != known:  # files of other times, as after moving: they are not read again
