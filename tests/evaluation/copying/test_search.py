@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from street_copies import CHANGES, Streets
@@ -124,3 +125,27 @@ def test_few_training_images_do(many_streets: Streets) -> None:
 def test_no_image_gives_no_row(many_streets: Streets) -> None:
     training = TrainingImages(np.stack([thumbnail(x) for x in many_streets.training[:4]]))
     assert len(training.nearest(np.zeros((0, 48, 48), np.float16))) == 0
+
+
+def test_the_parts_that_are_searched_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    blurred = [cv2.resize(x, (48, 48)) for x in rng.normal(120, 40, (110, 8, 8))]
+    known, images = np.split(np.array(blurred, np.float16), [90])
+    images[:5] = np.roll(known[40:45], 3, axis=2)
+    features = [{"a": rng.normal(size=(n, 16)).astype(np.float32)} for n in (90, 20)]
+    excluded = rng.random((20, 90)) < 0.3
+    excluded[:5, 40:45] = False
+
+    def nearest() -> search.Nearest:
+        return TrainingImages(known, features[0]).nearest(images, features[1], excluded)
+
+    whole = nearest()
+    monkeypatch.setattr(search, "_PART", 7)
+    monkeypatch.setattr(search, "_BLOCK", 3)
+    in_parts = nearest()
+    assert whole.index[:5].tolist() == [40, 41, 42, 43, 44]
+    assert not excluded[np.arange(20), whole.index].any()
+    for name in ("index", "half_index"):
+        np.testing.assert_array_equal(getattr(in_parts, name), getattr(whole, name))
+    for name in ("distance", "following", "half_distance", "half_following"):
+        np.testing.assert_allclose(getattr(in_parts, name), getattr(whole, name), atol=1e-5)

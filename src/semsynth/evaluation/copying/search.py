@@ -128,8 +128,8 @@ class TrainingImages:
         """Return the numbers of the training images that each image, and its half, may be of."""
         m = len(thumbnails)
         both = thumbnails, thumbnails[:, :, ::-1]
-        whole, halves = (Largest(m, 1 + NEXT + _SPARE) for _ in range(2))
-        close = {name: Largest(m, _BY_FEATURES) for name in features}
+        whole, halves = (_Largest(m, 1 + NEXT + _SPARE) for _ in range(2))
+        close = {name: _Largest(m, _BY_FEATURES) for name in features}
         own = {name: _unit(rows) for name, rows in features.items()}
         for start in progress(range(0, self.n, _PART), "candidates", unit="part"):
             part = slice(start, start + _PART)
@@ -208,7 +208,7 @@ class _Known:
         return _second([normalised(part, CANDIDATE_SIDE // 2) @ other.T for part, other in parts])
 
 
-class Largest:
+class _Largest:
     """The largest values of each row of a matrix that comes in parts, and their columns."""
 
     def __init__(self, rows: int, count: int) -> None:
