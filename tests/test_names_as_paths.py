@@ -188,6 +188,7 @@ JOINED_IN = {
     "data/sources": "folders that are listed; their stems by written_image",
     "data/tables.py": "path_name of splits and of the files that rows name",
     "data/writer.py": "written_image, list_of_written_images",
+    "evaluation/inputs/folders.py": "a folder that is listed",
     "pipelines/generate/real_images.py": "PreparedDataset.open; a split that the data have",
     "pipelines/generate/sample_store.py": "PreparedDataset.open, manifest_of_samples",
     "training/inputs/latent_cache.py": "PreparedDataset.open",

@@ -207,7 +207,7 @@ def test_what_filters_labels_is_of_the_draw_alone(data: PreparedDataset, tmp_pat
     flags = ExperimentConfig(data=data.root, output=tmp_path, n=(8,), teacher_part="half")
     draw = make_draw(tmp_path / "draw", (stems, groups_of(data, "train", stems)), 8, 0, 0)
     stages = Stages(flags, data, stems, draw)
-    found = PreparedDataset.open(stages._real_of_filter().make())
+    found = PreparedDataset.open(stages.real_of_filter().make())
     assert set(found.stems("train")) == set(draw.stems)
     assert set(found.stems(HALF)) == set(draw.stems[4:])
     assert set(PreparedDataset.open(stages.real(0.5).make()).stems("train")) == set(draw.stems[:4])
