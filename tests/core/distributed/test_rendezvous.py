@@ -99,6 +99,23 @@ def test_one_that_died_after_it_came_is_named(monkeypatch: pytest.MonkeyPatch) -
     watchdog.stop()
 
 
+def test_rank_0_is_named_if_it_never_answered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has the store by which all meet; PyTorch may try to reach it for longer than we wait."""
+    monkeypatch.setenv("RANK", "1")
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    watchdog = rendezvous.RendezvousWatchdog()
+    watchdog.stop()
+    watchdog.begin_meeting("127.0.0.1:64999")
+    watchdog._stopped.clear()
+    watchdog._end_hanging()
+    line = capsys.readouterr().err
+    assert line.startswith("error: rank 0 did not come to the start, says rank 1 on ")
+    assert exits == [rendezvous.LOST_STATUS]
+
+
 def test_what_differs_from_rank_0_is_named() -> None:
     recipe = {"name": "a", "train": {"steps": 3, "betas": [0.9, 0.99]}}
     other = {"name": "a", "train": {"steps": 4, "betas": [0.9, 0.99]}}

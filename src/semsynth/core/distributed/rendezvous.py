@@ -213,6 +213,8 @@ class RendezvousWatchdog:
             return
         how = f"hangs in '{self._phase}' for {self._limit:.0f} seconds"
         found = self._conclude(answers, how)
+        if self._is_meeting and self._rank and not self.members:  # all meet by rank 0
+            found = RankLost(f"rank 0 did not come to the start, says {self._me}, which {how}")
         if isinstance(found, RankLost):
             print(f"error: {found}", file=sys.stderr, flush=True)
         os._exit(LOST_STATUS)
