@@ -13,6 +13,7 @@ import pytest
 
 from semsynth.augmentation.experiment.arms import ARMS, DEFAULT, chosen_arms
 from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.copies import copies_in_words
 from semsynth.augmentation.experiment.draws import costing, read_seconds
 from semsynth.augmentation.experiment.plan import Left
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
@@ -107,7 +108,10 @@ def test_a_generator_that_memorised_its_images_is_named(
     summary = run_experiment(config(streets, tmp_path / "out", arms=arms, seeds=1, draws=(0,)))
     assert "8 of 8 of its images are copies" in summary["n = 8, synthetic"]
     entry = json.loads((tmp_path / "out" / "experiment.json").read_text())["n"]["8"]
-    assert entry["arms"]["synthetic"]["copies"]["share"] == 1
+    copies = entry["arms"]["synthetic"]["copies"]
+    assert copies["share"] == 1 and copies["many"]
+    # Some kinds of images look alike: as many as held-out real ones have are no sign of anything.
+    assert copies_in_words({**copies, "many": False}) == copies_in_words(None) == ""
     assert "of training images, 95%" in (tmp_path / "out" / "experiment.html").read_text()
 
 

@@ -12,7 +12,7 @@ from semsynth.augmentation.experiment.stages import Stages
 from semsynth.augmentation.subset import SPLIT
 from semsynth.core.files import read_json, write_json
 from semsynth.data.dataset import PreparedDataset
-from semsynth.evaluation.copying.entry import WARN_ABOVE
+from semsynth.evaluation.copying.entry import are_many
 from semsynth.evaluation.copying.threshold import share_interval
 
 COPIES = "copies.json"
@@ -32,7 +32,7 @@ def add_copies(arms: dict[str, Any], draws: Sequence[Stages]) -> None:
 
 def copies_in_words(copies: Mapping[str, Any] | None) -> str:
     """Say that many of an arm's images are copies; empty where few are, or none was looked for."""
-    if copies is None or copies["share"] <= WARN_ABOVE:
+    if copies is None or not copies["many"]:
         return ""
     return (
         f"; {copies['n_copies']} of {copies['n']} of its images are copies of training images: the "
@@ -49,7 +49,8 @@ def copies_of(arm: Arm, draws: Sequence[Stages]) -> dict[str, Any] | None:
 
     Returns:
         ``n`` images of all draws, ``n_copies``, their ``share`` with its 95% ``interval``
-        (Clopper and Pearson's), and the share of each of the ``draws``.
+        (Clopper and Pearson's), the share of each of the ``draws``, and ``many``: those of a draw
+        are more than chance gives (``are_many``).
     """
     if arm.start != "noise":
         return None
@@ -61,6 +62,7 @@ def copies_of(arm: Arm, draws: Sequence[Stages]) -> dict[str, Any] | None:
         "share": round(count / n, 6),
         "interval": share_interval(count, n),
         "draws": [entry["share"] for entry in found],
+        "many": any(map(are_many, found)),
     }
 
 

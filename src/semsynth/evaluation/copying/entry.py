@@ -239,14 +239,20 @@ class _Search:
         return self._sets.stems["training"][self._training_numbers[place]]
 
 
-def warnings(entry: Json) -> Iterable[str]:
-    """Say what a reader of ``metrics.copies`` must know first; nothing where all is well."""
+def are_many(entry: Json) -> bool:
+    """Return whether there are more copies than chance, or images that look alike, can give."""
     # A few images of a small set are below the threshold by chance, flat or blurred ones are near
     # to everything, and some kinds look alike (held-out real ones, too): they must be more than
     # these, or nearer than any honest image.
     others = (entry.get(name) or {} for name in ("mean_colours", "held_out"))
     chance = max(LEVEL, *(other.get("share", 0.0) for other in others))
-    if entry["share"] > WARN_ABOVE and (entry["n_certain"] or entry["interval"][0] > chance):
+    above = entry["n_certain"] or entry["interval"][0] > chance
+    return bool(entry["share"] > WARN_ABOVE and above)
+
+
+def warnings(entry: Json) -> Iterable[str]:
+    """Say what a reader of ``metrics.copies`` must know first; nothing where all is well."""
+    if are_many(entry):
         low, high = entry["interval"]
         yield (
             f"{entry['n_copies']} of {entry['n']} generated images ({entry['share']:.1%}, 95% "

@@ -23,7 +23,7 @@ from semsynth.evaluation.metrics.blocks import sequences_of
 from semsynth.evaluation.partial_results import PartialResults
 
 Array = npt.NDArray[Any]
-# 4.6 kB of memory each.
+# 13 kB of memory each.
 MAX_TRAINING = 20_000
 MISSING = "needs training images: --train, or prepared data that have a train split"
 

@@ -79,9 +79,8 @@ class TrainingImages:
     """Training images that others are compared with.
 
     Candidates are found by correlation of 32x32 pixels, and of 16x16 of each quarter, with the
-    image and its mirror image; then they are aligned. The training images are gone through in
-    parts, and only candidates are prepared for the alignment: what is kept of each is its
-    thumbnail, 4.6 kB.
+    image and its mirror image; then they are aligned. Only candidates are prepared for that: what
+    is kept of each training image is its thumbnail and these smaller ones, 13 kB.
     """
 
     def __init__(self, thumbnails: Array, features: Mapping[str, Floats] | None = None) -> None:
@@ -89,6 +88,8 @@ class TrainingImages:
         self.n = len(thumbnails)
         self._thumbnails, self._features = thumbnails, dict(features or {})
         self._whole, self._part = Aligner(SIDE, CROPS), Aligner(SIDE // 2)
+        starts = range(0, self.n, _PART)
+        self._small = [(start, _Small(thumbnails[start : start + _PART])) for start in starts]
 
     def nearest(
         self,
@@ -131,17 +132,15 @@ class TrainingImages:
         whole, halves = (_Largest(m, 1 + NEXT + _SPARE) for _ in range(2))
         close = {name: _Largest(m, _BY_FEATURES) for name in features}
         own = {name: _unit(rows) for name, rows in features.items()}
-        for start in progress(range(0, self.n, _PART), "candidates", unit="part"):
+        for start, known in progress(self._small, "candidates", unit="part"):
             part = slice(start, start + _PART)
-            known = _Known(self._thumbnails[part])
             others = {name: _unit(self._features[name][part]) for name in features}
             for first in range(0, m, _BLOCK):
                 rows = slice(first, first + _BLOCK)
-                found = {name: own[name][rows] @ others[name].T for name in features}
                 values = [
                     np.maximum(*(known.correlations(x[rows]) for x in both)),
                     np.maximum(*(known.half_correlations(x[rows]) for x in both)),
-                    *found.values(),
+                    *(own[name][rows] @ others[name].T for name in features),
                 ]
                 for best, value in zip([whole, halves, *close.values()], values, strict=True):
                     if excluded is not None:
@@ -191,7 +190,7 @@ class TrainingImages:
         return residual(np.maximum(*found))
 
 
-class _Known:
+class _Small:
     """A part of the training images, small: what candidates are found by."""
 
     def __init__(self, thumbnails: Array) -> None:

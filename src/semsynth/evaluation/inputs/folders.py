@@ -5,12 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from semsynth.core.errors import UserError
-from semsynth.core.packed import Names
+from semsynth.core.packed import NameDict, Names
 from semsynth.data.sources.files import EXTENSIONS
 from semsynth.data.sources.tree import SYSTEM_NAMES
 
@@ -21,14 +20,13 @@ class Files(Mapping[str, Path]):
     def __init__(self, folder: Path, stems: Sequence[str], endings: Mapping[str, str]) -> None:
         """Take the stems in order, and what follows each in the name of its file."""
         self._folder, self._stems = folder, Names(stems)
-        # Few are different, so they are the same objects.
-        self._endings = [sys.intern(endings[stem]) for stem in stems]
+        self._endings = NameDict(self._stems)
+        for stem in stems:
+            self._endings[stem] = endings[stem]
 
     def __getitem__(self, stem: str) -> Path:
         """Return the file of a stem; KeyError: there is none."""
-        if (place := self._stems.find(stem)) is None:
-            raise KeyError(stem)
-        return self._folder / f"{stem}{self._endings[place]}"
+        return self._folder / f"{stem}{self._endings[stem]}"
 
     def __iter__(self) -> Iterator[str]:
         """Go through the stems."""
