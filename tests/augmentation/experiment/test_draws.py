@@ -18,7 +18,7 @@ from semsynth.augmentation.experiment.draws import (
     part_of,
     write_union,
 )
-from semsynth.augmentation.experiment.overlap import find_overlap, other_stems
+from semsynth.augmentation.experiment.overlap import find_overlap, other_images
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
@@ -152,8 +152,12 @@ def config(data: PreparedDataset, **flags: object) -> ExperimentConfig:
     return ExperimentConfig(data=data.root, output=data.root.parent / "out", n=(6,), **flags)  # type: ignore[arg-type]
 
 
+def overlap(flags: ExperimentConfig, data: PreparedDataset) -> list[str]:
+    return find_overlap(flags, data, other_images(flags, data))
+
+
 def test_fields_that_are_apart_do_not_overlap(data: PreparedDataset) -> None:
-    assert find_overlap(config(data), data) == []
+    assert overlap(config(data), data) == []
 
 
 def test_a_field_on_both_sides_is_refused(
@@ -161,8 +165,8 @@ def test_a_field_on_both_sides_is_refused(
 ) -> None:
     data = write(tmp_path / "data", {"train": fields(0, 6), "val": fields(5, 3, 900)}, groups=True)
     with pytest.raises(UserError, match=r"same sequence, field or tile \(f05\).*--allow-overlap"):
-        find_overlap(config(data), data)
-    found = find_overlap(config(data, allow_overlap=True), data)
+        overlap(config(data), data)
+    found = overlap(config(data, allow_overlap=True), data)
     assert len(found) == 1 and "f05" in found[0]
 
 
@@ -170,22 +174,23 @@ def test_an_image_on_both_sides_is_refused_by_its_content(tmp_path: Path) -> Non
     val = {"x": 999, "other_name": 12}  # that of train/f01_2
     data = write(tmp_path / "data", {"train": fields(0, 6), "val": val})
     with pytest.raises(UserError, match=r"train/f01_2 is val/other_name"):
-        find_overlap(config(data), data)
+        overlap(config(data), data)
 
 
 def test_other_data_of_the_generator_must_not_judge(data: PreparedDataset, tmp_path: Path) -> None:
     bad = write(tmp_path / "bad", {"train": {"n1": 71}})  # that of val/f07_1
     with pytest.raises(UserError, match=r"--generator-data.*train/n1 is val/f07_1"):
-        find_overlap(config(data, generator_data=bad.root), data)
+        overlap(config(data, generator_data=bad.root), data)
     good = write(tmp_path / "good", {"train": {"n1": 7001, "n2": 20}})  # n2 is train/f02_0
     both = config(data, generator_data=good.root)
-    assert find_overlap(both, data) == []
-    assert other_stems(both, data) == ["n1"]
+    assert overlap(both, data) == []
+    others = other_images(both, data)
+    assert others is not None and others.stems == ["n1"]
 
 
 def test_the_split_that_judges_is_not_drawn_from(data: PreparedDataset) -> None:
     with pytest.raises(UserError, match=r"--judge-split train: is --split, too"):
-        find_overlap(config(data, judge_split="train"), data)
+        overlap(config(data, judge_split="train"), data)
 
 
 def test_models_of_the_package_are_refused(data: PreparedDataset) -> None:
@@ -196,7 +201,7 @@ def test_models_of_the_package_are_refused(data: PreparedDataset) -> None:
         pytest.skip("the checkout is without the models of the package")
     for name in names:
         with pytest.raises(UserError, match=rf"--from {name}: was trained on.*may have seen"):
-            find_overlap(config(data, from_checkpoint=Path(name)), data)
+            overlap(config(data, from_checkpoint=Path(name)), data)
 
 
 def test_what_filters_labels_is_of_the_draw_alone(data: PreparedDataset, tmp_path: Path) -> None:
@@ -225,10 +230,10 @@ def test_a_teacher_of_other_labels_or_of_what_judges_is_refused(
 
     small: dict[str, Any] = {"steps": 1, "batch_size": 2, "width": 4, "device": "cpu"}
     good = train_segmenter(SegmentTrainConfig(data=data.root, output=tmp_path / "good", **small))
-    assert find_overlap(config(data, teacher=good), data) == []
+    assert overlap(config(data, teacher=good), data) == []
     on_val = SegmentTrainConfig(data=data.root, split="val", output=tmp_path / "val", **small)
     with pytest.raises(UserError, match=r"--teacher.*was trained on images that judge \(f06_0"):
-        find_overlap(config(data, teacher=train_segmenter(on_val)), data)
+        overlap(config(data, teacher=train_segmenter(on_val)), data)
     others = LabelSet.from_names({0: "void", 1: "road", 2: "tree"}, ignore_id=0)
     writer = PreparedWriter(tmp_path / "o", PreparedFormat(others, SIZE, SIZE), "prepared", {})
     for i in range(2):
@@ -236,4 +241,4 @@ def test_a_teacher_of_other_labels_or_of_what_judges_is_refused(
     writer.finish("others", "made here", "CC0")
     other = SegmentTrainConfig(data=tmp_path / "o", output=tmp_path / "other", **small)
     with pytest.raises(UserError, match=r"--teacher.*(sky|tree)"):
-        find_overlap(config(data, teacher=train_segmenter(other)), data)
+        overlap(config(data, teacher=train_segmenter(other)), data)

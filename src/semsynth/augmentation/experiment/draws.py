@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -229,11 +230,15 @@ class Part:
     prefix: str = ""
     split_here: str = SPLIT
 
-    @property
+    @cached_property
     def key(self) -> list[Any]:
         """What decides its files: JSON values."""
-        digests = self.data.digests([self.split])
-        found = [digests[f"{self.split}/{stem}"] for stem in self.stems]
+        found = [
+            self.data.record(self.split, stem).digest_of(
+                self.data.file_digests_of(self.split, stem)
+            )
+            for stem in self.stems
+        ]
         where = [] if self.split_here == SPLIT else [self.split_here]
         return [list(self.stems), self.prefix, found, self.data.info.digest_of({}), *where]
 

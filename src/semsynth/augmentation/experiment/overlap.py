@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semsynth.augmentation.experiment.config import ExperimentConfig
-from semsynth.augmentation.experiment.draws import pool_stems
+from semsynth.augmentation.experiment.draws import Part, pool_stems
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger
@@ -28,14 +28,19 @@ from semsynth.segmentation.segmenter import Segmenter
 
 FLAG = "--allow-overlap"
 STREETS = StreetSource.name
+OTHER = "other-"
+"""Before the names of the generator's other images, which may be those of the draw's."""
 _NAMED = 3
 
 Digests = Mapping[bytes, str]
 """``seen.pixel_digest`` and digests of raw files: the stem of the image."""
 
 
-def find_overlap(config: ExperimentConfig, data: PreparedDataset) -> list[str]:
+def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part | None) -> list[str]:
     """Return what was seen that must not be, in sentences for the report; empty as it should be.
+
+    Args:
+        others: ``other_images``.
 
     Raises:
         UserError: there is some, and ``allow_overlap`` is not given.
@@ -46,10 +51,9 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset) -> list[str]:
         raise UserError(f"--judge-split {config.judge_split}: is --split, too; choose another")
     judged = image_digests(data, config.judge_split, judge)
     found = _between(data, config.split, pool, (data, config.judge_split, judge), judged)
-    if config.generator_data is not None:
-        other = PreparedDataset.open(config.generator_data)
-        stems = other_stems(config, data)
-        text = _between(other, config.split, stems, (data, config.judge_split, judge), judged)
+    if others is not None:
+        judging = (data, config.judge_split, judge)
+        text = _between(others.data, config.split, others.stems, judging, judged)
         found += [f"--generator-data {config.generator_data}: {line}" for line in text]
     if config.from_checkpoint is not None:
         found += _of_start(config.from_checkpoint, config, data)
@@ -73,14 +77,14 @@ def image_digests(data: PreparedDataset, split: str, stems: Sequence[str]) -> di
     return {digest: stem for stem, digests in found.items() for digest in digests}
 
 
-def other_stems(config: ExperimentConfig, data: PreparedDataset) -> list[str]:
+def other_images(config: ExperimentConfig, data: PreparedDataset) -> Part | None:
     """Return the images of ``--generator-data`` that are none of the pool's."""
     if config.generator_data is None:
-        return []
+        return None
     other = PreparedDataset.open(config.generator_data)
     pool = image_digests(data, config.split, pool_stems(data, config.split, config.kind))
-    stems = other.stems(config.split)
-    return without(other, config.split, stems, pool)
+    stems = without(other, config.split, other.stems(config.split), pool)
+    return Part(other, config.split, stems, OTHER)
 
 
 def without(data: PreparedDataset, split: str, stems: Sequence[str], digests: Digests) -> list[str]:

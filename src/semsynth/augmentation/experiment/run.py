@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 
 from semsynth.augmentation.experiment.arms import Arm, chosen_arms
 from semsynth.augmentation.experiment.config import ExperimentConfig
-from semsynth.augmentation.experiment.draws import groups_of, make_draw, pool_stems
-from semsynth.augmentation.experiment.overlap import find_overlap
+from semsynth.augmentation.experiment.draws import Part, groups_of, make_draw, pool_stems
+from semsynth.augmentation.experiment.overlap import find_overlap, other_images
 from semsynth.augmentation.experiment.page import write_page
 from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, in_words
 from semsynth.augmentation.experiment.result import RESULT_HTML, RESULT_JSON, result_of
@@ -60,11 +60,13 @@ class Experiment:
     Attributes:
         config: the flags.
         data: the pool, and the images that judge.
+        others: the generator's other data (``--generator-data``).
         overlap: what judges, and was seen, in sentences.
     """
 
     config: ExperimentConfig
     data: PreparedDataset
+    others: Part | None = None
     overlap: tuple[str, ...] = ()
 
     @cached_property
@@ -100,7 +102,7 @@ class Experiment:
         """Return what makes the images of a draw."""
         folder = self.config.output / f"n{n}" / f"draw_{draw}"
         made = make_draw(folder, self._pool, n, self.config.seed, draw)
-        return Stages(self.config, self.data, tuple(self._pool[0]), made)
+        return Stages(self.config, self.data, tuple(self._pool[0]), made, self.others)
 
     def run(self, task: Task) -> ArmScore:
         """Make what a task needs, train its segmenters and score them."""
@@ -158,11 +160,13 @@ def open_experiment(config: ExperimentConfig) -> Experiment:
     """
     data = PreparedDataset.open(config.data)
     data.say_what_is_shown()
-    experiment = Experiment(config, data)
+    # Once for all draws and arms: the pixels of each of these images are read.
+    others = other_images(config, data)
+    experiment = Experiment(config, data, others)
     experiment.check()
     if config.stage == "final" and not config.freeze:
         check_frozen(config, all_settings(config, data))
-    return Experiment(config, data, tuple(find_overlap(config, data)))
+    return replace(experiment, overlap=tuple(find_overlap(config, data, others)))
 
 
 def run_experiment(config: ExperimentConfig) -> dict[str, Any]:

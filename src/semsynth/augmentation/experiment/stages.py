@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from semsynth.augmentation.experiment.draws import (
     read_seconds,
     write_union,
 )
-from semsynth.augmentation.experiment.overlap import image_digests, other_stems, without
+from semsynth.augmentation.experiment.overlap import image_digests, without
 from semsynth.augmentation.experiment.settings import (
     edit_settings,
     filter_settings,
@@ -42,8 +41,6 @@ from semsynth.pipelines.formats.pretrained import find_model
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.training.recipe import Recipe, TrainConfig, load_recipe
 
-OTHER = "other-"
-"""Before the names of the generator's other images, which may be those of the draw's."""
 # The split of the images that a teacher of half of the draw does not know.
 HALF = "other_half"
 # So many images tell how near real images come to each other.
@@ -60,12 +57,14 @@ class Stages:
         data: the pool.
         pool: the images of the pool that may be drawn.
         draw: the images of this draw.
+        others: the generator's other data (`--generator-data`).
     """
 
     config: ExperimentConfig
     data: PreparedDataset
     pool: tuple[str, ...]
     draw: Draw
+    others: Part | None = None
 
     def check(self, arms: Sequence[Arm]) -> None:
         """Check what the arms need of the data.
@@ -96,7 +95,8 @@ class Stages:
 
     def other_data(self) -> Made:
         """Return the generator's other data."""
-        return self._union("other", [self._others])
+        assert self.others is not None
+        return self._union("other", [self.others])
 
     def unlabelled(self) -> Made:
         """Return real images whose masks are not used.
@@ -123,12 +123,6 @@ class Stages:
     def _part(self, stems: Any) -> Part:
         return Part(self.data, self.config.split, list(stems))
 
-    @cached_property
-    def _others(self) -> Part:
-        assert self.config.generator_data is not None
-        other = PreparedDataset.open(self.config.generator_data)
-        return Part(other, self.config.split, other_stems(self.config, self.data), OTHER)
-
     def _union(self, name: str, parts: list[Part]) -> Made:
         key = [part.key for part in parts]
         return self.draw.plan(name, key, lambda folder: write_union(parts, folder))
@@ -137,8 +131,8 @@ class Stages:
         """Return the run of the draw's generator, which saw its n images and what was given."""
         config = self.config
         images = self.real()
-        if config.generator_data is not None:
-            images = self._union("trained-on", [self._part(self.draw.stems), self._others])
+        if self.others is not None:
+            images = self._union("trained-on", [self._part(self.draw.stems), self.others])
         words, recipe = self._words, self.recipe
         start = config.from_checkpoint
         key = [
