@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore
 
+from semsynth.cli.cluster.slurm import reserve_port
 from semsynth.core.distributed import rendezvous
 from semsynth.core.distributed.heartbeat import Heartbeat
 from semsynth.core.distributed.job import difference_of
@@ -162,3 +164,52 @@ def until_started(process: subprocess.Popen[bytes]) -> None:
     """Wait until it has its own environment."""
     while b"RANK=1" not in Path(f"/proc/{process.pid}/environ").read_bytes():
         time.sleep(0.01)
+
+
+STOPPED = """
+import os, signal, time
+from datetime import timedelta
+import torch
+from semsynth.cli.cluster.slurm import reserve_port
+from semsynth.core.distributed import rendezvous
+
+wait = rendezvous._wait
+
+def wait_and_stop(store, rank, world, watchdog):
+    wait(store, rank, world, watchdog)
+    if rank == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(2)
+    watchdog._limit = 0.0
+
+rendezvous._wait = wait_and_stop
+watchdog = rendezvous.RendezvousWatchdog()
+rendezvous.init_process_group_with_names(torch.device("cpu"), timedelta(seconds=60), watchdog)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of signals")
+def test_rank_0_that_is_stopped_after_it_came_is_named_and_ended() -> None:
+    """It has the store: where nothing answers there any more, no other rank is asked."""
+    with reserve_port() as port:
+        env = {
+            **os.environ,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2",
+        }
+        jobs = [
+            subprocess.Popen(
+                [sys.executable, "-c", STOPPED],
+                env={**env, "RANK": str(rank)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+        _, lines = jobs[1].communicate(timeout=120)
+    name = f"rank 0 on {platform.node()} does not answer: stopped, or its node is gone"
+    assert f"error: {name} (process {jobs[0].pid}, while the run was starting)" in lines
+    assert jobs[1].returncode == rendezvous.LOST_STATUS
+    jobs[0].communicate(timeout=30)
+    assert jobs[0].returncode == -signal.SIGKILL

@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread, main_thread
@@ -22,6 +22,7 @@ import psutil
 from torch.distributed.distributed_c10d import Store
 
 from semsynth.core.distributed.heartbeat import Heartbeat
+from semsynth.core.errors import UserError
 from semsynth.core.identity import started
 from semsynth.core.version import __version__, source_digest
 
@@ -165,6 +166,39 @@ class RollCall:
             for rank, key in enumerate(self._keys)
             if store.check([key])
         }
+
+
+def check_same_code(store: Store, members: Sequence[Member], rank: int, patience: float) -> None:
+    """Raise on rank 0 a UserError, on others SystemExit, if they do not run the same code.
+
+    Args:
+        store: at which they met.
+        members: all of them, by rank.
+        rank: of this process.
+        patience: seconds in which rank 0 waits until the others know, too: the store ends with it.
+    """
+    codes = [(member.version, member.source) for member in members]
+    know = store.add("know all", 1)
+    if len(set(codes)) == 1:
+        return
+    if rank:
+        raise SystemExit(UserError.status)
+    for _ in range(int(patience / _TICK)):
+        if know >= len(members):
+            break
+        time.sleep(_TICK)
+        know = store.add("know all", 0)
+    other = next(number for number, code in enumerate(codes) if code != codes[0])
+    mine, theirs = members[0], members[other]
+    where = f"rank {other} on {theirs.host}" if theirs.host else f"rank {other}"
+    if mine.version != theirs.version:
+        what = f"rank 0 is of semsynth {mine.version}, {where} of {theirs.version}"
+    else:
+        what = (
+            f"rank 0 and {where} are both of semsynth {mine.version}, but their code differs "
+            f"(digests {mine.source} and {theirs.source})"
+        )
+    raise UserError(f"{what}; install the same version on all nodes")
 
 
 def attempt() -> str:

@@ -35,6 +35,7 @@ from semsynth.core.distributed.members import (
     Member,
     RollCall,
     attempt,
+    check_same_code,
     ranks_here,
 )
 from semsynth.core.distributed.preemption import is_grace_over, requested
@@ -87,16 +88,22 @@ class RendezvousWatchdog:
         # Ranks of this host that were started, and those of them that run.
         self._seen, self._here, self._looked = set[int](), set[int](), float("-inf")
         self._is_meeting = False
+        self._holder: int | None = None
         self.roll_call: RollCall | None = None
         self._decision_lock = Lock()  # held by the one thread that finds out why the job ends
         self._stopped = Event()
         self._thread = Thread(target=self._loop, name="rendezvous", daemon=True)
         self._thread.start()
 
-    def begin_meeting(self, place: str) -> None:
-        """The others are waited for; a little longer than by ``_wait``, which can say whom."""
+    def begin_meeting(self, place: str, holder: int | None = 0) -> None:
+        """The others are waited for; a little longer than by ``_wait``, which can say whom.
+
+        Args:
+            place: where they meet.
+            holder: the rank that has the store; None: the launcher has it.
+        """
         self._phase, self._limit = f"meeting the others at {place}", MEETING_SECONDS + 15
-        self._waited, self._is_meeting = 0.0, True
+        self._waited, self._is_meeting, self._holder = 0.0, True, holder
 
     def begin_preparing(self, stall_seconds: float) -> None:
         """All have met: what comes before the training may take as long as a stalled step."""
@@ -129,7 +136,10 @@ class RendezvousWatchdog:
         return found
 
     def _ask(self) -> Answers:
-        return Answers() if self.roll_call is None else self.roll_call.ask()
+        if self.roll_call is not None:
+            return self.roll_call.ask()
+        # Of those that came only the one that has the store can keep another one waiting.
+        return Answers(tuple(self.members.keys() & {self._holder}))
 
     def _conclude(self, answers: Answers, how: str) -> RankLost | SilentExit:
         """Return what ends this process, once it knows who answers.
@@ -148,18 +158,23 @@ class RendezvousWatchdog:
             name, process = (self._me, os.getpid()) if one is None else (one.name, one.pid)
             how = "does not answer: stopped, or its node is gone" if answers.silent else how
             line = f"{name} {how} (process {process}, while the run was starting); start again"
-        if self.roll_call is None:
-            return RankLost(line)
-        if self.roll_call.reports(answers):
-            self.roll_call.end()
+        silent, roll_call = [self.members[rank] for rank in answers.silent], self.roll_call
+        if roll_call is None:
+            reports = not silent or self._reports(silent)
+        else:
+            reports = roll_call.reports(answers)
+        if roll_call is not None and reports:
+            roll_call.end()
             time.sleep(_SEEN_SECONDS)
-            for rank in answers.silent:
-                self.members[rank].kill()
-            return RankLost(line)
-        for _ in range(2):  # the one that reports must find this one still there
-            if self.roll_call.ask().is_ended:
-                break
-        return SilentExit(LOST_STATUS, line, reported=False)
+        if roll_call is not None and not reports:
+            for _ in range(2):  # the one that reports must find this one still there
+                if roll_call.ask().is_ended:
+                    break
+        if not reports:
+            return SilentExit(LOST_STATUS, line, reported=False)
+        for member in silent:
+            member.kill()
+        return RankLost(line)
 
     def _missing(self) -> list[Heartbeat]:
         """Return who came to the start, and is gone (of this host; of others it cannot be seen)."""
@@ -255,8 +270,9 @@ def init_process_group_with_names(
         return
     rank, world = int(env["RANK"]), int(env["WORLD_SIZE"])
     place = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
-    watchdog.begin_meeting(place)
     agent_has_store = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    holder = None if agent_has_store else 0
+    watchdog.begin_meeting(place, holder)
     connect = partial(
         TCPStore, env["MASTER_ADDR"], int(env["MASTER_PORT"]), world, wait_for_workers=False
     )
@@ -269,9 +285,9 @@ def init_process_group_with_names(
         )
         _wait(store, rank, world, watchdog)
         again = partial(connect, is_master=False, timeout=timedelta(seconds=PATIENCE_SECONDS))
-        watchdog.roll_call = RollCall(again, rank, world, None if agent_has_store else 0)
+        watchdog.roll_call = RollCall(again, rank, world, holder)
     except DistError as error:
-        if rank == 0 or agent_has_store:
+        if rank == 0 or agent_has_store or watchdog.members.get(0):  # ``diagnose`` names it
             raise
         raise _without_rank0(error, place, rank) from error
     store.set_timeout(timeout)
@@ -320,7 +336,7 @@ def _wait(store: Store, rank: int, world: int, watchdog: RendezvousWatchdog | No
         if watchdog is not None:
             watchdog.members = {r: member.heartbeat(r) for r, member in found.items() if r != rank}
         if len(found) == world:
-            _check_same_code(store, [found[other] for other in range(world)], rank)
+            check_same_code(store, [found[other] for other in range(world)], rank, GONE_SECONDS)
             return
         if requested():
             break
@@ -349,32 +365,6 @@ def _came(store: Store, missing: Sequence[int], world: int) -> dict[int, Member]
         few = missing if world <= _FEW else ()
         came = [rank for rank in few if store.check([f"here/{rank}"])]
     return {rank: Member.read(store.get(f"here/{rank}").decode()) for rank in came}
-
-
-def _check_same_code(store: Store, members: Sequence[Member], rank: int) -> None:
-    """Raise on rank 0 a UserError, on others SystemExit, if they do not run the same code."""
-    codes = [(member.version, member.source) for member in members]
-    know = store.add("know all", 1)
-    if len(set(codes)) == 1:
-        return
-    if rank:
-        raise SystemExit(UserError.status)
-    for _ in range(int(GONE_SECONDS / _TICK)):  # the store ends with rank 0
-        if know >= len(members):
-            break
-        time.sleep(_TICK)
-        know = store.add("know all", 0)
-    other = next(number for number, code in enumerate(codes) if code != codes[0])
-    mine, theirs = members[0], members[other]
-    where = f"rank {other} on {theirs.host}" if theirs.host else f"rank {other}"
-    if mine.version != theirs.version:
-        what = f"rank 0 is of semsynth {mine.version}, {where} of {theirs.version}"
-    else:
-        what = (
-            f"rank 0 and {where} are both of semsynth {mine.version}, but their code differs "
-            f"(digests {mine.source} and {theirs.source})"
-        )
-    raise UserError(f"{what}; install the same version on all nodes")
 
 
 def _ranks(ranks: Sequence[int]) -> str:
