@@ -17,11 +17,11 @@ from importlib import import_module
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import DEFAULTS, LAYOUTS, PrepareConfig
-from semsynth.data.images import allow_pixels
+from semsynth.data.image_files.images import allow_pixels
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Source
-from semsynth.data.sources.tiles import TiledSource
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.raw.source import Source
+from semsynth.data.raw.tiles import TiledSource
+from semsynth.data.raw.tree import FileTree
 
 # Modules by the names of --source; only the one that is used is imported.
 SOURCES = {
