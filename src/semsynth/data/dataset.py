@@ -309,7 +309,7 @@ class PreparedDataset:
             logger.info(f"{self.root}: {note}")
 
     def read_rgb(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
-        """Read what is shown of an image: (H, W, 3) uint8; see ``channels.as_rgb``."""
+        """Read what is shown of an image: (H, W, 3) uint8; see ``image_files.channels.as_rgb``."""
         pixels = self.read_image(split, stem)
         return pixels if self.pixels.is_rgb else as_rgb(pixels, self.pixels.bits)
 

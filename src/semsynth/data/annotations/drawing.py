@@ -35,7 +35,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The mask of an image as the shapes on it: a ``files.DrawnMask``.
+    """The mask of an image as the shapes on it: a ``raw.files.DrawnMask``.
 
     Attributes:
         where: its place for messages.
@@ -81,7 +81,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class SegmentMap:
-    """The mask of an image as a file of segment numbers in RGB: a ``files.DrawnMask``.
+    """The mask of an image as a file of segment numbers in RGB: a ``raw.files.DrawnMask``.
 
     The number of a pixel is R + 256 G + 65536 B (COCO panoptic, Segments.ai). A number that the
     annotation does not have is refused; 0 without an entry is ``rest``.

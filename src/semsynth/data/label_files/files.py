@@ -1,10 +1,9 @@
 """Label files as people have them: what the values in mask files mean, and what becomes of them.
 
-``read_label_file`` reads any of the forms in ``label_forms`` and ``label_text``;
-``find_label_file`` looks for one beside the data. A file may say more than names: several ids are
-ignored, several become one label, or ids are reduced by one as in mmsegmentation. Then the ids that
-are stored in the masks are not those of the prepared data, and ``LabelFile.apply`` turns the ones
-into the others.
+``read_label_file`` reads any of the forms in ``forms`` and ``text``; ``find_label_file`` looks for
+one beside the data. A file may say more than names: several ids are ignored, several become one
+label, or ids are reduced by one as in mmsegmentation. Then the ids that are stored in the masks are
+not those of the prepared data, and ``LabelFile.apply`` turns the ones into the others.
 
 Our own form, ``labels.yaml``::
 

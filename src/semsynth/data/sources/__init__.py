@@ -1,8 +1,8 @@
 """Where raw images come from: one small file for each data set, and the table of them.
 
 A source is a module with a function ``open_source(config)`` that checks what is cheap to check
-(the folder, the pairs, the headers) and returns a ``base.Source``. To add one, write the module,
-add a line to ``SOURCES`` and a name to ``config.PublishedName`` or ``SourceName``.
+(the folder, the pairs, the headers) and returns a ``raw.source.Source``. To add one, write the
+module, add a line to ``SOURCES`` and a name to ``config.PublishedName`` or ``SourceName``.
 
 The module of a layout (one of ``LAYOUTS``) has two functions instead. ``recognise(tree)`` returns
 what it knows the layout by ("JPEGImages/ and SegmentationClass/"), or None; it looks at names, and

@@ -58,7 +58,7 @@ _FLAT = re.compile(r"(?P<tile>tile\d+)_\d+", re.I)
 
 @dataclass(frozen=True)
 class TownMask:
-    """The mask of an image, in colours or ids: a ``files.DrawnMask``.
+    """The mask of an image, in colours or ids: a ``raw.files.DrawnMask``.
 
     Attributes:
         path: of the file.

@@ -79,7 +79,7 @@ _COLOURED, _BRIGHT = 4, 100
 
 @dataclass(frozen=True)
 class Nuclei:
-    """The mask of an image: a ``files.DrawnMask``.
+    """The mask of an image: a ``raw.files.DrawnMask``.
 
     Attributes:
         where: its place for messages.

@@ -51,7 +51,7 @@ _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{8,}", re.I)
 
 @dataclass(frozen=True)
 class PartMasks:
-    """The mask of an image as black and white files, the largest first: a ``files.DrawnMask``.
+    """The mask of an image as black and white files, the largest first: a ``raw.files.DrawnMask``.
 
     Attributes:
         where: its place for messages.
