@@ -19,8 +19,9 @@ from PIL import Image
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.prepare import pool
 from semsynth.data.prepare.duplicates import near_duplicates, perceptual_hash
-from semsynth.data.prepare.run import pool, prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.data.raw.source import split_by_group
 from semsynth.data.raw.splits import group_of
 from semsynth.data.sources.sidewalk import COLORS, split_of_row
