@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.training import loop
 from semsynth.training.checkpoints import store as checkpoints
 from semsynth.training.recipe import TrainConfig, load_recipe

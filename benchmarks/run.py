@@ -12,7 +12,7 @@ from pathlib import Path
 from semsynth.cli.common import finish, guard, parse
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.run import generate
 from semsynth.training.loop import train

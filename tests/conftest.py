@@ -22,7 +22,7 @@ os.environ.setdefault("SEMSYNTH_PROGRESS", "0")
 
 from semsynth.core.logging import warn_once
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 

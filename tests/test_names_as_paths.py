@@ -18,13 +18,13 @@ from semsynth.app.save import PAIRS, Pair, SavedPairs
 from semsynth.core.distributed.heartbeat import heartbeat_path
 from semsynth.core.errors import UserError
 from semsynth.core.sealed import sealed
-from semsynth.data.channels import RGB
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import RGB
 from semsynth.data.info import INFO
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import MANIFEST, read_manifest
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
 from semsynth.models.codecs.vae import load_vae
@@ -186,7 +186,7 @@ JOINED_IN = {
     "data/exports": "PreparedDataset.open",
     "data/records.py": "folders that are listed",
     "data/sources": "folders that are listed; their stems by written_image",
-    "data/tables.py": "path_name of splits and of the files that rows name",
+    "data/prepare/tables.py": "path_name of splits and of the files that rows name",
     "data/writer.py": "written_image, list_of_written_images",
     "evaluation/inputs/folders.py": "a folder that is listed",
     "pipelines/generate/real_images.py": "PreparedDataset.open; a split that the data have",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from semsynth.data.config import PrepareConfig
     from semsynth.data.dataset import PreparedDataset
     from semsynth.data.labels import Label, LabelSet
-    from semsynth.data.prepare import prepare as prepare_dataset
+    from semsynth.data.prepare.run import prepare as prepare_dataset
     from semsynth.diffusion.config import SamplerSettings
     from semsynth.evaluation.config import EvaluateConfig
     from semsynth.evaluation.run import evaluate as evaluate_model
@@ -51,7 +51,7 @@ _LAZY = {
     "evaluate_model": ("semsynth.evaluation.run", "evaluate"),
     "generate_images": ("semsynth.pipelines.generate.run", "generate"),
     "launch_app": ("semsynth.app.launch", "launch_app"),
-    "prepare_dataset": ("semsynth.data.prepare", "prepare"),
+    "prepare_dataset": ("semsynth.data.prepare.run", "prepare"),
     "train_semantic_diffusion": ("semsynth.training.loop", "train"),
 }
 

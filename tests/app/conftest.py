@@ -14,7 +14,7 @@ from drawn_page import Drawn
 
 import semsynth
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.pipelines.formats.pretrained import FOLDER, pretrained_names
 
 Make = Callable[..., Path]

@@ -22,7 +22,7 @@ from semsynth.app.render import Canvas, Order, prepare
 from semsynth.app.results import Result, ResultStore, Upload
 from semsynth.app.studio import Studio
 from semsynth.core.errors import UserError
-from semsynth.data.edges import instance_edges
+from semsynth.data.instances import instance_edges
 from semsynth.data.labels import LabelSet
 
 PARTIAL = {"train": {"steps": 7, "region_dropout": 0.2}}

@@ -35,7 +35,7 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import read_manifest
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
 

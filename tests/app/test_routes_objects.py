@@ -19,7 +19,7 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import read_manifest
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 
 
 def objects_on(page: Page, mask: np.ndarray, count: int = 2) -> tuple[Any, Any, list[Any]]:

@@ -13,12 +13,12 @@ import pytest
 from semsynth.app.refused import Refused
 from semsynth.app.save import Pair, SavedPairs, check_save_to
 from semsynth.core.errors import UserError
-from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import RGB, PixelForm
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import is_made, read_manifest
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 
 LABELS = LabelSet.from_names(
     {0: "void", 1: "road", 2: "sky", 9: "car"}, ignore_id=0, things=["car"]

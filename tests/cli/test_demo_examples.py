@@ -17,7 +17,7 @@ from semsynth.cli.demo.examples import EXAMPLES_FOLDER
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
     fresh_network,

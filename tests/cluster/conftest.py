@@ -20,7 +20,7 @@ from local_slurm import CONF, PROGRAMS, SEARCH, Slurm, start_all, wait_until_idl
 
 from semsynth.cli.cluster.slurm import reserve_port
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 
 SIDE, STEPS = 16, 80
 RECIPE = {

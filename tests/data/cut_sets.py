@@ -11,9 +11,9 @@ from PIL import Image
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
+from semsynth.data.raw.tiles import TiledSource
 from semsynth.data.sources import open_source
-from semsynth.data.sources.tiles import TiledSource
 
 SIDE = 32
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.source import Source
 from semsynth.data.sources import open_source
-from semsynth.data.sources.base import Source
 
 LAYOUTS = Path(__file__).parent / "layouts"
 COLORS = {0: (0, 0, 0), 1: (128, 64, 128), 2: (70, 130, 180), 5: (0, 0, 142)}

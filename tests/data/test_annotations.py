@@ -11,8 +11,8 @@ import pytest
 from annotation_exports import truth
 
 from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.files import PairSource
 from semsynth.data.sources import open_source
-from semsynth.data.sources.files import PairSource
 
 # The builder, how much of the outlines is covered, images by split.
 LAYOUTS: dict[str, tuple[Callable[[Path], None], int, dict[str, int]]] = {

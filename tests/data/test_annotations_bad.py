@@ -15,8 +15,8 @@ from annotation_exports import HEIGHT, WIDTH, save_image, write
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.files import PairSource
 from semsynth.data.sources import open_source
-from semsynth.data.sources.files import PairSource
 
 Change = Callable[[Any], None]
 

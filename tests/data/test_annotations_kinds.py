@@ -17,8 +17,8 @@ from PIL import Image
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.files import PairSource
 from semsynth.data.sources import open_source
-from semsynth.data.sources.files import PairSource
 
 LAYOUTS = Path(__file__).parent / "layouts"
 

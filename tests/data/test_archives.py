@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.data import archives
-from semsynth.data.archives import unpacked
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare, preview
+from semsynth.data.prepare.run import prepare, preview
+from semsynth.data.raw import archives
+from semsynth.data.raw.archives import unpacked
 
 
 def zipped(path: Path, members: dict[str, bytes | zipfile.ZipInfo], **options: Any) -> Path:

@@ -13,7 +13,9 @@ from PIL import Image
 
 from semsynth.core.errors import UserError
 from semsynth.data.augment import adjust_color
-from semsynth.data.channels import (
+from semsynth.data.config import PrepareConfig
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import (
     PixelForm,
     as_rgb,
     bits_of,
@@ -22,9 +24,7 @@ from semsynth.data.channels import (
     read_tiff,
     tiff_channels,
 )
-from semsynth.data.config import PrepareConfig
-from semsynth.data.dataset import PreparedDataset
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.data.resize import fit
 
 SIZE = (24, 32)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from semsynth.core.errors import UserError
 from semsynth.data.augment import ImageAugmentation
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.edges import instance_edges
+from semsynth.data.instances import instance_edges
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import Batch, LoaderConfig, TrainingDataset, batches
 from semsynth.data.records import PreparedFormat

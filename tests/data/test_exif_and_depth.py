@@ -15,9 +15,9 @@ from PIL import Image
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_facts import describe
-from semsynth.data.images import read_rgb, read_size, scale_window, turned
-from semsynth.data.prepare import prepare
+from semsynth.data.image_files.facts import describe
+from semsynth.data.image_files.images import read_rgb, read_size, scale_window, turned
+from semsynth.data.prepare.run import prepare
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 LABELS = "labels: {0: a, 1: b, 2: c, 3: d}\nignore: 0\n"

@@ -12,9 +12,10 @@ import numpy as np
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.duplicates import find_duplicates
 from semsynth.data.image_info import ImageInfo
 from semsynth.data.labels import LabelSet
+from semsynth.data.prepare.duplicates import find_duplicates
+from semsynth.data.prepare.understood import choose_for_sheet, class_table
 from semsynth.data.records import (
     ImageRecord,
     PreparedFormat,
@@ -25,7 +26,6 @@ from semsynth.data.records import (
     write_records,
 )
 from semsynth.data.sources import open_source
-from semsynth.data.understood import choose_for_sheet, class_table
 
 FEW, MANY = 300, 1000
 MOST_BYTES = 300  # for one more image, at the peak

@@ -13,8 +13,8 @@ from raw_folders import COLORS, LAYOUTS, Made, left_out, notes, opened
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.source import Source
 from semsynth.data.sources import open_source
-from semsynth.data.sources.base import Source
 
 
 def test_black_and_white_masks(tmp_path: Path) -> None:

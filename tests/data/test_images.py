@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from semsynth.core.errors import UserError
-from semsynth.data.images import read_rgb, read_size
+from semsynth.data.image_files.images import read_rgb, read_size
+from semsynth.data.image_files.masks import ids_from_image, read_ids, read_mask
 from semsynth.data.labels import LabelSet
-from semsynth.data.masks import ids_from_image, read_ids, read_mask
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 GREY = np.random.default_rng(1).integers(0, 256, (6, 10), np.uint8)

@@ -15,16 +15,16 @@ from PIL import Image
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.label_files import (
+from semsynth.data.label_files.files import (
     LabelFile,
     find_label_file,
     label_file,
     labels_of_ids,
     read_label_file,
 )
+from semsynth.data.label_files.unnamed import suggestion
 from semsynth.data.labels import Color
-from semsynth.data.prepare import prepare
-from semsynth.data.unnamed_labels import suggestion
+from semsynth.data.prepare.run import prepare
 
 NAMES = {0: "other", 1: "road", 2: "sky", 3: "car"}
 COLORS: dict[int, Color] = {0: (0, 0, 0), 1: (128, 64, 128), 2: (70, 130, 180), 3: (0, 0, 142)}

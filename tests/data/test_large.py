@@ -17,7 +17,7 @@ from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import ALL_KINDS, KINDS
 from semsynth.data.large import plan_large
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.data.resize import content_box, fit, larger_box, paper_fit
 from semsynth.data.writer import PreparedWriter
 

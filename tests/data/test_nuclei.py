@@ -13,8 +13,8 @@ from cut_sets import SIDE, run, save, source_of, texture
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.fields import Borders, find_fields
 from semsynth.data.sources import open_source
-from semsynth.data.sources.fields import Borders, find_fields
 from semsynth.data.sources.nuclei import KINDS, draw, kind_of
 
 

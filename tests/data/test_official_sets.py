@@ -13,8 +13,8 @@ from PIL import Image
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.edges import instance_edges
-from semsynth.data.prepare import prepare
+from semsynth.data.instances import instance_edges
+from semsynth.data.prepare.run import prepare
 from semsynth.data.resize import paper_fit
 from semsynth.data.sources.celebamask import MAPPING, PARTS
 

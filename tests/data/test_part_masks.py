@@ -7,8 +7,8 @@ import pytest
 from raw_folders import Made, left_out, opened, stems
 
 from semsynth.core.errors import UserError
-from semsynth.data.sources.drawing import OVERLAP
-from semsynth.data.sources.names import class_words
+from semsynth.data.annotations.drawing import OVERLAP
+from semsynth.data.raw.names import class_words
 
 NAMES = {1: "road", 2: "sky", 5: "car"}
 

@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from semsynth.core.errors import UserError
-from semsynth.data import pool
 from semsynth.data.config import PrepareConfig
-from semsynth.data.duplicates import near_duplicates, perceptual_hash
-from semsynth.data.prepare import prepare
-from semsynth.data.sources.base import split_by_group
+from semsynth.data.prepare import pool
+from semsynth.data.prepare.duplicates import near_duplicates, perceptual_hash
+from semsynth.data.prepare.run import prepare
+from semsynth.data.raw.source import split_by_group
+from semsynth.data.raw.splits import group_of
 from semsynth.data.sources.sidewalk import COLORS, split_of_row
-from semsynth.data.sources.splits import group_of
 from semsynth.data.writer import PreparedWriter
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]

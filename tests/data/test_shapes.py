@@ -12,10 +12,8 @@ from annotation_exports import pack, runs
 from PIL import Image, ImageDraw
 
 from semsynth.core.errors import UserError
-from semsynth.data.labels import Array
-from semsynth.data.sources.drawing import CLIPPED, EMPTY, OUTSIDE, Drawing, Drawn
-from semsynth.data.sources.labelstudio import decode_brush
-from semsynth.data.sources.shapes import (
+from semsynth.data.annotations.drawing import CLIPPED, EMPTY, OUTSIDE, Drawing, Drawn
+from semsynth.data.annotations.shapes import (
     Bitmap,
     Ellipse,
     Figure,
@@ -25,6 +23,8 @@ from semsynth.data.sources.shapes import (
     coco_counts,
     points_of,
 )
+from semsynth.data.labels import Array
+from semsynth.data.sources.labelstudio import decode_brush
 
 HEIGHT, WIDTH = 53, 71
 

@@ -16,8 +16,8 @@ from semsynth.data import loader
 from semsynth.data.augment import ImageAugmentation, augment_sample, is_cropped
 from semsynth.data.content import ALL_KINDS, KINDS
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.edges import instance_edges
 from semsynth.data.image_info import ImageInfo
+from semsynth.data.instances import instance_edges
 from semsynth.data.labels import LabelSet
 from semsynth.data.large import blur_note, kinds_read, without_enlarging
 from semsynth.data.loader import LoaderConfig, TrainingDataset, TrainingSample

@@ -8,8 +8,8 @@ import pytest
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.prepare.sizes import plan_size, size_notes
 from semsynth.data.resize import content_box
-from semsynth.data.sizes import plan_size, size_notes
 
 OWN = {"source": "folder", "data": Path("raw")}
 

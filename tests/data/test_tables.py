@@ -16,8 +16,8 @@ from PIL import Image
 from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.sources.tree import FileTree
-from semsynth.data.tables import encoded, find_columns, table_kind, unpacked_table
+from semsynth.data.prepare.tables import encoded, find_columns, table_kind, unpacked_table
+from semsynth.data.raw.tree import FileTree
 
 
 def png(pixels: np.ndarray) -> bytes:

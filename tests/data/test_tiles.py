@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from semsynth.core.errors import UserError
-from semsynth.data import images
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.image_files import images
+from semsynth.data.prepare.run import prepare
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_wrong_flags(flags: dict[str, Any], line: str) -> None:
 def test_instances_of_a_tile_fit_into_16_bits(
     raw: Any, large: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from semsynth.data.sources import tiles
+    from semsynth.data.raw import tiles
 
     monkeypatch.setattr(tiles, "_MAX_OBJECT", 300)
     for path in (raw.root / "masks").iterdir():

@@ -14,8 +14,8 @@ from PIL import Image
 from semsynth.cli import main
 from semsynth.data.image_info import ImageInfo
 from semsynth.data.labels import LabelSet
+from semsynth.data.prepare.understood import choose_for_sheet, class_table, overlay_sheet
 from semsynth.data.records import ImageRecord
-from semsynth.data.understood import choose_for_sheet, class_table, overlay_sheet
 
 LABELS = LabelSet.from_names({0: "nothing", 1: "road", 2: "car"}, ignore_id=0)
 

@@ -15,9 +15,9 @@ import pytest
 
 from semsynth.core.distributed.run_lock import exclusive
 from semsynth.core.errors import UserError
-from semsynth.data import update
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare import update
+from semsynth.data.prepare.run import prepare
 from semsynth.data.writer import PreparedWriter
 
 Blocks = tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]

@@ -284,7 +284,7 @@ def test_the_same_photographs_at_another_size_are_known_by_their_files(tmp_path:
     import cv2
 
     from semsynth.data.config import PrepareConfig
-    from semsynth.data.prepare import prepare
+    from semsynth.data.prepare.run import prepare
     from semsynth.evaluation.inputs.image_set import PreparedImages
 
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from semsynth.cli.cluster import submit
 from semsynth.cli.cluster.submit import SubmitConfig, script
 from semsynth.core.errors import UserError
 from semsynth.core.tables import csv_text
-from semsynth.data.duplicates import Duplicates
+from semsynth.data.prepare.duplicates import Duplicates
 from semsynth.evaluation.report.per_image import ImageScores, write_per_image
 
 WORDS = (

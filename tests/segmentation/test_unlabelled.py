@@ -17,7 +17,7 @@ import tifffile
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.data.resize import fit
 from semsynth.segmentation import unlabelled as module
 from semsynth.segmentation.seen import SeenImages

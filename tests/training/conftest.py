@@ -14,7 +14,7 @@ import yaml
 from jobs import Jobs
 
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.training.recipe import TrainConfig
 
 SIDE = 16

@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 
 from semsynth.core.errors import UserError
-from semsynth.data.channels import PixelForm
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports import export_dataset
-from semsynth.data.prepare import prepare
+from semsynth.data.image_files.channels import PixelForm
+from semsynth.data.prepare.run import prepare
 from semsynth.models.codecs.codec import denormalize_images, make_codec, normalize_images
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines.convert.export import check_official

@@ -14,7 +14,7 @@ import torch
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.names import from_official, to_official

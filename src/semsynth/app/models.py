@@ -13,11 +13,10 @@ import numpy.typing as npt
 from semsynth.app.label_view import unlabelled_id
 from semsynth.app.uploads import scaled
 from semsynth.core.errors import UserError
-from semsynth.data.edges import instance_edges
-from semsynth.data.label_files import read_label_file
+from semsynth.data.image_files.masks import read_ids
+from semsynth.data.instances import instance_edges, objects_of
+from semsynth.data.label_files.files import read_label_file
 from semsynth.data.labels import MAX_ID, Array, LabelSet
-from semsynth.data.masks import read_ids
-from semsynth.data.objects import objects_of
 from semsynth.diffusion.config import (
     EVALUATIONS,
     FEW_STEP,

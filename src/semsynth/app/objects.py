@@ -24,8 +24,8 @@ from semsynth.augmentation.edits.survey import ImageSurvey, Piece, Surveyor
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger
 from semsynth.core.sequences import evenly
-from semsynth.data.channels import as_rgb
 from semsynth.data.content import digest_bytes
+from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
 

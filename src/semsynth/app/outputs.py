@@ -12,7 +12,7 @@ from semsynth.app.library import Item, Library
 from semsynth.app.refused import Refused
 from semsynth.app.results import Result, ResultStore
 from semsynth.core.version import __version__
-from semsynth.data.understood import yaml_of
+from semsynth.data.prepare.understood import yaml_of
 from semsynth.data.writer import encode_image
 from semsynth.pipelines.formats.provenance import training_origin
 

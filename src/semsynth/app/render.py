@@ -26,7 +26,7 @@ from semsynth.app.transplants import (
 from semsynth.app.uploads import scaled, scaled_image
 from semsynth.augmentation.edits.survey import Bools
 from semsynth.core.config import Config
-from semsynth.data.channels import as_rgb
+from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
 from semsynth.diffusion.config import (

@@ -26,7 +26,7 @@ from semsynth.app.save import Pair
 from semsynth.app.uploads import read_mask
 from semsynth.core.config import Config, parse
 from semsynth.core.errors import abbreviate
-from semsynth.data.channels import as_rgb
+from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
 from semsynth.pipelines.formats.provenance import joint_licence

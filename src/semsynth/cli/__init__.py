@@ -41,7 +41,7 @@ VERBS: dict[str, Verb] = {
     "prepare": Verb(
         "turn images and masks into a prepared data set",
         config="semsynth.data.config:PrepareConfig",
-        function="semsynth.data.prepare:prepare_and_summarize",
+        function="semsynth.data.prepare.run:prepare_and_summarize",
     ),
     "plan": Verb(
         "estimate what a recipe takes: memory, batch that fits, hours, disk",

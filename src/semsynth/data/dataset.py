@@ -26,12 +26,12 @@ from semsynth.core.config import parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import unreadable
 from semsynth.core.logging import logger
-from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, LARGE_KINDS, FileDigests
-from semsynth.data.edges import instance_edges
+from semsynth.data.image_files.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.image_info import ImageInfo, file_path
 from semsynth.data.info import FORMAT, INFO, DatasetInfo, check_names, read_info
+from semsynth.data.instances import instance_edges
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.records import PreparedFormat
 from semsynth.data.resize import Box, Size, inside_box, larger_box, larger_size
@@ -309,7 +309,7 @@ class PreparedDataset:
             logger.info(f"{self.root}: {note}")
 
     def read_rgb(self, split: str, stem: str) -> npt.NDArray[np.uint8]:
-        """Read what is shown of an image: (H, W, 3) uint8; see ``channels.as_rgb``."""
+        """Read what is shown of an image: (H, W, 3) uint8; see ``image_files.channels.as_rgb``."""
         pixels = self.read_image(split, stem)
         return pixels if self.pixels.is_rgb else as_rgb(pixels, self.pixels.bits)
 
@@ -337,7 +337,7 @@ class PreparedDataset:
         if pixels.ndim == 2:
             return pixels
         # Somebody saved it with a palette or in colours.
-        from semsynth.data.masks import read_mask
+        from semsynth.data.image_files.masks import read_mask
 
         path = self.path(kind, split, stem)
         return read_mask(path, self.labels, str(path))

@@ -16,7 +16,6 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_bytes
 from semsynth.core.paths import path_name
 from semsynth.core.strict import JsonReader, json_pieces, parse_json
-from semsynth.data.channels import PixelForm
 from semsynth.data.config import ResizeRule
 from semsynth.data.content import (
     KINDS,
@@ -25,6 +24,7 @@ from semsynth.data.content import (
     json_object,
     json_of,
 )
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.image_info import ImageFormat, ImageInfo, SplitImages, Stems
 
 FORMAT = 1

@@ -23,7 +23,7 @@ from semsynth.data.augment import (
     is_cropped,
 )
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.edges import instance_edges
+from semsynth.data.instances import instance_edges
 from semsynth.data.labels import Array
 from semsynth.data.large import images_with_copies
 

@@ -17,9 +17,9 @@ from semsynth.core.on_disk import DiskDict
 from semsynth.core.paths import path_name
 from semsynth.core.present import each_name_in
 from semsynth.core.sealed import is_whole, sealed
-from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.config import ResizeRule
 from semsynth.data.content import ALL_KINDS
+from semsynth.data.image_files.channels import RGB, PixelForm
 from semsynth.data.image_info import ImageFormat, ImageInfo, SplitImages, Stems, file_path
 from semsynth.data.info import FORMAT, INFO, DatasetInfo, SplitInfo, info_pieces
 from semsynth.data.labels import LabelSet

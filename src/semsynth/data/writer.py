@@ -18,11 +18,11 @@ from semsynth.core.files import named, names_in, read_bytes, write_bytes
 from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
 from semsynth.core.sealed import is_whole, sealed
-from semsynth.data.channels import encode_tiff
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import ALL_KINDS, KINDS, digest_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
+from semsynth.data.image_files.channels import encode_tiff
 from semsynth.data.image_info import ImageFormat, ImageInfo, file_path, format_of
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array

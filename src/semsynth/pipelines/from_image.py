@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from semsynth.core.errors import UserError
-from semsynth.data.channels import PixelForm
-from semsynth.data.images import read_rgb, read_stored
+from semsynth.data.image_files.channels import PixelForm
+from semsynth.data.image_files.images import read_rgb, read_stored
 from semsynth.data.labels import Array
 from semsynth.diffusion.config import DiffusionConfig, check_strength
 from semsynth.diffusion.levels import Keep, Start, start_from

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from semsynth.core.config import plain_value
 from semsynth.core.errors import UserError
-from semsynth.data.labels import Array, LabelSet
-from semsynth.data.masks import (
+from semsynth.data.image_files.masks import (
     MasksAs,
     RawMask,
     decide_masks,
@@ -24,6 +23,7 @@ from semsynth.data.masks import (
     read_ids,
     stored_numbers,
 )
+from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.sampling import OnStep
 from semsynth.pipelines.synthesizer import Interrupted
 

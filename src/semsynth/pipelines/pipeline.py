@@ -23,9 +23,9 @@ from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_folder, read_bytes, require_space, sha256_file
 from semsynth.core.logging import warn_once
-from semsynth.data.edges import instance_edges
+from semsynth.data.image_files.masks import MasksAs
+from semsynth.data.instances import instance_edges
 from semsynth.data.labels import Array, LabelSet
-from semsynth.data.masks import MasksAs
 from semsynth.diffusion.config import (
     DEFAULT_STRENGTH,
     DiffusionConfig,

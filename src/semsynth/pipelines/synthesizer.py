@@ -28,7 +28,7 @@ from semsynth.core.devices import (
 )
 from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
-from semsynth.data.channels import PixelForm
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide, guide_reference

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from semsynth.core.logging import progress
 from semsynth.core.rng import numpy_rng
-from semsynth.data.objects import objects_of
+from semsynth.data.instances import objects_of
 from semsynth.segmentation.loader import (
     IGNORE_INDEX,
     Array,

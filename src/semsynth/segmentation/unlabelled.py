@@ -18,8 +18,8 @@ import numpy.typing as npt
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress, progress_bar
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.duplicates import TOLD_BITS, near_duplicates, perceptual_hash
 from semsynth.data.info import INFO
+from semsynth.data.prepare.duplicates import TOLD_BITS, near_duplicates, perceptual_hash
 from semsynth.data.records import read_records
 from semsynth.data.resize import inside_box
 from semsynth.segmentation.loader import CACHE_BYTES

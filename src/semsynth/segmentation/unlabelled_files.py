@@ -16,19 +16,19 @@ import numpy.typing as npt
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes, walk
-from semsynth.data.channels import as_rgb
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import digest_bytes
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_facts import Exif, ImageFacts
-from semsynth.data.images import Window, read_facts, read_rgb
-from semsynth.data.kept import kept_pixels, stored_pixels
+from semsynth.data.image_files.channels import as_rgb
+from semsynth.data.image_files.facts import Exif, ImageFacts
+from semsynth.data.image_files.images import Window, read_facts, read_rgb
+from semsynth.data.image_files.kept import kept_pixels, stored_pixels
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.manifest import is_made
+from semsynth.data.raw.files import EXTENSIONS
+from semsynth.data.raw.tiles import spread
 from semsynth.data.records import TILE, read_records
 from semsynth.data.resize import Box, Size, content_box, fit, paper_fit
-from semsynth.data.sources.files import EXTENSIONS
-from semsynth.data.sources.tiles import spread
 
 Image = npt.NDArray[np.uint8]
 # A mask has few values, and most of its pixels have that of their neighbour.

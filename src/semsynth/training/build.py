@@ -21,8 +21,8 @@ from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
 from semsynth.data.augment import ImageAugmentation
-from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.large import blur_note, kinds_read
 from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss

@@ -20,9 +20,9 @@ from semsynth.core.files import link_or_copy, read_json, to_disk, write_json
 from semsynth.core.logging import logger, progress
 from semsynth.core.rng import derive_seed
 from semsynth.core.sequences import evenly
-from semsynth.data.channels import as_rgb
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.evaluation.judges import Judge, open_judges
 from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance

@@ -14,8 +14,8 @@ from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed, torch_generator
 from semsynth.core.sequences import evenly
-from semsynth.data.channels import as_rgb
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.loader import Batch, Latents, loadable
 from semsynth.data.writer import encode_image

@@ -20,9 +20,9 @@ from semsynth.augmentation.edits.run import edit, read_ious
 from semsynth.cli import main
 from semsynth.core.errors import UserError
 from semsynth.core.sealed import sealed
-from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports.collect import collect
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 

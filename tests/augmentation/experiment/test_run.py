@@ -22,7 +22,7 @@ from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.training import loop
 
 RECIPE = (

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsynth.data.channels import RGB, PixelForm
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import RGB, PixelForm
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from semsynth.core.errors import UserError
-from semsynth.data.channels import PixelForm
 from semsynth.data.content import digest_bytes
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
 from semsynth.pipelines.formats.model_file import ModelFile, build_network, save_model_file

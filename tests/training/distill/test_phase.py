@@ -19,7 +19,7 @@ from PIL import Image
 
 from semsynth.core.errors import REQUEUE_STATUS, UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.prepare import prepare
+from semsynth.data.prepare.run import prepare
 from semsynth.models.lite2 import PACKAGE
 from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.training import loop

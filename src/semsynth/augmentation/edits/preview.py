@@ -18,7 +18,7 @@ from semsynth.augmentation.edits.kinds import region
 from semsynth.augmentation.edits.pair import Pair
 from semsynth.core.files import read_json, write_bytes
 from semsynth.core.outputs import MARKER, Output
-from semsynth.data.channels import PixelForm, as_rgb
+from semsynth.data.image_files.channels import PixelForm, as_rgb
 from semsynth.data.labels import Array, LabelSet
 
 _KIND, _SHEET, _SHOWN = "preview of edits", "edits.png", 12

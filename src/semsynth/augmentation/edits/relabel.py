@@ -11,7 +11,7 @@ from semsynth.augmentation.edits.kinds import Edited, Refused, as_box, box_of
 from semsynth.augmentation.edits.pair import Pair, grown, recolored
 from semsynth.augmentation.edits.scene import Floats, Scene
 from semsynth.augmentation.edits.survey import LEAST, Bools, Piece, pieces_of
-from semsynth.data.edges import instance_edges
+from semsynth.data.instances import instance_edges
 from semsynth.data.labels import Array
 from semsynth.data.resize import fit
 

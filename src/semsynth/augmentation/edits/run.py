@@ -25,7 +25,7 @@ from semsynth.core.sealed import SEAL, is_whole, sealed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import EDITS, read_manifest
-from semsynth.data.pool import run_all
+from semsynth.data.prepare.pool import run_all
 from semsynth.data.records import ImageRecord, PreparedFormat
 from semsynth.data.writer import (
     PreparedSample,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.instances import objects_of
 from semsynth.data.labels import Array
-from semsynth.data.objects import objects_of
 from semsynth.data.resize import inside_box
 
 Bools = npt.NDArray[np.bool_]

@@ -175,7 +175,7 @@ def _stages(start: _Start) -> list[Stage]:
 
 def _prepare(demo: Demo, kind: str) -> None:
     from semsynth.data.config import PrepareConfig
-    from semsynth.data.prepare import prepare
+    from semsynth.data.prepare.run import prepare
 
     prepare(PrepareConfig(path=EXAMPLES_FOLDER / kind, output=demo.folder("prepared")))
 

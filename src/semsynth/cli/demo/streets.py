@@ -79,7 +79,7 @@ def run_streets(config: DemoConfig) -> dict[str, Any]:
 
 def _prepare(demo: Demo) -> None:
     from semsynth.data.config import PrepareConfig
-    from semsynth.data.prepare import prepare
+    from semsynth.data.prepare.run import prepare
     from semsynth.training.recipe import load_recipe
 
     recipe = load_recipe(demo.config.recipe)

@@ -1,8 +1,8 @@
 """Where raw images come from: one small file for each data set, and the table of them.
 
 A source is a module with a function ``open_source(config)`` that checks what is cheap to check
-(the folder, the pairs, the headers) and returns a ``base.Source``. To add one, write the module,
-add a line to ``SOURCES`` and a name to ``config.PublishedName`` or ``SourceName``.
+(the folder, the pairs, the headers) and returns a ``raw.source.Source``. To add one, write the
+module, add a line to ``SOURCES`` and a name to ``config.PublishedName`` or ``SourceName``.
 
 The module of a layout (one of ``LAYOUTS``) has two functions instead. ``recognise(tree)`` returns
 what it knows the layout by ("JPEGImages/ and SegmentationClass/"), or None; it looks at names, and
@@ -17,11 +17,11 @@ from importlib import import_module
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import DEFAULTS, LAYOUTS, PrepareConfig
-from semsynth.data.images import allow_pixels
+from semsynth.data.image_files.images import allow_pixels
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Source
-from semsynth.data.sources.tiles import TiledSource
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.raw.source import Source
+from semsynth.data.raw.tiles import TiledSource
+from semsynth.data.raw.tree import FileTree
 
 # Modules by the names of --source; only the one that is used is imported.
 SOURCES = {

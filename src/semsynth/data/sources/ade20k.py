@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import BLACK, Color, Label, LabelSet, distinct_colors
-from semsynth.data.sources.base import Record
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.published import list_images, pair_up, require_folder
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.published import list_images, pair_up, require_folder
+from semsynth.data.raw.source import Record
 
 NAMES = """
     wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,

@@ -19,14 +19,14 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
-from semsynth.data.images import read_size
+from semsynth.data.image_files.images import read_size
+from semsynth.data.image_files.masks import MaskDecision, mask_ids, open_mask
 from semsynth.data.labels import Array, Color, LabelSet
-from semsynth.data.masks import MaskDecision, mask_ids, open_mask
-from semsynth.data.sources.base import Layout, Record
-from semsynth.data.sources.files import Pair, PairSource
-from semsynth.data.sources.published import list_images, pair_up, require_folder
-from semsynth.data.sources.tiles import TiledSource
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.raw.files import Pair, PairSource
+from semsynth.data.raw.published import list_images, pair_up, require_folder
+from semsynth.data.raw.source import Layout, Record
+from semsynth.data.raw.tiles import TiledSource
+from semsynth.data.raw.tree import FileTree
 
 NAMES = ("unlabelled", "building", "land", "road", "vegetation", "water")
 # Of the published masks, also in classes.json; ids count from 0 in the order of the names.
@@ -58,7 +58,7 @@ _FLAT = re.compile(r"(?P<tile>tile\d+)_\d+", re.I)
 
 @dataclass(frozen=True)
 class TownMask:
-    """The mask of an image, in colours or ids: a ``files.DrawnMask``.
+    """The mask of an image, in colours or ids: a ``raw.files.DrawnMask``.
 
     Attributes:
         path: of the file.

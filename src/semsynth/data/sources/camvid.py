@@ -10,9 +10,9 @@ from __future__ import annotations
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Record
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.published import list_images, pair_up, require_folder
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.published import list_images, pair_up, require_folder
+from semsynth.data.raw.source import Record
 
 LABELS = LabelSet.from_names(
     {

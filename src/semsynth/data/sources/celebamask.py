@@ -21,13 +21,13 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_text
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
-from semsynth.data.images import read_rgb
-from semsynth.data.label_files import LabelFile
+from semsynth.data.image_files.images import read_rgb
+from semsynth.data.image_files.masks import read_ids
+from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Array, Color, LabelSet
-from semsynth.data.masks import read_ids
-from semsynth.data.sources.base import Layout, Reading, Record, Sample
-from semsynth.data.sources.published import list_images, pair_up, require_folder
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.raw.published import list_images, pair_up, require_folder
+from semsynth.data.raw.source import Layout, Reading, Record, Sample
+from semsynth.data.raw.tree import FileTree
 
 # In the order of the ids: the part's name in file names, our name, the published colour.
 PARTS: tuple[tuple[str, str, Color], ...] = (

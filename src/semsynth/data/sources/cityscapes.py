@@ -15,9 +15,9 @@ import numpy as np
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Record, Sample
-from semsynth.data.sources.files import Pair, PairSource
-from semsynth.data.sources.published import list_images, pair_up, require_folder
+from semsynth.data.raw.files import Pair, PairSource
+from semsynth.data.raw.published import list_images, pair_up, require_folder
+from semsynth.data.raw.source import Record, Sample
 
 # id: (name, published colour; None if another label has the same).
 CLASSES: dict[int, tuple[str, tuple[int, int, int] | None]] = {

@@ -19,9 +19,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress, progress_bar
 from semsynth.core.strict import parse_json
-from semsynth.data.config import PrepareConfig
-from semsynth.data.labels import Color
-from semsynth.data.sources.annotated import (
+from semsynth.data.annotations.annotated import (
     NO_SHAPES,
     SMALL_MEMORY,
     Images,
@@ -33,13 +31,15 @@ from semsynth.data.sources.annotated import (
     size_of,
     split_of_file,
 )
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, Classes, classes_of
-from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn, SegmentMap
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.json_forms import annotation_files, json_form
-from semsynth.data.sources.shapes import Polygon, Runs, Shape, Size, check_counts, coco_counts
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.annotations.categories import Category, Classes, classes_of
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn, SegmentMap
+from semsynth.data.annotations.json_forms import annotation_files, json_form
+from semsynth.data.annotations.shapes import Polygon, Runs, Shape, Size, check_counts, coco_counts
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import Color
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 
 BOX_ALONE = "annotation without a mask (a box alone): left out"
 ORDER = "shapes are drawn in the order of the file: of two that overlap, the later one counts"

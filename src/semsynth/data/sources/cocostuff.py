@@ -12,9 +12,9 @@ from pathlib import Path
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import BLACK, Label, LabelSet, distinct_colors
-from semsynth.data.sources.base import Record
-from semsynth.data.sources.files import Pair, PairSource
-from semsynth.data.sources.published import list_images, pair_up, require_folder
+from semsynth.data.raw.files import Pair, PairSource
+from semsynth.data.raw.published import list_images, pair_up, require_folder
+from semsynth.data.raw.source import Record
 
 # In the order of their ids; the first 91 are things.
 NAMES = """

@@ -22,9 +22,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_bytes
 from semsynth.core.logging import progress_bar
 from semsynth.core.strict import decode_text
-from semsynth.data.config import PrepareConfig
-from semsynth.data.labels import Color
-from semsynth.data.sources.annotated import (
+from semsynth.data.annotations.annotated import (
     NO_SHAPES,
     SMALL_MEMORY,
     Images,
@@ -35,12 +33,9 @@ from semsynth.data.sources.annotated import (
     require_memory,
     size_of,
 )
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, classes_of
-from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.names import split_of
-from semsynth.data.sources.shapes import (
+from semsynth.data.annotations.categories import Category, classes_of
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.shapes import (
     Ellipse,
     Polygon,
     Runs,
@@ -48,7 +43,12 @@ from semsynth.data.sources.shapes import (
     check_counts,
     points_of,
 )
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import Color
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.names import split_of
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 
 _HEAD = 1 << 16
 _CHUNK = 1 << 20

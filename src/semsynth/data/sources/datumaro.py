@@ -14,9 +14,7 @@ from typing import Any
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
-from semsynth.data.config import PrepareConfig
-from semsynth.data.labels import Color
-from semsynth.data.sources.annotated import (
+from semsynth.data.annotations.annotated import (
     NO_SHAPES,
     Images,
     Item,
@@ -27,14 +25,16 @@ from semsynth.data.sources.annotated import (
     size_of,
     split_of_file,
 )
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, Classes, classes_of
+from semsynth.data.annotations.categories import Category, Classes, classes_of
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.json_forms import annotation_files
+from semsynth.data.annotations.shapes import Ellipse, Polygon, Shape, Size, points_of
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import Color
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 from semsynth.data.sources.coco import coco_shape, small
-from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.json_forms import annotation_files
-from semsynth.data.sources.shapes import Ellipse, Polygon, Shape, Size, points_of
-from semsynth.data.sources.tree import FileTree
 
 
 def recognise(tree: FileTree) -> str | None:

@@ -11,18 +11,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from semsynth.core.errors import UserError
+from semsynth.data.annotations.json_forms import annotation_files
 from semsynth.data.config import PrepareConfig
+from semsynth.data.pairing.arrange import Arranged, arrange, source_of
+from semsynth.data.pairing.found_labels import find_labels
+from semsynth.data.pairing.mask_choice import candidates_of, folder_of
+from semsynth.data.pairing.sides import Sides, sides_of
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.splits import read_split_lists
+from semsynth.data.raw.tree import FileTree
 from semsynth.data.sources import mapillary, voc
-from semsynth.data.sources.arrange import Arranged, arrange, source_of
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.found_labels import find_labels
-from semsynth.data.sources.json_forms import annotation_files
 from semsynth.data.sources.known_sets import with_known_labels
-from semsynth.data.sources.mask_choice import candidates_of, folder_of
 from semsynth.data.sources.part_masks import find_parts, open_parts
-from semsynth.data.sources.sides import Sides, sides_of
-from semsynth.data.sources.splits import read_split_lists
-from semsynth.data.sources.tree import FileTree
 
 
 def recognise(tree: FileTree) -> str | None:

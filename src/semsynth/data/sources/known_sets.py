@@ -9,11 +9,11 @@ from importlib import import_module
 
 import numpy as np
 
-from semsynth.data.images import read_size
+from semsynth.data.image_files.images import read_size
+from semsynth.data.image_files.masks import open_mask, stored_numbers
 from semsynth.data.labels import LabelSet
-from semsynth.data.masks import open_mask, stored_numbers
-from semsynth.data.sources.arrange import Arranged
-from semsynth.data.sources.found_labels import FoundLabels
+from semsynth.data.pairing.arrange import Arranged
+from semsynth.data.pairing.found_labels import FoundLabels
 
 # How many maps of objects are looked at.
 _SAMPLE = 5

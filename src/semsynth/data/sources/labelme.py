@@ -20,8 +20,7 @@ from typing import Any, Literal
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
-from semsynth.data.config import PrepareConfig
-from semsynth.data.sources.annotated import (
+from semsynth.data.annotations.annotated import (
     Images,
     Item,
     Missing,
@@ -30,13 +29,14 @@ from semsynth.data.sources.annotated import (
     size_of,
     split_of_file,
 )
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, Classes, classes_of
-from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn
-from semsynth.data.sources.files import Pair, PairSource
-from semsynth.data.sources.json_forms import annotation_files
-from semsynth.data.sources.shapes import Bitmap, Figure, Polygon, Shape, points_of
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.annotations.categories import Category, Classes, classes_of
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.json_forms import annotation_files
+from semsynth.data.annotations.shapes import Bitmap, Figure, Polygon, Shape, points_of
+from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.files import Pair, PairSource
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 
 _DATA = "imageData"
 _FIGURES: dict[str, tuple[Literal["circle", "rectangle", "line", "point"], int]] = {

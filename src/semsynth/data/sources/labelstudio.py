@@ -22,8 +22,7 @@ import numpy.typing as npt
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
-from semsynth.data.config import PrepareConfig
-from semsynth.data.sources.annotated import (
+from semsynth.data.annotations.annotated import (
     Images,
     Item,
     Missing,
@@ -32,13 +31,14 @@ from semsynth.data.sources.annotated import (
     require_memory,
     size_of,
 )
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, Classes, classes_of
-from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn
-from semsynth.data.sources.files import EXTENSIONS, PairSource
-from semsynth.data.sources.json_forms import annotation_files
-from semsynth.data.sources.shapes import Bitmap, Ellipse, Patch, Polygon, Shape, Size, points_of
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.annotations.categories import Category, Classes, classes_of
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.json_forms import annotation_files
+from semsynth.data.annotations.shapes import Bitmap, Ellipse, Patch, Polygon, Shape, Size, points_of
+from semsynth.data.config import PrepareConfig
+from semsynth.data.raw.files import EXTENSIONS, PairSource
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 
 NOT_LABELLED = "task without an annotation"
 _BRUSH_FILE = re.compile(r"(?:.*/)?task-(\d+)-annotation-(\d+)-by-(.*)\.(png|npy)")

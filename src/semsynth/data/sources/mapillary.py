@@ -10,13 +10,13 @@ import re
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.label_files import read_label_file
-from semsynth.data.sources.arrange import arrange, source_of
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.found_labels import FoundLabels
-from semsynth.data.sources.sides import Sides, sides_of
-from semsynth.data.sources.splits import SplitLists
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.label_files.files import read_label_file
+from semsynth.data.pairing.arrange import arrange, source_of
+from semsynth.data.pairing.found_labels import FoundLabels
+from semsynth.data.pairing.sides import Sides, sides_of
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.splits import SplitLists
+from semsynth.data.raw.tree import FileTree
 
 _MASK = re.compile(r"(training|validation)/(v\d\.\d)/labels/")
 

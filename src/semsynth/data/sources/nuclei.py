@@ -24,18 +24,18 @@ import numpy as np
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_text
 from semsynth.core.logging import progress
+from semsynth.data.annotations.drawing import OVERLAP
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
-from semsynth.data.images import read_rgb, read_size
+from semsynth.data.image_files.images import read_rgb, read_size
 from semsynth.data.labels import Array, LabelSet
-from semsynth.data.sources.base import Layout, Record
-from semsynth.data.sources.drawing import OVERLAP
-from semsynth.data.sources.fields import Borders, find_fields
-from semsynth.data.sources.files import Pair, PairSource, read_objects
+from semsynth.data.raw.fields import Borders, find_fields
+from semsynth.data.raw.files import Pair, PairSource, read_objects
+from semsynth.data.raw.published import list_images, pair_up, require_folder
+from semsynth.data.raw.source import Layout, Record
+from semsynth.data.raw.tiles import TiledSource
+from semsynth.data.raw.tree import FileTree
 from semsynth.data.sources.part_masks import covered_pixels
-from semsynth.data.sources.published import list_images, pair_up, require_folder
-from semsynth.data.sources.tiles import TiledSource
-from semsynth.data.sources.tree import FileTree
 
 KINDS = ("fluorescence", "stained", "bright field")
 # The ids of background and nucleus are twice the number of the kind, and one more.
@@ -79,7 +79,7 @@ _COLOURED, _BRIGHT = 4, 100
 
 @dataclass(frozen=True)
 class Nuclei:
-    """The mask of an image: a ``files.DrawnMask``.
+    """The mask of an image: a ``raw.files.DrawnMask``.
 
     Attributes:
         where: its place for messages.

@@ -20,21 +20,21 @@ import numpy as np
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
+from semsynth.data.annotations.annotated import Item, open_annotated
+from semsynth.data.annotations.categories import Category, Classes, classes_of
+from semsynth.data.annotations.drawing import OVERLAP
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_facts import refuse_as_mask
+from semsynth.data.image_files.facts import refuse_as_mask
+from semsynth.data.image_files.masks import open_mask
 from semsynth.data.labels import Array
-from semsynth.data.masks import open_mask
-from semsynth.data.sources.annotated import Item, open_annotated
-from semsynth.data.sources.arrange import ALONE
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, Classes, classes_of
-from semsynth.data.sources.drawing import OVERLAP
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.mask_choice import Candidate, candidates_of, plain_pixels
-from semsynth.data.sources.names import NamedFile, class_words
-from semsynth.data.sources.sides import Sides
-from semsynth.data.sources.splits import SplitLists
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.pairing.arrange import ALONE
+from semsynth.data.pairing.mask_choice import Candidate, candidates_of, plain_pixels
+from semsynth.data.pairing.sides import Sides
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.names import NamedFile, class_words
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.splits import SplitLists
+from semsynth.data.raw.tree import FileTree
 
 OBJECT = "foreground"
 # Pixels of the smaller one that two classes may share (outlines that touch), and two objects.
@@ -51,7 +51,7 @@ _HASH = re.compile(r"(?=.*\d)[0-9a-f-]{8,}", re.I)
 
 @dataclass(frozen=True)
 class PartMasks:
-    """The mask of an image as black and white files, the largest first: a ``files.DrawnMask``.
+    """The mask of an image as black and white files, the largest first: a ``raw.files.DrawnMask``.
 
     Attributes:
         where: its place for messages.

@@ -17,9 +17,7 @@ from urllib.parse import unquote, urlsplit
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
-from semsynth.data.config import PrepareConfig
-from semsynth.data.labels import Color
-from semsynth.data.sources.annotated import (
+from semsynth.data.annotations.annotated import (
     Images,
     Item,
     Missing,
@@ -28,13 +26,15 @@ from semsynth.data.sources.annotated import (
     open_annotated,
     require_memory,
 )
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, Classes, classes_of
-from semsynth.data.sources.drawing import SegmentMap
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.json_forms import annotation_files
-from semsynth.data.sources.names import split_of
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.annotations.categories import Category, Classes, classes_of
+from semsynth.data.annotations.drawing import SegmentMap
+from semsynth.data.annotations.json_forms import annotation_files
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import Color
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.names import split_of
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 
 NOT_LABELLED = "sample without a label"
 # States of a label that somebody finished.

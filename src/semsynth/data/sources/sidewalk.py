@@ -18,13 +18,13 @@ from semsynth.core.files import read_bytes, read_json
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_bytes, digest_json
-from semsynth.data.images import image_notes, read_facts, read_rgb
-from semsynth.data.label_files import LabelFile
+from semsynth.data.image_files.images import image_notes, read_facts, read_rgb
+from semsynth.data.image_files.masks import decide_masks, mask_ids, open_mask
+from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Color, LabelSet
-from semsynth.data.masks import decide_masks, mask_ids, open_mask
-from semsynth.data.sources.base import Layout, Reading, Record, Sample
-from semsynth.data.sources.exif import exif_doubt, exif_of
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.raw.exif import exif_doubt, exif_of
+from semsynth.data.raw.source import Layout, Reading, Record, Sample
+from semsynth.data.raw.tree import FileTree
 
 REPO = "segments/sidewalk-semantic"
 IMAGE, MASK = "pixel_values", "label"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from semsynth.data.config import PrepareConfig
-from semsynth.data.label_files import LabelFile
+from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import LabelSet
-from semsynth.data.sources.base import Layout, Reading, Record, Sample
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.raw.source import Layout, Reading, Record, Sample
+from semsynth.data.raw.tree import FileTree
 from semsynth.streetscenes import LABELS as CLASSES
 from semsynth.streetscenes import render
 

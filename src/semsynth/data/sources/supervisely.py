@@ -19,9 +19,7 @@ from PIL import ImageColor
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
-from semsynth.data.config import PrepareConfig
-from semsynth.data.labels import Color
-from semsynth.data.sources.annotated import (
+from semsynth.data.annotations.annotated import (
     Images,
     Item,
     Missing,
@@ -29,14 +27,16 @@ from semsynth.data.sources.annotated import (
     open_annotated,
     size_of,
 )
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, Classes, classes_of
-from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.json_forms import annotation_files
-from semsynth.data.sources.names import split_of
-from semsynth.data.sources.shapes import Bitmap, Polygon, Shape, points_of
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.annotations.categories import Category, Classes, classes_of
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.json_forms import annotation_files
+from semsynth.data.annotations.shapes import Bitmap, Polygon, Shape, points_of
+from semsynth.data.config import PrepareConfig
+from semsynth.data.labels import Color
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.names import split_of
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 
 META = "meta.json"
 # A compressed bitmap may grow so much: an image of more pixels than Pillow reads safely.

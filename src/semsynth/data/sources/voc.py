@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.sources.arrange import arrange, source_of
-from semsynth.data.sources.files import PairSource
-from semsynth.data.sources.found_labels import find_labels, voc_labels
-from semsynth.data.sources.sides import sides_of
-from semsynth.data.sources.splits import read_split_lists
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.pairing.arrange import arrange, source_of
+from semsynth.data.pairing.found_labels import find_labels, voc_labels
+from semsynth.data.pairing.sides import sides_of
+from semsynth.data.raw.files import PairSource
+from semsynth.data.raw.splits import read_split_lists
+from semsynth.data.raw.tree import FileTree
 
 _FOLDERS = ("JPEGImages", "SegmentationClass")
 

@@ -21,16 +21,16 @@ from semsynth.core.config import read_yaml
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_text
 from semsynth.core.logging import progress
+from semsynth.data.annotations.annotated import Images, Item, facts_of, open_annotated
+from semsynth.data.annotations.categories import Category, classes_of
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.shapes import Points, Polygon
 from semsynth.data.config import PrepareConfig
-from semsynth.data.label_files import find_label_file, label_file, read_label_file
-from semsynth.data.sources.annotated import Images, Item, facts_of, open_annotated
-from semsynth.data.sources.base import Layout
-from semsynth.data.sources.categories import Category, classes_of
-from semsynth.data.sources.drawing import TOO_FEW, Drawing, Drawn
-from semsynth.data.sources.files import EXTENSIONS, PairSource
-from semsynth.data.sources.names import split_of
-from semsynth.data.sources.shapes import Points, Polygon
-from semsynth.data.sources.tree import FileTree
+from semsynth.data.label_files.files import find_label_file, label_file, read_label_file
+from semsynth.data.raw.files import EXTENSIONS, PairSource
+from semsynth.data.raw.names import split_of
+from semsynth.data.raw.source import Layout
+from semsynth.data.raw.tree import FileTree
 
 NO_FILE = "image without a text file of shapes"
 BOX_ALONE = "line of a box: has no area of its own, left out"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from semsynth.core.errors import UserError
 from semsynth.core.packed import NameDict, Names
-from semsynth.data.sources.files import EXTENSIONS
-from semsynth.data.sources.tree import SYSTEM_NAMES
+from semsynth.data.raw.files import EXTENSIONS
+from semsynth.data.raw.tree import SYSTEM_NAMES
 
 
 class Files(Mapping[str, Path]):

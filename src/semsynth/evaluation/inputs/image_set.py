@@ -18,9 +18,9 @@ from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_facts import ImageFacts
+from semsynth.data.image_files.facts import ImageFacts
+from semsynth.data.image_files.images import image_notes, read_rgb, read_whole_facts
 from semsynth.data.image_info import ImageInfo
-from semsynth.data.images import image_notes, read_rgb, read_whole_facts
 from semsynth.data.records import TILE, each_record
 from semsynth.data.resize import Box, Size
 

@@ -14,7 +14,7 @@ from semsynth.core.logging import logger
 from semsynth.core.outputs import MARKER
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
-from semsynth.data.label_files import find_label_file, label_file, read_label_file
+from semsynth.data.label_files.files import find_label_file, label_file, read_label_file
 from semsynth.data.labels import LabelSet, check_same_labels
 from semsynth.data.manifest import made_from_image, read_manifest
 from semsynth.evaluation.config import EvaluateConfig

@@ -12,10 +12,8 @@ from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.images import read_facts
-from semsynth.data.label_files import LabelFile
-from semsynth.data.labels import Array, LabelSet
-from semsynth.data.masks import (
+from semsynth.data.image_files.images import read_facts
+from semsynth.data.image_files.masks import (
     MaskDecision,
     MasksAs,
     decide_masks,
@@ -23,6 +21,8 @@ from semsynth.data.masks import (
     open_mask,
     unread_mask,
 )
+from semsynth.data.label_files.files import LabelFile
+from semsynth.data.labels import Array, LabelSet
 from semsynth.data.resize import Box, Size
 from semsynth.evaluation.inputs.folders import image_files
 

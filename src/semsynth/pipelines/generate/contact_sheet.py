@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from semsynth.core.logging import logger
-from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.sample_store import SampleSpec, SampleStore, spread
 

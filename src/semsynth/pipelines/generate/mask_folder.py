@@ -11,14 +11,14 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
 from semsynth.core.paths import path_name
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.images import read_facts
+from semsynth.data.image_files.images import read_facts
+from semsynth.data.image_files.masks import MasksAs, decide_masks, mask_ids, open_mask, unread_mask
 from semsynth.data.info import INFO
 from semsynth.data.labels import LabelSet
-from semsynth.data.masks import MasksAs, decide_masks, mask_ids, open_mask, unread_mask
+from semsynth.data.prepare.sizes import size_notes
+from semsynth.data.raw.published import list_images
 from semsynth.data.records import PreparedFormat
 from semsynth.data.resize import Size, content_box, fit
-from semsynth.data.sizes import size_notes
-from semsynth.data.sources.published import list_images
 from semsynth.data.writer import PreparedWriter
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_bytes
 from semsynth.core.logging import progress
-from semsynth.data.channels import PixelForm
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.sample_store import SampleSpec
 

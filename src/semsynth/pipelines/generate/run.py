@@ -13,8 +13,8 @@ from semsynth.core.files import require_space, write_bytes
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output
 from semsynth.core.sequences import chunks
-from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.formats.provenance import training_origin

@@ -17,9 +17,9 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes, write_once, write_text
 from semsynth.core.outputs import Output
 from semsynth.core.rng import derive_seed
-from semsynth.data.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.config import ResizeMode
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import PixelForm, as_rgb, decode_image
 from semsynth.data.image_info import ImageInfo
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
