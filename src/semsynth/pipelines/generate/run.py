@@ -17,7 +17,7 @@ from semsynth.data.channels import PixelForm
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.pipelines.formats.provenance import training_origin
+from semsynth.pipelines.formats.model_file import training_origin
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import CONTACT_SHEET, sheet_of_samples
 from semsynth.pipelines.generate.labels import (
