@@ -15,7 +15,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import names_in, read_json, write_json, write_text
 from semsynth.core.logging import logger
 from semsynth.core.outputs import INPUTS, MARKER, Output, difference
-from semsynth.core.sealed import sealed
+from semsynth.core.strict import sealed
 from semsynth.data.content import KINDS
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.large import kinds_read
