@@ -26,7 +26,6 @@ from semsynth.pipelines.generate.labels import (
     read_given,
     translate_labels,
 )
-from semsynth.pipelines.generate.mask_folder import masks_of_folder
 from semsynth.pipelines.generate.real_images import RealImages
 from semsynth.pipelines.generate.sample_store import (
     KIND,
@@ -105,6 +104,8 @@ def generate(config: GenerateConfig, generator: Generator | None = None) -> dict
         generator = synthesizer = _load(config)
     size = (generator.height, generator.width)
     masks = (config.masks, generator.labels, size, config.split, config.masks_as)
+    from semsynth.pipelines.generate.mask_folder import masks_of_folder  # with readers of raw files
+
     with masks_of_folder(*masks) as data:
         return _generate(config, generator, data, synthesizer)
 
