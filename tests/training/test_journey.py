@@ -11,16 +11,18 @@ from pathlib import Path
 MOST = 57
 
 SCRIPT = """
-import json, sys, threading
+import json, os, sys, threading
+import semsynth
 from semsynth.cli import main
 
-entered = []
+root, entered = os.path.dirname(semsynth.__file__) + os.sep, []
 
 def note(frame, event, _):
     # A function or a method: not the body of a module or class, which runs when it is imported.
     if event == "call" and frame.f_code.co_flags & 1:
-        _, found, name = frame.f_code.co_filename.rpartition("/src/semsynth/")
-        if found and name not in entered:
+        place = frame.f_code.co_filename
+        name = place.removeprefix(root).replace(os.sep, "/")
+        if place.startswith(root) and name not in entered:
             entered.append(name)
 
 threading.setprofile(note)

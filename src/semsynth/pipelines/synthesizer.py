@@ -32,7 +32,6 @@ from semsynth.data.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import DEFAULT_GUIDANCE, DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide, guide_reference
-from semsynth.diffusion.levels import Start
 from semsynth.diffusion.sampling import (
     OnStep,
     check_result,
@@ -40,7 +39,7 @@ from semsynth.diffusion.sampling import (
     sample,
     set_timesteps,
 )
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.schedule import Schedule, Start
 from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.config import Compile, ModelConfig, Size, whole_size
 from semsynth.models.sdm.condition import (
