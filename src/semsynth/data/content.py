@@ -187,8 +187,9 @@ def _files(
     for stem in stems:
         info = data.record(split, stem)
         recorded = info.digests
-        for kind in (kind for kind in info.kinds() if kind in kinds):
-            found[data.path_text(kind, split, stem)] = kind, stem, recorded.get(kind)
+        for kind in info.kinds():
+            if kind in kinds:
+                found[data.path_text(kind, split, stem)] = kind, stem, recorded.get(kind)
     return found
 
 
