@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# The packages `data` and `core` have the more of them. See docs/architecture.md before it grows.
+# docs/architecture.md says how many each way has; it is to become fewer, not more.
 MOST = 57
 
 SCRIPT = """
