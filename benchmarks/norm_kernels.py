@@ -20,9 +20,9 @@ from torch import Tensor
 
 from semsynth.cli.common import finish, guard, parse
 from semsynth.core.devices import pick_device, seconds
-from semsynth.models.sdm.blocks import EPS, SpadeNorm, group_norm
+from semsynth.models.sdm.blocks import EPS, SpadeNorm, group_norm, modulate, modulated_norm
 from semsynth.models.sdm.compiled_norms import _compiled, norm_silu
-from semsynth.models.sdm.condition import modulate, modulated_norm, own_memory
+from semsynth.models.sdm.condition import own_memory
 
 Way = Callable[[], object]
 LAST = torch.channels_last

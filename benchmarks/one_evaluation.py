@@ -55,7 +55,7 @@ def measure(config: BenchConfig) -> dict[str, Any]:
     import torch
 
     from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
-    from semsynth.diffusion.guidance import NoiseLevel
+    from semsynth.diffusion.schedule import NoiseLevel
     from semsynth.pipelines.formats.model_file import load_checkpoint
     from semsynth.pipelines.synthesizer import Synthesizer
 

@@ -47,8 +47,7 @@ from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.flops import training_flops
-from semsynth.models.sdm.condition import encode_condition, encode_null
-from semsynth.models.sdm.label_input import one_hot
+from semsynth.models.sdm.condition import encode_condition, encode_null, one_hot
 from semsynth.models.sdm.unet import SemanticUNet, reference_forward
 from semsynth.training.metrics import peak_flops
 from semsynth.training.state import Ema

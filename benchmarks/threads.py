@@ -36,7 +36,7 @@ from semsynth.core.devices import seconds
 case, device = CASES[TRAINING], torch.device("cpu")
 unet = network(case, device).train()
 x, t, mask = inputs(case, unet)
-from semsynth.models.sdm.label_input import one_hot
+from semsynth.models.sdm.condition import one_hot
 hot = one_hot(unet, mask)
 def step():
     unet(x, t, hot).sample.square().mean().backward()

@@ -17,7 +17,7 @@ import pytest
 from semsynth.app.save import PAIRS, Pair, SavedPairs
 from semsynth.core.distributed.heartbeat import heartbeat_path
 from semsynth.core.errors import UserError
-from semsynth.core.sealed import sealed
+from semsynth.core.strict import sealed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import RGB

@@ -18,9 +18,9 @@ from semsynth.cli import main
 from semsynth.cli.cluster.submit import SubmitConfig, script
 from semsynth.core.distributed.run_status import Status
 from semsynth.data.dataset import PreparedDataset
-from semsynth.training.build import claim
 from semsynth.training.checkpoints.store import save_state
 from semsynth.training.recipe import chosen_recipe
+from semsynth.training.run_output import claim
 
 RECIPE = {
     "name": "tiny",

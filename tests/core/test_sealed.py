@@ -12,7 +12,7 @@ import pytest
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_bytes, write_json
 from semsynth.core.outputs import DIGESTS, check_result, read_cache, read_result, write_result
-from semsynth.core.sealed import SEAL, digest_json, is_whole, sealed
+from semsynth.core.strict import SEAL, digest_json, is_whole, sealed
 
 VALUE = {"miou": 0.1 + 0.2, "per_class": {"ä road": None, "1": [1, 2.5, True]}, "n": 10**30}
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from semsynth.core.config import parse_yaml
 from semsynth.core.errors import UserError
-from semsynth.core.strict import JsonReader, parse_json, parse_yaml
+from semsynth.core.strict import JsonReader, parse_json
 
 LABELS = "ignore: 0\nlabels:\n  0: unlabelled\n  1: road\n  3: car\n  3: truck\n"
 

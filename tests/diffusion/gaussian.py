@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig
-from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
-from semsynth.diffusion.schedule import Schedule, from_x0
+from semsynth.diffusion.guidance import DenoiserOutput
+from semsynth.diffusion.schedule import NoiseLevel, Schedule, from_x0
 
 MEAN, STD = 0.1, 0.2
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import DiffusionConfig, SamplerSettings, evaluation_times
-from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
+from semsynth.diffusion.guidance import DenoiserOutput
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.schedule import NoiseLevel, Schedule
 
 MEAN, STD = 0.3, 0.4
 CONFIG = DiffusionConfig(evaluations=4)

@@ -10,8 +10,8 @@ from gaussian import CONFIGS
 from torch import Tensor
 
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.diffusion.guidance import Denoiser, NoiseLevel, guide, guide_reference
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.guidance import Denoiser, guide, guide_reference
+from semsynth.diffusion.schedule import NoiseLevel, Schedule
 
 
 class Recorder:

@@ -11,8 +11,8 @@ from gaussian import CONFIGS, MEAN, STD, exact
 
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import DiffusionConfig, check_strength, evaluation_times
-from semsynth.diffusion.levels import Start, first_step, level_at, start_from
 from semsynth.diffusion.sampling import make_scheduler, sample, set_timesteps
+from semsynth.diffusion.schedule import Start, first_step, level_at, start_from
 
 KARRAS = {"use_karras_sigmas": True}
 DETERMINISTIC: list[tuple[str, str, dict[str, Any]]] = [

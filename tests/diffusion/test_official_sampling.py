@@ -20,10 +20,10 @@ from official_figures import NAMES, figures, label_map, network, wave
 from torch import Tensor
 
 from semsynth.diffusion.config import DiffusionConfig, SamplerName, SamplerSettings
-from semsynth.diffusion.guidance import Denoiser, NoiseLevel
+from semsynth.diffusion.guidance import Denoiser
 from semsynth.diffusion.loss import learned_log_variance
 from semsynth.diffusion.sampling import check_scheduler, make_scheduler, sample, set_timesteps
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.schedule import NoiseLevel, Schedule
 from semsynth.models.codecs.codec import PixelCodec
 from semsynth.models.sdm.condition import encode_condition
 from semsynth.models.sdm.unet import SemanticUNet

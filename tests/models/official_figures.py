@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from semsynth.models.sdm.label_input import one_hot
+from semsynth.models.sdm.condition import one_hot
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.convert.config import ImportConfig
 from semsynth.pipelines.convert.import_official import Origin, describe, with_weights

@@ -7,7 +7,7 @@ import torch
 from test_unet import CLASSES, inputs, network
 
 from semsynth.models.config import ModelConfig
-from semsynth.models.sdm.label_input import label_input, one_hot
+from semsynth.models.sdm.condition import label_input, one_hot
 
 
 @pytest.mark.parametrize(("labels", "step"), [("patch", 1), ("nearest", 4)])

@@ -13,8 +13,8 @@ from semsynth.models.sdm.condition import (
     condition_bytes,
     encode_condition,
     encode_null,
+    one_hot,
 )
-from semsynth.models.sdm.label_input import one_hot
 from semsynth.models.sdm.pixel_head import PixelHead
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network

@@ -19,8 +19,8 @@ from semsynth.models.sdm.condition import (
     condition_bytes,
     encode_condition,
     encode_masks,
+    label_input,
 )
-from semsynth.models.sdm.label_input import label_input
 from semsynth.pipelines.synthesizer import images_per_mask
 from semsynth.planning.memory_tracker import MemoryTracker
 

@@ -21,8 +21,12 @@ from semsynth.data.sources import preset
 from semsynth.models.official.names import to_official
 from semsynth.pipelines.convert.config import ImportConfig
 from semsynth.pipelines.convert.import_official import import_official
-from semsynth.pipelines.formats.model_file import load_model_file, meta_network, save_model_file
-from semsynth.pipelines.formats.provenance import joint_licence
+from semsynth.pipelines.formats.model_file import (
+    joint_licence,
+    load_model_file,
+    meta_network,
+    save_model_file,
+)
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.training.loop import train
 from semsynth.training.recipe import TrainConfig

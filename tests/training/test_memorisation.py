@@ -9,16 +9,16 @@ import pytest
 
 from semsynth.cli import main
 from semsynth.core.errors import UserError
-from semsynth.training import memorisation
+from semsynth.training import build
+from semsynth.training.build import memorised_from, memorised_step, stopped_in_time
 from semsynth.training.loop import train
-from semsynth.training.memorisation import memorised_from, memorised_step, stopped_in_time
 from semsynth.training.recipe import load_recipe
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Set how often an image is seen until it is memorised."""
-    return lambda times: monkeypatch.setattr(memorisation, "SEEN_UNTIL_MEMORISED", times)
+    return lambda times: monkeypatch.setattr(build, "SEEN_UNTIL_MEMORISED", times)
 
 
 def test_the_step_grows_with_the_images(clock: Callable[[float], None]) -> None:

@@ -18,7 +18,7 @@ from semsynth.data.prepare.run import prepare
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.official.names import from_official, to_official
-from semsynth.models.sdm.label_input import one_hot
+from semsynth.models.sdm.condition import one_hot
 from semsynth.pipelines.formats.model_file import (
     build_network,
     load_model_file,

@@ -29,12 +29,11 @@ from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training import build as setup
 from semsynth.training import loop
 from semsynth.training import step as step_module
-from semsynth.training.build import enable_checkpointing, make_optimizer
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
 from semsynth.training.phases import FinetuneSection, TrainSection
 from semsynth.training.recipe import Recipe, TrainConfig, latent_size, load_recipe
-from semsynth.training.state import Ema, TrainState
+from semsynth.training.state import Ema, TrainState, enable_checkpointing, make_optimizer
 from semsynth.training.step import (
     TrainContext,
     dropped_masks,

@@ -12,8 +12,7 @@ from semsynth.data.label_match import match_labels
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.config import ModelConfig
-from semsynth.models.sdm.condition import encode_condition
-from semsynth.models.sdm.label_input import one_hot
+from semsynth.models.sdm.condition import encode_condition, one_hot
 from semsynth.pipelines.formats.model_file import ModelFile, fresh_network, load_network
 from semsynth.training.init.transfer import (
     TransferReport,

@@ -25,7 +25,7 @@ from semsynth.diffusion.config import (
     count_of,
 )
 from semsynth.models.config import Size
-from semsynth.pipelines.formats.provenance import (
+from semsynth.pipelines.formats.model_file import (
     trained_with_cfg_dropout,
     trained_with_partial_masks,
 )

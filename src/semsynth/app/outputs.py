@@ -14,7 +14,7 @@ from semsynth.app.results import Result, ResultStore
 from semsynth.core.version import __version__
 from semsynth.data.prepare.understood import yaml_of
 from semsynth.data.writer import encode_image
-from semsynth.pipelines.formats.provenance import training_origin
+from semsynth.pipelines.formats.model_file import training_origin
 
 if TYPE_CHECKING:
     from semsynth.app.models import StudioModel

@@ -29,7 +29,7 @@ from semsynth.core.errors import abbreviate
 from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
-from semsynth.pipelines.formats.provenance import joint_licence
+from semsynth.pipelines.formats.model_file import joint_licence
 
 if TYPE_CHECKING:
     from semsynth.app.studio import Studio

@@ -139,14 +139,17 @@ def parse(config: type[Config], argv: Sequence[str], verb: str) -> tuple[Config,
         UserError: an unknown flag, a missing one or a value of the wrong type.
         SystemExit: with status 0, after `--help`.
     """
-    from semsynth.cli.flags import read_flags
-    from semsynth.cli.help import examples, groups
+    from semsynth.cli.flags import asks_help, read_flags
 
     about = inspect.cleandoc(config.__doc__ or "").partition("\n\n")[0]
+    if not asks_help(argv):
+        return read_flags(config, argv, f"semsynth {verb}", about, {})
+    from semsynth.cli.help import examples, groups
+
     try:
         return read_flags(config, argv, f"semsynth {verb}", about, groups(verb))
     except SystemExit as stop:
-        if not stop.code and {"-h", "--help"} & set(argv):
+        if not stop.code:
             print(examples(verb))
         raise
 

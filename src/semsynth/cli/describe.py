@@ -7,13 +7,15 @@ Help is to be quick: pydantic is imported where it is needed.
 from __future__ import annotations
 
 import dataclasses
-import types
+import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import docstring_parser
+
+from semsynth.cli.flags import base, given_name, is_positional, members, short_names
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -91,25 +93,7 @@ def _flag(name: str, hint: Any) -> str:
     return ", ".join([flag, *short_names(hint)])
 
 
-def is_positional(hint: Any) -> bool:
-    """Whether a field is a word without a flag before it."""
-    marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
-    return any("Positional" in repr(mark) for mark in marks)
-
-
-def given_name(hint: Any) -> str | None:
-    """Return the name that a field's annotation gives to its flag, if it gives one."""
-    marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
-    names = (getattr(mark, "name", None) for mark in marks)
-    return next((name for name in names if isinstance(name, str) and name), None)
-
-
-def short_names(hint: Any) -> tuple[str, ...]:
-    """Return the further names that a field's annotation gives to its flag, such as `-o`."""
-    marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
-    return next((tuple(names) for mark in marks if (names := getattr(mark, "aliases", None))), ())
-
-
+@functools.cache
 def descriptions(cls: type) -> dict[str, str]:
     """Return what the docstrings of a class and its bases say about each field.
 
@@ -127,17 +111,6 @@ def summary(cls: type) -> str:
     """Return the docstring of a class up to its first section."""
     text = docstring_parser.parse(cls.__doc__ or "")
     return "\n\n".join(filter(None, (text.short_description, text.long_description)))
-
-
-def base(hint: Any) -> Any:
-    """Return a type without its annotations."""
-    return get_args(hint)[0] if get_origin(hint) is typing.Annotated else hint
-
-
-def members(hint: Any) -> tuple[Any, ...]:
-    """Return the alternatives of a union, or the type alone."""
-    hint = base(hint)
-    return get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def kind(hint: Any, constraints: Any = (), null: bool = True) -> str:

@@ -8,6 +8,7 @@ import difflib
 import io
 import os
 import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass
@@ -17,14 +18,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from semsynth.cli.describe import (
-    base,
-    descriptions,
-    given_name,
-    is_positional,
-    members,
-    short_names,
-)
 from semsynth.core.errors import UserError
 
 _WIDE = "10000"
@@ -39,7 +32,14 @@ class _Leaf:
     path: tuple[str, ...]
     hint: Any
     field: Any
-    meaning: str
+    owner: type
+
+    @property
+    def meaning(self) -> str:
+        """What the docstring of its dataclass says: read for help, and where it is missing."""
+        from semsynth.cli.describe import descriptions
+
+        return descriptions(self.owner).get(self.field.name, "")
 
     @property
     def key(self) -> str:
@@ -74,7 +74,7 @@ def read_flags(
         SystemExit: with status 0, after `--help`.
     """
     leaves = list(_leaves(config))
-    command, members_of = _command(leaves, groups)
+    command, members_of = _command(leaves, groups, asks_help(argv))
     with _one_line_errors(argv, program, leaves):
         parsed: Any = tyro.cli(
             command,
@@ -91,9 +91,14 @@ def read_flags(
     return _build(config, values), parsed.json
 
 
+def asks_help(argv: Sequence[str]) -> bool:
+    """Whether the words after a command ask for its help."""
+    return bool({"-h", "--help"} & set(argv))
+
+
 def command_of(config: type, groups: Mapping[str, str]) -> type:
     """Return the dataclass that tyro sees of a command, for scripts that complete its words."""
-    return _command(list(_leaves(config)), groups)[0]
+    return _command(list(_leaves(config)), groups, True)[0]
 
 
 def registry() -> ConstructorRegistry:
@@ -103,7 +108,6 @@ def registry() -> ConstructorRegistry:
 
 def _leaves(config: type, path: tuple[str, ...] = ()) -> Iterator[_Leaf]:
     hints = typing.get_type_hints(config, include_extras=True)
-    meanings = descriptions(config)
     for entry in dataclasses.fields(config):
         hint = hints[entry.name]
         if not entry.init or "Suppress" in repr(hint):
@@ -112,11 +116,11 @@ def _leaves(config: type, path: tuple[str, ...] = ()) -> Iterator[_Leaf]:
         if dataclasses.is_dataclass(base(hint)):
             yield from _leaves(base(hint), below)
         else:
-            yield _Leaf(below, hint, entry, meanings.get(entry.name, ""))
+            yield _Leaf(below, hint, entry, config)
 
 
 def _command(
-    leaves: list[_Leaf], groups: Mapping[str, str]
+    leaves: list[_Leaf], groups: Mapping[str, str], with_help: bool
 ) -> tuple[type, dict[str, dict[str, _Leaf]]]:
     """Return a dataclass with one dataclass in it for each group, and the leaves of each."""
     title_of = {name: title for title, names in groups.items() for name in names.split()}
@@ -131,7 +135,9 @@ def _command(
     names: dict[str, dict[str, _Leaf]] = {}
     for number, (title, some) in enumerate(found.items()):
         attribute = f"group_{number}"
-        group = make_dataclass(attribute, [_field(leaf) for leaf in some.values()], kw_only=True)
+        group = make_dataclass(
+            attribute, [_field(x, with_help) for x in some.values()], kw_only=True
+        )
         mark = tyro.conf.arg(name=title)
         fields.append((attribute, Annotated[group, mark]))
         names[attribute] = some
@@ -144,7 +150,7 @@ def _command(
     return make_dataclass("Command", fields, kw_only=True), names
 
 
-def _field(leaf: _Leaf) -> tuple[str, Any, Any]:
+def _field(leaf: _Leaf, with_help: bool) -> tuple[str, Any, Any]:
     positional = is_positional(leaf.hint)
     kind = base(leaf.hint)
     required = leaf.field.default is leaf.field.default_factory is MISSING
@@ -152,7 +158,7 @@ def _field(leaf: _Leaf) -> tuple[str, Any, Any]:
     mark = tyro.conf.arg(
         name=leaf.name,
         prefix_name=False,
-        help=leaf.meaning,
+        help=leaf.meaning if with_help else "",
         help_behavior_hint=_default_hint(leaf.field),
         metavar=metavar if positional else None,
         aliases=short_names(leaf.hint) or None,
@@ -193,6 +199,39 @@ def _build(config: type, values: Mapping[str, Any], path: tuple[str, ...] = ()) 
         elif dataclasses.is_dataclass(hints[entry.name]) and entry.init:
             given[entry.name] = _build(hints[entry.name], values, below)
     return config(**given)
+
+
+# ---- what annotations say of a field
+
+
+def is_positional(hint: Any) -> bool:
+    """Whether a field is a word without a flag before it."""
+    marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
+    return any("Positional" in repr(mark) for mark in marks)
+
+
+def given_name(hint: Any) -> str | None:
+    """Return the name that a field's annotation gives to its flag, if it gives one."""
+    marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
+    names = (getattr(mark, "name", None) for mark in marks)
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
+def short_names(hint: Any) -> tuple[str, ...]:
+    """Return the further names that a field's annotation gives to its flag, such as `-o`."""
+    marks = get_args(hint)[1:] if get_origin(hint) is typing.Annotated else ()
+    return next((tuple(names) for mark in marks if (names := getattr(mark, "aliases", None))), ())
+
+
+def base(hint: Any) -> Any:
+    """Return a type without its annotations."""
+    return get_args(hint)[0] if get_origin(hint) is typing.Annotated else hint
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """Return the alternatives of a union, or the type alone."""
+    hint = base(hint)
+    return get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 # ---- words to values
@@ -279,7 +318,7 @@ def _join_repeated(leaves: Sequence[_Leaf], argv: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def _one_line_errors(argv: Sequence[str], program: str, leaves: Sequence[_Leaf]) -> Iterator[None]:
     """Turn tyro's boxed message on stderr into a UserError."""
-    if {"-h", "--help"} & set(argv):
+    if asks_help(argv):
         yield
         return
     box = io.StringIO()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from semsynth.cli.common import finish, parse
 from semsynth.core.errors import UserError
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.training.memorisation import memorised_from
 from semsynth.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ def main(argv: list[str]) -> int:
         recipe, soft = with_images_of(recipe, data), blur_note(data, recipe.train.crop)
     from semsynth.planning.plan import InferenceWorkload, make_plan
     from semsynth.planning.text import text
+    from semsynth.training.build import memorised_from
 
     evaluations = recipe.diffusion_config.evaluations
     steps = SamplerSettings(steps=config.steps).of_model(evaluations).steps

@@ -14,8 +14,8 @@ from tyro.conf import Positional
 from semsynth.cli.common import finish, parse
 from semsynth.cli.describe import Entry, sections
 from semsynth.core.config import Config, load_yaml
+from semsynth.training.phases import SHORT
 from semsynth.training.recipe import Recipe, load_recipe, recipe_names, recipe_path
-from semsynth.training.recipe_keys import SHORT
 
 
 @dataclass(frozen=True)

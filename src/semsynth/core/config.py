@@ -1,18 +1,26 @@
-"""Strict configuration: YAML to pydantic models; an unknown key is an error, not a shrug."""
+"""Strict configuration: YAML to pydantic models; an unknown key is an error, not a shrug.
+
+So is YAML that could be meant in two ways: a key that is given twice is refused with both lines,
+and so are numbers that other readers take for others: leading zeros (8 or 10?), hexadecimal,
+infinities. Of YAML 1.1 only ``true`` and ``false`` are booleans, and times and dates are text.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes
-from semsynth.core.strict import parse_yaml
+from semsynth.core.strict import decode_text, given_twice
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -220,3 +228,126 @@ def set_value(mapping: dict[str, Any], assignment: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"--set {assignment}: '{section}' is not a section")
     target[key.strip()] = parse_yaml(text, f"--set {assignment}")
+
+
+# ---- YAML
+
+_TAG = "tag:yaml.org,2002:"
+# Numbers in other systems than the decimal one; YAML 1.1 and 1.2 read 010 as 8 and as 10.
+_OTHER_NUMBER = re.compile(r"[-+]?(0\d+|0[xXoObB][\da-fA-F_]+)")
+
+
+def parse_yaml(data: bytes | str, where: str) -> Any:
+    """Return the value of a YAML text (or a JSON text); ``where`` begins the messages.
+
+    Raises:
+        UserError: not UTF-8, not YAML, a key given twice (with both lines), a number that is not
+            decimal or not finite.
+    """
+    text = decode_text(data, where, "YAML")
+    loader = None
+    try:
+        loader = _Yaml(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(loader, node, where)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: {_explain_yaml(error, text)}") from None
+    except RecursionError:
+        raise UserError(f"{where}: is not valid YAML (it is nested too deeply)") from None
+    except ValueError as error:
+        raise UserError(f"{where}: is not valid YAML ({error})") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+class _Yaml(yaml.SafeLoader):
+    """Safe YAML 1.2 in what matters: ``1e-4`` is a number, ``no``, ``on`` and ``off`` are words.
+
+    YAML 1.1 wants ``1.0e-4``, takes those words for booleans, ``1:30`` for 90, ``1_2`` for 12 and
+    ``2026-01-31`` for a date; ``60_000`` is a number here, too.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [
+            (tag, shape)
+            for tag, shape in pairs
+            if tag.removeprefix(_TAG) not in ("bool", "int", "float", "timestamp", "value")
+        ]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_DIGITS = list("-+0123456789")
+_Yaml.add_implicit_resolver(
+    f"{_TAG}bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Yaml.add_implicit_resolver(
+    f"{_TAG}int", re.compile(r"^[-+]?(0|[1-9]\d*|[1-9]\d{0,2}(_\d{3})+)$"), _DIGITS
+)
+_Yaml.add_implicit_resolver(
+    f"{_TAG}float",
+    re.compile(
+        r"^([-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    [*_DIGITS, "."],
+)
+
+
+def _check_node(loader: _Yaml, root: yaml.Node, where: str) -> None:
+    """Check all keys and numbers of a document, in their order."""
+    waiting: list[tuple[yaml.Node, list[Any]]] = [(root, [])]
+    known = {id(root)}  # a node that is referred to many times is checked once
+
+    while waiting:
+        node, path = waiting.pop()
+        inner: list[tuple[yaml.Node, list[Any]]] = []
+        if isinstance(node, yaml.ScalarNode):
+            _check_scalar(loader, node, where)
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[Hashable, int] = {}
+            for key, value in node.value:
+                _check_scalar(loader, key, where)
+                name = "<<" if key.tag == f"{_TAG}merge" else loader.construct_object(key, True)
+                line = key.start_mark.line + 1
+                if not isinstance(name, Hashable):
+                    raise UserError(f"{where}: line {line}: a list or mapping cannot be a key")
+                if name in lines:
+                    raise UserError(f"{where}: {given_twice([*path, name], lines[name], line)}")
+                lines[name] = line
+                inner.append((value, [*path, name]))
+        else:
+            inner = [(value, [*path, index]) for index, value in enumerate(node.value)]
+        new = [pair for pair in inner if id(pair[0]) not in known]
+        known |= {id(value) for value, _ in new}
+        waiting += reversed(new)
+
+
+def _check_scalar(loader: _Yaml, node: yaml.Node, where: str) -> None:
+    if not isinstance(node, yaml.ScalarNode):
+        return
+    text, line = node.value, node.start_mark.line + 1
+    if node.style is None and _OTHER_NUMBER.fullmatch(text):
+        decimal = text.lstrip("+-").lstrip("0")
+        meant = f"write {decimal or 0}" if decimal.isdecimal() or not decimal else "write decimals"
+        raise UserError(
+            f"{where}: line {line}: {text} can be read as several numbers; {meant}, or '{text}' in "
+            "quotes if it is text"
+        )
+    if node.tag == f"{_TAG}float" and not math.isfinite(loader.construct_object(node)):
+        raise UserError(f"{where}: line {line}: {text} is not a finite number")
+
+
+def _explain_yaml(error: yaml.YAMLError, text: str) -> str:
+    mark = getattr(error, "problem_mark", None)
+    lines = text.splitlines()
+    if mark is not None and mark.line < len(lines):
+        line = lines[mark.line]
+        indent = line[: len(line) - len(line.lstrip())]
+        if "\t" in indent:
+            return f"is not valid YAML (line {mark.line + 1} is indented by a tab); use spaces"
+    return f"is not valid YAML ({' '.join(str(error).split())})"

@@ -18,8 +18,7 @@ from typing import Any
 from semsynth.core.errors import UserError
 from semsynth.core.identity import is_left_over, mark
 from semsynth.core.logging import progress_bar
-from semsynth.core.sealed import opened, sealed
-from semsynth.core.strict import decode_text, json_pieces, parse_json
+from semsynth.core.strict import decode_text, json_pieces, opened, parse_json, sealed
 
 LARGE = 1 << 30  # bytes; hashing fewer takes a second
 CHUNK = 1 << 20

@@ -31,8 +31,7 @@ from semsynth.core.files import (
     write_text,
 )
 from semsynth.core.logging import logger
-from semsynth.core.sealed import opened, sealed
-from semsynth.core.strict import json_pieces, parse_json
+from semsynth.core.strict import json_pieces, opened, parse_json, sealed
 
 MARKER, INPUTS, DIGESTS = ".semsynth.json", ".semsynth.inputs.json", ".semsynth.digests.json"
 CHOOSE = "choose another output folder or remove this one"

@@ -1,28 +1,30 @@
-"""Text of JSON and YAML to values, strictly: what could be meant in two ways is an error.
+"""JSON: read strictly, written, and sealed by a digest of itself.
 
-A key that is given twice is refused with both lines, and so are numbers that other readers take for
-others: leading zeros (8 or 10?), hexadecimal, infinities. Of YAML 1.1 only ``true`` and ``false``
-are booleans, and times and dates are text.
+What could be meant in two ways is an error: a key that is given twice is refused with both lines,
+and so are infinities. Large files are read and written piece by piece.
+
+Damage never gives another result where an object holds its digest, as in
+
+    {"miou": 0.41, "sealed": "6b1f..."}
+
+A flipped bit in a number is another number, and no parser sees it. Objects without the entry are of
+others, or of earlier versions, and are taken as they are.
 """
 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import methodcaller
-from typing import Any, ClassVar, TextIO
-
-import yaml
+from typing import Any, TextIO
 
 from semsynth.core.errors import UserError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_TAG = "tag:yaml.org,2002:"
-# Numbers in other systems than the decimal one; YAML 1.1 and 1.2 read 010 as 8 and as 10.
-_OTHER_NUMBER = re.compile(r"[-+]?(0\d+|0[xXoObB][\da-fA-F_]+)")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,\n]', re.S)
 
@@ -169,33 +171,6 @@ def json_pieces(value: Any) -> Iterator[str]:
     yield "\n"
 
 
-def parse_yaml(data: bytes | str, where: str) -> Any:
-    """Return the value of a YAML text (or a JSON text); ``where`` begins the messages.
-
-    Raises:
-        UserError: not UTF-8, not YAML, a key given twice (with both lines), a number that is not
-            decimal or not finite.
-    """
-    text = decode_text(data, where, "YAML")
-    loader = None
-    try:
-        loader = _Yaml(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_node(loader, node, where)
-        return loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: {_explain(error, text)}") from None
-    except RecursionError:
-        raise UserError(f"{where}: is not valid YAML (it is nested too deeply)") from None
-    except ValueError as error:
-        raise UserError(f"{where}: is not valid YAML ({error})") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
 def decode_text(data: bytes | str, where: str, what: str = "text") -> str:
     """Return a text file's characters: UTF-8, without the mark that Windows editors begin it with.
 
@@ -267,100 +242,96 @@ def _given_twice(text: str) -> str:
         elif token == ":" and (keys := seen[-1]) is not None:
             path[-1] = string
             if string in keys:
-                return _twice(path, keys[string], line)
+                return given_twice(path, keys[string], line)
             keys[string] = line
     raise AssertionError("called for a text without such a key")
 
 
-def _twice(path: list[Any], first: int, second: int) -> str:
+def given_twice(path: list[Any], first: int, second: int) -> str:
+    """Return what to say of a key that two lines have."""
     lines = f"lines {first} and {second}" if first != second else f"line {first}"
     return f"'{'.'.join(map(str, path))}' is given twice ({lines}); remove one"
 
 
-class _Yaml(yaml.SafeLoader):
-    """Safe YAML 1.2 in what matters: ``1e-4`` is a number, ``no``, ``on`` and ``off`` are words.
+# ---- digests and seals
 
-    YAML 1.1 wants ``1.0e-4``, takes those words for booleans, ``1:30`` for 90, ``1_2`` for 12 and
-    ``2026-01-31`` for a date; ``60_000`` is a number here, too.
+SEAL = "sealed"
+# Hexadecimal digits of SHA-256 that are kept: 128 bits.
+DIGITS = 32
+_ENCODE = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object of JSON values, all keys text, with its digest as the last entry.
+
+    Example:
+        >>> opened({**sealed({"miou": 0.41}), "miou": 0.61}, "report.json")
+        Traceback (most recent call last):
+            ...
+        semsynth.core.errors.UserError: report.json: is not what was written: ...
     """
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [
-            (tag, shape)
-            for tag, shape in pairs
-            if tag.removeprefix(_TAG) not in ("bool", "int", "float", "timestamp", "value")
-        ]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    plain = {name: inner for name, inner in value.items() if name != SEAL}
+    return {**plain, SEAL: digest_json(plain)}
 
 
-_DIGITS = list("-+0123456789")
-_Yaml.add_implicit_resolver(
-    f"{_TAG}bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Yaml.add_implicit_resolver(
-    f"{_TAG}int", re.compile(r"^[-+]?(0|[1-9]\d*|[1-9]\d{0,2}(_\d{3})+)$"), _DIGITS
-)
-_Yaml.add_implicit_resolver(
-    f"{_TAG}float",
-    re.compile(
-        r"^([-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?"
-        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
-    ),
-    [*_DIGITS, "."],
-)
+def is_whole(value: Mapping[str, Any]) -> bool:
+    """Return whether an object is what was sealed, or was never sealed."""
+    plain = {name: inner for name, inner in value.items() if name != SEAL}
+    return SEAL not in value or value[SEAL] == digest_json(plain)
 
 
-def _check_node(loader: _Yaml, root: yaml.Node, where: str) -> None:
-    """Check all keys and numbers of a document, in their order."""
-    waiting: list[tuple[yaml.Node, list[Any]]] = [(root, [])]
-    known = {id(root)}  # a node that is referred to many times is checked once
+def opened(value: Any, where: str) -> Any:
+    """Return a value that was read, without its seal; ``where`` (a file name) begins the message.
 
-    while waiting:
-        node, path = waiting.pop()
-        inner: list[tuple[yaml.Node, list[Any]]] = []
-        if isinstance(node, yaml.ScalarNode):
-            _check_scalar(loader, node, where)
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[Hashable, int] = {}
-            for key, value in node.value:
-                _check_scalar(loader, key, where)
-                name = "<<" if key.tag == f"{_TAG}merge" else loader.construct_object(key, True)
-                line = key.start_mark.line + 1
-                if not isinstance(name, Hashable):
-                    raise UserError(f"{where}: line {line}: a list or mapping cannot be a key")
-                if name in lines:
-                    raise UserError(f"{where}: {_twice([*path, name], lines[name], line)}")
-                lines[name] = line
-                inner.append((value, [*path, name]))
-        else:
-            inner = [(value, [*path, index]) for index, value in enumerate(node.value)]
-        new = [pair for pair in inner if id(pair[0]) not in known]
-        known |= {id(value) for value, _ in new}
-        waiting += reversed(new)
-
-
-def _check_scalar(loader: _Yaml, node: yaml.Node, where: str) -> None:
-    if not isinstance(node, yaml.ScalarNode):
-        return
-    text, line = node.value, node.start_mark.line + 1
-    if node.style is None and _OTHER_NUMBER.fullmatch(text):
-        decimal = text.lstrip("+-").lstrip("0")
-        meant = f"write {decimal or 0}" if decimal.isdecimal() or not decimal else "write decimals"
+    Raises:
+        UserError: it is not what was sealed.
+    """
+    if not isinstance(value, dict) or SEAL not in value:
+        return value
+    if not is_whole(value):
         raise UserError(
-            f"{where}: line {line}: {text} can be read as several numbers; {meant}, or '{text}' in "
-            "quotes if it is text"
+            f"{where}: is not what was written: damaged, or changed by hand; remove it and run the "
+            f"command that makes it (or, if it is meant so, remove its entry {SEAL})"
         )
-    if node.tag == f"{_TAG}float" and not math.isfinite(loader.construct_object(node)):
-        raise UserError(f"{where}: line {line}: {text} is not a finite number")
+    return {name: inner for name, inner in value.items() if name != SEAL}
 
 
-def _explain(error: yaml.YAMLError, text: str) -> str:
-    mark = getattr(error, "problem_mark", None)
-    lines = text.splitlines()
-    if mark is not None and mark.line < len(lines):
-        line = lines[mark.line]
-        indent = line[: len(line) - len(line.lstrip())]
-        if "\t" in indent:
-            return f"is not valid YAML (line {mark.line + 1} is indented by a tab); use spaces"
-    return f"is not valid YAML ({' '.join(str(error).split())})"
+def digest_json(value: Any) -> str:
+    """Return the digest of a JSON value; the order of the keys of objects does not count."""
+    return digest_pieces((json_of(value),))
+
+
+def json_of(value: Any) -> str:
+    """Return the one text of a JSON value that digests are of."""
+    return _ENCODE(value)
+
+
+def digest_pieces(pieces: Iterable[str]) -> str:
+    """Return the digest of a text that is never there as a whole; names may be undecodable."""
+    sha = hashlib.sha256()
+    for piece in pieces:
+        sha.update(piece.encode(errors="surrogatepass"))
+    return sha.hexdigest()[:DIGITS]
+
+
+def json_object(entries: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
+    """Yield the pieces of an object's ``json_of``.
+
+    Args:
+        entries: keys, sorted, and the pieces of the text of each value.
+    """
+    before = "{"
+    for key, pieces in entries:
+        yield f"{before}{json_of(key)}: "
+        yield from pieces
+        before = ", "
+    yield "}" if before == ", " else "{}"
+
+
+def json_list(values: Iterable[Any]) -> Iterator[str]:
+    """Yield the pieces of a list's ``json_of``."""
+    before = "["
+    for value in values:
+        yield f"{before}{json_of(value)}"
+        before = ", "
+    yield "]" if before == ", " else "[]"

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
-from semsynth.core.sealed import DIGITS, digest_json, digest_pieces, json_of
+from semsynth.core.strict import (
+    DIGITS,
+    digest_json,
+    digest_pieces,
+    json_list,
+    json_object,
+    json_of,
+)
 
 if TYPE_CHECKING:
     from semsynth.data.dataset import PreparedDataset
@@ -45,29 +52,6 @@ _THREADS, _CHUNK = 8, 500
 def digest_bytes(data: bytes | memoryview) -> str:
     """Return the first 32 hexadecimal digits of the SHA-256 of ``data``."""
     return hashlib.sha256(data).hexdigest()[:DIGITS]
-
-
-def json_object(entries: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
-    """Yield the pieces of an object's ``json_of``.
-
-    Args:
-        entries: keys, sorted, and the pieces of the text of each value.
-    """
-    before = "{"
-    for key, pieces in entries:
-        yield f"{before}{json_of(key)}: "
-        yield from pieces
-        before = ", "
-    yield "}" if before == ", " else "{}"
-
-
-def json_list(values: Iterable[Any]) -> Iterator[str]:
-    """Yield the pieces of a list's ``json_of``."""
-    before = "["
-    for value in values:
-        yield f"{before}{json_of(value)}"
-        before = ", "
-    yield "]" if before == ", " else "[]"
 
 
 class FileDigests:
@@ -203,8 +187,9 @@ def _files(
     for stem in stems:
         info = data.record(split, stem)
         recorded = info.digests
-        for kind in (kind for kind in info.kinds() if kind in kinds):
-            found[data.path_text(kind, split, stem)] = kind, stem, recorded.get(kind)
+        for kind in info.kinds():
+            if kind in kinds:
+                found[data.path_text(kind, split, stem)] = kind, stem, recorded.get(kind)
     return found
 
 

@@ -16,7 +16,7 @@ from semsynth.core.files import named, names_in, write_pieces
 from semsynth.core.on_disk import DiskDict
 from semsynth.core.paths import path_name
 from semsynth.core.present import each_name_in
-from semsynth.core.sealed import is_whole, sealed
+from semsynth.core.strict import is_whole, sealed
 from semsynth.data.config import ResizeRule
 from semsynth.data.content import ALL_KINDS
 from semsynth.data.image_files.channels import RGB, PixelForm

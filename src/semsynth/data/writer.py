@@ -17,7 +17,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import named, names_in, read_bytes, write_bytes
 from semsynth.core.outputs import claim_output_dir
 from semsynth.core.paths import path_name
-from semsynth.core.sealed import is_whole, sealed
+from semsynth.core.strict import is_whole, sealed
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import ALL_KINDS, KINDS, digest_bytes
 from semsynth.data.dataset import PreparedDataset

@@ -284,6 +284,7 @@ _DEFAULTS: dict[str, Any] = {
     "guidance_scale": 1.5,
     "guidance_interval": (0.0, 1.0),
 }
+DEFAULT_GUIDANCE: float = _DEFAULTS["guidance_scale"]
 
 
 DEFAULT_STRENGTH = 0.5

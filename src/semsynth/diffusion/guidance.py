@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.diffusion.schedule import Schedule, to_x0
-
-
-@dataclass(frozen=True)
-class NoiseLevel:
-    """The noise level of a sampling step, ``x = alpha x0 + sigma eps``.
-
-    Attributes:
-        t: the timestep for the network, 0..T.
-        alpha: the signal's coefficient.
-        sigma: the noise's.
-    """
-
-    t: float
-    alpha: float
-    sigma: float
+from semsynth.diffusion.schedule import NoiseLevel, Schedule, to_x0
 
 
 class DenoiserOutput(NamedTuple):

@@ -24,9 +24,17 @@ from semsynth.diffusion.config import (
     count_of,
     evaluation_times,
 )
-from semsynth.diffusion.guidance import DenoiserOutput, NoiseLevel
-from semsynth.diffusion.levels import Start, is_flow, level_at, noised
-from semsynth.diffusion.schedule import Schedule, from_x0, make_betas
+from semsynth.diffusion.guidance import DenoiserOutput
+from semsynth.diffusion.schedule import (
+    NoiseLevel,
+    Schedule,
+    Start,
+    from_x0,
+    is_flow,
+    level_at,
+    make_betas,
+    noised,
+)
 
 Denoise = Callable[[Tensor, NoiseLevel], DenoiserOutput]
 """(x_BCHW, its noise level) to the clean image; a ``Denoiser``, or another function."""

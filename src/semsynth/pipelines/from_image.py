@@ -26,7 +26,7 @@ from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.image_files.images import read_rgb, read_stored
 from semsynth.data.labels import Array
 from semsynth.diffusion.config import DiffusionConfig, check_strength
-from semsynth.diffusion.levels import Keep, Start, start_from
+from semsynth.diffusion.schedule import Keep, Start, start_from
 from semsynth.models.codecs.codec import Codec, normalize_images
 from semsynth.models.config import Size, whole_size
 

@@ -56,12 +56,12 @@ from semsynth.pipelines.formats.model_card import has_card, read_scores, write_c
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
     check_network,
+    licence,
     load_model_file,
     load_network,
     save_model_file,
 )
 from semsynth.pipelines.formats.pretrained import find_model, is_of_package
-from semsynth.pipelines.formats.provenance import licence
 from semsynth.pipelines.from_image import FromImage, Images, read_images, read_regions
 from semsynth.pipelines.inputs import (
     Callback,

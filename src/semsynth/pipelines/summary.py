@@ -10,7 +10,7 @@ from typing import Any
 from semsynth.core.errors import abbreviate
 from semsynth.data.labels import Label, LabelSet, hex_color
 from semsynth.diffusion.config import count_of
-from semsynth.pipelines.formats.provenance import licence
+from semsynth.pipelines.formats.model_file import licence
 
 _NAMES = 40  # labels that a terminal shows; a notebook shows all
 _WIDTH = 88

@@ -30,9 +30,8 @@ from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
 from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet
-from semsynth.diffusion.config import DiffusionConfig, SamplerSettings
+from semsynth.diffusion.config import DEFAULT_GUIDANCE, DiffusionConfig, SamplerSettings
 from semsynth.diffusion.guidance import Denoiser, guide, guide_reference
-from semsynth.diffusion.levels import Start
 from semsynth.diffusion.sampling import (
     OnStep,
     check_result,
@@ -40,7 +39,7 @@ from semsynth.diffusion.sampling import (
     sample,
     set_timesteps,
 )
-from semsynth.diffusion.schedule import Schedule
+from semsynth.diffusion.schedule import Schedule, Start
 from semsynth.models.codecs.codec import Codec, open_codec
 from semsynth.models.config import Compile, ModelConfig, Size, whole_size
 from semsynth.models.sdm.condition import (
@@ -51,20 +50,17 @@ from semsynth.models.sdm.condition import (
     condition_bytes,
     encode_masks,
     encode_null,
+    label_input,
 )
-from semsynth.models.sdm.label_input import label_input
 from semsynth.models.sdm.unet import SemanticUNet, reference_forward
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.model_file import (
+    Metadata,
     ModelFile,
     check_network,
+    licence,
     load_checkpoint,
     load_network,
-)
-from semsynth.pipelines.formats.provenance import (
-    DEFAULT_GUIDANCE,
-    Metadata,
-    licence,
     trained_with_cfg_dropout,
     trained_with_partial_masks,
 )

@@ -19,9 +19,9 @@ from semsynth.core.devices import Precision, resolve_precision
 from semsynth.models.sdm.condition import AUTO_SHARE
 from semsynth.planning.memory_tracker import DryRun, MemoryTracker
 from semsynth.planning.trial import TrialRun, trial_run
-from semsynth.training.build import enable_checkpointing
 from semsynth.training.inputs.latent_cache import PIXELS_AT_A_TIME
 from semsynth.training.recipe import Recipe, with_changes
+from semsynth.training.state import enable_checkpointing
 from semsynth.training.validation import VALIDATION_BATCH
 
 Moment = Literal["training", "optimizer", "encoding", "validation", "preview"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from semsynth.core.devices import clock, seconds
-from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
+from semsynth.diffusion.config import DEFAULT_GUIDANCE
 from semsynth.planning.trial import TrialRun, trial_run
 from semsynth.training.recipe import Recipe, sampling_size
 from semsynth.training.validation import VALIDATION_BATCH

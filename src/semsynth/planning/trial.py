@@ -18,7 +18,7 @@ from semsynth.core.devices import Precision
 from semsynth.data.augment import AUGMENT_PARAMS
 from semsynth.data.labels import LabelSet
 from semsynth.data.loader import Batch
-from semsynth.diffusion.config import SamplerSettings
+from semsynth.diffusion.config import DEFAULT_GUIDANCE, SamplerSettings
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.sampling import OnStep, make_scheduler, set_timesteps
 from semsynth.diffusion.schedule import Schedule
@@ -28,16 +28,20 @@ from semsynth.models.codecs.vae_costs import find_config, fresh_vae
 from semsynth.models.lite2 import EfficientNetLite2
 from semsynth.models.sdm.condition import Condition
 from semsynth.pipelines.formats.model_file import fresh_network
-from semsynth.pipelines.formats.provenance import DEFAULT_GUIDANCE
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.planning.memory_tracker import unset_fake_temporarily
-from semsynth.training.build import enable_checkpointing, make_optimizer, set_memory_format
 from semsynth.training.distill.diversity import Details
 from semsynth.training.distill.losses import PixelLoss
 from semsynth.training.distill.state import make_adversary
 from semsynth.training.distill.step import distill_step
 from semsynth.training.recipe import Recipe, latent_size, sampling_size, with_changes
-from semsynth.training.state import Ema, TrainState
+from semsynth.training.state import (
+    Ema,
+    TrainState,
+    enable_checkpointing,
+    make_optimizer,
+    set_memory_format,
+)
 from semsynth.training.step import TrainContext, train_step
 from semsynth.training.validation import batch_loss
 
@@ -71,7 +75,7 @@ class TrialRun:
         loss = DiffusionLoss(Schedule(self.diffusion), recipe.loss)
         accelerator = Accelerator(cpu=device.type == "cpu")
         self.context = TrainContext(recipe, accelerator, self.codec, loss)
-        set_memory_format(self.state, self.context)
+        set_memory_format(self.state, recipe, self.context.device)
         labels = LabelSet.from_names({i: f"class {i}" for i in range(label_channels)})
         size = sampling_size(recipe)
         self.synthesizer = Synthesizer(

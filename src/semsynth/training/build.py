@@ -1,4 +1,4 @@
-"""From options to a run: what must fit, whose folder it is, its state and context."""
+"""From options to a run: what must fit, how many steps are good, its state and context."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch.distributed.fsdp import FSDPModule
 
 from semsynth.core.devices import Precision, can_compute, resolve_precision
 from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError
-from semsynth.core.files import names_in, read_json, require_space, write_text
+from semsynth.core.files import read_json, require_space
 from semsynth.core.logging import logger
 from semsynth.core.rng import derive_seed
 from semsynth.core.version import __version__
 from semsynth.data.augment import ImageAugmentation
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import PixelForm
-from semsynth.data.large import blur_note, kinds_read
+from semsynth.data.large import blur_note
 from semsynth.data.loader import LoaderConfig, TrainingDataset
 from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.vae import open_vae
-from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import build_network
 from semsynth.training.checkpoints.store import complete_checkpoints, load_state, newest
 from semsynth.training.distill.discriminator import require_features
@@ -36,12 +33,28 @@ from semsynth.training.distill.state import adversary_for
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
-from semsynth.training.memorisation import memorised_from, stopped_in_time
-from semsynth.training.recipe import Recipe, TrainConfig, check_distilled_images
-from semsynth.training.run_output import DATA_CHANGES, DataChanged, RunOutput
-from semsynth.training.state import Ema, TrainState, saved_precision, shard
+from semsynth.training.recipe import Recipe, TrainConfig, check_distilled_images, with_changes
+from semsynth.training.run_output import DATA_CHANGES, trained_kinds
+from semsynth.training.state import (
+    Ema,
+    TrainState,
+    enable_checkpointing,
+    is_sharded,
+    make_optimizer,
+    saved_precision,
+    set_memory_format,
+    shard,
+)
 from semsynth.training.step import TrainContext, noise_at
 from semsynth.training.trackers import tracker_names
+
+SEEN_UNTIL_MEMORISED = 200.0
+"""How often a training image is seen until copies of it begin to be generated for its mask.
+
+Until then a network generalises, and the time of that grows linearly with the number of images
+(arXiv 2505.17638), so one constant does for all of them: step x batch size / images. It is fitted
+to copies over steps of trainings with 20, 40 and 92 images (docs/results/quality.md).
+"""
 
 
 def check_start(config: TrainConfig) -> None:
@@ -50,7 +63,8 @@ def check_start(config: TrainConfig) -> None:
     Raises:
         UserError: two starts, or a tracker that is not there; says what to omit or to install.
     """
-    tracker_names(config.track)
+    if config.track:
+        tracker_names(config.track)
     if config.fork is not None and config.from_checkpoint is not None:
         raise UserError("--fork and --from: a run has one start; omit one of them")
     if config.label_map is not None and config.from_checkpoint is None:
@@ -96,6 +110,53 @@ def with_images_of(recipe: Recipe, data: PreparedDataset) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
 
 
+def memorised_step(recipe: Recipe, images: int) -> int | None:
+    """Return at which step so many training images begin to be memorised; None: there are none."""
+    if not images:
+        return None
+    return max(round(SEEN_UNTIL_MEMORISED * images / recipe.train.batch_size), 1)
+
+
+def memorised_from(recipe: Recipe, images: int) -> str:
+    """Return the same in a line; empty without images."""
+    step = memorised_step(recipe, images)
+    if step is None:
+        return ""
+    steps = recipe.diffusion_steps
+    less = ""
+    if steps > step:
+        less = "; fewer steps (--set train.stop_memorised=true), or more images, are safer"
+    return (
+        f"{images:,} training images begin to be memorised at about step {step:,}, when "
+        f"each was seen {SEEN_UNTIL_MEMORISED:g} times; the recipe has {steps:,} steps{less}"
+    )
+
+
+def stopped_in_time(recipe: Recipe, images: int) -> Recipe:
+    """Return the recipe with no more steps than that, where ``train.stop_memorised`` asks for it.
+
+    Steps are taken from the phase ``train``; those of ``finetune`` stay. Schedules end with them.
+
+    Args:
+        recipe: the recipe as it was chosen.
+        images: number of training images.
+
+    Raises:
+        UserError: it is asked for, and the step comes before the phase finetune.
+    """
+    step = memorised_step(recipe, images)
+    if not recipe.train.stop_memorised or step is None or recipe.diffusion_steps <= step:
+        return recipe
+    left = step - recipe.finetune.steps
+    if left < 1:
+        raise UserError(
+            f"train.stop_memorised: {images:,} images begin to be memorised at about step "
+            f"{step:,}, before the {recipe.finetune.steps:,} steps of finetune are over; set "
+            f"finetune.steps below {step:,}, or add images"
+        )
+    return with_changes(recipe, steps=left)
+
+
 def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
     """Check that the recipe can be trained on the data.
 
@@ -125,31 +186,6 @@ def check_fit(recipe: Recipe, data: PreparedDataset) -> None:
         except ValueError as error:
             raise UserError(f"{data.root}: {error}") from None
         require_features()
-
-
-def claim(
-    folder: Path,
-    recipe: Recipe,
-    data: PreparedDataset,
-    resume: bool,
-    start: Initialization | None,
-    data_changed: DataChanged = "ask",
-) -> None:
-    """Mark the folder as this run's, or check that it is.
-
-    Raises:
-        UserError: it is another run's, or the data changed since: says what differs.
-    """
-    if not resume and any(name.startswith("step_") for name in names_in(folder)):
-        raise UserError(f"{folder}: holds a run; omit --no-resume to resume it, or remove it")
-    run = RunOutput(folder, recipe, data, start)
-    run.check(data_changed)
-    run.accept()
-    run.output.claim()
-    if start is not None:
-        start.save(folder)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    write_text(folder / "config.yaml", text)
 
 
 def check_batch(recipe: Recipe, world: int) -> None:
@@ -220,7 +256,7 @@ def build_run(
         if state.step:
             logger.info(f"{folder}: resuming at step {state.step} of {recipe.total_steps}")
     state.precision = _precision(folder, recipe, accelerator, saved_precision(saved))
-    set_memory_format(state, context)
+    set_memory_format(state, recipe, accelerator.device)
     if not sharded:
         state.unet, state.optimizer = accelerator.prepare(unet, state.optimizer)
     return state, context
@@ -239,7 +275,8 @@ def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset,
     previews = "no previews (train.preview_every=0)"
     if train.preview_every:
         previews = f"previews every {train.preview_every} steps in {job.folder / 'previews'}"
-    soft, known = blur_note(data, train.crop), memorised_from(recipe, trained)
+    soft = blur_note(data, train.crop) if train.crop < 1 else ""
+    known = memorised_from(recipe, trained)
     precision = "bfloat16" if state.precision == "bf16" else "float32"
     return "\n".join(
         (
@@ -281,49 +318,6 @@ def _channel_lines(recipe: Recipe, data: PreparedDataset) -> list[str]:
         alone = "" if data.pixels.channels == 3 else " and no saturation"
         lines.append(f"  colour    train.color changes all channels alike{alone}")
     return lines
-
-
-def is_sharded(recipe: Recipe, accelerator: Accelerator) -> bool:
-    """Return whether each process holds a shard of the state; a single one holds all of it."""
-    if recipe.train.sharding == "none":
-        return False
-    if accelerator.num_processes == 1:
-        logger.info("train.sharding=full: a single process holds everything, as without it")
-    return int(accelerator.num_processes) > 1
-
-
-def enable_checkpointing(unet: SemanticUNet, recipe: Recipe) -> None:
-    """Switch gradient checkpointing on where the recipe wants it, on its levels."""
-    if recipe.train.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
-
-
-def set_memory_format(state: TrainState, context: TrainContext) -> None:
-    """Give networks and moments, not wrapped yet, their layout in memory and their kernels."""
-    train, unet = context.recipe.train, state.unet
-    # Shards have one layout only; convolutions follow the images' all the same.
-    if train.has_channels_last(state.precision) and not isinstance(unet, FSDPModule):
-        for network in (unet, state.ema.module):
-            network.to(memory_format=torch.channels_last)
-    for weight, moments in state.optimizer.state.items():
-        for name, value in moments.items():
-            # The fused AdamW goes through memory, whatever the layout: it must be the weight's.
-            if value.shape == weight.shape and value.stride() != weight.stride():
-                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
-    unet.compile_norms(train.compile, context.device)
-
-
-def make_optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
-    """Return the recipe's AdamW, fused."""
-    section = recipe.train
-    return torch.optim.AdamW(
-        unet.parameters(),
-        lr=section.learning_rate,
-        betas=section.betas,
-        weight_decay=section.weight_decay,
-        fused=True,
-    )
 
 
 def loader_config(recipe: Recipe) -> LoaderConfig:
@@ -386,7 +380,7 @@ def _metadata(
     metadata = {
         "recipe": recipe.model_dump(mode="json", exclude={"train": {"judge"}}),  # a path here
         "dataset": data.info.name,
-        "data_sha256": data.digest_of(["train"], kinds_read(data, recipe.train.crop)),
+        "data_sha256": data.digest_of(["train"], trained_kinds(recipe, data)),
         "licence": data.info.licence,
         "semsynth": __version__,
         "torch": str(torch.__version__),

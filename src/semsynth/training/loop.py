@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,10 +35,9 @@ from semsynth.training.checkpoints.store import CheckpointWriter
 from semsynth.training.distill import step as distill
 from semsynth.training.distill.check import check, is_check_due, warn_about_distill
 from semsynth.training.errors import not_finite_error, to_user_error
-from semsynth.training.init.fork import claim_folder
 from semsynth.training.metrics import LogWindow, Metrics, Throughput, in_words, read_metrics
 from semsynth.training.recipe import Recipe, TrainConfig, chosen_recipe, run_folder
-from semsynth.training.scoring import BestCheckpoint, Scorer, open_scorer, scored
+from semsynth.training.run_output import claim_folder
 from semsynth.training.state import (
     TrainState,
     configure,
@@ -63,6 +61,9 @@ from semsynth.training.validation import (
     validation_loss,
     validation_record,
 )
+
+if TYPE_CHECKING:
+    from semsynth.training.scoring import Scorer
 
 OnCheckpoint = Callable[[int, SemanticDiffusionPipeline], None]
 
@@ -110,7 +111,11 @@ def _train(
         check_batch(recipe, job.world)
     except UserError as error:
         raise job.same_error_on_all_ranks(error) from None
-    scorer = open_scorer(recipe, data, job)
+    scorer = None
+    if recipe.train.score_every:
+        from semsynth.training.scoring import open_scorer  # with all that evaluation needs
+
+        scorer = open_scorer(recipe, data, job)
     start, final = claim_folder(config, recipe, data, job), job.folder / FINAL
     run: tuple[TrainState, TrainContext] | None = None
     if job.run_on_rank0(final.exists):  # a run that is finished stays as it is
@@ -122,9 +127,10 @@ def _train(
     job.start(recipe.total_steps)
     state, context = run or build_run(recipe, data, job, start)
     if job.is_main:
-        warn_about_distill(recipe, data, start is not None)
+        if recipe.distill.steps:
+            warn_about_distill(recipe, data, start is not None)
         logger.info(first_lines(state, context, data, job))
-    trackers = open_trackers(config, recipe, state.step, job)
+    trackers = open_trackers(config.track, recipe, state.step, job) if config.track else None
     training = _Training(state, context, data, job, on_checkpoint, trackers, scorer)
     training.run()
     steps, ema = state.step, full_ema(state, recipe)
@@ -150,8 +156,8 @@ class _Training:
         scorer: Scorer | None,
     ) -> None:
         self.state, self.context, self.data, self.job = state, context, data, job
-        self.scorer = scorer  # of rank 0
-        self.best = None if scorer is None else BestCheckpoint(job.folder, scorer.key)
+        self.scorer = scorer  # of rank 0, where the recipe wants scores
+        self.best = None if scorer is None else scorer.best_of(job.folder)
         self.recipe, self.on_checkpoint = context.recipe, on_checkpoint
         job.step(state.step)
         last = state.step or None
@@ -164,9 +170,9 @@ class _Training:
         self.metrics = Metrics(job.folder, state.step, trackers) if job.is_main else None
         devices = [context.device] * job.world
         speed = Throughput(self.recipe, data.labels.num_channels, devices, state.precision)
-        self.window, self.pace = LogWindow(speed, self.recipe), job.pace()
-        if self.recipe.train.sharding == "none":
-            self.pace.watch(state.plain_unet)
+        self.window = LogWindow(speed, self.recipe)
+        if job.world > 1:
+            job.compare_pace(state.plain_unet if self.recipe.train.sharding == "none" else None)
 
     def run(self) -> None:
         """Take all steps, and wait until the last checkpoint is on the disk."""
@@ -196,7 +202,6 @@ class _Training:
         with progress_bar(total, "train", "step", initial=first) as bar:
             for batch in batches(self.images, (first, total), train.workers, (job.rank, job.world)):
                 if state.step > first:
-                    self.pace.begin_step()
                     job.phase("step")
                 take_step = distill.distill_step if self._distills(state.step + 1) else train_step
                 self.window.values.append(take_step(state, self.context, batch))
@@ -215,7 +220,6 @@ class _Training:
                 if reason:
                     self._preempt(reason)
                 job.phase("waiting for images")
-                self.pace.wait_for_images()
 
     def _distills(self, step: int) -> bool:
         """Return whether a step, counted from 1, is one of the phase ``distill``."""
@@ -226,7 +230,7 @@ class _Training:
         step, status, window = self.state.step, self.job.status, self.window
         values = self._window_means()
         speed = window.measure(step)
-        self.pace.exchange(self.context.accelerator, window.step_seconds, len(window.values))
+        self.job.log_pace(window.step_seconds, len(window.values))
         words = f"loss {values['loss']:.4f}, {in_words(speed)}"
         if self._distills(step):
             speed.pop("mfu", None)  # of a step of the other phases
@@ -264,7 +268,7 @@ class _Training:
     def _run_due_hooks(self) -> None:
         """Do what is due after this step: validation, preview, checkpoint, scores."""
         section, step, is_due = self.recipe.train, self.state.step, self._is_due
-        if is_check_due(self.recipe, step, self.data):  # it may end the run
+        if self._distills(step) and is_check_due(self.recipe, step, self.data):  # may end the run
             begun = clock(self.context.device)
             check(self.state, self.context, self.data, self.job, self.metrics)
             self.window.exclude(clock(self.context.device) - begun)
@@ -304,16 +308,16 @@ class _Training:
 
     def _lacks_scores(self) -> bool:
         """Return whether this step, of a resumed run, is one that was to be scored."""
-        is_due, lines = self._is_due(self.recipe.train.score_every), read_metrics(self.job.folder)
-        return is_due and scored(lines, self.state.step) is None
+        if self.scorer is None or not self._is_due(self.recipe.train.score_every):
+            return False
+        return self.scorer.recorded(read_metrics(self.job.folder), self.state.step) is None
 
     def _score(self, ema: SemanticUNet) -> None:
         """Score the checkpoint of this step on rank 0, and keep it if it is the best so far."""
         if self.scorer is None or self.best is None or self.metrics is None:
             return
         self._enter_phase("scoring")
-        synthesizer = self._synthesizer(ema)
-        scores = self.scorer.score(synthesizer, lambda: self.job.phase("scoring"))
+        scores = self.scorer.score(self._synthesizer(ema), lambda: self.job.phase("scoring"))
         self.job.forget_step()
         if scores is None:
             return
@@ -326,19 +330,17 @@ class _Training:
     def model_file(self, ema: SemanticUNet) -> ModelFile:
         """Return the averaged network with its scores, where this step has some, on rank 0."""
         file = ema_model_file(self.state, self.recipe, self.data.labels, ema)
-        record = scored(read_metrics(self.job.folder), self.state.step)
-        if self.scorer is None or record is None:
+        if self.scorer is None:
             return file
-        return replace(file, metadata={**file.metadata, "scores": self.scorer.facts(record)})
+        return self.scorer.with_scores(file, read_metrics(self.job.folder), self.state.step)
 
     def _validate(self, ema: SemanticUNet, metrics: Metrics) -> None:
         self._enter_phase("validation")
         step, size = self.state.step, validation_batch_size(self.recipe, self.job.world)
         with self.context.autocast(self.state.precision):
             loss = validation_loss(ema, self.context, self.data, self.held_out, size)
-        metrics.write(
-            step, **validation_record(read_metrics(self.job.folder), step, round(loss, 6))
-        )
+        earlier = read_metrics(self.job.folder)
+        metrics.write(step, **validation_record(earlier, step, round(loss, 6)))
 
     def _synthesizer(self, ema: SemanticUNet) -> Synthesizer:
         codec, labels = self.context.codec, self.data.labels

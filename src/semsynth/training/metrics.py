@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from semsynth.models.flops import training_flops
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.training.recipe import Recipe, latent_size
-from semsynth.training.trackers import Trackers
+
+if TYPE_CHECKING:
+    from semsynth.training.trackers import Trackers
 
 
 class Metrics:

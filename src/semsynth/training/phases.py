@@ -1,4 +1,4 @@
-"""The sections of a recipe that say how to train, as plain values (no torch)."""
+"""The sections of a recipe that say how to train, and names of keys (plain values, no torch)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from semsynth.core.config import Config
+from semsynth.core.errors import UserError
 
 
 class PhaseConfig(Config):
@@ -224,3 +225,42 @@ class DistillSection(PhaseConfig):
     stop_margin: float = Field(0.05, ge=-1, le=1)
     stop_gap: float = Field(0.5, gt=0, le=1)
     stop_patience: int = Field(3, ge=1)
+
+
+# Short names of keys.
+SHORT = {"lr": "learning_rate", "bs": "batch_size"}
+
+# Where a key of an earlier recipe is now.
+_MOVED = {
+    "train.band_weights": "loss.band_weights",
+    "diffusion.prediction": "loss.prediction",
+    "diffusion.learn_sigma": "loss.learn_sigma",
+    "diffusion.loss_sigma_min": "loss.sigma_min",
+    "diffusion.min_snr_gamma": "loss.min_snr_gamma, with loss.weighting: min_snr",
+    "diffusion.times": "loss.timesteps",
+    "diffusion.logit_mean": "loss.logit_mean",
+    "diffusion.logit_std": "loss.logit_std",
+    "diffusion.zero_terminal_snr": "",
+}
+
+
+def spelled_out(assignment: str) -> str:
+    """Return a change with its key in full: `lr=1e-4` is `train.learning_rate=1e-4`.
+
+    `finetune.lr` is `finetune.learning_rate`; other keys stay as they are.
+    """
+    name, equals, value = assignment.partition("=")
+    section, dot, key = name.strip().rpartition(".")
+    if key not in SHORT:
+        return assignment
+    return f"{section if dot else 'train'}.{SHORT[key]}{equals}{value}"
+
+
+def check_moved(mapping: dict[str, Any], where: str) -> None:
+    """Refuse keys of earlier versions; UserError says where each is now."""
+    for old, new in _MOVED.items():
+        section, key = old.split(".")
+        values = mapping.get(section)
+        if isinstance(values, dict) and key in values:
+            hint = f"is now {new}" if new else "was removed; delete it"
+            raise UserError(f"{where}: '{old}' {hint}")

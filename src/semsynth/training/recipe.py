@@ -16,8 +16,14 @@ from semsynth.core.paths import path_name
 from semsynth.diffusion.config import DiffusionConfig, LossConfig, ProcessConfig, check_flow
 from semsynth.models.config import ModelConfig, whole_size
 from semsynth.pipelines.formats.pretrained import FOLDER, RECIPE, pretrained_names
-from semsynth.training.phases import DistillSection, FinetuneSection, PhaseConfig, TrainSection
-from semsynth.training.recipe_keys import check_moved, spelled_out
+from semsynth.training.phases import (
+    DistillSection,
+    FinetuneSection,
+    PhaseConfig,
+    TrainSection,
+    check_moved,
+    spelled_out,
+)
 
 
 class Recipe(Config):

@@ -1,4 +1,4 @@
-"""Whose run a folder is: its recipe, its start, and the content of its data."""
+"""Whose run a folder is: its recipe, its start, and the content of its data; to make it ours."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import ValidationError
 
+from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError, abbreviate
-from semsynth.core.files import read_json, write_json
+from semsynth.core.files import names_in, read_json, write_json, write_text
 from semsynth.core.logging import logger
 from semsynth.core.outputs import INPUTS, MARKER, Output, difference
-from semsynth.core.sealed import sealed
+from semsynth.core.strict import sealed
+from semsynth.data.content import KINDS
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.large import kinds_read
 from semsynth.pipelines.formats.diffusers_folder import FINAL
 from semsynth.training.checkpoints.store import complete_checkpoints
-from semsynth.training.init.from_model import Initialization
-from semsynth.training.recipe import Recipe
+from semsynth.training.init.from_model import SAVED_INIT, Initialization, starting_point
+from semsynth.training.recipe import Recipe, TrainConfig
 
 DATA_CHANGES = "data_changes.json"
 TRAINED, HELD_OUT = "content", "held_out"
@@ -34,6 +37,49 @@ _FREE = (
 
 
 DataChanged = Literal["ask", "continue"]
+
+
+def claim_folder(
+    config: TrainConfig, recipe: Recipe, data: PreparedDataset, job: Job
+) -> Initialization | None:
+    """Make the folder this run's and this job's; return what the run starts from."""
+    job.wait_until_free()
+    if config.fork is not None:
+        from semsynth.training.init.fork import fork
+
+        job.run_on_rank0(lambda: fork(config, job.folder, recipe, data))
+    start = None
+    if config.from_checkpoint is not None or (job.folder / SAVED_INIT).exists():
+        start = starting_point(config, job.folder, recipe, data)
+    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
+    job.run_on_rank0(lambda: claim(job.folder, recipe, data, resume, start, config.data_changed))
+    job.acquire()
+    return start
+
+
+def claim(
+    folder: Path,
+    recipe: Recipe,
+    data: PreparedDataset,
+    resume: bool,
+    start: Initialization | None,
+    data_changed: DataChanged = "ask",
+) -> None:
+    """Mark the folder as this run's, or check that it is.
+
+    Raises:
+        UserError: it is another run's, or the data changed since: says what differs.
+    """
+    if not resume and any(name.startswith("step_") for name in names_in(folder)):
+        raise UserError(f"{folder}: holds a run; omit --no-resume to resume it, or remove it")
+    run = RunOutput(folder, recipe, data, start)
+    run.check(data_changed)
+    run.accept()
+    run.output.claim()
+    if start is not None:
+        start.save(folder)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    write_text(folder / "config.yaml", text)
 
 
 class RunOutput:
@@ -51,7 +97,7 @@ class RunOutput:
         ``dataset.json`` are read.
         """
         held_out = data.digests([split for split in data.splits() if split == "val"])
-        kinds = kinds_read(data, recipe.train.crop)
+        kinds = trained_kinds(recipe, data)
         inputs = {TRAINED: data.digests(["train"], kinds), HELD_OUT: held_out}
         key: dict[str, Any] = {
             "recipe": _settings(recipe),
@@ -179,6 +225,11 @@ class RunOutput:
             if not (folder / FINAL).exists():
                 hint = "finish it with that version, or choose another --output"
             raise UserError(f"{folder}: is a run of another version of semsynth; {hint}") from None
+
+
+def trained_kinds(recipe: Recipe, data: PreparedDataset) -> tuple[str, ...]:
+    """Return the folders whose files decide what is trained on: larger copies too, for crops."""
+    return kinds_read(data, recipe.train.crop) if recipe.train.crop < 1 else KINDS
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

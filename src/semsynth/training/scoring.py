@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,22 @@ class Scorer:
             return images
         return np.stack([as_rgb(image, data.pixels.bits) for image in images])
 
+    def best_of(self, run: Path) -> BestCheckpoint:
+        """Return what keeps the best checkpoint of a run by these scores."""
+        return BestCheckpoint(run, self.key)
+
+    @staticmethod
+    def recorded(earlier: Sequence[Scores], step: int) -> Scores | None:
+        """Return the line of ``metrics.jsonl`` with the scores of a step; None: there is none."""
+        return next((x for x in earlier if x["step"] == step and "miou" in x), None)
+
+    def with_scores(self, file: ModelFile, earlier: Sequence[Scores], step: int) -> ModelFile:
+        """Return a model's file with the scores of its step, if it has some."""
+        record = self.recorded(earlier, step)
+        if record is None:
+            return file
+        return replace(file, metadata={**file.metadata, "scores": self.facts(record)})
+
     def facts(self, record: Scores) -> Scores:
         """Return what a model's file says of its scores, which the model card shows.
 
@@ -172,15 +189,14 @@ class Scorer:
 
 
 def open_scorer(recipe: Recipe, data: PreparedDataset, job: Job) -> Scorer | None:
-    """Return what scores, on rank 0; None: the recipe wants no scores. All ranks call it.
+    """Return what scores, on rank 0; None on other ranks. All ranks call it.
 
     Raises:
         UserError: the judge cannot be read, or has no class of the data.
         SystemExit: on other ranks, where rank 0 raises this.
     """
     opened: list[Scorer] = []
-    if recipe.train.score_every:
-        job.run_on_rank0(lambda: opened.append(_open(recipe, data, job)))
+    job.run_on_rank0(lambda: opened.append(_open(recipe, data, job)))
     return opened[0] if opened else None
 
 
@@ -214,11 +230,6 @@ def same_random_state(device: torch.device) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numbers)
-
-
-def scored(earlier: Sequence[Scores], step: int) -> Scores | None:
-    """Return the line of ``metrics.jsonl`` with the scores of a step; None: there is none."""
-    return next((x for x in earlier if x["step"] == step and "miou" in x), None)
 
 
 class BestCheckpoint:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from accelerate.utils import extract_model_from_parallel
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -27,6 +28,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from semsynth.core.devices import Precision
+from semsynth.core.logging import logger
 from semsynth.data.labels import LabelSet
 from semsynth.models.codecs.codec import Codec
 from semsynth.models.sdm.unet import SemanticUNet
@@ -169,6 +171,40 @@ class TrainState:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
 
+def make_optimizer(recipe: Recipe, unet: SemanticUNet) -> torch.optim.Optimizer:
+    """Return the recipe's AdamW, fused."""
+    section = recipe.train
+    return torch.optim.AdamW(
+        unet.parameters(),
+        lr=section.learning_rate,
+        betas=section.betas,
+        weight_decay=section.weight_decay,
+        fused=True,
+    )
+
+
+def enable_checkpointing(unet: SemanticUNet, recipe: Recipe) -> None:
+    """Switch gradient checkpointing on where the recipe wants it, on its levels."""
+    if recipe.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        unet.checkpoint_levels = recipe.train.checkpoint_levels or unet.checkpoint_levels
+
+
+def set_memory_format(state: TrainState, recipe: Recipe, device: torch.device) -> None:
+    """Give networks and moments, not wrapped yet, their layout in memory and their kernels."""
+    train, unet = recipe.train, state.unet
+    # Shards have one layout only; convolutions follow the images' all the same.
+    if train.has_channels_last(state.precision) and not isinstance(unet, FSDPModule):
+        for network in (unet, state.ema.module):
+            network.to(memory_format=torch.channels_last)
+    for weight, moments in state.optimizer.state.items():
+        for name, value in moments.items():
+            # The fused AdamW goes through memory, whatever the layout: it must be the weight's.
+            if value.shape == weight.shape and value.stride() != weight.stride():
+                moments[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+    unet.compile_norms(train.compile, device)
+
+
 def saved_precision(saved: Mapping[str, Any]) -> Precision | None:
     """Return what a checkpoint's run computed in; None for a fork, which chooses anew."""
     return saved.get("precision")
@@ -237,6 +273,15 @@ def configure(synthesizer: Synthesizer, state: TrainState, recipe: Recipe) -> No
     """Let what generates compute as the training does."""
     synthesizer.use_precision(state.precision)
     synthesizer.set_compile(recipe.train.compile)
+
+
+def is_sharded(recipe: Recipe, accelerator: Accelerator) -> bool:
+    """Return whether each process holds a shard of the state; a single one holds all of it."""
+    if recipe.train.sharding == "none":
+        return False
+    if accelerator.num_processes == 1:
+        logger.info("train.sharding=full: a single process holds everything, as without it")
+    return int(accelerator.num_processes) > 1
 
 
 def shard(network: SemanticUNet, device: torch.device) -> None:

@@ -18,7 +18,7 @@ from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, write_json
 from semsynth.core.logging import logger
-from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.training.recipe import Recipe
 
 PROJECT = "semsynth"
 # What --track takes, and the package that it needs.
@@ -49,10 +49,10 @@ def tracker_names(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def open_trackers(config: TrainConfig, recipe: Recipe, step: int, job: Job) -> Trackers | None:
+def open_trackers(words: Sequence[str], recipe: Recipe, step: int, job: Job) -> Trackers | None:
     """Open what ``--track`` names on rank 0; all ranks get the error of one that does not open."""
     opened: list[Trackers] = []
-    if names := tracker_names(config.track):
+    if names := tracker_names(words):
         job.run_on_rank0(lambda: opened.append(Trackers(names, job.folder, recipe, step)))
     return opened[0] if opened else None
 

@@ -19,7 +19,7 @@ from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.loader import Batch, Latents, loadable
 from semsynth.data.writer import encode_image
-from semsynth.models.sdm.label_input import label_input
+from semsynth.models.sdm.condition import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents

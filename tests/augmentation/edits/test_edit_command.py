@@ -19,7 +19,7 @@ from semsynth.augmentation.edits.config import EditConfig
 from semsynth.augmentation.edits.run import edit, read_ious
 from semsynth.cli import main
 from semsynth.core.errors import UserError
-from semsynth.core.sealed import sealed
+from semsynth.core.strict import sealed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.exports.collect import collect
 from semsynth.data.image_files.channels import PixelForm

@@ -22,12 +22,12 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.prepare.run import prepare
 from semsynth.models.lite2 import PACKAGE
 from semsynth.pipelines.formats.model_file import load_model_file
-from semsynth.training import loop
 from semsynth.training.checkpoints.store import load_state
 from semsynth.training.distill import check
 from semsynth.training.loop import train
 from semsynth.training.metrics import read_metrics
 from semsynth.training.recipe import TrainConfig, chosen_recipe
+from semsynth.training.scoring import BestCheckpoint
 
 pytestmark = pytest.mark.usefixtures("features_extra")
 
@@ -293,7 +293,7 @@ def test_regions_are_dropped_in_both_last_phases(configure: Configure) -> None:
 
 
 def test_scores_of_the_phase_are_compared_among_themselves() -> None:
-    best = loop.BestCheckpoint.__new__(loop.BestCheckpoint)
+    best = BestCheckpoint.__new__(BestCheckpoint)
     best._found = {"miou": 0.9}
     assert not best._is_better({"miou": 0.5})
     assert best._is_better({"miou": 0.5, "evaluations": 1})  # the first of the phase

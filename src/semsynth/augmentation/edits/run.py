@@ -21,7 +21,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import named, read_bytes, write_bytes, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output, read_result
-from semsynth.core.sealed import SEAL, is_whole, sealed
+from semsynth.core.strict import SEAL, is_whole, sealed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import EDITS, read_manifest

@@ -13,9 +13,9 @@ from semsynth.augmentation.edits.config import EditConfig
 from semsynth.augmentation.experiment.arms import BASELINE, Arm
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.filter.config import FilterConfig
+from semsynth.core.config import parse_yaml
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json, write_json
-from semsynth.core.strict import parse_yaml
 from semsynth.core.version import __version__
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset

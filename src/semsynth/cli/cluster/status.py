@@ -13,8 +13,8 @@ from typing import Any
 from tyro.conf import Positional
 
 from semsynth.cli.common import finish, parse
+from semsynth.core.distributed.preemption import ask_squeue
 from semsynth.core.distributed.run_status import STATUS, Status, read_status
-from semsynth.core.distributed.squeue import ask_squeue
 from semsynth.core.durations import duration
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json

@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
 
 from semsynth.core.devices import pick_device
 from semsynth.core.distributed.heartbeat import EVERY_SECONDS, Heartbeat, HeartbeatThread
@@ -94,6 +95,7 @@ class Job:
         self._watchdog: RankWatchdog | None = None
         self._heartbeat: HeartbeatThread | None = None
         self._stop_vote: StopVote | None = None
+        self._pace: Pace | None = None
 
     def __enter__(self) -> Job:
         """Find the device, and the other processes where there are several.
@@ -193,10 +195,21 @@ class Job:
             )
             raise self.same_error_on_all_ranks(error)
 
-    def pace(self) -> Pace:
-        """Return what finds out which process the others wait for."""
+    def compare_pace(self, network: nn.Module | None) -> None:
+        """From now on find out which of several processes the others wait for.
+
+        Args:
+            network: whose forward passes are a process's own work; None: it is sharded.
+        """
         names = {rank: member.name for rank, member in self._members.items()}
-        return Pace(self.world, {**names, self.rank: self.name})
+        self._pace = Pace(self.world, {**names, self.rank: self.name})
+        if network is not None:
+            self._pace.watch(network)
+
+    def log_pace(self, seconds: float, steps: int) -> None:
+        """Compare a window of steps, where there are several processes; all of them call it."""
+        if self._pace is not None:
+            self._pace.exchange(self.accelerator, seconds, steps)
 
     def wait_until_free(self) -> None:
         """Make sure that no other job works in the folder; UserError: one does."""
@@ -244,6 +257,8 @@ class Job:
     def phase(self, name: str) -> None:
         """Publish what is done now, ``step`` or ``checkpoint``, say; ``watchdog`` has the names."""
         assert self._heartbeat is not None, "start comes first"
+        if self._pace is not None:
+            self._pace.enter(name)
         self._heartbeat.set_phase(self.current_step, name)
         if name in _PUBLISHED_PHASES:
             self.status.phase = name

@@ -30,7 +30,7 @@ from semsynth.core.version import __version__, source_digest
 PATIENCE_SECONDS = 8.0
 _TICK = 0.5
 # Files whose functions wait for other processes.
-_COLLECTIVES = tuple(os.sep.join(("torch", *x, "")) for x in (("distributed",), ("nn", "parallel")))
+_COLLECTIVES = os.path.join("torch", "distributed", ""), os.path.join("torch", "nn", "parallel", "")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Pace:
         """Begin with no steps.
 
         Args:
-            world: processes; with one there is nothing to compare.
+            world: processes, of which there are several.
             names: of those that are known, for messages.
         """
         self._world, self._names = world, names
@@ -48,8 +48,6 @@ class Pace:
 
     def watch(self, network: nn.Module) -> None:
         """Count the forward passes of a network that each process has whole."""
-        if self._world == 1:
-            return
         self._sees_network = True
         if next(network.parameters()).device.type == "cuda":
             network.register_forward_pre_hook(lambda *_: self._begin_event())
@@ -58,13 +56,11 @@ class Pace:
             network.register_forward_pre_hook(lambda *_: self._begin())
             network.register_forward_hook(lambda *_: self._end())
 
-    def wait_for_images(self) -> None:
-        """Own work begins: a step has ended."""
-        self._begin()
-
-    def begin_step(self) -> None:
-        """The images are there."""
-        if not self._sees_network:
+    def enter(self, phase: str) -> None:
+        """Note a phase of the training: own work begins where a step has ended."""
+        if phase == "waiting for images":
+            self._begin()
+        elif phase == "step" and not self._sees_network:
             self._end()
 
     def _begin(self) -> None:
@@ -95,8 +91,6 @@ class Pace:
 
     def exchange(self, accelerator: Accelerator, seconds: float, steps: int) -> None:
         """Compare a window of steps; all processes call it, and the first one says what is slow."""
-        if self._world == 1:
-            return
         own = accelerator.gather(self.take().to(accelerator.device))
         if accelerator.is_main_process:
             self.compare(own.tolist(), seconds, steps)

@@ -6,12 +6,12 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from semsynth.core.distributed.squeue import ask_squeue
 from semsynth.core.identity import age
 
 # Windows has no SIGUSR1.
@@ -116,6 +116,26 @@ def seconds_left(environment: Mapping[str, str] = os.environ) -> float | None:
     if length is not None and not 0 < left <= length:
         left = length - age()
     return left
+
+
+def ask_squeue(
+    job: str, what: str, seconds: float, environment: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str] | None:
+    """Return what `squeue` says of a job; None: there is none here, or it did not answer in time.
+
+    Args:
+        job: its number.
+        what: of `squeue --format`.
+        seconds: how long it may take.
+        environment: says where `squeue` is.
+    """
+    words = ["squeue", "--noheader", "--jobs", job, f"--format={what}"]
+    try:
+        return subprocess.run(
+            words, capture_output=True, text=True, timeout=seconds, env=dict(environment)
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 def _ask_slurm(environment: Mapping[str, str]) -> tuple[float, float] | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+from semsynth.core.config import parse_yaml
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_bytes
-from semsynth.core.strict import parse_yaml
 from semsynth.data.labels import LabelSet
 
 _FOLDER = Path(__file__).parent

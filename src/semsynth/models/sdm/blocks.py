@@ -119,6 +119,94 @@ def contiguous(map_BCHW: Tensor) -> Tensor:
     return map_BCHW.contiguous(memory_format=layout)
 
 
+def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
+    """Return ``x * (1 + gamma) + beta``, for B images of M masks (``condition.Condition``)."""
+    scale, shift = (expand_border(part, x_BCHW.shape[2:]) for part in modulation)
+    masks = len(scale)
+    if masks in (1, len(x_BCHW)):
+        return torch.addcmul(shift, x_BCHW, scale)
+    grouped = x_BCHW.unflatten(0, (masks, -1))
+    return torch.addcmul(shift[:, None], grouped, scale[:, None]).flatten(0, 1)
+
+
+def modulated_norm(x_BCHW: Tensor, groups: int, *modulations: Modulation) -> Tensor:
+    """Return ``GroupNorm(x) * (1 + gamma) + beta``; the batch has a part for each modulation."""
+    if len(modulations) > 1:
+        parts = group_norm(x_BCHW, groups).chunk(len(modulations))
+        return torch.cat([modulate(*each) for each in zip(parts, modulations, strict=True)])
+    (modulation,) = modulations
+    sides = modulation[0].shape[2:]
+    if sides == (3, 3) != x_BCHW.shape[2:] and not torch.is_grad_enabled():
+        return constant_modulated_norm(x_BCHW, groups, modulation)
+    return modulate(group_norm(x_BCHW, groups), modulation)
+
+
+def constant_modulated_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
+    """Return ``modulated_norm`` of a null modulation by a plain GroupNorm, without gradients.
+
+    Inside the border gamma and beta are constant: they are its weight and bias. Only the outermost
+    rows and columns are computed again, with gammas and betas of their own.
+    """
+    channels, height, width = x_BCHW.shape[1:]
+    scale, shift = (part[0].to(x_BCHW.dtype) for part in modulation)
+    inner = (scale[:, 1, 1].contiguous(), shift[:, 1, 1].contiguous())
+    out, mean, rstd = group_norm_with_moments(x_BCHW, groups, *inner)
+    mean_BC1, rstd_BC1 = (
+        part.repeat_interleave(channels // groups, 1)[..., None].to(out.dtype)
+        for part in (mean, rstd)
+    )
+    for axis, side in ((2, height), (3, width)):
+        along = width if axis == 2 else height
+        for index in (0, side - 1):
+            row = 0 if index == 0 else 2
+            scales, shifts = (_line(part.select(axis - 1, row), along) for part in (scale, shift))
+            line = (x_BCHW.select(axis, index) - mean_BC1) * rstd_BC1
+            out.select(axis, index).copy_(torch.addcmul(shifts, line, scales))
+    return out
+
+
+def _line(ends_C3: Tensor, length: int) -> Tensor:
+    """Return (C, length): the first, the middle repeated, the last."""
+    return torch.cat(
+        [ends_C3[:, :1], ends_C3[:, 1:2].expand(-1, length - 2), ends_C3[:, 2:]], dim=1
+    )
+
+
+def group_norm_with_moments(
+    x_BCHW: Tensor, groups: int, weight_C: Tensor, bias_C: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``group_norm``, and mean and 1 / deviation of the groups, (B, groups) each."""
+    batch, channels, height, width = x_BCHW.shape
+    if x_BCHW.device.type == "cpu":
+        area = height * width
+        return torch.native_group_norm(x_BCHW, weight_C, bias_C, batch, channels, area, groups, EPS)
+    # Elsewhere that function refuses channels_last.
+    out = group_norm(x_BCHW, groups, weight_C, bias_C)
+    grouped = x_BCHW.float().unflatten(1, (groups, -1))
+    var, mean = torch.var_mean(grouped, (2, 3, 4), correction=0)
+    return out, mean, (var + EPS).rsqrt()
+
+
+def border_index(side: int, device: torch.device) -> Tensor:
+    """Return where each position along a side is read from: 0, then 1 for all inside, then 2."""
+    position = torch.arange(side, device=device)
+    return 1 - (position == 0).int() + (position == side - 1)
+
+
+def expand_border(part_MCHW: Tensor, size: torch.Size) -> Tensor:
+    """Return a map at its full size: its rows and columns inside the border are repeated.
+
+    Two 3x3 convolutions with zero padding of a map that is zero everywhere (the first gives its
+    bias everywhere) differ from a constant in the outermost rows and columns only.
+    """
+    is_nchw = part_MCHW.is_contiguous()
+    for axis, side in zip((2, 3), size, strict=True):
+        if part_MCHW.shape[axis] != side:
+            part_MCHW = part_MCHW.index_select(axis, border_index(side, part_MCHW.device))
+    layout = torch.contiguous_format if is_nchw else torch.channels_last
+    return part_MCHW.contiguous(memory_format=layout)
+
+
 class SampleDropout(nn.Dropout):
     """Dropout with a seed per sample: the same draws however a batch is split or recomputed.
 

@@ -24,8 +24,9 @@ from semsynth.models.sdm.blocks import (
     PreparedCondition,
     SpadeInput,
     SpadeNorm,
+    border_index,
 )
-from semsynth.models.sdm.condition import NormCondition, border_index
+from semsynth.models.sdm.condition import NormCondition
 
 
 def norm_silu(

@@ -1,7 +1,10 @@
-"""Label maps prepared for sampling: what depends on the mask alone is computed once and reused.
+"""From label ids to the network's condition: the label map, and what is kept of it in sampling.
 
 Gamma and beta of every SPADE norm depend on the label map alone: half of a pass is spent on them,
-and they are the same in all steps, for all images of a mask. Training does not use this module.
+and they are the same in all steps, for all images of a mask. So in sampling they are computed once;
+training uses ``label_input`` alone.
+
+Shape suffixes: B batch, K condition channels (one per class), H height, W width, M masks.
 """
 
 from __future__ import annotations
@@ -18,8 +21,7 @@ from semsynth.core.devices import computed_dtype, free_bytes
 from semsynth.core.errors import UserError
 from semsynth.core.logging import warn_once
 from semsynth.models.config import ModelConfig
-from semsynth.models.sdm.blocks import EPS, Modulation, SpadeNorm, group_norm
-from semsynth.models.sdm.label_input import label_input
+from semsynth.models.sdm.blocks import Modulation, SpadeNorm, expand_border, modulated_norm
 
 if TYPE_CHECKING:
     from semsynth.models.sdm.unet import SemanticUNet
@@ -39,6 +41,46 @@ MAX_DENSE_NULL_NUMEL = 2**19
 MAX_JOINT_NUMEL = 2**19
 # Diffusers moves an offloaded network to its device when `forward` is called, or one so marked.
 _called_like_forward: Callable[[Function], Function] = apply_forward_hook
+
+
+def label_input(
+    unet: SemanticUNet,
+    model: ModelConfig,
+    channels_BHW: Tensor,
+    edges_BHW: Tensor | None = None,
+) -> Tensor:
+    """Return the label map that the network takes, (B, K, h, w) in its dtype.
+
+    With ``model.labels: patch`` it has the size of the image (h = H, w = W); with ``nearest`` each
+    latent pixel gets the label of its top left image pixel (h = H / downscale).
+
+    Args:
+        unet: for the number of classes and the dtype.
+        model: for how labels are given to a latent that is smaller than the image.
+        channels_BHW: condition channels of image pixels, integers on any device; those outside the
+            classes (unlabelled: -1 or 255) become all zeros.
+        edges_BHW: 1 at the borders of instances, for a model with ``instance_edges`` (None: no
+            borders).
+    """
+    if model.labels == "nearest" and model.downscale > 1:
+        step = model.downscale
+        channels_BHW = channels_BHW[:, ::step, ::step]
+        edges_BHW = None if edges_BHW is None else edges_BHW[:, ::step, ::step]
+    return one_hot(unet, channels_BHW, edges_BHW)
+
+
+def one_hot(unet: SemanticUNet, channels_BHW: Tensor, edges_BHW: Tensor | None = None) -> Tensor:
+    """Return a channel per class, and the edges as the last one; the official code's ``y``.
+
+    Arguments and result are those of ``label_input``, at the size that the network takes.
+    """
+    classes = torch.arange(unet.label_channels - unet.instance_edges, device=channels_BHW.device)
+    # Not F.one_hot, which takes eight bytes per number.
+    hot = (channels_BHW[..., None] == classes).permute(0, 3, 1, 2).to(unet.dtype)
+    if not unet.instance_edges:
+        return hot
+    edges = torch.zeros_like(hot[:, :1]) if edges_BHW is None else edges_BHW[:, None].to(hot)
+    return torch.cat([hot, edges], dim=1)
 
 
 @dataclass(frozen=True)
@@ -293,74 +335,6 @@ def _joining_pays(h: Tensor) -> bool:
     return h.device.type != "cpu" or h.dtype != torch.float32
 
 
-def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
-    """Return ``x * (1 + gamma) + beta``, for B images of M masks (see ``Condition``)."""
-    scale, shift = (expand_border(part, x_BCHW.shape[2:]) for part in modulation)
-    masks = len(scale)
-    if masks in (1, len(x_BCHW)):
-        return torch.addcmul(shift, x_BCHW, scale)
-    grouped = x_BCHW.unflatten(0, (masks, -1))
-    return torch.addcmul(shift[:, None], grouped, scale[:, None]).flatten(0, 1)
-
-
-def modulated_norm(x_BCHW: Tensor, groups: int, *modulations: Modulation) -> Tensor:
-    """Return ``GroupNorm(x) * (1 + gamma) + beta``; the batch has a part for each modulation."""
-    if len(modulations) > 1:
-        parts = group_norm(x_BCHW, groups).chunk(len(modulations))
-        return torch.cat([modulate(*each) for each in zip(parts, modulations, strict=True)])
-    (modulation,) = modulations
-    sides = modulation[0].shape[2:]
-    if sides == (3, 3) != x_BCHW.shape[2:] and not torch.is_grad_enabled():
-        return constant_modulated_norm(x_BCHW, groups, modulation)
-    return modulate(group_norm(x_BCHW, groups), modulation)
-
-
-def constant_modulated_norm(x_BCHW: Tensor, groups: int, modulation: Modulation) -> Tensor:
-    """Return ``modulated_norm`` of a null modulation by a plain GroupNorm, without gradients.
-
-    Inside the border gamma and beta are constant: they are its weight and bias. Only the outermost
-    rows and columns are computed again, with gammas and betas of their own.
-    """
-    channels, height, width = x_BCHW.shape[1:]
-    scale, shift = (part[0].to(x_BCHW.dtype) for part in modulation)
-    inner = (scale[:, 1, 1].contiguous(), shift[:, 1, 1].contiguous())
-    out, mean, rstd = group_norm_with_moments(x_BCHW, groups, *inner)
-    mean_BC1, rstd_BC1 = (
-        part.repeat_interleave(channels // groups, 1)[..., None].to(out.dtype)
-        for part in (mean, rstd)
-    )
-    for axis, side in ((2, height), (3, width)):
-        along = width if axis == 2 else height
-        for index in (0, side - 1):
-            row = 0 if index == 0 else 2
-            scales, shifts = (_line(part.select(axis - 1, row), along) for part in (scale, shift))
-            line = (x_BCHW.select(axis, index) - mean_BC1) * rstd_BC1
-            out.select(axis, index).copy_(torch.addcmul(shifts, line, scales))
-    return out
-
-
-def _line(ends_C3: Tensor, length: int) -> Tensor:
-    """Return (C, length): the first, the middle repeated, the last."""
-    return torch.cat(
-        [ends_C3[:, :1], ends_C3[:, 1:2].expand(-1, length - 2), ends_C3[:, 2:]], dim=1
-    )
-
-
-def group_norm_with_moments(
-    x_BCHW: Tensor, groups: int, weight_C: Tensor, bias_C: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``group_norm``, and mean and 1 / deviation of the groups, (B, groups) each."""
-    batch, channels, height, width = x_BCHW.shape
-    if x_BCHW.device.type == "cpu":
-        area = height * width
-        return torch.native_group_norm(x_BCHW, weight_C, bias_C, batch, channels, area, groups, EPS)
-    # Elsewhere that function refuses channels_last.
-    out = group_norm(x_BCHW, groups, weight_C, bias_C)
-    grouped = x_BCHW.float().unflatten(1, (groups, -1))
-    var, mean = torch.var_mean(grouped, (2, 3, 4), correction=0)
-    return out, mean, (var + EPS).rsqrt()
-
-
 def own_memory(modulation: Modulation) -> Modulation:
     """Return a modulation whose beta is a copy, not a view of the convolution's output.
 
@@ -368,23 +342,3 @@ def own_memory(modulation: Modulation) -> Modulation:
     """
     scale, shift = modulation
     return scale, torch.empty_like(scale).copy_(shift)
-
-
-def border_index(side: int, device: torch.device) -> Tensor:
-    """Return where each position along a side is read from: 0, then 1 for all inside, then 2."""
-    position = torch.arange(side, device=device)
-    return 1 - (position == 0).int() + (position == side - 1)
-
-
-def expand_border(part_MCHW: Tensor, size: torch.Size) -> Tensor:
-    """Return a map at its full size: its rows and columns inside the border are repeated.
-
-    Two 3x3 convolutions with zero padding of a map that is zero everywhere (the first gives its
-    bias everywhere) differ from a constant in the outermost rows and columns only.
-    """
-    is_nchw = part_MCHW.is_contiguous()
-    for axis, side in zip((2, 3), size, strict=True):
-        if part_MCHW.shape[axis] != side:
-            part_MCHW = part_MCHW.index_select(axis, border_index(side, part_MCHW.device))
-    layout = torch.contiguous_format if is_nchw else torch.channels_last
-    return part_MCHW.contiguous(memory_format=layout)

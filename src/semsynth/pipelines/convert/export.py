@@ -20,11 +20,11 @@ from semsynth.pipelines.convert.import_official import SideFile, is_written, wri
 from semsynth.pipelines.formats.diffusers_folder import VAE, translate_save_errors
 from semsynth.pipelines.formats.model_file import (
     ModelFile,
+    licence,
     meta_network,
     save_model_file,
     with_own_vae,
 )
-from semsynth.pipelines.formats.provenance import licence
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 # What the official code has no flags for: the hidden width of SPADE, and multiples that are not

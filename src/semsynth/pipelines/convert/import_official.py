@@ -25,8 +25,7 @@ from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.official.infer import OfficialNetwork, check_keys, infer_network
 from semsynth.models.official.names import from_official
 from semsynth.pipelines.convert.config import ImportConfig
-from semsynth.pipelines.formats.model_file import ModelFile, meta_network
-from semsynth.pipelines.formats.provenance import licence
+from semsynth.pipelines.formats.model_file import ModelFile, licence, meta_network
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 KIND = "diffusers"

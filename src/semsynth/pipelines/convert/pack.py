@@ -23,13 +23,14 @@ from semsynth.pipelines.formats.model_card import (
     read_scores,
     score_text,
 )
-from semsynth.pipelines.formats.model_file import load_checkpoint, save_model_file
-from semsynth.pipelines.formats.pretrained import CARD, FACTS, MODEL, RECIPE
-from semsynth.pipelines.formats.provenance import (
+from semsynth.pipelines.formats.model_file import (
     has_licence,
     licence,
+    load_checkpoint,
+    save_model_file,
     trained_with_partial_masks,
 )
+from semsynth.pipelines.formats.pretrained import CARD, FACTS, MODEL, RECIPE
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 
 MAX_MEGABYTES = 12.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from semsynth.core.errors import UserError
 from semsynth.pipelines.formats.diffusers_folder import CONFIG, MODEL_INDEX, VAE
-from semsynth.pipelines.formats.provenance import Metadata, has_licence
+from semsynth.pipelines.formats.model_file import Metadata, has_licence
 
 _FETCH_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 _PUSH_OPTIONS = ("commit_message", "private", "token", "create_pr", "subfolder")

@@ -17,9 +17,9 @@ from semsynth.data.hub_files import hub_licence
 from semsynth.data.labels import LabelSet, hex_color
 from semsynth.diffusion.config import count_of
 from semsynth.pipelines.formats.examples import EXAMPLES
-from semsynth.pipelines.formats.model_file import ModelFile
-from semsynth.pipelines.formats.provenance import (
+from semsynth.pipelines.formats.model_file import (
     Metadata,
+    ModelFile,
     has_licence,
     licence,
     trained_with_cfg_dropout,

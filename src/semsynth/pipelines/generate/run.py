@@ -17,7 +17,7 @@ from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.pipelines.formats.provenance import training_origin
+from semsynth.pipelines.formats.model_file import training_origin
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.pipelines.generate.contact_sheet import CONTACT_SHEET, sheet_of_samples
 from semsynth.pipelines.generate.labels import (
@@ -26,7 +26,6 @@ from semsynth.pipelines.generate.labels import (
     read_given,
     translate_labels,
 )
-from semsynth.pipelines.generate.mask_folder import masks_of_folder
 from semsynth.pipelines.generate.real_images import RealImages
 from semsynth.pipelines.generate.sample_store import (
     KIND,
@@ -105,6 +104,8 @@ def generate(config: GenerateConfig, generator: Generator | None = None) -> dict
         generator = synthesizer = _load(config)
     size = (generator.height, generator.width)
     masks = (config.masks, generator.labels, size, config.split, config.masks_as)
+    from semsynth.pipelines.generate.mask_folder import masks_of_folder  # with readers of raw files
+
     with masks_of_folder(*masks) as data:
         return _generate(config, generator, data, synthesizer)
 

@@ -17,7 +17,7 @@ from semsynth.core.sequences import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images
-from semsynth.models.sdm.label_input import label_input
+from semsynth.models.sdm.condition import label_input
 from semsynth.training.metrics import Metrics
 from semsynth.training.recipe import Recipe
 from semsynth.training.state import TrainState

@@ -1,4 +1,4 @@
-"""How a run begins: in its folder, with ``--fork`` from the newest checkpoint of another run."""
+"""How a run begins with ``--fork``: from the newest checkpoint of another run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from semsynth.core.distributed.job import Job
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import atomic_folder, read_json, require_space
 from semsynth.core.logging import logger
 from semsynth.core.outputs import MARKER
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.pipelines.formats.provenance import has_licence
-from semsynth.training.build import claim
+from semsynth.pipelines.formats.model_file import has_licence
 from semsynth.training.checkpoints.store import (
     complete_checkpoints,
     each_tensor,
@@ -24,32 +22,15 @@ from semsynth.training.checkpoints.store import (
     save_state,
 )
 from semsynth.training.init.from_model import (
-    SAVED_INIT,
     Initialization,
     noise_levels,
     read_saved_init,
     source_metadata,
-    starting_point,
 )
 from semsynth.training.init.transfer import another_network, attention_levels, codec_name
 from semsynth.training.recipe import Recipe, TrainConfig
+from semsynth.training.run_output import claim
 from semsynth.training.state import forked
-
-
-def claim_folder(
-    config: TrainConfig, recipe: Recipe, data: PreparedDataset, job: Job
-) -> Initialization | None:
-    """Make the folder this run's and this job's; return what the run starts from."""
-    job.wait_until_free()
-    if config.fork is not None:
-        job.run_on_rank0(lambda: fork(config, job.folder, recipe, data))
-    start = None
-    if config.from_checkpoint is not None or (job.folder / SAVED_INIT).exists():
-        start = starting_point(config, job.folder, recipe, data)
-    resume = config.resume or config.fork is not None  # then the new folder has a checkpoint
-    job.run_on_rank0(lambda: claim(job.folder, recipe, data, resume, start, config.data_changed))
-    job.acquire()
-    return start
 
 
 def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDataset) -> None:
@@ -57,7 +38,7 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
 
     Those of its newest intact checkpoint, with their EMA; the other run is only read. The folder is
     complete or absent. One that was forked from the same run before stays as it is, however far
-    that run has trained since. Without ``--fork`` nothing is done.
+    that run has trained since.
 
     Raises:
         UserError: not a run, no checkpoint, another network or other labels (says what differs), or

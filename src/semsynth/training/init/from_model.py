@@ -14,9 +14,15 @@ from semsynth.data.label_match import LabelMapping, match_labels, read_label_map
 from semsynth.diffusion.config import DiffusionConfig
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.formats.diffusers_folder import MODEL_INDEX, checkpoint_sha256
-from semsynth.pipelines.formats.model_file import ModelFile, load_checkpoint, load_model_file
+from semsynth.pipelines.formats.model_file import (
+    Metadata,
+    ModelFile,
+    joint_licence,
+    licence,
+    load_checkpoint,
+    load_model_file,
+)
 from semsynth.pipelines.formats.pretrained import find_model, is_of_package, pretrained_names
-from semsynth.pipelines.formats.provenance import Metadata, joint_licence, licence
 from semsynth.training.init.transfer import check_body, transfer_weights
 from semsynth.training.recipe import Recipe, TrainConfig
 
