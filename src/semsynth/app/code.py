@@ -50,6 +50,12 @@ def python_lines(result: Result, model: StudioModel) -> str:
         arguments.append("real=real")
     if result.variation is not None:
         arguments.append(f"variation={result.variation!r}")
+    if result.pasted is not None:
+        pixels = np.where(result.pasted.where_HW[..., None], result.pasted.image_HWC, 0)
+        body += [
+            f"pixels = {_array(pixels.astype(result.image_HWC.dtype))}  # of the objects",
+            f"where = {_array(result.pasted.where_HW.astype(np.uint8))} > 0",
+        ]
     if any("zlib" in line for line in body):
         imports.append("zlib")
     shown = synthesizer.pixels.bits == 8 and synthesizer.pixels.channels in (1, 3)
@@ -70,9 +76,17 @@ def python_lines(result: Result, model: StudioModel) -> str:
         *_allowed(result, model),
         f"settings = {_settings(result.settings)}",
         f"image = pipe.synthesizer.generate({', '.join(arguments)})[0]",
+        *_paste(result),
         save,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _paste(result: Result) -> list[str]:
+    """Return the line that pastes objects, where there are some."""
+    if result.pasted is None:
+        return []
+    return ["image[where] = pixels.reshape(image.shape)[where]"]
 
 
 def _allowed(result: Result, model: StudioModel) -> list[str]:
