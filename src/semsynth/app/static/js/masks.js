@@ -181,6 +181,7 @@ export class Masks {
     const other = map.width !== width || map.height !== height;
     const size = `${map.width}×${map.height}${other ? `, scaled for the model (${width}×${height})` : ""}`;
     $("mask-note").textContent = [size, this.word].filter(Boolean).join(" · ");
+    $("mask-note").title = $("mask-note").textContent; // a narrow window shows the beginning alone
     $("rescale").hidden = !other;
     $("rescale").title = `Scale the mask itself to ${width}×${height}`;
   }
