@@ -50,12 +50,7 @@ def python_lines(result: Result, model: StudioModel) -> str:
         arguments.append("real=real")
     if result.variation is not None:
         arguments.append(f"variation={result.variation!r}")
-    if result.pasted is not None:
-        pixels = np.where(result.pasted.where_HW[..., None], result.pasted.image_HWC, 0)
-        body += [
-            f"pixels = {_array(pixels.astype(result.image_HWC.dtype))}  # of the objects",
-            f"where = {_array(result.pasted.where_HW.astype(np.uint8))} > 0",
-        ]
+    body += _pixels(result)
     if any("zlib" in line for line in body):
         imports.append("zlib")
     shown = synthesizer.pixels.bits == 8 and synthesizer.pixels.channels in (1, 3)
@@ -80,6 +75,18 @@ def python_lines(result: Result, model: StudioModel) -> str:
         save,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _pixels(result: Result) -> list[str]:
+    """Return lines that make the objects that are pasted, where there are some."""
+    if result.pasted is None:
+        return []
+    where = result.pasted.where_HW
+    pixels = np.where(where[..., None], result.pasted.image_HWC, 0).astype(result.image_HWC.dtype)
+    return [
+        f"pixels = {_array(pixels)}  # of the objects",
+        f"where = {_array(where.astype(np.uint8))} > 0",
+    ]
 
 
 def _paste(result: Result) -> list[str]:
