@@ -242,3 +242,43 @@ def test_objects_that_touch_are_told_apart_for_a_model_that_sees_borders(
     assert (ids[100:120, 40:60] == BUILDING).all() and (ids[140:160, 60:80] == BUILDING).all()
     assert (ids == BUILDING).sum() == 800
     assert drawn.errors == []
+
+
+def test_a_stroke_is_a_new_object_or_goes_on_with_its_own(drawn: Any, sent: Sent) -> None:
+    """For a model that sees borders, cells that touch can be drawn; touching up joins."""
+    drawn.run(
+        "studio.model.instance_edges = true;"
+        "studio.settings.set({ classId: 1, size: 12, tool: 'brush' });"
+    )
+    drawn.drag((40, 60), (50, 60))
+    drawn.drag((66, 60), (54, 60))  # begins on land, and touches the first
+    drawn.drag((64, 60), (64, 80))  # goes on with the second
+    drawn.keys("r")
+    drawn.drag((120, 120), (140, 140))
+    made(drawn)
+    numbers = sent["instances"]
+    assert numbers[60, 42] != numbers[60, 60] == numbers[78, 64] > 0
+    assert len({int(numbers[y, x]) for x, y in ((42, 60), (64, 60), (130, 130), (0, 0))}) == 4
+    assert np.array_equal(numbers > 0, sent["mask"] == BUILDING)
+    drawn.run("studio.undo();")
+    assert drawn.run("return studio.document.map.numbers[130 * 256 + 130];") == 0
+    assert drawn.errors == []
+
+
+def test_objects_are_shown_while_the_rest_is_still_looked_for(drawn: Any) -> None:
+    """The first answers of the server have none, then some, and it has not seen all masks yet."""
+    asked: list[str] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.url)
+        page = route.fetch().json()
+        if len(asked) == 1:
+            page |= {"items": [], "classes": [], "total": 0}
+        route.fulfill(json={**page, "indexed": min(len(asked), 400), "of": 500})
+
+    drawn.fetch("api/objects")
+    drawn.page.route("**/api/objects?*", answer)
+    drawn.page.click("#tab-objects")
+    drawn.page.wait_for_selector("#objects-list button")
+    assert "of 500 masks so far" in drawn.page.inner_text("#objects-note")
+    assert drawn.errors == []

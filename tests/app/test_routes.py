@@ -44,6 +44,7 @@ def test_a_page_browses_the_data(page: Page, data: PreparedDataset) -> None:
     state = page.get("/api/state").json()
     assert state["data"]["splits"] == {"train": 6, "val": 3}
     assert state["data"]["labels_match"] == "streets: 5 of 5 classes are the model's"
+    assert state["data"]["models"] == ["m0"]
     assert (state["judge"], state["copies"]) == (False, True)
     assert "start with --segmenter" in state["why_no_judge"]
     found = page.get("/api/data", split="train", limit=4).json()

@@ -80,6 +80,47 @@ def test_the_pixels_of_objects_are_pasted_and_made_part_of_the_image(
     }
 
 
+def test_while_drawing_objects_are_pasted_and_the_network_runs_once(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The final image goes on from the image that is there; undo shows what was there before."""
+    model = studio.model("m0")
+    runs, generate = [], model.synthesizer.generate
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        runs.append(1)
+        return generate(*args, **kwargs)
+
+    monkeypatch.setattr(model.synthesizer, "generate", counted)
+    one = disc(RED, 1, (4, 6))
+    mask, numbers = canvas_of(one)
+    mask[:2] = 2
+    asked: dict[str, Any] = {"seed": 41, "instances": numbers, "placed": (one,)}
+    live = make(studio, "m0", mask, quality="live", **asked)
+    assert len(runs) == 1 and "pasted as they are" in live.note
+    seen = numbers == 1
+    assert live.real is None and (live.image_HWC[seen] == RED[0, 0]).all()
+    plain = make(studio, "m0", mask, seed=41, quality="live")
+    assert len(runs) == 1  # it is the image that they were pasted into
+    assert np.array_equal(live.image_HWC[~seen], plain.image_HWC[~seen])
+    assert live.begun["object_strength"] == 0 and live.items == ("d1",)
+    final = make(studio, "m0", mask, **asked)
+    assert len(runs) == 2 and final.real is not None and final.pasted is None
+    assert np.array_equal(final.real.images_BHWC[0], live.image_HWC)
+    assert final.begun["object_strength"] == OBJECT_STRENGTH
+    mask[:2] = 1
+    make(studio, "m0", mask, quality="live", **asked)
+    mask[:2] = 2  # undo
+    again = make(studio, "m0", mask, quality="live", **asked)
+    assert len(runs) == 3 and np.array_equal(again.image_HWC, live.image_HWC)
+    make(studio, "m0", mask, quality="live", **{**asked, "seed": 42})
+    assert len(runs) == 4
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(python_lines(live, model), "copied", "exec"), {})
+    assert np.array_equal(np.asarray(Image.open("image.png")), live.image_HWC)
+
+
 def test_objects_that_are_not_seen_change_nothing(studio: Studio) -> None:
     mask, numbers = canvas_of(disc(RED, 1, (4, 6)))
     plain = make(studio, mask=mask, seed=3)

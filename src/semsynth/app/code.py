@@ -50,6 +50,7 @@ def python_lines(result: Result, model: StudioModel) -> str:
         arguments.append("real=real")
     if result.variation is not None:
         arguments.append(f"variation={result.variation!r}")
+    body += _pixels(result)
     if any("zlib" in line for line in body):
         imports.append("zlib")
     shown = synthesizer.pixels.bits == 8 and synthesizer.pixels.channels in (1, 3)
@@ -70,9 +71,29 @@ def python_lines(result: Result, model: StudioModel) -> str:
         *_allowed(result, model),
         f"settings = {_settings(result.settings)}",
         f"image = pipe.synthesizer.generate({', '.join(arguments)})[0]",
+        *_paste(result),
         save,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _pixels(result: Result) -> list[str]:
+    """Return lines that make the objects that are pasted, where there are some."""
+    if result.pasted is None:
+        return []
+    where = result.pasted.where_HW
+    pixels = np.where(where[..., None], result.pasted.image_HWC, 0).astype(result.image_HWC.dtype)
+    return [
+        f"pixels = {_array(pixels)}  # of the objects",
+        f"where = {_array(where.astype(np.uint8))} > 0",
+    ]
+
+
+def _paste(result: Result) -> list[str]:
+    """Return the line that pastes objects, where there are some."""
+    if result.pasted is None:
+        return []
+    return ["image[where] = pixels.reshape(image.shape)[where]"]
 
 
 def _allowed(result: Result, model: StudioModel) -> list[str]:

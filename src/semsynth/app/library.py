@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.app.cache import Cache
 from semsynth.app.label_view import LabelView, class_pixels
 from semsynth.app.refused import Refused
 from semsynth.core.errors import UserError
@@ -29,40 +28,11 @@ from semsynth.data.writer import encode_image
 
 Counts = npt.NDArray[np.int64]
 Json = dict[str, Any]
-Kept = TypeVar("Kept")
-# Longer side of a thumbnail in pixels, and the memory that thumbnails may take.
+# Longer side of a thumbnail in pixels.
 THUMBNAIL = 128
-CACHE_BYTES = 32 << 20
 # A page of a list has at most so many items.
 MOST_ITEMS = 200
 _ID = re.compile(r"d([0-9]{1,9})")
-
-
-class Cache(Generic[Kept]):
-    """What was made before, the latest of it, up to so many bytes; of any thread."""
-
-    def __init__(self, limit: int = CACHE_BYTES, size_of: Callable[[Any], int] = len) -> None:
-        """Keep at most ``limit`` bytes, which ``size_of`` counts: by default the length."""
-        self.limit, self.size = limit, 0
-        self._size_of = size_of
-        self._files: OrderedDict[Any, Kept] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any, make: Callable[[], Kept]) -> Kept:
-        """Return what a key has; ``make`` makes it where it is not there."""
-        with self._lock:
-            if key in self._files:
-                self._files.move_to_end(key)
-                return self._files[key]
-        made = make()
-        with self._lock:
-            if key in self._files:
-                self.size -= self._size_of(self._files.pop(key))
-            self._files[key] = made
-            self.size += self._size_of(made)
-            while self.size > self.limit:
-                self.size -= self._size_of(self._files.popitem(last=False)[1])
-        return made
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.app.cache import CACHE_BYTES, Cache
 from semsynth.app.label_view import unlabelled_id
 from semsynth.app.uploads import scaled
 from semsynth.core.errors import UserError
@@ -38,6 +39,10 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _FLOW_SAMPLERS = ("dpm++", "unipc", "euler")
 
 
+def _recent() -> Cache[Array]:
+    return Cache(CACHE_BYTES, lambda image: image.nbytes)
+
+
 @dataclass(frozen=True)
 class StudioModel:
     """A model that is open in the studio.
@@ -47,12 +52,15 @@ class StudioModel:
         name: what people see.
         path: where it was loaded from, as it was given.
         synthesizer: the model.
+        recent: images that it generated, by all that they were made of: undo shows them at once,
+            and objects are made part of the image that is there.
     """
 
     id: str
     name: str
     path: Path
     synthesizer: Synthesizer
+    recent: Cache[Array] = field(default_factory=_recent, repr=False, compare=False)
 
     @property
     def labels(self) -> LabelSet:

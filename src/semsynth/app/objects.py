@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from semsynth.app.cache import CACHE_BYTES, Cache
 from semsynth.app.label_view import LabelView
-from semsynth.app.library import CACHE_BYTES, MOST_ITEMS, Cache, Item, Library
+from semsynth.app.library import MOST_ITEMS, Item, Library
 from semsynth.app.outputs import item_facts
 from semsynth.app.refused import Refused
 from semsynth.augmentation.edits.pair import Cutout, cut_out, read_pair

@@ -143,6 +143,9 @@ class Opened:
         return {
             "name": info.name,
             "splits": {split: len(content.stems) for split, content in info.splits.items()},
+            "models": [
+                x.id for x in self.studio.models.values() if not _problem(partial(self.view, x))
+            ],
             **self.of_model(self.studio.default),
         }
 

@@ -26,6 +26,7 @@ from semsynth.app.transplants import (
 from semsynth.app.uploads import scaled, scaled_image
 from semsynth.augmentation.edits.survey import Bools
 from semsynth.core.config import Config
+from semsynth.data.content import digest_bytes
 from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
 from semsynth.data.writer import encode_image
@@ -142,17 +143,20 @@ class Rendering:
     def run(self, turn: Turn) -> Result:
         """Generate the image; cancelled between two steps where nobody wants it any more.
 
-        With objects that have their own pixels it is generated twice: as without these pixels, and
-        then, with them pasted into it, from this image, where the objects are.
+        Objects that have their own pixels are pasted into it. Where it is to be final, it is
+        generated once more, from this image, where the objects are.
         """
         turn.check()
         began = time.perf_counter()
         edges = self.model.edges(self.mask_HW, self.instances_HW)
-        real, pasting = self.real, self.pasting
+        real, pasted = self.real, None
         image = self._generate(turn, edges, real, 0)
-        if pasting is not None:
-            real = pasting.into(image)
-            image = self._generate(turn, edges, real, self.settings.steps)
+        if self.pasting is not None:
+            pasted = self.pasting.into(image)
+            image = pasted.image_HWC
+            if self._refines:
+                real, pasted = self.pasting.to_refine(pasted), None
+                image = self._generate(turn, edges, real, self.settings.steps)
         png = encode_image(as_rgb(image, self.model.synthesizer.pixels.bits), "png")
         return Result(
             model=self.model.id,
@@ -165,6 +169,7 @@ class Rendering:
             settings=self.settings,
             variation=self._variation,
             real=real,
+            pasted=pasted,
             begun=self._begun(),
             items=self.items,
             quality=self.order.quality,
@@ -177,27 +182,45 @@ class Rendering:
         variation = self.order.variation
         return None if variation is None else (variation.seed, variation.amount)
 
+    @property
+    def _refines(self) -> bool:
+        """Whether objects are made part of the image: not while it has to follow the brush."""
+        return self.pasting is not None and self.order.quality == "final"
+
     def _generate(
         self, turn: Turn, edges_HW: Array | None, real: FromImage | None, done: int
     ) -> Array:
-        """Generate from ``real`` where so many steps are done already."""
+        """Generate from ``real`` where so many steps are done already.
+
+        What was generated of the very same a while ago is there still.
+        """
         steps = self.settings.steps
-        again = 0 if self.pasting is None else max(1, int(steps * self.pasting.strength))
+        pasting = self.pasting if self._refines else None
+        again = 0 if pasting is None else max(1, int(steps * pasting.strength))
         turn.report(done, steps + again)
 
         def on_step(index: int, t: Any, x: Any) -> None:
             turn.report(min(done + index + 1, steps + again), steps + again)
 
-        images = self.model.synthesizer.generate(
-            self.mask_HW[None],
-            [self.order.seed],
-            self.settings,
-            None if edges_HW is None else edges_HW[None],
-            real,
-            self._variation,
-            on_step,
-        )
-        return np.asarray(images[0])
+        def make() -> Array:
+            images = self.model.synthesizer.generate(
+                self.mask_HW[None],
+                [self.order.seed],
+                self.settings,
+                None if edges_HW is None else edges_HW[None],
+                real,
+                self._variation,
+                on_step,
+            )
+            return np.asarray(images[0])
+
+        planes = [self.mask_HW, edges_HW]
+        if real is not None:
+            planes += [real.images_BHWC, real.regions_BHW]
+        told = (self.order.seed, self.settings, self._variation, real and real.strength)
+        image = self.model.recent.get((*map(_digest, planes), *told), make)
+        turn.report(min(done + steps, steps + again), steps + again)
+        return image
 
     def _begun(self) -> dict[str, Any]:
         """Return how it is begun from images, as the manifest of samples says it."""
@@ -208,8 +231,12 @@ class Rendering:
                 found["keep"] = "outside"
         if self.pasting is not None:
             found["objects"] = self.pasting.facts()
-            found["object_strength"] = self.pasting.strength
+            found["object_strength"] = self.pasting.strength if self._refines else 0.0
         return found
+
+
+def _digest(values: Array | None) -> str:
+    return "" if values is None else digest_bytes(np.ascontiguousarray(values).tobytes())
 
 
 def prepare(
@@ -230,6 +257,8 @@ def prepare(
     mask = fit_mask(model, canvas.mask, notes)
     real = _real(model, order, canvas.region, source, notes)
     pasting, instances = _pasting(order, canvas), canvas.instances
+    if pasting is not None and order.quality == "live":
+        notes.append("objects are pasted as they are: the final image makes them part of it")
     if instances is not None and instances.shape != model.size:
         instances = scaled(instances, model.size)
     items = (() if source is None else source.items) + (

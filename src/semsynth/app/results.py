@@ -14,12 +14,15 @@ from semsynth.data.labels import Array
 from semsynth.diffusion.config import SamplerSettings
 
 if TYPE_CHECKING:
+    from semsynth.app.transplants import Pasted
     from semsynth.pipelines.from_image import FromImage
 
 
 @dataclass(frozen=True)
 class Result:
     """An image and what it was made of: ``synthesizer.generate`` of these gives the same bytes.
+
+    Objects that are only pasted lie over what it gives.
 
     Attributes:
         model: id of the model.
@@ -34,6 +37,7 @@ class Result:
             None: it said nothing of objects.
         variation: (seed, amount) of ``Synthesizer.generate``; None: none.
         real: image to start from, strength and region, each of one image; None: from noise.
+        pasted: objects that are pasted into it as they are; None: there are none.
         begun: how it was begun from images, JSON values of its metadata.
         items: ids of the images of the data whose pixels it may show.
         quality: ``live`` or ``final``.
@@ -52,6 +56,7 @@ class Result:
     instances_HW: Array | None = None
     variation: tuple[int, float] | None = None
     real: FromImage | None = None
+    pasted: Pasted | None = None
     begun: dict[str, Any] = field(default_factory=dict)
     items: tuple[str, ...] = ()
     quality: str = "final"
@@ -68,7 +73,8 @@ class Result:
             arrays.append(self.real.images_BHWC)
             if self.real.regions_BHW is not None:
                 arrays.append(self.real.regions_BHW)
-        return sum(array.nbytes for array in arrays) + len(self.png)
+        pasted = 0 if self.pasted is None else self.pasted.n_bytes
+        return sum(array.nbytes for array in arrays) + len(self.png) + pasted
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class _Endpoints:
                 raise Refused(self.opened.why_no_copies)
             result, model = self._result(order.result)
             started = ""
-            if result.real is not None:
+            if result.real is not None or result.pasted is not None:
                 items = self.opened.images_of(result)
                 names = [f"{x.split}/{x.stem}" for x in items]
                 started = abbreviate(names, 3) if names else "another image"

@@ -66,6 +66,24 @@ class Transplant:
 
 
 @dataclass(frozen=True)
+class Pasted:
+    """An image with objects pasted into it.
+
+    Attributes:
+        image_HWC: of the model's size.
+        where_HW: which of its pixels are of the objects.
+    """
+
+    image_HWC: Array
+    where_HW: Bools
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it takes."""
+        return int(self.image_HWC.nbytes + self.where_HW.nbytes)
+
+
+@dataclass(frozen=True)
 class Pasting:
     """Objects, and the pixels of a canvas where they are seen.
 
@@ -118,10 +136,8 @@ class Pasting:
         objects, visible = zip(*found, strict=True)
         return cls(objects, visible, region, OBJECT_STRENGTH if strength is None else strength)
 
-    def into(self, image_HWC: Array) -> FromImage:
-        """Return what makes the objects part of an image: it with them pasted, and where.
-
-        The region is the objects and a margin around them; all else of the image stays.
+    def into(self, image_HWC: Array) -> Pasted:
+        """Return an image with the objects pasted, as they are.
 
         Args:
             image_HWC: of the model's size, which may be another than the canvas's.
@@ -135,10 +151,18 @@ class Pasting:
         if size != canvas:
             where = scaled(where, size)
             image = np.where(where[..., None], scaled_image(image, size), image_HWC)
-        region = grown(where, usual_margin(size[0]))
+        return Pasted(image, where)
+
+    def to_refine(self, pasted: Pasted) -> FromImage:
+        """Return what makes the objects part of the image that they were pasted into.
+
+        The region is the objects and a margin around them; all else of the image stays.
+        """
+        size = pasted.image_HWC.shape[:2]
+        region = grown(pasted.where_HW, usual_margin(size[0]))
         if self.region is not None:
             region = region & scaled(self.region, size)
-        return FromImage(image[None], self.strength, region[None])
+        return FromImage(pasted.image_HWC[None], self.strength, region[None])
 
     def facts(self) -> list[Json]:
         """Return what metadata say of each object: JSON values; ``pixels`` of it are seen."""

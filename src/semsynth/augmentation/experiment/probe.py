@@ -14,6 +14,7 @@ import numpy as np
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.config import LEAST_REAL, ExperimentConfig, ProbeConfig
 from semsynth.augmentation.experiment.draws import pool_stems
+from semsynth.augmentation.experiment.overlap import other_images
 from semsynth.augmentation.experiment.page import write_page
 from semsynth.augmentation.experiment.result import by_seed
 from semsynth.augmentation.experiment.run import Experiment, Task, open_experiment
@@ -83,7 +84,7 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
     whole.say_what_is_shown()
     small = _config(config, config.data, whole)
     # What is wrong is wrong at any size: say it before images are scaled down.
-    overlap = open_experiment(small).overlap
+    checked = open_experiment(small)
     key = {"format": 1, "data": whole.digest_of([config.split, config.judge_split])}
     claim_output_dir(config.output, "probe", key)
     size = small_size(whole)
@@ -95,7 +96,7 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
         small = replace(small, generator_data=shrink(others, (config.split,), size, folder).root)
     plan = _plan(config, small, data)
     small = _with_steps(small, plan)
-    experiment = Experiment(small, data, overlap)
+    experiment = Experiment(small, data, other_images(small, data), checked.overlap)
     experiment.check()
     for task in experiment.tasks:
         logger.info(f"{task}")

@@ -14,8 +14,9 @@ import { Keys } from "./keys.js";
 import { LabelTable } from "./labels.js";
 import { Layers } from "./layers.js";
 import { MaskDocument } from "./document.js";
+import { Masks } from "./masks.js";
 import { Out } from "./out.js";
-import { decodeIds, encodeGrey } from "./png.js";
+import { encodeGrey } from "./png.js";
 import { Session } from "./session.js";
 import { OF_THE_IMAGE, Settings } from "./settings.js";
 import { Strip, restored, stored } from "./strip.js";
@@ -37,6 +38,7 @@ class Studio {
     this.stamp = null;
     this.released = null;
     this.quiet = false;
+    this.masks = new Masks(this);
     this.view = new View(this.document);
     this.layers = new Layers(this);
     this.tools = makeTools(this);
@@ -68,6 +70,7 @@ class Studio {
     $("undo").addEventListener("click", () => this.undo());
     $("redo").addEventListener("click", () => this.redo());
     $("final").addEventListener("click", () => generator.make("final"));
+    $("rescale").addEventListener("click", () => this.masks.rescale());
     map.addEventListener("draw", ({ detail }) => {
       this.layers.redo(detail.bounds);
       this.redraw();
@@ -85,13 +88,14 @@ class Studio {
   }
 
   #committed() {
-    this.#steps();
+    this.steps();
     this.saveMask();
     if (!this.quiet && this.state) this.generator.committed(this.released);
     this.#stale();
   }
 
-  #steps() {
+  /** What of undo and redo is possible. */
+  steps() {
     const { done, undone } = this.document.history;
     $("undo").disabled = !done.length;
     $("redo").disabled = !undone.length;
@@ -104,31 +108,24 @@ class Studio {
     if (keys.has("compare")) this.#compareChanged();
     this.redraw();
     if (!this.state) return;
-    this.session.save("settings", { ...this.settings.values(), modelName: this.model?.name });
-    if (this.quiet || ![...keys].some((key) => OF_THE_IMAGE.has(key))) return;
+    const { labels, unlabelled } = this.model ?? {};
+    this.session.save("settings", { ...this.settings.values(), modelName: this.model?.name, labels, unlabelled });
+    if (this.quiet || this.masks.opening || ![...keys].some((key) => OF_THE_IMAGE.has(key))) return;
     if (this.settings.live) this.generator.make("live");
     else this.#stale(true);
   }
 
   #modelChanged() {
-    const had = this.labels.unlabelled;
+    const had = this.labels;
     this.labels = new LabelTable(this.model.labels, this.model.unlabelled);
     if (this.settings.keep) this.settings.set({ keep: null }); // its image is the other model's
-    this.#unlabelledIs(had);
+    if (had.labels.length && had.key !== this.labels.key) this.masks.changed(had);
     this.layers.redo();
     this.classes.reset();
     this.panel.reset();
     this.browse.forget();
     this.browse.list();
     this.redraw();
-  }
-
-  /** Pixels without a label keep being that, whichever id the model has for it. */
-  #unlabelledIs(had) {
-    const { labels, document: map } = this;
-    if (had === labels.unlabelled || labels.byId.has(had)) return;
-    const ids = map.map.ids.map((id) => (id === had ? labels.unlabelled : id));
-    map.map.ids.set(ids);
   }
 
   #compareChanged() {
@@ -142,7 +139,7 @@ class Studio {
   #arrived({ lane, result }) {
     if (lane === "compare") {
       this.layers.compared = result;
-      $("compare-note").textContent = `${result.seconds.toFixed(2)} s`;
+      $("compare-note").textContent = [`${result.seconds.toFixed(2)} s`, result.lost].filter(Boolean).join(" · ");
     } else this.#show(result);
     this.panes[lane === "compare" ? "compare" : "image"].drawNow();
   }
@@ -160,13 +157,10 @@ class Studio {
     this.#stale();
   }
 
-  /** Say where the image is of an older mask, and where the mask is not of the model's size. */
+  /** Say where the image is of an older mask, and what is to be known of the mask. */
   #stale(always = false) {
-    const { result, document: map, settings, model } = this;
-    const size = `${map.width}×${map.height}`;
-    const [height, width] = model?.max_size ?? [map.height, map.width];
-    const scaled = map.width > width || map.height > height;
-    $("mask-note").textContent = scaled ? `${size}, scaled for the model (${width}×${height})` : size;
+    const { result, document: map, settings } = this;
+    this.masks.note();
     const old = result && (always || !result.map.equals(map.map));
     $("image-note").textContent = old && !settings.live ? "older than the mask: press Enter" : (result?.quality === "final" ? "final" : "");
   }
@@ -218,43 +212,9 @@ class Studio {
     this.say(on ? "The rest stays" : "All is made anew");
   }
 
-  /** A mask in place of the one that is drawn. `item` of the data: its image lies below. */
-  open(width, height, ids, item = null, numbers = undefined) {
-    const source = item && item.image !== false ? { id: item.id, name: item.stem, path: `api/data/${item.id}/image` } : null;
-    const changed = { keep: null, maskSource: item?.id ?? null, source };
-    if (!source) changed.useSource = false;
-    this.quiet = true;
-    this.settings.set(changed);
-    this.quiet = false;
-    this.#loadSource();
-    this.document.replace(new IdMap(width, height, ids, numbers));
-  }
-
-  async #loadSource() {
-    const { source } = this.settings;
-    this.layers.source = null;
-    if (!source) return;
-    try {
-      const bitmap = await createImageBitmap(await this.api.blob(source.path));
-      if (this.settings.source?.id === source.id) this.layers.source = bitmap;
-      this.redraw();
-    } catch (error) {
-      this.complain(error);
-    }
-  }
-
-  /** A source image of the user's own. */
-  async upload(file) {
-    if (!file) return;
-    const { upload_bytes: most } = this.state.limits;
-    try {
-      if (file.size > most) throw new Error(`${file.name}: ${(file.size / 1e6).toFixed(1)} MB; at most ${most / 1e6} MB`);
-      const { id } = await this.api.upload(file);
-      this.settings.set({ source: { id, name: file.name, path: `api/uploads/${id}/image` }, useSource: true });
-      this.#loadSource();
-    } catch (error) {
-      this.complain(error);
-    }
+  /** A mask in place of the one that is drawn: see `Masks`. */
+  open(...mask) {
+    this.masks.open(...mask);
   }
 
   /** Go back to a result: its mask, its seed, its image. Nothing is generated. */
@@ -262,9 +222,11 @@ class Studio {
     const { request } = result;
     this.generator.stop("image");
     this.quiet = true;
-    if (!result.map.equals(this.document.map)) this.document.replace(result.map.copy());
+    this.masks.given = result.map;
     const model = this.models.has(request.model) ? { model: request.model } : {};
     this.settings.set({ ...model, seed: request.seed, towards: request.variation ?? null });
+    this.masks.given = null;
+    if (!result.map.equals(this.document.map)) this.document.replace(result.map.copy());
     this.quiet = false;
     this.#show(result);
     this.panes.image.drawNow();
@@ -285,6 +247,17 @@ class Studio {
   pointed(pixel) {
     $("cursor").textContent = pixel ? this.describe(pixel) : "";
     this.redraw();
+  }
+
+  /**
+   * The number that what is drawn from a pixel on has. For a model that sees borders of objects it
+   * is a new object, or goes on with the one of its class that it begins in; for others 0: none.
+   */
+  objectAt(x, y, id) {
+    const { map } = this.document;
+    if (!this.model?.instance_edges || !this.labels.isThing(id)) return 0;
+    const inside = map.inside(x, y) && map.get(x, y) === id;
+    return inside ? map.numbers[y * map.width + x] : this.document.number();
   }
 
   describe([x, y]) {
@@ -331,11 +304,11 @@ class Studio {
     this.panel.list();
     this.check.list();
     this.out.list();
-    const again = await this.#restore();
+    const again = await this.#restore(kept);
     this.quiet = false;
-    if (!again) await this.#first();
+    if (!again) await this.masks.first();
     this.document.history.done = [];
-    this.#steps();
+    this.steps();
     document.body.dataset.ready = "true";
     this.browse.checkPlaced();
   }
@@ -354,41 +327,24 @@ class Studio {
   }
 
   /** Mask, image and strip as they were; false where there were none. */
-  async #restore() {
+  async #restore({ labels, unlabelled }) {
     const mask = await this.session.load("mask");
     if (!mask) return false;
-    const map = IdMap.unpacked(mask);
+    const had = labels ? new LabelTable(labels, unlabelled) : this.labels;
+    const same = had.key === this.labels.key; // else a server of other models: ids mean other classes now
+    const { translated, shared } = same ? {} : had.translated(IdMap.unpacked(mask), this.labels);
+    if (!same && !shared) return false;
+    const map = translated ?? IdMap.unpacked(mask);
     const { placed, last } = (await this.session.load("objects")) ?? { placed: [], last: 0 };
     this.document.last = last;
     for (const [number, of] of placed) this.document.placed.set(number, of);
     this.document.replace(map);
-    await this.strip.load(await this.session.load("strip"));
-    const result = await this.session.load("result");
+    if (same) await this.strip.load(await this.session.load("strip"));
+    const result = same && (await this.session.load("result"));
     if (result) this.#show(await restored(result));
-    this.#loadSource();
+    this.masks.loadSource();
     if (!result?.map?.equals?.(map) && this.settings.live) this.generator.make("live");
     return true;
-  }
-
-  /** The first mask: one of the data, else an example of the package, else two halves. */
-  async #first() {
-    const [height, width] = this.model.size;
-    const model = this.settings.model;
-    try {
-      if (this.state.data) {
-        const { items } = await this.api.json("api/data", { parameters: { offset: 0, limit: 1, model } });
-        if (items.length) return await this.browse.use(items[0]);
-      } else if (this.model.example) {
-        const blob = await this.api.blob("api/example", { parameters: { model } });
-        const { width: w, height: h, ids } = await decodeIds(new Uint8Array(await blob.arrayBuffer()));
-        return this.open(w, h, ids);
-      }
-    } catch (error) {
-      this.complain(error);
-    }
-    const map = IdMap.filled(width, height, this.labels.usable[0]?.id ?? this.labels.unlabelled);
-    if (this.labels.usable.length > 1) map.ids.fill(this.labels.usable[1].id, 0, width * (height >> 1));
-    this.open(width, height, map.ids);
   }
 }
 

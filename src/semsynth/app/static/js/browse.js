@@ -128,13 +128,15 @@ export class Browse {
     return counted;
   }
 
-  /** What is listed stays until all is counted; then it is listed anew, rare classes first. */
+  /** What is listed stays until all is counted; then it is listed anew, rare classes first. Until
+   * something is listed, the first that is found is. */
   async #watch(panel) {
     if (this.shown !== panel) return;
     try {
       const parameters = { model: this.studio.settings.model, offset: 0, limit: 1 };
-      const { indexed, of } = await this.studio.api.json(`api/${panel}`, { parameters });
-      if (indexed >= of) return this.open(panel);
+      const { indexed, of, total } = await this.studio.api.json(`api/${panel}`, { parameters });
+      const empty = !$(`${panel}-list`).children.length;
+      if (indexed >= of || (empty && total > 0)) return this.open(panel);
       $(`${panel}-note`).textContent = $(`${panel}-note`).textContent.replace(/Counted \d+/, `Counted ${indexed}`);
       setTimeout(() => this.#watch(panel), AGAIN);
     } catch {

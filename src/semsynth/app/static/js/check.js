@@ -85,7 +85,11 @@ export class Check {
 
   async nearest() {
     const { result, api, settings } = this.studio;
-    const answer = await api.json("api/nearest", { body: { result: result.result } });
+    $("nearest-reason").textContent = "Looking through the training images: the first time this takes a while.";
+    $("nearest-reason").hidden = false;
+    const answer = await api.json("api/nearest", { body: { result: result.result } }).finally(() => {
+      $("nearest-reason").hidden = true;
+    });
     if (result !== this.studio.result) return;
     $("nearest-line").textContent = answer.line;
     $("nearest-line").classList.toggle("warning", answer.copy === true);

@@ -140,6 +140,41 @@ export class MaskDocument extends EventTarget {
     this.#tell("commit", { bounds: this.#all() });
   }
 
+  /** All of it, for `enter`. */
+  leave() {
+    this.cancel();
+    const { map, touched, history, placed, last } = this;
+    return { map, touched, history, placed, last };
+  }
+
+  /** Go on with what was left, or with another map alone: nothing of before can be undone. */
+  enter({ map, touched = null, history = new History(), placed = new Map(), last = 0 }) {
+    this.cancel();
+    this.#take(map);
+    if (touched) this.touched = touched;
+    Object.assign(this, { history, placed: new Map(placed), last });
+    this.#tell("size");
+    this.#tell("commit", { bounds: this.#all() });
+  }
+
+  /** The map of another size, nearest pixels; objects have new numbers: they have no pixels of that size. */
+  scaled(width, height) {
+    const old = this.map;
+    const map = new IdMap(width, height);
+    const numbers = new Map([[0, 0]]);
+    for (let y = 0; y < height; y++) {
+      const row = Math.floor(((y + 0.5) * old.height) / height) * old.width;
+      for (let x = 0; x < width; x++) {
+        const from = row + Math.floor(((x + 0.5) * old.width) / width);
+        const number = old.numbers[from];
+        if (!numbers.has(number)) numbers.set(number, this.placed.has(number) ? this.number() : number);
+        map.ids[y * width + x] = old.ids[from];
+        map.numbers[y * width + x] = numbers.get(number);
+      }
+    }
+    return map;
+  }
+
   #all() {
     return new Bounds().add(0, 0, this.width - 1, this.height - 1);
   }

@@ -66,8 +66,8 @@ export class Generator extends EventTarget {
     this.lanes.set(lane, own);
     this.#tell("busy");
     try {
-      const { document } = this.studio;
-      const map = document.map.copy();
+      const { document, masks, models } = this.studio;
+      const { translated: map, unknown } = masks.for(models.get(request.model), document.map.copy());
       const objects = this.#objects(map, request);
       const region = request.keep ? await encodeGrey(map.width, map.height, document.touched) : null;
       const instances = objects && (await encodeGrey(map.width, map.height, objects));
@@ -76,7 +76,8 @@ export class Generator extends EventTarget {
       const answer = await this.studio.api.generate(request, { mask, region, instances }, own.abort.signal);
       const bitmap = await createImageBitmap(answer.blob);
       if (this.lanes.get(lane) !== own) return null;
-      return { ...answer, bitmap, map, request, quality };
+      const lost = unknown.length ? `unlabelled for it: ${unknown.join(", ")}` : "";
+      return { ...answer, bitmap, map, request, quality, lost };
     } catch (error) {
       if (superseded(error) || this.lanes.get(lane) !== own) return null;
       this.#tell("error", { error });
@@ -108,7 +109,7 @@ export class Generator extends EventTarget {
 
   #rested(result) {
     const { settings, models } = this.studio;
-    const more = models.get(settings.model)?.refines && result.quality === "live";
+    const more = (models.get(settings.model)?.refines || result.request.objects) && result.quality === "live";
     if (more && settings.refine && settings.live) this.make("final");
     else this.#tell("settled", { result });
   }

@@ -24,9 +24,12 @@ export class ImagePanel {
     $("model").addEventListener("change", () => settings.set({ model: $("model").value }));
     $("compare").addEventListener("change", () => settings.set({ compare: $("compare").value }));
     $("keep").addEventListener("click", () => studio.keep(!settings.keep));
-    $("upload").addEventListener("change", () => studio.upload($("upload").files[0]));
+    $("upload").addEventListener("change", () => studio.masks.upload($("upload").files[0]));
     settings.addEventListener("change", () => this.show());
-    studio.document.addEventListener("commit", () => this.#kept());
+    studio.document.addEventListener("commit", () => {
+      this.#kept();
+      this.#refines();
+    });
   }
 
   #numbers() {
@@ -59,13 +62,28 @@ export class ImagePanel {
     $("model").title = models.get(settings.model)?.name ?? "";
     options($("compare"), [["", names.length > 1 ? "no other model" : "only one model is open"], ...names], settings.compare);
     $("compare").disabled = names.length < 2;
+    this.comparable();
     $("compare").title = names.length < 2 ? "Start with --model twice to compare two" : "";
     $("upload-field").hidden = !this.studio.state.upload;
+  }
+
+  /** Of models that have no class in common there is nothing to compare. */
+  comparable() {
+    const { models, model, masks, settings } = this.studio;
+    for (const option of $("compare").options) {
+      const other = models.get(option.value);
+      if (!other || !model) continue;
+      option.disabled = !masks.share(model, other);
+      option.textContent = option.disabled ? `${other.name}: no class in common` : other.name;
+      if (option.disabled && settings.compare === other.id) settings.set({ compare: "" });
+    }
+    $("compare").value = settings.compare;
   }
 
   /** Another model: what of the sampler can be chosen, or why it cannot. */
   reset() {
     const { model, settings } = this.studio;
+    this.comparable();
     const only = model.steps_choices?.length === 1;
     const reasons = {
       steps: only ? `This model generates in ${counted(model.steps_choices[0])} of the network.` : null,
@@ -81,7 +99,6 @@ export class ImagePanel {
     $("sampler-reason").hidden = !shown.length;
     $("steps").max = model.max_steps ?? 1000;
     $("guidance").placeholder = reasons.guidance ? "none" : "";
-    $("refine-field").hidden = !model.refines;
     const own = reasons.scheduler ? "none" : `the model's own${model.scheduler ? `: ${model.scheduler}` : ""}`;
     options($("scheduler"), [["", own], ...(model.schedulers ?? []).map((name) => [name, name])], settings.scheduler);
     const possible = model.steps_choices ?? [];
@@ -111,6 +128,14 @@ export class ImagePanel {
     this.#output("keep-strength", settings.keepStrength);
     this.#kept();
     this.#source();
+    this.#refines();
+  }
+
+  /** Whether there is something to refine: by the model's sampler, or objects that are only pasted. */
+  #refines() {
+    const { model, settings, document: map } = this.studio;
+    const objects = settings.objectPixels && map.placed.size && map.map.numbers.some((n) => map.placed.has(n));
+    $("refine-field").hidden = !model?.refines && !objects;
   }
 
   #kept() {

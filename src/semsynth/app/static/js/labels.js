@@ -29,12 +29,46 @@ export class LabelTable {
     this.table[this.unlabelled] = 0; // transparent: the pattern below shows
   }
 
+  /** What ids mean, as a text: the same for models whose masks are the same. */
+  get key() {
+    return JSON.stringify([this.unlabelled, ...this.labels.map(({ id, name, ignored }) => [id, name, Boolean(ignored)])]);
+  }
+
+  /**
+   * A map of these labels in those of another table, by name: {translated; shared: whether any
+   * class of it is there; unknown: names of those that are not, whose pixels have no label now}.
+   */
+  translated(map, other) {
+    const names = new Map(other.usable.map(({ id, name }) => [name, id]));
+    const table = new Uint16Array(65536).fill(other.unlabelled);
+    const unknown = [];
+    let shared = false;
+    for (const id of map.counts().keys()) {
+      if (this.isUnlabelled(id)) continue;
+      const same = names.get(this.name(id));
+      if (same === undefined) unknown.push(this.name(id));
+      else [table[id], shared] = [same, true];
+    }
+    const translated = map.copy();
+    map.ids.forEach((id, i) => {
+      translated.ids[i] = table[id];
+      if (table[id] === other.unlabelled) translated.numbers[i] = 0;
+    });
+    return { translated, shared, unknown };
+  }
+
   knows(id) {
     return id === this.unlabelled || this.byId.has(id);
   }
 
   isUnlabelled(id) {
     return id === this.unlabelled || Boolean(this.byId.get(id)?.ignored);
+  }
+
+  /** Whether a class comes as objects: where it is said of none, any may. */
+  isThing(id) {
+    const some = this.usable.some(({ thing }) => thing);
+    return this.byId.has(id) && !this.isUnlabelled(id) && (!some || this.byId.get(id).thing);
   }
 
   name(id) {

@@ -11,6 +11,7 @@ class Brush {
   }
 
   down(x, y) {
+    this.number = this.studio.objectAt(x, y, this.id());
     this.studio.document.begin();
     this.rows = brushRows(this.studio.settings.size);
     this.last = [x, y];
@@ -20,7 +21,7 @@ class Brush {
   move(x, y) {
     const { document } = this.studio;
     const id = this.id();
-    stroke(...this.last, x, y, this.rows, (row, x0, x1) => document.span(row, x0, x1, id));
+    stroke(...this.last, x, y, this.rows, (row, x0, x1) => document.span(row, x0, x1, id, this.number));
     this.last = [x, y];
     document.flush();
   }
@@ -47,6 +48,7 @@ class Shape {
 
   down(x, y) {
     this.start = [x, y];
+    this.number = this.studio.objectAt(x, y, this.studio.settings.classId);
     this.move(x, y);
   }
 
@@ -54,7 +56,7 @@ class Shape {
     const { document, settings } = this.studio;
     document.cancel();
     document.begin();
-    const span = (row, x0, x1) => document.span(row, x0, x1, settings.classId);
+    const span = (row, x0, x1) => document.span(row, x0, x1, settings.classId, this.number);
     this.draw(...this.start, x, y, span, brushRows(settings.size));
     document.flush();
   }
@@ -84,8 +86,9 @@ class Fill {
   down(x, y) {
     const { document, settings } = this.studio;
     if (!document.map.inside(x, y)) return;
+    const number = this.studio.objectAt(x, y, settings.classId);
     document.begin();
-    flood(document.map.copy(), x, y, (row, x0, x1) => document.span(row, x0, x1, settings.classId));
+    flood(document.map.copy(), x, y, (row, x0, x1) => document.span(row, x0, x1, settings.classId, number));
     document.commit();
   }
 }
@@ -112,8 +115,9 @@ class Polygon {
     const points = this.points;
     this.points = [];
     if (points.length > 2) {
+      const number = this.studio.objectAt(...points[0], settings.classId);
       document.begin();
-      polygon(points, (row, x0, x1) => document.span(row, x0, x1, settings.classId));
+      polygon(points, (row, x0, x1) => document.span(row, x0, x1, settings.classId, number));
       document.commit();
     }
     this.studio.redraw();
