@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# docs/architecture.md says how many each way has; it is to become fewer, not more.
-MOST = 57
+# As in docs/architecture.md. If a change needs one more, first look for one that it makes needless.
+MOST = 56
 
 SCRIPT = """
 import json, os, sys, threading
