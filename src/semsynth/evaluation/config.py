@@ -49,13 +49,13 @@ class EvaluateConfig:
     """How the name of a generated image says which mask it is of; auto: by the rule that fits
     all."""
     max: int | None = None
-    """At most so many masks, with all their samples, and training images; evenly spread."""
+    """Use at most N masks, with all their samples, and N training images; evenly spread."""
     samples: Path | None = None
     """Samples of semsynth generate: short for --generated."""
     data: Path | None = None
     """Prepared data: short for --real, --masks and --train of one folder."""
     protocol: Literal["sdm", "oasis", "spade", "clean", "semsynth"] | None = None
-    """How a line of the literature measures: sizes, resizes, FID variant, averaging. By default
+    """Follow an evaluation protocol of the literature: sizes, resizing, FID, averaging. By default
     semsynth, whose values other flags may change."""
     judge_size: str | None = None
     """HEIGHTxWIDTH at which the segmenter sees images; by default what the protocol says."""
@@ -70,7 +70,7 @@ class EvaluateConfig:
     segmenter: str | Path | tuple[str, ...] = ()
     """The judge of consistency: a segmenter trained on real training images (semsynth segment
     train), or a semantic segmentation model of the Transformers library (folder or Hub id). Given
-    twice: a second judge beside the first. By default ./checkpoints/segmenter, if there is one."""
+    twice: a second judge as well. By default ./checkpoints/segmenter, if there is one."""
     label_map: str | None = None
     """Which class of the data each class of a judge is: a YAML file of lines 'judge name: our name'
     (or null), or a built-in map (cityscapes-camvid, cityscapes-sidewalk-semantic). Equal names need
@@ -278,7 +278,7 @@ class StatsConfig:
     download: bool = True
     """Download the weights of Inception-v3 if they are not there."""
     max: int | None = None
-    """At most so many images, evenly spread."""
+    """Use at most N images, evenly spread."""
     batch_size: int = 32
     """Images per batch."""
     device: str = "auto"

@@ -94,7 +94,7 @@ class ReferenceStatistics:
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
             raise UserError(f"{path}: mu {mu.shape} and sigma {sigma.shape} do not fit together")
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-            raise UserError(f"{path}: mu or sigma has NaN or infinite numbers; make it anew")
+            raise UserError(f"{path}: mu or sigma has NaN or infinite numbers; compute it again")
         words = {name: str(found.get(name, "")) for name in ("features", "resize", "weights")}
         if not words["features"]:
             if len(mu) != _INCEPTION_DIMENSIONS:
@@ -119,17 +119,17 @@ class ReferenceStatistics:
             raise UserError(
                 f"{where}: has statistics of {self.features}, and {' and '.join(found) or 'none'} "
                 "can be measured here; give the same --features, --resize and weights, or make the "
-                "statistics anew"
+                "statistics again"
             )
         if extractor.resize != self.resize:
             raise UserError(
                 f"{where}: its images were resized by '{self.resize}', here by "
-                f"'{extractor.resize}'; give the same --resize, or make the statistics anew"
+                f"'{extractor.resize}'; give the same --resize, or make the statistics again"
             )
         if self.weights and extractor.weights != self.weights:
             raise UserError(
                 f"{where}: its features are of weights {self.weights[:16]}, here of "
-                f"{extractor.weights[:16]}; give the same weights, or make the statistics anew"
+                f"{extractor.weights[:16]}; give the same weights, or make the statistics again"
             )
         return extractor
 

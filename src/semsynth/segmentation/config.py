@@ -41,12 +41,12 @@ class SegmentTrainConfig:
         extra_split: Split of the extra folder that is mixed in.
         mix_share: Share of each batch that comes from the extra folder, 0 to 1.
         mix_share_end: Share of the extra folder in the last batch; from `mix_share` on it changes
-            evenly. 0 ends with real images alone; by default it stays as it is.
+            linearly. 0 ends with real images alone; by default it stays constant.
         extra_weight: How many times a pixel of the extra folder counts in the loss; one of a real
             image counts once.
-        fresh: Generator, a run or a name of the package: images of the masks of `extra` are made
-            anew in each epoch, in the place of those that are there. For distilled models, which
-            take one evaluation an image.
+        fresh: Generator, a run or a name of the package: in each epoch new images are generated
+            for the masks of `extra`, in place of the stored ones. For distilled models, which
+            take one evaluation of the network per image.
         unlabelled: Folder of real images without masks, of any size, or a prepared data set whose
             masks are not read: a mean teacher (UniMatch) learns from them, too. What is labelled
             or held out in `data` is left out.
@@ -90,7 +90,7 @@ class SegmentTrainConfig:
         classmix: Share of the images that get half of the classes of another real image.
         copy_paste: Share of the images into which objects of rare classes are pasted, from other
             real images: instances, or connected pixels.
-        workers: Threads that prepare images beside the training; the result is the same.
+        workers: Threads that prepare images during training; the result is the same.
         seed: Seed of initial weights, order of images and augmentation.
         device: auto, cpu, cuda, cuda:N or mps.
     """

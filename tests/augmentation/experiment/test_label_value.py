@@ -71,7 +71,7 @@ def test_a_measured_point_beyond_n_is_not_extrapolated() -> None:
 def test_no_gain_is_worth_nothing(gain: float) -> None:
     found = label_equivalent(number([gain] * 5), curve(), N, crossed(5))
     assert found["worth_nothing"] and found["images"] == 0
-    assert in_words(found, N) == "worth nothing that can be told from 0"
+    assert in_words(found, N) == "no gain that can be distinguished from 0"
 
 
 def test_a_gain_that_may_be_none_is_worth_nothing() -> None:
@@ -84,7 +84,7 @@ def test_where_labels_bring_nothing_the_equivalent_is_open() -> None:
     found = label_equivalent(number([0.02] * 5), curve(doubling=-0.001), N, crossed(5))
     assert found["images"] is None
     assert found["interval"][1] is None
-    assert "more labelled images than the curve tells of" in in_words(found, N)
+    assert "more labelled images than the curve can estimate" in in_words(found, N)
 
 
 def test_votes_that_differ_have_entropy() -> None:

@@ -51,8 +51,8 @@ def test_the_sign_says_how_sure_it_is(sure: float, sign: str) -> None:
 @pytest.mark.parametrize(
     ("doubling", "n", "consistency", "reason"),
     [
-        (0.002, 40, FINE, "saturated: twice as many real labels bring .0.2 points"),
-        (0.03, 40, {"real": 0.5, "generated": 0.2}, "generator is too weak.*finds 40%"),
+        (0.002, 40, FINE, "saturated: twice as many real labels gain .0.2 points"),
+        (0.03, 40, {"real": 0.5, "generated": 0.2}, "generator is too weak.*give 40%"),
         (0.03, 8, FINE, "8 images are too few"),
     ],
 )

@@ -138,4 +138,4 @@ def test_without_training_images_there_is_no_floor(report: Json) -> None:
     for entry in (report["metrics"]["kid"], report["metrics"]["fid"]):
         del entry["to_training"]
     report["metrics"] |= {"kernel": {}, "frechet": {}}
-    assert sentences(report)[1].endswith("there is no fair floor to compare with.")
+    assert sentences(report)[1].endswith("there is no fair reference value.")

@@ -30,7 +30,7 @@ class ExperimentConfig:
     """
 
     data: Path = Path("./data/sidewalk_processed")
-    """Prepared data set: the pool that images are drawn from, and the split that judges."""
+    """Prepared data set: the pool that images are drawn from, and the images for scoring."""
     output: Path = Path("./results/experiment")
     """Folder for draws, experiment.json and experiment.html."""
     n: tuple[int, ...] = (40,)
@@ -58,11 +58,11 @@ class ExperimentConfig:
     judge_split: str = "val"
     """Split of the real images on which all segmenters are scored."""
     kind: str | None = None
-    """Draw and judge only images of this kind, where the data record kinds (nuclei: stained)."""
+    """Draw and score only images of this kind, if the data record kinds (nuclei: stained)."""
     draw_by: Literal["group", "image"] = "group"
     """group: whole sequences, fields or tiles (of films at least 10 s); image: one by one."""
     generator_data: Path | None = None
-    """Other prepared data that the generator is trained on beside the n images: another kind, or
+    """Other prepared data that the generator is also trained on: images of another kind, or
     another set with the same labels. Images of the pool in it are left out."""
     unlabelled: Path | None = None
     """Real images without masks (prepared; masks are not read), for the arms of a mean teacher and
@@ -73,7 +73,7 @@ class ExperimentConfig:
     """The draw's own teacher: the segmenter of all n images, or of half of them, whose losses on
     the other half say what it believes of images that it does not know."""
     allow_overlap: bool = False
-    """Go on where images that judge were seen by what is judged; the report says so."""
+    """Continue although scored images were used in a training; the report says so."""
     recipe: str = "camvid"
     """Recipe of the generator: a name, or a YAML file."""
     set: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class ExperimentConfig:
     strength: float = 0.5
     """Of the arms that start from an image: share of the schedule's time, above 0, at most 1."""
     keep: Literal["none", "outside"] = "none"
-    """outside: of edited images only the edited region is made anew."""
+    """outside: of edited images only the edited region is regenerated."""
     segment: tuple[str, ...] = ()
     """Settings of all segmenters, as flag=value of `semsynth segment train`."""
     generate: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class ExperimentConfig:
     longer_most: float = 0.0
     """Above 0: strong_longer takes at most so many times the steps; the report says so."""
     min_class_images: int = 15
-    """Classes in fewer judged images are named and not averaged."""
+    """Classes in fewer scored images are named, but not averaged."""
     seed: int = 0
     """Seed of draws, generators, segmenters and intervals."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -150,7 +150,7 @@ class ProbeConfig:
     """
 
     data: Path = Path("./data/sidewalk_processed")
-    """Prepared data set: your labelled images, and others that judge."""
+    """Prepared data set: your labelled images, and others for scoring."""
     output: Path = Path("./results/probe")
     """Folder for probe.json and probe.html; the same command resumes."""
     minutes: float = 10.0
@@ -164,9 +164,9 @@ class ProbeConfig:
     kind: str | None = None
     """Only images of this kind, where the data record kinds."""
     generator_data: Path | None = None
-    """Other prepared data that the generator is trained on beside the n images."""
+    """Other prepared data that the generator is trained on, besides the n images."""
     allow_overlap: bool = False
-    """Go on where images that judge were seen by what is judged; the page says so."""
+    """Continue although scored images were used in a training; the page says so."""
     recipe: str = "streets_demo"
     """Recipe of the quick generator; its size and its steps are set here."""
     set: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ class ProbeConfig:
     generate: tuple[str, ...] = ()
     """Settings of `semsynth generate`, as flag=value."""
     min_class_images: int = 5
-    """Classes in fewer judged images are named and not averaged."""
+    """Classes in fewer scored images are named, but not averaged."""
     seed: int = 0
     """Seed of everything random."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

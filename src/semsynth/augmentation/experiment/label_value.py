@@ -145,12 +145,12 @@ def in_words(value: Mapping[str, Any], n: int) -> str:
         n: the number of real images.
     """
     if value["worth_nothing"]:
-        return "worth nothing that can be told from 0"
+        return "no gain that can be distinguished from 0"
     low, high = value["interval"]
     ends = f"{low} or more" if high is None else f"{low} to {high}"
     images = value["images"]
     if images is None:
-        more = f"more labelled images than the curve tells of ({ends})"
+        more = f"more labelled images than the curve can estimate ({ends})"
     else:
         more = f"{images} more labelled images, {ends}"
     sizes = ", ".join(map(str, value["sizes"]))

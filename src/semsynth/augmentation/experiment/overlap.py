@@ -60,15 +60,15 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
     if config.teacher is not None:
         found += _of_teacher(config.teacher, data, judged)
     if found and not config.allow_overlap:
-        raise UserError(f"{found[0]}; a gain there would be none: {_remedy(found[0])}")
+        raise UserError(f"{found[0]}; a gain would mean nothing there: {_remedy(found[0])}")
     for line in found:
         logger.warning(f"overlap: {line}")
     return found
 
 
 def _remedy(text: str) -> str:
-    choose = "train it from nothing, or from built-in streets" if "--from" in text else "split anew"
-    return f"{choose}, or go on with {FLAG}, which the report says"
+    choose = "train from scratch, or from built-in streets" if "--from" in text else "split again"
+    return f"{choose}, or continue with {FLAG}; the report says so"
 
 
 def image_digests(data: PreparedDataset, split: str, stems: Sequence[str]) -> dict[bytes, str]:

@@ -215,7 +215,7 @@ def verdict(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) 
     head = {
         "likely": "synthesis is likely to help here",
         "unlikely": "synthesis is not likely to help here",
-        "unclear": "whether synthesis helps here cannot be told yet",
+        "unclear": "whether synthesis helps here is not clear yet",
     }[sign]
     why = "; ".join(reasons)
     text = (
@@ -245,16 +245,16 @@ def _reasons(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float])
     doubling = _per_doubling(entry)
     if doubling is not None and doubling < SATURATED:
         reasons.append(
-            f"the segmenter is saturated: twice as many real labels bring {points(doubling)} points"
+            f"the segmenter is saturated: twice as many real labels gain {points(doubling)} points"
         )
     share = consistency["generated"] / max(consistency["real"], 1e-6)
     if share < WEAK:
         reasons.append(
-            f"the generator is too weak in this time: the segmenter finds {100 * share:.0f}% of "
-            "what it finds in real images"
+            f"the generator is too weak in this time: its images give {100 * share:.0f}% of the "
+            "mIoU of real images"
         )
     if n < FEW:
-        reasons.append(f"{n} images are too few for a generator of these alone")
+        reasons.append(f"{n} images are too few to train a generator on these alone")
     return reasons
 
 

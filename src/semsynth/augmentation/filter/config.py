@@ -41,7 +41,7 @@ class FilterConfig:
     """Split of the real images whose mean loss by class is the measure (default: --split). A
     teacher that knows these images has low losses there, so more synthetic pixels are ignored."""
     val_split: str = "val"
-    """Split of held-out real images, by which copies are told from honest images."""
+    """Split of held-out real images, which set the threshold for copies."""
     rule: Rule = "freemask"
     """freemask: a pixel is ignored where the teacher's loss is above --tolerance times the mean of
     its class; relabel: as freemask, but where the teacher is sure of another class, that is taken;

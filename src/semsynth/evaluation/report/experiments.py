@@ -56,8 +56,8 @@ def sweep_sentences(sweep: Json) -> list[str]:
     ]
     if close:
         sentences.append(
-            f"On these masks {', '.join(close)} cannot be told from it: 0 lies in the 95% interval "
-            "of the paired difference."
+            f"On these masks {', '.join(close)} do not differ clearly from it: 0 lies in the 95% "
+            "interval of the paired difference."
         )
     if sweep["distance"] is not None:
         nearest = min(points, key=lambda point: point["distance"])

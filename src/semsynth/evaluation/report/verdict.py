@@ -162,7 +162,7 @@ def _distance_without_floor(question: str, distance: Distance, report: Json) -> 
     whom = "the real images of the same masks" if same else "the images of the file of statistics"
     sentence = (
         f"By {distance.title}, generated images are at {number(value)} from "
-        f"{whom}{beside}; without training images there is no fair floor to compare with."
+        f"{whom}{beside}; without training images there is no fair reference value."
     )
     return Card(question, number(value), f"{distance.title}, lower is better", sentence)
 

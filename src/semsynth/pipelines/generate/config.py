@@ -51,7 +51,7 @@ class GenerateConfig:
     per_mask: int = 4
     """Images for each mask, 1 to 1000."""
     limit: int | None = None
-    """At most so many masks, evenly spread over the split; all of them by default."""
+    """Use at most N masks, evenly spread over the split; all of them by default."""
     from_image: bool = False
     """Start from the real image of each mask in place of noise; see --strength."""
     strength: float | None = None
