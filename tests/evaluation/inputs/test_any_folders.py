@@ -25,7 +25,7 @@ LABELS = "ignore: 0\nlabels: {0: void, 1: road, 2: sky, 7: car}\n"
 
 @pytest.fixture(autouse=True)
 def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither cached weights nor a network: only what the images and the judge give."""
+    """Neither cached weights nor a network: only what the images and the evaluator give."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 

@@ -55,7 +55,7 @@ def label_equivalent(
         curve: scores of real images alone by their number, n among them; a number above n is a
             measured point: then the line is through n and that point.
         n: the number of real images.
-        crossed: of the draws and the judged images.
+        crossed: of the draws and the evaluation images.
 
     Returns:
         ``images``: how many more, None: more than can be told (or than the curve says anything
@@ -113,7 +113,7 @@ def share_of_ceiling(gain: Resampled, whole: Resampled, crossed: Crossed) -> dic
     Args:
         gain: of an arm over n real images.
         whole: the gain of the arm ``ceiling``.
-        crossed: of the draws and the judged images.
+        crossed: of the draws and the evaluation images.
 
     Returns:
         ``share``, None where the ceiling gains nothing; ``interval``: low and high by Fieller's

@@ -213,14 +213,14 @@ def _warnings(task: Task, chosen: Chosen, result: Json) -> list[str]:
     ]
     if lost:
         lines.append(f"lost more than half of their pixels: {abbreviate(lost, _NAMED)}")
-    unjudged = [
+    unknown = [
         name
         for name, x in classes.items()
         if config.rule != "none" and x["pixels"] and x["real_pixels"] < MIN_PIXELS
     ]
-    if unjudged:
+    if unknown:
         lines.append(
-            f"{abbreviate(unjudged, _NAMED)}: fewer than {MIN_PIXELS} pixels in the real images of "
+            f"{abbreviate(unknown, _NAMED)}: fewer than {MIN_PIXELS} pixels in the real images of "
             f"'{config.splits[1]}', so there is no mean loss, and their labels are believed"
         )
     lines += _of_images(task, chosen)

@@ -47,7 +47,7 @@ def check_inputs(inputs: Inputs) -> None:
 
 
 def made_from_real(inputs: Inputs) -> dict[str, Any] | None:
-    """Return what the report says where samples were made from the images they are judged against.
+    """Return what the report says where samples were made from the images they are compared with.
 
     Returns:
         ``n`` of the ``of`` samples, and ``warning``, a sentence; None: none was.
@@ -59,7 +59,7 @@ def made_from_real(inputs: Inputs) -> dict[str, Any] | None:
         "n": n,
         "of": of,
         "warning": f"{n} of {of} generated images were made from the real images that they are "
-        "judged against (--from-image): distances, LPIPS to real and copies say how much of these "
+        "compared with (--from-image): distances, LPIPS to real and copies say how much of these "
         "was kept, not how good images from noise are.",
     }
 

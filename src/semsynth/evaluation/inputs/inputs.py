@@ -92,7 +92,7 @@ class Inputs:
     def made_from_real(self) -> list[str]:
         """Stems of the samples whose manifest says that they were made from an image of the split.
 
-        They are judged against that image, or what it was edited to.
+        They are compared with that image, or what it was edited to.
         """
         generated = self.generated
         if not isinstance(generated, PreparedImages):
