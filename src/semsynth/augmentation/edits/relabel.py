@@ -167,8 +167,8 @@ def foreign(scene: Scene, donor: Foreign, target: Pair) -> Edited:
     border = instance_edges(target.mask).astype(bool)
     image = recolored(target, ids, inside, inside & ~grown(border, _BORDER))
     pair = Pair(image, ids, instances, target.content)
-    facts = {"donor": donor.stem, "box": list(target.content)}
-    return Edited(pair, inside, False, facts)
+    metadata = {"donor": donor.stem, "box": list(target.content)}
+    return Edited(pair, inside, False, metadata)
 
 
 def _instances(scene: Scene, donor: Foreign, ids: Array, inside: Bools) -> Array:

@@ -140,11 +140,11 @@ def _groups(
 def _of_start(start: Path, config: ExperimentConfig, data: PreparedDataset) -> list[str]:
     """Say what the model that generators start from has seen; nothing of built-in streets."""
     path = find_model(start)
-    facts = load_checkpoint(path).metadata
-    name = facts.get("dataset")
-    while name == STREETS and isinstance(facts.get("from"), dict):
-        facts = facts["from"]
-        name = facts.get("dataset")
+    metadata = load_checkpoint(path).metadata
+    name = metadata.get("dataset")
+    while name == STREETS and isinstance(metadata.get("from"), dict):
+        metadata = metadata["from"]
+        name = metadata.get("dataset")
     if name == STREETS:
         return []
     run = path if path.is_dir() else path.parent
@@ -161,7 +161,7 @@ def _of_start(start: Path, config: ExperimentConfig, data: PreparedDataset) -> l
                 if digest in trained
             }
         )
-        if not seen and "from" not in facts and not _same_set(name, data):
+        if not seen and "from" not in metadata and not _same_set(name, data):
             return []
         if seen:
             names = abbreviate(seen, _NAMED)

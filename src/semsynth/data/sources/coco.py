@@ -25,7 +25,7 @@ from semsynth.data.annotations.annotated import (
     Images,
     Item,
     Missing,
-    facts_of,
+    metadata_of,
     open_annotated,
     require_memory,
     size_of,
@@ -372,8 +372,8 @@ def _panoptic(tree: FileTree, files: Sequence[CocoFile], classes: Classes) -> It
                 tree.leave_out("segments without image", path)
                 continue
             size = size_of(tree, image, (entry.get("height"), entry.get("width")), where)
-            if facts_of(tree, path).size("ignore") != size:
-                height, width = facts_of(tree, path).size("ignore")
+            if metadata_of(tree, path).size("ignore") != size:
+                height, width = metadata_of(tree, path).size("ignore")
                 raise UserError(
                     f"{tree.path(path)}: is {width}x{height}, its image is {size[1]}x{size[0]}"
                 )

@@ -21,7 +21,7 @@ from semsynth.core.config import read_yaml
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_text
 from semsynth.core.logging import progress
-from semsynth.data.annotations.annotated import Images, Item, facts_of, open_annotated
+from semsynth.data.annotations.annotated import Images, Item, metadata_of, open_annotated
 from semsynth.data.annotations.categories import Category, classes_of
 from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
 from semsynth.data.annotations.shapes import Points, Polygon
@@ -87,7 +87,7 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     splits = _splits(tree, stated, images)
     items = []
     for image, (text, found, notes) in lines.items():
-        size = facts_of(tree, image).size("apply")
+        size = metadata_of(tree, image).size("apply")
         drawn = tuple(
             Drawn(
                 Polygon((line.points * np.array([size[1], size[0]]),), "opencv"),
