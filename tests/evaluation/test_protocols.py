@@ -134,7 +134,7 @@ def test_flags_that_agree_or_that_a_protocol_leaves_open() -> None:
     default = choose_protocol(None, {"resize": "tensorflow"})
     assert default.resize == "tensorflow" and default.name == "semsynth"
     assert "fid_tensorflow" in default.sentence and default.sources["resize"] == "--resize"
-    with pytest.raises(UserError, match="there is none; choose among"):
+    with pytest.raises(UserError, match="is unknown; choose among"):
         choose_protocol("pix2pix", {})
 
 

@@ -126,7 +126,7 @@ class Campaign:
         self.place.clear()
         result = self.place.run(command.words, {"number": n + 1, "error": error})
         met = result.calls[0] if result.calls else "(not reached)"
-        verdict = self._judge(command, result, may_end_well=True)
+        verdict = self._verdict(command, result, may_end_well=True)
         short = call.replace(str(self.place.root), "")
         self.record(
             "file calls",
@@ -248,7 +248,7 @@ class Campaign:
             return Verdict("unclear", f"does not name it: {result.output[-200:]}")
         return Verdict("clear")
 
-    def _judge(self, command: Command, result: Any, may_end_well: bool) -> Verdict:
+    def _verdict(self, command: Command, result: Any, may_end_well: bool) -> Verdict:
         """Judge a run with a fault, and the same command after it."""
         if changed := self.place.inputs_changed():
             raise AssertionError(f"{command.name} changed its inputs: {changed}")

@@ -88,7 +88,7 @@ class Protocol(Config):
         if self.images_size is not None and size not in self.images_size:
             wanted = " or ".join(_text(each) for each in self.images_size)
             raise UserError(
-                f"{where}: images are {_text(size)}, protocol {self.name} wants {wanted} (height x "
+                f"{where}: images are {_text(size)}, protocol {self.name} needs {wanted} (height x "
                 "width); generate them at this size, or choose another --protocol"
             )
 
@@ -173,7 +173,7 @@ class Protocol(Config):
             if value != wanted:
                 raise UserError(
                     f"--{name.replace('_', '-')} {_text(value)}: protocol {self.name} has "
-                    f"{_text(wanted)} ({self.sources[key]}); leave out one of the two"
+                    f"{_text(wanted)} ({self.sources[key]}); drop one of them"
                 )
 
     @property
@@ -243,11 +243,11 @@ def load_protocol(name: str | None = None) -> Protocol:
     """Return a protocol by name; ``semsynth`` by default.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: the name is unknown.
     """
     protocols = _read()
     if (name or DEFAULT) not in protocols:
-        raise UserError(f"--protocol {name}: there is none; choose among {', '.join(NAMES)}")
+        raise UserError(f"--protocol {name}: is unknown; choose among {', '.join(NAMES)}")
     return protocols[name or DEFAULT]
 
 

@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> Json:
     """Run `semsynth evaluate`.
 
     Several processes may share the work (``core.distributed.shards``): each measures its part of
-    the images, and the one that finds all parts measured writes the report (``partial_results``).
+    the images, and the process that finds all parts writes the report (``partial_results``).
 
     Returns:
         The content of report.json. While parts of other processes are missing: ``finished``
@@ -87,7 +87,7 @@ def evaluate(config: EvaluateConfig) -> Json:
     output = _output(config, key, task.inputs)
     report = _existing_report(config, store)
     if report is not None and (shard.count > 1 or is_complete(report)):
-        logger.info(f"{config.output}: has the report of the same samples already")
+        logger.info(f"{config.output}: already has the report of these samples")
         return report
     _check_output(output)
     baseline, colours_of = mean_colours(task.inputs, task.missing)
@@ -278,7 +278,7 @@ def _existing_report(config: EvaluateConfig, store: PartialStore) -> Json | None
 def _unfinished(config: EvaluateConfig, missing: list[Shard]) -> Json:
     names = [str(shard) for shard in missing]
     logger.info(
-        f"{config.output}: this part is measured; the last part to finish writes the report "
+        f"{config.output}: this part is done; the process that finishes last writes the report "
         f"(missing: {', '.join(names)}; if its process has died, run it again)"
     )
     return {"finished": False, "output": str(config.output), "missing_parts": names}

@@ -115,7 +115,8 @@ def _check(config: EvaluateConfig, points: Sequence[Point]) -> str:
     sources = config.segmenters or ((str(DEFAULT_SEGMENTER),) if DEFAULT_SEGMENTER.exists() else ())
     if not sources:
         raise UserError(
-            "--sweep: its curve needs a segmenter: --segmenter (semsynth segment train makes one)"
+            "--sweep: needs a segmenter for its curve: --segmenter (semsynth segment train makes "
+            "one)"
         )
     real = PreparedImages.open(config.data, config.split)
     real = real.of(spread(real.stems, config.max))

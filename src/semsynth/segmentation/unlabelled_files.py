@@ -136,7 +136,8 @@ class Form:
         count = stored.shape[2]
         raise OtherKindError(
             f"{metadata.where}: has {count} channel{'s' * (count > 1)} of {metadata.depth} bits, "
-            f"values up to {largest:g}; the images of {self.data.root} have {form}: give unlabelled "
+            f"values up to {largest:g}; the images of {self.data.root} have {form}: give "
+            f"unlabelled "
             "images of the same kind"
         )
 

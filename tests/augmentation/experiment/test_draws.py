@@ -117,7 +117,7 @@ def test_data_of_another_size_are_refused(data: PreparedDataset, tmp_path: Path)
     writer = PreparedWriter(tmp_path / "large", PreparedFormat(LABELS, 32, 32), "prepared", {})
     writer.write_pair("train", "a", np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), np.uint8))
     large = writer.finish("large", "made here", "CC0")
-    with pytest.raises(UserError, match=r"images are 32x32.* 16x16.*prepare both alike"):
+    with pytest.raises(UserError, match=r"images are 32x32.* 16x16.*prepare both in the same way"):
         write_union(
             [Part(data, "train", ["f00_0"]), Part(large, "train", ["a"])], tmp_path / "union"
         )
@@ -191,7 +191,7 @@ def test_other_data_of_the_generator_must_not_be_evaluation_images(
 
 
 def test_the_evaluation_split_is_not_drawn_from(data: PreparedDataset) -> None:
-    with pytest.raises(UserError, match=r"--eval-split train: is --split, too"):
+    with pytest.raises(UserError, match=r"--eval-split train: is also --split"):
         overlap(config(data, eval_split="train"), data)
 
 

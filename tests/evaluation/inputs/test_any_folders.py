@@ -254,7 +254,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 
 
 def test_what_is_missing_is_named(run: Callable[..., dict[str, Any]], folders: Path) -> None:
-    with pytest.raises(UserError, match=r"what do the ids of its masks mean\? .*labels\.yaml"):
+    with pytest.raises(
+        UserError, match=r"the meaning of the ids in its masks is unknown; .*labels\.yaml"
+    ):
         run(labels=None)
     with pytest.raises(UserError, match="--labels is given without --masks"):
         run(masks=None, segmenter=None)

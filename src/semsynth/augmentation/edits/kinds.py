@@ -89,7 +89,7 @@ def move(scene: Scene, piece: Piece, source: Pair, rng: np.random.Generator) -> 
     if isinstance(placed, str):
         raise Refused(placed)
     if (placed.visible & unit.find(source)).sum() > 0.5 * placed.visible.sum():
-        raise Refused("the object would stay where it is")
+        raise Refused("the object would not move")
     edited = _pasted(without.pair, unit, placed, {})
     return Edited(edited.pair, edited.changed | without.changed, True, edited.metadata)
 
@@ -113,7 +113,7 @@ def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
             top, left, bottom, right = other.box
             sources[top:bottom, left:right] |= pixels
     if not sources.any():
-        raise Refused("nothing could be where the object is: there are objects alone")
+        raise Refused("nothing can fill the place of the object: the image has only objects")
     rows_apart = _ROWS_APART if scene.upright else 1.0
     pair = filled(source, hole, _traces(scene, unit, hole, source), sources, rows_apart)
     changed = hole | np.any(pair.image != source.image, axis=-1)

@@ -116,7 +116,9 @@ class ExperimentConfig:
         for draw in self.draws:
             if draw not in DRAWS[self.stage]:
                 own = ", ".join(map(str, DRAWS[self.stage]))
-                raise UserError(f"--draws {draw}: is none of --stage {self.stage}, which has {own}")
+                raise UserError(
+                    f"--draws {draw}: is not one of --stage {self.stage}, which has {own}"
+                )
         if not 0 < self.strength <= 1:
             raise UserError(f"--strength is {self.strength}: must be above 0 and at most 1")
         for name, value, low, high in (

@@ -21,7 +21,7 @@ import numpy as np
 
 from semsynth.augmentation.experiment.statistics import Crossed, Resampled
 
-# Numbers of images that are tried, as multiples of n: up to 5 doublings; more is not told apart.
+# Numbers of images that are tried, as multiples of n: up to 5 doublings.
 _MOST = 31.0
 _TRIED = 400
 # Shares of the ceiling's gain that are tried, either way.
@@ -58,7 +58,7 @@ def label_equivalent(
         crossed: of the draws and the evaluation images.
 
     Returns:
-        ``images``: how many more, None: more than can be told (or than the curve says anything
+        ``images``: how many more, None: more than can be measured (or than the curve says anything
         of); ``interval``: low and high, None where it is open; ``per_doubling``: the slope, with
         ``per_doubling_interval``; ``extrapolated``; ``sizes`` of the curve; ``worth_nothing``.
     """

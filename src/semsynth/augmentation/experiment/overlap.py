@@ -48,7 +48,7 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
     stems = pool_stems(data, config.eval_split, config.kind)
     pool = pool_stems(data, config.split, config.kind)
     if config.split == config.eval_split:
-        raise UserError(f"--eval-split {config.eval_split}: is --split, too; choose another")
+        raise UserError(f"--eval-split {config.eval_split}: is also --split; choose another")
     digests = image_digests(data, config.eval_split, stems)
     evaluation = (data, config.eval_split, stems)
     found = _between(data, config.split, pool, evaluation, digests)
@@ -60,7 +60,7 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
     if config.teacher is not None:
         found += _of_teacher(config.teacher, data, digests)
     if found and not config.allow_overlap:
-        raise UserError(f"{found[0]}; a gain would mean nothing there: {_remedy(found[0])}")
+        raise UserError(f"{found[0]}; a gain would be meaningless: {_remedy(found[0])}")
     for line in found:
         logger.warning(f"overlap: {line}")
     return found

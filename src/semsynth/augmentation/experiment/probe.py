@@ -56,7 +56,7 @@ SATURATED = 0.005
 WEAK = 0.7
 # a generator of fewer images repeats them.
 FEW = 16
-# How sure the sign must be to be told.
+# How certain the sign must be to be reported.
 LIKELY, UNLIKELY = 0.9, 0.5
 
 
@@ -171,8 +171,8 @@ def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -
     plan = Plan(steps[0], steps[1], round(seconds[0], 4), round(seconds[1], 4))
     if steps[0] == _STEPS_SEGMENTER[0] or steps[1] == _STEPS_GENERATOR[0]:
         logger.warning(
-            f"--minutes {config.minutes:g} are few for this machine: the least steps are taken, "
-            "and it takes longer"
+            f"--minutes {config.minutes:g} are too few for this machine: it runs the smallest "
+            f"number of steps, and takes longer"
         )
     write_json(path, {"key": key, "plan": plan.__dict__}, seal=True)
     return plan

@@ -162,7 +162,9 @@ def edit_settings(config: ExperimentConfig, foreign: bool) -> dict[str, Any]:
     """
     given = changes(config.edit, EditConfig, "--edit", _OF_EDIT)
     if "foreign" in EditConfig(kinds=str(given.get("kinds", ""))).chosen:
-        raise UserError("--edit kinds=foreign: is the arm foreign (--arms foreign); drop the kind")
+        raise UserError(
+            "--edit kinds=foreign: is an arm of its own (--arms foreign); drop the kind"
+        )
     if foreign:
         return {**given, "kinds": "foreign"}
     return {**EDITS, **{name: value for name, value in given.items() if name not in _FOREIGN}}

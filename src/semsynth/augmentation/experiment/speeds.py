@@ -66,7 +66,7 @@ def measured_speeds(stages: Stages, eval_images: EvaluationImages, generates: bo
         speeds = Speeds(**found["speeds"])
         if speeds.generator or not generates:
             return speeds
-    logger.info("measures the speed of this machine, which takes a minute or two")
+    logger.info("measuring the speed of this machine, which takes a minute or two")
     folder = stages.config.output / "trial"
     shutil.rmtree(folder, ignore_errors=True)
     try:

@@ -78,7 +78,7 @@ def read_rgb(
 def read_whole_metadata(data: bytes, where: str) -> ImageMetadata:
     """Describe an image file that ``read_rgb`` can read, in less time than reading it takes.
 
-    Of a JPEG every coefficient is read, but only an eighth of its size is made of them.
+    Of a JPEG every coefficient is read, but it is decoded at an eighth of its size.
 
     Raises:
         UserError: as ``read_rgb``.
@@ -155,8 +155,8 @@ def check_window(metadata: ImageMetadata, pixels: Array, window: Window | None) 
         return FULL_WINDOW
     kind = "floating-point pixels" if metadata.floating else f"{metadata.depth} bits a channel"
     raise UserError(
-        f"{metadata.where}: has {kind} with values from {low} to {high}; say which become black and "
-        f"white, such as --window {low} {high} (for all images alike)"
+        f"{metadata.where}: has {kind} with values from {low} to {high}; choose which become "
+        f"black and white, such as --window {low} {high} (for all images alike)"
     )
 
 

@@ -95,7 +95,7 @@ def _largest(pixels: Array, where: str) -> int:
     if pixels.dtype.kind not in "ui" or low < 0 or high > 65535:
         raise UserError(
             f"{where}: has {pixels.dtype} values from {low:g} to {high:g}; what is kept is 0 to "
-            f"65535: say which become 0 and 255, such as --window {low:g} {high:g} (for all "
+            f"65535: choose which become 0 and 255, such as --window {low:g} {high:g} (for all "
             "images alike), or save it as uint16"
         )
     return max(int(high), 256)

@@ -408,5 +408,5 @@ def _refuse_doubt(metadata: ImageMetadata, ids: Array, colors: Array, labels: La
     second = labels.by_id[int(colors[differing][0])].name
     raise UserError(
         f"{metadata.where}: its values are ids and colours of labels: '{first}' as an id is "
-        f"'{second}' as a colour; say which with --masks-as ids or --masks-as colors"
+        f"'{second}' as a colour; choose one with --masks-as ids or --masks-as colors"
     )

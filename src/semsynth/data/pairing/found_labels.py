@@ -175,7 +175,7 @@ def read_values(masks: Sequence[Path], masks_as: MasksAs = "auto") -> Values:
     if found.differing and masks_as != "ids" and by_palette.total() == found.ids.total():
         if masks_as == "auto" and len(by_palette) > len(found.ids):
             raise UserError(
-                f"{found.differing}; say --masks-as ids if the indices are the ids, --masks-as "
+                f"{found.differing}; give --masks-as ids if the indices are the ids, --masks-as "
                 "colors if the colours tell the classes"
             )
         # Palettes that were made mask by mask: only their colours mean the same everywhere.

@@ -305,7 +305,7 @@ def decide(
         return reading, decision, decided
     window = asked.window or (_window(deep) if deep else None)
     if asked.window is not None and not deep:
-        logger.warning("--window: no image has more than 8 bits, so it changes nothing")
+        logger.warning("--window: no image has more than 8 bits, so it has no effect")
     return replace(reading, window=window), decision, decided
 
 
@@ -313,21 +313,21 @@ def _settled(records: DiskList[Record], doubtful: Sequence[int]) -> DiskList[Rec
     """Decide where sizes do not tell as they do for the other images, if these agree."""
     if not doubtful:
         return records
-    told = {
+    decided = {
         record.payload.exif
         for record in records
         if any(note.startswith("EXIF") for note in record.payload.notes)
     }
     pair: Pair = records[doubtful[0]].payload
-    if len(told) != 1:
+    if len(decided) != 1:
         raise UserError(exif_doubt(pair.metadata(), pair.maps()))
-    exif = told.pop()
+    exif = decided.pop()
     note = f"EXIF rotation {'applied' if exif == 'apply' else 'not applied'}: as for other images"
-    anew = set(doubtful)
+    doubts = set(doubtful)
     found: DiskList[Record] = DiskList()
     for index, record in enumerate(records):
         pair = record.payload
-        if index in anew:
+        if index in doubts:
             pair = replace(pair, exif=exif, notes=(note, *pair.notes))
         found.append(replace(record, payload=pair))
     return found
@@ -343,7 +343,8 @@ def _window(pairs: Sequence[Pair]) -> Window:
         low, high = min(low, pixels.min()), max(high, pixels.max())
     raise UserError(
         f"{abbreviate([str(pair.image) for pair in pairs], 1)}: more than 8 bits with values from "
-        f"{low:g} to {high:g}; say which become black and white, such as --window {low:g} {high:g}"
+        f"{low:g} to {high:g}; choose which become black and white, such as --window {low:g} "
+        f"{high:g}"
     )
 
 
@@ -382,7 +383,7 @@ def _check_sizes(
             raise UserError(f"{sizes} with --exif {stated}; with --exif {swapped} they fit")
         if resize_masks:
             raise UserError(
-                f"{sizes}: --resize-masks would stretch it; the aspect ratio must be the same"
+                f"{sizes}: --resize-masks would stretch it; their aspect ratios must be equal"
             )
         same_shape = fits_map(image, other, pair.exif, resize_masks=True)
         hint = " (--resize-masks resizes masks of a source folder by nearest)" if same_shape else ""

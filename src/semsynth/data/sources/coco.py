@@ -162,7 +162,7 @@ def small(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arrays(segmentation: list[Any]) -> list[Any]:
-    """Return polygons as arrays (N, 2), which take less memory; what is none stays as it is."""
+    """Return polygons as arrays (N, 2), which take less memory; other values stay as they are."""
     flat = segmentation and not isinstance(segmentation[0], list)
     found = []
     for ring in [segmentation] if flat else segmentation:
@@ -173,7 +173,7 @@ def _arrays(segmentation: list[Any]) -> list[Any]:
 
 
 def _array(numbers: list[Any]) -> Any:
-    """Return numbers as an array; what is none stays as it is."""
+    """Return numbers as an array; other values stay as they are."""
     try:
         array = np.array(numbers)
     except ValueError:  # lists of several lengths

@@ -213,7 +213,7 @@ def _read(tree: FileTree, name: str) -> tuple[list[_Line], list[str]]:
             notes.append(BOX_ALONE)
             continue
         if len(values) % 2 == 0:
-            raise UserError(f"{where}: has a coordinate too much or too few ({len(values) - 1})")
+            raise UserError(f"{where}: has a coordinate too many or too few ({len(values) - 1})")
         if values[1:].size and not (values[1:].min() >= _LOWEST and values[1:].max() <= _HIGHEST):
             raise UserError(
                 f"{where}: has coordinates from {values[1:].min():g} to {values[1:].max():g}; "

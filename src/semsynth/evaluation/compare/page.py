@@ -77,7 +77,7 @@ def verdict(found: Json) -> list[str]:
             continue
         name = "miou" if "miou" in entry["metrics"] else next(iter(entry["metrics"]), None)
         if name is None:
-            sentences.append(f"{pair} have no number in common.")
+            sentences.append(f"{pair} have no metric in common.")
             continue
         sentences.append(_sentence(entry, name, found["metrics"][name]))
     for group in found["seeds"]:
@@ -88,7 +88,7 @@ def verdict(found: Json) -> list[str]:
                 f"{value_text('miou', spread['interval'][0])} to "
                 f"{value_text('miou', spread['interval'][1])} (standard deviation "
                 f"{points(spread['std']).lstrip('+')} points); a difference between two single "
-                "runs that is not clearly larger says nothing."
+                f"runs must be clearly larger to mean anything."
             )
     return sentences
 

@@ -95,7 +95,7 @@ def _same_size(images: _Sized, stem: str, others: _Sized, other: str) -> None:
     if one != two:
         raise UserError(
             f"{images.where}: '{stem}' is {one[1]}x{one[0]}, '{other}' in {others.where} is "
-            f"{two[1]}x{two[0]}; resize them alike yourself, or give a --protocol that says to what"
+            f"{two[1]}x{two[0]}; resize them to one size, or give a --protocol with a size"
         )
 
 
