@@ -249,7 +249,7 @@ class Campaign:
         return Verdict("clear")
 
     def _verdict(self, command: Command, result: Any, may_end_well: bool) -> Verdict:
-        """Judge a run with a fault, and the same command after it."""
+        """Check a run with a fault, and the same command after it."""
         if changed := self.place.inputs_changed():
             raise AssertionError(f"{command.name} changed its inputs: {changed}")
         expected = self.expected[command.name]
@@ -269,7 +269,7 @@ class Campaign:
         return Verdict("unclear", wrong) if wrong else Verdict("clear")
 
     def after(self, command: Command) -> Verdict:
-        """Judge the same command without a fault."""
+        """Check the same command without a fault."""
         again = self.place.run(command.words)
         if again.status != 0:
             lines = again.output.strip().splitlines()

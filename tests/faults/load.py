@@ -139,8 +139,8 @@ class Load:
         found["evaluate, of some"] = self.run(
             folder,
             "evaluate --generated raw/images/train --real prepared --masks prepared --split train "
-            f"--segmenter segmenter --allow-seen --max {FEW} --no-download --output report --device "
-            "cpu",
+            f"--segmenter segmenter --allow-seen --max {FEW} --no-download --output report "
+            "--device cpu",
         )
         return folder, found
 

@@ -17,16 +17,11 @@ from PIL import Image
 from semsynth.core.errors import UserError
 from semsynth.core.packed import Picked
 from semsynth.data.image_files.images import opened_image, readable
-from semsynth.data.image_files.metadata import (
-    Exif,
-    ImageMetadata,
-    describe,
-    oriented,
-    refuse_as_mask,
-)
+from semsynth.data.image_files.metadata import Exif, ImageMetadata, describe, oriented
 from semsynth.data.labels import BLACK, Array, LabelSet
 
 MasksAs = Literal["ids", "colors", "auto"]
+_OrReason = tuple[Array | None, str]  # values, or None and the reason
 
 
 @dataclass(frozen=True)
@@ -64,28 +59,28 @@ class RawMask:
 def open_mask(source: Path | bytes, where: str, exif: Exif = "apply") -> RawMask:
     """Read a mask file, as a whole."""
     with opened_image(source, where) as image:
-        metadata = describe(image, where, source)
-        pixels = np.array(oriented(image, metadata, exif))
-    return RawMask(metadata, lambda: pixels)
+        meta = describe(image, where, source)
+        pixels = np.array(oriented(image, meta, exif))
+    return RawMask(meta, lambda: pixels)
 
 
-def unread_mask(path: Path, metadata: ImageMetadata) -> RawMask:
+def unread_mask(path: Path, meta: ImageMetadata) -> RawMask:
     """Return a mask file that is described, whose pixels are read when they are asked for."""
-    return RawMask(metadata, lambda: open_mask(path, metadata.where).pixels())
+    return RawMask(meta, lambda: open_mask(path, meta.where).pixels())
 
 
 def raw_mask(image: Image.Image | Array, where: str = "mask") -> RawMask:
     """Describe a mask in memory: a Pillow image, or an array (H, W) or (H, W, channels)."""
     with readable(where):
-        metadata = describe(image, where)
+        meta = describe(image, where)
 
     def pixels() -> Array:
         if not isinstance(image, Image.Image):
             return image
         with readable(where):
-            return np.array(oriented(image, metadata, "apply"))
+            return np.array(oriented(image, meta, "apply"))
 
-    return RawMask(metadata, pixels)
+    return RawMask(meta, pixels)
 
 
 def read_ids(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
@@ -101,7 +96,7 @@ def read_ids(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
 
 def stored_numbers(mask: RawMask) -> Array:
     """Return the numbers (H, W) of a map that has no labels: ids of a file, instances."""
-    refuse_as_mask(mask.metadata)
+    mask.metadata.refuse_as_mask()
     pixels = mask.pixels()
     _refuse_transparent(mask.metadata, pixels)
     numbers, _ = _numbers(mask.metadata, pixels)
@@ -157,9 +152,7 @@ def decide_masks(
         return MaskDecision(masks_as, because, stated=True, colors_given=colors_given)
 
     def of(layout: str) -> Sequence[RawMask]:
-        return Picked(
-            masks, lambda mask: mask.metadata.layout == layout and not mask.metadata.lossy
-        )
+        return Picked(masks, lambda m: m.metadata.layout == layout and not m.metadata.lossy)
 
     groups = {layout: of(layout) for layout in ("rgb", "palette", "grey")}
     found = _decide_values(groups["rgb"], labels) or _decide_palettes(groups["palette"], labels)
@@ -186,24 +179,24 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
         UserError: lossy, several frames, transparent pixels, another mode; ids or colours of no
             label; or two readings that differ, without a word on which is meant.
     """
-    metadata = mask.metadata
-    refuse_as_mask(metadata)
+    meta = mask.metadata
+    meta.refuse_as_mask()
     pixels = mask.pixels()
-    _refuse_transparent(metadata, pixels)
-    numbers, note = _numbers(metadata, pixels)
-    ids, ids_error = _fitting_ids(metadata, numbers, labels)
+    _refuse_transparent(meta, pixels)
+    numbers, note = _numbers(meta, pixels)
+    ids, ids_error = _fitting_ids(meta, numbers, labels)
     if decision.reading == "ids" and ids is not None:
-        wrong = _contradiction(metadata, pixels, labels)
+        wrong = _contradiction(meta, pixels, labels)
         if not wrong:
-            return ids, note or _transparent_note(metadata, pixels)
+            return ids, note or _transparent_note(meta, pixels)
         if decision.stated:
             return ids, "palette with other colours than the labels': its indices are read"
         ids_error = f"{wrong}; --masks-as ids if the indices are the ids"
-    colors, colors_error = _fitting_colors(metadata, pixels, labels)
+    colors, colors_error = _fitting_colors(meta, pixels, labels)
     if decision.reading == "ids":
-        surely = numbers is None or metadata.layout == "palette"
+        surely = numbers is None or meta.layout == "palette"
         if colors is not None and surely and not decision.stated:
-            return colors, f"{_KINDS[metadata.layout]} in colours of the labels: read by them"
+            return colors, f"{_KINDS[meta.layout]} in colours of the labels: read by them"
         if numbers is None and not decision.stated:
             raise UserError(colors_error)
         way = "auto reads it by its colours" if surely else "colors if those of all masks are"
@@ -211,43 +204,43 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
         hint = f"; its values are colours of labels: --masks-as {way}" if known else ""
         raise UserError(ids_error + hint)
     if colors is not None:
-        doubtful = numbers is not None and (metadata.layout == "grey" or not decision.evident)
-        if doubtful and not decision.stated and ids is not None and metadata.layout != "palette":
-            _refuse_doubt(metadata, ids, colors, labels)
+        doubtful = numbers is not None and (meta.layout == "grey" or not decision.evident)
+        if doubtful and not decision.stated and ids is not None and meta.layout != "palette":
+            _refuse_doubt(meta, ids, colors, labels)
         return colors, ""
-    free = not decision.stated and (metadata.layout == "palette" or not decision.evident)
-    if ids is not None and (metadata.layout == "grey" or free):
-        wrong = _contradiction(metadata, pixels, labels)
+    free = not decision.stated and (meta.layout == "palette" or not decision.evident)
+    if ids is not None and (meta.layout == "grey" or free):
+        wrong = _contradiction(meta, pixels, labels)
         if wrong:
-            raise UserError(f"{wrong}, but {colors_error.removeprefix(f'{metadata.where}: ')}")
-        return ids, note or f"{_KINDS[metadata.layout]} among coloured ones: read as ids"
+            raise UserError(f"{wrong}, but {colors_error.removeprefix(f'{meta.where}: ')}")
+        return ids, note or f"{_KINDS[meta.layout]} among coloured ones: read as ids"
     if ids is not None and decision.stated:
         colors_error += "; its values are ids: --masks-as ids if those of all masks are"
-    neither = ids is None and numbers is not None and metadata.layout == "rgb"
+    neither = ids is None and numbers is not None and meta.layout == "rgb"
     raise UserError(ids_error if neither and not decision.evident else colors_error)
 
 
 _KINDS = {"grey": "grey mask", "palette": "palette mask", "rgb": "mask of three channels"}
 
 
-def _refuse_transparent(metadata: ImageMetadata, pixels: Array) -> None:
-    if metadata.has_alpha:
+def _refuse_transparent(meta: ImageMetadata, pixels: Array) -> None:
+    if meta.has_alpha:
         count = int((pixels[..., -1] != 255).sum())
-    elif metadata.transparent and metadata.layout == "rgb":
-        count = int((pixels == np.array(metadata.transparent[0])).all(-1).sum())
+    elif meta.transparent and meta.layout == "rgb":
+        count = int((pixels == np.array(meta.transparent[0])).all(-1).sum())
     else:
         return  # an index or a grey value is an id, whatever a viewer shows
     if count:
         raise UserError(
-            f"{metadata.where}: {count} pixels are transparent; save it without transparency, each "
+            f"{meta.where}: {count} pixels are transparent; save it without transparency, each "
             "pixel with its label (erased ones too)"
         )
 
 
-def _transparent_note(metadata: ImageMetadata, pixels: Array) -> str:
-    if not metadata.transparent or metadata.has_alpha or metadata.layout == "rgb":
+def _transparent_note(meta: ImageMetadata, pixels: Array) -> str:
+    if not meta.transparent or meta.has_alpha or meta.layout == "rgb":
         return ""
-    used = bool(np.isin(pixels, metadata.transparent).any())
+    used = bool(np.isin(pixels, meta.transparent).any())
     return "mask with a transparent index or value: read as an id" if used else ""
 
 
@@ -255,10 +248,10 @@ def _first_channel(pixels: Array) -> Array:
     return pixels if pixels.ndim == 2 else pixels[..., 0]
 
 
-def _numbers(metadata: ImageMetadata, pixels: Array) -> tuple[Array | None, str]:
+def _numbers(meta: ImageMetadata, pixels: Array) -> tuple[Array | None, str]:
     """Return the single number (H, W) of each pixel, or None for colours; and a note."""
-    values = pixels[..., :-1] if metadata.has_alpha else pixels
-    if metadata.layout == "rgb":
+    values = pixels[..., :-1] if meta.has_alpha else pixels
+    if meta.layout == "rgb":
         red, green, blue = (values[..., channel] for channel in range(3))
         if (red == green).all() and (red == blue).all():
             return red, "mask of three equal channels: read as ids"
@@ -267,59 +260,55 @@ def _numbers(metadata: ImageMetadata, pixels: Array) -> tuple[Array | None, str]
             return filled[0], "mask of which one channel has values: read as ids"
         return None, ""
     values = _first_channel(values)
-    if metadata.layout == "grey" and metadata.depth in (2, 4):
+    if meta.layout == "grey" and meta.depth in (2, 4):
         # Pillow spreads grey values of 2 and 4 bits over 0..255; ids come back as stored.
-        values = values // (255 // (2**metadata.depth - 1))
+        values = values // (255 // (2**meta.depth - 1))
     return values.astype(np.uint8) if values.dtype == bool else values, ""
 
 
-def _fitting_ids(
-    metadata: ImageMetadata, numbers: Array | None, labels: LabelSet
-) -> tuple[Array | None, str]:
+def _fitting_ids(meta: ImageMetadata, numbers: Array | None, labels: LabelSet) -> _OrReason:
     """Return the ids if all of them are in the labels, else None and why."""
     if numbers is None:
-        return None, f"{metadata.where}: is coloured (three channels that differ)"
+        return None, f"{meta.where}: is coloured (three channels that differ)"
     try:
-        labels.check_ids(numbers, metadata.where)
+        labels.check_ids(numbers, meta.where)
     except UserError as error:
         return None, str(error)
     return numbers, ""
 
 
-def _fitting_colors(
-    metadata: ImageMetadata, pixels: Array, labels: LabelSet
-) -> tuple[Array | None, str]:
+def _fitting_colors(meta: ImageMetadata, pixels: Array, labels: LabelSet) -> _OrReason:
     """Return the ids of the colours if all of them are in the labels, else None and why."""
-    values = pixels[..., :-1] if metadata.has_alpha else pixels
-    if metadata.layout == "rgb":
-        return _decoded(values, metadata, labels)
+    values = pixels[..., :-1] if meta.has_alpha else pixels
+    if meta.layout == "rgb":
+        return _decoded(values, meta, labels)
     indices = _first_channel(values)
-    if metadata.layout == "palette":
-        transparent = int(np.isin(indices, metadata.transparent).sum())
+    if meta.layout == "palette":
+        transparent = int(np.isin(indices, meta.transparent).sum())
         if transparent:
-            return None, f"{metadata.where}: {transparent} pixels are transparent; save it without"
-        table = np.array(metadata.palette_colors() or [BLACK], np.uint8)
+            return None, f"{meta.where}: {transparent} pixels are transparent; save it without"
+        table = np.array(meta.palette_colors() or [BLACK], np.uint8)
     else:
-        levels = np.array([0, 255] if metadata.depth == 1 else range(256), np.uint8)
+        levels = np.array([0, 255] if meta.depth == 1 else range(256), np.uint8)
         table = np.repeat(levels[:, None], 3, axis=-1)
         indices = indices.astype(np.uint8) if indices.dtype == bool else indices
-    if metadata.depth > 8 or int(indices.min()) < 0 or int(indices.max()) >= len(table):
-        return None, f"{metadata.where}: value {indices.max()} is not a colour of 8 bits"
+    if meta.depth > 8 or int(indices.min()) < 0 or int(indices.max()) >= len(table):
+        return None, f"{meta.where}: value {indices.max()} is not a colour of 8 bits"
     # Few colours, many pixels: each colour is looked up once.
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=len(table)))
-    ids, _ = _decoded(table[used][None], metadata, labels)
+    ids, _ = _decoded(table[used][None], meta, labels)
     if ids is None:
-        return _decoded(table[indices], metadata, labels)  # which says how many pixels are wrong
+        return _decoded(table[indices], meta, labels)  # which says how many pixels are wrong
     found = np.zeros(len(table), labels.mask_dtype)
     found[used] = ids[0]
     return found[indices], ""
 
 
-def _decoded(colors: Array, metadata: ImageMetadata, labels: LabelSet) -> tuple[Array | None, str]:
+def _decoded(colors: Array, meta: ImageMetadata, labels: LabelSet) -> _OrReason:
     if colors.dtype != np.uint8 and colors.min() >= 0 and colors.max() <= 255:
         colors = colors.astype(np.uint8)
     try:
-        return labels.decode_colors(colors, metadata.where), ""
+        return labels.decode_colors(colors, meta.where), ""
     except UserError as error:
         return None, str(error)
 
@@ -327,19 +316,18 @@ def _decoded(colors: Array, metadata: ImageMetadata, labels: LabelSet) -> tuple[
 def _decide_values(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision | None:
     """Decide by the first mask that fits one reading only."""
     for mask in masks:
-        refuse_as_mask(mask.metadata)
+        meta = mask.metadata
+        meta.refuse_as_mask()
         pixels = mask.pixels()
-        numbers, _ = _numbers(mask.metadata, pixels)
+        numbers, _ = _numbers(meta, pixels)
         if numbers is None:
-            return MaskDecision("colors", f"{mask.metadata.where} is coloured")
-        ids, _ = _fitting_ids(mask.metadata, numbers, labels)
-        colors, _ = _fitting_colors(mask.metadata, pixels, labels)
+            return MaskDecision("colors", f"{meta.where} is coloured")
+        ids, _ = _fitting_ids(meta, numbers, labels)
+        colors, _ = _fitting_colors(meta, pixels, labels)
         if ids is not None and colors is None:
-            return MaskDecision("ids", f"the values of {mask.metadata.where} are ids")
+            return MaskDecision("ids", f"the values of {meta.where} are ids")
         if colors is not None and ids is None:
-            return MaskDecision(
-                "colors", f"{mask.metadata.where} has colours of labels, and no ids"
-            )
+            return MaskDecision("colors", f"{meta.where} has colours of labels, and no ids")
         if ids is None:
             return None  # fits neither: reading it says why
     return None
@@ -351,23 +339,23 @@ def _decide_palettes(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision
     seen: dict[int, tuple[tuple[int, int, int], str]] = {}
     conflict = ""
     for mask in masks:
-        metadata = mask.metadata
-        if not differing and not _other_labels(metadata, labels):
+        meta = mask.metadata
+        if not differing and not _other_labels(meta, labels):
             continue
         pixels = mask.pixels()
-        if wrong := _contradiction(metadata, pixels, labels):
-            if _fitting_colors(metadata, pixels, labels)[0] is None:
+        if wrong := _contradiction(meta, pixels, labels):
+            if _fitting_colors(meta, pixels, labels)[0] is None:
                 raise UserError(
                     f"{wrong}, but other colours of it belong to no label; give each label its "
                     "color, or --masks-as ids if the indices are the ids"
                 )
             return MaskDecision("colors", wrong)
-        palette = metadata.palette_colors()
+        palette = meta.palette_colors()
         for index in np.unique(_first_channel(pixels)).tolist():
             color = palette[index] if index < len(palette) else BLACK
-            before, name = seen.setdefault(index, (color, metadata.where))
+            before, name = seen.setdefault(index, (color, meta.where))
             if before != color and not conflict:
-                conflict = f"{metadata.where}: index {index} is {color}, in {name} it is {before}"
+                conflict = f"{meta.where}: index {index} is {color}, in {name} it is {before}"
     if conflict:
         raise UserError(
             f"{conflict}: the palettes differ, so the indices may not be ids; --masks-as ids if "
@@ -376,37 +364,37 @@ def _decide_palettes(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision
     return None
 
 
-def _other_labels(metadata: ImageMetadata, labels: LabelSet) -> dict[int, int]:
+def _other_labels(meta: ImageMetadata, labels: LabelSet) -> dict[int, int]:
     """Return the indices whose colour is that of the label of another id, with that id.
 
     Black does not count: it is the usual colour of whatever is first, or of nothing.
     """
-    if metadata.layout != "palette":
+    if meta.layout != "palette":
         return {}
     owner = {label.color: label.id for label in labels.labels if label.color != BLACK}
-    colors = enumerate(metadata.palette_colors())
+    colors = enumerate(meta.palette_colors())
     return {i: owner[color] for i, color in colors if owner.get(color, i) != i}
 
 
-def _contradiction(metadata: ImageMetadata, pixels: Array, labels: LabelSet) -> str:
+def _contradiction(meta: ImageMetadata, pixels: Array, labels: LabelSet) -> str:
     """Name an index that is used although its colour is another label's; "" if there is none."""
-    others = _other_labels(metadata, labels)
+    others = _other_labels(meta, labels)
     if not others:
         return ""
     for index in np.unique(_first_channel(pixels)).tolist():
         if index in others:
             name = labels.by_id[others[index]].name
-            return f"{metadata.where}: its palette gives index {index} the colour of '{name}'"
+            return f"{meta.where}: its palette gives index {index} the colour of '{name}'"
     return ""
 
 
-def _refuse_doubt(metadata: ImageMetadata, ids: Array, colors: Array, labels: LabelSet) -> None:
+def _refuse_doubt(meta: ImageMetadata, ids: Array, colors: Array, labels: LabelSet) -> None:
     differing = ids != colors
     if not differing.any():
         return
     first = labels.by_id[int(ids[differing][0])].name
     second = labels.by_id[int(colors[differing][0])].name
     raise UserError(
-        f"{metadata.where}: its values are ids and colours of labels: '{first}' as an id is "
+        f"{meta.where}: its values are ids and colours of labels: '{first}' as an id is "
         f"'{second}' as a colour; choose one with --masks-as ids or --masks-as colors"
     )

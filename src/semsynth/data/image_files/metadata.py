@@ -100,6 +100,26 @@ class ImageMetadata:
         data = self.palette
         return [(data[i], data[i + 1], data[i + 2]) for i in range(0, len(data) - 2, 3)]
 
+    def refuse_as_mask(self) -> None:
+        """Raise UserError for metadata that no mask can have, whatever its values mean."""
+        where = self.where
+        if self.lossy:
+            raise UserError(
+                f"{where}: is a {self.lossy}, which changes ids; export the mask as PNG"
+            )
+        if self.frames > 1:
+            raise UserError(f"{where}: has {self.frames} frames (pages); a mask is a single image")
+        if self.layout == "other" or self.floating:
+            raise UserError(
+                f"{where}: has mode {self.mode}; a mask is one channel of ids (L, P, I;16) or the "
+                "labels' colours (RGB)"
+            )
+        if self.depth == 16 and (self.layout == "rgb" or self.has_alpha):
+            raise UserError(
+                f"{where}: has 16 bits in each of several channels; a mask is one channel of ids, "
+                "or colours of 8 bits"
+            )
+
 
 def describe(
     image: Image.Image | Array, where: str = "image", source: Path | bytes | None = None
@@ -137,27 +157,6 @@ def describe(
         orientation=orientation,
         profile=bool(profile) and b"sRGB" not in profile and b"s\0R\0G\0B" not in profile,
     )
-
-
-def refuse_as_mask(metadata: ImageMetadata) -> None:
-    """Raise UserError for metadata that no mask can have, whatever its values mean."""
-    where = metadata.where
-    if metadata.lossy:
-        raise UserError(
-            f"{where}: is a {metadata.lossy}, which changes ids; export the mask as PNG"
-        )
-    if metadata.frames > 1:
-        raise UserError(f"{where}: has {metadata.frames} frames (pages); a mask is a single image")
-    if metadata.layout == "other" or metadata.floating:
-        raise UserError(
-            f"{where}: has mode {metadata.mode}; a mask is one channel of ids (L, P, I;16) or the "
-            "labels' colours (RGB)"
-        )
-    if metadata.depth == 16 and (metadata.layout == "rgb" or metadata.has_alpha):
-        raise UserError(
-            f"{where}: has 16 bits in each of several channels; a mask is one channel of ids, or "
-            "colours of 8 bits"
-        )
 
 
 def oriented(image: Image.Image, metadata: ImageMetadata, exif: Exif) -> Image.Image:

@@ -12,7 +12,6 @@ import yaml
 
 from semsynth.core.errors import UserError
 from semsynth.data.image_files.masks import RawMask, stored_numbers
-from semsynth.data.image_files.metadata import refuse_as_mask
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Color, hex_color
 
@@ -26,7 +25,7 @@ def values_of(mask: RawMask) -> tuple[Counter[int], Counter[Color]]:
     try:
         numbers = stored_numbers(mask)
     except UserError:
-        refuse_as_mask(mask.metadata)
+        mask.metadata.refuse_as_mask()
         pixels = mask.pixels()
         if mask.metadata.layout != "rgb" or (
             mask.metadata.has_alpha and (pixels[..., -1] != 255).any()

@@ -16,7 +16,6 @@ from semsynth.core.files import read_json
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_files.masks import MasksAs, open_mask
-from semsynth.data.image_files.metadata import refuse_as_mask
 from semsynth.data.label_files.files import LabelFile, find_label_file, label_file, read_label_file
 from semsynth.data.label_files.unnamed import values_of
 from semsynth.data.labels import BLACK, Color, LabelSet
@@ -197,7 +196,7 @@ def _one_number(colors: Mapping[Color, int]) -> int:
 def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Color]]:
     mask = open_mask(path, str(path))
     if mask.metadata.layout == "rgb" and not mask.metadata.has_alpha:
-        refuse_as_mask(mask.metadata)
+        mask.metadata.refuse_as_mask()
         pixels = mask.pixels().astype(np.int64)
         codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
         values, counts = np.unique(codes, return_counts=True)

@@ -39,7 +39,7 @@ from semsynth.data.image_files.masks import (
     stored_numbers,
     unread_mask,
 )
-from semsynth.data.image_files.metadata import Exif, ImageMetadata, refuse_as_mask
+from semsynth.data.image_files.metadata import Exif, ImageMetadata
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.label_files.unnamed import suggestion, values_of
 from semsynth.data.labels import Array, LabelSet, number_values
@@ -251,7 +251,7 @@ def read_objects(path: Path, exif: Exif) -> Array:
     raw = open_mask(path, str(path), exif)
     if raw.metadata.layout != "rgb" or raw.metadata.has_alpha:
         return stored_numbers(raw).astype(np.int32)
-    refuse_as_mask(raw.metadata)
+    raw.metadata.refuse_as_mask()
     parts = raw.pixels().astype(np.int32)
     codes = (parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2]
     return number_values(codes)[0].astype(np.int32)

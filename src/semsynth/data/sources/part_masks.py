@@ -25,7 +25,6 @@ from semsynth.data.annotations.categories import Category, Classes, classes_of
 from semsynth.data.annotations.drawing import OVERLAP
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_files.masks import open_mask
-from semsynth.data.image_files.metadata import refuse_as_mask
 from semsynth.data.labels import Array
 from semsynth.data.pairing.arrange import ALONE
 from semsynth.data.pairing.mask_choice import Candidate, candidates_of, plain_pixels
@@ -247,7 +246,7 @@ def covered_pixels(path: Path, size: tuple[int, int] | None) -> Array:
         UserError: another size, or it is not black and white (of any one value).
     """
     metadata = open_mask(path, str(path)).metadata
-    refuse_as_mask(metadata)
+    metadata.refuse_as_mask()
     if metadata.orientation != 1:
         raise UserError(f"{path}: a black and white mask with an EXIF rotation; save it turned")
     pixels = plain_pixels(path)
