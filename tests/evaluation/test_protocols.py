@@ -139,7 +139,7 @@ def test_flags_that_agree_or_that_a_protocol_leaves_open() -> None:
 
 
 def test_sizes_that_a_protocol_does_not_have_are_refused() -> None:
-    with pytest.raises(UserError, match="images are 96x128, protocol oasis wants 256x256 or 256x5"):
+    with pytest.raises(UserError, match="images are 96x128, protocol oasis needs 256x256 or 256x5"):
         load_protocol("oasis").check_size((96, 128), "samples")
     load_protocol("oasis").check_size((256, 512), "samples")
     load_protocol().check_size((96, 128), "samples")
