@@ -314,7 +314,7 @@ def test_a_protocol_says_to_what_sizes_are_brought(
     assert report["protocol"]["name"] == "spade" and "bicubic" in report["protocol"]["sentence"]
     scores = report["metrics"]["semantic_consistency"]
     assert scores["miou"] > 0.75 and scores["miou_real"] > 0.7
-    with pytest.raises(UserError, match="protocol oasis wants 256x256 or 256x512"):
+    with pytest.raises(UserError, match="protocol oasis needs 256x256 or 256x512"):
         run(protocol="oasis", overwrite=True)
     with pytest.raises(UserError, match=r"--max 3: protocol oasis has all images"):
         run(protocol="oasis", max=3, overwrite=True)
