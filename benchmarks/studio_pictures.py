@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Take the documentation's screenshots of the studio: drawing, variations, the judge's check.
+"""Take the documentation's screenshots of the studio: drawing, variations, the segmenter's check.
 
-python benchmarks/studio_pictures.py --data prepared --segmenter judge --output docs/images
+python benchmarks/studio_pictures.py --data prepared --segmenter segmenter --output docs/images
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="aerial")
     parser.add_argument("--data", type=Path, required=True, help="prepared data of that model")
-    parser.add_argument("--segmenter", type=Path, help="a judge of these classes")
+    parser.add_argument("--segmenter", type=Path, help="a segmenter of these classes")
     parser.add_argument("--output", type=Path, required=True)
     flags = parser.parse_args()
     from playwright.sync_api import sync_playwright
@@ -45,7 +45,7 @@ def main() -> None:
             _draw(page, flags.output / "studio_draw.webp")
             _vary(page, flags.output / "studio_variations.webp")
             page.emulate_media(color_scheme="dark")
-            _judge(page, flags.output / "studio_judge.webp")
+            _check(page, flags.output / "studio_judge.webp")
         browser.close()
 
 
@@ -97,7 +97,7 @@ def _vary(page: Any, path: Path) -> None:
     _store(page, path)
 
 
-def _judge(page: Any, path: Path) -> None:
+def _check(page: Any, path: Path) -> None:
     page.click("#tab-check")
     if page.is_enabled("#judge"):
         page.click("#judge")

@@ -287,7 +287,7 @@ YOLO: dict[str, tuple[str, str]] = {
         "7 0.1 0.1 0.2 0.1 0.2 0.2",
         r"train\.txt, line 1: class 7 has no name in data\.yaml",
     ),
-    "odd": ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.3", "line 1: has a coordinate too much or too few"),
+    "odd": ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.3", "line 1: has a coordinate too many or too few"),
     "word": ("0 0.1 0.1 0.2 0.1 0.2 x.2", "line 1: is not a class and x y"),
     "nan": ("0 0.1 0.1 0.2 0.1 0.2 nan", "line 1: needs the number of a class and finite"),
 }

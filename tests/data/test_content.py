@@ -76,7 +76,9 @@ def test_labels_and_geometry_are_content_and_colours_are_not(tmp_path: Path) -> 
     digest = made(tmp_path / "d").digest
     path = tmp_path / "d" / "dataset.json"
     written = json.loads(path.read_text())
-    with pytest.raises(UserError, match="is not what was written: damaged, or changed by hand"):
+    with pytest.raises(
+        UserError, match="is not what was written: it is damaged, or was changed by hand"
+    ):
         path.write_text(path.read_text().replace('"void"', '"voie"').replace('"a"', '"e"'))
         PreparedDataset.open(tmp_path / "d")
     del written["checksum"]  # it is meant so

@@ -15,8 +15,8 @@ from PIL import Image
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_files.facts import describe
 from semsynth.data.image_files.images import read_rgb, read_size, scale_window, turned
+from semsynth.data.image_files.metadata import describe
 from semsynth.data.prepare.run import prepare
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)

@@ -44,7 +44,7 @@ REASONS = {
     "18": "",
     "19": "excluded: 1",
     "20": "4 identical to images of another split",
-    "21": "one class only, car .*all pixels of all masks have the ignored id",
+    "21": "only one class, car .*all pixels of all masks have the ignored id",
     "23": "",
     "25": "HeunDiscreteScheduler 20 refused: HeunDiscreteScheduler with 20 steps .*use_karras"
     ".*KDPM2AncestralDiscreteScheduler 20 refused: .*KDPM2DiscreteScheduler 20 refused: "

@@ -299,8 +299,8 @@ def test_label_files_that_agree_and_those_that_do_not(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         find_label_file(tmp_path)
     assert str(error.value) == (
-        f"{own} and {other} contradict each other: id 1 is 'Road' and 'sky'; say which with "
-        f"--labels {own} or --labels {other}"
+        f"{own} and {other} contradict each other: id 1 is 'Road' and 'sky'; choose one "
+        f"with --labels {own} or --labels {other}"
     )
     assert find_label_file(tmp_path / "nothing") is None
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semsynth.data.labels import LabelSet
-from semsynth.evaluation.judges import Judge
+from semsynth.evaluation.evaluators import Evaluator
 from semsynth.evaluation.label_maps import match_names
 from semsynth.evaluation.metrics.blocks import blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
@@ -33,7 +33,7 @@ class Named:
         raise NotImplementedError
 
 
-JUDGE = Judge(Named(), LABELS, match_names(Named.names, LABELS, None))
+EVALUATOR = Evaluator(Named(), LABELS, match_names(Named.names, LABELS, None))
 
 
 def scored(wrong: float, per_mask: int = 1, confuse: int = 1) -> ScoredSet:
@@ -54,7 +54,7 @@ def scored(wrong: float, per_mask: int = 1, confuse: int = 1) -> ScoredSet:
 
 def test_scores_stand_beside_their_ceiling_and_the_way_starts_at_mean_colours() -> None:
     generated, real, flat = scored(0.3, per_mask=2), scored(0.1), scored(0.5)
-    found = consistency(generated, real, flat, JUDGE)
+    found = consistency(generated, real, flat, EVALUATOR)
     assert found["miou"] == round(generated.total.miou, 6)
     assert found["miou_real"] == round(real.total.miou, 6)
     low, high = found["miou_interval"]
@@ -71,7 +71,7 @@ def test_scores_stand_beside_their_ceiling_and_the_way_starts_at_mean_colours() 
 
 
 def test_pairs_make_the_interval_of_a_ratio_narrower_than_that_of_its_parts() -> None:
-    found = consistency(scored(0.3), scored(0.28), None, JUDGE)
+    found = consistency(scored(0.3), scored(0.28), None, EVALUATOR)
     width = np.diff(found["miou_interval"])[0] / found["miou"]
     assert np.diff(found["ratio"]["interval"])[0] < 0.7 * width
     assert found["way"] is None
@@ -79,7 +79,7 @@ def test_pairs_make_the_interval_of_a_ratio_narrower_than_that_of_its_parts() ->
 
 def test_classes_have_their_loss_against_the_ceiling() -> None:
     generated, real = scored(0.3), scored(0.1)
-    found = consistency(generated, real, None, JUDGE)["per_class"]
+    found = consistency(generated, real, None, EVALUATOR)["per_class"]
     assert list(found) == ["a", "b", "c"]
     entry = found["b"]
     assert entry["loss"] == pytest.approx(entry["iou_real"] - entry["iou"], abs=2e-6)
@@ -94,7 +94,7 @@ def test_a_class_that_is_only_predicted_is_listed_with_nothing_asked_for() -> No
     generated = scored(0.0)
     target = np.zeros((20, 30), int)
     generated.scores.add(99, 0, np.full((20, 30), 3), target, None, None)
-    found = consistency(generated, scored(0.0), None, JUDGE)
+    found = consistency(generated, scored(0.0), None, EVALUATOR)
     entry = found["per_class"]["absent"]
     assert (entry["iou"], entry["iou_real"], entry["target_pixels"], entry["images"]) == (
         0, None, 0, 0,
@@ -105,7 +105,7 @@ def test_a_class_that_is_only_predicted_is_listed_with_nothing_asked_for() -> No
 
 def test_the_averaging_of_a_protocol_is_that_of_ratio_and_way() -> None:
     generated, real, flat = scored(0.3), scored(0.1), scored(0.5)
-    found = consistency(generated, real, flat, JUDGE, "miou_all")
+    found = consistency(generated, real, flat, EVALUATOR, "miou_all")
     assert found["averaging"] == "miou_all"
     assert found["miou_all"] == pytest.approx(found["miou"] * 3 / 4, abs=1e-6)
     expected = generated.total.miou_all / real.total.miou_all
@@ -113,7 +113,7 @@ def test_the_averaging_of_a_protocol_is_that_of_ratio_and_way() -> None:
 
 
 def test_real_images_that_are_no_better_than_mean_colours_give_no_way() -> None:
-    found = consistency(scored(0.3), scored(0.5), scored(0.1), JUDGE)
+    found = consistency(scored(0.3), scored(0.5), scored(0.1), EVALUATOR)
     assert found["way"] == {"value": None, "interval": None, "n": N}
 
 
@@ -121,14 +121,14 @@ def test_few_masks_have_scores_without_intervals() -> None:
     scores = MaskScores([0, 1, 2, 3])
     scores.add(0, 0, np.zeros((4, 4), int), np.zeros((4, 4), int), None, None)
     one = ScoredSet(scores, 1, Resampling.of(blocks_of(["a1"], [None]), 0))
-    found = consistency(one, one, one, JUDGE)
+    found = consistency(one, one, one, EVALUATOR)
     assert found["miou"] == 1
     assert found["miou_interval"] is None
     assert "iou_interval" not in found["per_class"]["a"]
     assert over_all(one)["pixel_accuracy_interval"] is None
 
 
-def test_agreement_of_judges_is_of_the_images_not_of_the_masks() -> None:
+def test_agreement_of_evaluators_is_of_the_images_not_of_the_masks() -> None:
     matrix = ConfusionMatrix(2)
     matrix.add(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 1]]))
     assert agreement(matrix) == {
@@ -137,7 +137,7 @@ def test_agreement_of_judges_is_of_the_images_not_of_the_masks() -> None:
     }
 
 
-def test_the_difference_of_judges_is_of_the_same_masks() -> None:
+def test_the_difference_of_evaluators_is_of_the_same_masks() -> None:
     first, second = (scored(0.3), scored(0.1)), (scored(0.2), scored(0.1))
     found = difference(first, second)
     expected = second[0].total.miou - first[0].total.miou

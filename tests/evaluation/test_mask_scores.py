@@ -52,7 +52,7 @@ def test_nothing_is_known_of_contours_towards_pixels_that_do_not_count() -> None
     assert whole[3, 1] == 4 * 200 - 4
 
 
-def test_a_class_of_the_judges_own_ends_a_contour_and_has_none() -> None:
+def test_a_class_of_the_evaluators_own_ends_a_contour_and_has_none() -> None:
     predicted = square(0)
     predicted[predicted == 0] = 2  # OTHER, as a column
     assert f1(square(0), predicted, 2) == [0, 1]

@@ -87,7 +87,7 @@ def test_real_images_have_all_of_the_way(score: Callable[..., Any], things: bool
         assert entry["miou"] > 0.5 and "f1_real" in entry["instance_f1"]
 
 
-def test_a_kind_is_judged_by_itself(
+def test_a_kind_is_scored_by_itself(
     score: Callable[..., Any], data: PreparedDataset, noise_renderer: Any
 ) -> None:
     images = {data.read_mask("val", s).tobytes(): (i, s) for i, s in enumerate(data.stems("val"))}

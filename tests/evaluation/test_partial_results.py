@@ -18,8 +18,8 @@ from semsynth.core.errors import UserError
 from semsynth.evaluation import run
 from semsynth.evaluation.accumulate import EvalSample, MetricAccumulator
 from semsynth.evaluation.config import EvaluateConfig
+from semsynth.evaluation.evaluators import open_evaluators
 from semsynth.evaluation.inputs.inputs import Inputs
-from semsynth.evaluation.judges import open_judges
 from semsynth.evaluation.metrics.features import FID, FeatureExtractor
 from semsynth.evaluation.partial_results import PartialResults
 from semsynth.evaluation.report.entries import distances
@@ -130,8 +130,8 @@ def test_fid_and_kid_of_parts(segmenter: Path, data) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 11, 24, 32, 3), np.uint8)
     extractor = FeatureExtractor(FID, "means", lambda x: x.mean((1, 2)).astype(np.float32) / 255)
-    judges = open_judges([segmenter], data.labels, None, "cpu")
-    accumulator = MetricAccumulator(judges, [extractor], BATCH)
+    evaluators = open_evaluators([segmenter], data.labels, None, "cpu")
+    accumulator = MetricAccumulator(evaluators, [extractor], BATCH)
 
     def measure(shard: Shard) -> PartialResults:
         part = replace(accumulator, shard=shard)

@@ -50,9 +50,9 @@ def test_the_table_of_protocols() -> None:
         "clean",
         "pytorch",
     ]
-    assert load_protocol() == own and own.judge_input((64, 96)) is None
-    assert sdm.judge_input((128, 256)) == (256, 512)
-    assert oasis.judge_input((256, 512)) == (256, 512)
+    assert load_protocol() == own and own.evaluator_input((64, 96)) is None
+    assert sdm.evaluator_input((128, 256)) == (256, 512)
+    assert oasis.evaluator_input((256, 512)) == (256, 512)
 
 
 def test_sdm_sees_every_image_at_256_by_256_in_float() -> None:
@@ -117,7 +117,7 @@ def test_which_images_enter_the_distances() -> None:
         ("semsynth", {"resize": "tensorflow"}),
         ("oasis", {"max": 100}),
         ("oasis", {"lpips_network": "vgg"}),
-        ("sdm", {"judge_size": (128, 128)}),
+        ("sdm", {"evaluator_size": (128, 128)}),
     ],
 )
 def test_a_flag_that_contradicts_the_protocol_is_refused(name: str, flags: dict) -> None:
@@ -129,17 +129,17 @@ def test_a_flag_that_contradicts_the_protocol_is_refused(name: str, flags: dict)
 def test_flags_that_agree_or_that_a_protocol_leaves_open() -> None:
     assert choose_protocol("clean", {"resize": "clean", "max": 10}) == load_protocol("clean")
     assert choose_protocol("sdm", {"resize": None, "max": None}) == load_protocol("sdm")
-    spade = choose_protocol("spade", {"judge_size": (1024, 2048)})
-    assert "the judge sees images at 1024x2048" in spade.sentence
+    spade = choose_protocol("spade", {"evaluator_size": (1024, 2048)})
+    assert "the evaluator sees images at 1024x2048" in spade.sentence
     default = choose_protocol(None, {"resize": "tensorflow"})
     assert default.resize == "tensorflow" and default.name == "semsynth"
     assert "fid_tensorflow" in default.sentence and default.sources["resize"] == "--resize"
-    with pytest.raises(UserError, match="there is none; choose among"):
+    with pytest.raises(UserError, match="is unknown; choose among"):
         choose_protocol("pix2pix", {})
 
 
 def test_sizes_that_a_protocol_does_not_have_are_refused() -> None:
-    with pytest.raises(UserError, match="images are 96x128, protocol oasis wants 256x256 or 256x5"):
+    with pytest.raises(UserError, match="images are 96x128, protocol oasis needs 256x256 or 256x5"):
         load_protocol("oasis").check_size((96, 128), "samples")
     load_protocol("oasis").check_size((256, 512), "samples")
     load_protocol().check_size((96, 128), "samples")

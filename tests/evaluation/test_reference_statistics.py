@@ -135,8 +135,8 @@ def test_what_is_no_file_of_statistics_is_refused_in_one_line(
     np.savez(folders / "small.npz", mu=np.zeros(7), sigma=np.eye(7))
     np.savez(folders / "nan.npz", mu=np.full(2048, np.nan), sigma=np.eye(2048))
     for name, message in {
-        "cut": "no file of statistics",
-        "text": "no file of statistics",
+        "cut": "not a file of statistics",
+        "text": "not a file of statistics",
         "small": "what its 7 features are",
         "nan": "NaN or infinite",
         "gone": "no such file",

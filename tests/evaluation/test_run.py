@@ -175,7 +175,7 @@ def test_samples_that_were_made_from_the_real_images_are_told(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     report = evaluate(config)
     page, log = (config.output / "report.html").read_text(), logged()
-    told = f"{n} of 12 generated images were made from the real images that they are judged against"
+    told = f"{n} of 12 generated images were made from the real images that they are compared with"
     if n:
         entry = report["made_from_real"]
         assert (entry["n"], entry["of"]) == (n, 12)
@@ -262,7 +262,7 @@ def test_user_errors_are_one_line_and_leave_no_report(
         assert not config.output.exists(), flag
 
 
-def test_classes_that_the_judge_does_not_know_are_left_out_of_both(
+def test_classes_that_the_evaluator_does_not_know_are_left_out_of_both(
     config: EvaluateConfig, tmp_path: Path
 ) -> None:
     content = torch.load(config.segmenter, weights_only=True)
@@ -283,7 +283,7 @@ def test_classes_that_the_judge_does_not_know_are_left_out_of_both(
     assert not none.output.exists()
 
 
-def test_a_second_judge_stands_beside_the_first(config: EvaluateConfig, tmp_path: Path) -> None:
+def test_a_second_evaluator_stands_beside_the_first(config: EvaluateConfig, tmp_path: Path) -> None:
     content = torch.load(config.segmenter, weights_only=True)
     labels = content["labels"]["labels"]
     labels[1]["name"], labels[2]["name"] = labels[2]["name"], labels[1]["name"]
@@ -302,7 +302,7 @@ def test_a_second_judge_stands_beside_the_first(config: EvaluateConfig, tmp_path
     assert metrics["second_judge"]["agreement"]["pixels"] < 0.5
 
 
-def test_a_judge_that_was_trained_on_what_it_scores_is_refused_or_stamped(
+def test_an_evaluator_that_was_trained_on_what_it_scores_is_refused_or_stamped(
     config: EvaluateConfig, make_samples, capsys, tmp_path: Path
 ) -> None:
     trained = train_segmenter(

@@ -214,18 +214,18 @@ def test_what_is_missing_is_said_before_anything_is_generated(
     assert generated == [] and not (tmp_path / "sweep").exists()
 
 
-def test_a_judge_that_has_seen_the_images_is_refused_first(
+def test_an_evaluator_that_has_seen_the_images_is_refused_first(
     config: Callable[..., EvaluateConfig], generated: list[Any], data: PreparedDataset,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     seen = SegmentTrainConfig(
         data=data.root, split="val", output=tmp_path / "seen", width=8, steps=2, device="cpu"
     )
-    judge = train_segmenter(seen)
+    evaluator = train_segmenter(seen)
     with pytest.raises(UserError, match="--allow-seen"):
-        evaluate(config(*GUIDANCE, segmenter=judge))
+        evaluate(config(*GUIDANCE, segmenter=evaluator))
     assert generated == []
-    found = evaluate(config("steps=1,2", segmenter=judge, allow_seen=True))
+    found = evaluate(config("steps=1,2", segmenter=evaluator, allow_seen=True))
     assert len(found["sweep"]["points"]) == 2
 
 

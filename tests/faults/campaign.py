@@ -126,7 +126,7 @@ class Campaign:
         self.place.clear()
         result = self.place.run(command.words, {"number": n + 1, "error": error})
         met = result.calls[0] if result.calls else "(not reached)"
-        verdict = self._judge(command, result, may_end_well=True)
+        verdict = self._verdict(command, result, may_end_well=True)
         short = call.replace(str(self.place.root), "")
         self.record(
             "file calls",
@@ -248,8 +248,8 @@ class Campaign:
             return Verdict("unclear", f"does not name it: {result.output[-200:]}")
         return Verdict("clear")
 
-    def _judge(self, command: Command, result: Any, may_end_well: bool) -> Verdict:
-        """Judge a run with a fault, and the same command after it."""
+    def _verdict(self, command: Command, result: Any, may_end_well: bool) -> Verdict:
+        """Check a run with a fault, and the same command after it."""
         if changed := self.place.inputs_changed():
             raise AssertionError(f"{command.name} changed its inputs: {changed}")
         expected = self.expected[command.name]
@@ -269,7 +269,7 @@ class Campaign:
         return Verdict("unclear", wrong) if wrong else Verdict("clear")
 
     def after(self, command: Command) -> Verdict:
-        """Judge the same command without a fault."""
+        """Check the same command without a fault."""
         again = self.place.run(command.words)
         if again.status != 0:
             lines = again.output.strip().splitlines()

@@ -127,7 +127,7 @@ class Load:
         found["train, 1 step"] = self.run(folder, train, "run/metrics.jsonl")
         self.run(
             folder,
-            "segment train --data prepared --output judge --width 4 --steps 1 --batch-size 2 "
+            "segment train --data prepared --output segmenter --width 4 --steps 1 --batch-size 2 "
             "--device cpu",
         )
         parts = max(1, (images - held_out) // FEW)
@@ -139,8 +139,8 @@ class Load:
         found["evaluate, of some"] = self.run(
             folder,
             "evaluate --generated raw/images/train --real prepared --masks prepared --split train "
-            f"--segmenter judge --allow-seen --max {FEW} --no-download --output report --device "
-            "cpu",
+            f"--segmenter segmenter --allow-seen --max {FEW} --no-download --output report "
+            "--device cpu",
         )
         return folder, found
 
@@ -153,7 +153,7 @@ class Load:
         )
         scored = self.run(
             folder,
-            "evaluate --samples samples --data prepared --segmenter judge --no-download "
+            "evaluate --samples samples --data prepared --segmenter segmenter --no-download "
             "--output scores --device cpu",
         )
         for name, run in ((f"generate {count}", made), (f"evaluate {count}", scored)):
@@ -169,11 +169,11 @@ class Load:
         for words in (
             PREPARE,
             "train --recipe tiny.yaml --data prepared --output run --device cpu",
-            "segment train --data prepared --output judge --width 4 --steps 1 --batch-size 2 "
+            "segment train --data prepared --output segmenter --width 4 --steps 1 --batch-size 2 "
             "--device cpu",
             "generate --model run/final_model.pth --data prepared --output samples --per-mask 1 "
             "--steps 1 --device cpu",
-            "evaluate --samples samples --data prepared --segmenter judge --no-download "
+            "evaluate --samples samples --data prepared --segmenter segmenter --no-download "
             "--output scores --device cpu",
         ):
             self.run(folder, words)

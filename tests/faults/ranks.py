@@ -271,7 +271,7 @@ class Ranks:
         return self._compared()
 
     def _after(self, but: str = "") -> Verdict:
-        """Judge the same command without a fault; of the files that match, all is allowed."""
+        """Check the same command without a fault; of the files that match, all is allowed."""
         again = self.run()
         if again.status != [0, 0]:
             return Verdict("lost", f"again: {again.status}: {again.output[-300:]}")

@@ -258,7 +258,7 @@ def test_what_is_measured_has_known_values(
     none = measure(segmenter, objective.images, data, None, 0.999)
     assert none["share"] == 0
     assert "val_share" not in none
-    assert "they taught next to nothing; lower --confidence" in logged()
+    assert "they contributed next to nothing; lower --confidence" in logged()
 
 
 @pytest.fixture

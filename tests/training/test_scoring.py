@@ -20,7 +20,7 @@ from semsynth.core.files import read_json, sha256_file
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.evaluation.judges import Judge, open_judges
+from semsynth.evaluation.evaluators import Judge, open_evaluators
 from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.segmentation.metrics import ConfusionMatrix
@@ -62,7 +62,7 @@ def every_two(judge: Path) -> tuple[str, ...]:
 
 
 def opened(path: Path, data: PreparedDataset) -> Judge:
-    return open_judges([path], data.labels, None, "cpu")[0]
+    return open_evaluators([path], data.labels, None, "cpu")[0]
 
 
 def scores_of(run: Path) -> dict[int, tuple[float, ...]]:

@@ -19,7 +19,7 @@ from semsynth.data.labels import Array, LabelSet
 from semsynth.data.writer import encode_image
 
 if TYPE_CHECKING:
-    from semsynth.evaluation.judges import Judge, Network
+    from semsynth.evaluation.evaluators import Evaluator, Network
 
 Json = dict[str, Any]
 
@@ -34,7 +34,7 @@ class Judging:
     def __init__(self, network: Network) -> None:
         """Take the network; its classes are matched with a model's when that is asked for."""
         self.network = network
-        self._judges: dict[str, Judge] = {}
+        self._judges: dict[str, Evaluator] = {}
         # One pass at a time: several would take the memory of several.
         self._lock = threading.Lock()
 
@@ -45,21 +45,21 @@ class Judging:
         Raises:
             UserError: it is neither, or cannot be loaded.
         """
-        from semsynth.evaluation.judges import open_network
+        from semsynth.evaluation.evaluators import open_network
 
         return cls(open_network(str(segmenter), device))
 
-    def of(self, labels: LabelSet) -> Judge:
+    def of(self, labels: LabelSet) -> Evaluator:
         """Return the judge of a model's images.
 
         Raises:
             UserError: the segmenter has no class of the model.
         """
-        from semsynth.evaluation.judges import judge_of
+        from semsynth.evaluation.evaluators import evaluator_of
 
         key = repr(labels)
         if key not in self._judges:
-            self._judges[key] = judge_of(self.network, labels)
+            self._judges[key] = evaluator_of(self.network, labels)
         return self._judges[key]
 
     def score(self, image: npt.NDArray[np.uint8], mask: Array, labels: LabelSet) -> Json:
@@ -112,7 +112,7 @@ class Judging:
         }
 
 
-def _line(judge: Judge, counted: bool) -> str:
+def _line(judge: Evaluator, counted: bool) -> str:
     if not counted:
         return f"{judge.name}: the mask has no pixel of a class that it knows"
     if judge.left_out:

@@ -1,4 +1,4 @@
-"""A segmenter's training with images that a generator makes anew in each epoch.
+"""A segmenter's training with new images of a generator in each epoch.
 
 With a model of one evaluation an image of 96x128 costs about a tenth of a segmenter's step on it,
 so that no image need be seen twice. An image is a function of its mask, the epoch and the seed:

@@ -72,7 +72,7 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
             lines[name] = f"{entry['value']:.3f}{bounds}"
     if "second_judge" in metrics:
         second = metrics["second_judge"]
-        lines |= {f"{name} of the second judge": second[name] for name in names[:2]}
+        lines |= {f"{name} of the second evaluator": second[name] for name in names[:2]}
     for name, control in controls.items():
         if "miou" in control:
             lines[f"miou of {name.replace('_', ' ')}"] = control["miou"]

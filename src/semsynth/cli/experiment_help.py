@@ -30,7 +30,7 @@ EXPERIMENTS = {
         },
         {
             "data": (
-                "data output n split judge_split kind draw_by generator_data unlabelled "
+                "data output n split eval_split kind draw_by generator_data unlabelled "
                 "allow_overlap min_class_images"
             ),
             "experiment": "stage freeze draws arms seeds seed list_ plan task",
@@ -49,7 +49,7 @@ EXPERIMENTS = {
         },
         {
             "data": (
-                "data output n split judge_split kind generator_data allow_overlap min_class_images"
+                "data output n split eval_split kind generator_data allow_overlap min_class_images"
             ),
             "time": "minutes seed device",
             "networks": "recipe set segment generate",

@@ -94,7 +94,7 @@ HELP: dict[str, Help] = {
     "app": Help(
         {
             "with the models of the package": "semsynth app",
-            "your model, its data to start from, a segmenter that judges": (
+            "your model, its data to start from, a segmenter to evaluate images with": (
                 "semsynth app --model run --data prepared --segmenter segmenter"
             ),
             "on a node of a cluster, through a forwarded port": (
@@ -188,11 +188,11 @@ HELP: dict[str, Help] = {
                 "generated real masks train labels masks_as match max samples data split "
                 "train_split"
             ),
-            "judge": (
+            "evaluator": (
                 "segmenter label_map allow_seen train_segmenter train_segmenter_steps "
                 "train_segmenter_init"
             ),
-            "metrics": "protocol judge_size features cmmd resize lpips seed",
+            "metrics": "protocol evaluator_size features cmmd resize lpips seed",
             "weights": "weights inception lpips_backbone lpips_heads download",
             "report": "output overwrite augmentation run rows",
             "sweep": "sweep model per_mask",

@@ -1,4 +1,4 @@
-"""What is wrong with the classes of a data set, to be told before anything is trained on it."""
+"""What is wrong with the classes of a data set, reported before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ def class_warnings(labels: LabelSet, pixels: Mapping[str, Mapping[int, int]]) ->
     if len(names) == 1:
         ignored = "" if labels.ignore_id is None else f" (id {labels.ignore_id} is ignored)"
         lines.append(
-            f"there is one class only, {next(iter(names.values()))}{ignored}: a segmenter has "
-            "nothing to tell it from; if the rest is a class too, remove 'ignore:' from the labels "
+            f"there is only one class, {next(iter(names.values()))}{ignored}: a segmenter has "
+            f"nothing to separate it from; if the rest is a class too, remove 'ignore:' from the "
+            f"labels "
             "and give it a name"
         )
     absent = [name for i, name in names.items() if not any(i in ids for ids in present.values())]
     if absent:
         lines.append(
-            f"{_classes(absent)} no pixel in any mask: nothing can learn or score what is never "
-            "there; check the ids in the labels file, or remove what you do not need from it"
+            f"{_classes(absent)} no pixel in any mask: what never occurs can be neither learned "
+            f"nor scored; check the ids in the labels file, or remove what you do not need from it"
         )
     advice = {
         "train": "nothing learns it; add images, or, if the split was drawn, prepare with another "
@@ -55,7 +56,7 @@ def class_warnings(labels: LabelSet, pixels: Mapping[str, Mapping[int, int]]) ->
         if missing:
             lines.append(f"{_classes(missing)} no pixel in {split}: {todo}")
     if "train" not in present:
-        lines.append("there are no images in train: nothing can be trained on it")
+        lines.append("there are no images in train: no model can be trained")
     return lines
 
 

@@ -160,11 +160,12 @@ class FileDigests:
         if _time(path) < self._written:
             raise UserError(
                 f"{path}: is not the file that {self._info.name} was written with (damaged, or "
-                "replaced by an older one); prepare the data again, or, to use it, touch it"
+                "replaced by an older one); prepare the data again; or touch the file to use it "
+                "as it is"
             )
         if taken is not None:
             raise UserError(
-                f"{path}: was changed while this command runs; run it again, which says what to do"
+                f"{path}: was changed while this command runs; run it again for instructions"
             )
 
 

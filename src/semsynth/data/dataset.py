@@ -84,8 +84,10 @@ class PreparedDataset:
         check_names(info, str(path))
         if info.checksum is not None and info.checksum != info.checked():
             raise UserError(
-                f"{path}: is not what was written: damaged, or changed by hand; remove it and run "
-                "the command that makes it (or, if it is meant so, remove its entry checksum)"
+                f"{path}: is not what was written: it is damaged, or was changed by hand; "
+                f"remove it and run "
+                "the command that makes it (or, if the change is intended, remove its entry "
+                "checksum)"
             )
         return cls(root, info)
 

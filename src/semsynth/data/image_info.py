@@ -95,7 +95,7 @@ class ImageInfo:
 
     @classmethod
     def read(cls, value: dict[str, Any]) -> Any:
-        """Return an entry of ``dataset.json`` as an image; what is none, or is wrong, as it is."""
+        """Return an entry of ``dataset.json`` as an image; a wrong entry as it is."""
         if "original_size" not in value or "box" not in value:
             return value
         try:
@@ -122,7 +122,7 @@ class ImageInfo:
 
     @classmethod
     def checked(cls, value: Mapping[str, Any]) -> ImageInfo:
-        """Return an entry as an image; ValueError: it is none."""
+        """Return an entry as an image; ValueError: it describes none."""
         return cls(**dict(_Entry.model_validate(value)))
 
     def values(self) -> dict[str, Any]:
@@ -300,7 +300,7 @@ class SplitImages(Mapping[str, ImageInfo]):
         )
 
     def __getitem__(self, stem: str) -> ImageInfo:
-        """Return an image; KeyError: there is none."""
+        """Return an image; KeyError: it does not exist."""
         if (place := self.stems.find(stem)) is None:
             raise KeyError(stem)
         return self._at(place)

@@ -161,7 +161,7 @@ class DatasetInfo(Config):
         return self.model_copy(update={"images": {}, "splits": {}, "versions": {}})
 
     def checked(self) -> str:
-        """Return the digest of all that decides what is made of the data.
+        """Return the digest of everything that decides results from these data.
 
         Name, source, licence, notes and versions may be corrected by hand.
         """

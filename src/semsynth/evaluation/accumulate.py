@@ -14,7 +14,7 @@ from semsynth.core.distributed.shards import ALL, Shard
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import progress
 from semsynth.data.resize import Box
-from semsynth.evaluation.judges import Judge
+from semsynth.evaluation.evaluators import Evaluator
 from semsynth.evaluation.metrics.features import FeatureExtractor, Floats
 from semsynth.evaluation.metrics.instances import Counts, instance_counts
 from semsynth.evaluation.metrics.mask_scores import MaskScores
@@ -52,12 +52,12 @@ class SetStatistics:
     Attributes:
         n: number of images.
         features: float32 (D,) features by number of the image, by the name of the distance.
-        scores: of the first judge's masks against the images' own; None: without judge or masks.
+        scores: of the first evaluator's masks against the images' own; None: without both.
         shuffled: of its masks against those of other images; None: not compared.
-        second: of the second judge's masks against the images' own; None: there is none.
-        agreement: of the second judge's masks against the first one's, where the masks have a class
-            that both know; None: there is no second one.
-        objects: ``instance_counts`` of the first judge's masks by number of the image.
+        second: of the second evaluator's masks against the images' own; None: there is none.
+        agreement: of the second evaluator's masks against the first one's, where the masks have
+            a class that both know; None: there is no second one.
+        objects: ``instance_counts`` of the first evaluator's masks by number of the image.
     """
 
     n: int = 0
@@ -100,7 +100,7 @@ class MetricAccumulator:
     """Measures sets of images, batch by batch.
 
     Attributes:
-        judges: predict masks; the first one may give features of its own. None: images alone.
+        evaluators: predict masks; the first one may give features of its own. None: images alone.
         extractors: further features.
         batch_size: images per batch.
         shard: which of the batches this process measures; the statistics of all processes add up.
@@ -108,7 +108,7 @@ class MetricAccumulator:
         object_classes: ids of the classes whose objects are counted.
     """
 
-    judges: Sequence[Judge]
+    evaluators: Sequence[Evaluator]
     extractors: Sequence[FeatureExtractor]
     batch_size: int
     shard: Shard = ALL
@@ -118,7 +118,7 @@ class MetricAccumulator:
     @property
     def feature_names(self) -> list[str]:
         """Names of all distances."""
-        own = [SEGMENTER] if self.judges and self.judges[0].has_features else []
+        own = [SEGMENTER] if self.evaluators and self.evaluators[0].has_features else []
         return [*own, *(extractor.name for extractor in self.extractors)]
 
     def numbers(self, n: int) -> list[int]:
@@ -145,7 +145,7 @@ class MetricAccumulator:
             UserError: features that are not finite numbers.
         """
         total = self._empty()
-        if not self.judges and not self.extractors:
+        if not self.evaluators and not self.extractors:
             return replace(total, n=len(self.numbers(n)))
         count = 0
         starts = self.shard.of(range(0, n, self.batch_size))
@@ -162,9 +162,9 @@ class MetricAccumulator:
 
     def _empty(self) -> SetStatistics:
         features: dict[str, dict[int, Floats]] = {name: {} for name in self.feature_names}
-        if not self.judges:
+        if not self.evaluators:
             return SetStatistics(0, features)
-        first, *others = self.judges
+        first, *others = self.evaluators
         scores = MaskScores(first.ids), MaskScores(first.ids, boundaries=False)
         if not others:
             return SetStatistics(0, features, *scores)
@@ -181,12 +181,12 @@ class MetricAccumulator:
         masks = [sample.mask[0] for sample in samples.values() if sample.mask is not None]
         size = masks[0].shape if masks else None
         predicted = []
-        # Images without masks are judged only for the features.
-        needed = self.judges if masks else [x for x in self.judges[:1] if x.has_features]
-        for judge in needed:
-            ids, features = judge.analyse(images, size)
+        # Images without masks are evaluated only for the features.
+        needed = self.evaluators if masks else [x for x in self.evaluators[:1] if x.has_features]
+        for evaluator in needed:
+            ids, features = evaluator.analyse(images, size)
             predicted.append(ids)
-            if judge is self.judges[0] and features is not None:
+            if evaluator is self.evaluators[0] and features is not None:
                 found[SEGMENTER] = features.astype(np.float32)
         for i, (number, sample) in enumerate(samples.items()):
             self._score(number, sample, [ids[i] for ids in predicted], total)
@@ -200,17 +200,17 @@ class MetricAccumulator:
     def _score(
         self, number: int, sample: EvalSample, predicted: Sequence[Array], total: SetStatistics
     ) -> None:
-        """Add the scores of the masks that the judges predict of an image."""
+        """Add the scores of the masks that the evaluators predict of an image."""
         pairs = [(total.scores, 0, sample.mask), (total.shuffled, 0, sample.shuffled_mask)]
         pairs.append((total.second, 1, sample.mask))
         for scores, i, target in pairs:
             if scores is not None and target is not None:
                 mask, box = target
-                ignore = self.judges[i].labels.ignore_id
+                ignore = self.evaluators[i].labels.ignore_id
                 scores.add(number, sample.group, predicted[i], mask, ignore, box)
         if sample.instances is not None and sample.mask is not None and predicted:
             mask, box = sample.mask
-            ignore = self.judges[0].labels.ignore_id
+            ignore = self.evaluators[0].labels.ignore_id
             total.objects[number] = instance_counts(
                 predicted[0], mask, sample.instances, self.object_classes, ignore, box
             )

@@ -28,8 +28,8 @@ from semsynth.evaluation.accumulate import (
 )
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
 from semsynth.evaluation.distances import FeatureSets, frechet_entry
+from semsynth.evaluation.evaluators import Evaluator, open_evaluators
 from semsynth.evaluation.inputs.image_set import PreparedImages
-from semsynth.evaluation.judges import Judge, open_judges
 from semsynth.evaluation.metrics.blocks import Blocks, blocks_of
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.report.about import protocol_entries, provenance
@@ -69,11 +69,11 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
     codec = open_chosen_codec(config)
     round_trip = CodecRoundTrip(data, config.split, codec, pick_device(config.device))
     sources = config.segmenters[:1] or (str(DEFAULT_SEGMENTER),)
-    (judge,) = open_judges(sources, data.labels, config.label_map, config.device)
-    output = _output(config, data, codec, judge)
+    (evaluator,) = open_evaluators(sources, data.labels, config.label_map, config.device)
+    output = _output(config, data, codec, evaluator)
     output.claim()
     stems = data.stems(config.split)
-    accumulator = MetricAccumulator([judge], (), config.batch_size)
+    accumulator = MetricAccumulator([evaluator], (), config.batch_size)
     real = accumulator.measure(_reader(round_trip, False), len(stems), "real images")
     rebuilt = accumulator.measure(_reader(round_trip, True), len(stems), "reconstructions")
     images = PreparedImages(data, config.split, stems)
@@ -87,9 +87,9 @@ def evaluate_codec(config: EvaluateConfig) -> Json:
         "n_masks": real.n,
         "n_generated": 0,
         "metrics": {
-            "semantic_consistency": _consistency(real, rebuilt, judge, blocks, config.seed),
+            "semantic_consistency": _consistency(real, rebuilt, evaluator, blocks, config.seed),
             "reconstruction": round_trip.error.summary(missing),
-            "frechet": _distance(real, rebuilt) if judge.has_features else {},
+            "frechet": _distance(real, rebuilt) if evaluator.has_features else {},
         },
         "controls": {},
         "missing": missing,
@@ -141,14 +141,16 @@ def _check_images(data: PreparedDataset, split: str) -> None:
         )
 
 
-def _output(config: EvaluateConfig, data: PreparedDataset, codec: Codec, judge: Judge) -> Output:
+def _output(
+    config: EvaluateConfig, data: PreparedDataset, codec: Codec, evaluator: Evaluator
+) -> Output:
     """Return the folder of the report, and what decides it."""
     splits, kinds = [config.split], ("images", "masks")
     key = {
         "format": 2,
         "data": data.digest_of(splits, kinds),
         "codec": dict(codec.key),
-        "judge": judge.key,
+        "judge": evaluator.key,
         **{name: getattr(config, name) for name in ("split", "seed", "rows", "batch_size")},
     }
     inputs = {"data": data.digests(splits, kinds)}
@@ -292,7 +294,7 @@ def _provenance(data: PreparedDataset, config: EvaluateConfig, blocks: Blocks) -
 
 
 def _consistency(
-    real: SetStatistics, rebuilt: SetStatistics, judge: Judge, blocks: Blocks, seed: int
+    real: SetStatistics, rebuilt: SetStatistics, evaluator: Evaluator, blocks: Blocks, seed: int
 ) -> Json:
     """Return the scores of the reconstructions, and of the real images, with their losses."""
     resampling = Resampling.of(blocks, seed)
@@ -301,7 +303,7 @@ def _consistency(
         for found in (rebuilt, real)
         if found.scores is not None
     )
-    return _with_costs(consistency(first, second, None, judge))
+    return _with_costs(consistency(first, second, None, evaluator))
 
 
 def _with_costs(scores: Json) -> Json:

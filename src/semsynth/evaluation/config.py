@@ -57,7 +57,7 @@ class EvaluateConfig:
     protocol: Literal["sdm", "oasis", "spade", "clean", "semsynth"] | None = None
     """Follow an evaluation protocol of the literature: sizes, resizing, FID, averaging. By default
     semsynth, whose values other flags may change."""
-    judge_size: str | None = None
+    evaluator_size: str | None = None
     """HEIGHTxWIDTH at which the segmenter sees images; by default what the protocol says."""
     output: Path = Path("./results/report")
     """Folder for report.json and report.html."""
@@ -68,15 +68,16 @@ class EvaluateConfig:
     train_split: str = "train"
     """Split of the mean-colour baseline, and of the real training images."""
     segmenter: str | Path | tuple[str, ...] = ()
-    """The judge of consistency: a segmenter trained on real training images (semsynth segment
-    train), or a semantic segmentation model of the Transformers library (folder or Hub id). Given
-    twice: a second judge as well. By default ./checkpoints/segmenter, if there is one."""
+    """The evaluator of consistency, a segmenter trained on real training images (semsynth segment
+    train), or a semantic segmentation model of the Transformers library (folder or Hub id). If
+    two are given, the second one is reported as well. By default
+    ./checkpoints/segmenter, if it exists."""
     label_map: str | None = None
-    """Which class of the data each class of a judge is: a YAML file of lines 'judge name: our name'
-    (or null), or a built-in map (cityscapes-camvid, cityscapes-sidewalk-semantic). Equal names need
-    none."""
+    """Classes of the data by class of an evaluator: a YAML file of lines 'their name: our name' (or
+    null), or a built-in map (cityscapes-camvid, cityscapes-sidewalk-semantic). Not needed for equal
+    names."""
     allow_seen: bool = False
-    """Score with a judge that was trained on images that are scored, and say so in the report."""
+    """Allow an evaluator that was trained on scored images; the report says so."""
     features: tuple[str, ...] = ()
     """Vision models of the Transformers library, folders or Hub ids: distances on their features.
     DINOv2 (facebook/dinov2-large) is a good one."""
@@ -144,8 +145,12 @@ class EvaluateConfig:
                 raise UserError(f"--{flag} is {value}: must be at least 1")
         if self.shard is not None:
             parse_shard(self.shard)
-        if self.judge_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.judge_size):
-            raise UserError(f"--judge-size {self.judge_size}: must be HEIGHTxWIDTH, as in 256x512")
+        if self.evaluator_size is not None and not re.fullmatch(
+            r"[1-9]\d*x[1-9]\d*", self.evaluator_size
+        ):
+            raise UserError(
+                f"--evaluator-size {self.evaluator_size}: must be HEIGHTxWIDTH, as in 256x512"
+            )
         if self.generated and self.samples is not None:
             raise UserError("--generated and --samples are both given; they are the same; drop one")
         if self.sweep or self.per_mask is not None:
@@ -174,12 +179,12 @@ class EvaluateConfig:
     @property
     def protocol_flags(self) -> dict[str, object]:
         """The flags that a protocol may fix, by the names of its values; None: not given."""
-        sides = None if self.judge_size is None else self.judge_size.split("x")
+        sides = None if self.evaluator_size is None else self.evaluator_size.split("x")
         return {
             "max": self.max,
             "resize": self.resize,
             "lpips_network": self.lpips,
-            "judge_size": None if sides is None else (int(sides[0]), int(sides[1])),
+            "evaluator_size": None if sides is None else (int(sides[0]), int(sides[1])),
         }
 
     @property
@@ -305,6 +310,7 @@ class CompareConfig:
     overwrite: bool = False
     """Replace a comparison of other reports."""
     anyway: bool = False
-    """Show reports of other data, split, protocol or judge side by side; what differs is marked."""
+    """Compare reports of different data, splits, protocols or evaluators all the same; what differs
+    is marked."""
     seed: int = 0
     """Seed of the draws of masks."""

@@ -82,7 +82,7 @@ class FeatureCache:
     def _remove_oldest(self) -> None:
         files = [(path.stat(), path) for path in self.folder.glob("*.npz")]
         total = 0
-        for facts, path in sorted(files, key=lambda item: -item[0].st_mtime_ns):
-            total += facts.st_size
+        for status, path in sorted(files, key=lambda item: -item[0].st_mtime_ns):
+            total += status.st_size
             if total > self.most_bytes:
                 path.unlink(missing_ok=True)

@@ -53,10 +53,12 @@ def measure(
     }
     training = inputs.training
     if training is not None:
-        # Without masks a judge is asked for its features alone.
-        judges = [judge for judge in accumulator.judges[:1] if judge.has_features]
+        # Without masks an evaluator is asked for its features alone.
+        evaluators = [
+            evaluator for evaluator in accumulator.evaluators[:1] if evaluator.has_features
+        ]
         sets["training"] = _with_known(
-            replace(accumulator, judges=judges),
+            replace(accumulator, evaluators=evaluators),
             training,
             lambda part: _measure_training(part, training),
         )

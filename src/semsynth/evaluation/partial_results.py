@@ -2,7 +2,7 @@
 
     .parts-<key>/part-<k>-of-<n>.npz     sums and counts of part k of n
 
-No process waits for another: the one that finds all parts adds them up, writes the report and
+No process waits for another: whichever finds all parts adds them up, writes the report and
 removes the folder. So the tasks of a job array and the processes of one launch work the same way,
 and a task that died is run again alone. Images are not exchanged.
 
@@ -39,7 +39,7 @@ _SCORES = ("scores", "shuffled", "second", "agreement")
 
 @dataclass(frozen=True)
 class PartialResults:
-    """All measurements that a report is made of; those of several parts add up.
+    """All measurements of a report; those of several parts can be added.
 
     Attributes:
         sets: statistics of the sets of images by name (``real``, ``generated``, ``training``,

@@ -37,7 +37,9 @@ _RESIZES = {
     "clean": "fid_clean (Pillow's bicubic filter in float)",
 }
 # What a protocol leaves open: whoever follows it says which.
-_OPEN = {("spade", "judge_size")}
+_OPEN = {("spade", "evaluator_size")}
+# Values whose key in reports is an older one.
+_KEYS = {"evaluator_size": "judge_size", "evaluators": "judges"}
 _AVERAGES = {
     "miou": "mean over classes with a union",
     "miou_of_masks": "mean over classes of the masks",
@@ -71,8 +73,8 @@ class Protocol(Config):
     lpips_samples: int | None
     lpips_batch: int | None
     averaging: Averaging
-    judge_size: Literal["own", "generated"] | int | Size
-    judges: tuple[str, ...]
+    evaluator_size: Literal["own", "generated"] | int | Size
+    evaluators: tuple[str, ...]
     not_reproduced: tuple[str, ...]
     sources: dict[str, str]
 
@@ -86,7 +88,7 @@ class Protocol(Config):
         if self.images_size is not None and size not in self.images_size:
             wanted = " or ".join(_text(each) for each in self.images_size)
             raise UserError(
-                f"{where}: images are {_text(size)}, protocol {self.name} wants {wanted} (height x "
+                f"{where}: images are {_text(size)}, protocol {self.name} needs {wanted} (height x "
                 "width); generate them at this size, or choose another --protocol"
             )
 
@@ -143,20 +145,20 @@ class Protocol(Config):
         batch = self.distance_batch
         return n if batch is None or n < batch else n - n % batch
 
-    def judge_input(self, generated: Size) -> Size | None:
-        """Return the size at which a judge sees images of this size; None: its own input size."""
-        if self.judge_size == "own":
+    def evaluator_input(self, generated: Size) -> Size | None:
+        """Return the size at which an evaluator sees such images; None: its own input size."""
+        if self.evaluator_size == "own":
             return None
-        if isinstance(self.judge_size, int):
-            scale = self.judge_size / min(generated)
+        if isinstance(self.evaluator_size, int):
+            scale = self.evaluator_size / min(generated)
             return round(generated[0] * scale), round(generated[1] * scale)
-        return generated if self.judge_size == "generated" else self.judge_size
+        return generated if self.evaluator_size == "generated" else self.evaluator_size
 
     def check_flags(self, given: Mapping[str, Any]) -> None:
         """Refuse flags that contradict the protocol.
 
         Args:
-            given: flags by their name (resize, lpips_network, judge_size, max, ...); None: not
+            given: flags by their name (resize, lpips_network, evaluator_size, max, ...); None: not
                 given. Names that the protocol does not fix are passed over.
 
         Raises:
@@ -171,7 +173,7 @@ class Protocol(Config):
             if value != wanted:
                 raise UserError(
                     f"--{name.replace('_', '-')} {_text(value)}: protocol {self.name} has "
-                    f"{_text(wanted)} ({self.sources[key]}); leave out one of the two"
+                    f"{_text(wanted)} ({self.sources[key]}); drop one of them"
                 )
 
     @property
@@ -188,7 +190,7 @@ class Protocol(Config):
             + (f", {_count(self.distance_samples)} of each mask" if self.distance_samples else "")
             + f", covariances in {self.covariance}.",
             self._lpips(),
-            f"mIoU: {self.averaging} ({_AVERAGES[self.averaging]}), {self._judge()}.",
+            f"mIoU: {self.averaging} ({_AVERAGES[self.averaging]}), {self._evaluator()}.",
         ]
         if self.not_reproduced:
             parts.append("Not reproduced: " + "; ".join(self.not_reproduced) + ".")
@@ -219,28 +221,33 @@ class Protocol(Config):
         size = "the images' size" if self.lpips_size is None else _text(self.lpips_size)
         return f"LPIPS: {network} at {size}, {pairs}, {over}."
 
-    def _judge(self) -> str:
-        if isinstance(self.judge_size, int):
-            return f"the judge sees images whose shorter side is {self.judge_size}"
+    def _evaluator(self) -> str:
+        if isinstance(self.evaluator_size, int):
+            return f"the evaluator sees images whose shorter side is {self.evaluator_size}"
         own = {"own": "its own input size", "generated": "the size of the generated images"}
-        size = self.judge_size
+        size = self.evaluator_size
         where = own[size] if isinstance(size, str) else _text(size)
-        return f"the judge sees images at {where}"
+        return f"the evaluator sees images at {where}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report's entry: the values, their sources, the sentence."""
-        return {**self.model_dump(mode="json"), "sentence": self.sentence}
+        values = _to_keys(self.model_dump(mode="json"))
+        return {**values, "sources": _to_keys(values["sources"]), "sentence": self.sentence}
+
+
+def _to_keys(values: dict[str, Any]) -> dict[str, Any]:
+    return {_KEYS.get(name, name): value for name, value in values.items()}
 
 
 def load_protocol(name: str | None = None) -> Protocol:
     """Return a protocol by name; ``semsynth`` by default.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: the name is unknown.
     """
     protocols = _read()
     if (name or DEFAULT) not in protocols:
-        raise UserError(f"--protocol {name}: there is none; choose among {', '.join(NAMES)}")
+        raise UserError(f"--protocol {name}: is unknown; choose among {', '.join(NAMES)}")
     return protocols[name or DEFAULT]
 
 
@@ -250,7 +257,7 @@ def choose_protocol(name: str | None, flags: Mapping[str, Any]) -> Protocol:
     Args:
         name: ``--protocol``; None: not given.
         flags: flags that a protocol may fix, by the names of its values (``resize``,
-            ``judge_size``, ``lpips_network``) and ``max``; None: not given.
+            ``evaluator_size``, ``lpips_network``) and ``max``; None: not given.
 
     Raises:
         UserError: there is no such protocol, or a flag contradicts it.

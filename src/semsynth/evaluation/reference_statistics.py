@@ -77,7 +77,7 @@ class ReferenceStatistics:
         """Read a file of `evaluate stats` or of pytorch-fid.
 
         Raises:
-            UserError: the file is missing, is none of these, or holds numbers that cannot be.
+            UserError: the file is missing, is not one of these, or holds impossible numbers.
         """
         try:
             found = arrays_of(path.read_bytes())
@@ -88,7 +88,7 @@ class ReferenceStatistics:
             raise unreadable(path, error) from None
         except (ValueError, KeyError):
             raise UserError(
-                f"{path}: is no file of statistics with keys mu and sigma (or is cut short); "
+                f"{path}: is not a file of statistics with keys mu and sigma (or is cut short); "
                 "make it with `semsynth evaluate stats DIR -o FILE.npz`"
             ) from None
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
@@ -99,7 +99,7 @@ class ReferenceStatistics:
         if not words["features"]:
             if len(mu) != _INCEPTION_DIMENSIONS:
                 raise UserError(
-                    f"{path}: does not say what its {len(mu)} features are; pytorch-fid's files "
+                    f"{path}: does not record what its {len(mu)} features are; pytorch-fid's files "
                     f"have {_INCEPTION_DIMENSIONS}; make it with `semsynth evaluate stats`"
                 )
             words |= {"features": FID, "resize": "pytorch"}
@@ -148,7 +148,7 @@ def write_statistics(config: StatsConfig) -> Json:
     if config.output.suffix != ".npz":
         raise UserError(f"--output {config.output}: give the name of a file that ends in .npz")
     if config.output.exists() and not config.overwrite:
-        raise UserError(f"{config.output}: is there already; give another --output, or --overwrite")
+        raise UserError(f"{config.output}: exists already; give another --output, or --overwrite")
     images = _open_images(config.folder, config.split, config.max)
     extractor = _chosen_extractor(config)
     images.check()
@@ -257,7 +257,7 @@ def _check_flags(config: EvaluateConfig) -> Protocol:
     for flag in ("masks", "train", "labels", "data", "segmenter"):
         if getattr(config, flag):
             raise UserError(
-                f"--{flag}: {config.real} has statistics alone, no images to compare with; give "
+                f"--{flag}: {config.real} has only statistics, no images to compare with; give "
                 "the folder of the real images as --real"
             )
     protocol = choose_protocol(config.protocol, config.protocol_flags)

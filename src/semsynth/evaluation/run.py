@@ -20,10 +20,10 @@ from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.codec_run import evaluate_codec
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.copying.measure import add_copies, nearest_training, training_images
+from semsynth.evaluation.evaluators import Evaluator, check_unseen, evaluators_of
 from semsynth.evaluation.inputs.checks import check_inputs, made_from_real
 from semsynth.evaluation.inputs.inputs import Inputs, open_inputs
 from semsynth.evaluation.inputs.objects import object_classes
-from semsynth.evaluation.judges import Judge, check_unseen, judges_of
 from semsynth.evaluation.measure import mean_colours, measure, remember
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.diversity import DiversityMeter, diversity_entries, open_meter
@@ -34,13 +34,13 @@ from semsynth.evaluation.report.charts import Curve, read_curves
 from semsynth.evaluation.report.entries import (
     MIOU,
     SEGMENTER_FEATURES,
+    consistency_entries,
     controls,
     distances,
     is_complete,
-    judged,
     versions,
 )
-from semsynth.evaluation.report.gallery import Judged
+from semsynth.evaluation.report.gallery import EvaluatorScores
 from semsynth.evaluation.report.objects import object_entries
 from semsynth.evaluation.report.page import REPORT_JSON, Sources, write_report
 from semsynth.evaluation.report.per_image import Measured, image_scores, scores_of
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> Json:
     """Run `semsynth evaluate`.
 
     Several processes may share the work (``core.distributed.shards``): each measures its part of
-    the images, and the one that finds all parts measured writes the report (``partial_results``).
+    the images, and the process that finds all parts writes the report (``partial_results``).
 
     Returns:
         The content of report.json. While parts of other processes are missing: ``finished``
@@ -87,7 +87,7 @@ def evaluate(config: EvaluateConfig) -> Json:
     output = _output(config, key, task.inputs)
     report = _existing_report(config, store)
     if report is not None and (shard.count > 1 or is_complete(report)):
-        logger.info(f"{config.output}: has the report of the same samples already")
+        logger.info(f"{config.output}: already has the report of these samples")
         return report
     _check_output(output)
     baseline, colours_of = mean_colours(task.inputs, task.missing)
@@ -103,7 +103,7 @@ def evaluate(config: EvaluateConfig) -> Json:
     }
     report["verdict"] = sentences(report)
     output.claim()
-    PerMask.of_results(results, task.inputs, task.judge).save(config.output)
+    PerMask.of_results(results, task.inputs, task.evaluator).save(config.output)
     write_report(report, _sources(results, task, baseline), config)
     store.remove()
     forget_trainings(config)
@@ -123,7 +123,7 @@ class _Task:
 
     Attributes:
         missing: the metrics that cannot be measured, and why.
-        seen: which scored images each judge was trained on (``check_unseen``).
+        seen: which scored images each evaluator was trained on (``check_unseen``).
     """
 
     config: EvaluateConfig
@@ -137,9 +137,9 @@ class _Task:
     seen: list[Json]
 
     @property
-    def judge(self) -> Judge | None:
-        """The first judge, if there is one."""
-        return next(iter(self.accumulator.judges), None)
+    def evaluator(self) -> Evaluator | None:
+        """The first evaluator, if there is one."""
+        return next(iter(self.accumulator.evaluators), None)
 
     @cached_property
     def resampling(self) -> Resampling | None:
@@ -151,7 +151,7 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     """Open and check everything that is given, before any network runs."""
     inputs = open_inputs(config)
     missing: dict[str, str] = {}
-    judges = judges_of(config, inputs, missing)
+    evaluators = evaluators_of(config, inputs, missing)
     augmentation = None if config.augmentation is None else read_result(config.augmentation)
     curves = [] if config.run is None else read_curves(config.run)
     extractors, without = open_extractors(config, inputs.protocol.resize)
@@ -164,11 +164,12 @@ def _open_task(config: EvaluateConfig, shard: Shard) -> _Task:
     missing |= without
     training = plan_training(inputs, config) if config.train_segmenter else None
     seen = [
-        check_unseen(judge, inputs.real, inputs.generated, config.allow_seen) for judge in judges
+        check_unseen(evaluator, inputs.real, inputs.generated, config.allow_seen)
+        for evaluator in evaluators
     ]
-    counted = [i for i in object_classes(inputs) if judges and i in judges[0].ids]
+    counted = [i for i in object_classes(inputs) if evaluators and i in evaluators[0].ids]
     accumulator = MetricAccumulator(
-        judges, extractors, config.batch_size, shard, inputs.protocol, counted
+        evaluators, extractors, config.batch_size, shard, inputs.protocol, counted
     )
     return _Task(config, inputs, accumulator, meter, missing, augmentation, curves, training, seen)
 
@@ -237,7 +238,7 @@ def _key(task: _Task) -> Json:
         "matches": digest_json(inputs.by_mask),
         "protocol": digest_json(inputs.protocol.to_json()),
         "manifest": digest_json(inputs.settings),
-        "judges": [judge.key for judge in accumulator.judges],
+        "judges": [evaluator.key for evaluator in accumulator.evaluators],
         "features": {
             extractor.name: extractor.weights or extractor.about
             for extractor in accumulator.extractors
@@ -277,7 +278,7 @@ def _existing_report(config: EvaluateConfig, store: PartialStore) -> Json | None
 def _unfinished(config: EvaluateConfig, missing: list[Shard]) -> Json:
     names = [str(shard) for shard in missing]
     logger.info(
-        f"{config.output}: this part is measured; the last part to finish writes the report "
+        f"{config.output}: this part is done; the process that finishes last writes the report "
         f"(missing: {', '.join(names)}; if its process has died, run it again)"
     )
     return {"finished": False, "output": str(config.output), "missing_parts": names}
@@ -313,7 +314,9 @@ def _scores(results: PartialResults, task: _Task) -> Json:
     resampling = task.resampling
     real, generated = results.sets["real"], results.sets["generated"]
     missing = task.missing | results.missing
-    metrics: Json = judged(results, accumulator.judges, resampling, task.inputs.protocol.averaging)
+    metrics: Json = consistency_entries(
+        results, accumulator.evaluators, resampling, task.inputs.protocol.averaging
+    )
     for name, seen in zip(list(metrics), task.seen, strict=True):
         metrics[name]["evaluator"] |= seen
     metrics |= object_entries(results, task.inputs, accumulator.object_classes, resampling)
@@ -342,16 +345,16 @@ def _scores(results: PartialResults, task: _Task) -> Json:
 
 def _sources(results: PartialResults, task: _Task, baseline: MeanColorBaseline | None) -> Sources:
     """Return what the page shows: images, scores of each, and what the segmenter finds in them."""
-    inputs, judge = task.inputs, task.judge
+    inputs, evaluator = task.inputs, task.evaluator
     generated, real = results.sets["generated"].scores, results.sets["real"].scores
     lpips = {number: mean for number, (mean, *_) in results.values.get("lpips_within", {}).items()}
     training, _ = training_images(inputs, task.config.train_split)
     scores = image_scores(inputs, Measured(generated, lpips, nearest_training(training, results)))
     found = None
-    if judge is not None and generated is not None and real is not None:
+    if evaluator is not None and generated is not None and real is not None:
         stems = inputs.masks_order
         ceilings = {stems[number]: scores_of(row)[0] for number, row in real.rows.items()}
-        found = Judged(judge, generated.ids.tolist(), scores, ceilings)
+        found = EvaluatorScores(evaluator, generated.ids.tolist(), scores, ceilings)
     return Sources(inputs, scores, baseline, found, task.curves, training)
 
 

@@ -17,8 +17,8 @@ from semsynth.evaluation.compare.differences import difference
 from semsynth.evaluation.compare.page import same_masks
 from semsynth.evaluation.compare.reports import ComparedReport, read_reports
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig, Setting, parse_sweeps
+from semsynth.evaluation.evaluators import check_unseen, open_evaluators
 from semsynth.evaluation.inputs.image_set import PreparedImages
-from semsynth.evaluation.judges import check_unseen, open_judges
 from semsynth.evaluation.report.album import encode
 from semsynth.evaluation.report.experiments import label_of, sweep_part
 from semsynth.evaluation.report.page import REPORT_HTML, REPORT_JSON, fill_template
@@ -34,7 +34,7 @@ SAMPLES = "samples"
 SWEEP_PLACE = "<!-- sweep -->"  # in a report's page
 _FIELDS = {"guidance": "guidance_scale", "steps": "steps", "sampler": "sampler"}
 # The distance of the curve: the first one that all points have; kernels first, which small sets do
-# not bias, and the judge's own features last.
+# not bias, and the evaluator's own features last.
 _ORDER = ("kd_lite2", "kid", "fd_lite2", "fid")
 
 
@@ -66,7 +66,7 @@ def sweep(config: EvaluateConfig) -> Json:
         ``sweep``. While images of other processes are missing: ``finished`` (False) and ``output``.
 
     Raises:
-        UserError: model, data or judge are missing or do not fit; nothing is generated then. Or
+        UserError: model, data or evaluator are missing or do not fit; nothing is generated then. Or
             the output belongs to something else.
     """
     points = _points(config)
@@ -97,7 +97,7 @@ def _points(config: EvaluateConfig) -> list[Point]:
 
 
 def _check(config: EvaluateConfig, points: Sequence[Point]) -> str:
-    """Check that model, settings, data and judge are there and fit; return the model's digest."""
+    """Check that model, settings, data and evaluator exist and fit; return the model's digest."""
     assert config.model is not None and config.data is not None  # EvaluateConfig asks for them
     data = PreparedDataset.open(config.data)
     if config.split not in data.splits() or not data.has_images(config.split):
@@ -115,12 +115,13 @@ def _check(config: EvaluateConfig, points: Sequence[Point]) -> str:
     sources = config.segmenters or ((str(DEFAULT_SEGMENTER),) if DEFAULT_SEGMENTER.exists() else ())
     if not sources:
         raise UserError(
-            "--sweep: its curve needs a segmenter: --segmenter (semsynth segment train makes one)"
+            "--sweep: needs a segmenter for its curve: --segmenter (semsynth segment train makes "
+            "one)"
         )
     real = PreparedImages.open(config.data, config.split)
     real = real.of(spread(real.stems, config.max))
-    for judge in open_judges(sources, data.labels, config.label_map, config.device):
-        check_unseen(judge, real, real.of([]), config.allow_seen)
+    for evaluator in open_evaluators(sources, data.labels, config.label_map, config.device):
+        check_unseen(evaluator, real, real.of([]), config.allow_seen)
     return checkpoint
 
 

@@ -163,8 +163,8 @@ def plan_training(inputs: Inputs, config: EvaluateConfig) -> Plan:
         raise UserError("--train-segmenter: needs masks; give --masks (and --labels)")
     if len(inputs.by_mask) < _MIN_MASKS:
         raise UserError(
-            f"--train-segmenter: {len(inputs.by_mask)} masks are too few, {_MIN_MASKS} are needed; "
-            "leave it out"
+            f"--train-segmenter: {len(inputs.by_mask)} masks are too few, {_MIN_MASKS} are "
+            f"needed; omit the flag"
         )
     third = _third_split(inputs, config)
     if third is not None:
@@ -192,7 +192,7 @@ def _arms(inputs: Inputs, stems: Sequence[str]) -> tuple[Labelled, Labelled]:
 
 
 def _third_split(inputs: Inputs, config: EvaluateConfig) -> Labelled | None:
-    """Return the images of a split that nobody has seen; None: there is none."""
+    """Return the images of a split that were used in no training; None: there are none."""
     if not isinstance(inputs.real, PreparedImages):
         return None
     data = inputs.real.data

@@ -177,7 +177,7 @@ def make_plan(
 def _check_sharding(recipe: Recipe, hardware: Hardware) -> None:
     if recipe.train.sharding == "full" and hardware.gpus > 1:
         raise UserError(
-            "train.sharding=full: what it takes has not been measured yet, so there is no plan; "
+            "train.sharding=full: its memory has not been measured yet, so there is no plan; "
             "with --set train.sharding=none the plan says what each GPU needs without it"
         )
 

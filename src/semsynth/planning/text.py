@@ -140,7 +140,7 @@ def _time(plan: Mapping[str, Any]) -> str:
         reasons = {"hours": reasons["training"]}
     lines += [f"  {part} not known: {reason}" for part, reason in reasons.items()]
     if reasons:
-        lines.append("  run `semsynth plan` on the machine that will do it: it times real steps")
+        lines.append("  run `semsynth plan` on the machine that will do it: it measures real steps")
     return "\n".join(["Time", *lines])
 
 

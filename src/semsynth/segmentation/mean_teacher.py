@@ -313,6 +313,8 @@ def _tell(found: dict[str, Any], confidence: float) -> None:
     compared = "" if right is None else f"; of held-out ones {right:.1%} are right"
     text = f"pseudo-labels above {confidence:g}: {found['share']:.1%} of the unlabelled pixels"
     if found["share"] < 0.01:
-        logger.warning(f"{text}: they taught next to nothing; lower --confidence or train longer")
+        logger.warning(
+            f"{text}: they contributed next to nothing; lower --confidence or train longer"
+        )
     else:
         logger.info(f"{text}{compared}")

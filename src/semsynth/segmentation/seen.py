@@ -1,10 +1,10 @@
 """Which images a segmenter was trained on: digests of pixels, kept in its file.
 
-A judge that knows the very images that it is asked about gives a ceiling, and scores, that hold for
-no other images. The digests tell, wherever the files lie and however they are compressed without
-loss. Of prepared images that were made of a raw file each, the digest of that file is kept, too: it
-tells when the same photographs are scored at another size. Images that were cut, resized or written
-as JPEG by somebody else are other images.
+An evaluator that was trained on the images that it scores gives an upper bound, and scores, that
+hold for no other images. The digests show that, wherever the files are and however they are
+compressed without loss. Of prepared images with one raw file each, the digest of that file is kept,
+too: it shows that the same photographs are scored at another size. Images that somebody else cut,
+resized or wrote as JPEG are other images.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def file_digest(hexadecimal: str) -> bytes:
 
 
 def raw_file_digests(data: PreparedDataset, split: str) -> dict[str, bytes]:
-    """Return ``file_digest`` of the raw files that images of a split were made of, by stem.
+    """Return ``file_digest`` of the raw files of the images of a split, by stem.
 
     Images that share a raw file (tiles, rows of a table) are left out, as those of no file are.
     """

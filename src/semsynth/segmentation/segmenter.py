@@ -177,5 +177,5 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise UserError(f"{path}: is not a segmenter; {remedy}")
     if content["kind"] != "segmenter" or content["format"] != FORMAT:
-        raise UserError(f"{path}: is another kind or format of file; {remedy}")
+        raise UserError(f"{path}: is a file of another kind or format; {remedy}")
     return content

@@ -140,7 +140,7 @@ def _labelled(
 ) -> tuple[SegmentationDataset, SegmentationDataset | FreshImages | None]:
     """Return the real images and the extra ones."""
     if config.fresh is not None and fresh is None:
-        raise ValueError("config.fresh without fresh: call augmentation.fresh.train")
+        raise ValueError("config.fresh needs fresh: call augmentation.fresh.train")
     real = SegmentationDataset(data, config.split)
     if extra is None or fresh is not None:
         return real, fresh

@@ -148,8 +148,8 @@ class UnlabelledImages:
             if part.name == name and pixel_digest(part.pixels, part.box) == self._pixels[name]:
                 return part
         raise UserError(
-            f"{self.folder}: {name} was changed while this command runs; run it again, which says "
-            "what to do"
+            f"{self.folder}: {name} was changed while this command runs; run it again for "
+            f"instructions"
         )
 
     def _read_all(self, known: Known) -> dict[str, str]:

@@ -20,9 +20,9 @@ from semsynth.data.config import ResizeMode
 from semsynth.data.content import digest_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import as_rgb
-from semsynth.data.image_files.facts import Exif, ImageFacts
-from semsynth.data.image_files.images import Window, read_facts, read_rgb
+from semsynth.data.image_files.images import Window, read_metadata, read_rgb
 from semsynth.data.image_files.kept import kept_pixels, stored_pixels
+from semsynth.data.image_files.metadata import Exif, ImageMetadata
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.manifest import is_made
 from semsynth.data.raw.files import EXTENSIONS
@@ -113,30 +113,31 @@ class Form:
             OtherKindError: it has other channels or bits than the labelled images.
             UserError: it cannot be read.
         """
-        facts, form = read_facts(data, where), self.data.pixels
+        metadata, form = read_metadata(data, where), self.data.pixels
         if not form.is_rgb:
-            stored = stored_pixels(data, facts, self.exif)
-            self._check(stored, facts)
+            stored = stored_pixels(data, metadata, self.exif)
+            self._check(stored, metadata)
             return as_rgb(kept_pixels(stored, form, self.window), form.bits)
         try:
             return read_rgb(data, where, self.window, self.exif)
         except UserError:
-            if not facts.is_deep or self.window is not None:
+            if not metadata.is_deep or self.window is not None:
                 raise
             raise OtherKindError(
-                f"{where}: has {facts.depth} bits a channel and no values of all of them; "
+                f"{where}: has {metadata.depth} bits a channel and no values of all of them; "
                 f"{self.data.root} was prepared without --window: save the image with 8 bits"
             ) from None
 
-    def _check(self, stored: Array, facts: ImageFacts) -> None:
+    def _check(self, stored: Array, metadata: ImageMetadata) -> None:
         form, largest = self.data.pixels, stored.max(initial=0)
         in_range = stored.dtype.kind == "u" and largest < 1 << form.bits
         if stored.shape[2] == form.channels and (in_range or self.window is not None):
             return
         count = stored.shape[2]
         raise OtherKindError(
-            f"{facts.where}: has {count} channel{'s' * (count > 1)} of {facts.depth} bits, values "
-            f"up to {largest:g}; the images of {self.data.root} have {form}: give unlabelled "
+            f"{metadata.where}: has {count} channel{'s' * (count > 1)} of {metadata.depth} bits, "
+            f"values up to {largest:g}; the images of {self.data.root} have {form}: give "
+            f"unlabelled "
             "images of the same kind"
         )
 

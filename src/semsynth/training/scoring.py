@@ -25,7 +25,7 @@ from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import as_rgb
 from semsynth.data.labels import Array
-from semsynth.evaluation.judges import Judge, open_judges
+from semsynth.evaluation.evaluators import Evaluator, open_evaluators
 from semsynth.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from semsynth.evaluation.metrics.kernel import unbiased_mmd
 from semsynth.pipelines.formats.diffusers_folder import FINAL
@@ -56,7 +56,7 @@ class Scorer:
     """
 
     def __init__(
-        self, judge: Judge, data: PreparedDataset, recipe: Recipe, batch_size: int
+        self, judge: Evaluator, data: PreparedDataset, recipe: Recipe, batch_size: int
     ) -> None:
         """Choose the masks; ``batch_size``: images at a time, which changes rounding alone."""
         self.stems = evenly(data.stems(SPLIT), SCORED_MASKS)
@@ -204,7 +204,7 @@ def _open(recipe: Recipe, data: PreparedDataset, job: Job) -> Scorer:
     device = job.accelerator.device
     try:
         with same_random_state(device):
-            (judge,) = open_judges([str(recipe.train.judge)], data.labels, None, str(device))
+            (judge,) = open_evaluators([str(recipe.train.judge)], data.labels, None, str(device))
     except UserError as error:
         text = str(error).removeprefix("--segmenter ")
         raise UserError(f"train.judge {text}") from None

@@ -71,7 +71,7 @@ def test_a_transplanted_disc_is_whole_turned_and_a_new_instance(
         assert before.instances is not None and edited.pair.instances is not None
         (value,) = np.unique(edited.pair.instances[edited.changed])
         assert value == before.instances.max() + 1
-        assert edited.facts["scale"] == 1
+        assert edited.metadata["scale"] == 1
 
 
 def test_pasted_pixels_are_those_of_the_donor(cells_data: PreparedDataset, cells: Scene) -> None:
@@ -89,21 +89,21 @@ def test_what_stands_stands_on_its_ground_at_the_size_of_its_row(
 ) -> None:
     for piece, before, edited in transplants(streets_data, street, label):
         check_outside(before, edited)
-        if sum(edited.facts["box"][::2]) < edited.facts["row"]:
+        if sum(edited.metadata["box"][::2]) < edited.metadata["row"]:
             continue  # what is nearer hides its lower edge
         rows, columns = lower_edge(edited.changed)
         below = before.mask[np.minimum(rows + 1, len(before.mask) - 1), columns]
         assert (below == ground).mean() >= 0.7
         assert street.horizon is not None
-        row, own = edited.facts["row"], piece.box[2]
+        row, own = edited.metadata["row"], piece.box[2]
         wanted = (row - street.horizon) / (own - street.horizon)
-        assert edited.facts["scale"] == pytest.approx(wanted, rel=1e-3)
+        assert edited.metadata["scale"] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_a_nearer_object_stays_in_front(streets_data: PreparedDataset, street: Scene) -> None:
     hidden = 0
     for _, before, edited in transplants(streets_data, street, CAR):
-        low = edited.facts["row"]
+        low = edited.metadata["row"]
         for other, pixels in pieces_of("", before.mask, None, before.content):
             if other.label not in (CAR, POLE) or other.box[2] <= low:
                 continue
@@ -127,7 +127,7 @@ def test_moving_keeps_the_area(cells_data: PreparedDataset, cells: Scene) -> Non
         sizes = np.bincount(edited.pair.instances.ravel())[1:]
         assert set(sizes.tolist()) <= {0, 113}
         assert len(np.unique(edited.pair.instances)) == len(np.unique(before.instances))
-        assert edited.facts["box"] != edited.facts["from_box"]
+        assert edited.metadata["box"] != edited.metadata["from_box"]
         moved += 1
     assert moved >= 5
 

@@ -117,7 +117,7 @@ def test_data_of_another_size_are_refused(data: PreparedDataset, tmp_path: Path)
     writer = PreparedWriter(tmp_path / "large", PreparedFormat(LABELS, 32, 32), "prepared", {})
     writer.write_pair("train", "a", np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), np.uint8))
     large = writer.finish("large", "made here", "CC0")
-    with pytest.raises(UserError, match=r"images are 32x32.* 16x16.*prepare both alike"):
+    with pytest.raises(UserError, match=r"images are 32x32.* 16x16.*prepare both in the same way"):
         write_union(
             [Part(data, "train", ["f00_0"]), Part(large, "train", ["a"])], tmp_path / "union"
         )
@@ -177,7 +177,9 @@ def test_an_image_on_both_sides_is_refused_by_its_content(tmp_path: Path) -> Non
         overlap(config(data), data)
 
 
-def test_other_data_of_the_generator_must_not_judge(data: PreparedDataset, tmp_path: Path) -> None:
+def test_other_data_of_the_generator_must_not_be_evaluation_images(
+    data: PreparedDataset, tmp_path: Path
+) -> None:
     bad = write(tmp_path / "bad", {"train": {"n1": 71}})  # that of val/f07_1
     with pytest.raises(UserError, match=r"--generator-data.*train/n1 is val/f07_1"):
         overlap(config(data, generator_data=bad.root), data)
@@ -188,9 +190,9 @@ def test_other_data_of_the_generator_must_not_judge(data: PreparedDataset, tmp_p
     assert others is not None and others.stems == ["n1"]
 
 
-def test_the_split_that_judges_is_not_drawn_from(data: PreparedDataset) -> None:
-    with pytest.raises(UserError, match=r"--judge-split train: is --split, too"):
-        overlap(config(data, judge_split="train"), data)
+def test_the_evaluation_split_is_not_drawn_from(data: PreparedDataset) -> None:
+    with pytest.raises(UserError, match=r"--eval-split train: is also --split"):
+        overlap(config(data, eval_split="train"), data)
 
 
 def test_models_of_the_package_are_refused(data: PreparedDataset) -> None:
@@ -222,7 +224,7 @@ def test_what_filters_labels_is_of_the_draw_alone(data: PreparedDataset, tmp_pat
     assert set(found.stems("val")) == others
 
 
-def test_a_teacher_of_other_labels_or_of_what_judges_is_refused(
+def test_a_teacher_of_other_labels_or_of_evaluation_images_is_refused(
     data: PreparedDataset, tmp_path: Path
 ) -> None:
     from semsynth.segmentation.config import SegmentTrainConfig
@@ -232,7 +234,7 @@ def test_a_teacher_of_other_labels_or_of_what_judges_is_refused(
     good = train_segmenter(SegmentTrainConfig(data=data.root, output=tmp_path / "good", **small))
     assert overlap(config(data, teacher=good), data) == []
     on_val = SegmentTrainConfig(data=data.root, split="val", output=tmp_path / "val", **small)
-    with pytest.raises(UserError, match=r"--teacher.*was trained on images that judge \(f06_0"):
+    with pytest.raises(UserError, match=r"--teacher.*was trained on evaluation images \(f06_0"):
         overlap(config(data, teacher=train_segmenter(on_val)), data)
     others = LabelSet.from_names({0: "void", 1: "road", 2: "tree"}, ignore_id=0)
     writer = PreparedWriter(tmp_path / "o", PreparedFormat(others, SIZE, SIZE), "prepared", {})

@@ -98,7 +98,7 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"n": 3}, "--n is 3: must be at least 4"),
         ({"n": 9}, "has 8 images, --n asks for 9"),
         ({"minutes": 0.0}, "--minutes is 0: must be above 0"),
-        ({"judge_split": "train"}, "--judge-split train: is --split, too"),
+        ({"eval_split": "train"}, "--eval-split train: is also --split"),
         ({"recipe": "nothing"}, "unknown recipe `nothing`"),
         ({"min_class_images": 9}, "no class is in 9 images"),
     ],

@@ -154,12 +154,12 @@ def test_the_plan_counts_what_is_left(
     def left_in(output: Path, **flags: Any) -> Left:
         experiment = open_experiment(config(streets, output, **flags))
         work = [(experiment.stages(task.n, task.draw), task.arm) for task in experiment.tasks]
-        return Left.of(work, experiment.judge, Speeds(1.0, 10.0, 5.0, 2.0, 0.5))
+        return Left.of(work, experiment.eval_images, Speeds(1.0, 10.0, 5.0, 2.0, 0.5))
 
     left = left_in(tmp_path / "out")
     # Of 2 draws: 2 steps of a generator, 8 images of own masks, 4 arms of 2 segmenters of 2 steps.
     assert left.counts == {"segmenter": 32, "generator": 4, "distill": 0, "image": 16}
-    arm = 2 * 2 + 16 * 2 * 0.5  # seconds: steps, and 16 judged images for each segmenter
+    arm = 2 * 2 + 16 * 2 * 0.5  # seconds: steps, and 16 evaluation images for each segmenter
     draw = (arm, arm, 20 + 8 * 2 + arm, arm)
     assert left.of_task == (*draw, *draw)
     assert left_in(finished[0]).total == 0
@@ -265,7 +265,7 @@ def test_final_draws_run_with_the_frozen_settings_alone(streets: Path, tmp_path:
         ({"arms": ("syntetic",)}, r"--arms syntetic: there is no such arm; did you mean synthetic"),
         ({"arms": ("more_real",)}, r"needs --generator-data"),
         ({"n": (16,), "arms": ("pool_masks",)}, r"--n 16 is the whole pool; drop the arm"),
-        ({"draws": (2,)}, r"--draws 2: is none of --stage development, which has 0, 1"),
+        ({"draws": (2,)}, r"--draws 2: is not one of --stage development, which has 0, 1"),
         ({"strength": 0.0}, r"--strength is 0.0: must be above 0 and at most 1"),
         ({"strength": 1.5}, r"--strength is 1.5"),
         ({"segment": ("stepz=3",)}, r"--segment stepz: there is no such flag; did you mean steps"),
@@ -273,13 +273,13 @@ def test_final_draws_run_with_the_frozen_settings_alone(streets: Path, tmp_path:
         ({"segment": ("data=x",)}, r"--segment data: is decided by the experiment"),
         ({"segment": ("steps",)}, r"--segment steps: must be flag=value"),
         ({"segment": ("steps=0",)}, r"steps must be at least 1"),
-        ({"edit": ("kinds=foreign",)}, r"--edit kinds=foreign: is the arm foreign"),
+        ({"edit": ("kinds=foreign",)}, r"--edit kinds=foreign: is an arm of its own"),
         ({"edit": ("rare_weight=9.0",)}, r"--rare-weight is 9"),
         ({"filter": ("border=-1",)}, r"--border is -1"),
         ({"set": ("train.stepz=3",)}, r"stepz"),
         ({"recipe": "nothing"}, r"unknown recipe `nothing`"),
         ({"kind": "stained"}, r"--kind stained: no image of 'train'"),
-        ({"judge_split": "test"}, r"has no split 'test'; it has train, val"),
+        ({"eval_split": "test"}, r"has no split 'test'; it has train, val"),
         ({"min_class_images": 17}, r"no class is in 17 images of 'val' \(most: 16\)"),
         ({"teacher": Path("nowhere.pth")}, r"nowhere.pth"),
     ],

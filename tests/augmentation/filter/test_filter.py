@@ -180,7 +180,7 @@ def test_a_class_keeps_its_share_and_it_is_said(
 def test_a_class_that_vanishes_is_named(config: FilterConfig, logged: Callable[[], str]) -> None:
     result = filter_samples(replace(config, tolerance=0.0, keep_at_least=0.0))
     assert result["vanished"] == ["road", "sky", "car"]
-    assert "vanished from the filtered set: road, sky, car" in logged()
+    assert "missing from the filtered set: road, sky, car" in logged()
 
 
 def test_the_border_is_that_of_the_mask(config: FilterConfig) -> None:

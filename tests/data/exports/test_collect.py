@@ -59,8 +59,8 @@ def test_synthetic_images_are_not_held_out_unasked(
     result = export_dataset(folders, "mmseg", out, "train")
     assert result["images"] == {"train": {"real": 2, "synthetic": 2}, "val": {"real": 1}}
     assert [note for note in result["notes"] if "masks of held-out" in note] == [
-        "1 synthetic images of train have masks of held-out images: a segmenter that was trained "
-        "on them scores too well there"
+        "1 synthetic images of train have masks of held-out images: a segmenter that is trained "
+        "on them scores too high there"
     ]
     assert (out / "splits/train_synthetic_png.txt").read_text() == "a__000\na__000_2\n"
     result = export_dataset(folders, "mmseg", tmp_path / "kept", "keep")
@@ -101,7 +101,7 @@ def test_masks_alone_are_left_out_and_said(tmp_path: Path) -> None:
     mask = np.arange(64, dtype=np.uint8).reshape(8, 8) % 2
     writer.write_pair("train", "alone", None, mask)
     data = writer.finish("masks", "here", "MIT")
-    refused("masks alone, no images", [data.root], "voc", tmp_path / "out")
+    refused("only masks and no images", [data.root], "voc", tmp_path / "out")
     writer.write_pair("train", "both", np.zeros((8, 8, 3), np.uint8), mask)
     writer.finish("masks", "here", "MIT")
     result = export_dataset([data.root], "mmseg", tmp_path / "out")

@@ -53,7 +53,7 @@ def make_report(tmp_path: Path) -> MakeReport:
             "metrics": {
                 "semantic_consistency": {
                     "miou": round(miou, 6),
-                    "evaluator": {"sha256": "judge", "kind": "unet"},
+                    "evaluator": {"sha256": "own", "kind": "unet"},
                 },
                 **(metrics or {}),
             },

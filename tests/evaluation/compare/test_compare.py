@@ -31,16 +31,16 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def judged_by(sha256: str) -> dict[str, Any]:
+def evaluated_by(sha256: str) -> dict[str, Any]:
     evaluator = {"sha256": sha256, "kind": "unet"}
     return {"semantic_consistency": {"miou": 0.5, "evaluator": evaluator}}
 
 
-@pytest.mark.parametrize("case", [*UNLIKE, "judge"])
+@pytest.mark.parametrize("case", [*UNLIKE, "evaluator"])
 def test_unlike_reports_are_refused_in_a_line_and_shown_anyway(
     case: str, make_report: MakeReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes, text = UNLIKE.get(case, ({"metrics": judged_by("other")}, "unet other"))
+    changes, text = UNLIKE.get(case, ({"metrics": evaluated_by("other")}, "unet other"))
     words = [
         str(make_report("a", vectors(20, 0.6))),
         str(make_report("b", vectors(20, 0.7), **changes)),
@@ -53,7 +53,7 @@ def test_unlike_reports_are_refused_in_a_line_and_shown_anyway(
     assert main(["evaluate", "compare", *words, "--anyway"]) == 0
     found = json.loads((tmp_path / "out/compare.json").read_text())
     (what,) = found["differs"]
-    assert what in ("data", "split", "protocol", "judge")
+    assert what in ("data", "split", "protocol", "evaluator")
     page = (tmp_path / "out/compare.html").read_text(encoding="utf-8")
     assert 'class="differs"' in page and text in page.replace("&#39;", "'")
 

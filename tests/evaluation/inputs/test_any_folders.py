@@ -25,7 +25,7 @@ LABELS = "ignore: 0\nlabels: {0: void, 1: road, 2: sky, 7: car}\n"
 
 @pytest.fixture(autouse=True)
 def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither cached weights nor a network: only what the images and the judge give."""
+    """Neither cached weights nor a network: only what the images and the evaluator give."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
@@ -254,7 +254,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 
 
 def test_what_is_missing_is_named(run: Callable[..., dict[str, Any]], folders: Path) -> None:
-    with pytest.raises(UserError, match=r"what do the ids of its masks mean\? .*labels\.yaml"):
+    with pytest.raises(
+        UserError, match=r"the meaning of the ids in its masks is unknown; .*labels\.yaml"
+    ):
         run(labels=None)
     with pytest.raises(UserError, match="--labels is given without --masks"):
         run(masks=None, segmenter=None)
@@ -312,7 +314,7 @@ def test_a_protocol_says_to_what_sizes_are_brought(
     assert report["protocol"]["name"] == "spade" and "bicubic" in report["protocol"]["sentence"]
     scores = report["metrics"]["semantic_consistency"]
     assert scores["miou"] > 0.75 and scores["miou_real"] > 0.7
-    with pytest.raises(UserError, match="protocol oasis wants 256x256 or 256x512"):
+    with pytest.raises(UserError, match="protocol oasis needs 256x256 or 256x512"):
         run(protocol="oasis", overwrite=True)
     with pytest.raises(UserError, match=r"--max 3: protocol oasis has all images"):
         run(protocol="oasis", max=3, overwrite=True)

@@ -14,7 +14,7 @@ import pytest
 from semsynth.data.labels import LabelSet
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.report.charts import Curve
-from semsynth.evaluation.report.gallery import Judged
+from semsynth.evaluation.report.gallery import EvaluatorScores
 from semsynth.evaluation.report.page import Sources
 from semsynth.evaluation.report.per_image import ImageScores
 from semsynth.streetscenes import LABELS as NAMES
@@ -55,7 +55,7 @@ class Masks:
         return (0, 0, *self.size_)
 
 
-class Judge:
+class Evaluator:
     """Predicts road everywhere."""
 
     def predict(self, images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -237,4 +237,4 @@ def make_sources(n: int, per_mask: int, size: tuple[int, int] = (32, 48)) -> Sou
     real = dict.fromkeys(inputs.masks_order, 0.9)
     scores = make_scores(inputs)
     ids = [label.id for label in LABELS.trainable]
-    return Sources(inputs, scores, None, Judged(Judge(), ids, scores, real), curves)
+    return Sources(inputs, scores, None, EvaluatorScores(Evaluator(), ids, scores, real), curves)

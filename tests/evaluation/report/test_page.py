@@ -171,7 +171,7 @@ def test_small_images_and_masks_have_hard_pixels(
     page: str, report: Json, large_sources: Sources
 ) -> None:
     assert all('class="pixels"' in image for image in re.findall(r"<img[^>]*>", page))
-    large = render(report, choose_images(report, replace(large_sources, judged=None), 1, 0))
+    large = render(report, choose_images(report, replace(large_sources, scored=None), 1, 0))
     for image in re.findall(r"<img[^>]*>", large):
         assert ('class="pixels"' in image) == ('alt="mask' in image)
 
@@ -188,7 +188,7 @@ def test_a_report_of_two_folders_without_masks(report: Json, sources: Sources) -
     del report["metrics"]["semantic_consistency"], report["metrics"]["second_judge"]
     report |= {"controls": {}, "image_size": None, "split": None, "checkpoint": None}
     folders = replace(sources.inputs, masks=None, training=None)
-    alone = replace(sources, inputs=folders, judged=None)
+    alone = replace(sources, inputs=folders, scored=None)
     page = render(report, choose_images(report, alone, 2, 0))
     sections = Outline(page).sections
     assert not {"extremes", "classes", "confusion"} & set(sections)
@@ -198,7 +198,7 @@ def test_a_report_of_two_folders_without_masks(report: Json, sources: Sources) -
 def test_nothing_but_the_verdict_is_needed(sources: Sources, report: Json) -> None:
     keys = ("dataset", "n_generated", "n_masks", "seed")
     bare = {key: report[key] for key in keys} | {"metrics": {}, "missing": {"fid": "too few"}}
-    page = render(bare, choose_images(bare, replace(sources, judged=None), 1, 0))
+    page = render(bare, choose_images(bare, replace(sources, scored=None), 1, 0))
     assert {"verdict", "summary", "gallery", "missing"} <= set(Outline(page).sections)
 
 

@@ -109,7 +109,7 @@ def _without_held_out(
 def _all(config: EditConfig, donors: PreparedDataset) -> list[str]:
     stems = donors.stems(config.donor_split)
     if not stems:
-        raise UserError(f"{donors.root}: split '{config.donor_split}' has no masks to take")
+        raise UserError(f"{donors.root}: split '{config.donor_split}' has no masks to use")
     return stems
 
 

@@ -45,7 +45,7 @@ class Drawn:
         source: the stem of the pair that was edited.
         before: that pair.
         edited: what became of it.
-        line: what edits.jsonl says, without facts of the files.
+        line: what edits.jsonl says, without the files.
     """
 
     stem: str
@@ -128,7 +128,7 @@ class Drawer:
             "kind": kind,
             "class": name or None,
             "donor": None,
-            **edited.facts,
+            **edited.metadata,
             "pixels": int(changed.sum()),
             "image": "pasted" if edited.valid else "to be generated",
         }
@@ -155,7 +155,7 @@ class Drawer:
             if stem != piece.stem and self.data.record(self.split, stem).kind == kind
         ]
         if not others:
-            raise Refused("there is no other image of its kind")
+            raise Refused("there is no other image of this kind")
         target = others[int(rng.choice(len(others), p=self._alike(piece.stem, others)))]
         before = self._read(target)
         edited = made.transplant(self.scene, piece, self._read(piece.stem), before, rng)
@@ -179,9 +179,9 @@ class Drawer:
                 more = made.transplant(self.scene, piece, donor, edited.pair, rng)
             except Refused:
                 continue
-            also = [*edited.facts.get("also", ()), {"class": self._name(piece), **more.facts}]
+            also = [*edited.metadata.get("also", ()), {"class": self._name(piece), **more.metadata}]
             changed = edited.changed | more.changed
-            return Edited(more.pair, changed, edited.valid, {**edited.facts, "also": also})
+            return Edited(more.pair, changed, edited.valid, {**edited.metadata, "also": also})
         return edited
 
     def _alike(self, stem: str, others: Sequence[str]) -> Floats:
@@ -211,7 +211,7 @@ class Drawer:
         piece = self.swaps[to][int(rng.integers(len(self.swaps[to])))]
         before = self._read(piece.stem)
         edited = relabel.swap(piece, to, before)
-        edited.facts["was"] = self._name(piece)
+        edited.metadata["was"] = self._name(piece)
         return piece.stem, self.data.labels.names[to], before, edited
 
     def _partial(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:
@@ -219,8 +219,8 @@ class Drawer:
         before = self._read(stem)
         assert self.scene.ignore_id is not None, "the kind is only drawn where there is one"
         edited = relabel.partial(self.scene.ignore_id, before, rng)
-        names = [self.data.labels.names[i] for i in edited.facts["unlabelled"]]
-        edited.facts["unlabelled"] = names
+        names = [self.data.labels.names[i] for i in edited.metadata["unlabelled"]]
+        edited.metadata["unlabelled"] = names
         return stem, "", before, edited
 
     def _foreign(self, rng: np.random.Generator) -> tuple[str, str, Pair, Edited]:

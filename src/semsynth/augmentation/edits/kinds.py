@@ -36,13 +36,13 @@ class Edited:
         changed: (H, W) pixels whose label or colour was decided by the edit.
         valid: whether the pixels show what the mask says, as far as pasting goes; False: the
             region must be generated.
-        facts: what edits.jsonl says of it.
+        metadata: what edits.jsonl says of it.
     """
 
     pair: Pair
     changed: Bools
     valid: bool
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def transplant(
@@ -67,14 +67,14 @@ def _unit(scene: Scene, piece: Piece, pair: Pair) -> Unit:
     return found
 
 
-def _pasted(target: Pair, unit: Unit, placed: Placed, facts: dict[str, Any]) -> Edited:
+def _pasted(target: Pair, unit: Unit, placed: Placed, metadata: dict[str, Any]) -> Edited:
     pair = paste(target, placed.cutout, placed.visible, placed.place)
-    facts |= {"from_box": as_box(unit.box), "box": box_of(placed.visible)}
+    metadata |= {"from_box": as_box(unit.box), "box": box_of(placed.visible)}
     # The row below its lower edge, which may be hidden.
-    facts["row"] = placed.place[0] + placed.cutout.parts.shape[0]
-    facts |= {"scale": round(placed.scale, 4), "turned": placed.turned[0] * 90}
-    facts |= {"mirrored": placed.turned[1], "parts": len(unit.pieces)}
-    return Edited(pair, placed.visible, True, facts)
+    metadata["row"] = placed.place[0] + placed.cutout.parts.shape[0]
+    metadata |= {"scale": round(placed.scale, 4), "turned": placed.turned[0] * 90}
+    metadata |= {"mirrored": placed.turned[1], "parts": len(unit.pieces)}
+    return Edited(pair, placed.visible, True, metadata)
 
 
 def move(scene: Scene, piece: Piece, source: Pair, rng: np.random.Generator) -> Edited:
@@ -89,9 +89,9 @@ def move(scene: Scene, piece: Piece, source: Pair, rng: np.random.Generator) -> 
     if isinstance(placed, str):
         raise Refused(placed)
     if (placed.visible & unit.find(source)).sum() > 0.5 * placed.visible.sum():
-        raise Refused("the object would stay where it is")
+        raise Refused("the object would not move")
     edited = _pasted(without.pair, unit, placed, {})
-    return Edited(edited.pair, edited.changed | without.changed, True, edited.facts)
+    return Edited(edited.pair, edited.changed | without.changed, True, edited.metadata)
 
 
 def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
@@ -113,7 +113,7 @@ def remove(scene: Scene, piece: Piece, source: Pair) -> Edited:
             top, left, bottom, right = other.box
             sources[top:bottom, left:right] |= pixels
     if not sources.any():
-        raise Refused("nothing could be where the object is: there are objects alone")
+        raise Refused("nothing can fill the place of the object: the image has only objects")
     rows_apart = _ROWS_APART if scene.upright else 1.0
     pair = filled(source, hole, _traces(scene, unit, hole, source), sources, rows_apart)
     changed = hole | np.any(pair.image != source.image, axis=-1)

@@ -202,8 +202,8 @@ def filled(pair: Pair, hole: Bools, around: Bools, sources: Bools, rows_apart: f
     if instances is not None:
         instances = instances.copy()
         instances[hole] = pair.instances[near[0][hole], near[1][hole]]  # type: ignore[index]
-    anew = hole | (around & sources)
-    image = recolored(pair, mask, anew, pair.inside & ~anew)
+    renewed = hole | (around & sources)
+    image = recolored(pair, mask, renewed, pair.inside & ~renewed)
     return replace(pair, image=image, mask=mask, instances=instances)
 
 

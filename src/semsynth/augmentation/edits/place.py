@@ -141,7 +141,7 @@ def put(
         rng: decides among the places.
 
     Returns:
-        The object there; or, in words, why there is none.
+        The object there; or the reason why none fits.
     """
     shares = scene.place_shares(unit.base.label)
     if not scene.upright:

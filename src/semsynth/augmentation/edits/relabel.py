@@ -78,7 +78,7 @@ def _same_place(scene: Scene, first: int, second: int) -> bool:
 
 
 def swap(piece: Piece, to: int, source: Pair) -> Edited:
-    """Make an object or region one of another class; its pixels are to be generated anew.
+    """Make an object or region one of another class; its pixels are then generated again.
 
     Args:
         piece: what it was.
@@ -158,7 +158,7 @@ def foreign(scene: Scene, donor: Foreign, target: Pair) -> Edited:
     inside = target.inside
     ids = np.where(inside, ids, target.mask)
     if (ids == target.mask).all():
-        raise Refused("the mask is that of the pair")
+        raise Refused("the mask would not change")
     instances = None
     if target.instances is not None:
         instances = target.instances.copy()
@@ -167,8 +167,8 @@ def foreign(scene: Scene, donor: Foreign, target: Pair) -> Edited:
     border = instance_edges(target.mask).astype(bool)
     image = recolored(target, ids, inside, inside & ~grown(border, _BORDER))
     pair = Pair(image, ids, instances, target.content)
-    facts = {"donor": donor.stem, "box": list(target.content)}
-    return Edited(pair, inside, False, facts)
+    metadata = {"donor": donor.stem, "box": list(target.content)}
+    return Edited(pair, inside, False, metadata)
 
 
 def _instances(scene: Scene, donor: Foreign, ids: Array, inside: Bools) -> Array:

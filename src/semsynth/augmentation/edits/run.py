@@ -170,7 +170,7 @@ def read_ious(path: Path, labels: LabelSet) -> dict[str, float]:
     """Read the IoU of each class from a JSON file: the first ``per_class`` in it, at any depth.
 
     Raises:
-        UserError: there is none, or none of these classes.
+        UserError: no file, or none with these classes.
     """
 
     def search(value: Any) -> dict[str, float] | None:
@@ -224,7 +224,7 @@ def _kinds(config: EditConfig, scene: Scene, n_swaps: int, has_donors: bool) -> 
         logger.info(f"no {kind}: {cannot[kind]}")
     if not left:
         raise UserError(
-            f"{config.data}: nothing can be edited; say with --classes what are objects"
+            f"{config.data}: nothing can be edited; give the classes of objects with --classes"
         )
     return left
 
@@ -298,7 +298,7 @@ def _write(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
     writer = PreparedWriter(root, form, KIND, output.key)
     lines = _lines_there(root)
     if writer.is_finished and len(lines) >= config.count:
-        logger.info(f"{root}: has its {len(lines)} edits already")
+        logger.info(f"{root}: has already {len(lines)} edits")
         return _summary(root, lines)
     _take_up(writer, lines, data, config.split)
     left = [index for index in range(config.count) if index not in lines]

@@ -129,8 +129,8 @@ class Surveyor:
                 small[piece.label] += piece.area
             elif piece.label != data.labels.ignore_id:
                 found.append((piece, pixels))
-        facts = [_surroundings(mask, piece, pixels, n) for piece, pixels in found]
-        below, around, inside = zip(*facts, strict=True) if facts else ((), (), ())
+        seen = [_surroundings(mask, piece, pixels, n) for piece, pixels in found]
+        below, around, inside = zip(*seen, strict=True) if seen else ((), (), ())
         return ImageSurvey(
             stem,
             cells.sum(1),

@@ -32,7 +32,7 @@ class Arm:
             data, or those of the rest of the pool.
         start: synthetic images are sampled from noise, or from the masks' (pasted) images; None:
             images as they are, without synthesis.
-        fresh: synthetic images are made anew each time that a mask is drawn, in the training.
+        fresh: new synthetic images are generated each time that a mask is drawn, during training.
         filtered: labels of the synthetic images are filtered.
         real: real images that are added: the generator's other data, or the rest of the pool.
         unlabelled: with real images without masks, by a mean teacher.

@@ -55,7 +55,7 @@ class ExperimentConfig:
     processes may run at once, such as a job array."""
     split: str = "train"
     """Split that the real images are drawn from."""
-    judge_split: str = "val"
+    eval_split: str = "val"
     """Split of the real images on which all segmenters are scored."""
     kind: str | None = None
     """Draw and score only images of this kind, if the data record kinds (nuclei: stained)."""
@@ -116,7 +116,9 @@ class ExperimentConfig:
         for draw in self.draws:
             if draw not in DRAWS[self.stage]:
                 own = ", ".join(map(str, DRAWS[self.stage]))
-                raise UserError(f"--draws {draw}: is none of --stage {self.stage}, which has {own}")
+                raise UserError(
+                    f"--draws {draw}: is not one of --stage {self.stage}, which has {own}"
+                )
         if not 0 < self.strength <= 1:
             raise UserError(f"--strength is {self.strength}: must be above 0 and at most 1")
         for name, value, low, high in (
@@ -159,7 +161,7 @@ class ProbeConfig:
     """Number of real images; by default all of --split, at most 200."""
     split: str = "train"
     """Split of the real images."""
-    judge_split: str = "val"
+    eval_split: str = "val"
     """Split of the real images on which all segmenters are scored."""
     kind: str | None = None
     """Only images of this kind, where the data record kinds."""

@@ -65,7 +65,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Draw:
-    """n images of the pool, and the folder of all that is made of them.
+    """n images of the pool, and the folder of all results from them.
 
     Attributes:
         folder: of the draw.
@@ -99,7 +99,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.info(f"waits for another process, which makes {what}")
+        logger.info(f"waiting for another process, which makes {what}")
         lock.acquire()
     try:
         yield
@@ -132,7 +132,8 @@ def read_seconds(path: Path, of: Path | None = None) -> float:
     """
     if not path.exists() and of is not None:
         raise UserError(
-            f"{path}: no such file, so nobody knows how long {of.name} took; remove {of} and run "
+            f"{path}: no such file, so the time that {of.name} took is unknown; remove {of} and "
+            f"run "
             "the command again, which makes it again"
         )
     return float(read_json(path)["seconds"]) if path.exists() else 0.0
@@ -279,7 +280,8 @@ def check_alike(data: PreparedDataset, other: PreparedDataset) -> None:
     if one != two:
         texts = ["{}x{}, {}, {}".format(*form) for form in (one, two)]
         raise UserError(
-            f"{data.root}: images are {texts[0]}, in {other.root} {texts[1]}; prepare both alike"
+            f"{data.root}: images are {texts[0]}, in {other.root} {texts[1]}; prepare both in the "
+            f"same way"
         )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from semsynth.augmentation.experiment.statistics import Crossed, Resampled
 
-# Numbers of images that are tried, as multiples of n: up to 5 doublings; more is not told apart.
+# Numbers of images that are tried, as multiples of n: up to 5 doublings.
 _MOST = 31.0
 _TRIED = 400
 # Shares of the ceiling's gain that are tried, either way.
@@ -55,10 +55,10 @@ def label_equivalent(
         curve: scores of real images alone by their number, n among them; a number above n is a
             measured point: then the line is through n and that point.
         n: the number of real images.
-        crossed: of the draws and the judged images.
+        crossed: of the draws and the evaluation images.
 
     Returns:
-        ``images``: how many more, None: more than can be told (or than the curve says anything
+        ``images``: how many more, None: more than can be measured (or than the curve says anything
         of); ``interval``: low and high, None where it is open; ``per_doubling``: the slope, with
         ``per_doubling_interval``; ``extrapolated``; ``sizes`` of the curve; ``worth_nothing``.
     """
@@ -113,7 +113,7 @@ def share_of_ceiling(gain: Resampled, whole: Resampled, crossed: Crossed) -> dic
     Args:
         gain: of an arm over n real images.
         whole: the gain of the arm ``ceiling``.
-        crossed: of the draws and the judged images.
+        crossed: of the draws and the evaluation images.
 
     Returns:
         ``share``, None where the ceiling gains nothing; ``interval``: low and high by Fieller's

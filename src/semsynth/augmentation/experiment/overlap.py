@@ -1,4 +1,4 @@
-"""Whether images that judge were seen by what is judged: by content, and by sequence or field.
+"""Whether evaluation images were used in a training: by content, and by sequence or field.
 
 A gain on images that the generator, or the filter of its labels, was trained on is no gain. Nor is
 one over n images, if the generator started from others of the same sequences, fields or tiles.
@@ -45,22 +45,22 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
     Raises:
         UserError: there is some, and ``allow_overlap`` is not given.
     """
-    judge = pool_stems(data, config.judge_split, config.kind)
+    stems = pool_stems(data, config.eval_split, config.kind)
     pool = pool_stems(data, config.split, config.kind)
-    if config.split == config.judge_split:
-        raise UserError(f"--judge-split {config.judge_split}: is --split, too; choose another")
-    judged = image_digests(data, config.judge_split, judge)
-    found = _between(data, config.split, pool, (data, config.judge_split, judge), judged)
+    if config.split == config.eval_split:
+        raise UserError(f"--eval-split {config.eval_split}: is also --split; choose another")
+    digests = image_digests(data, config.eval_split, stems)
+    evaluation = (data, config.eval_split, stems)
+    found = _between(data, config.split, pool, evaluation, digests)
     if others is not None:
-        judging = (data, config.judge_split, judge)
-        text = _between(others.data, config.split, others.stems, judging, judged)
+        text = _between(others.data, config.split, others.stems, evaluation, digests)
         found += [f"--generator-data {config.generator_data}: {line}" for line in text]
     if config.from_checkpoint is not None:
         found += _of_start(config.from_checkpoint, config, data)
     if config.teacher is not None:
-        found += _of_teacher(config.teacher, data, judged)
+        found += _of_teacher(config.teacher, data, digests)
     if found and not config.allow_overlap:
-        raise UserError(f"{found[0]}; a gain would mean nothing there: {_remedy(found[0])}")
+        raise UserError(f"{found[0]}; a gain would be meaningless: {_remedy(found[0])}")
     for line in found:
         logger.warning(f"overlap: {line}")
     return found
@@ -97,25 +97,25 @@ def _between(
     seen: PreparedDataset,
     split: str,
     stems: Sequence[str],
-    judge: tuple[PreparedDataset, str, Sequence[str]],
-    judged: Digests,
+    evaluation: tuple[PreparedDataset, str, Sequence[str]],
+    digests: Digests,
 ) -> list[str]:
-    """Say which images of ``seen`` are those that judge, or of their sequences or fields."""
-    data, judge_split, judge_stems = judge
+    """Say which images of ``seen`` are evaluation images, or of their sequences or fields."""
+    data, eval_split, eval_stems = evaluation
     lines = []
     same = [
-        f"{split}/{stem} is {judge_split}/{judged[digest]}"
+        f"{split}/{stem} is {eval_split}/{digests[digest]}"
         for digest, stem in image_digests(seen, split, stems).items()
-        if digest in judged
+        if digest in digests
     ]
     if same:
         lines.append(
-            f"{len(same)} images of '{split}' are images that judge ({abbreviate(same, _NAMED)})"
+            f"{len(same)} images of '{split}' are evaluation images ({abbreviate(same, _NAMED)})"
         )
-    groups = _groups(seen, split, stems, data, judge_split, judge_stems)
+    groups = _groups(seen, split, stems, data, eval_split, eval_stems)
     if groups:
         lines.append(
-            f"'{split}' and '{judge_split}' have images of the same sequence, field or tile "
+            f"'{split}' and '{eval_split}' have images of the same sequence, field or tile "
             f"({abbreviate(groups, _NAMED)})"
         )
     return lines
@@ -126,13 +126,13 @@ def _groups(
     split: str,
     stems: Sequence[str],
     two: PreparedDataset,
-    judge_split: str,
-    judge: Sequence[str],
+    eval_split: str,
+    eval_stems: Sequence[str],
 ) -> list[str]:
     """Return the sequences, fields or tiles of which both have images."""
     recorded = [one.record(split, stem).group for stem in stems]
-    recorded += [two.record(judge_split, stem).group for stem in judge]
-    names = sequences_of([*stems, *judge], recorded)
+    recorded += [two.record(eval_split, stem).group for stem in eval_stems]
+    names = sequences_of([*stems, *eval_stems], recorded)
     mine, theirs = set(names[: len(stems)]), set(names[len(stems) :])
     return sorted(name for name in mine & theirs if name is not None)
 
@@ -140,18 +140,18 @@ def _groups(
 def _of_start(start: Path, config: ExperimentConfig, data: PreparedDataset) -> list[str]:
     """Say what the model that generators start from has seen; nothing of built-in streets."""
     path = find_model(start)
-    facts = load_checkpoint(path).metadata
-    name = facts.get("dataset")
-    while name == STREETS and isinstance(facts.get("from"), dict):
-        facts = facts["from"]
-        name = facts.get("dataset")
+    metadata = load_checkpoint(path).metadata
+    name = metadata.get("dataset")
+    while name == STREETS and isinstance(metadata.get("from"), dict):
+        metadata = metadata["from"]
+        name = metadata.get("dataset")
     if name == STREETS:
         return []
     run = path if path.is_dir() else path.parent
     if not is_of_package(path) and (run / INPUTS).is_file():
         inputs = read_json(run / INPUTS)
         trained = set(inputs.get("content", {}).values()) | set(inputs.get("held_out", {}).values())
-        splits = [config.split, config.judge_split]
+        splits = [config.split, config.eval_split]
         # A run records the larger copies of images, too, where it cut crops from them.
         seen = sorted(
             {
@@ -161,7 +161,7 @@ def _of_start(start: Path, config: ExperimentConfig, data: PreparedDataset) -> l
                 if digest in trained
             }
         )
-        if not seen and "from" not in facts and not _same_set(name, data):
+        if not seen and "from" not in metadata and not _same_set(name, data):
             return []
         if seen:
             names = abbreviate(seen, _NAMED)
@@ -177,14 +177,14 @@ def _same_set(name: object, data: PreparedDataset) -> bool:
     return name is None or name == data.info.name
 
 
-def _of_teacher(path: Path, data: PreparedDataset, judged: Digests) -> list[str]:
-    """Say which of the images that judge the segmenter of ``--teacher`` was trained on."""
+def _of_teacher(path: Path, data: PreparedDataset, digests: Digests) -> list[str]:
+    """Say which of the evaluation images the segmenter of ``--teacher`` was trained on."""
     segmenter = Segmenter.load(path, "cpu")
     check_same_labels(segmenter.labels, data.labels, f"--teacher {path}", str(data.root))
     seen = SeenImages.from_json(segmenter.info.provenance)
     if seen is None:
         return [f"--teacher {path}: does not say which images it was trained on"]
-    known = sorted({stem for digest, stem in judged.items() if digest in seen.real})
+    known = sorted({stem for digest, stem in digests.items() if digest in seen.real})
     if known:
-        return [f"--teacher {path}: was trained on images that judge ({abbreviate(known, _NAMED)})"]
+        return [f"--teacher {path}: was trained on evaluation images ({abbreviate(known, _NAMED)})"]
     return []

@@ -23,15 +23,16 @@ def write_page(path: Path, result: Json) -> Path:
     if "probe" in result:
         return _write_probe(path, result)
     stage = "final draws, settings frozen" if result["stage"] == "final" else "development draws"
-    judge = result["judge"]
+    evaluation = result["judge"]  # the file keeps this key
     page = fill_template(
         "experiment.html.j2",
         title=f"What synthesis adds: {result['dataset']}",
         lead=(
             f"{plural(len(result['draws']), 'draw')} of n real images ({stage}), "
-            f"{plural(result['seeds'], 'segmenter')} of each arm and draw, judged on "
-            f"{plural(judge['images'], 'real image')} of '{judge['split']}'. The generator of a "
-            "draw was trained on its n images and on what is said below, and on nothing else."
+            f"{plural(result['seeds'], 'segmenter')} of each arm and draw, scored on "
+            f"{plural(evaluation['images'], 'real image')} of '{evaluation['split']}'. "
+            "The generator of a draw was trained on its n images and on what is said below, "
+            "and on nothing else."
         ),
         warnings=_warnings(result),
         parts=[_part(int(n), entry) for n, entry in result["n"].items()],
@@ -77,7 +78,7 @@ def _warnings(result: Json) -> list[str]:
 def _about(result: Json) -> dict[str, str]:
     about = {
         "draws": ", ".join(map(str, result["draws"])),
-        "judged images": result["judge"]["blocks"],
+        "evaluation images": result["judge"]["blocks"],
         "semsynth": result["versions"]["semsynth"],
     }
     for name, value in result["settings"].items():
@@ -237,7 +238,7 @@ def _notes(n: int, entry: Json) -> list[str]:
     notes = []
     if entry["not_averaged"]:
         names = ", ".join(f"{k} ({v})" for k, v in entry["not_averaged"].items())
-        notes.append(f"Not averaged, in too few judged images: {names}.")
+        notes.append(f"Not averaged, in too few evaluation images: {names}.")
     if entry["shared"]:
         notes.append(f"Two draws have {100 * entry['shared']:.0f}% of their images in common.")
     longer = entry["longer"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from semsynth.augmentation.experiment.arms import ARMS, TEACHERS, Arm
-from semsynth.augmentation.experiment.score import Judge, score_path
+from semsynth.augmentation.experiment.score import EvaluationImages, score_path
 from semsynth.augmentation.experiment.settings import segment_settings
 from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.augmentation.experiment.stages import Stages
@@ -35,23 +35,25 @@ class Piece:
         root: its folder.
         kind: what takes the time.
         count: steps, of the strong arm's kind; or images.
-        judged: images that are scored with it.
+        scored: images that are scored with it.
     """
 
     root: Path
     kind: Kind
     count: float
-    judged: int = 0
+    scored: int = 0
 
     def seconds(self, speeds: Speeds) -> float:
         """Return how long it will take."""
-        return self.count * float(getattr(speeds, self.kind)) + self.judged * speeds.scored
+        return self.count * float(getattr(speeds, self.kind)) + self.scored * speeds.scored
 
 
-def pieces(stages: Stages, arm: Arm, judge: Judge, speeds: Speeds) -> Iterator[Piece]:
+def pieces(
+    stages: Stages, arm: Arm, eval_images: EvaluationImages, speeds: Speeds
+) -> Iterator[Piece]:
     """Yield what the scores of an arm need and is not there yet; each thing may come often."""
     made = [stages.segmenter(arm, number) for number in range(stages.config.seeds)]
-    left = [one for one in made if not score_path(stages, one, judge).exists()]
+    left = [one for one in made if not score_path(stages, one, eval_images).exists()]
     if not left:
         return
     if arm.synthetic or arm.longer:
@@ -68,7 +70,7 @@ def pieces(stages: Stages, arm: Arm, judge: Judge, speeds: Speeds) -> Iterator[P
         if not own.finished:
             yield Piece(own.root, "segmenter", _steps(stages, teacher))
     for one in left:
-        yield Piece(one.root, "segmenter", _steps(stages, arm, speeds), len(judge.stems))
+        yield Piece(one.root, "segmenter", _steps(stages, arm, speeds), len(eval_images.stems))
 
 
 def _generator(stages: Stages) -> Iterator[Piece]:
@@ -121,7 +123,9 @@ class Left:
     seconds: Mapping[str, float]
 
     @classmethod
-    def of(cls, tasks: Sequence[tuple[Stages, Arm]], judge: Judge, speeds: Speeds) -> Left:
+    def of(
+        cls, tasks: Sequence[tuple[Stages, Arm]], eval_images: EvaluationImages, speeds: Speeds
+    ) -> Left:
         """Count what the tasks need, one after the other."""
         seen: set[Path] = set()
         counts: dict[str, float] = defaultdict(float)
@@ -129,7 +133,7 @@ class Left:
         of_task = []
         for stages, arm in tasks:
             total = 0.0
-            for piece in pieces(stages, arm, judge, speeds):
+            for piece in pieces(stages, arm, eval_images, speeds):
                 if piece.root not in seen:
                     seen.add(piece.root)
                     took = piece.seconds(speeds)

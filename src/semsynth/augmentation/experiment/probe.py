@@ -56,7 +56,7 @@ SATURATED = 0.005
 WEAK = 0.7
 # a generator of fewer images repeats them.
 FEW = 16
-# How sure the sign must be to be told.
+# How certain the sign must be to be reported.
 LIKELY, UNLIKELY = 0.9, 0.5
 
 
@@ -84,11 +84,11 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
     whole.say_what_is_shown()
     small = _config(config, config.data, whole)
     # What is wrong is wrong at any size: say it before images are scaled down.
-    checked = open_experiment(small)
-    key = {"format": 1, "data": whole.digest_of([config.split, config.judge_split])}
+    overlap = open_experiment(small).overlap
+    key = {"format": 1, "data": whole.digest_of([config.split, config.eval_split])}
     claim_output_dir(config.output, "probe", key)
     size = small_size(whole)
-    data = shrink(whole, (config.split, config.judge_split), size, config.output / "data")
+    data = shrink(whole, (config.split, config.eval_split), size, config.output / "data")
     small = _config(config, data.root, data)
     if config.generator_data is not None:
         others = PreparedDataset.open(config.generator_data)
@@ -96,7 +96,7 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
         small = replace(small, generator_data=shrink(others, (config.split,), size, folder).root)
     plan = _plan(config, small, data)
     small = _with_steps(small, plan)
-    experiment = Experiment(small, data, other_images(small, data), checked.overlap)
+    experiment = Experiment(small, data, other_images(small, data), overlap)
     experiment.check()
     for task in experiment.tasks:
         logger.info(f"{task}")
@@ -126,7 +126,7 @@ def _config(config: ProbeConfig, folder: Path, data: PreparedDataset) -> Experim
         arms=ARMS_OF_PROBE,
         seeds=SEEDS,
         split=config.split,
-        judge_split=config.judge_split,
+        eval_split=config.eval_split,
         kind=config.kind,
         generator_data=config.generator_data,
         allow_overlap=config.allow_overlap,
@@ -171,8 +171,8 @@ def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -
     plan = Plan(steps[0], steps[1], round(seconds[0], 4), round(seconds[1], 4))
     if steps[0] == _STEPS_SEGMENTER[0] or steps[1] == _STEPS_GENERATOR[0]:
         logger.warning(
-            f"--minutes {config.minutes:g} are few for this machine: the least steps are taken, "
-            "and it takes longer"
+            f"--minutes {config.minutes:g} are too few for this machine: it runs the smallest "
+            f"number of steps, and takes longer"
         )
     write_json(path, {"key": key, "plan": plan.__dict__}, seal=True)
     return plan
@@ -204,7 +204,7 @@ def verdict(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) 
         entry: the numbers of ``result.by_seed`` of this n.
         n: the number of real images.
         consistency: ``real`` and ``generated``, the mIoU of the segmenter of real images on the
-            images that judge and on generated ones.
+            evaluation images and on generated ones.
     """
     arms = {name: arm for name, arm in entry["arms"].items() if ARMS[name].synthetic}
     best = max(arms, key=lambda name: arms[name]["gain"]["miou"])
@@ -260,7 +260,7 @@ def _reasons(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float])
 
 
 def _consistency(stages: Stages, entry: Mapping[str, Any]) -> dict[str, float]:
-    """Return the mIoU of a segmenter of real images on images that judge, and on generated ones."""
+    """Return the mIoU of a segmenter of real images on evaluation images, and on generated ones."""
     made = stages.segmenter(ARMS[BASELINE], 0).make()
     samples = PreparedDataset.open(stages.samples("own", "noise").make())
     segmenter = Segmenter.load(made, stages.config.device)

@@ -52,7 +52,7 @@ def result_of(
         settings: everything that decided them.
     """
     config, blocks = experiment.config, _blocks(experiment)
-    labels, by_n = experiment.judge.data.labels, {}
+    labels, by_n = experiment.eval_images.data.labels, {}
     for n, of_n in scores.items():
         stages = [experiment.stages(n, draw) for draw in config.draws_of_stage]
         entry = numbers_of(of_n, (n, len(stages[0].pool)), labels, blocks, config)
@@ -70,15 +70,15 @@ def by_seed(
 ) -> dict[str, Any]:
     """Return the numbers of a single draw, whose seeds stand in the place of draws.
 
-    The intervals hold the noise of training and of the judged images, not that of the choice of n
-    images: for a user's own n images that is the question.
+    The intervals hold the noise of training and of the evaluation images, not that of the
+    choice of n images: for a user's own n images that is the question.
     """
     config = experiment.config
     seeds = {arm: [one.of_seed(i) for i in range(len(one.counts))] for arm, one in scores.items()}
     stages, n = experiment.stages(config.n[0], config.draws_of_stage[0]), config.n[0]
     blocks = _blocks(experiment)
     sizes = (n, len(stages.pool))
-    entry = numbers_of(seeds, sizes, experiment.judge.data.labels, blocks, config)
+    entry = numbers_of(seeds, sizes, experiment.eval_images.data.labels, blocks, config)
     add_copies(entry["arms"], [stages])
     entry |= {"shared": None, "longer": None, "label_next": label_next(stages)}
     entry["lines"] = lines_of(entry, n)
@@ -86,22 +86,22 @@ def by_seed(
 
 
 def _blocks(experiment: Experiment) -> Blocks:
-    judge = experiment.judge
-    groups = [judge.data.record(judge.split, stem).group for stem in judge.stems]
-    return blocks_of(judge.stems, groups)
+    eval_images = experiment.eval_images
+    groups = [eval_images.data.record(eval_images.split, stem).group for stem in eval_images.stems]
+    return blocks_of(eval_images.stems, groups)
 
 
 def _head(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a result says of the whole."""
-    config, judge = experiment.config, experiment.judge
+    config, eval_images = experiment.config, experiment.eval_images
     blocks = _blocks(experiment).sentence
     return {
         "format": 1,
-        "dataset": judge.data.info.name,
+        "dataset": eval_images.data.info.name,
         "stage": config.stage,
         "draws": list(config.draws_of_stage),
         "seeds": config.seeds,
-        "judge": {"split": judge.split, "images": len(judge.stems), "blocks": blocks},
+        "judge": {"split": eval_images.split, "images": len(eval_images.stems), "blocks": blocks},
         "overlap": list(experiment.overlap),
         "settings": dict(settings),
         "versions": {"semsynth": __version__},
@@ -121,7 +121,7 @@ def numbers_of(
         scores: of each arm, draw by draw.
         sizes: n, and the number of images of the pool.
         labels: of the data; classes in the order of the confusion matrices.
-        blocks: of the judged images.
+        blocks: of the evaluation images.
         config: ``min_class_images`` and ``seed`` count.
     """
     arms = {arm.name: stack([one.counts for one in found]) for arm, found in scores.items()}

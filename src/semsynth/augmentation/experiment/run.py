@@ -19,7 +19,7 @@ from semsynth.augmentation.experiment.overlap import find_overlap, other_images
 from semsynth.augmentation.experiment.page import write_page
 from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, in_words
 from semsynth.augmentation.experiment.result import RESULT_HTML, RESULT_JSON, result_of
-from semsynth.augmentation.experiment.score import ArmScore, Judge, is_scored, score_arm
+from semsynth.augmentation.experiment.score import ArmScore, EvaluationImages, is_scored, score_arm
 from semsynth.augmentation.experiment.settings import (
     all_settings,
     check_frozen,
@@ -59,9 +59,9 @@ class Experiment:
 
     Attributes:
         config: the flags.
-        data: the pool, and the images that judge.
+        data: the pool, and the evaluation images.
         others: the generator's other data (``--generator-data``).
-        overlap: what judges, and was seen, in sentences.
+        overlap: evaluation images that were used in a training, in sentences.
     """
 
     config: ExperimentConfig
@@ -85,11 +85,11 @@ class Experiment:
         ]
 
     @cached_property
-    def judge(self) -> Judge:
-        """The images that judge."""
+    def eval_images(self) -> EvaluationImages:
+        """The real images on which all segmenters are scored."""
         config = self.config
-        stems = pool_stems(self.data, config.judge_split, config.kind)
-        return Judge(self.data, config.judge_split, tuple(stems))
+        stems = pool_stems(self.data, config.eval_split, config.kind)
+        return EvaluationImages(self.data, config.eval_split, tuple(stems))
 
     @cached_property
     def _pool(self) -> tuple[list[str], list[str]]:
@@ -106,11 +106,11 @@ class Experiment:
 
     def run(self, task: Task) -> ArmScore:
         """Make what a task needs, train its segmenters and score them."""
-        return score_arm(self.stages(task.n, task.draw), task.arm, self.judge)
+        return score_arm(self.stages(task.n, task.draw), task.arm, self.eval_images)
 
     def is_done(self, task: Task) -> bool:
         """Return whether the scores of a task are there."""
-        return is_scored(self.stages(task.n, task.draw), task.arm, self.judge)
+        return is_scored(self.stages(task.n, task.draw), task.arm, self.eval_images)
 
     def check(self) -> None:
         """Check everything that can be known before the long work.
@@ -126,7 +126,7 @@ class Experiment:
                     f"{self.data.root}: split '{config.split}' has {len(pool)} images{kind}, --n "
                     f"asks for {n}; ask for fewer"
                 )
-        for split in (config.split, config.judge_split):
+        for split in (config.split, config.eval_split):
             if not self.data.has_images(split):
                 raise UserError(
                     f"{self.data.root}: split '{split}' has masks without images; choose another"
@@ -137,17 +137,17 @@ class Experiment:
             self.stages(n, config.draws_of_stage[0]).check(self.arms)
 
     def _check_classes(self) -> None:
-        """Refuse images that judge, if no class is in enough of them to be averaged."""
+        """Refuse evaluation images if no class is in enough of them to be averaged."""
         found: Counter[int] = Counter()
-        for stem in self.judge.stems:
-            found.update(np.unique(self.data.read_mask(self.judge.split, stem)).tolist())
+        for stem in self.eval_images.stems:
+            found.update(np.unique(self.data.read_mask(self.eval_images.split, stem)).tolist())
         most = max((found[label.id] for label in self.data.labels.trainable), default=0)
         least = self.config.min_class_images
         if most < least:
             raise UserError(
-                f"{self.data.root}: no class is in {least} images of '{self.judge.split}' (most: "
-                f"{most}), so that no score is averaged; judge on more images, or give a smaller "
-                "--min-class-images"
+                f"{self.data.root}: no class is in {least} images of '{self.eval_images.split}' "
+                f"(most: {most}), so that no score is averaged; score on more images, or give a "
+                "smaller --min-class-images"
             )
 
 
@@ -155,8 +155,8 @@ def open_experiment(config: ExperimentConfig) -> Experiment:
     """Open the data and check all that can be checked before the long work.
 
     Raises:
-        UserError: as ``Experiment.check``; images that judge were seen; nothing is frozen, or other
-            settings are, for ``--stage final``.
+        UserError: as ``Experiment.check``; evaluation images were used in a training; for
+            ``--stage final`` nothing is frozen, or other settings are.
     """
     data = PreparedDataset.open(config.data)
     data.say_what_is_shown()
@@ -212,12 +212,12 @@ def _plan(experiment: Experiment) -> Left | None:
     each = f"{plural(config.seeds, 'segmenter')} each"
     logger.info(f"{of}: {what}, {each}: {len(tasks)} tasks, {n_done} done")
     work = [(experiment.stages(task.n, task.draw), task.arm) for task in tasks]
-    judge, nothing = experiment.judge, Speeds(0.0)
-    if not config.plan and Left.of(work, judge, nothing).steps < LEAST_STEPS:
+    eval_images, nothing = experiment.eval_images, Speeds(0.0)
+    if not config.plan and Left.of(work, eval_images, nothing).steps < LEAST_STEPS:
         return None
     generates = any(arm.synthetic or arm.longer for arm in experiment.arms)
-    speeds = measured_speeds(work[0][0], judge, generates)
-    left = Left.of(work, judge, speeds)
+    speeds = measured_speeds(work[0][0], eval_images, generates)
+    left = Left.of(work, eval_images, speeds)
     for line in in_words(left, speeds):
         logger.info(line)
     return left

@@ -1,4 +1,4 @@
-"""The score of an arm in a draw: what is counted in each judged image, for each seed."""
+"""The score of an arm in a draw: what is counted in each evaluation image, for each seed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Judge:
-    """The real images that judge: a split of the pool's data set, none of which was drawn."""
+class EvaluationImages:
+    """The real images on which segmenters are scored: a split of the pool's data set."""
 
     data: PreparedDataset
     split: str
@@ -96,25 +96,25 @@ class ArmScore:
         return ArmScore(self.counts[one], self.seconds[one], self.steps, objects)
 
 
-def score_arm(stages: Stages, arm: Arm, judge: Judge) -> ArmScore:
+def score_arm(stages: Stages, arm: Arm, eval_images: EvaluationImages) -> ArmScore:
     """Train and score the segmenters of an arm; read the scores of those that are done."""
-    found = [_score(stages, arm, number, judge) for number in range(stages.config.seeds)]
+    found = [_score(stages, arm, number, eval_images) for number in range(stages.config.seeds)]
     return ArmScore(
         np.stack([one["counts"] for one in found]),
         np.array([float(one["seconds"]) for one in found]),
         int(found[-1]["steps"]),
-        np.stack([one["objects"] for one in found]) if judge.objects else None,
+        np.stack([one["objects"] for one in found]) if eval_images.objects else None,
     )
 
 
-def _score(stages: Stages, arm: Arm, number: int, judge: Judge) -> dict[str, Any]:
+def _score(stages: Stages, arm: Arm, number: int, eval_images: EvaluationImages) -> dict[str, Any]:
     made = stages.segmenter(arm, number)
-    path = score_path(stages, made, judge)
+    path = score_path(stages, made, eval_images)
     found = _stored(path)
     if found is None:
         segmenter = Segmenter.load(made.make(), stages.config.device)
         steps = segmenter.info.provenance["steps"]
-        found = {**judge.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
+        found = {**eval_images.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **found)
     if arm.name not in TEACHERS.values() and made.root.exists():
@@ -134,13 +134,13 @@ def _stored(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def is_scored(stages: Stages, arm: Arm, judge: Judge) -> bool:
+def is_scored(stages: Stages, arm: Arm, eval_images: EvaluationImages) -> bool:
     """Return whether all segmenters of an arm are trained and scored."""
     numbers = range(stages.config.seeds)
-    found = (score_path(stages, stages.segmenter(arm, number), judge) for number in numbers)
+    found = (score_path(stages, stages.segmenter(arm, number), eval_images) for number in numbers)
     return all(path.exists() for path in found)
 
 
-def score_path(stages: Stages, made: Made, judge: Judge) -> Path:
+def score_path(stages: Stages, made: Made, eval_images: EvaluationImages) -> Path:
     """Return the file of the confusion matrices of a segmenter."""
-    return stages.draw.folder / "scores" / f"{made.root.name}-{judge.key}.npz"
+    return stages.draw.folder / "scores" / f"{made.root.name}-{eval_images.key}.npz"

@@ -78,6 +78,8 @@ _FREE = (
     "device",
     "allow_overlap",
 )
+# Settings whose name in frozen.json and in digests is an older one.
+_KEYS = {"eval_split": "judge_split"}
 
 
 def changes(words: Sequence[str], config: type, flag: str, ours: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +162,9 @@ def edit_settings(config: ExperimentConfig, foreign: bool) -> dict[str, Any]:
     """
     given = changes(config.edit, EditConfig, "--edit", _OF_EDIT)
     if "foreign" in EditConfig(kinds=str(given.get("kinds", ""))).chosen:
-        raise UserError("--edit kinds=foreign: is the arm foreign (--arms foreign); drop the kind")
+        raise UserError(
+            "--edit kinds=foreign: is an arm of its own (--arms foreign); drop the kind"
+        )
     if foreign:
         return {**given, "kinds": "foreign"}
     return {**EDITS, **{name: value for name, value in given.items() if name not in _FOREIGN}}
@@ -191,7 +195,9 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
 
 def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, Any]:
     """Return everything that decides the numbers, as JSON values: no paths, content instead."""
-    values: dict[str, Any] = {k: v for k, v in asdict(config).items() if k not in _FREE}
+    values: dict[str, Any] = {
+        _KEYS.get(k, k): v for k, v in asdict(config).items() if k not in _FREE
+    }
     values["recipe"] = load_recipe(config.recipe, config.set).model_dump(
         mode="json", exclude={"about", "run"}
     )
@@ -203,7 +209,7 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
             values[name] = PreparedDataset.open(values[name]).digest
     if values["teacher"] is not None:
         values["teacher"] = checkpoint_sha256(values["teacher"])
-    values["data"] = data.digest_of([config.split, config.judge_split])
+    values["data"] = data.digest_of([config.split, config.eval_split])
     values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED, **EDITS}.items()}
     values["semsynth"] = __version__
     return {k: _json(v) for k, v in values.items()}

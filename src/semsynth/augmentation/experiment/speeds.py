@@ -15,7 +15,7 @@ from typing import Any, Literal
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import Made
-from semsynth.augmentation.experiment.score import Judge
+from semsynth.augmentation.experiment.score import EvaluationImages
 from semsynth.augmentation.experiment.settings import segment_settings
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.files import write_json
@@ -41,7 +41,7 @@ class Speeds:
         generator: of a generator's step.
         distill: of a step of its last phase.
         image: of a generated image.
-        scored: of an image that judges.
+        scored: of an evaluation image.
     """
 
     segmenter: float
@@ -51,12 +51,12 @@ class Speeds:
     scored: float = 0.0
 
 
-def measured_speeds(stages: Stages, judge: Judge, generates: bool) -> Speeds:
+def measured_speeds(stages: Stages, eval_images: EvaluationImages, generates: bool) -> Speeds:
     """Measure once for these settings, this machine and device; then read what was measured.
 
     Args:
         stages: of any draw.
-        judge: the images that judge.
+        eval_images: those that segmenters are scored on.
         generates: whether generators are trained.
     """
     path = stages.config.output / SPEEDS
@@ -66,12 +66,12 @@ def measured_speeds(stages: Stages, judge: Judge, generates: bool) -> Speeds:
         speeds = Speeds(**found["speeds"])
         if speeds.generator or not generates:
             return speeds
-    logger.info("measures the speed of this machine, which takes a minute or two")
+    logger.info("measuring the speed of this machine, which takes a minute or two")
     folder = stages.config.output / "trial"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         with _without_lines():
-            speeds = _measure(stages, judge, generates, folder)
+            speeds = _measure(stages, eval_images, generates, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     write_json(path, {"key": key, "speeds": asdict(speeds)}, seal=True)
@@ -85,8 +85,10 @@ def _settings(stages: Stages) -> Any:
     return [config.recipe, list(config.set), values, config.device, data.height, data.width]
 
 
-def _measure(stages: Stages, judge: Judge, generates: bool, folder: Path) -> Speeds:
-    few = replace(judge, stems=judge.stems[:_IMAGES])
+def _measure(
+    stages: Stages, eval_images: EvaluationImages, generates: bool, folder: Path
+) -> Speeds:
+    few = replace(eval_images, stems=eval_images.stems[:_IMAGES])
     step = seconds_per_step(stages, "segmenter", folder)
     # The last one that was timed is there.
     segmenter = Segmenter.load(_last(stages, "segmenter", folder).make(), stages.config.device)

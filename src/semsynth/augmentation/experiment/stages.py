@@ -107,11 +107,11 @@ class Stages:
         if self.config.unlabelled is not None:
             data = PreparedDataset.open(self.config.unlabelled)
             stems = data.stems(data.splits()[0])
-            # What judges is no training image, with a mask or without.
-            judged = image_digests(
-                self.data, self.config.judge_split, self.data.stems(self.config.judge_split)
+            # Evaluation images are never training images, with a mask or without.
+            evaluation = image_digests(
+                self.data, self.config.eval_split, self.data.stems(self.config.eval_split)
             )
-            stems = without(data, data.splits()[0], stems, judged)
+            stems = without(data, data.splits()[0], stems, evaluation)
             return self._union("unlabelled", [Part(data, data.splits()[0], stems)])
         if not self.rest():
             raise UserError(

@@ -1,6 +1,6 @@
-"""Gains with intervals: draws and blocks of judged images resampled independently, crossed.
+"""Gains with intervals: draws and blocks of evaluation images resampled independently, crossed.
 
-A gain holds for other draws of n images and for other images that judge. Every draw is judged on
+A gain holds for other draws of n images and for other evaluation images. Every draw is scored on
 the same images, so the scores are a table of draws by blocks with effects of both: resampling its
 cells, or its draws alone, would pretend to know more. Rows and columns are resampled, each on its
 own (the pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1, 386, arXiv 0712.1111),
@@ -32,7 +32,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Resampled:
-    """A number of each draw: as measured, and in each resampled set of judged images.
+    """A number of each draw: as measured, and in each resampled set of evaluation images.
 
     Attributes:
         value: (D,) of D draws.
@@ -202,7 +202,7 @@ def _mean_over(values: Floats, axis: int) -> Floats:
 
 
 def averaged_classes(counts: Counts, least: int) -> tuple[npt.NDArray[np.bool_], Counts]:
-    """Return which classes are averaged, and in how many judged images each one is.
+    """Return which classes are averaged, and in how many evaluation images each one is.
 
     Args:
         counts: (N, C, C + 1) of any arm: the masks are the same for all.

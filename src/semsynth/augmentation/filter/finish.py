@@ -198,13 +198,13 @@ def _warnings(task: Task, chosen: Chosen, result: Json) -> list[str]:
         lines.append(
             f"{len(shown)} of {len(classes)} classes would have kept less than "
             f"{config.keep_at_least:.0%} of their pixels ({abbreviate(shown, _NAMED)}): they keep "
-            "those that the teacher believes most, until it is that share (--keep-at-least)"
+            f"the pixels with the smallest loss, up to that share (--keep-at-least)"
         )
     if result["vanished"]:
         names = abbreviate(result["vanished"], _NAMED)
         lines.append(
-            f"vanished from the filtered set: {names}; raise --keep-at-least or --tolerance, or "
-            "give a teacher that knows them"
+            f"missing from the filtered set: {names}; raise --keep-at-least or --tolerance, or "
+            f"give a teacher that predicts them"
         )
     lost = [
         f"{name} ({x['kept_share']:.0%} left)"
@@ -213,15 +213,15 @@ def _warnings(task: Task, chosen: Chosen, result: Json) -> list[str]:
     ]
     if lost:
         lines.append(f"lost more than half of their pixels: {abbreviate(lost, _NAMED)}")
-    unjudged = [
+    unknown = [
         name
         for name, x in classes.items()
         if config.rule != "none" and x["pixels"] and x["real_pixels"] < MIN_PIXELS
     ]
-    if unjudged:
+    if unknown:
         lines.append(
-            f"{abbreviate(unjudged, _NAMED)}: fewer than {MIN_PIXELS} pixels in the real images of "
-            f"'{config.splits[1]}', so there is no mean loss, and their labels are believed"
+            f"{abbreviate(unknown, _NAMED)}: fewer than {MIN_PIXELS} pixels in the real images of "
+            f"'{config.splits[1]}', so there is no mean loss, and their labels are kept"
         )
     lines += _of_images(task, chosen)
     copies = chosen.copies.entry
@@ -240,7 +240,7 @@ def _of_images(task: Task, chosen: Chosen) -> list[str]:
     held_out = sum(line["split"] == config.val_split for line in read_manifest(task.samples.root))
     if held_out and config.val_split != config.split:
         lines.append(
-            f"{held_out} images have masks of '{config.val_split}': a segmenter that learns them "
-            "must not be scored there"
+            f"{held_out} images have masks of '{config.val_split}': a segmenter that is trained "
+            f"on them must not be scored there"
         )
     return lines

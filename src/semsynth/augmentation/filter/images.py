@@ -124,7 +124,7 @@ def check_copies(
     threshold that is fitted on one half of the held-out real images and tested on the other.
 
     Samples that were made from real images are not looked at: what they kept of these is no copy.
-    Which training images an edit was made of is not told by its sample.
+    A sample does not record which training images it was edited from.
 
     Args:
         samples: the synthetic images.
@@ -197,8 +197,8 @@ def _held_out(real: PreparedDataset, train: str, val: str) -> list[str]:
     if val != train and val in real.splits() and real.has_images(val):
         return real.stems(val)
     logger.warning(
-        f"{real.root}: no held-out images (--val-split {val}): copies are found only where they "
-        "are the same image, or have the mask of a training image"
+        f"{real.root}: no held-out images (--val-split {val}): only identical images and images "
+        f"of training masks are found as copies"
     )
     return []
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-# A mean of fewer real pixels says nothing: the class's labels are not judged.
+# A mean of fewer real pixels says nothing: the class's labels are not checked.
 MIN_PIXELS = 20
 # Upper ends of the bins in which losses are counted: 0.5% apart.
 _EDGES = np.append(np.geomspace(1e-6, 1e3, 4000), np.inf)

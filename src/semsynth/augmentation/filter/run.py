@@ -26,7 +26,7 @@ def filter_samples(config: FilterConfig) -> Json:
     """Run `semsynth filter`; go on where an earlier call with the same content stopped.
 
     Several processes may share the work (``core.distributed.shards``): each measures its part of
-    the images, and the one that finds all parts measured writes the set.
+    the images, and the process that finds all parts finished writes the set.
 
     Returns:
         The content of filter.json with ``output``, the folder. While parts of other processes are
@@ -47,7 +47,7 @@ def filter_samples(config: FilterConfig) -> Json:
     left = task.measurements.measure(task.items, this_shard(config.shard))
     if left:
         logger.info(
-            f"{config.output}: this part is measured; the last part to finish writes the set "
+            f"{config.output}: this part is done; the process that finishes last writes the set "
             f"({len(left)} images are left; if their process has died, run it again)"
         )
         return {"finished": False, "output": str(config.output), "left": len(left)}
@@ -72,7 +72,9 @@ def _stored(task: Task) -> Json | None:
         filtered = PreparedDataset.open(folder)
         sheet = preview(filtered, task.samples, task.teacher, task.config.border)
         write_bytes(folder / PREVIEW, sheet)
-    check_result(folder, [RESULT], "remove it and run the command again, which measures all anew")
+    check_result(
+        folder, [RESULT], "remove it and run the command again, which measures everything again"
+    )
     return {"output": str(folder), **read_json(folder / RESULT)}
 
 

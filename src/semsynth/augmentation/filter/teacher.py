@@ -12,7 +12,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.evaluation.judges import Network, open_network
+from semsynth.evaluation.evaluators import Network, open_network
 from semsynth.segmentation.seen import image_digests
 
 Array = npt.NDArray[Any]
@@ -64,7 +64,7 @@ def check_teacher(teacher: Teacher, samples: PreparedDataset, known: set[bytes])
 
     Args:
         teacher: the segmenter.
-        samples: what it is to judge.
+        samples: what it checks.
         known: digests of the real images: a sample that equals one is a copy, which is found later.
 
     Raises:

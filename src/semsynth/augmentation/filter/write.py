@@ -151,10 +151,10 @@ def class_table(
         entry["ignored_share"] = round((entry["border"] + entry["ignored"]) / pixels, 6)
         plain = float(found.plain_share[i])
         entry["kept_share_without_quota"] = None if np.isnan(plain) else round(plain, 6)
-        judged = bool(np.isfinite(found.loss[i])) and mean[i] > 0
+        checked = bool(np.isfinite(found.loss[i])) and mean[i] > 0
         entry["mean_loss"] = round(float(mean[i]), 6) if real_pixels[i] else None
         entry["real_pixels"] = int(real_pixels[i])
-        entry["tolerance"] = round(float(found.loss[i] / mean[i]), 4) if judged else None
+        entry["tolerance"] = round(float(found.loss[i] / mean[i]), 4) if checked else None
         entry["border_ignored"] = bool(found.border[i])
         table[name] = entry
     return table

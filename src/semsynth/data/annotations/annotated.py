@@ -21,8 +21,8 @@ from semsynth.core.logging import logger
 from semsynth.core.paths import path_name
 from semsynth.data.annotations.categories import Classes
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.facts import ImageFacts
-from semsynth.data.image_files.images import read_facts
+from semsynth.data.image_files.images import read_metadata
+from semsynth.data.image_files.metadata import ImageMetadata
 from semsynth.data.raw.files import EXTENSIONS, DrawnMask, Pair, PairSource
 from semsynth.data.raw.names import split_of, words_of
 from semsynth.data.raw.source import Layout, Record
@@ -154,7 +154,7 @@ def size_of(tree: FileTree, image: str, stated: tuple[Any, Any], where: str) -> 
         UserError: stated, and not two positive numbers.
     """
     if stated[0] is None or stated[1] is None:
-        return facts_of(tree, image).size("apply")
+        return metadata_of(tree, image).size("apply")
     for value in stated:
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
             raise UserError(f"{where}: has height and width {stated!r}, not whole numbers")
@@ -163,10 +163,10 @@ def size_of(tree: FileTree, image: str, stated: tuple[Any, Any], where: str) -> 
     return int(stated[0]), int(stated[1])
 
 
-def facts_of(tree: FileTree, image: str) -> ImageFacts:
+def metadata_of(tree: FileTree, image: str) -> ImageMetadata:
     """Describe an image of the tree from its header."""
     path = tree.path(image)
-    return read_facts(path, str(path))
+    return read_metadata(path, str(path))
 
 
 def require_memory(path: Path, factor: float = JSON_MEMORY) -> None:

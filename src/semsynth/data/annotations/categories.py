@@ -49,7 +49,7 @@ class Classes:
     where: str = ""
 
     def of(self, key: int | str, where: str) -> int:
-        """Return the label of a category by its id or name; UserError if there is none."""
+        """Return the label of a category by its id or name; UserError if it does not exist."""
         if isinstance(key, int | str) and key in self.ids:
             return self.ids[key]
         kind = "category" if isinstance(key, int) else "label"

@@ -1,4 +1,4 @@
-"""Which tool a JSON file of annotations is from: told by the keys it has, without parsing it."""
+"""Which tool a JSON file of annotations is from: recognised by its keys, without parsing it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOOKED_AT = 3
 
 
 def json_form(path: Path) -> Form | None:
-    """Return the form of a JSON file; None: it is none of those known here."""
+    """Return the form of a JSON file; None: an unknown one."""
     try:
         stat = path.stat()
     except OSError:

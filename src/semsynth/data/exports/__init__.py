@@ -175,8 +175,8 @@ def check_publishable(collection: Collection, to: FormatName) -> None:
     for part in collection.parts:
         if hub_licence(part.data.info.licence)[0] == "unknown":
             raise UserError(
-                f"{part.data.root}: its licence is unknown, so it is not published; find it out, "
-                "and prepare the data with --licence"
+                f"{part.data.root}: its licence is unknown, so it is not published; prepare the "
+                f"data with --licence"
             )
 
 

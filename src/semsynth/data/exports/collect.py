@@ -57,7 +57,7 @@ def collect(folders: Sequence[Path], flat: bool, synthetic_split: str | None) ->
                 f"{part.data.root}: {without} masks without an image are left out"
             )
     if not items:
-        raise UserError(f"{first.root}: has masks alone, no images; nothing can be exported")
+        raise UserError(f"{first.root}: has only masks and no images; nothing can be exported")
     order = {split: rank for rank, split in enumerate(SPLITS)}
     collection.items = sorted(items, key=lambda item: order.get(item.split, len(order)))
     _note_leaks(collection)
@@ -87,7 +87,7 @@ def _check_held_out(parts: Sequence[Part], synthetic_split: str | None) -> None:
         if part.origin == "synthetic" and both:
             raise UserError(
                 f"{part.data.root}: has synthetic images of '{both[0]}', which would be scored "
-                "together with the real ones; generate with --split train, or say "
+                "together with the real ones; generate with --split train, or give "
                 "--synthetic-split train (they are trained on, and so are the held-out masks) or "
                 "--synthetic-split keep"
             )
@@ -115,7 +115,7 @@ def _note_leaks(collection: Collection) -> None:
     if leaks:
         collection.notes.append(
             f"{leaks} synthetic images of train have masks of held-out images: a segmenter that "
-            "was trained on them scores too well there"
+            f"is trained on them scores too high there"
         )
 
 

@@ -42,8 +42,8 @@ def origin_text(collection: Collection) -> str:
     for part in collection.parts:
         info, count = part.data.info, Counter(item.part is part for item in collection.items)[True]
         # The source of samples names the checkpoint already.
-        facts = {key: value for key, value in part.common.items() if str(value) not in info.source}
-        how = ", ".join(f"{key} {value}" for key, value in facts.items())
+        known = {key: value for key, value in part.common.items() if str(value) not in info.source}
+        how = ", ".join(f"{key} {value}" for key, value in known.items())
         source = f"{info.source} ({how})" if how else info.source
         rows.append((info.name, part.origin, count, info.licence, source))
     return (

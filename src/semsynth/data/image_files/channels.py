@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import unreadable
-from semsynth.data.image_files.facts import ImageFacts
+from semsynth.data.image_files.metadata import ImageMetadata
 from semsynth.data.labels import Array
 
 MOST_CHANNELS = 8
@@ -188,14 +188,14 @@ def decode_image(data: bytes, form: PixelForm, where: str) -> Array:
     return pixels
 
 
-def tiff_facts(source: Path | bytes, where: str) -> ImageFacts | None:
+def tiff_metadata(source: Path | bytes, where: str) -> ImageMetadata | None:
     """Describe a TIFF that Pillow cannot open; None if it has no channels."""
     stored = tiff_channels(source, where)
     if stored is None:
         return None
     kind = np.dtype(stored.dtype)
     mode = f"{stored.channels} channels"
-    return ImageFacts(where, mode, stored.size, 8 * kind.itemsize, kind.kind == "f")
+    return ImageMetadata(where, mode, stored.size, 8 * kind.itemsize, kind.kind == "f")
 
 
 def _squeezed(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:

@@ -17,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes
-from semsynth.data.image_files.channels import is_tiff, tiff_facts
-from semsynth.data.image_files.facts import Exif, ImageFacts, describe, oriented
+from semsynth.data.image_files.channels import is_tiff, tiff_metadata
+from semsynth.data.image_files.metadata import Exif, ImageMetadata, describe, oriented
 from semsynth.data.labels import Array
 
 Window = tuple[float, float]
@@ -30,21 +30,21 @@ _SAFE_PIXELS = Image.MAX_IMAGE_PIXELS
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
-def read_facts(source: Path | bytes, where: str) -> ImageFacts:
+def read_metadata(source: Path | bytes, where: str) -> ImageMetadata:
     """Describe an image file from its header; UserError if it is not an image."""
     try:
         with opened_image(source, where) as image:
             return describe(image, where, source)
     except UserError:
         # Pillow knows TIFFs of few combinations of channels.
-        if is_tiff(source) and (found := tiff_facts(source, where)) is not None:
+        if is_tiff(source) and (found := tiff_metadata(source, where)) is not None:
             return found
         raise
 
 
 def read_size(path: Path, exif: Exif = "apply") -> tuple[int, int]:
     """Return height and width, EXIF rotation applied (or not), from the header alone."""
-    return read_facts(path, str(path)).size(exif)
+    return read_metadata(path, str(path)).size(exif)
 
 
 def read_rgb(
@@ -66,62 +66,62 @@ def read_rgb(
             16 bits show little but black.
     """
     with opened_image(source, where) as opened:
-        facts = describe(opened, where, source)
-        if facts.is_deep:
-            deep = _deep_pixels(opened, facts, source, exif)
-            low, high = check_window(facts, deep, window)
+        metadata = describe(opened, where, source)
+        if metadata.is_deep:
+            deep = _deep_pixels(opened, metadata, source, exif)
+            low, high = check_window(metadata, deep, window)
             scaled = scale_window(deep, low, high)
             return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=-1)
-        return np.array(oriented(opened, facts, exif).convert("RGB"))
+        return np.array(oriented(opened, metadata, exif).convert("RGB"))
 
 
-def read_whole_facts(data: bytes, where: str) -> ImageFacts:
+def read_whole_metadata(data: bytes, where: str) -> ImageMetadata:
     """Describe an image file that ``read_rgb`` can read, in less time than reading it takes.
 
-    Of a JPEG every coefficient is read, but only an eighth of its size is made of them.
+    Of a JPEG every coefficient is read, but it is decoded at an eighth of its size.
 
     Raises:
         UserError: as ``read_rgb``.
     """
     with opened_image(data, where) as opened:
-        facts = describe(opened, where, data)
-        if facts.is_deep:
+        metadata = describe(opened, where, data)
+        if metadata.is_deep:
             read_rgb(data, where)
         else:
             opened.draft("RGB", (1, 1))
             opened.load()
-        return facts
+        return metadata
 
 
-def read_deep(source: Path | bytes, where: str) -> tuple[ImageFacts, Array]:
-    """Read an image of more than 8 bits: its facts, and all bits of its pixels as shown."""
+def read_deep(source: Path | bytes, where: str) -> tuple[ImageMetadata, Array]:
+    """Read an image of more than 8 bits: its metadata, and all bits of its pixels as shown."""
     with opened_image(source, where) as opened:
-        facts = describe(opened, where, source)
-        return facts, _deep_pixels(opened, facts, source, "apply")
+        metadata = describe(opened, where, source)
+        return metadata, _deep_pixels(opened, metadata, source, "apply")
 
 
 def read_stored(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
     """Read all channels and bits of an image that Pillow knows: (H, W, C); a palette as RGB."""
     with opened_image(source, where) as opened:
-        facts = describe(opened, where, source)
-        if facts.is_deep and not facts.has_alpha:
-            pixels = _deep_pixels(opened, facts, source, exif)
+        metadata = describe(opened, where, source)
+        if metadata.is_deep and not metadata.has_alpha:
+            pixels = _deep_pixels(opened, metadata, source, exif)
         else:
-            image = oriented(opened, facts, exif)
-            pixels = np.asarray(image.convert("RGB") if facts.layout == "palette" else image)
+            image = oriented(opened, metadata, exif)
+            pixels = np.asarray(image.convert("RGB") if metadata.layout == "palette" else image)
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def image_notes(facts: ImageFacts) -> tuple[str, ...]:
+def image_notes(metadata: ImageMetadata) -> tuple[str, ...]:
     """Return what reading an image as RGB passes over, in words; most images have nothing."""
     found = []
-    if facts.frames > 1:
+    if metadata.frames > 1:
         found.append("image of several frames: the first is read")
-    if facts.has_alpha or facts.transparent:
+    if metadata.has_alpha or metadata.transparent:
         found.append("image with transparency: it is dropped, the colours below are kept")
-    if facts.profile:
+    if metadata.profile:
         found.append("image with a colour profile (ICC) other than sRGB: it is not applied")
     return tuple(found)
 
@@ -139,42 +139,44 @@ def scale_window(pixels: Array, low: float, high: float) -> npt.NDArray[np.uint8
     return np.clip(steps, 0, 255).astype(np.uint8)
 
 
-def check_window(facts: ImageFacts, pixels: Array, window: Window | None) -> Window:
+def check_window(metadata: ImageMetadata, pixels: Array, window: Window | None) -> Window:
     """Return the window of an image of more than 8 bits.
 
     Raises:
         UserError: none is given, and its values are not those of all 16 bits; or it has values that
             are not numbers.
     """
-    if facts.floating and not np.isfinite(pixels).all():
-        raise UserError(f"{facts.where}: has pixels that are not finite numbers (NaN, infinity)")
+    if metadata.floating and not np.isfinite(pixels).all():
+        raise UserError(f"{metadata.where}: has pixels that are not finite numbers (NaN, infinity)")
     if window is not None:
         return window
     low, high = pixels.min(), pixels.max()
-    if not facts.floating and low >= 0 and 32768 <= high <= 65535:
+    if not metadata.floating and low >= 0 and 32768 <= high <= 65535:
         return FULL_WINDOW
-    kind = "floating-point pixels" if facts.floating else f"{facts.depth} bits a channel"
+    kind = "floating-point pixels" if metadata.floating else f"{metadata.depth} bits a channel"
     raise UserError(
-        f"{facts.where}: has {kind} with values from {low} to {high}; say which become black and "
-        f"white, such as --window {low} {high} (for all images alike)"
+        f"{metadata.where}: has {kind} with values from {low} to {high}; choose which become "
+        f"black and white, such as --window {low} {high} (for all images alike)"
     )
 
 
 def _deep_pixels(
-    image: Image.Image, facts: ImageFacts, source: Path | bytes | None, exif: Exif
+    image: Image.Image, metadata: ImageMetadata, source: Path | bytes | None, exif: Exif
 ) -> Array:
     """Return all bits of an image, (H, W) or (H, W, 3); Pillow keeps 8 of several channels."""
-    if facts.layout == "grey" and not facts.has_alpha:
-        return np.asarray(oriented(image, facts, exif))
+    if metadata.layout == "grey" and not metadata.has_alpha:
+        return np.asarray(oriented(image, metadata, exif))
     data = source if isinstance(source, bytes) else read_bytes(source or image.filename)  # type: ignore[attr-defined]
     image.load()  # a file that is cut short is refused
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None:
-        raise UserError(f"{facts.where}: cannot be read with {facts.depth} bits; save it with 8")
+        raise UserError(
+            f"{metadata.where}: cannot be read with {metadata.depth} bits; save it with 8"
+        )
     if found.ndim == 3 and found.shape[2] < 3:
         found = found[..., 0]
     pixels = found[..., 2::-1] if found.ndim == 3 else found
-    return turned(pixels, facts.orientation) if exif == "apply" else pixels
+    return turned(pixels, metadata.orientation) if exif == "apply" else pixels
 
 
 def turned(pixels: Array, orientation: int) -> Array:

@@ -19,20 +19,20 @@ from semsynth.data.image_files.channels import (
     read_tiff,
     tiff_channels,
 )
-from semsynth.data.image_files.facts import Exif, ImageFacts
 from semsynth.data.image_files.images import Window, read_stored, scale_window, turned
+from semsynth.data.image_files.metadata import Exif, ImageMetadata
 from semsynth.data.labels import Array
 
 # Channels of Pillow's modes, where all are kept; others have one.
 _CHANNELS = {"LA": 2, "P": 3, "PA": 3, "RGB": 3, "YCbCr": 3, "LAB": 3, "RGBA": 4, "CMYK": 4}
 
 
-def kept_channels(source: Path | bytes, facts: ImageFacts, rule: ChannelRule) -> int | None:
+def kept_channels(source: Path | bytes, metadata: ImageMetadata, rule: ChannelRule) -> int | None:
     """Return how many channels of an image are kept as they are; None: it becomes RGB.
 
     Args:
         source: its file, or the bytes of that.
-        facts: of its header.
+        metadata: of its header.
         rule: "auto" keeps what is no image to Pillow, and pages that are called channels.
 
     Raises:
@@ -42,24 +42,26 @@ def kept_channels(source: Path | bytes, facts: ImageFacts, rule: ChannelRule) ->
         return None
     stored = None
     if is_tiff(source):
-        with suppress(UserError) if facts.layout != "other" else nullcontext():  # Pillow reads it
-            stored = tiff_channels(source, facts.where)
+        with (
+            suppress(UserError) if metadata.layout != "other" else nullcontext()
+        ):  # Pillow reads it
+            stored = tiff_channels(source, metadata.where)
     if stored is not None and (rule == "all" or (stored.stated and not stored.readable)):
         if stored.channels > MOST_CHANNELS:
             raise UserError(
-                f"{facts.where}: has {stored.channels} channels; images may have 1 to "
+                f"{metadata.where}: has {stored.channels} channels; images may have 1 to "
                 f"{MOST_CHANNELS}: save those that matter"
             )
         return stored.channels
-    return None if rule == "auto" else _CHANNELS.get(facts.mode, 1)
+    return None if rule == "auto" else _CHANNELS.get(metadata.mode, 1)
 
 
-def stored_pixels(source: Path | bytes, facts: ImageFacts, exif: Exif) -> Array:
+def stored_pixels(source: Path | bytes, metadata: ImageMetadata, exif: Exif) -> Array:
     """Read all channels and bits of an image, turned or not: (H, W, C); a palette as RGB."""
-    if is_tiff(source) and facts.layout != "palette" and not facts.lossy:
-        pixels = read_tiff(source, facts.where)
-        return turned(pixels, facts.orientation) if exif == "apply" else pixels
-    return read_stored(source, facts.where, exif)
+    if is_tiff(source) and metadata.layout != "palette" and not metadata.lossy:
+        pixels = read_tiff(source, metadata.where)
+        return turned(pixels, metadata.orientation) if exif == "apply" else pixels
+    return read_stored(source, metadata.where, exif)
 
 
 def kept_form(
@@ -93,7 +95,7 @@ def _largest(pixels: Array, where: str) -> int:
     if pixels.dtype.kind not in "ui" or low < 0 or high > 65535:
         raise UserError(
             f"{where}: has {pixels.dtype} values from {low:g} to {high:g}; what is kept is 0 to "
-            f"65535: say which become 0 and 255, such as --window {low:g} {high:g} (for all "
+            f"65535: choose which become 0 and 255, such as --window {low:g} {high:g} (for all "
             "images alike), or save it as uint16"
         )
     return max(int(high), 256)

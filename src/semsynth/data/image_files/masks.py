@@ -1,7 +1,7 @@
 """Reading masks of any kind: ids or colours, decided once for all of them.
 
 ``decide_masks`` decides for the masks of a data set or a call whether they hold ids or the colours
-of the labels; ``mask_ids`` gives the ids of one, unless a fact contradicts that.
+of the labels; ``mask_ids`` gives the ids of one, unless its metadata contradicts that.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from PIL import Image
 
 from semsynth.core.errors import UserError
 from semsynth.core.packed import Picked
-from semsynth.data.image_files.facts import Exif, ImageFacts, describe, oriented, refuse_as_mask
 from semsynth.data.image_files.images import opened_image, readable
+from semsynth.data.image_files.metadata import Exif, ImageMetadata, describe, oriented
 from semsynth.data.labels import BLACK, Array, LabelSet
 
 MasksAs = Literal["ids", "colors", "auto"]
+_OrReason = tuple[Array | None, str]  # values, or None and the reason
 
 
 @dataclass(frozen=True)
@@ -47,39 +48,39 @@ class RawMask:
     """A mask before it is interpreted.
 
     Attributes:
-        facts: its description.
+        metadata: its description.
         pixels: gives the values as stored, (H, W) or (H, W, channels).
     """
 
-    facts: ImageFacts
+    metadata: ImageMetadata
     pixels: Callable[[], Array]
 
 
 def open_mask(source: Path | bytes, where: str, exif: Exif = "apply") -> RawMask:
     """Read a mask file, as a whole."""
     with opened_image(source, where) as image:
-        facts = describe(image, where, source)
-        pixels = np.array(oriented(image, facts, exif))
-    return RawMask(facts, lambda: pixels)
+        meta = describe(image, where, source)
+        pixels = np.array(oriented(image, meta, exif))
+    return RawMask(meta, lambda: pixels)
 
 
-def unread_mask(path: Path, facts: ImageFacts) -> RawMask:
+def unread_mask(path: Path, meta: ImageMetadata) -> RawMask:
     """Return a mask file that is described, whose pixels are read when they are asked for."""
-    return RawMask(facts, lambda: open_mask(path, facts.where).pixels())
+    return RawMask(meta, lambda: open_mask(path, meta.where).pixels())
 
 
 def raw_mask(image: Image.Image | Array, where: str = "mask") -> RawMask:
     """Describe a mask in memory: a Pillow image, or an array (H, W) or (H, W, channels)."""
     with readable(where):
-        facts = describe(image, where)
+        meta = describe(image, where)
 
     def pixels() -> Array:
         if not isinstance(image, Image.Image):
             return image
         with readable(where):
-            return np.array(oriented(image, facts, "apply"))
+            return np.array(oriented(image, meta, "apply"))
 
-    return RawMask(facts, pixels)
+    return RawMask(meta, pixels)
 
 
 def read_ids(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
@@ -95,12 +96,12 @@ def read_ids(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
 
 def stored_numbers(mask: RawMask) -> Array:
     """Return the numbers (H, W) of a map that has no labels: ids of a file, instances."""
-    refuse_as_mask(mask.facts)
+    mask.metadata.refuse_as_mask()
     pixels = mask.pixels()
-    _refuse_transparent(mask.facts, pixels)
-    numbers, _ = _numbers(mask.facts, pixels)
+    _refuse_transparent(mask.metadata, pixels)
+    numbers, _ = _numbers(mask.metadata, pixels)
     if numbers is None:
-        raise UserError(f"{mask.facts.where}: is coloured; it must be one channel of numbers")
+        raise UserError(f"{mask.metadata.where}: is coloured; it must be one channel of numbers")
     return numbers
 
 
@@ -151,7 +152,7 @@ def decide_masks(
         return MaskDecision(masks_as, because, stated=True, colors_given=colors_given)
 
     def of(layout: str) -> Sequence[RawMask]:
-        return Picked(masks, lambda mask: mask.facts.layout == layout and not mask.facts.lossy)
+        return Picked(masks, lambda m: m.metadata.layout == layout and not m.metadata.lossy)
 
     groups = {layout: of(layout) for layout in ("rgb", "palette", "grey")}
     found = _decide_values(groups["rgb"], labels) or _decide_palettes(groups["palette"], labels)
@@ -178,24 +179,24 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
         UserError: lossy, several frames, transparent pixels, another mode; ids or colours of no
             label; or two readings that differ, without a word on which is meant.
     """
-    facts = mask.facts
-    refuse_as_mask(facts)
+    meta = mask.metadata
+    meta.refuse_as_mask()
     pixels = mask.pixels()
-    _refuse_transparent(facts, pixels)
-    numbers, note = _numbers(facts, pixels)
-    ids, ids_error = _fitting_ids(facts, numbers, labels)
+    _refuse_transparent(meta, pixels)
+    numbers, note = _numbers(meta, pixels)
+    ids, ids_error = _fitting_ids(meta, numbers, labels)
     if decision.reading == "ids" and ids is not None:
-        wrong = _contradiction(facts, pixels, labels)
+        wrong = _contradiction(meta, pixels, labels)
         if not wrong:
-            return ids, note or _transparent_note(facts, pixels)
+            return ids, note or _transparent_note(meta, pixels)
         if decision.stated:
             return ids, "palette with other colours than the labels': its indices are read"
         ids_error = f"{wrong}; --masks-as ids if the indices are the ids"
-    colors, colors_error = _fitting_colors(facts, pixels, labels)
+    colors, colors_error = _fitting_colors(meta, pixels, labels)
     if decision.reading == "ids":
-        surely = numbers is None or facts.layout == "palette"
+        surely = numbers is None or meta.layout == "palette"
         if colors is not None and surely and not decision.stated:
-            return colors, f"{_KINDS[facts.layout]} in colours of the labels: read by them"
+            return colors, f"{_KINDS[meta.layout]} in colours of the labels: read by them"
         if numbers is None and not decision.stated:
             raise UserError(colors_error)
         way = "auto reads it by its colours" if surely else "colors if those of all masks are"
@@ -203,43 +204,43 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
         hint = f"; its values are colours of labels: --masks-as {way}" if known else ""
         raise UserError(ids_error + hint)
     if colors is not None:
-        doubtful = numbers is not None and (facts.layout == "grey" or not decision.evident)
-        if doubtful and not decision.stated and ids is not None and facts.layout != "palette":
-            _refuse_doubt(facts, ids, colors, labels)
+        doubtful = numbers is not None and (meta.layout == "grey" or not decision.evident)
+        if doubtful and not decision.stated and ids is not None and meta.layout != "palette":
+            _refuse_doubt(meta, ids, colors, labels)
         return colors, ""
-    free = not decision.stated and (facts.layout == "palette" or not decision.evident)
-    if ids is not None and (facts.layout == "grey" or free):
-        wrong = _contradiction(facts, pixels, labels)
+    free = not decision.stated and (meta.layout == "palette" or not decision.evident)
+    if ids is not None and (meta.layout == "grey" or free):
+        wrong = _contradiction(meta, pixels, labels)
         if wrong:
-            raise UserError(f"{wrong}, but {colors_error.removeprefix(f'{facts.where}: ')}")
-        return ids, note or f"{_KINDS[facts.layout]} among coloured ones: read as ids"
+            raise UserError(f"{wrong}, but {colors_error.removeprefix(f'{meta.where}: ')}")
+        return ids, note or f"{_KINDS[meta.layout]} among coloured ones: read as ids"
     if ids is not None and decision.stated:
         colors_error += "; its values are ids: --masks-as ids if those of all masks are"
-    neither = ids is None and numbers is not None and facts.layout == "rgb"
+    neither = ids is None and numbers is not None and meta.layout == "rgb"
     raise UserError(ids_error if neither and not decision.evident else colors_error)
 
 
 _KINDS = {"grey": "grey mask", "palette": "palette mask", "rgb": "mask of three channels"}
 
 
-def _refuse_transparent(facts: ImageFacts, pixels: Array) -> None:
-    if facts.has_alpha:
+def _refuse_transparent(meta: ImageMetadata, pixels: Array) -> None:
+    if meta.has_alpha:
         count = int((pixels[..., -1] != 255).sum())
-    elif facts.transparent and facts.layout == "rgb":
-        count = int((pixels == np.array(facts.transparent[0])).all(-1).sum())
+    elif meta.transparent and meta.layout == "rgb":
+        count = int((pixels == np.array(meta.transparent[0])).all(-1).sum())
     else:
         return  # an index or a grey value is an id, whatever a viewer shows
     if count:
         raise UserError(
-            f"{facts.where}: {count} pixels are transparent; save it without transparency, each "
+            f"{meta.where}: {count} pixels are transparent; save it without transparency, each "
             "pixel with its label (erased ones too)"
         )
 
 
-def _transparent_note(facts: ImageFacts, pixels: Array) -> str:
-    if not facts.transparent or facts.has_alpha or facts.layout == "rgb":
+def _transparent_note(meta: ImageMetadata, pixels: Array) -> str:
+    if not meta.transparent or meta.has_alpha or meta.layout == "rgb":
         return ""
-    used = bool(np.isin(pixels, facts.transparent).any())
+    used = bool(np.isin(pixels, meta.transparent).any())
     return "mask with a transparent index or value: read as an id" if used else ""
 
 
@@ -247,10 +248,10 @@ def _first_channel(pixels: Array) -> Array:
     return pixels if pixels.ndim == 2 else pixels[..., 0]
 
 
-def _numbers(facts: ImageFacts, pixels: Array) -> tuple[Array | None, str]:
+def _numbers(meta: ImageMetadata, pixels: Array) -> tuple[Array | None, str]:
     """Return the single number (H, W) of each pixel, or None for colours; and a note."""
-    values = pixels[..., :-1] if facts.has_alpha else pixels
-    if facts.layout == "rgb":
+    values = pixels[..., :-1] if meta.has_alpha else pixels
+    if meta.layout == "rgb":
         red, green, blue = (values[..., channel] for channel in range(3))
         if (red == green).all() and (red == blue).all():
             return red, "mask of three equal channels: read as ids"
@@ -259,57 +260,55 @@ def _numbers(facts: ImageFacts, pixels: Array) -> tuple[Array | None, str]:
             return filled[0], "mask of which one channel has values: read as ids"
         return None, ""
     values = _first_channel(values)
-    if facts.layout == "grey" and facts.depth in (2, 4):
+    if meta.layout == "grey" and meta.depth in (2, 4):
         # Pillow spreads grey values of 2 and 4 bits over 0..255; ids come back as stored.
-        values = values // (255 // (2**facts.depth - 1))
+        values = values // (255 // (2**meta.depth - 1))
     return values.astype(np.uint8) if values.dtype == bool else values, ""
 
 
-def _fitting_ids(
-    facts: ImageFacts, numbers: Array | None, labels: LabelSet
-) -> tuple[Array | None, str]:
+def _fitting_ids(meta: ImageMetadata, numbers: Array | None, labels: LabelSet) -> _OrReason:
     """Return the ids if all of them are in the labels, else None and why."""
     if numbers is None:
-        return None, f"{facts.where}: is coloured (three channels that differ)"
+        return None, f"{meta.where}: is coloured (three channels that differ)"
     try:
-        labels.check_ids(numbers, facts.where)
+        labels.check_ids(numbers, meta.where)
     except UserError as error:
         return None, str(error)
     return numbers, ""
 
 
-def _fitting_colors(facts: ImageFacts, pixels: Array, labels: LabelSet) -> tuple[Array | None, str]:
+def _fitting_colors(meta: ImageMetadata, pixels: Array, labels: LabelSet) -> _OrReason:
     """Return the ids of the colours if all of them are in the labels, else None and why."""
-    values = pixels[..., :-1] if facts.has_alpha else pixels
-    if facts.layout == "rgb":
-        return _decoded(values, facts, labels)
+    values = pixels[..., :-1] if meta.has_alpha else pixels
+    if meta.layout == "rgb":
+        return _decoded(values, meta, labels)
     indices = _first_channel(values)
-    if facts.layout == "palette":
-        transparent = int(np.isin(indices, facts.transparent).sum())
+    if meta.layout == "palette":
+        transparent = int(np.isin(indices, meta.transparent).sum())
         if transparent:
-            return None, f"{facts.where}: {transparent} pixels are transparent; save it without"
-        table = np.array(facts.palette_colors() or [BLACK], np.uint8)
+            return None, f"{meta.where}: {transparent} pixels are transparent; save it without"
+        table = np.array(meta.palette_colors() or [BLACK], np.uint8)
     else:
-        levels = np.array([0, 255] if facts.depth == 1 else range(256), np.uint8)
+        levels = np.array([0, 255] if meta.depth == 1 else range(256), np.uint8)
         table = np.repeat(levels[:, None], 3, axis=-1)
         indices = indices.astype(np.uint8) if indices.dtype == bool else indices
-    if facts.depth > 8 or int(indices.min()) < 0 or int(indices.max()) >= len(table):
-        return None, f"{facts.where}: value {indices.max()} is not a colour of 8 bits"
+    if meta.depth > 8 or int(indices.min()) < 0 or int(indices.max()) >= len(table):
+        return None, f"{meta.where}: value {indices.max()} is not a colour of 8 bits"
     # Few colours, many pixels: each colour is looked up once.
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=len(table)))
-    ids, _ = _decoded(table[used][None], facts, labels)
+    ids, _ = _decoded(table[used][None], meta, labels)
     if ids is None:
-        return _decoded(table[indices], facts, labels)  # which says how many pixels are wrong
+        return _decoded(table[indices], meta, labels)  # which says how many pixels are wrong
     found = np.zeros(len(table), labels.mask_dtype)
     found[used] = ids[0]
     return found[indices], ""
 
 
-def _decoded(colors: Array, facts: ImageFacts, labels: LabelSet) -> tuple[Array | None, str]:
+def _decoded(colors: Array, meta: ImageMetadata, labels: LabelSet) -> _OrReason:
     if colors.dtype != np.uint8 and colors.min() >= 0 and colors.max() <= 255:
         colors = colors.astype(np.uint8)
     try:
-        return labels.decode_colors(colors, facts.where), ""
+        return labels.decode_colors(colors, meta.where), ""
     except UserError as error:
         return None, str(error)
 
@@ -317,17 +316,18 @@ def _decoded(colors: Array, facts: ImageFacts, labels: LabelSet) -> tuple[Array 
 def _decide_values(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision | None:
     """Decide by the first mask that fits one reading only."""
     for mask in masks:
-        refuse_as_mask(mask.facts)
+        meta = mask.metadata
+        meta.refuse_as_mask()
         pixels = mask.pixels()
-        numbers, _ = _numbers(mask.facts, pixels)
+        numbers, _ = _numbers(meta, pixels)
         if numbers is None:
-            return MaskDecision("colors", f"{mask.facts.where} is coloured")
-        ids, _ = _fitting_ids(mask.facts, numbers, labels)
-        colors, _ = _fitting_colors(mask.facts, pixels, labels)
+            return MaskDecision("colors", f"{meta.where} is coloured")
+        ids, _ = _fitting_ids(meta, numbers, labels)
+        colors, _ = _fitting_colors(meta, pixels, labels)
         if ids is not None and colors is None:
-            return MaskDecision("ids", f"the values of {mask.facts.where} are ids")
+            return MaskDecision("ids", f"the values of {meta.where} are ids")
         if colors is not None and ids is None:
-            return MaskDecision("colors", f"{mask.facts.where} has colours of labels, and no ids")
+            return MaskDecision("colors", f"{meta.where} has colours of labels, and no ids")
         if ids is None:
             return None  # fits neither: reading it says why
     return None
@@ -335,27 +335,27 @@ def _decide_values(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision |
 
 def _decide_palettes(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision | None:
     """Decide by the first palette that contradicts the labels; the others are as their indices."""
-    differing = len({mask.facts.palette[: 3 * labels.max_id + 3] for mask in masks}) > 1
+    differing = len({mask.metadata.palette[: 3 * labels.max_id + 3] for mask in masks}) > 1
     seen: dict[int, tuple[tuple[int, int, int], str]] = {}
     conflict = ""
     for mask in masks:
-        facts = mask.facts
-        if not differing and not _other_labels(facts, labels):
+        meta = mask.metadata
+        if not differing and not _other_labels(meta, labels):
             continue
         pixels = mask.pixels()
-        if wrong := _contradiction(facts, pixels, labels):
-            if _fitting_colors(facts, pixels, labels)[0] is None:
+        if wrong := _contradiction(meta, pixels, labels):
+            if _fitting_colors(meta, pixels, labels)[0] is None:
                 raise UserError(
                     f"{wrong}, but other colours of it belong to no label; give each label its "
                     "color, or --masks-as ids if the indices are the ids"
                 )
             return MaskDecision("colors", wrong)
-        palette = facts.palette_colors()
+        palette = meta.palette_colors()
         for index in np.unique(_first_channel(pixels)).tolist():
             color = palette[index] if index < len(palette) else BLACK
-            before, name = seen.setdefault(index, (color, facts.where))
+            before, name = seen.setdefault(index, (color, meta.where))
             if before != color and not conflict:
-                conflict = f"{facts.where}: index {index} is {color}, in {name} it is {before}"
+                conflict = f"{meta.where}: index {index} is {color}, in {name} it is {before}"
     if conflict:
         raise UserError(
             f"{conflict}: the palettes differ, so the indices may not be ids; --masks-as ids if "
@@ -364,37 +364,37 @@ def _decide_palettes(masks: Sequence[RawMask], labels: LabelSet) -> MaskDecision
     return None
 
 
-def _other_labels(facts: ImageFacts, labels: LabelSet) -> dict[int, int]:
+def _other_labels(meta: ImageMetadata, labels: LabelSet) -> dict[int, int]:
     """Return the indices whose colour is that of the label of another id, with that id.
 
     Black does not count: it is the usual colour of whatever is first, or of nothing.
     """
-    if facts.layout != "palette":
+    if meta.layout != "palette":
         return {}
     owner = {label.color: label.id for label in labels.labels if label.color != BLACK}
-    colors = enumerate(facts.palette_colors())
+    colors = enumerate(meta.palette_colors())
     return {i: owner[color] for i, color in colors if owner.get(color, i) != i}
 
 
-def _contradiction(facts: ImageFacts, pixels: Array, labels: LabelSet) -> str:
+def _contradiction(meta: ImageMetadata, pixels: Array, labels: LabelSet) -> str:
     """Name an index that is used although its colour is another label's; "" if there is none."""
-    others = _other_labels(facts, labels)
+    others = _other_labels(meta, labels)
     if not others:
         return ""
     for index in np.unique(_first_channel(pixels)).tolist():
         if index in others:
             name = labels.by_id[others[index]].name
-            return f"{facts.where}: its palette gives index {index} the colour of '{name}'"
+            return f"{meta.where}: its palette gives index {index} the colour of '{name}'"
     return ""
 
 
-def _refuse_doubt(facts: ImageFacts, ids: Array, colors: Array, labels: LabelSet) -> None:
+def _refuse_doubt(meta: ImageMetadata, ids: Array, colors: Array, labels: LabelSet) -> None:
     differing = ids != colors
     if not differing.any():
         return
     first = labels.by_id[int(ids[differing][0])].name
     second = labels.by_id[int(colors[differing][0])].name
     raise UserError(
-        f"{facts.where}: its values are ids and colours of labels: '{first}' as an id is "
-        f"'{second}' as a colour; say which with --masks-as ids or --masks-as colors"
+        f"{meta.where}: its values are ids and colours of labels: '{first}' as an id is "
+        f"'{second}' as a colour; choose one with --masks-as ids or --masks-as colors"
     )

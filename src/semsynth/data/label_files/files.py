@@ -201,8 +201,8 @@ def find_label_file(folder: Path, *more: Path) -> Path | None:
             chosen = path, stated
         elif wrong := _contradiction(chosen[1], stated):
             raise UserError(
-                f"{chosen[0]} and {path} contradict each other: {wrong}; say which with "
-                f"--labels {chosen[0]} or --labels {path}"
+                f"{chosen[0]} and {path} contradict each other: {wrong}; choose one with --labels "
+                f"{chosen[0]} or --labels {path}"
             )
     return None if chosen is None else chosen[0]
 
@@ -369,7 +369,7 @@ def _notes(
 
 
 def _contradiction(first: Stated, second: Stated) -> str:
-    """Name an id or a colour of which two files say different things; "" if there is none."""
+    """Name an id or a colour on which two files contradict each other; "": they agree."""
     by_color = {entry.color: entry.name for entry in first.entries if entry.color}
     by_id = {entry.id: entry.name for entry in first.entries}
     ordered = (first.has_ids and second.has_ids) or not (

@@ -341,7 +341,7 @@ def text_of(value: Any, where: str, place: str) -> str:
 
 
 def color_of(value: Any, where: str, place: str) -> Color:
-    """Return the RGB of a colour, however it is written; UserError if it is none.
+    """Return the RGB of a colour, in any notation; UserError if it is not a colour.
 
     Lists [r, g, b] with or without alpha, ``#rrggbb``, ``rgb(r, g, b)``, ``r,g,b``, names of CSS.
     """

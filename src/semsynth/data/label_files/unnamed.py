@@ -11,7 +11,6 @@ import numpy as np
 import yaml
 
 from semsynth.core.errors import UserError
-from semsynth.data.image_files.facts import refuse_as_mask
 from semsynth.data.image_files.masks import RawMask, stored_numbers
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Color, hex_color
@@ -26,9 +25,11 @@ def values_of(mask: RawMask) -> tuple[Counter[int], Counter[Color]]:
     try:
         numbers = stored_numbers(mask)
     except UserError:
-        refuse_as_mask(mask.facts)
+        mask.metadata.refuse_as_mask()
         pixels = mask.pixels()
-        if mask.facts.layout != "rgb" or (mask.facts.has_alpha and (pixels[..., -1] != 255).any()):
+        if mask.metadata.layout != "rgb" or (
+            mask.metadata.has_alpha and (pixels[..., -1] != 255).any()
+        ):
             raise
         rows, counts = np.unique(pixels[..., :3].reshape(-1, 3), axis=0, return_counts=True)
         colors = Counter(

@@ -233,11 +233,11 @@ def _published(
         if 2 * len(missing) > len(lists.split) or not known:
             raise UserError(
                 f"{tree.root}: {len(missing)} of {len(lists.split)} images that {lists.where} "
-                f"lists are not there: {abbreviate(missing, 3)}"
+                f"lists are missing: {abbreviate(missing, 3)}"
             )
         if missing:
             logger.warning(
-                f"{len(missing)} images that {lists.where} lists are not there: "
+                f"{len(missing)} images that {lists.where} lists are missing: "
                 f"{abbreviate(missing, 3)}"
             )
         rest = [name for name, split in listed.items() if not split]

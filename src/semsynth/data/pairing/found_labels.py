@@ -15,7 +15,6 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.facts import refuse_as_mask
 from semsynth.data.image_files.masks import MasksAs, open_mask
 from semsynth.data.label_files.files import LabelFile, find_label_file, label_file, read_label_file
 from semsynth.data.label_files.unnamed import values_of
@@ -125,7 +124,7 @@ def _white_as_one(found: FoundLabels, masks: Sequence[Path]) -> FoundLabels:
     if sorted(stored.by_id) != [0, 1] or found.file.remap is not None:
         return found
     first = open_mask(masks[0], str(masks[0]))
-    if first.facts.layout != "grey" or set(values_of(first)[0]) not in ({0, 255}, {255}):
+    if first.metadata.layout != "grey" or set(values_of(first)[0]) not in ({0, 255}, {255}):
         return found
     values = read_values(masks)
     if set(values.ids) != {0, 255} or values.colors:
@@ -175,7 +174,7 @@ def read_values(masks: Sequence[Path], masks_as: MasksAs = "auto") -> Values:
     if found.differing and masks_as != "ids" and by_palette.total() == found.ids.total():
         if masks_as == "auto" and len(by_palette) > len(found.ids):
             raise UserError(
-                f"{found.differing}; say --masks-as ids if the indices are the ids, --masks-as "
+                f"{found.differing}; give --masks-as ids if the indices are the ids, --masks-as "
                 "colors if the colours tell the classes"
             )
         # Palettes that were made mask by mask: only their colours mean the same everywhere.
@@ -196,8 +195,8 @@ def _one_number(colors: Mapping[Color, int]) -> int:
 
 def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Color]]:
     mask = open_mask(path, str(path))
-    if mask.facts.layout == "rgb" and not mask.facts.has_alpha:
-        refuse_as_mask(mask.facts)
+    if mask.metadata.layout == "rgb" and not mask.metadata.has_alpha:
+        mask.metadata.refuse_as_mask()
         pixels = mask.pixels().astype(np.int64)
         codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
         values, counts = np.unique(codes, return_counts=True)
@@ -205,7 +204,7 @@ def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Colo
         found = {(c >> 16, c >> 8 & 255, c & 255): n for c, n in pairs}
         return Counter(), Counter(found), {}
     ids, own = values_of(mask)
-    colors = mask.facts.palette_colors() if mask.facts.layout == "palette" else []
+    colors = mask.metadata.palette_colors() if mask.metadata.layout == "palette" else []
     return ids, own, {i: colors[i] for i in ids if 0 <= i < len(colors)}
 
 

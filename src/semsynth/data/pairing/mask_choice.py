@@ -1,4 +1,4 @@
-"""Which of several sets of masks is meant: by flags and facts, else it is a doubt."""
+"""Which of several sets of masks is meant: by flags and metadata, else it is ambiguous."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.on_disk import DiskList
 from semsynth.core.packed import Mapped
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.images import read_facts
+from semsynth.data.image_files.images import read_metadata
 from semsynth.data.image_files.masks import open_mask
 from semsynth.data.labels import Array
 from semsynth.data.pairing.pairs import Match, match
@@ -106,7 +106,7 @@ def choose(
         Them, why each of the others is left out (by its title), and what a reader must know.
 
     Raises:
-        UserError: several that differ, and no fact that tells which is meant: names the flags.
+        UserError: several that differ, and no metadata decides between them: names the flags.
     """
     sure = [one for one in candidates if one.found.is_sure]
     if not sure:
@@ -133,7 +133,7 @@ def choose(
 
 def _is_lossy(tree: FileTree, one: Candidate) -> bool:
     path = tree.path(one.found.pairs[0][2].name)
-    return bool(read_facts(path, str(path)).lossy)
+    return bool(read_metadata(path, str(path)).lossy)
 
 
 def _better(

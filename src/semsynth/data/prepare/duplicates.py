@@ -19,7 +19,7 @@ from semsynth.data.labels import Array
 from semsynth.data.records import TILE, ImageRecord, RecordStore
 
 DUPLICATES_FILE = "duplicates.csv"
-# Bits of 64 in which two images may differ that are told without being asked. Copies of CamVid as
+# Bits of 64 in which two images may differ that are reported by default. Copies of CamVid as
 # JPEG of quality 60, at half the size, or brighter by 15 differ in at most 4; frames of another
 # sequence, and other built-in streets, in more than 10.
 TOLD_BITS = 4
@@ -119,12 +119,12 @@ class Duplicates:
             excluded: how many images of train were excluded as copies.
         """
         near = {one: other for one, (other, _) in self.near.items()}
-        told = [
+        reported = [
             (self.identical, "identical to images of another split"),
             (near, "near-copies of images of another split"),
             (self.other_masks, "identical to others that have another mask"),
         ]
-        parts = [f"{len(pairs)} {what} ({_listed(pairs)})" for pairs, what in told if pairs]
+        parts = [f"{len(pairs)} {what} ({_listed(pairs)})" for pairs, what in reported if pairs]
         if not parts:
             return ""
         advice = [f"all are in {DUPLICATES_FILE}"]
@@ -165,10 +165,10 @@ def find_duplicates(records: Iterable[ImageRecord] | RecordStore, max_bits: int)
         max_bits: in how many of 64 bits images may differ that look alike.
     """
     store = RecordStore.of(records)
-    facts = _Facts(store.in_order())
+    keys = _ImageKeys(store.in_order())
     identical: dict[Name, Name] = {}
     other_masks: dict[Name, Name] = {}
-    alike = facts.maybe_same()
+    alike = keys.maybe_same()
     for group in _same_images(_at(store, alike)):
         last = group[-1]
         for record in group:
@@ -178,12 +178,12 @@ def find_duplicates(records: Iterable[ImageRecord] | RecordStore, max_bits: int)
             if _masks_differ(before, record):
                 other_masks[before.name] = record.name
     near: dict[Name, tuple[Name, int]] = {}
-    hashes, split_of = np.array(facts.hashes, np.uint64), np.array(facts.splits)
-    usable = np.array(facts.hashed, bool)
+    hashes, split_of = np.array(keys.hashes, np.uint64), np.array(keys.splits)
+    usable = np.array(keys.hashed, bool)
     again = [i for i, r in zip(alike, _at(store, alike), strict=True) if r.name in identical]
     usable_here = usable.copy()
     usable_here[again] = False
-    for split in range(len(facts.names) - 1):
+    for split in range(len(keys.names) - 1):
         later = np.flatnonzero(usable & (split_of > split))
         mine = np.flatnonzero(usable_here & (split_of == split))
         found = near_duplicates(hashes[mine], hashes[later], max_bits)
@@ -195,7 +195,7 @@ def find_duplicates(records: Iterable[ImageRecord] | RecordStore, max_bits: int)
     return Duplicates(identical, near, other_masks)
 
 
-class _Facts:
+class _ImageKeys:
     """What is compared of each image, in numbers: 33 bytes each."""
 
     def __init__(self, records: Iterable[ImageRecord]) -> None:
@@ -264,7 +264,7 @@ def _same_images(ordered: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
 def _masks_differ(one: ImageRecord, other: ImageRecord) -> bool:
     if one.info.resize == other.info.resize:
         return one.info.digests.get("masks") != other.info.digests.get("masks")
-    # Cropped in one split and stretched in the other: the raw files tell it, if there are any.
+    # Cropped in one split and stretched in the other: the raw files decide, if there are any.
     masks = [[file.digest for file in record.files[1:]] for record in (one, other)]
     return masks[0] != masks[1]
 

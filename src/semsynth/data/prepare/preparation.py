@@ -264,7 +264,7 @@ class Preparation:
     def _check_same_data(self, plan: Plan, known: Mapping[Name, ImageRecord]) -> None:
         if known and not (plan.same_images or plan.kept or plan.excluded):
             raise UserError(
-                f"{self.root}: none of the {len(known)} images that it was made from is in these "
+                f"{self.root}: none of the {len(known)} images that it was made from are in these "
                 f"data ({self.source.name}); if this is another data set give another --output, "
                 "else remove this folder"
             )

@@ -52,7 +52,7 @@ class Plan:
         excluded: near-copies that were excluded: whether they are is decided again.
         removed: images that the source no longer has.
         same_images: whether an image file of the source was there before.
-        decided_anew: how many of ``changed`` have the same raw files as before.
+        decided_again: how many of ``changed`` have the same raw files as before.
     """
 
     kept: RecordStore = field(default_factory=RecordStore)
@@ -62,7 +62,7 @@ class Plan:
     excluded: RecordStore = field(default_factory=RecordStore)
     removed: set[Name] = field(default_factory=set)
     same_images: bool = False
-    decided_anew: int = 0
+    decided_again: int = 0
 
     @property
     def changes(self) -> bool:
@@ -85,9 +85,9 @@ class Plan:
         line = ", ".join(
             f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds.items() if names
         )
-        if self.decided_anew:
+        if self.decided_again:
             line += (
-                f"; {self.decided_anew} of them because labels, size, or what was decided about "
+                f"; {self.decided_again} of them because labels, size, or what was decided about "
                 "the files changed"
             )
         return line
@@ -131,7 +131,7 @@ def compare(
                 plan.same_images = plan.same_images or was_there.has(image, old)
                 if old.made_from != made_from(record, image.files):
                     plan.changed.add(name)
-                    plan.decided_anew += _digests(old) == _digests(image)
+                    plan.decided_again += _digests(old) == _digests(image)
                 elif "/".join(name) in data.info.excluded:
                     plan.excluded[name] = image
                 elif not is_whole:

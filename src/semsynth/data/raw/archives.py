@@ -198,8 +198,8 @@ def _check_size(path: Path, total: int) -> None:
     if total > max(MAX_SMALL, MAX_RATIO * size):
         raise UserError(
             f"{path}: {size / 1e6:.1f} MB that unpack to {total / 1e9:.1f} GB or more, over "
-            f"{MAX_RATIO} times as much: this looks like a bomb; if it is not, unpack it yourself "
-            "and give its folder"
+            f"{MAX_RATIO} times as much: this looks like a zip bomb; if it is not, unpack it and "
+            f"give its folder"
         )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from semsynth.data.image_files.facts import Exif, ImageFacts
+from semsynth.data.image_files.metadata import Exif, ImageMetadata
 
 EXIF: tuple[Exif, Exif] = ("apply", "ignore")
 
 
 def exif_of(
-    image: ImageFacts,
-    maps: Sequence[ImageFacts],
+    image: ImageMetadata,
+    maps: Sequence[ImageMetadata],
     stated: Exif | None,
     resize_masks: bool = False,
 ) -> tuple[Exif | None, tuple[str, ...]]:
@@ -38,7 +38,7 @@ def exif_of(
     return None, ()
 
 
-def exif_doubt(image: ImageFacts, maps: Sequence[ImageFacts]) -> str:
+def exif_doubt(image: ImageMetadata, maps: Sequence[ImageMetadata]) -> str:
     """Return the line on an EXIF rotation of which the sizes do not tell whether it is meant."""
     turned = next(f for f in (image, *maps) if f.orientation != 1)
     other = next(f for f in (image, *maps) if f.orientation != turned.orientation)
@@ -49,7 +49,7 @@ def exif_doubt(image: ImageFacts, maps: Sequence[ImageFacts]) -> str:
     )
 
 
-def fits_map(image: ImageFacts, other: ImageFacts, exif: Exif, resize_masks: bool) -> bool:
+def fits_map(image: ImageMetadata, other: ImageMetadata, exif: Exif, resize_masks: bool) -> bool:
     """Return whether a map has the size of its image, or only its aspect ratio."""
     size, found = image.size(exif), other.size(exif)
     if not resize_masks:

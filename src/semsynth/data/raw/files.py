@@ -21,13 +21,12 @@ from semsynth.core.packed import Mapped
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
 from semsynth.data.image_files.channels import one_form
-from semsynth.data.image_files.facts import Exif, ImageFacts, refuse_as_mask
 from semsynth.data.image_files.images import (
     FULL_WINDOW,
     Window,
     image_notes,
     read_deep,
-    read_facts,
+    read_metadata,
     read_rgb,
 )
 from semsynth.data.image_files.kept import kept_channels, kept_form, kept_pixels, stored_pixels
@@ -40,6 +39,7 @@ from semsynth.data.image_files.masks import (
     stored_numbers,
     unread_mask,
 )
+from semsynth.data.image_files.metadata import Exif, ImageMetadata
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.label_files.unnamed import suggestion, values_of
 from semsynth.data.labels import Array, LabelSet, number_values
@@ -109,14 +109,14 @@ class Pair:
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{self.image}: its {self.inside} is not an image in base64") from None
 
-    def facts(self) -> ImageFacts:
+    def metadata(self) -> ImageMetadata:
         """Describe the image."""
-        return read_facts(self.source(), str(self.image))
+        return read_metadata(self.source(), str(self.image))
 
     def stored(self) -> Array:
         """Read all channels and bits of the image: (H, W, C)."""
         source = self.source()
-        return stored_pixels(source, read_facts(source, str(self.image)), self.exif)
+        return stored_pixels(source, read_metadata(source, str(self.image)), self.exif)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -124,12 +124,12 @@ class Pair:
         masks = (self.mask,) if isinstance(self.mask, Path) else self.mask.files
         return (self.image, *masks, *(() if self.instances is None else (self.instances,)))
 
-    def maps(self) -> list[ImageFacts]:
+    def maps(self) -> list[ImageMetadata]:
         """Describe the mask, and the instances if they are a file."""
         mask = self.mask
-        drawn = None if isinstance(mask, Path) else ImageFacts(mask.where, "I", mask.size)
+        drawn = None if isinstance(mask, Path) else ImageMetadata(mask.where, "I", mask.size)
         paths = [path for path in (mask, self.instances) if isinstance(path, Path)]
-        return [*([] if drawn is None else [drawn]), *(_facts(path) for path in paths)]
+        return [*([] if drawn is None else [drawn]), *(_metadata(path) for path in paths)]
 
 
 @dataclass
@@ -163,9 +163,9 @@ class PairSource:
             found: Counter[tuple[int, int]] = Counter()
             for record in progress(self.pairs, "check", unit="pair"):
                 pair: Pair = record.payload
-                facts = pair.facts()
-                _check_sizes(pair, facts, pair.maps())
-                found[facts.size()] += 1
+                metadata = pair.metadata()
+                _check_sizes(pair, metadata, pair.maps())
+                found[metadata.size()] += 1
             self.sizes = found
         else:
             self._decide(self.asked)
@@ -249,9 +249,9 @@ class PairSource:
 def read_objects(path: Path, exif: Exif) -> Array:
     """Read a map of objects, (H, W) int32: numbers, or colours (as CVAT's) that are numbered."""
     raw = open_mask(path, str(path), exif)
-    if raw.facts.layout != "rgb" or raw.facts.has_alpha:
+    if raw.metadata.layout != "rgb" or raw.metadata.has_alpha:
         return stored_numbers(raw).astype(np.int32)
-    refuse_as_mask(raw.facts)
+    raw.metadata.refuse_as_mask()
     parts = raw.pixels().astype(np.int32)
     codes = (parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2]
     return number_values(codes)[0].astype(np.int32)
@@ -269,14 +269,14 @@ def decide(
         UserError: a file that cannot be read, sizes that do not fit, or a doubt: names the flag.
     """
     decided, deep = DiskList[Record](), DiskList[Pair]()
-    masks: DiskList[tuple[Path, ImageFacts]] = DiskList()
+    masks: DiskList[tuple[Path, ImageMetadata]] = DiskList()
     resize_masks = asked.resize_masks
     doubtful: list[int] = []
     kept: dict[int | None, str] = {}
     for record in progress(records, "check", unit="pair"):
         pair: Pair = record.payload
         source = pair.source()
-        image, maps = read_facts(source, str(pair.image)), pair.maps()
+        image, maps = read_metadata(source, str(pair.image)), pair.maps()
         exif, notes = exif_of(image, maps, asked.exif, resize_masks)
         if exif is None:
             doubtful.append(len(decided))
@@ -305,7 +305,7 @@ def decide(
         return reading, decision, decided
     window = asked.window or (_window(deep) if deep else None)
     if asked.window is not None and not deep:
-        logger.warning("--window: no image has more than 8 bits, so it changes nothing")
+        logger.warning("--window: no image has more than 8 bits, so it has no effect")
     return replace(reading, window=window), decision, decided
 
 
@@ -313,21 +313,21 @@ def _settled(records: DiskList[Record], doubtful: Sequence[int]) -> DiskList[Rec
     """Decide where sizes do not tell as they do for the other images, if these agree."""
     if not doubtful:
         return records
-    told = {
+    decided = {
         record.payload.exif
         for record in records
         if any(note.startswith("EXIF") for note in record.payload.notes)
     }
     pair: Pair = records[doubtful[0]].payload
-    if len(told) != 1:
-        raise UserError(exif_doubt(pair.facts(), pair.maps()))
-    exif = told.pop()
+    if len(decided) != 1:
+        raise UserError(exif_doubt(pair.metadata(), pair.maps()))
+    exif = decided.pop()
     note = f"EXIF rotation {'applied' if exif == 'apply' else 'not applied'}: as for other images"
-    anew = set(doubtful)
+    doubts = set(doubtful)
     found: DiskList[Record] = DiskList()
     for index, record in enumerate(records):
         pair = record.payload
-        if index in anew:
+        if index in doubts:
             pair = replace(pair, exif=exif, notes=(note, *pair.notes))
         found.append(replace(record, payload=pair))
     return found
@@ -337,13 +337,14 @@ def _window(pairs: Sequence[Pair]) -> Window:
     """Return the window of images of more than 8 bits: 0 and 65535, if one of them needs it."""
     low, high = math.inf, -math.inf
     for pair in pairs:
-        facts, pixels = read_deep(pair.source(), str(pair.image))
-        if not facts.floating and pixels.min() >= 0 and 32768 <= pixels.max() <= 65535:
+        metadata, pixels = read_deep(pair.source(), str(pair.image))
+        if not metadata.floating and pixels.min() >= 0 and 32768 <= pixels.max() <= 65535:
             return FULL_WINDOW
         low, high = min(low, pixels.min()), max(high, pixels.max())
     raise UserError(
         f"{abbreviate([str(pair.image) for pair in pairs], 1)}: more than 8 bits with values from "
-        f"{low:g} to {high:g}; say which become black and white, such as --window {low:g} {high:g}"
+        f"{low:g} to {high:g}; choose which become black and white, such as --window {low:g} "
+        f"{high:g}"
     )
 
 
@@ -356,14 +357,14 @@ def _with_files(record: Record) -> Record:
     return replace(record, files=pair.files, content=content)
 
 
-def _facts(path: Path) -> ImageFacts:
-    return read_facts(path, str(path))
+def _metadata(path: Path) -> ImageMetadata:
+    return read_metadata(path, str(path))
 
 
 def _check_sizes(
     pair: Pair,
-    image: ImageFacts,
-    maps: Sequence[ImageFacts],
+    image: ImageMetadata,
+    maps: Sequence[ImageMetadata],
     resize_masks: bool = False,
     stated: Exif | None = None,
 ) -> None:
@@ -382,7 +383,7 @@ def _check_sizes(
             raise UserError(f"{sizes} with --exif {stated}; with --exif {swapped} they fit")
         if resize_masks:
             raise UserError(
-                f"{sizes}: --resize-masks would stretch it; the aspect ratio must be the same"
+                f"{sizes}: --resize-masks would stretch it; their aspect ratios must be equal"
             )
         same_shape = fits_map(image, other, pair.exif, resize_masks=True)
         hint = " (--resize-masks resizes masks of a source folder by nearest)" if same_shape else ""

@@ -104,7 +104,7 @@ def parse_folder(name: str) -> FolderName:
 
 
 def _pieces(word: str) -> list[str]:
-    """Split a word that is made of two known ones ("trainannot"), or return it."""
+    """Split a word that joins two known ones ("trainannot"), or return it."""
     if word in _SPLIT_OF or word in _ROLE_OF:
         return [word]
     for cut in range(2, len(word) - 1):

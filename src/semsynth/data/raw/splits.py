@@ -191,7 +191,7 @@ def draw_splits(
         for stem, is_fixed in zip(stems, fixed, strict=True)
     )
     free_groups = [group for group, is_fixed in zip(groups, fixed, strict=True) if not is_fixed]
-    # One image alone cannot be held out; who asks for it is told so.
+    # One image alone cannot be held out; this is reported.
     alone = len(free_groups) == 1 and config.val_share is None
     share = 0.0 if alone else config.held_share
     drawn = split_by_group(free_groups, share, config.seed) if free_groups else {}

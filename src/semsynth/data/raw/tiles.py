@@ -158,6 +158,6 @@ def _most_frequent(ids: Array) -> Array:
 
 
 def _numbered(objects: Array) -> Array:
-    """Number the objects of a tile anew where their numbers need more than 16 bits."""
+    """Renumber the objects of a tile where their numbers need more than 16 bits."""
     fit = not objects.size or objects.max() <= _MAX_OBJECT
     return objects if fit else number_values(objects)[0]

@@ -163,7 +163,7 @@ class FileTree:
 
 
 class _Inventory(Mapping[str, str | None]):
-    """What ``FileTree.inventory`` returns: made of the tree as it is when it is read."""
+    """What ``FileTree.inventory`` returns: of the tree when it is read."""
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree

@@ -25,7 +25,7 @@ from semsynth.data.annotations.annotated import (
     Images,
     Item,
     Missing,
-    facts_of,
+    metadata_of,
     open_annotated,
     require_memory,
     size_of,
@@ -162,7 +162,7 @@ def small(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arrays(segmentation: list[Any]) -> list[Any]:
-    """Return polygons as arrays (N, 2), which take less memory; what is none stays as it is."""
+    """Return polygons as arrays (N, 2), which take less memory; other values stay as they are."""
     flat = segmentation and not isinstance(segmentation[0], list)
     found = []
     for ring in [segmentation] if flat else segmentation:
@@ -173,7 +173,7 @@ def _arrays(segmentation: list[Any]) -> list[Any]:
 
 
 def _array(numbers: list[Any]) -> Any:
-    """Return numbers as an array; what is none stays as it is."""
+    """Return numbers as an array; other values stay as they are."""
     try:
         array = np.array(numbers)
     except ValueError:  # lists of several lengths
@@ -372,8 +372,8 @@ def _panoptic(tree: FileTree, files: Sequence[CocoFile], classes: Classes) -> It
                 tree.leave_out("segments without image", path)
                 continue
             size = size_of(tree, image, (entry.get("height"), entry.get("width")), where)
-            if facts_of(tree, path).size("ignore") != size:
-                height, width = facts_of(tree, path).size("ignore")
+            if metadata_of(tree, path).size("ignore") != size:
+                height, width = metadata_of(tree, path).size("ignore")
                 raise UserError(
                     f"{tree.path(path)}: is {width}x{height}, its image is {size[1]}x{size[0]}"
                 )

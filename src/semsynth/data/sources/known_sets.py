@@ -1,4 +1,4 @@
-"""Published data sets in their published folders: their labels, where facts prove which it is."""
+"""Published data sets in their published folders: labels, if the files prove which set it is."""
 
 from __future__ import annotations
 

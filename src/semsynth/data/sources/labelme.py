@@ -136,7 +136,7 @@ def _item(tree: FileTree, image: str, file: _File, classes: Classes, inside: str
         drawn.append(Drawn(each.shape, label, instance, each.where))
     size = file.size
     if inside and None in size:
-        size = Pair(file.path, file.path, inside=inside).facts().size("apply")
+        size = Pair(file.path, file.path, inside=inside).metadata().size("apply")
     height_width = size_of(tree, image, size, str(file.path))
     mask = Drawing(str(file.path), height_width, tuple(drawn), classes.rest, file.notes)
     return Item(image, mask, split_of_file(file.name) or split_of_file(image), inside)

@@ -300,7 +300,7 @@ def _listed(
     for number, row in enumerate(rows, 2):
         if row["kind"] not in _KIND_OF:
             known = ", ".join(_KIND_OF)
-            raise UserError(f"{path}, line {number}: kind '{row['kind']}' is none of {known}")
+            raise UserError(f"{path}, line {number}: kind '{row['kind']}' is not one of {known}")
     lacking = sorted(stems.keys() - table.keys())
     if lacking:
         raise UserError(f"{path}: has no row for {abbreviate(lacking, 3)}")

@@ -24,7 +24,6 @@ from semsynth.data.annotations.annotated import Item, open_annotated
 from semsynth.data.annotations.categories import Category, Classes, classes_of
 from semsynth.data.annotations.drawing import OVERLAP
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.facts import refuse_as_mask
 from semsynth.data.image_files.masks import open_mask
 from semsynth.data.labels import Array
 from semsynth.data.pairing.arrange import ALONE
@@ -246,9 +245,9 @@ def covered_pixels(path: Path, size: tuple[int, int] | None) -> Array:
     Raises:
         UserError: another size, or it is not black and white (of any one value).
     """
-    facts = open_mask(path, str(path)).facts
-    refuse_as_mask(facts)
-    if facts.orientation != 1:
+    metadata = open_mask(path, str(path)).metadata
+    metadata.refuse_as_mask()
+    if metadata.orientation != 1:
         raise UserError(f"{path}: a black and white mask with an EXIF rotation; save it turned")
     pixels = plain_pixels(path)
     if pixels.ndim == 3 or len(np.unique(pixels[pixels != 0])) > 1:

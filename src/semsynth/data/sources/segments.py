@@ -22,7 +22,7 @@ from semsynth.data.annotations.annotated import (
     Item,
     Missing,
     as_written,
-    facts_of,
+    metadata_of,
     open_annotated,
     require_memory,
 )
@@ -84,7 +84,7 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
         if image is None:
             missing.names.append(each.name)
             continue
-        size = facts_of(tree, each.bitmap).size("ignore")
+        size = metadata_of(tree, each.bitmap).size("ignore")
         segments = _segments(each.label, classes, each.where)
         mask = SegmentMap(each.where, size, tree.path(each.bitmap), segments, classes.rest)
         items.append(Item(image, mask, each.split))

@@ -18,7 +18,7 @@ from semsynth.core.files import read_bytes, read_json
 from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_bytes, digest_json
-from semsynth.data.image_files.images import image_notes, read_facts, read_rgb
+from semsynth.data.image_files.images import image_notes, read_metadata, read_rgb
 from semsynth.data.image_files.masks import decide_masks, mask_ids, open_mask
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Color, LabelSet
@@ -120,17 +120,17 @@ class RowSource:
         """Decode one row."""
         image, mask = record.payload
         places = f"{record.where}, {IMAGE}", f"{record.where}, {MASK}"
-        facts, raw = read_facts(image, places[0]), open_mask(mask, places[1])
+        metadata, raw = read_metadata(image, places[0]), open_mask(mask, places[1])
         stated = None if self.reading.exif == "auto" else self.reading.exif
-        exif, notes = exif_of(facts, [raw.facts], stated)
+        exif, notes = exif_of(metadata, [raw.metadata], stated)
         if exif is None:
-            raise UserError(exif_doubt(facts, [raw.facts]))
-        if exif == "ignore" and raw.facts.orientation != 1:
+            raise UserError(exif_doubt(metadata, [raw.metadata]))
+        if exif == "ignore" and raw.metadata.orientation != 1:
             raw = open_mask(mask, places[1], exif)
         ids, note = mask_ids(
             raw, self.labels, decide_masks([raw], self.labels, self.reading.masks_as)
         )
-        found = (*notes, *image_notes(facts), *([note] if note else []))
+        found = (*notes, *image_notes(metadata), *([note] if note else []))
         return Sample(read_rgb(image, places[0], self.reading.window, exif), ids, notes=found)
 
 

@@ -158,7 +158,7 @@ def _inflated(text: str, where: str) -> bytes:
         inflate = zlib.decompressobj()
         data = inflate.decompress(base64.b64decode(text, validate=True), _MAX_BYTES)
     except (binascii.Error, zlib.error) as error:
-        raise UserError(f"{where}: its bitmap is broken ({error})") from None
+        raise UserError(f"{where}: its bitmap is damaged ({error})") from None
     if inflate.unconsumed_tail:
         raise UserError(f"{where}: its bitmap has more than {_MAX_BYTES >> 20} MB")
     return data

@@ -21,7 +21,7 @@ from semsynth.core.config import read_yaml
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_text
 from semsynth.core.logging import progress
-from semsynth.data.annotations.annotated import Images, Item, facts_of, open_annotated
+from semsynth.data.annotations.annotated import Images, Item, metadata_of, open_annotated
 from semsynth.data.annotations.categories import Category, classes_of
 from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
 from semsynth.data.annotations.shapes import Points, Polygon
@@ -87,7 +87,7 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     splits = _splits(tree, stated, images)
     items = []
     for image, (text, found, notes) in lines.items():
-        size = facts_of(tree, image).size("apply")
+        size = metadata_of(tree, image).size("apply")
         drawn = tuple(
             Drawn(
                 Polygon((line.points * np.array([size[1], size[0]]),), "opencv"),
@@ -213,7 +213,7 @@ def _read(tree: FileTree, name: str) -> tuple[list[_Line], list[str]]:
             notes.append(BOX_ALONE)
             continue
         if len(values) % 2 == 0:
-            raise UserError(f"{where}: has a coordinate too much or too few ({len(values) - 1})")
+            raise UserError(f"{where}: has a coordinate too many or too few ({len(values) - 1})")
         if values[1:].size and not (values[1:].min() >= _LOWEST and values[1:].max() <= _HIGHEST):
             raise UserError(
                 f"{where}: has coordinates from {values[1:].min():g} to {values[1:].max():g}; "

@@ -49,7 +49,7 @@ def difference(first: ComparedReport, second: ComparedReport, seed: int) -> Json
 
     Args:
         first: what is subtracted.
-        second: of the same data, judge and protocol, as far as is wanted.
+        second: of the same data, evaluator and protocol, as far as is wanted.
         seed: of the draws.
     """
     pair = common_masks([first, second])

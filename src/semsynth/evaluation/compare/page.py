@@ -34,6 +34,8 @@ _BETTER = {
     "zero": "0 is best",
     "": "neither way is better",
 }
+# Names of what differs that compare.json calls otherwise.
+_NAMES = {"judge": "evaluator"}
 _FEW_PIXELS = 1000
 _SAMPLES = 2  # of a report, beside those of others
 _ROWS = 8
@@ -75,7 +77,7 @@ def verdict(found: Json) -> list[str]:
             continue
         name = "miou" if "miou" in entry["metrics"] else next(iter(entry["metrics"]), None)
         if name is None:
-            sentences.append(f"{pair} have no number in common.")
+            sentences.append(f"{pair} have no metric in common.")
             continue
         sentences.append(_sentence(entry, name, found["metrics"][name]))
     for group in found["seeds"]:
@@ -86,7 +88,7 @@ def verdict(found: Json) -> list[str]:
                 f"{value_text('miou', spread['interval'][0])} to "
                 f"{value_text('miou', spread['interval'][1])} (standard deviation "
                 f"{points(spread['std']).lstrip('+')} points); a difference between two single "
-                "runs that is not clearly larger says nothing."
+                f"runs must be clearly larger to mean anything."
             )
     return sentences
 
@@ -132,7 +134,7 @@ def _metrics_table(names: Sequence[str], found: Json) -> Table:
 
 def _differing_table(names: Sequence[str], found: Json) -> Table:
     rows = [
-        Row([Cell(what), *(Cell(value, kind="differs") for value in values)])
+        Row([Cell(_NAMES.get(what, what)), *(Cell(value, kind="differs") for value in values)])
         for what, values in found["differs"].items()
     ]
     return Table("What differs between the reports", ["", *names], rows)
@@ -197,9 +199,11 @@ def _reports_table(found: Json) -> Table:
             for key, value in report["made_with"].items()
         )
         sizes = [count(report.get(name)) for name in ("n_masks", "n_generated")]
-        judge = f"{report['judge'].get('name') or report['judge'].get('kind', 'none')}"
-        rows.append(row(report["name"], *sizes, judge, Cell(made or NONE, kind="text")))
-    return Table("The reports", ["report", "masks", "generated images", "judge", "made with"], rows)
+        evaluator = f"{report['judge'].get('name') or report['judge'].get('kind', 'none')}"
+        rows.append(row(report["name"], *sizes, evaluator, Cell(made or NONE, kind="text")))
+    return Table(
+        "The reports", ["report", "masks", "generated images", "evaluator", "made with"], rows
+    )
 
 
 def same_masks(reports: Sequence[ComparedReport]) -> list[Strip]:

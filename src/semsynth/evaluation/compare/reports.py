@@ -17,6 +17,8 @@ from semsynth.evaluation.report.per_mask import GALLERY, PER_MASK, PerMask
 
 REPORT_JSON = "report.json"
 Json = dict[str, Any]
+# Of a protocol: explanations, which decide no number.
+_PROSE = ("sentence", "sources", "not_reproduced")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class ComparedReport:
     masks: PerMask
 
     @property
-    def judge(self) -> Json:
-        """What the report says of its judge; empty without one."""
+    def evaluator(self) -> Json:
+        """What the report says of its evaluator; empty without one."""
         found = self.content["metrics"].get("semantic_consistency", {}).get("evaluator")
         return dict(found or {})
 
@@ -226,24 +228,25 @@ def differing(reports: Sequence[ComparedReport]) -> dict[str, list[str]]:
 
     Masks may be more in one report than in another; those that both have must be equal.
     """
-    first, facts = reports[0], {}
-    for what in ("data", "split", "protocol", "judge"):
-        found = [_fact(what, report, first) for report in reports]
-        if len(set(found)) > 1:
-            facts[what] = found
-    return facts
+    first, found = reports[0], {}
+    for what in ("data", "split", "protocol", "evaluator"):
+        values = [_value(what, report, first) for report in reports]
+        if len(set(values)) > 1:
+            found[what] = values
+    return found
 
 
-def _fact(what: str, report: ComparedReport, first: ComparedReport) -> str:
+def _value(what: str, report: ComparedReport, first: ComparedReport) -> str:
     content = report.content
     if what == "split":
         return str(content.get("split"))
-    if what == "judge":
-        judge = report.judge
-        kind = judge.get("name") or judge.get("kind") or "segmenter"
-        return f"{kind} {str(judge.get('sha256'))[:8]}" if judge else "none"
+    if what == "evaluator":
+        evaluator = report.evaluator
+        kind = evaluator.get("name") or evaluator.get("kind") or "segmenter"
+        return f"{kind} {str(evaluator.get('sha256'))[:8]}" if evaluator else "none"
     if what == "protocol":
-        return f"{report.protocol.get('name', '')} {digest_json(report.protocol)[:8]}".strip()
+        values = {k: v for k, v in report.protocol.items() if k not in _PROSE}
+        return f"{values.get('name', '')} {digest_json(values)[:8]}".strip()
     theirs = dict(zip(first.masks.stems, first.masks.digests, strict=True))
     ours = zip(report.masks.stems, report.masks.digests, strict=True)
     common = [(stem, digest) for stem, digest in ours if stem in theirs]
@@ -260,14 +263,14 @@ def check_alike(reports: Sequence[ComparedReport], anyway: bool) -> dict[str, li
     Raises:
         UserError: in one line, what differs and how to see them side by side all the same.
     """
-    facts = differing(reports)
-    if facts and not anyway:
+    found = differing(reports)
+    if found and not anyway:
         parts = [
             f"{what} ({'; '.join(f'{r.name}: {v}' for r, v in zip(reports, values, strict=True))})"
-            for what, values in facts.items()
+            for what, values in found.items()
         ]
         raise UserError(
             f"the reports differ in {' and in '.join(parts)}, so their numbers do not compare; to "
-            "see them side by side all the same, give --anyway"
+            f"see them side by side anyway, give --anyway"
         )
-    return facts
+    return found

@@ -26,6 +26,8 @@ from semsynth.evaluation.config import CompareConfig
 from semsynth.evaluation.report.per_mask import PER_MASK
 
 FORMAT = 1
+# What the file calls it, an older name.
+_KEYS = {"evaluator": "judge"}
 COMPARE_JSON, COMPARE_HTML = "compare.json", "compare.html"
 Json = dict[str, Any]
 
@@ -38,12 +40,12 @@ def compare(config: CompareConfig) -> Json:
 
     Raises:
         UserError: fewer than two reports, one that cannot be read, reports of other data, split,
-            protocol or judge without ``anyway``, or an output that belongs to something else.
+            protocol or evaluator without ``anyway``, or an output that belongs to something else.
     """
     reports = read_reports(config.reports)
-    facts = check_alike(reports, config.anyway)
+    differences = check_alike(reports, config.anyway)
     output = Output(config.output, "comparison", _key(config, reports), {}, config.overwrite)
-    found = comparison(reports, facts, config.seed)
+    found = comparison(reports, differences, config.seed)
     page = render(reports, found)
     output.claim()
     write_text(config.output / COMPARE_HTML, page)
@@ -62,12 +64,14 @@ def _key(config: CompareConfig, reports: Sequence[ComparedReport]) -> Json:
             "anyway": config.anyway, "seed": config.seed}  # fmt: skip
 
 
-def comparison(reports: Sequence[ComparedReport], facts: dict[str, list[str]], seed: int) -> Json:
+def comparison(
+    reports: Sequence[ComparedReport], differences: dict[str, list[str]], seed: int
+) -> Json:
     """Return what compare.json holds.
 
     Args:
         reports: the first one is what the others are compared with.
-        facts: in what they differ, of ``check_alike``.
+        differences: in what they differ, of ``check_alike``.
         seed: of the draws of masks.
     """
     groups = seed_groups(reports)
@@ -75,7 +79,7 @@ def comparison(reports: Sequence[ComparedReport], facts: dict[str, list[str]], s
         "format": FORMAT,
         "semsynth": __version__,
         "reports": [_about(report) for report in reports],
-        "differs": facts,
+        "differs": {_KEYS.get(what, what): found for what, found in differences.items()},
         "n_masks": len(common_masks(reports)[0].stems),
         "metrics": _metrics(reports),
         "differences": [difference(reports[0], other, seed) for other in reports[1:]],
@@ -101,7 +105,7 @@ def _about(report: ComparedReport) -> Json:
         **{name: content[name] for name in names if name in content},
         "made_with": report.made_with,
         "protocol": report.protocol,
-        "judge": report.judge,
+        "judge": report.evaluator,
         "generated_sha256": report.generated,
     }
 

@@ -47,7 +47,7 @@ def check_inputs(inputs: Inputs) -> None:
 
 
 def made_from_real(inputs: Inputs) -> dict[str, Any] | None:
-    """Return what the report says where samples were made from the images they are judged against.
+    """Return what the report says where samples were made from the images they are compared with.
 
     Returns:
         ``n`` of the ``of`` samples, and ``warning``, a sentence; None: none was.
@@ -59,7 +59,7 @@ def made_from_real(inputs: Inputs) -> dict[str, Any] | None:
         "n": n,
         "of": of,
         "warning": f"{n} of {of} generated images were made from the real images that they are "
-        "judged against (--from-image): distances, LPIPS to real and copies say how much of these "
+        "compared with (--from-image): distances, LPIPS to real and copies say how much of these "
         "was kept, not how good images from noise are.",
     }
 
@@ -95,7 +95,7 @@ def _same_size(images: _Sized, stem: str, others: _Sized, other: str) -> None:
     if one != two:
         raise UserError(
             f"{images.where}: '{stem}' is {one[1]}x{one[0]}, '{other}' in {others.where} is "
-            f"{two[1]}x{two[0]}; resize them alike yourself, or give a --protocol that says to what"
+            f"{two[1]}x{two[0]}; resize them to one size, or give a --protocol with a size"
         )
 
 

@@ -25,7 +25,7 @@ class Files(Mapping[str, Path]):
             self._endings[stem] = endings[stem]
 
     def __getitem__(self, stem: str) -> Path:
-        """Return the file of a stem; KeyError: there is none."""
+        """Return the file of a stem; KeyError: it does not exist."""
         return self._folder / f"{stem}{self._endings[stem]}"
 
     def __iter__(self) -> Iterator[str]:
@@ -59,7 +59,7 @@ def image_files(folder: Path, flag: str) -> Files:
         if stem in found:
             other = f"{path.stem}{found[stem]}"
             raise UserError(
-                f"{path}: has the same stem as {other}; which of the two is meant? move one away"
+                f"{path}: has the same stem as {other}; it is unclear which is meant; move one away"
             )
         found[stem] = path.suffix
     if not found:

@@ -18,8 +18,8 @@ from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_files.facts import ImageFacts
-from semsynth.data.image_files.images import image_notes, read_rgb, read_whole_facts
+from semsynth.data.image_files.images import image_notes, read_rgb, read_whole_metadata
+from semsynth.data.image_files.metadata import ImageMetadata
 from semsynth.data.image_info import ImageInfo
 from semsynth.data.records import TILE, each_record
 from semsynth.data.resize import Box, Size
@@ -95,7 +95,7 @@ class FolderImages:
     where: str
     files: Mapping[str, Path]
     # What is known of the files by now; sets that are parts of one another share it.
-    _facts: dict[str, ImageFacts] = field(default_factory=dict, repr=False, compare=False)
+    _metadata: dict[str, ImageMetadata] = field(default_factory=dict, repr=False, compare=False)
     _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -108,11 +108,11 @@ class FolderImages:
         path = self.files[stem]
         return read_rgb(path, str(path))
 
-    def facts(self, stem: str) -> ImageFacts:
+    def metadata(self, stem: str) -> ImageMetadata:
         """Describe an image."""
-        if stem not in self._facts:
+        if stem not in self._metadata:
             self.check()
-        return self._facts[stem]
+        return self._metadata[stem]
 
     def content_box(self, stem: str) -> Box:
         """Return the whole image."""
@@ -120,7 +120,7 @@ class FolderImages:
 
     def size(self, stem: str) -> Size:
         """Return height and width, EXIF rotation applied."""
-        return self.facts(stem).size()
+        return self.metadata(stem).size()
 
     def file(self, stem: str) -> Path:
         """Return the file of an image."""
@@ -138,8 +138,8 @@ class FolderImages:
         with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
             found = pool.map(_read_whole, (self.files[stem] for stem in unread))
             shown = progress(found, f"read {self.title}", len(unread), "image")
-            for stem, (facts, digest) in zip(unread, shown, strict=True):
-                self._facts[stem], self._digests[stem] = facts, digest
+            for stem, (metadata, digest) in zip(unread, shown, strict=True):
+                self._metadata[stem], self._digests[stem] = metadata, digest
 
     def of(self, stems: Sequence[str]) -> FolderImages:
         """Return a set of these images alone."""
@@ -153,7 +153,7 @@ class FolderImages:
         """Say what reading the images as RGB passes over, with the number of images."""
         counts: dict[str, int] = {}
         for stem in self.files:
-            for note in image_notes(self.facts(stem)):
+            for note in image_notes(self.metadata(stem)):
                 counts[note] = counts.get(note, 0) + 1
         for note, count in counts.items():
             logger.info(f"{self.where}: {count} x {note}")
@@ -251,7 +251,7 @@ def _image_of_tile(stem: str) -> str | None:
     return found[1] if found else None
 
 
-def _read_whole(path: Path) -> tuple[ImageFacts, str]:
+def _read_whole(path: Path) -> tuple[ImageMetadata, str]:
     """Return what an image file is, and its digest; UserError if it cannot be read."""
     data = read_bytes(path)
-    return read_whole_facts(data, str(path)), digest_bytes(data)
+    return read_whole_metadata(data, str(path)), digest_bytes(data)

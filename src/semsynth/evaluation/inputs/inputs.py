@@ -92,7 +92,7 @@ class Inputs:
     def made_from_real(self) -> list[str]:
         """Stems of the samples whose manifest says that they were made from an image of the split.
 
-        They are judged against that image, or what it was edited to.
+        They are compared with that image, or what it was edited to.
         """
         generated = self.generated
         if not isinstance(generated, PreparedImages):
@@ -285,7 +285,8 @@ def _open_masks(
         beside = find_label_file(folder, folder.parent) if folder.is_dir() else None
         which = f" ({beside}?)" if beside else ""
         raise UserError(
-            f"{folder}: what do the ids of its masks mean? Give a label file as --labels{which}, "
+            f"{folder}: the meaning of the ids in its masks is unknown; give a label file as "
+            f"--labels{which}, "
             "such as labels.yaml with ids, names and 'ignore'"
         )
     value = {
@@ -332,7 +333,7 @@ def _pairs(
     samples: PreparedImages | None,
     masks: MaskSet | ImageSet,
 ) -> tuple[dict[str, str], dict[str, Any], str]:
-    """Return the mask of each sample, what the manifest says of all, and what told the masks."""
+    """Return the mask of each sample, what the manifest says of all, and how masks were found."""
     rule = None if config.match == "auto" else config.match
     names = (generated.where, masks.where)
     lines = [] if samples is None else read_manifest(samples.data.root)

@@ -12,7 +12,7 @@ from semsynth.core.files import read_bytes
 from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_files.images import read_facts
+from semsynth.data.image_files.images import read_metadata
 from semsynth.data.image_files.masks import (
     MaskDecision,
     MasksAs,
@@ -80,7 +80,7 @@ class FolderMasks:
     def open(cls, folder: Path, labels: LabelFile, masks_as: MasksAs = "auto") -> FolderMasks:
         """List the masks of a folder and decide how they are read; UserError says what is wrong."""
         files = image_files(folder, "--masks")
-        raw = [unread_mask(path, read_facts(path, str(path))) for path in files.values()]
+        raw = [unread_mask(path, read_metadata(path, str(path))) for path in files.values()]
         given = labels.colors_given
         decision = decide_masks(raw, labels.stored, masks_as, colors_given=given)
         if decision.reading == "colors":
@@ -116,7 +116,7 @@ class FolderMasks:
         """Return height and width from the header."""
         if stem not in self._sizes:
             path = self.files[stem]
-            self._sizes[stem] = read_facts(path, str(path)).size()
+            self._sizes[stem] = read_metadata(path, str(path)).size()
         return self._sizes[stem]
 
     @cached_property

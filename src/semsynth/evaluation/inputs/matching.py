@@ -45,7 +45,7 @@ def match(
             if one != other:
                 raise UserError(
                     f"{names[0]}: image '{stem}' may be of '{one}' or of '{other}' of {names[1]}; "
-                    f"say which with --match {first} or --match {name}"
+                    f"choose one with --match {first} or --match {name}"
                 )
     return {stem: str(mask_of(stem, first)) for stem in samples}, first
 

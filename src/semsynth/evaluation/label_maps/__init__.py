@@ -1,4 +1,4 @@
-"""Which class of the data each class of a judge is: by equal names, or as a label map says."""
+"""Which class of the data each class of an evaluator is: by equal names, or as a label map says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LabelMap:
 
     Attributes:
         title: the file's name, or that of a built-in map.
-        entries: name of the data's class, or None for none of them, by the judge's name.
+        entries: name of the data's class, or None for none of them, by the evaluator's name.
         built_in: whether it comes with semsynth, for whole label sets that data may have in part.
     """
 
@@ -35,7 +35,7 @@ class LabelMap:
         """Read a file, or a built-in map by its name.
 
         Raises:
-            UserError: no such file or map, or not one entry ``judge name: our name`` (or ``null``)
+            UserError: no such file or map, or not one entry ``their name: our name`` (or ``null``)
                 a line; a name that is given twice.
         """
         path = Path(source)
@@ -49,30 +49,30 @@ class LabelMap:
             )
         value = parse_yaml(read_bytes(path), str(path))
         if not isinstance(value, dict) or not value:
-            raise UserError(f"{path}: must be lines of 'judge name: our name' (or null)")
+            raise UserError(f"{path}: must be lines of 'their name: our name' (or null)")
         for name, ours in value.items():
             if not isinstance(name, str) or not isinstance(ours, str | None):
                 raise UserError(
-                    f"{path}: '{name}: {ours}' must be 'judge name: our name' (or null); put names "
+                    f"{path}: '{name}: {ours}' must be 'their name: our name' (or null); put names "
                     "that look like numbers in quotes"
                 )
         return cls(source if built_in else path.name, value, built_in)
 
-    def check(self, judges: Sequence[Sequence[str]], labels: LabelSet) -> None:
-        """Check that every name is one of a judge, and one of the data.
+    def check(self, evaluators: Sequence[Sequence[str]], labels: LabelSet) -> None:
+        """Check that every name is one of an evaluator, and one of the data.
 
         Args:
-            judges: the names of the classes of each judge.
+            evaluators: the names of the classes of each evaluator.
             labels: of the data.
 
         Raises:
             UserError: an unknown name.
         """
-        known = sorted({name for names in judges for name in names})
+        known = sorted({name for names in evaluators for name in names})
         ours = [label.name for label in labels.labels]
         for name, target in self.entries.items():
             if name not in known:
-                raise UserError(_unknown(self.title, name, "the judge", known))
+                raise UserError(_unknown(self.title, name, "the evaluator", known))
             if target is not None and target not in ours and not self.built_in:
                 raise UserError(_unknown(self.title, target, "the data", ours))
 
@@ -91,14 +91,14 @@ def built_in_maps() -> list[str]:
 
 @dataclass(frozen=True)
 class NameMatch:
-    """The classes of a judge in terms of those of the data.
+    """The classes of an evaluator in terms of those of the data.
 
     Attributes:
         source: what said so, in words.
-        pairs: name of the data's class by the judge's name.
-        dropped: the judge's names that the label map gives to none (``null``).
-        unmapped: the judge's names that nothing of the data's is known for.
-        left_out: the data's classes that the judge does not know: they are not scored.
+        pairs: name of the data's class by the evaluator's name.
+        dropped: the evaluator's names that the label map gives to none (``null``).
+        unmapped: the evaluator's names that nothing of the data's is known for.
+        left_out: the data's classes that the evaluator does not know: they are not scored.
     """
 
     source: str
@@ -109,14 +109,14 @@ class NameMatch:
 
 
 def match_names(names: Sequence[str], labels: LabelSet, given: LabelMap | None) -> NameMatch:
-    """Match the names of a judge's classes with those of the data.
+    """Match the names of an evaluator's classes with those of the data.
 
     Names that are exactly equal belong together; a label map adds to it, and has precedence. Where
-    none is given, a built-in one is used if the judge's names are exactly its names and the data
-    have all classes that it names.
+    none is given, a built-in one is used if the evaluator's names are exactly its names and the
+    data have all classes that it names.
 
     Args:
-        names: of the judge's classes.
+        names: of the evaluator's classes.
         labels: of the data.
         given: what ``--label-map`` says.
     """

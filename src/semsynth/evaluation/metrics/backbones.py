@@ -30,7 +30,7 @@ from semsynth.evaluation.metrics.features import (
 from semsynth.segmentation.hub_models import IMAGENET_MEAN, IMAGENET_STD
 
 CMMD = "cmmd"
-# What Transformers raises where a folder or an id is none, or is damaged.
+# What Transformers raises where a folder or an id does not exist, or is damaged.
 _ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 _PILLOW: dict[str, Any] = (
     {"use_fast": False} if transformers.__version__.startswith("4.") else {"backend": "pil"}

@@ -43,7 +43,7 @@ class Blocks:
 
     @property
     def interval_sentence(self) -> str:
-        """How intervals are made of them, in words."""
+        """How intervals are computed from them, in words."""
         return f"95%, 1,000 draws of masks, the same for all scores; {self.sentence}"
 
 

@@ -17,7 +17,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class MaskScores:
-    """Counts of a set of images under one judge; those of disjoint sets add up to those of both.
+    """Counts of a set of images under one evaluator; those of disjoint sets can be added.
 
     Three vectors an image (hits, target and predicted pixels by class) are all that the averages of
     IoU and accuracy, and their intervals over masks, need. The whole confusion matrix and the

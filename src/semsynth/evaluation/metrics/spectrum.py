@@ -156,7 +156,7 @@ def decibels(power: Array, reference: Array) -> Floats:
 def step_ratio(rows: Array, block: int) -> Floats:
     """Return steps across borders over steps inside, of means (..., D) of ``texture`` vectors.
 
-    1: borders of blocks cannot be told from other pixels; NaN without any steps inside.
+    1: borders of blocks look like other pixels; NaN without any steps inside.
     """
     i = 2 * BLOCKS.index(block)
     border, inside = rows[..., i], rows[..., i + 1]

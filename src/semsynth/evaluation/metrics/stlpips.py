@@ -1,6 +1,6 @@
 """ST-LPIPS (Ghildyal and Liu 2022, arXiv 2207.13686): LPIPS that small shifts do not change.
 
-Another metric than LPIPS, trained anew, so it has its own name. Its weights lie in the package
+Not comparable with LPIPS: it was trained separately. Its weights are in the package
 ``stlpips-pytorch`` (BSD-2-Clause), whose code needs torchvision and more: here only its file of
 weights is read, and the network is written out. AlexNet without strides: each is a blur with a
 stride of 2 (Zhang 2019, arXiv 1904.11486) with reflected borders.
@@ -80,7 +80,7 @@ class StLpips(PerceptualNetwork):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"ST-LPIPS: not its weights ({reason}); install stlpips-pytorch again"
+                f"ST-LPIPS: not its weights ({reason}); reinstall stlpips-pytorch"
             ) from None
         self.eval()
 

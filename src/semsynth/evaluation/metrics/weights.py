@@ -197,7 +197,7 @@ def _download_folder() -> Path:
     try:
         require_writable(folder)
     except UserError:
-        logger.warning(f"{folder}: cannot be written; what is downloaded is not kept")
+        logger.warning(f"{folder}: cannot be written; downloads are not kept")
         folder = Path(tempfile.mkdtemp(prefix="semsynth-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

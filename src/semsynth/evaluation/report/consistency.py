@@ -1,4 +1,4 @@
-"""How far images match their masks under a judge: the entries of report.json."""
+"""How far images match their masks under an evaluator: the entries of report.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.evaluation.judges import Judge
+from semsynth.evaluation.evaluators import Evaluator
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.boundary import boundary_f1
 from semsynth.evaluation.metrics.mask_scores import MaskScores
@@ -96,7 +96,7 @@ def consistency(
     generated: ScoredSet,
     real: ScoredSet,
     mean_colours: ScoredSet | None,
-    judge: Judge,
+    evaluator: Evaluator,
     averaging: Averaging = "miou",
 ) -> Json:
     """Return how far generated images match their masks, and real images, which are the ceiling.
@@ -105,7 +105,7 @@ def consistency(
         generated: the generated images.
         real: the real images of the same masks.
         mean_colours: the masks, each class filled with its mean colour; None: there are none.
-        judge: what predicted all of them.
+        evaluator: what predicted all of them.
         averaging: over which classes ``ratio`` and ``way`` average.
     """
     return {
@@ -114,10 +114,10 @@ def consistency(
         "averaging": averaging,
         "ratio": _ratio(generated, real, None, averaging),
         "way": None if mean_colours is None else _ratio(generated, real, mean_colours, averaging),
-        "per_class": _per_class(generated, real, judge),
-        "confusion": confusion(generated.total, judge),
-        "confusion_real": confusion(real.total, judge),
-        "evaluator": judge.about,
+        "per_class": _per_class(generated, real, evaluator),
+        "confusion": confusion(generated.total, evaluator),
+        "confusion_real": confusion(real.total, evaluator),
+        "evaluator": evaluator.about,
     }
 
 
@@ -165,7 +165,7 @@ def rounded_interval(resampling: Resampling | None, values: Floats | None) -> li
     return None if found is None else [round(value, 6) for value in found]
 
 
-def _per_class(generated: ScoredSet, real: ScoredSet, judge: Judge) -> Json:
+def _per_class(generated: ScoredSet, real: ScoredSet, evaluator: Evaluator) -> Json:
     """Return the scores of each class that is in a mask, or is predicted where it is not."""
     matrix, ceiling = generated.total, real.total
     found_contours = [x.scores.boundary for x in (generated, real)]
@@ -193,22 +193,22 @@ def _per_class(generated: ScoredSet, real: ScoredSet, judge: Judge) -> Json:
         if ious is not None and real_ious is not None:
             entry["iou_interval"] = generated.interval(ious[:, c])
             entry["loss_interval"] = generated.interval(real_ious[:, c] - ious[:, c])
-        found[judge.labels.names[i]] = entry
+        found[evaluator.labels.names[i]] = entry
     return found
 
 
-def confusion(matrix: ConfusionMatrix, judge: Judge) -> Json:
+def confusion(matrix: ConfusionMatrix, evaluator: Evaluator) -> Json:
     """Return the counts of (class of the mask, predicted class); ``other``: none of the classes."""
-    names = [judge.labels.names[i] for i in matrix.ids.tolist()]
+    names = [evaluator.labels.names[i] for i in matrix.ids.tolist()]
     found: Json = {"classes": names, "counts": matrix.counts.tolist()}
     return found if not matrix.other.any() else {**found, "other": matrix.other.tolist()}
 
 
 def difference(first: Sequence[ScoredSet], second: Sequence[ScoredSet]) -> Json:
-    """Return what the second judge gives more than the first one, with paired intervals.
+    """Return what the second evaluator gives more than the first one, with paired intervals.
 
     Args:
-        first: generated and real images under the first judge.
+        first: generated and real images under the first evaluator.
         second: the same under the second one.
 
     Returns:
@@ -232,10 +232,10 @@ def difference(first: Sequence[ScoredSet], second: Sequence[ScoredSet]) -> Json:
 
 
 def agreement(matrix: ConfusionMatrix) -> Json:
-    """Return how far two judges agree on the same images: share of pixels, and mIoU.
+    """Return how far two evaluators agree on the same images: share of pixels, and mIoU.
 
     Args:
-        matrix: (first judge's class, second judge's class) of the classes that both know.
+        matrix: (first evaluator's class, second evaluator's class) of the classes that both know.
     """
     return {"pixels": round(matrix.pixel_accuracy, 6), "miou": round(matrix.miou, 6)}
 

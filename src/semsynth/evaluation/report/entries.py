@@ -16,8 +16,8 @@ from semsynth.evaluation.distances import (
     kernel_entry,
     manifold_entry,
 )
+from semsynth.evaluation.evaluators import Evaluator
 from semsynth.evaluation.inputs.inputs import Inputs
-from semsynth.evaluation.judges import Judge
 from semsynth.evaluation.metrics.bootstrap import Resampling
 from semsynth.evaluation.metrics.features import FeatureExtractor, is_inception, kernel_name
 from semsynth.evaluation.partial_results import PartialResults
@@ -50,7 +50,7 @@ def distances(
 
     Args:
         results: what was measured.
-        extractors: the networks of the features, besides the judge.
+        extractors: the networks of the features, besides the evaluator.
         inputs: which images belong together.
         seed: of subsets.
         missing: why something is not there; added to.
@@ -100,24 +100,24 @@ def controls(results: PartialResults, metrics: Json, resampling: Resampling | No
     return found
 
 
-def judged(
+def consistency_entries(
     results: PartialResults,
-    judges: Sequence[Judge],
+    evaluators: Sequence[Evaluator],
     resampling: Resampling | None,
     averaging: Averaging,
 ) -> Json:
-    """Return how far the images match their masks, under one judge or two.
+    """Return how far the images match their masks, under one evaluator or two.
 
     Args:
         results: what was measured.
-        judges: those that measured it; none: there is no entry.
+        evaluators: those that measured it; none: there is no entry.
         resampling: of the masks; None where there are too few.
         averaging: over which classes ratio and way average.
     """
     found: Json = {}
     pairs: list[tuple[ScoredSet, ScoredSet]] = []
     names = {"semantic_consistency": "scores", "second_judge": "second"}
-    for judge, (name, kind) in zip(judges, names.items(), strict=False):
+    for evaluator, (name, kind) in zip(evaluators, names.items(), strict=False):
         sets = {x: getattr(results.sets[x], kind) for x in results.sets}
         scored = {
             x: ScoredSet(scores, results.sets["real"].n, resampling)
@@ -126,7 +126,7 @@ def judged(
         }
         pairs.append((scored["generated"], scored["real"]))
         found[name] = consistency(
-            scored["generated"], scored["real"], scored.get("mean_colours"), judge, averaging
+            scored["generated"], scored["real"], scored.get("mean_colours"), evaluator, averaging
         )
     if len(pairs) == 2:
         found["second_judge"]["difference"] = difference(*pairs)

@@ -87,37 +87,37 @@ def strips(inputs: Inputs, seed: int) -> list[Strip]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatorScores:
     """What a segmenter finds in the images.
 
     Attributes:
-        judge: has ``predict`` of images (B, H, W, 3); called for the images that are shown.
+        evaluator: has ``predict`` of images (B, H, W, 3); called for the images that are shown.
         ids: the classes that are counted.
         scores: of all generated images.
         real_miou: mIoU of the real image by the stem of the mask.
     """
 
-    judge: Any
+    evaluator: Any
     ids: Sequence[int]
     scores: Sequence[ImageScores]
     real_miou: Mapping[str, float | None]
 
 
-def extremes(inputs: Inputs, judged: Judged) -> list[Strip]:
+def extremes(inputs: Inputs, scored: EvaluatorScores) -> list[Strip]:
     """Return the worst and the best masks, with the predicted mask and where it is wrong."""
-    worst, best = worst_and_best(judged.scores, _EXTREMES)
-    rows = [_extreme(inputs, judged, image, "worst") for image in worst]
-    return rows + [_extreme(inputs, judged, image, "best") for image in best]
+    worst, best = worst_and_best(scored.scores, _EXTREMES)
+    rows = [_extreme(inputs, scored, image, "worst") for image in worst]
+    return rows + [_extreme(inputs, scored, image, "best") for image in best]
 
 
-def _extreme(inputs: Inputs, judged: Judged, image: ImageScores, word: str) -> Strip:
+def _extreme(inputs: Inputs, scored: EvaluatorScores, image: ImageScores, word: str) -> Strip:
     assert inputs.masks is not None
     mask = inputs.masks.read_mask(image.mask)
     pixels = inputs.generated.read_rgb(image.stem)
-    predicted = judged.judge.predict(pixels[None], mask.shape)[0]
+    predicted = scored.evaluator.predict(pixels[None], mask.shape)[0]
     box = inputs.masks.content_box(image.mask)
-    wrong = _wrong_pixels(predicted, mask, box, judged.ids)
-    real_miou = judged.real_miou.get(image.mask)
+    wrong = _wrong_pixels(predicted, mask, box, scored.ids)
+    real_miou = scored.real_miou.get(image.mask)
     shown = [
         _mask_image(inputs, image.mask, mask),
         _real_image(inputs, image.mask, f"mIoU {share(real_miou)}"),

@@ -24,7 +24,7 @@ from semsynth.evaluation.report.figures import Axes, Series, histogram
 from semsynth.evaluation.report.figures import legend as lines_legend
 from semsynth.evaluation.report.formats import STYLES, look
 from semsynth.evaluation.report.gallery import (
-    Judged,
+    EvaluatorScores,
     Strip,
     extremes,
     nearest_pairs,
@@ -48,7 +48,7 @@ class Sources:
         inputs: the images and masks.
         scores: of all generated images, in their order.
         baseline: the mean-colour baseline, if there is one.
-        judged: what the segmenter finds, if there is one.
+        scored: what the segmenter finds, if there is one.
         curves: of the training, if its run was given.
         training: the training images, if they are known.
     """
@@ -56,7 +56,7 @@ class Sources:
     inputs: Inputs
     scores: Sequence[ImageScores]
     baseline: MeanColorBaseline | None = None
-    judged: Judged | None = None
+    scored: EvaluatorScores | None = None
     curves: Sequence[Curve] = ()
     training: ImageSet | None = None
 
@@ -110,7 +110,7 @@ def choose_images(report: Json, sources: Sources, rows: int, seed: int) -> Album
     closest = look(report, "metrics.copies.closest") or []
     album = Album(
         random_rows(inputs, sources.baseline, rows, seed),
-        () if sources.judged is None else extremes(inputs, sources.judged),
+        () if sources.scored is None else extremes(inputs, sources.scored),
         strips(inputs, seed),
         () if sources.training is None else nearest_pairs(inputs, sources.training, closest),
         [] if inputs.labels is None else legend(inputs.labels),

@@ -32,7 +32,7 @@ VALUES = {
 }
 
 
-class Judged(Protocol):
+class HasLabels(Protocol):
     """What predicted masks."""
 
     @property
@@ -48,7 +48,7 @@ class PerMask:
         stems: of the M masks, in the report's order.
         digests: of mask and real image: masks of two reports are the same where these are.
         groups: of what the data say belongs together (sequence, field); empty: not known.
-        classes: names of the C classes that the judge scores; empty without a judge.
+        classes: names of the C classes that the evaluator scores; empty without an evaluator.
         vectors: (M, 3, C) int64 hits, target and predicted pixels of a mask's images, by set:
             ``generated``, ``real`` and ``mean_colours``, as far as they were scored.
         values: (M,) means over a mask's images or pairs of images, NaN where there is none, by the
@@ -63,8 +63,10 @@ class PerMask:
     values: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
-    def of_results(cls, results: PartialResults, inputs: Inputs, judge: Judged | None) -> PerMask:
-        """Return that of what was measured, if the judge (None: there was none) scored it."""
+    def of_results(
+        cls, results: PartialResults, inputs: Inputs, evaluator: HasLabels | None
+    ) -> PerMask:
+        """Return that of what was measured, if the evaluator (None: there was none) scored it."""
         stems = inputs.masks_order
         masks = {} if inputs.masks is None else inputs.masks.digests()
         real = inputs.real.digests()
@@ -72,7 +74,7 @@ class PerMask:
         found = {name: results.sets[name].scores for name in SETS if name in results.sets}
         vectors = {k: x.by_mask(len(stems)) for k, x in found.items() if x is not None}
         ids: list[int] = next((x.ids.tolist() for x in found.values() if x is not None), [])
-        names = {} if judge is None else judge.labels.names
+        names = {} if evaluator is None else evaluator.labels.names
         values = {}
         for name, key in VALUES.items():
             if key in results.values:

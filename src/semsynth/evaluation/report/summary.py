@@ -54,7 +54,7 @@ def _score(name: str, title: str, unit: str = _SCORE) -> _Score:
     )
 
 
-_JUDGE2 = "metrics.second_judge"
+_SECOND = "metrics.second_judge"
 _SCORES = (
     _Score(
         "way from mean colours to real",
@@ -80,12 +80,12 @@ _SCORES = (
     _Score(
         "mIoU, second segmenter",
         _SCORE,
-        f"{_JUDGE2}.miou",
-        f"{_JUDGE2}.miou_interval",
-        f"{_JUDGE2}.miou_real",
-        f"{_JUDGE2}.miou_real_interval",
+        f"{_SECOND}.miou",
+        f"{_SECOND}.miou_interval",
+        f"{_SECOND}.miou_real",
+        f"{_SECOND}.miou_real_interval",
     ),
-    _Score("agreement of both segmenters", _SCORE, f"{_JUDGE2}.agreement.miou"),
+    _Score("agreement of both segmenters", _SCORE, f"{_SECOND}.agreement.miou"),
 )
 _MORE_VARIED = "0 is equal, higher is more varied"
 _PIXELS = (

@@ -170,7 +170,7 @@ def wrap_vae(vae: ModelMixin, config: VaeConfig, where: str) -> VaeCodec:
 
 
 def check_vae(codec: VaeCodec, config: VaeConfig, where: str) -> VaeCodec:
-    """Return the codec; UserError if it is not the one that the configuration states."""
+    """Return the codec; UserError if it differs from the configuration."""
     if (codec.channels, codec.downscale) != (config.channels, config.downscale):
         raise UserError(
             f"{where}: its latents have {codec.channels} channels and cover "
@@ -180,8 +180,8 @@ def check_vae(codec: VaeCodec, config: VaeConfig, where: str) -> VaeCodec:
     if config.sha256 not in ("", codec.sha256):
         raise UserError(
             f"{where}: is not the autoencoder that the model was trained with "
-            f"(SHA-256 {codec.sha256[:12]}, not {config.sha256[:12]}); put that one there, or "
-            "into a folder 'vae' beside the model"
+            f"(SHA-256 {codec.sha256[:12]}, not {config.sha256[:12]}); put the right one there, "
+            f"or into a folder 'vae' beside the model"
         )
     return codec
 

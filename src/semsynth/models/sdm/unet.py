@@ -361,7 +361,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         """Run the middle (step 0) and the decoder's stages (steps 1, 2, ...).
 
         Args:
-            h: the encoder's last map, or what the steps before ``start`` made of it.
+            h: the encoder's last map, or what the steps before ``start`` returned.
             embedding: of the timesteps.
             skips: the encoder's maps, the last one first.
             conditions: the inputs of ``spade_norms``, all of them.

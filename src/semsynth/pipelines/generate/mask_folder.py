@@ -11,7 +11,7 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
 from semsynth.core.paths import path_name
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_files.images import read_facts
+from semsynth.data.image_files.images import read_metadata
 from semsynth.data.image_files.masks import MasksAs, decide_masks, mask_ids, open_mask, unread_mask
 from semsynth.data.info import INFO
 from semsynth.data.labels import LabelSet
@@ -46,8 +46,8 @@ def masks_of_folder(
     if (folder / INFO).exists():
         raise UserError(f"{folder}: is a prepared data set; give it as --data, not as --masks")
     files = list_images(folder)
-    raw = [unread_mask(path, read_facts(path, str(path))) for path in files.values()]
-    sizes = [mask.facts.size() for mask in raw]
+    raw = [unread_mask(path, read_metadata(path, str(path))) for path in files.values()]
+    sizes = [mask.metadata.size() for mask in raw]
     _check_shapes(list(files.values()), sizes, size, labels)
     decision = decide_masks(raw, labels, masks_as, colors_given=True)
     others = sum(bool(size_notes("pad", original, size)) for original in sizes)

@@ -1,4 +1,4 @@
-"""Semantic segmentation models of the Transformers library as judges."""
+"""Semantic segmentation models of the Transformers library as evaluators."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LEAST = 1e-12
 
 
 def input_size(sees: Sees, given: Size) -> Size | None:
-    """Return the height and width at which a judge sees an image; None: its own input size.
+    """Return the height and width at which an evaluator sees an image; None: its own input size.
 
     Args:
         sees: ``own``; ``generated``: as images are; the shorter side; or height and width.
@@ -55,7 +55,7 @@ def input_size(sees: Sees, given: Size) -> Size | None:
 
 
 class HubNetwork:
-    """A model from a folder or the Hub, at its own input size; see ``judges.Network``."""
+    """A model from a folder or the Hub, at its own input size; see ``evaluators.Network``."""
 
     has_features = False
 
@@ -66,7 +66,7 @@ class HubNetwork:
             UserError: it cannot be found, is no semantic segmentation model, or has no trained
                 head.
         """
-        # It would warn about each part that a judge does not need.
+        # It would warn about each part that an evaluator does not need.
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.name = Path(source).name if Path(source).is_dir() else source
@@ -101,7 +101,7 @@ class HubNetwork:
 
     @torch.inference_mode()
     def log_probabilities(self, image_HWC: Array, size: Size) -> tuple[Array, Array | None]:
-        """Return what ``judges.Network`` says; no features."""
+        """Return what ``evaluators.Network`` says; no features."""
         inputs, valid = self._inputs(image_HWC[None])
         outputs, are_logits = self._outputs(inputs)
         scaled = _scaled(outputs[0], valid, size)
@@ -190,7 +190,7 @@ def _processor(source: str, name: str) -> Any:
         return AutoImageProcessor.from_pretrained(source)
     except _LOADING:
         logger.warning(
-            f"judge {name}: has no preprocessor_config.json: it gets images at their own size, "
+            f"evaluator {name}: has no preprocessor_config.json: it gets images at their own size, "
             "with ImageNet's mean and deviation"
         )
         return None

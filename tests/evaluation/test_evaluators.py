@@ -10,7 +10,7 @@ import torch
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.evaluation.judges import check_unseen, open_judges
+from semsynth.evaluation.evaluators import check_unseen, open_evaluators
 from semsynth.segmentation.config import SegmentTrainConfig
 from semsynth.segmentation.metrics import OTHER
 from semsynth.segmentation.seen import KEY, SeenImages, pixel_digest
@@ -21,7 +21,7 @@ LABELS = LabelSet.from_names({0: "void", 1: "road", 2: "sky", 7: "car"}, ignore_
 
 
 class Split:
-    """The images of a split, as a judge is asked about them."""
+    """The images of a split, as an evaluator is asked about them."""
 
     def __init__(self, data: PreparedDataset, split: str) -> None:
         self.data, self.split, self.stems = data, split, data.stems(split)
@@ -59,33 +59,33 @@ def images(n: int = 3, size: tuple[int, int] = (24, 40)) -> np.ndarray:
 
 
 def open_one(source: Path | str, labels: LabelSet = LABELS, label_map: str | None = None):
-    return open_judges([source], labels, label_map, "cpu")[0]
+    return open_evaluators([source], labels, label_map, "cpu")[0]
 
 
-def test_our_segmenter_is_a_judge_with_the_same_predictions(
+def test_our_segmenter_is_an_evaluator_with_the_same_predictions(
     segmenter: Path, data: PreparedDataset
 ) -> None:
-    judge = open_one(segmenter)
+    evaluator = open_one(segmenter)
     rgb = np.stack([data.read_rgb("val", stem) for stem in data.stems("val")])
-    ids, features = judge.analyse(rgb)
+    ids, features = evaluator.analyse(rgb)
     expected, expected_features = Segmenter.load(segmenter, "cpu").analyse(rgb)
     assert (ids == expected).all()
     assert features is not None
     assert (features == expected_features).all()
-    assert judge.ids == [1, 2, 7]
-    assert judge.left_out == []
-    assert judge.about["trained_on"]["n_train"] == 12
-    assert str(segmenter.parent.parent) not in str(judge.about)
+    assert evaluator.ids == [1, 2, 7]
+    assert evaluator.left_out == []
+    assert evaluator.about["trained_on"]["n_train"] == 12
+    assert str(segmenter.parent.parent) not in str(evaluator.about)
 
 
-def test_images_of_another_size_are_seen_at_the_judges_own(
+def test_images_of_another_size_are_seen_at_the_evaluators_own(
     segmenter: Path, data: PreparedDataset
 ) -> None:
-    judge = open_one(segmenter)
+    evaluator = open_one(segmenter)
     rgb = data.read_rgb("val", data.stems("val")[0])[None]
     mask = data.read_mask("val", data.stems("val")[0])
     large = np.repeat(np.repeat(rgb, 4, 1), 4, 2)
-    ids = judge.predict(large, (48, 64))
+    ids = evaluator.predict(large, (48, 64))
     assert ids.shape == (1, 48, 64)
     agree = ids[0, ::2, ::2] == mask
     assert agree[mask != 0].mean() > 0.85
@@ -93,13 +93,13 @@ def test_images_of_another_size_are_seen_at_the_judges_own(
 
 def test_a_segmenter_of_other_labels_is_matched_by_name(segmenter: Path, caplog) -> None:
     other = LabelSet.from_names({0: "car", 1: "lawn", 2: "road"})
-    judge = open_one(segmenter, other)
-    assert judge.ids == [0, 2]
-    assert judge.left_out == ["lawn"]
+    evaluator = open_one(segmenter, other)
+    assert evaluator.ids == [0, 2]
+    assert evaluator.left_out == ["lawn"]
     assert "left out of all scores: lawn" in caplog.text
-    assert "its classes sky are none of the data's" in caplog.text
-    assert set(np.unique(judge.predict(images(2, (24, 32))))) <= {0, 2, OTHER}
-    assert judge.about["without_counterpart"] == ["sky"]
+    assert "its classes sky do not occur in the data" in caplog.text
+    assert set(np.unique(evaluator.predict(images(2, (24, 32))))) <= {0, 2, OTHER}
+    assert evaluator.about["without_counterpart"] == ["sky"]
 
 
 def test_logits_of_transformers_models_are_resized_before_the_largest_is_taken(
@@ -108,9 +108,9 @@ def test_logits_of_transformers_models_are_resized_before_the_largest_is_taken(
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
     folder = save_segformer(tmp_path / "hub", ["sky", "road", "tree"])
-    judge = open_one(folder)
+    evaluator = open_one(folder)
     rgb = images()
-    ids, features = judge.analyse(rgb, (24, 40))
+    ids, features = evaluator.analyse(rgb, (24, 40))
     assert features is None
     inputs = AutoImageProcessor.from_pretrained(folder)(list(rgb), return_tensors="pt")
     assert inputs["pixel_values"].shape[-2:] == (32, 64)
@@ -120,19 +120,19 @@ def test_logits_of_transformers_models_are_resized_before_the_largest_is_taken(
     scaled = torch.nn.functional.interpolate(logits, size=(24, 40), mode="bilinear")
     expected = np.array([2, 1, OTHER])[scaled.argmax(1).numpy()]
     assert (ids == expected).all()
-    assert judge.name == "hub"
-    assert judge.about["kind"] == "segformer"
-    assert judge.about["input_size"] == {"height": 32, "width": 64}
-    assert len(judge.sha256) == 32
+    assert evaluator.name == "hub"
+    assert evaluator.about["kind"] == "segformer"
+    assert evaluator.about["input_size"] == {"height": 32, "width": 64}
+    assert len(evaluator.sha256) == 32
 
 
 def test_without_preprocessing_images_keep_their_size_and_it_is_said(
     tmp_path: Path, caplog
 ) -> None:
-    judge = open_one(save_segformer(tmp_path / "bare", ["sky", "road"], processor=False))
+    evaluator = open_one(save_segformer(tmp_path / "bare", ["sky", "road"], processor=False))
     assert "no preprocessor_config.json" in caplog.text
-    assert judge.predict(images(2, (64, 96))).shape == (2, 64, 96)
-    assert judge.about["input_size"] is None
+    assert evaluator.predict(images(2, (64, 96))).shape == (2, 64, 96)
+    assert evaluator.about["input_size"] is None
 
 
 def test_a_crop_of_the_middle_is_not_taken_for_the_image(tmp_path: Path) -> None:
@@ -143,17 +143,17 @@ def test_a_crop_of_the_middle_is_not_taken_for_the_image(tmp_path: Path) -> None
     Processor(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_center_crop=True
     ).save_pretrained(folder)
-    judge = open_one(folder)
+    evaluator = open_one(folder)
     rgb = images(1, (32, 96))
     left = rgb.copy()
     left[:, :, :20] = 0
-    assert (judge.predict(rgb) != judge.predict(left)).any() or (
-        judge.network._inputs(rgb)[0].shape[-1] == 96  # type: ignore[attr-defined]
+    assert (evaluator.predict(rgb) != evaluator.predict(left)).any() or (
+        evaluator.network._inputs(rgb)[0].shape[-1] == 96  # type: ignore[attr-defined]
     )
-    assert judge.network._inputs(rgb)[0].shape[-1] == 96  # type: ignore[attr-defined]
+    assert evaluator.network._inputs(rgb)[0].shape[-1] == 96  # type: ignore[attr-defined]
 
 
-def test_a_mask2former_is_a_judge_too(tmp_path: Path) -> None:
+def test_a_mask2former_is_an_evaluator_too(tmp_path: Path) -> None:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
     torch.manual_seed(0)
@@ -167,8 +167,8 @@ def test_a_mask2former_is_a_judge_too(tmp_path: Path) -> None:
         encoder_layers=1, decoder_layers=1, num_attention_heads=2, num_queries=5,
     )  # fmt: skip
     Mask2FormerForUniversalSegmentation(config).save_pretrained(tmp_path / "m2f")
-    judge = open_one(tmp_path / "m2f")
-    assert set(np.unique(judge.predict(images(1, (64, 64))))) <= {1, 2}
+    evaluator = open_one(tmp_path / "m2f")
+    assert set(np.unique(evaluator.predict(images(1, (64, 64))))) <= {1, 2}
 
 
 def test_models_without_a_trained_head_are_refused(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_models_without_a_trained_head_are_refused(tmp_path: Path) -> None:
         open_one(tmp_path / "backbone")
 
 
-def test_what_is_no_judge_is_refused_in_one_line(tmp_path: Path, segmenter: Path) -> None:
+def test_what_is_no_evaluator_is_refused_in_one_line(tmp_path: Path, segmenter: Path) -> None:
     folder = save_segformer(tmp_path / "hub", ["river", "lake"])
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
@@ -195,15 +195,15 @@ def test_what_is_no_judge_is_refused_in_one_line(tmp_path: Path, segmenter: Path
         with pytest.raises(UserError, match=words) as error:
             open_one(source)
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="one judge, or two"):
-        open_judges([segmenter] * 3, LABELS, None, "cpu")
+    with pytest.raises(UserError, match="one evaluator, or two"):
+        open_evaluators([segmenter] * 3, LABELS, None, "cpu")
 
 
-def test_one_map_serves_two_judges(tmp_path: Path, segmenter: Path) -> None:
+def test_one_map_serves_two_evaluators(tmp_path: Path, segmenter: Path) -> None:
     folder = save_segformer(tmp_path / "hub", ["street", "heaven", "car"])
     text = tmp_path / "map.yaml"
     text.write_text("street: road\nheaven: sky\n")
-    first, second = open_judges([segmenter, folder], LABELS, str(text), "cpu")
+    first, second = open_evaluators([segmenter, folder], LABELS, str(text), "cpu")
     assert first.ids == second.ids == [1, 2, 7]
     assert second.match.pairs == {"street": "road", "heaven": "sky", "car": "car"}
 
@@ -220,18 +220,18 @@ def test_a_segmenter_keeps_what_it_was_trained_on(segmenter: Path, data: Prepare
     assert KEY not in (segmenter.parent / "segmenter.json").read_text()
 
 
-def test_a_judge_that_has_seen_the_images_is_refused_or_said(
+def test_an_evaluator_that_has_seen_the_images_is_refused_or_said(
     segmenter: Path, data: PreparedDataset, make_samples: Callable[..., PreparedDataset], caplog
 ) -> None:
-    judge = open_one(segmenter)
+    evaluator = open_one(segmenter)
     samples = Split(make_samples(), "val")
-    fine = check_unseen(judge, Split(data, "val"), samples, False)
+    fine = check_unseen(evaluator, Split(data, "val"), samples, False)
     assert fine["training_images_known"]
     assert fine["seen"] is None
     train = Split(data, "train")
     with pytest.raises(UserError, match=r"trained on 12 of 12 real .*--allow-seen"):
-        check_unseen(judge, train, samples, False)
-    assert check_unseen(judge, train, samples, True)["seen"] == {"real": 12, "generated": 0}
+        check_unseen(evaluator, train, samples, False)
+    assert check_unseen(evaluator, train, samples, True)["seen"] == {"real": 12, "generated": 0}
     assert "was trained on 12 of 12 real" in caplog.text
 
 
@@ -244,7 +244,7 @@ def test_copies_of_training_images_are_the_generators_and_are_not_refused(
     assert "copies of real images" in caplog.text
 
 
-def test_a_judge_that_was_trained_on_the_generated_images_is_refused(
+def test_an_evaluator_that_was_trained_on_the_generated_images_is_refused(
     data: PreparedDataset, make_samples: Callable[..., PreparedDataset], tmp_path: Path
 ) -> None:
     samples = make_samples()
@@ -252,10 +252,10 @@ def test_a_judge_that_was_trained_on_the_generated_images_is_refused(
         data=data.root, extra=samples.root, extra_split="val", output=tmp_path / "out", width=8,
         steps=1, batch_size=2, device="cpu",
     )  # fmt: skip
-    judge = open_one(train_segmenter(config))
+    evaluator = open_one(train_segmenter(config))
     generated = Split(samples, "val")
     with pytest.raises(UserError, match=r"0 of 6 real and 12 of 12 generated"):
-        check_unseen(judge, Split(data, "val"), generated, False)
+        check_unseen(evaluator, Split(data, "val"), generated, False)
 
 
 def test_an_older_segmenter_does_not_say(
@@ -264,9 +264,9 @@ def test_an_older_segmenter_does_not_say(
     older = Segmenter.load(segmenter, "cpu")
     del older.info.provenance[KEY]
     older.save(tmp_path / "older.pth")
-    judge = open_one(tmp_path / "older.pth")
+    evaluator = open_one(tmp_path / "older.pth")
     with caplog.at_level("INFO"):
-        found = check_unseen(judge, Split(data, "train"), Split(data, "val"), False)
+        found = check_unseen(evaluator, Split(data, "train"), Split(data, "val"), False)
     assert found == {"training_images_known": False, "seen": None}
     assert "does not say" in caplog.text
 
@@ -308,11 +308,11 @@ def test_the_same_photographs_at_another_size_are_known_by_their_files(tmp_path:
         data=sizes[32].root, split="val", output=tmp_path / "out", width=8, steps=1, batch_size=2,
         device="cpu",
     )  # fmt: skip
-    judge = open_judges([train_segmenter(config)], sizes[32].labels, None, "cpu")[0]
+    evaluator = open_evaluators([train_segmenter(config)], sizes[32].labels, None, "cpu")[0]
     small = PreparedImages.open(sizes[16].root, "val")
     with pytest.raises(
         UserError, match=f"trained on {len(small.stems)} of {len(small.stems)} real"
     ):
-        check_unseen(judge, small, PreparedImages.open(sizes[16].root, "train"), False)
+        check_unseen(evaluator, small, PreparedImages.open(sizes[16].root, "train"), False)
     other = PreparedImages.open(sizes[16].root, "train")
-    assert check_unseen(judge, other, small, False)["seen"] is None
+    assert check_unseen(evaluator, other, small, False)["seen"] is None

@@ -1,4 +1,4 @@
-"""Segmenters of `semsynth segment train` as judges."""
+"""Segmenters of `semsynth segment train` as evaluators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semsynth.evaluation.hub_judge import Sees, Size, input_size
+from semsynth.evaluation.hub_evaluator import Sees, Size, input_size
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.seen import SeenImages
 from semsynth.segmentation.segmenter import Segmenter
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 class OwnNetwork:
-    """A segmenter of `semsynth segment train`; see ``judges.Network``."""
+    """A segmenter of `semsynth segment train`; see ``evaluators.Network``."""
 
     has_features = True
 
@@ -48,7 +48,7 @@ class OwnNetwork:
 
     @torch.inference_mode()
     def classes(self, images_BHWC: Array, size: Size | None) -> tuple[Array, Array | None]:
-        """Return what ``judges.Network`` says; images of another size than it sees are resized."""
+        """Return what ``evaluators.Network`` says; resizes images to its input size."""
         given = (images_BHWC.shape[1], images_BHWC.shape[2])
         own, size = self._input_size(given), size or given
         if given == own == size:
@@ -62,7 +62,7 @@ class OwnNetwork:
 
     @torch.inference_mode()
     def log_probabilities(self, image_HWC: Array, size: Size) -> tuple[Array, Array | None]:
-        """Return what ``judges.Network`` says, of logits that are brought to that size."""
+        """Return what ``evaluators.Network`` says, of logits that are brought to that size."""
         given = (image_HWC.shape[0], image_HWC.shape[1])
         logits, features_BD = self._forward(image_HWC[None], self._input_size(given))
         if tuple(logits.shape[2:]) != size:

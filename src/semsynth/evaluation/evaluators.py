@@ -1,8 +1,8 @@
-"""Judges: the segmenters that say whether images match their masks.
+"""Evaluators: the segmenters that score how well images match their masks.
 
-A judge is a segmenter of ours, or any semantic segmentation model of the Transformers library. It
-may have other classes than the data: they are matched by name, and what it cannot know is left out
-of all scores, of generated and of real images.
+An evaluator is a segmenter of ours, or any semantic segmentation model of the Transformers library.
+It may have other classes than the data: they are matched by name, and classes that it does not know
+are left out of all scores, of generated and of real images.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from semsynth.core.logging import logger, progress
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
-from semsynth.evaluation.hub_judge import HubNetwork, Sees, Size
+from semsynth.evaluation.hub_evaluator import HubNetwork, Sees, Size
 from semsynth.evaluation.inputs.image_set import FolderImages, PreparedImages
 from semsynth.evaluation.inputs.inputs import Inputs
 from semsynth.evaluation.inputs.resized import ResizedImages
 from semsynth.evaluation.label_maps import LabelMap, NameMatch, match_names
-from semsynth.evaluation.own_judge import OwnNetwork
+from semsynth.evaluation.own_evaluator import OwnNetwork
 from semsynth.segmentation.config import SEGMENTER_FILE
 from semsynth.segmentation.metrics import OTHER
 from semsynth.segmentation.seen import SeenImages, file_digest, pixel_digest, raw_file_digests
@@ -65,7 +65,7 @@ class Network(Protocol):
         ...
 
 
-# Pixels that a judge sees at once: eight images of 256x256.
+# Pixels that an evaluator sees at once: eight images of 256x256.
 _PIXELS = 8 * 256 * 256
 
 
@@ -87,7 +87,7 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """A segmenter in terms of the classes of the data.
 
     Attributes:
@@ -177,11 +177,13 @@ class Judge:
         return np.array(found, np.int32)
 
 
-def judges_of(config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]) -> list[Judge]:
-    """Return the judges of an evaluation; without a segmenter or masks none, and why: ``missing``.
+def evaluators_of(
+    config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]
+) -> list[Evaluator]:
+    """Return the evaluators; without a segmenter or masks none, with the reason in ``missing``.
 
     Raises:
-        UserError: see ``open_judges``; or one is given where there are no masks.
+        UserError: see ``open_evaluators``; or one is given where there are no masks.
     """
     sources = config.segmenters
     if inputs.masks is None:
@@ -195,18 +197,18 @@ def judges_of(config: EvaluateConfig, inputs: Inputs, missing: dict[str, str]) -
         )
         return []
     sources = sources or (str(DEFAULT_SEGMENTER),)
-    sees = inputs.protocol.judge_size
-    return open_judges(sources, inputs.masks.labels, config.label_map, config.device, sees)
+    sees = inputs.protocol.evaluator_size
+    return open_evaluators(sources, inputs.masks.labels, config.label_map, config.device, sees)
 
 
-def open_judges(
+def open_evaluators(
     sources: Sequence[str | Path],
     labels: LabelSet,
     label_map: str | None,
     device: str,
     sees: Sees = "own",
-) -> list[Judge]:
-    """Open one judge or two, and say which classes are left out.
+) -> list[Evaluator]:
+    """Open one evaluator or two, and say which classes are left out.
 
     Args:
         sources: segmenter.pth or its folder; or a folder or Hub id of a Transformers model.
@@ -219,20 +221,20 @@ def open_judges(
         UserError: more than two; one cannot be loaded, or has no class of the data; a wrong map.
     """
     if len(sources) > 2:
-        raise UserError(f"--segmenter: {len(sources)} are given; give one judge, or two")
+        raise UserError(f"--segmenter: {len(sources)} are given; give one evaluator, or two")
     given = None if label_map is None else LabelMap.read(label_map)
     networks = [open_network(str(source), device, sees) for source in sources]
     if given is not None:
         given.check([network.names for network in networks], labels)
-    judges = []
+    evaluators = []
     for network in networks:
-        judges.append(judge_of(network, labels, given))
-        _say_what_is_left_out(judges[-1])
-    return judges
+        evaluators.append(evaluator_of(network, labels, given))
+        _say_what_is_left_out(evaluators[-1])
+    return evaluators
 
 
-def judge_of(network: Network, labels: LabelSet, given: LabelMap | None = None) -> Judge:
-    """Return a network as the judge of images with these labels.
+def evaluator_of(network: Network, labels: LabelSet, given: LabelMap | None = None) -> Evaluator:
+    """Return a network as the evaluator of images with these labels.
 
     Args:
         network: what predicts.
@@ -249,17 +251,17 @@ def judge_of(network: Network, labels: LabelSet, given: LabelMap | None = None) 
             f"--segmenter {network.name}: has no class of the data (it has "
             f"{abbreviate(theirs, 5)}; the data have {abbreviate(ours, 5)}); give --label-map"
         )
-    return Judge(network, labels, match)
+    return Evaluator(network, labels, match)
 
 
-def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> Json:
-    """Check that a judge was not trained on images that it is asked about.
+def check_unseen(evaluator: Evaluator, real: Images, generated: Images, allow: bool) -> Json:
+    """Check that an evaluator was not trained on images that it is asked about.
 
     Generated images that equal *real* training images are copies by the generator: that is said,
     and not refused.
 
     Args:
-        judge: the judge.
+        evaluator: the evaluator.
         real: the real images.
         generated: the generated images.
         allow: say it, and go on.
@@ -272,9 +274,11 @@ def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> 
     Raises:
         UserError: it was, and ``allow`` is False.
     """
-    seen = judge.network.seen
+    seen = evaluator.network.seen
     if seen is None:
-        logger.info(f"judge {judge.name}: its file does not say which images it was trained on")
+        logger.info(
+            f"evaluator {evaluator.name}: its file does not say which images it was trained on"
+        )
         return {"training_images_known": False, "seen": None}
     trained = seen.real | seen.generated
     again = _those_of(real, trained, "real")
@@ -284,14 +288,14 @@ def check_unseen(judge: Judge, real: Images, generated: Images, allow: bool) -> 
     found["copies_of_its_training_images"] = len(copies)
     if copies:
         logger.warning(
-            f"{len(copies)} generated images are images that the judge {judge.name} was trained on "
-            f"({abbreviate(copies, 3)}): copies of real images"
+            f"{len(copies)} generated images are images that the evaluator {evaluator.name} was "
+            f"trained on ({abbreviate(copies, 3)}): copies of real images"
         )
     if again or made:
         what = abbreviate([*again, *made], 3)
         message = (
-            f"judge {judge.name}: was trained on {len(again)} of {len(real.stems)} real and "
-            f"{len(made)} of {len(generated.stems)} generated images that it is to score ({what})"
+            f"evaluator {evaluator.name}: was trained on {len(again)} of {len(real.stems)} real "
+            f"and {len(made)} of {len(generated.stems)} generated images to score ({what})"
         )
         if not allow:
             raise UserError(
@@ -343,24 +347,24 @@ def open_network(source: str, device: str, sees: Sees = "own") -> Network:
 
 
 def _several(pairs: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the data's classes that several of the judge's are, with those."""
+    """Return the data's classes that several of the evaluator's are, with those."""
     found: dict[str, list[str]] = {}
     for theirs, ours in pairs.items():
         found.setdefault(ours, []).append(theirs)
     return {ours: theirs for ours, theirs in found.items() if len(theirs) > 1}
 
 
-def _say_what_is_left_out(judge: Judge) -> None:
-    match, labels = judge.match, judge.labels
+def _say_what_is_left_out(evaluator: Evaluator) -> None:
+    match, labels = evaluator.match, evaluator.labels
     if match.source != "equal names":
-        logger.info(f"judge {judge.name}: classes are matched by {match.source}")
+        logger.info(f"evaluator {evaluator.name}: classes are matched by {match.source}")
     if match.left_out:
         logger.warning(
-            f"judge {judge.name}: knows {len(judge.ids)} of {len(labels.trainable)} classes; left "
-            f"out of all scores: {', '.join(match.left_out)}"
+            f"evaluator {evaluator.name}: knows {len(evaluator.ids)} of {len(labels.trainable)} "
+            f"classes; left out of all scores: {', '.join(match.left_out)}"
         )
     if match.unmapped:
         logger.warning(
-            f"judge {judge.name}: its classes {', '.join(match.unmapped)} are none of the data's: "
-            "pixels that it predicts as them count as wrong (or give --label-map)"
+            f"evaluator {evaluator.name}: its classes {', '.join(match.unmapped)} do not occur in "
+            "the data: pixels with these predictions count as wrong (or give --label-map)"
         )

@@ -1,7 +1,8 @@
 """What is known of an image before its pixels are interpreted: ``describe``.
 
-Whatever it comes from (a file, its bytes, a Pillow image, an array), the same facts decide how it
-is read: ``images`` turns an image into RGB, and a mask into ids, unless a fact contradicts it.
+Whatever it comes from (a file, its bytes, a Pillow image, an array), the same metadata decides how
+it is read: ``images`` turns an image into RGB, and a mask into ids, unless its metadata contradicts
+that.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _UNDO = {
 
 
 @dataclass(frozen=True)
-class ImageFacts:
+class ImageMetadata:
     """An image as its header describes it.
 
     Attributes:
@@ -99,10 +100,30 @@ class ImageFacts:
         data = self.palette
         return [(data[i], data[i + 1], data[i + 2]) for i in range(0, len(data) - 2, 3)]
 
+    def refuse_as_mask(self) -> None:
+        """Raise UserError for metadata that no mask can have, whatever its values mean."""
+        where = self.where
+        if self.lossy:
+            raise UserError(
+                f"{where}: is a {self.lossy}, which changes ids; export the mask as PNG"
+            )
+        if self.frames > 1:
+            raise UserError(f"{where}: has {self.frames} frames (pages); a mask is a single image")
+        if self.layout == "other" or self.floating:
+            raise UserError(
+                f"{where}: has mode {self.mode}; a mask is one channel of ids (L, P, I;16) or the "
+                "labels' colours (RGB)"
+            )
+        if self.depth == 16 and (self.layout == "rgb" or self.has_alpha):
+            raise UserError(
+                f"{where}: has 16 bits in each of several channels; a mask is one channel of ids, "
+                "or colours of 8 bits"
+            )
+
 
 def describe(
     image: Image.Image | Array, where: str = "image", source: Path | bytes | None = None
-) -> ImageFacts:
+) -> ImageMetadata:
     """Describe an image; the pixels of a file may still be unread.
 
     Args:
@@ -123,7 +144,7 @@ def describe(
     if image.format == "TIFF" and orientation in _TURNED:
         width, height = height, width
     profile = image.info.get("icc_profile") or b""
-    return ImageFacts(
+    return ImageMetadata(
         where,
         image.mode,
         (height, width),
@@ -138,26 +159,7 @@ def describe(
     )
 
 
-def refuse_as_mask(facts: ImageFacts) -> None:
-    """Raise UserError for facts that no mask has, whatever its values mean."""
-    where = facts.where
-    if facts.lossy:
-        raise UserError(f"{where}: is a {facts.lossy}, which changes ids; export the mask as PNG")
-    if facts.frames > 1:
-        raise UserError(f"{where}: has {facts.frames} frames (pages); a mask is a single image")
-    if facts.layout == "other" or facts.floating:
-        raise UserError(
-            f"{where}: has mode {facts.mode}; a mask is one channel of ids (L, P, I;16) or the "
-            "labels' colours (RGB)"
-        )
-    if facts.depth == 16 and (facts.layout == "rgb" or facts.has_alpha):
-        raise UserError(
-            f"{where}: has 16 bits in each of several channels; a mask is one channel of ids, or "
-            "colours of 8 bits"
-        )
-
-
-def oriented(image: Image.Image, facts: ImageFacts, exif: Exif) -> Image.Image:
+def oriented(image: Image.Image, metadata: ImageMetadata, exif: Exif) -> Image.Image:
     """Return a Pillow image turned as its EXIF orientation says, or as it is stored."""
     from PIL import ImageOps
 
@@ -165,19 +167,19 @@ def oriented(image: Image.Image, facts: ImageFacts, exif: Exif) -> Image.Image:
         return ImageOps.exif_transpose(image)
     image.load()
     # Pillow turns a TIFF while it reads it.
-    if image.format == "TIFF" and facts.orientation in _UNDO:
-        return image.transpose(_UNDO[facts.orientation])
+    if image.format == "TIFF" and metadata.orientation in _UNDO:
+        return image.transpose(_UNDO[metadata.orientation])
     return image
 
 
-def _describe_array(array: Array, where: str) -> ImageFacts:
+def _describe_array(array: Array, where: str) -> ImageMetadata:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in _CHANNEL_MODES:
         raise UserError(f"{where}: has shape {array.shape}; an image is (H, W) or (H, W, channels)")
     size = (array.shape[0], array.shape[1])
     floating = np.issubdtype(array.dtype, np.floating)
     depth = 1 if array.dtype == bool else 8  # whatever the type, values may be those of 8 bits
-    return ImageFacts(where, _CHANNEL_MODES[channels], size, depth, floating)
+    return ImageMetadata(where, _CHANNEL_MODES[channels], size, depth, floating)
 
 
 def _raw_mode(image: Image.Image) -> str:
