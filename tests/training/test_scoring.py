@@ -20,7 +20,7 @@ from semsynth.core.files import read_json, sha256_file
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
 from semsynth.diffusion.config import SamplerSettings
-from semsynth.evaluation.evaluators import Judge, open_evaluators
+from semsynth.evaluation.evaluators import Evaluator, open_evaluators
 from semsynth.pipelines.formats.model_file import load_model_file
 from semsynth.pipelines.pipeline import SemanticDiffusionPipeline
 from semsynth.segmentation.metrics import ConfusionMatrix
@@ -61,7 +61,7 @@ def every_two(judge: Path) -> tuple[str, ...]:
     return ("train.score_every=2", f"train.judge={judge}", "train.keep_checkpoints=1")
 
 
-def opened(path: Path, data: PreparedDataset) -> Judge:
+def opened(path: Path, data: PreparedDataset) -> Evaluator:
     return open_evaluators([path], data.labels, None, "cpu")[0]
 
 
