@@ -127,16 +127,17 @@ class PrepareConfig:
     mask_suffix: str | None = None
     """Your own folders: only files whose stems end so are masks (_gtFine_labelIds)."""
     labels: Path | None = None
-    """Source folder: YAML file of the labels, if it is not DATA/labels.yaml."""
+    """Your own data: the label file (YAML, JSON, CSV or text). By default one in PATH with a usual
+    name, such as labels.yaml."""
     masks_as: Literal["ids", "colors", "auto"] = "auto"
-    """Sources folder and sidewalk: masks hold ids, or the colours of the labels file. auto: what
+    """Your own data and sidewalk: masks hold ids, or the colours of the label file. auto: what
     their values and palettes say; where these can be read in both ways it asks for this flag."""
     exif: Literal["apply", "ignore"] | None = None
-    """Sources folder and sidewalk: turn images and masks as their EXIF orientation says, or take
+    """Your own data and sidewalk: turn images and masks as their EXIF orientation says, or take
     the pixels as they are stored. By default as the sizes tell; where an image is turned, its mask
     is not, and both fit, it asks for this flag."""
     window: tuple[float, float] | None = None
-    """Sources folder and sidewalk: LOW HIGH, the values that become black and white in images of
+    """Your own data and sidewalk: LOW HIGH, the values that become black and white in images of
     more than 8 bits. By default 0 65535 if they use all 16 bits, else it asks for this flag."""
     channels: ChannelRule = "auto"
     """Your own folders: all keeps the channels (1 to 8) and bits (8 or 16) of the images as they
@@ -165,8 +166,8 @@ class PrepareConfig:
     """Images of more pixels are refused: damaged or hostile files would fill the memory. By default
     179 million, with --tile a billion."""
     resize_masks: bool = False
-    """Source folder: resize masks (and instances) of another size than their image to its size, by
-    nearest. Without it they are refused."""
+    """Your own data: resize masks (and instance maps) of another size than their image to its size,
+    with nearest neighbour. Without it they are refused."""
     large: Literal["auto"] | float = "auto"
     """Keep training images and their masks at so many times the size, too (1: no; at most 4): with
     train.crop below 1, crops are then scaled down and stay sharp. auto: the most up to 2 at which
@@ -179,7 +180,7 @@ class PrepareConfig:
     """Share of images that are held out, 0 to 0.5, for sources without splits of their own: 0.1 by
     default. Source nuclei: of the fields of each kind, 0.25 by default."""
     group_by: str | None = None
-    """Source folder: images of one group stay on one side of the split. A number n: the group is
+    """Your own data: images of one group stay on one side of the split. A number n: the group is
     the first n parts of the stem between underscores. Else a regular expression: its first
     group."""
     holdout: str | None = None
