@@ -104,7 +104,7 @@ def test_it_goes_on_where_it_was_stopped(speed: Any, measured: list[str], tmp_pa
     assert list(tmp_path.iterdir()) == [output]
 
     measured[:] = [speed.MIDDLE]
-    assert speed.main(flags) == 0  # one that came to its end is measured anew
+    assert speed.main(flags) == 0  # one that came to its end is measured again
     assert measured[1:] == every
 
 

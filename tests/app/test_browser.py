@@ -242,7 +242,7 @@ def test_keep_the_rest_changes_only_what_was_touched(drawn: Any) -> None:
     outside = np.ones((256, 256), bool)
     outside[100 - margin : 141 + margin, 100 - margin : 141 + margin] = False
     assert not changed[outside].any()
-    assert "made anew" in drawn.page.inner_text("#keep-note")
+    assert "regenerated" in drawn.page.inner_text("#keep-note")
 
 
 def test_a_variation_is_picked_and_has_neighbours(drawn: Any) -> None:

@@ -203,7 +203,7 @@ def test_objects_survive_a_reload_and_are_saved_and_copied_as_python(
 
 
 def test_objects_of_other_data_stay_as_class_and_shape(drawn: Any, sent: Sent) -> None:
-    """The studio was started anew with other data, which do not have the object."""
+    """The studio was restarted with other data, which do not have the object."""
     drop(drawn, 128, 128)
     ids = drawn.ids()
     made(drawn)

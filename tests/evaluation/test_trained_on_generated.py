@@ -27,7 +27,7 @@ from semsynth.evaluation.trained_on_generated import (
 
 
 def write(folder: Path, data: PreparedDataset, splits: dict[str, int], render) -> PreparedDataset:
-    """Write masks of the toy data's training split, rendered anew, into splits of some sizes."""
+    """Write masks of the toy data's training split, rendered again, into splits of some sizes."""
     writer = PreparedWriter(folder, PreparedFormat(data.labels, data.height, data.width))
     stems = iter(data.stems("train") + data.stems("val"))
     for split, count in splits.items():

@@ -20,7 +20,7 @@ from halves import half_cases
 if sys.platform != "linux" or not (shutil.which("gcc") or shutil.which("cc")):
     pytest.skip("needs a C compiler, and Linux", allow_module_level=True)
 
-# Seeds are fixed here; `make faults` draws them anew and prints them.
+# Seeds are fixed here; `make faults` draws them again and prints them.
 SHARE = ("prepare", "segment train", "generate")
 
 

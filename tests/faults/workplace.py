@@ -65,7 +65,7 @@ class Result:
 
 
 class Workplace:
-    """A folder with the inputs in ``in``; each run has the folder ``case``, made anew."""
+    """A folder with the inputs in ``in``; each run has a new folder ``case``."""
 
     def __init__(self, root: Path, commands: Collection[str] = tuple(COMMANDS)) -> None:
         """Start the server, and make the inputs of these commands."""

@@ -19,7 +19,7 @@ from semsynth.training.checkpoints.store import (
 )
 from semsynth.training.metrics import read_metrics
 
-# Both phases, an optimizer that starts anew, micro-batches, clipped gradients.
+# Both phases, an optimizer that starts again, micro-batches, clipped gradients.
 CHANGES = (
     "train.steps=4", "finetune.steps=2", "train.accumulation=2", "train.grad_clip=0.5",
     "train.gradient_checkpointing=true", "train.log_every=1", "train.checkpoint_every=2",
@@ -48,7 +48,7 @@ def train(
         )
         assert job.wait() == [0] * world, job.outputs()
         assert "Traceback" not in job.output() and "arning" not in job.output(), job.output()
-        # A run that began anew would have written it again.
+        # A run that began again would have written it again.
         assert after is None or step_folder(folder, 2).stat().st_ino == kept
         return folder
 

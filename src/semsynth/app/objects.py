@@ -165,7 +165,7 @@ class Shelf:
     def find(self, object_id: str) -> ShelfObject:
         """Return an object by what a request calls it.
 
-        A page may ask for one that it had before the studio was started anew: then this waits until
+        A page may ask for one that it had before the studio was restarted: then this waits until
         it is found, or all masks were looked at.
 
         Raises:

@@ -59,7 +59,7 @@ class Order(Config):
         quality: ``live``, the cheapest sampler whatever is given; ``final``, as given.
         strength: of starting from ``source``; None: 1 with ``keep``, else 0.5.
         source: id of an item, an upload or a result to start from.
-        keep: only the part ``region`` is made anew.
+        keep: only the part ``region`` is regenerated.
         variation: towards another seed's noise.
         objects: of the shelf, whose own pixels are pasted into the image; needs ``instances``.
         object_strength: from how much noise these pixels are made part of it, as ``strength``;
@@ -89,7 +89,7 @@ class Canvas:
 
     Attributes:
         mask: ids of classes.
-        region: where the image is made anew, with ``keep``; None: everywhere.
+        region: where the image is regenerated, with ``keep``; None: everywhere.
         instances: the number of the object that a pixel belongs to, 0: none; None: nothing is said
             of objects.
         placed: objects of the shelf among them, with their own pixels.
@@ -339,7 +339,7 @@ def _real(
                 raise Refused(f"{name} needs source, an image to start from")
         return None
     if order.keep and region_HW is None:
-        raise Refused("keep needs the part region: a PNG of 0 (stays) and 255 (made anew)")
+        raise Refused("keep needs the part region: a PNG of 0 (stays) and 255 (regenerated)")
     image = source.image_HWC
     if image.shape[:2] != model.size:
         notes.append(f"image scaled from {_size(image.shape)} to {_size(model.size)}")

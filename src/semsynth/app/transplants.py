@@ -1,7 +1,7 @@
 """Objects of the shelf with their own pixels: pasted into an image, then made part of it.
 
 As `edit --kinds transplant` pastes, and as `generate --from-image --keep outside` makes the pasted
-region anew from noise, by the same code.
+region again from noise, by the same code.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def read_region(data: bytes) -> npt.NDArray[np.bool_]:
     values = _one_channel(data, "region")
     found = set(np.unique(values).tolist())
     if not (found <= {0, 255} or found <= {0, 1}):
-        raise Refused("region: has other values than 0 (stays) and 255 (made anew)")
+        raise Refused("region: has other values than 0 (stays) and 255 (regenerated)")
     region: npt.NDArray[np.bool_] = values != 0
     return region
 

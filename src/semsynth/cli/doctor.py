@@ -211,7 +211,7 @@ def _check_models(folder: Path, damaged: list[str]) -> tuple[int, dict[str, Any]
 
 
 def _compiled_files() -> str:
-    """Return whether PyTorch's modules are compiled, or else are so by each process anew."""
+    """Return whether PyTorch's modules are compiled, or else each process compiles them."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return "PyTorch is missing"
@@ -222,7 +222,7 @@ def _compiled_files() -> str:
         return "made at the first import"
     why = "PYTHONDONTWRITEBYTECODE is set" if sys.dont_write_bytecode else "not writable"
     return (
-        f"no ({why}): each process compiles PyTorch anew, 22 s of CPU time; "
+        f"no ({why}): each process compiles PyTorch again, 22 s of CPU time; "
         f"once and for all: python -m compileall -q {folder.parent}"
     )
 

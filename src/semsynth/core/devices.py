@@ -87,7 +87,7 @@ def autocast(device: torch.device, precision: Precision, cache: bool = True) -> 
 def keep_casts(device: torch.device) -> torch.autocast:
     """Return a context between whose passes in ``autocast`` the casts of weights are kept.
 
-    They go when the outermost context ends: each pass alone would cast all weights anew.
+    They go when the outermost context ends: each pass alone would cast all weights again.
     """
     return torch.autocast(device.type, enabled=False)
 

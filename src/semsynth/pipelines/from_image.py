@@ -46,7 +46,7 @@ class FromImage:
         images_BHWC: as the model's images: uint8, or uint16 of more bits.
         strength: the share of the noise levels to start from: above 0, which gives the image
             itself, to 1, which is pure noise and leaves nothing of it.
-        regions_BHW: True where the image is to be made anew; its other pixels stay as they are.
+        regions_BHW: True where the image is to be regenerated; its other pixels stay as they are.
             None: everywhere.
 
     Raises:
@@ -102,7 +102,7 @@ class KnownImages:
     Attributes:
         image_NCHW: the images.
         latent_NCHW: their latents.
-        weight_N1HW: 1 where they are made anew, 0 where they stay; None: made anew everywhere.
+        weight_N1HW: 1 where they are regenerated, 0 where they stay; None: regenerated everywhere.
         codec: of the model.
     """
 
@@ -133,7 +133,7 @@ class KnownImages:
         """Return what puts the known pixels back into a predicted x0; None where none are known.
 
         The codecs that are exact inverses do so by pixels; latents of an autoencoder are put back
-        whole, where none of their pixels is made anew.
+        whole, where none of their pixels is regenerated.
         """
         weight = self.weight_N1HW
         if weight is None:
@@ -265,7 +265,7 @@ def _array(value: Any, where: str) -> Array:
 
 
 def read_regions(keep: Images, masks: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Return the regions of a call, (B, H, W) bool, True where images are made anew.
+    """Return the regions of a call, (B, H, W) bool, True where images are regenerated.
 
     Args:
         keep: bool, or 0 and 255, or 0 and 1, in the forms of ``read_images``. One is for all masks.
@@ -311,7 +311,7 @@ def as_region(values: Array, where: str) -> npt.NDArray[np.bool_]:
         found = set(np.unique(values).tolist())
         if values.dtype.kind not in "ui" or not (found <= {0, 255} or found <= {0, 1}):
             raise UserError(
-                f"{where}: is {values.dtype} of other values than 0 (stays) and 255 (made anew); "
+                f"{where}: is {values.dtype} of other values than 0 (stays) and 255 (regenerated); "
                 "give bool"
             )
     region: npt.NDArray[np.bool_] = values != 0

@@ -471,7 +471,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
             strength: how much of ``image`` is lost: it is noised to this share of the noise levels,
                 and sampled from there in that share of the steps. Above 0, which gives the image
                 itself, to 1, from noise alone; 0.5 by default.
-            keep: (H, W) bool, the region of ``image`` to make anew (True), for all masks or one
+            keep: (H, W) bool, the region of ``image`` to regenerate (True), for all masks or one
                 for each; other pixels stay exactly as they are, but for a blended edge of 4 (or
                 the codec's block).
             variation: (seed, amount): the noise is turned towards that of another seed, or of one

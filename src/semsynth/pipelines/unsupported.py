@@ -19,7 +19,7 @@ _ARGUMENTS = {
     "negative_prompt": f"{_NO_TEXT}; guidance_scale weighs the mask against no mask",
     "negative_prompt_embeds": f"{_NO_TEXT}; guidance_scale weighs the mask against no mask",
     "masks": "the first argument is mask=, and may be a batch or a list",
-    "mask_image": "the first argument is mask=; the region of image= to make anew is keep=",
+    "mask_image": "the first argument is mask=; the region of image= to regenerate is keep=",
     "batch_size": "use num_images=, the images of each mask",
     "height": "an image has the size of its mask; resize the mask (nearest neighbour)",
     "width": "an image has the size of its mask; resize the mask (nearest neighbour)",

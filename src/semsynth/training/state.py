@@ -206,14 +206,14 @@ def set_memory_format(state: TrainState, recipe: Recipe, device: torch.device) -
 
 
 def saved_precision(saved: Mapping[str, Any]) -> Precision | None:
-    """Return what a checkpoint's run computed in; None for a fork, which chooses anew."""
+    """Return what a checkpoint's run computed in; None for a fork, which chooses again."""
     return saved.get("precision")
 
 
 def forked(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the state that a fork of a checkpoint starts with, and the checkpoint's metadata.
 
-    That is weights, their average and how far it has warmed up; optimizer and step start anew.
+    That is weights, their average and how far it has warmed up; optimizer and step start again.
     """
     learned = {name: saved[name] for name in ("model", "ema", "ema_updates")}
     return {"step": 0, **learned}, saved["facts"]

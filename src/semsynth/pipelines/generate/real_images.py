@@ -1,4 +1,4 @@
-"""``--from-image``: the real images of the masks, and the regions of them to make anew."""
+"""``--from-image``: the real images of the masks, and the regions of them to regenerate."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
 
 
 def each_tensor(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
-    """Return nested mappings and lists anew, with ``change`` of their tensors; the rest stays."""
+    """Return new nested mappings and lists, with ``change`` of their tensors; the rest stays."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, Mapping):

@@ -119,7 +119,7 @@ class LatentCache:
                     # Files of earlier versions have no digests.
                     if not digests or digests[version:][:1] == [digest_bytes(found.tobytes())]:
                         return np.asarray(found, np.float32)
-                    path.unlink(missing_ok=True)  # the next run computes it anew
+                    path.unlink(missing_ok=True)  # the next run computes it again
         except (OSError, SafetensorError):
             pass
         raise UserError(f"{path}: is missing or damaged; run the command again")

@@ -95,7 +95,7 @@ export class Api {
     return this.#withMask("api/save", request, mask);
   }
 
-  /** One image. `maps`: PNG bytes of the mask, of what is made anew, and of the objects, or null. */
+  /** One image. `maps`: PNG bytes of the mask, of what is regenerated, and of the objects, or null. */
   async generate(request, maps, signal) {
     const body = new FormData();
     body.append("request", JSON.stringify(request));

@@ -209,7 +209,7 @@ class Studio {
     }
     this.document.forgetTouched();
     this.settings.set({ keep: on ? this.result.result : null });
-    this.say(on ? "The rest stays" : "All is made anew");
+    this.say(on ? "The rest stays" : "Everything is regenerated");
   }
 
   /** A mask in place of the one that is drawn: see `Masks`. */

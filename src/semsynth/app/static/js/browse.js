@@ -128,7 +128,7 @@ export class Browse {
     return counted;
   }
 
-  /** What is listed stays until all is counted; then it is listed anew, rare classes first. Until
+  /** What is listed stays until all is counted; then it is listed again, rare classes first. Until
    * something is listed, the first that is found is. */
   async #watch(panel) {
     if (this.shown !== panel) return;
@@ -193,7 +193,7 @@ export class Browse {
       }
       return false;
     };
-    // A server that was started anew looks for them first.
+    // A server that was restarted looks for them first.
     const gone = await Promise.all(ids.map(missing));
     if (!gone.includes(true)) return;
     for (const [number, { id }] of map.placed) if (gone[ids.indexOf(id)]) map.placed.delete(number);

@@ -90,7 +90,7 @@ export class Classes {
     next.focus();
   }
 
-  /** Count the pixels of each class anew. */
+  /** Count the pixels of each class again. */
   count() {
     const { document: map, labels } = this.studio;
     const total = map.map.ids.length;

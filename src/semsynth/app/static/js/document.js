@@ -215,7 +215,7 @@ export class MaskDocument extends EventTarget {
     return this.#apply(this.history.redo(), "new");
   }
 
-  /** From now on, count what is touched anew. */
+  /** From now on, count what is touched again. */
   forgetTouched() {
     this.since++;
     this.touched.fill(0);

@@ -144,8 +144,8 @@ export class ImagePanel {
     $("keep").setAttribute("aria-pressed", kept);
     $("keep-strength-field").hidden = !kept;
     $("keep-note").textContent = kept
-      ? `${percent(map.touchedShare())} of the pixels are made anew; all others stay exactly.`
-      : "Only what you draw from then on is made anew; all other pixels stay exactly.";
+      ? `${percent(map.touchedShare())} of the pixels are regenerated; all others stay exactly.`
+      : "Only what you draw from then on is regenerated; all other pixels stay exactly.";
   }
 
   #source() {
