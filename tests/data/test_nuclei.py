@@ -211,7 +211,7 @@ def test_nuclei_say_what_is_wrong(published: Path, rehosted: Path, tmp_path: Pat
     table = rehosted / "pictures.csv"
     text = table.read_text()
     table.write_text(text.replace(",dark,", ",dim,", 1))
-    with pytest.raises(UserError, match=r"pictures\.csv, line 2: kind 'dim' is none of dark"):
+    with pytest.raises(UserError, match=r"pictures\.csv, line 2: kind 'dim' is not one of dark"):
         source_of(rehosted, "nuclei")
     table.write_text("\n".join(text.splitlines()[:-1]) + "\n")
     with pytest.raises(UserError, match=r"pictures\.csv: has no row for 230aaaaaaaaa"):

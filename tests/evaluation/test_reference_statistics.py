@@ -126,7 +126,7 @@ def test_what_is_no_file_of_statistics_is_refused_in_one_line(
     assert main([*words, str(path)]) == 0
     cut = path.read_bytes()[:200]
     cases = {
-        "is there already": [*words, str(path)],
+        "exists already": [*words, str(path)],
         "ends in .npz": [*words, str(folders / "real.npy")],
         "no such folder": ["evaluate", "stats", str(folders / "none"), "-o", str(path) + "2.npz"],
     }

@@ -53,7 +53,7 @@ def test_unlike_reports_are_refused_in_a_line_and_shown_anyway(
     assert main(["evaluate", "compare", *words, "--anyway"]) == 0
     found = json.loads((tmp_path / "out/compare.json").read_text())
     (what,) = found["differs"]
-    assert what in ("data", "split", "protocol", "evaluator")
+    assert what in ("data", "split", "protocol", "judge")
     page = (tmp_path / "out/compare.html").read_text(encoding="utf-8")
     assert 'class="differs"' in page and text in page.replace("&#39;", "'")
 
