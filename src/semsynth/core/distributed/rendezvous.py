@@ -158,7 +158,8 @@ class RendezvousWatchdog:
             name, process = (self._me, os.getpid()) if one is None else (one.name, one.pid)
             how = "does not answer: stopped, or its node is gone" if answers.silent else how
             line = f"{name} {how} (process {process}, while the run was starting); start again"
-        silent, roll_call = [self.members[rank] for rank in answers.silent], self.roll_call
+        silent = [one for rank in answers.silent if (one := self.members.get(rank))]
+        roll_call = self.roll_call
         if roll_call is None:
             reports = not silent or self._reports(silent)
         else:
