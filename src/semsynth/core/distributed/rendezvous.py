@@ -159,17 +159,14 @@ class RendezvousWatchdog:
             how = "does not answer: stopped, or its node is gone" if answers.silent else how
             line = f"{name} {how} (process {process}, while the run was starting); start again"
         silent = [one for rank in answers.silent if (one := self.members.get(rank))]
-        roll_call = self.roll_call
-        if roll_call is None:
+        if self.roll_call is None:
             reports = not silent or self._reports(silent)
-        else:
-            reports = roll_call.reports(answers)
-        if roll_call is not None and reports:
-            roll_call.end()
+        elif reports := self.roll_call.reports(answers):
+            self.roll_call.end()
             time.sleep(_SEEN_SECONDS)
-        if roll_call is not None and not reports:
+        else:
             for _ in range(2):  # the one that reports must find this one still there
-                if roll_call.ask().is_ended:
+                if self.roll_call.ask().is_ended:
                     break
         if not reports:
             return SilentExit(LOST_STATUS, line, reported=False)
