@@ -217,8 +217,8 @@ class Rendering:
         planes = [self.mask_HW, edges_HW]
         if real is not None:
             planes += [real.images_BHWC, real.regions_BHW]
-        told = (self.order.seed, self.settings, self._variation, real and real.strength)
-        image = self.model.recent.get((*map(_digest, planes), *told), make)
+        values = (self.order.seed, self.settings, self._variation, real and real.strength)
+        image = self.model.recent.get((*map(_digest, planes), *values), make)
         turn.report(min(done + steps, steps + again), steps + again)
         return image
 

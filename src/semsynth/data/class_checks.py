@@ -31,15 +31,15 @@ def class_warnings(labels: LabelSet, pixels: Mapping[str, Mapping[int, int]]) ->
         ignored = "" if labels.ignore_id is None else f" (id {labels.ignore_id} is ignored)"
         lines.append(
             f"there is only one class, {next(iter(names.values()))}{ignored}: a segmenter has "
-            f"nothing to separate it from; if the rest is a class too, remove 'ignore:' from the "
-            f"labels "
+            "nothing to separate it from; if the rest is a class too, remove 'ignore:' from the "
+            "labels "
             "and give it a name"
         )
     absent = [name for i, name in names.items() if not any(i in ids for ids in present.values())]
     if absent:
         lines.append(
             f"{_classes(absent)} no pixel in any mask: what never occurs can be neither learned "
-            f"nor scored; check the ids in the labels file, or remove what you do not need from it"
+            "nor scored; check the ids in the labels file, or remove what you do not need from it"
         )
     advice = {
         "train": "nothing learns it; add images, or, if the split was drawn, prepare with another "

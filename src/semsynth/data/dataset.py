@@ -85,7 +85,7 @@ class PreparedDataset:
         if info.checksum is not None and info.checksum != info.checked():
             raise UserError(
                 f"{path}: is not what was written: it is damaged, or was changed by hand; "
-                f"remove it and run "
+                "remove it and run "
                 "the command that makes it (or, if the change is intended, remove its entry "
                 "checksum)"
             )

@@ -215,7 +215,7 @@ def each_record(root: Path) -> Iterator[ImageRecord]:
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(
                     f"{path}: is damaged; remove it and run the command again (it then compares "
-                    f"all images again)"
+                    "all images again)"
                 ) from None
 
 

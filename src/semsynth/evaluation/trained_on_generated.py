@@ -164,7 +164,7 @@ def plan_training(inputs: Inputs, config: EvaluateConfig) -> Plan:
     if len(inputs.by_mask) < _MIN_MASKS:
         raise UserError(
             f"--train-segmenter: {len(inputs.by_mask)} masks are too few, {_MIN_MASKS} are "
-            f"needed; omit the flag"
+            "needed; omit the flag"
         )
     third = _third_split(inputs, config)
     if third is not None:

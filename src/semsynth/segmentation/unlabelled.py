@@ -149,7 +149,7 @@ class UnlabelledImages:
                 return part
         raise UserError(
             f"{self.folder}: {name} was changed while this command runs; run it again for "
-            f"instructions"
+            "instructions"
         )
 
     def _read_all(self, known: Known) -> dict[str, str]:

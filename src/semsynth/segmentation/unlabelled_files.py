@@ -137,7 +137,7 @@ class Form:
         raise OtherKindError(
             f"{metadata.where}: has {count} channel{'s' * (count > 1)} of {metadata.depth} bits, "
             f"values up to {largest:g}; the images of {self.data.root} have {form}: give "
-            f"unlabelled "
+            "unlabelled "
             "images of the same kind"
         )
 

@@ -133,7 +133,7 @@ def read_seconds(path: Path, of: Path | None = None) -> float:
     if not path.exists() and of is not None:
         raise UserError(
             f"{path}: no such file, so the time that {of.name} took is unknown; remove {of} and "
-            f"run "
+            "run "
             "the command again, which makes it again"
         )
     return float(read_json(path)["seconds"]) if path.exists() else 0.0
@@ -281,7 +281,7 @@ def check_alike(data: PreparedDataset, other: PreparedDataset) -> None:
         texts = ["{}x{}, {}, {}".format(*form) for form in (one, two)]
         raise UserError(
             f"{data.root}: images are {texts[0]}, in {other.root} {texts[1]}; prepare both in the "
-            f"same way"
+            "same way"
         )
 
 

@@ -172,7 +172,7 @@ def _plan(config: ProbeConfig, small: ExperimentConfig, data: PreparedDataset) -
     if steps[0] == _STEPS_SEGMENTER[0] or steps[1] == _STEPS_GENERATOR[0]:
         logger.warning(
             f"--minutes {config.minutes:g} are too few for this machine: it runs the smallest "
-            f"number of steps, and takes longer"
+            "number of steps, and takes longer"
         )
     write_json(path, {"key": key, "plan": plan.__dict__}, seal=True)
     return plan

@@ -198,13 +198,13 @@ def _warnings(task: Task, chosen: Chosen, result: Json) -> list[str]:
         lines.append(
             f"{len(shown)} of {len(classes)} classes would have kept less than "
             f"{config.keep_at_least:.0%} of their pixels ({abbreviate(shown, _NAMED)}): they keep "
-            f"the pixels with the smallest loss, up to that share (--keep-at-least)"
+            "the pixels with the smallest loss, up to that share (--keep-at-least)"
         )
     if result["vanished"]:
         names = abbreviate(result["vanished"], _NAMED)
         lines.append(
             f"missing from the filtered set: {names}; raise --keep-at-least or --tolerance, or "
-            f"give a teacher that predicts them"
+            "give a teacher that predicts them"
         )
     lost = [
         f"{name} ({x['kept_share']:.0%} left)"
@@ -241,6 +241,6 @@ def _of_images(task: Task, chosen: Chosen) -> list[str]:
     if held_out and config.val_split != config.split:
         lines.append(
             f"{held_out} images have masks of '{config.val_split}': a segmenter that is trained "
-            f"on them must not be scored there"
+            "on them must not be scored there"
         )
     return lines

@@ -198,7 +198,7 @@ def _held_out(real: PreparedDataset, train: str, val: str) -> list[str]:
         return real.stems(val)
     logger.warning(
         f"{real.root}: no held-out images (--val-split {val}): only identical images and images "
-        f"of training masks are found as copies"
+        "of training masks are found as copies"
     )
     return []
 

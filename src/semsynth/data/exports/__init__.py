@@ -176,7 +176,7 @@ def check_publishable(collection: Collection, to: FormatName) -> None:
         if hub_licence(part.data.info.licence)[0] == "unknown":
             raise UserError(
                 f"{part.data.root}: its licence is unknown, so it is not published; prepare the "
-                f"data with --licence"
+                "data with --licence"
             )
 
 

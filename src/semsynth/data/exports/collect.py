@@ -115,7 +115,7 @@ def _note_leaks(collection: Collection) -> None:
     if leaks:
         collection.notes.append(
             f"{leaks} synthetic images of train have masks of held-out images: a segmenter that "
-            f"is trained on them scores too high there"
+            "is trained on them scores too high there"
         )
 
 

@@ -199,7 +199,7 @@ def _check_size(path: Path, total: int) -> None:
         raise UserError(
             f"{path}: {size / 1e6:.1f} MB that unpack to {total / 1e9:.1f} GB or more, over "
             f"{MAX_RATIO} times as much: this looks like a zip bomb; if it is not, unpack it and "
-            f"give its folder"
+            "give its folder"
         )
 
 

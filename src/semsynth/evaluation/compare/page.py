@@ -88,7 +88,7 @@ def verdict(found: Json) -> list[str]:
                 f"{value_text('miou', spread['interval'][0])} to "
                 f"{value_text('miou', spread['interval'][1])} (standard deviation "
                 f"{points(spread['std']).lstrip('+')} points); a difference between two single "
-                f"runs must be clearly larger to mean anything."
+                "runs must be clearly larger to mean anything."
             )
     return sentences
 

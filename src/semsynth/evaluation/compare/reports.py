@@ -271,6 +271,6 @@ def check_alike(reports: Sequence[ComparedReport], anyway: bool) -> dict[str, li
         ]
         raise UserError(
             f"the reports differ in {' and in '.join(parts)}, so their numbers do not compare; to "
-            f"see them side by side anyway, give --anyway"
+            "see them side by side anyway, give --anyway"
         )
     return found

@@ -254,7 +254,7 @@ def _open_real(config: EvaluateConfig) -> ImageSet:
     folder = config.real_folder
     if config.real is None and config.data is None and not folder.exists():
         raise UserError(
-            f"--real is missing: the folder of the real images of the same masks (or --data, "
+            "--real is missing: the folder of the real images of the same masks (or --data, "
             f"prepared data; {folder}, which is taken without either, does not exist)"
         )
     return _open_set(folder, config.split, "--real" if config.real else "--data")

@@ -109,7 +109,7 @@ def _open_lpips(config: EvaluateConfig, net: Net) -> PerceptualDistance:
             logger.warning(
                 f"{file.path}: not the published {published.file} (sha256 {file.sha256[:16]}, not "
                 f"{published.sha256[:16]}): its LPIPS can only be compared with values of the "
-                f"same weights"
+                "same weights"
             )
     about = f"LPIPS v0.1, {NAMES[net]} ({body.about}; heads: {top.about})"
     digest = f"{body.sha256} {top.sha256}"

@@ -230,7 +230,7 @@ def _nearer_warning(report: Json) -> str | None:
         return None
     names = ", ".join(x.title for x in nearer)
     return (
-        f"Generated images are nearer to the training images than held-out real images are "
+        "Generated images are nearer to the training images than held-out real images are "
         f"({names}): a sign of copies, or of a held-out split that is unlike the training images."
     )
 

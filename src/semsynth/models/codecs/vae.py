@@ -181,7 +181,7 @@ def check_vae(codec: VaeCodec, config: VaeConfig, where: str) -> VaeCodec:
         raise UserError(
             f"{where}: is not the autoencoder that the model was trained with "
             f"(SHA-256 {codec.sha256[:12]}, not {config.sha256[:12]}); put the right one there, "
-            f"or into a folder 'vae' beside the model"
+            "or into a folder 'vae' beside the model"
         )
     return codec
 

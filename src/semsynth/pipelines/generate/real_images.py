@@ -70,7 +70,7 @@ class RealImages:
         if missing:
             raise UserError(
                 f"{self._data.root}: --keep outside needs {REGIONS}/{self._config.split}/STEM.png, "
-                f"255 where an image was edited, as 'semsynth edit' writes them; there is none of "
+                "255 where an image was edited, as 'semsynth edit' writes them; there is none of "
                 f"{abbreviate(missing)}"
             )
         stems = [s for s in self._data.stems(self._config.split) if self._path(s).is_file()]
