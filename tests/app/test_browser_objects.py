@@ -74,8 +74,10 @@ def drop(drawn: Any, x: int, y: int, nth: int = 0) -> dict[str, Any]:
 def made(drawn: Any) -> tuple[str, npt.NDArray[Any]]:
     """Press Enter; return the result and its image."""
     drawn.page.focus("#mask")
+    before = drawn.run("return studio.result?.result ?? '';")
     drawn.keys("Enter")
-    drawn.until("studio.generator.lanes.size > 0")
+    # An image that was generated before is there at once: its request may be over already.
+    drawn.until(f"studio.generator.lanes.size > 0 || (studio.result?.result ?? '') !== '{before}'")
     result = drawn.settled()
     return result, drawn.on_server(result, "image").astype(int)
 
