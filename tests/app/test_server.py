@@ -26,8 +26,8 @@ from semsynth.app.config import AppConfig
 from semsynth.app.queue import Turn
 from semsynth.app.server import build
 from semsynth.app.studio import Studio
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import LabelSet
-from semsynth.data.writer import encode_image
 
 MASK = np.random.default_rng(0).choice(np.array([1, 2, 9], np.uint8), (16, 24))
 

@@ -19,7 +19,7 @@ from semsynth.app.uploads import (
     scaled,
     scaled_image,
 )
-from semsynth.data.writer import encode_image
+from semsynth.data.image_files.channels import encode_image
 
 
 def encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from semsynth.core.distributed.shards import Shard, local_rank, process_rank, this_shard
+from semsynth.core.distributed.shards import Shard, this_shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import write_once
+from semsynth.core.identity import local_rank, process_rank
 from semsynth.core.outputs import MARKER, claim_output_dir
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}

@@ -11,7 +11,7 @@ import torch
 
 from semsynth.core.errors import UserError
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.writer import encode_image
+from semsynth.data.image_files.channels import encode_image
 from semsynth.models.codecs.codec import HaarCodec
 from semsynth.training.inputs import latent_cache as module
 from semsynth.training.inputs.latent_cache import LatentSet, cache_latents

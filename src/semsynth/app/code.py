@@ -13,8 +13,8 @@ import numpy as np
 
 from semsynth.app.results import Result
 from semsynth.core.version import __version__
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import Array
-from semsynth.data.writer import encode_image
 from semsynth.diffusion.config import SamplerSettings
 from semsynth.pipelines.formats.pretrained import is_model, pretrained_names
 

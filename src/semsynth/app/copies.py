@@ -18,7 +18,7 @@ import numpy.typing as npt
 from semsynth.app.label_view import LabelView
 from semsynth.app.library import Item, Library
 from semsynth.core.distributed.shards import Shard
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.content import ALL_KINDS, KINDS
 from semsynth.data.labels import Array
 from semsynth.data.manifest import is_made

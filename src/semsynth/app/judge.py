@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from semsynth.app.label_view import unlabelled_id
 from semsynth.core.errors import UserError, abbreviate
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import Array, LabelSet
-from semsynth.data.writer import encode_image
 
 if TYPE_CHECKING:
     from semsynth.evaluation.evaluators import Evaluator, Network

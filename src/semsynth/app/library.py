@@ -22,9 +22,9 @@ from semsynth.app.refused import Refused
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import Array, number_values
 from semsynth.data.resize import Size
-from semsynth.data.writer import encode_image
 
 Counts = npt.NDArray[np.int64]
 Json = dict[str, Any]

@@ -24,11 +24,10 @@ from semsynth.augmentation.edits.scene import learn
 from semsynth.augmentation.edits.survey import ImageSurvey, Piece, Surveyor
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.content import digest_bytes
-from semsynth.data.image_files.channels import as_rgb
+from semsynth.data.image_files.channels import as_rgb, encode_image
 from semsynth.data.labels import Array
-from semsynth.data.writer import encode_image
 
 Json = dict[str, Any]
 # Masks that are looked at: enough objects for a shelf. What is known of each takes memory: a number

@@ -12,8 +12,8 @@ from semsynth.app.library import Item, Library
 from semsynth.app.refused import Refused
 from semsynth.app.results import Result, ResultStore
 from semsynth.core.version import __version__
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.prepare.understood import yaml_of
-from semsynth.data.writer import encode_image
 from semsynth.pipelines.formats.model_file import training_origin
 
 if TYPE_CHECKING:

@@ -27,9 +27,8 @@ from semsynth.app.uploads import scaled, scaled_image
 from semsynth.augmentation.edits.survey import Bools
 from semsynth.core.config import Config
 from semsynth.data.content import digest_bytes
-from semsynth.data.image_files.channels import as_rgb
+from semsynth.data.image_files.channels import as_rgb, encode_image
 from semsynth.data.labels import Array
-from semsynth.data.writer import encode_image
 from semsynth.diffusion.config import (
     DEFAULT_STRENGTH,
     SamplerName,

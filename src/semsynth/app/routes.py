@@ -26,9 +26,8 @@ from semsynth.app.save import Pair
 from semsynth.app.uploads import read_mask
 from semsynth.core.config import Config, parse
 from semsynth.core.errors import abbreviate
-from semsynth.data.image_files.channels import as_rgb
+from semsynth.data.image_files.channels import as_rgb, encode_image
 from semsynth.data.labels import Array
-from semsynth.data.writer import encode_image
 from semsynth.pipelines.formats.model_file import joint_licence
 
 if TYPE_CHECKING:

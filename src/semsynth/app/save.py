@@ -31,13 +31,13 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, require_writable, write_bytes, write_once, write_text
 from semsynth.core.paths import path_name
 from semsynth.data.content import digest_bytes
-from semsynth.data.image_files.channels import PixelForm
+from semsynth.data.image_files.channels import PixelForm, encode_image
 from semsynth.data.image_info import ImageInfo, file_path, format_of
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.manifest import MANIFEST
 from semsynth.data.prepare.understood import yaml_of
 from semsynth.data.records import ImageRecord, PreparedFormat, describe, write_info
-from semsynth.data.writer import encode_image, pixels_by_id
+from semsynth.data.writer import pixels_by_id
 
 Json = dict[str, Any]
 PAIRS, ABOUT, METADATA, LABELS = ".pairs", "about", "metadata.jsonl", "labels.yaml"

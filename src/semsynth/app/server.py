@@ -23,7 +23,7 @@ from semsynth.app.security import ASGIApp, Guard
 from semsynth.app.studio import Studio
 from semsynth.app.uploads import read_instances, read_mask, read_photo, read_region
 from semsynth.core.config import Config, parse
-from semsynth.data.writer import encode_image
+from semsynth.data.image_files.channels import encode_image
 
 STATIC = Path(__file__).parent / "static"
 

@@ -17,11 +17,11 @@ from semsynth.augmentation.subset import (
     keep_best,
     write_subset,
 )
+from semsynth.core.distributed.shards import chunks
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_json, remove_left_over, sha256_file, write_json
 from semsynth.core.outputs import Output, write_result
 from semsynth.core.rng import derive_seed, numpy_rng
-from semsynth.core.sequences import chunks
 from semsynth.core.version import __version__
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_same_labels

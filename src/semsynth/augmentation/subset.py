@@ -15,9 +15,10 @@ import numpy as np
 from semsynth.core.files import link_or_copy, write_bytes
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
-from semsynth.data.writer import PreparedWriter, encode_image, record_of
+from semsynth.data.writer import PreparedWriter, record_of
 
 SPLIT = "train"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from semsynth.cli import main
 from semsynth.cli.common import guard
-from semsynth.core.distributed.shards import process_rank
 from semsynth.core.errors import UserError
+from semsynth.core.identity import process_rank
 
 _ALIASES = {"--output-dir": "--output", "--model-path": "--model", "--data-dir": "--data"}
 _DATA = "./data/sidewalk_processed"

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from semsynth.cli.common import exit_at_once, exit_status, finish, parse
 from semsynth.core.distributed.preemption import listening
-from semsynth.core.distributed.shards import process_rank
+from semsynth.core.identity import process_rank
 from semsynth.training.recipe import TrainConfig, chosen_recipe, run_folder
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 import psutil
 import torch
 
-from semsynth.core.distributed.shards import local_rank
 from semsynth.core.errors import UserError
+from semsynth.core.identity import local_rank
 from semsynth.core.logging import logger
 
 # Where networks can run; the device `meta`, for example, has no values.

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,28 @@ _IS_LINUX = sys.platform == "linux"
 # Of /proc/PID/stat, counted after the name of the program: the state, and the start in ticks.
 _STATE, _START = 0, 19
 _GONE = ("Z", "X")
+
+
+def process_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return the number of this process and how many share one launch.
+
+    torchrun's ``RANK`` of ``WORLD_SIZE`` wins over srun's ``SLURM_PROCID`` of
+    ``SLURM_STEP_NUM_TASKS``: with one torchrun a node, srun's is the node. (``SLURM_NTASKS`` says
+    nothing: a batch script has it too, and is one process.)
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
+        return int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
+    return 0, 1
+
+
+def local_rank(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return the number of this process among those of its machine, None where it is alone."""
+    if process_rank(environment)[1] == 1:
+        return None
+    name = "LOCAL_RANK" if "RANK" in environment else "SLURM_LOCALID"
+    return int(environment[name]) if name in environment else None
 
 
 def started(pid: int | None = None) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeVar
 
-from semsynth.core.distributed.shards import process_rank
+from semsynth.core.identity import process_rank
 
 T = TypeVar("T")
 

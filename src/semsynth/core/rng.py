@@ -1,10 +1,11 @@
-"""One stream of random numbers for each (seed, purpose), whatever the order of work."""
+"""Choices that are the same each time: random numbers by purpose, and items evenly spread."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Key = int | str
+T = TypeVar("T")
 
 
 def derive_seed(seed: int, *key: Key) -> int:
@@ -37,3 +39,9 @@ def torch_generator(seed: int, *key: Key) -> torch.Generator:
     import torch  # command lines that need no network stay free of it
 
     return torch.Generator("cpu").manual_seed(derive_seed(seed, *key))
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """Return at most ``most`` of the items, evenly spread: the first and the last among them."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[i] for i in places]

@@ -147,8 +147,8 @@ class PreparedDataset:
 
     def size(self, large: bool = False) -> Size:
         """Return the height and width of the images, or of their larger copies."""
-        size = self.height, self.width
-        return larger_size(size, self.info.large or 1) if large else size
+        size, factor = (self.height, self.width), self.info.large
+        return larger_size(size, factor) if large and factor else size
 
     def has_images(self, split: str) -> bool:
         """Return whether every mask of the split has an image."""

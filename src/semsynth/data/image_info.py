@@ -6,7 +6,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import eq
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_core import core_schema
@@ -15,8 +15,8 @@ from semsynth.core.config import Config
 from semsynth.core.packed import Names
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, LARGE_KINDS, digest_json
+from semsynth.data.image_files.channels import ImageFormat
 
-ImageFormat = Literal["jpg", "png", "tif"]
 _DIGEST_BYTES = 16
 _HEX = re.compile(r"[0-9a-f]{32}")
 

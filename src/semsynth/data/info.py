@@ -24,8 +24,8 @@ from semsynth.data.content import (
     json_object,
     json_of,
 )
-from semsynth.data.image_files.channels import PixelForm
-from semsynth.data.image_info import ImageFormat, ImageInfo, SplitImages, Stems
+from semsynth.data.image_files.channels import ImageFormat, PixelForm
+from semsynth.data.image_info import ImageInfo, SplitImages, Stems
 
 FORMAT = 1
 INFO = "dataset.json"

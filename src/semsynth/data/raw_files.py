@@ -6,6 +6,7 @@ a project may be moved, mounted elsewhere or unpacked again, and nothing is prep
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from semsynth.core.errors import UserError
-from semsynth.core.files import read_bytes
+from semsynth.core.files import read_bytes, sha256_file
 from semsynth.core.tables import csv_pieces
 from semsynth.data.content import digest_bytes, digest_json
 
@@ -135,6 +136,16 @@ def inventory_csv(
             yield shown, size, digests.get(name, ""), used, reason or ""
 
     return csv_pieces(rows())
+
+
+def has_text(path: str | Path, pieces: Iterable[str]) -> bool:
+    """Return whether a file has this text as UTF-8; a missing file has none."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece.encode())
+    if not Path(path).exists():
+        return digest.digest() == hashlib.sha256().digest()
+    return sha256_file(path) == digest.hexdigest()
 
 
 def inventory_counts(inventory: Mapping[str, str | None]) -> dict[str, Any]:

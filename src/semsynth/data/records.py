@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -15,12 +16,11 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import named, names_in, write_pieces
 from semsynth.core.on_disk import DiskDict
 from semsynth.core.paths import path_name
-from semsynth.core.present import each_name_in
 from semsynth.core.strict import is_whole, sealed
 from semsynth.data.config import ResizeRule
 from semsynth.data.content import ALL_KINDS
-from semsynth.data.image_files.channels import RGB, PixelForm
-from semsynth.data.image_info import ImageFormat, ImageInfo, SplitImages, Stems, file_path
+from semsynth.data.image_files.channels import RGB, ImageFormat, PixelForm
+from semsynth.data.image_info import ImageInfo, SplitImages, Stems, file_path
 from semsynth.data.info import FORMAT, INFO, DatasetInfo, SplitInfo, info_pieces
 from semsynth.data.labels import LabelSet
 from semsynth.data.raw_files import RawFile
@@ -161,6 +161,20 @@ class ImageRecord:
 def files_of(image_format: ImageFormat, split: str, stem: str) -> list[str]:
     """Return the paths of all files that an image may have, below its data set."""
     return [file_path(folder, image_format, split, stem) for folder in FOLDERS]
+
+
+def each_name_in(folder: str | Path) -> Iterator[str]:
+    """Yield the names in a folder, in any order; see ``names_in``."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                yield entry.name
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror or error}); see to the disk"
+        ) from None
 
 
 def files_there(root: Path) -> Iterator[tuple[str, str, str]]:

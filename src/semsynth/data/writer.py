@@ -22,8 +22,8 @@ from semsynth.data.config import ResizeMode
 from semsynth.data.content import ALL_KINDS, KINDS, digest_bytes
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin, write_hub_files
-from semsynth.data.image_files.channels import encode_tiff
-from semsynth.data.image_info import ImageFormat, ImageInfo, file_path, format_of
+from semsynth.data.image_files.channels import encode_image
+from semsynth.data.image_info import ImageInfo, file_path, format_of
 from semsynth.data.info import INFO
 from semsynth.data.labels import Array
 from semsynth.data.manifest import SYNTHETIC, manifest_path
@@ -174,25 +174,6 @@ def _check_pixels(image: Array, form: PreparedFormat, stem: str) -> None:
         raise UserError(
             f"'{stem}': has {channels} channels of {image.dtype}, must have {form.pixels}"
         )
-
-
-def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
-    """Encode (H, W, 3) or (H, W, 1), RGB or grey, or (H, W), uint8 or uint16; as tif any channels.
-
-    JPEG has quality 95 and full colour.
-    """
-    if image_format == "tif":
-        return encode_tiff(pixels)
-    options = []
-    if image_format == "jpg":
-        options = [cv2.IMWRITE_JPEG_QUALITY, 95]
-        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    if pixels.ndim == 3 and pixels.shape[2] == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    ok, encoded = cv2.imencode(f".{image_format}", pixels, options)
-    if not ok:
-        raise UserError(f"an image of {pixels.shape} {pixels.dtype} cannot be encoded")
-    return encoded.tobytes()
 
 
 class PreparedWriter:

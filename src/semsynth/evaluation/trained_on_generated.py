@@ -26,10 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from semsynth.core.devices import pick_device
-from semsynth.core.distributed.shards import Shard
+from semsynth.core.distributed.shards import Shard, chunks
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger, progress
-from semsynth.core.sequences import chunks
 from semsynth.data.content import digest_json
 from semsynth.data.resize import inside_box
 from semsynth.evaluation.config import EvaluateConfig

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semsynth.core.devices import autocast
+from semsynth.core.distributed.shards import chunks
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger, progress
-from semsynth.core.rng import numpy_rng, torch_generator
-from semsynth.core.sequences import chunks, evenly
+from semsynth.core.rng import evenly, numpy_rng, torch_generator
 from semsynth.data.dataset import PreparedDataset
 from semsynth.segmentation.appearance import Appearance
 from semsynth.segmentation.config import SegmentTrainConfig

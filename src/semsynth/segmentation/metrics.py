@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from semsynth.core.distributed.shards import chunks
 from semsynth.core.errors import UserError
 from semsynth.core.logging import progress
-from semsynth.core.sequences import chunks
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet, check_same_labels
 from semsynth.data.resize import Box

@@ -19,8 +19,7 @@ from semsynth.core.distributed.preemption import requested
 from semsynth.core.errors import UserError
 from semsynth.core.files import link_or_copy, read_json, to_disk, write_json
 from semsynth.core.logging import logger, progress
-from semsynth.core.rng import derive_seed
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import derive_seed, evenly
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import as_rgb

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger
-from semsynth.core.rng import derive_seed, torch_generator
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import derive_seed, evenly, torch_generator
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.image_files.channels import as_rgb
+from semsynth.data.image_files.channels import as_rgb, encode_image
 from semsynth.data.labels import Array
 from semsynth.data.loader import Batch, Latents, loadable
-from semsynth.data.writer import encode_image
 from semsynth.models.sdm.condition import label_input
 from semsynth.models.sdm.unet import SemanticUNet
 from semsynth.pipelines.synthesizer import Synthesizer

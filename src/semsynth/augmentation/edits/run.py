@@ -23,17 +23,12 @@ from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output, read_result
 from semsynth.core.strict import SEAL, is_whole, sealed
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import LabelSet
 from semsynth.data.manifest import EDITS, read_manifest
 from semsynth.data.prepare.pool import run_all
 from semsynth.data.records import ImageRecord, PreparedFormat
-from semsynth.data.writer import (
-    PreparedSample,
-    PreparedWriter,
-    encode_image,
-    record_of,
-    write_sample,
-)
+from semsynth.data.writer import PreparedSample, PreparedWriter, record_of, write_sample
 
 KIND = "edited"
 # Fewer images have no layout to learn.

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.draws import groups_of
 from semsynth.augmentation.experiment.stages import Stages
+from semsynth.core.distributed.shards import chunks
 from semsynth.core.logging import progress
-from semsynth.core.sequences import chunks
 from semsynth.data.dataset import PreparedDataset
 from semsynth.segmentation.segmenter import Segmenter
 

@@ -14,9 +14,9 @@ from semsynth.augmentation.experiment.arms import TEACHERS, Arm
 from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.arrays import arrays_of
+from semsynth.core.distributed.shards import chunks
 from semsynth.core.files import atomic_path, read_bytes
 from semsynth.core.logging import logger, progress
-from semsynth.core.sequences import chunks
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.evaluation.metrics.instances import classes_with_objects, jaccard_parts

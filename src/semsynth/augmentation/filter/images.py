@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from semsynth.core.distributed.shards import ALL
 from semsynth.core.logging import logger
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import made_from_image, read_manifest
 from semsynth.data.resize import Box

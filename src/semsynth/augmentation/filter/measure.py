@@ -28,7 +28,7 @@ from semsynth.core.distributed.shards import Shard
 from semsynth.core.errors import Unavailable, UserError
 from semsynth.core.files import write_bytes
 from semsynth.core.logging import logger, progress
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.evaluation.config import EvaluateConfig
 from semsynth.evaluation.metrics.features import FeatureExtractor, lite2_extractor

@@ -16,12 +16,13 @@ from semsynth.augmentation.filter.teacher import Teacher
 from semsynth.augmentation.subset import link_file
 from semsynth.core.files import read_text, write_bytes, write_text
 from semsynth.core.logging import progress
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.image_info import file_path
 from semsynth.data.labels import Array
 from semsynth.data.manifest import EDITS, MANIFEST
-from semsynth.data.writer import PreparedWriter, encode_image, record_of
+from semsynth.data.writer import PreparedWriter, record_of
 from semsynth.pipelines.generate.contact_sheet import image_table
 from semsynth.segmentation.loader import class_indices, index_lut
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from semsynth.core.errors import UserError
+from semsynth.core.identity import process_rank
 
 T = TypeVar("T")
 _ARRAY = "SLURM_ARRAY_TASK_"
@@ -39,6 +40,11 @@ class Shard:
 
 
 ALL = Shard()
+
+
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Cut ``items`` into pieces of ``size``; the last may be shorter."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def this_shard(flag: str | None = None, environment: Mapping[str, str] = os.environ) -> Shard:
@@ -71,28 +77,6 @@ def parse_shard(flag: str) -> Shard:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(f"--shard is '{flag}': must be K/N, K from 1 to N, as in 1/4")
     return Shard(int(found[1]) - 1, int(found[2]))
-
-
-def process_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Return the number of this process and how many share one launch.
-
-    torchrun's ``RANK`` of ``WORLD_SIZE`` wins over srun's ``SLURM_PROCID`` of
-    ``SLURM_STEP_NUM_TASKS``: with one torchrun a node, srun's is the node. (``SLURM_NTASKS`` says
-    nothing: a batch script has it too, and is one process.)
-    """
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        return int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
-        return int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
-    return 0, 1
-
-
-def local_rank(environment: Mapping[str, str] = os.environ) -> int | None:
-    """Return the number of this process among those of its machine, None where it is alone."""
-    if process_rank(environment)[1] == 1:
-        return None
-    name = "LOCAL_RANK" if "RANK" in environment else "SLURM_LOCALID"
-    return int(environment[name]) if name in environment else None
 
 
 def _array_task(environment: Mapping[str, str]) -> tuple[int, int]:

@@ -19,8 +19,8 @@ from semsynth.core.files import write_json
 from semsynth.core.logging import progress
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import Origin
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import Array, Color, Label
-from semsynth.data.writer import encode_image
 
 T = TypeVar("T")
 IGNORE = 255

@@ -21,8 +21,8 @@ from semsynth.data.exports.base import (
 )
 from semsynth.data.exports.provenance import counts_text, origin_text
 from semsynth.data.hub_files import README, card, front_matter, hub_splits, table
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import hex_color
-from semsynth.data.writer import encode_image
 
 # Bytes of images in a file, as the Hub advises; bytes and rows that are written, and read, at once.
 _SHARD, _GROUP, _ROWS = 500_000_000, 100_000_000, 100

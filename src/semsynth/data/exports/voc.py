@@ -18,8 +18,8 @@ from semsynth.data.exports.base import (
     each,
 )
 from semsynth.data.exports.segments import objects
+from semsynth.data.image_files.channels import encode_image
 from semsynth.data.labels import BLACK, Array, Color, distinct_colors
-from semsynth.data.writer import encode_image
 
 LISTS = Path("ImageSets") / "Segmentation"
 _BACKGROUND = "background"

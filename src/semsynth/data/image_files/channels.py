@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from semsynth.core.files import unreadable
 from semsynth.data.image_files.metadata import ImageMetadata
 from semsynth.data.labels import Array
 
+ImageFormat = Literal["jpg", "png", "tif"]
 MOST_CHANNELS = 8
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -160,6 +161,25 @@ def encode_tiff(pixels: Array) -> bytes:
         metadata=None,
     )
     return file.getvalue()
+
+
+def encode_image(pixels: Array, image_format: ImageFormat) -> bytes:
+    """Encode (H, W, 3) or (H, W, 1), RGB or grey, or (H, W), uint8 or uint16; as tif any channels.
+
+    JPEG has quality 95 and full colour.
+    """
+    if image_format == "tif":
+        return encode_tiff(pixels)
+    options = []
+    if image_format == "jpg":
+        options = [cv2.IMWRITE_JPEG_QUALITY, 95]
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    ok, encoded = cv2.imencode(f".{image_format}", pixels, options)
+    if not ok:
+        raise UserError(f"an image of {pixels.shape} {pixels.dtype} cannot be encoded")
+    return encoded.tobytes()
 
 
 def decode_image(data: bytes, form: PixelForm, where: str) -> Array:

@@ -17,7 +17,6 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, write_pieces, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.on_disk import DiskDict
-from semsynth.core.present import has_text
 from semsynth.data.config import PrepareConfig, ResizeMode
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -45,6 +44,7 @@ from semsynth.data.raw_files import (
     check_unchanged,
     files_now,
     fingerprint,
+    has_text,
     inventory_counts,
     inventory_csv,
 )

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from semsynth.core.config import parse
 from semsynth.core.errors import abbreviate
+from semsynth.core.files import unreadable
 from semsynth.core.logging import progress
 from semsynth.core.on_disk import DiskDict
-from semsynth.core.present import is_there
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.hub_files import list_names, write_hub_files
 from semsynth.data.image_info import ImageInfo
@@ -116,7 +116,7 @@ def compare(
         files = files_now(record.files, old.files)
         new = replace(old, files=files, group=record.group, fixed=record.fixed, kind=record.kind)
         paths = new.info.files(data.info.image_format, record.split, record.stem)
-        return record, old, new, all(is_there(data.root / path) for path in paths)
+        return record, old, new, all(_is_there(data.root / path) for path in paths)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for batch in _batches(progress(records, "compare", total=None, unit="image")):
@@ -193,6 +193,21 @@ def finish_swap(root: Path) -> None:
         swap(root)
     elif (staging / _OLD).exists():
         shutil.rmtree(staging)  # it was killed as the very last thing
+
+
+def _is_there(path: str | Path) -> bool:
+    """Return whether the file exists.
+
+    Raises:
+        UserError: the disk does not say.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return True
 
 
 def _info(path: Path) -> DatasetInfo | None:

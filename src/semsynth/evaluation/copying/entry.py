@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.evaluation.copying.held_out import MAX_COMPARED, HeldOut, leak
 from semsynth.evaluation.copying.records import ImageRecords
 from semsynth.evaluation.copying.search import Nearest, TrainingImages

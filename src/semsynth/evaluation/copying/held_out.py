@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.evaluation.copying.search import Nearest, TrainingImages
 from semsynth.evaluation.copying.threshold import (
     LEVEL,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from semsynth.core.distributed.shards import Shard
 from semsynth.core.logging import logger
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.resize import Box
 from semsynth.evaluation.baselines import MeanColorBaseline
 from semsynth.evaluation.config import EvaluateConfig

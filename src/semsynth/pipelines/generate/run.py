@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from semsynth.core.distributed.shards import Shard, this_shard
+from semsynth.core.distributed.shards import Shard, chunks, this_shard
 from semsynth.core.errors import UserError
 from semsynth.core.files import require_space, write_bytes
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import Output
-from semsynth.core.sequences import chunks
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import PixelForm
 from semsynth.data.labels import Array, LabelSet

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semsynth.core.distributed.job import Job
 from semsynth.core.logging import logger, progress
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.loader import Batch
 from semsynth.models.codecs.codec import normalize_images

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semsynth.core.sequences import evenly
+from semsynth.core.rng import evenly
 from semsynth.data.dataset import PreparedDataset
 from semsynth.models.codecs.codec import normalize_images
 
