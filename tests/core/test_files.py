@@ -224,6 +224,18 @@ def test_one_that_was_killed_while_it_moved_a_file_blocks_nobody(
     assert only(tmp_path) == ["a.json"]
 
 
+def test_a_value_is_written_even_if_its_temporary_folder_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, *_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        assert write_once(tmp_path / "a.json", 1) == 1
+    assert read_json(tmp_path / "a.json") == 1
+
+
 @pytest.mark.parametrize("name", ["a" * 200, "ä" * 100, "a." + "b" * 198, "a" * 199 + "."])
 @pytest.mark.parametrize(
     "write",

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -70,6 +71,22 @@ def test_one_pixel_changes_the_digests_that_it_concerns(tmp_path: Path, kind: st
     now = again.digests(["train", "val"])
     assert difference(before, now) == "1 image changed (train/a)"
     assert again.read_mask("train", "a").shape == (8, 12), "what somebody edits counts as it is"
+
+
+def test_a_changed_licence_is_said_and_used(tmp_path: Path, logged: Callable[[], str]) -> None:
+    digest = made(tmp_path / "d").digest
+    path = tmp_path / "d" / "dataset.json"
+    written = json.loads(path.read_text())
+    assert PreparedDataset.open(tmp_path / "d").info.text_checksum == written["text_checksum"]
+    assert not logged()
+    path.write_text(json.dumps({**written, "licence": "CC0"}))
+    data = PreparedDataset.open(tmp_path / "d")
+    assert (data.info.licence, data.digest) == ("CC0", digest)
+    assert f"{path}: name, source, licence, notes or versions were changed" in logged()
+    del written["text_checksum"]  # it is meant so
+    path.write_text(json.dumps({**written, "licence": "CC BY 4.0"}))
+    assert PreparedDataset.open(tmp_path / "d").info.licence == "CC BY 4.0"
+    assert not logged()
 
 
 def test_labels_and_geometry_are_content_and_colours_are_not(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -157,6 +158,29 @@ def test_a_bad_file_leaves_the_finished_folder_as_it_was(split_raw: Any, tmp_pat
         prepare(config)
     after = contents(tmp_path / "out")
     assert {name: after.get(name) for name in before} == before
+
+
+def test_a_staging_folder_that_cannot_be_removed_is_named(
+    split_raw: Any, tmp_path: Path, blocks: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(split_raw, tmp_path / "out", near_duplicates=2)
+    prepare(config)
+    change(split_raw, blocks)
+
+    really = shutil.rmtree
+
+    def refuse(folder: Path, *args: Any, **options: Any) -> None:
+        if Path(folder).name == update.STAGING and not options:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), "old.json")  # without its folder
+        really(folder, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        with pytest.raises(UserError, match=r"out/\.update: cannot be removed \(Read-only"):
+            prepare(config)
+    data = prepare(config)
+    fresh = prepare(replace(config, output=tmp_path / "fresh"))
+    assert contents(data.root) == contents(fresh.root)
 
 
 def test_known_images_keep_their_side_when_others_come(

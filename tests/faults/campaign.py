@@ -234,7 +234,8 @@ class Campaign:
     def _of_damage(self, command: Command, read: Read, result: Any) -> Verdict:
         if result.status == 0:
             other = differences(self.expected[command.name], result_of(self.place.case))
-            if other and read.ours:
+            said = f"warning: {read.path}: " in result.output
+            if other and read.ours and not said:
                 return Verdict("silent", f"ended well with others: {other[:5]}")
             return Verdict("clear")
         if half := half_written(self.place.case / command.makes):

@@ -237,8 +237,8 @@ def write_once(path: str | Path, value: Any) -> Any:
         # A temporary folder beside it: its name says whose it is, should this process be killed.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            prefix = _prefix(path.name)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
+            # (Suffix, prefix, place, ignore errors: what is left over, the next process removes.)
+            with tempfile.TemporaryDirectory("", _prefix(path.name), path.parent, True) as folder:
                 write_text(Path(folder) / path.name, text)
                 _move_first(Path(folder) / path.name, path)
         except OSError as error:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from semsynth.core.config import parse
 from semsynth.core.errors import UserError
 from semsynth.core.files import unreadable
-from semsynth.core.logging import logger
+from semsynth.core.logging import logger, warn_once
 from semsynth.data.config import ResizeMode
 from semsynth.data.content import KINDS, LARGE_KINDS, FileDigests
 from semsynth.data.image_files.channels import PixelForm, as_rgb, decode_image
@@ -88,6 +88,11 @@ class PreparedDataset:
                 "remove it and run "
                 "the command that makes it (or, if the change is intended, remove its entry "
                 "checksum)"
+            )
+        if info.text_checksum is not None and info.text_checksum != info.texts_checked():
+            warn_once(
+                f"{path}: name, source, licence, notes or versions were changed since it was "
+                "written (if the change is intended, remove its entry text_checksum)"
             )
         return cls(root, info)
 

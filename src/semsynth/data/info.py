@@ -19,6 +19,7 @@ from semsynth.core.strict import JsonReader, json_pieces, parse_json
 from semsynth.data.config import ResizeRule
 from semsynth.data.content import (
     KINDS,
+    digest_json,
     digest_pieces,
     json_list,
     json_object,
@@ -108,8 +109,8 @@ class DatasetInfo(Config):
     ``duplicates`` count what ``raw_files.csv`` and ``duplicates.csv`` list. ``channels`` and
     ``bits`` are absent where images are RGB of 8 bits (``PixelForm``). ``large``: training images
     have copies that are so many times as large; absent where they have none. ``checksum``: of all
-    here that decides a result (``checked``); ``manifest``: the digest of ``manifest.jsonl`` or
-    ``edits.jsonl``.
+    here that decides a result (``checked``); ``text_checksum``: of the rest; ``manifest``: the
+    digest of ``manifest.jsonl`` or ``edits.jsonl``.
     """
 
     format: int
@@ -129,6 +130,7 @@ class DatasetInfo(Config):
     reading: ReadingInfo | None = None
     content: str | None = None
     checksum: str | None = None
+    text_checksum: str | None = None
     manifest: str | None = None
     raw_files: RawFilesInfo | None = None
     duplicates: dict[str, int] | None = None
@@ -158,13 +160,22 @@ class DatasetInfo(Config):
 
     def without_images(self) -> DatasetInfo:
         """Return all but versions and images; ``checksum`` tells what these are."""
-        return self.model_copy(update={"images": {}, "splits": {}, "versions": {}})
+        rest: dict[str, Any] = {"images": {}, "splits": {}, "versions": {}, "text_checksum": None}
+        return self.model_copy(update=rest)
+
+    def with_checksums(self) -> DatasetInfo:
+        """Return it with the digests of what it says and of the images, as they are now."""
+        info = self.model_copy(update={"content": self.recorded_digest()})
+        checksums = {"checksum": info.checked(), "text_checksum": info.texts_checked()}
+        return info.model_copy(update=checksums)
+
+    def texts_checked(self) -> str:
+        """Return the digest of what decides no result: name, source, licence, notes, versions."""
+        without = _CHECKED | {"checksum", "text_checksum"}
+        return digest_json(self.model_dump(by_alias=True, mode="json", exclude=without))
 
     def checked(self) -> str:
-        """Return the digest of everything that decides results from these data.
-
-        Name, source, licence, notes and versions may be corrected by hand.
-        """
+        """Return the digest of everything that decides results from these data."""
         rest = self.model_dump(by_alias=True, include=_CHECKED - {"images", "splits"})
         # Image by image, in the text of ``digest_json``: together they are large.
         images = (

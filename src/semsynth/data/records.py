@@ -31,7 +31,8 @@ RECORDS = ".records.jsonl"
 TILE = re.compile(r"(.+)@\d+_\d+")
 # Entries of ``dataset.json`` that not every data set has.
 _MAY_BE_ABSENT = (
-    *("reading", "checksum", "manifest", "raw_files", "duplicates", "channels", "bits", "large"),
+    *("reading", "checksum", "text_checksum", "manifest", "raw_files", "duplicates", "channels"),
+    *("bits", "large"),
 )
 
 
@@ -285,9 +286,7 @@ def describe(
     }
     if about.get("reading") is not None:
         content["reading"] = {**about["reading"], "notes": dict(sorted(notes.items()))}
-    info = DatasetInfo.model_validate(content)
-    info = info.model_copy(update={"content": info.recorded_digest()})
-    return info.model_copy(update={"checksum": info.checked()})
+    return DatasetInfo.model_validate(content).with_checksums()
 
 
 def write_info(root: Path, info: DatasetInfo) -> None:

@@ -266,7 +266,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         pipe = cls.from_checkpoint(file, "cpu")
         sha256 = pipe.checkpoint_sha256
         if options:
-            with TemporaryDirectory() as folder, no_progress_bar():
+            with TemporaryDirectory(ignore_cleanup_errors=True) as folder, no_progress_bar():
                 pipe.save_pretrained(folder)
                 pipe = super().from_pretrained(folder, **{"disable_mmap": True, **options})
             pipe.checkpoint_sha256 = sha256
@@ -336,7 +336,7 @@ class SemanticDiffusionPipeline(DiffusionPipeline):
         """
         check_publishable(self.metadata)
         options = split_options(kwargs)
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self.save_pretrained(folder, **kwargs)
             write_card(self, Path(folder), repo_id)
             return publish(self, Path(folder), repo_id, options)

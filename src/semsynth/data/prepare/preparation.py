@@ -35,7 +35,7 @@ from semsynth.data.prepare.duplicates import (
 )
 from semsynth.data.prepare.pool import run_all
 from semsynth.data.prepare.sizes import size_notes
-from semsynth.data.prepare.update import STAGING, Name, Plan, compare, swap
+from semsynth.data.prepare.update import STAGING, Name, Plan, compare, remove_folder, swap
 from semsynth.data.raw.source import Record, Sample, Source, keep_sides
 from semsynth.data.raw.tree import FileTree
 from semsynth.data.raw_files import (
@@ -286,7 +286,7 @@ class Preparation:
         try:
             return PreparedWriter(self.root / STAGING, self.form, "update", key)
         except UserError:
-            shutil.rmtree(self.root / STAGING)
+            remove_folder(self.root / STAGING)
             return PreparedWriter(self.root / STAGING, self.form, "update", key)
 
     def _records(self, sides: Mapping[str, str]) -> Iterator[Record]:

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from semsynth.core.config import parse
-from semsynth.core.errors import abbreviate
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import unreadable
 from semsynth.core.logging import progress
 from semsynth.core.on_disk import DiskDict
@@ -183,7 +183,7 @@ def swap(root: Path) -> None:
             os.replace(staging / name, root / name)
     write_hub_files(root, new, "real")
     os.replace(staging / INFO, root / INFO)
-    shutil.rmtree(staging)
+    remove_folder(staging)
 
 
 def finish_swap(root: Path) -> None:
@@ -192,7 +192,22 @@ def finish_swap(root: Path) -> None:
     if (staging / INFO).exists():
         swap(root)
     elif (staging / _OLD).exists():
-        shutil.rmtree(staging)  # it was killed as the very last thing
+        remove_folder(staging)  # it was killed as the very last thing
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it.
+
+    Raises:
+        UserError: something in it cannot be removed; `shutil` names it without its folder.
+    """
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be removed ({error.strerror}); see to the disk, and run the command "
+            "again"
+        ) from error
 
 
 def _is_there(path: str | Path) -> bool:

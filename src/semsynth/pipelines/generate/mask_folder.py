@@ -53,7 +53,7 @@ def masks_of_folder(
     others = sum(bool(size_notes("pad", original, size)) for original in sizes)
     changed = f"; {others} brought to {size[1]}x{size[0]}" if others else ""
     logger.info(f"{len(files)} masks, read as {decision.reading} ({decision.because}){changed}")
-    with TemporaryDirectory(prefix="semsynth-masks-") as temporary:
+    with TemporaryDirectory(prefix="semsynth-masks-", ignore_cleanup_errors=True) as temporary:
         form = PreparedFormat(labels, *size, "pad" if others else "stretch")
         writer = PreparedWriter(Path(temporary) / "masks", form, "masks")
         for stem, path in progress(files.items(), "read masks", unit="mask", total=len(files)):
