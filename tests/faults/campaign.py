@@ -10,6 +10,7 @@ import argparse
 import errno
 import json
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -234,7 +235,7 @@ class Campaign:
     def _of_damage(self, command: Command, read: Read, result: Any) -> Verdict:
         if result.status == 0:
             other = differences(self.expected[command.name], result_of(self.place.case))
-            said = f"warning: {read.path}: " in result.output
+            said = re.search(rf"^warning: \S*{re.escape(read.path)}: ", result.output, re.M)
             if other and read.ours and not said:
                 return Verdict("silent", f"ended well with others: {other[:5]}")
             return Verdict("clear")
