@@ -45,7 +45,7 @@ def test_scores_and_what_is_marked() -> None:
     mask = np.array([[1, 1, 2, 2], [1, 2, 9, 0]], np.uint8)
     grey = np.array([[0, 255, 255, 150], [0, 255, 0, 0]], np.uint8)
     found = Judging(Grey()).score(np.repeat(grey[..., None], 3, 2), mask, LABELS)
-    # Cars are not known to it, and void is no class: neither counts.
+    # Cars are not known to it, and void is not a class: neither counts.
     assert np.array_equal(decoded(found["disagreement"]), [[0, 255, 0, 255], [0, 0, 0, 0]])
     assert np.array_equal(decoded(found["map"]), [[1, 2, 2, 0], [1, 2, 1, 1]])
     matrix = ConfusionMatrix([1, 2])
@@ -103,7 +103,7 @@ def test_a_training_image_is_a_copy_and_is_named(copies: Copies, streets: Librar
     assert (found["stem"], found["copy"]) == ("p05", True)
     assert found["distance"] < 0.05 and found["score"] < 1
     assert streets.find(found["item"]).stem == "p05"
-    # The same for its own mask, where the layout is no evidence; mirrored it is a copy, too.
+    # The same for its own mask, where the layout proves nothing; mirrored it is a copy, too.
     assert nearest(copies, streets, image, data.read_mask("train", "p05"))["copy"] is True
     mirrored = nearest(copies, streets, image[:, ::-1], data.read_mask("val", "p16"))
     assert (mirrored["stem"], mirrored["copy"]) == ("p05", True)

@@ -186,7 +186,7 @@ def test_a_saved_pair_is_data(page: Page, data: PreparedDataset, tmp_path: Path)
         path=saved.root, output=tmp_path / "prepared", height=HEIGHT, width=WIDTH, workers=1
     ))  # fmt: skip
     assert np.array_equal(prepared.read_mask("train", stem), mask)
-    # Drawn on since the image was made: they are no pair.
+    # Drawn on since the image was made: they are not a pair.
     mask[0, 0] = edit_scenes.ROAD
     other = page.with_mask("/api/save", mask, result=result, split="train")
     assert error(other).startswith("409 the mask has changed since this image was made")

@@ -236,8 +236,8 @@ class BestCheckpoint:
     """``best/`` of a run: the checkpoint with the highest mIoU so far, and its model.
 
     In the phase ``distill`` the best of that phase alone: its models are sampled otherwise. It
-    holds ``state.pt``, ``manifest.json`` (with the scores) and ``final_model.pth``, and is no
-    part of the checkpoints that are thinned out. It is replaced as a whole.
+    holds ``state.pt``, ``manifest.json`` (with the scores) and ``final_model.pth``, and is not
+    one of the checkpoints that are thinned out. It is replaced as a whole.
     """
 
     def __init__(self, run: Path, key: str) -> None:

@@ -107,7 +107,7 @@ def changes(words: Sequence[str], config: type, flag: str, ours: Sequence[str]) 
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            raise UserError(f"{flag} {name}: there is no such flag; {hint}")
+            raise UserError(f"{flag} {name}: no such flag; {hint}")
         value = parse_yaml(text.encode(), f"{flag} {name}")
         if isinstance(value, list):
             value = tuple(value)
