@@ -1,4 +1,4 @@
-"""Whether the discriminator still judges images, or knows those that it is trained on.
+"""Whether the discriminator still recognises generated images, or has learnt its training images.
 
 With few images it learns them: it takes them for real, held-out ones no more than generated ones.
 Then the generator learns nothing good from it, and the phase stops.
