@@ -3,7 +3,7 @@
     python benchmarks/prepare.py --other PATH_OF_A_CHECKOUT --count 10000
 
 Both run in processes of their own on the same files; the ratio of their CPU seconds is printed, for
-each round and in the median. On a busy machine the clock is no measure.
+each round and in the median. On a busy machine the clock measures nothing.
 """
 
 from __future__ import annotations

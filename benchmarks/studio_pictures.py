@@ -45,7 +45,7 @@ def main() -> None:
             _draw(page, flags.output / "studio_draw.webp")
             _vary(page, flags.output / "studio_variations.webp")
             page.emulate_media(color_scheme="dark")
-            _check(page, flags.output / "studio_judge.webp")
+            _check(page, flags.output / "studio_evaluator.webp")
         browser.close()
 
 
@@ -99,9 +99,9 @@ def _vary(page: Any, path: Path) -> None:
 
 def _check(page: Any, path: Path) -> None:
     page.click("#tab-check")
-    if page.is_enabled("#judge"):
-        page.click("#judge")
-        page.wait_for_selector("#judge-result:not([hidden])")
+    if page.is_enabled("#evaluate"):
+        page.click("#evaluate")
+        page.wait_for_selector("#evaluate-result:not([hidden])")
     if page.is_enabled("#nearest"):
         page.click("#nearest")
         page.wait_for_selector("#nearest-result:not([hidden])")

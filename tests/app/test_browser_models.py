@@ -1,4 +1,4 @@
-"""Two models, data and a judge in Chromium: what is refined, greyed, compared, scaled, checked."""
+"""Two models, data, an evaluator in Chromium: refined, greyed, compared, scaled, checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SKY, ROAD, WALK, CAR = edit_scenes.SKY, edit_scenes.ROAD, edit_scenes.WALK, edit
 
 
 class Dark:
-    """A judge that sees road where an image is dark, and else sky."""
+    """An evaluator that sees road where an image is dark, and else sky."""
 
     name, sha256, seen, has_features = "dark", "0" * 64, None, False
     names = ("sky", "road")
@@ -39,7 +39,7 @@ def two(model_path: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         pytest.skip("needs semsynth[app]")
     from studio_page import STREET, write_model
 
-    from semsynth.app.judge import Judging
+    from semsynth.app.evaluator import ImageEvaluator
 
     folder = tmp_path_factory.mktemp("two")
     data = edit_scenes.write(folder / "streets", "street", 6, 3)
@@ -47,7 +47,7 @@ def two(model_path: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     models.append(model_path("fast streets", STREET, evaluations=1))
     flags: dict[str, Any] = {"port": 0, "device": "cpu", "save_to": folder / "saved"}
     with semsynth.launch_app(models, data=data.root, **flags) as app:
-        app._studio.read_item.__self__.judging = Judging(Dark())
+        app._studio.read_item.__self__.evaluator = ImageEvaluator(Dark())
         yield app
 
 
@@ -195,15 +195,15 @@ def test_a_real_image_lies_below_and_is_started_from(streets: Drawn, tmp_path: P
     assert streets.errors == []
 
 
-def test_the_image_is_judged_and_its_nearest_is_found(streets: Drawn) -> None:
+def test_the_image_is_scored_and_its_nearest_is_found(streets: Drawn) -> None:
     page = streets.page
     made(streets)
     page.click("#tab-check")
-    page.click("#judge")
-    page.wait_for_selector("#judge-result:not([hidden])")
-    assert "dark: mean IoU" in page.inner_text("#judge-line")
-    assert page.locator("#judge-classes tr").count() >= 1
-    assert "road" in page.inner_text("#judge-classes")
+    page.click("#evaluate")
+    page.wait_for_selector("#evaluate-result:not([hidden])")
+    assert "dark: mean IoU" in page.inner_text("#evaluate-line")
+    assert page.locator("#evaluate-classes tr").count() >= 1
+    assert "road" in page.inner_text("#evaluate-classes")
     assert streets.run("return studio.layers.overlay !== null;")
     page.click("[data-overlay=none]")
     assert streets.run("return studio.layers.overlay === null;")
@@ -213,7 +213,7 @@ def test_the_image_is_judged_and_its_nearest_is_found(streets: Drawn) -> None:
     # What was found belongs to that image alone.
     streets.run("studio.settings.set({ seed: 5 });")
     made(streets)
-    assert page.is_hidden("#judge-result") and page.is_hidden("#nearest-result")
+    assert page.is_hidden("#evaluate-result") and page.is_hidden("#nearest-result")
     assert streets.errors == []
 
 

@@ -64,7 +64,7 @@ def test_images_of_rare_classes_come_first(library: Library) -> None:
     assert names(library.page(view, None, 1, (0, 10))) == ["val/b", "train/a", "train/c"]
     assert names(library.page(view, "train", 3, (0, 10))) == ["train/c", "train/a"]
     assert names(library.page(view, None, None, (1, 1))) == ["train/a"]
-    assert library.page(view, None, 0, (0, 10))["total"] == 0  # what is unlabelled is no class
+    assert library.page(view, None, 0, (0, 10))["total"] == 0  # unlabelled is not a class
     with pytest.raises(UserError, match="has no split 'tests'; it has train, val"):
         library.page(view, "tests", None, (0, 1))
 

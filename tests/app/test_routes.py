@@ -45,8 +45,8 @@ def test_a_page_browses_the_data(page: Page, data: PreparedDataset) -> None:
     assert state["data"]["splits"] == {"train": 6, "val": 3}
     assert state["data"]["labels_match"] == "streets: 5 of 5 classes are the model's"
     assert state["data"]["models"] == ["m0"]
-    assert (state["judge"], state["copies"]) == (False, True)
-    assert "start with --segmenter" in state["why_no_judge"]
+    assert (state["evaluator"], state["copies"]) == (False, True)
+    assert "start with --segmenter" in state["why_no_evaluator"]
     found = page.get("/api/data", split="train", limit=4).json()
     assert found["total"] == 6 and len(found["items"]) == 4
     item = found["items"][0]
@@ -186,7 +186,7 @@ def test_a_saved_pair_is_data(page: Page, data: PreparedDataset, tmp_path: Path)
         path=saved.root, output=tmp_path / "prepared", height=HEIGHT, width=WIDTH, workers=1
     ))  # fmt: skip
     assert np.array_equal(prepared.read_mask("train", stem), mask)
-    # Drawn on since the image was made: they are no pair.
+    # Drawn on since the image was made: they are not a pair.
     mask[0, 0] = edit_scenes.ROAD
     other = page.with_mask("/api/save", mask, result=result, split="train")
     assert error(other).startswith("409 the mask has changed since this image was made")
@@ -255,14 +255,14 @@ def test_without_data_each_answer_says_why(
 ) -> None:
     page = open_page(model)
     state = page.get("/api/state").json()
-    assert state["data"] is None and not state["judge"] and not state["copies"]
+    assert state["data"] is None and not state["evaluator"] and not state["copies"]
     assert "start with --data FOLDER" in state["why_no_copies"]
     result = page.generate(np.full((HEIGHT, WIDTH), edit_scenes.SKY, np.uint8), seed=0)
     for answer in (
         page.get("/api/data"),
         page.get("/api/objects"),
         page.post("/api/nearest", result=result),
-        page.with_mask("/api/judge", np.ones((HEIGHT, WIDTH), np.uint8), result=result),
+        page.with_mask("/api/evaluate", np.ones((HEIGHT, WIDTH), np.uint8), result=result),
     ):
         assert "start with" in error(answer)
     saved = page.with_mask(

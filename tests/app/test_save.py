@@ -156,7 +156,7 @@ def test_pairs_that_were_deleted_are_no_longer_listed(tmp_path: Path) -> None:
 
 def test_names_are_not_the_clients(tmp_path: Path) -> None:
     saved = SavedPairs(tmp_path / "pairs")
-    with pytest.raises(Refused, match=r"'\.\./train' is no split: choose train, val or test"):
+    with pytest.raises(Refused, match=r"'\.\./train' is not a split: choose train, val or test"):
         saved.save(new_pair(), "../train")
     pair = replace(new_pair(), made={**MADE, "model": "../../a b\n"})
     folder, stem = tmp_path / "pairs", saved.save(pair, "train").stem

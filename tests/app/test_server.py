@@ -136,7 +136,7 @@ def test_an_uploaded_image_can_be_started_from(page: Any) -> None:
     assert "image scaled" in unquote(started.headers["X-Semsynth-Note"])
     assert page.get("/api/uploads/nothing/image").status_code == 404
     bad = page.post("/api/upload", files={"file": ("x.gif", b"GIF89a")})
-    assert bad.status_code == 400 and "is no PNG, JPEG, WebP" in bad.json()["error"]
+    assert bad.status_code == 400 and "is not a PNG, JPEG, WebP" in bad.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -169,10 +169,10 @@ def test_wrong_bodies_are_one_line(page: Any) -> None:
         (page.post("/api/generate"), "the part request is missing"),
         (page.post("/api/generate", data=good["data"]), "the part mask is missing"),
         (page.post("/api/generate", files=good["files"]), "the part request is missing"),
-        (page.post("/api/generate", files=good["files"], data={"request": "{"}), "no JSON"),
+        (page.post("/api/generate", files=good["files"], data={"request": "{"}), "not JSON"),
         (page.post("/api/generate", files=good["files"], data={"request": "[]"}), "JSON object"),
-        (page.post("/api/generate", **parts(b"no image")), "is no PNG"),
-        (page.post("/api/cancel", content=b"\xff"), "no JSON"),
+        (page.post("/api/generate", **parts(b"no image")), "is not a PNG"),
+        (page.post("/api/cancel", content=b"\xff"), "not JSON"),
         (page.post("/api/cancel", json={"client": "c"}), "lane"),
     ]
     for answer, says in cases:

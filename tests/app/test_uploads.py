@@ -60,10 +60,10 @@ def png(width: int, height: int, depth: int = 8, color: int = 0, data: bytes = b
     ("data", "says"),
     [
         (b"", "empty"),
-        (b"GIF89a not an image", "is no PNG"),
-        (encoded(IDS, "JPEG"), "is no PNG"),
-        (encoded(IDS, "TIFF"), "is no PNG"),
-        (encoded(IDS, "BMP"), "is no PNG"),
+        (b"GIF89a not an image", "is not a PNG"),
+        (encoded(IDS, "JPEG"), "is not a PNG"),
+        (encoded(IDS, "TIFF"), "is not a PNG"),
+        (encoded(IDS, "BMP"), "is not a PNG"),
         (encoded(np.zeros((3, 4, 3), np.uint8)), "one channel"),
         (encoded(np.zeros((3, 4, 4), np.uint8)), "one channel"),
         (encoded(IDS)[:-30], "cannot be read"),
@@ -102,7 +102,7 @@ def test_photos_are_upright_and_rgb() -> None:
     assert read_photo(encoded(np.zeros((4, 9), np.uint8), exif=exif)).shape == (9, 4, 3)
     assert read_photo(encoded(np.zeros((4, 9, 4), np.uint8))).shape == (4, 9, 3)
     for kind in ("TIFF", "GIF", "BMP", "ICO"):
-        with pytest.raises(Refused, match="is no PNG, JPEG, WebP"):
+        with pytest.raises(Refused, match="is not a PNG, JPEG, WebP"):
             read_photo(encoded(np.zeros((32, 32, 3), np.uint8), kind))
 
 

@@ -47,8 +47,8 @@ def test_a_map_adds_to_equal_names_and_has_precedence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("tre: plant\n", "'tre' is no class of the evaluator .*did you mean 'tree'"),
-        ("tree: plants\n", "'plants' is no class of the data .*did you mean 'plant'"),
+        ("tre: plant\n", "'tre' is not a class of the evaluator .*did you mean 'tree'"),
+        ("tree: plants\n", "'plants' is not a class of the data .*did you mean 'plant'"),
         ("tree: plant\ntree: null\n", "given twice"),
         ("- tree\n", "must be lines"),
         ("", "must be lines"),

@@ -46,7 +46,7 @@ def write_with_objects(
 
 
 def nearly(data: PreparedDataset, stem: str) -> np.ndarray:
-    """A real image, other in one unlabelled pixel: generated images are no real ones."""
+    """A real image, other in one unlabelled pixel: generated images are not real ones."""
     image = data.read_image("val", stem).copy()
     image[0, -1] ^= 1
     return image

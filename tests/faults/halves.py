@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from campaign import Campaign
     from commands import Command
 
-# Of the damages of a file so many are drawn from: those that are no flips or cuts come first.
+# Of the damages of a file so many are drawn: those that are neither flips nor cuts come first.
 _FEW, _MORE = 7, 20
 
 

@@ -144,7 +144,7 @@ def test_partial_masks_have_an_id_for_unlabelled(source: Files) -> None:
     ("metadata", "name", "message"),
     [
         ({"licence": "unknown"}, "toys", "licence of its training data is unknown"),
-        ({"judge": {"at": "/" + "data/judge"}}, "toys", "a path of this machine: /data/judge"),
+        ({"start": {"at": "/" + "data/start"}}, "toys", "a path of this machine: /data/start"),
         ({}, "Toys 2", "lower-case letters"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_folder_that_is_no_model_is_not_in_the_way(
 ) -> None:
     Path("towns/images").mkdir(parents=True)
     assert find_model("towns") == package / "towns" / "model.pth"
-    assert "(the folder towns here is no model)" in logged()
+    assert "(the folder towns here is not a model)" in logged()
     with pytest.raises(UserError, match="no such checkpoint"):
         load_model_file(Path("towns/images"))  # what has a folder in it is a path
 

@@ -120,7 +120,7 @@ def test_validations_and_previews_are_timed_too() -> None:
 
 def test_scores_are_timed_too() -> None:
     """64 masks each, as images of previews; 1350 steps make 3 scores, the last step's included."""
-    time = on_this_cpu("train.score_every=500", "train.judge=anywhere")["time"]
+    time = on_this_cpu("train.score_every=500", "train.evaluator=anywhere")["time"]
     timed = time["timed"]
     image = timed["mask"] + 20 * timed["denoising"] + timed["decoding"]
     expected = 1350 * timed["step"] + 3 * 64 * image

@@ -320,7 +320,9 @@ def test_digests_are_those_of_the_content(data: PreparedDataset, folder: Path) -
     assert changed == ["1.png"]
 
 
-def test_a_judge_knows_them_again(prepared: Prepared, data: PreparedDataset, folder: Path) -> None:
+def test_an_evaluator_knows_them_again(
+    prepared: Prepared, data: PreparedDataset, folder: Path
+) -> None:
     seen = UnlabelledImages(folder, data, "train").seen()
     for path in (data.root.with_name("raw") / "images").iterdir():
         path.write_bytes((folder / f"{int(path.stem) % 3}.png").read_bytes())

@@ -39,6 +39,7 @@ Configure = Callable[..., TrainConfig]
         (("loss.prediction=flow_prediction",), r"schedule: flow need each other"),
         (("loss.weighting=min-snr",), r"'loss.weighting' is 'min-snr'"),
         (("train.band_weights=[1, 2]",), r"'train.band_weights' is now loss.band_weights"),
+        (("train.judge=segmenter",), r"'train.judge' is now train.evaluator"),
         (("diffusion.times=uniform",), r"'diffusion.times' is now loss.timesteps"),
         (("diffusion.min_snr_gamma=5",), r"is now loss.min_snr_gamma, with loss.weighting"),
         (("diffusion.zero_terminal_snr=true",), r"zero_terminal_snr' was removed; delete it"),

@@ -110,7 +110,7 @@ def test_samples_have_the_channels_and_bits_of_the_images(
     pipe = SemanticDiffusionPipeline.from_checkpoint(run)
     mask = samples.read_mask("train", stem)
     settings: dict[str, Any] = {"seeds": [first["seed"]], "num_inference_steps": 2}
-    with pytest.raises(UserError, match=r"no PIL images of 5 channels of 12 bits; use 'np'"):
+    with pytest.raises(UserError, match=r"PIL has no images of 5 channels of 12 bits; use 'np'"):
         pipe(mask, **settings)
     found = pipe(mask, output_type="np", **settings).images
     assert found.shape == (1, SIDE, SIDE, 5)

@@ -44,10 +44,10 @@ def segmenter(labels: LabelSet, path: Path, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judge(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluator(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A segmenter that was not trained: its scores are low, and as exact as any."""
     labels = PreparedDataset.open(images).labels
-    return segmenter(labels, tmp_path_factory.mktemp("judge") / "segmenter.pth")
+    return segmenter(labels, tmp_path_factory.mktemp("evaluator") / "segmenter.pth")
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +57,8 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def every_two(judge: Path) -> tuple[str, ...]:
-    return ("train.score_every=2", f"train.judge={judge}", "train.keep_checkpoints=1")
+def every_two(evaluator: Path) -> tuple[str, ...]:
+    return ("train.score_every=2", f"train.evaluator={evaluator}", "train.keep_checkpoints=1")
 
 
 def opened(path: Path, data: PreparedDataset) -> Evaluator:
@@ -86,10 +86,10 @@ def test_the_weights_are_those_of_a_run_without_scores(
 
 
 def test_random_states_stay(
-    images: Path, judge: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, evaluator: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
-    scorer = Scorer(opened(judge, data), data, recipe, batch_size=4)
+    scorer = Scorer(opened(evaluator, data), data, recipe, batch_size=4)
 
     class Noisy:
         """Generates what a network with dropout would: it draws from every global state."""
@@ -119,12 +119,12 @@ def test_random_states_stay(
 
 
 def test_what_the_numbers_are(
-    images: Path, judge: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, evaluator: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generator that returns the real images has their mIoU, and no distance to them."""
     recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
-    network = Segmenter.load(judge, "cpu")
-    scorer = Scorer(opened(judge, data), data, recipe, batch_size=4)
+    network = Segmenter.load(evaluator, "cpu")
+    scorer = Scorer(opened(evaluator, data), data, recipe, batch_size=4)
     assert scorer.stems == data.stems("train")
     monkeypatch.setattr(
         scorer,
@@ -144,11 +144,11 @@ def test_what_the_numbers_are(
 
 
 def test_masks_are_fixed_and_of_the_training_split(
-    judge: Path, images: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+    evaluator: Path, images: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, data = load_recipe(str(recipe_file)), PreparedDataset.open(images)
     monkeypatch.setattr(scoring, "SCORED_MASKS", 3)
-    scorer = Scorer(opened(judge, data), data, recipe, batch_size=2)
+    scorer = Scorer(opened(evaluator, data), data, recipe, batch_size=2)
     assert len(scorer.stems) == 3 and set(scorer.stems) <= set(data.stems("train"))
     assert not set(scorer.stems) & set(data.stems("val"))
     seen: dict[int, list[int]] = {}
@@ -245,27 +245,27 @@ def test_a_best_that_was_being_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [BEST]
 
 
-def test_a_best_of_another_judge_is_replaced(
+def test_a_best_of_another_evaluator_is_replaced(
     configure: Configure, every_two: tuple[str, ...], images: Path, tmp_path: Path
 ) -> None:
     stop_at(configure("run", *every_two), 4)
     before = read_json(tmp_path / "run" / BEST / "manifest.json")["scores"]
     other = segmenter(PreparedDataset.open(images).labels, tmp_path / "other.pth", seed=5)
-    train(configure("run", *every_two, f"train.judge={other}"))
+    train(configure("run", *every_two, f"train.evaluator={other}"))
     after = read_json(tmp_path / "run" / BEST / "manifest.json")["scores"]
     assert after["judge"] == sha256_file(other) != before["judge"]
     assert after["step"] > 4
 
 
 def test_the_model_carries_its_scores_and_the_card_shows_them(
-    configure: Configure, every_two: tuple[str, ...], tmp_path: Path, judge: Path
+    configure: Configure, every_two: tuple[str, ...], tmp_path: Path, evaluator: Path
 ) -> None:
     train(configure("run", *every_two))
     pipe = SemanticDiffusionPipeline.from_checkpoint(tmp_path / "run")
     found = pipe.metadata["scores"]
     assert tuple(found[name] for name in NAMES) == scores_of(tmp_path / "run")[10]
-    assert found["judge"] == sha256_file(judge) and found["n_masks"] == 6
-    assert "judge" not in pipe.metadata["recipe"]["train"]  # a path of this machine
+    assert found["judge"] == sha256_file(evaluator) and found["n_masks"] == 6
+    assert not {"judge", "evaluator"} & set(pipe.metadata["recipe"]["train"])  # a local path
     pipe.save_pretrained(tmp_path / "folder")
     card = (tmp_path / "folder/README.md").read_text(encoding="utf-8")
     assert f"{found['miou']:.1%}" in card and "trained on the real images of these masks" in card
@@ -305,7 +305,7 @@ def test_trackers_get_the_scores(
         assert shown == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
 
 
-def bad_judges(folder: Path, images: Path) -> dict[str, tuple[tuple[str, ...], str]]:
+def bad_evaluators(folder: Path, images: Path) -> dict[str, tuple[tuple[str, ...], str]]:
     labels = PreparedDataset.open(images).labels
     names = {label.id: f"organ {label.id}" for label in labels.labels}
     other = segmenter(LabelSet.from_names(names, labels.ignore_id), folder / "other.pth")
@@ -313,21 +313,21 @@ def bad_judges(folder: Path, images: Path) -> dict[str, tuple[tuple[str, ...], s
     cut.write_bytes(other.read_bytes()[:2000])
     every = "train.score_every=2"
     return {
-        "not given": ((every,), "no train.judge is given"),
-        "missing": ((every, f"train.judge={folder / 'none.pth'}"), "none.pth"),
-        "other labels": ((every, f"train.judge={other}"), "no class of the data"),
-        "cut short": ((every, f"train.judge={cut}"), "cut.pth"),
+        "not given": ((every,), "no train.evaluator is given"),
+        "missing": ((every, f"train.evaluator={folder / 'none.pth'}"), "none.pth"),
+        "other labels": ((every, f"train.evaluator={other}"), "no class of the data"),
+        "cut short": ((every, f"train.evaluator={cut}"), "cut.pth"),
     }
 
 
 @pytest.mark.parametrize("case", ["not given", "missing", "other labels", "cut short"])
-def test_a_judge_that_cannot_be_used_is_one_line_before_training(
+def test_an_evaluator_that_cannot_be_used_is_one_line_before_training(
     case: str, words: Any, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes, text = bad_judges(tmp_path, images)[case]
+    changes, text = bad_evaluators(tmp_path, images)[case]
     assert main(["train", *words("run", *changes), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
-    assert text in error and "train.judge" in error and error.count("\n") == 1
+    assert text in error and "train.evaluator" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

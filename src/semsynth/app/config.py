@@ -29,7 +29,7 @@ class AppConfig:
     data: Path | None = None
     """Prepared data set or samples to browse, to start from and to take objects from."""
     segmenter: Path | None = None
-    """Segmenter that judges images (semsynth segment train): its file or folder."""
+    """Evaluator, the segmenter that scores images (semsynth segment train): its file or folder."""
     save_to: Path = Path("./studio")
     """Folder of the pairs that are saved; the commands read it like a prepared data set."""
     host: str = "127.0.0.1"

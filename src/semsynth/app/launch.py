@@ -121,7 +121,7 @@ def launch_app(
         model: a trained generator or several: paths, or names of models of the package, all of
             which are the default.
         data: prepared data set or samples to browse.
-        segmenter: that judges images.
+        segmenter: the evaluator, which scores images.
         save_to: folder of the pairs that are saved.
         flags: others of `semsynth app`: host, port, root_path, allow_host, token, device; and
             ``height`` of the frame in pixels, 900 by default.

@@ -85,7 +85,7 @@ class StudioModel:
 
     @cached_property
     def unlabelled(self) -> int:
-        """What unlabelled pixels have in its masks: the ignored id, or one that is no label's."""
+        """What unlabelled pixels have in its masks: the ignored id, or one that no label has."""
         return unlabelled_id(self.mask_labels)
 
     def edges(self, mask_HW: Array, instances_HW: Array | None = None) -> Array | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semsynth.app.copies import Copies, why_no_copies
-from semsynth.app.judge import Judging, why_no_judge
+from semsynth.app.evaluator import ImageEvaluator, why_no_evaluator
 from semsynth.app.label_view import LabelView
 from semsynth.app.library import Item, Library
 from semsynth.app.objects import Shelf
@@ -38,7 +38,7 @@ class Opened:
     Attributes:
         library: of ``--data``; None: there is none.
         shelf: its objects.
-        judging: of ``--segmenter``; None: there is none.
+        evaluator: of ``--segmenter``; None: there is none.
         saved: where pairs go.
         copies: finds copies of its images; None: ``why_no_copies``.
     """
@@ -64,10 +64,10 @@ class Opened:
             self._choose_model()
             self.copies = None if self.why_no_copies else Copies(self.library)
             self.library.start()
-        self.judging = None
+        self.evaluator = None
         if config.segmenter is not None:
-            judging = self.judging = Judging.open(config.segmenter, config.device)
-            _one_of(studio, lambda model: judging.of(model.mask_labels))
+            evaluator = self.evaluator = ImageEvaluator.open(config.segmenter, config.device)
+            _one_of(studio, lambda model: evaluator.of(model.mask_labels))
 
     def _choose_model(self) -> None:
         """Show that model of the package first that knows most of the data; say what it does not.
@@ -125,13 +125,13 @@ class Opened:
     def facts(self) -> Json:
         """Return the part of `GET /api/state` that is about all this."""
         name = None if self.library is None else self.library.data.root.name
-        why, judging = why_no_judge(name), self.judging
-        if judging is not None:
-            why = _problem(lambda: judging.of(self.studio.default.mask_labels))
+        why, evaluator = why_no_evaluator(name), self.evaluator
+        if evaluator is not None:
+            why = _problem(lambda: evaluator.of(self.studio.default.mask_labels))
         return {
             "data": self._data_facts(),
-            "judge": not why,
-            "why_no_judge": why or None,
+            "evaluator": not why,
+            "why_no_evaluator": why or None,
             "copies": not self.why_no_copies,
             "why_no_copies": self.why_no_copies or None,
         }

@@ -303,7 +303,7 @@ def fit_mask(model: StudioModel, mask_HW: Array, notes: list[str]) -> Array:
         notes: gets what was changed, and what the model does not know.
 
     Raises:
-        UserError: ids that are no labels, or unlabelled pixels that have no meaning for it.
+        UserError: ids that are not labels, or unlabelled pixels that have no meaning for it.
     """
     mask = mask_HW
     if mask.shape != model.size:

@@ -42,7 +42,7 @@ async def file_part(form: FormData, name: str) -> bytes:
     """Return the bytes of a file of a form.
 
     Raises:
-        Refused: it is missing, or no file.
+        Refused: it is missing, or not a file.
     """
     part = form.get(name)
     if not isinstance(part, UploadFile):
@@ -54,7 +54,7 @@ async def json_part(form: FormData, name: str) -> dict[str, Any]:
     """Return the JSON object of a field or file of a form.
 
     Raises:
-        Refused: it is missing or no JSON object.
+        Refused: it is missing, or not a JSON object.
     """
     part = form.get(name)
     if part is None:
@@ -71,7 +71,7 @@ def _json(text: bytes | str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise Refused(f"{what}: is no JSON") from None
+        raise Refused(f"{what}: is not JSON") from None
     if not isinstance(value, dict):
         raise Refused(f"{what}: must be a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""The endpoints of what is browsed, judged, compared, saved and taken out."""
+"""The endpoints of what is browsed, scored, compared, saved and taken out."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def routes(studio: Studio) -> list[Route]:
         Route("/api/data/{id}/{kind}", own.item),
         Route("/api/objects", own.objects),
         Route("/api/objects/{id}/{kind}", own.object),
-        Route("/api/judge", own.judge, methods=["POST"]),
+        Route("/api/evaluate", own.evaluate, methods=["POST"]),
         Route("/api/nearest", own.nearest, methods=["POST"]),
         Route("/api/save", own.save, methods=["POST"]),
         Route("/api/python", own.python, methods=["POST"]),
@@ -164,22 +164,22 @@ class _Endpoints:
 
         return await _png(work)
 
-    async def judge(self, request: Request) -> Response:
-        """Answer `POST /api/judge`: what the segmenter sees, and scores."""
+    async def evaluate(self, request: Request) -> Response:
+        """Answer `POST /api/evaluate`: what the segmenter sees, and scores."""
         async with request.form(max_files=1, max_fields=2) as form:
             order = parse(OfResult, await json_part(form, "request"), "request")
             mask = await file_part(form, "mask") if "mask" in form else None
 
         def work() -> Json:
-            judging = self.opened.judging
-            if judging is None:
-                raise Refused(str(self.opened.facts()["why_no_judge"]))
+            evaluator = self.opened.evaluator
+            if evaluator is None:
+                raise Refused(str(self.opened.facts()["why_no_evaluator"]))
             result, model = self._result(order.result)
             ids = result.mask_HW if mask is None else fit_mask(model, read_mask(mask), [])
-            return judging.score(_rgb(result, model), ids, model.mask_labels)
+            return evaluator.score(_rgb(result, model), ids, model.mask_labels)
 
         # It computes as sampling does: in its turn, and never cancelled by another page's.
-        turn = self.studio.submit(lambda turn: work(), secrets.token_hex(8), "judge")
+        turn = self.studio.submit(lambda turn: work(), secrets.token_hex(8), "evaluate")
         return JSONResponse(await answer_of(turn, self.studio.queue, request))
 
     async def nearest(self, request: Request) -> Response:

@@ -138,10 +138,11 @@ class SavedPairs:
 
         Raises:
             Refused: another split than train, val and test.
-            UserError: ids that are no label, or a folder that cannot be written.
+            UserError: ids that are not labels, or a folder that cannot be written.
         """
         if split not in SPLITS:
-            raise Refused(f"'{split}' is no split: choose {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+            choice = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+            raise Refused(f"'{split}' is not a split: choose {choice}")
         pair.labels.check_ids(pair.mask, "the mask")
         with self._lock:
             folder, files = self._folder_for(pair), _encoded(pair)

@@ -85,7 +85,7 @@ class _Endpoints:
         """Answer `GET /api/example`: a mask to begin with, as a PNG of ids."""
         model = self.studio.model(request.query_params.get("model"))
         if model.example is None:
-            raise Refused(f"there is no example for {model.name}: its labels are its own", 404)
+            raise Refused(f"no example for {model.name}: its labels are its own", 404)
         return Response(encode_image(model.example, "png"), media_type="image/png")
 
     async def generate(self, request: Request) -> Response:

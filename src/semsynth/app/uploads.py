@@ -98,7 +98,7 @@ def _decoded(data: bytes, what: str, formats: tuple[str, ...]) -> Image.Image:
             raise _too_large(what, image.size)
         image.load()
     except UnidentifiedImageError:
-        raise Refused(f"{what}: is no {kinds}") from None
+        raise Refused(f"{what}: is not a {kinds}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(what, None) from None
     except Refused:

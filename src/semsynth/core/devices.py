@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
     Of several processes of a launch on one machine each has a GPU of its own, as far as they go.
 
     Raises:
-        UserError: there is no such device here, or networks cannot run on it.
+        UserError: this machine has no such device, or networks cannot run on it.
     """
     if name == "auto":
         if torch.cuda.is_available():

@@ -292,7 +292,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a file as UTF-8; UserError as of ``read_bytes``, or it is no text."""
+    """Read a file as UTF-8; UserError as of ``read_bytes``, or it is not text."""
     return decode_text(read_bytes(path), str(path))
 
 

@@ -219,7 +219,7 @@ def read_cache(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).exists():
         return {}
-    data = read_bytes(path)  # a disk that fails is no damage
+    data = read_bytes(path)  # a disk that fails is not damage
     try:
         found = opened(parse_json(data, str(path)), str(path))
     except UserError as error:

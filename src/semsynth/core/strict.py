@@ -163,7 +163,7 @@ class JsonReader:
 def json_pieces(value: Any) -> Iterator[str]:
     """Yield the text of a JSON file piece by piece: that of a large one is never there as a whole.
 
-    What is no JSON value gives one by its method ``to_json``.
+    What is not a JSON value gives one by its method ``to_json``.
     """
     yield from json.JSONEncoder(
         indent=2, ensure_ascii=False, allow_nan=False, default=methodcaller("to_json")

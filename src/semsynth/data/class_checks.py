@@ -56,7 +56,7 @@ def class_warnings(labels: LabelSet, pixels: Mapping[str, Mapping[int, int]]) ->
         if missing:
             lines.append(f"{_classes(missing)} no pixel in {split}: {todo}")
     if "train" not in present:
-        lines.append("there are no images in train: no model can be trained")
+        lines.append("no images in train: no model can be trained")
     return lines
 
 

@@ -141,8 +141,8 @@ class PrepareConfig:
     more than 8 bits. By default 0 65535 if they use all 16 bits, else it asks for this flag."""
     channels: ChannelRule = "auto"
     """Your own folders: all keeps the channels (1 to 8) and bits (8 or 16) of the images as they
-    are; rgb makes RGB of 8 bits of everything. auto: all for images that are no RGB, such as TIFFs
-    of 2 or of 5 to 8 channels, else rgb."""
+    are; rgb makes RGB of 8 bits of everything. auto: all for images that are not RGB, such as
+    TIFFs of 2 or of 5 to 8 channels, else rgb."""
     height: int | None = None
     """Height of the prepared images in pixels. By default for your own data the median of the
     images, at most 1024 on the longer side, rounded to multiples of 32; 256 for cityscapes, ade20k,

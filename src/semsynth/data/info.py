@@ -271,7 +271,7 @@ def _stems_of(reader: JsonReader) -> Stems:
     stems = Stems()
     for stem in reader.items():
         if not isinstance(stem, str):
-            raise ValueError("a stem is no text")
+            raise ValueError("a stem is not text")
         stems.append(stem)
     return stems
 
@@ -282,7 +282,7 @@ def _splits_of(reader: JsonReader) -> Iterator[tuple[str, SplitImages]]:
         for stem in reader.members(are_sorted=True):
             image = ImageInfo.read(value) if isinstance(value := reader.value(), dict) else None
             if not isinstance(image, ImageInfo):
-                raise ValueError(f"{split}/{stem} is no image")
+                raise ValueError(f"{split}/{stem} is not an image")
             images.add(stem, image)
         yield split, images
 

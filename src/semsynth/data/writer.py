@@ -288,7 +288,7 @@ class PreparedWriter:
         the images are added), ``raw_files``, ``duplicates``.
 
         Raises:
-            UserError: there is no image.
+            UserError: no images.
         """
         dropped = set(excluded or {})
         self._reload()

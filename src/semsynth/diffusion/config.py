@@ -175,8 +175,8 @@ class SamplerSettings:
             ``ddim`` or ``ddpm`` (ancestral, as the paper samples); ``lcm`` is that of distilled
             models.
         steps: denoising steps, 1 to 1000.
-        guidance_scale: s of eps_null + s (eps_mask - eps_null); 1 is no guidance, 0 ignores the
-            mask.
+        guidance_scale: s of eps_null + s (eps_mask - eps_null); 1 means no guidance, 0
+            ignores the mask.
         guidance_interval: the noise levels with guidance, as shares t / T from 0 (the image) to
             1 (noise); at the others the scale is 1 (arXiv 2404.07724).
         given: the names of those that were given.

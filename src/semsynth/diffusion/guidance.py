@@ -35,7 +35,7 @@ def guide(sample: Tensor, null_sample: Tensor, scale: float, channels: int) -> T
     Args:
         sample: the prediction with the mask, (B, C or 2 C, H, W).
         null_sample: the one without, of the same shape.
-        scale: 1 is no guidance, 0 ignores the mask.
+        scale: 1 means no guidance, 0 ignores the mask.
         channels: C; what comes behind, the learned variance, is that of ``sample``.
     """
     masked, variance = sample[:, :channels], sample[:, channels:]

@@ -327,7 +327,7 @@ def check_result(
 
     The data are a Gaussian; the denoiser is its exact one with errors, as networks make them. The
     result is remembered by the scheduler's class, configuration and timesteps. A distilled model
-    is no denoiser, and is sampled as it was trained: nothing is checked.
+    is not a denoiser, and is sampled as it was trained: nothing is checked.
 
     Args:
         config: of the model.

@@ -183,7 +183,7 @@ def evaluators_of(
     """Return the evaluators; without a segmenter or masks none, with the reason in ``missing``.
 
     Raises:
-        UserError: see ``open_evaluators``; or one is given where there are no masks.
+        UserError: see ``open_evaluators``; or one is given without masks.
     """
     sources = config.segmenters
     if inputs.masks is None:

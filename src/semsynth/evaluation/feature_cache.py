@@ -62,7 +62,7 @@ class FeatureCache:
         return rows
 
     def write(self, images: ImageSet, extractor: FeatureExtractor, rows_ND: Floats) -> None:
-        """Keep the features (N, D) of a set, in its order; a full or read-only disk is no error."""
+        """Keep the features (N, D) of a set, in its order; a full or read-only disk is ignored."""
         if self.read(images, extractor) is not None:
             return
         buffer = io.BytesIO()

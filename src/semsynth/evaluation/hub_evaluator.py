@@ -63,7 +63,7 @@ class HubNetwork:
         """Load the model and its preprocessing, to see images at that size.
 
         Raises:
-            UserError: it cannot be found, is no semantic segmentation model, or has no trained
+            UserError: it cannot be found, is not a semantic segmentation model, or has no trained
                 head.
         """
         # It would warn about each part that an evaluator does not need.

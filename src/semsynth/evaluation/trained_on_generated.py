@@ -8,8 +8,8 @@ are tested on real images that neither of them, nor the generator, has seen:
   one half's masks are tested on the real images of the other, and the other way round, so that
   every real image is tested once.
 
-Training images of the generator are no test: it has seen them, and the ones of its own that are
-near to them would be rewarded.
+Training images of the generator are not a fair test: it has seen them, and generated images that
+are close to them would be rewarded.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def plan_training(inputs: Inputs, config: EvaluateConfig) -> Plan:
     """Decide what is trained on what, and what tests.
 
     Raises:
-        UserError: there are no masks, too few of them, or images of several sizes.
+        UserError: no masks, too few of them, or images of several sizes.
     """
     if inputs.masks is None:
         raise UserError("--train-segmenter: needs masks; give --masks (and --labels)")

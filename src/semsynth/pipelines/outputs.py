@@ -91,7 +91,7 @@ def check_output_type(output_type: str, model: ModelConfig) -> None:
     """Check it before the work.
 
     Raises:
-        UserError: it is not in ``OutputType``, or there are no such PIL images.
+        UserError: it is not in ``OutputType``, or PIL has no such images.
     """
     if output_type not in get_args(OutputType):
         known = ", ".join(get_args(OutputType))
@@ -99,7 +99,7 @@ def check_output_type(output_type: str, model: ModelConfig) -> None:
     channels, bits = model.image_channels, model.image_bits
     if output_type == "pil" and channels != 1 and not model.is_rgb:
         raise UserError(
-            f"output_type is 'pil': there are no PIL images of {channels} channels of {bits} bits; "
+            f"output_type is 'pil': PIL has no images of {channels} channels of {bits} bits; "
             "use 'np' or 'pt'"
         )
 

@@ -207,7 +207,7 @@ class Synthesizer:
         so that it is asked for.
 
         Returns:
-            Their id: the ignored one, or 255, or the largest one below that is no label's.
+            Their id: the ignored one, or 255, or the largest one below that no label has.
 
         Raises:
             UserError: the labels have no ignored id, and it was trained with whole masks alone.
@@ -467,7 +467,7 @@ class Synthesizer:
             bits are uint16.
 
         Raises:
-            UserError: ids that are no labels, another number of seeds than masks, or settings or
+            UserError: ids that are not labels, another number of seeds than masks, or settings or
                 images that do not fit.
         """
         settings = (settings or SamplerSettings()).of_model(self.diffusion.evaluations)

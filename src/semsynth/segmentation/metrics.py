@@ -76,7 +76,7 @@ class ConfusionMatrix:
     Attributes:
         ids: (C,) ids of the classes.
         counts: (C, C) pixels; rows are targets.
-        other: (C,) target pixels that are predicted as ``OTHER``: wrong, and no class's.
+        other: (C,) target pixels that are predicted as ``OTHER``: wrong, and of no class.
     """
 
     def __init__(self, ids: int | Sequence[int]) -> None:

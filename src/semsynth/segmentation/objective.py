@@ -58,7 +58,7 @@ def mixed_logits(segmenter: Segmenter, batch: Batch, precision: Precision = "no"
         if n == len(images) > 1 or not apart:
             return segmenter(images)[0].float()  # type: ignore[no-any-return]
         parts = []
-        # Statistics of a single image are no estimate.
+        # A single image is not enough to estimate the statistics.
         if n > 1:
             parts, images = [segmenter(images[:n])[0].float()], images[n:]
         # Backward passes need the statistics as they are: no image may change them from here on.

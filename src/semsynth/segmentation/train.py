@@ -47,7 +47,7 @@ _NOT_IN_KEY = (
     *("data", "extra", "output", "init_from", "device", "overwrite", "workers"),
     *("unlabelled", "unlabelled_split", "ema", "fresh"),
 )
-# What the key of segmenters has always had; newer settings are in it where they are no default.
+# What the key of segmenters has always had; newer settings are in it if they are not the default.
 _FIRST_SETTINGS = (
     "split", "val_split", "extra_split", "mix_share", "arch", "width", "steps", "batch_size", "lr",
     "pretrained_lr_share", "weight_decay", "class_balance", "seed",

@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
     @property
     def content(self) -> Image:
-        """The pixels that are no padding."""
+        """The pixels without the padding."""
         top, left, height, width = self.box
         return self.pixels[top : top + height, left : left + width]
 
@@ -168,7 +168,7 @@ class ImageFolder:
         """List the files.
 
         Raises:
-            UserError: there are no images.
+            UserError: the folder has no images.
         """
         self.root, self.form = root, form
         # Bytes that are not text, in names of other systems, as \\udc80: names go into JSON.
@@ -186,8 +186,8 @@ class ImageFolder:
 
         Raises:
             OtherKindError: it has other channels or bits than the labelled images.
-            UserError: the disk does not give it: other than a file that is no image, which has a
-                ``problem``, it may be another time.
+            UserError: the disk does not give it now, but may later. A file that is not an image
+                has a ``problem`` instead.
         """
         data = read_bytes(self.root / self._paths[name])
         try:
@@ -247,7 +247,7 @@ def looks_like_mask(pixels: Image, labels: LabelSet) -> bool:
     """Return whether an image (H, W, 3) has the few values and even areas of a mask.
 
     Its values are few, or all are ids (as grey) or colours of ``labels``. An image of one value is
-    no mask.
+    not a mask.
     """
     if (pixels[:, 1:] == pixels[:, :-1]).all(-1).mean() < _FLAT:
         return False

@@ -378,7 +378,7 @@ def _metadata(
     folder: Path, recipe: Recipe, data: PreparedDataset, start: Initialization | None
 ) -> dict[str, Any]:
     metadata = {
-        "recipe": recipe.model_dump(mode="json", exclude={"train": {"judge"}}),  # a path here
+        "recipe": recipe.model_dump(mode="json", exclude={"train": {"evaluator"}}),  # a path
         "dataset": data.info.name,
         "data_sha256": data.digest_of(["train"], trained_kinds(recipe, data)),
         "licence": data.info.licence,

@@ -79,9 +79,9 @@ class TrainSection(PhaseConfig):
         validate_every: steps between validation losses (0: never).
         preview_every: steps between preview grids (0: never).
         score_every: steps between scores (0: never): images of 64 fixed training masks are
-            generated and scored by the judge: mIoU, and distances to the real images. A scored step
-            has a checkpoint; that of the highest mIoU is kept in best/. Weights stay the same.
-        judge: the segmenter that scores, as evaluate's --segmenter: of semsynth segment train
+            generated and scored by the evaluator: mIoU, and distances to the real images. A scored
+            step has a checkpoint; that of the highest mIoU is kept in best/. Weights stay the same.
+        evaluator: the segmenter that scores, as evaluate's --segmenter: of semsynth segment train
             (segmenter.pth or its folder), or a Transformers model (a folder or Hub id).
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep_checkpoints: number of the newest checkpoints that are kept.
@@ -119,7 +119,7 @@ class TrainSection(PhaseConfig):
     validate_every: int = Field(0, ge=0)
     preview_every: int = Field(0, ge=0)
     score_every: int = Field(0, ge=0)
-    judge: str | None = None
+    evaluator: str | None = None
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     keep_every: int = Field(0, ge=0)
@@ -129,7 +129,7 @@ class TrainSection(PhaseConfig):
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return the values, so that the keys of runs without newer settings are what they were."""
         values: dict[str, Any] = handler(self)
-        for name in ("stop_memorised", "balance", "rotate"):
+        for name in ("stop_memorised", "balance", "rotate", "evaluator"):
             if not getattr(self, name):
                 values.pop(name, None)
         return values
@@ -233,6 +233,7 @@ SHORT = {"lr": "learning_rate", "bs": "batch_size"}
 # Where a key of an earlier recipe is now.
 _MOVED = {
     "train.band_weights": "loss.band_weights",
+    "train.judge": "train.evaluator",
     "diffusion.prediction": "loss.prediction",
     "diffusion.learn_sigma": "loss.learn_sigma",
     "diffusion.loss_sigma_min": "loss.sigma_min",

@@ -133,11 +133,12 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _scores_have_a_judge(self) -> Self:
-        if self.train.score_every and self.train.judge is None:
+    def _scores_have_an_evaluator(self) -> Self:
+        if self.train.score_every and self.train.evaluator is None:
             raise ValueError(
-                f"train.score_every is {self.train.score_every}, and no train.judge is given: set "
-                "train.judge to a segmenter (semsynth segment train), or train.score_every to 0"
+                f"train.score_every is {self.train.score_every}, and no train.evaluator is given: "
+                "set train.evaluator to a segmenter (semsynth segment train), or train.score_every "
+                "to 0"
             )
         return self
 

@@ -32,7 +32,7 @@ _FREE = (
     *("accumulation", "gradient_checkpointing", "checkpoint_levels", "sharding"),
     *("channels_last", "compile", "workers", "stall_minutes"),
     *("log_every", "validate_every", "preview_every", "checkpoint_every"),
-    *("keep_checkpoints", "keep_every", "score_every", "judge"),
+    *("keep_checkpoints", "keep_every", "score_every", "evaluator"),
 )
 
 
@@ -235,7 +235,7 @@ def trained_kinds(recipe: Recipe, data: PreparedDataset) -> tuple[str, ...]:
 def _settings(recipe: Recipe) -> dict[str, Any]:
     values = recipe.model_dump(mode="json", exclude={"about", "run"})
     for name in _FREE:
-        values["train"].pop(name)
+        values["train"].pop(name, None)
     return values
 
 

@@ -1,4 +1,4 @@
-"""Scores during training: what a judge sees in images of fixed training masks; the best is kept."""
+"""Scores during training: an evaluator on images of fixed training masks; the best is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Scores = dict[str, Any]
 
 
 class Scorer:
-    """Samples fixed masks of the training split with fixed noise, and lets a judge score them.
+    """Samples fixed masks of the training split with fixed noise, and lets an evaluator score them.
 
     Attributes:
         stems: the masks, at most 64, evenly spread over the sorted stems of the split, so that each
@@ -55,11 +55,11 @@ class Scorer:
     """
 
     def __init__(
-        self, judge: Evaluator, data: PreparedDataset, recipe: Recipe, batch_size: int
+        self, evaluator: Evaluator, data: PreparedDataset, recipe: Recipe, batch_size: int
     ) -> None:
         """Choose the masks; ``batch_size``: images at a time, which changes rounding alone."""
         self.stems = evenly(data.stems(SPLIT), SCORED_MASKS)
-        self._judge, self._data, self._recipe = judge, data, recipe
+        self._evaluator, self._data, self._recipe = evaluator, data, recipe
         self._batch_size = batch_size
 
     @cached_property
@@ -67,16 +67,17 @@ class Scorer:
         """What scores depend on besides the weights: scores with another key do not compare."""
         digests = self._data.digests([SPLIT])
         masks = {stem: digests[f"{SPLIT}/{stem}"] for stem in self.stems}
-        return digest_json([self._judge.key, masks])
+        return digest_json([self._evaluator.key, masks])
 
     def score(
         self, synthesizer: Synthesizer, on_batch: Callable[[], None] = lambda: None
     ) -> Scores | None:
         """Return the scores of a generator: ``miou``, ``miou_real``, ``fd`` and ``kd``.
 
-        ``miou`` is that of the judge's predictions on images of the masks, ``miou_real`` of those
-        on the real images; ``fd`` and ``kd`` are the Frechet distance and the unbiased squared MMD
-        (KID's kernel) between both on the judge's features, if it has some. Random states stay.
+        ``miou`` is that of the evaluator's predictions on images of the masks, ``miou_real`` of
+        those on the real images; ``fd`` and ``kd`` are the Frechet distance and the unbiased
+        squared MMD (KID's kernel) between both on the evaluator's features, if it has some. Random
+        states stay.
 
         Args:
             synthesizer: the generator.
@@ -87,14 +88,14 @@ class Scorer:
         """
         with same_random_state(synthesizer.device):
             real_matrix, real_features = self._real
-            matrix, features = ConfusionMatrix(self._judge.ids), []
+            matrix, features = ConfusionMatrix(self._evaluator.ids), []
             parts = range(0, len(self.stems), self._batch_size)
             for start in progress(parts, "score", len(parts), "batch"):
                 if requested():
                     return None
                 on_batch()
                 stems = self.stems[start : start + self._batch_size]
-                features.append(self._judged(matrix, stems, self._generate(synthesizer, stems)))
+                features.append(self._evaluate(matrix, stems, self._generate(synthesizer, stems)))
         scores = {"miou": matrix.miou, "miou_real": real_matrix.miou}
         if len(self.stems) > 1 and len(real_features):
             generated = np.concatenate(features)
@@ -105,18 +106,18 @@ class Scorer:
 
     @cached_property
     def _real(self) -> tuple[ConfusionMatrix, Array]:
-        """The judge's confusion matrix on the real images, and its features (N, D) of them."""
-        matrix, features = ConfusionMatrix(self._judge.ids), []
+        """The evaluator's confusion matrix on the real images, and its features (N, D) of them."""
+        matrix, features = ConfusionMatrix(self._evaluator.ids), []
         for start in range(0, len(self.stems), self._batch_size):
             stems = self.stems[start : start + self._batch_size]
             images = np.stack([self._data.read_rgb(SPLIT, stem) for stem in stems])
-            features.append(self._judged(matrix, stems, images))
+            features.append(self._evaluate(matrix, stems, images))
         return matrix, np.concatenate(features)
 
-    def _judged(self, matrix: ConfusionMatrix, stems: Sequence[str], images_BHWC: Array) -> Array:
-        """Add the judge's predictions on images of masks to ``matrix``; return its features."""
+    def _evaluate(self, matrix: ConfusionMatrix, stems: Sequence[str], images_BHWC: Array) -> Array:
+        """Add the evaluator's predictions on images of masks to ``matrix``; return its features."""
         masks = [self._data.read_mask(SPLIT, stem) for stem in stems]
-        predicted, features = self._judge.analyse(images_BHWC, masks[0].shape)
+        predicted, features = self._evaluator.analyse(images_BHWC, masks[0].shape)
         for stem, mask, ids in zip(stems, masks, predicted, strict=True):
             box = self._data.content_box(SPLIT, stem)
             matrix.add(ids, mask, self._data.labels.ignore_id, box)
@@ -176,7 +177,7 @@ class Scorer:
         return {
             **{name: record[name] for name in ("step", *_NAMES) if name in record},
             **({"evaluations": evaluations} if evaluations else {}),
-            "judge": self._judge.sha256,
+            "judge": self._evaluator.sha256,
             "key": self.key,
             "dataset": self._data.info.name,
             "split": f"{SPLIT} (scored during training, at step {record['step']:,}: the generator "
@@ -191,7 +192,7 @@ def open_scorer(recipe: Recipe, data: PreparedDataset, job: Job) -> Scorer | Non
     """Return what scores, on rank 0; None on other ranks. All ranks call it.
 
     Raises:
-        UserError: the judge cannot be read, or has no class of the data.
+        UserError: the evaluator cannot be read, or has no class of the data.
         SystemExit: on other ranks, where rank 0 raises this.
     """
     opened: list[Scorer] = []
@@ -203,11 +204,13 @@ def _open(recipe: Recipe, data: PreparedDataset, job: Job) -> Scorer:
     device = job.accelerator.device
     try:
         with same_random_state(device):
-            (judge,) = open_evaluators([str(recipe.train.judge)], data.labels, None, str(device))
+            (evaluator,) = open_evaluators(
+                [str(recipe.train.evaluator)], data.labels, None, str(device)
+            )
     except UserError as error:
         text = str(error).removeprefix("--segmenter ")
-        raise UserError(f"train.judge {text}") from None
-    return Scorer(judge, data, recipe, scoring_batch_size(recipe, job.world))
+        raise UserError(f"train.evaluator {text}") from None
+    return Scorer(evaluator, data, recipe, scoring_batch_size(recipe, job.world))
 
 
 def scoring_batch_size(recipe: Recipe, world: int) -> int:
@@ -235,8 +238,8 @@ class BestCheckpoint:
     """``best/`` of a run: the checkpoint with the highest mIoU so far, and its model.
 
     In the phase ``distill`` the best of that phase alone: its models are sampled otherwise. It
-    holds ``state.pt``, ``manifest.json`` (with the scores) and ``final_model.pth``, and is no
-    part of the checkpoints that are thinned out. It is replaced as a whole.
+    holds ``state.pt``, ``manifest.json`` (with the scores) and ``final_model.pth``, and is not
+    one of the checkpoints that are thinned out. It is replaced as a whole.
     """
 
     def __init__(self, run: Path, key: str) -> None:
@@ -261,8 +264,8 @@ class BestCheckpoint:
             return None
         if found.get("key") != self._key:
             logger.warning(
-                f"{self._folder}: was scored by another judge or on other masks; the next score "
-                "replaces it"
+                f"{self._folder}: was scored by another evaluator or on other masks; the next "
+                "score replaces it"
             )
             return None
         return dict(found)

@@ -87,7 +87,9 @@ def test_the_result_has_all_arms_and_draws(finished: tuple[Path, dict[str, Any]]
     assert copies["interval"][0] <= copies["share"] <= copies["interval"][1]
     assert [name for name, arm in entry["arms"].items() if "copies" in arm] == ["synthetic"]
     assert set(entry["per_class"] if "per_class" in entry else entry["classes"])
-    assert result["settings"]["recipe"]["train"]["steps"] == 2
+    train = result["settings"]["recipe"]["train"]
+    assert train["steps"] == 2
+    assert train["judge"] is None and "evaluator" not in train  # digests are of the file's keys
 
 
 def test_the_page_stands_alone(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -110,7 +112,7 @@ def test_a_generator_that_memorised_its_images_is_named(
     entry = json.loads((tmp_path / "out" / "experiment.json").read_text())["n"]["8"]
     copies = entry["arms"]["synthetic"]["copies"]
     assert copies["share"] == 1 and copies["many"]
-    # Some kinds of images look alike: as many as held-out real ones have are no sign of anything.
+    # Some kinds of images look alike: as many as held-out real ones have mean nothing.
     assert copies_in_words({**copies, "many": False}) == copies_in_words(None) == ""
     assert "of training images, 95%" in (tmp_path / "out" / "experiment.html").read_text()
 
@@ -262,13 +264,13 @@ def test_final_draws_run_with_the_frozen_settings_alone(streets: Path, tmp_path:
     [
         ({"n": (3,)}, r"--n is 3: must be at least 4"),
         ({"n": (17,)}, r"has 16 images, --n asks for 17; ask for fewer"),
-        ({"arms": ("syntetic",)}, r"--arms syntetic: there is no such arm; did you mean synthetic"),
+        ({"arms": ("syntetic",)}, r"--arms syntetic: no such arm; did you mean synthetic"),
         ({"arms": ("more_real",)}, r"needs --generator-data"),
         ({"n": (16,), "arms": ("pool_masks",)}, r"--n 16 is the whole pool; drop the arm"),
         ({"draws": (2,)}, r"--draws 2: is not one of --stage development, which has 0, 1"),
         ({"strength": 0.0}, r"--strength is 0.0: must be above 0 and at most 1"),
         ({"strength": 1.5}, r"--strength is 1.5"),
-        ({"segment": ("stepz=3",)}, r"--segment stepz: there is no such flag; did you mean steps"),
+        ({"segment": ("stepz=3",)}, r"--segment stepz: no such flag; did you mean steps"),
         ({"segment": ("steps=many",)}, r"--segment steps is 'many': must be a whole number"),
         ({"segment": ("data=x",)}, r"--segment data: is decided by the experiment"),
         ({"segment": ("steps",)}, r"--segment steps: must be flag=value"),

@@ -115,7 +115,7 @@ def test_distances_have_the_interval_of_both_standard_errors(make_report: MakeRe
 
 
 def test_runs_that_differ_in_the_seed_alone(make_report: MakeReport) -> None:
-    """Seeds of generating, or of training; a run of other settings is no part of the spread."""
+    """Seeds of generating, or of training; a run of other settings is not part of the spread."""
 
     def made(seed: int, **more: object) -> dict[str, object]:
         return {"checkpoint": "c", "generator_seed": seed, "steps": 20, **more}

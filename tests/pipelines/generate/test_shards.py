@@ -106,7 +106,7 @@ def test_a_damaged_choice_of_the_precision_is_refused(folder: Path) -> None:
     """A word that is none would have been computed in, as if it were bfloat16."""
     generate(GenerateConfig(**flags(folder, "damaged", shard="1/2")))
     (folder / "damaged" / ".precision.json").write_text('"fo"')
-    with pytest.raises(UserError, match=r"\.precision\.json: is damaged: 'fo' is no precision"):
+    with pytest.raises(UserError, match=r"\.precision\.json: is damaged: 'fo' is not a precision"):
         generate(GenerateConfig(**flags(folder, "damaged")))
 
 

@@ -155,7 +155,7 @@ class Drawer:
             if stem != piece.stem and self.data.record(self.split, stem).kind == kind
         ]
         if not others:
-            raise Refused("there is no other image of this kind")
+            raise Refused("no other image of this kind")
         target = others[int(rng.choice(len(others), p=self._alike(piece.stem, others)))]
         before = self._read(target)
         edited = made.transplant(self.scene, piece, self._read(piece.stem), before, rng)

@@ -51,7 +51,7 @@ def transplant(
     """Put an object of one pair into another one, pixels and labels.
 
     Raises:
-        Refused: there is no place for it.
+        Refused: no place for it.
     """
     unit = _unit(scene, piece, donor)
     placed = put(scene, unit, cut_out(donor, unit.pieces), target, rng)
@@ -81,7 +81,7 @@ def move(scene: Scene, piece: Piece, source: Pair, rng: np.random.Generator) -> 
     """Put an object elsewhere in its own image; what it leaves is filled in.
 
     Raises:
-        Refused: there is no other place for it, or nothing that could be where it was.
+        Refused: no other place for it, or nothing that could be where it was.
     """
     unit = _unit(scene, piece, source)
     without = remove(scene, piece, source)

@@ -130,8 +130,8 @@ def _stems(config: EditConfig, data: PreparedDataset) -> list[str]:
         known = sorted({kind for kind in kinds.values() if kind})
         if not stems:
             raise UserError(
-                f"--to-kind: '{config.to_kind}' is no kind of the images of {data.root}; "
-                f"{'they are ' + abbreviate(known) if known else 'it records none'}"
+                f"--to-kind: no image of {data.root} is of the kind '{config.to_kind}'; "
+                f"{'its kinds are ' + abbreviate(known) if known else 'it records none'}"
             )
     if len(stems) < _LEAST_IMAGES:
         raise UserError(

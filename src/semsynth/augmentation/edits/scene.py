@@ -29,7 +29,7 @@ _UPRIGHT, _TIMES = 0.3, 2.0
 _OBJECT_SHARE, _OBJECT_CUT = 0.07, 0.85
 # The relation of height and row must be so strong (Spearman), with so many objects.
 _RELATION, _OBJECTS = 0.5, 6
-# A class that is so rarely below or around another is no place for it.
+# A class that is so rarely below or around another is not a place for it.
 _PLACE = 0.05
 _STANDS = 0.15
 # What objects lie in has borders with much else, so it must be around them so often, relatively.

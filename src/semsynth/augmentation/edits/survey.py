@@ -16,7 +16,7 @@ from semsynth.data.resize import inside_box
 
 Bools = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
-# Fewer pixels than that are no object that anybody could learn from.
+# An object of fewer pixels than that is too small to learn from.
 LEAST = 20
 # Layouts are compared in so many bands of rows and of columns, and cells.
 BANDS = 8

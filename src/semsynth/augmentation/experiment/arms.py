@@ -173,6 +173,6 @@ def chosen_arms(names: Sequence[str]) -> list[Arm]:
         if name not in ARMS:
             near = difflib.get_close_matches(name, ARMS, n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(ARMS)}"
-            raise UserError(f"--arms {name}: there is no such arm; {hint}")
+            raise UserError(f"--arms {name}: no such arm; {hint}")
     wanted = {*names, BASELINE}
     return [arm for arm in ARMS.values() if arm.name in wanted]

@@ -1,7 +1,8 @@
 """Whether evaluation images were used in a training: by content, and by sequence or field.
 
-A gain on images that the generator, or the filter of its labels, was trained on is no gain. Nor is
-one over n images, if the generator started from others of the same sequences, fields or tiles.
+A gain on images that the generator, or the filter of its labels, was trained on does not count.
+Neither does one over n images if the generator started from others of the same sequences, fields or
+tiles.
 """
 
 from __future__ import annotations

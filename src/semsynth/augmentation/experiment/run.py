@@ -201,7 +201,7 @@ def run_experiment(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _plan(experiment: Experiment) -> Left | None:
-    """Say what is left to do and how long it takes; None where that is no long work.
+    """Say what is left to do and how long it takes; None if it is not long.
 
     Speeds are measured once, and kept in the folder.
     """

@@ -24,7 +24,7 @@ from semsynth.pipelines.formats.pretrained import find_model
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.segmentation.config import STRONG as STRONG_FLAGS
 from semsynth.segmentation.config import SegmentTrainConfig
-from semsynth.training.recipe import load_recipe
+from semsynth.training.recipe import Recipe, load_recipe
 
 FROZEN = "frozen.json"
 STRONG: dict[str, Any] = {
@@ -107,7 +107,7 @@ def changes(words: Sequence[str], config: type, flag: str, ours: Sequence[str]) 
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            raise UserError(f"{flag} {name}: there is no such flag; {hint}")
+            raise UserError(f"{flag} {name}: no such flag; {hint}")
         value = parse_yaml(text.encode(), f"{flag} {name}")
         if isinstance(value, list):
             value = tuple(value)
@@ -198,9 +198,7 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
     values: dict[str, Any] = {
         _KEYS.get(k, k): v for k, v in asdict(config).items() if k not in _FREE
     }
-    values["recipe"] = load_recipe(config.recipe, config.set).model_dump(
-        mode="json", exclude={"about", "run"}
-    )
+    values["recipe"] = recipe_settings(load_recipe(config.recipe, config.set))
     del values["set"]
     start = values.pop("from_checkpoint")
     values["from"] = None if start is None else checkpoint_sha256(find_model(start))
@@ -213,6 +211,13 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
     values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED, **EDITS}.items()}
     values["semsynth"] = __version__
     return {k: _json(v) for k, v in values.items()}
+
+
+def recipe_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return what decides the numbers of a recipe, as JSON values; digests are of its keys."""
+    values = recipe.model_dump(mode="json", exclude={"about", "run"})
+    values["train"]["judge"] = values["train"].pop("evaluator", None)  # its name in files
+    return values
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:

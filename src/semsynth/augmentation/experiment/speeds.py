@@ -120,7 +120,7 @@ def seconds_per_step(stages: Stages, what: What, folder: Path) -> float:
         trial.real().make()
         seconds.append(_seconds(_made(trial, what).make))
     _, fewer, more = _CALIBRATION
-    # On a busy machine the shorter one may have taken longer: a step is no small part of it.
+    # On a busy machine the shorter one may have taken longer: at least a quarter of the mean.
     return max((seconds[2] - seconds[1]) / (more - fewer), seconds[2] / more / 4, 1e-4)
 
 
@@ -173,7 +173,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def _without_lines() -> Iterator[None]:
-    """Hide what a trial says of itself: it is no result."""
+    """Hide what a trial says of itself: it is not a result."""
     # A training sets the logger's level: the handlers that are there now let errors alone through.
     handlers = list(logger.handlers)
     for handler in handlers:

@@ -27,6 +27,7 @@ from semsynth.augmentation.experiment.settings import (
     filter_settings,
     generate_settings,
     plain,
+    recipe_settings,
     segment_settings,
 )
 from semsynth.augmentation.subset import SPLIT
@@ -137,7 +138,7 @@ class Stages:
         start = config.from_checkpoint
         key = [
             images.key,
-            recipe.model_dump(mode="json", exclude={"about", "run"}),
+            recipe_settings(recipe),
             None if start is None else checkpoint_sha256(find_model(start)),
         ]
 

@@ -123,8 +123,8 @@ def check_copies(
     Samples with the mask of a training image are compared with that image, and others by a
     threshold that is fitted on one half of the held-out real images and tested on the other.
 
-    Samples that were made from real images are not looked at: what they kept of these is no copy.
-    A sample does not record which training images it was edited from.
+    Samples that were made from real images are not looked at: what they kept of these is not a
+    copy. A sample does not record which training images it was edited from.
 
     Args:
         samples: the synthetic images.

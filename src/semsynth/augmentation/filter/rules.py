@@ -46,7 +46,7 @@ class Labelled:
 def borders(classes: Array, width: int) -> Bools:
     """Return which pixels are at most ``width`` pixels away from another class, diagonals too.
 
-    Pixels without a label are no class: there is no border to them, and none in them.
+    Pixels without a label are not a class: they have no border, outside or inside.
 
     Args:
         classes: (H, W) class indices; -1 where there is no label.

@@ -108,10 +108,10 @@ class Pace:
         if self._seconds < LEAST_SECONDS or not self._steps:
             return
         for rank, mine in enumerate(self._sums):
-            self._judge(rank, mine, median(self._sums[:rank] + self._sums[rank + 1 :]))
+            self._warn_if_slow(rank, mine, median(self._sums[:rank] + self._sums[rank + 1 :]))
         self._sums, self._seconds, self._steps = [0.0] * self._world, 0.0, 0
 
-    def _judge(self, rank: int, mine: float, others: float) -> None:
+    def _warn_if_slow(self, rank: int, mine: float, others: float) -> None:
         name = self._names.get(rank, f"rank {rank}")
         lags = mine - others > LEAST_SHARE * self._seconds
         if mine > SLOW * others and lags and rank not in self._slow:

@@ -55,7 +55,7 @@ class Images:
     """The image files of a tree by the names that annotations have for them."""
 
     def __init__(self, tree: FileTree, without: Iterable[str] = ()) -> None:
-        """Index the names; those in ``without`` are no images."""
+        """Index the names; those in ``without`` are not images."""
         self.tree = tree
         left = set(without)
         self._by_name: dict[str, list[str]] = defaultdict(list)
@@ -213,7 +213,7 @@ def open_annotated(
     """Return the source of annotated images; images of the tree that are in none are left out.
 
     Raises:
-        UserError: there is no annotated image, one is annotated twice, or sizes do not fit.
+        UserError: no annotated images, one is annotated twice, or sizes do not fit.
     """
     if not items:
         raise UserError(f"{layout.because}: has no image with a shape; is it the right export?")

@@ -78,11 +78,11 @@ def classes_of(
         categories: all classes, in their order.
         tree: its root may have a label file.
         config: ``labels`` names one.
-        own: the files that the categories are from; they are no label files of the user.
+        own: the files that the categories are from; they are not label files of the user.
         rest_ignored: whether pixels without a shape have no label.
 
     Raises:
-        UserError: there is no class, or the label file is wrong.
+        UserError: no classes, or the label file is wrong.
     """
     where = own[0] if len(own) == 1 else f"{own[0]} and {len(own) - 1} more"
     if not categories:

@@ -33,7 +33,7 @@ def kept_channels(source: Path | bytes, metadata: ImageMetadata, rule: ChannelRu
     Args:
         source: its file, or the bytes of that.
         metadata: of its header.
-        rule: "auto" keeps what is no image to Pillow, and pages that are called channels.
+        rule: "auto" keeps what is not an image to Pillow, and pages that are called channels.
 
     Raises:
         UserError: more than 8, which no image of ours has.
@@ -76,7 +76,7 @@ def kept_form(
         total: how many images there are.
 
     Raises:
-        UserError: values that are no integers of 0 to 65535; names --window.
+        UserError: values that are not integers of 0 to 65535; names --window.
     """
     if window is not None:
         return PixelForm(channels)

@@ -47,7 +47,7 @@ USUAL_NAMES = (
     "data.yml", "dataset.yaml", "metainfo.json", "notes.json", "meta.json", "config_v2.0.json",
     "config.json",
 )  # fmt: skip
-# Names that other things have, too: one that has no labels is no label file (the first ones are
+# Names that other things have, too: one that has no labels is not a label file (the first ones are
 # often that, and nothing is said).
 _OTHER_THINGS = ("data.yaml", "data.yml", "dataset.yaml", "meta.json", "config.json", "notes.json")
 _MAYBE = (
@@ -298,7 +298,7 @@ def _final_ids(
         for member in members:
             ids = [i for i, entry in by_id.items() if member in (i, entry.name)]
             if not ids:
-                raise UserError(f"{where}: merge.{name} has {member!r}, which is no label")
+                raise UserError(f"{where}: merge.{name} has {member!r}, which is not a label")
             for i in ids:
                 if i in stated.ignore:
                     raise UserError(f"{where}: id {i} is both in ignore and in merge.{name}")

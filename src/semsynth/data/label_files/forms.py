@@ -257,7 +257,7 @@ def _of_mapping(
         return tuple(entries), True
     if any(i is not None for i in ids):
         wrong = next(key for key, i in zip(stored, ids, strict=True) if i is None)
-        raise UserError(f"{where}: {place or 'labels'} has ids and '{wrong}', which is no id")
+        raise UserError(f"{where}: {place or 'labels'} has ids and '{wrong}', which is not an id")
     names = [text_of(key, where, place or "names") for key in stored]
     if all(_as_id(value) is not None for value in values):
         pairs = zip(names, values, strict=True)

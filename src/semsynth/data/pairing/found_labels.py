@@ -147,7 +147,7 @@ def read_values(masks: Sequence[Path], masks_as: MasksAs = "auto") -> Values:
         masks_as: what somebody says that they hold, where their palettes differ.
 
     Raises:
-        UserError: one that is no mask, or palettes that differ, so that ids and colours do.
+        UserError: one that is not a mask, or palettes that differ, so that ids and colours do.
     """
     found = Values()
     seen: dict[int, tuple[Color, str]] = {}

@@ -332,5 +332,5 @@ def _extended(files: Sequence[NamedFile]) -> list[NamedFile]:
     usual = {ending for ending, count in counts.items() if 2 * count >= bases}
     if not usual:
         return []
-    # "x_mask_2" beside "x_mask" is no image, either.
+    # "x_mask_2" beside "x_mask" is not an image, either.
     return [file for file, e in endings.items() if e in usual or role_of_words(e) is not None]

@@ -226,7 +226,7 @@ def _key(config: PrepareConfig, reading: Reading | None) -> dict[str, Any]:
             del key[name]
     if not config.resize_masks:
         del key["resize_masks"]
-    key.pop("pixels", None)  # more bits in new images are no other data set
+    key.pop("pixels", None)  # more bits in new images do not make another data set
     if config.channels == "auto":
         del key["channels"]
     return key

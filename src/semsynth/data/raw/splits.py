@@ -129,7 +129,7 @@ def _list_split(name: str) -> str:
 
 
 def _row(line: str, known: Container[str]) -> tuple[str, str]:
-    """Return what a line names: an image, and its mask or "" (numbers are no mask)."""
+    """Return what a line names: an image, and its mask or "" (numbers are not masks)."""
     line = line.strip().lstrip("\ufeff")
     if _key(line) in known:
         return line, ""

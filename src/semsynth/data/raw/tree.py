@@ -60,7 +60,7 @@ class FileTree:
         With ``others``, the files of all these folders, below the folder that they have in common.
 
         Raises:
-            UserError: there is no such file or folder, or the folder has no files.
+            UserError: the file or folder does not exist, or the folder has no files.
         """
         given = (path, *others)
         for each in given:

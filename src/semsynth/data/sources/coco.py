@@ -266,7 +266,7 @@ def _instances(tree: FileTree, files: Sequence[CocoFile], classes: Classes) -> I
         found = [each for each in file.annotations if each.get("segmentation")]
         if file.annotations and not found:
             raise UserError(
-                f"{file.path}: its annotations are boxes alone (detection), there are no masks"
+                f"{file.path}: its annotations are boxes alone (detection), without masks"
             )
 
 
@@ -393,6 +393,6 @@ def _segments(
     for segment in segments:
         i = segment.get("id") if isinstance(segment, dict) else None
         if not isinstance(i, int) or not 0 <= i < 1 << 24 or i in seen:
-            raise UserError(f"{where}: segment id {i!r} is no number of its own below 16777216")
+            raise UserError(f"{where}: segment id {i!r} is not a unique number below 16777216")
         seen.add(i)
         yield i, classes.of(segment.get("category_id", "none"), f"{where}, segment {i}")

@@ -85,7 +85,7 @@ class Nuclei:
         where: its place for messages.
         size: height and width in pixels.
         files: a black and white mask for each nucleus; or one of all, and a map of objects.
-        background: the id of what is no nucleus; that of nuclei is one more.
+        background: the id of what is not a nucleus; that of nuclei is one more.
         each: whether there is a file for each nucleus.
     """
 

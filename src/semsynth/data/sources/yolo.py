@@ -137,7 +137,7 @@ def _categories(
     """Return the classes: those with names, or those that are used.
 
     Raises:
-        UserError: there are no polygons, or a class of one has no name.
+        UserError: no polygons, or the class of one has no name.
     """
     if not any(found for _, found, _ in lines.values()):
         boxes = any(BOX_ALONE in notes for *_, notes in lines.values())

@@ -23,7 +23,7 @@ LEVEL = 0.01
 SAME_IMAGE = 0.05
 # Held-out images that are enough to test a threshold on half of them, and to fit one at all.
 MIN_TESTED, MIN_FITTED = 20, 3
-# So far below a threshold are no honest images: 0.5 of it.
+# Images below this share of the threshold are certainly copies.
 CERTAIN = 0.5
 _LEAST = 1e-3
 # Deviation of a logarithm at the least: 2% of the value.

@@ -40,8 +40,8 @@ class Files(Mapping[str, Path]):
 def image_files(folder: Path, flag: str) -> Files:
     """Return the images under a folder by relative stem (``a``, ``town/a``), in natural order.
 
-    Hidden files and what systems leave behind are passed over, as is every file that is no image by
-    its name. Links are followed.
+    Hidden files and what systems leave behind are passed over, as is every file whose name is not
+    that of an image. Links are followed.
 
     Args:
         folder: searched with all folders below it.

@@ -81,7 +81,7 @@ def _unknown(where: str, name: str, whose: str, known: Sequence[str]) -> str:
     near = get_close_matches(name, known, 1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     listed = abbreviate(list(known), _SHOWN)
-    return f"--label-map {where}: '{name}' is no class of {whose} ({listed}){hint}"
+    return f"--label-map {where}: '{name}' is not a class of {whose} ({listed}){hint}"
 
 
 def built_in_maps() -> list[str]:

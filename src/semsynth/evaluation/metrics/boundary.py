@@ -19,7 +19,7 @@ def boundary_counts(target: Array, predicted: Array, n_classes: int) -> Counts:
     """Count the pixels of all classes' contours in an image, and those that are met.
 
     A pixel is on its class's contour if one of its four neighbours is of another class. Pixels that
-    are not counted are no neighbours: nothing is known about a contour towards them. A contour
+    are not counted are not neighbours: nothing is known about a contour towards them. A contour
     pixel is met if the other map has the contour of the same class within 0.75% of the diagonal.
 
     Args:

@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 FID = "fid"
 LITE2 = "fd_lite2"
-# Images that a network sees at once on a CPU: more are no faster and take 30 MB each.
+# Images that a network sees at once on a CPU: more are not faster, and take 30 MB each.
 _AT_ONCE = 16
 _FID_NAMES: dict[Resize, str] = {
     "pytorch": FID,

@@ -107,7 +107,7 @@ def _overlaps(
             (counted & (predicted == label)).astype(np.uint8), connectivity=8
         )
         numbers, real = np.unique(real, return_inverse=True)
-        real = real.reshape(target.shape) + (numbers[0] != 0)  # 0 is what is no object
+        real = real.reshape(target.shape) + (numbers[0] != 0)  # 0: not an object
         rows = int(real.max()) + 1
         both = np.bincount((real * count + pieces).ravel(), minlength=rows * count)
         yield both.reshape(rows, count)

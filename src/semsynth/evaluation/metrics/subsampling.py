@@ -129,7 +129,7 @@ def frechet_infinity(
         seed: of the parts.
 
     Raises:
-        Unavailable: half of a set has fewer images than dimensions: there is no line.
+        Unavailable: half of a set has fewer images than dimensions, so there is no line.
     """
     n, d = generated_ND.shape
     fixed = isinstance(reference, FeatureStatistics)
@@ -138,7 +138,7 @@ def frechet_infinity(
     if smallest < d:
         raise Unavailable(
             f"the smallest of the sizes that the line goes through, half of {2 * smallest} "
-            f"images, is below the {d} dimensions: below that the distance is no line in 1/N"
+            f"images, is below the {d} dimensions: below that the distance is not linear in 1/N"
         )
     rng = numpy_rng(seed, "frechet infinity")
     partitions = []

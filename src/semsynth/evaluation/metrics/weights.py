@@ -127,7 +127,7 @@ def check_weights_folder(folder: Path | None) -> None:
     """Check ``--weights``.
 
     Raises:
-        UserError: it is no folder, or none of the files lies in it.
+        UserError: it is not a folder, or none of the files is in it.
     """
     if folder is None:
         return

@@ -55,7 +55,7 @@ def checkpoint_sha256(path: str | Path) -> str:
     are chosen by name.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: the checkpoint is missing.
     """
     path = find_model(path)
     if not (path / MODEL_INDEX).is_file():

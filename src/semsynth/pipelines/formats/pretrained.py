@@ -47,7 +47,7 @@ def find_model(path: str | Path) -> Path:
             )
         return found
     if str(found) in pretrained_names():
-        also = f" (the folder {found} here is no model)" if found.exists() else ""
+        also = f" (the folder {found} here is not a model)" if found.exists() else ""
         _say(f"{found}: the model that comes with semsynth{also}")
         return _published(FOLDER / found)
     if found.exists() or found.suffix in _WEIGHTS:

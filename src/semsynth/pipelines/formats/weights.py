@@ -113,7 +113,7 @@ def unpack_weights(packed: PackedWeights, where: str) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, value in packed.tensors.items():
         if not isinstance(value, Tensor):
-            raise UserError(f"{where}: {name} is no tensor; copy the file again")
+            raise UserError(f"{where}: {name} is not a tensor; copy the file again")
         if value.dtype == torch.int8:
             weights[name] = dequantize(value, _scale_of(name, value, packed.scales, where))
         elif value.dtype == torch.float16:

@@ -241,8 +241,8 @@ class SampleStore:
         first: T = write_once(path, value)
         if first not in known:
             raise UserError(
-                f"{path}: is damaged: {first!r} is no {name}; remove it, and run the command again "
-                f"with the --{name} of the images that are there"
+                f"{path}: is damaged: {first!r} is not a {name}; remove it, and run the command "
+                f"again with the --{name} of the images that are there"
             )
         return first
 

@@ -1,4 +1,4 @@
-"""Whether the discriminator still judges images, or knows those that it is trained on.
+"""Whether the discriminator still recognises generated images, or has learnt its training images.
 
 With few images it learns them: it takes them for real, held-out ones no more than generated ones.
 Then the generator learns nothing good from it, and the phase stops.
@@ -35,7 +35,7 @@ def warn_about_distill(recipe: Recipe, data: PreparedDataset, has_start: bool) -
         return
     if not recipe.diffusion_steps and not has_start:
         logger.warning(
-            f"recipe {recipe.name}: no phase comes before distill, and there is no --from: this is "
+            f"recipe {recipe.name}: no phase comes before distill, and --from is missing: this is "
             "adversarial training from scratch"
         )
     if section.check_every and not can_validate(data):

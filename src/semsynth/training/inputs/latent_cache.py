@@ -104,7 +104,7 @@ class LatentCache:
         """Return the latent of an image or of its mirror image, (C, h, w) float32.
 
         Raises:
-            UserError: the file is missing or damaged, or there are no mirror images.
+            UserError: the file is missing or damaged, or mirror images were not cached.
         """
         path = self._path(stem)
         if mirrored and self.shape[0] < 2:

@@ -87,8 +87,8 @@ export class Api {
     return this.json("api/upload", { body });
   }
 
-  judge(request, mask) {
-    return this.#withMask("api/judge", request, mask);
+  evaluate(request, mask) {
+    return this.#withMask("api/evaluate", request, mask);
   }
 
   save(request, mask) {

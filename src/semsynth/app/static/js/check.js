@@ -10,7 +10,7 @@ const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.cha
 export class Check {
   constructor(studio) {
     this.studio = studio;
-    action($("judge"), studio, () => this.judge());
+    action($("evaluate"), studio, () => this.evaluate());
     action($("nearest"), studio, () => this.nearest());
     for (const button of document.querySelectorAll("[data-overlay]")) {
       button.addEventListener("click", () => studio.settings.set({ overlay: button.dataset.overlay }));
@@ -27,36 +27,36 @@ export class Check {
       $(reason).textContent = can ? "" : why;
       $(reason).hidden = can;
     };
-    set(state.judge, "judge", "judge-reason", state.why_no_judge ?? "No segmenter is open.");
+    set(state.evaluator, "evaluate", "evaluate-reason", state.why_no_evaluator ?? "No segmenter is open.");
     set(state.copies, "nearest", "nearest-reason", state.why_no_copies ?? "No training images are open.");
   }
 
   /** Another image: what was found belongs to the last one. */
   clear() {
-    this.judged = null;
+    this.evaluated = null;
     this.studio.layers.overlay = null;
-    $("judge-result").hidden = true;
+    $("evaluate-result").hidden = true;
     $("nearest-result").hidden = true;
   }
 
-  async judge() {
+  async evaluate() {
     const { result, api, settings, labels } = this.studio;
-    const answer = await api.judge({ result: result.result, model: settings.model }, await this.studio.maskOf(result));
+    const answer = await api.evaluate({ result: result.result, model: settings.model }, await this.studio.maskOf(result));
     if (result !== this.studio.result) return;
     const [map, wrong] = await Promise.all([decodeIds(bytesOf(answer.map)), decodeIds(bytesOf(answer.disagreement))]);
-    this.judged = { map, wrong };
+    this.evaluated = { map, wrong };
     const mean = typeof answer.miou !== "number" ? "no class to compare" : `mean IoU ${percent(answer.miou)}`;
-    $("judge-line").textContent = [`${answer.judge}: ${mean}`, answer.line].filter(Boolean).join(". ");
-    $("judge-classes").replaceChildren(...answer.classes.map(({ id, iou }) => {
+    $("evaluate-line").textContent = [`${answer.evaluator}: ${mean}`, answer.line].filter(Boolean).join(". ");
+    $("evaluate-classes").replaceChildren(...answer.classes.map(({ id, iou }) => {
       const bar = make("meter", { min: 0, max: 1, value: iou ?? 0, aria: { label: `IoU of ${labels.name(id)}` } });
       const swatch = make("span", { className: "swatch" });
       swatch.style.background = labels.css(id);
       return make("tr", {}, make("td", {}, swatch, labels.name(id)), make("td", {}, bar, typeof iou === "number" ? percent(iou) : "none"));
     }));
-    $("judge-result").hidden = false;
+    $("evaluate-result").hidden = false;
     if (settings.overlay === "none") settings.set({ overlay: "disagreement" });
     this.#show();
-    this.studio.say($("judge-line").textContent);
+    this.studio.say($("evaluate-line").textContent);
   }
 
   #show() {
@@ -65,7 +65,7 @@ export class Check {
       button.setAttribute("aria-pressed", button.dataset.overlay === settings.overlay);
     }
     layers.overlay = null;
-    const chosen = this.judged && { map: this.judged.map, disagreement: this.judged.wrong }[settings.overlay];
+    const chosen = this.evaluated && { map: this.evaluated.map, disagreement: this.evaluated.wrong }[settings.overlay];
     if (chosen) {
       const { width, height, ids } = chosen;
       const canvas = make("canvas", { width, height });

@@ -117,7 +117,8 @@ export class Classes {
   #note() {
     const { labels, model } = this.studio;
     const lines = this.unknown.map(
-      ([id, share]) => `Id ${id} (${percent(share)}) is no class of this model: shown in magenta.`);
+      ([id, share]) =>
+        `Id ${id} (${percent(share)}) is not a class of this model: shown in magenta.`);
     const none = this.share.get(labels.unlabelled) ?? 0;
     if (none && model) {
       const word = model.partial ? "the model chooses what is there." : (model.why_not_partial ?? "this model was not trained for that.");

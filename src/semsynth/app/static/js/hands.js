@@ -56,7 +56,7 @@ export class Hands {
     this.#point(pixel);
   }
 
-  /** A second finger: what the first one began is no stroke. */
+  /** A second finger: what the first one began is not a stroke. */
   #pinch() {
     if (this.action === "draw") this.tool.cancel?.();
     this.action = "pinch";

@@ -22,7 +22,7 @@ export class Layers {
     this.mask = new ColorLayer();
     this.pending = new ColorLayer(); // drawn since the image was made
     this.source = null; // ImageBitmap of the real image
-    this.overlay = null; // canvas of what the judge saw
+    this.overlay = null; // canvas of what the evaluator saw
     this.compared = null;
   }
 

@@ -1,4 +1,4 @@
-"""The judge's scores are those of `evaluate`; copies are found, and nothing else is called one."""
+"""The studio's scores are those of `evaluate`; copies are found, and nothing else is called one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from semsynth.app.copies import Copies, why_no_copies
-from semsynth.app.judge import Judging, why_no_judge
+from semsynth.app.evaluator import ImageEvaluator, why_no_evaluator
 from semsynth.app.label_view import LabelView
 from semsynth.app.library import Library
 from semsynth.core.errors import UserError
@@ -44,8 +44,8 @@ def decoded(text: str) -> np.ndarray:
 def test_scores_and_what_is_marked() -> None:
     mask = np.array([[1, 1, 2, 2], [1, 2, 9, 0]], np.uint8)
     grey = np.array([[0, 255, 255, 150], [0, 255, 0, 0]], np.uint8)
-    found = Judging(Grey()).score(np.repeat(grey[..., None], 3, 2), mask, LABELS)
-    # Cars are not known to it, and void is no class: neither counts.
+    found = ImageEvaluator(Grey()).score(np.repeat(grey[..., None], 3, 2), mask, LABELS)
+    # Cars are not known to it, and void is not a class: neither counts.
     assert np.array_equal(decoded(found["disagreement"]), [[0, 255, 0, 255], [0, 0, 0, 0]])
     assert np.array_equal(decoded(found["map"]), [[1, 2, 2, 0], [1, 2, 1, 1]])
     matrix = ConfusionMatrix([1, 2])
@@ -59,7 +59,7 @@ def test_scores_and_what_is_marked() -> None:
 
 
 def test_nothing_that_counts_has_no_score() -> None:
-    found = Judging(Grey()).score(
+    found = ImageEvaluator(Grey()).score(
         np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 9, np.uint8), LABELS
     )
     assert found["miou"] is None and found["classes"] == []
@@ -67,14 +67,14 @@ def test_nothing_that_counts_has_no_score() -> None:
     assert found["line"] == "grey: the mask has no pixel of a class that it knows"
 
 
-def test_what_cannot_be_judged_is_a_line() -> None:
-    judging = Judging(Grey())
+def test_what_cannot_be_scored_is_a_line() -> None:
+    evaluator = ImageEvaluator(Grey())
     with pytest.raises(UserError, match=r"the mask is 3x2, the image 2x2"):
-        judging.score(np.zeros((2, 2, 3), np.uint8), np.ones((2, 3), np.uint8), LABELS)
+        evaluator.score(np.zeros((2, 2, 3), np.uint8), np.ones((2, 3), np.uint8), LABELS)
     with pytest.raises(UserError, match="has no class of the data"):
-        judging.of(LabelSet.from_names({0: "cell"}))
-    assert "--segmenter" in why_no_judge(None)
-    assert "segment train --data cells" in why_no_judge("cells")
+        evaluator.of(LabelSet.from_names({0: "cell"}))
+    assert "--segmenter" in why_no_evaluator(None)
+    assert "segment train --data cells" in why_no_evaluator("cells")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_training_image_is_a_copy_and_is_named(copies: Copies, streets: Librar
     assert (found["stem"], found["copy"]) == ("p05", True)
     assert found["distance"] < 0.05 and found["score"] < 1
     assert streets.find(found["item"]).stem == "p05"
-    # The same for its own mask, where the layout is no evidence; mirrored it is a copy, too.
+    # The same for its own mask, where the layout proves nothing; mirrored it is a copy, too.
     assert nearest(copies, streets, image, data.read_mask("train", "p05"))["copy"] is True
     mirrored = nearest(copies, streets, image[:, ::-1], data.read_mask("val", "p16"))
     assert (mirrored["stem"], mirrored["copy"]) == ("p05", True)

@@ -1,6 +1,6 @@
 """What a segmenter sees in an image, and where that is not the mask; scores as `evaluate` has them.
 
-Both judge and copies answer questions on one image at a time: nothing of the loading is repeated.
+Evaluator and copies answer questions on one image at a time: nothing of the loading is repeated.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-class Judging:
-    """The segmenter that judges images, of models with any labels.
+class ImageEvaluator:
+    """The segmenter that scores images, of models with any labels.
 
     Attributes:
         network: what predicts.
@@ -34,12 +34,12 @@ class Judging:
     def __init__(self, network: Network) -> None:
         """Take the network; its classes are matched with a model's when that is asked for."""
         self.network = network
-        self._judges: dict[str, Evaluator] = {}
+        self._evaluators: dict[str, Evaluator] = {}
         # One pass at a time: several would take the memory of several.
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, segmenter: Path, device: str) -> Judging:
+    def open(cls, segmenter: Path, device: str) -> ImageEvaluator:
         """Load a segmenter of `segment train`, or a Transformers model from a folder.
 
         Raises:
@@ -50,7 +50,7 @@ class Judging:
         return cls(open_network(str(segmenter), device))
 
     def of(self, labels: LabelSet) -> Evaluator:
-        """Return the judge of a model's images.
+        """Return the evaluator of a model's images.
 
         Raises:
             UserError: the segmenter has no class of the model.
@@ -58,9 +58,9 @@ class Judging:
         from semsynth.evaluation.evaluators import evaluator_of
 
         key = repr(labels)
-        if key not in self._judges:
-            self._judges[key] = evaluator_of(self.network, labels)
-        return self._judges[key]
+        if key not in self._evaluators:
+            self._evaluators[key] = evaluator_of(self.network, labels)
+        return self._evaluators[key]
 
     def score(self, image: npt.NDArray[np.uint8], mask: Array, labels: LabelSet) -> Json:
         """Compare what the segmenter sees in an image with a mask.
@@ -74,7 +74,8 @@ class Judging:
         Returns:
             ``miou`` (0 to 1; None: no pixel counts), ``pixel_accuracy``, ``classes`` (id, IoU, and
             whether the mask has it), ``map`` (base64 of a PNG of ids), ``disagreement`` (of one of
-            0 and 255, 255 where a counted pixel is seen as another class), ``judge``, ``line``.
+            0 and 255, 255 where a counted pixel is seen as another class), ``evaluator``,
+            ``line``.
 
         Raises:
             UserError: the sizes differ, or the segmenter has no class of the model.
@@ -88,15 +89,15 @@ class Judging:
                 f"the mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}: "
                 "generate the image of this mask first"
             )
-        judge = self.of(labels)
+        evaluator = self.of(labels)
         with self._lock:
-            seen = judge.predict(image[None])[0]
-        matrix = ConfusionMatrix(judge.ids)
+            seen = evaluator.predict(image[None])[0]
+        matrix = ConfusionMatrix(evaluator.ids)
         rows, columns = matrix.places(seen, mask, labels.ignore_id)
         matrix.add_places(rows, columns)
         counted = bool(matrix.target.sum())
         return {
-            "judge": judge.name,
+            "evaluator": evaluator.name,
             "miou": round(matrix.miou, 6) if counted else None,
             "pixel_accuracy": round(matrix.pixel_accuracy, 6) if counted else None,
             "classes": [
@@ -108,16 +109,16 @@ class Judging:
             ],
             "map": as_base64(_ids_png(seen, labels)),
             "disagreement": as_base64(_flags_png((rows >= 0) & (rows != columns))),
-            "line": _line(judge, counted),
+            "line": _line(evaluator, counted),
         }
 
 
-def _line(judge: Evaluator, counted: bool) -> str:
+def _line(evaluator: Evaluator, counted: bool) -> str:
     if not counted:
-        return f"{judge.name}: the mask has no pixel of a class that it knows"
-    if judge.left_out:
-        names = abbreviate([repr(name) for name in judge.left_out], 5)
-        return f"{judge.name} does not know {names}: not counted"
+        return f"{evaluator.name}: the mask has no pixel of a class that it knows"
+    if evaluator.left_out:
+        names = abbreviate([repr(name) for name in evaluator.left_out], 5)
+        return f"{evaluator.name} does not know {names}: not counted"
     return ""
 
 
@@ -136,8 +137,8 @@ def as_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def why_no_judge(data: str | None) -> str:
-    """Return why nothing is judged, in a line; ``data``: the name of the data that are open."""
+def why_no_evaluator(data: str | None) -> str:
+    """Return why nothing is scored, in a line; ``data``: the name of the data that are open."""
     if data is None:
         return (
             "no segmenter is open: start with --segmenter PATH (`semsynth segment train` makes one "
