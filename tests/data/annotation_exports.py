@@ -357,3 +357,38 @@ def datumaro(root: Path) -> None:
             root / "annotations" / f"{split}.json",
             {"info": {}, "categories": {"label": {"labels": labels}}, "items": [item]},
         )
+
+
+def via_value(name: str) -> dict[str, Any]:
+    """The regions of an image: its road is a rectangle, the others are polygons."""
+    left, top, right, bottom = ROAD
+    road = {"name": "rect", "x": left, "y": top, "width": right - left, "height": bottom - top}
+    left, top, right, bottom = BLOB
+    tree = [(left + 4, top), (right, top), (right, bottom), (left, bottom), (left, top + 4)]
+    regions = [(road, "road")]
+    for outline, label in ((corners(CAR), "car"), ([*tree, (left + 4, top + 4)], "tree")):
+        across, down = (list(values) for values in zip(*outline, strict=True))
+        regions.append(({"name": "polygon", "all_points_x": across, "all_points_y": down}, label))
+    found = [{"shape_attributes": s, "region_attributes": {"class": n}} for s, n in regions]
+    return {"filename": name, "size": 1234, "regions": found, "file_attributes": {}}
+
+
+def via(root: Path) -> None:
+    """Exports of annotations, as the balloons of Mask R-CNN have them."""
+    for split in ("train", "val"):
+        save_image(root / split / "a b.png")
+        write(root / split / "via_region_data.json", {"a b.png1234": via_value("a b.png")})
+
+
+def via_project(root: Path) -> None:
+    """Projects, one of them with regions by number and a class by checkboxes."""
+    for split in ("train", "val"):
+        save_image(root / split / "images" / "a b.png")
+        value = via_value("a b.png")
+        if split == "train":
+            value["regions"] = {str(i): region for i, region in enumerate(value["regions"])}
+            for region in value["regions"].values():
+                name = region["region_attributes"]["class"]
+                region["region_attributes"]["class"] = {name: True, "sky": False}
+        project = {"_via_settings": {}, "_via_img_metadata": {"a b.png1234": value}}
+        write(root / f"{split}.json", {**project, "_via_attributes": {"region": {}}})

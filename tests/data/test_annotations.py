@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import annotation_exports as exports
 import numpy as np
 import pytest
 from annotation_exports import truth
 
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.raw.files import PairSource
 from semsynth.data.sources import open_source
@@ -27,6 +31,8 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], int, dict[str, int]]] = {
     "segments": (exports.segments, 0, {"train": 1, "val": 1}),
     "supervisely": (exports.supervisely, 1, {"train": 1, "val": 1}),
     "datumaro": (exports.datumaro, 0, {"train": 1, "val": 1}),
+    "via": (exports.via, 0, {"train": 1, "val": 1}),
+    "via_project": (exports.via_project, 0, {"train": 1, "val": 1}),
 }
 
 
@@ -59,3 +65,42 @@ def test_each_pixel_has_its_class(name: str, tmp_path: Path) -> None:
     assert source.tree is not None
     left = {name: why for name, why in source.tree.inventory().items() if why}
     assert left == {}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ([{"colour": "red", "size": "big"}], "have the attributes 'colour' and 'size'; rename"),
+        ([{"class": "a", "label": "b"}], "have the attributes 'class' and 'label'; rename"),
+        ([{"class": "a"}, {}], "region 2: has no 'class', which is the class of the others"),
+        ([{"class": {"a": True, "b": True}}], "region 1: has the classes a and b, not one"),
+        ([{"class": 3}], "region 1: has no 'class'"),
+    ],
+)
+def test_a_region_of_via_without_one_class_is_refused(
+    attributes: list[dict[str, Any]], said: str, tmp_path: Path
+) -> None:
+    exports.save_image(tmp_path / "a.png")
+    value = exports.via_value("a.png")
+    shape = value["regions"][0]["shape_attributes"]
+    regions = [{"shape_attributes": shape, "region_attributes": each} for each in attributes]
+    exports.write(tmp_path / "via.json", {"a.png1": {**value, "regions": regions}})
+    with pytest.raises(UserError, match=re.escape(said)):
+        opened(tmp_path)
+
+
+def test_regions_of_via_without_attributes_are_objects(tmp_path: Path) -> None:
+    exports.save_image(tmp_path / "a.png")
+    value = exports.via_value("a.png")
+    circle = {"name": "ellipse", "cx": 30, "cy": 20, "rx": 12, "ry": 4, "theta": math.pi / 2}
+    line = {"name": "polyline", "all_points_x": [1, 2], "all_points_y": [1, 2]}
+    shapes = [circle, line]
+    regions = [{"shape_attributes": shape, "region_attributes": {}} for shape in shapes]
+    exports.write(tmp_path / "via.json", {"a.png1": {**value, "regions": regions}})
+    source = opened(tmp_path)
+    assert list(source.labels.names.values()) == ["background", "object"]
+    (record,) = source.records()
+    sample = source.read(record)
+    rows, columns = np.nonzero(sample.mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 32, 26, 34)
+    assert sample.notes == ("polyline: has no area of its own, left out",)

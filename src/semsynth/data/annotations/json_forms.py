@@ -9,7 +9,9 @@ from typing import Literal
 
 from semsynth.data.raw.tree import FileTree
 
-Form = Literal["coco", "panoptic", "labelme", "labelstudio", "segments", "supervisely", "datumaro"]
+Form = Literal[
+    "coco", "panoptic", "labelme", "labelstudio", "segments", "supervisely", "datumaro", "via"
+]
 # A form has all keys of one of its lists; the first form in this order counts.
 _KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
     ("panoptic", ("images", "annotations", "categories", "segments_info")),
@@ -20,6 +22,7 @@ _KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
     ("datumaro", ("items", "categories", "annotations")),
     ("supervisely", ("objects", "size", "classTitle")),
     ("supervisely", ("objects", "size", "tags")),
+    ("via", ("regions", "shape_attributes", "region_attributes")),
 )
 # Of a list of tasks.
 _TASK_KEYS = (("data", "annotations"), ("data", "completions"), ("original_width",))

@@ -39,6 +39,7 @@ SOURCES = {
     "segments": "semsynth.data.sources.segments",
     "supervisely": "semsynth.data.sources.supervisely",
     "datumaro": "semsynth.data.sources.datumaro",
+    "via": "semsynth.data.sources.via",
     "folder": "semsynth.data.sources.folder",
     "mapillary": "semsynth.data.sources.mapillary",
     "nuclei": "semsynth.data.sources.nuclei",
