@@ -392,3 +392,43 @@ def via_project(root: Path) -> None:
                 region["region_attributes"]["class"] = {name: True, "sky": False}
         project = {"_via_settings": {}, "_via_img_metadata": {"a b.png1234": value}}
         write(root / f"{split}.json", {**project, "_via_attributes": {"region": {}}})
+
+
+def qupath_features(**classes: str) -> list[dict[str, Any]]:
+    """Objects: the road with a hole that the car fills, and the tree as two rectangles."""
+    left, top, right, bottom = BLOB
+    parts = [(left + 4, top, right, bottom), (left, top + 4, left + 4, bottom)]
+    rings = {
+        "road": ("Polygon", [_ring(ROAD), _ring(CAR)]),
+        "car": ("Polygon", [_ring(CAR)]),
+        "tree": ("MultiPolygon", [[_ring(part)] for part in parts]),
+    }
+    return [
+        {
+            "type": "Feature",
+            "id": f"{number}",
+            "geometry": {"type": kind, "coordinates": coordinates},
+            "properties": {
+                "objectType": "annotation",
+                **(
+                    {"classification": {"name": classes[name], "color": [200, number, 0]}}
+                    if name in classes
+                    else {}
+                ),
+            },
+        }
+        for number, (name, (kind, coordinates)) in enumerate(rings.items())
+    ]
+
+
+def _ring(box: tuple[int, int, int, int]) -> list[list[float]]:
+    return [*corners(box), corners(box)[0]]
+
+
+def qupath(root: Path) -> None:
+    """A feature collection of one image, a plain list (QuPath 0.2) of the other."""
+    features = qupath_features(road="road", car="car", tree="tree")
+    for split in ("train", "val"):
+        save_image(root / split / "a b.tif")
+    write(root / "train" / "a b.geojson", {"type": "FeatureCollection", "features": features})
+    write(root / "val" / "a b.json", features)

@@ -33,6 +33,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], int, dict[str, int]]] = {
     "datumaro": (exports.datumaro, 0, {"train": 1, "val": 1}),
     "via": (exports.via, 0, {"train": 1, "val": 1}),
     "via_project": (exports.via_project, 0, {"train": 1, "val": 1}),
+    "qupath": (exports.qupath, 0, {"train": 1, "val": 1}),
 }
 
 
@@ -104,3 +105,29 @@ def test_regions_of_via_without_attributes_are_objects(tmp_path: Path) -> None:
     rows, columns = np.nonzero(sample.mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 32, 26, 34)
     assert sample.notes == ("polyline: has no area of its own, left out",)
+
+
+def test_objects_of_qupath_without_classes_are_objects(tmp_path: Path) -> None:
+    exports.save_image(tmp_path / "a.png")
+    exports.write(tmp_path / "a.geojson", exports.qupath_features())
+    source = opened(tmp_path)
+    assert list(source.labels.names.values()) == ["background", "object"]
+    (record,) = source.records()
+    assert ((source.read(record).mask == 1) == ~truth()["background"]).all()
+
+
+def test_an_object_of_qupath_without_its_class_is_named(tmp_path: Path) -> None:
+    exports.save_image(tmp_path / "a.png")
+    exports.write(tmp_path / "a.geojson", exports.qupath_features(road="road", tree="tree"))
+    with pytest.raises(UserError, match=r"a\.geojson, object 2: has no classification, which"):
+        opened(tmp_path)
+
+
+def test_a_map_of_the_earth_is_not_taken_for_pixels(tmp_path: Path) -> None:
+    exports.save_image(tmp_path / "a.png")
+    place = {"type": "Point", "coordinates": [4.35, 50.85]}
+    feature = {"type": "Feature", "geometry": place, "properties": {"name": "Brussels"}}
+    value = {"type": "FeatureCollection", "features": [feature]}
+    exports.write(tmp_path / "a.geojson", value)
+    with pytest.raises(UserError, match="no layout of"):
+        opened(tmp_path)

@@ -10,7 +10,15 @@ from typing import Literal
 from semsynth.data.raw.tree import FileTree
 
 Form = Literal[
-    "coco", "panoptic", "labelme", "labelstudio", "segments", "supervisely", "datumaro", "via"
+    "coco",
+    "panoptic",
+    "labelme",
+    "labelstudio",
+    "segments",
+    "supervisely",
+    "datumaro",
+    "via",
+    "qupath",
 ]
 # A form has all keys of one of its lists; the first form in this order counts.
 _KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
@@ -23,6 +31,9 @@ _KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
     ("supervisely", ("objects", "size", "classTitle")),
     ("supervisely", ("objects", "size", "tags")),
     ("via", ("regions", "shape_attributes", "region_attributes")),
+    # Maps of the earth are GeoJSON, too, without these.
+    ("qupath", ("geometry", "coordinates", "objectType")),
+    ("qupath", ("geometry", "coordinates", "classification")),
 )
 # Of a list of tasks.
 _TASK_KEYS = (("data", "annotations"), ("data", "completions"), ("original_width",))
@@ -71,11 +82,13 @@ def _form(path: Path, size: int, changed: int) -> Form | None:
 
         if head == b"[":
             tasks = any(all(map(has, keys)) for keys in _TASK_KEYS)
-            return "labelstudio" if tasks else None
+            own = (keys for form, keys in _KEYS if form == "qupath")
+            features = any(all(map(has, keys)) for keys in own)
+            return "labelstudio" if tasks else "qupath" if features else None
         if head != b"{":
             return None
         return next((form for form, keys in _KEYS if all(map(has, keys))), None)
 
 
 def _is_json(name: str) -> bool:
-    return name.lower().endswith(".json")
+    return name.lower().endswith((".json", ".geojson"))

@@ -40,6 +40,7 @@ SOURCES = {
     "supervisely": "semsynth.data.sources.supervisely",
     "datumaro": "semsynth.data.sources.datumaro",
     "via": "semsynth.data.sources.via",
+    "qupath": "semsynth.data.sources.qupath",
     "folder": "semsynth.data.sources.folder",
     "mapillary": "semsynth.data.sources.mapillary",
     "nuclei": "semsynth.data.sources.nuclei",
