@@ -11,6 +11,7 @@ from typing import Any
 import annotation_exports as exports
 import numpy as np
 import pytest
+import viewer_exports as viewers
 from annotation_exports import truth
 
 from semsynth.core.errors import UserError
@@ -31,9 +32,9 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], int, dict[str, int]]] = {
     "segments": (exports.segments, 0, {"train": 1, "val": 1}),
     "supervisely": (exports.supervisely, 1, {"train": 1, "val": 1}),
     "datumaro": (exports.datumaro, 0, {"train": 1, "val": 1}),
-    "via": (exports.via, 0, {"train": 1, "val": 1}),
-    "via_project": (exports.via_project, 0, {"train": 1, "val": 1}),
-    "qupath": (exports.qupath, 0, {"train": 1, "val": 1}),
+    "via": (viewers.via, 0, {"train": 1, "val": 1}),
+    "via_project": (viewers.via_project, 0, {"train": 1, "val": 1}),
+    "qupath": (viewers.qupath, 0, {"train": 1, "val": 1}),
 }
 
 
@@ -82,7 +83,7 @@ def test_a_region_of_via_without_one_class_is_refused(
     attributes: list[dict[str, Any]], said: str, tmp_path: Path
 ) -> None:
     exports.save_image(tmp_path / "a.png")
-    value = exports.via_value("a.png")
+    value = viewers.via_value("a.png")
     shape = value["regions"][0]["shape_attributes"]
     regions = [{"shape_attributes": shape, "region_attributes": each} for each in attributes]
     exports.write(tmp_path / "via.json", {"a.png1": {**value, "regions": regions}})
@@ -92,7 +93,7 @@ def test_a_region_of_via_without_one_class_is_refused(
 
 def test_regions_of_via_without_attributes_are_objects(tmp_path: Path) -> None:
     exports.save_image(tmp_path / "a.png")
-    value = exports.via_value("a.png")
+    value = viewers.via_value("a.png")
     circle = {"name": "ellipse", "cx": 30, "cy": 20, "rx": 12, "ry": 4, "theta": math.pi / 2}
     line = {"name": "polyline", "all_points_x": [1, 2], "all_points_y": [1, 2]}
     shapes = [circle, line]
@@ -109,7 +110,7 @@ def test_regions_of_via_without_attributes_are_objects(tmp_path: Path) -> None:
 
 def test_objects_of_qupath_without_classes_are_objects(tmp_path: Path) -> None:
     exports.save_image(tmp_path / "a.png")
-    exports.write(tmp_path / "a.geojson", exports.qupath_features())
+    exports.write(tmp_path / "a.geojson", viewers.qupath_features())
     source = opened(tmp_path)
     assert list(source.labels.names.values()) == ["background", "object"]
     (record,) = source.records()
@@ -118,7 +119,7 @@ def test_objects_of_qupath_without_classes_are_objects(tmp_path: Path) -> None:
 
 def test_an_object_of_qupath_without_its_class_is_named(tmp_path: Path) -> None:
     exports.save_image(tmp_path / "a.png")
-    exports.write(tmp_path / "a.geojson", exports.qupath_features(road="road", tree="tree"))
+    exports.write(tmp_path / "a.geojson", viewers.qupath_features(road="road", tree="tree"))
     with pytest.raises(UserError, match=r"a\.geojson, object 2: has no classification, which"):
         opened(tmp_path)
 

@@ -259,7 +259,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no donors": ({"kinds": "foreign"}, "--donors"),
     "nothing unlabelled": ({"kinds": "partial"}, "no ignored id"),
     "held-out pairs": ({"split": "val"}, "held-out"),
-    "a kind of images": ({"to_kind": "stained"}, "no kind of the images"),
+    "a kind of images": (
+        {"to_kind": "stained"},
+        "is of the kind 'stained'",
+    ),
     "no scores": ({"hard": Path("nothing.json")}, "no such file"),
     "no images": ({"count": 0}, "at least 1"),
 }

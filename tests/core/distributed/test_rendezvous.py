@@ -177,7 +177,10 @@ wait = rendezvous._wait
 
 def wait_and_stop(store, rank, world, watchdog):
     wait(store, rank, world, watchdog)
+    if rank == 1:
+        store.set("rank 1 has met all", "")
     if rank == 0:
+        store.wait(["rank 1 has met all"])
         os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(2)
     watchdog._limit = 0.0
