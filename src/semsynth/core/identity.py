@@ -1,4 +1,6 @@
-"""Which process a number means: no clock is asked, and none that is set changes the answer.
+"""Which process this is: its rank in a launch, and what tells it from others of its number.
+
+No clock is asked, and none that is set changes the answer.
 
 A process is known by the boot of its machine, the namespace of its number (of a container) and its
 start in ticks since that boot. What psutil calls the time of creation is computed from the clock on
