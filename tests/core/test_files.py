@@ -224,16 +224,17 @@ def test_one_that_was_killed_while_it_moved_a_file_blocks_nobody(
     assert only(tmp_path) == ["a.json"]
 
 
-def test_a_value_is_written_even_if_its_temporary_folder_stays(
+def test_a_temporary_folder_that_cannot_be_removed_is_said_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Any, *_: Any, **__: Any) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), Path(path).name)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
-        assert write_once(tmp_path / "a.json", 1) == 1
-    assert read_json(tmp_path / "a.json") == 1
+        with pytest.raises(UserError, match=r"/a\.json: cannot be written \(Read-only file system"):
+            write_once(tmp_path / "a.json", 1)
+    assert write_once(tmp_path / "a.json", 2) == 1, "it is written"
 
 
 @pytest.mark.parametrize("name", ["a" * 200, "ä" * 100, "a." + "b" * 198, "a" * 199 + "."])

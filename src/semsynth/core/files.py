@@ -237,11 +237,12 @@ def write_once(path: str | Path, value: Any) -> Any:
         # A temporary folder beside it: its name says whose it is, should this process be killed.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # (Suffix, prefix, place, ignore errors: what is left over, the next process removes.)
-            with tempfile.TemporaryDirectory("", _prefix(path.name), path.parent, True) as folder:
+            with tempfile.TemporaryDirectory("", _prefix(path.name), path.parent) as folder:
                 write_text(Path(folder) / path.name, text)
                 _move_first(Path(folder) / path.name, path)
         except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                error.filename = None  # removing the folder names what is in it, without it
             raise _as_user_error(error, path) from error
     return read_json(path)
 
