@@ -53,6 +53,15 @@ def test_pth_to_folder_to_pth(
     assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
 
 
+def test_labels_that_are_damaged_are_of_a_folder(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["labels"]["labels"][0]["id"]
+    (folder / "config.json").write_text(json.dumps(config))
+    for load in (load_checkpoint, SemanticDiffusionPipeline.from_pretrained):
+        with pytest.raises(UserError, match=rf"^{folder}.*: labels: .* was it edited"):
+            load(folder)
+
+
 def test_files_of_a_folder(folder: Path) -> None:
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert found == [
