@@ -20,6 +20,11 @@ Form = Literal[
     "via",
     "qupath",
 ]
+# Maps of the earth are GeoJSON, too, without the last ones.
+_QUPATH: tuple[tuple[Form, tuple[str, ...]], ...] = (
+    ("qupath", ("geometry", "coordinates", "objectType")),
+    ("qupath", ("geometry", "coordinates", "classification")),
+)
 # A form has all keys of one of its lists; the first form in this order counts.
 _KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
     ("panoptic", ("images", "annotations", "categories", "segments_info")),
@@ -31,12 +36,15 @@ _KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
     ("supervisely", ("objects", "size", "classTitle")),
     ("supervisely", ("objects", "size", "tags")),
     ("via", ("regions", "shape_attributes", "region_attributes")),
-    # Maps of the earth are GeoJSON, too, without these.
-    ("qupath", ("geometry", "coordinates", "objectType")),
-    ("qupath", ("geometry", "coordinates", "classification")),
+    *_QUPATH,
 )
-# Of a list of tasks.
-_TASK_KEYS = (("data", "annotations"), ("data", "completions"), ("original_width",))
+# The same of files that are a list.
+_LIST_KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
+    ("labelstudio", ("data", "annotations")),
+    ("labelstudio", ("data", "completions")),
+    ("labelstudio", ("original_width",)),
+    *_QUPATH,
+)
 # Of the files of a folder, as many are looked at: those of one folder are of one tool.
 _LOOKED_AT = 3
 
@@ -80,14 +88,8 @@ def _form(path: Path, size: int, changed: int) -> Form | None:
         def has(key: str) -> bool:
             return data.find(f'"{key}"'.encode()) >= 0
 
-        if head == b"[":
-            tasks = any(all(map(has, keys)) for keys in _TASK_KEYS)
-            own = (keys for form, keys in _KEYS if form == "qupath")
-            features = any(all(map(has, keys)) for keys in own)
-            return "labelstudio" if tasks else "qupath" if features else None
-        if head != b"{":
-            return None
-        return next((form for form, keys in _KEYS if all(map(has, keys))), None)
+        known = {b"{": _KEYS, b"[": _LIST_KEYS}.get(head, ())
+        return next((form for form, keys in known if all(map(has, keys))), None)
 
 
 def _is_json(name: str) -> bool:

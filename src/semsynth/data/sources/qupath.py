@@ -63,7 +63,7 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     categories = _categories(files, tree)
     classes = classes_of(categories or [Category(_ONLY)], tree, config, names)
     missing = Missing(str(tree.root), total=len(files))
-    items = list(_items(tree, files, bool(categories), classes, missing))
+    items = list(_items(tree, files, classes, missing))
     said = "the classifications of its objects, counted by name"
     layout = Layout(
         title="QuPath",
@@ -115,11 +115,7 @@ def _categories(files: Mapping[str, _Features], tree: FileTree) -> list[Category
 
 
 def _items(
-    tree: FileTree,
-    files: Mapping[str, _Features],
-    have_classes: bool,
-    classes: Classes,
-    missing: Missing,
+    tree: FileTree, files: Mapping[str, _Features], classes: Classes, missing: Missing
 ) -> Iterator[Item]:
     images = Images(tree)
     for name, features in files.items():
@@ -133,12 +129,12 @@ def _items(
         for number, feature in enumerate(features, 1):
             place = f"object {number}"
             with as_written(f"{where}, {place}", "QuPath"):
-                found = _class_of(feature) if have_classes else (_ONLY, None)
+                name_color = _class_of(feature)
                 shape = _shape(feature["geometry"], f"{where}, {place}")
             if isinstance(shape, str):
                 notes.append(shape)
                 continue
-            label = classes.of(found[0] if found else _ONLY, f"{where}, {place}")
+            label = classes.of(name_color[0] if name_color else _ONLY, f"{where}, {place}")
             shapes.append(Drawn(shape, label, number, place))
         size = size_of(tree, image, (None, None), where)
         mask = Drawing(where, size, tuple(shapes), classes.rest, tuple(notes))

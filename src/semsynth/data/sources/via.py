@@ -78,11 +78,11 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
         for number, (_, each) in enumerate(entry.regions, 1)
     }
     classes = classes_of([Category(label) for label in sorted(labels)], tree, config, names)
-    missing = Missing(str(tree.path(names[0])), total=len(entries))
+    images, missing = Images(tree), Missing(str(tree.path(names[0])), total=len(entries))
     items = [
         item
         for name, found in files.items()
-        for item in _items(tree, name, found, attribute, classes, missing)
+        for item in _items(images, name, found, attribute, classes, missing)
     ]
     said = f"the attribute '{attribute}' of its regions, counted by name"
     if attribute is None:
@@ -148,14 +148,14 @@ def _label(attributes: Mapping[str, Any], attribute: str | None, where: str) -> 
 
 
 def _items(
-    tree: FileTree,
+    images: Images,
     name: str,
     entries: list[_Entry],
     attribute: str | None,
     classes: Classes,
     missing: Missing,
 ) -> Iterator[Item]:
-    images, folder, split = Images(tree), posixpath.dirname(name), split_of_file(name)
+    tree, folder, split = images.tree, posixpath.dirname(name), split_of_file(name)
     for entry in progress(entries, "annotations", unit="image"):
         image = images.find(entry.image, entry.where, folder, split)
         if image is None:
