@@ -71,6 +71,7 @@ def write_subset(
     stems: Sequence[str],
     folder: Path,
     masks: Mapping[str, Array] | None = None,
+    instances: Mapping[str, Array] | None = None,
 ) -> PreparedDataset:
     """Write ``stems`` as a data set of their own, in the split ``train``; images are not copied.
 
@@ -80,6 +81,7 @@ def write_subset(
         stems: the images.
         folder: written to; a finished one is opened unchanged.
         masks: masks (H, W) that replace those of some of the stems.
+        instances: numbers (H, W) of the objects of stems, 0 for none; other images have none.
 
     Raises:
         UserError: the folder belongs to something else.
@@ -100,7 +102,10 @@ def write_subset(
             write_bytes(target, encode_image(masks[stem].astype(data.labels.mask_dtype), "png"))
         else:
             link_file(mask, target)
-        info = data.record(split, stem).changed(instances=False)
+        numbers = (instances or {}).get(stem)
+        if numbers is not None:
+            write_bytes(folder / "instances" / SPLIT / mask.name, encode_image(numbers, "png"))
+        info = data.record(split, stem).changed(instances=numbers is not None)
         writer.add(record_of(writer.root, form, SPLIT, stem, info))
     return writer.finish(data.info.name, data.info.source, data.info.licence)
 

@@ -34,7 +34,7 @@ EXPERIMENTS = {
                 "allow_overlap min_class_images"
             ),
             "experiment": "stage freeze draws arms seeds seed list_ plan task",
-            "generator": "recipe set from_checkpoint",
+            "generator": "recipe set from_checkpoint generator_unlabelled",
             "synthetic images": (
                 "images_per_real strength keep generate edit filter teacher teacher_part"
             ),

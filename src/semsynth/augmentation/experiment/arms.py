@@ -136,6 +136,14 @@ ARMS = {
             filtered=True,
             unlabelled=True,
         ),
+        Arm(
+            "unlabelled_foreign",
+            "+ real images without masks, and images of the masks of other data",
+            masks="foreign",
+            start="noise",
+            filtered=True,
+            unlabelled=True,
+        ),
         Arm("more_real", "+ the generator's other data as real pairs", real="generator_data"),
         Arm(
             "pool_masks",
@@ -150,6 +158,8 @@ ARMS = {
 
 TEACHERS = {"whole": BASELINE, "half": "half"}
 """Whose segmenter filters labels, by the share of the draw's images that it was trained on."""
+GENERATOR_TEACHER = "unlabelled"
+"""Whose segmenter labels images for the generator (--generator-unlabelled)."""
 CURVE = ("quarter", "half")
 DEFAULT: tuple[str, ...] = (
     "real",

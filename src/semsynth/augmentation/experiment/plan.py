@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from semsynth.augmentation.experiment.arms import ARMS, TEACHERS, Arm
+from semsynth.augmentation.experiment.arms import ARMS, GENERATOR_TEACHER, TEACHERS, Arm
 from semsynth.augmentation.experiment.score import EvaluationImages, score_path
 from semsynth.augmentation.experiment.settings import segment_settings
 from semsynth.augmentation.experiment.speeds import Speeds
@@ -77,6 +77,10 @@ def _generator(stages: Stages) -> Iterator[Piece]:
     made, recipe = stages.generator(), stages.recipe
     if made.finished:
         return
+    if stages.config.generator_unlabelled:
+        teacher = stages.segmenter(ARMS[GENERATOR_TEACHER], 0)
+        if not teacher.finished:
+            yield Piece(teacher.root, "segmenter", _steps(stages, ARMS[GENERATOR_TEACHER]))
     status = read_status(made.root) if made.root.exists() else None
     done = 0 if status is None else status.step
     first = max(recipe.diffusion_steps - done, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.augmentation.experiment.arms import TEACHERS, Arm
+from semsynth.augmentation.experiment.arms import GENERATOR_TEACHER, TEACHERS, Arm
 from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.arrays import arrays_of
@@ -117,9 +118,12 @@ def _score(stages: Stages, arm: Arm, number: int, eval_images: EvaluationImages)
         found = {**eval_images.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **found)
-    if arm.name not in TEACHERS.values() and made.root.exists():
-        # Its weights are of no more use; those of teachers filter labels and choose images.
-        stages.forget(made)
+    kept = arm.name in TEACHERS.values()
+    kept |= stages.config.generator_unlabelled and arm.name == GENERATOR_TEACHER
+    if not kept and made.root.exists():
+        # Its weights are of no more use; teachers filter labels, choose images and label others.
+        shutil.rmtree(made.root, ignore_errors=True)
+        stages.cost_file(made.root).unlink(missing_ok=True)
     return found
 
 

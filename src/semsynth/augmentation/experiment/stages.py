@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from semsynth.augmentation.experiment.arms import ARMS, BASELINE, TEACHERS, Arm, Masks, Start
+from semsynth.augmentation.experiment.arms import (
+    ARMS,
+    BASELINE,
+    GENERATOR_TEACHER,
+    TEACHERS,
+    Arm,
+    Masks,
+    Start,
+)
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import (
     Draw,
@@ -22,6 +29,7 @@ from semsynth.augmentation.experiment.draws import (
     write_union,
 )
 from semsynth.augmentation.experiment.overlap import image_digests, without
+from semsynth.augmentation.experiment.pseudo_labels import with_pseudo_labelled
 from semsynth.augmentation.experiment.settings import (
     edit_settings,
     filter_settings,
@@ -76,7 +84,7 @@ class Stages:
         for arm in arms:
             if arm.masks == "pool":
                 self.masks("pool")
-            if arm.unlabelled:
+            if arm.unlabelled or self.config.generator_unlabelled:
                 self.unlabelled()
         if any(arm.synthetic or arm.longer for arm in arms):
             _ = self.recipe
@@ -128,12 +136,18 @@ class Stages:
         key = [part.key for part in parts]
         return self.draw.plan(name, key, lambda folder: write_union(parts, folder))
 
+    def _trained_on(self) -> Made:
+        """Return the images of the draw's generator: its n, other data, images without masks."""
+        parts = [self._part(self.draw.stems), *([] if self.others is None else [self.others])]
+        if self.config.generator_unlabelled:
+            teacher = self.segmenter(ARMS[GENERATOR_TEACHER], 0)
+            device = self.config.device
+            return with_pseudo_labelled(self.draw, parts, self.unlabelled(), teacher, device)
+        return self._union("trained-on", parts) if len(parts) > 1 else self.real()
+
     def generator(self) -> Made:
         """Return the run of the draw's generator, which saw its n images and what was given."""
-        config = self.config
-        images = self.real()
-        if self.others is not None:
-            images = self._union("trained-on", [self._part(self.draw.stems), self.others])
+        config, images = self.config, self._trained_on()
         words, recipe = self._words, self.recipe
         start = config.from_checkpoint
         key = [
@@ -146,7 +160,7 @@ class Stages:
             from semsynth.training.loop import train
 
             data = images.make()
-            with costing(self._cost(folder), config.device) as cost:
+            with costing(self.cost_file(folder), config.device) as cost:
                 train(
                     TrainConfig(
                         recipe=config.recipe,
@@ -176,12 +190,13 @@ class Stages:
         wanted = len(self.draw.stems) * self.config.images_per_real
         return min(wanted, len(self.rest())) if which == "pool" else wanted
 
-    def _cost(self, folder: Path) -> Path:
+    def cost_file(self, folder: Path) -> Path:
+        """Return where the seconds are kept that a folder of the draw took."""
         return self.draw.folder / "seconds" / f"{folder.name}.json"
 
     def seconds(self, made: Made) -> float:
         """Return the CPU seconds that something of the draw took (of the clock, on a GPU)."""
-        return read_seconds(self._cost(made.root), made.root)
+        return read_seconds(self.cost_file(made.root), made.root)
 
     def masks(self, which: Masks) -> Made:
         """Return the pairs whose masks synthetic images are made for."""
@@ -359,7 +374,7 @@ class Stages:
             if arm.fresh:
                 found["fresh"] = str(self.generator().make())
             found |= {"output": folder, "device": config.device, "split": SPLIT}
-            with costing(self._cost(folder), config.device) as cost:
+            with costing(self.cost_file(folder), config.device) as cost:
                 train(SegmentTrainConfig(**{**settings, **found}), cost.save)
 
         return self.draw.plan(f"segmenter-{arm.name}-{number}", key, build)
@@ -383,8 +398,3 @@ class Stages:
         settings = segment_settings(self.config, ARMS[BASELINE], False)
         steps = int(settings.get("steps", SegmentTrainConfig.steps))
         return round(steps * (min(times, most) if most else times)), 0 < most < times
-
-    def forget(self, made: Made) -> None:
-        """Remove a segmenter whose scores are kept, and the record of its seconds."""
-        shutil.rmtree(made.root, ignore_errors=True)
-        self._cost(made.root).unlink(missing_ok=True)

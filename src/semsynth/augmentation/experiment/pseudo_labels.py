@@ -1,0 +1,83 @@
+"""What a draw's generator is trained on: images without masks get those of a segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from semsynth.augmentation.experiment.draws import Draw, Made, Part, write_union
+from semsynth.augmentation.subset import SPLIT, write_subset
+from semsynth.core.logging import progress
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.instances import objects_of
+from semsynth.data.labels import Array, LabelSet
+
+
+def with_pseudo_labelled(
+    draw: Draw, parts: Sequence[Part], unlabelled: Made, teacher: Made, device: str
+) -> Made:
+    """Return labelled images together with images whose masks a segmenter of the draw predicts.
+
+    Args:
+        draw: whose folder it is in.
+        parts: the labelled images.
+        unlabelled: the others; their masks and instances are not used.
+        teacher: the segmenter, from real images of the draw alone.
+        device: where the segmenter runs.
+    """
+
+    def predict(folder: Path) -> None:
+        from semsynth.segmentation.segmenter import Segmenter
+
+        segmenter = Segmenter.load(teacher.make(), device)
+        write_predicted(PreparedDataset.open(unlabelled.make()), segmenter.predict, folder)
+
+    predicted = draw.plan("pseudo-labelled", [unlabelled.key, teacher.key], predict)
+
+    def unite(folder: Path) -> None:
+        data = PreparedDataset.open(predicted.make())
+        others = Part(data, SPLIT, data.stems(SPLIT), prefix="unlabelled_")
+        write_union([*parts, others], folder)
+
+    return draw.plan("trained-on", [[part.key for part in parts], predicted.key], unite)
+
+
+def write_predicted(
+    data: PreparedDataset, predict: Callable[[Array], Array], folder: Path
+) -> PreparedDataset:
+    """Write the images of a data set with predicted masks in place of its own.
+
+    If the data set has instances, those of the new one are connected pixels of a class of things.
+
+    Args:
+        data: the images, in the split ``train``.
+        predict: uint8 RGB images (B, H, W, 3) to ids (B, H, W).
+        folder: written to; a finished one is opened unchanged.
+
+    Raises:
+        UserError: the folder belongs to something else.
+    """
+    labels, masks, instances = data.labels, {}, {}
+    for stem in progress(data.stems(SPLIT), "predict masks", unit="image"):
+        mask = predict(data.read_image(SPLIT, stem)[None])[0].astype(labels.mask_dtype)
+        if labels.ignore_id is not None:
+            mask[~data.content(SPLIT, stem)] = labels.ignore_id
+        masks[stem] = mask
+        if data.has_instances(SPLIT):
+            instances[stem] = connected_things(mask, labels)
+    return write_subset(data, SPLIT, list(masks), folder, masks, instances)
+
+
+def connected_things(mask: Array, labels: LabelSet) -> npt.NDArray[np.uint16]:
+    """Number the connected pixels of each class of things in a mask (H, W), from 1; 0: none."""
+    numbers = np.zeros(mask.shape, np.uint16)
+    count = 0
+    for label in labels.trainable:
+        if label.thing:
+            for _, place, pixels in objects_of(mask == label.id, None):
+                count += 1
+                numbers[place][pixels] = count
+    return numbers

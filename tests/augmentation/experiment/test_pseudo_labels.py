@@ -1,0 +1,84 @@
+"""Generators that are also trained on images without masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.pseudo_labels import connected_things, write_predicted
+from semsynth.augmentation.experiment.run import run_experiment
+from semsynth.augmentation.subset import SPLIT
+from semsynth.data.config import PrepareConfig
+from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import Array, LabelSet
+from semsynth.data.prepare.run import prepare
+from semsynth.segmentation.segmenter import Segmenter
+
+RECIPE = (
+    *("height=32", "width=32", "model.base_channels=32", "model.channel_mult=[1, 2]"),
+    *("train.steps=2", "train.batch_size=4", "train.warmup_steps=1", "finetune.steps=0"),
+)
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    output = tmp_path_factory.mktemp("streets") / "prepared"
+    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 8, "val_count": 8}
+    prepare(PrepareConfig(source="streets", output=output, workers=1, **size))
+    return PreparedDataset.open(output)
+
+
+def test_the_generator_has_masks_of_the_draw_and_predicted_ones(
+    streets: PreparedDataset, tmp_path: Path
+) -> None:
+    run_experiment(
+        ExperimentConfig(
+            **{"data": streets.root, "output": tmp_path / "out", "n": (4,), "draws": (0,)},
+            **{"arms": ("strong", "unlabelled", "synthetic"), "seeds": 1, "device": "cpu"},
+            **{"recipe": "streets_demo", "set": RECIPE, "generate": ("steps=1",)},
+            **{"segment": ("arch=unet", "steps=2", "batch_size=4", "width=4")},
+            **{"images_per_real": 1, "min_class_images": 4, "generator_unlabelled": True},
+        )
+    )
+    folder = tmp_path / "out" / "n4" / "draw_0"
+    (trained_on,) = (PreparedDataset.open(p) for p in folder.glob("trained-on-*"))
+    (real,) = (PreparedDataset.open(p) for p in folder.glob("real-*"))
+    (path,) = folder.glob("segmenter-unlabelled-0-*")
+    segmenter = Segmenter.load(path)
+    drawn = real.stems(SPLIT)
+    prefix, masks_differ = "unlabelled_", 0
+    assert len(drawn) == 4
+    rest = set(streets.stems("train")) - set(drawn)
+    assert set(trained_on.stems(SPLIT)) == {*drawn, *(prefix + stem for stem in rest)}
+    for stem in trained_on.stems(SPLIT):
+        own = stem.removeprefix(prefix)
+        image, mask = trained_on.read_image(SPLIT, stem), trained_on.read_mask(SPLIT, stem)
+        assert (image == streets.read_image("train", own)).all()
+        expected = segmenter.predict(image[None])[0] if own in rest else None
+        true = streets.read_mask("train", own)
+        assert (mask == (true if expected is None else expected)).all()
+        masks_differ += int((mask != true).any())
+    assert masks_differ, "predicted masks of a segmenter of two steps are wrong"
+
+
+def test_an_annotated_object_is_not_seen(streets: PreparedDataset, tmp_path: Path) -> None:
+    """All of the predicted data are functions of the images."""
+
+    def predict(images: Array) -> Array:
+        return np.asarray(images[..., 0] // 128 + 1)
+
+    written = write_predicted(streets, predict, tmp_path / "predicted")
+    assert written.has_instances(SPLIT) == streets.has_instances(SPLIT)
+    for stem in written.stems(SPLIT):
+        assert (written.read_mask(SPLIT, stem) == predict(streets.read_image(SPLIT, stem))).all()
+
+
+def test_connected_pixels_of_a_thing_are_an_object() -> None:
+    labels = LabelSet.from_names({0: "road", 1: "car", 2: "bus"}, things=("car", "bus"))
+    mask = np.array([[1, 1, 2], [0, 0, 2], [1, 0, 0]], np.uint8)
+    numbers = connected_things(mask, labels)
+    assert numbers.tolist() == [[1, 1, 3], [0, 0, 3], [2, 0, 0]]
