@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import platform
-import re
 import signal
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -169,7 +168,7 @@ class Ranks:
         how = "does not answer" if is_start else "has not been heard of"
         wrong = self._named(result, rank, how)
         # A checkpoint from before holds the recipe of its time, with the short limit.
-        verdict = wrong or self._after(but=r"step_000000[24]/")
+        verdict = wrong or self._after(but=r"/step_000000[24]/")
         self.record("stalled", f"rank {rank} {place} {number}", verdict, result)
 
     def stop(self, rank: int, seconds: float) -> None:
@@ -281,8 +280,7 @@ class Ranks:
         return self._compared(but)
 
     def _compared(self, but: str = "") -> Verdict:
-        other = differences(self.expected, result_of(self.place.case))
-        other = [name for name in other if not but or not re.search(but, name)]
+        other = differences(self.expected, result_of(self.place.case), but)
         return Verdict("silent", f"others: {other[:5]}") if other else Verdict("clear")
 
 

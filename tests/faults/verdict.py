@@ -78,9 +78,9 @@ def result_of(folder: Path) -> dict[str, Any]:
     return {name: normal(name, data) for name, data in found.items() if not PASSING.search(name)}
 
 
-def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return the names of files that are missing, more, or others."""
-    both = expected.keys() | found.keys()
+def differences(expected: dict[str, Any], found: dict[str, Any], but: str = "") -> list[str]:
+    """Return the names of files that are missing, more, or others, and do not match ``but``."""
+    both = {name for name in expected.keys() | found.keys() if not but or not re.search(but, name)}
     return sorted(name for name in both if expected.get(name) != found.get(name))
 
 

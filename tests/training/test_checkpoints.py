@@ -23,6 +23,7 @@ from semsynth.training.checkpoints.store import (
     CheckpointWriter,
     complete_checkpoints,
     load_state,
+    make_latest,
     save_state,
 )
 from semsynth.training.loop import train
@@ -72,6 +73,31 @@ def test_a_thread_that_cannot_start_is_not_waited_for(
     with pytest.raises(RuntimeError, match="can't start new thread"):
         writer.save(1, {"step": 1})
     writer.close()
+
+
+@pytest.mark.parametrize("stop", [4, 10])
+def test_killed_before_latest_is_written(
+    stop: int,
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The checkpoint counts; the next call names it and removes what it replaces."""
+
+    def killed(newest: Path, *_: Any) -> None:
+        if newest.name == f"step_{stop:07d}":
+            raise KeyboardInterrupt
+        make_latest(newest, *_)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "make_latest", killed)
+        train(configure("run", "train.keep_checkpoints=1"))
+    assert names(run) == [stop - 2, stop]
+    assert (run / "latest").read_text() == f"step_{stop - 2:07d}\n"
+    train(configure("run", "train.keep_checkpoints=1"))
+    assert names(run) == [10]
+    assert (run / "latest").read_text() == "step_0000010\n"
 
 
 def test_every_nth_checkpoint_is_kept_beside_the_newest(

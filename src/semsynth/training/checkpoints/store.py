@@ -23,6 +23,7 @@ from semsynth.core.files import (
     allow_reading,
     names_in,
     read_json,
+    read_text,
     sha256_file,
     to_disk,
     write_json,
@@ -89,11 +90,22 @@ def save_state(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     to_disk(run)
-    write_text(run / LATEST, final.name + "\n")
+    make_latest(final, keep, keep_every)
+    return final
+
+
+def make_latest(newest: Path, keep: int, keep_every: int = 0) -> None:
+    """Name the newest checkpoint in ``latest``, and remove older ones as ``save_state`` says.
+
+    A process that is killed before that leaves it to the one that resumes.
+    """
+    run = newest.parent
+    path, line = run / LATEST, newest.name + "\n"
+    if not path.exists() or read_text(path) != line:
+        write_text(path, line)
     for old in complete_checkpoints(run)[:-keep]:
         if not keep_every or _step(old) % keep_every:
             remove(old)
-    return final
 
 
 def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
