@@ -105,8 +105,10 @@ def write_subset(
         numbers = (instances or {}).get(stem)
         if numbers is not None:
             write_bytes(folder / "instances" / SPLIT / mask.name, encode_image(numbers, "png"))
-        info = data.record(split, stem).changed(instances=numbers is not None)
-        writer.add(record_of(writer.root, form, SPLIT, stem, info))
+        known = data.record(split, stem)
+        info = known.changed(instances=numbers is not None)
+        record = record_of(writer.root, form, SPLIT, stem, info)
+        writer.add(replace(record, group=known.group or "", kind=known.kind or ""))
     return writer.finish(data.info.name, data.info.source, data.info.licence)
 
 
