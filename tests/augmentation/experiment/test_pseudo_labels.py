@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from semsynth.augmentation.experiment.run import run_experiment
 from semsynth.augmentation.subset import SPLIT
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.labels import Array, LabelSet
+from semsynth.data.labels import LabelSet
 from semsynth.data.prepare.run import prepare
+from semsynth.data.records import PreparedFormat
+from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 from semsynth.segmentation.segmenter import Segmenter
 
 RECIPE = (
@@ -65,16 +68,23 @@ def test_the_generator_has_masks_of_the_draw_and_predicted_ones(
     assert masks_differ, "predicted masks of a segmenter of two steps are wrong"
 
 
-def test_an_annotated_object_is_not_seen(streets: PreparedDataset, tmp_path: Path) -> None:
-    """All of the predicted data are functions of the images."""
+def test_what_was_annotated_is_not_seen(tmp_path: Path) -> None:
+    """Masks and objects are functions of the images; the kind of an image stays."""
+    labels = LabelSet.from_names({0: "background", 1: "cell"}, things=("cell",))
+    writer = PreparedWriter(tmp_path / "cells", PreparedFormat(labels, 8, 8), "prepared", {})
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:2, :2] = image[5:, 5:] = 255
+    annotated = np.full((8, 8), 1, np.uint8)
+    sample = PreparedSample(image, annotated, instances=annotated.astype(np.uint16))
+    record = write_sample(writer.root, writer.form, SPLIT, "a", sample)
+    writer.add(replace(record, kind="stained"))
+    data = writer.finish("cells", "tests", "CC0-1.0")
 
-    def predict(images: Array) -> Array:
-        return np.asarray(images[..., 0] // 128 + 1)
-
-    written = write_predicted(streets, predict, tmp_path / "predicted")
-    assert written.has_instances(SPLIT) == streets.has_instances(SPLIT)
-    for stem in written.stems(SPLIT):
-        assert (written.read_mask(SPLIT, stem) == predict(streets.read_image(SPLIT, stem))).all()
+    written = write_predicted(data, lambda images: images[..., 0] // 255, tmp_path / "predicted")
+    assert (written.read_mask(SPLIT, "a") == image[..., 0] // 255).all()
+    objects = written.read_instances(SPLIT, "a")
+    assert np.unique(objects).tolist() == [0, 1, 2] and (objects > 0).sum() == 4 + 9
+    assert written.record(SPLIT, "a").kind == "stained"
 
 
 def test_connected_pixels_of_a_thing_are_an_object() -> None:
