@@ -92,6 +92,11 @@ PLACES: dict[str, tuple[str, str, dict[str, str]]] = {
     "masks in one folder": ("images/city/{}.png", "masks/{}.png", {}),
     "an inner folder": ("images/{}.jpg", "annotations/trimaps/{}.png", {}),
     "suffixes with splits": ("{s}/{}_sat.jpg", "{s}/{}_mask.png", {"val": "val"}),
+    "the split in the stem": (
+        "{s}/images/{}_{s}.tif",
+        "{s}/1st_manual/{}_manual1.pgm",
+        {"test": "test"},
+    ),
     "other endings": ("images/{}_training.tif", "1st_manual/{}_manual1.pgm", {}),
 }
 
@@ -114,6 +119,40 @@ def test_folders_and_names(place: str, made: Made) -> None:
     assert read.keys() == where.keys()
     assert all((found == made.mask(where[path])).all() for path, found in read.items())
     assert left_out(source) == {}
+
+
+def test_another_folder_of_masks_is_a_question(made: Made) -> None:
+    """As DRIVE has them: the field of view in mask/, vessels in 1st_manual/."""
+    made.text("labels.yaml", LABELS)
+    for split, numbers in (("train", range(4)), ("test", range(4, 6))):
+        made.pairs(
+            f"{split}/images/{{}}_{split}.tif", f"{split}/mask/{{}}_{split}_mask.pgm", numbers
+        )
+        for n in numbers:
+            made.save(f"{split}/1st_manual/{n}_manual1.pgm", made.mask(n + 1))
+    with pytest.raises(
+        UserError, match=r"and they differ; say --masks 1st_manual or --masks mask$"
+    ):
+        opened(made.root)
+    source = opened(made.root, masks=Path("1st_manual"))
+    for record in source.records():
+        seed = int(record.payload.image.stem.split("_")[0])
+        assert (source.read(record).mask == made.mask(seed + 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("folder", "asks"), [("manual", True), ("masks_color", False), ("instances", False)]
+)
+def test_as_many_masks_of_other_names(folder: str, asks: bool, made: Made) -> None:
+    """They may be those that are meant; what is for the eye, or of objects, is not."""
+    made.text("labels.yaml", LABELS)
+    made.pairs("images/a{}.png", "masks/a{}.png")
+    for n in range(6):
+        made.save(f"{folder}/expert_{n * 7}.png", made.mask(n))
+    if asks:
+        with pytest.raises(UserError, match=r"manual/ has as many .*; say --masks masks if"):
+            opened(made.root)
+    assert len(list(opened(made.root, **({"masks": Path("masks")} if asks else {})).records())) == 6
 
 
 def test_stems_that_several_folders_have(made: Made) -> None:

@@ -16,7 +16,7 @@ from semsynth.data.image_files.images import read_metadata
 from semsynth.data.image_files.masks import open_mask
 from semsynth.data.labels import Array
 from semsynth.data.pairing.pairs import Match, match
-from semsynth.data.raw.names import NamedFile, parse_folder, role_of_words
+from semsynth.data.raw.names import NamedFile, is_view, parse_folder, role_of_words
 from semsynth.data.raw.tree import FileTree
 
 # How many images are compared.
@@ -112,6 +112,7 @@ def choose(
     if not sure:
         return candidates[0], {}, ()
     plain = [one for one in sure if not one.is_instances()] or sure
+    _refuse_unpaired(tree, plain[0], [one for one in candidates if one not in sure])
     reasons = {one.title: "instances" for one in sure if one not in plain}
     exact = [one for one in plain if not _is_lossy(tree, one)] or plain
     reasons |= {one.title: "JPEG or alike, which holds no ids" for one in plain if one not in exact}
@@ -129,6 +130,20 @@ def choose(
         notes.append(f"masks: {kept.title}; {left.title} says the same in another form")
         chosen = kept
     return chosen, reasons, tuple(notes)
+
+
+def _refuse_unpaired(tree: FileTree, chosen: Candidate, unsure: Sequence[Candidate]) -> None:
+    """Raise UserError if another folder has as many masks, whose names fit no image."""
+    for one in unsure:
+        if one.folder == chosen.folder or one.is_instances() or is_view(one.folder):
+            continue
+        files = [file.name for file in one.masks]
+        if len(files) >= len(chosen.found.pairs):
+            raise UserError(
+                f"{tree.root}: {chosen.title} has masks of its images, and {one.title} has as many "
+                f"whose names fit no image ({files[0]}); say --masks {chosen.folder} if those are "
+                "meant, or name these like the images"
+            )
 
 
 def _is_lossy(tree: FileTree, one: Candidate) -> bool:

@@ -2,8 +2,8 @@
 
 A pair has the same split, the same other folders and the same stem. What differs is found from the
 files themselves: endings that all masks have ("_mask", "_gtFine_labelIds") or all images
-("_leftImg8bit"), words for images and masks ("img_01" and "mask_01"), and splits or folders that
-only one side has.
+("_leftImg8bit"), words for images, masks and the split ("img_01" and "mask_01", "01_test"), and
+splits or folders that only one side has.
 """
 
 from __future__ import annotations
@@ -138,16 +138,20 @@ class _Sides:
 
 def _by_stem(sides: _Sides) -> list[Match]:
     endings = (sides.image_suffix or "", sides.mask_suffix or "")
-    images = _Keyed.of(sides.images, sides.place_of, partial(_without, endings[0]))
-    masks = _Keyed.of(sides.masks, sides.place_of, partial(_without, endings[1]))
+    images, masks = (
+        _Keyed.of(files, sides.place_of, partial(_stem_without, ending))
+        for files, ending in zip((sides.images, sides.masks), endings, strict=True)
+    )
     return _matched(images, masks, endings)
 
 
 def _by_words(sides: _Sides) -> list[Match]:
     if (sides.image_suffix, sides.mask_suffix) != (None, None):
         return []
-    images = _Keyed.of(sides.images, sides.place_of, without_role_words)
-    masks = _Keyed.of(sides.masks, sides.place_of, without_role_words)
+    images, masks = (
+        _Keyed.of(files, sides.place_of, lambda f: without_role_words(f.stem, f.place.split))
+        for files in (sides.images, sides.masks)
+    )
     found = _matched(images, masks, ("", ""))
     # The image keeps its name, which may be little without the words.
     return [
@@ -160,14 +164,14 @@ class _Keyed:
     """Files by place and stem, on the disk."""
 
     def __init__(
-        self, files: Sequence[NamedFile], place_of: PlaceOf, stem_of: Callable[[str], str]
+        self, files: Sequence[NamedFile], place_of: PlaceOf, stem_of: Callable[[NamedFile], str]
     ) -> None:
         self._files, self._place_of, self._stem_of = files, place_of, stem_of
         self._numbers: DiskDict[tuple[str, ...], int] = DiskDict()
 
     @classmethod
     def of(
-        cls, files: Sequence[NamedFile], place_of: PlaceOf, stem_of: Callable[[str], str]
+        cls, files: Sequence[NamedFile], place_of: PlaceOf, stem_of: Callable[[NamedFile], str]
     ) -> _Keyed | None:
         """Take files; None if two have the same place and stem."""
         found = cls(files, place_of, stem_of)
@@ -182,7 +186,7 @@ class _Keyed:
 
     def key(self, file: NamedFile) -> tuple[str, str]:
         """Return place and stem of a file, this side's or another's."""
-        return repr(self._place_of(file)), self._stem_of(file.stem)
+        return repr(self._place_of(file)), self._stem_of(file)
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return key in self._numbers
@@ -252,6 +256,10 @@ def _with_ending(
 
 def _without(ending: str, stem: str) -> str:
     return stem.removesuffix(ending)
+
+
+def _stem_without(ending: str, file: NamedFile) -> str:
+    return file.stem.removesuffix(ending)
 
 
 def _beginnings(stem: str) -> Iterator[str]:

@@ -188,12 +188,22 @@ def role_of_words(stem: str) -> Role | None:
     return "mask" if whole & set(_MASKS.split()) else None
 
 
-def without_role_words(stem: str) -> str:
-    """Return a stem in lower case without words for images and masks: "img_01", "Mask_01": "01"."""
-    tokens = re.findall(r"[^\W\d_]+|\d+|[\W_]+", stem)
-    kept = [token for token in tokens if token.casefold() not in _ROLE_OF]
-    parts = [token for token in kept if not re.fullmatch(r"[\W_]+", token)]
-    return "_".join(parts).casefold()
+def is_view(name: str) -> bool:
+    """Return whether the name of a folder says that its masks are meant for the eye."""
+    return any(word in _VIEWS for word in words_of(name))
+
+
+def without_role_words(stem: str, split: str | None = None) -> str:
+    """Return a stem in lower case without words for images and masks, and for its own split.
+
+    "img_01", "Mask_01" and, of the split test, "01_test" are "01".
+    """
+    parts = []
+    for word in re.findall(r"[^\W_]+", stem.casefold()):
+        known = word in _ROLE_OF  # "manual1"
+        pieces = [] if known else re.findall(r"[^\W\d_]+|\d+", word)
+        parts += [piece for piece in pieces if piece not in _ROLE_OF]
+    return "_".join(part for part in parts if split is None or _SPLIT_OF.get(part) != split)
 
 
 def class_words(name: str) -> str:
