@@ -15,7 +15,8 @@ from PIL import Image
 
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.masks import decide_masks, mask_ids, open_mask, raw_mask
+from semsynth.data.image_files.masks import decide_masks, mask_ids
+from semsynth.data.image_files.raw_masks import open_mask, raw_mask
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepare.run import prepare
 from semsynth.data.sources.sidewalk import LABELS as SIDEWALK

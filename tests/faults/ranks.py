@@ -142,9 +142,12 @@ class Ranks:
         fault = self.place.fault({"number": number, "error": SIGNAL + signal.SIGKILL})
         values = SHORT_MEETING
         result = self.run(ranks={str(rank): {"fault": fault}}, values=values)
-        wrong = self._named(result, rank) if result.status != [0, 0] else None
+        if result.status[0] == 0:  # rank 0 needed nothing more of the others
+            verdict = self._compared()
+        else:
+            verdict = self._named(result, rank) or self._after()
         case = f"rank {rank} at call {number} {self.calls[rank][number - 1]}"
-        self.record("killed", case, wrong or self._after(), result)
+        self.record("killed", case, verdict, result)
 
     def kill_both(self) -> None:
         """Kill both at a drawn call of rank 0."""

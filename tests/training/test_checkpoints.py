@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from semsynth.training.checkpoints.store import (
     complete_checkpoints,
     load_state,
     make_latest,
+    remove,
     save_state,
 )
 from semsynth.training.loop import train
@@ -73,6 +75,28 @@ def test_a_thread_that_cannot_start_is_not_waited_for(
     with pytest.raises(RuntimeError, match="can't start new thread"):
         writer.save(1, {"step": 1})
     writer.close()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_checkpoint_that_cannot_be_removed(
+    failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
+) -> None:
+    """An error of the disk that passes is not seen; of one that stays the folder is named."""
+    for step in (1, 2):
+        save_state(tmp_path, step, {"step": step}, keep=2)
+    left, scandir = [failures], os.scandir
+
+    def fail(path: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    remove(tmp_path / "step_0000001")
+    assert names(tmp_path) == [2]
+    assert (tmp_path / "step_0000001").exists() == (failures == 2)
+    assert ("step_0000001: cannot be removed" in logged()) == (failures == 2)
 
 
 @pytest.mark.parametrize("stop", [4, 10])

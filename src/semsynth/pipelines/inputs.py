@@ -15,14 +15,12 @@ from semsynth.core.config import plain_value
 from semsynth.core.errors import UserError
 from semsynth.data.image_files.masks import (
     MasksAs,
-    RawMask,
     decide_masks,
     mask_ids,
-    open_mask,
-    raw_mask,
     read_ids,
     stored_numbers,
 )
+from semsynth.data.image_files.raw_masks import RawMask, open_mask, raw_mask
 from semsynth.data.labels import Array, LabelSet
 from semsynth.diffusion.sampling import OnStep
 from semsynth.pipelines.synthesizer import Interrupted

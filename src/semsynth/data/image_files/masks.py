@@ -6,7 +6,7 @@ of the labels; ``mask_ids`` gives the ids of one, unless its metadata contradict
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,8 @@ from PIL import Image
 
 from semsynth.core.errors import UserError
 from semsynth.core.packed import Picked
-from semsynth.data.image_files.images import opened_image, readable
-from semsynth.data.image_files.metadata import Exif, ImageMetadata, describe, oriented
+from semsynth.data.image_files.metadata import Exif, ImageMetadata
+from semsynth.data.image_files.raw_masks import RawMask, open_mask, raw_mask
 from semsynth.data.labels import BLACK, Array, LabelSet
 
 MasksAs = Literal["ids", "colors", "auto"]
@@ -41,46 +41,6 @@ class MaskDecision:
     stated: bool = False
     evident: bool = True
     colors_given: bool = False
-
-
-@dataclass(frozen=True)
-class RawMask:
-    """A mask before it is interpreted.
-
-    Attributes:
-        metadata: its description.
-        pixels: gives the values as stored, (H, W) or (H, W, channels).
-    """
-
-    metadata: ImageMetadata
-    pixels: Callable[[], Array]
-
-
-def open_mask(source: Path | bytes, where: str, exif: Exif = "apply") -> RawMask:
-    """Read a mask file, as a whole."""
-    with opened_image(source, where) as image:
-        meta = describe(image, where, source)
-        pixels = np.array(oriented(image, meta, exif))
-    return RawMask(meta, lambda: pixels)
-
-
-def unread_mask(path: Path, meta: ImageMetadata) -> RawMask:
-    """Return a mask file that is described, whose pixels are read when they are asked for."""
-    return RawMask(meta, lambda: open_mask(path, meta.where).pixels())
-
-
-def raw_mask(image: Image.Image | Array, where: str = "mask") -> RawMask:
-    """Describe a mask in memory: a Pillow image, or an array (H, W) or (H, W, channels)."""
-    with readable(where):
-        meta = describe(image, where)
-
-    def pixels() -> Array:
-        if not isinstance(image, Image.Image):
-            return image
-        with readable(where):
-            return np.array(oriented(image, meta, "apply"))
-
-    return RawMask(meta, pixels)
 
 
 def read_ids(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
@@ -184,6 +144,7 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
     pixels = mask.pixels()
     _refuse_transparent(meta, pixels)
     numbers, note = _numbers(meta, pixels)
+    note = mask.note or note
     ids, ids_error = _fitting_ids(meta, numbers, labels)
     if decision.reading == "ids" and ids is not None:
         wrong = _contradiction(meta, pixels, labels)

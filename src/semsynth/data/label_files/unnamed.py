@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 
 from semsynth.core.errors import UserError
-from semsynth.data.image_files.masks import RawMask, stored_numbers
+from semsynth.data.image_files.masks import stored_numbers
+from semsynth.data.image_files.raw_masks import RawMask
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Color, hex_color
 

@@ -15,7 +15,8 @@ from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.masks import MasksAs, open_mask
+from semsynth.data.image_files.masks import MasksAs
+from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.label_files.files import LabelFile, find_label_file, label_file, read_label_file
 from semsynth.data.label_files.unnamed import values_of
 from semsynth.data.labels import BLACK, Color, LabelSet

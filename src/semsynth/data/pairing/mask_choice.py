@@ -13,7 +13,7 @@ from semsynth.core.on_disk import DiskList
 from semsynth.core.packed import Mapped
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_files.images import read_metadata
-from semsynth.data.image_files.masks import open_mask
+from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.labels import Array
 from semsynth.data.pairing.pairs import Match, match
 from semsynth.data.raw.names import NamedFile, is_view, parse_folder, role_of_words

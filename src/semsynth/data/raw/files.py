@@ -30,16 +30,9 @@ from semsynth.data.image_files.images import (
     read_rgb,
 )
 from semsynth.data.image_files.kept import kept_channels, kept_form, kept_pixels, stored_pixels
-from semsynth.data.image_files.masks import (
-    MaskDecision,
-    RawMask,
-    decide_masks,
-    mask_ids,
-    open_mask,
-    stored_numbers,
-    unread_mask,
-)
+from semsynth.data.image_files.masks import MaskDecision, decide_masks, mask_ids, stored_numbers
 from semsynth.data.image_files.metadata import Exif, ImageMetadata
+from semsynth.data.image_files.raw_masks import RawMask, open_mask, unread_mask
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.label_files.unnamed import suggestion, values_of
 from semsynth.data.labels import Array, LabelSet, number_values

@@ -20,7 +20,8 @@ from semsynth.core.files import read_json
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_json
 from semsynth.data.image_files.images import read_size
-from semsynth.data.image_files.masks import MaskDecision, mask_ids, open_mask
+from semsynth.data.image_files.masks import MaskDecision, mask_ids
+from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.labels import Array, Color, LabelSet
 from semsynth.data.raw.files import Pair, PairSource
 from semsynth.data.raw.published import list_images, pair_up, require_folder

@@ -10,7 +10,8 @@ from importlib import import_module
 import numpy as np
 
 from semsynth.data.image_files.images import read_size
-from semsynth.data.image_files.masks import open_mask, stored_numbers
+from semsynth.data.image_files.masks import stored_numbers
+from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.labels import LabelSet
 from semsynth.data.pairing.arrange import Arranged
 from semsynth.data.pairing.found_labels import FoundLabels

@@ -24,7 +24,7 @@ from semsynth.data.annotations.annotated import Item, open_annotated
 from semsynth.data.annotations.categories import Category, Classes, classes_of
 from semsynth.data.annotations.drawing import OVERLAP
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.masks import open_mask
+from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.labels import Array
 from semsynth.data.pairing.arrange import ALONE
 from semsynth.data.pairing.mask_choice import Candidate, candidates_of, plain_pixels

@@ -19,7 +19,8 @@ from semsynth.core.rng import derive_seed
 from semsynth.data.config import PrepareConfig
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.image_files.images import image_notes, read_metadata, read_rgb
-from semsynth.data.image_files.masks import decide_masks, mask_ids, open_mask
+from semsynth.data.image_files.masks import decide_masks, mask_ids
+from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Color, LabelSet
 from semsynth.data.raw.exif import exif_doubt, exif_of

@@ -13,14 +13,8 @@ from semsynth.core.logging import logger, progress
 from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.images import read_metadata
-from semsynth.data.image_files.masks import (
-    MaskDecision,
-    MasksAs,
-    decide_masks,
-    mask_ids,
-    open_mask,
-    unread_mask,
-)
+from semsynth.data.image_files.masks import MaskDecision, MasksAs, decide_masks, mask_ids
+from semsynth.data.image_files.raw_masks import open_mask, unread_mask
 from semsynth.data.label_files.files import LabelFile
 from semsynth.data.labels import Array, LabelSet
 from semsynth.data.resize import Box, Size

@@ -12,7 +12,8 @@ from semsynth.core.logging import logger, progress
 from semsynth.core.paths import path_name
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.images import read_metadata
-from semsynth.data.image_files.masks import MasksAs, decide_masks, mask_ids, open_mask, unread_mask
+from semsynth.data.image_files.masks import MasksAs, decide_masks, mask_ids
+from semsynth.data.image_files.raw_masks import open_mask, unread_mask
 from semsynth.data.info import INFO
 from semsynth.data.labels import LabelSet
 from semsynth.data.prepare.sizes import size_notes

@@ -127,7 +127,11 @@ def remove(folder: Path) -> None:
     """Remove a checkpoint, the manifest first: without it a folder does not count as one."""
     with suppress(FileNotFoundError):
         (folder / MANIFEST).unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(2):  # an error of the disk may be gone the second time
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+    logger.warning(f"{folder}: cannot be removed; it is not used any more, so remove it yourself")
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
