@@ -132,9 +132,10 @@ class PrepareConfig:
     labels: Path | None = None
     """Your own data: the label file (YAML, JSON, CSV or text). By default one in PATH with a usual
     name, such as labels.yaml."""
-    masks_as: Literal["ids", "colors", "auto"] = "auto"
+    masks_as: Literal["ids", "colors", "instances", "auto"] = "auto"
     """Your own data and sidewalk: masks hold ids, or the colours of the label file. auto: what
-    their values and palettes say; where these can be read in both ways it asks for this flag."""
+    their values and palettes say; where these can be read in both ways it asks for this flag.
+    instances (folders of images and masks): they number objects of one class, 0 is background."""
     exif: Literal["apply", "ignore"] | None = None
     """Your own data and sidewalk: turn images and masks as their EXIF orientation says, or take
     the pixels as they are stored. By default as the sizes tell; where an image is turned, its mask
@@ -251,6 +252,10 @@ class PrepareConfig:
                 named = " or ".join(name for name in known if name not in _OWN)
                 others = [f"--source {named}"] if named else []
                 raise UserError(f"--{flag} is for {' or '.join(own + others)}, not {self.source}")
+        if self.masks_as == "instances" and self.source not in ("auto", "folder", "voc"):
+            raise UserError(
+                f"--masks-as instances is for folders of images and masks, not {self.source}"
+            )
         if self.resize == "paper" and self.source not in _PAPER:
             raise UserError(
                 f"--resize paper is for --source {', '.join(_PAPER)}, not for {self.source}; give "

@@ -27,12 +27,7 @@ from semsynth.diffusion.loss import DiffusionLoss
 from semsynth.diffusion.schedule import Schedule
 from semsynth.models.codecs.vae import open_vae
 from semsynth.pipelines.formats.model_file import build_network
-from semsynth.training.checkpoints.store import (
-    complete_checkpoints,
-    load_state,
-    make_latest,
-    newest,
-)
+from semsynth.training.checkpoints.store import complete_checkpoints, load_state, to_resume
 from semsynth.training.distill.discriminator import require_features
 from semsynth.training.distill.state import adversary_for
 from semsynth.training.init.from_model import Initialization
@@ -237,7 +232,8 @@ def build_run(
     more = max(1, recipe.train.keep_checkpoints + 1 - len(complete_checkpoints(folder)))
     copies = 5 if recipe.distill.steps else 4  # weights, average and moments; the last good average
     require_space(folder, copies * bytes_each * more, "training")
-    found = job.run_on_rank0(lambda: _newest(recipe, job))
+    kept = (recipe.train.keep_checkpoints, recipe.train.keep_every)
+    found = job.run_on_rank0(lambda: to_resume(folder, *kept, job.lock))
     if found is None and start is not None:
         start.initialize(unet, recipe, data)
     enable_checkpointing(unet, recipe)
@@ -265,14 +261,6 @@ def build_run(
     if not sharded:
         state.unet, state.optimizer = accelerator.prepare(unet, state.optimizer)
     return state, context
-
-
-def _newest(recipe: Recipe, job: Job) -> Path | None:
-    """Return the checkpoint to resume from, the rest as after one that was not interrupted."""
-    found = newest(job.folder, job.lock)
-    if found is not None:
-        make_latest(found, recipe.train.keep_checkpoints, recipe.train.keep_every)
-    return found
 
 
 def first_lines(state: TrainState, context: TrainContext, data: PreparedDataset, job: Job) -> str:

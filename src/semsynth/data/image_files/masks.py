@@ -56,12 +56,10 @@ def read_ids(source: Path | bytes, where: str, exif: Exif = "apply") -> Array:
 
 def stored_numbers(mask: RawMask) -> Array:
     """Return the numbers (H, W) of a map that has no labels: ids of a file, instances."""
-    mask.metadata.refuse_as_mask()
-    pixels = mask.pixels()
-    _refuse_transparent(mask.metadata, pixels)
-    numbers, _ = _numbers(mask.metadata, pixels)
+    meta, pixels = _checked(mask)
+    numbers, _ = _numbers(meta, pixels)
     if numbers is None:
-        raise UserError(f"{mask.metadata.where}: is coloured; it must be one channel of numbers")
+        raise UserError(f"{meta.where}: is coloured; it must be one channel of numbers")
     return numbers
 
 
@@ -139,10 +137,7 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
         UserError: lossy, several frames, transparent pixels, another mode; ids or colours of no
             label; or two readings that differ, without a word on which is meant.
     """
-    meta = mask.metadata
-    meta.refuse_as_mask()
-    pixels = mask.pixels()
-    _refuse_transparent(meta, pixels)
+    meta, pixels = _checked(mask)
     numbers, note = _numbers(meta, pixels)
     note = mask.note or note
     ids, ids_error = _fitting_ids(meta, numbers, labels)
@@ -182,6 +177,13 @@ def mask_ids(mask: RawMask, labels: LabelSet, decision: MaskDecision) -> tuple[A
 
 
 _KINDS = {"grey": "grey mask", "palette": "palette mask", "rgb": "mask of three channels"}
+
+
+def _checked(mask: RawMask) -> tuple[ImageMetadata, Array]:
+    mask.metadata.refuse_as_mask()
+    pixels = mask.pixels()
+    _refuse_transparent(mask.metadata, pixels)
+    return mask.metadata, pixels
 
 
 def _refuse_transparent(meta: ImageMetadata, pixels: Array) -> None:

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger
 from semsynth.core.on_disk import DiskDict, DiskList
 from semsynth.core.packed import Mapped, Picked
 from semsynth.core.paths import path_name
 from semsynth.data.config import PrepareConfig
+from semsynth.data.content import digest_json
+from semsynth.data.image_files.images import read_metadata
+from semsynth.data.labels import Array
 from semsynth.data.pairing.found_labels import FoundLabels, prefers_colors
 from semsynth.data.pairing.mask_choice import (
     Candidate,
@@ -23,13 +28,44 @@ from semsynth.data.pairing.mask_choice import (
 )
 from semsynth.data.pairing.pairs import Match, match
 from semsynth.data.pairing.sides import Sides
-from semsynth.data.raw.files import Pair, PairSource
+from semsynth.data.raw.files import Pair, PairSource, read_objects
 from semsynth.data.raw.names import NamedFile
 from semsynth.data.raw.source import Layout, Record
 from semsynth.data.raw.splits import SplitLists, draw_splits, missing_images
 from semsynth.data.raw.tree import FileTree
 
 ALONE = "image without mask"
+
+
+@dataclass(frozen=True)
+class NumberedObjects:
+    """A mask file that numbers the objects of one class, as a ``DrawnMask``: ids 0 and 1."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """Its place for messages."""
+        return str(self.path)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return read_metadata(self.path, self.where).size()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path,)
+
+    def digest(self) -> str:
+        """Return what tells it from a mask of ids."""
+        return digest_json("numbers of objects")
+
+    def read(self) -> tuple[Array, Array, tuple[str, ...]]:
+        """Return its ids (H, W), 1 where there is an object, and the numbers."""
+        numbers = read_objects(self.path, "apply")
+        return (numbers != 0).astype(np.uint8), numbers, ()
 
 
 @dataclass
@@ -209,8 +245,10 @@ def _with_splits(
     for stem, side, (_, image, mask) in zip(stems, sides, pairs, strict=True):
         extra = instances.get(image.name) if instances else None
         objects = None if extra is None else tree.path(extra.name)
-        pair = Pair(tree.path(image.name), tree.path(mask.name), objects)
-        record = Record(stem, side.split, str(pair.mask), pair, group=side.group, fixed=side.fixed)
+        path = tree.path(mask.name)
+        numbered = config.masks_as == "instances"
+        pair = Pair(tree.path(image.name), NumberedObjects(path) if numbered else path, objects)
+        record = Record(stem, side.split, str(path), pair, group=side.group, fixed=side.fixed)
         records.append(record)
         folders.update(path.parent for path in pair.files)
     folders |= {folder.parent for folder in folders if folder != tree.root}

@@ -7,24 +7,27 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from skimage import measure
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import progress
 from semsynth.data.config import PrepareConfig
-from semsynth.data.image_files.masks import MasksAs
+from semsynth.data.image_files.masks import MasksAs, stored_numbers
 from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.label_files.files import LabelFile, find_label_file, label_file, read_label_file
 from semsynth.data.label_files.unnamed import values_of
-from semsynth.data.labels import BLACK, Color, LabelSet
+from semsynth.data.labels import BLACK, Array, Color, LabelSet
 from semsynth.data.raw.tree import FileTree
 
 # Of masks without a label file; more are those of a photo, or of smoothed edges.
 _MOST_COLORS = 64
 _IGNORED = 255
+# More ids of one piece each are numbers of objects rather than classes.
+_MOST_CLASSES = 30
 _TOGETHER = 256
 _NNUNET = {"numTraining", "file_ending", "channel_names", "modality"}
 _VOC = """
@@ -42,12 +45,28 @@ class Values:
         colors: pixels by colour, of coloured masks.
         palette: the colours that palettes give to the ids that are used.
         differing: an id that two palettes give different colours, and their files.
+        several: masks with two ids or more beside 0.
+        connected: those of them where the pixels of an id are connected.
+        counted: those of them whose ids are 1, 2, ... without a gap.
+        highest: the highest ids of those.
     """
 
     ids: Counter[int] = field(default_factory=Counter)
     colors: Counter[Color] = field(default_factory=Counter)
     palette: dict[int, Color] = field(default_factory=dict)
     differing: str = ""
+    several: int = 0
+    connected: int = 0
+    counted: int = 0
+    highest: set[int] = field(default_factory=set)
+
+    def add_numbers(self, ids: Sequence[int], connected: bool) -> None:
+        """Count a mask with these ids beside 0, two or more."""
+        self.several += 1
+        self.connected += connected
+        if ids[-1] == len(ids):
+            self.counted += 1
+            self.highest.add(ids[-1])
 
 
 @dataclass(frozen=True)
@@ -81,12 +100,28 @@ def find_labels(
     path = config.labels or find_label_file(tree.root, *given, *folders)
     if path is None and (known := _of_nnunet(tree)):
         return known
+    if path is None and config.masks_as == "instances":
+        return _of_objects(str(tree.root))
     if path is None:
-        return labels_of_values(read_values(masks, config.masks_as), str(tree.root))
+        values = read_values(masks, config.masks_as)
+        found = labels_of_values(values, str(tree.root))
+        if config.masks_as == "auto":
+            _refuse_objects(values, str(tree.root))
+        return found
     file = read_label_file(path)
     tree.use(path, *(each for f in folders if (each := f / path.name).is_file()))
     found = FoundLabels(file, f"{path.name} ({file.form})", file.notes)
-    return _white_as_one(found, masks)
+    return found if config.masks_as == "instances" else _white_as_one(found, masks)
+
+
+def _of_objects(where: str) -> FoundLabels:
+    """Return the labels of masks that number objects."""
+    labels = {0: "background", 1: {"name": "object", "thing": True}}
+    note = (
+        "labels: masks number objects, so 0 is called background and all others are of the class "
+        "object (--labels gives other names to 0 and 1)"
+    )
+    return FoundLabels(label_file({"labels": labels}, where), "numbers of objects", (note,))
 
 
 def _of_nnunet(tree: FileTree) -> FoundLabels | None:
@@ -140,7 +175,7 @@ def _white_as_one(found: FoundLabels, masks: Sequence[Path]) -> FoundLabels:
     return replace(found, file=file, notes=(*found.notes, note))
 
 
-def read_values(masks: Sequence[Path], masks_as: MasksAs = "auto") -> Values:
+def read_values(masks: Sequence[Path], masks_as: MasksAs | Literal["instances"] = "auto") -> Values:
     """Read all masks for the ids or colours that they use.
 
     Args:
@@ -158,8 +193,10 @@ def read_values(masks: Sequence[Path], masks_as: MasksAs = "auto") -> Values:
         parts = (masks[start : start + _TOGETHER] for start in range(0, len(masks), _TOGETHER))
         read = (each for part in parts for each in pool.map(_values_of, part))
         results = progress(read, "values", len(masks), "mask")
-        for path, (ids, colors, palette) in zip(masks, results, strict=True):
+        for path, (ids, colors, palette, connected) in zip(masks, results, strict=True):
             found.ids += ids
+            if connected is not None:
+                found.add_numbers(sorted(ids.keys() - {0}), connected)
             found.colors += colors
             by_palette += Counter({color: ids[index] for index, color in palette.items()})
             if len(found.colors) > _MOST_COLORS and not _one_number(found.colors):
@@ -194,7 +231,8 @@ def _one_number(colors: Mapping[Color, int]) -> int:
     return filled[0] + 1 if len(filled) == 1 else 0
 
 
-def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Color]]:
+def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Color], bool | None]:
+    """Return ids, or colours, with their pixels; the palette; and whether ids are connected."""
     mask = open_mask(path, str(path))
     if mask.metadata.layout == "rgb" and not mask.metadata.has_alpha:
         mask.metadata.refuse_as_mask()
@@ -203,10 +241,31 @@ def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Colo
         values, counts = np.unique(codes, return_counts=True)
         pairs = zip(values.tolist(), counts.tolist(), strict=True)
         found = {(c >> 16, c >> 8 & 255, c & 255): n for c, n in pairs}
-        return Counter(), Counter(found), {}
+        return Counter(), Counter(found), {}, None
     ids, own = values_of(mask)
     colors = mask.metadata.palette_colors() if mask.metadata.layout == "palette" else []
-    return ids, own, {i: colors[i] for i in ids if 0 <= i < len(colors)}
+    connected = _are_connected(stored_numbers(mask)) if len(ids.keys() - {0}) > 1 else None
+    return ids, own, {i: colors[i] for i in ids if 0 <= i < len(colors)}, connected
+
+
+def _are_connected(numbers: Array) -> bool:
+    """Return whether the pixels of each number (H, W) are connected, but for one in ten of them."""
+    values = len(np.unique(numbers[numbers != 0]))
+    return int(measure.label(numbers, background=0, connectivity=2).max()) <= 1.1 * values
+
+
+def _refuse_objects(values: Values, where: str) -> None:
+    """Ask whether ids are numbers of objects: of one piece each, and many or counted from 1."""
+    ids = len(values.ids.keys() - {0})
+    if not values.several or values.connected < 0.9 * values.several:
+        return
+    counted = values.counted > 0.9 * values.several and len(values.highest) > 1 and ids > 5
+    if counted or ids > _MOST_CLASSES:
+        raise UserError(
+            f"{where}: masks have {ids} ids, and the pixels of each are connected, as if they "
+            "numbered objects; say --masks-as instances if they do (0 is background), or "
+            "--masks-as ids if each is a class"
+        )
 
 
 def labels_of_values(values: Values, where: str) -> FoundLabels:

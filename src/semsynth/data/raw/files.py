@@ -47,6 +47,9 @@ EXTENSIONS = {
 # What the message says of a mask that lacks a label, and of how many colours one may lack them.
 _WITHOUT_LABEL = "ids outside the labels|belongs to no label"
 _MOST_COLORS = 16
+# Why masks that are drawn hold ids.
+_FROM_ANNOTATIONS = "drawn from annotations"
+_DRAWN = {"instances": "numbers of objects: 0 is background"}
 
 
 class DrawnMask(Protocol):
@@ -283,8 +286,8 @@ def decide(
         if image.is_deep:
             deep.append(pair)
     decided = _settled(decided, doubtful)
-    decision = MaskDecision("ids", "drawn from annotations", stated=True)
-    if masks:
+    decision = MaskDecision("ids", _DRAWN.get(asked.masks_as, _FROM_ANNOTATIONS), stated=True)
+    if masks and asked.masks_as != "instances":
         raw = Mapped(masks, lambda mask: unread_mask(*mask))
         decision = decide_masks(raw, labels, asked.masks_as, colors_given)
     exifs = {record.payload.exif for record in decided}

@@ -169,6 +169,8 @@ def open_source(config: PrepareConfig) -> RowSource:
         labels = _read_labels(path, local)
         total = _count(path)
     stated = "CC BY-NC 4.0" if labels == LABELS else "unknown"
+    masks_as = config.masks_as
+    assert masks_as != "instances", "refused by the configuration"
     return RowSource(
         path=path,
         licence=config.licence or stated,
@@ -176,7 +178,7 @@ def open_source(config: PrepareConfig) -> RowSource:
         total=total,
         val_share=config.held_share,
         seed=config.seed,
-        reading=Reading(config.masks_as, "row by row", config.exif or "auto", config.window),
+        reading=Reading(masks_as, "row by row", config.exif or "auto", config.window),
     )
 
 

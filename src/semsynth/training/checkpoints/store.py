@@ -143,6 +143,20 @@ def _folders(run: Path, prefix: str = "step_") -> list[Path]:
     return [run / name for name in names_in(run) if name.startswith(prefix)]
 
 
+def to_resume(
+    run: Path, keep: int, keep_every: int = 0, lock: RunLock | None = None
+) -> Path | None:
+    """Return the newest intact checkpoint, with all others as ``save_state`` leaves them.
+
+    Raises:
+        UserError: see ``newest``.
+    """
+    found = newest(run, lock)
+    if found is not None:
+        make_latest(found, keep, keep_every)
+    return found
+
+
 def newest(run: Path, lock: RunLock | None = None) -> Path | None:
     """Return the newest checkpoint that matches its checksum, or None for a fresh run.
 
