@@ -97,6 +97,12 @@ PLACES: dict[str, tuple[str, str, dict[str, str]]] = {
         "{s}/1st_manual/{}_manual1.pgm",
         {"test": "test"},
     ),
+    "splits in longer folders": (
+        "site_{s}/Images/{}.png",
+        "site_{s}/Labels/{}.png",
+        {"val": "val"},
+    ),
+    "splits in names": ("{s}_{}.png", "{s}_{}_anno.png", {"testA": "test"}),
     "other endings": ("images/{}_training.tif", "1st_manual/{}_manual1.pgm", {}),
 }
 
@@ -138,6 +144,24 @@ def test_another_folder_of_masks_is_a_question(made: Made) -> None:
     for record in source.records():
         seed = int(record.payload.image.stem.split("_")[0])
         assert (source.read(record).mask == made.mask(seed + 1)).all()
+
+
+def test_a_folder_of_masks_for_each_of_images(made: Made) -> None:
+    """As TNBC is published: Slide_01/ and GT_01/, Slide_02/ and GT_02/."""
+    made.text("labels.yaml", LABELS)
+    for part, numbers in (("01", range(4)), ("02", range(4, 6))):
+        made.pairs(f"Slide_{part}/{part}_{{}}.png", f"GT_{part}/{part}_{{}}.png", numbers)
+    source = opened(made.root)
+    assert "masks: GT_01/, GT_02/ have those of different images" in notes(source)
+    assert left_out(source) == {}
+    records = list(source.records())
+    assert len(records) == 6
+    for record in records:
+        seed = int(record.payload.image.stem.split("_")[1])
+        assert (source.read(record).mask == made.mask(seed)).all()
+    made.save("GT_02/01_0.png", made.mask(5))
+    with pytest.raises(UserError, match=r"and they differ; say --masks GT_0"):
+        opened(made.root)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from semsynth.data.pairing.mask_choice import (
 from semsynth.data.pairing.pairs import Match, match
 from semsynth.data.pairing.sides import Sides
 from semsynth.data.raw.files import Pair, PairSource, read_objects
-from semsynth.data.raw.names import NamedFile
+from semsynth.data.raw.names import NamedFile, full_split, words_of
 from semsynth.data.raw.source import Layout, Record
 from semsynth.data.raw.splits import SplitLists, draw_splits, missing_images
 from semsynth.data.raw.tree import FileTree
@@ -284,6 +284,9 @@ def _published(
     own: DiskDict[str, str | None] = DiskDict(
         (image.name, image.place.split or mask.place.split) for _, image, mask in pairs
     )
+    where = "folders"
+    if not any(own.values()):
+        own, where = _named_splits(pairs) or own, "names"
     if not any(own.values()):
         return own, ""
     loose = [name for name, split in own.items() if split is None]
@@ -291,7 +294,33 @@ def _published(
     inside = own if not loose else DiskDict((name, split) for name, split in own.items() if split)
     counts = Counter(inside.values())
     order = sorted(filter(None, counts), key=("train", "trainval", "val", "test").index)
-    return inside, f"folders ({', '.join(f'{counts[split]} {split}' for split in order)})"
+    return inside, f"{where} ({', '.join(f'{counts[split]} {split}' for split in order)})"
+
+
+def _named_splits(
+    pairs: Sequence[tuple[str, NamedFile, NamedFile]],
+) -> DiskDict[str, str | None] | None:
+    """Return the splits that folders ("site_train", "site_val") or names ("testA_1") differ in.
+
+    A name with a split's word may be a place; splits are those of names that all have such a word,
+    train among them. In folders nothing else may differ.
+    """
+    depth = min(len(image.place.rest) for _, image, _ in pairs)
+    for level in (*range(depth), None):
+        found: DiskDict[str, str | None] = DiskDict()
+        splits, others = set(), set()
+        for _, image, _ in pairs:
+            words = words_of(image.stem if level is None else image.place.rest[level])
+            own = [word for word in words if full_split(word)]
+            if len(own) != 1:
+                break
+            found[image.name] = full_split(own[0])
+            splits.add(found[image.name])
+            others.add("" if level is None else " ".join(w for w in words if w != own[0]))
+        else:
+            if len(splits) > 1 and "train" in splits and len(others) == 1:
+                return found
+    return None
 
 
 def _leave_pairs(tree: FileTree, chosen: Candidate, names: Sequence[str], reason: str) -> None:

@@ -116,9 +116,10 @@ def choose(
     reasons = {one.title: "instances" for one in sure if one not in plain}
     exact = [one for one in plain if not _is_lossy(tree, one)] or plain
     reasons |= {one.title: "JPEG or alike, which holds no ids" for one in plain if one not in exact}
-    plain = exact
+    plain, notes = exact, []
+    if joined := _joined(plain):
+        return joined, reasons, (f"masks: {joined.title} have those of different images",)
     chosen = plain[0]
-    notes: list[str] = []
     for other in plain[1:]:
         first, second = _compared(tree, chosen, other)
         same = bool(first) and all(map(_same, first, second))
@@ -130,6 +131,22 @@ def choose(
         notes.append(f"masks: {kept.title}; {left.title} says the same in another form")
         chosen = kept
     return chosen, reasons, tuple(notes)
+
+
+def _joined(parts: Sequence[Candidate]) -> Candidate | None:
+    """Return masks in several folders as one, if no image has masks in two of them; else None."""
+    pairs = sorted((pair for one in parts for pair in one.found.pairs), key=lambda p: p[1].name)
+    paired = {image.name for _, image, _ in pairs}
+    if len(parts) < 2 or len(paired) < len(pairs):
+        return None
+    folder = "/, ".join(one.folder for one in parts)
+    alone = [image for image in parts[0].found.images if image.name not in paired]
+    masks = [mask for one in parts for mask in one.found.masks]
+    others = [mask for one in parts for mask in one.found.others]
+    suffixes = {one.found.suffix for one in parts}
+    suffix = suffixes.pop() if len(suffixes) == 1 else ""
+    match = Match(suffix, parts[0].found.image_suffix, pairs, alone, masks, others)
+    return Candidate(folder, match)
 
 
 def _refuse_unpaired(tree: FileTree, chosen: Candidate, unsure: Sequence[Candidate]) -> None:

@@ -71,6 +71,11 @@ def split_of(name: str) -> str | None:
     return parse_folder(name).split
 
 
+def full_split(word: str) -> str | None:
+    """Return the split that a word in lower case is called by, if it is not an abbreviation."""
+    return _SPLIT_OF.get(word) if len(word) > 2 else None
+
+
 @cache
 def parse_folder(name: str) -> FolderName:
     """Return what the name of a folder says."""
