@@ -129,7 +129,7 @@ def recognise(tree: FileTree, where: str, other: str | None = None) -> str:
     if not found:
         raise UserError(
             f"{where}: no layout of {', '.join(names)} is recognised in its {len(tree.files)} "
-            "files; the simplest is images/ and masks/ with the same file names, and labels.yaml"
+            "files; if they are images and masks, say which with --images FOLDER --masks FOLDER"
         )
     if len(found) > 1:
         readings = " or as ".join(f"{name} ({because})" for name, because in found.items())
