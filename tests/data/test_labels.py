@@ -95,6 +95,14 @@ def test_json_gives_the_same_set_back() -> None:
     assert LabelSet.from_json(SET.to_json()) == SET
     with pytest.raises(UserError, match="channel"):
         LabelSet.from_json({"labels": [{"id": 1, "name": "x"}], "ignore_id": None})
+    stored = SET.to_json()
+    with pytest.raises(UserError, match=r"^a\.json: labels: KeyError\('thing'\)"):
+        del stored["labels"][0]["thing"]
+        LabelSet.from_json(stored, "a.json")
+    stored = SET.to_json()
+    stored["labels"][1]["id"] = stored["labels"][0]["id"]
+    with pytest.raises(UserError, match=r"^a\.json: "):
+        LabelSet.from_json(stored, "a.json")
 
 
 def test_stored_labels_without_colours_get_distinct_ones() -> None:

@@ -99,7 +99,8 @@ class PreparedDataset:
     @cached_property
     def labels(self) -> LabelSet:
         """The labels of the masks."""
-        return LabelSet.from_json(self.info.model_dump(include={"labels", "ignore_id"}))
+        value = self.info.model_dump(include={"labels", "ignore_id"})
+        return LabelSet.from_json(value, str(self.root / INFO))
 
     @property
     def height(self) -> int:

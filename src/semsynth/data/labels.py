@@ -247,11 +247,17 @@ class LabelSet:
         return {"labels": labels, "ignore_id": self.ignore_id}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> LabelSet:
-        """Make a set from what ``to_json`` returned; UserError if something is missing or wrong.
+    def from_json(cls, value: Mapping[str, Any], where: str = "") -> LabelSet:
+        """Make a set from what ``to_json`` returned; labels without a colour get distinct ones.
 
-        Labels without a colour get distinct ones.
+        Args:
+            value: with the keys ``labels`` and ``ignore_id``.
+            where: the file that it is from, for messages.
+
+        Raises:
+            UserError: something is missing or wrong.
         """
+        prefix = f"{where}: " if where else ""
         try:
             ignore = value["ignore_id"]
             colors = _stored_colors(value["labels"], ignore)
@@ -266,8 +272,13 @@ class LabelSet:
                 for entry, color in zip(value["labels"], colors, strict=True)
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"labels: {error!r} in a stored label set; was it edited?") from None
-        return cls(labels, None if ignore is None else int(ignore))
+            raise UserError(
+                f"{prefix}labels: {error!r} in a stored label set; was it edited?"
+            ) from None
+        try:
+            return cls(labels, None if ignore is None else int(ignore))
+        except UserError as error:
+            raise UserError(f"{prefix}{error}") from None
 
 
 def _stored_colors(entries: Sequence[Mapping[str, Any]], ignore_id: Any) -> list[Color]:

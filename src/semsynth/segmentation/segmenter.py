@@ -134,7 +134,7 @@ class Segmenter(nn.Module):
         content = _read(path)
         info = SegmenterInfo(
             content["arch"],
-            LabelSet.from_json(content["labels"]),
+            LabelSet.from_json(content["labels"], str(path)),
             content["height"],
             content["width"],
             content["licence"],

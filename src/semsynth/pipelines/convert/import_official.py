@@ -214,7 +214,8 @@ def read_origin(config: ImportConfig) -> Origin:
         raise UserError(f"{path}: has no labels; give a prepared data set or its dataset.json")
     entries = {name: value[name] for name in SideFile.model_fields if name in value}
     side = parse(SideFile, entries, str(path))
-    labels = LabelSet.from_json({"labels": side.labels, "ignore_id": side.ignore_id})
+    stored = {"labels": side.labels, "ignore_id": side.ignore_id}
+    labels = LabelSet.from_json(stored, str(path))
     metadata = {**side.facts, "dataset": side.name, "licence": side.licence}
     return Origin(labels, (side.height, side.width), side.head_channels, metadata)
 

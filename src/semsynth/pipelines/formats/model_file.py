@@ -289,14 +289,10 @@ def _model_file(value: dict[str, Any], weights: dict[str, Tensor], path: Path) -
 
 def _parsed(value: dict[str, Any], weights: dict[str, Tensor], path: Path) -> ModelFile:
     model = parse(ModelConfig, value["model"], f"{path}: model")
-    try:
-        labels = LabelSet.from_json(value["labels"])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     return ModelFile(
         model=with_own_vae(model, path.parent),
         diffusion=parse(DiffusionConfig, value["diffusion"], f"{path}: diffusion"),
-        labels=labels,
+        labels=LabelSet.from_json(value["labels"], str(path)),
         height=value["height"],
         width=value["width"],
         weights=weights,

@@ -107,7 +107,8 @@ def _of_run(where: str, source: Path) -> tuple[Recipe, LabelSet]:
         raise UserError(f"{where}: is not a run folder; to start from a model alone use --from")
     try:
         key = found["key"]
-        return Recipe.model_validate(key["recipe"]), LabelSet.from_json(key["labels"])
+        recipe = Recipe.model_validate(key["recipe"])
+        return recipe, LabelSet.from_json(key["labels"], str(marker))
     except (ValidationError, KeyError, TypeError):
         raise UserError(
             f"{where}: is a run of another version of semsynth; "
