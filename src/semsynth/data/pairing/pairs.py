@@ -298,7 +298,8 @@ def _refuse_twins(files: Sequence[NamedFile], suffix: str) -> None:
         key = (repr(_split_and_rest(file)), file.stem.removesuffix(suffix))
         first = seen.setdefault(key, file.name)
         if first != file.name:
-            other = first.rpartition("/")[2]
+            folder, _, name = first.rpartition("/")
+            other = name if folder == file.name.rpartition("/")[0] else first
             raise UserError(f"{file.name}: has the same stem as {other}; rename one")
 
 
