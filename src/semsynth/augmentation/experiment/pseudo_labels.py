@@ -62,7 +62,7 @@ def write_predicted(
     """
     labels, masks, instances = data.labels, {}, {}
     for stem in progress(data.stems(SPLIT), "predict masks", unit="image"):
-        mask = predict(data.read_image(SPLIT, stem)[None])[0].astype(labels.mask_dtype)
+        mask = predict(data.read_rgb(SPLIT, stem)[None])[0].astype(labels.mask_dtype)
         if labels.ignore_id is not None:
             mask[~data.content(SPLIT, stem)] = labels.ignore_id
         masks[stem] = mask

@@ -305,7 +305,7 @@ def _named_splits(
     A name with a split's word may be a place; splits are those of names that all have such a word,
     train among them. In folders nothing else may differ.
     """
-    depth = min(len(image.place.rest) for _, image, _ in pairs)
+    depth = min((len(image.place.rest) for _, image, _ in pairs), default=0)
     for level in (*range(depth), None):
         found: DiskDict[str, str | None] = DiskDict()
         splits, others = set(), set()

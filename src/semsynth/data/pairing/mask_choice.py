@@ -139,7 +139,7 @@ def _joined(parts: Sequence[Candidate]) -> Candidate | None:
     paired = {image.name for _, image, _ in pairs}
     if len(parts) < 2 or len(paired) < len(pairs):
         return None
-    folder = "/, ".join(one.folder for one in parts)
+    folder = "/, ".join(dict.fromkeys(one.folder for one in parts))
     alone = [image for image in parts[0].found.images if image.name not in paired]
     masks = [mask for one in parts for mask in one.found.masks]
     others = [mask for one in parts for mask in one.found.others]

@@ -100,9 +100,11 @@ def make_latest(newest: Path, keep: int, keep_every: int = 0) -> None:
     A process that is killed before that leaves it to the one that resumes.
     """
     run = newest.parent
-    path, line = run / LATEST, newest.name + "\n"
-    if not path.exists() or read_text(path) != line:
-        write_text(path, line)
+    line, known = newest.name + "\n", ""
+    with suppress(UserError):  # missing, or damaged: it is for people, and written again
+        known = read_text(run / LATEST)
+    if known != line:
+        write_text(run / LATEST, line)
     for old in complete_checkpoints(run)[:-keep]:
         if not keep_every or _step(old) % keep_every:
             remove(old)
