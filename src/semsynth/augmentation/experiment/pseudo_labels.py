@@ -61,12 +61,13 @@ def write_predicted(
         UserError: the folder belongs to something else.
     """
     labels, masks, instances = data.labels, {}, {}
+    with_instances = data.has_instances(SPLIT)  # which looks at all images
     for stem in progress(data.stems(SPLIT), "predict masks", unit="image"):
         mask = predict(data.read_rgb(SPLIT, stem)[None])[0].astype(labels.mask_dtype)
         if labels.ignore_id is not None:
             mask[~data.content(SPLIT, stem)] = labels.ignore_id
         masks[stem] = mask
-        if data.has_instances(SPLIT):
+        if with_instances:
             instances[stem] = connected_things(mask, labels)
     return write_subset(data, SPLIT, list(masks), folder, masks, instances)
 

@@ -244,14 +244,17 @@ def _values_of(path: Path) -> tuple[Counter[int], Counter[Color], dict[int, Colo
         return Counter(), Counter(found), {}, None
     ids, own = values_of(mask)
     colors = mask.metadata.palette_colors() if mask.metadata.layout == "palette" else []
-    connected = _are_connected(stored_numbers(mask)) if len(ids.keys() - {0}) > 1 else None
+    count = len(ids.keys() - {0})
+    connected = _are_connected(stored_numbers(mask), count) if count > 1 else None
     return ids, own, {i: colors[i] for i in ids if 0 <= i < len(colors)}, connected
 
 
-def _are_connected(numbers: Array) -> bool:
-    """Return whether the pixels of each number (H, W) are connected, but for one in ten of them."""
-    values = len(np.unique(numbers[numbers != 0]))
-    return int(measure.label(numbers, background=0, connectivity=2).max()) <= 1.1 * values
+def _are_connected(numbers: Array, count: int) -> bool:
+    """Return whether the pixels of each of ``count`` numbers beside 0 (H, W) are connected.
+
+    But for one in ten of them.
+    """
+    return int(measure.label(numbers, background=0, connectivity=2).max()) <= 1.1 * count
 
 
 def _refuse_objects(values: Values, where: str) -> None:
