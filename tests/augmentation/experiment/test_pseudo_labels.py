@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ RECIPE = (
     *("train.steps=2", "train.batch_size=4", "train.warmup_steps=1", "finetune.steps=0"),
 )
 
+PREDICTED = ("predicted", "predicted_strength", "unlabelled_predicted")
+
 
 @pytest.fixture(scope="module")
 def streets(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
@@ -41,7 +44,11 @@ def test_the_generator_has_masks_of_the_draw_and_predicted_ones(
     run_experiment(
         ExperimentConfig(
             **{"data": streets.root, "output": tmp_path / "out", "n": (4,), "draws": (0,)},
-            **{"arms": ("strong", "unlabelled", "synthetic"), "seeds": 1, "device": "cpu"},
+            **{
+                "arms": ("strong", "unlabelled", "synthetic", *PREDICTED),
+                "seeds": 1,
+                "device": "cpu",
+            },
             **{"recipe": "streets_demo", "set": RECIPE, "generate": ("steps=1",)},
             **{"segment": ("arch=unet", "steps=2", "batch_size=4", "width=4")},
             **{"images_per_real": 1, "min_class_images": 4, "generator_unlabelled": True},
@@ -66,6 +73,14 @@ def test_the_generator_has_masks_of_the_draw_and_predicted_ones(
         assert (mask == (true if expected is None else expected)).all()
         masks_differ += int((mask != true).any())
     assert masks_differ, "predicted masks of a segmenter of two steps are wrong"
+    for start in ("noise", "image"):
+        (samples,) = (PreparedDataset.open(p) for p in folder.glob(f"samples-predicted-{start}-*"))
+        assert {stem.split("__")[0] for stem in samples.stems(SPLIT)} == rest
+        for stem in samples.stems(SPLIT):
+            predicted = trained_on.read_mask(SPLIT, prefix + stem.split("__")[0])
+            assert (samples.read_mask(SPLIT, stem) == predicted).all()
+    result = json.loads((tmp_path / "out" / "experiment.json").read_text())["n"]["4"]["arms"]
+    assert set(PREDICTED) <= set(result) and result["predicted"]["copies"]["n"] == 4
 
 
 def test_what_was_annotated_is_not_seen(tmp_path: Path) -> None:

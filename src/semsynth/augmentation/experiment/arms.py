@@ -13,7 +13,7 @@ BASELINE = "strong"
 """The arm that all others are compared with."""
 
 # What masks images are made for, and from what.
-Masks = Literal["own", "edited", "foreign", "pool"]
+Masks = Literal["own", "edited", "foreign", "predicted", "pool"]
 Start = Literal["noise", "image"]
 
 
@@ -29,7 +29,7 @@ class Arm:
         longer: trained as much longer as the draw's generator took.
         larger: with another encoder, as ``--larger`` says.
         masks: of the synthetic images: the draw's own, edited ones, those of the generator's other
-            data, or those of the rest of the pool.
+            data, those predicted for images without masks, or those of the rest of the pool.
         start: synthetic images are sampled from noise, or from the masks' (pasted) images; None:
             images as they are, without synthesis.
         fresh: new synthetic images are generated each time that a mask is drawn, during training.
@@ -65,6 +65,11 @@ class Arm:
     def adds(self) -> bool:
         """Whether it has more than the n labelled images of the pool: what a gain is asked of."""
         return self.masks is not None or self.needs_other_data or self.unlabelled
+
+    @property
+    def needs_unlabelled(self) -> bool:
+        """Whether there must be real images without masks."""
+        return self.unlabelled or self.masks == "predicted"
 
     @property
     def curve(self) -> bool:
@@ -127,6 +132,20 @@ ARMS = {
             start="noise",
             filtered=True,
         ),
+        Arm(
+            "predicted",
+            "+ images from noise of masks predicted for images without masks, filtered",
+            masks="predicted",
+            start="noise",
+            filtered=True,
+        ),
+        Arm(
+            "predicted_strength",
+            "+ images without masks, made to fit the masks predicted for them, filtered",
+            masks="predicted",
+            start="image",
+            filtered=True,
+        ),
         Arm("unlabelled", "+ real images without masks, mean teacher", unlabelled=True),
         Arm(
             "unlabelled_edits",
@@ -144,6 +163,22 @@ ARMS = {
             filtered=True,
             unlabelled=True,
         ),
+        Arm(
+            "unlabelled_predicted",
+            "+ real images without masks, and images from noise of masks predicted for them",
+            masks="predicted",
+            start="noise",
+            filtered=True,
+            unlabelled=True,
+        ),
+        Arm(
+            "unlabelled_predicted_strength",
+            "+ real images without masks, and images made from these for their predicted masks",
+            masks="predicted",
+            start="image",
+            filtered=True,
+            unlabelled=True,
+        ),
         Arm("more_real", "+ the generator's other data as real pairs", real="generator_data"),
         Arm(
             "pool_masks",
@@ -158,8 +193,8 @@ ARMS = {
 
 TEACHERS = {"whole": BASELINE, "half": "half"}
 """Whose segmenter filters labels, by the share of the draw's images that it was trained on."""
-GENERATOR_TEACHER = "unlabelled"
-"""Whose segmenter labels images for the generator (--generator-unlabelled)."""
+MASK_TEACHER = "unlabelled"
+"""Whose segmenter predicts the masks of images without masks."""
 CURVE = ("quarter", "half")
 DEFAULT: tuple[str, ...] = (
     "real",

@@ -90,6 +90,14 @@ class Draw:
         digest = digest_json([name, key])[:12]
         return Made(self.folder / f"{name}-{digest}", digest, build)
 
+    def cost_file(self, folder: Path) -> Path:
+        """Return where the seconds are kept that a folder of the draw took."""
+        return self.folder / "seconds" / f"{folder.name}.json"
+
+    def seconds(self, made: Made) -> float:
+        """Return the CPU seconds that something of the draw took (of the clock, on a GPU)."""
+        return read_seconds(self.cost_file(made.root), made.root)
+
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:

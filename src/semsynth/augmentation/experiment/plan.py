@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from semsynth.augmentation.experiment.arms import ARMS, GENERATOR_TEACHER, TEACHERS, Arm
+from semsynth.augmentation.experiment.arms import Arm
 from semsynth.augmentation.experiment.score import EvaluationImages, score_path
-from semsynth.augmentation.experiment.settings import segment_settings
+from semsynth.augmentation.experiment.settings import segment_settings, teachers_of
 from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.distributed.run_status import read_status
@@ -64,8 +64,7 @@ def pieces(
         samples = stages.samples(arm.masks, arm.start)
         if not samples.finished:
             yield Piece(samples.root, "image", stages.count(arm.masks))
-    if arm.filtered and stages.config.teacher is None:
-        teacher = ARMS[TEACHERS[stages.config.teacher_part]]
+    for teacher in teachers_of(stages.config, arm):
         own = stages.segmenter(teacher, 0)
         if not own.finished:
             yield Piece(own.root, "segmenter", _steps(stages, teacher))
@@ -77,10 +76,6 @@ def _generator(stages: Stages) -> Iterator[Piece]:
     made, recipe = stages.generator(), stages.recipe
     if made.finished:
         return
-    if stages.config.generator_unlabelled:
-        teacher = stages.segmenter(ARMS[GENERATOR_TEACHER], 0)
-        if not teacher.finished:
-            yield Piece(teacher.root, "segmenter", _steps(stages, ARMS[GENERATOR_TEACHER]))
     status = read_status(made.root) if made.root.exists() else None
     done = 0 if status is None else status.step
     first = max(recipe.diffusion_steps - done, 0)

@@ -1,4 +1,4 @@
-"""What a draw's generator is trained on: images without masks get those of a segmenter."""
+"""Images without masks get those that a segmenter predicts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ from semsynth.data.instances import objects_of
 from semsynth.data.labels import Array, LabelSet
 
 
-def with_pseudo_labelled(
-    draw: Draw, parts: Sequence[Part], unlabelled: Made, teacher: Made, device: str
-) -> Made:
-    """Return labelled images together with images whose masks a segmenter of the draw predicts.
+def pseudo_labelled(draw: Draw, unlabelled: Made, teacher: Made, device: str) -> Made:
+    """Return images with the masks that a segmenter of the draw predicts for them.
 
     Args:
         draw: whose folder it is in.
-        parts: the labelled images.
-        unlabelled: the others; their masks and instances are not used.
+        unlabelled: the images; their masks and instances are not used.
         teacher: the segmenter, from real images of the draw alone.
         device: where the segmenter runs.
     """
@@ -35,7 +32,11 @@ def with_pseudo_labelled(
         segmenter = Segmenter.load(teacher.make(), device)
         write_predicted(PreparedDataset.open(unlabelled.make()), segmenter.predict, folder)
 
-    predicted = draw.plan("pseudo-labelled", [unlabelled.key, teacher.key], predict)
+    return draw.plan("pseudo-labelled", [unlabelled.key, teacher.key], predict)
+
+
+def united(draw: Draw, parts: Sequence[Part], predicted: Made) -> Made:
+    """Return labelled images together with those of ``pseudo_labelled``, to train a generator."""
 
     def unite(folder: Path) -> None:
         data = PreparedDataset.open(predicted.make())

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.augmentation.experiment.arms import GENERATOR_TEACHER, TEACHERS, Arm
+from semsynth.augmentation.experiment.arms import MASK_TEACHER, TEACHERS, Arm, chosen_arms
 from semsynth.augmentation.experiment.draws import Made
+from semsynth.augmentation.experiment.settings import teachers_of
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.arrays import arrays_of
 from semsynth.core.distributed.shards import chunks
@@ -115,15 +116,20 @@ def _score(stages: Stages, arm: Arm, number: int, eval_images: EvaluationImages)
     if found is None:
         segmenter = Segmenter.load(made.make(), stages.config.device)
         steps = segmenter.info.provenance["steps"]
-        found = {**eval_images.score(segmenter), "seconds": stages.seconds(made), "steps": steps}
+        found = {
+            **eval_images.score(segmenter),
+            "seconds": stages.draw.seconds(made),
+            "steps": steps,
+        }
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **found)
     kept = arm.name in TEACHERS.values()
-    kept |= stages.config.generator_unlabelled and arm.name == GENERATOR_TEACHER
+    if arm.name == MASK_TEACHER and number == 0:
+        kept = any(arm in teachers_of(stages.config, a) for a in chosen_arms(stages.config.arms))
     if not kept and made.root.exists():
         # Its weights are of no more use; teachers filter labels, choose images and label others.
         shutil.rmtree(made.root, ignore_errors=True)
-        stages.cost_file(made.root).unlink(missing_ok=True)
+        stages.draw.cost_file(made.root).unlink(missing_ok=True)
     return found
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from semsynth.augmentation.edits.config import EditConfig
-from semsynth.augmentation.experiment.arms import BASELINE, Arm
+from semsynth.augmentation.experiment.arms import ARMS, BASELINE, MASK_TEACHER, TEACHERS, Arm
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.filter.config import FilterConfig
 from semsynth.core.config import parse_yaml
@@ -285,3 +285,17 @@ def _different(old: Any, new: Any, name: str) -> list[str]:
             for text in _different(old.get(key), new.get(key), f"{name}.{key}" if name else key)
         ]
     return [] if old == new else [f"{name} was {old!r}, now {new!r}"]
+
+
+def teachers_of(config: ExperimentConfig, arm: Arm) -> Iterator[Arm]:
+    """Yield the arms whose first segmenter of a draw an arm needs: for its masks, for its labels.
+
+    Args:
+        config: of the experiment.
+        arm: the arm; its generator counts, too.
+    """
+    generates = arm.synthetic or arm.longer
+    if arm.masks == "predicted" or (generates and config.generator_unlabelled):
+        yield ARMS[MASK_TEACHER]
+    if arm.filtered and config.teacher is None:
+        yield ARMS[TEACHERS[config.teacher_part]]

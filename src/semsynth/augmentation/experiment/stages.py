@@ -10,7 +10,7 @@ from typing import Any
 from semsynth.augmentation.experiment.arms import (
     ARMS,
     BASELINE,
-    GENERATOR_TEACHER,
+    MASK_TEACHER,
     TEACHERS,
     Arm,
     Masks,
@@ -25,11 +25,10 @@ from semsynth.augmentation.experiment.draws import (
     costing,
     others,
     part_of,
-    read_seconds,
     write_union,
 )
 from semsynth.augmentation.experiment.overlap import image_digests, without
-from semsynth.augmentation.experiment.pseudo_labels import with_pseudo_labelled
+from semsynth.augmentation.experiment.pseudo_labels import pseudo_labelled, united
 from semsynth.augmentation.experiment.settings import (
     edit_settings,
     filter_settings,
@@ -84,7 +83,7 @@ class Stages:
         for arm in arms:
             if arm.masks == "pool":
                 self.masks("pool")
-            if arm.unlabelled or self.config.generator_unlabelled:
+            if arm.needs_unlabelled or self.config.generator_unlabelled:
                 self.unlabelled()
         if any(arm.synthetic or arm.longer for arm in arms):
             _ = self.recipe
@@ -129,6 +128,11 @@ class Stages:
             )
         return self._union("unlabelled", [self._part(self.rest())])
 
+    def predicted(self) -> Made:
+        """Return those real images with the masks that the draw's mean teacher predicts."""
+        teacher = self.segmenter(ARMS[MASK_TEACHER], 0)
+        return pseudo_labelled(self.draw, self.unlabelled(), teacher, self.config.device)
+
     def _part(self, stems: Any) -> Part:
         return Part(self.data, self.config.split, list(stems))
 
@@ -140,9 +144,7 @@ class Stages:
         """Return the images of the draw's generator: its n, other data, images without masks."""
         parts = [self._part(self.draw.stems), *([] if self.others is None else [self.others])]
         if self.config.generator_unlabelled:
-            teacher = self.segmenter(ARMS[GENERATOR_TEACHER], 0)
-            device = self.config.device
-            return with_pseudo_labelled(self.draw, parts, self.unlabelled(), teacher, device)
+            return united(self.draw, parts, self.predicted())
         return self._union("trained-on", parts) if len(parts) > 1 else self.real()
 
     def generator(self) -> Made:
@@ -160,7 +162,7 @@ class Stages:
             from semsynth.training.loop import train
 
             data = images.make()
-            with costing(self.cost_file(folder), config.device) as cost:
+            with costing(self.draw.cost_file(folder), config.device) as cost:
                 train(
                     TrainConfig(
                         recipe=config.recipe,
@@ -188,15 +190,9 @@ class Stages:
     def count(self, which: Masks) -> int:
         """Return how many images ``samples`` makes for masks."""
         wanted = len(self.draw.stems) * self.config.images_per_real
-        return min(wanted, len(self.rest())) if which == "pool" else wanted
-
-    def cost_file(self, folder: Path) -> Path:
-        """Return where the seconds are kept that a folder of the draw took."""
-        return self.draw.folder / "seconds" / f"{folder.name}.json"
-
-    def seconds(self, made: Made) -> float:
-        """Return the CPU seconds that something of the draw took (of the clock, on a GPU)."""
-        return read_seconds(self.cost_file(made.root), made.root)
+        if which == "pool" or (which == "predicted" and self.config.unlabelled is None):
+            return min(wanted, len(self.rest()))
+        return wanted
 
     def masks(self, which: Masks) -> Made:
         """Return the pairs whose masks synthetic images are made for."""
@@ -204,6 +200,8 @@ class Stages:
             return self.real()
         if which in ("edited", "foreign"):
             return self.edited(which)
+        if which == "predicted":
+            return self.predicted()
         if not self.rest():
             raise UserError(
                 f"--arms pool_masks: --n {len(self.draw.stems)} is the whole pool; drop the arm"
@@ -267,7 +265,7 @@ class Stages:
             settings |= {"from_image": True, "strength": config.strength}
             if which == "edited" and config.keep != "none":
                 settings["keep"] = config.keep
-        if which == "pool" or limit is not None:
+        if which in ("pool", "predicted") or limit is not None:
             settings["limit"] = limit or len(self.draw.stems) * config.images_per_real
 
         def build(folder: Path) -> None:
@@ -374,7 +372,7 @@ class Stages:
             if arm.fresh:
                 found["fresh"] = str(self.generator().make())
             found |= {"output": folder, "device": config.device, "split": SPLIT}
-            with costing(self.cost_file(folder), config.device) as cost:
+            with costing(self.draw.cost_file(folder), config.device) as cost:
                 train(SegmentTrainConfig(**{**settings, **found}), cost.save)
 
         return self.draw.plan(f"segmenter-{arm.name}-{number}", key, build)
@@ -392,8 +390,8 @@ class Stages:
         if times is None:
             baseline.make()
             generator.make()
-            own = max(self.seconds(baseline), 1e-6)
-            times = round(1 + self.seconds(generator) / own, 2)
+            own = max(self.draw.seconds(baseline), 1e-6)
+            times = round(1 + self.draw.seconds(generator) / own, 2)
             write_json(path, {"times": times}, seal=True)
         settings = segment_settings(self.config, ARMS[BASELINE], False)
         steps = int(settings.get("steps", SegmentTrainConfig.steps))
