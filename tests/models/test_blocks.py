@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from semsynth.models.sdm import blocks
-from semsynth.models.sdm.blocks import SampleDropout, group_norm_with_moments, seed_dropout
+from semsynth.models.sdm.blocks import attend, group_norm_with_moments
+from semsynth.models.sdm.dropout import SampleDropout, seed_dropout
 
 
 @pytest.mark.parametrize(("channels", "side"), [(32, 8), (96, 8), (512, 4), (32, 32), (48, 1)])
@@ -109,3 +111,25 @@ def test_dropout_in_evaluation_and_without_seeds_is_that_of_torch() -> None:
 def test_dropout_needs_a_seed_for_each_sample() -> None:
     with pytest.raises(ValueError, match="2 seeds for 3 samples"):
         dropped(SampleDropout(0.5), torch.ones(3, 2), 1, 2)
+
+
+def test_attention_of_whole_scores_is_as_exact_as_pytorch_s() -> None:
+    """In bfloat16 on a CPU with gradients: against float64, values and gradients of both."""
+    torch.manual_seed(0)
+    exact = [torch.randn(2, 3, 40, 16).mul(1.5).bfloat16().double() for _ in range(3)]
+    weight = torch.randn(2, 3, 40, 16).double()
+
+    def run(function: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in exact]
+        out = function(*inputs)
+        (out * weight.to(dtype)).sum().backward()
+        return [out.detach().double(), *(x.grad.double() for x in inputs if x.grad is not None)]
+
+    true = run(F.scaled_dot_product_attention, torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        own = run(attend, torch.bfloat16)
+        torch_s = run(F.scaled_dot_product_attention, torch.bfloat16)
+    assert len(own) == 4
+    for x, other, right in zip(own, torch_s, true, strict=True):
+        error, allowed = (float((y - right).norm() / right.norm()) for y in (x, other))
+        assert 0 < error < 1.5 * allowed

@@ -154,3 +154,19 @@ def test_files_name_it_only_where_it_is() -> None:
 def test_where_it_cannot_be(changes: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="pixel_head"):
         load_recipe("streets_demo", changes)
+
+
+def test_the_head_stays_in_the_precision_and_layout_of_its_features() -> None:
+    """One map in float32 or in another layout makes all maps at image size slow."""
+    head = PixelHead(8, 48, 4, 16, 3, 24)
+    head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    h = torch.randn(2, 8, 6, 5).to(memory_format=torch.channels_last)
+    means, noisy = torch.randn(2, 3, 6, 5), torch.randn(2, 48, 6, 5)
+    seen = []
+    for layer in (head.first, head.second):
+        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        head(h, means, torch.randn(2, 24), noisy, head.labels(torch.ones(2, 3, 24, 20)))
+    assert len(seen) == 2
+    assert {x.dtype for x in seen} == {torch.bfloat16}
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)

@@ -177,6 +177,30 @@ def job_free_bytes(
     return free
 
 
+# Of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# As much as glibc keeps by itself at most: larger tensors come from the system each time.
+_LARGEST_KEPT = 32 * 2**20
+
+
+def training_device(name: str) -> torch.device:
+    """Return ``pick_device(name)`` for a training; on a CPU memory that it frees is kept (glibc).
+
+    Otherwise it goes back to the system whenever its end is free, and each step waits for the same
+    pages again (docs/results/speed.md).
+
+    Raises:
+        UserError: as ``pick_device``.
+    """
+    device = pick_device(name)
+    if device.type == "cpu":
+        with suppress(OSError, AttributeError, TypeError):
+            library = ctypes.CDLL(None)
+            library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+            library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    return device
+
+
 def release_memory() -> None:
     """Give memory that was freed back to the system, where the C library keeps it (glibc).
 

@@ -24,7 +24,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
-from semsynth.core.devices import pick_device
+from semsynth.core.devices import training_device
 from semsynth.core.distributed.heartbeat import EVERY_SECONDS, Heartbeat, HeartbeatThread
 from semsynth.core.distributed.pace import Pace
 from semsynth.core.distributed.preemption import LocalVote, listening, stop_reason
@@ -107,7 +107,7 @@ class Job:
         """
         try:
             self._stack.enter_context(listening())
-            device = pick_device(self._device)
+            device = training_device(self._device)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 self._meet(device)
             # Accelerate keeps its settings for the life of the process; the next job has others.

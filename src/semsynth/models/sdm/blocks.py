@@ -7,14 +7,14 @@ K channels of the condition (one per class), M masks (one for each image, or one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.core.rng import derive_seed
+from semsynth.models.sdm.dropout import SampleDropout
 
 Modulation = tuple[Tensor, Tensor]
 """1 + gamma and beta of one norm, each (M, C, H, W)."""
@@ -42,6 +42,8 @@ EPS = 1e-5
 # vector register takes up to 30 times as long as the contiguous kernel (PyTorch 2.11;
 # `python benchmarks/norm_kernels.py`).
 _FAST_PIXELS, _FAST_CHANNELS = 1024, 16
+# Positions whose scores are computed at once in training on a CPU: more take too much memory.
+_WHOLE_SCORES = 512
 
 
 def norm_groups(channels: int) -> int:
@@ -207,38 +209,6 @@ def expand_border(part_MCHW: Tensor, size: torch.Size) -> Tensor:
     return part_MCHW.contiguous(memory_format=layout)
 
 
-class SampleDropout(nn.Dropout):
-    """Dropout with a seed per sample: the same draws however a batch is split or recomputed.
-
-    Attributes:
-        layer: its place in the network, so that two layers of one sample draw differently.
-        seeds: one for each sample of the next batch; None draws from the global generator, as
-            ``nn.Dropout`` does.
-    """
-
-    layer: int = 0
-    seeds: Sequence[int] | None = None
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return (B, ...) with the share ``p`` set to zero and the rest scaled to the same mean."""
-        if not self.training or not self.p or self.seeds is None:
-            return super().forward(input)
-        if len(self.seeds) != len(input):
-            raise ValueError(f"{len(self.seeds)} seeds for {len(input)} samples")
-        mask = torch.empty(input.shape, dtype=input.dtype, device=input.device)
-        for sample, seed in zip(mask, self.seeds, strict=True):
-            generator = torch.Generator(input.device).manual_seed(derive_seed(seed, self.layer))
-            sample.bernoulli_(1 - self.p, generator=generator)
-        return input * mask / (1 - self.p)
-
-
-def seed_dropout(network: nn.Module, seeds: Sequence[int] | None) -> None:
-    """Give ``network`` the seeds of the samples that it sees next; None: the global generator."""
-    layers = [module for module in network.modules() if isinstance(module, SampleDropout)]
-    for layer, module in enumerate(layers):
-        module.layer, module.seeds = layer, seeds
-
-
 def _resample(x_BCHW: Tensor, how: Literal["down", "up"] | None) -> Tensor:
     if how == "down":
         return F.avg_pool2d(x_BCHW, 2)
@@ -324,6 +294,22 @@ class ResBlock(nn.Module):
         return F.silu(h if time is None else torch.addcmul(time[1], h, time[0]))
 
 
+def attend(q_BHNC: Tensor, k_BHNC: Tensor, v_BHNC: Tensor) -> Tensor:
+    """Return ``softmax(q k' / sqrt(C)) v``, (B, H, N, C), for H heads of C channels.
+
+    On a CPU, PyTorch's kernel takes 1.4 to 4 times as long in bfloat16, forward and backward, as
+    products of whole matrices, which are as exact: scores are float32 in both.
+    """
+    positions, channels = q_BHNC.shape[2:]
+    is_small = positions <= _WHOLE_SCORES and q_BHNC.requires_grad
+    if not is_small or q_BHNC.device.type != "cpu" or q_BHNC.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q_BHNC, k_BHNC, v_BHNC)
+    q, k, v = (part.flatten(0, 1) for part in (q_BHNC, k_BHNC, v_BHNC))
+    with torch.autocast("cpu", enabled=False):
+        scores = torch.bmm(q.float() * channels**-0.5, k.float().transpose(1, 2))
+        return torch.bmm(scores.softmax(-1).to(v.dtype), v).view(q_BHNC.shape)
+
+
 class Attention(nn.Module):
     """Self-attention over all positions, heads of ``head_channels`` (guided-diffusion's layout).
 
@@ -346,7 +332,7 @@ class Attention(nn.Module):
         tokens = self.norm(x_BCHW).flatten(2).transpose(1, 2)
         qkv = self.qkv(tokens).view(batch, height * width, self.heads, 3, -1)
         q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        attended = attend(q, k, v).transpose(1, 2).flatten(2)
         out = self.out(attended).transpose(1, 2).reshape(batch, channels, height, width)
         return x_BCHW + out  # type: ignore[no-any-return]
 

@@ -101,18 +101,21 @@ class PixelHead(nn.Module):
         image = _enlarged(means / self.side, self.side)
         features = self.features(h_BCHW)
         noisy = self._codec.decode(noisy_BCHW.float())  # exact in float32 alone
-        noisy = noisy.to(features.dtype)
+        # In the layout of the features: maps of two layouts are slow to join.
+        noisy = _as_in(features, noisy)
         side = self.side
         for stage in self.stages:
             side //= 2
             features = stage(_enlarged(features, 2), F.avg_pool2d(noisy, side))
         features = _enlarged(features, side)
-        x = self.first(torch.cat([image.to(features.dtype), noisy, features], dim=1))
+        x = self.first(torch.cat([_as_in(features, image), noisy, features], dim=1))
         if labels_MCHW is not None:
             labels = labels_MCHW.to(x.dtype)
             if labels.shape[2:] != x.shape[2:]:  # of latent pixels (``labels: nearest``)
                 labels = F.interpolate(labels, x.shape[2:], mode="nearest")
-            x = x + labels.repeat_interleave(len(x) // len(labels), 0)
+            if len(labels) != len(x):
+                labels = labels.repeat_interleave(len(x) // len(labels), 0)
+            x = x + labels
         x = F.silu(x + self.level(act)[:, :, None, None].to(x.dtype))
         x = x + F.silu(self.second(x))
         x = x + F.silu(self.third(x))
@@ -133,7 +136,16 @@ class _HeadStage(nn.Module):
         return x + F.silu(self.second(x))
 
 
+def _as_in(map_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
+    """Return another map in the precision and the memory layout of a map."""
+    is_last = map_BCHW.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    return other_BCHW.to(map_BCHW.dtype).contiguous(memory_format=layout)
+
+
 def _enlarged(x_BCHW: Tensor, times: int) -> Tensor:
     if times == 1:
         return x_BCHW
-    return F.interpolate(x_BCHW, scale_factor=float(times), mode="bilinear")
+    # In its own precision: autocast would enlarge in float32, to be rounded by the convolution.
+    with torch.autocast(x_BCHW.device.type, enabled=False):
+        return F.interpolate(x_BCHW, scale_factor=float(times), mode="bilinear")

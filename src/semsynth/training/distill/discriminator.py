@@ -101,7 +101,9 @@ class Discriminator(nn.Module):
             if above is not None:
                 x = x + F.interpolate(above, x.shape[-2:], mode="bilinear", align_corners=False)
             if scale == 0:
-                x = x + self.pixels(torch.cat([image, fine_contrast(image)], 1))
+                seen = torch.cat([image, fine_contrast(image)], 1)
+                # In the layout of the features: maps of two layouts are slow to add.
+                x = x + self.pixels(seen.contiguous(memory_format=torch.channels_last))
             above = F.leaky_relu(self.mix[scale](x), _SLOPE)
             logits.append(self.head[scale](above).float())
         return logits
