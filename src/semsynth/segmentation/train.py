@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from semsynth.core.devices import Precision, pick_device, resolve_precision, training_device
+from semsynth.core.devices import Precision, pick_device, resolve_precision
 from semsynth.core.errors import UserError
 from semsynth.core.logging import logger
 from semsynth.core.outputs import Output, check_result, write_result
@@ -83,7 +83,7 @@ def train(
         UserError: data, extra or unlabelled images or output cannot be used (the message says what
             a segmenter that is there was trained on otherwise); the loss becomes infinite or NaN.
     """
-    device = training_device(config.device)
+    device = pick_device(config.device)
     data = PreparedDataset.open(config.data)
     data.say_what_is_shown()
     require_classes(data, config.split)
