@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from semsynth.models.sdm import blocks
-from semsynth.models.sdm.blocks import attend, group_norm_with_moments
-from semsynth.models.sdm.dropout import SampleDropout, seed_dropout
+from semsynth.models.sdm.blocks import (
+    SampleDropout,
+    attend,
+    group_norm_with_moments,
+    seed_dropout,
+)
 
 
 @pytest.mark.parametrize(("channels", "side"), [(32, 8), (96, 8), (512, 4), (32, 32), (48, 1)])

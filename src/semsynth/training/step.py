@@ -19,8 +19,8 @@ from semsynth.data.labels import Array
 from semsynth.data.loader import Batch
 from semsynth.diffusion.loss import DiffusionLoss, Loss
 from semsynth.models.codecs.codec import Codec, normalize_images
+from semsynth.models.sdm.blocks import seed_dropout
 from semsynth.models.sdm.condition import label_input
-from semsynth.models.sdm.dropout import seed_dropout
 from semsynth.training.phases import PhaseConfig
 from semsynth.training.recipe import Recipe, latent_size
 from semsynth.training.state import TrainState

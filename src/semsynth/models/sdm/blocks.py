@@ -7,14 +7,14 @@ K channels of the condition (one per class), M masks (one for each image, or one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semsynth.models.sdm.dropout import SampleDropout
+from semsynth.core.rng import derive_seed
 
 Modulation = tuple[Tensor, Tensor]
 """1 + gamma and beta of one norm, each (M, C, H, W)."""
@@ -209,6 +209,38 @@ def expand_border(part_MCHW: Tensor, size: torch.Size) -> Tensor:
     return part_MCHW.contiguous(memory_format=layout)
 
 
+class SampleDropout(nn.Dropout):
+    """Dropout with a seed per sample: the same draws however a batch is split or recomputed.
+
+    Attributes:
+        layer: its place in the network, so that two layers of one sample draw differently.
+        seeds: one for each sample of the next batch; None draws from the global generator, as
+            ``nn.Dropout`` does.
+    """
+
+    layer: int = 0
+    seeds: Sequence[int] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, ...) with the share ``p`` set to zero and the rest scaled to the same mean."""
+        if not self.training or not self.p or self.seeds is None:
+            return super().forward(input)
+        if len(self.seeds) != len(input):
+            raise ValueError(f"{len(self.seeds)} seeds for {len(input)} samples")
+        mask = torch.empty(input.shape, dtype=input.dtype, device=input.device)
+        for sample, seed in zip(mask, self.seeds, strict=True):
+            generator = torch.Generator(input.device).manual_seed(derive_seed(seed, self.layer))
+            sample.bernoulli_(1 - self.p, generator=generator)
+        return input * mask / (1 - self.p)
+
+
+def seed_dropout(network: nn.Module, seeds: Sequence[int] | None) -> None:
+    """Give ``network`` the seeds of the samples that it sees next; None: the global generator."""
+    layers = [module for module in network.modules() if isinstance(module, SampleDropout)]
+    for layer, module in enumerate(layers):
+        module.layer, module.seeds = layer, seeds
+
+
 def _resample(x_BCHW: Tensor, how: Literal["down", "up"] | None) -> Tensor:
     if how == "down":
         return F.avg_pool2d(x_BCHW, 2)
@@ -366,12 +398,3 @@ class UNetStage(nn.Module):
         if self.up is not None:
             h = self.up(h, embedding_BE, conditions[2:])
         return h
-
-
-def timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Return (B, width): cosines, then sines, of ``t`` at geometric frequencies."""
-    half = width // 2
-    steps = torch.arange(half, dtype=torch.float32, device=t_B.device)
-    angles = t_B.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
-    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
-    return F.pad(embedding, (0, width % 2))

@@ -28,7 +28,6 @@ from semsynth.models.sdm.blocks import (
     SpadeNorm,
     UNetStage,
     norm_groups,
-    timestep_embedding,
 )
 from semsynth.models.sdm.compiled_norms import can_compile, compiled_norm_act
 from semsynth.models.sdm.condition import Condition, decode_sides, encode_condition
@@ -335,7 +334,7 @@ class SemanticUNet(ModelMixin, ConfigMixin):
         """Return the encoder's last map, all of its maps (the last one first), the embedding."""
         self.check_size(*x_BCHW.shape[2:])
         t_B = torch.as_tensor(t_B, device=x_BCHW.device).expand(len(x_BCHW))
-        embedding = timestep_embedding(t_B, self.base_channels).to(x_BCHW.dtype)
+        embedding = _timestep_embedding(t_B, self.base_channels).to(x_BCHW.dtype)
         embedding = self.time_in(embedding)
         if augment_params_BA is not None:
             embedding = embedding + self.augment_in(augment_params_BA.to(embedding.dtype))
@@ -437,3 +436,12 @@ def whole_noise(x_BCHW: Tensor) -> Tensor:
     """
     pixels = x_BCHW.shape[2] * x_BCHW.shape[3]
     return torch.tanh(x_BCHW.float().mean((2, 3)) * math.sqrt(pixels))
+
+
+def _timestep_embedding(t_B: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Return (B, width): cosines, then sines, of ``t`` at geometric frequencies."""
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=t_B.device)
+    angles = t_B.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return F.pad(embedding, (0, width % 2))
