@@ -5,6 +5,8 @@ Shape suffixes: B batch, C channels, H height, W width, M masks.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -146,6 +148,8 @@ def _as_in(map_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
 def _enlarged(x_BCHW: Tensor, times: int) -> Tensor:
     if times == 1:
         return x_BCHW
-    # In its own precision: autocast would enlarge in float32, to be rounded by the convolution.
-    with torch.autocast(x_BCHW.device.type, enabled=False):
+    # In its own precision: autocast would enlarge in float32, to be rounded by the convolution. A
+    # network whose operations are counted only (meta) has none.
+    device = x_BCHW.device.type
+    with nullcontext() if x_BCHW.is_meta else torch.autocast(device, enabled=False):
         return F.interpolate(x_BCHW, scale_factor=float(times), mode="bilinear")
