@@ -42,8 +42,7 @@ EPS = 1e-5
 # vector register takes up to 30 times as long as the contiguous kernel (PyTorch 2.11;
 # `python benchmarks/norm_kernels.py`).
 _FAST_PIXELS, _FAST_CHANNELS = 1024, 16
-# Positions whose scores are computed at once in training on a CPU: more take too much memory.
-_WHOLE_SCORES = 512
+_WHOLE_SCORES = 512  # positions; the scores of more take too much memory at once
 
 
 def norm_groups(channels: int) -> int:
@@ -116,9 +115,12 @@ class SpadeNorm(nn.Module):
 
 def contiguous(map_BCHW: Tensor) -> Tensor:
     """Return a map without gaps in memory: beta is half of the channels of a convolution."""
-    is_nchw = map_BCHW.is_contiguous()
-    layout = torch.contiguous_format if is_nchw else torch.channels_last
-    return map_BCHW.contiguous(memory_format=layout)
+    return map_BCHW.contiguous(memory_format=layout_of(map_BCHW))
+
+
+def layout_of(map_BCHW: Tensor) -> torch.memory_format:
+    """Return the memory layout of a map: NCHW, or channels_last."""
+    return torch.contiguous_format if map_BCHW.is_contiguous() else torch.channels_last
 
 
 def modulate(x_BCHW: Tensor, modulation: Modulation) -> Tensor:
@@ -201,11 +203,10 @@ def expand_border(part_MCHW: Tensor, size: torch.Size) -> Tensor:
     Two 3x3 convolutions with zero padding of a map that is zero everywhere (the first gives its
     bias everywhere) differ from a constant in the outermost rows and columns only.
     """
-    is_nchw = part_MCHW.is_contiguous()
+    layout = layout_of(part_MCHW)
     for axis, side in zip((2, 3), size, strict=True):
         if part_MCHW.shape[axis] != side:
             part_MCHW = part_MCHW.index_select(axis, border_index(side, part_MCHW.device))
-    layout = torch.contiguous_format if is_nchw else torch.channels_last
     return part_MCHW.contiguous(memory_format=layout)
 
 
@@ -332,13 +333,12 @@ def attend(q_BHNC: Tensor, k_BHNC: Tensor, v_BHNC: Tensor) -> Tensor:
     On a CPU, PyTorch's kernel takes 1.4 to 4 times as long in bfloat16, forward and backward, as
     products of whole matrices, which are as exact: scores are float32 in both.
     """
-    positions, channels = q_BHNC.shape[2:]
-    is_small = positions <= _WHOLE_SCORES and q_BHNC.requires_grad
+    is_small = q_BHNC.shape[2] <= _WHOLE_SCORES and q_BHNC.requires_grad
     if not is_small or q_BHNC.device.type != "cpu" or q_BHNC.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q_BHNC, k_BHNC, v_BHNC)
     q, k, v = (part.flatten(0, 1) for part in (q_BHNC, k_BHNC, v_BHNC))
     with torch.autocast("cpu", enabled=False):
-        scores = torch.bmm(q.float() * channels**-0.5, k.float().transpose(1, 2))
+        scores = torch.bmm(q.float() * q.shape[-1] ** -0.5, k.float().transpose(1, 2))
         return torch.bmm(scores.softmax(-1).to(v.dtype), v).view(q_BHNC.shape)
 
 

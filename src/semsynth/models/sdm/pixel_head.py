@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semsynth.models.codecs.codec import HaarCodec, PixelCodec
+from semsynth.models.sdm.blocks import layout_of
 
 
 class PixelHead(nn.Module):
@@ -140,9 +141,7 @@ class _HeadStage(nn.Module):
 
 def _as_in(map_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
     """Return another map in the precision and the memory layout of a map."""
-    is_last = map_BCHW.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if is_last else torch.contiguous_format
-    return other_BCHW.to(map_BCHW.dtype).contiguous(memory_format=layout)
+    return other_BCHW.to(map_BCHW.dtype).contiguous(memory_format=layout_of(map_BCHW))
 
 
 def _enlarged(x_BCHW: Tensor, times: int) -> Tensor:
