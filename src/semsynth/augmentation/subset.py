@@ -17,7 +17,7 @@ from semsynth.data.content import digest_bytes, digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.image_files.channels import encode_image
 from semsynth.data.info import INFO
-from semsynth.data.labels import Array
+from semsynth.data.labels import Array, LabelSet
 from semsynth.data.writer import PreparedWriter, record_of
 
 SPLIT = "train"
@@ -72,6 +72,7 @@ def write_subset(
     folder: Path,
     masks: Mapping[str, Array] | None = None,
     instances: Mapping[str, Array] | None = None,
+    labels: LabelSet | None = None,
 ) -> PreparedDataset:
     """Write ``stems`` as a data set of their own, in the split ``train``; images are not copied.
 
@@ -82,6 +83,7 @@ def write_subset(
         folder: written to; a finished one is opened unchanged.
         masks: masks (H, W) that replace those of some of the stems.
         instances: numbers (H, W) of the objects of stems, 0 for none; other images have none.
+        labels: of the new data set, if ``masks`` have an id that those of the data have not.
 
     Raises:
         UserError: the folder belongs to something else.
@@ -90,7 +92,7 @@ def write_subset(
     key = {"of": data.digest_of([split], kinds), "split": split, "stems": list(stems)}
     if masks is not None:
         key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
-    form = replace(data.form, large=None)
+    form = replace(data.form, large=None, labels=labels or data.labels)
     writer = PreparedWriter(folder, form, "subset", key)
     if (folder / INFO).exists():
         return PreparedDataset.open(folder)
@@ -99,7 +101,7 @@ def write_subset(
         link_file(image, folder / "images" / SPLIT / image.name)
         target = folder / "masks" / SPLIT / mask.name
         if masks is not None and stem in masks:
-            write_bytes(target, encode_image(masks[stem].astype(data.labels.mask_dtype), "png"))
+            write_bytes(target, encode_image(masks[stem].astype(form.labels.mask_dtype), "png"))
         else:
             link_file(mask, target)
         numbers = (instances or {}).get(stem)

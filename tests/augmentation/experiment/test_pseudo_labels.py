@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semsynth.augmentation.experiment.arms import chosen_arms
 from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.draws import Part, write_union
 from semsynth.augmentation.experiment.pseudo_labels import connected_things, write_predicted
 from semsynth.augmentation.experiment.run import run_experiment
+from semsynth.augmentation.experiment.settings import check_settings
 from semsynth.augmentation.subset import SPLIT
+from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
@@ -57,8 +61,8 @@ def test_the_generator_has_masks_of_the_draw_and_predicted_ones(
     folder = tmp_path / "out" / "n4" / "draw_0"
     (trained_on,) = (PreparedDataset.open(p) for p in folder.glob("trained-on-*"))
     (real,) = (PreparedDataset.open(p) for p in folder.glob("real-*"))
-    (path,) = folder.glob("segmenter-unlabelled-0-*")
-    segmenter = Segmenter.load(path)
+    paths = [next(folder.glob(f"segmenter-{arm}-0-*")) for arm in ("unlabelled", "strong")]
+    teacher, strong = (Segmenter.load(path) for path in paths)
     drawn = real.stems(SPLIT)
     prefix, masks_differ = "unlabelled_", 0
     assert len(drawn) == 4
@@ -68,9 +72,10 @@ def test_the_generator_has_masks_of_the_draw_and_predicted_ones(
         own = stem.removeprefix(prefix)
         image, mask = trained_on.read_image(SPLIT, stem), trained_on.read_mask(SPLIT, stem)
         assert (image == streets.read_image("train", own)).all()
-        expected = segmenter.predict(image[None])[0] if own in rest else None
         true = streets.read_mask("train", own)
-        assert (mask == (true if expected is None else expected)).all()
+        first, second = (one.predict(image[None])[0] for one in (teacher, strong))
+        agreed = np.where(first == second, first, streets.labels.ignore_id)
+        assert (mask == (agreed if own in rest else true)).all()
         masks_differ += int((mask != true).any())
     assert masks_differ, "predicted masks of a segmenter of two steps are wrong"
     for start in ("noise", "image"):
@@ -95,11 +100,34 @@ def test_what_was_annotated_is_not_seen(tmp_path: Path) -> None:
     writer.add(replace(record, kind="stained"))
     data = writer.finish("cells", "tests", "CC0-1.0")
 
-    written = write_predicted(data, lambda images: images[..., 0] // 255, tmp_path / "predicted")
+    bright = [lambda images: images[..., 0] // 255]
+    written = write_predicted(data, bright, labels, tmp_path / "predicted")
     assert (written.read_mask(SPLIT, "a") == image[..., 0] // 255).all()
     objects = written.read_instances(SPLIT, "a")
     assert np.unique(objects).tolist() == [0, 1, 2] and (objects > 0).sum() == 4 + 9
     assert written.record(SPLIT, "a").kind == "stained"
+
+    config = ExperimentConfig(data=data.root, segment=("arch=unet",))
+    arms = chosen_arms(["predicted"])
+    with pytest.raises(UserError, match=r"--arms predicted: .* add --generator-unlabelled"):
+        check_settings(config, arms, data)
+    check_settings(replace(config, generator_unlabelled=True), arms, data)
+
+    # Where another one sees a background, the pixels are unlabelled, in no object, in no class.
+    both = [*bright, lambda images: images[..., 0] // 255 * (np.arange(8) < 6)]
+    agreed = write_predicted(data, both, labels, tmp_path / "agreed")
+    assert agreed.labels.ignore_id == 255 and agreed.labels.trainable == labels.labels
+    expected = image[..., 0] // 255
+    expected[5:, 6:] = 255
+    assert (agreed.read_mask(SPLIT, "a") == expected).all()
+    assert (agreed.read_instances(SPLIT, "a") > 0).sum() == 4 + 3
+
+    # With the pairs that have masks they are one data set, whose labels have the ignored id, too.
+    write_union([Part(data, SPLIT, ["a"]), Part(agreed, SPLIT, ["a"], "b-")], tmp_path / "union")
+    union = PreparedDataset.open(tmp_path / "union")
+    assert union.labels == agreed.labels
+    assert (union.read_mask(SPLIT, "a") == annotated).all()
+    assert (union.read_mask(SPLIT, "b-a") == expected).all()
 
 
 def test_connected_pixels_of_a_thing_are_an_object() -> None:

@@ -193,8 +193,8 @@ ARMS = {
 
 TEACHERS = {"whole": BASELINE, "half": "half"}
 """Whose segmenter filters labels, by the share of the draw's images that it was trained on."""
-MASK_TEACHER = "unlabelled"
-"""Whose segmenter predicts the masks of images without masks."""
+MASK_TEACHERS = ("unlabelled", BASELINE)
+"""Whose segmenters predict the masks of images without masks: pixels on which they agree."""
 CURVE = ("quarter", "half")
 DEFAULT: tuple[str, ...] = (
     "real",

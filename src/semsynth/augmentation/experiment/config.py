@@ -68,8 +68,8 @@ class ExperimentConfig:
     """Real images without masks (prepared; masks are not read), for the arms of a mean teacher and
     for the list of what to label next; by default those of the pool that were not drawn."""
     generator_unlabelled: bool = False
-    """Train the generator also on the images without masks, with the masks that the draw's mean
-    teacher predicts for them."""
+    """Train the generator also on the images without masks, with the masks that two segmenters of
+    the draw predict for them: pixels on which they agree."""
     teacher: Path | None = None
     """Segmenter that filters labels; by default the draw's own, trained on the n images."""
     teacher_part: Literal["whole", "half"] = "whole"

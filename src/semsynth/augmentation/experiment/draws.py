@@ -24,7 +24,7 @@ from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.info import INFO
-from semsynth.data.labels import check_same_labels
+from semsynth.data.labels import check_extra_labels
 from semsynth.data.records import ImageRecord
 from semsynth.data.writer import PreparedWriter, pixels_by_id
 from semsynth.evaluation.metrics.blocks import group_names
@@ -255,22 +255,26 @@ class Part:
 def write_union(parts: Sequence[Part], folder: Path) -> None:
     """Write images with all of their files as one data set, by links.
 
+    Its labels have an ignored id if those of one part have one (``check_extra_labels``).
+
     Raises:
         UserError: labels, sizes or channels differ.
     """
     first = parts[0].data
     info = first.info
+    widest = next((p.data for p in parts if p.data.labels.ignore_id is not None), first)
     large = info.large if all(part.data.info.large == info.large for part in parts) else None
     writer = PreparedWriter(
         folder,
-        replace(first.form, large=large),
+        replace(first.form, large=large, labels=widest.labels),
         "subset",
         {"parts": digest_json([p.key for p in parts])},
     )
     if (folder / INFO).exists():
         return
     for part in parts:
-        check_alike(part.data, first)
+        check_extra_labels(widest.labels, part.data.labels, str(widest.root), str(part.data.root))
+        check_same_form(part.data, first)
         for stem in part.stems:
             name = part.prefix + stem
             if not writer.done(part.split_here, name):
@@ -280,9 +284,8 @@ def write_union(parts: Sequence[Part], folder: Path) -> None:
     writer.finish(" and ".join(names), info.source, "; ".join(licences))
 
 
-def check_alike(data: PreparedDataset, other: PreparedDataset) -> None:
-    """Raise UserError where two data sets cannot be one: labels, sizes, channels, file format."""
-    check_same_labels(data.labels, other.labels, str(data.root), str(other.root))
+def check_same_form(data: PreparedDataset, other: PreparedDataset) -> None:
+    """Raise UserError where two data sets cannot be one: sizes, channels, file format."""
     one = (data.width, data.height, str(data.pixels), data.info.image_format)
     two = (other.width, other.height, str(other.pixels), other.info.image_format)
     if one != two:

@@ -1,4 +1,4 @@
-"""Images without masks get those that a segmenter predicts."""
+"""Images without masks get those that segmenters predict."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from semsynth.data.instances import objects_of
 from semsynth.data.labels import Array, LabelSet
 
 
-def pseudo_labelled(draw: Draw, unlabelled: Made, teacher: Made, device: str) -> Made:
-    """Return images with the masks that a segmenter of the draw predicts for them.
+def pseudo_labelled(draw: Draw, unlabelled: Made, teachers: Sequence[Made], device: str) -> Made:
+    """Return images with the masks that segmenters of the draw agree on.
 
     Args:
         draw: whose folder it is in.
         unlabelled: the images; their masks and instances are not used.
-        teacher: the segmenter, from real images of the draw alone.
-        device: where the segmenter runs.
+        teachers: segmenters, whose masks are from images of the draw alone.
+        device: where they run.
     """
 
     def predict(folder: Path) -> None:
         from semsynth.segmentation.segmenter import Segmenter
 
-        segmenter = Segmenter.load(teacher.make(), device)
-        write_predicted(PreparedDataset.open(unlabelled.make()), segmenter.predict, folder)
+        segmenters = [Segmenter.load(teacher.make(), device) for teacher in teachers]
+        data, labels = PreparedDataset.open(unlabelled.make()), segmenters[0].labels
+        write_predicted(data, [segmenter.predict for segmenter in segmenters], labels, folder)
 
-    return draw.plan("pseudo-labelled", [unlabelled.key, teacher.key], predict)
+    key = [unlabelled.key, [teacher.key for teacher in teachers]]
+    return draw.plan("pseudo-labelled", key, predict)
 
 
 def united(draw: Draw, parts: Sequence[Part], predicted: Made) -> Made:
@@ -47,30 +49,42 @@ def united(draw: Draw, parts: Sequence[Part], predicted: Made) -> Made:
 
 
 def write_predicted(
-    data: PreparedDataset, predict: Callable[[Array], Array], folder: Path
+    data: PreparedDataset,
+    predictors: Sequence[Callable[[Array], Array]],
+    labels: LabelSet,
+    folder: Path,
 ) -> PreparedDataset:
     """Write the images of a data set with predicted masks in place of its own.
+
+    Pixels that are not predicted alike by all become unlabelled: one segmenter of few images is
+    wrong in more places than several that were trained in different ways and agree.
 
     If the data set has instances, those of the new one are connected pixels of a class of things.
 
     Args:
         data: the images, in the split ``train``.
-        predict: uint8 RGB images (B, H, W, 3) to ids (B, H, W).
+        predictors: each uint8 RGB images (B, H, W, 3) to ids (B, H, W).
+        labels: of these ids; an ignored one is added if there is none.
         folder: written to; a finished one is opened unchanged.
 
     Raises:
         UserError: the folder belongs to something else.
     """
-    labels, masks, instances = data.labels, {}, {}
+    labels = labels.with_ignore("unlabelled")
+    masks: dict[str, Array] = {}
+    instances: dict[str, Array] = {}
     with_instances = data.has_instances(SPLIT)  # which looks at all images
     for stem in progress(data.stems(SPLIT), "predict masks", unit="image"):
-        mask = predict(data.read_rgb(SPLIT, stem)[None])[0].astype(labels.mask_dtype)
-        if labels.ignore_id is not None:
-            mask[~data.content(SPLIT, stem)] = labels.ignore_id
+        images = data.read_rgb(SPLIT, stem)[None]
+        first, *others = (predict(images)[0] for predict in predictors)
+        mask = first.astype(labels.mask_dtype)
+        for other in others:
+            mask[other != first] = labels.ignore_id
+        mask[~data.content(SPLIT, stem)] = labels.ignore_id
         masks[stem] = mask
         if with_instances:
             instances[stem] = connected_things(mask, labels)
-    return write_subset(data, SPLIT, list(masks), folder, masks, instances)
+    return write_subset(data, SPLIT, list(masks), folder, masks, instances, labels)
 
 
 def connected_things(mask: Array, labels: LabelSet) -> npt.NDArray[np.uint16]:

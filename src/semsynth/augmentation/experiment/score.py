@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.augmentation.experiment.arms import MASK_TEACHER, TEACHERS, Arm, chosen_arms
+from semsynth.augmentation.experiment.arms import MASK_TEACHERS, TEACHERS, Arm, chosen_arms
 from semsynth.augmentation.experiment.draws import Made
 from semsynth.augmentation.experiment.settings import teachers_of
 from semsynth.augmentation.experiment.stages import Stages
@@ -124,7 +124,7 @@ def _score(stages: Stages, arm: Arm, number: int, eval_images: EvaluationImages)
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **found)
     kept = arm.name in TEACHERS.values()
-    if arm.name == MASK_TEACHER and number == 0:
+    if not kept and arm.name in MASK_TEACHERS and number == 0:
         kept = any(arm in teachers_of(stages.config, a) for a in chosen_arms(stages.config.arms))
     if not kept and made.root.exists():
         # Its weights are of no more use; teachers filter labels, choose images and label others.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from semsynth.augmentation.edits.config import EditConfig
-from semsynth.augmentation.experiment.arms import ARMS, BASELINE, MASK_TEACHER, TEACHERS, Arm
+from semsynth.augmentation.experiment.arms import ARMS, BASELINE, MASK_TEACHERS, TEACHERS, Arm
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.filter.config import FilterConfig
 from semsynth.core.config import parse_yaml
@@ -179,7 +179,8 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
     """Make each configuration and a segmenter once: what is wrong is said before the work.
 
     Raises:
-        UserError: a setting out of its range, or an encoder that is not installed.
+        UserError: a setting out of its range, an encoder that is not installed, or masks with
+            unlabelled pixels for a generator that knows none.
     """
     from semsynth.segmentation.train import build_segmenter
 
@@ -187,6 +188,13 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
         settings = SegmentTrainConfig(**segment_settings(config, arm, arm.masks is not None))
         if arm.larger or arm.name == BASELINE:
             build_segmenter(settings, data.labels, (data.height, data.width))
+        knows_none = data.labels.ignore_id is None and not config.generator_unlabelled
+        if arm.masks == "predicted" and knows_none:
+            raise UserError(
+                f"--arms {arm.name}: leaves pixels of its masks unlabelled, and the labels of "
+                f"{data.root} have no id for that; add --generator-unlabelled, whose generator "
+                "learns such pixels, or drop the arm"
+            )
     GenerateConfig(**generate_settings(config))
     EditConfig(**edit_settings(config, foreign=False))
     EditConfig(**edit_settings(config, foreign=True))
@@ -296,6 +304,6 @@ def teachers_of(config: ExperimentConfig, arm: Arm) -> Iterator[Arm]:
     """
     generates = arm.synthetic or arm.longer
     if arm.masks == "predicted" or (generates and config.generator_unlabelled):
-        yield ARMS[MASK_TEACHER]
+        yield from (ARMS[name] for name in MASK_TEACHERS)
     if arm.filtered and config.teacher is None:
         yield ARMS[TEACHERS[config.teacher_part]]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from semsynth.augmentation.experiment.arms import (
     ARMS,
     BASELINE,
-    MASK_TEACHER,
+    MASK_TEACHERS,
     TEACHERS,
     Arm,
     Masks,
@@ -84,7 +85,7 @@ class Stages:
             if arm.masks == "pool":
                 self.masks("pool")
             if arm.needs_unlabelled or self.config.generator_unlabelled:
-                self.unlabelled()
+                _ = self.unlabelled
         if any(arm.synthetic or arm.longer for arm in arms):
             _ = self.recipe
 
@@ -106,6 +107,7 @@ class Stages:
         assert self.others is not None
         return self._union("other", [self.others])
 
+    @cached_property
     def unlabelled(self) -> Made:
         """Return real images whose masks are not used.
 
@@ -129,9 +131,9 @@ class Stages:
         return self._union("unlabelled", [self._part(self.rest())])
 
     def predicted(self) -> Made:
-        """Return those real images with the masks that the draw's mean teacher predicts."""
-        teacher = self.segmenter(ARMS[MASK_TEACHER], 0)
-        return pseudo_labelled(self.draw, self.unlabelled(), teacher, self.config.device)
+        """Return those real images with the masks that two segmenters of the draw agree on."""
+        teachers = [self.segmenter(ARMS[name], 0) for name in MASK_TEACHERS]
+        return pseudo_labelled(self.draw, self.unlabelled, teachers, self.config.device)
 
     def _part(self, stems: Any) -> Part:
         return Part(self.data, self.config.split, list(stems))
@@ -356,7 +358,7 @@ class Stages:
         if extra is not None:
             inputs["extra"] = extra
         if arm.unlabelled:
-            inputs["unlabelled"] = self.unlabelled()
+            inputs["unlabelled"] = self.unlabelled
         key: list[Any] = [{k: v.key for k, v in inputs.items()}, plain(settings)]
         if arm.longer:
             key += [config.longer_most, self.generator().key]
