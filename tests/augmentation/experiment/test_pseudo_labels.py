@@ -31,7 +31,7 @@ RECIPE = (
     *("train.steps=2", "train.batch_size=4", "train.warmup_steps=1", "finetune.steps=0"),
 )
 
-PREDICTED = ("predicted", "predicted_strength", "unlabelled_predicted")
+PREDICTED = ("predicted_real", "predicted", "predicted_strength", "unlabelled_predicted")
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,11 @@ ARMS = {
             filtered=True,
         ),
         Arm(
+            "predicted_real",
+            "+ real images without masks, with the masks predicted for them, without synthesis",
+            masks="predicted",
+        ),
+        Arm(
             "predicted",
             "+ images from noise of masks predicted for images without masks, filtered",
             masks="predicted",

@@ -189,7 +189,7 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
         if arm.larger or arm.name == BASELINE:
             build_segmenter(settings, data.labels, (data.height, data.width))
         knows_none = data.labels.ignore_id is None and not config.generator_unlabelled
-        if arm.masks == "predicted" and knows_none:
+        if arm.masks == "predicted" and arm.synthetic and knows_none:
             raise UserError(
                 f"--arms {arm.name}: leaves pixels of its masks unlabelled, and the labels of "
                 f"{data.root} have no id for that; add --generator-unlabelled, whose generator "

@@ -341,7 +341,7 @@ class Stages:
         if arm.masks is None:
             return None
         if arm.start is None:
-            return self.pasted()
+            return self.pasted() if arm.masks == "edited" else self.masks(arm.masks)
         if arm.fresh:
             return self.masks(arm.masks)
         samples = self.samples(arm.masks, arm.start)
