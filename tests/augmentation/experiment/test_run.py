@@ -18,10 +18,12 @@ from semsynth.augmentation.experiment.draws import costing, read_seconds
 from semsynth.augmentation.experiment.plan import Left
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
 from semsynth.augmentation.experiment.score import _stored
+from semsynth.augmentation.experiment.settings import check_settings, segment_settings
 from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
+from semsynth.data.dataset import PreparedDataset
 from semsynth.data.prepare.run import prepare
 from semsynth.training import loop
 
@@ -304,6 +306,20 @@ def test_the_table_of_arms_is_whole() -> None:
     ]
     with pytest.raises(UserError, match="they are real, quarter"):
         chosen_arms(("zzz",))
+
+
+def test_settings_of_other_arms_leave_a_training_as_it_is(streets: Path, tmp_path: Path) -> None:
+    """So a share of synthetic images is tried without training the baseline again."""
+    given = ("mix_share_end=0.25", "unlabelled_weight=0.5")
+    arms = chosen_arms(("unlabelled", "synthetic"))
+    mine = config(streets, tmp_path / "out", segment=(*SEGMENT, *given))
+    settings = [segment_settings(mine, arm, arm.masks is not None) for arm in arms]
+    assert [s.get("mix_share_end") for s in settings] == [None, 0.25, None]
+    assert [s.get("unlabelled_weight") for s in settings] == [None, None, 0.5]
+    check_settings(mine, arms, PreparedDataset.open(streets))
+    with pytest.raises(UserError, match="confidence must be at least 0"):
+        bad = replace(mine, segment=(*SEGMENT, "confidence=2.0"))
+        check_settings(bad, arms, PreparedDataset.open(streets))
 
 
 def test_other_data_in_the_folder_are_refused(

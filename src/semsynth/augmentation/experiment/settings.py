@@ -23,7 +23,7 @@ from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
 from semsynth.pipelines.formats.pretrained import find_model
 from semsynth.pipelines.generate.config import GenerateConfig
 from semsynth.segmentation.config import STRONG as STRONG_FLAGS
-from semsynth.segmentation.config import SegmentTrainConfig
+from semsynth.segmentation.config import UNLABELLED, SegmentTrainConfig
 from semsynth.training.recipe import Recipe, load_recipe
 
 FROZEN = "frozen.json"
@@ -63,6 +63,8 @@ _OF_GENERATE: tuple[str, ...] = (
 _OF_GENERATE += ("from_image", "keep", "native_size")
 _OF_EDIT = (*_OURS, "donors", "count", "hard")
 _OF_FILTER = (*_OURS, "samples", "segmenter", "real")
+# Settings of segmenters that only extra images know.
+_MIXED = ("mix_share", "mix_share_end", "extra_weight")
 # Settings of edits that are for masks of other data alone.
 _FOREIGN = ("donor_split", "donor_kind", "to_kind", "label_map")
 # Of the flags: where things are, and what is run now; they decide no number.
@@ -142,7 +144,9 @@ def segment_settings(config: ExperimentConfig, arm: Arm, mixed: bool) -> dict[st
     own = {**STRONG, **(MIXED if mixed else {})}
     if "init_from" in given:  # encoders whose norms are fixed: not as fast as lite2's
         own["pretrained_lr_share"] = SegmentTrainConfig.pretrained_lr_share
-    own |= given
+    # Without what has no effect in an arm: its trainings are the same whatever is tried elsewhere.
+    unknown = {*(() if mixed else _MIXED), *(() if arm.unlabelled else UNLABELLED)}
+    own |= {name: value for name, value in given.items() if name not in unknown}
     if arm.plain:
         own = {name: value for name, value in own.items() if name not in STRONG_FLAGS}
         own["augment"] = "plain"
@@ -185,7 +189,9 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
     from semsynth.segmentation.train import build_segmenter
 
     for arm in arms:
-        settings = SegmentTrainConfig(**segment_settings(config, arm, arm.masks is not None))
+        given = segment_settings(config, arm, arm.masks is not None)
+        unlabelled = data.root if arm.unlabelled else None
+        settings = SegmentTrainConfig(unlabelled=unlabelled, **given)
         if arm.larger or arm.name == BASELINE:
             build_segmenter(settings, data.labels, (data.height, data.width))
         knows_none = data.labels.ignore_id is None and not config.generator_unlabelled
