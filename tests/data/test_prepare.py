@@ -312,22 +312,6 @@ def test_streets_at_any_size(tmp_path: Path) -> None:
     assert (more.read_image("val", stem) == data.read_image("val", stem)).all()
 
 
-def test_camvid_holds_a_whole_sequence_out(shared: Path, tmp_path: Path) -> None:
-    few = tmp_path / "camvid"
-    for part in ("train", "val"):
-        for kind in ("images", "labels"):
-            (few / part / kind).mkdir(parents=True)
-            for path in sorted((shared / "camvid" / part / kind).iterdir())[::40]:
-                (few / part / kind / path.name).symlink_to(path)
-    config = PrepareConfig(source="camvid", data=few, output=tmp_path / "o", height=24, width=32)
-    data = prepare(config)
-    assert {stem.split("_")[0] for stem in data.stems("val")} == {"0006R0"}
-    assert {stem.split("_")[0] for stem in data.stems("train")} == {"0001TP", "0016E5"}
-    assert data.info.splits["val"].class_shares["Road"] > 0.2
-    with pytest.raises(UserError, match=r"--holdout X: no such sequence .* 0001TP, 0006R0, 0016E5"):
-        prepare(replace(config, holdout="X"))
-
-
 def test_what_a_source_does_not_know_is_refused() -> None:
     with pytest.raises(UserError, match=r"--labels is for your own data \(a PATH\), not camvid"):
         PrepareConfig(source="camvid", labels=Path("x.yaml"))

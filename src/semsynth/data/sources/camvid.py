@@ -7,6 +7,8 @@ sequence is held out.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from semsynth.core.errors import UserError
 from semsynth.data.config import PrepareConfig
 from semsynth.data.labels import LabelSet
@@ -48,7 +50,8 @@ LABELS = LabelSet.from_names(
 )
 LICENCE = "no licence stated; research use"
 HOLDOUT = "0006R0"
-LAYOUT = "train/images, train/labels, val/images and val/labels"
+LAYOUT = "train, trainannot, val and valannot; or one of these parts"
+_PARTS = ("train", "val")
 
 
 def open_source(config: PrepareConfig) -> PairSource:
@@ -59,9 +62,8 @@ def open_source(config: PrepareConfig) -> PairSource:
     """
     root = require_folder(config.data, "--data", LAYOUT)
     pairs = []
-    for part in ("train", "val"):
-        folder = root / part
-        pairs += pair_up(list_images(folder / "images"), list_images(folder / "labels"))
+    for images, masks in _parts(root):
+        pairs += pair_up(list_images(images), list_images(masks))
     sequences = sorted({stem.split("_")[0] for stem, _ in pairs})
     holdout = config.holdout or HOLDOUT
     if holdout not in sequences:
@@ -78,3 +80,22 @@ def open_source(config: PrepareConfig) -> PairSource:
         labels=LABELS,
         pairs=records,
     )
+
+
+def _parts(root: Path) -> list[tuple[Path, Path]]:
+    """Return the folders of images and of masks of the parts in a folder, or of the folder itself.
+
+    As published (`train` and `trainannot`), or in one folder for each part (`train/images` and
+    `train/labels`). The published `test` is left out: results are compared on it.
+    """
+    found = []
+    for folder in (root, *(root / part for part in _PARTS)):
+        for images, masks in (
+            (folder, folder.with_name(f"{folder.name}annot")),
+            (folder / "images", folder / "labels"),
+        ):
+            if images.is_dir() and masks.is_dir():
+                found.append((images, masks))
+    if not found:
+        raise UserError(f"{root}: must be the folder with {LAYOUT}")
+    return found
