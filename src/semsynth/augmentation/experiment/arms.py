@@ -139,17 +139,15 @@ ARMS = {
         ),
         Arm(
             "predicted",
-            "+ images from noise of masks predicted for images without masks, filtered",
+            "+ images from noise of masks predicted for images without masks",
             masks="predicted",
             start="noise",
-            filtered=True,
         ),
         Arm(
             "predicted_strength",
-            "+ images without masks, made to fit the masks predicted for them, filtered",
+            "+ images without masks, made to fit the masks predicted for them",
             masks="predicted",
             start="image",
-            filtered=True,
         ),
         Arm("unlabelled", "+ real images without masks, mean teacher", unlabelled=True),
         Arm(
@@ -173,7 +171,6 @@ ARMS = {
             "+ real images without masks, and images from noise of masks predicted for them",
             masks="predicted",
             start="noise",
-            filtered=True,
             unlabelled=True,
         ),
         Arm(
@@ -181,7 +178,6 @@ ARMS = {
             "+ real images without masks, and images made from these for their predicted masks",
             masks="predicted",
             start="image",
-            filtered=True,
             unlabelled=True,
         ),
         Arm("more_real", "+ the generator's other data as real pairs", real="generator_data"),
