@@ -121,10 +121,11 @@ class PrepareConfig:
     mask_column: str | None = None
     """Hugging Face data sets: the column of the masks, if it is not clear."""
     images: Path | None = None
-    """Your own folders: the images; a folder, or the name of folders anywhere in PATH. By default
-    those that are called as folders of images usually are."""
+    """Your own folders: the images; a folder (its path may begin in PATH), or the name of folders
+    anywhere in it. By default those that are called as folders of images usually are."""
     masks: Path | None = None
-    """Your own folders: the masks; a folder, or the name of folders anywhere in PATH."""
+    """Your own folders: the masks; a folder (its path may begin in PATH), or the name of folders
+    anywhere in it, or a pattern in quotes ('*_GT/SEG')."""
     image_suffix: str | None = None
     """Your own folders: only files whose stems end so are images (_leftImg8bit)."""
     mask_suffix: str | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from semsynth.core.errors import UserError
 from semsynth.core.on_disk import DiskList
@@ -86,9 +87,9 @@ def _folders(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> str:
 
 
 def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFile]) -> Sides | None:
-    at = [_below(tree, path) for path in (config.images, config.masks)]
+    at = [_below(tree, path, config.data) for path in (config.images, config.masks)]
     named = [
-        DiskList(_renamed(file, below) for file in files if below and _is_under(file, below))
+        DiskList(_renamed(file, below) for file in files if below and below.has(file))
         for below in at
     ]
     for path, below, found in zip((config.images, config.masks), at, named, strict=True):
@@ -96,7 +97,7 @@ def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFil
             raise UserError(f"{path}: has no images ({', '.join(sorted(EXTENSIONS))})")
     if at[0] is not None and at[0] == at[1]:
         return _mixed(named[0], [])
-    rest = Picked(files, lambda file: not any(below and _is_under(file, below) for below in at))
+    rest = Picked(files, lambda file: not any(below and below.has(file) for below in at))
     instances = Picked(rest, lambda file: file.place.role == "instances")
     images = named[0] or Picked(rest, lambda file: file.place.role == "image")
     images = images or Picked(rest, lambda file: file.place.role is None)
@@ -104,37 +105,66 @@ def _given_sides(tree: FileTree, config: PrepareConfig, files: Sequence[NamedFil
     if not images or not masks:
         return None
     flags = [
-        f"--{name} {path}"
+        f"--{name} {shlex.quote(str(path))}"
         for name, path in (("images", config.images), ("masks", config.masks))
         if path
     ]
     return Sides(images, masks, instances, " ".join(flags))
 
 
-def _below(tree: FileTree, path: Path | None) -> str | None:
-    """Return a folder relative to the root, or the bare name of folders anywhere; "." is all."""
+@dataclass(frozen=True)
+class _Folder:
+    """What --images or --masks names.
+
+    Attributes:
+        name: relative to the root ("." is all of it), the name of folders, or a pattern ("*_GT").
+        anywhere: whether folders inside of others count, too.
+    """
+
+    name: str
+    anywhere: bool
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it may name several folders of different names."""
+        return "*" in self.name
+
+    def has(self, file: NamedFile) -> bool:
+        """Return whether a file is in it."""
+        name, folder = self.name, PurePosixPath(file.name).parent
+        if self.is_pattern:
+            return any(each.match(name) for each in (folder, *folder.parents))
+        if name == "." or file.name.startswith(f"{name}/"):
+            return True
+        # "annot" is in "trainannot"
+        known = file.place.kind == name.casefold() or f"/{name}/" in file.name
+        return self.anywhere and known
+
+
+def _below(tree: FileTree, path: Path | None, data: Path | None) -> _Folder | None:
+    """Return what a flag names: a path here, or in the data; else the name of folders anywhere."""
     if path is None:
         return None
-    root = tree.root.absolute()
-    if path.exists() and path.absolute().is_relative_to(root):
-        return path.absolute().relative_to(root).as_posix()
-    if (root / path).exists() or len(path.parts) == 1:
-        return path.as_posix()
+    root, alone = tree.root.absolute(), len(path.parts) == 1
+    if "*" in path.as_posix() and not path.exists():
+        return _Folder(path.as_posix(), anywhere=True)
+    for start in (Path(), data or root, root):
+        place = (start / path).absolute()
+        if place.exists() and place.is_relative_to(root):
+            return _Folder(place.relative_to(root).as_posix(), anywhere=alone)
+    if alone:
+        return _Folder(path.as_posix(), anywhere=True)
     raise UserError(f"{path}: is not a folder in {tree.root}")
 
 
-def _is_under(file: NamedFile, below: str) -> bool:
-    name = file.name
-    known = file.place.kind == below.casefold()  # "annot" is in "trainannot"
-    return known or below == "." or name.startswith(f"{below}/") or f"/{below}/" in name
-
-
-def _renamed(file: NamedFile, below: str) -> NamedFile:
+def _renamed(file: NamedFile, below: _Folder) -> NamedFile:
     """Return a file whose folders inside of ``below`` alone count, or around it for a bare name."""
-    if not file.name.startswith(f"{below}/"):
-        kind = below.rpartition("/")[2].casefold()
+    if below.is_pattern:
+        return file
+    if not file.name.startswith(f"{below.name}/"):
+        kind = below.name.rpartition("/")[2].casefold()
         rest = tuple(part for part in file.place.rest if part.casefold() != kind)
         return replace(file, place=replace(file.place, kind=kind, rest=rest))
-    inner = parse_file(file.name, below)
-    kind = inner.place.kind or below.rpartition("/")[2].casefold()
+    inner = parse_file(file.name, below.name)
+    kind = inner.place.kind or below.name.rpartition("/")[2].casefold()
     return replace(inner, place=replace(inner.place, kind=kind))
