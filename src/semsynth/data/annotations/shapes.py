@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from semsynth.core.errors import UserError
+from semsynth.data.image_files.arrays import open_array
 from semsynth.data.image_files.images import opened_image
 from semsynth.data.labels import Array
 
@@ -288,11 +289,8 @@ def coco_counts(text: str | bytes, where: str) -> npt.NDArray[np.int64]:
 
 
 def _numpy_file(path: Path) -> Array:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: is not a NumPy file ({error})") from None
-    if not isinstance(found, np.ndarray) or found.ndim not in (2, 3):
+    found = open_array(path, str(path))
+    if found.ndim not in (2, 3):
         raise UserError(f"{path}: is not an array (height, width)")
     return found
 

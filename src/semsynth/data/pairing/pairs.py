@@ -17,6 +17,7 @@ from functools import partial
 from semsynth.core.errors import UserError
 from semsynth.core.on_disk import DiskDict, DiskList
 from semsynth.core.packed import Picked
+from semsynth.data.image_files.arrays import is_array
 from semsynth.data.raw.names import NamedFile, role_of_words, without_role_words
 
 Place = Hashable
@@ -342,14 +343,15 @@ def sides_of_mixed(
     """Tell the images and the masks of folders that hold both; None if names do not tell it.
 
     A mask's stem is that of an image with an ending ("x_mask"), or has a word for masks, or its
-    image has the same stem and is a JPEG.
+    image has the same stem and is a JPEG, or the mask is an array and its image is not.
     """
     jpegs = [file for file in files if file.name.lower().endswith((".jpg", ".jpeg"))]
-    stems = {(_split_and_rest(file), file.stem) for file in jpegs}
-    twins = [file for file in files if (_split_and_rest(file), file.stem) in stems]
-    if len(twins) == 2 * len(jpegs) and jpegs:
-        known = set(jpegs)
-        return jpegs, [file for file in twins if file not in known]
+    for images in (jpegs, [file for file in files if not is_array(file.name)]):
+        stems = {(_split_and_rest(file), file.stem) for file in images}
+        twins = [file for file in files if (_split_and_rest(file), file.stem) in stems]
+        if len(twins) == 2 * len(images) and images:
+            known = set(images)
+            return images, [file for file in twins if file not in known]
     masks = _extended(files) or [f for f in files if role_of_words(f.stem) is not None]
     known = set(masks)
     images = [file for file in files if file not in known]
