@@ -41,6 +41,7 @@ SOURCES = {
     "datumaro": "semsynth.data.sources.datumaro",
     "via": "semsynth.data.sources.via",
     "qupath": "semsynth.data.sources.qupath",
+    "darwin": "semsynth.data.sources.darwin",
     "folder": "semsynth.data.sources.folder",
     "mapillary": "semsynth.data.sources.mapillary",
     "nuclei": "semsynth.data.sources.nuclei",
