@@ -152,6 +152,14 @@ def test_masks_of_slices_do_not_pair_and_markers_do_not_take_their_place(made: M
         opened(made.root, masks_as="instances", masks=Path("*_GT/SEG"))
 
 
+def test_an_ending_may_choose_the_files_of_one_folder(made: Made) -> None:
+    made.pairs("01/x{}.png", "01_GT/SEG/x{}_seg.png")
+    for n in range(6):
+        made.save(f"01_GT/TRA/x{n}.png", made.mask(n + 1))
+    found = files(opened(made.root, mask_suffix="_seg"))
+    assert {mask for _, mask in found.values()} == {f"01_GT/SEG/x{n}_seg.png" for n in range(6)}
+
+
 @pytest.mark.parametrize(
     ("images", "masks", "pairs"),
     [

@@ -203,7 +203,9 @@ def _says_less(one: Candidate, other: Candidate) -> bool:
     """
     parents, words = [], []
     for each in (one, other):
-        file = next(each.masks)
+        file = next(each.masks, None)
+        if file is None:  # --mask-suffix names files of another folder
+            return False
         parent, _, own = file.name.rpartition("/")[0].rpartition("/")
         parents.append(parent)
         words.append((own, file.stem))
