@@ -35,6 +35,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], int, dict[str, int]]] = {
     "via": (viewers.via, 0, {"train": 1, "val": 1}),
     "via_project": (viewers.via_project, 0, {"train": 1, "val": 1}),
     "qupath": (viewers.qupath, 0, {"train": 1, "val": 1}),
+    "darwin": (viewers.darwin, 0, {"train": 1, "val": 1}),
 }
 
 

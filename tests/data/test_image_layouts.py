@@ -174,7 +174,9 @@ def test_as_many_masks_of_other_names(folder: str, asks: bool, made: Made) -> No
     for n in range(6):
         made.save(f"{folder}/expert_{n * 7}.png", made.mask(n))
     if asks:
-        with pytest.raises(UserError, match=r"manual/ has as many .*; say --masks masks if"):
+        with pytest.raises(
+            UserError, match=r"manual/ has 6 whose names fit no image .*; say --masks masks if"
+        ):
             opened(made.root)
     assert len(list(opened(made.root, **({"masks": Path("masks")} if asks else {})).records())) == 6
 

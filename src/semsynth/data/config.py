@@ -29,6 +29,7 @@ LayoutName = Literal[
     "datumaro",
     "via",
     "qupath",
+    "darwin",
 ]
 PublishedName = Literal[
     "camvid", "cityscapes", "ade20k", "celebamask", "cocostuff", "nuclei", "aerial"
@@ -103,11 +104,11 @@ class PrepareConfig:
     the layout that its files show; or that layout by name: folder (images and masks), voc (Pascal
     VOC, CVAT's segmentation masks), mapillary (Vistas), coco (instances, panoptic), cvat_xml (CVAT
     for images), labelme, labelstudio, yolo (segmentation), segments (Segments.ai), supervisely,
-    datumaro, via (VGG Image Annotator), qupath (GeoJSON); hf: a Hugging Face data set, of a
-    folder or the hub (--repo). sidewalk (the default without a PATH): segments/sidewalk-semantic.
-    streets: built in, nothing is downloaded. As published: camvid, cityscapes, ade20k, celebamask
-    (CelebAMask-HQ), cocostuff (COCO-Stuff), nuclei (Data Science Bowl 2018, BBBC038), aerial (towns
-    from above, Humans in the Loop)."""
+    datumaro, via (VGG Image Annotator), qupath (GeoJSON), darwin (V7); hf: a Hugging Face data
+    set, of a folder or the hub (--repo). sidewalk (the default without a PATH):
+    segments/sidewalk-semantic. streets: built in, nothing is downloaded. As published: camvid,
+    cityscapes, ade20k, celebamask (CelebAMask-HQ), cocostuff (COCO-Stuff), nuclei (Data Science
+    Bowl 2018, BBBC038), aerial (towns from above, Humans in the Loop)."""
     output: Path | None = None
     """Folder of the prepared data; run the same command again to resume.
     ./data/SOURCE_processed by default."""
@@ -121,10 +122,11 @@ class PrepareConfig:
     mask_column: str | None = None
     """Hugging Face data sets: the column of the masks, if it is not clear."""
     images: Path | None = None
-    """Your own folders: the images; a folder, or the name of folders anywhere in PATH. By default
-    those that are called as folders of images usually are."""
+    """Your own folders: the images; a folder (its path may begin in PATH), or the name of folders
+    anywhere in it. By default those that are called as folders of images usually are."""
     masks: Path | None = None
-    """Your own folders: the masks; a folder, or the name of folders anywhere in PATH."""
+    """Your own folders: the masks; a folder (its path may begin in PATH), or the name of folders
+    anywhere in it, or a pattern in quotes ('*_GT/SEG')."""
     image_suffix: str | None = None
     """Your own folders: only files whose stems end so are images (_leftImg8bit)."""
     mask_suffix: str | None = None

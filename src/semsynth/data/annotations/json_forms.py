@@ -19,6 +19,7 @@ Form = Literal[
     "datumaro",
     "via",
     "qupath",
+    "darwin",
 ]
 # Maps of the earth are GeoJSON, too, without the last ones.
 _QUPATH: tuple[tuple[Form, tuple[str, ...]], ...] = (
@@ -37,6 +38,9 @@ _KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (
     ("supervisely", ("objects", "size", "tags")),
     ("via", ("regions", "shape_attributes", "region_attributes")),
     *_QUPATH,
+    ("darwin", ("item", "slots", "annotations")),
+    # Of version 1, to say so.
+    ("darwin", ("image", "original_filename", "annotations")),
 )
 # The same of files that are a list.
 _LIST_KEYS: tuple[tuple[Form, tuple[str, ...]], ...] = (

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from semsynth.core.errors import UserError
+from semsynth.data.image_files.arrays import open_array
 from semsynth.data.image_files.images import opened_image
 from semsynth.data.labels import Array
 
@@ -70,12 +71,13 @@ class Polygon:
         frame = _frame(self.reach(), size, where)
         if frame is None:
             return None
-        covered = self._fill(self.outlines, frame)
+        covered = self.fill(self.outlines, frame)
         if self.holes:
-            covered &= ~self._fill(self.holes, frame)
+            covered &= ~self.fill(self.holes, frame)
         return frame.top, frame.left, covered
 
-    def _fill(self, rings: Sequence[Points], frame: _Frame) -> npt.NDArray[np.bool_]:
+    def fill(self, rings: Sequence[Points], frame: _Frame) -> npt.NDArray[np.bool_]:
+        """Return what rings, united, cover of a part of an image."""
         if self.rule == "coco":
             from pycocotools import mask
 
@@ -94,6 +96,28 @@ class Polygon:
                 draw.polygon([(x, y) for x, y in ring.tolist()], outline=1, fill=1)
                 covered |= frame.cut(np.asarray(image))
         return covered
+
+
+@dataclass(frozen=True)
+class EvenOdd:
+    """Paths of three points or more; what an even number of them encloses is not covered."""
+
+    paths: tuple[Points, ...]
+    rule: Rule
+
+    def reach(self) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom."""
+        return _reach(self.paths)
+
+    def draw(self, size: Size, where: str) -> Patch | None:
+        """Return what it covers of an image (height, width)."""
+        frame = _frame(self.reach(), size, where)
+        if frame is None:
+            return None
+        covered = np.zeros((frame.bottom - frame.top, frame.right - frame.left), bool)
+        for path in self.paths:
+            covered ^= Polygon((path,), self.rule).fill((path,), frame)
+        return frame.top, frame.left, covered
 
 
 @dataclass(frozen=True)
@@ -288,11 +312,8 @@ def coco_counts(text: str | bytes, where: str) -> npt.NDArray[np.int64]:
 
 
 def _numpy_file(path: Path) -> Array:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: is not a NumPy file ({error})") from None
-    if not isinstance(found, np.ndarray) or found.ndim not in (2, 3):
+    found = open_array(path, str(path))
+    if found.ndim not in (2, 3):
         raise UserError(f"{path}: is not an array (height, width)")
     return found
 

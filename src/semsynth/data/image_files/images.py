@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes
+from semsynth.data.image_files.arrays import array_image, array_metadata, is_array
 from semsynth.data.image_files.channels import is_tiff, tiff_metadata
 from semsynth.data.image_files.metadata import Exif, ImageMetadata, describe, oriented
 from semsynth.data.labels import Array
@@ -32,6 +33,9 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 def read_metadata(source: Path | bytes, where: str) -> ImageMetadata:
     """Describe an image file from its header; UserError if it is not an image."""
+    if isinstance(source, Path) and is_array(source):
+        with readable(where):
+            return array_metadata(source, where)
     try:
         with opened_image(source, where) as image:
             return describe(image, where, source)
@@ -200,9 +204,15 @@ def opened_image(source: Path | bytes, where: str) -> Iterator[Image.Image]:
     with (
         readable(where),
         warnings.catch_warnings(action="ignore"),
-        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
+        _opened(source, where) as image,
     ):
         yield image
+
+
+def _opened(source: Path | bytes, where: str) -> Image.Image:
+    if isinstance(source, Path) and is_array(source):
+        return array_image(source, where)
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def allow_pixels(limit: int | None) -> None:

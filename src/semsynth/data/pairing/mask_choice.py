@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,15 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.image_files.images import read_metadata
 from semsynth.data.image_files.raw_masks import open_mask
 from semsynth.data.labels import Array
-from semsynth.data.pairing.pairs import Match, match
-from semsynth.data.raw.names import NamedFile, is_view, parse_folder, role_of_words
+from semsynth.data.pairing.pairs import Match, beginnings, match
+from semsynth.data.raw.names import (
+    NamedFile,
+    Place,
+    is_view,
+    parse_folder,
+    role_of_words,
+    split_of,
+)
 from semsynth.data.raw.tree import FileTree
 
 # How many images are compared.
@@ -61,7 +70,7 @@ def candidates_of(
         UserError: two files of one stem.
     """
     kinds: dict[str, DiskList[NamedFile]] = {}
-    for file in masks:
+    for file in _with_owners(images, masks):
         kind = folder_of(file)
         if kind not in kinds:
             kinds[kind] = DiskList()
@@ -81,6 +90,34 @@ def candidates_of(
         else:
             found += [Candidate(kind, each) for each in matches]
     return sorted(found, key=lambda one: (-len(one.found.pairs), one.title))
+
+
+def _with_owners(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> Iterator[NamedFile]:
+    """Yield masks; those in a folder that is called after one of images have that one's place.
+
+    "01_GT/SEG" beside the images of "01" is "*_GT/SEG" of "01": like stems, folders have endings.
+    """
+    owners = {part for file in images for part in file.place.rest}
+    places: dict[str, Place] = {}
+    for file in masks:
+        folder = file.name.rpartition("/")[0]
+        if folder not in places:
+            places[folder] = _owned_place(folder, file.place, owners)
+        yield file if places[folder] == file.place else replace(file, place=places[folder])
+
+
+def _owned_place(folder: str, place: Place, owners: set[str]) -> Place:
+    parts = [unicodedata.normalize("NFC", part) for part in folder.split("/")]
+    for at, part in enumerate(parts):
+        owner = next((start for start in beginnings(part) if start in owners), part)
+        if owner == part:
+            continue
+        above = [each for each in parts[:at] if each in place.rest]
+        below = [each for each in parts[at + 1 :] if each in owners]
+        kind = [each for each in parts[at + 1 :] if each not in owners and not split_of(each)]
+        name = "/".join((f"*{part.removeprefix(owner)}", *kind))
+        return replace(place, kind=name, rest=(*above, owner, *below))
+    return place
 
 
 def folder_of(file: NamedFile) -> str:
@@ -114,11 +151,21 @@ def choose(
     plain = [one for one in sure if not one.is_instances()] or sure
     _refuse_unpaired(tree, plain[0], [one for one in candidates if one not in sure])
     reasons = {one.title: "instances" for one in sure if one not in plain}
+    said = [one for one in plain if not any(_says_less(one, other) for other in plain)]
+    reasons |= {one.title: "beside masks, and not called so" for one in plain if one not in said}
+    notes = [
+        f"masks: {one.title} lies beside masks and is not called so: left out (--masks "
+        f"{shlex.quote(one.folder)} takes it)"
+        for one in plain
+        if one not in said
+    ]
+    plain = said
     exact = [one for one in plain if not _is_lossy(tree, one)] or plain
     reasons |= {one.title: "JPEG or alike, which holds no ids" for one in plain if one not in exact}
-    plain, notes = exact, []
+    plain = exact
     if joined := _joined(plain):
-        return joined, reasons, (f"masks: {joined.title} have those of different images",)
+        notes.append(f"masks: {joined.title} have those of different images")
+        return joined, reasons, tuple(notes)
     chosen = plain[0]
     for other in plain[1:]:
         first, second = _compared(tree, chosen, other)
@@ -149,17 +196,38 @@ def _joined(parts: Sequence[Candidate]) -> Candidate | None:
     return Candidate(folder, match)
 
 
+def _says_less(one: Candidate, other: Candidate) -> bool:
+    """Whether only the other of two folders side by side is called masks, as its files are.
+
+    So are SEG/man_seg01 and TRA/man_track01. What is meant for the eye is another form of masks.
+    """
+    parents, words = [], []
+    for each in (one, other):
+        file = next(each.masks, None)
+        if file is None:  # --mask-suffix names files of another folder
+            return False
+        parent, _, own = file.name.rpartition("/")[0].rpartition("/")
+        parents.append(parent)
+        words.append((own, file.stem))
+    roles = [[role_of_words(name) for name in names] for names in words]
+    beside = parents[0] and parents[0] == parents[1]
+    return bool(beside) and roles == [[None] * 2, ["mask"] * 2] and not any(map(is_view, words[0]))
+
+
 def _refuse_unpaired(tree: FileTree, chosen: Candidate, unsure: Sequence[Candidate]) -> None:
-    """Raise UserError if another folder has as many masks, whose names fit no image."""
+    """Raise UserError if another folder has masks, but its names fit no image.
+
+    It has as many as the one that is chosen, or that one is not even called masks.
+    """
     for one in unsure:
         if one.folder == chosen.folder or one.is_instances() or is_view(one.folder):
             continue
         files = [file.name for file in one.masks]
-        if len(files) >= len(chosen.found.pairs):
+        if len(files) >= len(chosen.found.pairs) or _says_less(chosen, one):
             raise UserError(
-                f"{tree.root}: {chosen.title} has masks of its images, and {one.title} has as many "
-                f"whose names fit no image ({files[0]}); say --masks {chosen.folder} if those are "
-                "meant, or name these like the images"
+                f"{tree.root}: {chosen.title} has masks of its images, and {one.title} has "
+                f"{len(files)} whose names fit no image ({files[0]}); say --masks "
+                f"{shlex.quote(chosen.folder)} if those are meant, or name these like the images"
             )
 
 
@@ -187,7 +255,7 @@ def _doubt(tree: FileTree, one: Candidate, other: Candidate) -> str:
     flags = []
     for each in (one, other):
         if one.folder != other.folder:
-            flags.append(f"--masks {each.folder}")
+            flags.append(f"--masks {shlex.quote(each.folder)}")
         else:
             flags.append(f"--mask-suffix {each.found.suffix or repr('')}")
     return (

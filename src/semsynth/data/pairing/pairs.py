@@ -2,8 +2,8 @@
 
 A pair has the same split, the same other folders and the same stem. What differs is found from the
 files themselves: endings that all masks have ("_mask", "_gtFine_labelIds") or all images
-("_leftImg8bit"), words for images, masks and the split ("img_01" and "mask_01", "01_test"), and
-splits or folders that only one side has.
+("_leftImg8bit"), words for images, masks and the split ("img_01" and "mask_01", "01_test"), splits
+or folders that only one side has, and, where nothing else pairs, numbers ("t003", "man_seg003").
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import partial
 from semsynth.core.errors import UserError
 from semsynth.core.on_disk import DiskDict, DiskList
 from semsynth.core.packed import Picked
+from semsynth.data.image_files.arrays import is_array
 from semsynth.data.raw.names import NamedFile, role_of_words, without_role_words
 
 Place = Hashable
@@ -50,6 +51,7 @@ def _places(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> list[Pla
 
 
 _CUT = re.compile(r"(?<=.)(?=[\W_])")
+_COUNTED = re.compile(r"([^0-9]*)([0-9]+)").fullmatch
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def match(
                 break  # none can have more
         if best and best[0].is_sure:
             break  # a looser rule would only add what this one tells apart
+    best = best or _by_number(_Sides(images, masks, _rest, image_suffix, mask_suffix))
     if not best:
         _refuse_twins(images, image_suffix or "")
         _refuse_twins(masks, mask_suffix or "")
@@ -152,11 +155,39 @@ def _by_words(sides: _Sides) -> list[Match]:
         _Keyed.of(files, sides.place_of, lambda f: without_role_words(f.stem, f.place.split))
         for files in (sides.images, sides.masks)
     )
-    found = _matched(images, masks, ("", ""))
-    # The image keeps its name, which may be little without the words.
+    return _named_by_image(_matched(images, masks, ("", "")))
+
+
+def _by_number(sides: _Sides) -> list[Match]:
+    """Match stems that share a number alone, if all of a side are one text and the number.
+
+    Of several texts, or of several numbers ("man_seg_000_012"), it could be another number.
+    """
+    if (sides.image_suffix, sides.mask_suffix) != (None, None):
+        return []
+    for place_of in _places(sides.images, sides.masks):
+        keyed = []
+        for files in (sides.images, sides.masks):
+            texts = {(place_of(f), text[1]) for f in files if (text := _COUNTED(f.stem))}
+            several = len({place for place, _ in texts}) < len(texts)
+            keyed.append(None if several else _Keyed.of(files, place_of, _number))
+        found = _named_by_image(_matched(keyed[0], keyed[1], ("", "")))
+        if found and found[0].is_sure:
+            return found
+    return []
+
+
+def _number(file: NamedFile) -> str:
+    """Return the number of a stem without leading zeros, or the stem, which is no number."""
+    found = _COUNTED(file.stem)
+    return str(int(found[2])) if found else file.stem
+
+
+def _named_by_image(matches: Sequence[Match]) -> list[Match]:
+    """Return matches whose keys are the images' stems: the words or numbers alone say little."""
     return [
         replace(one, pairs=DiskList((pair[1].stem, *pair[1:]) for pair in one.pairs))
-        for one in found
+        for one in matches
     ]
 
 
@@ -231,7 +262,7 @@ def _with_ending(
     alone = []
     for file in sides.masks:
         place = sides.place_of(file)
-        stem = next((s for s in _beginnings(file.stem) if (place, s) in images), None)
+        stem = next((s for s in beginnings(file.stem) if (place, s) in images), None)
         if stem is None:
             alone.append(file)
         else:
@@ -262,7 +293,7 @@ def _stem_without(ending: str, file: NamedFile) -> str:
     return file.stem.removesuffix(ending)
 
 
-def _beginnings(stem: str) -> Iterator[str]:
+def beginnings(stem: str) -> Iterator[str]:
     """Return a stem, and what is before each of its separators, the longest first."""
     yield stem
     for cut in reversed([found.start() for found in _CUT.finditer(stem)]):
@@ -300,7 +331,10 @@ def _refuse_twins(files: Sequence[NamedFile], suffix: str) -> None:
         if first != file.name:
             folder, _, name = first.rpartition("/")
             other = name if folder == file.name.rpartition("/")[0] else first
-            raise UserError(f"{file.name}: has the same stem as {other}; rename one")
+            raise UserError(
+                f"{file.name}: has the same stem as {other}; rename one, or give the folders that "
+                "are meant (--images, --masks)"
+            )
 
 
 def sides_of_mixed(
@@ -309,14 +343,15 @@ def sides_of_mixed(
     """Tell the images and the masks of folders that hold both; None if names do not tell it.
 
     A mask's stem is that of an image with an ending ("x_mask"), or has a word for masks, or its
-    image has the same stem and is a JPEG.
+    image has the same stem and is a JPEG, or the mask is an array and its image is not.
     """
     jpegs = [file for file in files if file.name.lower().endswith((".jpg", ".jpeg"))]
-    stems = {(_split_and_rest(file), file.stem) for file in jpegs}
-    twins = [file for file in files if (_split_and_rest(file), file.stem) in stems]
-    if len(twins) == 2 * len(jpegs) and jpegs:
-        known = set(jpegs)
-        return jpegs, [file for file in twins if file not in known]
+    for images in (jpegs, [file for file in files if not is_array(file.name)]):
+        stems = {(_split_and_rest(file), file.stem) for file in images}
+        twins = [file for file in files if (_split_and_rest(file), file.stem) in stems]
+        if len(twins) == 2 * len(images) and images:
+            known = set(images)
+            return images, [file for file in twins if file not in known]
     masks = _extended(files) or [f for f in files if role_of_words(f.stem) is not None]
     known = set(masks)
     images = [file for file in files if file not in known]
@@ -329,7 +364,7 @@ def _extended(files: Sequence[NamedFile]) -> list[NamedFile]:
     endings: dict[NamedFile, str] = {}
     for file in files:
         place = _split_and_rest(file)
-        stems_of = [s for s in _beginnings(file.stem) if s != file.stem and (place, s) in stems]
+        stems_of = [s for s in beginnings(file.stem) if s != file.stem and (place, s) in stems]
         # Of "x_mask_1" that is "x", not "x_mask"; and "label_viz" is a view of "label".
         plain = [s for s in stems_of if role_of_words(s) is None]
         plain += [s for s in stems_of if role_of_words(file.stem.removeprefix(s)) is not None]

@@ -41,6 +41,7 @@ SOURCES = {
     "datumaro": "semsynth.data.sources.datumaro",
     "via": "semsynth.data.sources.via",
     "qupath": "semsynth.data.sources.qupath",
+    "darwin": "semsynth.data.sources.darwin",
     "folder": "semsynth.data.sources.folder",
     "mapillary": "semsynth.data.sources.mapillary",
     "nuclei": "semsynth.data.sources.nuclei",
@@ -95,8 +96,8 @@ def open_source(config: PrepareConfig) -> Source:
     if not config.has_own_layout:
         return import_module(SOURCES[name]).open_source(config)  # type: ignore[no-any-return]
     given = [path for path in (config.data, config.images, config.masks) if path is not None]
-    # With a PATH, --images and --masks may be names of folders anywhere in it.
-    given = [p for p in given if p is config.data or len(p.parts) > 1 or p.exists()] or given
+    # With a PATH, --images and --masks may be in it.
+    given = [p for p in given if p is config.data or p.is_absolute() or p.exists()] or given
     if not given:
         raise UserError(f"--source {name} needs a PATH: the folder, zip or file of your data")
     tree = FileTree.open(*given)
@@ -122,7 +123,7 @@ def recognise(tree: FileTree, where: str, other: str | None = None) -> str:
     """
     # A file that is given instead of a folder is one of annotations.
     names = [name for name in LAYOUTS if tree.start is None or name not in _OF_FOLDERS]
-    seen = {name: import_module(SOURCES[name]).recognise(tree) for name in names}
+    seen = {name: _recognised(name, tree, other) for name in names}
     found = {name: because for name, because in seen.items() if because}
     if not found and other is not None:
         return other
@@ -136,3 +137,12 @@ def recognise(tree: FileTree, where: str, other: str | None = None) -> str:
         flags = " or ".join(f"--source {name}" for name in found)
         raise UserError(f"{where}: can be read as {readings}; say {flags}")
     return next(iter(found))
+
+
+def _recognised(name: str, tree: FileTree, other: str | None) -> str | None:
+    try:
+        return import_module(SOURCES[name]).recognise(tree)  # type: ignore[no-any-return]
+    except UserError:
+        if name != other:
+            raise
+        return "--masks"  # what is wrong may be in folders that are not meant

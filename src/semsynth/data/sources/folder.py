@@ -62,12 +62,10 @@ def open_layout(tree: FileTree, config: PrepareConfig) -> PairSource:
     found = find_labels(tree, config, arranged.masks, arranged.folders)
     found = with_known_labels(arranged, found)
     because = sides.because
-    if (
-        arranged.chosen.folder
-        and sides.images[0].place.role
-        and not (config.images or config.masks)
-    ):
-        because = f"{folder_of(sides.images[0])}/ and {arranged.chosen.title}"
+    role, folder = sides.images[0].place.role, arranged.chosen.folder
+    if folder and (role or "*" in folder) and not (config.images or config.masks):
+        images = f"{folder_of(sides.images[0])}/" if role else "images"
+        because = f"{images} and {arranged.chosen.title}"
     return source_of(tree, config, arranged, (_title(arranged, sides), because), found)
 
 
