@@ -48,7 +48,7 @@ def test_a_whole_sequence_is_held_out(tmp_path: Path) -> None:
         prepare(replace(config, output=tmp_path / "q", holdout="X"))
 
 
-def test_other_folders_are_the_same_data(tmp_path: Path) -> None:
+def test_other_folders_are_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_parts(tmp_path / "a", "{}", "{}annot")
     write_parts(tmp_path / "b", "{}/images", "{}/labels")
     content = []
@@ -58,6 +58,10 @@ def test_other_folders_are_the_same_data(tmp_path: Path) -> None:
         data = prepare(PrepareConfig(source="camvid", data=raw, output=output, height=24, width=32))
         content.append(data.info.content)
     assert content[0] == content[1] != content[2] == content[3]
+    monkeypatch.chdir(tmp_path / "a/train")
+    output = tmp_path / "here"
+    here = prepare(PrepareConfig(source="camvid", data=Path(), output=output, height=24, width=32))
+    assert here.info.content == content[2]
     with pytest.raises(UserError, match=r"must be the folder with train, trainannot"):
         prepare(PrepareConfig(source="camvid", data=tmp_path, output=tmp_path / "none"))
 

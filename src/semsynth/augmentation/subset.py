@@ -92,6 +92,8 @@ def write_subset(
     key = {"of": data.digest_of([split], kinds), "split": split, "stems": list(stems)}
     if masks is not None:
         key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
+    if labels is not None:
+        key["labels"] = labels.to_json()
     form = replace(data.form, large=None, labels=labels or data.labels)
     writer = PreparedWriter(folder, form, "subset", key)
     if (folder / INFO).exists():

@@ -22,7 +22,7 @@ def pseudo_labelled(draw: Draw, unlabelled: Made, teachers: Sequence[Made], devi
     Args:
         draw: whose folder it is in.
         unlabelled: the images; their masks and instances are not used.
-        teachers: segmenters, whose masks are from images of the draw alone.
+        teachers: segmenters of the draw, which know the masks of its images alone.
         device: where they run.
     """
 

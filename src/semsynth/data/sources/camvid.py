@@ -90,12 +90,10 @@ def _parts(root: Path) -> list[tuple[Path, Path]]:
     """
     found = []
     for folder in (root, *(root / part for part in _PARTS)):
-        for images, masks in (
-            (folder, folder.with_name(f"{folder.name}annot")),
-            (folder / "images", folder / "labels"),
-        ):
-            if images.is_dir() and masks.is_dir():
-                found.append((images, masks))
+        whole = folder.absolute()
+        published = folder, whole.parent / f"{whole.name}annot"
+        forms = (published, (folder / "images", folder / "labels"))
+        found += [form for form in forms if all(side.is_dir() for side in form)][:1]
     if not found:
         raise UserError(f"{root}: must be the folder with {LAYOUT}")
     return found
