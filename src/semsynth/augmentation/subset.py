@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,11 @@ def write_subset(
         UserError: the folder belongs to something else.
     """
     kinds = ("images", "masks")
-    key = {"of": data.digest_of([split], kinds), "split": split, "stems": list(stems)}
+    key: dict[str, Any] = {
+        "of": data.digest_of([split], kinds),
+        "split": split,
+        "stems": list(stems),
+    }
     if masks is not None:
         key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
     if labels is not None:
