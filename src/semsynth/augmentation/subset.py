@@ -89,16 +89,7 @@ def write_subset(
     Raises:
         UserError: the folder belongs to something else.
     """
-    kinds = ("images", "masks")
-    key: dict[str, Any] = {
-        "of": data.digest_of([split], kinds),
-        "split": split,
-        "stems": list(stems),
-    }
-    if masks is not None:
-        key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
-    if labels is not None:
-        key["labels"] = labels.to_json()
+    key = _key_of(data, split, stems, masks, labels)
     form = replace(data.form, large=None, labels=labels or data.labels)
     writer = PreparedWriter(folder, form, "subset", key)
     if (folder / INFO).exists():
@@ -119,6 +110,26 @@ def write_subset(
         record = record_of(writer.root, form, SPLIT, stem, info)
         writer.add(replace(record, group=known.group or "", kind=known.kind or ""))
     return writer.finish(data.info.name, data.info.source, data.info.licence)
+
+
+def _key_of(
+    data: PreparedDataset,
+    split: str,
+    stems: Sequence[str],
+    masks: Mapping[str, Array] | None,
+    labels: LabelSet | None,
+) -> dict[str, Any]:
+    kinds = ("images", "masks")
+    key: dict[str, Any] = {
+        "of": data.digest_of([split], kinds),
+        "split": split,
+        "stems": list(stems),
+    }
+    if masks is not None:
+        key["masks"] = digest_json({s: digest_bytes(masks[s].tobytes()) for s in sorted(masks)})
+    if labels is not None:
+        key["labels"] = labels.to_json()
+    return key
 
 
 def link_file(source: Path, target: Path) -> None:
