@@ -74,6 +74,7 @@ def test_each_frame_has_the_mask_of_its_sequence_and_number(made: Made) -> None:
     assert left["01_GT/TRA/man_track001.tif"] == "beside masks, and not called so"
     assert "left out: 4 x image without mask" in notes(source)
     assert "--masks '*_GT/TRA' takes it" in notes(source)
+    assert "pairs: by the number at the end of names, as " in notes(source)
     assert source.layout is not None and source.layout.because == "images and *_GT/SEG/"
 
 

@@ -153,12 +153,7 @@ def choose(
     reasons = {one.title: "instances" for one in sure if one not in plain}
     said = [one for one in plain if not any(_says_less(one, other) for other in plain)]
     reasons |= {one.title: "beside masks, and not called so" for one in plain if one not in said}
-    notes = [
-        f"masks: {one.title} lies beside masks and is not called so: left out (--masks "
-        f"{shlex.quote(one.folder)} takes it)"
-        for one in plain
-        if one not in said
-    ]
+    notes = _notes(said[0], [one for one in plain if one not in said])
     plain = said
     exact = [one for one in plain if not _is_lossy(tree, one)] or plain
     reasons |= {one.title: "JPEG or alike, which holds no ids" for one in plain if one not in exact}
@@ -178,6 +173,19 @@ def choose(
         notes.append(f"masks: {kept.title}; {left.title} says the same in another form")
         chosen = kept
     return chosen, reasons, tuple(notes)
+
+
+def _notes(chosen: Candidate, left: Sequence[Candidate]) -> list[str]:
+    """Say which folders beside masks are left out, and whether pairs share only a number."""
+    notes = [
+        f"masks: {one.title} lies beside masks and is not called so: left out (--masks "
+        f"{shlex.quote(one.folder)} takes it)"
+        for one in left
+    ]
+    if chosen.found.by_number:
+        _, image, mask = chosen.found.pairs[0]
+        notes.append(f"pairs: by the number at the end of names, as {image.name} and {mask.name}")
+    return notes
 
 
 def _joined(parts: Sequence[Candidate]) -> Candidate | None:

@@ -65,6 +65,7 @@ class Match:
         images: images without such a mask.
         masks: masks without an image.
         others: masks of these images with another ending.
+        by_number: whether images and masks share nothing but the number at the end of their names.
     """
 
     suffix: str
@@ -73,6 +74,7 @@ class Match:
     images: Sequence[NamedFile]
     masks: Sequence[NamedFile]
     others: Sequence[NamedFile]
+    by_number: bool = False
 
     @property
     def is_sure(self) -> bool:
@@ -173,7 +175,7 @@ def _by_number(sides: _Sides) -> list[Match]:
             keyed.append(None if several else _Keyed.of(files, place_of, _number))
         found = _named_by_image(_matched(keyed[0], keyed[1], ("", "")))
         if found and found[0].is_sure:
-            return found
+            return [replace(one, by_number=True) for one in found]
     return []
 
 
