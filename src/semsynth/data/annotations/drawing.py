@@ -24,6 +24,15 @@ OVERLAP = "masks of an image share pixels: the smaller one counts"
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """A shape with the name of its label as its file has it, and its own name for messages."""
+
+    shape: Shape
+    label: str
+    where: str
+
+
+@dataclass(frozen=True)
 class Drawn:
     """A shape with the id of its label, the number of its object, and its name for messages."""
 

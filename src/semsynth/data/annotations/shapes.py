@@ -71,31 +71,10 @@ class Polygon:
         frame = _frame(self.reach(), size, where)
         if frame is None:
             return None
-        covered = self.fill(self.outlines, frame)
+        covered = _fill(self.outlines, self.rule, frame)
         if self.holes:
-            covered &= ~self.fill(self.holes, frame)
+            covered &= ~_fill(self.holes, self.rule, frame)
         return frame.top, frame.left, covered
-
-    def fill(self, rings: Sequence[Points], frame: _Frame) -> npt.NDArray[np.bool_]:
-        """Return what rings, united, cover of a part of an image."""
-        if self.rule == "coco":
-            from pycocotools import mask
-
-            runs = mask.frPyObjects([ring.ravel().tolist() for ring in rings], *frame.size)
-            counts = coco_counts(mask.merge(runs)["counts"], "pycocotools")
-            flat = np.repeat(np.arange(len(counts)) % 2, counts)
-            return frame.cut(flat.reshape(frame.size[::-1]).T)
-        covered = np.zeros((frame.bottom - frame.top, frame.right - frame.left), bool)
-        for ring in rings:
-            if self.rule == "opencv":
-                each = np.zeros(frame.size, np.uint8)
-                cv2.fillPoly(each, [ring.astype(np.int32)], [1])
-                covered |= frame.cut(each)
-            else:
-                image, draw = frame.canvas()
-                draw.polygon([(x, y) for x, y in ring.tolist()], outline=1, fill=1)
-                covered |= frame.cut(np.asarray(image))
-        return covered
 
 
 @dataclass(frozen=True)
@@ -116,8 +95,30 @@ class EvenOdd:
             return None
         covered = np.zeros((frame.bottom - frame.top, frame.right - frame.left), bool)
         for path in self.paths:
-            covered ^= Polygon((path,), self.rule).fill((path,), frame)
+            covered ^= _fill((path,), self.rule, frame)
         return frame.top, frame.left, covered
+
+
+def _fill(rings: Sequence[Points], rule: Rule, frame: _Frame) -> npt.NDArray[np.bool_]:
+    """Return what rings, united, cover of a part of an image."""
+    if rule == "coco":
+        from pycocotools import mask
+
+        runs = mask.frPyObjects([ring.ravel().tolist() for ring in rings], *frame.size)
+        counts = coco_counts(mask.merge(runs)["counts"], "pycocotools")
+        flat = np.repeat(np.arange(len(counts)) % 2, counts)
+        return frame.cut(flat.reshape(frame.size[::-1]).T)
+    covered = np.zeros((frame.bottom - frame.top, frame.right - frame.left), bool)
+    for ring in rings:
+        if rule == "opencv":
+            each = np.zeros(frame.size, np.uint8)
+            cv2.fillPoly(each, [ring.astype(np.int32)], [1])
+            covered |= frame.cut(each)
+        else:
+            image, draw = frame.canvas()
+            draw.polygon([(x, y) for x, y in ring.tolist()], outline=1, fill=1)
+            covered |= frame.cut(np.asarray(image))
+    return covered
 
 
 @dataclass(frozen=True)

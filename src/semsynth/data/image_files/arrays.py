@@ -37,9 +37,13 @@ def is_array(path: str | Path) -> bool:
 
 def holds_objects(path: Path) -> bool:
     """Return whether a NumPy file holds pickled Python objects, such as Cellpose's ``_seg.npy``."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    head = _head(path)
     return head.startswith(_MAGIC) and _OBJECTS in head
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD)
 
 
 def open_array(path: Path, where: str) -> Array:
@@ -53,10 +57,10 @@ def open_array(path: Path, where: str) -> Array:
         UserError: not an array that ``np.save`` wrote, pickled objects, or cut short.
         FileNotFoundError: there is none.
     """
-    with path.open("rb") as file:
-        if not file.read(len(_MAGIC)).startswith(_MAGIC):
-            raise UserError(f"{where}: is not an array that np.save wrote")
-    if holds_objects(path):
+    head = _head(path)
+    if not head.startswith(_MAGIC):
+        raise UserError(f"{where}: is not an array that np.save wrote")
+    if _OBJECTS in head:
         raise UserError(
             f"{where}: holds pickled Python objects, as Cellpose's _seg.npy does, and these are "
             "not loaded; export the masks from Cellpose as PNG or TIFF"

@@ -16,7 +16,7 @@ from semsynth.data.config import PrepareConfig
 from semsynth.data.image_files.arrays import SUFFIX, holds_objects, is_array
 from semsynth.data.pairing.mask_choice import folder_of
 from semsynth.data.pairing.pairs import sides_of_mixed
-from semsynth.data.raw.files import EXTENSIONS
+from semsynth.data.raw.files import EXTENSIONS, has_image_suffix
 from semsynth.data.raw.names import NamedFile, parse_file
 from semsynth.data.raw.tree import FileTree
 
@@ -55,7 +55,7 @@ def sides_of(tree: FileTree, config: PrepareConfig | None = None) -> Sides | Non
     files = DiskList(
         parse_file(name)
         for name in tree.names()
-        if (_is_image(name) or is_array(name)) and not _OTHERS.search(name)
+        if (has_image_suffix(name) or is_array(name)) and not _OTHERS.search(name)
     )
     if config is not None and (config.images or config.masks):
         return _given_sides(tree, config, _Kinds(tree, files))
@@ -80,19 +80,26 @@ class _Kinds:
 
     def more(self) -> Iterator[Sequence[NamedFile]]:
         """Yield the image files, these with arrays, and all files; those that differ."""
-        arrays = Picked(self._files, lambda file: is_array(file.name))
-        yield Picked(self._files, lambda file: not is_array(file.name))
-        if not arrays:
+        yield self._images
+        if not self._arrays:
             return
-        if len(self.pickled) < len(arrays):
+        if len(self.pickled) < len(self._arrays):
             yield Picked(self._files, lambda file: file.name not in self.pickled)
         if self.pickled:
             yield self._files
 
     @cached_property
+    def _images(self) -> Sequence[NamedFile]:
+        return Picked(self._files, lambda file: not is_array(file.name))
+
+    @cached_property
+    def _arrays(self) -> Sequence[NamedFile]:
+        return Picked(self._files, lambda file: is_array(file.name))
+
+    @cached_property
     def pickled(self) -> set[str]:
         """The arrays that hold pickled objects."""
-        names = (file.name for file in self._files if is_array(file.name))
+        names = (file.name for file in self._arrays)
         return {name for name in names if holds_objects(self._tree.path(name))}
 
     def first(self, chosen: Callable[[NamedFile], bool]) -> Sequence[NamedFile]:
@@ -117,10 +124,6 @@ def _told(files: Sequence[NamedFile]) -> Sides | None:
     return Sides(images, masks, instances, _folders(images, masks))
 
 
-def _is_image(name: str) -> bool:
-    return f".{name.lower().rpartition('.')[2]}" in EXTENSIONS
-
-
 def _mixed(files: Sequence[NamedFile], instances: Sequence[NamedFile]) -> Sides | None:
     found = sides_of_mixed(files) if files else None
     if found is None:
@@ -132,11 +135,11 @@ def _mixed(files: Sequence[NamedFile], instances: Sequence[NamedFile]) -> Sides 
 
 
 def _mixed_in(below: _Folder, kinds: _Kinds) -> Sides | None:
-    found = None
     for files in kinds.more():
         inside = DiskList(_renamed(file, below) for file in files if below.has(file))
-        found = found or _mixed(inside, [])
-    return found
+        if found := _mixed(inside, []):
+            return found
+    return None
 
 
 def _folders(images: Sequence[NamedFile], masks: Sequence[NamedFile]) -> str:

@@ -242,6 +242,11 @@ class PairSource:
             raise UserError(f"{error}; as a labels file: {ready}") from None
 
 
+def has_image_suffix(name: str) -> bool:
+    """Return whether a file is an image, by its name."""
+    return f".{name.lower().rpartition('.')[2]}" in EXTENSIONS
+
+
 def read_objects(path: Path, exif: Exif) -> Array:
     """Read a map of objects, (H, W) int32: numbers, or colours (as CVAT's) that are numbered."""
     raw = open_mask(path, str(path), exif)

@@ -12,7 +12,7 @@ from semsynth.core.files import read_text
 from semsynth.core.on_disk import DiskList
 from semsynth.data.config import PrepareConfig
 from semsynth.data.image_files.arrays import is_array
-from semsynth.data.raw.files import EXTENSIONS
+from semsynth.data.raw.files import has_image_suffix
 from semsynth.data.raw.names import split_of
 from semsynth.data.raw.source import split_by_group
 from semsynth.data.raw.tree import FileTree
@@ -149,7 +149,7 @@ def _ends(image: str) -> list[str]:
 
 
 def _is_file(name: str) -> bool:
-    return f".{name.lower().rpartition('.')[2]}" in EXTENSIONS or is_array(name)
+    return has_image_suffix(name) or is_array(name)
 
 
 def _key(image: str) -> str:

@@ -31,7 +31,7 @@ from semsynth.data.annotations.annotated import (
     split_of_file,
 )
 from semsynth.data.annotations.categories import Category, Classes, classes_of
-from semsynth.data.annotations.drawing import EMPTY, TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.drawing import EMPTY, TOO_FEW, Drawing, Drawn, Labelled
 from semsynth.data.annotations.json_forms import annotation_files
 from semsynth.data.annotations.shapes import (
     Ellipse,
@@ -55,19 +55,12 @@ _OTHERS = ("bounding_box", "line", "keypoint", "skeleton", "tag", "cuboid", "gra
 
 
 @dataclass(frozen=True)
-class _Shape:
-    shape: Shape
-    label: str
-    where: str
-
-
-@dataclass(frozen=True)
 class _File:
     name: str
     where: str
     images: tuple[str, ...]
     size: tuple[Any, Any]
-    shapes: tuple[_Shape, ...]
+    shapes: tuple[Labelled, ...]
     notes: tuple[str, ...]
 
 
@@ -152,7 +145,7 @@ def _read(tree: FileTree, name: str) -> _File:
 
 def _shapes(
     annotations: Sequence[Mapping[str, Any]], size: Size | None, where: str
-) -> tuple[list[_Shape], list[str]]:
+) -> tuple[list[Labelled], list[str]]:
     """Return the shapes of a file, and what is left out."""
     shapes, notes = [], []
     masks: dict[str, tuple[str, str]] = {}
@@ -173,7 +166,7 @@ def _shapes(
         if isinstance(shape, str):
             notes.append(shape)
         else:
-            shapes.append(_Shape(shape, label, place))
+            shapes.append(Labelled(shape, label, place))
     if len(layers) > 1 or (masks and not layers):
         raise UserError(
             f"{where}: has {len(masks)} masks in {len(layers)} raster layers; V7 writes one layer "
@@ -211,7 +204,7 @@ def _shape(each: Mapping[str, Any], where: str) -> Shape | str:
 
 def _raster(
     layer: Mapping[str, Any], where: str, masks: Mapping[str, tuple[str, str]], size: Size
-) -> Iterator[_Shape]:
+) -> Iterator[Labelled]:
     """Yield the masks of a raster layer; UserError if it is not of this image or these masks."""
     with as_written(where, _V7):
         mapping = dict(layer["mask_annotation_ids_mapping"])
@@ -229,7 +222,7 @@ def _raster(
         raise UserError(f"{where}: value {min(unknown)} of its dense_rle is that of no mask")
     for value, key in owners.items():
         label, place = masks[key]
-        yield _Shape(_runs_of(values == value, counts, size), label, place)
+        yield Labelled(_runs_of(values == value, counts, size), label, place)
 
 
 def _runs_of(on: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64], size: Size) -> Runs:
@@ -241,7 +234,7 @@ def _runs_of(on: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64], size: Siz
 
 
 def _refuse_shared(
-    masks: Sequence[_Shape], shapes: Sequence[_Shape], size: Size, where: str
+    masks: Sequence[Labelled], shapes: Sequence[Labelled], size: Size, where: str
 ) -> None:
     """Refuse shapes that cover pixels of masks: the file does not say which are on top."""
     if not masks or not shapes:

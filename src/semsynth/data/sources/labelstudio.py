@@ -32,7 +32,7 @@ from semsynth.data.annotations.annotated import (
     size_of,
 )
 from semsynth.data.annotations.categories import Category, Classes, classes_of
-from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn
+from semsynth.data.annotations.drawing import TOO_FEW, Drawing, Drawn, Labelled
 from semsynth.data.annotations.json_forms import annotation_files
 from semsynth.data.annotations.shapes import Bitmap, Ellipse, Patch, Polygon, Shape, Size, points_of
 from semsynth.data.config import PrepareConfig
@@ -67,18 +67,11 @@ class BrushRuns:
 
 
 @dataclass(frozen=True)
-class _Region:
-    shape: Shape
-    label: str
-    where: str
-
-
-@dataclass(frozen=True)
 class _Task:
     where: str
     images: tuple[str, ...]
     size: tuple[Any, Any]
-    regions: tuple[_Region, ...]
+    regions: tuple[Labelled, ...]
     notes: tuple[str, ...]
 
 
@@ -224,7 +217,7 @@ def _regions(
     where: str,
     brushes: _Brushes,
     notes: list[str],
-) -> Iterator[_Region]:
+) -> Iterator[Labelled]:
     counts: dict[str, int] = {}
     for number, region in enumerate(result, 1):
         value = region.get("value", {})
@@ -265,7 +258,7 @@ def _regions(
         if isinstance(shape, str):
             notes.append(shape)
         else:
-            yield _Region(shape, labels[0], f"{place} ('{labels[0]}')")
+            yield Labelled(shape, labels[0], f"{place} ('{labels[0]}')")
 
 
 def _brush(runs: Any, size: tuple[int, int], where: str) -> BrushRuns:
