@@ -21,6 +21,7 @@ from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
 
 FINE = {"real": 0.5, "generated": 0.45}
+SHARES = {"road": (0.6, 0.5), "sign": (0.001, 0.009), "tree": (0.1, 0.29)}
 
 
 def entry(gain: float, sure: float, doubling: float = 0.03) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def entry(gain: float, sure: float, doubling: float = 0.03) -> dict[str, Any]:
 
 
 def test_a_sure_gain_is_likely() -> None:
-    found = verdict(entry(0.02, 0.97), 40, FINE)
+    found = verdict(entry(0.02, 0.97), 40, FINE, SHARES)
     assert (found["sign"], found["arm"], found["reasons"]) == ("likely", "filtered", [])
     assert found["verdict"] == (
         "synthesis is likely to help here: +2.0 points of mIoU by the arm filtered, above 0 with "
@@ -45,7 +46,7 @@ def test_a_sure_gain_is_likely() -> None:
     ("sure", "sign"), [(0.89, "unclear"), (0.5, "unclear"), (0.49, "unlikely")]
 )
 def test_the_sign_says_how_sure_it_is(sure: float, sign: str) -> None:
-    assert verdict(entry(0.001, sure), 40, FINE)["sign"] == sign
+    assert verdict(entry(0.001, sure), 40, FINE, SHARES)["sign"] == sign
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_the_sign_says_how_sure_it_is(sure: float, sign: str) -> None:
 def test_it_says_why_not(
     doubling: float, n: int, consistency: dict[str, float], reason: str
 ) -> None:
-    found = verdict(entry(-0.01, 0.1, doubling), n, consistency)
+    found = verdict(entry(-0.01, 0.1, doubling), n, consistency, SHARES)
     assert found["sign"] == "unlikely"
     (only,) = found["reasons"]
     assert re.search(reason, only)
@@ -69,10 +70,21 @@ def test_it_says_why_not(
 def test_copies_are_a_reason() -> None:
     numbers = entry(-0.01, 0.1)
     numbers["arms"]["filtered"]["copies"] = {"n": 40, "n_copies": 1, "many": False}
-    assert verdict(numbers, 40, FINE)["reasons"] == []
+    assert verdict(numbers, 40, FINE, SHARES)["reasons"] == []
     numbers["arms"]["filtered"]["copies"] = {"n": 40, "n_copies": 38, "many": True}
-    (only,) = verdict(numbers, 40, FINE)["reasons"]
+    (only,) = verdict(numbers, 40, FINE, SHARES)["reasons"]
     assert only.startswith("38 of 40 generated images are copies of training images")
+
+
+def test_a_class_that_the_labels_hardly_show_is_a_reason() -> None:
+    shares = {**SHARES, "tree": (0.02, 0.29), "water": (0.0, 0.05)}
+    (only,) = verdict(entry(-0.01, 0.1), 40, FINE, shares)["reasons"]
+    assert only == (
+        "classes that fill much more of the evaluation images than of the labelled ones, and what "
+        "labels do not show is not generated: tree (2.0%, there 29.0%), water (0.0%, there 5.0%); "
+        "label images with them"
+    )
+    assert verdict(entry(0.02, 0.97), 40, FINE, shares)["reasons"] == []
 
 
 def test_images_are_scaled_with_their_masks(tmp_path: Path) -> None:
@@ -136,6 +148,8 @@ def test_the_probe_runs_and_resumes(streets: Path, tmp_path: Path) -> None:
     assert 0 <= found["probability"] <= 1
     result = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert result["plan"]["segmenter_steps"] == 30
+    shares = np.array(list(found["class_shares"].values()))
+    np.testing.assert_allclose(shares.sum(0), 1, atol=1e-4)
     assert set(result["n"]["8"]["arms"]) == {"quarter", "half", "strong", "filtered", "strength"}
     page = (tmp_path / "out" / "probe.html").read_text()
     assert "Is synthesis likely to help? streets" in page

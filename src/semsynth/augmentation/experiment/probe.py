@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from semsynth.augmentation.experiment.run import Experiment, Task, open_experime
 from semsynth.augmentation.experiment.settings import all_settings
 from semsynth.augmentation.experiment.speeds import What, seconds_per_step, with_steps
 from semsynth.augmentation.experiment.stages import Stages
-from semsynth.core.errors import UserError
+from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import write_json
 from semsynth.core.logging import logger, progress
 from semsynth.core.outputs import claim_output_dir, read_cache
@@ -31,7 +32,7 @@ from semsynth.data.info import INFO
 from semsynth.data.labels import Array
 from semsynth.data.records import PreparedFormat
 from semsynth.data.resize import Box, Size, fit
-from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
+from semsynth.data.writer import PreparedSample, PreparedWriter, pixels_by_id, write_sample
 from semsynth.evaluation.report.formats import points
 from semsynth.segmentation.metrics import score_split
 from semsynth.segmentation.segmenter import Segmenter
@@ -56,8 +57,11 @@ GUESSED = (
 SATURATED = 0.005
 # the segmenter finds less than this share of what it finds in real images in generated ones;
 WEAK = 0.7
-# a generator of fewer images repeats them.
+# a generator of fewer images repeats them;
 FEW = 16
+# a class that fills at least the second share of the evaluation images has less than the first one
+# of that in the labelled images: what no label shows, neither segmenter nor generator can learn.
+MISSING, COMMON = 1 / 3, 0.01
 # How certain the sign must be to be reported.
 LIKELY, UNLIKELY = 0.9, 0.5
 
@@ -188,7 +192,7 @@ def _result(experiment: Experiment, plan: Plan, whole: PreparedDataset) -> dict[
     result = by_seed(experiment, scores, all_settings(config, experiment.data))
     entry = result["n"][str(n)]
     consistency = _consistency(experiment.stages(n, 0), entry)
-    probe = verdict(entry, n, consistency)
+    probe = verdict(entry, n, consistency, _class_shares(experiment, n))
     result["probe"] = probe
     result["plan"] = plan.__dict__
     size = f"{experiment.data.width}x{experiment.data.height}"
@@ -199,7 +203,12 @@ def _result(experiment: Experiment, plan: Plan, whole: PreparedDataset) -> dict[
     return result
 
 
-def verdict(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) -> dict[str, Any]:
+def verdict(
+    entry: Mapping[str, Any],
+    n: int,
+    consistency: Mapping[str, float],
+    shares: Mapping[str, tuple[float, float]],
+) -> dict[str, Any]:
     """Return whether synthesis is likely to help, how sure that is, and if not, why.
 
     Args:
@@ -207,6 +216,7 @@ def verdict(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) 
         n: the number of real images.
         consistency: ``real`` and ``generated``, the mIoU of the segmenter of real images on the
             evaluation images and on generated ones.
+        shares: the share of each class in the pixels of the n images, and of the evaluation images.
     """
     arms = {name: arm for name, arm in entry["arms"].items() if ARMS[name].synthetic}
     best = max(arms, key=lambda name: arms[name]["gain"]["miou"])
@@ -214,7 +224,7 @@ def verdict(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) 
     sure = gain["above_zero"]
     sure = sure if sure is not None else float(gain["miou"] > 0)
     sign = "likely" if sure >= LIKELY else "unlikely" if sure < UNLIKELY else "unclear"
-    reasons = _reasons(entry, n, consistency) if sign != "likely" else []
+    reasons = _reasons(entry, n, consistency, shares) if sign != "likely" else []
     head = {
         "likely": "synthesis is likely to help here",
         "unlikely": "synthesis is not likely to help here",
@@ -233,6 +243,7 @@ def verdict(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) 
         "gain": gain["miou"],
         "per_doubling": _per_doubling(entry),
         "consistency": dict(consistency),
+        "class_shares": {name: list(pair) for name, pair in shares.items()},
         "reasons": reasons,
     }
 
@@ -242,9 +253,25 @@ def _per_doubling(entry: Mapping[str, Any]) -> float | None:
     return values[0]["per_doubling"] if values else None
 
 
-def _reasons(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float]) -> list[str]:
+def _reasons(
+    entry: Mapping[str, Any],
+    n: int,
+    consistency: Mapping[str, float],
+    shares: Mapping[str, tuple[float, float]],
+) -> list[str]:
     """Return what speaks against a gain, in words."""
     reasons = []
+    missing = [
+        f"{name} ({100 * here:.1f}%, there {100 * there:.1f}%)"
+        for name, (here, there) in sorted(shares.items(), key=lambda pair: pair[1][0] - pair[1][1])
+        if there >= COMMON and here < MISSING * there
+    ]
+    if missing:
+        reasons.append(
+            "classes that fill much more of the evaluation images than of the labelled ones, and "
+            f"what labels do not show is not generated: {abbreviate(missing, 3)}; label images "
+            "with them"
+        )
     doubling = _per_doubling(entry)
     if doubling is not None and doubling < SATURATED:
         reasons.append(
@@ -266,6 +293,26 @@ def _reasons(entry: Mapping[str, Any], n: int, consistency: Mapping[str, float])
     if n < FEW:
         reasons.append(f"{n} images are too few to train a generator on these alone")
     return reasons
+
+
+def _class_shares(experiment: Experiment, n: int) -> dict[str, tuple[float, float]]:
+    """Return the share of each class in the labelled pixels of a draw, and of the evaluation."""
+    data, config = experiment.data, experiment.config
+    evaluated = experiment.eval_images
+    parts = (
+        (config.split, experiment.stages(n, 0).draw.stems),
+        (evaluated.split, evaluated.stems),
+    )
+    counts: list[Counter[int]] = []
+    for split, stems in parts:
+        total: Counter[int] = Counter()
+        for stem in stems:
+            total.update(pixels_by_id(data.read_mask(split, stem), data.record(split, stem)))
+        counts.append(total)
+    ids = [label.id for label in data.labels.trainable]
+    sums = [max(sum(count[i] for i in ids), 1) for count in counts]
+    here, there = ({i: round(c[i] / n, 6) for i in ids} for c, n in zip(counts, sums, strict=True))
+    return {data.labels.names[i]: (here[i], there[i]) for i in ids}
 
 
 def _consistency(stages: Stages, entry: Mapping[str, Any]) -> dict[str, float]:
