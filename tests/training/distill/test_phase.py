@@ -116,7 +116,19 @@ def test_it_begins_with_the_averaged_weights_of_another_model(
         torch.allclose(ours.weights[name], value, atol=1e-6)
         for name, value in theirs.weights.items()
     )
-    assert ours.metadata["from"]["dataset"] == "streets" and "from scratch" not in logged()
+    assert ours.metadata["from"]["dataset"] == "streets"
+    text = logged()
+    assert "from scratch" not in text and "undo" not in text
+
+
+def test_other_phases_undo_a_distilled_model_and_the_run_says_so(
+    configure: Configure, straight: Path, tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    one = ("train.steps=1", "finetune.steps=0", "distill.steps=0")
+    train(configure("run", *one, from_checkpoint=straight))
+    text = logged()
+    assert "is a distilled model, and the 1 steps of train and finetune undo" in text
+    assert "--set train.steps=0 finetune.steps=0" in text
 
 
 def test_a_fork_starts_another_adversary(
