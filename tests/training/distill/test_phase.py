@@ -273,10 +273,24 @@ def test_what_cannot_be_distilled(
     assert "\n" not in str(found.value) and not (tmp_path / "run").exists()
 
 
+class _Blocker:
+    """A finder that refuses a package, as environments that forbid one do."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == PACKAGE:
+            raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("is_blocked", [False, True])
 def test_features_that_are_not_installed(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_blocked: bool, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, PACKAGE, None)
+    if is_blocked:
+        monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
+        monkeypatch.setattr(sys, "meta_path", [_Blocker, *sys.meta_path])
+    else:
+        monkeypatch.setitem(sys.modules, PACKAGE, None)
     with pytest.raises(UserError, match=r"pip install 'semsynth\[features\]'") as found:
         train(configure("run", *ONLY))
     assert "\n" not in str(found.value) and not (tmp_path / "run").exists()
