@@ -155,8 +155,8 @@ class OutputGeometry:
             mask = undo_resize(mask, mode, original, content, nearest=True)
             if instances is not None:
                 instances = undo_resize(instances, mode, original, content, nearest=True)
-        mode = self.resize_mode(split, source)
-        return PreparedSample(image, mask, original, box, instances, mode)
+        resize = self.resize_mode(split, source)
+        return PreparedSample(image, mask, original, box, instances, resize)
 
     def kinds(self, split: str, source: str) -> tuple[str, ...]:
         """Return the folders of files that a sample of a mask has, besides its image."""
