@@ -47,6 +47,9 @@ def test_its_card_says_how_it_was_made_and_may_be_used(folder: Path) -> None:
     for text in (*facts["commands"], *facts["citations"], facts["about"], facts["licence"]):
         assert text in card
     assert any("semsynth train" in command for command in facts["commands"])
+    start = f"semsynth train --from {folder.name} --recipe {folder.name} --data prepared"
+    only = " --set train.steps=0 finetune.steps=0" if facts["evaluations"] else ""
+    assert f"{start} --output run{only}\n" in card
     for heading in ("Use", "Labels", "Training", "Scores", "Limits", "Licence and citation"):
         assert f"\n## {heading}\n" in card
 

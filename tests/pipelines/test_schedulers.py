@@ -238,3 +238,11 @@ def test_values_that_are_not_finite_are_refused(new_pipe: Any, new_masks: Any) -
         generate_images(pipe, new_masks(1))
     with pytest.raises(UserError, match="with 20 steps gave values that are not finite"):
         pipe.generate(new_masks(1), [1])
+    pipe = new_pipe(evaluations=1)
+    pipe.unet.forward = lambda x, *_: UNetOutput(sample=x / 0)
+    with pytest.raises(UserError, match="are not finite; use bfloat16 in place of float16"):
+        pipe.generate(new_masks(1), [1])
+    pipe = new_pipe(evaluations=1)
+    torch.nn.init.constant_(next(pipe.unet.parameters()), float("nan"))
+    with pytest.raises(UserError, match="the model's weights are not finite: use another model"):
+        pipe.generate(new_masks(1), [1])

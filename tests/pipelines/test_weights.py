@@ -17,7 +17,12 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import sha256_file
 from semsynth.core.version import is_newer
 from semsynth.pipelines.formats.diffusers_folder import checkpoint_sha256
-from semsynth.pipelines.formats.model_file import ModelFile, load_model_file, save_model_file
+from semsynth.pipelines.formats.model_file import (
+    ModelFile,
+    load_model_file,
+    read_diffusion,
+    save_model_file,
+)
 from semsynth.pipelines.formats.weights import (
     MAX_ERROR,
     SMALL,
@@ -160,8 +165,9 @@ def test_files_of_newer_versions_say_so(file: ModelFile, tmp_path: Path) -> None
         load_model_file(path)
     new = {**value["diffusion"], "dreams": 1}
     torch.save({**value, "diffusion": new, "facts": {"semsynth": "999.1.0"}}, path)
-    with pytest.raises(UserError, match=r"dreams.*is of semsynth 999.1.0, this is .*upgrade"):
-        load_model_file(path)
+    for read in (load_model_file, read_diffusion):  # `generate` reads the latter alone at first
+        with pytest.raises(UserError, match=r"dreams.*is of semsynth 999.1.0, this is .*upgrade"):
+            read(path)
     torch.save({**value, "diffusion": new, "facts": {"semsynth": "0.0.1"}}, path)
     with pytest.raises(UserError) as raised:
         load_model_file(path)

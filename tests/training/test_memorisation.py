@@ -30,6 +30,9 @@ def test_the_step_grows_with_the_images(clock: Callable[[float], None]) -> None:
     assert "the recipe has 3,200 steps; fewer steps (--set train.stop_memorised=true), or" in few
     assert "at about step 5,000, when" in many and many.endswith("the recipe has 3,200 steps")
     assert memorised_from(recipe, 0) == ""
+    # Nothing is known of how often the phase distill alone may see an image.
+    alone = load_recipe("camvid", ("train.steps=0", "finetune.steps=0", "distill.steps=100"))
+    assert memorised_from(alone, 40) == ""
 
 
 def test_a_training_can_end_before_images_are_memorised(

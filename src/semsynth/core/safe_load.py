@@ -209,7 +209,10 @@ def weights_in_package(package: str, file: str) -> Path:
     Raises:
         Unavailable: the package is not installed, or lacks the file.
     """
-    spec = find_spec(package)
+    try:
+        spec = find_spec(package)
+    except ImportError:  # of a finder that blocks it
+        spec = None
     places = [] if spec is None else list(spec.submodule_search_locations or [])
     for place in places:
         if (path := Path(place) / file).is_file():

@@ -432,9 +432,16 @@ class Synthesizer:
         if not x0.isfinite().all():
             raise UserError(
                 f"{type(scheduler).__name__} with {settings.steps} steps gave values that are not "
-                "finite; take more steps, another scheduler, or bfloat16 in place of float16"
+                f"finite; {self._instead_of_values_that_are_not_finite()}"
             )
         return x0
+
+    def _instead_of_values_that_are_not_finite(self) -> str:
+        if not all(weight.isfinite().all() for weight in self.network.parameters()):
+            return "the model's weights are not finite: use another model, or train it again"
+        if self.diffusion.evaluations:  # steps and scheduler are its own
+            return "use bfloat16 in place of float16"
+        return "take more steps, another scheduler, or bfloat16 in place of float16"
 
     def decode(self, latent_NCHW: Tensor, size: Size) -> Tensor:
         """Return images in [-1, 1], (N, C, H, W), cropped to ``size``, that of the masks."""

@@ -30,7 +30,7 @@ from semsynth.models.sdm.condition import Condition
 from semsynth.pipelines.formats.model_file import fresh_network
 from semsynth.pipelines.synthesizer import Synthesizer
 from semsynth.planning.memory_tracker import unset_fake_temporarily
-from semsynth.training.distill.diversity import Details
+from semsynth.training.distill.diversity import OCTAVES, Details
 from semsynth.training.distill.losses import PixelLoss
 from semsynth.training.distill.state import make_adversary
 from semsynth.training.distill.step import distill_step
@@ -127,9 +127,8 @@ class TrialRun:
         if self.state.adversary is None:
             loss = PixelLoss(torch.ones(self.label_channels, device=self.device))
             features = EfficientNetLite2().eval()  # how long they take does not depend on weights
-            self.state.adversary = make_adversary(
-                self.recipe, loss, Details((1.0,)), features, self.device
-            )
+            details = Details((1.0,) * (OCTAVES + 1))
+            self.state.adversary = make_adversary(self.recipe, loss, details, features, self.device)
         self.state.step = self.recipe.diffusion_steps + 1  # in the phase, after what begins it
         return distill_step(self.state, context, batch)
 

@@ -118,11 +118,10 @@ def memorised_step(recipe: Recipe, images: int) -> int | None:
 
 
 def memorised_from(recipe: Recipe, images: int) -> str:
-    """Return the same in a line; empty without images."""
-    step = memorised_step(recipe, images)
-    if step is None:
+    """Return the same in a line; empty without images, and where the phases of it are skipped."""
+    step, steps = memorised_step(recipe, images), recipe.diffusion_steps
+    if step is None or not steps:
         return ""
-    steps = recipe.diffusion_steps
     less = ""
     if steps > step:
         less = "; fewer steps (--set train.stop_memorised=true), or more images, are safer"

@@ -111,3 +111,26 @@ def test_padding_needs_an_ignored_label(drawn: Path, tmp_path: Path, fake: Fake)
 def test_masks_as_is_for_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--masks-as is for --masks"):
         GenerateConfig(data=tmp_path, masks_as="colors")
+
+
+@pytest.mark.parametrize(("name", "line"), [("mask 0.png", "is a file"), ("x", "no such folder")])
+def test_a_folder_is_asked_for(
+    name: str, line: str, drawn: Path, tmp_path: Path, fake: Fake
+) -> None:
+    with pytest.raises(UserError, match=f"{name}: {line}; --masks takes a folder of mask files"):
+        run(drawn / name, tmp_path / "o", fake())
+
+
+def test_masks_alone_are_not_for_a_model_of_instances(
+    drawn: Path, tmp_path: Path, fake: Fake
+) -> None:
+    """The line names the user's folder, not the copy that is generated from."""
+    with pytest.raises(UserError) as found:
+        run(drawn, tmp_path / "o", fake(instance_edges=True))
+    assert str(found.value).startswith(f"{drawn}: a folder of masks has no instance maps")
+    assert "give them as --data" in str(found.value) and not (tmp_path / "o").exists()
+
+
+def test_masks_and_data_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--masks is in place of --data"):
+        GenerateConfig(data=tmp_path, masks=tmp_path)

@@ -116,7 +116,19 @@ def test_it_begins_with_the_averaged_weights_of_another_model(
         torch.allclose(ours.weights[name], value, atol=1e-6)
         for name, value in theirs.weights.items()
     )
-    assert ours.metadata["from"]["dataset"] == "streets" and "from scratch" not in logged()
+    assert ours.metadata["from"]["dataset"] == "streets"
+    text = logged()
+    assert "from scratch" not in text and "undo" not in text
+
+
+def test_other_phases_undo_a_distilled_model_and_the_run_says_so(
+    configure: Configure, straight: Path, tmp_path: Path, logged: Callable[[], str]
+) -> None:
+    one = ("train.steps=1", "finetune.steps=0", "distill.steps=0")
+    train(configure("run", *one, from_checkpoint=straight))
+    text = logged()
+    assert "is a distilled model, and the 1 steps of train and finetune undo" in text
+    assert "--set train.steps=0 finetune.steps=0" in text
 
 
 def test_a_fork_starts_another_adversary(
@@ -261,10 +273,24 @@ def test_what_cannot_be_distilled(
     assert "\n" not in str(found.value) and not (tmp_path / "run").exists()
 
 
+class _Blocker:
+    """A finder that refuses a package, as environments that forbid one do."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == PACKAGE:
+            raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("is_blocked", [False, True])
 def test_features_that_are_not_installed(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_blocked: bool, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, PACKAGE, None)
+    if is_blocked:
+        monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
+        monkeypatch.setattr(sys, "meta_path", [_Blocker, *sys.meta_path])
+    else:
+        monkeypatch.setitem(sys.modules, PACKAGE, None)
     with pytest.raises(UserError, match=r"pip install 'semsynth\[features\]'") as found:
         train(configure("run", *ONLY))
     assert "\n" not in str(found.value) and not (tmp_path / "run").exists()

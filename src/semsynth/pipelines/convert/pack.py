@@ -176,7 +176,7 @@ def package_card(name: str, facts: dict[str, Any], sections: dict[str, str]) -> 
         *(f"> **Warning**: {text}" for text in warnings),
         *([f"![Masks and images]({EXAMPLES})\n\n*{facts['examples']}*"]
           if "examples" in facts else []),
-        f"## Use\n\n{_usage(name, facts['instances'])}",
+        f"## Use\n\n{_usage(name, facts['instances'], facts['evaluations'])}",
         f"## Labels\n\n{sections['Labels']}",
         f"## Training\n\n{sections['Training']}\n\nThe recipe is [{RECIPE}]({RECIPE}); these "
         f"commands trained the model:\n\n```bash\n{commands}\n```",
@@ -186,12 +186,14 @@ def package_card(name: str, facts: dict[str, Any], sections: dict[str, str]) -> 
     ]) + "\n"  # fmt: skip
 
 
-def _usage(name: str, instances: bool) -> str:
+def _usage(name: str, instances: bool, evaluations: int) -> str:
     head = "Images for the masks of a prepared data set, or of a folder:"
     folder = f"semsynth generate --model {name} --masks my_masks --output samples\n"
     if instances:  # a folder of masks has no instance maps
         head = "Images for the masks of a prepared data set with instance maps:"
         folder = ""
+    # The losses of the other phases would undo what a distilled model learned.
+    only = " --set train.steps=0 finetune.steps=0" if evaluations else ""
     return f"""{head}
 
 ```bash
@@ -208,7 +210,7 @@ images = pipe("mask.png", num_images=4).images
 As the start of a training on your own images:
 
 ```bash
-semsynth train --from {name} --recipe {name} --data prepared --output run
+semsynth train --from {name} --recipe {name} --data prepared --output run{only}
 ```"""
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -249,7 +250,8 @@ def read_diffusion(path: Path) -> DiffusionConfig:
     else:
         path = path / FINAL if path.is_dir() else path
         value = _read_file(path, mapped=True)
-    return parse(DiffusionConfig, value.get("diffusion", {}), f"{path}: diffusion")
+    with _of_a_newer_version(value.get(METADATA)):
+        return parse(DiffusionConfig, value.get("diffusion", {}), f"{path}: diffusion")
 
 
 def load_checkpoint(path: Path) -> ModelFile:
@@ -275,10 +277,16 @@ def load_checkpoint(path: Path) -> ModelFile:
 
 
 def _model_file(value: dict[str, Any], weights: dict[str, Tensor], path: Path) -> ModelFile:
-    try:
+    with _of_a_newer_version(value[METADATA]):
         return _parsed(value, weights, path)
+
+
+@contextmanager
+def _of_a_newer_version(metadata: Any) -> Iterator[None]:
+    """Say in errors that the model is of a newer version of this package, where it is."""
+    try:
+        yield
     except UserError as error:
-        metadata = value[METADATA]
         written = str(metadata.get("semsynth")) if isinstance(metadata, dict) else ""
         if not is_newer(written):
             raise

@@ -103,6 +103,8 @@ class GenerateConfig:
             raise UserError(f"--per-mask is {self.per_mask}: must be from 1 to {MAX_PER_MASK}")
         if self.masks is None and self.masks_as != "auto":
             raise UserError("--masks-as is for --masks; a prepared data set holds ids")
+        if self.masks is not None and self.data != GenerateConfig.data:
+            raise UserError("--masks is in place of --data: omit one of them")
         if self.masks is not None and self.label_map is not None:
             raise UserError("--label-map is for --data; --masks holds ids or colours of the model")
         if self.limit is not None and self.limit < 1:

@@ -44,6 +44,9 @@ def masks_of_folder(
         UserError: no masks there, one that cannot be read or has ids outside the labels, or one
             that must be padded while the labels have no ignored id.
     """
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; --masks takes a folder of mask files")
     if (folder / INFO).exists():
         raise UserError(f"{folder}: is a prepared data set; give it as --data, not as --masks")
     files = list_images(folder)

@@ -101,6 +101,11 @@ def generate(config: GenerateConfig, generator: Generator | None = None) -> dict
     synthesizer = None
     if generator is None:
         generator = synthesizer = _load(config)
+    if generator.instance_edges:
+        raise UserError(
+            f"{config.masks}: a folder of masks has no instance maps, whose edges the model was "
+            "trained with; prepare data with instances (semsynth prepare) and give them as --data"
+        )
     size = (generator.height, generator.width)
     masks = (config.masks, generator.labels, size, config.split, config.masks_as)
     from semsynth.pipelines.generate.mask_folder import masks_of_folder  # with readers of raw files

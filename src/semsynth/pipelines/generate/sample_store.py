@@ -31,6 +31,7 @@ from semsynth.data.writer import (
     PreparedWriter,
     record_of,
     remove_leftovers,
+    write_sample,
 )
 from semsynth.pipelines.generate.config import GenerateConfig
 
@@ -138,8 +139,12 @@ class OutputGeometry:
     def sample(self, split: str, source: str, image: Array) -> PreparedSample:
         """Return what to write for ``image`` (H, W, C), generated from the mask ``source``."""
         mask = self._data.read_mask(split, source)
+        instances = self._data.find_instances(split, source)
         if self._kept is not None:
-            mask = self._kept[mask].astype(mask.dtype)
+            kept = self._kept[mask].astype(mask.dtype)
+            if instances is not None:  # what became unlabelled belongs to no object
+                instances = np.where(kept == mask, instances, 0)
+            mask = kept
         original, box = self.original_size_and_box(split, source)
         if self._native:
             mode = self._data.resize_mode(split, source)
@@ -148,7 +153,15 @@ class OutputGeometry:
             if self.form.pixels.bits not in (8, 16):  # bicubic filters overshoot
                 image = np.minimum(image, np.uint16((1 << self.form.pixels.bits) - 1))
             mask = undo_resize(mask, mode, original, content, nearest=True)
-        return PreparedSample(image, mask, original, box, resize=self.resize_mode(split, source))
+            if instances is not None:
+                instances = undo_resize(instances, mode, original, content, nearest=True)
+        resize = self.resize_mode(split, source)
+        return PreparedSample(image, mask, original, box, instances, resize)
+
+    def kinds(self, split: str, source: str) -> tuple[str, ...]:
+        """Return the folders of files that a sample of a mask has, besides its image."""
+        has = self._data.record(split, source).instances
+        return ("colored_masks", "masks", *(("instances",) if has else ()))
 
     def resize_mode(self, split: str, source: str) -> ResizeMode | None:
         """Return how a mask's source was resized, if unlike the rest of the data set."""
@@ -195,7 +208,8 @@ class SampleStore:
         """Whether all files of an image are there."""
         name = f"{spec.stem}.png"
         if self._stale or not all(
-            (self.folder / kind / spec.split / name).exists() for kind in ("colored_masks", "masks")
+            (self.folder / kind / spec.split / name).exists()
+            for kind in self._geometry.kinds(spec.split, spec.source)
         ):
             return False
         return self._image(spec.split, spec.stem).exists()
@@ -257,14 +271,8 @@ class SampleStore:
             return
         sample = self._geometry.sample(spec.split, spec.source, image)
         try:
-            self._writer.write_pair(
-                spec.split,
-                spec.stem,
-                sample.image,
-                sample.mask,
-                sample.original_size,
-                sample.box,
-            )
+            form, names = self._geometry.form, (spec.split, spec.stem)
+            self._writer.add(write_sample(self.folder, form, *names, sample))
         except FileNotFoundError:
             # Another process had the same image, and has just finished the folder and cleaned up.
             if not self.has(spec):
@@ -332,7 +340,9 @@ class SampleStore:
         """Make the record of an image that another process or an earlier run wrote."""
         original, box = self._geometry.original_size_and_box(split, source)
         mode = self._geometry.resize_mode(split, source)
-        info = ImageInfo(original_size=list(original), box=list(box), resize=mode)
+        # An earlier version wrote samples without them.
+        has = (self.folder / "instances" / split / f"{stem}.png").exists()
+        info = ImageInfo(original_size=list(original), box=list(box), instances=has, resize=mode)
         return record_of(self.folder, self._geometry.form, split, stem, info)
 
 
