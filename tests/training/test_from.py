@@ -163,7 +163,7 @@ PAPER = (
 @pytest.fixture
 def official(configure: Configure, tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """A state dict of the official code with ADE20K's 151 classes, and its weights in our names."""
-    train(configure("paper", *NO_STEPS, *PAPER))
+    train(configure("paper", "train.steps=1", "finetune.steps=0", *PAPER))
     labels = LabelSet.from_names({i: f"class {i}" for i in range(151)})
     unet = meta_network(replace(load_model_file(tmp_path / "paper"), labels=labels))
     torch.manual_seed(3)
@@ -212,6 +212,7 @@ def test_a_wrong_start_is_refused(
         ("'himmel' is not a label of the model",
          {"from_checkpoint": source, "label_map": tmp_path / "map.yaml"}, ()),
         ("--label-map .*: needs --from", {"label_map": tmp_path / "map.yaml"}, ()),
+        ("0 steps leave random weights; set train.steps, or", {}, NO_STEPS),
     ]  # fmt: skip
     for message, options, changes in cases:
         with pytest.raises(UserError, match=message) as error:

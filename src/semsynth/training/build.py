@@ -33,7 +33,13 @@ from semsynth.training.distill.state import adversary_for
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
-from semsynth.training.recipe import Recipe, TrainConfig, check_distilled_images, with_changes
+from semsynth.training.recipe import (
+    Recipe,
+    TrainConfig,
+    check_distilled_images,
+    chosen_recipe,
+    with_changes,
+)
 from semsynth.training.run_output import DATA_CHANGES, trained_kinds
 from semsynth.training.state import (
     Ema,
@@ -61,7 +67,7 @@ def check_start(config: TrainConfig) -> None:
     """Check what can be known before anything is read.
 
     Raises:
-        UserError: two starts, or a tracker that is not there; says what to omit or to install.
+        UserError: two starts, no steps, or a tracker that is not there; says what to change.
     """
     if config.track:
         tracker_names(config.track)
@@ -69,6 +75,10 @@ def check_start(config: TrainConfig) -> None:
         raise UserError("--fork and --from: a run has one start; omit one of them")
     if config.label_map is not None and config.from_checkpoint is None:
         raise UserError(f"--label-map {config.label_map}: needs --from")
+    starts = (config.fork, config.from_checkpoint)
+    if starts == (None, None) and not chosen_recipe(config).total_steps:
+        what = "0 steps leave random weights; set train.steps, or give a start with --from"
+        raise UserError(f"{config.recipe}: {what}")
 
 
 def with_codec_hash(recipe: Recipe) -> Recipe:

@@ -1,9 +1,10 @@
-"""Objects of the masks: samples have them too, so that a model of objects trains on them."""
+"""What samples keep of their masks, so that a model trains on them: objects, kind of image."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def data(tmp_path: Path) -> Path:
     writer = PreparedWriter(tmp_path / "prepared", form, "prepared", {})
     for stem, objects in (("a", OBJECTS), ("b", None)):
         sample = PreparedSample(None, MASK, (32, 48), instances=objects)
-        writer.add(write_sample(writer.root, form, "val", stem, sample))
+        record = write_sample(writer.root, form, "val", stem, sample)
+        writer.add(replace(record, kind="stained" if stem == "a" else ""))
     writer.finish("objects", "made here", "CC0-1.0")
     return tmp_path / "prepared"
 
@@ -77,3 +79,12 @@ def test_samples_of_before_get_them_when_the_command_runs_again(
     again = run(data, tmp_path / "o", fake(labels=LABELS))
     assert np.array_equal(again.read_instances("val", "a__000"), OBJECTS)
     assert images.read_bytes() == before
+
+
+def test_samples_are_of_the_kind_of_their_masks(data: Path, tmp_path: Path, fake: Fake) -> None:
+    for _ in range(2):  # written, and found by a run that lost its list
+        samples = run(data, tmp_path / "o", fake(labels=LABELS))
+        kinds = [samples.record("val", stem).kind for stem in ("a__000", "b__000")]
+        assert kinds == ["stained", None]
+        for left in ("dataset.json", "metadata_val.jsonl"):
+            (tmp_path / "o" / left).unlink(missing_ok=True)

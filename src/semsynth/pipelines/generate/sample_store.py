@@ -158,6 +158,10 @@ class OutputGeometry:
         resize = self.resize_mode(split, source)
         return PreparedSample(image, mask, original, box, instances, resize)
 
+    def with_kind(self, record: ImageRecord, source: str) -> ImageRecord:
+        """Return the record of a sample with the kind of image that its mask is of."""
+        return replace(record, kind=self._data.record(record.split, source).kind or "")
+
     def kinds(self, split: str, source: str) -> tuple[str, ...]:
         """Return the folders of files that a sample of a mask has, besides its image."""
         has = self._data.record(split, source).instances
@@ -272,7 +276,8 @@ class SampleStore:
         sample = self._geometry.sample(spec.split, spec.source, image)
         try:
             form, names = self._geometry.form, (spec.split, spec.stem)
-            self._writer.add(write_sample(self.folder, form, *names, sample))
+            record = write_sample(self.folder, form, *names, sample)
+            self._writer.add(self._geometry.with_kind(record, spec.source))
         except FileNotFoundError:
             # Another process had the same image, and has just finished the folder and cleaned up.
             if not self.has(spec):
@@ -343,7 +348,8 @@ class SampleStore:
         # An earlier version wrote samples without them.
         has = (self.folder / "instances" / split / f"{stem}.png").exists()
         info = ImageInfo(original_size=list(original), box=list(box), instances=has, resize=mode)
-        return record_of(self.folder, self._geometry.form, split, stem, info)
+        record = record_of(self.folder, self._geometry.form, split, stem, info)
+        return self._geometry.with_kind(record, source)
 
 
 def read_image(path: Path, flags: int) -> Array:
