@@ -276,6 +276,17 @@ def test_final_draws_run_with_the_frozen_settings_alone(streets: Path, tmp_path:
         ({"segment": ("steps=many",)}, r"--segment steps is 'many': must be a whole number"),
         ({"segment": ("data=x",)}, r"--segment data: is decided by the experiment"),
         ({"segment": ("steps",)}, r"--segment steps: must be flag=value"),
+        (
+            {"segment": ("arch=foo",)},
+            r"--segment arch is 'foo': must be unet or lite2",
+        ),
+        ({"segment": ("scale=[1]",)}, r"--segment scale is \[1\]: must be a list of 2, each a num"),
+        ({"segment": ("ema=x",)}, r"--segment ema is 'x': must be a number or null"),
+        ({"edit": ("classes=car",)}, r"--edit classes is 'car': must be a list, as in \[a, b\]"),
+        ({"filter": ("rule=foo",)}, r"--filter rule is 'foo': must be freemask or relabel or none"),
+        ({"n": (8, 8)}, r"--n 8: is given more than once"),
+        ({"plan": True, "task": "1"}, r"--plan: is of all tasks that are left; drop --task"),
+        ({"from_checkpoint": Path("streets")}, r"--from streets: was trained on streets.*may have"),
         ({"segment": ("steps=0",)}, r"steps must be at least 1"),
         ({"edit": ("kinds=foreign",)}, r"--edit kinds=foreign: is an arm of its own"),
         ({"edit": ("rare_weight=9.0",)}, r"--rare-weight is 9"),
@@ -293,6 +304,21 @@ def test_what_is_wrong_is_a_line_before_the_work(
 ) -> None:
     with pytest.raises(UserError, match=match):
         run_experiment(config(streets, tmp_path / "out", **flags))
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_data_that_do_not_fit_are_a_line_before_the_work(
+    streets: Path, tmp_path: Path
+) -> None:
+    size: dict[str, Any] = {"height": 32, "width": 48, "train_count": 2, "val_count": 2, "seed": 7}
+    prepare(PrepareConfig(source="streets", output=tmp_path / "wide", workers=1, **size))
+    for folder, match in (
+        (tmp_path / "wide", r"wide: images are 48x32.*prepare both in the same way"),
+        (streets, r"--generator-data .*: has no image in split 'train' that the pool does not"),
+    ):
+        mine = config(streets, tmp_path / "out", generator_data=folder, arms=("more_real",))
+        with pytest.raises(UserError, match=match):
+            run_experiment(mine)
     assert not (tmp_path / "out").exists()
 
 

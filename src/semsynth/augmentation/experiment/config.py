@@ -116,6 +116,10 @@ class ExperimentConfig:
         for n in self.n:
             if n < LEAST_REAL:
                 raise UserError(f"--n is {n}: must be at least {LEAST_REAL}")
+            if self.n.count(n) > 1:
+                raise UserError(f"--n {n}: is given more than once; give each number once")
+        if self.plan and self.task is not None:
+            raise UserError("--plan: is of all tasks that are left; drop --task")
         for draw in self.draws:
             if draw not in DRAWS[self.stage]:
                 own = ", ".join(map(str, DRAWS[self.stage]))
