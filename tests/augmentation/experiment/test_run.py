@@ -18,7 +18,11 @@ from semsynth.augmentation.experiment.draws import costing, read_seconds
 from semsynth.augmentation.experiment.plan import Left
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
 from semsynth.augmentation.experiment.score import _stored
-from semsynth.augmentation.experiment.settings import check_settings, segment_settings
+from semsynth.augmentation.experiment.settings import (
+    all_settings,
+    check_settings,
+    segment_settings,
+)
 from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
@@ -319,7 +323,26 @@ def test_other_data_that_do_not_fit_are_a_line_before_the_work(
         mine = config(streets, tmp_path / "out", generator_data=folder, arms=("more_real",))
         with pytest.raises(UserError, match=match):
             run_experiment(mine)
+    # A mean teacher takes images of any size; pairs with predicted masks are trained on as they are.
+    flags = {"unlabelled": tmp_path / "wide", "arms": ("predicted_real",)}
+    with pytest.raises(UserError, match=r"wide: images are 48x32.*prepare both in the same way"):
+        run_experiment(config(streets, tmp_path / "out", **flags))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_a_teacher_is_its_file(streets: Path, tmp_path: Path) -> None:
+    from semsynth.segmentation.config import SegmentTrainConfig
+    from semsynth.segmentation.train import train_segmenter
+
+    small: dict[str, Any] = {"steps": 1, "batch_size": 2, "width": 4, "device": "cpu"}
+    file = train_segmenter(SegmentTrainConfig(data=streets, output=tmp_path / "teacher", **small))
+    data = PreparedDataset.open(streets)
+    found = []
+    for teacher in (file, file.parent):
+        mine = config(streets, tmp_path / "out", teacher=teacher, arms=("filtered",))
+        made = open_experiment(mine).stages(8, 0).segmenter(ARMS["filtered"], 0)
+        found.append((all_settings(mine, data)["teacher"], made.key))
+    assert found[0] == found[1]
 
 
 def test_the_table_of_arms_is_whole() -> None:

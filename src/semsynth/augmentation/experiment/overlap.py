@@ -74,6 +74,8 @@ def _remedy(text: str, data: PreparedDataset) -> str:
     if "--from" in text:
         streets = "" if _same_set(STREETS, data) else ", or from built-in streets"
         choose = f"train from scratch{streets}"
+    elif "--teacher" in text:
+        choose = "give one that was not, or leave it to the draw's own"
     return f"{choose}, or continue with {FLAG}; the report says so"
 
 

@@ -205,6 +205,9 @@ def run_experiment(config: ExperimentConfig) -> dict[str, Any]:
     experiment = open_experiment(config)
     if experiment.others is not None:  # those of a probe may have any size: it scales them
         check_same_form(experiment.others.data, experiment.data)
+    predicted = any(arm.masks == "predicted" for arm in experiment.arms)
+    if config.unlabelled is not None and (predicted or config.generator_unlabelled):
+        check_same_form(PreparedDataset.open(config.unlabelled), experiment.data)
     settings = all_settings(config, experiment.data)
     claim_output_dir(config.output, "experiment", {"format": 1, "data": settings["data"]})
     if config.freeze:

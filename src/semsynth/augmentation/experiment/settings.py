@@ -258,8 +258,8 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
     for name in ("generator_data", "unlabelled"):
         if values[name] is not None:
             values[name] = PreparedDataset.open(values[name]).digest
-    if values["teacher"] is not None:
-        values["teacher"] = checkpoint_sha256(values["teacher"])
+    if (teacher := config.teacher_file) is not None:
+        values["teacher"] = checkpoint_sha256(teacher)
     values["data"] = data.digest_of([config.split, config.eval_split])
     values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED, **EDITS}.items()}
     values["semsynth"] = __version__
