@@ -323,7 +323,7 @@ def test_other_data_that_do_not_fit_are_a_line_before_the_work(
         mine = config(streets, tmp_path / "out", generator_data=folder, arms=("more_real",))
         with pytest.raises(UserError, match=match):
             run_experiment(mine)
-    # A mean teacher takes images of any size; pairs with predicted masks are trained on as they are.
+    # A mean teacher takes images of any size; pairs with predicted masks stay as they are.
     flags = {"unlabelled": tmp_path / "wide", "arms": ("predicted_real",)}
     with pytest.raises(UserError, match=r"wide: images are 48x32.*prepare both in the same way"):
         run_experiment(config(streets, tmp_path / "out", **flags))

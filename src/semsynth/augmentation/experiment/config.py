@@ -72,7 +72,8 @@ class ExperimentConfig:
     """Train the generator also on the images without masks, with the masks that two segmenters of
     the draw predict for them: pixels on which they agree."""
     teacher: Path | None = None
-    """Segmenter that filters labels, its file or folder; by default the draw's own, trained on the n images."""
+    """Segmenter that filters labels, its file or folder; by default the draw's own, trained on the
+    n images."""
     teacher_part: Literal["whole", "half"] = "whole"
     """The draw's own teacher: the segmenter of all n images, or of half of them, whose losses on
     the other half say what it believes of images that it does not know."""
