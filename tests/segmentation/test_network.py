@@ -85,8 +85,9 @@ def test_training_does_not_change_the_backbones_statistics(tmp_path: Path) -> No
 def test_missing_models_and_models_without_feature_maps_are_user_errors(tmp_path: Path) -> None:
     from transformers import ViTConfig, ViTModel
 
-    with pytest.raises(UserError, match="init_from"):
-        hub.from_pretrained(str(tmp_path / "nothing"), 3)
+    for path in (str(tmp_path / "nothing"), "./nothing", "models/of/nobody"):
+        with pytest.raises(UserError, match=r"init_from .*: no such folder; give a model folder"):
+            hub.from_pretrained(path, 3)
     damaged = Path(save_backbone(tmp_path / "damaged"))
     for content in (b"", b"1", (damaged / "model.safetensors").read_bytes()[:500]):
         (damaged / "model.safetensors").write_bytes(content)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -78,6 +80,9 @@ def from_pretrained(
         UserError: it cannot be found or downloaded, or has no feature maps; or ``enlarge`` is given
             to a segmentation model.
     """
+    # A name of the hub is OWNER/NAME, or NAME alone: of other paths its message would be obscure.
+    if not Path(source).exists() and (source[:1] in "./~" or source.count("/") > 1):
+        raise UserError(f"init_from {source}: no such folder; give a model folder or a Hub id")
     logging.set_verbosity_error()  # it would warn about heads that are initialised on purpose
     logging.disable_progress_bar()
     try:
@@ -92,7 +97,7 @@ def from_pretrained(
             model = AutoModel.from_pretrained(source, dtype=torch.float32)
             config = model.config.to_dict()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200, placeholder=" ...")
         raise UserError(
             f"init_from {source}: cannot be loaded ({reason}); give a model folder or a Hub id"
         ) from None

@@ -298,6 +298,7 @@ def test_edits_that_would_empty_the_maps_are_refused(
     assert main([*words, "--kinds", "remove", "--classes", "square"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "none of" in error and "nothing can fill the place of the object" in error
+    assert not output.exists()  # so that the folder is free for other kinds
     assert main([*words, "--classes", "dot"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "'dot' has 2 pixels" in error and "at least 20" in error

@@ -190,6 +190,42 @@ def test_other_data_of_the_generator_must_not_be_evaluation_images(
     assert others is not None and others.stems == ["n1"]
 
 
+def test_images_without_masks_must_not_be_of_evaluation_fields(tmp_path: Path) -> None:
+    parts = {"train": fields(0, 6), "val": fields(6, 3)}
+    data = write(tmp_path / "data", parts, groups=True)
+    # That of val/f06_0 is left out; the next one is of its field.
+    same = write(tmp_path / "same", {"train": {"n_1": 60}}, groups=True)
+    with pytest.raises(UserError, match=r"--unlabelled .*: all images of 'train' are evaluation"):
+        overlap(config(data, unlabelled=same.root), data)
+    near = write(tmp_path / "near", {"train": {"f06_8": 700, "f06_9": 701}}, groups=True)
+    with pytest.raises(UserError, match=r"--unlabelled .* same sequence, field or tile \(f06\)"):
+        overlap(config(data, unlabelled=near.root), data)
+    assert len(overlap(config(data, unlabelled=near.root, allow_overlap=True), data)) == 1
+    good = write(tmp_path / "good", {"train": {"f20_0": 700, "f20_1": 701}}, groups=True)
+    assert overlap(config(data, unlabelled=good.root), data) == []
+
+
+def test_only_images_without_a_mask_are_to_be_labelled_next(
+    data: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semsynth.augmentation.experiment import label_next as module
+    from semsynth.augmentation.experiment.stages import Stages
+
+    stems = tuple(data.stems("train"))
+    drawn, left = data.read_rgb("train", stems[0]), data.read_rgb("train", stems[-1])
+    judged = data.read_rgb("val", data.stems("val")[0])
+    form = PreparedFormat(LABELS, SIZE, SIZE)
+    writer = PreparedWriter(tmp_path / "photos", form, "prepared", {})
+    for name, image in (("drawn", drawn), ("left", left), ("judged", judged), ("new", judged + 1)):
+        writer.write_pair("train", name, image, np.ones((SIZE, SIZE), np.uint8))
+    photos = writer.finish("photos", "made here", "CC0")
+    flags = config(data, unlabelled=photos.root, seeds=2)
+    draw = make_draw(tmp_path / "draw", (stems[:6], stems[:6]), 6, 0, 0)
+    monkeypatch.setattr(module, "_disagreement", lambda *args: dict.fromkeys(args[3], 1.0))
+    found = module.label_next(Stages(flags, data, stems, draw))
+    assert [image["stem"] for image in found["images"]] == ["left", "new"]
+
+
 def test_the_evaluation_split_is_not_drawn_from(data: PreparedDataset) -> None:
     with pytest.raises(UserError, match=r"--eval-split train: is also --split"):
         overlap(config(data, eval_split="train"), data)

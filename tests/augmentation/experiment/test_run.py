@@ -18,7 +18,11 @@ from semsynth.augmentation.experiment.draws import costing, read_seconds
 from semsynth.augmentation.experiment.plan import Left
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
 from semsynth.augmentation.experiment.score import _stored
-from semsynth.augmentation.experiment.settings import check_settings, segment_settings
+from semsynth.augmentation.experiment.settings import (
+    all_settings,
+    check_settings,
+    segment_settings,
+)
 from semsynth.augmentation.experiment.speeds import Speeds
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.errors import UserError
@@ -276,6 +280,17 @@ def test_final_draws_run_with_the_frozen_settings_alone(streets: Path, tmp_path:
         ({"segment": ("steps=many",)}, r"--segment steps is 'many': must be a whole number"),
         ({"segment": ("data=x",)}, r"--segment data: is decided by the experiment"),
         ({"segment": ("steps",)}, r"--segment steps: must be flag=value"),
+        (
+            {"segment": ("arch=foo",)},
+            r"--segment arch is 'foo': must be unet or lite2",
+        ),
+        ({"segment": ("scale=[1]",)}, r"--segment scale is \[1\]: must be a list of 2, each a num"),
+        ({"segment": ("ema=x",)}, r"--segment ema is 'x': must be a number or null"),
+        ({"edit": ("classes=car",)}, r"--edit classes is 'car': must be a list, as in \[a, b\]"),
+        ({"filter": ("rule=foo",)}, r"--filter rule is 'foo': must be freemask or relabel or none"),
+        ({"n": (8, 8)}, r"--n 8: is given more than once"),
+        ({"plan": True, "task": "1"}, r"--plan: is of all tasks that are left; drop --task"),
+        ({"from_checkpoint": Path("streets")}, r"--from streets: was trained on streets.*may have"),
         ({"segment": ("steps=0",)}, r"steps must be at least 1"),
         ({"edit": ("kinds=foreign",)}, r"--edit kinds=foreign: is an arm of its own"),
         ({"edit": ("rare_weight=9.0",)}, r"--rare-weight is 9"),
@@ -294,6 +309,40 @@ def test_what_is_wrong_is_a_line_before_the_work(
     with pytest.raises(UserError, match=match):
         run_experiment(config(streets, tmp_path / "out", **flags))
     assert not (tmp_path / "out").exists()
+
+
+def test_other_data_that_do_not_fit_are_a_line_before_the_work(
+    streets: Path, tmp_path: Path
+) -> None:
+    size: dict[str, Any] = {"height": 32, "width": 48, "train_count": 2, "val_count": 2, "seed": 7}
+    prepare(PrepareConfig(source="streets", output=tmp_path / "wide", workers=1, **size))
+    for folder, match in (
+        (tmp_path / "wide", r"wide: images are 48x32.*prepare both in the same way"),
+        (streets, r"--generator-data .*: has no image in split 'train' that the pool does not"),
+    ):
+        mine = config(streets, tmp_path / "out", generator_data=folder, arms=("more_real",))
+        with pytest.raises(UserError, match=match):
+            run_experiment(mine)
+    # A mean teacher takes images of any size; pairs with predicted masks stay as they are.
+    flags = {"unlabelled": tmp_path / "wide", "arms": ("predicted_real",)}
+    with pytest.raises(UserError, match=r"wide: images are 48x32.*prepare both in the same way"):
+        run_experiment(config(streets, tmp_path / "out", **flags))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_a_teacher_is_its_file(streets: Path, tmp_path: Path) -> None:
+    from semsynth.segmentation.config import SegmentTrainConfig
+    from semsynth.segmentation.train import train_segmenter
+
+    small: dict[str, Any] = {"steps": 1, "batch_size": 2, "width": 4, "device": "cpu"}
+    file = train_segmenter(SegmentTrainConfig(data=streets, output=tmp_path / "teacher", **small))
+    data = PreparedDataset.open(streets)
+    found = []
+    for teacher in (file, file.parent):
+        mine = config(streets, tmp_path / "out", teacher=teacher, arms=("filtered",))
+        made = open_experiment(mine).stages(8, 0).segmenter(ARMS["filtered"], 0)
+        found.append((all_settings(mine, data)["teacher"], made.key))
+    assert found[0] == found[1]
 
 
 def test_the_table_of_arms_is_whole() -> None:

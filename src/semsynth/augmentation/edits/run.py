@@ -287,6 +287,8 @@ def _write(config: EditConfig, drawer: Drawer) -> dict[str, Any]:
     data = drawer.data
     clear_preview(config.output)
     output = _output(config, drawer)
+    if not output.is_ours():
+        drawer.draw(0)  # where none is valid, no folder is claimed for settings to be changed
     root = output.claim()
     form = PreparedFormat(data.labels, data.height, data.width, data.info.resize, "png")
     form = form.with_pixels(data.pixels)

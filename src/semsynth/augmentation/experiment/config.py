@@ -10,6 +10,7 @@ import tyro.conf
 
 from semsynth.augmentation.experiment.arms import DEFAULT, chosen_arms
 from semsynth.core.errors import UserError
+from semsynth.segmentation.config import SEGMENTER_FILE
 
 Stage = Literal["development", "final"]
 DRAWS: dict[Stage, tuple[int, ...]] = {"development": (0, 1), "final": (2, 3, 4, 5, 6)}
@@ -71,7 +72,8 @@ class ExperimentConfig:
     """Train the generator also on the images without masks, with the masks that two segmenters of
     the draw predict for them: pixels on which they agree."""
     teacher: Path | None = None
-    """Segmenter that filters labels; by default the draw's own, trained on the n images."""
+    """Segmenter that filters labels, its file or folder; by default the draw's own, trained on the
+    n images."""
     teacher_part: Literal["whole", "half"] = "whole"
     """The draw's own teacher: the segmenter of all n images, or of half of them, whose losses on
     the other half say what it believes of images that it does not know."""
@@ -116,6 +118,10 @@ class ExperimentConfig:
         for n in self.n:
             if n < LEAST_REAL:
                 raise UserError(f"--n is {n}: must be at least {LEAST_REAL}")
+            if self.n.count(n) > 1:
+                raise UserError(f"--n {n}: is given more than once; give each number once")
+        if self.plan and self.task is not None:
+            raise UserError("--plan: is of all tasks that are left; drop --task")
         for draw in self.draws:
             if draw not in DRAWS[self.stage]:
                 own = ", ".join(map(str, DRAWS[self.stage]))
@@ -136,6 +142,12 @@ class ExperimentConfig:
         for arm in arms:
             if arm.needs_other_data and self.generator_data is None:
                 raise UserError(f"--arms {arm.name}: needs --generator-data")
+
+    @property
+    def teacher_file(self) -> Path | None:
+        """The file of ``teacher``, which may be the folder of `semsynth segment train`."""
+        is_folder = self.teacher is not None and self.teacher.is_dir()
+        return self.teacher / SEGMENTER_FILE if self.teacher and is_folder else self.teacher
 
     @property
     def draws_of_stage(self) -> tuple[int, ...]:

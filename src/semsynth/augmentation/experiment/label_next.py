@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.draws import groups_of
+from semsynth.augmentation.experiment.overlap import image_digests, without
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.distributed.shards import chunks
 from semsynth.core.logging import progress
@@ -66,11 +67,14 @@ def label_next(stages: Stages, count: int = COUNT) -> dict[str, Any]:
     if config.unlabelled is not None:
         data = PreparedDataset.open(config.unlabelled)
         split = data.splits()[0]
-        stems = data.stems(split)
+        # Not what has a mask already, nor what must stay apart for the scores.
+        known = image_digests(stages.data, config.split, stages.draw.stems)
+        known |= image_digests(stages.data, config.eval_split, stages.data.stems(config.eval_split))
+        stems = without(data, split, data.stems(split), known)
     else:
         data, split, stems = stages.data, config.split, stages.rest()
     if not stems:
-        return {"missing": "no image of the pool is left; give others with --unlabelled"}
+        return {"missing": "no image is left that has no mask yet; give others with --unlabelled"}
     scores = _disagreement(stages, data, split, stems)
     groups = dict(zip(stems, groups_of(data, split, stems), strict=True))
     chosen = spread_over_groups(scores, groups, count)

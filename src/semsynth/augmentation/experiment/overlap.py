@@ -56,19 +56,26 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
     if others is not None:
         text = _between(others.data, config.split, others.stems, evaluation, digests)
         found += [f"--generator-data {config.generator_data}: {line}" for line in text]
+    if config.unlabelled is not None:
+        found += _of_unlabelled(config, evaluation, digests)
     if config.from_checkpoint is not None:
         found += _of_start(config.from_checkpoint, config, data)
     if config.teacher is not None:
         found += _of_teacher(config.teacher, data, digests)
     if found and not config.allow_overlap:
-        raise UserError(f"{found[0]}; a gain would be meaningless: {_remedy(found[0])}")
+        raise UserError(f"{found[0]}; a gain would be meaningless: {_remedy(found[0], data)}")
     for line in found:
         logger.warning(f"overlap: {line}")
     return found
 
 
-def _remedy(text: str) -> str:
-    choose = "train from scratch, or from built-in streets" if "--from" in text else "split again"
+def _remedy(text: str, data: PreparedDataset) -> str:
+    choose = "split again"
+    if "--from" in text:
+        streets = "" if _same_set(STREETS, data) else ", or from built-in streets"
+        choose = f"train from scratch{streets}"
+    elif "--teacher" in text:
+        choose = "give one that was not, or leave it to the draw's own"
     return f"{choose}, or continue with {FLAG}; the report says so"
 
 
@@ -122,6 +129,33 @@ def _between(
     return lines
 
 
+def _of_unlabelled(
+    config: ExperimentConfig,
+    evaluation: tuple[PreparedDataset, str, Sequence[str]],
+    digests: Digests,
+) -> list[str]:
+    """Say which images without masks are of the evaluation images' sequences or fields.
+
+    The same images are no overlap: they are left out (``Stages.unlabelled``).
+    """
+    assert config.unlabelled is not None
+    other = PreparedDataset.open(config.unlabelled)
+    split = other.splits()[0]
+    stems = without(other, split, other.stems(split), digests)
+    if not stems:
+        raise UserError(
+            f"--unlabelled {config.unlabelled}: all images of '{split}' are evaluation images; "
+            "give others, or drop the flag"
+        )
+    groups = _groups(other, split, stems, *evaluation)
+    if not groups:
+        return []
+    return [
+        f"--unlabelled {config.unlabelled}: '{split}' and '{config.eval_split}' have images of the "
+        f"same sequence, field or tile ({abbreviate(groups, _NAMED)})"
+    ]
+
+
 def _groups(
     one: PreparedDataset,
     split: str,
@@ -139,14 +173,17 @@ def _groups(
 
 
 def _of_start(start: Path, config: ExperimentConfig, data: PreparedDataset) -> list[str]:
-    """Say what the model that generators start from has seen; nothing of built-in streets."""
+    """Say what the model that generators start from has seen.
+
+    Built-in streets are like no images but themselves.
+    """
     path = find_model(start)
     metadata = load_checkpoint(path).metadata
     name = metadata.get("dataset")
     while name == STREETS and isinstance(metadata.get("from"), dict):
         metadata = metadata["from"]
         name = metadata.get("dataset")
-    if name == STREETS:
+    if name == STREETS and not _same_set(STREETS, data):
         return []
     run = path if path.is_dir() else path.parent
     if not is_of_package(path) and (run / INPUTS).is_file():

@@ -211,9 +211,16 @@ def _shares(of_ceiling: Json) -> str:
         if found["share"] is None:
             texts.append(f"{name}: the ceiling gains nothing")
             continue
-        low, high = ("open" if end is None else f"{100 * end:.0f}%" for end in found["interval"])
-        texts.append(f"{name} {100 * found['share']:.0f}% ({low} to {high})")
+        if found["interval"] == [None, None]:  # any share is possible
+            texts.append(f"{name}: the ceiling's gain cannot be distinguished from 0")
+            continue
+        low, high = ("open" if end is None else _signed(end) for end in found["interval"])
+        texts.append(f"{name} {_signed(found['share'])} ({low} to {high})")
     return "; ".join(texts) or NONE
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:.0f}%".replace("-", "\N{MINUS SIGN}")
 
 
 def _classes(entry: Json) -> Table:

@@ -14,7 +14,13 @@ import numpy as np
 
 from semsynth.augmentation.experiment.arms import Arm, chosen_arms
 from semsynth.augmentation.experiment.config import ExperimentConfig
-from semsynth.augmentation.experiment.draws import Part, groups_of, make_draw, pool_stems
+from semsynth.augmentation.experiment.draws import (
+    Part,
+    check_same_form,
+    groups_of,
+    make_draw,
+    pool_stems,
+)
 from semsynth.augmentation.experiment.overlap import find_overlap, other_images
 from semsynth.augmentation.experiment.page import write_page
 from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, in_words
@@ -35,6 +41,7 @@ from semsynth.core.files import read_text, write_json, write_text
 from semsynth.core.logging import logger, progress_bar
 from semsynth.core.outputs import claim_output_dir
 from semsynth.data.dataset import PreparedDataset
+from semsynth.data.labels import check_extra_labels
 from semsynth.evaluation.report.formats import plural
 
 TRIES = "tries.jsonl"
@@ -131,10 +138,25 @@ class Experiment:
                 raise UserError(
                     f"{self.data.root}: split '{split}' has masks without images; choose another"
                 )
+        self._check_others()
         self._check_classes()
         check_settings(config, self.arms, self.data)
         for n in config.n:
             self.stages(n, config.draws_of_stage[0]).check(self.arms)
+
+    def _check_others(self) -> None:
+        """Refuse other data of the generator with other labels, or of which nothing is left."""
+        if self.others is None:
+            return
+        flag, other = f"--generator-data {self.config.generator_data}", self.others.data
+        # As where they are joined: one of the two may have an ignored id alone.
+        one, two = sorted((self.data, other), key=lambda data: data.labels.ignore_id is None)
+        check_extra_labels(one.labels, two.labels, str(one.root), str(two.root))
+        if not self.others.stems:
+            raise UserError(
+                f"{flag}: has no image in split '{self.others.split}' that the pool does not have; "
+                "give other data, or drop the flag"
+            )
 
     def _check_classes(self) -> None:
         """Refuse evaluation images if no class is in enough of them to be averaged."""
@@ -181,6 +203,11 @@ def run_experiment(config: ExperimentConfig) -> dict[str, Any]:
         UserError: something does not fit, said before the long work.
     """
     experiment = open_experiment(config)
+    if experiment.others is not None:  # those of a probe may have any size: it scales them
+        check_same_form(experiment.others.data, experiment.data)
+    predicted = any(arm.masks == "predicted" for arm in experiment.arms)
+    if config.unlabelled is not None and (predicted or config.generator_unlabelled):
+        check_same_form(PreparedDataset.open(config.unlabelled), experiment.data)
     settings = all_settings(config, experiment.data)
     claim_output_dir(config.output, "experiment", {"format": 1, "data": settings["data"]})
     if config.freeze:

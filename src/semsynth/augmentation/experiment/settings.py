@@ -7,7 +7,8 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from semsynth.augmentation.edits.config import EditConfig
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE, MASK_TEACHERS, TEACHERS, Arm
@@ -123,11 +124,49 @@ def changes(words: Sequence[str], config: type, flag: str, ours: Sequence[str]) 
 
 
 def _check_type(value: Any, hint: Any, where: str) -> None:
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if hint in wanted and (
-        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
-    ):
-        raise UserError(f"{where} is {value!r}: must be {wanted[hint]}")
+    if not _fits(value, hint):
+        raise UserError(f"{where} is {_shown(value)}: must be {_wanted(hint)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type: what tyro checks of flags on the command line."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is tuple:
+        each = (
+            inner[:1] * len(value) if inner[-1] is Ellipsis and isinstance(value, tuple) else inner
+        )
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(each)
+            and all(_fits(v, one) for v, one in zip(value, each, strict=True))
+        )
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _wanted(hint: Any) -> str:
+    """Say what fits, in words."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return " or ".join(map(str, inner))
+    if kind in (Union, UnionType):
+        return " or ".join(_wanted(one) for one in inner)
+    if kind is tuple:
+        many = inner[-1] is Ellipsis
+        return (
+            "a list, as in [a, b]" if many else f"a list of {len(inner)}, each {_wanted(inner[0])}"
+        )
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(hint, "a path" if hint is Path else "null")
+
+
+def _shown(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)
 
 
 def segment_settings(config: ExperimentConfig, arm: Arm, mixed: bool) -> dict[str, Any]:
@@ -219,8 +258,8 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
     for name in ("generator_data", "unlabelled"):
         if values[name] is not None:
             values[name] = PreparedDataset.open(values[name]).digest
-    if values["teacher"] is not None:
-        values["teacher"] = checkpoint_sha256(values["teacher"])
+    if (teacher := config.teacher_file) is not None:
+        values["teacher"] = checkpoint_sha256(teacher)
     values["data"] = data.digest_of([config.split, config.eval_split])
     values["baseline"] = {k: _json(v) for k, v in {**STRONG, **MIXED, **EDITS}.items()}
     values["semsynth"] = __version__

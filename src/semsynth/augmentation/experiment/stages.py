@@ -293,7 +293,7 @@ class Stages:
         config, given, real = self.config, filter_settings(self.config), self.real_of_filter()
         if config.teacher_part == "half":
             given.setdefault("mean_split", HALF)
-        own, teacher = self.segmenter(ARMS[TEACHERS[config.teacher_part]], 0), config.teacher
+        own, teacher = self.segmenter(ARMS[TEACHERS[config.teacher_part]], 0), config.teacher_file
         teacher_key = own.key if teacher is None else checkpoint_sha256(teacher)
 
         def build(folder: Path) -> None:
