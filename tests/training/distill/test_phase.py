@@ -121,13 +121,14 @@ def test_it_begins_with_the_averaged_weights_of_another_model(
     assert "from scratch" not in text and "undo" not in text
 
 
+@pytest.mark.parametrize("start", ["from_checkpoint", "fork"])
 def test_other_phases_undo_a_distilled_model_and_the_run_says_so(
-    configure: Configure, straight: Path, tmp_path: Path, logged: Callable[[], str]
+    configure: Configure, straight: Path, logged: Callable[[], str], start: str
 ) -> None:
     one = ("train.steps=1", "finetune.steps=0", "distill.steps=0")
-    train(configure("run", *one, from_checkpoint=straight))
+    train(configure("run", *one, **{start: straight}))
     text = logged()
-    assert "is a distilled model, and the 1 steps of train and finetune undo" in text
+    assert "is a distilled model, which the phases train and finetune (steps: 1) undo" in text
     assert "--set train.steps=0 finetune.steps=0" in text
 
 

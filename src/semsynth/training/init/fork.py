@@ -26,6 +26,7 @@ from semsynth.training.init.from_model import (
     noise_levels,
     read_saved_init,
     source_metadata,
+    warn_of_undoing,
 )
 from semsynth.training.init.transfer import another_network, attention_levels, codec_name
 from semsynth.training.recipe import Recipe, TrainConfig
@@ -64,6 +65,7 @@ def fork(config: TrainConfig, folder: Path, recipe: Recipe, data: PreparedDatase
     if not has_licence(start.facts):
         lines.append("its checkpoint does not say the licence of its data: that of both is unknown")
     logger.info("\n  ".join(lines + noise_levels(theirs.diffusion_config, recipe.diffusion_config)))
+    warn_of_undoing(source, theirs.diffusion_at(metadata["step"]), recipe)
 
 
 def check_fork(

@@ -77,7 +77,7 @@ class Initialization:
             )
         source = _load(path)
         match = match_labels(data.labels, source.labels, self._map(data))
-        _warn_of_undoing(path, source.diffusion, recipe)
+        warn_of_undoing(path, source.diffusion, recipe)
         report = transfer_weights(unet, source, recipe.model, recipe.diffusion_config, match)
         lines = _description(self, source, match, recipe)
         lines.append(f"{report.parameters:,} parameters transferred")
@@ -188,13 +188,13 @@ def _description(
     return lines + noise_levels(source.diffusion, recipe.diffusion_config)
 
 
-def _warn_of_undoing(path: Path, theirs: DiffusionConfig, recipe: Recipe) -> None:
+def warn_of_undoing(path: Path, theirs: DiffusionConfig, recipe: Recipe) -> None:
     """Warn where a distilled model is trained with the losses of the phases before."""
     if theirs.evaluations and recipe.diffusion_steps:
         logger.warning(
-            f"{path}: is a distilled model, and the {recipe.diffusion_steps:,} steps of train and "
-            "finetune undo what it learned there; to go on with distill alone, --set train.steps=0 "
-            "finetune.steps=0"
+            f"{path}: is a distilled model, which the phases train and finetune "
+            f"(steps: {recipe.diffusion_steps:,}) undo; to go on with distill alone: --set "
+            "train.steps=0 finetune.steps=0"
         )
 
 
