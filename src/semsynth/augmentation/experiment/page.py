@@ -11,7 +11,7 @@ from semsynth.augmentation.experiment.draws import part_of
 from semsynth.augmentation.experiment.label_value import in_words
 from semsynth.core.files import write_text
 from semsynth.evaluation.report.figures import Axes, Series, intervals, legend, plot
-from semsynth.evaluation.report.formats import NONE, interval, plural, points, share
+from semsynth.evaluation.report.formats import NONE, interval, percent, plural, points, share
 from semsynth.evaluation.report.page import fill_template
 from semsynth.evaluation.report.tables import Cell, Row, Table
 
@@ -214,13 +214,9 @@ def _shares(of_ceiling: Json) -> str:
         if found["interval"] == [None, None]:  # any share is possible
             texts.append(f"{name}: the ceiling's gain cannot be distinguished from 0")
             continue
-        low, high = ("open" if end is None else _signed(end) for end in found["interval"])
-        texts.append(f"{name} {_signed(found['share'])} ({low} to {high})")
+        low, high = ("open" if end is None else percent(end) for end in found["interval"])
+        texts.append(f"{name} {percent(found['share'])} ({low} to {high})")
     return "; ".join(texts) or NONE
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:.0f}%".replace("-", "\N{MINUS SIGN}")
 
 
 def _classes(entry: Json) -> Table:

@@ -136,14 +136,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind in (Union, UnionType):
         return any(_fits(value, one) for one in inner)
     if kind is tuple:
-        each = (
-            inner[:1] * len(value) if inner[-1] is Ellipsis and isinstance(value, tuple) else inner
-        )
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(each)
-            and all(_fits(v, one) for v, one in zip(value, each, strict=True))
-        )
+        if not isinstance(value, tuple):
+            return False
+        each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        fit = (_fits(one, wanted) for one, wanted in zip(value, each, strict=False))
+        return len(value) == len(each) and all(fit)
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
@@ -156,11 +153,10 @@ def _wanted(hint: Any) -> str:
         return " or ".join(map(str, inner))
     if kind in (Union, UnionType):
         return " or ".join(_wanted(one) for one in inner)
+    if kind is tuple and inner[-1] is Ellipsis:
+        return "a list, as in [a, b]"
     if kind is tuple:
-        many = inner[-1] is Ellipsis
-        return (
-            "a list, as in [a, b]" if many else f"a list of {len(inner)}, each {_wanted(inner[0])}"
-        )
+        return f"a list of {len(inner)}, each {_wanted(inner[0])}"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(hint, "a path" if hint is Path else "null")
 
