@@ -23,6 +23,11 @@ _TEACHER_DECAY = 0.99
 SEGMENTER_FILE = "segmenter.pth"
 
 
+def segmenter_file(path: Path) -> Path:
+    """Return the file of a segmenter, which may be given as the folder that holds it."""
+    return path / SEGMENTER_FILE if path.is_dir() else path
+
+
 @dataclass(frozen=True)
 class SegmentTrainConfig:
     """Train a segmenter on the real training images of a prepared data set.

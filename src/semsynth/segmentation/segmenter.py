@@ -17,7 +17,7 @@ from semsynth.core.errors import UserError
 from semsynth.core.files import atomic_path, sha256_file
 from semsynth.core.safe_load import load_torch_file, save_torch_file
 from semsynth.data.labels import LabelSet
-from semsynth.segmentation.config import SEGMENTER_FILE
+from semsynth.segmentation.config import segmenter_file
 from semsynth.segmentation.encoder_unet import lite2_unet
 from semsynth.segmentation.small_unet import Perturb, UNet, level_widths
 
@@ -128,9 +128,7 @@ class Segmenter(nn.Module):
         Raises:
             UserError: missing, cut short, a pickle with code in it, or not a segmenter.
         """
-        path = Path(path)
-        if path.is_dir():
-            path = path / SEGMENTER_FILE
+        path = segmenter_file(Path(path))
         content = _read(path)
         info = SegmenterInfo(
             content["arch"],

@@ -33,13 +33,7 @@ from semsynth.training.distill.state import adversary_for
 from semsynth.training.init.from_model import Initialization
 from semsynth.training.inputs.latent_cache import LatentSet, shared_latents
 from semsynth.training.inputs.mask_dropout import RegionDropout
-from semsynth.training.recipe import (
-    Recipe,
-    TrainConfig,
-    check_distilled_images,
-    chosen_recipe,
-    with_changes,
-)
+from semsynth.training.recipe import Recipe, TrainConfig, check_distilled_images, with_changes
 from semsynth.training.run_output import DATA_CHANGES, trained_kinds
 from semsynth.training.state import (
     Ema,
@@ -63,7 +57,7 @@ to copies over steps of trainings with 20, 40 and 92 images (docs/results/qualit
 """
 
 
-def check_start(config: TrainConfig) -> None:
+def check_start(config: TrainConfig, recipe: Recipe) -> None:
     """Check what can be known before anything is read.
 
     Raises:
@@ -76,7 +70,7 @@ def check_start(config: TrainConfig) -> None:
     if config.label_map is not None and config.from_checkpoint is None:
         raise UserError(f"--label-map {config.label_map}: needs --from")
     starts = (config.fork, config.from_checkpoint)
-    if starts == (None, None) and not chosen_recipe(config).total_steps:
+    if starts == (None, None) and not recipe.total_steps:
         what = "0 steps leave random weights; set train.steps, or give a start with --from"
         raise UserError(f"{config.recipe}: {what}")
 

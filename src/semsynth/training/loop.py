@@ -45,13 +45,7 @@ from semsynth.training.state import (
     ema_synthesizer,
     full_ema,
 )
-from semsynth.training.step import (
-    TrainContext,
-    learning_rate,
-    phase_at,
-    step_names,
-    train_step,
-)
+from semsynth.training.step import TrainContext, learning_rate, phase_at, step_names, train_step
 from semsynth.training.trackers import Trackers, open_trackers
 from semsynth.training.validation import (
     can_validate,
@@ -86,9 +80,10 @@ def train(config: TrainConfig, on_checkpoint: OnCheckpoint | None = None) -> dic
         RankLost: another process of the job died.
         SystemExit: on other ranks than the one that raises one of these.
     """
-    check_start(config)
+    recipe = chosen_recipe(config)
+    check_start(config, recipe)
     data = PreparedDataset.open(config.data)
-    recipe = with_codec_hash(with_images_of(chosen_recipe(config), data))
+    recipe = with_codec_hash(with_images_of(recipe, data))
     warn_about_classes(data)
     check_fit(recipe, data)
     folder, stall = run_folder(config, recipe), 60 * recipe.train.stall_minutes

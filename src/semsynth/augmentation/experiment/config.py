@@ -10,7 +10,7 @@ import tyro.conf
 
 from semsynth.augmentation.experiment.arms import DEFAULT, chosen_arms
 from semsynth.core.errors import UserError
-from semsynth.segmentation.config import SEGMENTER_FILE
+from semsynth.segmentation.config import segmenter_file
 
 Stage = Literal["development", "final"]
 DRAWS: dict[Stage, tuple[int, ...]] = {"development": (0, 1), "final": (2, 3, 4, 5, 6)}
@@ -146,8 +146,7 @@ class ExperimentConfig:
     @property
     def teacher_file(self) -> Path | None:
         """The file of ``teacher``, which may be the folder of `semsynth segment train`."""
-        is_folder = self.teacher is not None and self.teacher.is_dir()
-        return self.teacher / SEGMENTER_FILE if self.teacher and is_folder else self.teacher
+        return None if self.teacher is None else segmenter_file(self.teacher)
 
     @property
     def draws_of_stage(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.draws import groups_of
-from semsynth.augmentation.experiment.overlap import image_digests, without
+from semsynth.augmentation.experiment.overlap import image_digests, unlabelled_images, without
 from semsynth.augmentation.experiment.stages import Stages
 from semsynth.core.distributed.shards import chunks
 from semsynth.core.logging import progress
@@ -65,12 +65,10 @@ def label_next(stages: Stages, count: int = COUNT) -> dict[str, Any]:
     if config.seeds < 2:
         return {"missing": "one segmenter alone cannot disagree: --seeds 2 or more"}
     if config.unlabelled is not None:
-        data = PreparedDataset.open(config.unlabelled)
-        split = data.splits()[0]
-        # Not what has a mask already, nor what must stay apart for the scores.
-        known = image_digests(stages.data, config.split, stages.draw.stems)
-        known |= image_digests(stages.data, config.eval_split, stages.data.stems(config.eval_split))
-        stems = without(data, split, data.stems(split), known)
+        part = unlabelled_images(config, stages.data)
+        data, split = part.data, part.split
+        with_masks = image_digests(stages.data, config.split, stages.draw.stems)
+        stems = without(data, split, part.stems, with_masks)
     else:
         data, split, stems = stages.data, config.split, stages.rest()
     if not stems:

@@ -57,7 +57,7 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
         text = _between(others.data, config.split, others.stems, evaluation, digests)
         found += [f"--generator-data {config.generator_data}: {line}" for line in text]
     if config.unlabelled is not None:
-        found += _of_unlabelled(config, evaluation, digests)
+        found += _of_unlabelled(config, evaluation)
     if config.from_checkpoint is not None:
         found += _of_start(config.from_checkpoint, config, data)
     if config.teacher is not None:
@@ -95,6 +95,18 @@ def other_images(config: ExperimentConfig, data: PreparedDataset) -> Part | None
     return Part(other, config.split, stems, OTHER)
 
 
+def unlabelled_images(config: ExperimentConfig, data: PreparedDataset) -> Part:
+    """Return the images of ``--unlabelled`` that are no evaluation images.
+
+    Those are never training images, with a mask or without.
+    """
+    assert config.unlabelled is not None
+    other = PreparedDataset.open(config.unlabelled)
+    split = other.splits()[0]
+    evaluation = image_digests(data, config.eval_split, data.stems(config.eval_split))
+    return Part(other, split, without(other, split, other.stems(split), evaluation))
+
+
 def without(data: PreparedDataset, split: str, stems: Sequence[str], digests: Digests) -> list[str]:
     """Return the images that are not among those of ``digests``."""
     same = {stem for digest, stem in image_digests(data, split, stems).items() if digest in digests}
@@ -130,29 +142,21 @@ def _between(
 
 
 def _of_unlabelled(
-    config: ExperimentConfig,
-    evaluation: tuple[PreparedDataset, str, Sequence[str]],
-    digests: Digests,
+    config: ExperimentConfig, evaluation: tuple[PreparedDataset, str, Sequence[str]]
 ) -> list[str]:
-    """Say which images without masks are of the evaluation images' sequences or fields.
-
-    The same images are no overlap: they are left out (``Stages.unlabelled``).
-    """
-    assert config.unlabelled is not None
-    other = PreparedDataset.open(config.unlabelled)
-    split = other.splits()[0]
-    stems = without(other, split, other.stems(split), digests)
-    if not stems:
+    """Say which images without masks are of the evaluation images' sequences or fields."""
+    part = unlabelled_images(config, evaluation[0])
+    if not part.stems:
         raise UserError(
-            f"--unlabelled {config.unlabelled}: all images of '{split}' are evaluation images; "
-            "give others, or drop the flag"
+            f"--unlabelled {config.unlabelled}: all images of '{part.split}' are evaluation "
+            "images; give others, or drop the flag"
         )
-    groups = _groups(other, split, stems, *evaluation)
+    groups = _groups(part.data, part.split, part.stems, *evaluation)
     if not groups:
         return []
     return [
-        f"--unlabelled {config.unlabelled}: '{split}' and '{config.eval_split}' have images of the "
-        f"same sequence, field or tile ({abbreviate(groups, _NAMED)})"
+        f"--unlabelled {config.unlabelled}: '{part.split}' and '{config.eval_split}' have images "
+        f"of the same sequence, field or tile ({abbreviate(groups, _NAMED)})"
     ]
 
 

@@ -297,22 +297,20 @@ def _reasons(
 
 def _class_shares(experiment: Experiment, n: int) -> dict[str, tuple[float, float]]:
     """Return the share of each class in the labelled pixels of a draw, and of the evaluation."""
-    data, config = experiment.data, experiment.config
-    evaluated = experiment.eval_images
-    parts = (
-        (config.split, experiment.stages(n, 0).draw.stems),
-        (evaluated.split, evaluated.stems),
-    )
-    counts: list[Counter[int]] = []
-    for split, stems in parts:
-        total: Counter[int] = Counter()
-        for stem in stems:
-            total.update(pixels_by_id(data.read_mask(split, stem), data.record(split, stem)))
-        counts.append(total)
-    ids = [label.id for label in data.labels.trainable]
-    sums = [max(sum(count[i] for i in ids), 1) for count in counts]
-    here, there = ({i: round(c[i] / n, 6) for i in ids} for c, n in zip(counts, sums, strict=True))
-    return {data.labels.names[i]: (here[i], there[i]) for i in ids}
+    data, evaluated = experiment.data, experiment.eval_images
+    here = _shares(data, experiment.config.split, experiment.stages(n, 0).draw.stems)
+    there = _shares(data, evaluated.split, evaluated.stems)
+    return {name: (here[name], there[name]) for name in here}
+
+
+def _shares(data: PreparedDataset, split: str, stems: Sequence[str]) -> dict[str, float]:
+    """Return the share of each class in the labelled pixels of images."""
+    pixels: Counter[int] = Counter()
+    for stem in stems:
+        pixels.update(pixels_by_id(data.read_mask(split, stem), data.record(split, stem)))
+    classes = data.labels.trainable
+    labelled = max(sum(pixels[label.id] for label in classes), 1)
+    return {label.name: round(pixels[label.id] / labelled, 6) for label in classes}
 
 
 def _consistency(stages: Stages, entry: Mapping[str, Any]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from semsynth.augmentation.experiment.draws import (
     part_of,
     write_union,
 )
-from semsynth.augmentation.experiment.overlap import image_digests, without
+from semsynth.augmentation.experiment.overlap import unlabelled_images
 from semsynth.augmentation.experiment.pseudo_labels import pseudo_labelled, united
 from semsynth.augmentation.experiment.settings import (
     edit_settings,
@@ -115,14 +115,7 @@ class Stages:
             UserError: all images of the pool were drawn, and no others were given.
         """
         if self.config.unlabelled is not None:
-            data = PreparedDataset.open(self.config.unlabelled)
-            stems = data.stems(data.splits()[0])
-            # Evaluation images are never training images, with a mask or without.
-            evaluation = image_digests(
-                self.data, self.config.eval_split, self.data.stems(self.config.eval_split)
-            )
-            stems = without(data, data.splits()[0], stems, evaluation)
-            return self._union("unlabelled", [Part(data, data.splits()[0], stems)])
+            return self._union("unlabelled", [unlabelled_images(self.config, self.data)])
         if not self.rest():
             raise UserError(
                 f"--n {len(self.draw.stems)}: is the whole pool, so that no image is left for the "

@@ -229,7 +229,7 @@ def _check(config: SubmitConfig, recipe: Recipe, run: Path) -> None:
     from semsynth.training.init.from_model import starting_point
     from semsynth.training.run_output import RunOutput
 
-    check_start(config.training)
+    check_start(config.training, recipe)
     check_batch(recipe, config.nodes * (config.gpus or 1))
     data = PreparedDataset.open(config.data)
     recipe = with_images_of(recipe, data)
