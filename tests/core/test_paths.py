@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from semsynth.core.errors import UserError
-from semsynth.core.paths import MAX_NAME_BYTES, inside, path_name
+from semsynth.core.paths import MAX_NAME_BYTES, inside, may_be_hub_id, path_name
 
 GOOD = ["a", "frame_0001", "über straße", "東京_001", "a.b.c", "x" * MAX_NAME_BYTES, "a (1)", "Ⅷ"]
 GOOD += ["console", "com10", "name with spaces", "50%", "a#b", "-x", "क्\u200dष"]
@@ -76,3 +76,30 @@ def test_links_that_leave_the_folder(tmp_path: Path) -> None:
             inside(root, relative, "w")
     os.symlink(root, tmp_path / "link")
     assert inside(tmp_path / "link", "own/a", "w") == tmp_path / "link" / "own" / "a"
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "expected"),
+    [
+        ("google/mobilenet_v2_1.0_224", True, True),
+        ("bert-base", True, False),
+        ("bert-base", False, True),
+        ("", False, False),
+        ("owner/", True, False),
+        ("/name", True, False),
+        ("a/b/c", False, False),
+        ("./model", True, False),
+        ("~/model", True, False),
+        ("../model", True, False),
+        ("here/model", True, False),  # "here" is a folder: a path, perhaps with a typing error
+        ("here", False, False),
+    ],
+)
+def test_names_that_may_be_ids_of_the_hub(
+    name: str, owner: bool, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OWNER/NAME, where no such file or folder is meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+
+    assert may_be_hub_id(name, owner=owner) is expected

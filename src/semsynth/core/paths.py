@@ -46,6 +46,24 @@ def path_name(name: str, where: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def may_be_hub_id(name: str, *, owner: bool = True) -> bool:
+    """Return whether a name that is no file or folder can be meant as an id of the Hub.
+
+    An id is ``OWNER/NAME``. A path can look like one: if its first part is a folder that exists, it
+    is meant as a path.
+
+    Args:
+        owner: whether ``NAME`` alone, as some old models have it, is none.
+    """
+    path = Path(name)
+    if name.startswith((".", "~", "/")) or path.exists():
+        return False
+    parts = name.split("/")
+    if len(parts) == 1:
+        return not owner and bool(name)
+    return len(parts) == 2 and all(parts) and not path.parent.exists()
+
+
 def inside(root: str | Path, relative: str, where: str) -> Path:
     """Return the path of a member of ``root`` that an archive or a list names.
 

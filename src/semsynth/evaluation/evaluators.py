@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.logging import logger, progress
+from semsynth.core.paths import may_be_hub_id
 from semsynth.data.labels import LabelSet
 from semsynth.data.resize import Box
 from semsynth.evaluation.config import DEFAULT_SEGMENTER, EvaluateConfig
@@ -336,9 +337,7 @@ def open_network(source: str, device: str, sees: Sees = "own") -> Network:
         return OwnNetwork(path, device, sees)
     if (path / "config.json").is_file():
         return HubNetwork(source, device, sees)
-    # OWNER/NAME may be a path, too: one whose first part is here is meant as a path.
-    is_id = source.count("/") == 1 and not source.startswith((".", "~", "/"))
-    if is_id and not path.parent.exists() and path.suffix != ".pth":
+    if may_be_hub_id(source) and path.suffix != ".pth":
         return HubNetwork(source, device, sees)
     raise UserError(
         f"--segmenter {source}: is neither {SEGMENTER_FILE} (or its folder), which 'semsynth "

@@ -23,6 +23,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import ModelOutput, logging
 
 from semsynth.core.errors import UserError
+from semsynth.core.paths import may_be_hub_id
 from semsynth.segmentation.encoder_unet import EncoderOptions, EncoderUNet
 from semsynth.segmentation.small_unet import Perturb
 
@@ -80,8 +81,8 @@ def from_pretrained(
         UserError: it cannot be found or downloaded, or has no feature maps; or ``enlarge`` is given
             to a segmentation model.
     """
-    # A name of the hub is OWNER/NAME, or NAME alone: of other paths its message would be obscure.
-    if not Path(source).exists() and (source[:1] in "./~" or source.count("/") > 1):
+    # Of a path to nothing the message of the hub would be obscure.
+    if not (Path(source).exists() or may_be_hub_id(source, owner=False)):
         raise UserError(f"init_from {source}: no such folder; give a model folder or a Hub id")
     logging.set_verbosity_error()  # it would warn about heads that are initialised on purpose
     logging.disable_progress_bar()

@@ -33,6 +33,8 @@ OTHER = "other-"
 """Before the names of the generator's other images, which may be those of the draw's."""
 _NAMED = 3
 
+_SPLIT_AGAIN = "split again"
+
 Digests = Mapping[bytes, str]
 """``seen.pixel_digest`` and digests of raw files: the stem of the image."""
 
@@ -52,31 +54,30 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
         raise UserError(f"--eval-split {config.eval_split}: is also --split; choose another")
     digests = image_digests(data, config.eval_split, stems)
     evaluation = (data, config.eval_split, stems)
-    found = _between(data, config.split, pool, evaluation, digests)
+    lines = _between(data, config.split, pool, evaluation, digests)
     if others is not None:
         text = _between(others.data, config.split, others.stems, evaluation, digests)
-        found += [f"--generator-data {config.generator_data}: {line}" for line in text]
+        lines += [f"--generator-data {config.generator_data}: {line}" for line in text]
     if config.unlabelled is not None:
-        found += _of_unlabelled(config, evaluation)
+        lines += _of_unlabelled(config, evaluation)
+    # What was seen, and what to do about it.
+    found = [(line, _SPLIT_AGAIN) for line in lines]
     if config.from_checkpoint is not None:
-        found += _of_start(config.from_checkpoint, config, data)
-    if config.teacher is not None:
-        found += _of_teacher(config.teacher, data, digests)
-    if found and not config.allow_overlap:
-        raise UserError(f"{found[0]}; a gain would be meaningless: {_remedy(found[0], data)}")
-    for line in found:
-        logger.warning(f"overlap: {line}")
-    return found
-
-
-def _remedy(text: str, data: PreparedDataset) -> str:
-    choose = "split again"
-    if "--from" in text:
         streets = "" if _same_set(STREETS, data) else ", or from built-in streets"
-        choose = f"train from scratch{streets}"
-    elif "--teacher" in text:
-        choose = "give one that was not, or leave it to the draw's own"
-    return f"{choose}, or continue with {FLAG}; the report says so"
+        remedy = f"train from scratch{streets}"
+        found += [(line, remedy) for line in _of_start(config.from_checkpoint, config, data)]
+    if config.teacher is not None:
+        remedy = "give one that was not, or leave it to the draw's own"
+        found += [(line, remedy) for line in _of_teacher(config.teacher, data, digests)]
+    if found and not config.allow_overlap:
+        text, remedy = found[0]
+        raise UserError(
+            f"{text}; a gain would be meaningless: {remedy}, or continue with {FLAG}; the report "
+            "says so"
+        )
+    for text, _ in found:
+        logger.warning(f"overlap: {text}")
+    return [text for text, _ in found]
 
 
 def image_digests(data: PreparedDataset, split: str, stems: Sequence[str]) -> dict[bytes, str]:
@@ -207,7 +208,10 @@ def _of_start(start: Path, config: ExperimentConfig, data: PreparedDataset) -> l
             return []
         if seen:
             names = abbreviate(seen, _NAMED)
-            return [f"--from {start}: was trained on {len(seen)} of these images ({names})"]
+            return [
+                f"--from {start}: {len(seen)} of these images were used in its training, or to "
+                f"validate it ({names})"
+            ]
     return [
         f"--from {start}: was trained on {name or 'images that it does not name'}, and may have "
         "seen images of the same sequences, fields or tiles"

@@ -26,7 +26,7 @@ from semsynth.core.files import (
     write_json,
     write_text,
 )
-from semsynth.core.paths import inside, path_name
+from semsynth.core.paths import inside, may_be_hub_id, path_name
 from semsynth.pipelines.formats.pretrained import find_model
 
 PIPELINE = "SemanticDiffusionPipeline"
@@ -112,7 +112,7 @@ def check_folder(name: str) -> None:
     if not has_index and (os.path.isfile(name) or os.path.isfile(os.path.join(name, FINAL))):
         raise UserError(f"{name}: is not a Diffusers folder; load it with from_checkpoint")
     if not os.path.isdir(name):
-        if os.path.exists(name) or name.count("/") != 1 or name.startswith(("/", ".", "~")):
+        if not may_be_hub_id(name):
             raise UserError(f"{name}: no such folder (a repository of the Hub is OWNER/NAME)")
         return
     if not has_index:
