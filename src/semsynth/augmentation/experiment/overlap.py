@@ -70,14 +70,14 @@ def find_overlap(config: ExperimentConfig, data: PreparedDataset, others: Part |
         remedy = "give one that was not, or leave it to the draw's own"
         found += [(line, remedy) for line in _of_teacher(config.teacher, data, digests)]
     if found and not config.allow_overlap:
-        text, remedy = found[0]
+        line, remedy = found[0]
         raise UserError(
-            f"{text}; a gain would be meaningless: {remedy}, or continue with {FLAG}; the report "
+            f"{line}; a gain would be meaningless: {remedy}, or continue with {FLAG}; the report "
             "says so"
         )
-    for text, _ in found:
-        logger.warning(f"overlap: {text}")
-    return [text for text, _ in found]
+    for line, _ in found:
+        logger.warning(f"overlap: {line}")
+    return [line for line, _ in found]
 
 
 def image_digests(data: PreparedDataset, split: str, stems: Sequence[str]) -> dict[bytes, str]:
