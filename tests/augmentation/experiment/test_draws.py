@@ -221,8 +221,9 @@ def test_only_images_without_a_mask_are_to_be_labelled_next(
     photos = writer.finish("photos", "made here", "CC0")
     flags = config(data, unlabelled=photos.root, seeds=2)
     draw = make_draw(tmp_path / "draw", (stems[:6], stems[:6]), 6, 0, 0)
-    monkeypatch.setattr(module, "_disagreement", lambda *args: dict.fromkeys(args[3], 1.0))
-    found = module.label_next(Stages(flags, data, stems, draw))
+    stages = Stages(flags, data, stems, draw)
+    monkeypatch.setattr(module, "_disagreement", lambda part, *_: dict.fromkeys(part.stems, 1.0))
+    found = module.label_next(stages.to_label(), stages.committee(), "cpu")
     assert [image["stem"] for image in found["images"]] == ["left", "new"]
 
 

@@ -11,6 +11,8 @@ from semsynth.core.errors import UserError
 
 BASELINE = "strong"
 """The arm that all others are compared with."""
+MORE_LABELS = 30
+"""So many images are named to be labelled next."""
 
 # What masks images are made for, and from what.
 Masks = Literal["own", "edited", "foreign", "predicted", "pool"]
@@ -34,7 +36,8 @@ class Arm:
             images as they are, without synthesis.
         fresh: new synthetic images are generated each time that a mask is drawn, during training.
         filtered: labels of the synthetic images are filtered.
-        real: real images that are added: the generator's other data, or the rest of the pool.
+        real: real images that are added: the generator's other data, the rest of the pool, or a few
+            of it (``MORE_LABELS``): those to label next, or as many by chance.
         unlabelled: with real images without masks, by a mean teacher.
     """
 
@@ -48,7 +51,7 @@ class Arm:
     start: Start | None = None
     fresh: bool = False
     filtered: bool = False
-    real: Literal["generator_data", "pool"] | None = None
+    real: Literal["generator_data", "pool", "next", "random"] | None = None
     unlabelled: bool = False
 
     @property
@@ -70,6 +73,11 @@ class Arm:
     def needs_unlabelled(self) -> bool:
         """Whether there must be real images without masks."""
         return self.unlabelled or self.masks == "predicted"
+
+    @property
+    def more_labels(self) -> bool:
+        """Whether it has a few more labelled images of the pool."""
+        return self.real in ("next", "random")
 
     @property
     def curve(self) -> bool:
@@ -186,6 +194,16 @@ ARMS = {
             "+ images of the other masks of the pool from noise (real layouts, synthetic pixels)",
             masks="pool",
             start="noise",
+        ),
+        Arm(
+            "label_next",
+            f"+ {MORE_LABELS} more labelled real images: those that it says to label next",
+            real="next",
+        ),
+        Arm(
+            "label_random",
+            f"+ {MORE_LABELS} more labelled real images, by chance",
+            real="random",
         ),
         Arm("ceiling", "all real images of the pool", real="pool"),
     )

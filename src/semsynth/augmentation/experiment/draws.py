@@ -20,6 +20,7 @@ from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes, read_json, write_bytes, write_json
 from semsynth.core.logging import logger
+from semsynth.core.outputs import read_cache
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -97,6 +98,20 @@ class Draw:
     def seconds(self, made: Made) -> float:
         """Return the CPU seconds that something of the draw took (of the clock, on a GPU)."""
         return read_seconds(self.cost_file(made.root), made.root)
+
+    def times_longer(self, one: Made, other: Made) -> float:
+        """Return how many times as long as ``one`` alone both together take; 1 or more.
+
+        Both are made for it. The number is kept: a call that resumes has the same.
+        """
+        path = self.folder / "seconds" / f"longer-{one.key}-{other.key}.json"
+        times = read_cache(path).get("times")
+        if times is None:
+            one.make()
+            other.make()
+            times = round(1 + self.seconds(other) / max(self.seconds(one), 1e-6), 2)
+            write_json(path, {"times": times}, seal=True)
+        return float(times)
 
 
 @contextmanager

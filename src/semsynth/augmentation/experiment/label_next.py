@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from semsynth.augmentation.experiment.arms import ARMS, BASELINE
-from semsynth.augmentation.experiment.draws import groups_of
-from semsynth.augmentation.experiment.overlap import image_digests, unlabelled_images, without
-from semsynth.augmentation.experiment.stages import Stages
+from semsynth.augmentation.experiment.arms import MORE_LABELS
+from semsynth.augmentation.experiment.draws import Draw, Made, Part, groups_of, write_union
 from semsynth.core.distributed.shards import chunks
 from semsynth.core.logging import progress
-from semsynth.data.dataset import PreparedDataset
+from semsynth.core.rng import numpy_rng
 from semsynth.segmentation.segmenter import Segmenter
 
-COUNT = 30
 _BATCH = 16
 
 
@@ -55,46 +54,70 @@ def spread_over_groups(
     return sorted(ranked, key=lambda name: (rounds[name], -scores[name], name))[:count]
 
 
-def label_next(stages: Stages, count: int = COUNT) -> dict[str, Any]:
-    """Return which images to label next, by the draw's own segmenters; JSON values.
+def label_next(
+    candidates: Part, committee: Sequence[Made], device: str, count: int = MORE_LABELS
+) -> dict[str, Any]:
+    """Return which images to label next, by a draw's own segmenters; JSON values.
+
+    Args:
+        candidates: the images; their masks are not read.
+        committee: segmenters of the draw that differ in their seed.
+        device: where they run.
+        count: so many images at most.
 
     Returns:
         ``images`` (stem, disagreement in bits a pixel, group), or ``missing``: why there are none.
     """
-    config = stages.config
-    if config.seeds < 2:
+    data, split, stems = candidates.data, candidates.split, candidates.stems
+    if len(committee) < 2:
         return {"missing": "one segmenter alone cannot disagree: --seeds 2 or more"}
-    if config.unlabelled is not None:
-        part = unlabelled_images(config, stages.data)
-        data, split = part.data, part.split
-        with_masks = image_digests(stages.data, config.split, stages.draw.stems)
-        stems = without(data, split, part.stems, with_masks)
-    else:
-        data, split, stems = stages.data, config.split, stages.rest()
     if not stems:
         return {"missing": "no image is left that has no mask yet; give others with --unlabelled"}
-    scores = _disagreement(stages, data, split, stems)
+    scores = _disagreement(candidates, committee, device)
     groups = dict(zip(stems, groups_of(data, split, stems), strict=True))
-    chosen = spread_over_groups(scores, groups, count)
     return {
         "data": data.info.name,
         "split": split,
         "images": [
             {"stem": stem, "disagreement": round(scores[stem], 4), "group": groups[stem]}
-            for stem in chosen
+            for stem in spread_over_groups(scores, groups, count)
         ],
     }
 
 
-def _disagreement(
-    stages: Stages, data: PreparedDataset, split: str, stems: Sequence[str]
-) -> dict[str, float]:
-    made = [stages.segmenter(ARMS[BASELINE], i) for i in range(stages.config.seeds)]
-    committee = [Segmenter.load(one.make(), stages.config.device) for one in made]
+def with_more_labels(
+    draw: Draw, parts: tuple[Part, Part], committee: Sequence[Made], device: str
+) -> Made:
+    """Return the draw's images with ``MORE_LABELS`` others: what labelling these would bring.
+
+    Args:
+        draw: the draw.
+        parts: its images, and the others of the pool, which are labelled, too.
+        committee: as for ``label_next``, which chooses them; empty: they are drawn by chance.
+        device: where the committee runs.
+    """
+    known, others = parts
+
+    def build(folder: Path) -> None:
+        if committee:
+            found = label_next(others, committee, device, MORE_LABELS)["images"]
+            chosen = [image["stem"] for image in found]
+        else:
+            order = numpy_rng(draw.seed, "more labels").permutation(len(others.stems))
+            chosen = [others.stems[i] for i in order[:MORE_LABELS]]
+        write_union([known, replace(others, stems=chosen)], folder)
+
+    key = [known.key, others.key, MORE_LABELS, [one.key for one in committee]]
+    return draw.plan("more-labels", key, build)
+
+
+def _disagreement(candidates: Part, committee: Sequence[Made], device: str) -> dict[str, float]:
+    data, split = candidates.data, candidates.split
+    segmenters = [Segmenter.load(one.make(), device) for one in committee]
     found = {}
-    for batch in progress(chunks(stems, _BATCH), "disagreement", unit="batch"):
+    for batch in progress(chunks(candidates.stems, _BATCH), "disagreement", unit="batch"):
         images = np.stack([data.read_rgb(split, stem) for stem in batch])
-        votes = np.stack([segmenter.predict(images) for segmenter in committee])
+        votes = np.stack([segmenter.predict(images) for segmenter in segmenters])
         for i, stem in enumerate(batch):
             found[stem] = float(vote_entropy(votes[:, i])[data.content(split, stem)].mean())
     return found

@@ -96,16 +96,24 @@ def other_images(config: ExperimentConfig, data: PreparedDataset) -> Part | None
     return Part(other, config.split, stems, OTHER)
 
 
-def unlabelled_images(config: ExperimentConfig, data: PreparedDataset) -> Part:
+def unlabelled_images(
+    config: ExperimentConfig, data: PreparedDataset, labelled: Sequence[str] = ()
+) -> Part:
     """Return the images of ``--unlabelled`` that are no evaluation images.
 
     Those are never training images, with a mask or without.
+
+    Args:
+        config: of the experiment.
+        data: the pool.
+        labelled: images of the pool that are left out, too.
     """
     assert config.unlabelled is not None
     other = PreparedDataset.open(config.unlabelled)
     split = other.splits()[0]
-    evaluation = image_digests(data, config.eval_split, data.stems(config.eval_split))
-    return Part(other, split, without(other, split, other.stems(split), evaluation))
+    known = image_digests(data, config.eval_split, data.stems(config.eval_split))
+    known |= image_digests(data, config.split, labelled)
+    return Part(other, split, without(other, split, other.stems(split), known))
 
 
 def without(data: PreparedDataset, split: str, stems: Sequence[str], digests: Digests) -> list[str]:

@@ -34,6 +34,7 @@ from semsynth.evaluation.report.formats import interval, points
 
 if TYPE_CHECKING:
     from semsynth.augmentation.experiment.run import Experiment
+    from semsynth.augmentation.experiment.stages import Stages
 
 RESULT_JSON, RESULT_HTML = "experiment.json", "experiment.html"
 CEILING = "ceiling"
@@ -59,7 +60,7 @@ def result_of(
         add_copies(entry["arms"], stages)
         entry["shared"] = _shared([set(stage.draw.stems) for stage in stages])
         entry["longer"] = _longer(of_n, stages)
-        entry["label_next"] = label_next(stages[0])
+        entry["label_next"] = _label_next(stages[0])
         entry["lines"] = lines_of(entry, n)
         by_n[str(n)] = entry
     return {**_head(experiment, settings), "n": by_n}
@@ -80,9 +81,13 @@ def by_seed(
     sizes = (n, len(stages.pool))
     entry = numbers_of(seeds, sizes, experiment.eval_images.data.labels, blocks, config)
     add_copies(entry["arms"], [stages])
-    entry |= {"shared": None, "longer": None, "label_next": label_next(stages)}
+    entry |= {"shared": None, "longer": None, "label_next": _label_next(stages)}
     entry["lines"] = lines_of(entry, n)
     return {**_head(experiment, settings), "n": {str(n): entry}}
+
+
+def _label_next(stages: Stages) -> dict[str, Any]:
+    return label_next(stages.to_label(), stages.committee(), stages.config.device)
 
 
 def _blocks(experiment: Experiment) -> Blocks:

@@ -224,6 +224,11 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
     from semsynth.segmentation.train import build_segmenter
 
     for arm in arms:
+        if arm.real == "next" and config.seeds < 2:
+            raise UserError(
+                f"--arms {arm.name}: one segmenter alone cannot disagree; give --seeds 2 or more, "
+                "or drop the arm"
+            )
         given = segment_settings(config, arm, arm.masks is not None)
         unlabelled = data.root if arm.unlabelled else None
         settings = SegmentTrainConfig(unlabelled=unlabelled, **given)

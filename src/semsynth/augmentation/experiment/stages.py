@@ -28,6 +28,7 @@ from semsynth.augmentation.experiment.draws import (
     part_of,
     write_union,
 )
+from semsynth.augmentation.experiment.label_next import with_more_labels
 from semsynth.augmentation.experiment.overlap import unlabelled_images
 from semsynth.augmentation.experiment.pseudo_labels import pseudo_labelled, united
 from semsynth.augmentation.experiment.settings import (
@@ -40,8 +41,6 @@ from semsynth.augmentation.experiment.settings import (
 )
 from semsynth.augmentation.subset import SPLIT
 from semsynth.core.errors import UserError
-from semsynth.core.files import write_json
-from semsynth.core.outputs import read_cache
 from semsynth.core.rng import derive_seed
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.manifest import read_manifest
@@ -86,6 +85,8 @@ class Stages:
                 self.masks("pool")
             if arm.needs_unlabelled or self.config.generator_unlabelled:
                 _ = self.unlabelled
+            if arm.more_labels:
+                _ = self._others(f"--arms {arm.name}")
         if any(arm.synthetic or arm.longer for arm in arms):
             _ = self.recipe
 
@@ -109,19 +110,27 @@ class Stages:
 
     @cached_property
     def unlabelled(self) -> Made:
-        """Return real images whose masks are not used.
+        """Return real images whose masks are not used."""
+        if self.config.unlabelled is None:
+            need, remedy = "arms of images without masks", "give --unlabelled, or drop them"
+            return self._union("unlabelled", [self._others(need, remedy)])
+        return self._union("unlabelled", [unlabelled_images(self.config, self.data)])
 
-        Raises:
-            UserError: all images of the pool were drawn, and no others were given.
-        """
-        if self.config.unlabelled is not None:
-            return self._union("unlabelled", [unlabelled_images(self.config, self.data)])
+    def _others(self, what: str, remedy: str = "drop the arm") -> Part:
+        """Return the images of the pool that were not drawn, which ``what`` needs."""
         if not self.rest():
-            raise UserError(
-                f"--n {len(self.draw.stems)}: is the whole pool, so that no image is left for the "
-                "arms of unlabelled images; give some with --unlabelled, or drop these arms"
-            )
-        return self._union("unlabelled", [self._part(self.rest())])
+            raise UserError(f"{what}: --n {len(self.draw.stems)} is the whole pool; {remedy}")
+        return self._part(self.rest())
+
+    def to_label(self) -> Part:
+        """Return the images that have no mask yet, or are taken as if they had none."""
+        if self.config.unlabelled is None:
+            return self._part(self.rest())
+        return unlabelled_images(self.config, self.data, self.draw.stems)
+
+    def committee(self) -> list[Made]:
+        """Return the segmenters of ``strong``, one for each seed."""
+        return [self.segmenter(ARMS[BASELINE], i) for i in range(self.config.seeds)]
 
     def predicted(self) -> Made:
         """Return those real images with the masks that two segmenters of the draw agree on."""
@@ -197,11 +206,7 @@ class Stages:
             return self.edited(which)
         if which == "predicted":
             return self.predicted()
-        if not self.rest():
-            raise UserError(
-                f"--arms pool_masks: --n {len(self.draw.stems)} is the whole pool; drop the arm"
-            )
-        return self._union("rest", [self._part(self.rest())])
+        return self._union("rest", [self._others("--arms pool_masks")])
 
     def edited(self, which: Masks = "edited") -> Made:
         """Return edited pairs of the draw: pixels as pasted, masks to match, regions.
@@ -340,11 +345,18 @@ class Stages:
         samples = self.samples(arm.masks, arm.start)
         return self.filtered(samples, f"{arm.masks}-{arm.start}") if arm.filtered else samples
 
+    def labelled(self, arm: Arm) -> Made:
+        """Return the real images of an arm with their masks."""
+        if arm.more_labels:
+            parts = self._part(self.draw.stems), self._others(f"--arms {arm.name}")
+            committee = self.committee() if arm.real == "next" else []
+            return with_more_labels(self.draw, parts, committee, self.config.device)
+        return self.whole_pool() if arm.real == "pool" else self.real(arm.part)
+
     def segmenter(self, arm: Arm, number: int) -> Made:
         """Return the trained segmenter of an arm, the ``number``-th of its seeds."""
         config = self.config
-        real = self.whole_pool() if arm.real == "pool" else self.real(arm.part)
-        extra = self.extra(arm)
+        real, extra = self.labelled(arm), self.extra(arm)
         settings = segment_settings(config, arm, extra is not None)
         settings["seed"] = derive_seed(self.draw.seed, "segmenter", number) % 2**31
         inputs = {"data": real}
@@ -376,18 +388,10 @@ class Stages:
         """Return the steps of ``strong_longer``, and whether ``longer_most`` made them fewer.
 
         Its own and as many as fit into the time of the generator's training. A user who trains a
-        generator trains one segmenter with it: so each of the seeds gets the whole time. The number
-        is kept, so that a call that resumes has the same.
+        generator trains one segmenter with it: so each of the seeds gets the whole time.
         """
         baseline, generator = self.segmenter(ARMS[BASELINE], 0), self.generator()
-        path = self.draw.folder / "seconds" / f"longer-{baseline.key}-{generator.key}.json"
-        times, most = read_cache(path).get("times"), self.config.longer_most
-        if times is None:
-            baseline.make()
-            generator.make()
-            own = max(self.draw.seconds(baseline), 1e-6)
-            times = round(1 + self.draw.seconds(generator) / own, 2)
-            write_json(path, {"times": times}, seal=True)
+        times, most = self.draw.times_longer(baseline, generator), self.config.longer_most
         settings = segment_settings(self.config, ARMS[BASELINE], False)
         steps = int(settings.get("steps", SegmentTrainConfig.steps))
         return round(steps * (min(times, most) if most else times)), 0 < most < times
