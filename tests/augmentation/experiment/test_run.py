@@ -197,6 +197,15 @@ def test_the_speed_is_measured_once(
     assert "speeds.json: is not what was written" in logged()
 
 
+def test_no_mask_is_predicted_to_measure_speeds(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsynth.augmentation.experiment.pseudo_labels.write_predicted", None)
+    flags: dict[str, Any] = {"arms": ("predicted_strength",), "generator_unlabelled": True}
+    found = run_experiment(config(streets, tmp_path / "out", **flags, draws=(0,), plan=True))
+    assert found["seconds"] > 0
+
+
 def test_damaged_scores_and_seconds_are_found(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path, logged: Callable[[], str]
 ) -> None:

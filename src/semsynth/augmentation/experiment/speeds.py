@@ -125,11 +125,15 @@ def seconds_per_step(stages: Stages, what: What, folder: Path) -> float:
 
 
 def _trial(stages: Stages, what: What, steps: int, folder: Path) -> Stages:
-    """Return what trains so few steps, in a folder of its own."""
+    """Return what trains so few steps, in a folder of its own.
+
+    On the draw's images alone: others change no step, but take time to be read and predicted.
+    """
     trained = {"segmenter": 1, "generator": steps, "distill": 2}[what]
     config = with_steps(stages.config, steps, trained, steps if what == "distill" else 0)
     draw = replace(stages.draw, folder=folder / f"{what}-{steps}")
-    return replace(stages, config=replace(config, output=folder), draw=draw)
+    config = replace(config, output=folder, generator_unlabelled=False)
+    return replace(stages, config=config, draw=draw, others=None)
 
 
 def _made(trial: Stages, what: What) -> Made:
