@@ -101,7 +101,9 @@ def test_the_result_has_all_arms_and_draws(finished: tuple[Path, dict[str, Any]]
 def test_the_page_stands_alone(finished: tuple[Path, dict[str, Any]]) -> None:
     page = (finished[0] / "experiment.html").read_text()
     assert "What synthesis adds: streets" in page
-    assert "<svg" in page and "src=" not in page and "<script" not in page
+    assert "<svg" in page and "<script" not in page
+    # Of the draw and of one arm four pairs each, and what is left of the pool, to label next.
+    assert page.count("src=") == page.count('src="data:image/') == 2 * 8 + 8
     assert "These draws are for choosing settings" in page
     for name in ("half", "strong", "synthetic", "ceiling"):
         assert ARMS[name].meaning in page

@@ -9,6 +9,8 @@ from typing import Any
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.draws import part_of
 from semsynth.augmentation.experiment.label_value import in_words
+from semsynth.augmentation.experiment.pictures import Pictures
+from semsynth.augmentation.experiment.settings import OLD_NAMES
 from semsynth.core.files import write_text
 from semsynth.evaluation.report.figures import Axes, Series, intervals, legend, plot
 from semsynth.evaluation.report.formats import NONE, interval, percent, plural, points, share
@@ -16,12 +18,20 @@ from semsynth.evaluation.report.page import fill_template
 from semsynth.evaluation.report.tables import Cell, Row, Table
 
 Json = Mapping[str, Any]
+_NEW_NAMES = {old: new for new, old in OLD_NAMES.items()}
 
 
-def write_page(path: Path, result: Json) -> Path:
-    """Write the page of an experiment from the content of experiment.json; return its path."""
+def write_page(path: Path, result: Json, pictures: Mapping[str, Pictures]) -> Path:
+    """Write the page of an experiment, or of a probe; return its path.
+
+    Args:
+        path: of the page.
+        result: the content of experiment.json, or of probe.json.
+        pictures: for each n.
+    """
+    parts = [_part(int(n), entry, pictures[n]) for n, entry in result["n"].items()]
     if "probe" in result:
-        return _write_probe(path, result)
+        return _write_probe(path, result, parts)
     stage = "final draws, settings frozen" if result["stage"] == "final" else "development draws"
     evaluation = result["judge"]  # the file keeps this key
     page = fill_template(
@@ -35,14 +45,14 @@ def write_page(path: Path, result: Json) -> Path:
             "and on nothing else."
         ),
         warnings=_warnings(result),
-        parts=[_part(int(n), entry) for n, entry in result["n"].items()],
+        parts=parts,
         about=_about(result),
     )
     write_text(path, page)
     return path
 
 
-def _write_probe(path: Path, result: Json) -> Path:
+def _write_probe(path: Path, result: Json, parts: list[dict[str, Any]]) -> Path:
     """Write the page of a probe: the same numbers, of one draw, with a verdict."""
     probe, (n,) = result["probe"], result["n"]
     warnings = [f"Overlap, allowed by a flag: {line}." for line in result["overlap"]]
@@ -56,7 +66,7 @@ def _write_probe(path: Path, result: Json) -> Path:
         title=f"Is synthesis likely to help? {result['dataset']}",
         lead=probe["verdict"][0].upper() + probe["verdict"][1:] + ".",
         warnings=warnings,
-        parts=[_part(int(n), entry) for n, entry in result["n"].items()],
+        parts=parts,
         about=_about(result),
     )
     write_text(path, page)
@@ -83,7 +93,7 @@ def _about(result: Json) -> dict[str, str]:
     }
     for name, value in result["settings"].items():
         if name not in ("recipe", "semsynth"):
-            about[name] = _text(value)
+            about[_NEW_NAMES.get(name, name)] = _text(value)
     return {**about, "recipe": _text(result["settings"]["recipe"])}
 
 
@@ -95,7 +105,7 @@ def _text(value: Any) -> str:
     return NONE if value is None else str(value)
 
 
-def _part(n: int, entry: Json) -> dict[str, Any]:
+def _part(n: int, entry: Json, pictures: Pictures) -> dict[str, Any]:
     gains = [
         (name, 100 * arm["gain"]["miou"], _percent(arm["gain"]["interval"]))
         for name, arm in entry["arms"].items()
@@ -113,7 +123,8 @@ def _part(n: int, entry: Json) -> dict[str, Any]:
         "legend": legend(lines),
         "value": _values(n, entry),
         "classes": _classes(entry),
-        "notes": _notes(n, entry),
+        "notes": _notes(entry),
+        "pictures": pictures,
     }
 
 
@@ -237,7 +248,7 @@ def _classes(entry: Json) -> Table:
     return Table("Classes: IoU of strong, and the gain of each other arm", heads, rows)
 
 
-def _notes(n: int, entry: Json) -> list[str]:
+def _notes(entry: Json) -> list[str]:
     notes = []
     if entry["not_averaged"]:
         names = ", ".join(f"{k} ({v})" for k, v in entry["not_averaged"].items())
@@ -252,7 +263,4 @@ def _notes(n: int, entry: Json) -> list[str]:
     found = entry["label_next"]
     if "missing" in found:
         notes.append(f"No list of what to label next: {found['missing']}.")
-    else:
-        names = ", ".join(image["stem"] for image in found["images"])
-        notes.append(f"To label next (segmenters of different seeds disagree most): {names}.")
     return notes

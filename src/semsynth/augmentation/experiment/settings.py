@@ -81,8 +81,8 @@ _FREE = (
     "device",
     "allow_overlap",
 )
-# Settings whose name in frozen.json and in digests is an older one.
-_KEYS = {"eval_split": "judge_split"}
+OLD_NAMES = {"eval_split": "judge_split"}
+"""Settings whose name in files and digests is an older one."""
 
 
 def changes(words: Sequence[str], config: type, flag: str, ours: Sequence[str]) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def check_settings(config: ExperimentConfig, arms: Sequence[Arm], data: Prepared
 def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, Any]:
     """Return everything that decides the numbers, as JSON values: no paths, content instead."""
     values: dict[str, Any] = {
-        _KEYS.get(k, k): v for k, v in asdict(config).items() if k not in _FREE
+        OLD_NAMES.get(k, k): v for k, v in asdict(config).items() if k not in _FREE
     }
     values["recipe"] = recipe_settings(load_recipe(config.recipe, config.set))
     del values["set"]
