@@ -125,8 +125,12 @@ class UnlabelledImages:
 
     def __getitem__(self, index: int) -> tuple[Image, npt.NDArray[np.bool_]]:
         """Return an image (H, W, 3) uint8, and where (H, W) it is content and not padding."""
-        part = self._part(self.names[index])
+        part = self.part(index)
         return part.pixels, inside_box(part.box, (part.pixels.shape[0], part.pixels.shape[1]))
+
+    def part(self, index: int) -> Part:
+        """Return an image with the box of its content."""
+        return self._part(self.names[index])
 
     def digests(self) -> dict[str, str]:
         """Return a digest of what each image shows, by its name."""

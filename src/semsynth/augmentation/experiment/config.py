@@ -66,8 +66,9 @@ class ExperimentConfig:
     """Other prepared data that the generator is also trained on: images of another kind, or
     another set with the same labels. Images of the pool in it are left out."""
     unlabelled: Path | None = None
-    """Real images without masks (prepared; masks are not read), for the arms of a mean teacher and
-    for the list of what to label next; by default those of the pool that were not drawn."""
+    """Real images without masks, for the arms of a mean teacher and for the list of what to label
+    next: a folder of image files, or prepared data, whose masks are not read. By default those of
+    the pool that were not drawn."""
     generator_unlabelled: bool = False
     """Train the generator also on the images without masks, with the masks that two segmenters of
     the draw predict for them: pixels on which they agree."""
@@ -181,6 +182,9 @@ class ProbeConfig:
     """Only images of this kind, where the data record kinds."""
     generator_data: Path | None = None
     """Other prepared data that the generator is trained on, besides the n images."""
+    unlabelled: Path | None = None
+    """Real images without masks, for the list of what to label next: a folder of image files, or
+    prepared data, whose masks are not read."""
     allow_overlap: bool = False
     """Continue although scored images were used in a training; the page says so."""
     recipe: str = "streets_demo"

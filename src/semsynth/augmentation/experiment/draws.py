@@ -20,7 +20,7 @@ from semsynth.core.devices import pick_device
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_bytes, read_json, write_bytes, write_json
 from semsynth.core.logging import logger
-from semsynth.core.outputs import read_cache
+from semsynth.core.outputs import claim_output_dir, read_cache
 from semsynth.core.rng import derive_seed, numpy_rng
 from semsynth.data.content import digest_json
 from semsynth.data.dataset import PreparedDataset
@@ -112,6 +112,15 @@ class Draw:
             times = round(1 + self.seconds(other) / max(self.seconds(one), 1e-6), 2)
             write_json(path, {"times": times}, seal=True)
         return float(times)
+
+
+def claim_experiment(output: Path, digest: str) -> None:
+    """Claim the output folder for an experiment on data of this digest.
+
+    Raises:
+        UserError: it belongs to something else.
+    """
+    claim_output_dir(output, "experiment", {"format": 1, "data": digest})
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import Part, pool_stems
+from semsynth.augmentation.experiment.unlabelled import open_unlabelled
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import read_json
 from semsynth.core.logging import logger
@@ -108,8 +109,7 @@ def unlabelled_images(
         data: the pool.
         labelled: images of the pool that are left out, too.
     """
-    assert config.unlabelled is not None
-    other = PreparedDataset.open(config.unlabelled)
+    other = open_unlabelled(config, data)
     split = other.splits()[0]
     known = image_digests(data, config.eval_split, data.stems(config.eval_split))
     known |= image_digests(data, config.split, labelled)

@@ -23,6 +23,7 @@ from semsynth.augmentation.experiment.run import Experiment, Task, open_experime
 from semsynth.augmentation.experiment.settings import all_settings
 from semsynth.augmentation.experiment.speeds import What, seconds_per_step, with_steps
 from semsynth.augmentation.experiment.stages import Stages
+from semsynth.augmentation.experiment.unlabelled import prepared_unlabelled
 from semsynth.core.errors import UserError, abbreviate
 from semsynth.core.files import write_json
 from semsynth.core.logging import logger, progress
@@ -101,6 +102,10 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
         others = PreparedDataset.open(config.generator_data)
         folder = config.output / "generator_data"
         small = replace(small, generator_data=shrink(others, (config.split,), size, folder).root)
+    if config.unlabelled is not None:
+        photos = prepared_unlabelled(config.unlabelled, whole, config.split, config.output)
+        folder = config.output / f"unlabelled-small-{photos.digest[:12]}"
+        small = replace(small, unlabelled=shrink(photos, photos.splits()[:1], size, folder).root)
     plan = _plan(config, small, data)
     small = _with_steps(small, plan)
     experiment = Experiment(small, data, other_images(small, data), overlap)

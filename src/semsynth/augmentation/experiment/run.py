@@ -17,6 +17,7 @@ from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.draws import (
     Part,
     check_same_form,
+    claim_experiment,
     groups_of,
     make_draw,
     pool_stems,
@@ -35,12 +36,12 @@ from semsynth.augmentation.experiment.settings import (
 )
 from semsynth.augmentation.experiment.speeds import Speeds, measured_speeds
 from semsynth.augmentation.experiment.stages import Stages
+from semsynth.augmentation.experiment.unlabelled import open_unlabelled
 from semsynth.core.distributed.shards import parse_shard
 from semsynth.core.durations import duration
 from semsynth.core.errors import UserError
 from semsynth.core.files import read_text, write_json, write_text
 from semsynth.core.logging import logger, progress_bar
-from semsynth.core.outputs import claim_output_dir
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import check_extra_labels
 from semsynth.evaluation.report.formats import plural
@@ -208,9 +209,9 @@ def run_experiment(config: ExperimentConfig) -> dict[str, Any]:
         check_same_form(experiment.others.data, experiment.data)
     predicted = any(arm.masks == "predicted" for arm in experiment.arms)
     if config.unlabelled is not None and (predicted or config.generator_unlabelled):
-        check_same_form(PreparedDataset.open(config.unlabelled), experiment.data)
+        check_same_form(open_unlabelled(config, experiment.data), experiment.data)
     settings = all_settings(config, experiment.data)
-    claim_output_dir(config.output, "experiment", {"format": 1, "data": settings["data"]})
+    claim_experiment(config.output, settings["data"])
     if config.freeze:
         return {"frozen": str(freeze(config, settings))}
     if config.list_:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from semsynth.augmentation.edits.config import EditConfig
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE, MASK_TEACHERS, TEACHERS, Arm
 from semsynth.augmentation.experiment.config import ExperimentConfig
+from semsynth.augmentation.experiment.unlabelled import open_unlabelled
 from semsynth.augmentation.filter.config import FilterConfig
 from semsynth.core.config import parse_yaml
 from semsynth.core.errors import UserError, abbreviate
@@ -256,9 +257,10 @@ def all_settings(config: ExperimentConfig, data: PreparedDataset) -> dict[str, A
     del values["set"]
     start = values.pop("from_checkpoint")
     values["from"] = None if start is None else checkpoint_sha256(find_model(start))
-    for name in ("generator_data", "unlabelled"):
-        if values[name] is not None:
-            values[name] = PreparedDataset.open(values[name]).digest
+    if config.generator_data is not None:
+        values["generator_data"] = PreparedDataset.open(config.generator_data).digest
+    if config.unlabelled is not None:
+        values["unlabelled"] = open_unlabelled(config, data).digest
     if (teacher := config.teacher_file) is not None:
         values["teacher"] = checkpoint_sha256(teacher)
     values["data"] = data.digest_of([config.split, config.eval_split])
