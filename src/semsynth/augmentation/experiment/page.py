@@ -9,7 +9,7 @@ from typing import Any
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.draws import part_of
 from semsynth.augmentation.experiment.label_value import in_words
-from semsynth.augmentation.experiment.pictures import Pictures
+from semsynth.augmentation.experiment.gallery import Gallery
 from semsynth.augmentation.experiment.settings import OLD_NAMES
 from semsynth.core.files import write_text
 from semsynth.evaluation.report.figures import Axes, Series, intervals, legend, plot
@@ -21,15 +21,15 @@ Json = Mapping[str, Any]
 _NEW_NAMES = {old: new for new, old in OLD_NAMES.items()}
 
 
-def write_page(path: Path, result: Json, pictures: Mapping[str, Pictures]) -> Path:
+def write_page(path: Path, result: Json, galleries: Mapping[str, Gallery]) -> Path:
     """Write the page of an experiment, or of a probe; return its path.
 
     Args:
         path: of the page.
         result: the content of experiment.json, or of probe.json.
-        pictures: for each n.
+        galleries: the images, for each n.
     """
-    parts = [_part(int(n), entry, pictures[n]) for n, entry in result["n"].items()]
+    parts = [_part(int(n), entry, galleries[n]) for n, entry in result["n"].items()]
     if "probe" in result:
         return _write_probe(path, result, parts)
     stage = "final draws, settings frozen" if result["stage"] == "final" else "development draws"
@@ -105,7 +105,7 @@ def _text(value: Any) -> str:
     return NONE if value is None else str(value)
 
 
-def _part(n: int, entry: Json, pictures: Pictures) -> dict[str, Any]:
+def _part(n: int, entry: Json, gallery: Gallery) -> dict[str, Any]:
     gains = [
         (name, 100 * arm["gain"]["miou"], _percent(arm["gain"]["interval"]))
         for name, arm in entry["arms"].items()
@@ -124,7 +124,7 @@ def _part(n: int, entry: Json, pictures: Pictures) -> dict[str, Any]:
         "value": _values(n, entry),
         "classes": _classes(entry),
         "notes": _notes(entry),
-        "pictures": pictures,
+        "gallery": gallery,
     }
 
 

@@ -17,7 +17,7 @@ from semsynth.augmentation.experiment.config import LEAST_REAL, ExperimentConfig
 from semsynth.augmentation.experiment.draws import pool_stems
 from semsynth.augmentation.experiment.overlap import other_images
 from semsynth.augmentation.experiment.page import write_page
-from semsynth.augmentation.experiment.pictures import pictures_of
+from semsynth.augmentation.experiment.gallery import galleries_of
 from semsynth.augmentation.experiment.result import by_seed
 from semsynth.augmentation.experiment.run import Experiment, Task, open_experiment
 from semsynth.augmentation.experiment.settings import all_settings
@@ -114,7 +114,7 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
         logger.info(f"{task}")
         experiment.run(task)
     result = _result(experiment, plan, whole)
-    page = write_page(config.output / PAGE, result, pictures_of(experiment, result))
+    page = write_page(config.output / PAGE, result, galleries_of(experiment, result))
     write_json(config.output / RESULT, result)
     probe = result["probe"]
     return {**probe, "result": str(config.output / RESULT), "page": str(page)}

@@ -24,7 +24,7 @@ from semsynth.augmentation.experiment.draws import (
 )
 from semsynth.augmentation.experiment.overlap import find_overlap, other_images
 from semsynth.augmentation.experiment.page import write_page
-from semsynth.augmentation.experiment.pictures import pictures_of
+from semsynth.augmentation.experiment.gallery import galleries_of
 from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, in_words
 from semsynth.augmentation.experiment.result import RESULT_HTML, RESULT_JSON, result_of
 from semsynth.augmentation.experiment.score import ArmScore, EvaluationImages, is_scored, score_arm
@@ -279,7 +279,7 @@ def write_result(experiment: Experiment, settings: Mapping[str, Any]) -> dict[st
     }
     result = result_of(experiment, scores, settings)
     path = config.output / RESULT_JSON
-    page = write_page(config.output / RESULT_HTML, result, pictures_of(experiment, result))
+    page = write_page(config.output / RESULT_HTML, result, galleries_of(experiment, result))
     write_json(path, result)
     _keep_try(config.output / TRIES, result)
     lines = {

@@ -23,7 +23,7 @@ _PAIRS = 4
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Gallery:
     """Images of one n.
 
     Attributes:
@@ -43,7 +43,7 @@ class Pictures:
             yield from strip.images
 
 
-def pictures_of(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Pictures]:
+def galleries_of(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Gallery]:
     """Return the images for each n, of its first draw; encoded, all of them in one page's budget.
 
     Args:
@@ -57,12 +57,12 @@ def pictures_of(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, 
         labels = stages.data.labels
         if any(arm.masks == "predicted" for arm in experiment.arms):
             labels = labels.with_ignore("unlabelled")
-        found[n] = Pictures(
+        found[n] = Gallery(
             [*_rows(stages, experiment.arms)],
             _to_label(stages.to_label(), listed) if listed else None,
             legend(labels),
         )
-    encode([image for pictures in found.values() for image in pictures.images])
+    encode([image for gallery in found.values() for image in gallery.images])
     return found
 
 
