@@ -8,8 +8,8 @@ from typing import Any
 
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.draws import part_of
-from semsynth.augmentation.experiment.label_value import in_words
 from semsynth.augmentation.experiment.gallery import Gallery
+from semsynth.augmentation.experiment.label_value import in_words
 from semsynth.augmentation.experiment.settings import OLD_NAMES
 from semsynth.core.files import write_text
 from semsynth.evaluation.report.figures import Axes, Series, intervals, legend, plot

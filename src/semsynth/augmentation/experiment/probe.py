@@ -15,9 +15,9 @@ import numpy as np
 from semsynth.augmentation.experiment.arms import ARMS, BASELINE
 from semsynth.augmentation.experiment.config import LEAST_REAL, ExperimentConfig, ProbeConfig
 from semsynth.augmentation.experiment.draws import pool_stems
+from semsynth.augmentation.experiment.gallery import galleries_of
 from semsynth.augmentation.experiment.overlap import other_images
 from semsynth.augmentation.experiment.page import write_page
-from semsynth.augmentation.experiment.gallery import galleries_of
 from semsynth.augmentation.experiment.result import by_seed
 from semsynth.augmentation.experiment.run import Experiment, Task, open_experiment
 from semsynth.augmentation.experiment.settings import all_settings

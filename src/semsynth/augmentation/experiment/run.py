@@ -22,9 +22,9 @@ from semsynth.augmentation.experiment.draws import (
     make_draw,
     pool_stems,
 )
+from semsynth.augmentation.experiment.gallery import galleries_of
 from semsynth.augmentation.experiment.overlap import find_overlap, other_images
 from semsynth.augmentation.experiment.page import write_page
-from semsynth.augmentation.experiment.gallery import galleries_of
 from semsynth.augmentation.experiment.plan import LEAST_STEPS, Left, in_words
 from semsynth.augmentation.experiment.result import RESULT_HTML, RESULT_JSON, result_of
 from semsynth.augmentation.experiment.score import ArmScore, EvaluationImages, is_scored, score_arm
