@@ -88,6 +88,7 @@ def test_a_probe_says_which_of_them_to_label_next(
         )
     )
 
+    assert set(found["label next"].split(", ")) == {"a", "b", "below__a"}
     entry = json.loads(Path(found["result"]).read_text())["n"]["12"]
     assert {image["stem"] for image in entry["label_next"]["images"]} == {"a", "b", "below__a"}
 

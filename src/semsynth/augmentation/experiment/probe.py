@@ -116,8 +116,10 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
     result = _result(experiment, plan, whole)
     page = write_page(config.output / PAGE, result, galleries_of(experiment, result))
     write_json(config.output / RESULT, result)
-    probe = result["probe"]
-    return {**probe, "result": str(config.output / RESULT), "page": str(page)}
+    listed = result["n"][str(small.n[0])]["label_next"].get("images", [])
+    to_label = {"label next": ", ".join(image["stem"] for image in listed)} if listed else {}
+    paths = {"result": str(config.output / RESULT), "page": str(page)}
+    return {**result["probe"], **to_label, **paths}
 
 
 def _config(config: ProbeConfig, folder: Path, data: PreparedDataset) -> ExperimentConfig:
