@@ -96,16 +96,13 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
     key = {"format": 1, "data": whole.digest_of([config.split, config.eval_split])}
     claim_output_dir(config.output, "probe", key)
     size = small_size(whole)
+    unlabelled = _unlabelled(config, whole, size)
     data = shrink(whole, (config.split, config.eval_split), size, config.output / "data")
-    small = _config(config, data.root, data)
+    small = replace(_config(config, data.root, data), unlabelled=unlabelled)
     if config.generator_data is not None:
         others = PreparedDataset.open(config.generator_data)
         folder = config.output / "generator_data"
         small = replace(small, generator_data=shrink(others, (config.split,), size, folder).root)
-    if config.unlabelled is not None:
-        photos = prepared_unlabelled(config.unlabelled, whole, config.split, config.output)
-        folder = config.output / f"unlabelled-small-{photos.digest[:12]}"
-        small = replace(small, unlabelled=shrink(photos, photos.splits()[:1], size, folder).root)
     plan = _plan(config, small, data)
     small = _with_steps(small, plan)
     experiment = Experiment(small, data, other_images(small, data), overlap)
@@ -120,6 +117,15 @@ def run_probe(config: ProbeConfig) -> dict[str, Any]:
     to_label = {"label next": ", ".join(image["stem"] for image in listed)} if listed else {}
     paths = {"result": str(config.output / RESULT), "page": str(page)}
     return {**result["probe"], **to_label, **paths}
+
+
+def _unlabelled(config: ProbeConfig, data: PreparedDataset, size: Size) -> Path | None:
+    """Return the images without masks at the size of the probe; None: there are none."""
+    if config.unlabelled is None:
+        return None
+    images = prepared_unlabelled(config.unlabelled, data, config.split, config.output)
+    folder = config.output / f"unlabelled-small-{images.digest[:12]}"
+    return shrink(images, images.splits()[:1], size, folder).root
 
 
 def _config(config: ProbeConfig, folder: Path, data: PreparedDataset) -> ExperimentConfig:
