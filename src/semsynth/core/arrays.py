@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 
 from semsynth.core.errors import is_out_of_memory
 
+PARSING = Lock()
+"""Held while NumPy reads a header: it parses a Python expression, and before CPython 3.11.8 and
+3.12.2 two threads that do so at once may fail with a SystemError (python/cpython#106905)."""
 # The end of a zip, which has no comment here: its sign, and how many files there are.
 _SIGN, _END, _COUNT = b"PK\5\6", 22, 14
 
@@ -26,7 +30,7 @@ def arrays_of(data: bytes) -> dict[str, npt.NDArray[Any]]:
             flipped bit says that a member is encrypted, or packed by a method that nobody has.)
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        with PARSING, np.load(io.BytesIO(data), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         # One with a longer comment, by a flipped bit, hides those after it.
         if data[-_END:-_COUNT] == _SIGN + bytes(4) and len(found) != _number(data):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from semsynth.core.arrays import PARSING
 from semsynth.core.errors import UserError
 from semsynth.data.image_files.metadata import ImageMetadata
 from semsynth.data.labels import Array
@@ -66,7 +67,8 @@ def open_array(path: Path, where: str) -> Array:
             "not loaded; export the masks from Cellpose as PNG or TIFF"
         )
     try:
-        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        with PARSING:
+            return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: cannot be read ({reason}); was it cut short?") from None
