@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from semsynth.augmentation.experiment.arms import Arm
 from semsynth.augmentation.experiment.draws import Part
 from semsynth.augmentation.experiment.stages import Stages
+from semsynth.augmentation.experiment.unlabelled import open_unlabelled
 from semsynth.augmentation.subset import SPLIT
 from semsynth.core.rng import evenly
 from semsynth.data.dataset import PreparedDataset
@@ -59,7 +60,7 @@ def galleries_of(experiment: Experiment, result: Mapping[str, Any]) -> dict[str,
             labels = labels.with_ignore("unlabelled")
         found[n] = Gallery(
             [*_rows(stages, experiment.arms)],
-            _to_label(stages.to_label(), listed) if listed else None,
+            _to_label(stages, entry["label_next"]["split"], listed) if listed else None,
             legend(labels),
         )
     encode([image for gallery in found.values() for image in gallery.images])
@@ -90,9 +91,10 @@ def _pairs(part: Part) -> list[Shown]:
     return images
 
 
-def _to_label(part: Part, listed: Sequence[Mapping[str, Any]]) -> Strip:
-    images = [
-        Shown(entry["stem"], part.data.read_rgb(part.split, entry["stem"]), entry["stem"])
-        for entry in listed
-    ]
+def _to_label(stages: Stages, split: str, listed: Sequence[Mapping[str, Any]]) -> Strip:
+    config, data = stages.config, stages.data
+    if config.unlabelled is not None:
+        data = open_unlabelled(config, data)
+    stems = [entry["stem"] for entry in listed]
+    images = [Shown(stem, data.read_rgb(split, stem), stem) for stem in stems]
     return Strip("To label next: segmenters of different seeds disagree most", images)

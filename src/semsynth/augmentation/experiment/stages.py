@@ -86,7 +86,7 @@ class Stages:
             if arm.needs_unlabelled or self.config.generator_unlabelled:
                 _ = self.unlabelled
             if arm.more_labels:
-                _ = self._others(f"--arms {arm.name}")
+                _ = self._rest_for(f"--arms {arm.name}")
         if any(arm.synthetic or arm.longer for arm in arms):
             _ = self.recipe
 
@@ -113,10 +113,10 @@ class Stages:
         """Return real images whose masks are not used."""
         if self.config.unlabelled is None:
             need, remedy = "arms of images without masks", "give --unlabelled, or drop them"
-            return self._union("unlabelled", [self._others(need, remedy)])
+            return self._union("unlabelled", [self._rest_for(need, remedy)])
         return self._union("unlabelled", [unlabelled_images(self.config, self.data)])
 
-    def _others(self, what: str, remedy: str = "drop the arm") -> Part:
+    def _rest_for(self, what: str, remedy: str = "drop the arm") -> Part:
         """Return the images of the pool that were not drawn, which ``what`` needs."""
         if not self.rest():
             raise UserError(f"{what}: --n {len(self.draw.stems)} is the whole pool; {remedy}")
@@ -206,7 +206,7 @@ class Stages:
             return self.edited(which)
         if which == "predicted":
             return self.predicted()
-        return self._union("rest", [self._others("--arms pool_masks")])
+        return self._union("rest", [self._rest_for("--arms pool_masks")])
 
     def edited(self, which: Masks = "edited") -> Made:
         """Return edited pairs of the draw: pixels as pasted, masks to match, regions.
@@ -348,7 +348,7 @@ class Stages:
     def labelled(self, arm: Arm) -> Made:
         """Return the real images of an arm with their masks."""
         if arm.more_labels:
-            parts = self._part(self.draw.stems), self._others(f"--arms {arm.name}")
+            parts = self._part(self.draw.stems), self._rest_for(f"--arms {arm.name}")
             committee = self.committee() if arm.real == "next" else []
             return with_more_labels(self.draw, parts, committee, self.config.device)
         return self.whole_pool() if arm.real == "pool" else self.real(arm.part)

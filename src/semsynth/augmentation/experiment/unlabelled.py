@@ -73,13 +73,13 @@ def _of_files(folder: Path, labelled: Path, split: str, output: Path) -> Prepare
         )
     images = UnlabelledImages(folder, data, split)
     form = replace(data.form, large=None, labels=data.labels.with_ignore("unlabelled"))
-    key = {"images": images.digests(), "form": [form.labels.to_json(), *map(str, _size(data))]}
+    key = {"images": images.digests(), "form": [form.labels.to_json(), *map(str, data.size())]}
     root = output / f"{_KIND}-{digest_json(key)[:12]}"
     with locked(output / "locks" / root.name, root.name):
         writer = PreparedWriter(root, form, "subset", {_KIND: digest_json(key)})
         if writer.is_finished:
             return PreparedDataset.open(root)
-        mask = np.full(_size(data), form.labels.ignore_id, form.labels.mask_dtype)
+        mask = np.full(data.size(), form.labels.ignore_id, form.labels.mask_dtype)
         stems = stems_of(images.names)
         resize = data.resize_mode(split, data.stems(split)[0]) if form.resize == "paper" else None
         for i, stem in enumerate(progress(stems, "write unlabelled", unit="image")):
@@ -88,10 +88,6 @@ def _of_files(folder: Path, labelled: Path, split: str, output: Path) -> Prepare
                 sample = PreparedSample(part.pixels, mask, box=part.box, resize=resize)
                 writer.add(write_sample(writer.root, form, SPLIT, stem, sample))
         return writer.finish(folder.name, "images without masks", "")
-
-
-def _size(data: PreparedDataset) -> tuple[int, int]:
-    return data.height, data.width
 
 
 def stems_of(names: Sequence[str]) -> list[str]:
