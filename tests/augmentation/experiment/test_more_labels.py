@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,19 +12,14 @@ from semsynth.augmentation.experiment import label_next
 from semsynth.augmentation.experiment.arms import ARMS
 from semsynth.augmentation.experiment.config import ExperimentConfig
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
-from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.prepare.run import prepare
 
 N, MORE = 4, 3
 
 
 @pytest.fixture(scope="module")
-def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("streets") / "prepared"
-    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 12, "val_count": 6}
-    prepare(PrepareConfig(source="streets", output=output, workers=1, **size))
-    return output
+def streets(small_streets: Callable[[int, int], PreparedDataset]) -> Path:
+    return small_streets(12, 6).root
 
 
 def test_the_arms_have_the_images_of_the_list_and_any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ import pytest
 from semsynth.augmentation.experiment.config import ProbeConfig
 from semsynth.augmentation.experiment.probe import run_probe, shrink, small_size, verdict
 from semsynth.core.errors import UserError
-from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.prepare.run import prepare
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedWriter
 
@@ -106,11 +105,8 @@ def test_images_are_scaled_with_their_masks(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("streets") / "prepared"
-    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 8, "val_count": 8}
-    prepare(PrepareConfig(source="streets", output=output, workers=1, **size))
-    return output
+def streets(small_streets: Callable[[int, int], PreparedDataset]) -> Path:
+    return small_streets(8, 8).root
 
 
 @pytest.mark.parametrize(

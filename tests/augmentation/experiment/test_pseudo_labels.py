@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +18,8 @@ from semsynth.augmentation.experiment.run import run_experiment
 from semsynth.augmentation.experiment.settings import check_settings
 from semsynth.augmentation.subset import SPLIT
 from semsynth.core.errors import UserError
-from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
 from semsynth.data.labels import LabelSet
-from semsynth.data.prepare.run import prepare
 from semsynth.data.records import PreparedFormat
 from semsynth.data.writer import PreparedSample, PreparedWriter, write_sample
 from semsynth.segmentation.segmenter import Segmenter
@@ -35,11 +33,8 @@ PREDICTED = ("predicted_real", "predicted", "predicted_strength", "unlabelled_pr
 
 
 @pytest.fixture(scope="module")
-def streets(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    output = tmp_path_factory.mktemp("streets") / "prepared"
-    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 8, "val_count": 8}
-    prepare(PrepareConfig(source="streets", output=output, workers=1, **size))
-    return PreparedDataset.open(output)
+def streets(small_streets: Callable[[int, int], PreparedDataset]) -> PreparedDataset:
+    return small_streets(8, 8)
 
 
 def test_the_generator_has_masks_of_the_draw_and_predicted_ones(

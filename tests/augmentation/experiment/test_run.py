@@ -39,11 +39,8 @@ SEGMENT = ("arch=unet", "steps=2", "batch_size=4", "width=4")
 
 
 @pytest.fixture(scope="module")
-def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("streets") / "prepared"
-    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 16, "val_count": 16}
-    prepare(PrepareConfig(source="streets", output=output, workers=1, **size))
-    return output
+def streets(small_streets: Callable[[int, int], PreparedDataset]) -> Path:
+    return small_streets(16, 16).root
 
 
 def config(streets: Path, output: Path, **flags: Any) -> ExperimentConfig:
@@ -205,7 +202,9 @@ def test_no_mask_is_predicted_to_measure_speeds(
     monkeypatch.setattr("semsynth.augmentation.experiment.pseudo_labels.write_predicted", None)
     flags: dict[str, Any] = {"arms": ("predicted_strength",), "generator_unlabelled": True}
     found = run_experiment(config(streets, tmp_path / "out", **flags, draws=(0,), plan=True))
-    assert found["seconds"] > 0
+    assert found["steps"] > 0
+    speeds = json.loads((tmp_path / "out" / "speeds.json").read_text())["speeds"]
+    assert all(speeds[name] > 0 for name in ("segmenter", "generator", "image"))
 
 
 def test_damaged_scores_and_seconds_are_found(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,14 @@ from semsynth.augmentation.experiment.probe import run_probe
 from semsynth.augmentation.experiment.run import open_experiment, run_experiment
 from semsynth.augmentation.experiment.unlabelled import open_unlabelled, stems_of
 from semsynth.core.errors import UserError
-from semsynth.data.config import PrepareConfig
 from semsynth.data.dataset import PreparedDataset
-from semsynth.data.prepare.run import prepare
 
 NAMES = ("a.png", "b.jpg", "below/a.png", "held_out.png")
 
 
 @pytest.fixture(scope="module")
-def streets(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    output = tmp_path_factory.mktemp("streets") / "prepared"
-    size: dict[str, Any] = {"height": 32, "width": 32, "train_count": 12, "val_count": 6}
-    prepare(PrepareConfig(source="streets", output=output, workers=1, **size))
-    return PreparedDataset.open(output)
+def streets(small_streets: Callable[[int, int], PreparedDataset]) -> PreparedDataset:
+    return small_streets(12, 6)
 
 
 @pytest.fixture(scope="module")
